@@ -1,0 +1,44 @@
+"""The tree of exceptions. Each class is named for what the reader of its message should do.
+
+    RaymillError          exit 1: ours to mend
+      UserError           exit 2: yours to mend, and the message says how
+        ConfigError       a setting
+        StorageError      a path, a credential, a store
+        DataError         the documents themselves
+      ClusterError        exit 1: machines, Ray, time
+        StageError        a unit failed as often as it may
+
+A message has four parts: where, what was seen, what was wanted, what to do.
+"""
+
+
+class RaymillError(Exception):
+    """Anything Raymill raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(RaymillError):
+    """The user can mend it, and the message says how."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type, impossible, or contradicts another."""
+
+
+class StorageError(UserError):
+    """A path does not exist, a store refuses, or a credential is missing."""
+
+
+class DataError(UserError):
+    """The input is not what the config says it is, or too much of it is unreadable."""
+
+
+class ClusterError(RaymillError):
+    """Ray or a machine under it failed, and the work is not finished. Running the same command again continues."""
+
+
+class StageError(ClusterError):
+    """A unit of a stage failed as often as it may."""

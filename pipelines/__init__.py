@@ -1,0 +1,1 @@
+"""Documents in, corpus out: read, normalise, measure, decide, deduplicate, select, report."""

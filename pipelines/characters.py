@@ -1,0 +1,115 @@
+"""What Unicode says of every character, as tables a kernel can index by code point.
+
+    flags    uint16[0x110000]  the bits below
+    lower    int32[0x110000]   the single-character lower case, else the character itself
+
+Kernels take the tables as arguments: as globals numba would freeze 4 MB of constants into every compiled function.
+The tables follow the `unicodedata` of the running Python, so `UNICODE_VERSION` belongs in a measuring fingerprint.
+"""
+
+import unicodedata
+from functools import cache
+
+import numpy as np
+from numba import njit
+
+UNICODE_VERSION = unicodedata.unidata_version
+
+SPACE = 1  # str.isspace()
+ALPHA = 2  # str.isalpha()
+WORD = 4  # a letter, mark or number: what a dedup token is made of
+UNSPACED = 8  # a letter of a script written without spaces: one character is one word
+SYMBOL = 16  # punctuation or symbol, Unicode categories P and S
+LINE_END = 32  # where str.splitlines() cuts
+UPPER = 64  # str.isupper()
+LOWER = 128  # str.islower()
+DIGIT = 256  # str.isdigit()
+UNSTABLE = 512  # may change under NFC: a combining mark, or a character NFC replaces
+
+# Scripts that put no space between words (Unicode Script property; ranges of their letters).
+UNSPACED_RANGES = (
+    (0x0E01, 0x0E5B),  # Thai
+    (0x0E81, 0x0EDF),  # Lao
+    (0x0F40, 0x0FBC),  # Tibetan
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17DD),  # Khmer
+    (0x1950, 0x19DF),  # Tai Le, New Tai Lue
+    (0x1A20, 0x1AAD),  # Tai Tham
+    (0x3005, 0x3007),  # ideographic iteration mark, zero
+    (0x3041, 0x30FF),  # Hiragana, Katakana
+    (0x31F0, 0x31FF),  # Katakana extensions
+    (0x3400, 0x4DBF),  # CJK extension A
+    (0x4E00, 0x9FFF),  # CJK unified ideographs
+    (0xA000, 0xA48C),  # Yi
+    (0xA9E0, 0xA9FE),  # Myanmar extended B
+    (0xAA60, 0xAADF),  # Myanmar extended A, Tai Viet
+    (0xF900, 0xFAFF),  # CJK compatibility ideographs
+    (0xFF66, 0xFF9D),  # half-width Katakana
+    (0x1B000, 0x1B16F),  # Kana supplement
+    (0x20000, 0x3FFFF),  # CJK extensions B and later
+)
+
+# Assigned characters end here but for the tags and variation selectors of plane 14 (and private use).
+_SCANNED = ((0x0, 0x32400), (0xE0000, 0xE0200))
+
+
+@cache
+def tables() -> tuple[np.ndarray, np.ndarray]:
+    """(flags, lower). About a tenth of a second, once a process."""
+    flags = np.zeros(0x110000, np.uint16)
+    lower = np.arange(0x110000, dtype=np.int32)
+    for first, end in _SCANNED:
+        for point in range(first, end):
+            if 0xD800 <= point < 0xE000:
+                continue
+            bits, lower[point] = _describe(chr(point))
+            flags[point] |= bits
+            decomposed = unicodedata.decomposition(chr(point)).split()
+            if len(decomposed) == 2 and decomposed[0][0] != "<":
+                flags[int(decomposed[1], 16)] |= UNSTABLE  # may join the character before it
+    flags[0x1161:0x1176] |= UNSTABLE  # Hangul vowels and final consonants join too, by rule, not by table
+    flags[0x11A8:0x11C3] |= UNSTABLE
+    for first, last in UNSPACED_RANGES:
+        letters = flags[first : last + 1]
+        letters[(letters & WORD) != 0] |= UNSPACED
+    for table in (flags, lower):
+        table.setflags(write=False)
+    return flags, lower
+
+
+def _describe(character: str) -> tuple[int, int]:
+    category = unicodedata.category(character)
+    if category == "Cn":
+        return 0, ord(character)
+    lowered = character.lower()
+    unstable = unicodedata.combining(character) or not unicodedata.is_normalized("NFC", character)
+    bits = (
+        SPACE * character.isspace()
+        | ALPHA * character.isalpha()
+        | WORD * (category[0] in "LMN")
+        | SYMBOL * (category[0] in "PS")
+        | LINE_END * (len(f"a{character}b".splitlines()) == 2)
+        | UPPER * character.isupper()
+        | LOWER * character.islower()
+        | DIGIT * character.isdigit()
+        | UNSTABLE * bool(unstable)
+    )
+    return bits, ord(lowered) if len(lowered) == 1 else ord(character)
+
+
+@njit(inline="always")
+def code_point(data, at):
+    """(code point, width in bytes) of the UTF-8 character that starts at `at`. The text must be valid UTF-8."""
+    byte = np.int32(data[at])
+    if byte < 0x80:
+        return byte, 1
+    if byte < 0xE0:
+        return ((byte & 0x1F) << 6) | (np.int32(data[at + 1]) & 0x3F), 2
+    if byte < 0xF0:
+        return ((byte & 0x0F) << 12) | ((np.int32(data[at + 1]) & 0x3F) << 6) | (np.int32(data[at + 2]) & 0x3F), 3
+    return (
+        ((byte & 0x07) << 18)
+        | ((np.int32(data[at + 1]) & 0x3F) << 12)
+        | ((np.int32(data[at + 2]) & 0x3F) << 6)
+        | (np.int32(data[at + 3]) & 0x3F)
+    ), 4

@@ -1,0 +1,1 @@
+"""Rules: each judges a document by numbers measured on it and gives a reason."""

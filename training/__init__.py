@@ -1,0 +1,1 @@
+"""Corpus in, weights out. Meets `pipelines` only on storage, in an artifact."""
