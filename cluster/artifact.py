@@ -1,0 +1,183 @@
+"""An artifact: an immutable folder on a store whose `manifest.json` is written last.
+
+No manifest means not finished. Readers take the list of files from the manifest and never from a listing, so what a
+killed attempt left behind is invisible. The content digest covers schema, rows, bytes, hashes and counters, and leaves
+out attempt names and times: equal digests mean equal artifacts.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import storage
+from cluster.errors import DataError
+
+if TYPE_CHECKING:
+    import ray.data
+
+MANIFEST = "manifest.json"
+
+Counters = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file: `path` below the artifact, the unit that made it, and what must be found in it."""
+
+    path: str
+    unit: int
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact holds. `fingerprint` says what it was made from, `digest` what came out."""
+
+    kind: str
+    fingerprint: str
+    schema: list[list[str]]
+    arrow_schema: str
+    files: list[DataFile]
+    counters: Counters
+    seconds: float
+    made: str
+    version: str
+    digest: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", self._content_digest())
+
+    def _content_digest(self) -> str:
+        content = {
+            "schema": self.schema,
+            "files": [[file.unit, file.rows, file.bytes, file.sha256] for file in self.files],
+            "counters": self.counters,
+        }
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        plain = json.loads(data)
+        return cls(**plain | {"files": [DataFile(**file) for file in plain["files"]]})
+
+
+def canonical_json(value: Any) -> bytes:
+    """The same bytes for the same value: sorted keys, no spaces. What fingerprints are hashed from."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fingerprint(value: Any) -> str:
+    """A short name for a JSON-able value, the same in every process."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:32]
+
+
+def describe_schema(schema: pa.Schema) -> dict[str, Any]:
+    """A schema's two fields of a manifest: one for people, one that Arrow reads back."""
+    return {
+        "schema": [[column.name, str(column.type)] for column in schema],
+        "arrow_schema": base64.b64encode(schema.serialize().to_pybytes()).decode(),
+    }
+
+
+class Artifact:
+    """A finished artifact, opened by its URI."""
+
+    def __init__(self, uri: str, manifest: Manifest) -> None:
+        self.uri = uri
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, uri: str) -> Self:
+        """
+        Raises:
+            DataError: there is no finished artifact at `uri`, or its manifest is not one.
+        """
+        uri = storage.absolute(uri)
+        try:
+            return cls(uri, Manifest.from_json(storage.read_bytes(storage.join(uri, MANIFEST))))
+        except storage.NotFound:
+            raise DataError(
+                f"{uri}: no finished artifact here ({MANIFEST} is missing). Either the path is wrong, or the stage was "
+                "cut short: run the same command again and it continues."
+            ) from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{uri}/{MANIFEST}: not a manifest of this project ({error}). Point at a folder that Raymill wrote."
+            ) from error
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.manifest.arrow_schema)))
+
+    @property
+    def file_uris(self) -> list[str]:
+        return [storage.join(self.uri, file.path) for file in self.manifest.files]
+
+    def tables(self, columns: Sequence[str] | None = None, units: set[int] | None = None) -> Iterator[pa.Table]:
+        """One table per row group, in order; only the named columns, only files of the given units."""
+        for file in self.manifest.files:
+            if units is not None and file.unit not in units:
+                continue
+            with open_parquet(storage.join(self.uri, file.path)) as parquet:
+                for group in range(parquet.num_row_groups):
+                    yield parquet.read_row_group(group, columns=columns, use_threads=False)
+
+    def table(self, columns: Sequence[str] | None = None, units: set[int] | None = None) -> pa.Table:
+        """All rows in memory: for small artifacts and tests."""
+        tables = list(self.tables(columns, units))
+        empty = self.schema.empty_table()
+        return pa.concat_tables(tables) if tables else empty if columns is None else empty.select(columns)
+
+    def to_ray_dataset(self) -> "ray.data.Dataset":
+        """The rows as a Ray Dataset, one block or more a file, read by its workers."""
+        import ray.data
+
+        if not self.manifest.files:
+            return ray.data.from_arrow(self.table())
+        files = ray.data.from_items(
+            [{"uri": uri} for uri in self.file_uris], override_num_blocks=len(self.manifest.files)
+        )
+        return files.map_batches(_ReadFiles(storage.options()), batch_format="pyarrow", batch_size=None)
+
+
+class _ReadFiles:
+    def __init__(self, options: storage.StorageOptions) -> None:
+        self.options = options
+
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        storage.configure(self.options)
+        for uri in rows["uri"].to_pylist():
+            with open_parquet(uri) as parquet:
+                for group in range(parquet.num_row_groups):
+                    yield parquet.read_row_group(group, use_threads=False)
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """
+    Raises:
+        DataError: the file is not the Parquet file that a manifest promises.
+    """
+    try:
+        return pq.ParquetFile(storage.open_input(uri), pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{uri}: cannot be read as Parquet ({error}). It was damaged after it was written.") from error

@@ -1,0 +1,179 @@
+"""Spread a stage's units over Ray, retry what fails, and notice when nothing moves.
+
+Units travel as rows of a Ray Dataset, one block each; their text never does. What comes back is the record of each
+unit, but the truth is on the store: after every round the engine asks which units have no record and does those again,
+a bounded number of times. A worker that dies, a node that vanishes and an exception are therefore one case.
+
+Hangs, not crashes, are how long Ray Data jobs die, so no committed unit for `stall_s` breaks the round and restarts it.
+"""
+
+import json
+import logging
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from cluster import storage
+from cluster.artifact import Artifact
+from cluster.errors import ClusterError, StageError, StorageError, UserError
+from cluster.progress import Progress
+from cluster.session import Session
+from cluster.stage import Record, Stage, committed, publish, published, run_unit
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often a unit may be tried, and how long nothing at all may be committed before a round is broken off."""
+
+    attempts: int = 3
+    stall_s: float = 900.0
+
+
+@dataclass
+class Engine:
+    """Runs stages of one run. `root` is the run's folder on the store."""
+
+    root: str
+    session: Session
+    progress: Progress
+    patience: Patience = field(default_factory=Patience)
+
+    def run(self, stage: Stage) -> dict[str, Artifact]:
+        """The stage's artifacts, made now or found finished.
+
+        Raises:
+            DataError: an artifact of another fingerprint stands at the place of an output.
+            StageError: a unit failed `attempts` times; everything else is committed.
+        """
+        if (done := published(stage, self.root)) is not None:
+            return done
+        records = committed(stage, self.root)
+        self.progress.start(stage.name, len(stage.units), records.values())
+        failures: dict[int, str] = {}
+        for attempt in range(1, self.patience.attempts + 1):
+            missing = [index for index in range(len(stage.units)) if index not in records]
+            if not missing:
+                break
+            if attempt > 1:
+                log.warning("%s: attempt %d for %d units", stage.name, attempt, len(missing))
+            self._round(stage, missing, records, failures)
+            if len(records) < len(stage.units):
+                records |= committed(stage, self.root)  # a worker may have died between its record and its answer
+        self.progress.finish()
+        if len(records) < len(stage.units):
+            raise StageError(self._explain(stage, records, failures))
+        return publish(stage, self.root, records)
+
+    def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, str]) -> None:
+        self.session.start()
+        try:
+            for answer in self._answers(stage, missing):
+                if "error" in answer:
+                    failures[answer["unit"]] = answer["error"]
+                    log.error("%s unit %d: %s", stage.name, answer["unit"], answer["error"].splitlines()[-1])
+                    if answer["fatal"]:
+                        raise StorageError(answer["error"])
+                else:
+                    record = Record.from_json(answer["record"].encode())
+                    records[record.unit] = record
+                    self.progress.advance(record)
+        except _Stalled as stall:
+            log.error("%s: %s; starting Ray anew", stage.name, stall)
+            failures.setdefault(-1, str(stall))
+            self.session.stop()
+
+    def _answers(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
+        """One answer a unit as they come. A thread reads Ray, so that waiting can end when nothing comes."""
+        answers: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+        reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
+        reader.start()
+        last = time.monotonic()
+        while True:
+            try:
+                answer = answers.get(timeout=_POLL_S)
+            except queue.Empty:
+                waited = time.monotonic() - last
+                if waited > self.patience.stall_s:
+                    raise _Stalled(f"no unit was committed for {waited:.0f} s") from None
+                self._check_ray()
+                continue
+            if answer is None:
+                return
+            if isinstance(answer, BaseException):
+                raise _Stalled(f"Ray ended the round: {type(answer).__name__}: {answer}") from answer
+            last = time.monotonic()
+            yield answer
+
+    def _read(self, stage: Stage, missing: list[int], answers: queue.Queue) -> None:
+        try:
+            import ray.data
+
+            items = ray.data.from_items([{"unit": index} for index in missing], override_num_blocks=len(missing))
+            done = items.map_batches(
+                _RunUnit(stage, self.root, storage.options()),
+                batch_size=None,
+                batch_format="pyarrow",
+                max_retries=0,  # a round repeats what a dead worker left, and counts
+            )
+            for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for answer in table["answer"].to_pylist():
+                    answers.put(json.loads(answer))
+            answers.put(None)
+        except BaseException as error:  # whatever it is, the main thread must hear of it
+            answers.put(error)
+
+    def _check_ray(self) -> None:
+        if self.session.dead():
+            raise ClusterError(
+                "Ray on this machine died (its raylet or control process is gone). Finished units are kept: "
+                "run the same command again and it continues."
+            )
+
+    def _explain(self, stage: Stage, records: dict[int, Record], failures: dict[int, str]) -> str:
+        lost = [index for index in range(len(stage.units)) if index not in records]
+        first = failures.get(lost[0]) or failures.get(-1) or "its worker died without a word, most often for memory"
+        return (
+            f"{stage.name}: {len(lost)} of {len(stage.units)} units failed {self.patience.attempts} times each, "
+            f"first unit {lost[0]}: {stage.units[lost[0]]}\n{first.rstrip()}\n"
+            f"The other {len(records)} units are kept. Mend the cause and run the same command again."
+        )
+
+
+class _Stalled(Exception):
+    """This round will bring nothing more."""
+
+
+class _RunUnit:
+    """What a worker does with a row: run the unit, and turn an exception into an answer."""
+
+    def __init__(self, stage: Stage, root: str, options: storage.StorageOptions) -> None:
+        self.stage = stage
+        self.root = root
+        self.options = options
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        storage.configure(self.options)
+        return pa.table({"answer": [json.dumps(self._answer(index)) for index in rows["unit"].to_pylist()]})
+
+    def _answer(self, index: int) -> dict[str, Any]:
+        try:
+            return {"unit": index, "record": run_unit(self.stage, self.root, index).to_json().decode()}
+        except UserError as error:
+            return {"unit": index, "error": str(error), "fatal": _no_use_retrying(error)}
+        except Exception:
+            return {"unit": index, "error": traceback.format_exc(limit=-4), "fatal": False}
+
+
+def _no_use_retrying(error: UserError) -> bool:
+    """A full disk or a refused credential stays so; the network may come back."""
+    return isinstance(error, StorageError) and not isinstance(error, storage.NotFound) and "did not answer" not in str(error)

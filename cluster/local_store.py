@@ -1,0 +1,111 @@
+"""Files on this machine or a shared file system, with the promises of an object store.
+
+A write goes to a hidden name beside the target and is moved there: a reader never sees half a file. `create` ends in
+a hard link, which fails if the name exists, on local disks and NFS alike.
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from cluster.errors import StorageError
+from cluster.storage import FileInfo, NotFound
+
+
+def _mended(path: str | Path, error: OSError) -> StorageError:
+    if isinstance(error, FileNotFoundError):
+        return NotFound(str(path))
+    mend = {
+        errno.EACCES: "Change its permissions, or run as a user who may.",
+        errno.ENOSPC: "The disk is full: free space there and run the same command again; finished work is kept.",
+        errno.EDQUOT: "The quota is used up: free space there and run the same command again; finished work is kept.",
+        errno.EROFS: "The file system is read-only: choose another output.",
+        errno.EISDIR: "This is a folder; a file was wanted.",
+        errno.ENOTDIR: "A file stands where a folder was wanted.",
+        errno.ENAMETOOLONG: "The name is too long for this file system.",
+    }.get(error.errno or 0, "Check the path and the disk under it.")
+    return StorageError(f"{path}: {error.strerror or error}. {mend}")
+
+
+class LocalStore:
+    def read(self, key: str) -> bytes:
+        try:
+            return Path(key).read_bytes()
+        except OSError as error:
+            raise _mended(key, error) from error
+
+    def open(self, key: str) -> pa.NativeFile:
+        try:
+            if Path(key).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder")
+            return pa.OSFile(key)
+        except OSError as error:
+            raise _mended(key, error) from error
+
+    def write(self, key: str, data: bytes) -> None:
+        self._place(key, lambda part: part.write_bytes(data), os.replace)
+
+    def create(self, key: str, data: bytes) -> bool:
+        try:
+            self._place(key, lambda part: part.write_bytes(data), os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def upload(self, path: Path, key: str) -> None:
+        target = Path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise _mended(key, error) from error
+            self._place(key, lambda part: shutil.copyfile(path, part), os.replace)
+
+    def info(self, key: str) -> FileInfo:
+        try:
+            found = Path(key).stat()
+        except OSError as error:
+            raise _mended(key, error) from error
+        return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
+
+    def walk(self, prefix: str) -> Iterator[FileInfo]:
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise _mended(error.filename, error) from error
+
+        for folder, _, names in os.walk(prefix, onerror=refuse, followlinks=True):
+            for name in names:
+                path = os.path.join(folder, name)
+                if os.path.isfile(path):
+                    yield self.info(path)
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            try:
+                Path(key).unlink(missing_ok=True)
+            except OSError as error:
+                raise _mended(key, error) from error
+
+    def _place(self, key: str, fill: Callable[[Path], object], move: Callable[[Path, str], object]) -> None:
+        part = Path(key).with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            fill(part)
+            move(part, key)
+        except FileExistsError:
+            if move is os.link:
+                raise
+            raise StorageError(f"{key}: a file stands where a folder was wanted. Choose another output.") from None
+        except OSError as error:
+            raise _mended(key, error) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+LOCAL = LocalStore()

@@ -1,0 +1,90 @@
+"""What a person sees while a stage runs: units, documents and megabytes a second, time left, reasons so far.
+
+On a terminal one line is redrawn; elsewhere plain lines come at a steady pace. Work committed by an earlier run counts
+as done but not towards the pace.
+"""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Protocol, TextIO
+
+from cluster.artifact import Counters
+from cluster.stage import Record, add_counters
+
+_EVERY_S = {True: 0.2, False: 10.0}  # a terminal's line, a log's line
+_TOP_REASONS = 3
+
+
+class Progress(Protocol):
+    def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
+    def advance(self, record: Record) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Silent:
+    """For tests and for callers that show their own."""
+
+    def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
+    def advance(self, record: Record) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Lines:
+    """Progress on a text stream, standard error by default: standard output stays free for results."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+
+    def start(self, stage: str, units: int, done: Iterable[Record]) -> None:
+        records = list(done)
+        self.stage, self.units, self.done = stage, units, len(records)
+        self.resumed = self.done
+        self.counters: Counters = add_counters(record.counters for record in records)
+        self.before = dict(self.counters)
+        self.began = self.shown = time.monotonic()
+        if records:
+            self._line(f"{stage}: {self.done} of {units} units were finished before")
+        self._show()
+
+    def advance(self, record: Record) -> None:
+        self.done += 1
+        self.counters = add_counters([self.counters, record.counters])
+        if time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
+            self._show()
+
+    def finish(self) -> None:
+        self._show()
+        if self.terminal:
+            self.stream.write("\n")
+            self.stream.flush()
+
+    def _show(self) -> None:
+        self.shown = time.monotonic()
+        elapsed = max(self.shown - self.began, 1e-9)
+        parts = [f"{self.stage}: {self.done}/{self.units} units"]
+        if self.done > self.resumed:
+            documents, size = (self.counters.get(k, 0) - self.before.get(k, 0) for k in ("documents", "text_bytes"))
+            if documents:
+                parts.append(f"{documents / elapsed:,.0f} documents/s, {size / elapsed / 1e6:.1f} MB/s")
+            left = (self.units - self.done) * elapsed / (self.done - self.resumed)
+            parts.append(f"{_clock(left)} left" if self.done < self.units else f"took {_clock(elapsed)}")
+        reasons = _top_reasons(self.counters)
+        self._line(", ".join(parts) + (f" | {reasons}" if reasons else ""))
+
+    def _line(self, text: str) -> None:
+        self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
+        self.stream.flush()
+
+
+def _top_reasons(counters: Counters) -> str:
+    """Counters named `reason/NAME` are documents removed so far."""
+    found = [(value, name.removeprefix("reason/")) for name, value in counters.items() if name.startswith("reason/")]
+    return ", ".join(f"{name} {value:,.0f}" for value, name in sorted(found, reverse=True)[:_TOP_REASONS])
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,164 @@
+"""The one place that starts or joins Ray.
+
+    address None, no RAY_ADDRESS   an embedded Ray on this machine, without dashboard, gone when the command ends
+    address given                  that cluster; this project's source travels along, its dependencies must be there
+    RAY_ADDRESS set                the cluster this process runs in: how a RayJob or a submitted job finds its own
+
+Every worker computes with one thread: units are the parallelism. `import ray` happens in `start`, so a command that
+finds its work already done never pays for it.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cluster.errors import ClusterError, ConfigError
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "ARROW_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+# Blocks of this project's datasets are a few hundred bytes; Ray would reserve 30% of the memory for them.
+_OBJECT_STORE_BYTES = 256 << 20
+
+# The longest path of a Unix socket is 107 bytes, and Ray puts about 70 of its own behind this folder.
+_LONGEST_SOCKET_FOLDER = 36
+
+
+class Session:
+    """A Ray that starts when first needed. Use in a `with`; leaving it shuts down what `start` started."""
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        self.address = address or os.environ.get("RAY_ADDRESS")
+        self.cpus = cpus
+        self.started = False
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def embedded(self) -> bool:
+        return self.address in (None, "local")
+
+    def start(self) -> None:
+        """
+        Raises:
+            ConfigError: no Ray answers at the address.
+            ClusterError: Ray does not start on this machine.
+        """
+        if self.started:
+            return
+        os.environ.update({name: value for name, value in ONE_THREAD.items() if name not in os.environ})
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        if self.embedded:
+            self._start_embedded()
+        else:
+            self._join()
+        self._prepare_data()
+        self.started = True
+
+    def stop(self) -> None:
+        if self.started:
+            import ray
+
+            ray.shutdown()
+            self.started = False
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def dead(self) -> bool:
+        """Whether the embedded Ray lost a process it cannot live without. A cluster elsewhere is never called dead."""
+        if not (self.started and self.embedded):
+            return False
+        import ray
+
+        node = ray._private.worker._global_node
+        return node is None or bool(node.dead_processes())
+
+    def worker_count(self) -> int:
+        """CPUs that Ray may use now."""
+        import ray
+
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def _start_embedded(self) -> None:
+        # A token for this session alone, in the environment: Ray would leave one in the user's home.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Out-of-memory kills would be retried for ever; the stage engine counts attempts itself.
+        os.environ.setdefault("RAY_task_oom_retries", "1")
+        import ray
+
+        self._folder = Path(tempfile.mkdtemp(prefix="raymill-", dir=_short_folder()))
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self.cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(self._folder),
+            )
+        except Exception as error:
+            raise ClusterError(
+                f"Ray did not start on this machine: {_first_line(error)} Logs: {self._folder}. Look for a full disk "
+                "or a memory limit, or give --address to use a running cluster."
+            ) from error
+
+    def _join(self) -> None:
+        import ray
+
+        root = Path(__file__).parents[1]
+        # Inside a job the image or the job's working directory holds the source already.
+        ship = "RAY_JOB_ID" not in os.environ and "RAY_ADDRESS" not in os.environ
+        runtime = {"env_vars": ONE_THREAD} | (
+            {"py_modules": [str(root / name) for name in ("cluster", "pipelines")]} if ship else {}
+        )
+        try:
+            ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:
+            raise ConfigError(
+                f"--address {self.address}: no Ray cluster of version {ray.__version__} answers there "
+                f"({_first_line(error)}) Check the address and port, or leave it out to use this machine."
+            ) from error
+
+    def _prepare_data(self) -> None:
+        import logging
+
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        # A unit that fails reports itself; a worker that dies must not take the other units with it.
+        context.max_errored_blocks = -1
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        for name in ("ray.data", "ray"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _short_folder() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= _LONGEST_SOCKET_FOLDER else "/tmp"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,298 @@
+"""A stage, its units, and how a unit's work becomes true.
+
+A unit is done, retried and committed as a whole:
+
+    write to scratch -> read the footers back -> upload under attempt-unique names -> put-if-absent one small record
+
+The first record wins. A retry or a zombie that comes second finds the record, removes its own files and reports the
+winner's. When every unit has a record the stage's manifests are put, also if-absent. So the same command run again does
+only what has no record, and two drivers at once cannot mix their results.
+
+This file knows no Ray: `engine.py` spreads units over machines, a test may call `run_unit` in a loop.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import cluster
+from cluster import storage
+from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, describe_schema
+from cluster.errors import DataError
+from cluster.failpoints import failpoint
+
+_COMMITS = "_commits"  # a leading underscore: listing readers such as Spark and `datasets` pass over it
+_SCRATCH = "raymill-unit-"
+_STORE_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Output:
+    """One artifact that a stage makes: its folder below the run, and the columns of its Parquet files.
+
+    A file is closed when it holds `file_bytes` of Arrow data, so a unit may leave several.
+    """
+
+    name: str
+    schema: pa.Schema
+    file_bytes: int = 1 << 40
+    row_group_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`work(unit, scratch)` is a pure function of the unit; it writes tables to the scratch and returns counters.
+
+    fingerprint: of everything the result depends on: code version, parameters, fingerprints of what it reads.
+    units: JSON-able, in the order their results stand in the artifact.
+    """
+
+    name: str
+    outputs: tuple[Output, ...]
+    units: Sequence[Any]
+    work: Callable[[Any, "Scratch"], Counters]
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        return f"{_COMMITS}/{self.name}-{self.fingerprint[:16]}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The commit of one unit. `attempt` and `seconds` tell how it went and are no part of the content."""
+
+    unit: int
+    attempt: str
+    files: Mapping[str, list[DataFile]]
+    counters: Counters
+    seconds: float
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        plain = json.loads(data)
+        files = {name: [DataFile(**file) for file in listed] for name, listed in plain["files"].items()}
+        return cls(**plain | {"files": files})
+
+
+class Scratch:
+    """Where a unit writes before anyone may see it: a local folder, gone when the unit ends, however it ends."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        _sweep_scratch()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+        self._files = {output.name: _Files(output, self.folder) for output in outputs}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, output: str, table: pa.Table) -> None:
+        """Append rows; columns are taken by name and must have the output's types."""
+        self._files[output].write(table)
+
+    def finish(self) -> dict[str, list[tuple[Path, int]]]:
+        """Close everything; (path, rows) of each output's files, in order."""
+        return {name: files.finish() for name, files in self._files.items()}
+
+
+@cache
+def _sweep_scratch() -> None:
+    """Once a process: remove the scratch of processes that were killed on this machine."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*-*"):
+        owner = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Files:
+    """A row of Parquet files. Row groups and files are cut by size alone, so equal rows give equal bytes."""
+
+    def __init__(self, output: Output, folder: Path) -> None:
+        self.output = output
+        self.folder = folder
+        self.closed: list[tuple[Path, int]] = []
+        self.writer: pq.ParquetWriter | None = None
+        self.waiting: list[pa.Table] = []
+        self.waiting_bytes = self.written_bytes = self.rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        table = table.select(self.output.schema.names).cast(self.output.schema)
+        for start, end in _cuts(table, self.output.row_group_bytes - self.waiting_bytes, self.output.row_group_bytes):
+            piece = table.slice(start, end - start)
+            self.waiting.append(piece)
+            self.waiting_bytes += piece.nbytes
+            if self.waiting_bytes >= self.output.row_group_bytes:
+                self._flush()
+
+    def finish(self) -> list[tuple[Path, int]]:
+        self._flush()
+        self._close()
+        return self.closed
+
+    def _flush(self) -> None:
+        if not self.waiting:
+            return
+        if self.writer is None:
+            self.path = self.folder / f"{self.output.name}-{len(self.closed)}.parquet"
+            self.writer = pq.ParquetWriter(self.path, self.output.schema, compression="zstd", write_page_index=True)
+        group = pa.concat_tables(self.waiting).combine_chunks()
+        self.writer.write_table(group, row_group_size=max(1, group.num_rows))
+        self.rows += group.num_rows
+        self.written_bytes += self.waiting_bytes
+        self.waiting, self.waiting_bytes = [], 0
+        if self.written_bytes >= self.output.file_bytes:
+            self._close()
+
+    def _close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            self.closed.append((self.path, self.rows))
+            self.writer, self.rows, self.written_bytes = None, 0, 0
+
+
+def run_unit(stage: Stage, root: str, index: int) -> Record:
+    """Do one unit's work and commit it, or find that someone already has."""
+    failpoint("unit_started")
+    started = time.perf_counter()
+    attempt = uuid.uuid4().hex[:12]
+    with Scratch(stage.outputs) as scratch:
+        counters = stage.work(stage.units[index], scratch)
+        written = scratch.finish()
+        failpoint("files_written")
+        files = {name: _upload(root, name, index, attempt, made) for name, made in written.items()}
+    record = Record(index, attempt, files, counters, time.perf_counter() - started)
+    return _commit(stage, root, record)
+
+
+def committed(stage: Stage, root: str) -> dict[int, Record]:
+    """The records that exist, by unit."""
+    found = storage.list_files(storage.join(root, stage.folder))
+    with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        read = pool.map(lambda file: storage.read_bytes(file.uri), [f for f in found if f.uri.endswith(".json")])
+        records = [Record.from_json(data) for data in read]
+    return {record.unit: record for record in records}
+
+
+def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str, Artifact]:
+    """Every unit has a record: put the manifests, and sweep what losing attempts left."""
+    assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
+    ordered = [records[index] for index in range(len(stage.units))]
+    counters = add_counters(record.counters for record in ordered)
+    failpoint("before_manifest")
+    artifacts = {}
+    for output in stage.outputs:
+        manifest = Manifest(
+            kind=output.name,
+            fingerprint=stage.fingerprint,
+            **describe_schema(output.schema),
+            files=[file for record in ordered for file in record.files[output.name]],
+            counters=counters,
+            seconds=round(sum(record.seconds for record in ordered), 3),
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=cluster.__version__,
+        )
+        uri = storage.join(root, output.name)
+        storage.create(storage.join(uri, MANIFEST), manifest.to_json())
+        artifacts[output.name] = Artifact.load(uri)
+        sweep(artifacts[output.name])
+    failpoint("after_manifest")
+    return artifacts
+
+
+def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
+    """The stage's artifacts if all of them are finished.
+
+    Raises:
+        DataError: an artifact of another fingerprint stands there.
+    """
+    artifacts = {}
+    for output in stage.outputs:
+        uri = storage.join(root, output.name)
+        if not storage.exists(storage.join(uri, MANIFEST)):
+            return None
+        artifacts[output.name] = found = Artifact.load(uri)
+        if found.manifest.fingerprint != stage.fingerprint:
+            raise DataError(
+                f"{uri}: holds a finished artifact made from other settings, inputs or code. "
+                "Choose another output, or run with --replace to remove what no longer applies and make it anew."
+            )
+    return artifacts
+
+
+def sweep(artifact: Artifact) -> None:
+    """Remove files of killed attempts, so that readers that list a folder see what the manifest says."""
+    wanted = set(artifact.file_uris)
+    found = storage.list_files(artifact.uri)
+    storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
+
+
+def add_counters(all_counters: Iterable[Counters]) -> Counters:
+    total: Counters = {}
+    for counters in all_counters:
+        for name, value in counters.items():
+            total[name] = total.get(name, 0) + value
+    return dict(sorted(total.items()))
+
+
+def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Path, int]]) -> list[DataFile]:
+    files = []
+    for number, (path, rows) in enumerate(made):
+        found = pq.read_metadata(path).num_rows
+        if found != rows:
+            raise DataError(f"{path}: {found} rows came back of {rows} written. The disk under the scratch is failing.")
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        name = f"{unit:06}-{number:03}-{attempt}.parquet"
+        file = DataFile(name, unit, rows, path.stat().st_size, sha256)
+        storage.upload(path, storage.join(root, output, name))
+        failpoint("file_uploaded")
+        files.append(file)
+    return files
+
+
+def _commit(stage: Stage, root: str, record: Record) -> Record:
+    uri = storage.join(root, stage.folder, f"{record.unit:06}.json")
+    failpoint("before_record")
+    won = storage.create(uri, record.to_json())
+    failpoint("after_record")
+    if won:
+        return record
+    winner = Record.from_json(storage.read_bytes(uri))
+    # A put whose answer was lost is repeated by the client and then loses against itself.
+    if winner.attempt != record.attempt:
+        storage.delete(storage.join(root, name, file.path) for name, files in record.files.items() for file in files)
+    return winner
+
+
+def _cuts(table: pa.Table, first: int, size: int) -> list[tuple[int, int]]:
+    """Row ranges of about `size` bytes each, the first of about `first`; at least one row each."""
+    if table.num_rows == 0:
+        return []
+    per_row = max(1, table.nbytes // table.num_rows)
+    cuts, start, room = [], 0, first
+    while start < table.num_rows:
+        end = min(table.num_rows, start + max(1, room // per_row))
+        cuts.append((start, end))
+        start, room = end, size
+    return cuts

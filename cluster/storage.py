@@ -1,0 +1,239 @@
+"""Every path the project opens, by one name: a local path, s3://, gs:// or az://.
+
+    read_bytes, open_input, local_copy     read
+    write_bytes, upload                    write (a reader sees the old object or the new, never a part)
+    create                                 write if absent: the one primitive that commits are built on
+    info, list_files, glob, delete         look and tidy
+
+Local paths go through `local_store`, everything else through `object_store` (obstore). Errors of both arrive as
+`StorageError` with the URI and the mend. Nothing else in the project opens a path.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from cluster.errors import StorageError
+
+OBJECT_SCHEMES = ("s3", "gs", "az")
+
+Secret = Annotated[SecretStr | None, Field(description="may be ${ENVIRONMENT_VARIABLE}")]
+
+
+class StorageOptions(BaseModel):
+    """How to reach the object store. Everything left out is found the way that cloud's own tools find it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint_url: str | None = Field(None, description="an S3-compatible store's address, http(s)://host:port")
+    path_style: bool | None = Field(None, description="bucket in the path; default: only with endpoint_url")
+    region: str | None = None
+    profile: str | None = Field(None, description="a profile of the AWS configuration (SSO and roles included)")
+    access_key_id: Secret = None
+    secret_access_key: Secret = None
+    session_token: Secret = None
+    anonymous: bool = Field(False, description="public buckets: send no credentials")
+    timeout_s: float = Field(60, gt=0, description="one request")
+    retries: int = Field(10, ge=0)
+    retry_deadline_s: float = Field(180, gt=0, description="one request with all its retries")
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """`version` changes whenever the content does: an ETag, or size and modification time."""
+
+    uri: str
+    size: int
+    version: str
+
+
+class Backend(Protocol):
+    """What a kind of store must offer; `key` is a local path or the part of the URI after the bucket."""
+
+    def read(self, key: str) -> bytes: ...
+    def open(self, key: str) -> pa.NativeFile: ...
+    def write(self, key: str, data: bytes) -> None: ...
+    def create(self, key: str, data: bytes) -> bool: ...
+    def upload(self, path: Path, key: str) -> None: ...
+    def info(self, key: str) -> FileInfo: ...
+    def walk(self, prefix: str) -> Iterable[FileInfo]: ...
+    def delete(self, keys: list[str]) -> None: ...
+
+
+_options = StorageOptions()  # type: ignore[call-arg]
+
+
+def configure(options: StorageOptions) -> None:
+    """Use these options for every later call in this process. A worker does it before each unit."""
+    global _options
+    _options = options
+
+
+def options() -> StorageOptions:
+    """What `configure` last set."""
+    return _options
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute (`~` expanded); a URI without a trailing slash."""
+    scheme = _scheme(uri)
+    if scheme == "":
+        return str(Path(uri).expanduser().absolute())
+    if scheme == "file":
+        return str(Path(urlsplit(uri).path).absolute())
+    return uri.rstrip("/")
+
+
+def is_remote(uri: str) -> bool:
+    return _scheme(uri) in OBJECT_SCHEMES
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
+
+
+def read_bytes(uri: str) -> bytes:
+    backend, key = _backend(uri)
+    return backend.read(key)
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """A seekable binary file. Close it, or use it in a `with`."""
+    backend, key = _backend(uri)
+    return backend.open(key)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    backend, key = _backend(uri)
+    backend.write(key, data)
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Write the object unless it exists; of any number of racing callers exactly one gets True."""
+    backend, key = _backend(uri)
+    return backend.create(key, data)
+
+
+def upload(path: Path, uri: str) -> None:
+    """Move a finished local file to the store, whole or not at all. The local file may be gone afterwards."""
+    backend, key = _backend(uri)
+    backend.upload(path, key)
+
+
+def info(uri: str) -> FileInfo:
+    backend, key = _backend(uri)
+    return backend.info(key)
+
+
+def exists(uri: str) -> bool:
+    try:
+        info(uri)
+    except NotFound:
+        return False
+    return True
+
+
+def list_files(folder: str) -> list[FileInfo]:
+    """Every file below a folder, at any depth, in the order of their names. None if there is no such folder."""
+    backend, key = _backend(folder)
+    return sorted(backend.walk(key), key=lambda file: file.uri)
+
+
+def delete(uris: Iterable[str]) -> None:
+    """Remove objects; those already gone are no error."""
+    grouped: dict[int, tuple[Backend, list[str]]] = {}
+    for uri in uris:
+        backend, key = _backend(uri)
+        grouped.setdefault(id(backend), (backend, []))[1].append(key)
+    for backend, keys in grouped.values():
+        backend.delete(keys)
+
+
+def glob(pattern: str) -> list[FileInfo]:
+    """Files whose URI matches: `*` and `?` stay inside a folder, `**` crosses folders, `[ab]` is a set."""
+    pattern = absolute(pattern)
+    wild = re.search(r"[*?\[]", pattern)
+    if wild is None:
+        return [info(pattern)]
+    fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
+    matches = re.compile(_glob_regex(pattern)).fullmatch
+    return [file for file in list_files(fixed) if matches(file.uri)]
+
+
+def local_copy(uri: str) -> Path:
+    """A local path with the object's content: the file itself, or a download kept for this machine by its version."""
+    if not is_remote(uri):
+        path = Path(absolute(uri))
+        if not path.is_file():
+            raise NotFound(uri)
+        return path
+    found = info(uri)
+    name = hashlib.sha256(f"{found.uri}\n{found.version}".encode()).hexdigest()[:32] + "-" + Path(uri).name
+    target = Path(tempfile.gettempdir()) / f"raymill-{os.getuid()}" / "copies" / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = target.with_name(f"{name}.{os.getpid()}.part")
+        part.write_bytes(read_bytes(uri))
+        part.replace(target)
+    return target
+
+
+class NotFound(StorageError):
+    """There is no such object."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"{uri}: no such file. Check the path, or list the folder it should be in.")
+
+
+def _scheme(uri: str) -> str:
+    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", uri)
+    return match[1].lower() if match else ""
+
+
+def _backend(uri: str) -> tuple[Backend, Any]:
+    scheme = _scheme(uri)
+    if scheme in ("", "file"):
+        from cluster.local_store import LOCAL
+
+        return LOCAL, absolute(uri)
+    if scheme not in OBJECT_SCHEMES:
+        known = ", ".join(f"{name}://" for name in OBJECT_SCHEMES)
+        raise StorageError(f"{uri}: {scheme}:// is not a store this project reads. Use a local path, {known}.")
+    from cluster.object_store import bucket
+
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        raise StorageError(f"{uri}: no bucket. Write {scheme}://BUCKET/PATH.")
+    # urlsplit would cut at '?' and '#', which are ordinary characters in a key.
+    key = uri.split("://", 1)[1].partition("/")[2]
+    return bucket(scheme, parts.netloc, _options), key.rstrip("/")
+
+
+def _glob_regex(pattern: str) -> str:
+    out, at = "", 0
+    while at < len(pattern):
+        if pattern.startswith("**/", at):
+            out, at = out + "(?:.*/)?", at + 3
+        elif pattern.startswith("**", at):
+            out, at = out + ".*", at + 2
+        elif pattern[at] == "*":
+            out, at = out + "[^/]*", at + 1
+        elif pattern[at] == "?":
+            out, at = out + "[^/]", at + 1
+        elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
+            inside = pattern[at + 1 : end]
+            negated = inside[0] in "!^"
+            out += "[" + "^" * negated + re.escape(inside[negated:]).replace(r"\-", "-") + "]"
+            at = end + 1
+        else:
+            out, at = out + re.escape(pattern[at]), at + 1
+    return out

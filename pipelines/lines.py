@@ -1,0 +1,113 @@
+"""Lines and paragraphs of documents: how many characters there are, and which pieces repeat an earlier one."""
+
+import numpy as np
+from numba import njit
+
+from pipelines.characters import SPACE, code_point, tables
+from pipelines.hash_table import claim, slots_for
+from pipelines.texts import Texts
+from pipelines.words import HASH_PRIME, HASH_SEED, finished
+
+_NEWLINE = 10
+
+
+def count_characters(texts: Texts) -> np.ndarray:
+    """int64[D]: the length of every document in characters (code points)."""
+    return _count_characters(texts.data, texts.offsets)
+
+
+def count_newlines(texts: Texts) -> np.ndarray:
+    """int64[D]: the line feeds of every document."""
+    return _count_newlines(texts.data, texts.offsets)
+
+
+def count_repeated_pieces(texts: Texts, newlines: np.ndarray, min_run: int, stripped: bool) -> np.ndarray:
+    """What runs of at least `min_run` line feeds cut a document into, and how much of it was there before.
+
+    min_run 1 gives lines, 2 paragraphs. `stripped`: without the spaces at the document's two ends. As with `re.split`,
+    a separator at an end leaves an empty piece, and an empty document is one empty piece.
+
+    newlines: int64[D], count_newlines of the same texts.
+
+    Returns:
+        int64[D, 3]: pieces; those equal to an earlier piece of the same document; the characters in these.
+    """
+    flags, _ = tables()
+    counts = np.empty((len(texts), 3), np.int64)
+    _count_repeated_pieces(texts.data, texts.offsets, newlines, min_run, stripped, flags, counts)
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def _count_characters(data, offsets):
+    counts = np.empty(len(offsets) - 1, np.int64)
+    for document in range(len(counts)):
+        count = 0
+        for byte in data[offsets[document] : offsets[document + 1]]:
+            count += (byte & 0xC0) != 0x80
+        counts[document] = count
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def _count_newlines(data, offsets):
+    counts = np.empty(len(offsets) - 1, np.int64)
+    for document in range(len(counts)):
+        count = 0
+        for byte in data[offsets[document] : offsets[document + 1]]:
+            count += byte == _NEWLINE
+        counts[document] = count
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def strip(data, begin, end, char_flags):
+    """(begin, end) without the spaces at both ends, as str.strip()."""
+    while begin < end:
+        point, width = code_point(data, begin)
+        if not char_flags[point] & SPACE:
+            break
+        begin += width
+    while begin < end:
+        last = end - 1
+        while data[last] & 0xC0 == 0x80:
+            last -= 1
+        if not char_flags[code_point(data, last)[0]] & SPACE:
+            break
+        end = last
+    return begin, end
+
+
+@njit(cache=True, nogil=True)
+def _count_repeated_pieces(data, offsets, newlines, min_run, stripped, char_flags, counts):
+    slots = slots_for(newlines.max() + 1) if len(newlines) else 0
+    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+    for document in range(len(offsets) - 1):
+        at, end = offsets[document], offsets[document + 1]
+        if stripped:
+            at, end = strip(data, at, end, char_flags)
+        mask = slots_for(newlines[document] + 1) - 1
+        pieces = repeats = repeated_characters = 0
+        hashed, length = HASH_SEED, 0
+        more = True
+        while more:
+            run = 0
+            while at < end:
+                byte = data[at]
+                if byte == _NEWLINE:
+                    while at + run < end and data[at + run] == _NEWLINE:
+                        run += 1
+                    if run >= min_run:
+                        break
+                    run = 0
+                hashed = (hashed ^ np.uint64(byte)) * HASH_PRIME
+                length += (byte & 0xC0) != 0x80
+                at += 1
+            pieces += 1
+            if not claim(keys, stamps, mask, document + 1, finished(hashed))[1]:
+                repeats += 1
+                repeated_characters += length
+            hashed, length = HASH_SEED, 0
+            more = run > 0
+            at += run
+        counts[document, 0], counts[document, 1], counts[document, 2] = pieces, repeats, repeated_characters

@@ -1,0 +1,295 @@
+"""Gopher's quality rules: documents that do not look like running text."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from pydantic import ConfigDict, Field
+
+from cluster.errors import ConfigError
+from pipelines.analysis import Analysis
+from pipelines.characters import LINE_END, SPACE, SYMBOL, code_point, tables
+from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.stop_words import STOP_WORDS, language_of
+from pipelines.texts import Texts
+from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
+
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GopherQuality:
+    """Remove documents too short, too long, of odd words, or full of symbols, bullets and ellipses.
+
+    Bounds and stop words: Gopher, Rae et al. 2021, appendix A.1.1, https://arxiv.org/abs/2112.11446. As in datatrove
+    0.10.1, a word of nothing but punctuation counts neither as a word nor for the mean length, but it does count under
+    the symbol and alphabetic fractions; a stop word counts once however often it occurs.
+
+    Dialects. Besides what a word is: `datatrove` looks for exactly the English words, in their exact case. `paper`
+    lowers words, takes symbols off their ends, and looks for the list of the document's language (column `language`,
+    see stop_words.py); a language without a list is not judged by its stop words. Where there is no such column, or
+    `stop_words: english`, every document is taken for English.
+
+    A fraction whose denominator is 0, in a document without words or lines, is NaN, and passes.
+    """
+
+    min_words: Count = 50
+    max_words: Count = 100_000
+    min_mean_word_length: Annotated[float, Field(ge=0)] = 3
+    max_mean_word_length: Annotated[float, Field(ge=0)] = 10
+    max_hashes_per_word: Annotated[float, Field(ge=0)] = 0.1
+    max_ellipses_per_word: Annotated[float, Field(ge=0)] = 0.1
+    max_bullet_line_fraction: Fraction = 0.9
+    max_ellipsis_line_fraction: Fraction = 0.3
+    min_alpha_word_fraction: Fraction = 0.8
+    min_stop_words: Annotated[int, Field(ge=0, le=8)] = 2
+    stop_words: Literal["by_language", "english"] = "by_language"
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    name: ClassVar = "gopher_quality"
+    reasons: ClassVar = (
+        "gopher_short_doc",
+        "gopher_long_doc",
+        "gopher_below_avg_threshold",
+        "gopher_above_avg_threshold",
+        "gopher_too_many_hashes",
+        "gopher_too_many_ellipsis",
+        "gopher_too_many_bullets",
+        "gopher_too_many_end_ellipsis",
+        "gopher_below_alpha_threshold",
+        "gopher_enough_stop_words",
+    )
+    signals: ClassVar = {
+        "gopher_words": "words with a character that is no symbol",
+        "gopher_mean_word_length": "mean length of these words, in characters",
+        "gopher_hashes_per_word": "# signs / words",
+        "gopher_ellipses_per_word": "ellipses (... and …) / words",
+        "gopher_bullet_line_fraction": "lines that begin with • or - / lines",
+        "gopher_ellipsis_line_fraction": "lines that end with an ellipsis / lines",
+        "gopher_alpha_word_fraction": "words with an alphabetic character / words",
+        "gopher_stop_words": "how many of its language's 8 stop words occur; NaN: no list for the language",
+    }
+    measured_by: ClassVar = ("stop_words",)
+
+    def __post_init__(self) -> None:
+        for least, most in (("min_words", "max_words"), ("min_mean_word_length", "max_mean_word_length")):
+            low, high = getattr(self, least), getattr(self, most)
+            if low > high:
+                raise ConfigError(
+                    f"gopher_quality: {least}={low} is above {most}={high}, so no document could pass. "
+                    f"Swap them, or set {least} to 0 to drop the lower bound."
+                )
+
+    def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        words = analysis.words
+        counted, characters, alphabetic = _count_words(words.starts, words.lengths, words.flags)
+        hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return {
+                "gopher_words": counted,
+                "gopher_mean_word_length": characters / counted,
+                "gopher_hashes_per_word": hashes / words.counts,
+                "gopher_ellipses_per_word": ellipses / words.counts,
+                "gopher_bullet_line_fraction": bullet_lines / lines,
+                "gopher_ellipsis_line_fraction": ellipsis_lines / lines,
+                "gopher_alpha_word_fraction": alphabetic / words.counts,
+                "gopher_stop_words": self._count_stop_words(analysis),
+            }
+
+    def checks(self, dialect: Dialect) -> tuple[Check, ...]:
+        return (
+            Check("gopher_short_doc", "gopher_words", minimum=self.min_words),
+            Check("gopher_long_doc", "gopher_words", maximum=self.max_words),
+            Check("gopher_below_avg_threshold", "gopher_mean_word_length", minimum=self.min_mean_word_length),
+            Check("gopher_above_avg_threshold", "gopher_mean_word_length", maximum=self.max_mean_word_length),
+            Check("gopher_too_many_hashes", "gopher_hashes_per_word", maximum=self.max_hashes_per_word),
+            Check("gopher_too_many_ellipsis", "gopher_ellipses_per_word", maximum=self.max_ellipses_per_word),
+            Check("gopher_too_many_bullets", "gopher_bullet_line_fraction", maximum=self.max_bullet_line_fraction),
+            Check(
+                "gopher_too_many_end_ellipsis", "gopher_ellipsis_line_fraction", maximum=self.max_ellipsis_line_fraction
+            ),
+            Check("gopher_below_alpha_threshold", "gopher_alpha_word_fraction", minimum=self.min_alpha_word_fraction),
+            Check("gopher_enough_stop_words", "gopher_stop_words", minimum=self.min_stop_words),
+        )
+
+    def _count_stop_words(self, analysis: Analysis) -> np.ndarray:
+        """float64[D]."""
+        words, texts = analysis.words, analysis.texts
+        english = np.zeros(len(texts), np.int64)
+        if analysis.dialect == "datatrove":
+            return _count_exact(words.starts, words.hashes, split_words(_as_texts("en"), "paper").hashes)
+        if self.stop_words == "english" or "language" not in analysis.columns.column_names:
+            return _count_bare(texts, words, ["en"], english)
+        labels = analysis.columns["language"].combine_chunks().cast(pa.string()).dictionary_encode()
+        spoken = [language_of(label) for label in labels.dictionary.to_pylist()]
+        known = sorted({language for language in spoken if language is not None})
+        numbers = np.array([known.index(language) if language else -1 for language in spoken] + [-1])
+        return _count_bare(texts, words, known, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
+
+
+def _as_texts(*languages: str) -> Texts:
+    return Texts.from_strings([word for language in languages for word in STOP_WORDS[language]])
+
+
+def _count_bare(texts: Texts, words: Words, languages: list[str], numbers: np.ndarray) -> np.ndarray:
+    """float64[D]: distinct stop words among lowered words without symbols at their ends.
+
+    numbers: int64[D], each document's language by its place in `languages`; -1 (no list) gives NaN.
+    """
+    listed = _as_texts(*languages)
+    inside = split_words(listed, "paper")
+    char_flags, lower = tables()
+    hashes = _hash_bare(listed.data, inside.begins, inside.lengths, char_flags, lower).reshape(len(languages), -1)
+    return _count_bare_words(texts.data, words.starts, words.begins, words.lengths, numbers, hashes, char_flags, lower)
+
+
+@njit(cache=True, nogil=True)
+def _count_words(starts, lengths, flags):
+    """Per document: words that are not only symbols, their characters, words with an alphabetic character."""
+    documents = len(starts) - 1
+    counted, characters = np.zeros(documents, np.int64), np.zeros(documents, np.int64)
+    alphabetic = np.zeros(documents, np.int64)
+    for document in range(documents):
+        for word in range(starts[document], starts[document + 1]):
+            if flags[word] & HAS_NON_SYMBOL:
+                counted[document] += 1
+                characters[document] += lengths[word]
+            if flags[word] & HAS_ALPHA:
+                alphabetic[document] += 1
+    return counted, characters, alphabetic
+
+
+@njit(cache=True, nogil=True)
+def _count_exact(starts, hashes, listed):
+    """float64[D]: how many of the listed word hashes occur in each document."""
+    counts = np.empty(len(starts) - 1, np.float64)
+    for document in range(len(counts)):
+        found, occurring = 0, 0
+        for word in range(starts[document], starts[document + 1]):
+            for number in range(len(listed)):
+                if hashes[word] == listed[number] and not (found >> number) & 1:
+                    found |= 1 << number
+                    occurring += 1
+            if occurring == len(listed):
+                break
+        counts[document] = occurring
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def _hash_one_bare(data, at, length, char_flags, lower):
+    """The hash of a word's lowered characters without the symbols at its ends."""
+    hashed = result = HASH_SEED
+    inside = False
+    for _ in range(length):
+        point, width = code_point(data, at)
+        at += width
+        symbol = char_flags[point] & SYMBOL
+        if inside or not symbol:
+            inside = True
+            hashed = (hashed ^ np.uint64(lower[point])) * HASH_PRIME
+            if not symbol:
+                result = hashed
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _hash_bare(data, begins, lengths, char_flags, lower):
+    hashes = np.empty(len(begins), np.uint64)
+    for word in range(len(begins)):
+        hashes[word] = _hash_one_bare(data, begins[word], lengths[word], char_flags, lower)
+    return hashes
+
+
+@njit(cache=True, nogil=True)
+def _count_bare_words(data, starts, begins, lengths, numbers, hashes, char_flags, lower):
+    counts = np.full(len(starts) - 1, np.nan)
+    for document in range(len(counts)):
+        if numbers[document] < 0:
+            continue
+        listed = hashes[numbers[document]]
+        found, occurring = 0, 0
+        for word in range(starts[document], starts[document + 1]):
+            bare = _hash_one_bare(data, begins[word], lengths[word], char_flags, lower)
+            for number in range(len(listed)):
+                if bare == listed[number] and not (found >> number) & 1:
+                    found |= 1 << number
+                    occurring += 1
+            if occurring == len(listed):
+                break
+        counts[document] = occurring
+    return counts
+
+
+# What an ASCII character, or the lead byte of another one, is to the line scan.
+_PLAIN, _SPACE, _LINE_END, _HASH, _DOT, _DASH, _WIDE = range(7)
+
+
+def _count_marks(texts: Texts) -> tuple[np.ndarray, ...]:
+    """Five int64[D]: # signs, ellipses, lines, lines that begin with a bullet, lines that end with an ellipsis.
+
+    Lines are those of str.splitlines(); spaces around a line's text do not count.
+    """
+    char_flags, _ = tables()
+    kinds = np.full(256, _WIDE, np.uint8)
+    kinds[:128] = np.where(char_flags[:128] & SPACE, _SPACE, _PLAIN)
+    kinds[:128][(char_flags[:128] & LINE_END) != 0] = _LINE_END
+    kinds[ord("#")], kinds[ord(".")], kinds[ord("-")] = _HASH, _DOT, _DASH
+    counts = np.zeros((len(texts), 5), np.int64)
+    _scan_marks(texts.data, texts.offsets, kinds, char_flags, counts)
+    return tuple(counts.T)
+
+
+@njit(cache=True, nogil=True)
+def _scan_marks(data, offsets, kinds, char_flags, counts):
+    for document in range(len(offsets) - 1):
+        hashes = ellipses = lines = bullet_lines = ellipsis_lines = 0
+        at, end = offsets[document], offsets[document + 1]
+        dots = 0  # full stops in a row up to here
+        blank = True  # no text in this line yet
+        trailing = False  # the line's text so far ends with an ellipsis
+        line_begin = at
+        while at < end:
+            kind = kinds[data[at]]
+            at += 1
+            if kind == _WIDE:
+                point, width = code_point(data, at - 1)
+                at += width - 1
+                if point == 0x2026:  # …
+                    ellipses += 1
+                    dots = 0
+                    blank, trailing = False, True
+                    continue
+                if point == 0x2022:  # •
+                    bullet_lines += blank
+                bits = char_flags[point]
+                kind = _LINE_END if bits & LINE_END else _SPACE if bits & SPACE else _PLAIN
+            if kind == _PLAIN:
+                dots = 0
+                blank = trailing = False
+            elif kind == _SPACE:
+                dots = 0
+            elif kind == _DOT:
+                dots += 1
+                ellipses += dots % 3 == 0
+                blank, trailing = False, dots >= 3
+            elif kind == _LINE_END:
+                if data[at - 1] == 13 and at < end and data[at] == 10:
+                    at += 1
+                lines += 1
+                ellipsis_lines += trailing
+                dots = 0
+                blank, trailing = True, False
+                line_begin = at
+            else:
+                bullet_lines += blank and kind == _DASH
+                hashes += kind == _HASH
+                dots = 0
+                blank = trailing = False
+        lines += line_begin < end
+        ellipsis_lines += trailing
+        counts[document, 0], counts[document, 1], counts[document, 2] = hashes, ellipses, lines
+        counts[document, 3], counts[document, 4] = bullet_lines, ellipsis_lines

@@ -1,0 +1,81 @@
+"""Gopher's repetition rules: documents that say the same thing over and over."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from pipelines.analysis import Analysis
+from pipelines.lines import count_characters, count_newlines, count_repeated_pieces
+from pipelines.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
+from pipelines.rules.rule import Check, Dialect
+
+Fraction = Annotated[float, Field(ge=0)]  # not bounded by 1: a commonest n-gram may overlap itself
+
+_FRACTIONS = {
+    "dup_para_frac": "paragraphs equal to an earlier one / paragraphs",
+    "dup_para_char_frac": "characters in paragraphs equal to an earlier one / characters",
+    "dup_line_frac": "lines equal to an earlier one / lines",
+    "dup_line_char_frac": "characters in lines equal to an earlier one / characters",
+    **{f"top_{n}_gram": f"characters in the commonest word {n}-gram / characters" for n in TOP_N},
+    **{f"duplicated_{n}_n_grams": f"characters in repeated word {n}-grams / characters" for n in DUPLICATED_N},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GopherRepetition:
+    """Remove documents in which too much is repetition of lines, paragraphs or word n-grams.
+
+    The bounds are table A1 of Gopher: Rae et al. 2021, https://arxiv.org/abs/2112.11446. What the paper leaves open
+    follows datatrove 0.10.1: a piece counts as repeated from its second occurrence on; paragraphs are what two or more
+    line feeds separate, lines what one or more do; repeated n-grams are counted without overlap from the left; the
+    denominator is every character of the document, spaces included. We differ in that an n-gram is a sequence of
+    words, so "ab c" does not repeat "a bc". An empty document is removed as `empty`.
+
+    The dialect changes only what a word is (see words.py).
+    """
+
+    max_dup_para_frac: Fraction = 0.30
+    max_dup_para_char_frac: Fraction = 0.20
+    max_dup_line_frac: Fraction = 0.30
+    max_dup_line_char_frac: Fraction = 0.20
+    max_top_2_gram: Fraction = 0.20
+    max_top_3_gram: Fraction = 0.18
+    max_top_4_gram: Fraction = 0.16
+    max_duplicated_5_n_grams: Fraction = 0.15
+    max_duplicated_6_n_grams: Fraction = 0.14
+    max_duplicated_7_n_grams: Fraction = 0.13
+    max_duplicated_8_n_grams: Fraction = 0.12
+    max_duplicated_9_n_grams: Fraction = 0.11
+    max_duplicated_10_n_grams: Fraction = 0.10
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    name: ClassVar = "gopher_repetition"
+    reasons: ClassVar = ("empty", *_FRACTIONS)
+    signals: ClassVar = {"repetition_characters": "characters of the document", **_FRACTIONS}
+    measured_by: ClassVar = ()
+
+    def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        texts = analysis.texts
+        characters = count_characters(texts)
+        newlines = count_newlines(texts)
+        paragraphs = count_repeated_pieces(texts, newlines, min_run=2, stripped=True)
+        lines = count_repeated_pieces(texts, newlines, min_run=1, stripped=False)
+        top, duplicated = count_ngram_repetition(analysis.words)
+        over = np.maximum(characters, 1)  # in an empty document nothing repeats: its fractions are 0
+        return {
+            "repetition_characters": characters,
+            "dup_para_frac": paragraphs[:, 1] / paragraphs[:, 0],
+            "dup_para_char_frac": paragraphs[:, 2] / over,
+            "dup_line_frac": lines[:, 1] / lines[:, 0],
+            "dup_line_char_frac": lines[:, 2] / over,
+            **{f"top_{n}_gram": top[:, column] / over for column, n in enumerate(TOP_N)},
+            **{f"duplicated_{n}_n_grams": duplicated[:, column] / over for column, n in enumerate(DUPLICATED_N)},
+        }
+
+    def checks(self, dialect: Dialect) -> tuple[Check, ...]:
+        return (
+            Check("empty", "repetition_characters", minimum=1),
+            *(Check(fraction, fraction, maximum=getattr(self, f"max_{fraction}")) for fraction in _FRACTIONS),
+        )
