@@ -8,7 +8,7 @@ out attempt names and times: equal digests mean equal artifacts.
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -133,18 +133,20 @@ class Artifact:
     def file_uris(self) -> list[str]:
         return [storage.join(self.uri, file.path) for file in self.manifest.files]
 
-    def tables(self, columns: Sequence[str] | None = None, units: set[int] | None = None) -> Iterator[pa.Table]:
-        """One table per row group, in order; only the named columns, only files of the given units."""
+    def files_by_unit(self, units: int) -> list[list[str]]:
+        """The URIs that each of the making stage's units left, by unit; some may have left none."""
+        files: list[list[str]] = [[] for _ in range(units)]
         for file in self.manifest.files:
-            if units is not None and file.unit not in units:
-                continue
-            with open_parquet(storage.join(self.uri, file.path)) as parquet:
-                for group in range(parquet.num_row_groups):
-                    yield parquet.read_row_group(group, columns=columns, use_threads=False)
+            files[file.unit].append(storage.join(self.uri, file.path))
+        return files
 
-    def table(self, columns: Sequence[str] | None = None, units: set[int] | None = None) -> pa.Table:
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """One table per row group, in order."""
+        return read_tables(self.file_uris, None if columns is None else set(columns).__contains__)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in memory: for small artifacts and tests."""
-        tables = list(self.tables(columns, units))
+        tables = list(self.tables(columns))
         empty = self.schema.empty_table()
         return pa.concat_tables(tables) if tables else empty if columns is None else empty.select(columns)
 
@@ -166,10 +168,16 @@ class _ReadFiles:
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         storage.configure(self.options)
-        for uri in rows["uri"].to_pylist():
-            with open_parquet(uri) as parquet:
-                for group in range(parquet.num_row_groups):
-                    yield parquet.read_row_group(group, use_threads=False)
+        return read_tables(rows["uri"].to_pylist())
+
+
+def read_tables(uris: Sequence[str], wanted: Callable[[str], bool] | None = None) -> Iterator[pa.Table]:
+    """One table per row group of each Parquet file, in order; only the columns whose name is `wanted`."""
+    for uri in uris:
+        with open_parquet(uri) as parquet:
+            columns = None if wanted is None else [name for name in parquet.schema_arrow.names if wanted(name)]
+            for group in range(parquet.num_row_groups):
+                yield parquet.read_row_group(group, columns=columns, use_threads=False)
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:

@@ -67,10 +67,9 @@ def _once(texts: Texts) -> Texts:
 
 def _scrub(texts: Texts) -> Texts:
     """Step 2: line ends, control characters, invisible characters and spaces."""
-    wanted = _need_scrub(texts.data, texts.offsets)
-    if not wanted.any():
+    if not _any_scrub(texts.data, texts.offsets):
         return texts
-    return Texts(*_scrubbed(texts.data, texts.offsets, wanted))
+    return Texts(*_scrubbed(texts.data, texts.offsets))
 
 
 def _compose(texts: Texts) -> Texts:
@@ -90,8 +89,8 @@ def _lay_out(texts: Texts) -> Texts:
     return texts if offsets[-1] == texts.offsets[-1] - texts.offsets[0] else Texts(data, offsets)
 
 
-# Of a character in UTF-8: 0 keep, else what takes its place.
-_DROP, _AS_SPACE, _AS_NEWLINE, _AS_PAIR_NEWLINE = 1, 2, 3, 4
+# What becomes of a character; 0 is to keep it.
+_DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
 
 
 @njit(inline="always")
@@ -132,56 +131,54 @@ def _fate(data, at, stop):
 
 
 @njit(cache=True, nogil=True)
-def _need_scrub(data, offsets):
-    """bool[D]: which documents hold a character that step 2 replaces or drops."""
-    wanted = np.zeros(len(offsets) - 1, np.bool_)
-    for document in range(len(offsets) - 1):
-        at, stop = offsets[document], offsets[document + 1]
-        while at < stop and not wanted[document]:
-            # A block without a control character or a byte over 0x7F, the usual case, is passed over at once.
-            while at + 64 <= stop:
-                odd = np.uint8(0)
-                for ahead in range(64):
-                    byte = data[at + ahead]
-                    odd |= np.uint8(byte >= 0x7F) | (np.uint8(byte < 32) & np.uint8(byte != 10) & np.uint8(byte != 9))
-                if odd:
-                    break
-                at += 64
-            block = min(stop, at + 64)
-            while at < block:
-                fate, width = _fate(data, at, stop)
-                if fate:
-                    wanted[document] = True
-                    break
-                at += width
-    return wanted
+def _next_scrub(data, at, stop):
+    """(position, fate, width) of the next character from `at` on that step 2 changes; position `stop` if none."""
+    while at < stop:
+        # A block without a control character or a byte over 0x7F, the usual case, is passed over at once.
+        while at + 64 <= stop:
+            odd = False
+            for ahead in range(64):
+                byte = data[at + ahead]
+                odd |= (byte >= 0x7F) | ((byte < 32) & (byte != _NEWLINE) & (byte != _TAB))
+            if odd:
+                break
+            at += 64
+        block = min(stop, at + 64)
+        while at < block:
+            fate, width = _fate(data, at, stop)
+            if fate:
+                return at, fate, width
+            at += width
+    return stop, 0, 0
 
 
 @njit(cache=True, nogil=True)
-def _scrubbed(data, offsets, wanted):
+def _any_scrub(data, offsets):
+    for document in range(len(offsets) - 1):
+        if _next_scrub(data, offsets[document], offsets[document + 1])[0] < offsets[document + 1]:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _scrubbed(data, offsets):
     """(data, offsets) after step 2. Nothing grows, so the input's size is room enough."""
     out = np.empty(offsets[-1] - offsets[0], np.uint8)
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
         at, stop = offsets[document], offsets[document + 1]
-        if not wanted[document]:
-            out[put : put + stop - at] = data[at:stop]
-            put += stop - at
-            at = stop
         while at < stop:
-            fate, width = _fate(data, at, stop)
-            if fate == _AS_NEWLINE:
-                out[put] = _NEWLINE
+            found, fate, width = _next_scrub(data, at, stop)
+            out[put : put + found - at] = data[at:found]
+            put += found - at
+            at = found + width
+            if fate == _AS_NEWLINE or fate == _AS_SPACE:
+                out[put] = _NEWLINE if fate == _AS_NEWLINE else _SPACE
                 put += 1
-            elif fate == _AS_SPACE:
-                out[put] = _SPACE
-                put += 1
-            elif fate == 0 or (data[at] == 0xE1 and _ends_in_mongolian(out, ends[document], put)):
-                for ahead in range(width):
-                    out[put + ahead] = data[at + ahead]
-                put += width
-            at += width
+            elif width == 3 and data[found] == 0xE1 and _ends_in_mongolian(out, ends[document], put):
+                out[put : put + 3] = data[found:at]
+                put += 3
         ends[document + 1] = put
     return out[:put], ends
 
@@ -236,32 +233,25 @@ def _ends_sentence(data, start, at):
 
 @njit(inline="always")
 def _read_line(data, at, stop):
-    """(end with trailing blanks left out, end, gaps) of the line that starts at `at`."""
-    start = at
-    indented = at < stop and (data[at] == _SPACE or data[at] == _TAB)
-    while at < stop and (data[at] == _SPACE or data[at] == _TAB):
-        at += 1
-    text_end = start  # just after the last character that is not blank
+    """(end of its text, end, gaps) of the line that starts at `at`; a blank line's text ends where it starts."""
+    start = text_end = at
     gaps = _NO_GAP
-    spaces_before = 0
-    while at < stop and data[at] != _NEWLINE:
-        byte = data[at]
-        at += 1
-        if byte > _SPACE:
-            continue
-        # A run of blanks: `at - 1` is its first.
-        first = at - 1
-        tabs = byte == _TAB
+    runs = 0  # of blanks inside the line
+    while at < stop:
+        while at < stop and data[at] > _SPACE:
+            at += 1
+        if at > text_end:
+            text_end = at
+        first = at
+        tabs = False
         while at < stop and (data[at] == _SPACE or data[at] == _TAB):
             tabs |= data[at] == _TAB
             at += 1
         if at == stop or data[at] == _NEWLINE:
-            return first, at, gaps
-        width = at - first
-        if tabs:
-            gaps = _LAYOUT
-        elif width > 1 and gaps != _LAYOUT:
-            if indented or width > 2 or spaces_before == 0:
+            return (text_end if first > start else start), at, gaps
+        if first > start and (tabs or at - first > 1) and gaps != _LAYOUT:
+            indented = data[start] == _SPACE or data[start] == _TAB
+            if tabs or indented or at - first > 2 or runs == 0:
                 gaps = _LAYOUT
             elif _ends_sentence(data, start, first):
                 gaps = max(gaps, _SENTENCE)
@@ -269,44 +259,48 @@ def _read_line(data, at, stop):
                 gaps = _SLIP
             else:
                 gaps = _LAYOUT
-        spaces_before += 1
-    text_end = at
+        if first > start:
+            runs += 1
     return text_end, at, gaps
 
 
 @njit(cache=True, nogil=True)
 def _laid_out(data, offsets):
-    """(data, offsets) after step 4."""
+    """(data, offsets) after step 4. Stretches without a change are copied whole, however many lines they hold."""
     out = np.empty(offsets[-1] - offsets[0], np.uint8)
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
         at, stop = offsets[document], offsets[document + 1]
         begin = put
-        newlines = 0  # owed since the last line with text
+        done = at  # everything before it is in `out`, or dropped
         above = _NO_GAP
         text_end, line_end, gaps = _read_line(data, at, stop)
         while at < stop:
-            start, first_end, here = at, text_end, gaps
-            at = line_end + 1
-            below = _NO_GAP
+            start, here_text_end, here_end, here = at, text_end, line_end, gaps
+            at = here_end + 1
+            gaps = _NO_GAP
             if at < stop:
-                text_end, line_end, below = _read_line(data, at, stop)
-            gaps = below
-            if first_end > start:
-                if put > begin:
-                    out[put : put + newlines] = _NEWLINE
-                    put += newlines
-                newlines = 0
-                if (here == _SENTENCE and max(above, below) <= _SENTENCE) or (here == _SLIP and max(above, below) == 0):
-                    for position in range(start, first_end):
-                        if data[position] != _SPACE or data[position - 1] != _SPACE:
-                            out[put] = data[position]
-                            put += 1
-                else:
-                    out[put : put + first_end - start] = data[start:first_end]
-                    put += first_end - start
-            newlines += 1
+                text_end, line_end, gaps = _read_line(data, at, stop)
+            if here_text_end == start and put == begin and done == start:
+                done = at  # a blank line before the first text
+                continue
+            most = max(above, gaps)
+            if (here == _SENTENCE and most <= _SENTENCE) or (here == _SLIP and most == _NO_GAP):
+                for position in range(start + 1, here_text_end):
+                    if data[position] == _SPACE and data[position - 1] == _SPACE:
+                        out[put : put + position - done] = data[done:position]
+                        put += position - done
+                        done = position + 1
+            if here_text_end < here_end:
+                out[put : put + here_text_end - done] = data[done:here_text_end]
+                put += here_text_end - done
+                done = here_end
             above = here
+        if done < stop:
+            out[put : put + stop - done] = data[done:stop]
+            put += stop - done
+        while put > begin and out[put - 1] == _NEWLINE:
+            put -= 1
         ends[document + 1] = put
     return out[:put], ends

@@ -50,6 +50,12 @@ def signatures(texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray) -> 
     return found, tokens
 
 
+def count_tokens(texts: Texts) -> np.ndarray:
+    """int64[D]: dedup tokens of each document."""
+    none = np.empty(0, np.uint32)
+    return signatures(texts, 1, none, none)[1]
+
+
 def shingle_hashes(text: str, ngram_words: int) -> np.ndarray:
     """uint32[S]: one document's shingles in order, repeats included. What an oracle is fed with."""
     flags, lower = characters.tables()

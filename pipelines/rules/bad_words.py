@@ -112,7 +112,7 @@ def _trie(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keys, targets, is_entry
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _slot(key, keys):
     """Where the key is, or the free place where it would be. Fibonacci hashing, linear probing."""
     slot = (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32) & np.uint64(len(keys) - 1)
@@ -148,7 +148,7 @@ def _count(data, offsets, wanted, flags, lower, keys, targets, is_entry, counts)
             at += width
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _match(data, at, last, flags, lower, keys, targets, is_entry):
     """Where the longest entry that begins at `at` ends; `at` if there is none."""
     end, node = at, 0

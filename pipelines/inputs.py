@@ -1,0 +1,71 @@
+"""What the user says about the documents to read: `inputs` and `limits` of the config."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# A carried column may not take the name of a column that Raymill gives its own meaning.
+RESERVED_COLUMNS = frozenset(
+    {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}
+)
+
+Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "markdown", "html", "warc", "wet", "hf"]
+
+
+class Input(BaseModel):
+    """One source of documents: where its files are and which of their columns matter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="name of this source in corpus and report")
+    path: str = Field(
+        min_length=1,
+        description="folder (every file below it whose ending is known), glob (`**` crosses folders), file or URI; "
+        "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG] for a data set of its hub",
+    )
+    format: Format | None = Field(None, description="default: by the file's ending, after .gz, .zst or .bz2")
+    text: str = Field("text", min_length=1, description="column that holds the text (formats with columns only)")
+    id: str | None = Field(None, min_length=1, description="column that names a document; default: its text's hash")
+    columns: tuple[str, ...] = Field((), description="more columns to carry into the corpus, by name")
+    licence: str | None = Field(None, description="licence of this source, recorded in the manifests")
+    weight: float = Field(1.0, gt=0, description="share of this source in a mixture, recorded in the manifests")
+    snapshot: str | None = Field(None, description="name of the crawl or release; a scope for deduplication")
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="csv and tsv: default `,` and tab")
+    split: str = Field("train", min_length=1, description="hf: which split to read")
+
+    @field_validator("columns")
+    @classmethod
+    def _names_are_free(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        taken = [name for name in columns if name in RESERVED_COLUMNS]
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: the corpus has a column of this name with its own meaning; leave it out")
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: named twice; name every column once")
+        return columns
+
+
+class Limits(BaseModel):
+    """Bounds that keep one bad file from taking a worker down. What exceeds them is quarantined."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_document_bytes: int = Field(10_000_000, ge=1, description="UTF-8 bytes of one text (web pages: of the HTML)")
+    max_expansion_ratio: float = Field(1000, gt=1, description="decompressed bytes per compressed byte of a file")
+    max_expanded_gib: float = Field(64, gt=0, description="decompressed size of one file")
+
+    @property
+    def harmless_bytes(self) -> int:
+        """Files that expand to less are never bombs: a few blanks in a small file compress 1,000 to 1 too."""
+        return 4 * self.max_document_bytes
+
+    @property
+    def max_line_bytes(self) -> int:
+        """Longest line that is held in memory. JSON may spend three bytes of escapes on one byte of UTF-8."""
+        return 3 * self.max_document_bytes + 65_536
+
+    def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
+        if expanded_bytes <= self.harmless_bytes:
+            return False
+        ratio_exceeded = expanded_bytes > self.max_expansion_ratio * max(compressed_bytes, 1)
+        return ratio_exceeded or expanded_bytes > self.max_expanded_gib * 2**30

@@ -1,0 +1,143 @@
+"""Files as streams of bytes, decompressed on the way, with everything before a defect delivered.
+
+gzip of many members, zstd of many frames and bzip2 of many streams are read to the last one. Memory is bounded by a
+block of output however strongly the input is compressed.
+"""
+
+import bz2
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Protocol
+
+import zstandard
+
+from cluster import storage
+from pipelines.inputs import Limits
+from pipelines.units import Span
+
+_PLAIN_BLOCK = 1 << 20
+_INPUT_BLOCK = 1 << 16
+_OUTPUT_BLOCK = 1 << 16
+# A zstd block of 4 bytes can stand for 128 KiB, and zstd has no bound on output: 2 KiB at a time make 64 MiB at worst.
+_ZSTD_SLICE = 1 << 11
+# `zstd --long=31`, which the large Reddit dumps were made with. Memory for it is used only by files that ask for it.
+_ZSTD_MAX_WINDOW = 1 << 31
+
+
+class Broken(Exception):
+    """The rest of a file cannot be read; what came before was delivered. `problem` is one of reader.PROBLEMS."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+def compression_ending(uri: str) -> str:
+    """.gz, .zst, .bz2 or nothing."""
+    ending = PurePosixPath(uri).suffix.lower()
+    return ending if ending in DECODERS else ""
+
+
+def expanded_size(size: int, uri: str) -> int:
+    """Estimate of the decompressed bytes: typical ratios of web text at each tool's default level."""
+    return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4}.get(compression_ending(uri), 1))
+
+
+def stream(span: Span, limits: Limits, start: int = 0) -> Iterator[bytes]:
+    """The decompressed content of the file; plain files from byte `start`.
+
+    Raises:
+        Broken: after everything before the defect.
+        StorageError: the store failed.
+    """
+    ending = compression_ending(span.uri)
+    with storage.open_input(span.uri) as file:
+        if not ending:
+            file.seek(start)
+            while block := file.read(_PLAIN_BLOCK):
+                yield block
+        else:
+            yield from _expanded(lambda: file.read(_INPUT_BLOCK), DECODERS[ending], limits)
+
+
+def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", limits: Limits) -> Iterator[bytes]:
+    decoder = decoder_of()
+    inside = False  # a member has begun and not ended
+    compressed_bytes = expanded_bytes = 0
+    while data := read():
+        compressed_bytes += len(data)
+        while data or (inside and not decoder.needs_input):
+            try:
+                block = decoder.decompress(data, _OUTPUT_BLOCK)
+            except (zlib.error, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
+                raise Broken("corrupt_compression") from error
+            inside, data = True, b""
+            expanded_bytes += len(block)
+            if limits.is_bomb(expanded_bytes, compressed_bytes):
+                raise Broken("expansion_bomb")
+            if block:
+                yield block
+            if decoder.eof:
+                # Tape and disk tools fill up with zeros; all else must be the next member.
+                data = decoder.unused_data.lstrip(b"\0")
+                decoder, inside = decoder_of(), False
+    if inside:
+        raise Broken("truncated")
+
+
+class Decoder(Protocol):
+    """As bz2.BZ2Decompressor: at most `max_length` bytes a call (zstd: a bounded number), the rest on the next."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        block = self._member.decompress(self._member.unconsumed_tail + data, max_length)
+        self.needs_input = not self._member.unconsumed_tail and len(block) < max_length
+        return block
+
+    @property
+    def eof(self) -> bool:
+        return self._member.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._member.unused_data
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
+        self._waiting = memoryview(b"")
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._waiting = memoryview(bytes(self._waiting) + data) if data else self._waiting
+        piece, self._waiting = self._waiting[:_ZSTD_SLICE], self._waiting[_ZSTD_SLICE:]
+        return self._frame.decompress(piece)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._waiting
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data + bytes(self._waiting)
+
+
+DECODERS: dict[str, Callable[[], Decoder]] = {".gz": _Gzip, ".zst": _Zstd, ".bz2": bz2.BZ2Decompressor}

@@ -1,0 +1,294 @@
+"""What a reader is, and the table of documents that all of them fill.
+
+A reader yields tables with these columns, then the input's carried columns in any type:
+
+    id       string        null where the input has none
+    text     large_string  null where there is a problem
+    problem  string        null where all is well, else one of PROBLEMS
+    where    string        null where all is well, else where to look: the URI and line, byte, row or record
+
+Every row that was meant to be a document gets a row here, good or bad, in the order of the file. What harms one row
+never harms its neighbours. Errors of the store (network, permissions) are raised: a retry may mend those.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.storage import FileInfo
+from pipelines.inputs import Input, Limits
+from pipelines.units import Span
+
+TABLE_BYTES = 8 << 20
+
+PROBLEMS = {
+    "bad_utf8": "bytes that are not UTF-8",
+    "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
+    "broken_json": "the line is not JSON",
+    "not_an_object": "the line is JSON, but no object with fields",
+    "broken_csv": "wrong number of fields, or quotes that do not match",
+    "missing_text": "no text field",
+    "null_text": "the text is null",
+    "not_a_string": "the text is a number, a list or an object",
+    "too_large": "over max_document_bytes",
+    "truncated": "the file ends too early; the rest is lost",
+    "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",
+    "expansion_bomb": "over max_expansion_ratio or max_expanded_gib; the rest of the file is left unread",
+    "corrupt_page": "the Parquet data is damaged; the rest of the row group is lost",
+    "bad_warc_record": "not a WARC record",
+    "bad_http_response": "the recorded HTTP response is damaged, or its encoding is unknown",
+    "failed_extraction": "the HTML could not be parsed",
+    "empty_extraction": "no main content was found in the HTML",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a file may be cut. `pieces`: (start, end, estimated text bytes), in order; none if there is nothing to read.
+
+    `rows` and `schema`: where the format says so without reading the file.
+    """
+
+    pieces: tuple[tuple[int, int, int], ...]
+    rows: int | None = None
+    schema: pa.Schema | None = None
+
+
+class Reader(Protocol):
+    """One format. `endings`: lower case, with the dot. `compressible`: .gz, .zst or .bz2 may follow the ending.
+
+    `columns`: what `id` and `columns` of an input may name; None: the file decides.
+    """
+
+    endings: tuple[str, ...]
+    compressible: bool
+    columns: tuple[str, ...] | None
+
+    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        """Raises DataError where the file is not of this format at all."""
+        ...
+
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
+        """The column names at the beginning of the file; None where it cannot be known."""
+        ...
+
+    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]: ...
+
+
+class Rows:
+    """Collects documents that arrive one by one; `table()` hands them over and starts anew.
+
+    `unencodable`: the problem of a string that has no UTF-8.
+    """
+
+    def __init__(self, input: Input, limits: Limits, unencodable: str = "lone_surrogate") -> None:
+        self._columns = input.columns
+        self._limits = limits
+        self._unencodable = unencodable
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ids: list[str | None] = []
+        self._texts: list[bytes | None] = []
+        self._problems: list[str | None] = []
+        self._where: list[str | None] = []
+        self._carried: list[Sequence[str | None]] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def full(self) -> bool:
+        return self._bytes >= TABLE_BYTES or len(self._texts) >= 1 << 16
+
+    def add(self, text: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
+        try:
+            encoded = text.encode()
+            for value in (id, *carried):
+                if value is not None and not value.isascii():
+                    value.encode()
+        except UnicodeEncodeError:
+            self.refuse(self._unencodable, where)
+            return
+        if len(encoded) > self._limits.max_document_bytes:
+            self.refuse("too_large", where, id, carried)
+            return
+        self._append(id, encoded, None, None, carried)
+
+    def refuse(self, problem: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
+        assert problem in PROBLEMS, problem
+        self._append(id, None, problem, where, carried)
+
+    def _append(
+        self, id: str | None, text: bytes | None, problem: str | None, where: str | None, carried: Sequence[str | None]
+    ) -> None:
+        self._ids.append(id)
+        self._texts.append(text)
+        self._problems.append(problem)
+        self._where.append(where)
+        self._carried.append(carried or (None,) * len(self._columns))
+        self._bytes += len(text or b"")
+
+    def table(self) -> pa.Table:
+        columns = {
+            "id": pa.array(self._ids, pa.string()),
+            "text": pa.array(self._texts, pa.large_binary()).view(pa.large_string()),
+            "problem": pa.array(self._problems, pa.string()),
+            "where": pa.array(self._where, pa.string()),
+        }
+        for position, name in enumerate(self._columns):
+            columns[name] = pa.array([values[position] for values in self._carried], pa.string())
+        self._clear()
+        return pa.table(columns)
+
+
+def documents(batch: pa.RecordBatch, input: Input, where: Callable[[int], str], limits: Limits) -> pa.Table:
+    """A table of documents from the columns of a file, whole columns at a time.
+
+    Args:
+        batch: the columns that `input` names; text of any string or binary type.
+        where: index in the batch -> where that row is.
+    """
+    texts = as_large_string(batch.column(input.text))
+    ids = pa.nulls(len(texts), pa.string()) if input.id is None else _as_string(batch.column(input.id))
+    carried = {name: plain(batch.column(name)) for name in input.columns}
+
+    problems: dict[int, str] = {}
+    if texts.null_count:
+        problems |= dict.fromkeys(np.flatnonzero(texts.is_null()).tolist(), "null_text")
+    sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
+    if len(sizes) and sizes.max() > limits.max_document_bytes:
+        problems |= dict.fromkeys(np.flatnonzero(sizes > limits.max_document_bytes).tolist(), "too_large")
+    invalid = {name: _invalid_rows(column) for name, column in {"id": ids, **carried}.items()}
+    for row in [*_invalid_rows(texts), *(row for rows in invalid.values() for row in rows)]:
+        problems.setdefault(row, "bad_utf8")
+
+    for name, column in carried.items():
+        carried[name] = _without(column, invalid[name])
+    rows = sorted(problems)
+    columns = {
+        "id": _without(ids, invalid["id"]),
+        "text": _without(texts, rows),
+        "problem": _sparse(len(texts), rows, [problems[row] for row in rows]),
+        "where": _sparse(len(texts), rows, [where(row) for row in rows]),
+        **carried,
+    }
+    return pa.table(columns)
+
+
+def one_problem(input: Input, problem: str, where: str) -> pa.Table:
+    """A table whose single row stands for what could not be read."""
+    rows = Rows(input, Limits())
+    rows.refuse(problem, where)
+    return rows.table()
+
+
+def as_json_text(value: Any) -> str | None:
+    """A JSON value as the string a carried column holds: strings as they are, all else as compact JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def is_text_type(type: pa.DataType) -> bool:
+    """Can a column of this type hold texts?"""
+    if pa.types.is_dictionary(type):
+        return is_text_type(type.value_type)
+    if isinstance(type, pa.BaseExtensionType):
+        return is_text_type(type.storage_type)
+    return any(
+        check(type)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+            pa.types.is_null,
+        )
+    )
+
+
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """The type a carried column has once dictionaries, views and extensions are undone. Null: no opinion."""
+    if isinstance(type, pa.BaseExtensionType):
+        return plain_type(type.storage_type)
+    if pa.types.is_dictionary(type):
+        return plain_type(type.value_type)
+    if pa.types.is_large_string(type) or pa.types.is_string_view(type):
+        return pa.string()
+    if pa.types.is_large_binary(type) or pa.types.is_binary_view(type):
+        return pa.binary()
+    return type
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """A carried column in its plain type."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(plain_type(column.type))
+
+
+def as_large_string(column: pa.Array) -> pa.LargeStringArray:
+    """Texts without a copy of their bytes where they lie in one buffer already. UTF-8 is not checked here."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        # Widened before it is unfolded: the unfolded texts may pass the 2 GiB that 32-bit offsets reach.
+        column = column.dictionary.cast(pa.large_binary()).take(column.indices)
+    return column.cast(pa.large_binary()).view(pa.large_string())
+
+
+def _as_string(column: pa.Array) -> pa.StringArray:
+    column = plain(column)
+    if pa.types.is_binary(column.type):
+        return column.view(pa.string())
+    return column.cast(pa.string())
+
+
+def _invalid_rows(column: pa.Array) -> list[int]:
+    """Rows that are not UTF-8."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return []
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        binary = column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        return [row for row, value in enumerate(binary) if value.is_valid and not _is_utf8(value.as_buffer())]
+    return []
+
+
+def _is_utf8(data: pa.Buffer) -> bool:
+    try:
+        str(memoryview(data), "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without(column: pa.Array, rows: list[int]) -> pa.Array:
+    """The column with nulls at these rows."""
+    if not rows:
+        return column
+    mask = np.zeros(len(column), bool)
+    mask[rows] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, column.type), column)
+
+
+def _sparse(length: int, rows: list[int], values: list[str]) -> pa.StringArray:
+    """Null but at these rows."""
+    if not rows:
+        return pa.nulls(length, pa.string())
+    dense: list[str | None] = [None] * length
+    for row, value in zip(rows, values, strict=True):
+        dense[row] = value
+    return pa.array(dense, pa.string())

@@ -1,0 +1,93 @@
+"""Counts that add up: what each unit tells the report, small enough to merge for any number of units.
+
+A tally row is a key (table, source, language, name, bin) with documents and characters. Tables:
+
+    input      every readable document
+    removed    by reason, named `stage/reason`
+    kept       what reached the corpus
+    histogram  a signal's distribution; `bin` is an index into `edges(signal)`
+    personal   documents with, and occurrences (in `characters`) of, a kind of personal data
+"""
+
+import numpy as np
+import pyarrow as pa
+
+TALLIES_SCHEMA = pa.schema(
+    [
+        ("table", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("name", pa.string()),
+        ("bin", pa.int32()),
+        ("documents", pa.int64()),
+        ("characters", pa.int64()),
+    ]
+)
+_KEYS = ["table", "source", "language", "name", "bin"]
+
+# Attribute columns that are no signals.
+_PLAIN = {"row", "id", "source", "text_hash", "language", "signature"}
+
+_FRACTION_EDGES = np.linspace(0, 1, 41)
+_COUNT_EDGES = np.concatenate([[0.0], np.logspace(0, 8, 41)])  # 0, then five bins a decade from 1 to 100 million
+
+
+def add_tallies(tallies: list[pa.Table]) -> pa.Table:
+    """One row per key, in the order of the keys."""
+    if not tallies:
+        return TALLIES_SCHEMA.empty_table()
+    total = pa.concat_tables(tallies).group_by(_KEYS, use_threads=False)
+    summed = total.aggregate([("documents", "sum"), ("characters", "sum")])
+    summed = summed.rename_columns([*_KEYS, "documents", "characters"])
+    return summed.select(TALLIES_SCHEMA.names).sort_by([(key, "ascending") for key in _KEYS])
+
+
+def tally(table: str, source: object, language: object, name: object, documents: object, characters: object) -> pa.Table:
+    """Rows of one table. Scalars are repeated; the rest are arrays of one length."""
+    length = len(documents)  # type: ignore[arg-type]
+    columns = [table, source, language, name, -1, documents, characters]
+    arrays = [
+        pa.repeat(pa.scalar(c, f.type), length) if isinstance(c, str | int) else pa.array(c).cast(f.type)
+        for c, f in zip(columns, TALLIES_SCHEMA, strict=True)
+    ]
+    return pa.table(arrays, schema=TALLIES_SCHEMA)
+
+
+def is_fraction(signal: str) -> bool:
+    """Whether a signal lies between 0 and 1; all others are counts or lengths and get a logarithmic scale."""
+    return any(part in signal for part in ("frac", "ratio", "score", "_gram"))
+
+
+def edges(signal: str) -> np.ndarray:
+    """float64[bins + 1]. Values outside go to the first or last bin."""
+    return _FRACTION_EDGES if is_fraction(signal) else _COUNT_EDGES
+
+
+def histogram(signal: str, values: np.ndarray) -> pa.Table:
+    """The signal's bins; NaN (the check did not apply) is in none."""
+    bounds = edges(signal)
+    values = values[~np.isnan(values)]
+    found = np.clip(np.searchsorted(bounds, values, side="right") - 1, 0, len(bounds) - 2)
+    bins, counts = np.unique(found, return_counts=True)
+    rows = tally("histogram", "", "", signal, counts, np.zeros(len(bins), np.int64))
+    return rows.set_column(4, "bin", pa.array(bins, pa.int32()))
+
+
+def tally_unit(attributes: pa.Table, removed: np.ndarray, names: pa.Array) -> pa.Table:
+    """What one table of attributes adds to the report; `names` are the `stage/reason` of the `removed` rows."""
+    rows = attributes.num_rows
+    language = attributes["language"] if "language" in attributes.column_names else pa.repeat("", rows)
+    ones = np.ones(rows, np.int64)
+    tables = [tally("input", attributes["source"], language, "", ones, attributes["characters"])]
+    if len(removed):
+        subset = pa.table({"s": attributes["source"], "l": language, "c": attributes["characters"]}).take(removed)
+        tables.append(tally("removed", subset["s"], subset["l"], names, ones[: len(removed)], subset["c"]))
+    for name in attributes.column_names:
+        if name.startswith("personal_"):
+            counts = attributes[name].to_numpy()
+            found = counts[counts > 0].astype(np.int64)
+            kind = name.removeprefix("personal_")
+            tables.append(tally("personal", "", "", kind, np.ones(len(found), np.int64), found))
+        elif name not in _PLAIN:
+            tables.append(histogram(name, attributes[name].to_numpy().astype(np.float64)))
+    return add_tallies(tables)
