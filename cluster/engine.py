@@ -9,12 +9,14 @@ Hangs, not crashes, are how long Ray Data jobs die, so no committed unit for `st
 
 import json
 import logging
+import pickle
 import queue
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -118,9 +120,12 @@ class Engine:
         try:
             import ray.data
 
-            items = ray.data.from_items([{"unit": index} for index in missing], override_num_blocks=len(missing))
+            warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+            # A worker gets its unit with the row, not with the function: a stage may have a hundred thousand.
+            rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
+            items = ray.data.from_items(rows, override_num_blocks=len(rows))
             done = items.map_batches(
-                _RunUnit(stage, self.root, storage.options()),
+                _RunUnit(replace(stage, units=()), self.root, storage.options()),
                 batch_size=None,
                 batch_format="pyarrow",
                 max_retries=0,  # a round repeats what a dead worker left, and counts
@@ -163,11 +168,12 @@ class _RunUnit:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         storage.configure(self.options)
-        return pa.table({"answer": [json.dumps(self._answer(index)) for index in rows["unit"].to_pylist()]})
+        answers = (self._answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist())
+        return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
-    def _answer(self, index: int) -> dict[str, Any]:
+    def _answer(self, index: int, unit: Any) -> dict[str, Any]:
         try:
-            return {"unit": index, "record": run_unit(self.stage, self.root, index).to_json().decode()}
+            return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
         except UserError as error:
             return {"unit": index, "error": str(error), "fatal": _no_use_retrying(error)}
         except Exception:

@@ -171,13 +171,13 @@ class _Files:
             self.writer, self.rows, self.written_bytes = None, 0, 0
 
 
-def run_unit(stage: Stage, root: str, index: int) -> Record:
-    """Do one unit's work and commit it, or find that someone already has."""
+def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
+    """Do one unit's work and commit it, or find that someone already has. `stage.units` is not looked at."""
     failpoint("unit_started")
     started = time.perf_counter()
     attempt = uuid.uuid4().hex[:12]
     with Scratch(stage.outputs) as scratch:
-        counters = stage.work(stage.units[index], scratch)
+        counters = stage.work(unit, scratch)
         written = scratch.finish()
         failpoint("files_written")
         files = {name: _upload(root, name, index, attempt, made) for name, made in written.items()}

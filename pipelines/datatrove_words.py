@@ -294,7 +294,9 @@ def _is_url(data, begin, end, classes):
 def _is_address(data, begin, end, classes):
     """Whether data[begin:end] is host[:port][/path]; a host is a name under a top-level domain, or an IPv4 address."""
     host_end = begin
-    while host_end < end and data[host_end] not in (_COLON, ord("/"), ord("?"), ord("#")):
+    while host_end < end and not _ends_host(data[host_end]) and data[host_end] != _COLON:
+        if data[host_end] == _AT:
+            return False
         host_end += 1
     at = host_end
     if at < end and data[at] == _COLON:
@@ -303,41 +305,42 @@ def _is_address(data, begin, end, classes):
             at += 1
         if not 2 <= at - host_end - 1 <= 5:
             return False
-    if at < end and data[at] == _COLON:
-        return False
-    if at < end and data[at] not in (ord("/"), ord("?"), ord("#")):
+    if at < end and not _ends_host(data[at]):
         return False
     return _is_domain(data, begin, host_end, classes) or _is_public_ip(data, begin, host_end)
 
 
+@njit(inline="always")
+def _ends_host(byte):
+    return byte == ord("/") or byte == ord("?") or byte == ord("#")
+
+
 @njit(cache=True, nogil=True)
 def _is_domain(data, begin, end, classes):
-    """Labels of 1 to 64 letters, digits, `-` and `_`, these two inside only, and a lower-case last one of 2 to 63."""
-    labels = 0
-    length = 0
-    lower_only = True
-    inner_last = False
+    """Labels of 1 to 64 letters, digits, `-` and `_`, the last two inside only, and then one of 2 to 63 lower letters."""
+    labels = length = 0
+    is_label = is_lower = True
+    inner = False  # the last character may only stand inside a label
     at = begin
     while at < end:
         point, width = code_point(data, at)
         at += width
         if point == _STOP:
-            if length == 0 or length > 64 or inner_last:
+            if not is_label or inner or not 1 <= length <= 64:
                 return False
             labels += 1
             length = 0
-            lower_only = True
+            is_label = is_lower = True
+            inner = False
             continue
-        inner_last = point == _MINUS or point == ord("_")
-        plain = _is_digit(point) or 65 <= point <= 90 or 97 <= point <= 122 or 0xA1 <= point <= 0xFFFF
-        if not plain and not (inner_last and length > 0) and not classes[point] & LOWER:
-            return False
-        # Letters beyond U+FFFF are allowed in the last label only: a label with one cannot be followed by a stop.
-        if point > 0xFFFF:
-            inner_last = True
-        lower_only &= (classes[point] & LOWER) != 0
+        inner = point == _MINUS or point == ord("_")
+        if inner:
+            is_label &= length > 0
+        else:
+            is_label &= _is_digit(point) or 65 <= point <= 90 or 97 <= point <= 122 or 0xA1 <= point <= 0xFFFF
+        is_lower &= (classes[point] & LOWER) != 0
         length += 1
-    return labels > 0 and lower_only and 2 <= length <= 63
+    return labels > 0 and is_lower and 2 <= length <= 63
 
 
 @njit(cache=True, nogil=True)
@@ -375,10 +378,10 @@ def _is_public_ip(data, begin, end):
 def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends):
     """Write where the tokens of a chunk end, before cases are put together again; returns how many there are.
 
-    ends: int64, at least as long as the chunk. Suffixes are found from the end, so they are gathered at its far end.
+    ends: int64, at least as long as the chunk. Suffixes come from the right, so they wait at its far end.
     """
     count, suffixes = 0, 0
-    whole_end = end
+    last = len(ends)
     case = -1
     while begin < end:
         case = _case(data, begin, end, case_hashes)
@@ -387,25 +390,97 @@ def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes,
         prefix_end = _prefix_end(data, begin, end, classes)
         if prefix_end > begin:
             case = _case(data, prefix_end, end, case_hashes)
-            if case >= 0:
-                ends[count] = prefix_end
-                count += 1
-                begin = prefix_end
-                break
-        suffix_begin = _suffix_begin(data, prefix_end, end, classes, unit_hashes)
-        if suffix_begin < end:
-            case = _case(data, begin, suffix_begin, case_hashes)
-            suffixes += 1
-            ends[len(ends) - suffixes] = end
-            end = suffix_begin
-            if case >= 0:
-                break
+        suffix_begin = end
+        if case < 0:
+            suffix_begin = _suffix_begin(data, prefix_end, end, classes, unit_hashes)
+            if suffix_begin < end:
+                case = _case(data, begin, suffix_begin, case_hashes)
+                if case >= 0:
+                    prefix_end = begin  # the case begins with what looked like a prefix
+        if prefix_end == begin and suffix_begin == end:
+            break
         if prefix_end > begin:
             ends[count] = prefix_end
             count += 1
             begin = prefix_end
-        elif end == whole_end or suffix_begin == end and ends[len(ends) - suffixes] == end:
+        if suffix_begin < end:
+            suffixes += 1
+            ends[last - suffixes] = end
+            end = suffix_begin
+        if case >= 0:
             break
-        if prefix_end == begin and suffix_begin == whole_end:
-            break
+    if case >= 0:
+        for length in range(1, end - begin + 1):
+            if (case_tokens[case] >> np.uint64(length)) & np.uint64(1):
+                ends[count] = begin + length
+                count += 1
+    elif begin < end:
+        if not _is_url(data, begin, end, classes):
+            count = _cut_infixes(data, begin, end, classes, ends, count)
+        if count == 0 or ends[count - 1] < end:
+            ends[count] = end
+            count += 1
+    for suffix in range(suffixes, 0, -1):
+        ends[count] = ends[last - suffix]
+        count += 1
     return count
+
+
+@njit(cache=True, nogil=True)
+def _cut_infixes(data, begin, end, classes, ends, count):
+    at, start = begin, begin
+    while at < end:
+        infix_end = _infix_end(data, begin, at, end, classes)
+        if infix_end == at:
+            at += code_point(data, at)[1]
+            continue
+        if at > begin:  # an infix at the very beginning stays with what follows
+            if at > start:
+                ends[count] = at
+                count += 1
+            ends[count] = infix_end
+            count += 1
+            start = infix_end
+        at = infix_end
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _find_patterns(data, offsets, classes, unit_hashes):
+    """uint64[C]: see tokenizer_tables."""
+    patterns = np.zeros(len(offsets) - 1, np.uint64)
+    ends = np.empty(_LONGEST_CASE, np.int64)
+    none = np.zeros(1, np.uint64)
+    for case in range(len(patterns)):
+        begin, end = offsets[case], offsets[case + 1]
+        touched = _prefix_end(data, begin, end, classes) > begin
+        touched |= _suffix_begin(data, begin, end, classes, unit_hashes) < end
+        at = begin
+        while at < end:
+            touched |= _infix_end(data, begin, at, end, classes) > at
+            at += code_point(data, at)[1]
+        if touched:
+            for token in range(_cut_chunk(data, begin, end, classes, none, none, unit_hashes, ends)):
+                patterns[case] |= np.uint64(1) << np.uint64(ends[token] - begin)
+    return patterns
+
+
+@njit(cache=True, nogil=True)
+def _match(data, begin, ends, first, count, case_hashes, case_patterns):
+    """Case slots for the tokens first, first+1, ... of a chunk: (slot or -1, number of tokens) of the longest match."""
+    start = ends[first - 1] if first else begin
+    hashed = HASH_SEED
+    pattern = np.uint64(0)
+    at = start
+    best, tokens = -1, 0
+    for token in range(first, count):
+        if ends[token] - start > _LONGEST_CASE:
+            break
+        while at < ends[token]:
+            hashed = (hashed ^ np.uint64(data[at])) * HASH_PRIME
+            at += 1
+        pattern |= np.uint64(1) << np.uint64(at - start)
+        slot = _slot(case_hashes, finished(hashed))
+        if slot >= 0 and case_patterns[slot] == pattern:
+            best, tokens = slot, token - first + 1
+    return best, tokens

@@ -27,8 +27,8 @@ class Parquet:
     def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         try:
             with storage.open_input(file.uri) as handle:
-                footer = pq.ParquetFile(handle).metadata
-                schema = footer.schema.to_arrow_schema()
+                opened = pq.ParquetFile(handle, pre_buffer=False)
+                footer, schema = opened.metadata, opened.schema_arrow
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -52,7 +52,9 @@ class Parquet:
         names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
         expanded_bytes = 0
         with storage.open_input(span.uri) as handle:
-            file = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+            file = pq.ParquetFile(
+                handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+            )
             leaf = _leaves(file.metadata)[input.text]
             for group in range(span.start, span.end):
                 footer = file.metadata.row_group(group)

@@ -63,7 +63,7 @@ class UrlBlocklist:
                 f"url_blocklist.column: {self.column!r} holds {urls.type}, but URLs are strings. Name the URL's column."
             )
         hosts, paths = _split(urls.cast(pa.large_string()))
-        keys = Texts.from_arrow(pc.binary_join_element_wise(hosts, paths, ""))
+        keys = _joined(hosts, paths)
         host_bytes = pc.binary_length(hosts).to_numpy(zero_copy_only=False).astype(np.int64)
         return {"url_blocked": _blocked(keys.data, keys.offsets, host_bytes, *_lists(self.paths))}
 
@@ -83,6 +83,10 @@ def _split(urls: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, pa.Array]:
     return pc.replace_substring_regex(pc.utf8_lower(host), _WWW, r"\1"), path
 
 
+def _joined(host: pa.Array, path: pa.Array) -> Texts:
+    return Texts.from_arrow(pc.binary_join_element_wise(host, path, pa.scalar("", pa.large_string())))
+
+
 @cache
 def _lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(domains uint64, prefixes uint64, prefix_ends bool), the hashes sorted; prefix_ends[n]: some prefix has n bytes.
@@ -94,7 +98,7 @@ def _lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     host, rest = pa.concat_arrays(hosts), pa.concat_arrays(rests)
     is_domain = pc.is_in(rest, pa.array(["", "/"], pa.large_string()))
     domains = Texts.from_arrow(host.filter(is_domain))
-    prefixes = Texts.from_arrow(pc.binary_join_element_wise(host, rest, "").filter(pc.invert(is_domain)))
+    prefixes = _joined(host.filter(pc.invert(is_domain)), rest.filter(pc.invert(is_domain)))
     prefix_ends = np.zeros(prefixes.byte_lengths.max(initial=0) + 1, np.bool_)
     prefix_ends[prefixes.byte_lengths] = True
     return (

@@ -1,0 +1,114 @@
+"""JSON Lines: one object a line. Plain files are cut by byte range, compressed ones are read whole.
+
+json.loads on each line reads 200 to 400 MB/s, decoded and checked; pyarrow's block reader is up to three times as fast
+but gives up a whole block for one bad line, and is stricter than JSON about what may follow what.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.storage import FileInfo
+from pipelines.inputs import Input, Limits
+from pipelines.readers.compression import Broken, compression_ending, expanded_size, stream
+from pipelines.readers.lines import lines
+from pipelines.readers.reader import Cut, Rows, as_json_text
+from pipelines.units import Span
+
+_PEEK_LINES = 100
+
+
+class Jsonl:
+    endings = (".jsonl", ".ndjson", ".json-lines")
+    compressible = True
+    columns = None
+
+    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        if compression_ending(file.uri):
+            return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
+        ranges = -(-file.size // unit_bytes)
+        ends = [file.size * part // ranges for part in range(ranges + 1)] if ranges else []
+        return Cut(tuple((start, end, end - start) for start, end in zip(ends, ends[1:], strict=False)))
+
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
+        """Every key of the first objects, if one of them can be read."""
+        limits = Limits()
+        span = Span(file.uri, file.size, file.version, "jsonl", 0, file.size)
+        names: dict[str, None] = {}
+        try:
+            with closing(stream(span, limits)) as blocks:
+                for (_, line), _ in zip(lines(blocks, limits.max_line_bytes), range(_PEEK_LINES), strict=False):
+                    record = _parsed(line or b"")
+                    if isinstance(record, dict):
+                        names |= dict.fromkeys(record)
+        except Broken:
+            pass  # `read` says so, at its place
+        return tuple(names) or None
+
+    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
+        rows = Rows(input, limits)
+        compressed = bool(compression_ending(span.uri))
+        # From the byte before the range, so that what follows the first line feed is a line that begins in it.
+        begin = max(span.start - 1, 0)
+        number = 0
+        try:
+            with closing(stream(span, limits, begin)) as blocks:
+                found = lines(blocks, limits.max_line_bytes, begin)
+                if begin:
+                    next(found)
+                for number, (offset, line) in enumerate(found, start=1):  # noqa: B007
+                    if offset >= span.end and not compressed:
+                        break
+                    where = f"{span.uri} line {number}" if compressed else f"{span.uri} byte {offset}"
+                    _add(rows, line, where, input)
+                    if rows.full:
+                        yield rows.table()
+        except Broken as broken:
+            rows.refuse(broken.problem, f"{span.uri} after line {number}")
+        if len(rows):
+            yield rows.table()
+
+
+def _add(rows: Rows, line: bytes | None, where: str, input: Input) -> None:
+    if line is None:
+        rows.refuse("too_large", where)
+        return
+    if not line or line.isspace():
+        return
+    record = _parsed(line)
+    if isinstance(record, _Unreadable):
+        rows.refuse(record.problem, where)
+        return
+    if not isinstance(record, dict):
+        rows.refuse("not_an_object", where)
+        return
+    id = as_json_text(record.get(input.id)) if input.id is not None else None
+    carried = [as_json_text(record.get(name)) for name in input.columns]
+    text = record.get(input.text, _MISSING)
+    if isinstance(text, str):
+        rows.add(text, where, id, carried)
+    else:
+        problem = "missing_text" if text is _MISSING else "null_text" if text is None else "not_a_string"
+        rows.refuse(problem, where, id, carried)
+
+
+class _Unreadable:
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+
+_MISSING = object()
+_BAD_UTF8 = _Unreadable("bad_utf8")
+_BROKEN_JSON = _Unreadable("broken_json")
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except UnicodeDecodeError:
+        return _BAD_UTF8
+    except (ValueError, RecursionError):
+        return _BROKEN_JSON

@@ -1,0 +1,97 @@
+"""A unit as numbered tables of documents: the one entry to all formats."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster import storage
+from cluster.errors import DataError
+from pipelines.inputs import Input, Limits
+from pipelines.readers.reader import TABLE_BYTES, as_json_text
+from pipelines.readers.registry import READERS
+from pipelines.units import Reading, Span, Unit
+
+
+def read_unit(unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES) -> Iterator[pa.Table]:
+    """Tables of about `table_bytes` of text or less (a longer document has one to itself), none of them empty.
+
+    Columns: row int64 (from 0, over good and bad rows), id string, text large_string, problem string, where string
+    (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`.
+
+    Raises:
+        DataError: a file is not the one that the manifest froze.
+        StorageError: the store failed.
+    """
+    input = reading.input_of(unit.source)
+    row = 0
+    for table in _sized(_tables(unit, input, reading.carried, limits), table_bytes):
+        numbers = pa.array(np.arange(row, row + table.num_rows))
+        yield table.add_column(0, pa.field("row", pa.int64()), numbers)
+        row += table.num_rows
+
+
+def _tables(unit: Unit, input: Input, carried: pa.Schema, limits: Limits) -> Iterator[pa.Table]:
+    for span in unit.spans:
+        _refuse_changed(span)
+        for table in READERS[span.format].read(span, input, limits):
+            yield _conformed(table, carried)
+
+
+def _refuse_changed(span: Span) -> None:
+    now = storage.info(span.uri)
+    if now.version != span.version:
+        raise DataError(
+            f"{span.uri}: changed since this run began (version {span.version}, now {now.version}). "
+            "Put the old file back, or start a new run with another output."
+        )
+
+
+def _conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
+    columns = [table.column(name) for name in ("id", "text", "problem", "where")]
+    for field in carried:
+        if field.name in table.column_names:
+            columns.append(_cast(table.column(field.name), field.type))
+        else:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+    return pa.table(columns, names=["id", "text", "problem", "where", *carried.names])
+
+
+def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
+    """To the carried type; where sources disagree that is string, and nested values become compact JSON."""
+    if column.type == type:
+        return column
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        return pa.chunked_array([pa.array([as_json_text(value) for value in column.to_pylist()], type)])
+    return column.cast(type)
+
+
+def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
+    """The same rows in tables that hold `table_bytes` of text or little less, each column in one chunk."""
+    pending: list[pa.Table] = []
+    held = 0
+    for table in tables:
+        for piece, size in _slices(table, table_bytes):
+            if pending and held + size > table_bytes:
+                yield _joined(pending)
+                pending, held = [], 0
+            pending.append(piece)
+            held += size
+    if pending:
+        yield _joined(pending)
+
+
+def _slices(table: pa.Table, table_bytes: int) -> Iterator[tuple[pa.Table, int]]:
+    """(rows that fit, their text bytes), in order."""
+    sizes = pc.fill_null(pc.binary_length(table.column("text")), 0)
+    ends = np.cumsum(sizes.to_numpy())
+    row = start = 0
+    while row < table.num_rows:
+        end = max(int(np.searchsorted(ends, start + table_bytes, side="right")), row + 1)
+        yield table.slice(row, end - row), int(ends[end - 1]) - start
+        row, start = end, int(ends[end - 1])
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    return tables[0].combine_chunks() if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()

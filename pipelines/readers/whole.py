@@ -1,0 +1,76 @@
+"""Formats whose files are read from the first byte to the last, and those where one file is one document."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pyarrow as pa
+
+from cluster.storage import FileInfo
+from pipelines.inputs import Input, Limits
+from pipelines.readers.compression import Broken, expanded_size, stream
+from pipelines.readers.lines import BOM
+from pipelines.readers.reader import Cut, Rows
+from pipelines.units import Span
+
+
+class WholeFile:
+    """Base of readers that cannot start in the middle of a file."""
+
+    endings: tuple[str, ...]
+    compressible = True
+    columns: tuple[str, ...] | None = None
+
+    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
+
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
+        return self.columns
+
+
+class OneDocument(WholeFile):
+    """Base of readers for which a file is a document. Its only column is `path`, its URI; an empty file has no text."""
+
+    columns = ("path",)
+
+    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
+        rows = Rows(input, limits)
+        id = span.uri if input.id else None
+        carried = [span.uri for _ in input.columns]
+        try:
+            content = _content(span, limits)
+        except Broken as broken:
+            rows.refuse(broken.problem, span.uri, id, carried)
+        else:
+            self.add(rows, content, span.uri, id, carried)
+        yield rows.table()
+
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:
+        raise NotImplementedError
+
+
+class PlainText(OneDocument):
+    """UTF-8 text as it stands: prose, Markdown, reStructuredText."""
+
+    def __init__(self, *endings: str) -> None:
+        self.endings = endings
+
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:
+        try:
+            text = content.removeprefix(BOM).decode()
+        except UnicodeDecodeError as error:
+            rows.refuse("bad_utf8", f"{uri} byte {error.start}", id, carried)
+        else:
+            rows.add(text, uri, id, carried)
+
+
+def _content(span: Span, limits: Limits) -> bytes:
+    """The whole file, unless it is too large to be a document."""
+    blocks = []
+    size = 0
+    with closing(stream(span, limits)) as content:
+        for block in content:
+            blocks.append(block)
+            size += len(block)
+            if size > limits.max_document_bytes + len(BOM):
+                raise Broken("too_large")
+    return b"".join(blocks)
