@@ -7,6 +7,7 @@ a bounded number of times. A worker that dies, a node that vanishes and an excep
 Hangs, not crashes, are how long Ray Data jobs die, so no committed unit for `stall_s` breaks the round and restarts it.
 """
 
+import dataclasses
 import json
 import logging
 import pickle
@@ -16,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ClusterError, StageError, StorageError, UserError
 from cluster.progress import Progress
 from cluster.session import Session
-from cluster.stage import Record, Stage, committed, publish, published, run_unit
+from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +50,21 @@ class Engine:
     session: Session
     progress: Progress
     patience: Patience = field(default_factory=Patience)
+    replace: bool = False
+    wall_s: dict[str, float] = field(default_factory=dict)
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
-        """The stage's artifacts, made now or found finished.
+        """The stage's artifacts, made now or found finished. With `replace`, what other settings made goes first.
 
         Raises:
             DataError: an artifact of another fingerprint stands at the place of an output.
             StageError: a unit failed `attempts` times; everything else is committed.
         """
+        if self.replace:
+            discard_stale(stage, self.root)
         if (done := published(stage, self.root)) is not None:
             return done
+        started = time.perf_counter()
         records = committed(stage, self.root)
         self.progress.start(stage.name, len(stage.units), records.values())
         failures: dict[int, str] = {}
@@ -74,7 +80,9 @@ class Engine:
         self.progress.finish()
         if len(records) < len(stage.units):
             raise StageError(self._explain(stage, records, failures))
-        return publish(stage, self.root, records)
+        artifacts = publish(stage, self.root, records)
+        self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
+        return artifacts
 
     def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, str]) -> None:
         self.session.start()
@@ -125,7 +133,7 @@ class Engine:
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
             items = ray.data.from_items(rows, override_num_blocks=len(rows))
             done = items.map_batches(
-                _RunUnit(replace(stage, units=()), self.root, storage.options()),
+                _RunUnit(dataclasses.replace(stage, units=()), self.root, storage.options()),
                 batch_size=None,
                 batch_format="pyarrow",
                 max_retries=0,  # a round repeats what a dead worker left, and counts

@@ -200,7 +200,6 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
     ordered = [records[index] for index in range(len(stage.units))]
     counters = add_counters(record.counters for record in ordered)
     failpoint("before_manifest")
-    artifacts = {}
     for output in stage.outputs:
         manifest = Manifest(
             kind=output.name,
@@ -214,9 +213,11 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
         )
         uri = storage.join(root, output.name)
         storage.create(storage.join(uri, MANIFEST), manifest.to_json())
-        artifacts[output.name] = Artifact.load(uri)
-        sweep(artifacts[output.name])
     failpoint("after_manifest")
+    artifacts = published(stage, root)  # another driver may have been first, and then its manifest is the one
+    assert artifacts is not None
+    for artifact in artifacts.values():
+        sweep(artifact)
     return artifacts
 
 
@@ -238,6 +239,16 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
                 "Choose another output, or run with --replace to remove what no longer applies and make it anew."
             )
     return artifacts
+
+
+def discard_stale(stage: Stage, root: str) -> None:
+    """Remove finished artifacts of other fingerprints that stand where this stage's will be."""
+    for output in stage.outputs:
+        uri = storage.join(root, output.name)
+        if storage.exists(storage.join(uri, MANIFEST)) and Artifact.load(uri).manifest.fingerprint != stage.fingerprint:
+            # The manifest goes first: without it nobody believes the files.
+            storage.delete([storage.join(uri, MANIFEST)])
+            storage.delete(file.uri for file in storage.list_files(uri))
 
 
 def sweep(artifact: Artifact) -> None:

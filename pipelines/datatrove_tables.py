@@ -2,8 +2,7 @@
 
 Only the facts are theirs (spaCy is MIT, datatrove Apache-2.0); `datatrove_words` does the splitting.
 
-Symbols: spaCy lists those of Unicode 11, we take category So of the running Python's Unicode, so an emoji younger than
-2018 is split off here and not there.
+spaCy's symbols are category So of Unicode 11 (2018): younger emoji are letters to it.
 """
 
 import unicodedata
@@ -27,6 +26,7 @@ TERMINAL = 2048  # datatrove's TERMINAL_PUNCTUATION: FineWeb's line ends
 LETTER = 4096  # str.isalpha()
 ALPHANUMERIC = 8192  # str.isalnum(), or an underscore: \w of a URL's scheme
 SPACE = 16384  # str.isspace()
+BUSY = 32768  # some rule begins with it: a chunk without such a character is one token, or a special case
 
 _CASED = (
     (0x41, 0x5A), (0x61, 0x7A), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x1BF), (0x1C4, 0x2AF), (0x386, 0x386),
@@ -45,6 +45,17 @@ _UNCASED = (
     (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
 _LOWER_TOO, _UPPER_TOO = 0x294, 0x3A2
+
+# Category So since Unicode 12, with the gaps still to be filled.
+_YOUNG_SYMBOLS = (
+    (0x166D, 0x166D), (0x2B97, 0x2B97), (0x2BC9, 0x2BC9), (0x2BFF, 0x2BFF), (0x2E50, 0x2E51), (0x2FFC, 0x2FFF),
+    (0x31E4, 0x31EF), (0x32FF, 0x32FF), (0xFD40, 0xFD4F), (0xFDCF, 0xFDCF), (0xFDFE, 0xFDFF), (0x1019C, 0x1019C),
+    (0x11FD5, 0x11FF1), (0x1CC00, 0x1CFC3), (0x1D1E9, 0x1D1EA), (0x1E14F, 0x1E14F), (0x1ED2E, 0x1ED2E),
+    (0x1F10D, 0x1F10F), (0x1F16C, 0x1F16F), (0x1F1AD, 0x1F1AD), (0x1F6D5, 0x1F6DF), (0x1F6FA, 0x1F6FF),
+    (0x1F774, 0x1F77F), (0x1F7D9, 0x1F7FF), (0x1F8B0, 0x1F8FF), (0x1F90C, 0x1F90F), (0x1F93F, 0x1F93F),
+    (0x1F971, 0x1F972), (0x1F977, 0x1F979), (0x1F97B, 0x1F97B), (0x1F9A3, 0x1F9AF), (0x1F9BA, 0x1F9BF),
+    (0x1F9C3, 0x1F9CF), (0x1FA00, 0x1FA5F), (0x1FA6E, 0x1FBFF),
+)  # fmt: skip
 
 _PUNCTUATION = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 _QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉\u2329\u232a⟦⟧"
@@ -115,6 +126,8 @@ def character_classes() -> np.ndarray:
             | ALPHANUMERIC * (character.isalnum() or character == "_")
             | SPACE * character.isspace()
         )
+    for first, last in _YOUNG_SYMBOLS:
+        classes[first : last + 1] &= ~np.uint16(ICON | PREFIX | SUFFIX)
     add(PREFIX | SUFFIX, _PUNCTUATION + _QUOTES + "—–")
     add(PREFIX, "§%=" + _CURRENCY)
     add(QUOTE, _QUOTES)
@@ -124,6 +137,8 @@ def character_classes() -> np.ndarray:
         classes[first : last + 1] |= TERMINAL | SENTENCE_END
     for first, last in _NO_SENTENCE_END:
         classes[first : last + 1] &= ~np.uint16(SENTENCE_END)
+    classes[(classes & (PREFIX | SUFFIX | ICON)) != 0] |= BUSY
+    add(BUSY, "0123456789.+-*^,:<>=/~")
     silent = (classes & TERMINAL) != 0
     for first, last in _OTHER_PUNCTUATION:
         silent[first : last + 1] = True

@@ -7,8 +7,8 @@ A run of characters between spaces (a chunk) is taken apart alone, in spaCy's or
     cases     special cases that only now stand in adjacent tokens are put together again ("(e.g.)")
 
 Most chunks of a table were seen before in it, so a small direct-mapped memory of finished chunks answers for them.
-Known differences: spaCy also looks for special cases across a single space, where a match changes nothing but may keep
-another from being made; emoji younger than Unicode 11.
+Known difference: spaCy also looks for special cases across a single space, where a match changes nothing but may keep
+another from being made.
 """
 
 from functools import cache
@@ -22,6 +22,7 @@ from pipelines.datatrove_tables import (
     ALPHA,
     ALPHANUMERIC,
     BEFORE_STOP,
+    BUSY,
     ICON,
     LETTER,
     LOWER,
@@ -34,6 +35,7 @@ from pipelines.datatrove_tables import (
     SUFFIX,
     UPPER,
 )
+from pipelines.hash_table import slots_for
 from pipelines.texts import Texts
 from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, cut_words, finished
 
@@ -42,7 +44,7 @@ ENDS_SENTENCE = 4  # the token is one of the characters at which spaCy's sentenc
 ONLY_MARKS = 8  # every character is of Unicode category P
 
 _LONGEST_CASE = 40  # bytes: no special case is longer
-_REMEMBERED = 1 << 15  # chunks, about 1 MB
+_MOST_REMEMBERED = 1 << 19  # chunks, of 32 bytes each
 
 _STOP, _PLUS, _COMMA, _COLON, _AT = (ord(character) for character in ".+,:@")
 _DOLLAR, _DEGREE, _ELLIPSIS, _APOSTROPHE, _QUOTE = (ord(character) for character in "$°…'’")
@@ -484,3 +486,140 @@ def _match(data, begin, ends, first, count, case_hashes, case_patterns):
         if slot >= 0 and case_patterns[slot] == pattern:
             best, tokens = slot, token - first + 1
     return best, tokens
+
+
+@njit(cache=True, nogil=True)
+def _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns):
+    """Put special cases together that stand in adjacent tokens, longest first; returns the new number of tokens."""
+    lengths, slots = np.zeros(count, np.int64), np.empty(count, np.int64)
+    for token in range(count):
+        slots[token], lengths[token] = _match(data, begin, ends, token, count, case_hashes, case_patterns)
+    joined = np.zeros(count, np.bool_)
+    taken = np.zeros(count, np.bool_)
+    for length in range(lengths.max(), 0, -1):
+        for token in range(count):
+            if lengths[token] == length:
+                # As in spaCy, a match that is refused still keeps shorter ones from its tokens.
+                joined[token] = not taken[token] and not taken[token + length - 1]
+                taken[token : token + length] = True
+    old = ends[:count].copy()
+    written = token = 0
+    while token < count:
+        start = old[token - 1] if token else begin
+        if joined[token]:
+            for length in range(1, _LONGEST_CASE + 1):
+                if (case_tokens[slots[token]] >> np.uint64(length)) & np.uint64(1):
+                    ends[written] = start + length
+                    written += 1
+            token += lengths[token]
+        else:
+            ends[written] = old[token]
+            written += 1
+            token += 1
+    return written
+
+
+@njit(cache=True, nogil=True)
+def cut_chunk(data, begin, end, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends):
+    """Write where the tokens of the chunk data[begin:end] end, into ends; returns how many there are."""
+    count = _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends)
+    for token in range(count):
+        if _match(data, begin, ends, token, count, case_hashes, case_patterns)[1]:
+            return _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def describe_token(data, begin, end, classes):
+    """(length in characters, flags) of a token."""
+    length = 0
+    any_of, all_of = 0, 0xFFFF
+    at = begin
+    while at < end:
+        point, width = code_point(data, at)
+        any_of |= classes[point]
+        all_of &= classes[point]
+        at += width
+        length += 1
+    flags = (HAS_ALPHA if any_of & LETTER else 0) | (HAS_NON_SYMBOL if any_of & SPOKEN else 0)
+    flags |= ONLY_MARKS if all_of & MARK else 0
+    flags |= ENDS_SENTENCE if all_of & SENTENCE_END and length == 1 else 0
+    return length, flags
+
+
+@njit(cache=True, nogil=True)
+def _split(
+    data, offsets, classes, case_hashes, case_tokens, case_patterns, unit_hashes,
+    starts, hashes, lengths, word_flags, begins,
+):  # fmt: skip
+    """Fill the arrays of Words with tokens."""
+    # Finished chunks by hash: the chunk's hash, its length in bytes, its first token in the output, its tokens.
+    remembered = min(slots_for((offsets[-1] - offsets[0]) // 128), _MOST_REMEMBERED)
+    seen_hash, seen_size = np.zeros(remembered, np.uint64), np.zeros(remembered, np.int64)
+    seen_first, seen_count = np.zeros(remembered, np.int64), np.zeros(remembered, np.int64)
+    ends = np.empty(64, np.int64)
+    word = 0
+    for document in range(len(offsets) - 1):
+        at, end = offsets[document], offsets[document + 1]
+        while at < end:
+            begin = at
+            hashed = HASH_SEED
+            length = 0
+            kinds = 0
+            space = 1  # the width of the space that ends the chunk
+            while at < end:
+                byte = data[at]
+                if byte < 0x80:
+                    kind = classes[byte]
+                    if kind & SPACE:
+                        break
+                    hashed = (hashed ^ np.uint64(byte)) * HASH_PRIME
+                    at += 1
+                else:
+                    point, width = code_point(data, at)
+                    kind = classes[point]
+                    if kind & SPACE:
+                        space = width
+                        break
+                    for offset in range(width):
+                        hashed = (hashed ^ np.uint64(data[at + offset])) * HASH_PRIME
+                    at += width
+                kinds |= kind
+                length += 1
+            size = at - begin
+            if size == 0:
+                at += space
+                continue
+            hashed = finished(hashed)
+            if not kinds & (BUSY | MARK) and (size > _LONGEST_CASE or _slot(case_hashes, hashed) < 0):
+                hashes[word] = hashed
+                lengths[word] = length
+                word_flags[word] = (HAS_ALPHA if kinds & LETTER else 0) | (HAS_NON_SYMBOL if kinds & SPOKEN else 0)
+                begins[word] = begin
+                word += 1
+                continue
+            slot = np.int64(hashed & np.uint64(remembered - 1))
+            if seen_hash[slot] == hashed and seen_size[slot] == size:
+                first, count = seen_first[slot], seen_count[slot]
+                shift = begin - begins[first]
+                for token in range(count):
+                    hashes[word + token] = hashes[first + token]
+                    lengths[word + token] = lengths[first + token]
+                    word_flags[word + token] = word_flags[first + token]
+                    begins[word + token] = begins[first + token] + shift
+            else:
+                if size > len(ends):
+                    ends = np.empty(2 * size, np.int64)
+                count = cut_chunk(data, begin, at, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends)
+                start = begin
+                for token in range(count):
+                    token_length, flags = describe_token(data, start, ends[token], classes)
+                    hashes[word + token] = _hash(data, start, ends[token])
+                    lengths[word + token] = token_length
+                    word_flags[word + token] = flags
+                    begins[word + token] = start
+                    start = ends[token]
+                seen_hash[slot], seen_size[slot] = hashed, size
+                seen_first[slot], seen_count[slot] = word, count
+            word += count
+        starts[document + 1] = word

@@ -17,28 +17,34 @@ class Input(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="name of this source in corpus and report")
+    source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
     path: str = Field(
         min_length=1,
         description="folder (every file below it whose ending is known), glob (`**` crosses folders), file or URI; "
         "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG] for a data set of its hub",
     )
-    format: Format | None = Field(None, description="default: by the file's ending, after .gz, .zst or .bz2")
-    text: str = Field("text", min_length=1, description="column that holds the text (formats with columns only)")
-    id: str | None = Field(None, min_length=1, description="column that names a document; default: its text's hash")
-    columns: tuple[str, ...] = Field((), description="more columns to carry into the corpus, by name")
-    licence: str | None = Field(None, description="licence of this source, recorded in the manifests")
-    weight: float = Field(1.0, gt=0, description="share of this source in a mixture, recorded in the manifests")
-    snapshot: str | None = Field(None, description="name of the crawl or release; a scope for deduplication")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="csv and tsv: default `,` and tab")
-    split: str = Field("train", min_length=1, description="hf: which split to read")
+    format: Format | None = Field(default=None, description="default: by the file's ending, after .gz, .zst or .bz2")
+    text: str = Field(default="text", min_length=1, description="column of the text, in formats with columns")
+    id: str | None = Field(
+        default=None, min_length=1, description="column that names a document; default: the hash of its text"
+    )
+    columns: tuple[str, ...] = Field(default=(), description="more columns to carry into the corpus, by name")
+    licence: str | None = Field(default=None, description="licence of this source, recorded in the manifests")
+    weight: float = Field(default=1.0, gt=0, description="share of this source in a mixture, recorded in the manifests")
+    snapshot: str | None = Field(default=None, description="name of the crawl or release; a scope for deduplication")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv"
+    )
+    split: str = Field(default="train", min_length=1, description="hf: which split to read")
 
     @field_validator("columns")
     @classmethod
     def _names_are_free(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         taken = [name for name in columns if name in RESERVED_COLUMNS]
         if taken:
-            raise ValueError(f"{', '.join(taken)}: the corpus has a column of this name with its own meaning; leave it out")
+            raise ValueError(
+                f"{', '.join(taken)}: the corpus has a column of this name with its own meaning; leave it out"
+            )
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)}: named twice; name every column once")
@@ -50,9 +56,9 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_document_bytes: int = Field(10_000_000, ge=1, description="UTF-8 bytes of one text (web pages: of the HTML)")
-    max_expansion_ratio: float = Field(1000, gt=1, description="decompressed bytes per compressed byte of a file")
-    max_expanded_gib: float = Field(64, gt=0, description="decompressed size of one file")
+    max_document_bytes: int = Field(default=10_000_000, ge=1, description="of one text in UTF-8; of a web page's HTML")
+    max_expansion_ratio: float = Field(default=1000, gt=1, description="decompressed bytes per byte of a file")
+    max_expanded_gib: float = Field(default=64, gt=0, description="decompressed size of one file")
 
     @property
     def harmless_bytes(self) -> int:

@@ -20,7 +20,7 @@ from pipelines import classifiers, language, personal_data, signatures
 from pipelines.analysis import Analysis
 from pipelines.characters import UNICODE_VERSION
 from pipelines.config import CurateConfig
-from pipelines.inputs import InputManifest, Unit
+from pipelines.units import InputManifest, Reading, Unit
 from pipelines.language import LanguageId
 from pipelines.lines import count_characters
 from pipelines.normalize import NORMALIZE_VERSION, normalize
@@ -64,7 +64,7 @@ def measure_stage(config: CurateConfig, inputs: InputManifest) -> Stage:
         Output(ATTRIBUTES, attributes_schema(config), row_group_bytes=8 << 20),
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
-    return Stage("measure", outputs, inputs.units, Measure(config, inputs), _fingerprint(config, inputs))
+    return Stage("measure", outputs, inputs.units, Measure(config, inputs.reading), _fingerprint(config, inputs))
 
 
 def measuring(rule: Rule | LanguageId) -> dict[str, object]:
@@ -96,11 +96,11 @@ class Measure:
     """The stage's work: a pure function of a unit."""
 
     config: CurateConfig
-    inputs: InputManifest
+    reading: Reading
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         counters: Counters = {"documents": 0, "characters": 0, "text_bytes": 0, "quarantined": 0}
-        for table in read_unit(unit, self.inputs, self.config.limits):
+        for table in read_unit(unit, self.reading, self.config.limits):
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows

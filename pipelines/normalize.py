@@ -89,13 +89,20 @@ def _lay_out(texts: Texts) -> Texts:
     return texts if offsets[-1] == texts.offsets[-1] - texts.offsets[0] else Texts(data, offsets)
 
 
+@njit(inline="always")
+def _copy(data, start, stop, out, put):
+    """Append data[start:stop] to `out`, which is written up to `put`: the new end."""
+    out[put : put + stop - start] = data[start:stop]
+    return put + stop - start
+
+
 # What becomes of a character; 0 is to keep it.
 _DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
 
 
 @njit(inline="always")
 def _fate(data, at, stop):
-    """(fate, width in bytes) of the character at `at`. Written over bytes: most of what it meets is ASCII."""
+    """(fate, width in bytes) of the character at `at`, which may also be inside one that is kept."""
     byte = data[at]
     if byte < 0x80:
         if byte == _RETURN and at + 1 < stop and data[at + 1] == _NEWLINE:
@@ -104,6 +111,8 @@ def _fate(data, at, stop):
             return _AS_NEWLINE, 1
         if (byte < 32 and byte != _TAB and byte != _NEWLINE) or byte == 0x7F:
             return _DROP, 1
+        return 0, 1
+    if byte < 0xC2:
         return 0, 1
     if byte < 0xE0:
         if byte == 0xC2:
@@ -134,12 +143,13 @@ def _fate(data, at, stop):
 def _next_scrub(data, at, stop):
     """(position, fate, width) of the next character from `at` on that step 2 changes; position `stop` if none."""
     while at < stop:
-        # A block without a control character or a byte over 0x7F, the usual case, is passed over at once.
+        # A block without a control character or the first byte of any character in question is passed over at once.
         while at + 64 <= stop:
             odd = False
             for ahead in range(64):
                 byte = data[at + ahead]
-                odd |= (byte >= 0x7F) | ((byte < 32) & (byte != _NEWLINE) & (byte != _TAB))
+                odd |= (byte < 32) & (byte != _NEWLINE) & (byte != _TAB)
+                odd |= (byte == 0x7F) | (byte == 0xC2) | (byte == 0xE1) | (byte == 0xE2) | (byte == 0xEF)
             if odd:
                 break
             at += 64
@@ -170,15 +180,13 @@ def _scrubbed(data, offsets):
         at, stop = offsets[document], offsets[document + 1]
         while at < stop:
             found, fate, width = _next_scrub(data, at, stop)
-            out[put : put + found - at] = data[at:found]
-            put += found - at
+            put = _copy(data, at, found, out, put)
             at = found + width
             if fate == _AS_NEWLINE or fate == _AS_SPACE:
                 out[put] = _NEWLINE if fate == _AS_NEWLINE else _SPACE
                 put += 1
             elif width == 3 and data[found] == 0xE1 and _ends_in_mongolian(out, ends[document], put):
-                out[put : put + 3] = data[found:at]
-                put += 3
+                put = _copy(data, found, at, out, put)
         ends[document + 1] = put
     return out[:put], ends
 
@@ -238,7 +246,7 @@ def _read_line(data, at, stop):
     gaps = _NO_GAP
     runs = 0  # of blanks inside the line
     while at < stop:
-        while at < stop and data[at] > _SPACE:
+        while at < stop and (data[at] > _SPACE or not (data[at] == _SPACE or data[at] == _TAB or data[at] == _NEWLINE)):
             at += 1
         if at > text_end:
             text_end = at
@@ -265,42 +273,86 @@ def _read_line(data, at, stop):
 
 
 @njit(cache=True, nogil=True)
+def _next_gap(data, at, stop):
+    """The first position from `at` on of a blank that opens a gap or ends a line, else `stop`. The character before
+    `at` and the last one before `stop` are text or line ends, never blanks."""
+    while at < stop:
+        while at + 33 <= stop:
+            found = False
+            for ahead in range(at, at + 32):
+                before, here, after = data[ahead - 1], data[ahead], data[ahead + 1]
+                blank = (here == _SPACE) | (here == _TAB)
+                wide = (after == _SPACE) | (after == _TAB) | (here == _TAB)
+                inside = (before != _SPACE) & (before != _TAB) & (before != _NEWLINE)
+                found |= blank & ((after == _NEWLINE) | (wide & inside))
+            if found:
+                break
+            at += 32
+        block = min(stop, at + 33)
+        while at < block:
+            if data[at] == _SPACE or data[at] == _TAB:
+                before, after = data[at - 1], data[at + 1]
+                if after == _NEWLINE:
+                    return at
+                if before != _NEWLINE and before != _SPACE and before != _TAB:
+                    if data[at] == _TAB or after == _SPACE or after == _TAB:
+                        return at
+            at += 1
+    return stop
+
+
+@njit(inline="always")
+def _next_line_with_gap(data, begin, at, stop):
+    """(start, end of its text, end, gaps) of the next line with a gap or blanks at its end; start `stop` if none.
+    The document starts at `begin`, a line at `at`."""
+    start = _next_gap(data, max(at, begin + 1), stop)
+    if start == stop:
+        return stop, stop, stop, _NO_GAP
+    while start > begin and data[start - 1] != _NEWLINE:
+        start -= 1
+    text_end, end, gaps = _read_line(data, start, stop)
+    return start, text_end, end, gaps
+
+
+@njit(inline="always")
+def _trimmed(data, at, stop):
+    """(start, end) of a document without blank lines at both ends and blanks at its end; its first indent stays."""
+    first = at
+    while first < stop and (data[first] == _SPACE or data[first] == _TAB or data[first] == _NEWLINE):
+        if data[first] == _NEWLINE:
+            at = first + 1
+        first += 1
+    if first == stop:
+        return stop, stop
+    while data[stop - 1] == _SPACE or data[stop - 1] == _TAB or data[stop - 1] == _NEWLINE:
+        stop -= 1
+    return at, stop
+
+
+@njit(cache=True, nogil=True)
 def _laid_out(data, offsets):
     """(data, offsets) after step 4. Stretches without a change are copied whole, however many lines they hold."""
     out = np.empty(offsets[-1] - offsets[0], np.uint8)
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
-        at, stop = offsets[document], offsets[document + 1]
-        begin = put
-        done = at  # everything before it is in `out`, or dropped
-        above = _NO_GAP
-        text_end, line_end, gaps = _read_line(data, at, stop)
-        while at < stop:
-            start, here_text_end, here_end, here = at, text_end, line_end, gaps
-            at = here_end + 1
-            gaps = _NO_GAP
-            if at < stop:
-                text_end, line_end, gaps = _read_line(data, at, stop)
-            if here_text_end == start and put == begin and done == start:
-                done = at  # a blank line before the first text
-                continue
-            most = max(above, gaps)
-            if (here == _SENTENCE and most <= _SENTENCE) or (here == _SLIP and most == _NO_GAP):
-                for position in range(start + 1, here_text_end):
+        begin, stop = _trimmed(data, offsets[document], offsets[document + 1])
+        done = begin  # everything before it is in `out`, or dropped
+        above, above_end = _NO_GAP, np.int64(-2)
+        start, text_end, end, gaps = _next_line_with_gap(data, begin, begin, stop)
+        while start < stop:
+            next_start, next_text_end, next_end, next_gaps = _next_line_with_gap(data, begin, end + 1, stop)
+            most = max(above if above_end + 1 == start else _NO_GAP, next_gaps if next_start == end + 1 else _NO_GAP)
+            if (gaps == _SENTENCE and most <= _SENTENCE) or (gaps == _SLIP and most == _NO_GAP):
+                for position in range(start + 1, text_end):
                     if data[position] == _SPACE and data[position - 1] == _SPACE:
-                        out[put : put + position - done] = data[done:position]
-                        put += position - done
+                        put = _copy(data, done, position, out, put)
                         done = position + 1
-            if here_text_end < here_end:
-                out[put : put + here_text_end - done] = data[done:here_text_end]
-                put += here_text_end - done
-                done = here_end
-            above = here
-        if done < stop:
-            out[put : put + stop - done] = data[done:stop]
-            put += stop - done
-        while put > begin and out[put - 1] == _NEWLINE:
-            put -= 1
+            if text_end < end:
+                put = _copy(data, done, text_end, out, put)
+                done = end
+            above, above_end = gaps, end
+            start, text_end, end, gaps = next_start, next_text_end, next_end, next_gaps
+        put = _copy(data, done, stop, out, put)
         ends[document + 1] = put
     return out[:put], ends

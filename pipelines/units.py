@@ -22,7 +22,7 @@ MAX_SPANS_PER_UNIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Part of a file. `start` and `end` count row groups in Parquet, bytes elsewhere; a line belongs where it begins."""
+    """Part of a file. `start`, `end`: row groups of Parquet, else bytes; a line belongs to the span it begins in."""
 
     uri: str
     size: int

@@ -62,15 +62,18 @@ def split_words(texts: Texts, dialect: str) -> Words:
         return split_tokens(texts)
     assert dialect == "paper", f"there is no dialect {dialect!r}"
     flags, _ = tables()
-    return cut_words(texts, _split_runs, _ascii_classes(flags), flags)
+    # Two bytes a word: one and a separator, or a letter of an unspaced script, which has three.
+    return cut_words(texts, _split_runs, 2, _ascii_classes(flags), flags)
 
 
-def cut_words(texts: Texts, kernel, *char_tables: np.ndarray) -> Words:
-    """Run a splitting kernel over arrays large enough for any text, and keep what it filled."""
+def cut_words(texts: Texts, kernel, bytes_per_word: int, *char_tables: np.ndarray) -> Words:
+    """Run a splitting kernel over arrays large enough for any text, and keep what it filled.
+
+    bytes_per_word: the fewest that a word and the space after it take. Pages that no word reaches are never touched,
+    so the large bound costs address space and no memory.
+    """
     count = len(texts)
-    # Two words are at least a byte and a separator apart, or one of them is a multi-byte letter. Pages that no word
-    # reaches are never touched, so the bound costs address space and no memory.
-    most = (int(texts.offsets[-1] - texts.offsets[0]) + count + 1) // 2 + 1
+    most = (int(texts.offsets[-1] - texts.offsets[0]) + count) // bytes_per_word + 1
     starts = np.zeros(count + 1, np.int64)
     hashes, begins = np.empty(most, np.uint64), np.empty(most, np.int64)
     lengths, flags = np.empty(most, np.int32), np.empty(most, np.uint8)

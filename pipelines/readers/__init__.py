@@ -1,7 +1,7 @@
 """Reading: files in any of the formats of `READERS` become numbered tables of documents.
 
-    freeze      inputs of the config -> InputManifest: files, units, carried columns
-    read_unit   one unit -> tables of documents, good and bad
+freeze      inputs of the config -> InputManifest: files, units, carried columns
+read_unit   one unit -> tables of documents, good and bad
 """
 
 from pipelines.inputs import Input, Limits

@@ -6,7 +6,7 @@ block of output however strongly the input is compressed.
 
 import bz2
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -44,7 +44,7 @@ def expanded_size(size: int, uri: str) -> int:
     return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4}.get(compression_ending(uri), 1))
 
 
-def stream(span: Span, limits: Limits, start: int = 0) -> Iterator[bytes]:
+def stream(span: Span, limits: Limits, start: int = 0) -> Generator[bytes, None, None]:
     """The decompressed content of the file; plain files from byte `start`.
 
     Raises:

@@ -7,46 +7,46 @@ but gives up a whole block for one bad line, and is stricter than JSON about wha
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice, pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
-from pipelines.readers.compression import Broken, compression_ending, expanded_size, stream
+from pipelines.readers.compression import Broken, compression_ending, stream
 from pipelines.readers.lines import lines
-from pipelines.readers.reader import Cut, Rows, as_json_text
+from pipelines.readers.reader import Cut, Reader, Rows, as_json_text
 from pipelines.units import Span
 
 _PEEK_LINES = 100
 
 
-class Jsonl:
+class Jsonl(Reader):
     endings = (".jsonl", ".ndjson", ".json-lines")
-    compressible = True
-    columns = None
+    columns = "open"
 
     def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         if compression_ending(file.uri):
-            return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
+            return super().cut(file, input, unit_bytes)
         ranges = -(-file.size // unit_bytes)
         ends = [file.size * part // ranges for part in range(ranges + 1)] if ranges else []
-        return Cut(tuple((start, end, end - start) for start, end in zip(ends, ends[1:], strict=False)))
+        return Cut(tuple((start, end, end - start) for start, end in pairwise(ends)))
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
-        """Every key of the first objects, if one of them can be read."""
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """Every key of the first objects."""
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "jsonl", 0, file.size)
         names: dict[str, None] = {}
         try:
             with closing(stream(span, limits)) as blocks:
-                for (_, line), _ in zip(lines(blocks, limits.max_line_bytes), range(_PEEK_LINES), strict=False):
+                for _, line in islice(lines(blocks, limits.max_line_bytes), _PEEK_LINES):
                     record = _parsed(line or b"")
                     if isinstance(record, dict):
                         names |= dict.fromkeys(record)
         except Broken:
             pass  # `read` says so, at its place
-        return tuple(names) or None
+        return tuple(names)
 
     def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
         rows = Rows(input, limits)
@@ -59,7 +59,7 @@ class Jsonl:
                 found = lines(blocks, limits.max_line_bytes, begin)
                 if begin:
                     next(found)
-                for number, (offset, line) in enumerate(found, start=1):  # noqa: B007
+                for number, (offset, line) in enumerate(found, start=1):
                     if offset >= span.end and not compressed:
                         break
                     where = f"{span.uri} line {number}" if compressed else f"{span.uri} byte {offset}"

@@ -10,7 +10,7 @@ from cluster.errors import DataError
 from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
 from pipelines.readers.compression import Broken
-from pipelines.readers.reader import TABLE_BYTES, Cut, documents, one_problem
+from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, documents, one_problem
 from pipelines.units import Span
 
 # One decoded batch may not pass this, however the column is encoded.
@@ -19,10 +19,10 @@ _MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
 
-class Parquet:
+class Parquet(Reader):
     endings = (".parquet", ".pq")
     compressible = False
-    columns = None
+    columns = "typed"
 
     def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         try:
@@ -45,16 +45,11 @@ class Parquet:
                 pieces.append((group, group + 1, size))
         return Cut(tuple(pieces), footer.num_rows, schema)
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
-        return None  # `cut` knows the schema
-
     def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
         names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
         expanded_bytes = 0
         with storage.open_input(span.uri) as handle:
-            file = pq.ParquetFile(
-                handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-            )
+            file = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
             leaf = _leaves(file.metadata)[input.text]
             for group in range(span.start, span.end):
                 footer = file.metadata.row_group(group)
@@ -66,13 +61,7 @@ class Parquet:
                         read_bytes = batch.column(input.text).nbytes
                         expanded_bytes += read_bytes
                         _refuse_bomb(expanded_bytes, span.size, limits)
-                        first = done
-                        yield documents(
-                            batch,
-                            input,
-                            lambda row, first=first, group=group: f"{span.uri} row group {group} row {first + row}",
-                            limits,
-                        )
+                        yield documents(batch, input, limits, f"{span.uri} row group {group}", done)
                         done += batch.num_rows
                 except Broken as broken:
                     last = span.end if broken.problem == "expansion_bomb" else group + 1

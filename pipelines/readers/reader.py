@@ -12,9 +12,9 @@ never harms its neighbours. Errors of the store (network, permissions) are raise
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
+from pipelines.readers.compression import expanded_size
 from pipelines.units import Span
 
 TABLE_BYTES = 8 << 20
@@ -59,25 +60,32 @@ class Cut:
     schema: pa.Schema | None = None
 
 
-class Reader(Protocol):
-    """One format. `endings`: lower case, with the dot. `compressible`: .gz, .zst or .bz2 may follow the ending.
+class Reader:
+    """One format; this base suits those that cannot start in the middle of a file.
 
-    `columns`: what `id` and `columns` of an input may name; None: the file decides.
+    endings: of file names, lower case, with the dot.
+    compressible: .gz, .zst or .bz2 may follow the ending.
+    columns: how the file's columns can be known before it is read:
+        typed    `cut` returns a schema
+        header   `columns_of` returns all of them
+        open     `columns_of` returns some of them, for no record need have them all
+        fixed    `columns_of` returns all of them, and the text is none of them
     """
 
     endings: tuple[str, ...]
-    compressible: bool
-    columns: tuple[str, ...] | None
+    compressible: bool = True
+    columns: Literal["typed", "header", "open", "fixed"]
 
     def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         """Raises DataError where the file is not of this format at all."""
-        ...
+        return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
-        """The column names at the beginning of the file; None where it cannot be known."""
-        ...
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """Column names at the beginning of the file; none where they cannot be read."""
+        return ()
 
-    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]: ...
+    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
+        raise NotImplementedError
 
 
 class Rows:
@@ -148,12 +156,12 @@ class Rows:
         return pa.table(columns)
 
 
-def documents(batch: pa.RecordBatch, input: Input, where: Callable[[int], str], limits: Limits) -> pa.Table:
+def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, first_row: int) -> pa.Table:
     """A table of documents from the columns of a file, whole columns at a time.
 
     Args:
         batch: the columns that `input` names; text of any string or binary type.
-        where: index in the batch -> where that row is.
+        where, first_row: the file or its part, and the number in it of the batch's first row, from 0.
     """
     texts = as_large_string(batch.column(input.text))
     ids = pa.nulls(len(texts), pa.string()) if input.id is None else _as_string(batch.column(input.id))
@@ -176,7 +184,7 @@ def documents(batch: pa.RecordBatch, input: Input, where: Callable[[int], str], 
         "id": _without(ids, invalid["id"]),
         "text": _without(texts, rows),
         "problem": _sparse(len(texts), rows, [problems[row] for row in rows]),
-        "where": _sparse(len(texts), rows, [where(row) for row in rows]),
+        "where": _sparse(len(texts), rows, [f"{where} row {first_row + row}" for row in rows]),
         **carried,
     }
     return pa.table(columns)

@@ -1,16 +1,26 @@
-"""Every format by name. A new one is a class with what `reader.Reader` asks for, a line here and one in `Format`."""
+"""Every format by name. A new one is a subclass of `reader.Reader`, a line here and one in `Format`."""
 
 from pipelines.readers.compression import compression_ending
+from pipelines.readers.delimited import Delimited
+from pipelines.readers.hub import Hub
 from pipelines.readers.jsonl import Jsonl
+from pipelines.readers.pages import Html
 from pipelines.readers.parquet import Parquet
+from pipelines.readers.plain import PlainText
 from pipelines.readers.reader import Reader
-from pipelines.readers.whole import PlainText
+from pipelines.readers.warc import Warc, Wet
 
 READERS: dict[str, Reader] = {
     "parquet": Parquet(),
     "jsonl": Jsonl(),
+    "csv": Delimited(",", ".csv"),
+    "tsv": Delimited("\t", ".tsv"),
     "text": PlainText(".txt", ".text"),
     "markdown": PlainText(".md", ".markdown", ".rst"),
+    "html": Html(),
+    "warc": Warc(),
+    "wet": Wet(),
+    "hf": Hub(),
 }
 
 

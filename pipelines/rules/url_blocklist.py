@@ -25,6 +25,7 @@ _URL = (
     r"(?s)^\s*(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//)?(?:[^/?#@\s]*@)?"
     r"(?P<host>\[[^\]]*\]|[^/?#:]*?)\.?(?::[0-9]*)?(?P<path>(?:[/?#].*)?)$"
 )
+_DOMAIN = r"^[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*$"  # almost every line of a list: five times faster than _URL
 _WWW = r"^www\.([^.]+\.)"  # not the "www" of www.com, which would leave a whole top-level domain
 
 
@@ -80,7 +81,11 @@ def _split(urls: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, pa.Array]:
         urls = urls.combine_chunks()
     parts = pc.extract_regex(urls, _URL)
     host, path = (pc.fill_null(pc.struct_field(parts, part), "") for part in ("host", "path"))
-    return pc.replace_substring_regex(pc.utf8_lower(host), _WWW, r"\1"), path
+    return _bare(host), path
+
+
+def _bare(host: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(pc.utf8_lower(host), _WWW, r"\1")
 
 
 def _joined(host: pa.Array, path: pa.Array) -> Texts:
@@ -109,6 +114,7 @@ def _lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
+    """(hosts, paths) of its entries."""
     from cluster.storage import read_bytes
 
     text = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
@@ -117,20 +123,21 @@ def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
     except pa.ArrowInvalid as error:
         raise ConfigError(f"url_blocklist.paths: {path} is not UTF-8 text. Give one domain or URL a line.") from error
     entries = pc.utf8_trim_whitespace(pc.replace_substring_regex(lines, r"(^|\s)#.*", ""))
-    host, rest = _split(entries)
-    wrong = pc.and_(
-        pc.not_equal(entries, ""), pc.or_(pc.equal(host, ""), pc.match_substring_regex(entries, r"[\s*|^,;\"<>]"))
-    )
-    if pc.any(wrong).as_py():
-        number = pc.index(wrong, True).as_py()
-        raise ConfigError(
-            f"url_blocklist.paths: {path}, line {number + 1}: {lines[number].as_py().strip()!r} is neither a domain nor a "
-            "URL. Write example.com (its subdomains are included) or example.com/path, without wildcards or filter syntax."
-        )
-    wanted = pc.not_equal(entries, "")
-    if not pc.any(wanted).as_py():
+    wanted = entries.filter(pc.not_equal(entries, ""))
+    if not len(wanted):
         raise ConfigError(f"url_blocklist.paths: {path} has no entry. Give one domain or URL a line, or drop the file.")
-    return host.filter(wanted), rest.filter(wanted)
+    plain = pc.match_substring_regex(wanted, _DOMAIN)
+    other = wanted.filter(pc.invert(plain))
+    host, rest = _split(other)
+    wrong = other.filter(pc.or_(pc.equal(host, ""), pc.match_substring_regex(other, r"[\s*|^,;\"<>]")))
+    if len(wrong):
+        raise ConfigError(
+            f"url_blocklist.paths: {path}, line {pc.index(entries, wrong[0]).as_py() + 1}: {wrong[0].as_py()!r} is neither "
+            "a domain nor a URL. Write example.com (its subdomains are included) or example.com/path, without wildcards "
+            "or filter syntax."
+        )
+    domains = _bare(wanted.filter(plain))
+    return pa.concat_arrays([domains, host]), pa.concat_arrays([pc.utf8_slice_codeunits(domains, 0, 0), rest])
 
 
 @njit(inline="always")

@@ -1,4 +1,4 @@
-"""Formats whose files are read from the first byte to the last, and those where one file is one document."""
+"""Trees of files where one file is one document."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,30 +7,19 @@ import pyarrow as pa
 
 from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
-from pipelines.readers.compression import Broken, expanded_size, stream
+from pipelines.readers.compression import Broken, stream
 from pipelines.readers.lines import BOM
-from pipelines.readers.reader import Cut, Rows
+from pipelines.readers.reader import Reader, Rows
 from pipelines.units import Span
 
 
-class WholeFile:
-    """Base of readers that cannot start in the middle of a file."""
+class OneDocument(Reader):
+    """Base of readers for which a file is a document. Its only column is `path`, its URI. An empty file is none."""
 
-    endings: tuple[str, ...]
-    compressible = True
-    columns: tuple[str, ...] | None = None
+    columns = "fixed"
 
-    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
-        return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
-
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...] | None:
-        return self.columns
-
-
-class OneDocument(WholeFile):
-    """Base of readers for which a file is a document. Its only column is `path`, its URI; an empty file has no text."""
-
-    columns = ("path",)
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+        return ("path",)
 
     def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
         rows = Rows(input, limits)
@@ -41,7 +30,8 @@ class OneDocument(WholeFile):
         except Broken as broken:
             rows.refuse(broken.problem, span.uri, id, carried)
         else:
-            self.add(rows, content, span.uri, id, carried)
+            if content:
+                self.add(rows, content, span.uri, id, carried)
         yield rows.table()
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:

@@ -1,0 +1,111 @@
+"""The command line's front door: `raymill VERB ...`.
+
+A trade is imported only when one of its verbs is called, so `raymill --help` answers at once and a machine that only
+curates needs nothing of training. Exit codes: 0 done, 2 the user can mend it and the message says how, 1 we must,
+130 interrupted (finished units are kept).
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import cluster
+from cluster.errors import RaymillError
+
+# verb -> (function, what it does). The function's signature is the verb's arguments and options.
+VERBS = {
+    "curate": ("pipelines.commands:curate", "raw text to a training corpus; run it again to continue"),
+    "what-if": ("pipelines.commands:what_if", "decide a measured run again with other settings, in seconds"),
+    "explain": ("pipelines.commands:explain", "one document: its measurements, and why it was kept or removed"),
+    "sample": ("pipelines.commands:sample", "a few rows of an artifact, picked by column values"),
+    "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
+    "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
+    "demo": ("pipelines.demo:demo", "curate the documentation found on this machine, as a first run"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `raymill` command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    sys.exit(_run(words, debug))
+
+
+def _run(words: list[str], debug: bool) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"raymill {cluster.__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"raymill {verb}: no such verb.{hint} It knows: {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    try:
+        return _call(verb, rest)
+    except RaymillError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"\n{error}" if debug else str(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished units are kept: run the same command again to continue.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(
+            f"raymill {verb} failed in a way it should not: {type(error).__name__}: {error}\n"
+            "This is our mistake. Run it with --debug for the traceback; finished units are kept.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _call(verb: str, rest: list[str]) -> int:
+    import click
+    import typer
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_function(verb))
+    try:
+        result = app(rest, prog_name=f"raymill {verb}", standalone_mode=False)
+    except click.exceptions.ClickException as error:
+        error.show()
+        return 2
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    return result if isinstance(result, int) else 0
+
+
+def _function(verb: str) -> Callable[..., int | None]:
+    module, _, name = VERBS[verb][0].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {verb:<{width}}{text}" for verb, (_, text) in VERBS.items())
+    return (
+        "usage: raymill VERB [arguments]\n\n"
+        "Raw text on an object store to a training corpus, and the corpus to a fine-tuned model, on Ray.\n\n"
+        f"{verbs}\n\n"
+        "  raymill VERB --help    what a verb takes\n"
+        "  raymill --version\n"
+        "  --debug                with any verb: show tracebacks"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""Stage 4, select: read the text a second time and write what stays; every document that does not gets a ledger row.
+
+    units of input + attributes + verdicts + groups  ->  corpus, removed (the ledger), samples for the report
+
+Nothing is deleted before this stage. A unit here is as many units of input as fill one corpus file.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import cluster
+from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.errors import DataError
+from cluster.stage import Output, Scratch, Stage
+from pipelines import personal_data
+from pipelines.config import CurateConfig
+from pipelines.group import EXACT, NEAR
+from pipelines.units import InputManifest, Reading, Unit
+from pipelines.measure import split_problems
+from pipelines.normalize import NORMALIZE_VERSION, normalize
+from pipelines.readers import read_unit
+from pipelines.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
+from pipelines.tallies import TALLIES_SCHEMA, add_tallies, tally
+from pipelines.texts import Texts
+
+CORPUS = "corpus"
+REMOVED = "removed"
+KEPT = "_work/kept"
+SELECT_VERSION = "1"
+
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("partner", pa.string()),
+        ("similarity", pa.float64()),
+    ]
+)
+
+# A file is closed late rather than leaving a small one: the units below already add up to about one file.
+_ROOM = 1.5
+
+DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
+
+
+def corpus_schema(config: CurateConfig, carried: pa.Schema) -> pa.Schema:
+    columns = [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string())]
+    if config.language:
+        columns += [("language", pa.string()), ("language_score", pa.float32())]
+    columns += [(name, pa.float64()) for name in config.corpus.columns]
+    if config.dedup:
+        columns += [("duplicate_count", pa.int64()), ("group_id", pa.int64())]
+    return pa.schema([*(pa.field(*column) for column in columns), *carried])
+
+
+@dataclass(frozen=True)
+class Source:
+    """One unit of input with what the earlier stages left for it."""
+
+    unit: Unit
+    attributes: list[str]
+    verdicts: list[str]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What select needs of one unit of input: attributes row by row, and why rows go."""
+
+    attributes: pa.Table
+    removed: pa.Table  # row, stage, reason, value, threshold, partner, similarity
+    groups: pa.Table
+
+
+def select_stage(
+    config: CurateConfig, inputs: InputManifest, attributes: Artifact, verdicts: Artifact, groups: Artifact | None
+) -> Stage:
+    file_bytes = config.corpus.file_mib << 20
+    outputs = (
+        Output(CORPUS, corpus_schema(config, inputs.carried), file_bytes=int(file_bytes * _ROOM)),
+        Output(REMOVED, LEDGER_SCHEMA),
+        Output(SAMPLES, SAMPLES_SCHEMA),
+        Output(KEPT, TALLIES_SCHEMA),
+    )
+    made_from = fingerprint(
+        {
+            "version": [cluster.__version__, SELECT_VERSION, NORMALIZE_VERSION],
+            "attributes": attributes.manifest.fingerprint,
+            "verdicts": verdicts.manifest.fingerprint,
+            "groups": groups and groups.manifest.fingerprint,
+            "remove": config.dedup and config.dedup.remove,
+            "personal_data": config.personal_data and sorted(config.personal_data.redact),
+            "corpus": config.corpus.model_dump(),
+            "samples": config.report.samples,
+            "lines": [rule.name for rule in config.active_rules() if getattr(rule, "remove_lines", False)],
+        }
+    )
+    count = len(inputs.units)
+    parts = zip(inputs.units, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
+    sources = [Source(unit, found, judged) for unit, found, judged in parts]
+    kept = _kept_bytes(verdicts, groups, inputs)
+    group_files = groups.file_uris if groups else []
+    work = Select(config, inputs.reading, group_files)
+    return Stage("select", outputs, list(_fill(sources, kept, file_bytes)), work, made_from)
+
+
+def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManifest) -> list[float]:
+    """About how much text of each unit will be written."""
+    removed = np.zeros(len(inputs.units))
+    for file in verdicts.manifest.files:
+        removed[file.unit] += file.rows
+    if groups is not None:
+        for table in groups.tables(["unit", "reason"]):
+            units = table.filter(pc.is_valid(table["reason"]))["unit"].to_numpy()
+            removed += np.bincount(units, minlength=len(removed))
+    measured = np.array([unit.bytes for unit in inputs.units], float)
+    documents = verdicts.manifest.counters.get("documents", 0)
+    per_document = verdicts.manifest.counters.get("text_bytes", 0) / max(documents, 1)
+    return list(np.maximum(measured - removed * per_document, 0))
+
+
+def _fill(sources: Sequence[Source], kept: Sequence[float], file_bytes: int) -> Iterator[list[Source]]:
+    """Neighbouring units until their text fills a file."""
+    held: list[Source] = []
+    size = 0.0
+    for source, text_bytes in zip(sources, kept, strict=True):
+        held.append(source)
+        size += text_bytes
+        if size >= file_bytes:
+            yield held
+            held, size = [], 0.0
+    if held:
+        yield held
+
+
+@dataclass(frozen=True)
+class Select:
+    config: CurateConfig
+    reading: Reading
+    group_files: list[str]
+
+    def __call__(self, sources: list[Source], scratch: Scratch) -> Counters:
+        counters: Counters = {"documents": 0, "text_bytes": 0, "corpus_documents": 0, "corpus_characters": 0}
+        sampler = Sampler(self.config.report.samples)
+        tallies: list[pa.Table] = []
+        groups = self._groups({source.unit.index for source in sources})
+        for source in sources:
+            chosen = self._chosen(source, groups)
+            self._write(source.unit, chosen, scratch, sampler, tallies, counters)
+        scratch.write(SAMPLES, sampler.table())
+        scratch.write(KEPT, add_tallies(tallies))
+        return counters
+
+    def _groups(self, units: set[int]) -> pa.Table | None:
+        """The rows of these units; the file is sorted by unit, so most row groups are passed over by their statistics."""
+        found = []
+        wanted = pa.array(sorted(units), pa.int32())
+        for table in read_tables(self.group_files):
+            found.append(table.filter(pc.is_in(table["unit"], wanted)))
+        return pa.concat_tables(found) if found else None
+
+    def _chosen(self, source: Source, groups: pa.Table | None) -> Chosen:
+        names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.config.corpus.columns}
+        attributes = _concat(read_tables(source.attributes, names.__contains__))
+        removed = _concat(read_tables(source.verdicts))
+        if removed.num_rows:
+            none = pa.nulls(removed.num_rows)
+            removed = removed.append_column("partner", none.cast(pa.string()))
+            removed = removed.append_column("similarity", none.cast(pa.float64()))
+        if groups is None:
+            return Chosen(attributes, removed, pa.table({}))
+        mine = groups.filter(pc.equal(groups["unit"], source.unit.index))
+        assert self.config.dedup is not None
+        gone = mine.filter(pc.is_valid(mine["reason"]))
+        if self.config.dedup.remove and gone.num_rows:
+            threshold = self.config.dedup.threshold
+            stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES))))
+            ledger = {
+                "row": gone["row"],
+                "stage": stages,
+                "reason": gone["reason"],
+                "value": gone["similarity"],
+                "threshold": pa.repeat(threshold, gone.num_rows),
+                "partner": gone["partner"],
+                "similarity": gone["similarity"],
+            }
+            removed = pa.concat_tables([t for t in (removed, pa.table(ledger)) if t.num_rows])
+            removed = removed.sort_by("row")
+        return Chosen(attributes, removed, mine)
+
+    def _write(
+        self,
+        unit: Unit,
+        chosen: Chosen,
+        scratch: Scratch,
+        sampler: Sampler,
+        tallies: list[pa.Table],
+        counters: Counters,
+    ) -> None:
+        attributes = chosen.attributes
+        removed_rows = _column(chosen.removed, "row")
+        if attributes.num_rows:
+            place = np.searchsorted(attributes["row"].to_numpy(), removed_rows)
+            ledger = chosen.removed.append_column("id", attributes["id"].take(place)) if len(place) else None
+            if ledger is not None:
+                ledger = ledger.append_column("source", pa.repeat(unit.source, ledger.num_rows))
+                scratch.write(REMOVED, ledger)
+        first = 0
+        for table in read_unit(unit, self.reading, self.config.limits):
+            readable, _ = split_problems(table)
+            rows = attributes.slice(first, readable.num_rows)
+            first += readable.num_rows
+            if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
+                raise DataError(
+                    f"unit {unit.index} ({unit.spans[0].uri}): rows differ from those measured. The input changed while "
+                    "the run was under way: restore it, or start anew with --replace."
+                )
+            texts = normalize(Texts.from_arrow(readable["text"]))
+            stays = ~np.isin(rows["row"].to_numpy(), removed_rows)
+            sampler.look(unit.source, texts, rows, chosen.removed, chosen.groups)
+            kept = np.flatnonzero(stays)
+            corpus = self._corpus(unit, texts, kept, rows.take(kept), readable.take(kept), chosen.groups)
+            scratch.write(CORPUS, corpus)
+            tallies.append(_tally_kept(unit.source, rows.take(kept)))
+            counters["documents"] += readable.num_rows
+            counters["text_bytes"] += len(texts.data)
+            counters["corpus_documents"] += len(kept)
+            counters["corpus_characters"] += pc.sum(rows["characters"].take(kept)).as_py() or 0
+        if first != attributes.num_rows:
+            raise DataError(
+                f"unit {unit.index} ({unit.spans[0].uri}): {first} documents now, {attributes.num_rows} when measured. "
+                "The input changed while the run was under way: restore it, or start anew with --replace."
+            )
+
+    def _corpus(
+        self, unit: Unit, texts: Texts, kept: np.ndarray, rows: pa.Table, carried: pa.Table, groups: pa.Table
+    ) -> pa.Table:
+        texts = Texts.from_arrow(texts.to_arrow().take(pa.array(kept)))
+        for rule in self.config.active_rules():
+            if getattr(rule, "remove_lines", False):
+                texts = rule.clean(texts)  # type: ignore[attr-defined]
+        if self.config.personal_data and self.config.personal_data.redact:
+            texts = personal_data.redact(texts, personal_data.find(texts, self.config.personal_data.redact))
+        columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(unit.source, len(kept))}
+        columns |= {name: rows[name] for name in ("language", "language_score") if name in rows.column_names}
+        columns |= {name: rows[name] for name in self.config.corpus.columns}
+        if self.config.dedup:
+            columns |= _group_columns(rows, groups)
+        return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
+
+
+def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
+    """A document without duplicates is its own group: the first 64 bits of its text hash."""
+    hashes = rows["text_hash"].combine_chunks()
+    own = np.frombuffer(hashes.buffers()[1], "<i8", 2 * len(rows), 16 * hashes.offset)[::2] if len(rows) else np.empty(0)
+    group_id = own.astype(np.int64)
+    count = np.ones(len(rows), np.int64)
+    positions = _column(groups, "row")
+    if len(positions) and len(rows):
+        at = np.minimum(np.searchsorted(positions, rows["row"].to_numpy()), len(positions) - 1)
+        grouped = positions[at] == rows["row"].to_numpy()
+        group_id[grouped] = _column(groups, "group_id")[at[grouped]]
+        count[grouped] = _column(groups, "duplicate_count")[at[grouped]]
+    return {"duplicate_count": count, "group_id": group_id}
+
+
+def _tally_kept(source: str, rows: pa.Table) -> pa.Table:
+    language = rows["language"] if "language" in rows.column_names else ""
+    return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), rows["characters"])])
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    """int64; empty where the table has no rows, and so perhaps no columns."""
+    return table[name].to_numpy() if table.num_rows else np.empty(0, np.int64)
+
+
+def _concat(tables: Iterator[pa.Table]) -> pa.Table:
+    found = list(tables)
+    return pa.concat_tables(found).combine_chunks() if found else pa.table({})

@@ -1,0 +1,123 @@
+"""The verbs of this trade: `raymill curate | what-if | explain | sample`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from cluster import storage
+from cluster.artifact import Artifact
+from cluster.config import load
+from cluster.errors import ConfigError, DataError
+from pipelines.config import CurateConfig
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
+Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
+
+
+def curate(
+    config: ConfigFile,
+    override: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done, then stop")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")] = False,
+) -> None:
+    """Raw text to a training corpus: measure every document, decide, mark duplicates, select once.
+
+    A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
+    """
+    from cluster.progress import Lines
+    from cluster.session import Session
+    from pipelines.curate import curate as run_curate
+
+    settings = load_curate(config, override)
+    if dry_run:
+        _plan(settings)
+        return
+    with Session(address, settings.execution.cpus) as session:
+        run = run_curate(settings, session, Lines(), replace=replace)
+    print_outcome(run.report, run.uri, run.fresh)
+
+
+def load_curate(config: str, override: list[str] | None) -> CurateConfig:
+    settings = load(config, override or [])
+    if not isinstance(settings, CurateConfig):
+        raise ConfigError(f"{config}, kind: {settings.kind} given; this verb wants kind: curate.")  # type: ignore[attr-defined]
+    storage.configure(settings.storage)
+    return settings
+
+
+def print_outcome(report: dict, uri: str, fresh: bool) -> None:
+    from pipelines.report.text import funnel_text
+
+    if not fresh:
+        print(f"{uri}: finished before, nothing to do.")
+    print(funnel_text(report))
+    for warning in report["warnings"]:
+        print(f"warning: {warning}")
+    print(f"\ncorpus  {storage.join(uri, 'corpus')}")
+    print(f"report  {storage.join(uri, 'report.html')}")
+
+
+def _plan(settings: CurateConfig) -> None:
+    """What a run would read and do, without doing it."""
+    from pipelines.curate import finished
+    from pipelines.readers import freeze
+
+    inputs = freeze(settings.inputs, ".", settings.execution.unit_mib << 20)
+    root = storage.absolute(settings.output)
+    done = finished(settings, inputs, root, replace=False)
+    print(settings.model_dump_json(indent=1))
+    size = sum(unit.bytes for unit in inputs.units)
+    print(f"inputs   {len(inputs.files):,} files, {len(inputs.units):,} units, about {size / 1e6:,.1f} MB of text")
+    for source, skipped in inputs.skipped.items():
+        if skipped:
+            print(f"skipped  {source}: " + ", ".join(f"{n:,} {ending}" for ending, n in skipped.items()))
+    print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
+    if settings.dedup:
+        bands, rows = settings.dedup.banding
+        caught = ", ".join(f"{s}: {settings.dedup.caught(s):.0%}" for s in (0.6, 0.7, 0.8, 0.9))
+        print(f"dedup    {bands} bands of {rows} rows; pairs compared, by similarity: {caught}")
+    print(f"output   {root}: {'finished, nothing to do' if done else 'to be made'}")
+
+
+def what_if(
+    config: ConfigFile,
+    override: Overrides = None,
+    json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
+) -> None:
+    """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing."""
+    from pipelines.what_if import compare, table_text
+
+    before = load_curate(config, None)
+    after = load_curate(config, override)
+    comparison = compare(before, after)
+    print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
+
+
+def explain(
+    run: Annotated[str, typer.Argument(help="folder or URI of a run")],
+    id: Annotated[str, typer.Argument(help="the document's id")],
+) -> None:
+    """One document: its measurements, the rule that removed it, or the kept document it duplicates, with a word diff."""
+    from pipelines.explain import explain as explain_document
+
+    print(explain_document(storage.absolute(run), id))
+
+
+def sample(
+    artifact: Annotated[str, typer.Argument(help="folder or URI of an artifact, or of a run (its ledger)")],
+    rows: Annotated[int, typer.Option("-n", min=1, help="how many")] = 5,
+    where: Annotated[list[str] | None, typer.Option(help="column=value; may be repeated")] = None,
+    seed: Annotated[int, typer.Option(help="another seed, another sample")] = 1,
+) -> None:
+    """A random sample of an artifact's rows, as JSON lines; of a run, removed documents with their text."""
+    from pipelines.sample import sample_rows
+
+    uri = storage.absolute(artifact)
+    try:
+        Artifact.load(uri)
+    except DataError:
+        raise
+    for row in sample_rows(uri, rows, where or [], seed):
+        print(json.dumps(row, ensure_ascii=False, default=str))

@@ -1,0 +1,185 @@
+"""Raw text to a training corpus: the main job, as five stages that meet on storage.
+
+    freeze -> measure -> decide -> group -> select -> report
+
+Every stage returns at once if its artifact is finished, so the same command run again continues, and on a finished run
+does nothing and needs no Ray. Text is read in `measure` and `select` only.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import cluster
+from cluster import storage
+from cluster.artifact import Artifact, fingerprint
+from cluster.engine import Engine, Patience
+from cluster.errors import DataError
+from cluster.progress import Progress
+from cluster.session import Session
+from pipelines.choose import select_stage
+from pipelines.config import CurateConfig
+from pipelines.decide import decide_stage
+from pipelines.group import GROUPS, group_stage
+from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from pipelines.readers import freeze
+from pipelines.units import InputManifest
+
+RUN_MANIFEST = "manifest.json"
+INPUTS = "inputs.json"
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+_QUARANTINE_SHOWN = 5
+
+# Settings that change how a run goes, or what is shown of it, and never what the corpus holds.
+_NO_RESULT = {"output", "storage", "execution"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. `fresh`: made by this call, not found finished."""
+
+    uri: str
+    manifest: dict[str, Any]
+    report: dict[str, Any]
+    fresh: bool
+
+    @property
+    def corpus(self) -> Artifact:
+        return Artifact.load(storage.join(self.uri, "corpus"))
+
+
+def curate(
+    config: CurateConfig,
+    session: Session,
+    progress: Progress,
+    *,
+    base: str = ".",
+    replace: bool = False,
+) -> Run:
+    """Make the corpus, or finish making it, or find it made.
+
+    Args:
+        base: what relative input paths start from.
+        replace: remove artifacts that other settings or inputs left at the output, and make them anew.
+
+    Raises:
+        UserError: something the user can mend; all finished work is kept.
+        ClusterError: machines failed; running it again continues.
+    """
+    storage.configure(config.storage)
+    root = storage.absolute(config.output)
+    inputs = freeze(config.inputs, base, config.execution.unit_mib << 20)
+    if (found := finished(config, inputs, root, replace)) is not None:
+        return found
+    require_conditional_writes(root)
+    storage.write_bytes(storage.join(root, INPUTS), json.dumps(inputs.to_json(), ensure_ascii=False).encode())
+    patience = Patience(config.execution.attempts, config.execution.stall_s)
+    engine = Engine(root, session, progress, patience, replace)
+    artifacts = _stages(config, inputs, engine)
+    return _publish(config, inputs, engine, artifacts)
+
+
+def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> Run | None:
+    """The run that stands finished at `root` for this config and these inputs.
+
+    Raises:
+        DataError: a run of other settings or inputs is finished there, and `replace` is not given.
+    """
+    uri = storage.join(root, RUN_MANIFEST)
+    if not storage.exists(uri):
+        return None
+    try:
+        manifest = json.loads(storage.read_bytes(uri))
+        differences = _differences(manifest["config"], settings(config))
+        same_inputs = manifest["inputs"] == inputs.fingerprint
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{uri}: not the manifest of a curate run ({error}). Choose another output.") from error
+    if not differences and same_inputs:
+        return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False)
+    if replace:
+        storage.delete([uri])
+        return None
+    changed = differences if differences else ["the input files changed"]
+    raise DataError(
+        f"{root}: holds a finished run, and what is asked now differs: {'; '.join(changed)}. "
+        "Choose another output, or add --replace to make anew what no longer applies (finished stages that still do are kept)."
+    )
+
+
+def require_conditional_writes(root: str) -> None:
+    """Refuse a store on which two writers could both believe they were first.
+
+    Raises:
+        DataError: a second put-if-absent of the same object succeeded.
+    """
+    probe = storage.join(root, "_commits", f"probe-{datetime.now(UTC).timestamp():.6f}")
+    first, second = storage.create(probe, b"1"), storage.create(probe, b"2")
+    storage.delete([probe])
+    if second or not first:
+        raise DataError(
+            f"{root}: this store ignores put-if-absent (If-None-Match), so a retried worker could corrupt the run. "
+            "Use a store that honours it: AWS S3, GCS, Azure, Ceph from 16, MinIO, or a local path."
+        )
+
+
+def settings(config: CurateConfig) -> dict[str, Any]:
+    """The settings that decide what a corpus holds, as plain JSON values."""
+    return json.loads(config.model_dump_json(exclude=_NO_RESULT))
+
+
+def _differences(before: Any, now: Any, at: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(before.keys() | now.keys())
+        return [d for name in names for d in _differences(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))]
+    return [] if before == now else [f"{at} was {json.dumps(before)}, now {json.dumps(now)}"]
+
+
+def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine) -> dict[str, Artifact]:
+    units = len(inputs.units)
+    artifacts = engine.run(measure_stage(config, inputs))
+    _check_quarantine(config, artifacts[ATTRIBUTES], artifacts[QUARANTINE])
+    artifacts |= (decided := engine.run(decide_stage(config, artifacts[ATTRIBUTES], units)))
+    verdicts = next(iter(decided.values()))
+    if config.dedup:
+        artifacts |= engine.run(group_stage(config, artifacts[ATTRIBUTES], verdicts, units))
+    return artifacts | engine.run(
+        select_stage(config, inputs, artifacts[ATTRIBUTES], verdicts, artifacts.get(GROUPS))
+    )
+
+
+def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Artifact) -> None:
+    bad, good = quarantine.manifest.rows, attributes.manifest.rows
+    allowed = config.execution.max_bad_documents
+    if bad <= allowed * (bad + good):
+        return
+    rows = next(quarantine.tables()).slice(0, _QUARANTINE_SHOWN).to_pylist()
+    first = "\n".join(f"  {row['problem']}: {row['where']}" for row in rows)
+    raise DataError(
+        f"{bad:,} of {bad + good:,} documents could not be read ({bad / (bad + good):.1%}; "
+        f"execution.max_bad_documents allows {allowed:.1%}). The first:\n{first}\n"
+        f"All of them: {quarantine.uri}. Mend the input, or allow more with "
+        "-o execution.max_bad_documents=0.1; what was measured is kept."
+    )
+
+
+def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> Run:
+    from pipelines.report.gather import gather
+    from pipelines.report.page import render
+
+    report = gather(config, inputs, engine, artifacts)
+    root = engine.root
+    storage.write_bytes(storage.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    storage.write_bytes(storage.join(root, REPORT_HTML), render(report).encode())
+    manifest = {
+        "kind": config.kind,
+        "name": config.name,
+        "version": cluster.__version__,
+        "finished": report["run"]["finished"],
+        "inputs": inputs.fingerprint,
+        "config": settings(config),
+        "artifacts": {name: artifact.manifest.digest for name, artifact in sorted(artifacts.items())},
+    }
+    manifest["digest"] = fingerprint(manifest["artifacts"])
+    storage.create(storage.join(root, RUN_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    return Run(root, manifest, report, fresh=True)

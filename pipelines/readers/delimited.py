@@ -1,0 +1,124 @@
+"""CSV and TSV with a header line, quotes as in RFC 4180; a quoted field may hold line ends.
+
+A quote that is never closed would swallow what follows. The record is then given up at its first line only, and reading
+goes on with the second.
+"""
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+
+import pyarrow as pa
+
+from cluster.storage import FileInfo
+from pipelines.inputs import Input, Limits
+from pipelines.readers.compression import Broken, stream
+from pipelines.readers.lines import lines
+from pipelines.readers.reader import Reader, Rows
+from pipelines.units import Span
+
+
+class Delimited(Reader):
+    columns = "header"
+
+    def __init__(self, delimiter: str, *endings: str) -> None:
+        self.delimiter = delimiter
+        self.endings = endings
+
+    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+        limits = Limits()
+        span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
+        try:
+            with closing(stream(span, limits)) as blocks:
+                _, header = next(self._records(blocks, input, limits), (0, None))
+        except Broken:
+            header = None  # `read` says so, at its place
+        return tuple(header or ())
+
+    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, unencodable="bad_utf8")
+        number = 0
+        try:
+            with closing(stream(span, limits)) as blocks:
+                records = self._records(blocks, input, limits)
+                number, header = next(records, (0, None))
+                position = {name: at for at, name in enumerate(header or ())}
+                for number, record in records:
+                    where = f"{span.uri} line {number}"
+                    if record is None or header is None or len(record) != len(header):
+                        rows.refuse("broken_csv", where)
+                        continue
+                    value = {name: record[at] for name, at in position.items()}
+                    id = value.get(input.id) if input.id is not None else None
+                    carried = [value.get(name) for name in input.columns]
+                    text = value.get(input.text)
+                    if text is None:
+                        rows.refuse("missing_text", where, id, carried)
+                    else:
+                        rows.add(text, where, id, carried)
+                    if rows.full:
+                        yield rows.table()
+        except Broken as broken:
+            rows.refuse(broken.problem, f"{span.uri} after line {number}")
+        if len(rows):
+            yield rows.table()
+
+    def _records(self, blocks: Iterator[bytes], input: Input, limits: Limits) -> Iterator[tuple[int, list[str] | None]]:
+        """(line at which the record begins, its fields), None where it is broken. Empty lines are passed over."""
+        csv.field_size_limit(1 << 30)  # holds for the process; its default is 128 KiB, and _Feed bounds the record
+        feed = _Feed(blocks, limits.max_line_bytes)
+        while True:
+            parser = csv.reader(feed, delimiter=input.delimiter or self.delimiter, strict=True)
+            broken = False
+            while not broken:
+                number = feed.begin_record()
+                try:
+                    record = next(parser)
+                except StopIteration:
+                    return
+                except (csv.Error, _TooLong):
+                    broken = True
+                    feed.give_back_all_but_first()
+                    yield number, None
+                else:
+                    if record:
+                        yield number, record
+
+
+class _TooLong(Exception):
+    """The record does not end within the bound."""
+
+
+class _Feed:
+    """Lines for csv.reader, which remembers those of the present record so that they can be read again."""
+
+    def __init__(self, blocks: Iterator[bytes], max_bytes: int) -> None:
+        self._lines = lines(blocks, max_bytes)
+        self._max_bytes = max_bytes
+        self._again: deque[bytes | None] = deque()
+        self._record: list[bytes | None] = []
+        self._record_bytes = 0
+        self._number = 0
+
+    def begin_record(self) -> int:
+        """The number of its first line, from 1."""
+        self._record, self._record_bytes = [], 0
+        return self._number + 1
+
+    def give_back_all_but_first(self) -> None:
+        self._again.extendleft(reversed(self._record[1:]))
+        self._number -= len(self._record[1:])
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)[1]
+        self._number += 1
+        self._record.append(line)
+        self._record_bytes += len(line or b"")
+        if line is None or self._record_bytes > self._max_bytes:
+            raise _TooLong
+        # What is not UTF-8 stays recognisable until the record is known to need it.
+        return line.decode(errors="surrogateescape") + "\n"

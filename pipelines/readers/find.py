@@ -1,0 +1,113 @@
+"""Which files an input means."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from cluster import storage
+from cluster.errors import DataError
+from cluster.storage import FileInfo
+from pipelines.inputs import Input
+from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
+from pipelines.readers.registry import READERS, format_of
+
+_LISTED = 12
+
+Found = tuple[list[tuple[FileInfo, str]], Counter[str]]
+
+
+def find(input: Input, base: str) -> Found:
+    """((file, format) in the order of their names, how many files were passed over by ending).
+
+    Names that begin with `.` or `_` below the folder or the fixed part of the glob are passed over, and so are unknown
+    endings, unless the path names the file, or `format` is given and the path is a glob.
+
+    Raises:
+        DataError: nothing matches; the message says what is there instead.
+        StorageError: the store cannot be read.
+    """
+    if input.path.startswith("hf://"):
+        return [(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)], Counter()
+    path = _absolute(input.path, base)
+    wild = re.search(r"[*?\[]", path)
+    if wild and not storage.is_remote(path) and Path(path).exists():
+        wild = None  # a name with brackets in it, not a pattern
+    if wild:
+        root = path[: path.rindex("/", 0, wild.start()) + 1]
+        return _chosen(input, path, root, storage.glob(path))
+    file = _file(path)
+    if file is not None:
+        format = input.format or format_of(path)
+        if format is None:
+            raise DataError(f"{path}: {_unknown_format()}")
+        return [(file, format)], Counter()
+    files = storage.list_files(path)
+    if is_saved_dataset(path, files) and input.format in (None, "hf"):
+        return [(file, "hf") for file in saved_files(path, files, input.split)], Counter()
+    return _chosen(input, path, path.rstrip("/") + "/", files, is_folder=True)
+
+
+def _file(path: str) -> FileInfo | None:
+    if not storage.is_remote(path) and Path(path).is_dir():
+        return None
+    try:
+        return storage.info(path)
+    except storage.NotFound:
+        return None
+
+
+def _absolute(path: str, base: str) -> str:
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", path):
+        return storage.absolute(path)
+    path = os.path.expanduser(path)
+    return os.path.normpath(path) if os.path.isabs(path) or not base else _joined(base, path)
+
+
+def _joined(base: str, path: str) -> str:
+    if storage.is_remote(base):
+        return storage.join(base, os.path.normpath(path))
+    return os.path.normpath(os.path.join(storage.absolute(base), path))
+
+
+def _chosen(input: Input, path: str, root: str, files: Iterable[FileInfo], is_folder: bool = False) -> Found:
+    chosen: list[tuple[FileInfo, str]] = []
+    skipped: Counter[str] = Counter()
+    for file in files:
+        named = format_of(file.uri)
+        format = input.format or named
+        if any(part[0] in "._" for part in file.uri.removeprefix(root).split("/") if part):
+            skipped["hidden"] += 1
+        elif format is None or (is_folder and named != format):
+            skipped[PurePosixPath(file.uri).suffix.lower() or "(no ending)"] += 1
+        else:
+            chosen.append((file, format))
+    if not chosen and skipped:
+        seen = ", ".join(f"{count} {ending}" for ending, count in skipped.most_common(_LISTED))
+        raise DataError(f"{path}: of the files there none can be read ({seen}). {_unknown_format(input)}")
+    if not chosen:
+        raise _nothing(path, "no file matches")
+    return chosen, skipped
+
+
+def _unknown_format(input: Input | None = None) -> str:
+    if input is not None and input.format:
+        endings = ", ".join(READERS[input.format].endings)
+        return f"With `format: {input.format}` a folder gives its {endings} files; name others by a glob."
+    endings = ", ".join(ending for reader in READERS.values() for ending in reader.endings)
+    return f"Known endings: {endings}. Set `format` for others (with a glob, where it is a folder)."
+
+
+def _nothing(path: str, what: str) -> DataError:
+    """No such path: name the nearest folder that exists and what is in it."""
+    if storage.is_remote(path):
+        return DataError(f"{path}: {what}. Check the bucket and the prefix.")
+    folder = next(parent for parent in [Path(path), *Path(path).parents] if parent.is_dir())
+    if folder == Path(path):
+        what = "no file below this folder" if any(folder.iterdir()) else "the folder is empty"
+        return DataError(f"{path}: {what}. Check the path.")
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
+    content = f"holds {', '.join(names[:_LISTED])}{more}" if names else "is empty"
+    return DataError(f"{path}: {what}. The nearest folder, {folder}, {content}. Check the path.")

@@ -1,0 +1,223 @@
+"""The first act of a run: list the input files, look at their columns, and cut them into units.
+
+Everything that would only fail later is refused here, all of it in one message.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+
+import pyarrow as pa
+
+from cluster.errors import ConfigError, DataError, UserError
+from cluster.storage import FileInfo
+from pipelines.inputs import Input
+from pipelines.readers.find import find
+from pipelines.readers.reader import Cut, is_text_type, plain_type
+from pipelines.readers.registry import READERS
+from pipelines.units import InputFile, InputManifest, Reading, Span, Unit, pack
+
+# Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
+_THREADS = 16
+_SHOWN = 20
+
+
+@dataclass
+class _Source:
+    """What is known of one input. `troubles`: what is wrong -> the files it is wrong with, in order."""
+
+    title: str
+    input: Input
+    files: list[tuple[FileInfo, str]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    cuts: list[Cut] = field(default_factory=list)
+    troubles: dict[str, list[str]] = field(default_factory=dict)
+
+    def trouble(self, what: str, uri: str = "") -> None:
+        self.troubles.setdefault(what, []).append(uri)
+
+    def messages(self) -> list[str]:
+        messages = []
+        for what, uris in self.troubles.items():
+            at = f"{uris[0]}: " if uris[0] else ""
+            more = f" (and {len(uris) - 1} more files)" if len(uris) > 1 else ""
+            messages.append(f"{self.title}: {at}{what}{more}")
+        return messages
+
+
+def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest:
+    """List, check and cut. Relative paths start at `base`. The same files give the same manifest.
+
+    Raises:
+        ConfigError: two inputs have one source name.
+        DataError: everything else that is wrong with any input, together.
+    """
+    assert unit_bytes > 0
+    _refuse_equal_names(inputs)
+    sources = [_Source(f"inputs[{number}] ({one.source})", one) for number, one in enumerate(inputs)]
+    for source in sources:
+        try:
+            source.files, skipped = find(source.input, base)
+            source.skipped.update(skipped)
+        except UserError as error:
+            source.trouble(str(error))
+    _check_claims(sources)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for source in sources:
+            _look(source, unit_bytes, pool)
+    if not any(source.troubles for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
+        for source in sources:
+            source.trouble(
+                f"{source.input.path}: {len(source.files)} files, and nothing in them. Point it at documents."
+            )
+    _raise_all(sources)
+
+    units: list[Unit] = []
+    for source in sources:
+        units += pack(source.input.source, _pieces(source), unit_bytes, len(units))
+    files = tuple(
+        InputFile(file.uri, file.size, file.version, source.input.source, format, cut.rows)
+        for source in sources
+        for (file, format), cut in zip(source.files, source.cuts, strict=True)
+    )
+    return InputManifest(
+        Reading(tuple(inputs), _carried(sources)),
+        files,
+        tuple(units),
+        {source.input.source: dict(sorted(source.skipped.items())) for source in sources},
+        _fingerprint(inputs, files),
+    )
+
+
+def _refuse_equal_names(inputs: Sequence[Input]) -> None:
+    for name, count in Counter(one.source for one in inputs).items():
+        if count > 1:
+            numbers = " and ".join(str(number) for number, one in enumerate(inputs) if one.source == name)
+            raise ConfigError(f"inputs {numbers} are both called {name}. Give each a `source` of its own.")
+
+
+def _check_claims(sources: Iterable[_Source]) -> None:
+    owner: dict[str, str] = {}
+    for source in sources:
+        for file, _ in source.files:
+            first = owner.setdefault(file.uri, source.title)
+            if first != source.title:
+                source.trouble(
+                    f"already read by {first}. A file belongs to one input: narrow one of the paths.", file.uri
+                )
+
+
+def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
+    """Fill in the cuts, and note every column that is not as the input says."""
+
+    def cut(found: tuple[FileInfo, str]) -> Cut | UserError:
+        file, format = found
+        try:
+            return READERS[format].cut(file, source.input, unit_bytes)
+        except UserError as error:
+            return error
+
+    peeked: set[str] = set()
+    for (file, format), result in zip(source.files, pool.map(cut, source.files), strict=True):
+        if isinstance(result, UserError):
+            source.trouble(str(result))
+            continue
+        source.cuts.append(result)
+        if result.schema is not None:
+            _check_schema(source, file, result.schema)
+        elif format not in peeked and result.pieces:
+            peeked.add(format)
+            _check_names(source, file, format)
+
+
+def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
+    wanted = {"text": (source.input.text,), "id": (source.input.id,), "columns": source.input.columns}
+    for setting, names in wanted.items():
+        for name in names:
+            if name is None:
+                continue
+            count = schema.names.count(name)
+            if count == 0:
+                source.trouble(_no_column(setting, name, schema.names), file.uri)
+            elif count > 1:
+                source.trouble(
+                    f"column {name} ({setting}) is there {count} times. Write the file with unique names.", file.uri
+                )
+            elif setting == "text" and not is_text_type(schema.field(name).type):
+                strings = [one.name for one in schema if is_text_type(one.type)]
+                source.trouble(
+                    f"column {name} (text) is {schema.field(name).type}; text must be strings. "
+                    f"Columns of strings: {', '.join(strings) or 'none'}.",
+                    file.uri,
+                )
+            elif setting == "id" and not _may_name(schema.field(name).type):
+                source.trouble(
+                    f"column {name} (id) is {schema.field(name).type}; an id is a string or a whole number. "
+                    "Choose another column, or leave `id` out to use the hash of the text.",
+                    file.uri,
+                )
+
+
+def _check_names(source: _Source, file: FileInfo, format: str) -> None:
+    """Columns of a format without a schema, by the beginning of its first file."""
+    reader = READERS[format]
+    try:
+        names = reader.columns_of(file, source.input)
+    except UserError as error:
+        source.trouble(str(error))
+        return
+    wanted = [("id", source.input.id), *(("columns", name) for name in source.input.columns)]
+    if reader.columns == "open":
+        wanted = []  # the first records may lack what later ones have
+    if reader.columns != "fixed":
+        wanted = [("text", source.input.text), *wanted]
+    for setting, name in wanted:
+        if names and name is not None and name not in names:
+            source.trouble(_no_column(setting, name, names), file.uri)
+
+
+def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, 3, 0.5)
+    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them."
+    return f"no column {name} ({setting}). It has: {', '.join(names) or 'none'}. {mend}"
+
+
+def _may_name(type: pa.DataType) -> bool:
+    plain = plain_type(type)
+    return any(
+        check(plain) for check in (pa.types.is_string, pa.types.is_binary, pa.types.is_integer, pa.types.is_null)
+    )
+
+
+def _raise_all(sources: Iterable[_Source]) -> None:
+    messages = [message for source in sources for message in source.messages()]
+    if messages:
+        hidden = f"\n... and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
+        raise DataError("\n".join(messages[:_SHOWN]) + hidden)
+
+
+def _pieces(source: _Source) -> Iterable[tuple[Span, int]]:
+    for (file, format), cut in zip(source.files, source.cuts, strict=True):
+        for start, end, text_bytes in cut.pieces:
+            yield Span(file.uri, file.size, file.version, format, start, end), text_bytes
+
+
+def _carried(sources: Iterable[_Source]) -> pa.Schema:
+    """The carried columns of all sources: the type all files agree on, else string."""
+    types: dict[str, set[pa.DataType]] = {}
+    for source in sources:
+        for name in source.input.columns:
+            known = types.setdefault(name, set())
+            for cut in source.cuts:
+                known.add(pa.string() if cut.schema is None else plain_type(cut.schema.field(name).type))
+    agreed = {name: known - {pa.null()} for name, known in types.items()}
+    return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])
+
+
+def _fingerprint(inputs: Sequence[Input], files: Sequence[InputFile]) -> str:
+    content = [[one.model_dump(mode="json") for one in inputs], [asdict(file) for file in files]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

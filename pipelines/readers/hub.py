@@ -1,0 +1,96 @@
+"""Hugging Face `datasets`: a folder written by `save_to_disk`, or a name on the hub where there is a network.
+
+Both end in Arrow stream files. A hub data set is downloaded by `datasets` into its cache (HF_HOME), which every worker
+must be able to read: on a cluster put HF_HOME on a shared file system, or save the data set to the store first.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from cluster import storage
+from cluster.errors import DataError
+from cluster.storage import FileInfo
+from pipelines.inputs import Input, Limits
+from pipelines.readers.compression import Broken
+from pipelines.readers.reader import Cut, Reader, documents, one_problem
+from pipelines.units import Span
+
+
+class Hub(Reader):
+    endings = ()
+    compressible = False
+    columns = "typed"
+
+    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        if not file.size:
+            return Cut(())
+        try:
+            with storage.open_input(file.uri) as handle:
+                schema = pa.ipc.open_stream(handle).schema
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{file.uri}: not an Arrow stream ({str(error).splitlines()[0]}). Save the data set again."
+            ) from error
+        return Cut(((0, file.size, file.size),), None, schema)
+
+    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
+        names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
+        first = 0
+        with storage.open_input(span.uri) as handle:
+            try:
+                for batch in _batches(handle):
+                    yield documents(batch.select(names), input, limits, span.uri, first)
+                    first += batch.num_rows
+            except Broken as broken:
+                yield one_problem(input, broken.problem, f"{span.uri} row {first}")
+
+
+def _batches(handle: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pa.ipc.open_stream(handle)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk or the network, not the data
+        raise Broken("truncated") from error
+
+
+def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:
+    marks = {storage.join(folder, "state.json"), storage.join(folder, "dataset_dict.json")}
+    return any(file.uri in marks for file in files)
+
+
+def saved_files(folder: str, files: Sequence[FileInfo], split: str) -> list[FileInfo]:
+    """The Arrow files of a saved `Dataset`, or of one split of a saved `DatasetDict`."""
+    known = {file.uri: file for file in files}
+    splits = storage.join(folder, "dataset_dict.json")
+    if splits in known:
+        names = json.loads(storage.read_bytes(splits))["splits"]
+        if split not in names:
+            raise DataError(f"{folder}: no split {split}. It has: {', '.join(names)}. Set `split` to one of them.")
+        folder = storage.join(folder, split)
+    state = json.loads(storage.read_bytes(storage.join(folder, "state.json")))
+    uris = [storage.join(folder, entry["filename"]) for entry in state["_data_files"]]
+    lost = [uri for uri in uris if uri not in known]
+    if lost:
+        raise DataError(f"{lost[0]}: {len(lost)} of {len(uris)} files of the data set are missing. Save it again.")
+    return [known[uri] for uri in uris]
+
+
+def hub_files(name: str, split: str) -> list[FileInfo]:
+    """Download ORG/NAME[/CONFIG] and list the Arrow files of the split."""
+    import datasets
+
+    parts = name.strip("/").split("/")
+    if not 1 <= len(parts) <= 3 or not all(parts):
+        raise DataError(f"hf://{name}: a data set of the hub is written hf://ORG/NAME or hf://ORG/NAME/CONFIG.")
+    try:
+        loaded = datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"hf://{name}, split {split}: {said}. Check the name, the network and HF_TOKEN, "
+            "or save the data set with `datasets` and give the folder as `path`."
+        ) from error
+    return [storage.info(entry["filename"]) for entry in loaded.cache_files]

@@ -1,0 +1,65 @@
+"""Numbers and names as people read them."""
+
+import math
+
+_STAGE_NAMES = {"read": "Read", "c4": "C4", "fineweb": "FineWeb"}
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage with one decimal. Never rounded to nothing or to all: what is rare must not look absent."""
+    if not whole:
+        return "–"
+    percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return "<0.1%"
+    if 99.95 <= percent < 100:
+        return ">99.9%"
+    return f"{percent:.1f}%"
+
+
+def decimal(number: float) -> str:
+    """Four significant digits, and whole numbers in full."""
+    if not math.isfinite(number):
+        return str(number)
+    if number == int(number):
+        return f"{int(number):,}"
+    digits = max(0, 3 - math.floor(math.log10(abs(number))))
+    return f"{number:,.{digits}f}".rstrip("0").rstrip(".") if digits <= 6 else f"{number:.3g}"
+
+
+def short(number: float) -> str:
+    """For axes and headlines: 1.2k, 35M, 2.1B, 4T."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            scaled = number / size
+            return f"{scaled:.{0 if scaled >= 100 else 1}f}".removesuffix(".0") + letter
+    return decimal(number)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min"
+
+
+def core_hours(core_s: float) -> str:
+    hours = core_s / 3600
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 1 else f"{hours:.3f}"
+
+
+def megabytes_per_s(text_bytes: int, seconds: float) -> str:
+    return f"{text_bytes / 1e6 / seconds:,.1f}" if seconds > 0 else "–"
+
+
+def stage_name(stage: str) -> str:
+    """`gopher_quality` as `Gopher quality`."""
+    spaced = stage.replace("_", " ")
+    return _STAGE_NAMES.get(stage, spaced[:1].upper() + spaced[1:])

@@ -1,0 +1,82 @@
+"""The shapes that every section is made of: a heading with its sentence, a table in a box of its own."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.report.markup import Child, Html, element
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """`id` is its anchor; `title` its heading and its name in the contents."""
+
+    id: str
+    title: str
+    body: Html
+
+    def html(self) -> Html:
+        heading = element("h2", self.title, id=f"{self.id}-heading")
+        return element("section", heading, self.body, id=self.id, aria_labelledby=f"{self.id}-heading")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    title: Child
+    numeric: bool = True
+
+
+def table(caption: Child, columns: Sequence[Column], rows: Sequence[Sequence[Child]], foot: Sequence[Child] = ()) -> Html:
+    """The first cell of a row is its heading. A wide table scrolls in its box, which the keyboard can reach."""
+    heads = [element("th", c.title, scope="col", class_="n" if c.numeric else None) for c in columns]
+    parts = [
+        element("caption", caption),
+        element("thead", element("tr", heads)),
+        element("tbody", [_row(columns, row) for row in rows]),
+        element("tfoot", _row(columns, foot)) if foot else None,
+    ]
+    return scroll_box(element("table", parts), "Table, scrolls sideways")
+
+
+def scroll_box(content: Child, label: str) -> Html:
+    return element("div", content, class_="scroll", tabindex=0, role="group", aria_label=label)
+
+
+def sentence(words: Child) -> Html:
+    """What stands where there is nothing to draw."""
+    return element("p", words, class_="nothing")
+
+
+def note(words: Child) -> Html:
+    return element("p", words, class_="note")
+
+
+def fold(summary: Child, content: Child, *, opened: bool, anchor: str | None = None) -> Html:
+    return element("details", element("summary", summary), content, open=opened, id=anchor)
+
+
+def code(words: str) -> Html:
+    """A name as the config, the ledger and the command line spell it."""
+    return element("code", words)
+
+
+def outside_text(words: str) -> Html:
+    """A short text from the input, such as an id: its writing direction stays its own."""
+    return element("bdi", words)
+
+
+def anchor(*parts: str) -> str:
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _row(columns: Sequence[Column], cells: Sequence[Child]) -> Html:
+    first, *rest = cells
+    marked = [
+        cell if isinstance(cell, Html) and cell.startswith("<td") else element("td", cell, class_="n" if c.numeric else None)
+        for cell, c in zip(rest, columns[1:], strict=True)
+    ]
+    return element("tr", element("th", first, scope="row"), marked)

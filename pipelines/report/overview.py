@@ -1,0 +1,169 @@
+"""What a reader wants first: what went wrong, what came out, and where the rest went."""
+
+from collections.abc import Sequence
+
+from pipelines.report import formats
+from pipelines.report.charts import Segment, bar
+from pipelines.report.formats import count, share, stage_name
+from pipelines.report.layout import Column, Section, anchor, code, fold, plural, sentence, table
+from pipelines.report.markup import Html, element, join
+from pipelines.report.schema import Amount, FunnelStage, ReasonAmount, Report
+
+_OPEN_STAGES = 2
+_NAMED_REASONS = 2
+
+
+def warnings(report: Report) -> Section | None:
+    if not report["warnings"]:
+        return None
+    items = [element("li", warning) for warning in report["warnings"]]
+    return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
+
+
+def headline(report: Report) -> Section:
+    totals = report["totals"]
+    given, kept = totals["input"], totals["corpus"]
+    text_bytes = max((stage["text_bytes"] for stage in report["stages"]), default=0)
+    tiles = [
+        (
+            "Documents kept",
+            share(kept["documents"], given["documents"]),
+            f"{count(kept['documents'])} of {count(given['documents'])}",
+        ),
+        (
+            "Characters kept",
+            share(kept["characters"], given["characters"]),
+            f"{count(kept['characters'])} of {count(given['characters'])}",
+        ),
+        ("Tokens, estimated", formats.short(kept["tokens_estimate"]), count(kept["tokens_estimate"])),
+        ("Time", formats.duration(totals["wall_s"]), f"{formats.core_hours(totals['core_s'])} core-hours"),
+        (
+            "Throughput",
+            f"{formats.megabytes_per_s(text_bytes, totals['wall_s'])} MB/s",
+            f"{formats.megabytes_per_s(text_bytes, totals['core_s'])} MB/s per core",
+        ),
+    ]
+    body = [
+        element("div", element("dt", name), element("dd", element("strong", big), element("span", small)))
+        for name, big, small in tiles
+    ]
+    return Section("result", "Result", element("dl", body, class_="tiles"))
+
+
+def funnel(report: Report) -> Section:
+    stages, given = report["funnel"], report["totals"]["input"]
+    if not stages or not given["documents"]:
+        return Section("funnel", "Funnel", sentence("No documents were read, so there is nothing to follow."))
+    by_loss = sorted(stages, key=lambda stage: -stage["removed"]["documents"])
+    opened = {stage["stage"] for stage in by_loss[:_OPEN_STAGES]}
+    sampled = {sample["reason"] for sample in report["samples"]}
+    rows = [_stage(stage, given, stage["stage"] in opened, sampled) for stage in stages]
+    body = [_legend(), element("ol", rows, class_="funnel"), _as_table(stages, given)]
+    return Section("funnel", "Funnel", join(body))
+
+
+def _legend() -> Html:
+    return element(
+        "p",
+        element("span", class_="key key-left"),
+        " left after the stage ",
+        element("span", class_="key key-removed"),
+        " removed by it. The thick bar counts documents, the thin one characters. Shares are of the input.",
+        class_="note",
+    )
+
+
+def _stage(stage: FunnelStage, given: Amount, opened: bool, sampled: set[str]) -> Html:
+    left, removed = stage["left"], stage["removed"]
+    heading = element("h3", stage_name(stage["stage"]))
+    body = [heading, _numbers(left, given), _bars(stage, given), _removed(removed, given)]
+    reasons = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
+    if reasons:
+        named = ", ".join(f"{r['reason']} {count(r['documents'])}" for r in reasons[:_NAMED_REASONS])
+        summary = [element("b", plural(len(reasons), "reason")), f": {named}", ", …" if len(reasons) > _NAMED_REASONS else ""]
+        body.append(fold(summary, _reasons(stage["stage"], reasons, removed, given, sampled), opened=opened))
+    return element("li", body)
+
+
+def _numbers(left: Amount, given: Amount) -> Html:
+    return element(
+        "p",
+        element("b", share(left["documents"], given["documents"])),
+        element("span", count(left["documents"]), " documents"),
+        element("span", count(left["characters"]), " characters, ", share(left["characters"], given["characters"])),
+        class_="left",
+    )
+
+
+def _removed(removed: Amount, given: Amount) -> Html | None:
+    if not removed["documents"]:
+        return element("p", "removes nothing", class_="loss none")
+    return element(
+        "p",
+        element("b", "−", share(removed["documents"], given["documents"])),
+        element("span", "−", count(removed["documents"]), " documents"),
+        element("span", "−", count(removed["characters"]), " characters"),
+        class_="loss",
+    )
+
+
+def _bars(stage: FunnelStage, given: Amount) -> Html:
+    left, removed = stage["left"], stage["removed"]
+    name = stage_name(stage["stage"])
+    whole = {unit: max(given[unit], left[unit] + removed[unit]) for unit in ("documents", "characters")}  # type: ignore[literal-required]
+    drawn = []
+    for unit, style in (("documents", "thick"), ("characters", "thin")):
+        kept, lost = left[unit], removed[unit]  # type: ignore[literal-required]
+        reasons = sorted(stage["reasons"], key=lambda r: -r["documents"])
+        pieces = [Segment(kept, "kept", f"{name}: {count(kept)} {unit} left")]
+        pieces += [Segment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]  # type: ignore[literal-required]
+        if not reasons:
+            pieces.append(Segment(lost, "removed part", f"{name}: {count(lost)} {unit} removed"))
+        label = f"{name}: {count(kept)} {unit} left, {share(kept, whole[unit])} of the input; {count(lost)} removed"
+        drawn.append(bar(pieces, whole[unit], label, style))
+    return element("div", drawn, class_="bars")
+
+
+def _reasons(
+    stage: str, reasons: Sequence[ReasonAmount], removed: Amount, given: Amount, sampled: set[str]
+) -> Html:
+    most = max(r["documents"] for r in reasons)
+    rows = [
+        (
+            element("a", code(r["reason"]), href=f"#{anchor('sample', r['reason'])}")
+            if r["reason"] in sampled
+            else code(r["reason"]),
+            bar([Segment(r["documents"], "removed", f"{count(r['documents'])} documents")], most, "", "small"),
+            count(r["documents"]),
+            share(r["documents"], given["documents"]),
+            count(r["characters"]),
+            share(r["characters"], given["characters"]),
+        )
+        for r in reasons
+    ]
+    columns = [
+        Column("Reason", False), Column("", False), Column("Documents"), Column("of input"),
+        Column("Characters"), Column("of input"),
+    ]  # fmt: skip
+    caption = f"{stage_name(stage)}: why {plural(removed['documents'], 'document')} went; the first objection counts"
+    return table(caption, columns, rows)
+
+
+def _as_table(stages: Sequence[FunnelStage], given: Amount) -> Html:
+    columns = [
+        Column("Stage", False), Column("Documents removed"), Column("Documents left"), Column("of input"),
+        Column("Characters removed"), Column("Characters left"), Column("of input"),
+    ]  # fmt: skip
+    rows = [
+        (
+            stage_name(s["stage"]),
+            count(s["removed"]["documents"]),
+            count(s["left"]["documents"]),
+            share(s["left"]["documents"], given["documents"]),
+            count(s["removed"]["characters"]),
+            count(s["left"]["characters"]),
+            share(s["left"]["characters"], given["characters"]),
+        )
+        for s in stages
+    ]
+    return fold("The funnel as a table", table("Documents and characters by stage", columns, rows), opened=False)

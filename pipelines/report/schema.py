@@ -1,0 +1,177 @@
+"""What report.json holds. Every key is always there unless marked NotRequired; a part that was switched off is empty or null.
+
+Reasons, stages and signals have the names that the ledger and the attributes use, so that a number in the report leads
+to its rows. Characters are Unicode code points, text_bytes are bytes of UTF-8, times are seconds.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class Amount(TypedDict):
+    documents: int
+    characters: int
+
+
+class CorpusAmount(Amount):
+    tokens_estimate: int
+
+
+class Machine(TypedDict):
+    cpus: int
+    platform: str
+    python: str
+    ray: str | None
+
+
+class Run(TypedDict):
+    """`finished` is ISO 8601 with its offset; `config` is plain data without secrets."""
+
+    name: str
+    kind: str
+    output: str
+    version: str
+    finished: str
+    machine: Machine
+    config: dict[str, Any]
+
+
+class Totals(TypedDict):
+    """`core_s` adds up what every worker spent."""
+
+    input: Amount
+    corpus: CorpusAmount
+    wall_s: float
+    core_s: float
+
+
+class ReasonAmount(Amount):
+    reason: str
+
+
+class FunnelStage(TypedDict):
+    """`left` is after the stage: the previous stage's `left` less this one's `removed`. `reasons` add up to `removed`."""
+
+    stage: str
+    left: Amount
+    removed: Amount
+    reasons: list[ReasonAmount]
+
+
+class Language(TypedDict):
+    language: str
+    input: Amount
+    corpus: Amount
+
+
+class SourceReason(ReasonAmount):
+    stage: str
+
+
+class Source(TypedDict):
+    source: str
+    licence: str | None
+    weight: float
+    input: Amount
+    corpus: Amount
+    reasons: list[SourceReason]
+
+
+class Bound(TypedDict):
+    """What lies under `minimum` or over `maximum` is removed; one of the two is null."""
+
+    reason: str
+    minimum: float | None
+    maximum: float | None
+
+
+class Histogram(TypedDict):
+    """`documents[i]` counts values in [edges[i], edges[i + 1]); `stage` is the rule pack that judges the signal.
+
+    A logarithmic scale may begin at 0: its first bin is then drawn as wide as the second.
+    """
+
+    signal: str
+    description: str
+    stage: NotRequired[str]
+    scale: Literal["linear", "log"]
+    edges: list[float]
+    documents: list[int]
+    bounds: list[Bound]
+
+
+class Similarity(TypedDict):
+    """Removed near-duplicates by their estimated Jaccard similarity with the document that was kept."""
+
+    edges: list[float]
+    documents: list[int]
+    threshold: float
+
+
+class Excerpt(TypedDict):
+    id: str
+    source: str
+    excerpt: str
+
+
+class Group(TypedDict):
+    """One of the largest duplicate groups: its kept document and one of those removed for it."""
+
+    group_id: str
+    documents: int
+    kept: Excerpt
+    removed: Excerpt
+    similarity: float
+
+
+class Sample(Excerpt):
+    """`reason` is "kept" for a document of the corpus, whose value and threshold are null."""
+
+    reason: str
+    stage: str
+    language: str | None
+    value: float | None
+    threshold: float | None
+
+
+class PersonalData(TypedDict):
+    """`found` counts occurrences. The values themselves are nowhere in a report."""
+
+    kind: str
+    documents: int
+    found: int
+    redacted: bool
+
+
+class Quarantine(TypedDict):
+    """`examples` say where: a file with its row or line."""
+
+    source: str
+    problem: str
+    documents: int
+    examples: list[str]
+
+
+class StageTime(TypedDict):
+    stage: str
+    units: int
+    documents: int
+    text_bytes: int
+    wall_s: float
+    core_s: float
+
+
+class Report(TypedDict):
+    schema: Literal[1]
+    run: Run
+    totals: Totals
+    funnel: list[FunnelStage]
+    languages: list[Language]
+    sources: list[Source]
+    histograms: list[Histogram]
+    similarity: Similarity | None
+    groups: list[Group]
+    samples: list[Sample]
+    personal_data: list[PersonalData]
+    quarantine: list[Quarantine]
+    stages: list[StageTime]
+    warnings: list[str]
