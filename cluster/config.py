@@ -73,7 +73,9 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     try:
         raw = _parse(storage.read_bytes(path).decode(), path)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+        raise ConfigError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a config is a mapping of settings; this file holds {_show(raw)}.")
     problems: list[str] = []
@@ -111,7 +113,7 @@ def schema() -> dict[str, Any]:
 
 def _parse(text: str, path: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader with stricter scalars
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -253,5 +255,3 @@ def _show(value: Any) -> str:
 def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
-
-

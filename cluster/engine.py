@@ -190,4 +190,8 @@ class _RunUnit:
 
 def _no_use_retrying(error: UserError) -> bool:
     """A full disk or a refused credential stays so; the network may come back."""
-    return isinstance(error, StorageError) and not isinstance(error, storage.NotFound) and "did not answer" not in str(error)
+    return (
+        isinstance(error, StorageError)
+        and not isinstance(error, storage.NotFound)
+        and "did not answer" not in str(error)
+    )

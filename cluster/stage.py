@@ -154,7 +154,7 @@ class _Files:
         if not self.waiting:
             return
         if self.writer is None:
-            self.path = self.folder / f"{self.output.name}-{len(self.closed)}.parquet"
+            self.path = self.folder / f"{self.output.name.replace('/', '-')}-{len(self.closed)}.parquet"
             self.writer = pq.ParquetWriter(self.path, self.output.schema, compression="zstd", write_page_index=True)
         group = pa.concat_tables(self.waiting).combine_chunks()
         self.writer.write_table(group, row_group_size=max(1, group.num_rows))

@@ -18,14 +18,14 @@ from cluster.errors import DataError
 from cluster.stage import Output, Scratch, Stage
 from pipelines import personal_data
 from pipelines.config import CurateConfig
+from pipelines.examples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.group import EXACT, NEAR
-from pipelines.units import InputManifest, Reading, Unit
 from pipelines.measure import split_problems
 from pipelines.normalize import NORMALIZE_VERSION, normalize
 from pipelines.readers import read_unit
-from pipelines.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.texts import Texts
+from pipelines.units import InputManifest, Reading, Unit
 
 CORPUS = "corpus"
 REMOVED = "removed"
@@ -181,7 +181,9 @@ class Select:
         gone = mine.filter(pc.is_valid(mine["reason"]))
         if self.config.dedup.remove and gone.num_rows:
             threshold = self.config.dedup.threshold
-            stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES))))
+            stages = pa.array(list(DEDUP_STAGES.values())).take(
+                pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES)))
+            )
             ledger = {
                 "row": gone["row"],
                 "stage": stages,
@@ -259,7 +261,9 @@ class Select:
 def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     """A document without duplicates is its own group: the first 64 bits of its text hash."""
     hashes = rows["text_hash"].combine_chunks()
-    own = np.frombuffer(hashes.buffers()[1], "<i8", 2 * len(rows), 16 * hashes.offset)[::2] if len(rows) else np.empty(0)
+    own = (
+        np.frombuffer(hashes.buffers()[1], "<i8", 2 * len(rows), 16 * hashes.offset)[::2] if len(rows) else np.empty(0)
+    )
     group_id = own.astype(np.int64)
     count = np.ones(len(rows), np.int64)
     positions = _column(groups, "row")

@@ -69,7 +69,9 @@ class Classifier:
         if label in self.labels:
             return
         bare = label.removeprefix(_PREFIX)
-        near = [known for known in self.labels if known == bare or known.startswith(f"{bare}_") or bare.startswith(known)]
+        near = [
+            known for known in self.labels if known == bare or known.startswith(f"{bare}_") or bare.startswith(known)
+        ]
         near += [known for known in get_close_matches(bare, self.labels, n=5) if known not in near]
         raise ConfigError(
             f"{setting}: {label!r} is not a label of {self.path.name}, which knows {len(self.labels)}: "
@@ -160,7 +162,9 @@ def _walk(path: Path, data: mmap.mmap) -> tuple[tuple[str, ...], int]:
 
     magic, version = take("2i")
     if magic != _MAGIC or version > _NEWEST_VERSION:
-        raise ConfigError(f"{path}: this is not a fastText model. `model` wants a .bin or .ftz file that fastText wrote.")
+        raise ConfigError(
+            f"{path}: this is not a fastText model. `model` wants a .bin or .ftz file that fastText wrote."
+        )
     *_, kind, _, _, _, _ = take("12i")
     take("d")
     if kind != _SUPERVISED:
@@ -206,4 +210,6 @@ def _walk(path: Path, data: mmap.mmap) -> tuple[tuple[str, ...], int]:
 
 
 def _cut_short(path: Path) -> StorageError:
-    return StorageError(f"{path}: this fastText model ends before its header says it should. Copy or download it again.")
+    return StorageError(
+        f"{path}: this fastText model ends before its header says it should. Copy or download it again."
+    )

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from cluster import storage
-from cluster.artifact import Artifact
 from cluster.config import load
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError
 from pipelines.config import CurateConfig
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
@@ -20,7 +19,9 @@ def curate(
     override: Overrides = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done, then stop")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="make anew what other settings left at the output")
+    ] = False,
 ) -> None:
     """Raw text to a training corpus: measure every document, decide, mark duplicates, select once.
 
@@ -111,13 +112,9 @@ def sample(
     where: Annotated[list[str] | None, typer.Option(help="column=value; may be repeated")] = None,
     seed: Annotated[int, typer.Option(help="another seed, another sample")] = 1,
 ) -> None:
-    """A random sample of an artifact's rows, as JSON lines; of a run, removed documents with their text."""
+    """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger of removals."""
     from pipelines.sample import sample_rows
 
     uri = storage.absolute(artifact)
-    try:
-        Artifact.load(uri)
-    except DataError:
-        raise
     for row in sample_rows(uri, rows, where or [], seed):
         print(json.dumps(row, ensure_ascii=False, default=str))

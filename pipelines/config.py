@@ -68,7 +68,8 @@ class Dedup(_Settings):
     permutations: int = Field(128, ge=2, le=4096, description="signature columns, where bands are derived")
     seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
     keeper: Literal["position", "longest", "score", "source"] = Field(
-        "position", description="which of duplicates stays: the first, the longest, the best scored, the preferred source"
+        "position",
+        description="which of duplicates stays: the first, the longest, the best scored, the preferred source",
     )
     keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
     sources: tuple[str, ...] = Field((), description="`keeper: source`: the most trusted first; the others follow")
@@ -148,7 +149,9 @@ class CurateConfig(_Settings):
             asked.append(("dedup.keeper_score", self.dedup.keeper_score))
         for setting, name in asked:
             if name not in signals:
-                raise ValueError(f"{setting}: {name} is not measured by this config; it measures {', '.join(sorted(signals))}")
+                raise ValueError(
+                    f"{setting}: {name} is not measured by this config; it measures {', '.join(sorted(signals))}"
+                )
         sources = {entry.source for entry in self.inputs}
         for name in self.dedup.sources if self.dedup else ():
             if name not in sources:

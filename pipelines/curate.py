@@ -143,9 +143,7 @@ def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine) -> dict
     verdicts = next(iter(decided.values()))
     if config.dedup:
         artifacts |= engine.run(group_stage(config, artifacts[ATTRIBUTES], verdicts, units))
-    return artifacts | engine.run(
-        select_stage(config, inputs, artifacts[ATTRIBUTES], verdicts, artifacts.get(GROUPS))
-    )
+    return artifacts | engine.run(select_stage(config, inputs, artifacts[ATTRIBUTES], verdicts, artifacts.get(GROUPS)))
 
 
 def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Artifact) -> None:

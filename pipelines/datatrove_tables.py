@@ -174,7 +174,26 @@ _CONTRACTIONS = (
     ("c'm", ("on",)),
     ("how", ("'d 'y",)),
 )
-_NOT_CONTRACTIONS = set("Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore".split())
+_NOT_CONTRACTIONS = set(
+    [
+        "Ill",
+        "ill",
+        "Its",
+        "its",
+        "Hell",
+        "hell",
+        "Shell",
+        "shell",
+        "Shed",
+        "shed",
+        "were",
+        "Were",
+        "Well",
+        "well",
+        "Whore",
+        "whore",
+    ]
+)
 
 _WHOLE = r"""
 ' '' \") <space> C++ \t \n — and/or w/o 'S 's 'd 're 'em em 'll ll 'nuff nuff 'bout ma'am Ma'am o'clock O'clock ol ol'

@@ -207,7 +207,9 @@ def _takes_stop(data, begin, before, before_point, classes):
     second_point, _ = code_point(data, _back(data, before))
     if classes[before_point] & UPPER and classes[second_point] & UPPER:
         return True
-    return second_point == _DEGREE and (before_point == ord("F") or before_point == ord("C") or before_point == ord("K"))
+    return second_point == _DEGREE and (
+        before_point == ord("F") or before_point == ord("C") or before_point == ord("K")
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -279,12 +281,7 @@ def _is_url(data, begin, end, classes):
         at += width
         length += 1
     scheme = length >= 2 and at + 2 < end and data[at] == _COLON
-    if (
-        scheme
-        and data[at + 1] == ord("/")
-        and data[at + 2] == ord("/")
-        and _is_address(data, at + 3, end, classes)
-    ):
+    if scheme and data[at + 1] == ord("/") and data[at + 2] == ord("/") and _is_address(data, at + 3, end, classes):
         return True
     for at in range(begin + 1, end):
         if data[at] == _AT and _is_address(data, at + 1, end, classes):

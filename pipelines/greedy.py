@@ -55,9 +55,7 @@ def _loop(order, starts, keys, key_count, signatures, threshold, partner, simila
                     equal = 0
                     for column in range(columns):
                         equal += signatures[document, column] == signatures[other, column]
-                    if equal / columns >= threshold and (
-                        equal > most or (equal == most and rank[other] < rank[best])
-                    ):
+                    if equal / columns >= threshold and (equal > most or (equal == most and rank[other] < rank[best])):
                         best, most = other, equal
                 other_link = following[other_link]
         if best >= 0:

@@ -63,7 +63,7 @@ class Limits(BaseModel):
     @property
     def harmless_bytes(self) -> int:
         """Files that expand to less are never bombs: a few blanks in a small file compress 1,000 to 1 too."""
-        return 4 * self.max_document_bytes
+        return 4 * self.max_document_bytes + (1 << 20)
 
     @property
     def max_line_bytes(self) -> int:

@@ -20,20 +20,26 @@ from pipelines import classifiers, language, personal_data, signatures
 from pipelines.analysis import Analysis
 from pipelines.characters import UNICODE_VERSION
 from pipelines.config import CurateConfig
-from pipelines.units import InputManifest, Reading, Unit
 from pipelines.language import LanguageId
 from pipelines.lines import count_characters
 from pipelines.normalize import NORMALIZE_VERSION, normalize
 from pipelines.readers import read_unit
 from pipelines.rules import Rule
 from pipelines.texts import Texts
+from pipelines.units import InputManifest, Reading, Unit
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
 MEASURE_VERSION = "1"
 
 QUARANTINE_SCHEMA = pa.schema(
-    [("unit", pa.int32()), ("row", pa.int64()), ("source", pa.string()), ("problem", pa.string()), ("where", pa.string())]
+    [
+        ("unit", pa.int32()),
+        ("row", pa.int64()),
+        ("source", pa.string()),
+        ("problem", pa.string()),
+        ("where", pa.string()),
+    ]
 )
 
 
@@ -85,8 +91,7 @@ def _fingerprint(config: CurateConfig, inputs: InputManifest) -> str:
             "dialect": config.rules and config.rules.dialect,
             "rules": {rule.name: measuring(rule) for rule in config.active_rules()},
             "personal_data": config.personal_data is not None,
-            "signatures": dedup
-            and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
+            "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
         }
     )
 

@@ -69,7 +69,9 @@ def _scrub(texts: Texts) -> Texts:
     """Step 2: line ends, control characters, invisible characters and spaces."""
     if not _any_scrub(texts.data, texts.offsets):
         return texts
-    return Texts(*_scrubbed(texts.data, texts.offsets))
+    out = _room_for(texts)
+    offsets = _scrubbed(texts.data, texts.offsets, out)
+    return Texts(out[: offsets[-1]], offsets)
 
 
 def _compose(texts: Texts) -> Texts:
@@ -85,8 +87,14 @@ def _compose(texts: Texts) -> Texts:
 
 def _lay_out(texts: Texts) -> Texts:
     """Step 4: trailing spaces, blank ends, gaps."""
-    data, offsets = _laid_out(texts.data, texts.offsets)
-    return texts if offsets[-1] == texts.offsets[-1] - texts.offsets[0] else Texts(data, offsets)
+    out = _room_for(texts)
+    offsets = _laid_out(texts.data, texts.offsets, out)
+    return texts if offsets[-1] == len(out) else Texts(out[: offsets[-1]], offsets)
+
+
+def _room_for(texts: Texts) -> np.ndarray:
+    """uint8[B]: steps 2 and 4 never make text longer. From numpy, whose large arrays are faster to fill than numba's."""
+    return np.empty(texts.offsets[-1] - texts.offsets[0], np.uint8)
 
 
 @njit(inline="always")
@@ -101,7 +109,15 @@ _DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
 
 
 @njit(inline="always")
-def _fate(data, at, stop):
+def _after_mongolian(data, begin, at):
+    """Whether the character before `at` is in U+1800 to U+18BF, U+180E itself apart."""
+    if at - begin < 3 or data[at - 3] != 0xE1:
+        return False
+    return 0xA0 <= data[at - 2] <= 0xA2 and not (data[at - 2] == 0xA0 and data[at - 1] == 0x8E)
+
+
+@njit(inline="always")
+def _fate(data, begin, at, stop):
     """(fate, width in bytes) of the character at `at`, which may also be inside one that is kept."""
     byte = data[at]
     if byte < 0x80:
@@ -133,68 +149,62 @@ def _fate(data, at, stop):
                 return _AS_NEWLINE, 3
             if point == 0x200B or point == 0x2060:
                 return _DROP, 3
-        elif point == 0xFEFF or point == 0x180E:
+        elif point == 0xFEFF or (point == 0x180E and not _after_mongolian(data, begin, at)):
             return _DROP, 3
         return 0, 3
     return 0, 4
 
 
 @njit(cache=True, nogil=True)
-def _next_scrub(data, at, stop):
+def _next_scrub(data, begin, at, stop):
     """(position, fate, width) of the next character from `at` on that step 2 changes; position `stop` if none."""
     while at < stop:
-        # A block without a control character or the first byte of any character in question is passed over at once.
-        while at + 64 <= stop:
-            odd = False
-            for ahead in range(64):
+        # Pass over what is neither a control character nor the first byte of any other character in question.
+        while at + 32 <= stop:
+            first = np.uint8(255)
+            for ahead in range(32):
                 byte = data[at + ahead]
-                odd |= (byte < 32) & (byte != _NEWLINE) & (byte != _TAB)
-                odd |= (byte == 0x7F) | (byte == 0xC2) | (byte == 0xE1) | (byte == 0xE2) | (byte == 0xEF)
-            if odd:
+                odd = np.uint8(byte < 32) & np.uint8(byte != _NEWLINE) & np.uint8(byte != _TAB)
+                odd |= np.uint8(byte == 0x7F) | np.uint8(byte == 0xC2)
+                odd |= np.uint8(byte == 0xE1) | np.uint8(byte == 0xE2) | np.uint8(byte == 0xEF)
+                first = min(first, np.uint8(ahead) | np.uint8(odd - np.uint8(1)))
+            if first < 32:
+                at += np.int64(first)
                 break
-            at += 64
-        block = min(stop, at + 64)
-        while at < block:
-            fate, width = _fate(data, at, stop)
-            if fate:
-                return at, fate, width
-            at += width
+            at += 32
+        fate, width = _fate(data, begin, at, stop)
+        if fate:
+            return at, fate, width
+        at += width
     return stop, 0, 0
 
 
 @njit(cache=True, nogil=True)
 def _any_scrub(data, offsets):
     for document in range(len(offsets) - 1):
-        if _next_scrub(data, offsets[document], offsets[document + 1])[0] < offsets[document + 1]:
+        begin, stop = offsets[document], offsets[document + 1]
+        if _next_scrub(data, begin, begin, stop)[0] < stop:
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
-def _scrubbed(data, offsets):
-    """(data, offsets) after step 2. Nothing grows, so the input's size is room enough."""
-    out = np.empty(offsets[-1] - offsets[0], np.uint8)
+def _scrubbed(data, offsets, out):
+    """Write the documents after step 2 to `out`: their offsets."""
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
-        at, stop = offsets[document], offsets[document + 1]
+        begin, stop = offsets[document], offsets[document + 1]
+        at = begin
         while at < stop:
-            found, fate, width = _next_scrub(data, at, stop)
+            found, fate, width = _next_scrub(data, begin, at, stop)
             put = _copy(data, at, found, out, put)
             at = found + width
             if fate == _AS_NEWLINE or fate == _AS_SPACE:
                 out[put] = _NEWLINE if fate == _AS_NEWLINE else _SPACE
                 put += 1
-            elif width == 3 and data[found] == 0xE1 and _ends_in_mongolian(out, ends[document], put):
-                put = _copy(data, found, at, out, put)
         ends[document + 1] = put
-    return out[:put], ends
-
-
-@njit(inline="always")
-def _ends_in_mongolian(out, start, put):
-    """Whether the last character written is in U+1800 to U+18BF."""
-    return put - start >= 3 and out[put - 3] == 0xE1 and 0xA0 <= out[put - 2] <= 0xA2
+    return ends
 
 
 @njit(cache=True, nogil=True)
@@ -246,7 +256,7 @@ def _read_line(data, at, stop):
     gaps = _NO_GAP
     runs = 0  # of blanks inside the line
     while at < stop:
-        while at < stop and (data[at] > _SPACE or not (data[at] == _SPACE or data[at] == _TAB or data[at] == _NEWLINE)):
+        while at < stop and data[at] != _SPACE and data[at] != _TAB and data[at] != _NEWLINE:
             at += 1
         if at > text_end:
             text_end = at
@@ -274,30 +284,28 @@ def _read_line(data, at, stop):
 
 @njit(cache=True, nogil=True)
 def _next_gap(data, at, stop):
-    """The first position from `at` on of a blank that opens a gap or ends a line, else `stop`. The character before
-    `at` and the last one before `stop` are text or line ends, never blanks."""
+    """The first position from `at` on of a blank that opens a gap or ends a line, else `stop`. There is a character
+    before `at`, and the last one before `stop` is text."""
+    while at + 33 <= stop:
+        # Bytes, not booleans, and a minimum, not a break: so this becomes a few vector instructions.
+        first = np.uint8(255)
+        for ahead in range(32):
+            before, here, after = data[at + ahead - 1], data[at + ahead], data[at + ahead + 1]
+            blank = np.uint8(here == _SPACE) | np.uint8(here == _TAB)
+            wide = np.uint8(here == _TAB) | np.uint8(after == _SPACE) | np.uint8(after == _TAB)
+            found = blank & (np.uint8(after == _NEWLINE) | (wide & np.uint8(before > _SPACE)))
+            first = min(first, np.uint8(ahead) | np.uint8(found - np.uint8(1)))
+        if first < 32:
+            return at + np.int64(first)
+        at += 32
     while at < stop:
-        while at + 33 <= stop:
-            found = False
-            for ahead in range(at, at + 32):
-                before, here, after = data[ahead - 1], data[ahead], data[ahead + 1]
-                blank = (here == _SPACE) | (here == _TAB)
-                wide = (after == _SPACE) | (after == _TAB) | (here == _TAB)
-                inside = (before != _SPACE) & (before != _TAB) & (before != _NEWLINE)
-                found |= blank & ((after == _NEWLINE) | (wide & inside))
-            if found:
-                break
-            at += 32
-        block = min(stop, at + 33)
-        while at < block:
-            if data[at] == _SPACE or data[at] == _TAB:
-                before, after = data[at - 1], data[at + 1]
-                if after == _NEWLINE:
-                    return at
-                if before != _NEWLINE and before != _SPACE and before != _TAB:
-                    if data[at] == _TAB or after == _SPACE or after == _TAB:
-                        return at
-            at += 1
+        if data[at] == _SPACE or data[at] == _TAB:
+            before, after = data[at - 1], data[at + 1]
+            if after == _NEWLINE:
+                return at
+            if before > _SPACE and (data[at] == _TAB or after == _SPACE or after == _TAB):
+                return at
+        at += 1
     return stop
 
 
@@ -330,9 +338,8 @@ def _trimmed(data, at, stop):
 
 
 @njit(cache=True, nogil=True)
-def _laid_out(data, offsets):
-    """(data, offsets) after step 4. Stretches without a change are copied whole, however many lines they hold."""
-    out = np.empty(offsets[-1] - offsets[0], np.uint8)
+def _laid_out(data, offsets, out):
+    """Write the documents after step 4 to `out`: their offsets. Stretches without a change are copied whole."""
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
@@ -355,4 +362,4 @@ def _laid_out(data, offsets):
             start, text_end, end, gaps = next_start, next_text_end, next_end, next_gaps
         put = _copy(data, done, stop, out, put)
         ends[document + 1] = put
-    return out[:put], ends
+    return ends

@@ -42,7 +42,9 @@ def add_tallies(tallies: list[pa.Table]) -> pa.Table:
     return summed.select(TALLIES_SCHEMA.names).sort_by([(key, "ascending") for key in _KEYS])
 
 
-def tally(table: str, source: object, language: object, name: object, documents: object, characters: object) -> pa.Table:
+def tally(
+    table: str, source: object, language: object, name: object, documents: object, characters: object
+) -> pa.Table:
     """Rows of one table. Scalars are repeated; the rest are arrays of one length."""
     length = len(documents)  # type: ignore[arg-type]
     columns = [table, source, language, name, -1, documents, characters]

@@ -120,20 +120,24 @@ class _Gzip:
 class _Zstd:
     def __init__(self) -> None:
         self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
-        self._waiting = memoryview(b"")
+        self._waiting = self._ready = memoryview(b"")
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        self._waiting = memoryview(bytes(self._waiting) + data) if data else self._waiting
-        piece, self._waiting = self._waiting[:_ZSTD_SLICE], self._waiting[_ZSTD_SLICE:]
-        return self._frame.decompress(piece)
+        if data:
+            self._waiting = memoryview(bytes(self._waiting) + data)
+        if not self._ready:
+            piece, self._waiting = self._waiting[:_ZSTD_SLICE], self._waiting[_ZSTD_SLICE:]
+            self._ready = memoryview(self._frame.decompress(piece))
+        block, self._ready = bytes(self._ready[:max_length]), self._ready[max_length:]
+        return block
 
     @property
     def needs_input(self) -> bool:
-        return not self._waiting
+        return not self._waiting and not self._ready
 
     @property
     def eof(self) -> bool:
-        return self._frame.eof
+        return self._frame.eof and not self._ready
 
     @property
     def unused_data(self) -> bytes:

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cluster import storage
@@ -46,6 +47,8 @@ def find(input: Input, base: str) -> Found:
     files = storage.list_files(path)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
         return [(file, "hf") for file in saved_files(path, files, input.split)], Counter()
+    if input.format == "hf":
+        raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
     return _chosen(input, path, path.rstrip("/") + "/", files, is_folder=True)
 
 
@@ -108,6 +111,8 @@ def _nothing(path: str, what: str) -> DataError:
         what = "no file below this folder" if any(folder.iterdir()) else "the folder is empty"
         return DataError(f"{path}: {what}. Check the path.")
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    near = get_close_matches(path.removeprefix(f"{folder}/"), names, 1)
+    mend = f"Did you mean {near[0]}?" if near else "Check the path."
     more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
     content = f"holds {', '.join(names[:_LISTED])}{more}" if names else "is empty"
-    return DataError(f"{path}: {what}. The nearest folder, {folder}, {content}. Check the path.")
+    return DataError(f"{path}: {what}. The nearest folder, {folder}, {content}. {mend}")

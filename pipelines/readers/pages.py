@@ -1,5 +1,9 @@
 """HTML files: the main content of each, without navigation, comments and advertisements."""
 
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+
 from pipelines.readers.plain import OneDocument
 from pipelines.readers.reader import Rows
 
@@ -11,12 +15,10 @@ class Html(OneDocument):
         add_page(rows, content, uri, id, carried)
 
 
-def add_page(rows: Rows, html: bytes, where: str, id: str | None, carried: list[str | None] | list[str]) -> None:
-    """Add the page's main content as a document. Bytes of any charset: the page's own mark or its statistics tell."""
-    from trafilatura import extract  # 0.4 s to import
-
+def add_page(rows: Rows, html: bytes | str, where: str, id: str | None, carried: Sequence[str | None]) -> None:
+    """Add the page's main content as a document. Bytes may be of any charset: their statistics tell which."""
     try:
-        text = extract(html, fast=True, include_comments=False)
+        text = _extract()(html, fast=True, include_comments=False)
     except Exception:
         # Parsing what strangers wrote fails in ways that no list of exceptions covers; one page must not stop the run.
         rows.refuse("failed_extraction", where, id, carried)
@@ -25,3 +27,12 @@ def add_page(rows: Rows, html: bytes, where: str, id: str | None, carried: list[
         rows.add(text, where, id, carried)
     else:
         rows.refuse("empty_extraction", where, id, carried)
+
+
+@cache
+def _extract() -> Callable[..., str | None]:
+    from trafilatura import extract  # takes 0.4 s, and most runs read no HTML
+
+    # It reports every page without content as an error; here that is a row of its own.
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    return extract

@@ -13,6 +13,9 @@ from pipelines.readers.reader import TABLE_BYTES, as_json_text
 from pipelines.readers.registry import READERS
 from pipelines.units import Reading, Span, Unit
 
+# What a row weighs beside its text, so that a million empty documents do not make one table.
+_ROW_BYTES = 32
+
 
 def read_unit(unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES) -> Iterator[pa.Table]:
     """Tables of about `table_bytes` of text or less (a longer document has one to itself), none of them empty.
@@ -83,9 +86,9 @@ def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
 
 
 def _slices(table: pa.Table, table_bytes: int) -> Iterator[tuple[pa.Table, int]]:
-    """(rows that fit, their text bytes), in order."""
+    """(rows that fit, their bytes), in order."""
     sizes = pc.fill_null(pc.binary_length(table.column("text")), 0)
-    ends = np.cumsum(sizes.to_numpy())
+    ends = np.cumsum(sizes.to_numpy() + _ROW_BYTES)
     row = start = 0
     while row < table.num_rows:
         end = max(int(np.searchsorted(ends, start + table_bytes, side="right")), row + 1)

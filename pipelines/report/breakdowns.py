@@ -206,4 +206,4 @@ def _time_row(row: StageTime, core_s: float) -> tuple[Child, ...]:
 def config(report: Report) -> Section:
     words = yaml.safe_dump(report["run"]["config"], sort_keys=False, allow_unicode=True, width=100)
     text = scroll_box(element("pre", words, class_="config"), "The config, scrolls sideways")
-    return Section("config", "Config", join(note("With every default written out."), text))
+    return Section("config", "Config", join(note("As this run used it."), text))

@@ -114,7 +114,7 @@ def _round_step(rough: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     """The drawing's size and where the bars stand in it, in SVG units that are about pixels."""
 
     width: int = 320
@@ -131,7 +131,8 @@ class _Frame:
         return self.bottom - level * (self.bottom - self.top)
 
 
-WIDE = _Frame(width=720, right=712, height=180, bottom=158)
+SMALL = Frame()
+WIDE = Frame(width=720, right=712, height=180, bottom=158)
 
 
 def histogram(
@@ -141,9 +142,10 @@ def histogram(
     *,
     log: bool,
     label: str,
-    frame: _Frame = _Frame(),  # noqa: B008 (frozen)
+    frame: Frame = SMALL,
+    bound_signs: tuple[str, str] = ("≥", "≤"),
 ) -> Html:
-    """Documents by value. What lies outside a bound is hatched, and the bars there have the colour of removal.
+    """Documents by value; the signs say which values a minimum and a maximum name. What lies outside a bound is hatched, and the bars there have the colour of removal.
 
     The height of a bar is the square root of its documents: the tails that bounds cut off would not be seen otherwise.
     A bin that a bound cuts is coloured on both sides of it, as if its documents were spread evenly.
@@ -163,7 +165,7 @@ def histogram(
         ],
         element("line", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom, class_="axis"),
         _ticks(axis, frame),
-        [_bound(axis, value, side, frame) for value, side in ((minimum, "≥"), (maximum, "≤")) if math.isfinite(value)],
+        [_bound(axis, b, sign, frame) for b, sign in zip((minimum, maximum), bound_signs, strict=True) if math.isfinite(b)],
     ]
     return element(
         "svg", drawing, viewBox=f"0 0 {frame.width} {frame.height}", class_="histogram", role="img", aria_label=label
@@ -182,7 +184,7 @@ def _occupied(
     return list(edges[first : last + 1]), list(documents[first:last])
 
 
-def _outside(axis: Axis, minimum: float, maximum: float, frame: _Frame) -> Html:
+def _outside(axis: Axis, minimum: float, maximum: float, frame: Frame) -> Html:
     spans = []
     if math.isfinite(minimum):
         spans.append((0.0, axis.place(minimum)))
@@ -202,7 +204,7 @@ def _outside(axis: Axis, minimum: float, maximum: float, frame: _Frame) -> Html:
     )
 
 
-def _grid(most: int, frame: _Frame) -> Html:
+def _grid(most: int, frame: Frame) -> Html:
     """Lines at all and a quarter of the highest bar: with square roots, the full and the half height."""
     marks = [(1.0, most)] + ([(0.5, round(most / 4))] if most >= 4 and most % 4 == 0 or most >= 40 else [])
     return join(
@@ -215,7 +217,7 @@ def _grid(most: int, frame: _Frame) -> Html:
 
 
 def _column(
-    axis: Axis, low: float, high: float, number: int, most: int, minimum: float, maximum: float, frame: _Frame
+    axis: Axis, low: float, high: float, number: int, most: int, minimum: float, maximum: float, frame: Frame
 ) -> Html:
     title = element("title", f"{decimal(low)} to {decimal(high)}: {count(number)} documents")
     top = frame.y(math.sqrt(number / most))
@@ -231,7 +233,7 @@ def _column(
     return element("g", title, rects)
 
 
-def _ticks(axis: Axis, frame: _Frame) -> Html:
+def _ticks(axis: Axis, frame: Frame) -> Html:
     labels = []
     for tick in axis.ticks():
         x = frame.x(axis.place(tick))
@@ -241,7 +243,7 @@ def _ticks(axis: Axis, frame: _Frame) -> Html:
     return join(labels)
 
 
-def _bound(axis: Axis, value: float, side: str, frame: _Frame) -> Html:
+def _bound(axis: Axis, value: float, side: str, frame: Frame) -> Html:
     """The line, and above it what a document must satisfy to stay."""
     x = frame.x(axis.place(value))
     line = element("line", x1=x, x2=x, y1=frame.top - 8, y2=frame.bottom, class_="bound")

@@ -15,9 +15,9 @@ from cluster.engine import Engine
 from pipelines.choose import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.config import CurateConfig
 from pipelines.decide import TALLIES, causes, checks
+from pipelines.examples import SAMPLES
 from pipelines.group import GROUPS, NEAR
 from pipelines.measure import ATTRIBUTES, QUARANTINE
-from pipelines.samples import SAMPLES
 from pipelines.tallies import add_tallies, edges, is_fraction
 from pipelines.units import InputManifest
 
@@ -39,7 +39,9 @@ _RULE_REMOVES_ALMOST_ALL = 0.95
 Counts = dict[str, int]
 
 
-def gather(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> dict[str, Any]:
+def gather(
+    config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]
+) -> dict[str, Any]:
     tallies = _Tallies(config, artifacts)
     quarantine = _quarantine(artifacts[QUARANTINE])
     core_s = _core_seconds(artifacts)
@@ -319,5 +321,3 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
         for ending, files in skipped.items():
             found.append(f"Source {source}: {files:,} files with ending {ending or '(none)'} were passed over.")
     return found
-
-

@@ -47,12 +47,16 @@ def report(name: str, megabytes: float, work: Callable[[], object]) -> None:
 def short_documents(texts: Texts, characters: int = 500) -> Texts:
     """The texts cut into documents of this length: what most of the web looks like."""
     strings = texts.to_arrow().to_pylist()[::20]
-    return Texts.from_strings([text[at : at + characters] for text in strings for at in range(0, len(text), characters)])
+    return Texts.from_strings(
+        [text[at : at + characters] for text in strings for at in range(0, len(text), characters)]
+    )
 
 
 def common_words(texts: Texts, count: int) -> list[str]:
     """Words of the corpus itself, from the 2,001st most frequent on: a list that does match now and then."""
-    counted = Counter(word for text in texts.to_arrow().to_pylist()[::50] for word in re.findall(r"[a-z]{3,}", text.lower()))
+    counted = Counter(
+        word for text in texts.to_arrow().to_pylist()[::50] for word in re.findall(r"[a-z]{3,}", text.lower())
+    )
     return [word for word, _ in counted.most_common(2000 + count)[2000:]]
 
 
@@ -72,7 +76,9 @@ def main() -> None:
     read = lines.byte_lengths.sum() / 1e6
     report("fastText alone, on those excerpts of 1000", read, lambda: model.best(lines))
     short = short_documents(texts)
-    report("identify, documents of 500 characters", short.byte_lengths.sum() / 1e6, lambda: identify(short, model, 1000))
+    report(
+        "identify, documents of 500 characters", short.byte_lengths.sum() / 1e6, lambda: identify(short, model, 1000)
+    )
 
     analysis = Analysis(texts, "paper", pa.table({"language": pa.array(["en"] * len(texts))}))
     quality = QualityClassifier(model=str(model.path), label="en")
@@ -88,7 +94,11 @@ def main() -> None:
             pattern = rf"(?i)(?:^|[^\pL\pM\pN])(?:{'|'.join(words)})(?:[^\pL\pM\pN]|$)"
             some = texts.to_arrow()[::100] if count > 400 else texts.to_arrow()
             size = pc.sum(pc.binary_length(some)).as_py() / 1e6
-            report(f"  the same in RE2 ({len(some)} documents)", size, lambda p=pattern, s=some: pc.count_substring_regex(s, p))
+            report(
+                f"  the same in RE2 ({len(some)} documents)",
+                size,
+                lambda p=pattern, s=some: pc.count_substring_regex(s, p),
+            )
 
         generator = np.random.default_rng(1)
         path = Path(folder) / "domains.txt"

@@ -1,0 +1,86 @@
+"""Looking back into a run: its config, its inputs, and any one of its documents.
+
+Works on a run that is still under way too, as far as its stages are finished.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster import storage
+from cluster.artifact import Artifact, open_parquet
+from cluster.errors import DataError
+from pipelines.inputs import Limits
+from pipelines.measure import ATTRIBUTES
+from pipelines.normalize import normalize
+from pipelines.readers import read_unit
+from pipelines.texts import Texts
+from pipelines.units import InputManifest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document stands: its unit of input, its row there, and what was measured on it."""
+
+    unit: int
+    row: int
+    attributes: dict[str, Any]
+
+
+class FinishedRun:
+    """A run by its folder or URI.
+
+    Raises:
+        DataError: nothing was measured there.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.absolute(uri)
+        try:
+            self.inputs = InputManifest.from_json(json.loads(storage.read_bytes(storage.join(self.uri, "inputs.json"))))
+        except storage.NotFound:
+            raise DataError(
+                f"{self.uri}: no run of `raymill curate` here (inputs.json is missing). Give the config's `output`."
+            ) from None
+        self.attributes = Artifact.load(storage.join(self.uri, ATTRIBUTES))
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The run's manifest, None while it is unfinished."""
+        uri = storage.join(self.uri, "manifest.json")
+        return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+    def artifact(self, name: str) -> Artifact | None:
+        """A finished artifact of the run, None where the run has not come that far."""
+        uri = storage.join(self.uri, name)
+        return Artifact.load(uri) if storage.exists(storage.join(uri, "manifest.json")) else None
+
+    def find(self, id: str) -> list[Place]:
+        """Every document of that id; one, unless two sources use the same ids."""
+        return list(self._find(id))
+
+    def text(self, place: Place) -> str:
+        """The document as it was measured: read again and normalised, before redaction."""
+        limits = (self.manifest or {}).get("config", {}).get("limits", {})
+        unit = self.inputs.units[place.unit]
+        for table in read_unit(unit, self.inputs.reading, Limits(**limits)):
+            mine = table.filter(pc.equal(table["row"], place.row))
+            if mine.num_rows:
+                return normalize(Texts.from_arrow(mine["text"]))[0]
+        raise DataError(f"{unit.spans[0].uri}: row {place.row} of unit {place.unit} is no longer there.")
+
+    def _find(self, id: str) -> Iterator[Place]:
+        for file in self.attributes.manifest.files:
+            with open_parquet(storage.join(self.attributes.uri, file.path)) as parquet:
+                columns = [name for name in parquet.schema_arrow.names if name not in ("signature", "text_hash")]
+                for group in range(parquet.num_row_groups):
+                    ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
+                    hits = pc.indices_nonzero(pc.equal(ids, pa.scalar(id)))
+                    if len(hits):
+                        rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(hits)
+                        for attributes in rows.to_pylist():
+                            yield Place(file.unit, attributes["row"], attributes)

@@ -1,0 +1,139 @@
+"""Documents to look at: the largest duplicate groups, and what was kept and removed for every reason."""
+
+import re
+from collections.abc import Sequence
+
+from pipelines.report.formats import count, decimal, stage_name
+from pipelines.report.layout import Section, anchor, code, fold, note, outside_text, plural, sentence
+from pipelines.report.markup import Html, element, join
+from pipelines.report.schema import Group, Report, Sample
+from pipelines.report.word_diff import Piece, word_diff
+
+_OPEN_GROUPS = 3
+_LONG_EXCERPT = 600  # characters or
+_LONG_LINES = 10  # lines: more scrolls in its own box
+_KEPT = "kept"
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+
+
+def groups(report: Report) -> Section:
+    rows, title = report["groups"], "Largest duplicate groups"
+    if not rows:
+        return Section("groups", title, sentence("No duplicate group was found."))
+    legend = join(
+        "The document that was kept, and one of those removed for it: ",
+        element("del", "only in the kept one"),
+        " ",
+        element("ins", "only in the removed one"),
+        ". The similarity is estimated on the whole documents, the words compared are those of the excerpts.",
+    )
+    folds = [_group(group, opened=number < _OPEN_GROUPS) for number, group in enumerate(rows)]
+    return Section("groups", title, join(note(legend), folds))
+
+
+def samples(report: Report) -> Section:
+    title = "Examples"
+    if not report["samples"]:
+        return Section("examples", title, sentence("No examples were asked for."))
+    removed = {r["reason"]: r["documents"] for stage in report["funnel"] for r in stage["reasons"]}
+    totals = {_KEPT: report["totals"]["corpus"]["documents"]} | removed
+    by_reason: dict[str, list[Sample]] = {reason: [] for reason in totals}
+    for sample in report["samples"]:
+        by_reason.setdefault(sample["reason"], []).append(sample)
+    wanted = _wanted(report)
+    folds = [
+        _reason(reason, found, totals.get(reason), wanted.get(reason))
+        for reason, found in by_reason.items()
+        if found
+    ]
+    return Section("examples", title, join(note("Drawn at random, kept and removed, for every reason."), folds))
+
+
+def _group(group: Group, *, opened: bool) -> Html:
+    kept, removed = group["kept"], group["removed"]
+    heading = [
+        element("h3", f"{plural(group['documents'], 'document')}"),
+        element("span", f"similarity {decimal(group['similarity'])}, group ", outside_text(group["group_id"]), class_="aside"),
+    ]
+    facts = element(
+        "dl",
+        element("div", element("dt", "Kept"), element("dd", outside_text(kept["id"]), " from ", outside_text(kept["source"]))),
+        element(
+            "div", element("dt", "Removed"), element("dd", outside_text(removed["id"]), " from ", outside_text(removed["source"]))
+        ),
+        class_="facts",
+    )
+    pieces = word_diff(kept["excerpt"], removed["excerpt"])
+    if any(piece.kind in ("removed", "added") for piece in pieces):
+        body = _excerpt([_piece(piece) for piece in pieces], sum(len(p.text) for p in pieces), 0, None)
+    else:
+        body = join(note("The excerpts are equal."), _text_excerpt(kept["excerpt"], None))
+    return fold(heading, [facts, body], opened=opened)
+
+
+def _piece(piece: Piece) -> Html | str:
+    if piece.kind == "removed":
+        return element("del", piece.text)
+    if piece.kind == "added":
+        return element("ins", piece.text)
+    if piece.kind == "skipped":
+        return element("span", f" […{piece.text} equal words…] ", class_="skipped")
+    return piece.text
+
+
+def _wanted(report: Report) -> dict[str, str]:
+    """What a document had to satisfy, by reason."""
+    bounds = [bound for signal in report["histograms"] for bound in signal["bounds"]]
+    return {bound["reason"]: "at least" if bound["minimum"] is not None else "at most" for bound in bounds}
+
+
+def _reason(reason: str, found: Sequence[Sample], total: int | None, wanted: str | None) -> Html:
+    kept = reason == _KEPT
+    told = "" if total is None else plural(total, "document")
+    stage = "" if kept else f"{stage_name(found[0]['stage'])}, "
+    heading = [
+        element("h3", "Kept" if kept else code(reason)),
+        element("span", f"{stage}{told}; {count(len(found))} shown" if told else stage, class_="aside"),
+    ]
+    articles = [_sample(sample, wanted) for sample in found]
+    return fold(heading, articles, opened=kept, anchor=anchor("sample", reason))
+
+
+def _sample(sample: Sample, wanted: str | None) -> Html:
+    facts = [outside_text(sample["id"]), " from ", outside_text(sample["source"])]
+    if sample["language"]:
+        facts += [", language ", outside_text(sample["language"])]
+    measured = None
+    if sample["value"] is not None:
+        measured = [element("b", f"measured {decimal(sample['value'])}")]
+        if sample["threshold"] is not None:
+            bound = decimal(sample["threshold"])
+            measured.append(f", {wanted} {bound} wanted" if wanted else f", threshold {bound}")
+    return element(
+        "article",
+        element("p", facts, class_="origin"),
+        element("p", measured, class_="measured") if measured else None,
+        _text_excerpt(sample["excerpt"], sample["language"]),
+    )
+
+
+def _text_excerpt(words: str, language: str | None) -> Html:
+    if not words.strip():
+        return sentence("Empty: no visible text.")
+    return _excerpt(words, len(words), words.count("\n"), language)
+
+
+def _excerpt(content: str | list[Html | str], characters: int, lines: int, language: str | None) -> Html:
+    """Its writing direction comes from the text. A long one scrolls in its own box, which the keyboard can reach."""
+    scrolls = characters > _LONG_EXCERPT or lines > _LONG_LINES
+    tag = language.replace("_", "-") if language and _LANGUAGE_TAG.fullmatch(language) else None
+    return element(
+        "div",
+        content,
+        class_="excerpt",
+        dir="auto",
+        lang=tag,
+        tabindex=0 if scrolls else None,
+        role="group" if scrolls else None,
+        aria_label="Excerpt, scrolls" if scrolls else None,
+    )

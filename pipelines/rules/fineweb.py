@@ -1,0 +1,112 @@
+"""FineWeb's own rules: pages made of lists, menus and repeated lines."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numba import njit
+from pydantic import ConfigDict, Field
+
+from pipelines.analysis import Analysis
+from pipelines.characters import SPACE, code_point, tables
+from pipelines.datatrove_tables import TERMINAL, character_classes
+from pipelines.hash_table import claim, slots_for
+from pipelines.lines import count_characters, count_newlines
+from pipelines.rules.rule import Check, Dialect
+from pipelines.words import HASH_PRIME, HASH_SEED, finished
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FineWeb:
+    """Remove documents whose lines seldom end in punctuation, are mostly short, repeat each other, or are many a word.
+
+    Source: FineWeb, Penedo et al. 2024, section 3.6, https://arxiv.org/abs/2406.17557. Lines are what line feeds
+    separate, blank ones left out; a line ends in punctuation when its last character, spaces included, is sentence-final
+    in some script; a repeated line counts from its second occurrence on. As in datatrove 0.10.1, whose
+    TERMINAL_PUNCTUATION this uses in both dialects, a line of exactly `short_line_characters` is short, and a document
+    without any text is removed as `empty`.
+
+    Dialects. Besides what a word is: the paper allows a tenth of the characters in repeated lines, datatrove (and the
+    published FineWeb) a hundredth; `max_char_dup_ratio: null` means the dialect's own.
+    """
+
+    min_line_punct_ratio: Fraction = 0.12
+    max_short_line_ratio: Fraction = 0.67
+    short_line_characters: Annotated[int, Field(ge=0)] = 30
+    max_char_dup_ratio: Fraction | None = None
+    max_list_ratio: Annotated[float, Field(ge=0)] = 0.3
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    name: ClassVar = "fineweb"
+    reasons: ClassVar = ("empty", "line_punct_ratio", "short_line_ratio", "char_dup_ratio", "list_ratio")
+    signals: ClassVar = {
+        "fineweb_lines": "lines that are not blank",
+        "fineweb_line_punct_ratio": "lines that end in terminal punctuation / lines",
+        "fineweb_short_line_ratio": "short lines / lines",
+        "fineweb_char_dup_ratio": "characters in lines equal to an earlier one / characters other than line feeds",
+        "fineweb_list_ratio": "line feeds / words",
+    }
+    measured_by: ClassVar = ("short_line_characters",)
+
+    def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        texts = analysis.texts
+        newlines = count_newlines(texts)
+        char_flags, _ = tables()
+        lines, ended, short, repeated = _count_lines(
+            texts.data, texts.offsets, newlines, self.short_line_characters, char_flags, character_classes()
+        ).T
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, and passes: the document is empty
+            return {
+                "fineweb_lines": lines,
+                "fineweb_line_punct_ratio": ended / lines,
+                "fineweb_short_line_ratio": short / lines,
+                "fineweb_char_dup_ratio": repeated / (count_characters(texts) - newlines),
+                "fineweb_list_ratio": newlines / np.where(lines, analysis.words.counts, np.nan),
+            }
+
+    def checks(self, dialect: Dialect) -> tuple[Check, ...]:
+        of_dialect = 0.1 if dialect == "paper" else 0.01
+        max_char_dup_ratio = of_dialect if self.max_char_dup_ratio is None else self.max_char_dup_ratio
+        return (
+            Check("empty", "fineweb_lines", minimum=1),
+            Check("line_punct_ratio", "fineweb_line_punct_ratio", minimum=self.min_line_punct_ratio),
+            Check("short_line_ratio", "fineweb_short_line_ratio", maximum=self.max_short_line_ratio),
+            Check("char_dup_ratio", "fineweb_char_dup_ratio", maximum=max_char_dup_ratio),
+            Check("list_ratio", "fineweb_list_ratio", maximum=self.max_list_ratio),
+        )
+
+
+@njit(cache=True, nogil=True)
+def _count_lines(data, offsets, newlines, short_characters, char_flags, classes):
+    """int64[D, 4]: lines that are not blank; that end in punctuation; short ones; characters in repeated ones."""
+    counts = np.zeros((len(offsets) - 1, 4), np.int64)
+    slots = slots_for(newlines.max() + 1) if len(newlines) else 0
+    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+    for document in range(len(offsets) - 1):
+        at, end = offsets[document], offsets[document + 1]
+        mask = slots_for(newlines[document] + 1) - 1
+        while at < end:
+            hashed = HASH_SEED
+            length = 0
+            blank = True
+            last = at  # where the line's last character begins
+            while at < end and data[at] != 10:
+                byte = data[at]
+                if byte & 0xC0 != 0x80:
+                    length += 1
+                    last = at
+                    if blank:
+                        blank = (char_flags[code_point(data, at)[0]] & SPACE) != 0
+                hashed = (hashed ^ np.uint64(byte)) * HASH_PRIME
+                at += 1
+            at += 1
+            if blank:
+                continue
+            counts[document, 0] += 1
+            counts[document, 1] += (classes[code_point(data, last)[0]] & TERMINAL) != 0
+            counts[document, 2] += length <= short_characters
+            if not claim(keys, stamps, mask, document + 1, finished(hashed))[1]:
+                counts[document, 3] += length
+    return counts
