@@ -32,6 +32,7 @@ from cluster.stage import Record, Stage, committed, discard_stale, publish, publ
 log = logging.getLogger(__name__)
 
 _POLL_S = 2.0
+_LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Engine:
     def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, str]) -> None:
         self.session.start()
         try:
-            for answer in self._answers(stage, missing):
+            for answer in self._answers(stage, missing, failures):
                 if "error" in answer:
                     failures[answer["unit"]] = answer["error"]
                     log.error("%s unit %d: %s", stage.name, answer["unit"], answer["error"].splitlines()[-1])
@@ -102,9 +103,11 @@ class Engine:
             failures.setdefault(-1, str(stall))
             self.session.stop()
 
-    def _answers(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
+    def _answers(self, stage: Stage, missing: list[int], failures: dict[int, str]) -> Iterator[dict[str, Any]]:
         """One answer a unit as they come. A thread reads Ray, so that waiting can end when nothing comes."""
         answers: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+        complaints = _Complaints()
+        logging.getLogger(_LOST_TASKS_LOGGER).addHandler(complaints)
         reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
         reader.start()
         last = time.monotonic()
@@ -118,6 +121,8 @@ class Engine:
                 self._check_ray()
                 continue
             if answer is None:
+                logging.getLogger(_LOST_TASKS_LOGGER).removeHandler(complaints)
+                failures.update({-1: complaints.last} if complaints.last else {})
                 return
             if isinstance(answer, BaseException):
                 raise _Stalled(f"Ray ended the round: {type(answer).__name__}: {answer}") from answer
@@ -164,6 +169,15 @@ class Engine:
 
 class _Stalled(Exception):
     """This round will bring nothing more."""
+
+
+class _Complaints(logging.Handler):
+    """The last thing Ray Data said of a task it lost: all there is of a worker that died or could not load its unit."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = str(record.exc_info[1]) if record.exc_info else record.getMessage()
 
 
 class _RunUnit:

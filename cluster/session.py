@@ -153,6 +153,7 @@ class Session:
         context.print_on_execution_start = False
         for name in ("ray.data", "ray"):
             logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).propagate = False  # the engine hears of lost tasks itself, and says it in its words
 
 
 def _short_folder() -> str:

@@ -42,7 +42,7 @@ class Classifier:
     def best(self, texts: Texts) -> tuple[list[str], np.ndarray]:
         """The most probable label of each text and its probability, float32[D]; "" and 0 where fastText says nothing.
 
-        Texts must not contain a line end: fastText stops there.
+        Texts must not contain a line end: fastText stops there (and, within its own rules, at a word "</s>").
         """
         predict = self._model.f.predict  # type: ignore[attr-defined]
         labels, scores = [], np.zeros(len(texts), np.float32)
@@ -69,9 +69,7 @@ class Classifier:
         if label in self.labels:
             return
         bare = label.removeprefix(_PREFIX)
-        near = [
-            known for known in self.labels if known == bare or known.startswith(f"{bare}_") or bare.startswith(known)
-        ]
+        near = [known for known in self.labels if known.startswith(f"{bare}_") or bare.startswith(known)]
         near += [known for known in get_close_matches(bare, self.labels, n=5) if known not in near]
         raise ConfigError(
             f"{setting}: {label!r} is not a label of {self.path.name}, which knows {len(self.labels)}: "

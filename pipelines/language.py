@@ -173,7 +173,7 @@ def _backward(data, at, first, chars):
 @njit(cache=True, nogil=True)
 def _is_boundary(data, first, at, last, flags):
     """Whether a text may be cut at `at`: an end, beside a space, or beside a letter of a script without spaces."""
-    if at == first or at == last:
+    if at in (first, last):
         return True
     before, _ = code_point(data, _backward(data, at, first, 1))
     after, _ = code_point(data, at)

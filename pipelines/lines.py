@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from pipelines.characters import LINE_END, SPACE, code_point, tables
+from pipelines.characters import SPACE, code_point, tables
 from pipelines.hash_table import claim, slots_for
 from pipelines.texts import Texts
 from pipelines.words import HASH_PRIME, HASH_SEED, finished
@@ -78,21 +78,14 @@ def strip(data, begin, end, char_flags):
     return begin, end
 
 
-@njit(cache=True, nogil=True)
-def line_end(data, begin, end, char_flags):
-    """(end of the line that begins at `begin`, begin of the next), as str.splitlines() cuts."""
-    at = begin
-    while at < end:
-        byte = data[at]
-        # Every line end is a control character, or begins with one of two lead bytes: U+0085, U+2028, U+2029.
-        if byte < 0x20 or byte == 0xC2 or byte == 0xE2:
-            point, width = code_point(data, at)
-            if char_flags[point] & LINE_END:
-                if byte == 13 and at + 1 < end and data[at + 1] == _NEWLINE:
-                    width = 2
-                return at, at + width
-        at += 1
-    return end, end
+@njit(inline="always")
+def after_line_end(data, at, end):
+    """The begin of the next line, where a line ends at `at` as str.splitlines() cuts: CR LF is one end."""
+    if at >= end:
+        return end
+    if data[at] == 13 and at + 1 < end and data[at + 1] == _NEWLINE:
+        return at + 2
+    return at + code_point(data, at)[1]
 
 
 @njit(cache=True, nogil=True)

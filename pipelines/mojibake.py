@@ -93,8 +93,8 @@ def next_non_ascii(data, at, stop):
     """The first position from `at` on that holds a byte over 0x7F; `stop` if there is none."""
     while at + 64 <= stop:
         seen = np.uint8(0)
-        for ahead in range(64):
-            seen |= data[at + ahead]
+        for ahead in range(np.uint64(64)):  # unsigned: an index that may be negative would keep LLVM from vector code
+            seen |= data[np.uint64(at) + ahead]
         if seen >= 0x80:
             break
         at += 64

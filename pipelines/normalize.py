@@ -25,6 +25,7 @@ Normalising twice changes nothing more. 300 MB/s and more on one core for Englis
 """
 
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 from numba import njit
@@ -40,11 +41,33 @@ NORMALIZE_VERSION = f"1-unicode{UNICODE_VERSION}-ftfy{mojibake.FTFY_VERSION}"
 # Two rounds are rare and three are made by hand; the bound only keeps the loop finite.
 _ROUNDS = 8
 
+_WINDOW_BYTES = 1 << 20
+
 _TAB, _NEWLINE, _RETURN, _SPACE = 9, 10, 13, 32
 
 
 def normalize(texts: Texts) -> Texts:
     """The documents, normalised one by one; the same `texts` if they all were already."""
+    parts = list(_windows(texts))
+    results = [_until_stable(part) for part in parts]
+    if all(result is part for result, part in zip(results, parts, strict=True)):
+        return texts
+    lengths = np.concatenate([result.byte_lengths for result in results])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Texts(np.concatenate([result.data[result.offsets[0] : result.offsets[-1]] for result in results]), offsets)
+
+
+def _windows(texts: Texts) -> Iterator[Texts]:
+    """Runs of documents of some megabytes: they stay in the processor's cache through all the steps."""
+    first = 0
+    while first < len(texts):
+        end = int(np.searchsorted(texts.offsets, texts.offsets[first] + _WINDOW_BYTES))
+        end = min(max(end, first + 1), len(texts))
+        yield Texts(texts.data, texts.offsets[first : end + 1])
+        first = end
+
+
+def _until_stable(texts: Texts) -> Texts:
     result = _once(texts)
     for _ in range(_ROUNDS):
         marked = np.unique(mojibake.marked_lines(result)[:, 0]).tolist()
@@ -93,7 +116,7 @@ def _lay_out(texts: Texts) -> Texts:
 
 
 def _room_for(texts: Texts) -> np.ndarray:
-    """uint8[B]: steps 2 and 4 never make text longer. From numpy, whose large arrays are faster to fill than numba's."""
+    """uint8[B]: steps 2 and 4 never make text longer."""
     return np.empty(texts.offsets[-1] - texts.offsets[0], np.uint8)
 
 
@@ -102,6 +125,14 @@ def _copy(data, start, stop, out, put):
     """Append data[start:stop] to `out`, which is written up to `put`: the new end."""
     out[put : put + stop - start] = data[start:stop]
     return put + stop - start
+
+
+@njit(inline="always")
+def _sooner(first, position, found):
+    """The smaller of `first` and `position`, if `found` is 1. All are bytes, there is no branch, and the loops around it
+    index with unsigned integers, which cannot be negative: so LLVM makes them vector code, eight times as fast."""
+    candidate = np.uint8(np.uint8(position) | np.uint8(found - np.uint8(1)))
+    return candidate if candidate < first else first
 
 
 # What becomes of a character; 0 is to keep it.
@@ -162,12 +193,12 @@ def _next_scrub(data, begin, at, stop):
         # Pass over what is neither a control character nor the first byte of any other character in question.
         while at + 32 <= stop:
             first = np.uint8(255)
-            for ahead in range(32):
-                byte = data[at + ahead]
+            for ahead in range(np.uint64(32)):
+                byte = data[np.uint64(at) + ahead]
                 odd = np.uint8(byte < 32) & np.uint8(byte != _NEWLINE) & np.uint8(byte != _TAB)
                 odd |= np.uint8(byte == 0x7F) | np.uint8(byte == 0xC2)
                 odd |= np.uint8(byte == 0xE1) | np.uint8(byte == 0xE2) | np.uint8(byte == 0xEF)
-                first = min(first, np.uint8(ahead) | np.uint8(odd - np.uint8(1)))
+                first = _sooner(first, ahead, odd)
             if first < 32:
                 at += np.int64(first)
                 break
@@ -287,26 +318,26 @@ def _next_gap(data, at, stop):
     """The first position from `at` on of a blank that opens a gap or ends a line, else `stop`. There is a character
     before `at`, and the last one before `stop` is text."""
     while at + 33 <= stop:
-        # Bytes, not booleans, and a minimum, not a break: so this becomes a few vector instructions.
         first = np.uint8(255)
-        for ahead in range(32):
-            before, here, after = data[at + ahead - 1], data[at + ahead], data[at + ahead + 1]
-            blank = np.uint8(here == _SPACE) | np.uint8(here == _TAB)
-            wide = np.uint8(here == _TAB) | np.uint8(after == _SPACE) | np.uint8(after == _TAB)
-            found = blank & (np.uint8(after == _NEWLINE) | (wide & np.uint8(before > _SPACE)))
-            first = min(first, np.uint8(ahead) | np.uint8(found - np.uint8(1)))
+        for ahead in range(np.uint64(32)):
+            place = np.uint64(at) + ahead
+            first = _sooner(
+                first, ahead, _opens_gap(data[place - np.uint64(1)], data[place], data[place + np.uint64(1)])
+            )
         if first < 32:
             return at + np.int64(first)
         at += 32
-    while at < stop:
-        if data[at] == _SPACE or data[at] == _TAB:
-            before, after = data[at - 1], data[at + 1]
-            if after == _NEWLINE:
-                return at
-            if before > _SPACE and (data[at] == _TAB or after == _SPACE or after == _TAB):
-                return at
+    while at + 1 < stop and not _opens_gap(data[at - 1], data[at], data[at + 1]):
         at += 1
-    return stop
+    return at if at + 1 < stop else stop
+
+
+@njit(inline="always")
+def _opens_gap(before, here, after):
+    """1 or 0: whether `here` is the first blank of two or more, a tab inside a line, or the last blank of a line."""
+    blank = np.uint8(here == _SPACE) | np.uint8(here == _TAB)
+    wide = np.uint8(here == _TAB) | np.uint8(after == _SPACE) | np.uint8(after == _TAB)
+    return np.uint8(blank & (np.uint8(after == _NEWLINE) | (wide & np.uint8(before > _SPACE))))
 
 
 @njit(inline="always")

@@ -205,11 +205,11 @@ def test_rubbish_after_the_last_member_is_reported_after_the_documents(tmp_path,
 @pytest.mark.parametrize("ending", COMPRESS)
 @pytest.mark.parametrize("limits", [{"max_expansion_ratio": 900}, {"max_expanded_gib": 0.001}])
 def test_a_bomb_is_stopped_by_ratio_and_by_size(tmp_path, ending, limits):
-    bomb = COMPRESS[ending](b'{"text": "a"}\n' + b"\n" * 30_000_000)
+    bomb = COMPRESS[ending](b'{"text": "a"}\n' + b" " * 30_000_000)
     (tmp_path / f"a.jsonl{ending}").write_bytes(bomb)
     (tmp_path / "b.jsonl").write_text('{"text": "next file"}')
     found = texts_and_problems(rows_of(tmp_path, Limits(max_document_bytes=100_000, **limits)))
-    assert found == ["a", "<expansion_bomb>", "next file"]
+    assert [one for one in found if one != "<too_large>"] == ["a", "<expansion_bomb>", "next file"]
 
 
 def test_a_bomb_of_gigabytes_is_left_in_little_memory(tmp_path):
@@ -315,8 +315,8 @@ def test_zero_rows_and_empty_row_groups_are_no_documents(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("options", [{"compression": "zstd"}, {"compression": "none", "write_page_checksum": True}])
-def test_a_corrupt_page_loses_only_the_rest_of_its_row_group(tmp_path, seed, options):
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_a_corrupt_page_loses_only_the_rest_of_its_row_group(tmp_path, seed, compression):
     draw = random.Random(seed)
     words = [f"{number}:{draw.getrandbits(4000):x}" for number in range(300)]
     path = parquet(
@@ -326,7 +326,9 @@ def test_a_corrupt_page_loses_only_the_rest_of_its_row_group(tmp_path, seed, opt
         data_page_size=5000,
         write_batch_size=1,
         use_dictionary=False,
-        **options,
+        write_statistics=False,  # damage in them harms nobody
+        write_page_checksum=True,
+        compression=compression,
     )
     chunk = pq.ParquetFile(path).metadata.row_group(1).column(1)
     damaged = bytearray(path.read_bytes())

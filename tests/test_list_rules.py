@@ -1,6 +1,7 @@
 """The rules that work from a user's files: URL block lists, bad-word lists, fastText quality classifiers."""
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_a_block_list_without_entries_or_in_another_encoding_is_refused(tmp_path
 
 def test_a_url_column_of_numbers_is_refused(tmp_path):
     rule = UrlBlocklist(paths=(written(tmp_path / "list.txt", "example.com"),), column="size")
-    with pytest.raises(ConfigError, match="url_blocklist.column: 'size' holds int64"):
+    with pytest.raises(ConfigError, match=r"url_blocklist\.column: 'size' holds int64"):
         rule.measure(documents(["a"], size=[1]))
 
 
@@ -285,9 +286,7 @@ def test_a_word_list_without_entries_or_in_another_encoding_is_refused(tmp_path,
 
 
 def lid176_as_quality(**changes) -> QualityClassifier:
-    return QualityClassifier(
-        **({"model": str(classifiers.local_path(None)), "label": "en", "min_score": 0.6} | changes)
-    )
+    return replace(QualityClassifier(model=str(classifiers.local_path(None)), label="en", min_score=0.6), **changes)
 
 
 TEXTS = ["This is plainly a good English text about nothing.", "Das ist ein deutscher Satz.", ""]

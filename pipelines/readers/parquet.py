@@ -50,18 +50,18 @@ class Parquet(Reader):
         expanded_bytes = 0
         with storage.open_input(span.uri) as handle:
             file = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
-            leaf = _leaves(file.metadata)[input.text]
             for group in range(span.start, span.end):
-                footer = file.metadata.row_group(group)
-                chunk = footer.column(leaf)
+                chunks = _chunks(file.metadata, group, names)
+                rows = file.metadata.row_group(group).num_rows
                 done = 0
                 try:
-                    _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
-                    for batch in _batches(file, group, names, _batch_rows(chunk, footer.num_rows)):
-                        read_bytes = batch.column(input.text).nbytes
-                        expanded_bytes += read_bytes
+                    for chunk in chunks:
+                        _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
+                    for batch in _batches(file, group, names, _batch_rows(handle, chunks, rows)):
+                        table = documents(batch, input, limits, f"{span.uri} row group {group}", done)
+                        expanded_bytes += table.nbytes
                         _refuse_bomb(expanded_bytes, span.size, limits)
-                        yield documents(batch, input, limits, f"{span.uri} row group {group}", done)
+                        yield table
                         done += batch.num_rows
                 except Broken as broken:
                     last = span.end if broken.problem == "expansion_bomb" else group + 1
@@ -101,21 +101,50 @@ def _batches(file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
             batch_rows = max(batch_rows // 16, 1)
 
 
-def _batch_rows(chunk: pq.ColumnChunkMetaData, rows: int) -> int:
+def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], rows: int) -> int:
     """Rows to decode at once: about a table, and never more than _MAX_BATCH_BYTES though an encoding repeats values."""
-    mean_bytes = chunk.total_uncompressed_size / rows
-    wanted = min(TABLE_BYTES / max(mean_bytes, 1), _MAX_BATCH_ROWS)
-    return max(int(min(wanted, _MAX_BATCH_BYTES / max(_longest_repeatable(chunk), 1))), 1)
+    row_bytes = sum(chunk.total_uncompressed_size for chunk in chunks) / rows
+    wanted = min(TABLE_BYTES / max(row_bytes, 1), _MAX_BATCH_ROWS)
+    repeatable = sum(_longest_repeatable(handle, chunk) for chunk in chunks)
+    return max(int(min(wanted, _MAX_BATCH_BYTES / max(repeatable, 1))), 1)
 
 
-def _longest_repeatable(chunk: pq.ColumnChunkMetaData) -> float:
+def _longest_repeatable(handle: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
     """Bytes that one value may have though it costs next to nothing to repeat."""
     if "DELTA_BYTE_ARRAY" in chunk.encodings:
         return chunk.total_uncompressed_size
-    if chunk.dictionary_page_offset is None:
+    if not chunk.dictionary_page_offset:
         return 0
-    dictionary = max(chunk.data_page_offset - chunk.dictionary_page_offset, 0)
-    return dictionary * chunk.total_uncompressed_size / max(chunk.total_compressed_size, 1)
+    handle.seek(chunk.dictionary_page_offset)
+    return min(_page_bytes(handle.read(16)), chunk.total_uncompressed_size)
+
+
+def _page_bytes(header: bytes) -> int:
+    """Uncompressed size of a page, from the beginning of its header; a huge number if that is not to be found.
+
+    Thrift's compact protocol: the fields `type` and `uncompressed_page_size` come first, each a byte 0x15 (next field,
+    int32) and a zigzag varint. https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+    """
+    if len(header) < 16 or header[0] != 0x15 or header[1] > 0x7F or header[2] != 0x15:
+        return 1 << 31
+    value = shift = 0
+    for byte in header[3:8]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return value >> 1
+
+
+def _chunks(footer: pq.FileMetaData, group: int, names: list[str]) -> list[pq.ColumnChunkMetaData]:
+    """The column chunks of a row group that hold the named columns, with all that is nested in them."""
+    row_group = footer.row_group(group)
+    wanted = [
+        leaf
+        for leaf in range(footer.num_columns)
+        if any((footer.schema.column(leaf).path + ".").startswith(name + ".") for name in names)
+    ]
+    return [row_group.column(leaf) for leaf in wanted]
 
 
 def _leaves(footer: pq.FileMetaData) -> dict[str, int]:

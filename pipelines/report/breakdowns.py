@@ -12,6 +12,7 @@ from pipelines.report.layout import (
     Section,
     code,
     fold,
+    name,
     note,
     outside_text,
     plural,
@@ -26,7 +27,7 @@ _LANGUAGES_SHOWN = 15
 _EXAMPLES_SHOWN = 5
 
 # A cell's shade by the share of the source's input: at least this much gives this level.
-_HEAT = ((0.5, 6), (0.2, 5), (0.1, 4), (0.05, 3), (0.01, 2), (0.001, 1))
+_HEAT = ((0.5, 6), (0.2, 5), (0.1, 4), (0.05, 3), (0.02, 2), (0.005, 1))
 
 
 def languages(report: Report) -> Section:
@@ -44,13 +45,13 @@ def languages(report: Report) -> Section:
 
 def _language_table(caption: str, rows: Sequence[Language], given: int) -> Html:
     columns = [
-        Column("Language", False), Column("", False), Column("Documents in"), Column("of input"), Column("Documents kept"),
-        Column("kept"), Column("Characters in"), Column("Characters kept"),
+        Column("Language", False), Column("", False), Column("Documents in"), Column("Share"), Column("Documents kept"),
+        Column("Share kept"), Column("Characters in"), Column("Characters kept"),
     ]  # fmt: skip
     most = max(row["input"]["documents"] for row in rows)
     cells = [
         (
-            outside_text(row["language"]),
+            name(outside_text(row["language"])),
             _kept_bar(row["input"], row["corpus"], most),
             *_in_and_kept(row["input"], row["corpus"], given),
         )
@@ -85,14 +86,14 @@ def sources(report: Report) -> Section:
         return Section("sources", "Sources", sentence("No source had a document."))
     columns = [
         Column("Source", False), Column("Licence", False), Column("Weight"), Column("", False), Column("Documents in"),
-        Column("of input"), Column("Documents kept"), Column("kept"), Column("Characters in"), Column("Characters kept"),
+        Column("Share"), Column("Documents kept"), Column("Share kept"), Column("Characters in"), Column("Characters kept"),
     ]  # fmt: skip
     given = report["totals"]["input"]["documents"]
     most = max(row["input"]["documents"] for row in rows)
     cells = [
         (
-            outside_text(row["source"]),
-            outside_text(row["licence"]) if row["licence"] else "not stated",
+            name(outside_text(row["source"])),
+            name(outside_text(row["licence"])) if row["licence"] else "not stated",
             formats.decimal(row["weight"]),
             _kept_bar(row["input"], row["corpus"], most),
             *_in_and_kept(row["input"], row["corpus"], given),
@@ -111,13 +112,13 @@ def _heat_table(rows: Sequence[Source]) -> Html:
     # dict.fromkeys keeps the order of the first source, which may lack a stage: stages stay together all the same.
     stages = list(dict.fromkeys(stage for stage, _ in reasons))
     reasons.sort(key=lambda pair: stages.index(pair[0]))
-    columns = [Column("Reason", False), Column("Stage", False), *(Column(outside_text(row["source"])) for row in rows)]
+    columns = [Column("Reason", False), Column("Stage", False), *(Column(name(outside_text(row["source"]))) for row in rows)]
     cells: list[Sequence[Child]] = [
         ("kept", "", *(_heat_cell(row["corpus"]["documents"], row["input"]["documents"], "kept") for row in rows))
     ]
     for stage, reason in reasons:
         shares = [_heat_cell(lost.get((row["source"], stage, reason), 0), row["input"]["documents"]) for row in rows]
-        cells.append((code(reason), stage_name(stage), *shares))
+        cells.append((name(code(reason)), stage_name(stage), *shares))
     return table("Share of each source's documents that a reason removed; the darker, the more", columns, cells)
 
 
@@ -133,7 +134,9 @@ def personal_data(report: Report) -> Section:
     rows = report["personal_data"]
     title = "Personal data"
     if not rows:
-        return Section("personal-data", title, sentence("Personal data was not looked for in this run."))
+        off = report["run"]["config"].get("personal_data", {}) is None
+        words = "Personal data was not looked for in this run." if off else "No personal data was found."
+        return Section("personal-data", title, sentence(words))
     columns = [Column("Kind", False), Column("Documents"), Column("of input"), Column("Found"), Column("In the corpus", False)]
     given = report["totals"]["input"]["documents"]
     cells = [
@@ -157,7 +160,7 @@ def quarantine(report: Report) -> Section:
     columns = [Column("Source", False), Column("Problem", False), Column("Documents"), Column("Where, for example", False)]
     cells = [
         (
-            outside_text(row["source"]),
+            name(outside_text(row["source"])),
             element("span", row["problem"], class_="wrap"),
             count(row["documents"]),
             element("ul", [element("li", outside_text(e)) for e in row["examples"][:_EXAMPLES_SHOWN]], class_="where"),

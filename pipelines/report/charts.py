@@ -88,6 +88,7 @@ class Axis:
         return cls(low, math.log10(positive[-1]), True, positive[0])
 
     def place(self, value: float) -> float:
+        """Values beyond an end of the axis are drawn at that end."""
         position = ((self._level(value) if self.log else value) - self.low) / ((self.high - self.low) or 1)
         return min(1.0, max(0.0, position))
 
@@ -119,7 +120,7 @@ class Frame:
 
     width: int = 320
     height: int = 150
-    left: int = 8
+    left: int = 40
     right: int = 312
     top: int = 26
     bottom: int = 128
@@ -129,6 +130,32 @@ class Frame:
 
     def y(self, level: float) -> float:
         return self.bottom - level * (self.bottom - self.top)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The tightest bounds of a signal, infinite where there is none. `counts`: its values are whole numbers."""
+
+    minimum: float
+    maximum: float
+    counts: bool
+
+    def style(self, low: float, high: float) -> str:
+        """The class of the bin [low, high). `cut`: some of its values may stay and some may not."""
+        if self.counts:
+            least, most = math.ceil(low), math.ceil(high) - 1
+            removed = most < self.minimum or least > self.maximum
+        else:
+            least, most = low, high
+            removed = high <= self.minimum or low > self.maximum or low == self.maximum > 0
+        kept = least >= self.minimum and most <= self.maximum
+        return "removed" if removed else "kept" if kept else "cut"
+
+    def ends(self, edges: Sequence[float]) -> tuple[float, float]:
+        """Where the lines stand: at the bounds, but a bin that the maximum leaves whole lies before its line."""
+        bins = zip(edges, edges[1:], strict=False)
+        whole = (high for low, high in bins if low <= self.maximum < high and self.style(low, high) == "kept")
+        return self.minimum, next(whole, self.maximum)
 
 
 SMALL = Frame()
@@ -145,27 +172,31 @@ def histogram(
     frame: Frame = SMALL,
     bound_signs: tuple[str, str] = ("≥", "≤"),
 ) -> Html:
-    """Documents by value; the signs say which values a minimum and a maximum name. What lies outside a bound is hatched, and the bars there have the colour of removal.
+    """Documents by value. What lies outside a bound is hatched, and the bars there have the colour of removal.
 
     The height of a bar is the square root of its documents: the tails that bounds cut off would not be seen otherwise.
-    A bin that a bound cuts is coloured on both sides of it, as if its documents were spread evenly.
+    Of a bin with a bound inside nobody knows how many documents lie on which side: it is grey. `bound_signs` stand
+    before a minimum and a maximum. Logarithmic signals are taken for counts.
     """
     edges, documents = _occupied(edges, documents, bounds, log)
-    axis = Axis.over(edges, log)
-    most = max(documents)
-    minimum = max((b["minimum"] for b in bounds if b["minimum"] is not None), default=-math.inf)
-    maximum = min((b["maximum"] for b in bounds if b["maximum"] is not None), default=math.inf)
+    axis, most = Axis.over(edges, log), max(documents)
+    limits = Limits(
+        minimum=max((b["minimum"] for b in bounds if b["minimum"] is not None), default=-math.inf),
+        maximum=min((b["maximum"] for b in bounds if b["maximum"] is not None), default=math.inf),
+        counts=log,
+    )
+    lines = list(zip((limits.minimum, limits.maximum), limits.ends(edges), bound_signs, strict=True))
     drawing = [
-        _outside(axis, minimum, maximum, frame),
+        _outside(axis, limits.ends(edges), frame),
         _grid(most, frame),
         [
-            _column(axis, low, high, number, most, minimum, maximum, frame)
+            _column(axis, low, high, number, most, limits, frame)
             for low, high, number in zip(edges, edges[1:], documents, strict=False)
             if number
         ],
         element("line", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom, class_="axis"),
         _ticks(axis, frame),
-        [_bound(axis, b, sign, frame) for b, sign in zip((minimum, maximum), bound_signs, strict=True) if math.isfinite(b)],
+        [_bound(axis, value, end, sign, frame) for value, end, sign in lines if math.isfinite(value)],
     ]
     return element(
         "svg", drawing, viewBox=f"0 0 {frame.width} {frame.height}", class_="histogram", role="img", aria_label=label
@@ -184,10 +215,9 @@ def _occupied(
     return list(edges[first : last + 1]), list(documents[first:last])
 
 
-def _outside(axis: Axis, minimum: float, maximum: float, frame: Frame) -> Html:
-    spans = []
-    if math.isfinite(minimum):
-        spans.append((0.0, axis.place(minimum)))
+def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Html:
+    minimum, maximum = ends
+    spans = [(0.0, axis.place(minimum))] if math.isfinite(minimum) else []
     if math.isfinite(maximum):
         spans.append((axis.place(maximum), 1.0))
     return join(
@@ -206,31 +236,30 @@ def _outside(axis: Axis, minimum: float, maximum: float, frame: Frame) -> Html:
 
 def _grid(most: int, frame: Frame) -> Html:
     """Lines at all and a quarter of the highest bar: with square roots, the full and the half height."""
-    marks = [(1.0, most)] + ([(0.5, round(most / 4))] if most >= 4 and most % 4 == 0 or most >= 40 else [])
+    marks = [(1.0, most)] + ([(0.5, round(most / 4))] if (most >= 4 and most % 4 == 0) or most >= 40 else [])
     return join(
         (
             element("line", x1=frame.left, x2=frame.right, y1=frame.y(level), y2=frame.y(level), class_="grid"),
-            element("text", short(value), x=frame.right, y=frame.y(level) - 3, class_="tick end"),
+            element("text", short(value), x=frame.left - 5, y=frame.y(level) + 4, class_="tick end"),
         )
         for level, value in marks
     )
 
 
-def _column(
-    axis: Axis, low: float, high: float, number: int, most: int, minimum: float, maximum: float, frame: Frame
-) -> Html:
-    title = element("title", f"{decimal(low)} to {decimal(high)}: {count(number)} documents")
-    top = frame.y(math.sqrt(number / most))
-    cuts = [low, *(bound for bound in (minimum, maximum) if low < bound < high), high]
-    rects = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
-        left, right = frame.x(axis.place(start)), frame.x(axis.place(stop))
-        gap = 0.8 if stop == high and right - left > 2 else 0
-        style = "removed" if stop <= minimum or start >= maximum else "kept"
-        rects.append(
-            element("rect", x=left, y=top, width=right - left - gap, height=frame.bottom - top, class_=style)
-        )
-    return element("g", title, rects)
+def _column(axis: Axis, low: float, high: float, number: int, most: int, limits: Limits, frame: Frame) -> Html:
+    style = limits.style(low, high)
+    title = f"{decimal(low)} to {decimal(high)}: {count(number)} documents" + (", on both sides" if style == "cut" else "")
+    left, right, top = frame.x(axis.place(low)), frame.x(axis.place(high)), frame.y(math.sqrt(number / most))
+    gap = 0.8 if right - left > 2 else 0.0
+    return element(
+        "rect",
+        element("title", title),
+        x=left,
+        y=top,
+        width=right - left - gap,
+        height=frame.bottom - top,
+        class_=style,
+    )
 
 
 def _ticks(axis: Axis, frame: Frame) -> Html:
@@ -243,9 +272,9 @@ def _ticks(axis: Axis, frame: Frame) -> Html:
     return join(labels)
 
 
-def _bound(axis: Axis, value: float, side: str, frame: Frame) -> Html:
-    """The line, and above it what a document must satisfy to stay."""
-    x = frame.x(axis.place(value))
+def _bound(axis: Axis, value: float, at: float, side: str, frame: Frame) -> Html:
+    """The line, and above it its value."""
+    x = frame.x(axis.place(at))
     line = element("line", x1=x, x2=x, y1=frame.top - 8, y2=frame.bottom, class_="bound")
     anchor = "start" if x < frame.width * 0.25 else "end" if x > frame.width * 0.75 else "middle"
     return join(line, element("text", f"{side} {decimal(value)}", x=x, y=frame.top - 12, class_=f"bound-label {anchor}"))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from pipelines.report.formats import count, decimal, stage_name
+from pipelines.report.formats import decimal, stage_name
 from pipelines.report.layout import Section, anchor, code, fold, note, outside_text, plural, sentence
 from pipelines.report.markup import Html, element, join
 from pipelines.report.schema import Group, Report, Sample
@@ -12,7 +12,7 @@ from pipelines.report.word_diff import Piece, word_diff
 _OPEN_GROUPS = 3
 _LONG_EXCERPT = 600  # characters or
 _LONG_LINES = 10  # lines: more scrolls in its own box
-_KEPT = "kept"
+KEPT = "kept"
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
 
@@ -35,25 +35,25 @@ def samples(report: Report) -> Section:
     title = "Examples"
     if not report["samples"]:
         return Section("examples", title, sentence("No examples were asked for."))
-    removed = {r["reason"]: r["documents"] for stage in report["funnel"] for r in stage["reasons"]}
-    totals = {_KEPT: report["totals"]["corpus"]["documents"]} | removed
-    by_reason: dict[str, list[Sample]] = {reason: [] for reason in totals}
+    totals = {(s["stage"], r["reason"]): r["documents"] for s in report["funnel"] for r in s["reasons"]}
+    found: dict[tuple[str, str], list[Sample]] = {}
     for sample in report["samples"]:
-        by_reason.setdefault(sample["reason"], []).append(sample)
+        found.setdefault((sample["stage"], sample["reason"]), []).append(sample)
+    order = list(totals)
+    # The kept come first, then the reasons as the funnel has them.
+    keys = sorted(found, key=lambda key: (key[1] != KEPT, order.index(key) if key in totals else len(order)))
     wanted = _wanted(report)
-    folds = [
-        _reason(reason, found, totals.get(reason), wanted.get(reason))
-        for reason, found in by_reason.items()
-        if found
-    ]
-    return Section("examples", title, join(note("Drawn at random, kept and removed, for every reason."), folds))
+    kept = report["totals"]["corpus"]["documents"]
+    folds = [_reason(found[key], kept if key[1] == KEPT else totals.get(key), wanted.get(key[1])) for key in keys]
+    return Section("examples", title, join(note("Drawn at random for every reason, and from what was kept."), folds))
 
 
 def _group(group: Group, *, opened: bool) -> Html:
     kept, removed = group["kept"], group["removed"]
+    alike = "equal text" if group["similarity"] is None else f"similarity {decimal(group['similarity'])}"
     heading = [
         element("h3", f"{plural(group['documents'], 'document')}"),
-        element("span", f"similarity {decimal(group['similarity'])}, group ", outside_text(group["group_id"]), class_="aside"),
+        element("span", f"{alike}, group ", outside_text(group["group_id"]), class_="aside"),
     ]
     facts = element(
         "dl",
@@ -87,16 +87,16 @@ def _wanted(report: Report) -> dict[str, str]:
     return {bound["reason"]: "at least" if bound["minimum"] is not None else "at most" for bound in bounds}
 
 
-def _reason(reason: str, found: Sequence[Sample], total: int | None, wanted: str | None) -> Html:
-    kept = reason == _KEPT
-    told = "" if total is None else plural(total, "document")
-    stage = "" if kept else f"{stage_name(found[0]['stage'])}, "
+def _reason(found: Sequence[Sample], total: int | None, wanted: str | None) -> Html:
+    stage, reason = found[0]["stage"], found[0]["reason"]
+    facts = [] if reason == KEPT else [stage_name(stage)]
+    facts += [] if total is None else [plural(total, "document")]
     heading = [
-        element("h3", "Kept" if kept else code(reason)),
-        element("span", f"{stage}{told}; {count(len(found))} shown" if told else stage, class_="aside"),
+        element("h3", "Kept" if reason == KEPT else code(reason)),
+        element("span", ", ".join([*facts, f"{len(found)} shown"]), class_="aside"),
     ]
     articles = [_sample(sample, wanted) for sample in found]
-    return fold(heading, articles, opened=kept, anchor=anchor("sample", reason))
+    return fold(heading, articles, opened=reason == KEPT, anchor=anchor("sample", stage, reason))
 
 
 def _sample(sample: Sample, wanted: str | None) -> Html:

@@ -56,7 +56,10 @@ def core_hours(core_s: float) -> str:
 
 
 def megabytes_per_s(text_bytes: int, seconds: float) -> str:
-    return f"{text_bytes / 1e6 / seconds:,.1f}" if seconds > 0 else "–"
+    if not text_bytes or seconds <= 0:
+        return "–"
+    speed = text_bytes / 1e6 / seconds
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}" if speed >= 1 else f"{speed:.2g}"
 
 
 def stage_name(stage: str) -> str:

@@ -30,7 +30,7 @@ def table(caption: Child, columns: Sequence[Column], rows: Sequence[Sequence[Chi
     """The first cell of a row is its heading. A wide table scrolls in its box, which the keyboard can reach."""
     heads = [element("th", c.title, scope="col", class_="n" if c.numeric else None) for c in columns]
     parts = [
-        element("caption", caption),
+        element("caption", element("span", caption)),
         element("thead", element("tr", heads)),
         element("tbody", [_row(columns, row) for row in rows]),
         element("tfoot", _row(columns, foot)) if foot else None,
@@ -63,6 +63,11 @@ def code(words: str) -> Html:
 def outside_text(words: str) -> Html:
     """A short text from the input, such as an id: its writing direction stays its own."""
     return element("bdi", words)
+
+
+def name(words: Child) -> Html:
+    """A cell's name: as wide as it is, unless it is far too long."""
+    return element("span", words, class_="name")
 
 
 def anchor(*parts: str) -> str:

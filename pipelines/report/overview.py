@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pipelines.report import formats
 from pipelines.report.charts import Segment, bar
 from pipelines.report.formats import count, share, stage_name
-from pipelines.report.layout import Column, Section, anchor, code, fold, plural, sentence, table
+from pipelines.report.layout import Column, Section, anchor, code, fold, name, plural, sentence, table
 from pipelines.report.markup import Html, element, join
 from pipelines.report.schema import Amount, FunnelStage, ReasonAmount, Report
 
 _OPEN_STAGES = 2
 _NAMED_REASONS = 2
+_UNITS = ("documents", "characters")
+_JUDGE_NOTHING = ("read", "corpus")
 
 
 def warnings(report: Report) -> Section | None:
@@ -44,8 +46,8 @@ def headline(report: Report) -> Section:
         ),
     ]
     body = [
-        element("div", element("dt", name), element("dd", element("strong", big), element("span", small)))
-        for name, big, small in tiles
+        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
+        for title, big, small in tiles
     ]
     return Section("result", "Result", element("dl", body, class_="tiles"))
 
@@ -56,8 +58,12 @@ def funnel(report: Report) -> Section:
         return Section("funnel", "Funnel", sentence("No documents were read, so there is nothing to follow."))
     by_loss = sorted(stages, key=lambda stage: -stage["removed"]["documents"])
     opened = {stage["stage"] for stage in by_loss[:_OPEN_STAGES]}
-    sampled = {sample["reason"] for sample in report["samples"]}
-    rows = [_stage(stage, given, stage["stage"] in opened, sampled) for stage in stages]
+    sampled = {(sample["stage"], sample["reason"]) for sample in report["samples"]}
+    before = [given, *(stage["left"] for stage in stages)]
+    rows = [
+        _stage(stage, given, _loss(stage, seen, given), stage["stage"] in opened, sampled)
+        for stage, seen in zip(stages, before, strict=False)
+    ]
     body = [_legend(), element("ol", rows, class_="funnel"), _as_table(stages, given)]
     return Section("funnel", "Funnel", join(body))
 
@@ -73,66 +79,66 @@ def _legend() -> Html:
     )
 
 
-def _stage(stage: FunnelStage, given: Amount, opened: bool, sampled: set[str]) -> Html:
-    left, removed = stage["left"], stage["removed"]
+def _stage(stage: FunnelStage, given: Amount, loss: Html | None, opened: bool, sampled: set[tuple[str, str]]) -> Html:
     heading = element("h3", stage_name(stage["stage"]))
-    body = [heading, _numbers(left, given), _bars(stage, given), _removed(removed, given)]
+    body = [heading, _bars(stage, given), _amount(stage["left"], given, "", "left"), loss]
     reasons = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
-    if reasons:
+    if len(reasons) == 1:
+        body.append(element("p", "Reason: ", _reason_name(stage, reasons[0], sampled), class_="why"))
+    elif reasons:
         named = ", ".join(f"{r['reason']} {count(r['documents'])}" for r in reasons[:_NAMED_REASONS])
-        summary = [element("b", plural(len(reasons), "reason")), f": {named}", ", …" if len(reasons) > _NAMED_REASONS else ""]
-        body.append(fold(summary, _reasons(stage["stage"], reasons, removed, given, sampled), opened=opened))
+        summary = f"{len(reasons)} reasons: {named}" + (", …" if len(reasons) > _NAMED_REASONS else "")
+        content = fold(summary, _reasons(stage, reasons, given, sampled), opened=opened)
+        body.append(element("div", content, class_="why"))
     return element("li", body)
 
 
-def _numbers(left: Amount, given: Amount) -> Html:
-    return element(
-        "p",
-        element("b", share(left["documents"], given["documents"])),
-        element("span", count(left["documents"]), " documents"),
-        element("span", count(left["characters"]), " characters, ", share(left["characters"], given["characters"])),
-        class_="left",
-    )
+def _reason_name(stage: FunnelStage, reason: ReasonAmount, sampled: set[tuple[str, str]]) -> Html:
+    key = (stage["stage"], reason["reason"])
+    return element("a", code(key[1]), href=f"#{anchor('sample', *key)}") if key in sampled else code(key[1])
 
 
-def _removed(removed: Amount, given: Amount) -> Html | None:
-    if not removed["documents"]:
-        return element("p", "removes nothing", class_="loss none")
-    return element(
-        "p",
-        element("b", "−", share(removed["documents"], given["documents"])),
-        element("span", "−", count(removed["documents"]), " documents"),
-        element("span", "−", count(removed["characters"]), " characters"),
-        class_="loss",
-    )
+def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Html:
+    """Two lines, each beside its bar."""
+    lines = [
+        element("span", element("b", sign, share(amount[unit], given[unit])), element("span", count(amount[unit]), f" {unit}"))  # type: ignore[literal-required]
+        for unit in _UNITS
+    ]
+    return element("p", lines, class_=f"amount {style}")
+
+
+def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Html | None:
+    if stage["removed"]["documents"]:
+        return _amount(stage["removed"], given, "−", "loss")
+    shortened = before["characters"] - stage["left"]["characters"]
+    if shortened > 0:
+        words = f"{count(shortened)} characters cut out of documents or replaced by placeholders"
+        return element("p", words, class_="amount soft")
+    return None if stage["stage"] in _JUDGE_NOTHING else element("p", "removes nothing", class_="amount soft")
 
 
 def _bars(stage: FunnelStage, given: Amount) -> Html:
     left, removed = stage["left"], stage["removed"]
-    name = stage_name(stage["stage"])
-    whole = {unit: max(given[unit], left[unit] + removed[unit]) for unit in ("documents", "characters")}  # type: ignore[literal-required]
+    title = stage_name(stage["stage"])
+    whole = {unit: max(given[unit], left[unit] + removed[unit]) for unit in _UNITS}  # type: ignore[literal-required]
     drawn = []
-    for unit, style in (("documents", "thick"), ("characters", "thin")):
+    for unit, style in zip(_UNITS, ("thick", "thin"), strict=True):
         kept, lost = left[unit], removed[unit]  # type: ignore[literal-required]
         reasons = sorted(stage["reasons"], key=lambda r: -r["documents"])
-        pieces = [Segment(kept, "kept", f"{name}: {count(kept)} {unit} left")]
+        pieces = [Segment(kept, "kept", f"{title}: {count(kept)} {unit} left")]
         pieces += [Segment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]  # type: ignore[literal-required]
         if not reasons:
-            pieces.append(Segment(lost, "removed part", f"{name}: {count(lost)} {unit} removed"))
-        label = f"{name}: {count(kept)} {unit} left, {share(kept, whole[unit])} of the input; {count(lost)} removed"
+            pieces.append(Segment(lost, "removed part", f"{title}: {count(lost)} {unit} removed"))
+        label = f"{title}: {count(kept)} {unit} left, {share(kept, whole[unit])} of the input; {count(lost)} removed"
         drawn.append(bar(pieces, whole[unit], label, style))
     return element("div", drawn, class_="bars")
 
 
-def _reasons(
-    stage: str, reasons: Sequence[ReasonAmount], removed: Amount, given: Amount, sampled: set[str]
-) -> Html:
+def _reasons(stage: FunnelStage, reasons: Sequence[ReasonAmount], given: Amount, sampled: set[tuple[str, str]]) -> Html:
     most = max(r["documents"] for r in reasons)
     rows = [
         (
-            element("a", code(r["reason"]), href=f"#{anchor('sample', r['reason'])}")
-            if r["reason"] in sampled
-            else code(r["reason"]),
+            name(_reason_name(stage, r, sampled)),
             bar([Segment(r["documents"], "removed", f"{count(r['documents'])} documents")], most, "", "small"),
             count(r["documents"]),
             share(r["documents"], given["documents"]),
@@ -145,7 +151,8 @@ def _reasons(
         Column("Reason", False), Column("", False), Column("Documents"), Column("of input"),
         Column("Characters"), Column("of input"),
     ]  # fmt: skip
-    caption = f"{stage_name(stage)}: why {plural(removed['documents'], 'document')} went; the first objection counts"
+    gone = plural(stage["removed"]["documents"], "document")
+    caption = f"{stage_name(stage['stage'])}: why {gone} went; the first objection counts"
     return table(caption, columns, rows)
 
 

@@ -85,9 +85,9 @@ class Bound(TypedDict):
 
 
 class Histogram(TypedDict):
-    """`documents[i]` counts values in [edges[i], edges[i + 1]); `stage` is the rule pack that judges the signal.
+    """`documents[i]` counts values in [edges[i], edges[i + 1]); `stage` is the one whose bounds judge the signal.
 
-    A logarithmic scale may begin at 0: its first bin is then drawn as wide as the second.
+    Without `stage`, the funnel's reasons tell it, as far as they removed anything. A logarithmic scale may begin at 0: its first bin is then drawn as wide as the second.
     """
 
     signal: str
@@ -114,13 +114,16 @@ class Excerpt(TypedDict):
 
 
 class Group(TypedDict):
-    """One of the largest duplicate groups: its kept document and one of those removed for it."""
+    """One of the largest duplicate groups: its kept document and one of those removed for it.
+
+    `similarity` is theirs, estimated; null where they were found by their equal text.
+    """
 
     group_id: str
     documents: int
     kept: Excerpt
     removed: Excerpt
-    similarity: float
+    similarity: float | None
 
 
 class Sample(Excerpt):

@@ -9,25 +9,26 @@ from pipelines.report.markup import Html, element, join
 from pipelines.report.schema import Bound, Histogram, Report
 
 _OPEN_PACKS = 2
-_UNJUDGED = ""
+_UNJUDGED, _IDLE = "", "idle"  # signals without bounds, and with bounds that removed nothing and name no stage
+_TITLES = {_UNJUDGED: "Without bounds", _IDLE: "Bounds that removed nothing"}
 
 
 def signals(report: Report) -> Section:
     title = "Signals and bounds"
     if not report["histograms"]:
         return Section("signals", title, sentence("No signal was measured."))
-    removed = {r["reason"]: r["documents"] for stage in report["funnel"] for r in stage["reasons"]}
     packs = _by_pack(report)
-    losses = {pack: sum(_loss(signal, removed) for signal in group) for pack, group in packs.items()}
+    removed = {stage["stage"]: {r["reason"]: r["documents"] for r in stage["reasons"]} for stage in report["funnel"]}
+    losses = {pack: sum(_loss(signal, removed.get(pack, {})) for signal in group) for pack, group in packs.items()}
     biggest = sorted((pack for pack in packs if losses[pack]), key=lambda pack: -losses[pack])[:_OPEN_PACKS]
     folds = [
-        _pack(pack, group, losses[pack], removed, opened=pack in biggest or pack == _UNJUDGED)
+        _pack(pack, group, removed.get(pack, {}), opened=pack in biggest or pack == _UNJUDGED)
         for pack, group in packs.items()
     ]
     words = (
-        "Documents by measured value, of all documents measured. Hatched: outside a bound, removed there. Bars are as high "
-        "as the square root of their documents, so that tails can be seen. A document counts for the first reason "
-        "alone, so a reason may have removed fewer documents than lie outside its bound."
+        "All documents by measured value. Hatched: outside a bound; grey: a bin that a bound divides. The height of a bar "
+        "is the square root of its documents, so that tails can be seen. A document is removed for the first reason it "
+        "gives, so a reason may have removed fewer documents than lie outside its bound."
     )
     return Section("signals", title, join(DEFINITIONS, note(words), folds))
 
@@ -57,8 +58,9 @@ def _by_pack(report: Report) -> dict[str, list[Histogram]]:
     stage_of = {r["reason"]: stage["stage"] for stage in report["funnel"] for r in stage["reasons"]}
     packs: dict[str, list[Histogram]] = {name: [] for name in [_UNJUDGED, *(s["stage"] for s in report["funnel"])]}
     for signal in report["histograms"]:
-        judges = [stage_of[bound["reason"]] for bound in signal["bounds"] if bound["reason"] in stage_of]
-        packs.setdefault(signal.get("stage", judges[0] if judges else _UNJUDGED), []).append(signal)
+        judges = [stage_of.get(bound["reason"], _IDLE) for bound in signal["bounds"]]
+        pack = signal.get("stage") or next((judge for judge in judges if judge != _IDLE), _IDLE if judges else _UNJUDGED)
+        packs.setdefault(pack, []).append(signal)
     return {name: group for name, group in packs.items() if group}
 
 
@@ -66,13 +68,14 @@ def _loss(signal: Histogram, removed: dict[str, int]) -> int:
     return sum(removed.get(bound["reason"], 0) for bound in signal["bounds"])
 
 
-def _pack(pack: str, group: Sequence[Histogram], loss: int, removed: dict[str, int], *, opened: bool) -> Html:
-    name = stage_name(pack) if pack else "Without bounds"
-    told = f"{plural(len(group), 'signal')}, {plural(loss, 'document')} removed" if pack else plural(len(group), "signal")
+def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, opened: bool) -> Html:
+    name = _TITLES.get(pack) or stage_name(pack)
+    loss = sum(_loss(signal, removed) for signal in group)
+    told = plural(len(group), "signal") + (f", {plural(loss, 'document')} removed" if loss else "")
     ordered = sorted(group, key=lambda signal: -_loss(signal, removed))
     charts = element("div", [_figure(signal, removed) for signal in ordered], class_="charts")
     heading = [element("h3", name), element("span", told, class_="aside")]
-    return fold(heading, charts, opened=opened, anchor=anchor("signals", pack or "without-bounds"))
+    return fold(heading, charts, opened=opened, anchor=anchor("signals", name))
 
 
 def _figure(signal: Histogram, removed: dict[str, int]) -> Html:

@@ -9,10 +9,10 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from pipelines.analysis import Analysis
-from pipelines.characters import DIGIT, SPACE, SYMBOL, UNSPACED, code_point, tables
+from pipelines.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
 from pipelines.datatrove_tables import TERMINAL, character_classes
 from pipelines.datatrove_words import ENDS_SENTENCE, ONLY_MARKS
-from pipelines.lines import line_end, strip
+from pipelines.lines import after_line_end, strip
 from pipelines.rules.rule import Check, Dialect
 from pipelines.texts import Texts
 from pipelines.words import split_words
@@ -38,7 +38,11 @@ _BRACKETS = tuple(ord(bracket) for bracket in ")]}）】》〉")
 _KELVIN = 0x212A  # the one other character whose lower case is an ASCII letter by itself: k
 
 # What a character is to the scan of a line, in bits.
-_SPACE, _ENDS, _CLOSES, _SPOKEN, _CURLY, _SQUARE = 1, 2, 4, 8, 16, 32
+_ENDS_SHIFT, _CLOSES_SHIFT, _SPOKEN_SHIFT = 1, 2, 3
+_SPACE, _ENDS, _CLOSES, _SPOKEN, _CURLY, _SQUARE = 1, 1 << _ENDS_SHIFT, 1 << _CLOSES_SHIFT, 1 << _SPOKEN_SHIFT, 16, 32
+_ANCHOR = 64  # a letter that some phrase cannot do without
+_WIDE = 128  # the lead byte of a character beyond ASCII
+_CUTS = 256  # the line ends here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +142,7 @@ class C4:
         _keep_lines(
             texts.data, texts.offsets, dialect == "datatrove", self.min_words_per_line, self.max_word_length,
             self.require_terminal_punctuation, self.remove_citations, taken_out, dropping,
-            _ascii_kinds(), char_flags, character_classes(), steps, phrases,
+            _byte_kinds(), char_flags, character_classes(), steps, phrases,
             kept, offsets, found, lines, sentences,
         )  # fmt: skip
         return Texts(kept[: offsets[-1]], offsets), found, lines, sentences
@@ -166,11 +170,11 @@ def _phrase_automaton() -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _ascii_kinds() -> np.ndarray:
-    """uint8[128]: the bits above."""
+def _byte_kinds() -> np.ndarray:
+    """uint16[256]: the bits above."""
     char_flags, _ = tables()
     classes = character_classes()
-    kinds = np.zeros(128, np.uint8)
+    kinds = np.full(256, _WIDE, np.uint16)
     for byte in range(128):
         kinds[byte] = (
             _SPACE * bool(char_flags[byte] & SPACE)
@@ -179,6 +183,8 @@ def _ascii_kinds() -> np.ndarray:
             | _SPOKEN * (not char_flags[byte] & (SPACE | SYMBOL))
             | _CURLY * (byte == ord("{"))
             | _SQUARE * (byte == ord("["))
+            | _ANCHOR * (chr(byte) in "kKvVmM")
+            | _CUTS * bool(char_flags[byte] & LINE_END)
         )
     return kinds
 
@@ -186,7 +192,7 @@ def _ascii_kinds() -> np.ndarray:
 @njit(cache=True, nogil=True)
 def _keep_lines(
     data, offsets, datatrove, min_words, max_word_length, require_terminal, remove_citations, taken_out, dropping,
-    ascii_kinds, char_flags, classes, steps, phrases,
+    kinds, char_flags, classes, steps, phrases,
     kept, kept_offsets, found, lines, sentences,
 ):  # fmt: skip
     """Write the lines that stay, and per document what drops it, how many lines stay and their sentences."""
@@ -194,12 +200,11 @@ def _keep_lines(
     for document in range(len(offsets) - 1):
         at, end = offsets[document], offsets[document + 1]
         while at < end:
-            line_stop, following = line_end(data, at, end, char_flags)
-            begin, stop = strip(data, at, line_stop, char_flags)
-            at = following
-            words, longest, marks, count = _scan(
-                data, begin, stop, not datatrove, ascii_kinds, char_flags, classes, steps, phrases
+            stop, words, longest, marks, count = _scan(
+                data, at, end, not datatrove, kinds, char_flags, classes, steps, phrases
             )
+            begin, line_stop = strip(data, at, stop, char_flags)
+            at = after_line_end(data, stop, end)
             if longest > max_word_length:
                 continue
             line = written
@@ -207,13 +212,14 @@ def _keep_lines(
                 kept[line] = 10
                 line += 1
             if remove_citations and marks & SQUARE_BRACKET:
-                line_stop = _copy_without_citations(data, begin, stop, kept, line, char_flags)
-                _, _, marks, count = _scan(
-                    kept, line, line_stop, not datatrove, ascii_kinds, char_flags, classes, steps, phrases
+                line_stop = _copy_without_citations(data, begin, line_stop, kept, line, char_flags)
+                _, _, _, marks, count = _scan(
+                    kept, line, line_stop, not datatrove, kinds, char_flags, classes, steps, phrases
                 )
             else:
-                line_stop = line + stop - begin
-                kept[line:line_stop] = data[begin:stop]
+                for offset in range(line_stop - begin):
+                    kept[line + offset] = data[begin + offset]
+                line_stop += line - begin
             if require_terminal and not _is_ended(kept, line, line_stop, datatrove, classes):
                 continue
             if words < min_words:
@@ -235,58 +241,95 @@ def _keep_lines(
 
 
 @njit(cache=True, nogil=True)
-def _scan(data, begin, end, unspaced, ascii_kinds, char_flags, classes, steps, phrases):
-    """(words, characters of the longest, phrases and brackets in it, sentences of the paper dialect) of one line."""
-    words = longest = length = sentences = 0
-    marks = kinds = 0
-    state = 0
-    spoken = ended = False  # of the sentence so far: it has a character that is no symbol; it ends if the word does
+def _scan(data, begin, end, unspaced, kinds, char_flags, classes, steps, phrases):
+    """Read one line.
+
+    Returns (where the line ends, words, characters of the longest, phrases and brackets in it, its sentences in the
+    paper dialect). The sums are free of branches on purpose: word ends are what a processor cannot foresee.
+    """
+    words = longest = length = sentences = seen = 0
+    suspect = False  # a phrase may be in the line
+    spoken = ended = 0  # of the sentence so far: it has a character that is no symbol; it ends if the word does
     at = begin
     while at < end:
-        byte = data[at]
-        if byte < 0x80:
-            kind = ascii_kinds[byte]
-            state = steps[state, byte]
+        kind = np.int64(kinds[data[at]])
+        width = 1
+        if kind & (_WIDE | _ANCHOR | _CUTS):
+            if kind & _CUTS:
+                break
+            if kind & _WIDE:
+                point, width = code_point(data, at)
+                bits = char_flags[point]
+                if bits & LINE_END:
+                    break
+                suspect |= point == _KELVIN
+                kind = _kind(point, bits, classes)
+                if unspaced and bits & UNSPACED:
+                    words += length != 0
+                    sentences += spoken & ended
+                    ended = length = 0  # as behind a space; and the letter is a word of its own
+                    words += 1
+                    longest = max(longest, 1)
+                    spoken = 1
+                    at += width
+                    continue
+            elif at - begin >= 2:
+                suspect |= _may_be_phrase(data[at - 2] | 0x20, data[at - 1] | 0x20, data[at] | 0x20)
+        at += width
+        seen |= kind
+        space = kind & _SPACE
+        words += space & (length != 0)
+        length = (length + 1) * (1 - space)
+        longest = max(longest, length)
+        closed = space & spoken & ended
+        sentences += closed
+        spoken = (spoken & ~closed) | ((kind & _SPOKEN) >> _SPOKEN_SHIFT)
+        ended = ((kind & _ENDS) >> _ENDS_SHIFT) | (ended & ((kind & _CLOSES) >> _CLOSES_SHIFT))
+    words += length != 0
+    sentences += spoken
+    marks = (CURLY_BRACKET if seen & _CURLY else 0) | (SQUARE_BRACKET if seen & _SQUARE else 0)
+    if suspect:
+        marks |= _find_phrases(data, begin, at, steps, phrases)
+    return at, words, longest, marks, sentences
+
+
+@njit(inline="always")
+def _kind(point, bits, classes):
+    """The bits of a character beyond ASCII."""
+    if classes[point] & TERMINAL:
+        return _ENDS
+    if bits & SPACE:
+        return _SPACE
+    if bits & SYMBOL:
+        return _CLOSES if point in _QUOTES or point in _BRACKETS else 0
+    return _SPOKEN
+
+
+@njit(inline="always")
+def _may_be_phrase(first, second, third):
+    """Whether three lowered letters are those that every phrase has one of: lorem, term(s), jav(a), priv(acy), cook(ie)."""
+    if third == ord("k"):
+        return first == ord("o") and second == ord("o")
+    if third == ord("v"):
+        return (first == ord("j") and second == ord("a")) or (first == ord("r") and second == ord("i"))
+    return (first == ord("r") and second == ord("e")) or (first == ord("e") and second == ord("r"))
+
+
+@njit(cache=True, nogil=True)
+def _find_phrases(data, begin, end, steps, phrases):
+    """The bits of the phrases in a text, in any case."""
+    found = state = 0
+    at = begin
+    while at < end:
+        if data[at] < 0x80:
+            state = steps[state, data[at]]
             at += 1
         else:
             point, width = code_point(data, at)
-            at += width
             state = steps[state, ord("k")] if point == _KELVIN else 0
-            bits = char_flags[point]
-            if bits & SPACE:
-                kind = _SPACE
-            elif not bits & SYMBOL:
-                kind = _SPOKEN
-            else:
-                kind = _CLOSES if point in _QUOTES or point in _BRACKETS else 0
-            if classes[point] & TERMINAL:
-                kind = _ENDS
-            if unspaced and bits & UNSPACED:
-                words += 1 + (length > 0)
-                longest = max(longest, length, 1)
-                sentences += spoken and ended
-                length = 0
-                spoken, ended = True, False
-                marks |= phrases[state]
-                continue
-        marks |= phrases[state]
-        kinds |= kind
-        if kind & _SPACE:
-            words += length > 0
-            longest = max(longest, length)
-            if spoken and ended:
-                sentences += 1
-                spoken = False
-            length = 0
-            ended = False
-            continue
-        length += 1
-        spoken |= (kind & _SPOKEN) != 0
-        ended = (kind & _ENDS) != 0 or (ended and (kind & _CLOSES) != 0)
-    words += length > 0
-    sentences += spoken
-    marks |= (CURLY_BRACKET if kinds & _CURLY else 0) | (SQUARE_BRACKET if kinds & _SQUARE else 0)
-    return words, max(longest, length), marks, sentences
+            at += width
+        found |= phrases[state]
+    return found
 
 
 @njit(cache=True, nogil=True)

@@ -270,6 +270,8 @@ def _scan_marks(data, offsets, kinds, char_flags, counts):
             if kind == _PLAIN:
                 dots = 0
                 blank = trailing = False
+                while at < end and kinds[data[at]] == _PLAIN:
+                    at += 1
             elif kind == _SPACE:
                 dots = 0
             elif kind == _DOT:

@@ -41,8 +41,8 @@ class UrlBlocklist:
     A document without a URL stays, and so do all documents of an input that has no such column (checking that the
     config's inputs carry it is the config's task).
 
-    As in RefinedWeb (Penedo et al. 2023, section 3.1), which blocked 4.6 million domains of the University of Toulouse's
-    list UT1; its scoring of words inside URLs is not part of this rule.
+    As in RefinedWeb (Penedo et al. 2023, section 3.1), which blocked 4.6 million domains of the University of
+    Toulouse's list UT1; its scoring of words inside URLs is not part of this rule.
     """
 
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -131,10 +131,10 @@ def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
     host, rest = _split(other)
     wrong = other.filter(pc.or_(pc.equal(host, ""), pc.match_substring_regex(other, r"[\s*|^,;\"<>]")))
     if len(wrong):
+        line = pc.index(entries, wrong[0]).as_py() + 1
         raise ConfigError(
-            f"url_blocklist.paths: {path}, line {pc.index(entries, wrong[0]).as_py() + 1}: {wrong[0].as_py()!r} is neither "
-            "a domain nor a URL. Write example.com (its subdomains are included) or example.com/path, without wildcards "
-            "or filter syntax."
+            f"url_blocklist.paths: {path}, line {line}: {wrong[0].as_py()!r} is neither a domain nor a URL. "
+            "Write example.com (its subdomains are included) or example.com/path, without wildcards or filter syntax."
         )
     domains = _bare(wanted.filter(plain))
     return pa.concat_arrays([domains, host]), pa.concat_arrays([pc.utf8_slice_codeunits(domains, 0, 0), rest])

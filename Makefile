@@ -1,0 +1,39 @@
+# Everything runs in .venv, which `make setup` makes and keeps; nothing here needs root.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.installed
+
+# Ray would leave a token in HOME and draw bars over the tests' output.
+TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
+
+.PHONY: setup demo test faults bench lint clean
+
+setup: $(DONE)
+
+$(DONE): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## curate real text found on this machine
+	$(BIN)/raymill demo
+
+test: setup  ## everything but the long matrices
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow'
+
+faults: setup  ## kill -9 of workers, raylet and driver, twenty seeds
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+bench: setup  ## print speeds and ratios beside other tools; DATA=FILE.parquet to choose the text
+	$(BIN)/python -m tests.benchmarks $(DATA)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy cluster pipelines
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,109 @@
+"""The whole measure stage, one core: normalise, language at 1,000 characters, all four packs, personal data,
+signatures. Beside datatrove 0.10.1 with the same packs and its own signatures, on a sample of the same documents.
+"""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import language, personal_data
+from pipelines.analysis import Analysis
+from pipelines.config import CurateConfig
+from pipelines.lines import count_characters
+from pipelines.measure import Measure, text_hashes
+from pipelines.normalize import normalize
+from pipelines.signatures import permutations, signatures
+from pipelines.texts import Texts
+from pipelines.units import Reading
+from tests.benchmarks.timing import machine, processor_seconds
+
+PEER = Path(__file__).resolve().parents[2] / ".venv-peers" / "bin" / "python"
+_TABLE_BYTES = 8 << 20  # what a reader hands over at a time
+_PEER_DOCUMENTS = 40
+
+
+def run(texts: Texts) -> None:
+    print(machine("numba", "pyarrow", "fasttext-predict"))
+    tables = list(_tables(texts))
+    size = int(texts.byte_lengths.sum()) / 1e6
+    config = CurateConfig(kind="curate", name="bench", inputs=({"path": "none"},), output="none")
+    stage = Measure(config, Reading(config.inputs, pa.schema([])))
+    whole = size / processor_seconds(lambda: [stage.attributes("bench", table) for table in tables])
+    print(f"measure stage, {len(texts):,} documents, {size:.1f} MB; MB/s per core, processor time")
+    print(f"  {'all together':<40}{whole:9.1f}")
+    for name, work in _parts(config).items():
+        speed = size / processor_seconds(lambda work=work: [work(table) for table in tables])
+        print(f"    {name:<38}{speed:9.1f}   {1000 / speed:6.1f} ms/MB")
+    _beside_datatrove(texts, config)
+
+
+def _tables(texts: Texts):
+    column = texts.to_arrow()
+    start = 0
+    while start < len(texts):
+        end = start + 1
+        while end < len(texts) and texts.offsets[end + 1] - texts.offsets[start] <= _TABLE_BYTES:
+            end += 1
+        rows = end - start
+        ids = pa.array([str(row) for row in range(start, end)])
+        yield pa.table({"row": range(rows), "id": ids, "text": column.slice(start, rows)})
+        start = end
+
+
+def _parts(config: CurateConfig) -> dict:
+    """What the stage is made of, each alone on normalised text."""
+    classifier = language.load(config.language)
+    a, b = permutations(112, 1)
+
+    def texts(table: pa.Table) -> Texts:
+        return Texts.from_arrow(table["text"])
+
+    def packs(table: pa.Table) -> None:
+        columns = table.drop_columns(["text"]).append_column("language", pa.repeat("en", table.num_rows))
+        analysis = Analysis(texts(table), "paper", columns)
+        for rule in config.active_rules():
+            rule.measure(analysis)
+
+    return {
+        "normalise": lambda t: normalize(texts(t)),
+        "text hash and length": lambda t: (text_hashes(texts(t)), count_characters(texts(t))),
+        "language, 1,000 characters": lambda t: language.identify(texts(t), classifier, 1000),
+        "four rule packs": packs,
+        "personal data": lambda t: personal_data.find(texts(t), personal_data.KINDS),
+        "signatures, 112 permutations": lambda t: signatures(texts(t), 5, a, b),
+    }
+
+
+def _beside_datatrove(texts: Texts, config: CurateConfig) -> None:
+    if not PEER.exists():
+        print("  datatrove is not installed here: `make bench` does that")
+        return
+    rows = [place * len(texts) // _PEER_DOCUMENTS for place in range(_PEER_DOCUMENTS)]
+    column = texts.to_arrow()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sample.parquet")
+        pq.write_table(pa.table({"text": column.take(pa.array(rows))}), path)
+        command = [str(PEER), str(Path(__file__).with_name("peer_datatrove.py")), str(path)]
+        done = subprocess.run([*command, *map(str, range(len(rows)))], capture_output=True, text=True, check=True)
+    peer = json.loads(done.stdout)
+    some = Texts.from_arrow(column.take(pa.array(rows)))
+    columns = pa.table({"language": pa.repeat("en", len(rows))})
+    a, b = permutations(112, 1)
+
+    def same_work() -> None:
+        analysis = Analysis(some, "paper", columns)
+        for rule in config.active_rules():
+            rule.measure(analysis)
+        signatures(some, 5, a, b)
+
+    size = peer["bytes"] / 1e6
+    theirs = size / (peer["filter_s"] + peer["signature_s"])
+    ours = size / processor_seconds(same_work)
+    print(f"same packs and signatures on {len(rows)} of the documents, {size:.1f} MB; MB/s per core")
+    print(f"  {'datatrove 0.10.1':<40}{theirs:9.2f}   filters {size / peer['filter_s']:.2f}, "
+          f"signatures {size / peer['signature_s']:.2f}")  # fmt: skip
+    print(f"  {'raymill':<40}{ours:9.1f}   {ours / theirs:.0f} x")

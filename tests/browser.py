@@ -1,0 +1,71 @@
+"""A headless Chromium for tests of pages: opens a file at a width and colour scheme, and tells what went wrong in it."""
+
+import base64
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+INSTALL = "apt-get update && apt-get install -y chromium chromium-driver"
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+)  # fmt: skip
+
+
+def missing() -> str | None:
+    """What to install, or None when everything is there."""
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        return None
+    return f"needs Chromium: {INSTALL}"
+
+
+class Browser:
+    """One Chromium with a fresh profile, for a `with` block."""
+
+    def __enter__(self) -> Self:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium") or ""
+        for flag in (*_FLAGS, f"--user-data-dir={self._profile.name}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self._driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._driver.quit()
+        self._profile.cleanup()
+
+    def open(self, page: Path, *, width: int, scheme: str = "light") -> None:
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.emulate(features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._driver.get_log("performance")
+        self._driver.get_log("browser")
+        self._driver.get(page.resolve().as_uri())
+
+    def emulate(self, **media: Any) -> None:
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+    def script(self, source: str, *arguments: Any) -> Any:
+        """What the function body `source` returns in the page."""
+        return self._driver.execute_script(source, *arguments)
+
+    def complaints(self) -> list[str]:
+        """Everything on the console since the page was opened."""
+        return [entry["message"] for entry in self._driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Every address asked for since the page was opened, its own first."""
+        events = [json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance")]
+        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+
+    def screenshot(self, to: Path) -> None:
+        """The whole page as PNG."""
+        shot = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
+        to.write_bytes(base64.b64decode(shot["data"]))
