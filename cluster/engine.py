@@ -27,7 +27,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ClusterError, StageError, StorageError, UserError
 from cluster.progress import Progress
 from cluster.session import Session
-from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit
+from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit, sweep
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Engine:
         if self.replace:
             discard_stale(stage, self.root)
         if (done := published(stage, self.root)) is not None:
+            sweep(stage, self.root, done)  # its driver may have been killed before it did
             return done
         started = time.perf_counter()
         records = committed(stage, self.root)

@@ -6,7 +6,9 @@ a hard link, which fails if the name exists, on local disks and NFS alike.
 
 import errno
 import os
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ import pyarrow as pa
 
 from cluster.errors import StorageError
 from cluster.storage import FileInfo, NotFound
+
+_PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 def _mended(path: str | Path, error: OSError) -> StorageError:
@@ -27,6 +31,9 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.EROFS: "The file system is read-only: choose another output.",
         errno.EISDIR: "This is a folder; a file was wanted.",
         errno.ENOTDIR: "A file stands where a folder was wanted.",
+        errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
+        errno.EPERM: "This file system has no hard links, and commits are built on them: choose another output.",
+        errno.EOPNOTSUPP: "This file system has no hard links, and commits are built on them: choose another output.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
     return StorageError(f"{path}: {error.strerror or error}. {mend}")
@@ -58,10 +65,10 @@ class LocalStore:
         return True
 
     def upload(self, path: Path, key: str) -> None:
-        target = Path(key)
+        _make_folder(key)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
+            _flush(path)
+            os.replace(path, key)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise _mended(key, error) from error
@@ -72,6 +79,8 @@ class LocalStore:
             found = Path(key).stat()
         except OSError as error:
             raise _mended(key, error) from error
+        if stat.S_ISDIR(found.st_mode):
+            raise NotFound(key, "is a folder; a file was wanted")
         return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
     def walk(self, prefix: str) -> Iterator[FileInfo]:
@@ -79,11 +88,18 @@ class LocalStore:
             if not isinstance(error, FileNotFoundError):
                 raise _mended(error.filename, error) from error
 
-        for folder, _, names in os.walk(prefix, onerror=refuse, followlinks=True):
+        for folder, inner, names in os.walk(prefix, onerror=refuse, followlinks=True):
+            inner[:] = [name for name in inner if not _leads_back(os.path.join(folder, name))]
             for name in names:
                 path = os.path.join(folder, name)
-                if os.path.isfile(path):
+                if _PART.fullmatch(name) or not os.path.isfile(path):
+                    continue
+                if not path.isprintable() and not _encodable(path):
+                    raise StorageError(f"{path!a}: the name is not UTF-8, which files of a corpus must be. Rename it.")
+                try:
                     yield self.info(path)
+                except NotFound:
+                    continue  # removed while we looked
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -93,19 +109,47 @@ class LocalStore:
                 raise _mended(key, error) from error
 
     def _place(self, key: str, fill: Callable[[Path], object], move: Callable[[Path, str], object]) -> None:
+        _make_folder(key)
         part = Path(key).with_name(f".{uuid.uuid4().hex}.part")
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
             fill(part)
+            _flush(part)
             move(part, key)
         except FileExistsError:
-            if move is os.link:
-                raise
-            raise StorageError(f"{key}: a file stands where a folder was wanted. Choose another output.") from None
+            raise
         except OSError as error:
             raise _mended(key, error) from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _make_folder(key: str) -> None:
+    try:
+        Path(key).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _mended(Path(key).parent, error) from error
+
+
+def _flush(path: Path) -> None:
+    """To the disk itself: after a power cut a record must not outlive what it promises."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _leads_back(folder: str) -> bool:
+    """Whether a link points at a folder that it lies in."""
+    return (
+        os.path.islink(folder)
+        and Path(os.path.realpath(folder)) in Path(os.path.realpath(os.path.dirname(folder)), "x").parents
+    )
+
+
+def _encodable(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 LOCAL = LocalStore()

@@ -3,8 +3,10 @@ they fail, retries with back-off and deadlines. boto3 finds the AWS credentials 
 """
 
 import io
+import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -16,15 +18,19 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from cluster.errors import StorageError
-from cluster.storage import FileInfo, NotFound, StorageOptions
+from cluster.storage import FileInfo, NotFound, StorageOptions, Unavailable
 
 _READ_AHEAD = 1 << 20
+
+_MENDS = {
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `storage: {anonymous: true}` for a public bucket.",
+    "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
+}
 
 
 @cache
 def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
-    make: dict[str, Callable[..., Any]] = {"s3": _s3, "gs": GCSStore, "az": AzureStore}
-    shared = {
+    shared: dict[str, Any] = {
         "client_options": {
             "timeout": timedelta(seconds=options.timeout_s),
             "connect_timeout": timedelta(seconds=min(10, options.timeout_s)),
@@ -44,20 +50,38 @@ def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
         return Bucket(f"{scheme}://{name}", _s3(name, options, shared))
     if options.anonymous:
         shared["skip_signature"] = True
-    return Bucket(f"{scheme}://{name}", make[scheme](name, **shared))
+    make: Callable[..., Any] = {"gs": GCSStore, "az": AzureStore}[scheme]
+    try:
+        return Bucket(f"{scheme}://{name}", make(name, **shared))
+    except (exceptions.BaseError, ValueError) as error:
+        raise StorageError(f"{scheme}://{name}: {_first_line(error)}. {_MENDS[scheme]}") from error
 
 
 def _s3(name: str, options: StorageOptions, shared: dict[str, Any]) -> S3Store:
     import boto3
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
 
-    session = boto3.session.Session(profile_name=options.profile, region_name=options.region)
+    try:
+        aws = botocore.session.Session(profile=options.profile)
+        session = boto3.session.Session(botocore_session=aws, region_name=options.region)
+        configured = aws.get_scoped_config().get("endpoint_url")
+        # Asking looks as far as the metadata service of a cloud machine, so it is done only where it is needed.
+        credentials = None if options.anonymous or options.access_key_id else session.get_credentials()
+    except BotoCoreError as error:
+        raise StorageError(
+            f"s3://{name}: the AWS configuration cannot be used ({_first_line(error)}). "
+            "Check ~/.aws/config, AWS_PROFILE and storage.profile."
+        ) from error
     settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
-    endpoint = options.endpoint_url or _aws_endpoint(session)
-    if endpoint:
-        settings["endpoint"] = endpoint
-        shared["client_options"]["allow_http"] = endpoint.startswith("http://")
+    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = options.endpoint_url or environment or configured
     path_style = options.path_style if options.path_style is not None else bool(endpoint)
     settings["virtual_hosted_style_request"] = not path_style
+    if endpoint:
+        # With the bucket in the host name obstore wants it there already.
+        settings["endpoint"] = endpoint if path_style else endpoint.replace("://", f"://{name}.", 1)
+        shared["client_options"]["allow_http"] = endpoint.startswith("http://")
     if options.anonymous:
         return S3Store(name, **settings, **shared, skip_signature=True)
     if options.access_key_id and options.secret_access_key:
@@ -66,7 +90,7 @@ def _s3(name: str, options: StorageOptions, shared: dict[str, Any]) -> S3Store:
         if options.session_token:
             settings["session_token"] = options.session_token.get_secret_value()
         return S3Store(name, **settings, **shared)
-    if session.get_credentials() is None:
+    if credentials is None:
         raise StorageError(
             f"s3://{name}: no AWS credentials found. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "give `storage: {profile: ...}` in the config, or `storage: {anonymous: true}` for a public bucket."
@@ -74,12 +98,6 @@ def _s3(name: str, options: StorageOptions, shared: dict[str, Any]) -> S3Store:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     return S3Store(name, **settings, **shared, credential_provider=Boto3CredentialProvider(session))
-
-
-def _aws_endpoint(session: Any) -> str | None:
-    import os
-
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 class Bucket:
@@ -93,14 +111,15 @@ class Bucket:
 
     def open(self, key: str) -> pa.NativeFile:
         with self._mended(key):
-            return pa.PythonFile(_Seekable(obstore.open_reader(self.store, key, buffer_size=_READ_AHEAD)), mode="r")
+            reader = obstore.open_reader(self.store, key, buffer_size=_READ_AHEAD)
+        return pa.PythonFile(_Seekable(reader, lambda: self._mended(key)), mode="r")
 
     def write(self, key: str, data: bytes) -> None:
-        with self._mended(key):
+        with self._mended(key, writing=True):
             obstore.put(self.store, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        with self._mended(key):
+        with self._mended(key, writing=True):
             try:
                 obstore.put(self.store, key, data, mode="create")
             except exceptions.AlreadyExistsError:
@@ -108,7 +127,7 @@ class Bucket:
         return True
 
     def upload(self, path: Path, key: str) -> None:
-        with self._mended(key):
+        with self._mended(key, writing=True):
             obstore.put(self.store, key, path)
 
     def info(self, key: str) -> FileInfo:
@@ -117,8 +136,15 @@ class Bucket:
 
     def walk(self, prefix: str) -> Iterator[FileInfo]:
         with self._mended(prefix):
-            for page in obstore.list(self.store, prefix or None):
-                yield from (self._info(found) for found in page)
+            files = [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
+        # Consoles and sync tools mark a folder by an empty object named like it.
+        folders = {f"{self.root}/{prefix}"}
+        for file in files:
+            folder = file.uri.rpartition("/")[0]
+            while folder not in folders and len(folder) > len(self.root):
+                folders.add(folder)
+                folder = folder.rpartition("/")[0]
+        yield from (file for file in files if file.size or file.uri not in folders)
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -133,29 +159,48 @@ class Bucket:
         return FileInfo(f"{self.root}/{found['path']}", found["size"], version.strip('"'))
 
     @contextmanager
-    def _mended(self, key: str) -> Iterator[None]:
-        uri = f"{self.root}/{key}"
+    def _mended(self, key: str, writing: bool = False) -> Iterator[None]:
+        uri = f"{self.root}/{key}".rstrip("/")
         try:
             yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
+            # A store has no folders that could be missing: what a write does not find is the bucket.
+            if writing or _no_bucket(error):
+                raise self._missing() from error
             raise NotFound(uri) from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise StorageError(
                 f"{uri}: the store refused these credentials ({_first_line(error)}). "
                 "Check AWS_PROFILE or the keys, and that their policy allows this prefix."
             ) from error
+        except (exceptions.InvalidPathError, ValueError) as error:
+            raise self._unnameable(uri, error) from error
         except exceptions.BaseError as error:
-            raise StorageError(
+            if _no_bucket(error):
+                raise self._missing() from error
+            if "invalid path" in str(error):  # met in a listing
+                raise self._unnameable(uri, error) from error
+            raise Unavailable(
                 f"{uri}: the store did not answer as it should ({_first_line(error)}). "
                 "Check storage.endpoint_url, the region and the network; finished work is kept, so run it again."
             ) from error
+
+    def _unnameable(self, uri: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"{uri!r}: {_first_line(error)}. Object names with empty parts (//), `.`, `..` or control characters "
+            "do not work on every store: rename the object."
+        )
+
+    def _missing(self) -> StorageError:
+        return StorageError(f"{self.root}: no such bucket. Make it first, or check its name and storage.endpoint_url.")
 
 
 class _Seekable(io.RawIOBase):
     """obstore's reader in the shape pyarrow and the decompressors of the standard library want."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, mended: Callable[[], AbstractContextManager[None]]) -> None:
         self._reader = reader
+        self._mended = mended
 
     def readable(self) -> bool:
         return True
@@ -170,7 +215,8 @@ class _Seekable(io.RawIOBase):
         return self._reader.tell()
 
     def read(self, size: int = -1) -> bytes:
-        return bytes(self._reader.read(None if size < 0 else size))
+        with self._mended():
+            return bytes(self._reader.read(None if size < 0 else size))
 
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))
@@ -178,5 +224,13 @@ class _Seekable(io.RawIOBase):
         return len(data)
 
 
+def _no_bucket(error: BaseException) -> bool:
+    return "NoSuchBucket" in str(error)
+
+
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """What the library says, without the page of XML that a store adds; the store's own message is kept."""
+    text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
+    said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
+    line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
+    return (f"{line}: {' '.join(filter(None, said.groups()))}" if said else line)[:400]

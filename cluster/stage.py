@@ -11,18 +11,17 @@ only what has no record, and two drivers at once cannot mix their results.
 This file knows no Ray: `engine.py` spreads units over machines, a test may call `run_unit` in a loop.
 """
 
+import errno
 import hashlib
 import json
-import os
+import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,11 +32,11 @@ import pyarrow.parquet as pq
 import cluster
 from cluster import storage
 from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, describe_schema
-from cluster.errors import DataError
+from cluster.errors import DataError, StorageError
 from cluster.failpoints import failpoint
+from cluster.temporary import temporary_folder
 
 _COMMITS = "_commits"  # a leading underscore: listing readers such as Spark and `datasets` pass over it
-_SCRATCH = "raymill-unit-"
 _STORE_THREADS = 16
 
 
@@ -97,8 +96,7 @@ class Scratch:
     """Where a unit writes before anyone may see it: a local folder, gone when the unit ends, however it ends."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
-        _sweep_scratch()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+        self.folder = temporary_folder("unit")
         self._files = {output.name: _Files(output, self.folder) for output in outputs}
 
     def __enter__(self) -> Self:
@@ -114,15 +112,6 @@ class Scratch:
     def finish(self) -> dict[str, list[tuple[Path, int]]]:
         """Close everything; (path, rows) of each output's files, in order."""
         return {name: files.finish() for name, files in self._files.items()}
-
-
-@cache
-def _sweep_scratch() -> None:
-    """Once a process: remove the scratch of processes that were killed on this machine."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*-*"):
-        owner = folder.name.removeprefix(_SCRATCH).partition("-")[0]
-        if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Files:
@@ -177,8 +166,16 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
     started = time.perf_counter()
     attempt = uuid.uuid4().hex[:12]
     with Scratch(stage.outputs) as scratch:
-        counters = stage.work(unit, scratch)
-        written = scratch.finish()
+        try:
+            counters = stage.work(unit, scratch)
+            written = scratch.finish()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageError(
+                    f"{scratch.folder}: {error.strerror}. Units write there before they upload: free space, or set "
+                    "TMPDIR to a larger disk, and run the same command again; finished units are kept."
+                ) from error
+            raise
         failpoint("files_written")
         files = {name: _upload(root, name, index, attempt, made) for name, made in written.items()}
     record = Record(index, attempt, files, counters, time.perf_counter() - started)
@@ -216,8 +213,7 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
     failpoint("after_manifest")
     artifacts = published(stage, root)  # another driver may have been first, and then its manifest is the one
     assert artifacts is not None
-    for artifact in artifacts.values():
-        sweep(artifact)
+    sweep(stage, root, artifacts)
     return artifacts
 
 
@@ -248,14 +244,26 @@ def discard_stale(stage: Stage, root: str) -> None:
         if storage.exists(storage.join(uri, MANIFEST)) and Artifact.load(uri).manifest.fingerprint != stage.fingerprint:
             # The manifest goes first: without it nobody believes the files.
             storage.delete([storage.join(uri, MANIFEST)])
+            _forget_others(stage, root)
             storage.delete(file.uri for file in storage.list_files(uri))
 
 
-def sweep(artifact: Artifact) -> None:
+def sweep(stage: Stage, root: str, artifacts: Mapping[str, Artifact]) -> None:
     """Remove files of killed attempts, so that readers that list a folder see what the manifest says."""
-    wanted = set(artifact.file_uris)
-    found = storage.list_files(artifact.uri)
-    storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
+    _forget_others(stage, root)
+    for artifact in artifacts.values():
+        wanted = set(artifact.file_uris)
+        found = storage.list_files(artifact.uri)
+        storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
+
+
+def _forget_others(stage: Stage, root: str) -> None:
+    """Remove this stage's records of other fingerprints, before their files go: a record must never outlive its files."""
+    commits = storage.join(root, _COMMITS)
+    others = re.compile(re.escape(f"{commits}/{stage.name}-") + r"[^/]{1,16}/[^/]+")
+    own = storage.join(root, stage.folder) + "/"
+    found = (file.uri for file in storage.list_files(commits))
+    storage.delete(uri for uri in found if others.fullmatch(uri) and not uri.startswith(own))
 
 
 def add_counters(all_counters: Iterable[Counters]) -> Counters:

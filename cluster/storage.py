@@ -13,14 +13,15 @@ import hashlib
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Protocol, Self
+from urllib.parse import unquote
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cluster.errors import StorageError
 
@@ -45,6 +46,17 @@ class StorageOptions(BaseModel):
     timeout_s: float = Field(60, gt=0, description="one request")
     retries: int = Field(10, ge=0)
     retry_deadline_s: float = Field(180, gt=0, description="one request with all its retries")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together: give both, or neither")
+        if self.session_token and not self.access_key_id:
+            raise ValueError("session_token goes with access_key_id and secret_access_key: give all three, or none")
+        for other in ("access_key_id", "profile"):
+            if self.anonymous and getattr(self, other) is not None:
+                raise ValueError(f"anonymous sends no credentials, and {other} is one: keep one of them")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +96,20 @@ def options() -> StorageOptions:
 
 
 def absolute(uri: str) -> str:
-    """A local path made absolute (`~` expanded); a URI without a trailing slash."""
+    """A local path made absolute (`~` expanded); a URI without a trailing slash.
+
+    Only file:// URIs are percent-decoded: in an object's name `%20` is three characters, as the stores have it.
+    """
     scheme = _scheme(uri)
+    rest = uri.partition("://")[2]
     if scheme == "":
         return str(Path(uri).expanduser().absolute())
     if scheme == "file":
-        return str(Path(urlsplit(uri).path).absolute())
-    return uri.rstrip("/")
+        path = unquote(rest.removeprefix("localhost"))
+        if not path.startswith("/"):
+            raise StorageError(f"{uri}: names a machine. Write file:///PATH with three slashes, or a plain path.")
+        return str(Path(path))
+    return f"{scheme}://{rest.rstrip('/')}"
 
 
 def is_remote(uri: str) -> bool:
@@ -98,7 +117,7 @@ def is_remote(uri: str) -> bool:
 
 
 def join(uri: str, *parts: str) -> str:
-    return "/".join([uri.rstrip("/") or "/", *(part.strip("/") for part in parts)])
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def read_bytes(uri: str) -> bytes:
@@ -144,7 +163,7 @@ def exists(uri: str) -> bool:
 
 def list_files(folder: str) -> list[FileInfo]:
     """Every file below a folder, at any depth, in the order of their names. None if there is no such folder."""
-    backend, key = _backend(folder)
+    backend, key = _backend(folder, file=False)
     return sorted(backend.walk(key), key=lambda file: file.uri)
 
 
@@ -165,8 +184,29 @@ def glob(pattern: str) -> list[FileInfo]:
     if wild is None:
         return [info(pattern)]
     fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
-    matches = re.compile(_glob_regex(pattern)).fullmatch
+    try:
+        matches = re.compile(_glob_regex(pattern), re.DOTALL).fullmatch
+    except re.error as error:
+        raise StorageError(
+            f"{pattern}: a set in brackets is not right ({error}). Write [abc], [a-z] or [!a]."
+        ) from error
     return [file for file in list_files(fixed) if matches(file.uri)]
+
+
+def require_conditional_writes(root: str) -> None:
+    """Refuse a store on which two writers could both believe they were first.
+
+    Raises:
+        StorageError: a second put-if-absent of the same object succeeded.
+    """
+    probe = join(root, f"_probe-{uuid.uuid4().hex}")
+    first, second = create(probe, b"1"), create(probe, b"2")
+    delete([probe])
+    if second or not first:
+        raise StorageError(
+            f"{root}: this store ignores put-if-absent (If-None-Match), so a retried worker could corrupt the run. "
+            "Use a store that honours it: AWS S3, GCS, Azure, Ceph from 16, MinIO, or a local path."
+        )
 
 
 def local_copy(uri: str) -> Path:
@@ -177,21 +217,33 @@ def local_copy(uri: str) -> Path:
             raise NotFound(uri)
         return path
     found = info(uri)
-    name = hashlib.sha256(f"{found.uri}\n{found.version}".encode()).hexdigest()[:32] + "-" + Path(uri).name
-    target = Path(tempfile.gettempdir()) / f"raymill-{os.getuid()}" / "copies" / name
+    name = hashlib.sha256(f"{found.uri}\n{found.version}".encode()).hexdigest()[:32] + "-" + Path(uri).name[-100:]
+    target = _own_folder() / name
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = target.with_name(f"{name}.{os.getpid()}.part")
-        part.write_bytes(read_bytes(uri))
-        part.replace(target)
+        from cluster.local_store import LOCAL
+
+        LOCAL.write(str(target), read_bytes(uri))
     return target
+
+
+def _own_folder() -> Path:
+    """A folder for copies that no other user of this machine could have put files into."""
+    folder = Path(tempfile.gettempdir(), f"raymill-copies-{os.getuid()}")
+    folder.mkdir(exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+        raise StorageError(f"{folder}: belongs to someone else. Set TMPDIR to a folder of your own.")
+    return folder
 
 
 class NotFound(StorageError):
     """There is no such object."""
 
-    def __init__(self, uri: str) -> None:
-        super().__init__(f"{uri}: no such file. Check the path, or list the folder it should be in.")
+    def __init__(self, uri: str, seen: str = "no such file") -> None:
+        super().__init__(f"{uri}: {seen}. Check the path, or list the folder it should be in.")
+
+
+class Unavailable(StorageError):
+    """The store did not answer, or not as it should: the one refusal that may be gone a minute later."""
 
 
 def _scheme(uri: str) -> str:
@@ -199,7 +251,7 @@ def _scheme(uri: str) -> str:
     return match[1].lower() if match else ""
 
 
-def _backend(uri: str) -> tuple[Backend, Any]:
+def _backend(uri: str, *, file: bool = True) -> tuple[Backend, Any]:
     scheme = _scheme(uri)
     if scheme in ("", "file"):
         from cluster.local_store import LOCAL
@@ -210,12 +262,14 @@ def _backend(uri: str) -> tuple[Backend, Any]:
         raise StorageError(f"{uri}: {scheme}:// is not a store this project reads. Use a local path, {known}.")
     from cluster.object_store import bucket
 
-    parts = urlsplit(uri)
-    if not parts.netloc:
+    # Not urlsplit: `?` and `#` are ordinary characters in an object's name.
+    name, _, key = uri.partition("://")[2].partition("/")
+    key = key.rstrip("/")
+    if not name or re.search(r"[*?\[]", name):
         raise StorageError(f"{uri}: no bucket. Write {scheme}://BUCKET/PATH.")
-    # urlsplit would cut at '?' and '#', which are ordinary characters in a key.
-    key = uri.split("://", 1)[1].partition("/")[2]
-    return bucket(scheme, parts.netloc, _options), key.rstrip("/")
+    if file and not key:
+        raise NotFound(uri, "is a bucket; a file in it was wanted")
+    return bucket(scheme, name, _options), key
 
 
 def _glob_regex(pattern: str) -> str:
@@ -229,11 +283,10 @@ def _glob_regex(pattern: str) -> str:
             out, at = out + "[^/]*", at + 1
         elif pattern[at] == "?":
             out, at = out + "[^/]", at + 1
-        elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
-            inside = pattern[at + 1 : end]
-            negated = inside[0] in "!^"
-            out += "[" + "^" * negated + re.escape(inside[negated:]).replace(r"\-", "-") + "]"
-            at = end + 1
+        elif found := re.compile(r"\[([!^]?)(\]?[^\]]*)\]").match(pattern, at):
+            negated, inside = found.groups()
+            out += "(?!/)[" + "^" * bool(negated) + re.escape(inside).replace(r"\-", "-") + "]"
+            at = found.end()
         else:
             out, at = out + re.escape(pattern[at]), at + 1
     return out

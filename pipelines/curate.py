@@ -8,7 +8,6 @@ does nothing and needs no Ray. Text is read in `measure` and `select` only.
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import cluster
@@ -72,7 +71,7 @@ def curate(
     inputs = freeze(config.inputs, base, config.execution.unit_mib << 20)
     if (found := finished(config, inputs, root, replace)) is not None:
         return found
-    require_conditional_writes(root)
+    storage.require_conditional_writes(root)
     storage.write_bytes(storage.join(root, INPUTS), json.dumps(inputs.to_json(), ensure_ascii=False).encode())
     patience = Patience(config.execution.attempts, config.execution.stall_s)
     engine = Engine(root, session, progress, patience, replace)
@@ -105,22 +104,6 @@ def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bo
         f"{root}: holds a finished run, and what is asked now differs: {'; '.join(changed)}. "
         "Choose another output, or add --replace to make anew what no longer applies (finished stages that still do are kept)."
     )
-
-
-def require_conditional_writes(root: str) -> None:
-    """Refuse a store on which two writers could both believe they were first.
-
-    Raises:
-        DataError: a second put-if-absent of the same object succeeded.
-    """
-    probe = storage.join(root, "_commits", f"probe-{datetime.now(UTC).timestamp():.6f}")
-    first, second = storage.create(probe, b"1"), storage.create(probe, b"2")
-    storage.delete([probe])
-    if second or not first:
-        raise DataError(
-            f"{root}: this store ignores put-if-absent (If-None-Match), so a retried worker could corrupt the run. "
-            "Use a store that honours it: AWS S3, GCS, Azure, Ceph from 16, MinIO, or a local path."
-        )
 
 
 def settings(config: CurateConfig) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _shingles(data, start, end, flags, lower, ngram_words, hashes):
     The last `ngram_words` token hashes lie in a ring; a shingle's hash is their polynomial, rolled on by one token.
     """
     ring = np.zeros(ngram_words, np.uint64)
-    leaving = np.uint64(1)
+    leaving = _PRIME  # the power that the oldest token carries when one more comes
     for _ in range(ngram_words):
         leaving *= _PRIME
     rolling = np.uint64(0)

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages: opens a file at a width and colour scheme, and tells what went wrong in it."""
+"""A headless Chromium for tests of pages: opens a file at a width and colour scheme, and tells what went wrong."""
 
 import base64
 import json

@@ -5,7 +5,8 @@ import gzip
 import io
 import os
 import random
-import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,26 @@ def rows_of(path: Path, limits: Limits = DEFAULT, unit_bytes: int = 1 << 20, **s
         for table in read_unit(unit, manifest.reading, limits)
         for row in table.to_pylist()
     ]
+
+
+def peak_mib_reading(path: Path, limits: str = "Limits()", unit_bytes: int = 1 << 20) -> tuple[int, list[str]]:
+    """(growth of the largest memory while a process of its own reads, the problems it met)."""
+    code = f"""
+import resource
+from pipelines.inputs import Input, Limits
+from pipelines.readers import freeze, read_unit
+manifest = freeze([Input(path={str(path)!r})], "", {unit_bytes})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+problems = []
+for unit in manifest.units:
+    for table in read_unit(unit, manifest.reading, {limits}):
+        problems += table["problem"].drop_null().to_pylist()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, *problems)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    peak, *problems = done.stdout.split()
+    return int(peak), problems
 
 
 def texts_and_problems(rows: list[dict]) -> list[str]:
@@ -219,9 +240,9 @@ def test_a_bomb_of_gigabytes_is_left_in_little_memory(tmp_path):
         for _ in range(64):
             writer.write(b"\0" * (16 << 20))
     (tmp_path / "a.jsonl.zst").write_bytes(data.getvalue() * 64)  # 64 GiB
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert texts_and_problems(rows_of(tmp_path))[-1] == "<expansion_bomb>"
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
+    peak_mib, problems = peak_mib_reading(tmp_path)
+    assert problems[-1] == "expansion_bomb"
+    assert peak_mib < 200
 
 
 def test_an_ordinary_file_that_compresses_well_is_no_bomb(tmp_path):
@@ -236,11 +257,10 @@ def test_a_line_of_three_hundred_megabytes_takes_little_memory(tmp_path):
         for _ in range(300):
             file.write(b"x" * 1_000_000)
         file.write(b'"}\n{"text": "after"}')
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for unit_bytes in (1 << 30, 100_000_000):
         found = texts_and_problems(rows_of(path, Limits(max_document_bytes=1_000_000), unit_bytes))
         assert found == ["before", "<too_large>", "after"]
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+    assert peak_mib_reading(path, "Limits(max_document_bytes=1_000_000)", 1 << 30)[0] < 40
 
 
 # ---- Parquet ----
@@ -385,12 +405,20 @@ def test_a_parquet_bomb_of_repeated_values_is_stopped_while_it_is_read(tmp_path)
     indices = pa.array([0] * 200_000, pa.int32())
     column = pa.DictionaryArray.from_arrays(indices, pa.array(["z" * 500_000]))  # 100 GB
     parquet(tmp_path / "a.parquet", column, compression="zstd")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = rows_of(tmp_path)
     assert texts_and_problems(rows)[-1] == "<expansion_bomb>"
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
-    delivered = len(rows) - 1
-    assert f"{200_000 - delivered} rows lost" in rows[-1]["where"]
+    assert f"{200_001 - len(rows)} rows lost" in rows[-1]["where"]
+    assert peak_mib_reading(tmp_path)[0] < 1000
+
+
+def test_a_large_row_group_is_read_in_little_memory(tmp_path):
+    draw = random.Random(0)
+    blocks = [f"{draw.getrandbits(80_000):x}" for _ in range(500)]
+    texts = pa.array(["".join(draw.choices(blocks, k=2)) for _ in range(5000)])  # 200 MB
+    for use_dictionary in (True, False):
+        path = parquet(tmp_path / f"{use_dictionary}.parquet", texts, use_dictionary=use_dictionary)
+        assert pq.ParquetFile(path).metadata.num_row_groups == 1
+        assert peak_mib_reading(path) < (100, [])
 
 
 def test_short_repeated_values_are_no_bomb(tmp_path):

@@ -57,7 +57,7 @@ class Parquet(Reader):
                 try:
                     for chunk in chunks:
                         _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
-                    for batch in _batches(file, group, names, _batch_rows(handle, chunks, rows)):
+                    for batch in _gathered(_batches(file, group, names, _batch_rows(handle, chunks, rows))):
                         table = documents(batch, input, limits, f"{span.uri} row group {group}", done)
                         expanded_bytes += table.nbytes
                         _refuse_bomb(expanded_bytes, span.size, limits)
@@ -99,6 +99,32 @@ def _batches(file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
             if batch_rows == 1:
                 raise Broken("corrupt_page") from error
             batch_rows = max(batch_rows // 16, 1)
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches that caution made tiny, put together: a table costs 0.1 ms however small it is."""
+    pending: list[pa.RecordBatch] = []
+    held = 0
+    broken = None
+    try:
+        for batch in batches:
+            size = TABLE_BYTES if any(_may_unfold(field.type) for field in batch.schema) else batch.nbytes
+            if pending and held + size > TABLE_BYTES:
+                yield pa.concat_batches(pending)
+                pending, held = [], 0
+            pending.append(batch)
+            held += size
+    except Broken as error:
+        broken = error
+    if pending:
+        yield pa.concat_batches(pending)
+    if broken:
+        raise broken
+
+
+def _may_unfold(type: pa.DataType) -> bool:
+    """Does a batch of this type say less than it will weigh?"""
+    return pa.types.is_dictionary(type) or pa.types.is_string_view(type) or pa.types.is_binary_view(type)
 
 
 def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], rows: int) -> int:

@@ -112,7 +112,11 @@ def _heat_table(rows: Sequence[Source]) -> Html:
     # dict.fromkeys keeps the order of the first source, which may lack a stage: stages stay together all the same.
     stages = list(dict.fromkeys(stage for stage, _ in reasons))
     reasons.sort(key=lambda pair: stages.index(pair[0]))
-    columns = [Column("Reason", False), Column("Stage", False), *(Column(name(outside_text(row["source"]))) for row in rows)]
+    columns = [
+        Column("Reason", False),
+        Column("Stage", False),
+        *(Column(name(outside_text(row["source"]))) for row in rows),
+    ]
     cells: list[Sequence[Child]] = [
         ("kept", "", *(_heat_cell(row["corpus"]["documents"], row["input"]["documents"], "kept") for row in rows))
     ]
@@ -137,7 +141,13 @@ def personal_data(report: Report) -> Section:
         off = report["run"]["config"].get("personal_data", {}) is None
         words = "Personal data was not looked for in this run." if off else "No personal data was found."
         return Section("personal-data", title, sentence(words))
-    columns = [Column("Kind", False), Column("Documents"), Column("of input"), Column("Found"), Column("In the corpus", False)]
+    columns = [
+        Column("Kind", False),
+        Column("Documents"),
+        Column("of input"),
+        Column("Found"),
+        Column("In the corpus", False),
+    ]
     given = report["totals"]["input"]["documents"]
     cells = [
         (
@@ -157,7 +167,12 @@ def quarantine(report: Report) -> Section:
     rows = report["quarantine"]
     if not rows:
         return Section("quarantine", "Quarantine", sentence("Every document could be read."))
-    columns = [Column("Source", False), Column("Problem", False), Column("Documents"), Column("Where, for example", False)]
+    columns = [
+        Column("Source", False),
+        Column("Problem", False),
+        Column("Documents"),
+        Column("Where, for example", False),
+    ]
     cells = [
         (
             name(outside_text(row["source"])),
@@ -167,7 +182,9 @@ def quarantine(report: Report) -> Section:
         )
         for row in rows
     ]
-    words = "These documents could not be read. They are in no number above; the quarantine folder has one row for each."
+    words = (
+        "These documents could not be read. They are in no number above; the quarantine folder has one row for each."
+    )
     return Section("quarantine", "Quarantine", join(note(words), table("Documents set aside", columns, cells)))
 
 

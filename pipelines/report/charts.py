@@ -7,6 +7,7 @@ text. Nothing is told by colour alone: what is removed is also hatched, or lies 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipelines.report.formats import count, decimal, short
 from pipelines.report.markup import Html, element, join
@@ -46,7 +47,10 @@ class Segment:
 
 
 def bar(segments: Sequence[Segment], whole: float, label: str, style: str = "") -> Html:
-    """Segments side by side on a track that stands for `whole`; `label` is what a screen reader says."""
+    """Segments side by side on a track that stands for `whole`; `label` is what a screen reader says.
+
+    Without a label the bar only repeats numbers beside it, and a screen reader passes over it.
+    """
     shapes, x = [], 0.0
     for segment in segments:
         if segment.size <= 0 or whole <= 0:
@@ -64,8 +68,9 @@ def bar(segments: Sequence[Segment], whole: float, label: str, style: str = "") 
         viewBox=f"0 0 {_BAR_WIDTH} 10",
         preserveAspectRatio="none",
         class_=f"bar {style}".strip(),
-        role="img",
-        aria_label=label,
+        role="img" if label else None,
+        aria_label=label or None,
+        aria_hidden=None if label else "true",
     )
 
 
@@ -143,7 +148,7 @@ class Limits:
     def style(self, low: float, high: float) -> str:
         """The class of the bin [low, high). `cut`: some of its values may stay and some may not."""
         if self.counts:
-            least, most = math.ceil(low), math.ceil(high) - 1
+            least, most = float(math.ceil(low)), float(math.ceil(high) - 1)
             removed = most < self.minimum or least > self.maximum
         else:
             least, most = low, high
@@ -152,10 +157,10 @@ class Limits:
         return "removed" if removed else "kept" if kept else "cut"
 
     def ends(self, edges: Sequence[float]) -> tuple[float, float]:
-        """Where the lines stand: at the bounds, but a bin that the maximum leaves whole lies before its line."""
-        bins = zip(edges, edges[1:], strict=False)
-        whole = (high for low, high in bins if low <= self.maximum < high and self.style(low, high) == "kept")
-        return self.minimum, next(whole, self.maximum)
+        """Where the lines stand: at the bounds, or at the end of a bin that the bound leaves whole."""
+        whole = [(low, high) for low, high in pairwise(edges) if self.style(low, high) == "kept"]
+        minimum = next((low for low, high in whole if low <= self.minimum < high), self.minimum)
+        return minimum, next((high for low, high in whole if low <= self.maximum < high), self.maximum)
 
 
 SMALL = Frame()
@@ -191,7 +196,7 @@ def histogram(
         _grid(most, frame),
         [
             _column(axis, low, high, number, most, limits, frame)
-            for low, high, number in zip(edges, edges[1:], documents, strict=False)
+            for (low, high), number in zip(pairwise(edges), documents, strict=True)
             if number
         ],
         element("line", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom, class_="axis"),
@@ -248,7 +253,9 @@ def _grid(most: int, frame: Frame) -> Html:
 
 def _column(axis: Axis, low: float, high: float, number: int, most: int, limits: Limits, frame: Frame) -> Html:
     style = limits.style(low, high)
-    title = f"{decimal(low)} to {decimal(high)}: {count(number)} documents" + (", on both sides" if style == "cut" else "")
+    title = f"{decimal(low)} to {decimal(high)}: {count(number)} documents" + (
+        ", on both sides" if style == "cut" else ""
+    )
     left, right, top = frame.x(axis.place(low)), frame.x(axis.place(high)), frame.y(math.sqrt(number / most))
     gap = 0.8 if right - left > 2 else 0.0
     return element(
@@ -277,4 +284,6 @@ def _bound(axis: Axis, value: float, at: float, side: str, frame: Frame) -> Html
     x = frame.x(axis.place(at))
     line = element("line", x1=x, x2=x, y1=frame.top - 8, y2=frame.bottom, class_="bound")
     anchor = "start" if x < frame.width * 0.25 else "end" if x > frame.width * 0.75 else "middle"
-    return join(line, element("text", f"{side} {decimal(value)}", x=x, y=frame.top - 12, class_=f"bound-label {anchor}"))
+    return join(
+        line, element("text", f"{side} {decimal(value)}", x=x, y=frame.top - 12, class_=f"bound-label {anchor}")
+    )

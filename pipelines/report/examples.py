@@ -57,9 +57,15 @@ def _group(group: Group, *, opened: bool) -> Html:
     ]
     facts = element(
         "dl",
-        element("div", element("dt", "Kept"), element("dd", outside_text(kept["id"]), " from ", outside_text(kept["source"]))),
         element(
-            "div", element("dt", "Removed"), element("dd", outside_text(removed["id"]), " from ", outside_text(removed["source"]))
+            "div",
+            element("dt", "Kept"),
+            element("dd", outside_text(kept["id"]), " from ", outside_text(kept["source"])),
+        ),
+        element(
+            "div",
+            element("dt", "Removed"),
+            element("dd", outside_text(removed["id"]), " from ", outside_text(removed["source"])),
         ),
         class_="facts",
     )
@@ -103,18 +109,22 @@ def _sample(sample: Sample, wanted: str | None) -> Html:
     facts = [outside_text(sample["id"]), " from ", outside_text(sample["source"])]
     if sample["language"]:
         facts += [", language ", outside_text(sample["language"])]
-    measured = None
-    if sample["value"] is not None:
-        measured = [element("b", f"measured {decimal(sample['value'])}")]
-        if sample["threshold"] is not None:
-            bound = decimal(sample["threshold"])
-            measured.append(f", {wanted} {bound} wanted" if wanted else f", threshold {bound}")
     return element(
         "article",
         element("p", facts, class_="origin"),
-        element("p", measured, class_="measured") if measured else None,
+        _measured(sample, wanted),
         _text_excerpt(sample["excerpt"], sample["language"]),
     )
+
+
+def _measured(sample: Sample, wanted: str | None) -> Html | None:
+    if sample["value"] is None:
+        return None
+    bound = ""
+    if sample["threshold"] is not None:
+        limit = decimal(sample["threshold"])
+        bound = f", {wanted} {limit} wanted" if wanted else f", threshold {limit}"
+    return element("p", element("b", f"measured {decimal(sample['value'])}"), bound, class_="measured")
 
 
 def _text_excerpt(words: str, language: str | None) -> Html:

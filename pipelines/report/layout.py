@@ -26,9 +26,14 @@ class Column:
     numeric: bool = True
 
 
-def table(caption: Child, columns: Sequence[Column], rows: Sequence[Sequence[Child]], foot: Sequence[Child] = ()) -> Html:
+def table(
+    caption: Child, columns: Sequence[Column], rows: Sequence[Sequence[Child]], foot: Sequence[Child] = ()
+) -> Html:
     """The first cell of a row is its heading. A wide table scrolls in its box, which the keyboard can reach."""
-    heads = [element("th", c.title, scope="col", class_="n" if c.numeric else None) for c in columns]
+    heads = [
+        element("th", c.title, scope="col", class_="n" if c.numeric else None) if c.title else element("td")
+        for c in columns
+    ]
     parts = [
         element("caption", element("span", caption)),
         element("thead", element("tr", heads)),
@@ -81,7 +86,9 @@ def plural(number: int, noun: str) -> str:
 def _row(columns: Sequence[Column], cells: Sequence[Child]) -> Html:
     first, *rest = cells
     marked = [
-        cell if isinstance(cell, Html) and cell.startswith("<td") else element("td", cell, class_="n" if c.numeric else None)
+        cell
+        if isinstance(cell, Html) and cell.startswith("<td")
+        else element("td", cell, class_="n" if c.numeric else None)
         for cell, c in zip(rest, columns[1:], strict=True)
     ]
     return element("tr", element("th", first, scope="row"), marked)

@@ -1,6 +1,7 @@
 """What a reader wants first: what went wrong, what came out, and where the rest went."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pipelines.report import formats
 from pipelines.report.charts import Segment, bar
@@ -11,7 +12,7 @@ from pipelines.report.schema import Amount, FunnelStage, ReasonAmount, Report
 
 _OPEN_STAGES = 2
 _NAMED_REASONS = 2
-_UNITS = ("documents", "characters")
+_UNITS: tuple[tuple[Literal["documents", "characters"], str], ...] = (("documents", "thick"), ("characters", "thin"))
 _JUDGE_NOTHING = ("read", "corpus")
 
 
@@ -101,8 +102,12 @@ def _reason_name(stage: FunnelStage, reason: ReasonAmount, sampled: set[tuple[st
 def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Html:
     """Two lines, each beside its bar."""
     lines = [
-        element("span", element("b", sign, share(amount[unit], given[unit])), element("span", count(amount[unit]), f" {unit}"))  # type: ignore[literal-required]
-        for unit in _UNITS
+        element(
+            "span",
+            element("b", sign, share(amount[unit], given[unit])),
+            element("span", count(amount[unit]), f" {unit}"),
+        )
+        for unit, _ in _UNITS
     ]
     return element("p", lines, class_=f"amount {style}")
 
@@ -118,19 +123,15 @@ def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Html | None:
 
 
 def _bars(stage: FunnelStage, given: Amount) -> Html:
-    left, removed = stage["left"], stage["removed"]
     title = stage_name(stage["stage"])
-    whole = {unit: max(given[unit], left[unit] + removed[unit]) for unit in _UNITS}  # type: ignore[literal-required]
     drawn = []
-    for unit, style in zip(_UNITS, ("thick", "thin"), strict=True):
-        kept, lost = left[unit], removed[unit]  # type: ignore[literal-required]
+    for unit, style in _UNITS:
+        left, removed = stage["left"][unit], stage["removed"][unit]
         reasons = sorted(stage["reasons"], key=lambda r: -r["documents"])
-        pieces = [Segment(kept, "kept", f"{title}: {count(kept)} {unit} left")]
-        pieces += [Segment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]  # type: ignore[literal-required]
-        if not reasons:
-            pieces.append(Segment(lost, "removed part", f"{title}: {count(lost)} {unit} removed"))
-        label = f"{title}: {count(kept)} {unit} left, {share(kept, whole[unit])} of the input; {count(lost)} removed"
-        drawn.append(bar(pieces, whole[unit], label, style))
+        pieces = [Segment(left, "kept", f"{title}: {count(left)} {unit} left")]
+        pieces += [Segment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]
+        label = f"{title}: {count(left)} {unit} left, {share(left, given[unit])} of the input; {count(removed)} removed"
+        drawn.append(bar(pieces, max(given[unit], left + removed), label, style))
     return element("div", drawn, class_="bars")
 
 

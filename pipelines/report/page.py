@@ -1,8 +1,8 @@
 """report.html: one file that opens from anywhere, asks no network for anything, and runs nothing that a document says.
 
-Everything quoted is escaped (markup.py); besides, the page's own policy lets the browser load nothing and run only the
-script below, known by its hash. Without scripts the page is complete: the script opens what a link or the printer needs.
-About 3 ms and 8 kB for each section, 5 kB for each histogram.
+Everything quoted is escaped (markup.py); besides, the page's own policy lets the browser load nothing and run only our
+script, known by its hash. Without scripts the page is complete: ours opens the folds that a link or the printer needs.
+A report with 36 histograms, 7 groups and 25 examples makes 230 kB in MILLIS ms.
 """
 
 import base64
@@ -90,5 +90,3 @@ def _header(run: Run) -> Html:
 def _contents(sections: list[Section]) -> Html:
     links = [element("li", element("a", section.title, href=f"#{section.id}")) for section in sections]
     return element("nav", element("ul", links), aria_label="Contents")
-
-

@@ -1,4 +1,4 @@
-"""What report.json holds. Every key is always there unless marked NotRequired; a part that was switched off is empty or null.
+"""What report.json holds. Every key is always there unless marked NotRequired; a part switched off is empty or null.
 
 Reasons, stages and signals have the names that the ledger and the attributes use, so that a number in the report leads
 to its rows. Characters are Unicode code points, text_bytes are bytes of UTF-8, times are seconds.
@@ -49,7 +49,10 @@ class ReasonAmount(Amount):
 
 
 class FunnelStage(TypedDict):
-    """`left` is after the stage: the previous stage's `left` less this one's `removed`. `reasons` add up to `removed`."""
+    """`left` is after the stage: the previous stage's `left` less this one's `removed`, which its `reasons` add up to.
+
+    The last, `corpus`, removes nothing, but may have fewer characters: placeholders and cut lines are counted there.
+    """
 
     stage: str
     left: Amount
@@ -87,7 +90,8 @@ class Bound(TypedDict):
 class Histogram(TypedDict):
     """`documents[i]` counts values in [edges[i], edges[i + 1]); `stage` is the one whose bounds judge the signal.
 
-    Without `stage`, the funnel's reasons tell it, as far as they removed anything. A logarithmic scale may begin at 0: its first bin is then drawn as wide as the second.
+    Without `stage`, the funnel's reasons tell it, as far as they removed anything. A logarithmic scale is for counts,
+    and may begin at 0: its first bin is then drawn as wide as the second.
     """
 
     signal: str

@@ -26,9 +26,9 @@ def signals(report: Report) -> Section:
         for pack, group in packs.items()
     ]
     words = (
-        "All documents by measured value. Hatched: outside a bound; grey: a bin that a bound divides. The height of a bar "
-        "is the square root of its documents, so that tails can be seen. A document is removed for the first reason it "
-        "gives, so a reason may have removed fewer documents than lie outside its bound."
+        "All documents by measured value. Hatched: outside a bound; grey: a bin that a bound divides. The height of a "
+        "bar is the square root of its documents, so that tails can be seen. A document is removed for the first "
+        "reason it gives, so a reason may have removed fewer documents than lie outside its bound."
     )
     return Section("signals", title, join(DEFINITIONS, note(words), folds))
 
@@ -59,7 +59,9 @@ def _by_pack(report: Report) -> dict[str, list[Histogram]]:
     packs: dict[str, list[Histogram]] = {name: [] for name in [_UNJUDGED, *(s["stage"] for s in report["funnel"])]}
     for signal in report["histograms"]:
         judges = [stage_of.get(bound["reason"], _IDLE) for bound in signal["bounds"]]
-        pack = signal.get("stage") or next((judge for judge in judges if judge != _IDLE), _IDLE if judges else _UNJUDGED)
+        pack = signal.get("stage") or next(
+            (judge for judge in judges if judge != _IDLE), _IDLE if judges else _UNJUDGED
+        )
         packs.setdefault(pack, []).append(signal)
     return {name: group for name, group in packs.items() if group}
 

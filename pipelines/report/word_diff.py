@@ -27,23 +27,34 @@ class Piece:
 def word_diff(first: str, second: str, *, context: int = 40) -> list[Piece]:
     """The second text as changes to the first; equal runs keep `context` words and gaps beside a change.
 
-    Runs of spaces are equal to each other. Only the first 2,000 words and gaps of each text are compared.
+    Runs of spaces are equal to each other. Only the first 2,000 words and gaps of each text are compared. Where both
+    texts were cut, which an ellipsis at their ends says, a difference in their last words only comes from the cutting,
+    and is left out.
     """
     a, b = (_WORDS.findall(text)[:_MOST_WORDS] for text in (first, second))
     pieces: list[Piece] = []
     for same, run in groupby(_runs(a, b), key=lambda run: run[0]):
-        old, new = ([word for part in parts for word in part] for parts in zip(*((r[1], r[2]) for r in run), strict=True))
+        old, new = (
+            [word for part in parts for word in part] for parts in zip(*((r[1], r[2]) for r in run), strict=True)
+        )
         if same:
             pieces += _shortened(new, context)
         else:
             pieces += [Piece("removed", "".join(old)), Piece("added", "".join(new))]
-    return [piece for piece in pieces if piece.text]
+    pieces = [piece for piece in pieces if piece.text]
+    if first.endswith(_CUT) and second.endswith(_CUT):
+        pieces = _without_torn_end(pieces)
+    return pieces
+
+
+def _without_torn_end(pieces: list[Piece]) -> list[Piece]:
+    """The last difference before the common ellipsis, if it is small, is where the cuts fell."""
 
 
 def _runs(a: list[str], b: list[str]) -> Iterator[tuple[bool, list[str], list[str]]]:
-    """(equal, words of a, words of b) in order. A gap between two changes belongs to them, or phrases fall to crumbs."""
-    keys = [[" " if word.isspace() else word for word in words] for words in (a, b)]
-    changes = difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    """(equal, words of a, words of b) in order. A gap between two changes belongs to them: phrases stay whole."""
+    keys_a, keys_b = ([" " if word.isspace() else word for word in words] for words in (a, b))
+    changes = difflib.SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_opcodes()
     for index, (kind, a0, a1, b0, b1) in enumerate(changes):
         gap = kind == "equal" and 0 < index < len(changes) - 1 and "".join(a[a0:a1]).isspace()
         yield kind == "equal" and not gap, a[a0:a1], b[b0:b1]

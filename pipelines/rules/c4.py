@@ -38,9 +38,8 @@ _BRACKETS = tuple(ord(bracket) for bracket in ")]}）】》〉")
 _KELVIN = 0x212A  # the one other character whose lower case is an ASCII letter by itself: k
 
 # What a character is to the scan of a line, in bits.
-_ENDS_SHIFT, _CLOSES_SHIFT, _SPOKEN_SHIFT = 1, 2, 3
-_SPACE, _ENDS, _CLOSES, _SPOKEN, _CURLY, _SQUARE = 1, 1 << _ENDS_SHIFT, 1 << _CLOSES_SHIFT, 1 << _SPOKEN_SHIFT, 16, 32
-_ANCHOR = 64  # a letter that some phrase cannot do without
+_SPACE, _ENDS, _CLOSES, _SPOKEN, _CURLY, _SQUARE = 1, 2, 4, 8, 16, 32
+_RARE = 64  # v or k: all phrases have one, or a space between letters that seldom meet there (_may_be_in_phrase)
 _WIDE = 128  # the lead byte of a character beyond ASCII
 _CUTS = 256  # the line ends here
 
@@ -183,7 +182,7 @@ def _byte_kinds() -> np.ndarray:
             | _SPOKEN * (not char_flags[byte] & (SPACE | SYMBOL))
             | _CURLY * (byte == ord("{"))
             | _SQUARE * (byte == ord("["))
-            | _ANCHOR * (chr(byte) in "kKvVmM")
+            | _RARE * (chr(byte) in "vVkK")
             | _CUTS * bool(char_flags[byte] & LINE_END)
         )
     return kinds
@@ -245,52 +244,62 @@ def _scan(data, begin, end, unspaced, kinds, char_flags, classes, steps, phrases
     """Read one line.
 
     Returns (where the line ends, words, characters of the longest, phrases and brackets in it, its sentences in the
-    paper dialect). The sums are free of branches on purpose: word ends are what a processor cannot foresee.
+    paper dialect).
     """
     words = longest = length = sentences = seen = 0
     suspect = False  # a phrase may be in the line
-    spoken = ended = 0  # of the sentence so far: it has a character that is no symbol; it ends if the word does
+    spoken = ended = False  # of the sentence so far: it has a character that is no symbol; it ends if the word does
     at = begin
     while at < end:
-        kind = np.int64(kinds[data[at]])
+        kind = kinds[data[at]]
+        if kind == _SPOKEN:
+            first = at
+            while at < end and kinds[data[at]] == _SPOKEN:
+                at += 1
+            length += at - first
+            spoken, ended = True, False
+            continue
+        if kind & _CUTS:
+            break
         width = 1
-        if kind & (_WIDE | _ANCHOR | _CUTS):
-            if kind & _CUTS:
+        if kind & _WIDE:
+            point, width = code_point(data, at)
+            bits = char_flags[point]
+            if bits & LINE_END:
                 break
-            if kind & _WIDE:
-                point, width = code_point(data, at)
-                bits = char_flags[point]
-                if bits & LINE_END:
-                    break
-                suspect |= point == _KELVIN
-                kind = _kind(point, bits, classes)
-                if unspaced and bits & UNSPACED:
-                    words += length != 0
-                    sentences += spoken & ended
-                    ended = length = 0  # as behind a space; and the letter is a word of its own
-                    words += 1
-                    longest = max(longest, 1)
-                    spoken = 1
-                    at += width
-                    continue
-            elif at - begin >= 2:
-                suspect |= _may_be_phrase(data[at - 2] | 0x20, data[at - 1] | 0x20, data[at] | 0x20)
-        at += width
+            suspect |= point == _KELVIN
+            kind = _kind(point, bits, classes)
+            if unspaced and bits & UNSPACED:
+                # The word before ends here, and the letter is a word of its own.
+                words += 1 + (length > 0)
+                longest = max(longest, length, 1)
+                sentences += spoken and ended
+                length = 0
+                spoken, ended = True, False
+                at += width
+                continue
+        if kind & (_SPACE | _RARE) and at - begin >= 2 and at + 1 < end:
+            suspect |= _may_be_in_phrase(data[at - 2] | 0x20, data[at - 1] | 0x20, data[at] | 0x20, data[at + 1] | 0x20)
+        if kind & _SPACE:
+            words += length > 0
+            longest = max(longest, length)
+            if spoken and ended:
+                sentences += 1
+                spoken = False
+            length = 0
+            ended = False
+        else:
+            length += 1
+            spoken |= (kind & _SPOKEN) != 0
+            ended = (kind & _ENDS) != 0 or (ended and (kind & _CLOSES) != 0)
         seen |= kind
-        space = kind & _SPACE
-        words += space & (length != 0)
-        length = (length + 1) * (1 - space)
-        longest = max(longest, length)
-        closed = space & spoken & ended
-        sentences += closed
-        spoken = (spoken & ~closed) | ((kind & _SPOKEN) >> _SPOKEN_SHIFT)
-        ended = ((kind & _ENDS) >> _ENDS_SHIFT) | (ended & ((kind & _CLOSES) >> _CLOSES_SHIFT))
-    words += length != 0
+        at += width
+    words += length > 0
     sentences += spoken
     marks = (CURLY_BRACKET if seen & _CURLY else 0) | (SQUARE_BRACKET if seen & _SQUARE else 0)
     if suspect:
         marks |= _find_phrases(data, begin, at, steps, phrases)
-    return at, words, longest, marks, sentences
+    return at, words, max(longest, length), marks, sentences
 
 
 @njit(inline="always")
@@ -306,13 +315,18 @@ def _kind(point, bits, classes):
 
 
 @njit(inline="always")
-def _may_be_phrase(first, second, third):
-    """Whether three lowered letters are those that every phrase has one of: lorem, term(s), jav(a), priv(acy), cook(ie)."""
-    if third == ord("k"):
-        return first == ord("o") and second == ord("o")
-    if third == ord("v"):
-        return (first == ord("j") and second == ord("a")) or (first == ord("r") and second == ord("i"))
-    return (first == ord("r") and second == ord("e")) or (first == ord("e") and second == ord("r"))
+def _may_be_in_phrase(before_last, last, here, following):
+    """Whether four lowered letters are those that every phrase has at a space, a v or a k.
+
+    lore[m i]psum, ter[ms o]f, priva[cy p]olicy, [java]script, c[ooki]e.
+    """
+    return (
+        ((here == 0x20) & (last == ord("m")) & (following == ord("i")))
+        | ((here == 0x20) & (last == ord("s")) & (before_last == ord("m")) & (following == ord("o")))
+        | ((here == 0x20) & (last == ord("y")) & (before_last == ord("c")) & (following == ord("p")))
+        | ((here == ord("v")) & (last == ord("a")) & (before_last == ord("j")))
+        | ((here == ord("k")) & (last == ord("o")) & (before_last == ord("o")))
+    )
 
 
 @njit(cache=True, nogil=True)
