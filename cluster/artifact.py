@@ -64,14 +64,6 @@ class Manifest:
         }
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
-    @property
-    def rows(self) -> int:
-        return sum(file.rows for file in self.files)
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.bytes for file in self.files)
-
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
 
@@ -79,6 +71,14 @@ class Manifest:
     def from_json(cls, data: bytes) -> Self:
         plain = json.loads(data)
         return cls(**plain | {"files": [DataFile(**file) for file in plain["files"]]})
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
 
 
 def canonical_json(value: Any) -> bytes:

@@ -64,7 +64,8 @@ class Engine:
         if self.replace:
             discard_stale(stage, self.root)
         if (done := published(stage, self.root)) is not None:
-            sweep(stage, self.root, done)  # its driver may have been killed before it did
+            for artifact in done.values():
+                sweep(artifact)  # the driver that published may have been killed before it did
             return done
         started = time.perf_counter()
         records = committed(stage, self.root)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.temporary import LONGEST_NAME, temporary_folder
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -31,8 +32,9 @@ ONE_THREAD = {
 # Blocks of this project's datasets are a few hundred bytes; Ray would reserve 30% of the memory for them.
 _OBJECT_STORE_BYTES = 256 << 20
 
-# The longest path of a Unix socket is 107 bytes, and Ray puts about 70 of its own behind this folder.
-_LONGEST_SOCKET_FOLDER = 36
+# The longest path of a Unix socket is 107 bytes; behind our folder Ray puts this, with times and a process id.
+_RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_LONGEST_PARENT = 107 - len(_RAY_SOCKET) - LONGEST_NAME - 1
 
 
 class Session:
@@ -107,7 +109,7 @@ class Session:
         os.environ.setdefault("RAY_task_oom_retries", "1")
         import ray
 
-        self._folder = Path(tempfile.mkdtemp(prefix="raymill-", dir=_short_folder()))
+        self._folder = temporary_folder("ray", within=_short_folder())
         try:
             ray.init(
                 address="local",
@@ -158,7 +160,7 @@ class Session:
 
 def _short_folder() -> str:
     folder = tempfile.gettempdir()
-    return folder if len(folder) <= _LONGEST_SOCKET_FOLDER else "/tmp"
+    return folder if len(folder) <= _LONGEST_PARENT else "/tmp"
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ This file knows no Ray: `engine.py` spreads units over machines, a test may call
 import errno
 import hashlib
 import json
-import re
+import logging
 import shutil
 import time
 import uuid
@@ -35,6 +35,8 @@ from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, d
 from cluster.errors import DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.temporary import temporary_folder
+
+log = logging.getLogger(__name__)
 
 _COMMITS = "_commits"  # a leading underscore: listing readers such as Spark and `datasets` pass over it
 _STORE_THREADS = 16
@@ -183,12 +185,22 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
 
 
 def committed(stage: Stage, root: str) -> dict[int, Record]:
-    """The records that exist, by unit."""
-    found = storage.list_files(storage.join(root, stage.folder))
+    """The records that hold, by unit.
+
+    A record whose files are gone (removed by hand, or by a run of other settings at the same place) is removed.
+    """
+    root = storage.absolute(root)
+    found = [file.uri for file in storage.list_files(storage.join(root, stage.folder)) if file.uri.endswith(".json")]
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
-        read = pool.map(lambda file: storage.read_bytes(file.uri), [f for f in found if f.uri.endswith(".json")])
-        records = [Record.from_json(data) for data in read]
-    return {record.unit: record for record in records}
+        records = [Record.from_json(data) for data in pool.map(storage.read_bytes, found)]
+    # Listed after the records were read: what they name was uploaded before them.
+    folders = [storage.join(root, output.name) for output in stage.outputs] if records else []
+    there = {file.uri for folder in folders for file in storage.list_files(folder)}
+    lost = {uri for uri, record in zip(found, records, strict=True) if not there.issuperset(_uris(root, record))}
+    if lost:
+        log.warning("%s: the files of %d finished units are gone; these are done again", stage.name, len(lost))
+        storage.delete(lost)
+    return {record.unit: record for uri, record in zip(found, records, strict=True) if uri not in lost}
 
 
 def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str, Artifact]:
@@ -213,7 +225,8 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
     failpoint("after_manifest")
     artifacts = published(stage, root)  # another driver may have been first, and then its manifest is the one
     assert artifacts is not None
-    sweep(stage, root, artifacts)
+    for artifact in artifacts.values():
+        sweep(artifact)
     return artifacts
 
 
@@ -227,43 +240,33 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     for output in stage.outputs:
         uri = storage.join(root, output.name)
         if not storage.exists(storage.join(uri, MANIFEST)):
-            return None
+            continue
         artifacts[output.name] = found = Artifact.load(uri)
         if found.manifest.fingerprint != stage.fingerprint:
             raise DataError(
                 f"{uri}: holds a finished artifact made from other settings, inputs or code. "
                 "Choose another output, or run with --replace to remove what no longer applies and make it anew."
             )
-    return artifacts
+    return artifacts if len(artifacts) == len(stage.outputs) else None
 
 
 def discard_stale(stage: Stage, root: str) -> None:
     """Remove finished artifacts of other fingerprints that stand where this stage's will be."""
     for output in stage.outputs:
         uri = storage.join(root, output.name)
-        if storage.exists(storage.join(uri, MANIFEST)) and Artifact.load(uri).manifest.fingerprint != stage.fingerprint:
-            # The manifest goes first: without it nobody believes the files.
-            storage.delete([storage.join(uri, MANIFEST)])
-            _forget_others(stage, root)
-            storage.delete(file.uri for file in storage.list_files(uri))
+        if storage.exists(storage.join(uri, MANIFEST)):
+            found = Artifact.load(uri)
+            if found.manifest.fingerprint != stage.fingerprint:
+                # The manifest goes first: without it nobody believes the files.
+                storage.delete([storage.join(uri, MANIFEST)])
+                storage.delete(found.file_uris)
 
 
-def sweep(stage: Stage, root: str, artifacts: Mapping[str, Artifact]) -> None:
+def sweep(artifact: Artifact) -> None:
     """Remove files of killed attempts, so that readers that list a folder see what the manifest says."""
-    _forget_others(stage, root)
-    for artifact in artifacts.values():
-        wanted = set(artifact.file_uris)
-        found = storage.list_files(artifact.uri)
-        storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
-
-
-def _forget_others(stage: Stage, root: str) -> None:
-    """Remove this stage's records of other fingerprints, before their files go: a record must never outlive its files."""
-    commits = storage.join(root, _COMMITS)
-    others = re.compile(re.escape(f"{commits}/{stage.name}-") + r"[^/]{1,16}/[^/]+")
-    own = storage.join(root, stage.folder) + "/"
-    found = (file.uri for file in storage.list_files(commits))
-    storage.delete(uri for uri in found if others.fullmatch(uri) and not uri.startswith(own))
+    wanted = set(artifact.file_uris)
+    found = storage.list_files(artifact.uri)
+    storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
 
 
 def add_counters(all_counters: Iterable[Counters]) -> Counters:
@@ -300,8 +303,12 @@ def _commit(stage: Stage, root: str, record: Record) -> Record:
     winner = Record.from_json(storage.read_bytes(uri))
     # A put whose answer was lost is repeated by the client and then loses against itself.
     if winner.attempt != record.attempt:
-        storage.delete(storage.join(root, name, file.path) for name, files in record.files.items() for file in files)
+        storage.delete(_uris(root, record))
     return winner
+
+
+def _uris(root: str, record: Record) -> list[str]:
+    return [storage.join(root, name, file.path) for name, files in record.files.items() for file in files]
 
 
 def _cuts(table: pa.Table, first: int, size: int) -> list[tuple[int, int]]:

@@ -18,26 +18,11 @@ from numba import njit
 
 from pipelines import datatrove_tables
 from pipelines.characters import code_point
-from pipelines.datatrove_tables import (
-    ALPHA,
-    ALPHANUMERIC,
-    BEFORE_STOP,
-    BUSY,
-    ICON,
-    LETTER,
-    LOWER,
-    MARK,
-    PREFIX,
-    QUOTE,
-    SENTENCE_END,
-    SPACE,
-    SPOKEN,
-    SUFFIX,
-    UPPER,
-)
-from pipelines.hash_table import slots_for
+from pipelines.datatrove_affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
+from pipelines.datatrove_tables import BUSY, LETTER, MARK, SENTENCE_END, SPACE, SPOKEN
+from pipelines.hash_table import find_slot, hash_slots, slots_for
 from pipelines.texts import Texts
-from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, cut_words, finished
+from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, cut_words, finished, hash_bytes, hash_each
 
 # More bits of Words.flags.
 ENDS_SENTENCE = 4  # the token is one of the characters at which spaCy's sentencizer ends a sentence
@@ -45,10 +30,6 @@ ONLY_MARKS = 8  # every character is of Unicode category P
 
 _LONGEST_CASE = 40  # bytes: no special case is longer
 _MOST_REMEMBERED = 1 << 19  # chunks, of 32 bytes each
-
-_STOP, _PLUS, _COMMA, _COLON, _AT = (ord(character) for character in ".+,:@")
-_DOLLAR, _DEGREE, _ELLIPSIS, _APOSTROPHE, _QUOTE = (ord(character) for character in "$°…'’")
-_MINUS, _EN_DASH, _EM_DASH, _TILDE = (ord(character) for character in "-–—~")
 
 
 def split_tokens(texts: Texts) -> Words:
@@ -66,56 +47,16 @@ def tokenizer_tables() -> tuple[np.ndarray, ...]:
     """
     classes = datatrove_tables.character_classes()
     units = Texts.from_strings(sorted(set(datatrove_tables.after_digits())))
-    unit_hashes = _hash_slots(_hash_each(units.data, units.offsets), 1024)[0]
+    unit_hashes = hash_slots(hash_each(units.data, units.offsets), 1024)[0]
     cases = datatrove_tables.special_cases()
     written = Texts.from_strings(["".join(case) for case in cases])
     ends = [np.cumsum([len(token.encode()) for token in case]) for case in cases]
     tokens = np.array([sum(1 << int(end) for end in case) for case in ends], np.uint64)
     patterns = _find_patterns(written.data, written.offsets, classes, unit_hashes)
-    hashes, slots = _hash_slots(_hash_each(written.data, written.offsets), 8192)
+    hashes, slots = hash_slots(hash_each(written.data, written.offsets), 8192)
     case_tokens, case_patterns = np.zeros(len(hashes), np.uint64), np.zeros(len(hashes), np.uint64)
     case_tokens[slots], case_patterns[slots] = tokens, patterns
     return classes, hashes, case_tokens, case_patterns, unit_hashes
-
-
-@njit(cache=True, nogil=True)
-def _hash_slots(hashes, size):
-    """(uint64[size] with each hash in its slot and 0 elsewhere, the slot of each hash)."""
-    table, slots = np.zeros(size, np.uint64), np.empty(len(hashes), np.int64)
-    for number, hashed in enumerate(hashes):
-        slot = np.int64(hashed & np.uint64(size - 1))
-        while table[slot]:
-            slot = (slot + 1) & (size - 1)
-        table[slot] = hashed
-        slots[number] = slot
-    return table, slots
-
-
-@njit(cache=True, nogil=True)
-def _slot(table, hashed):
-    """Where the hash is in a table of _hash_slots; -1: it is not."""
-    slot = np.int64(hashed & np.uint64(len(table) - 1))
-    while table[slot]:
-        if table[slot] == hashed:
-            return slot
-        slot = (slot + 1) & (len(table) - 1)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def _hash(data, begin, end):
-    hashed = HASH_SEED
-    for at in range(begin, end):
-        hashed = (hashed ^ np.uint64(data[at])) * HASH_PRIME
-    return finished(hashed)
-
-
-@njit(cache=True, nogil=True)
-def _hash_each(data, offsets):
-    hashes = np.empty(len(offsets) - 1, np.uint64)
-    for index in range(len(hashes)):
-        hashes[index] = _hash(data, offsets[index], offsets[index + 1])
-    return hashes
 
 
 @njit(cache=True, nogil=True)
@@ -123,254 +64,7 @@ def _case(data, begin, end, case_hashes):
     """The slot of the special case data[begin:end]; -1: it is none."""
     if end - begin > _LONGEST_CASE or begin >= end:
         return -1
-    return _slot(case_hashes, _hash(data, begin, end))
-
-
-@njit(inline="always")
-def _back(data, at):
-    """Where the character before `at` begins."""
-    at -= 1
-    while data[at] & 0xC0 == 0x80:
-        at -= 1
-    return at
-
-
-@njit(inline="always")
-def _is_digit(byte):
-    return 48 <= byte <= 57
-
-
-@njit(cache=True, nogil=True)
-def _prefix_end(data, begin, end, classes):
-    """The end of the prefix of data[begin:end]; `begin`: it has none."""
-    point, width = code_point(data, begin)
-    if point == _STOP:
-        at = begin + 1
-        while at < end and data[at] == _STOP:
-            at += 1
-        return at if at > begin + 1 else begin
-    if point == _PLUS:
-        return begin if begin + 1 < end and _is_digit(data[begin + 1]) else begin + 1
-    if classes[point] & PREFIX:
-        return begin + width
-    if end - begin >= 2 and data[begin + 1] == _DOLLAR and (point == ord("C") or point == ord("A")):
-        return begin + 2
-    if end - begin >= 3 and point == ord("U") and data[begin + 1] == ord("S") and data[begin + 2] == _DOLLAR:
-        return begin + 3
-    return begin
-
-
-@njit(cache=True, nogil=True)
-def _suffix_begin(data, begin, end, classes, unit_hashes):
-    """The begin of the longest suffix of data[begin:end]; `end`: it has none."""
-    if begin >= end:
-        return end
-    last = _back(data, end)
-    point, _ = code_point(data, last)
-    before = before_point = -1
-    if last > begin:
-        before = _back(data, last)
-        before_point, _ = code_point(data, before)
-    best = end
-    if point == _STOP:
-        at = last
-        while at > begin and data[at - 1] == _STOP:
-            at -= 1
-        if at < last:
-            return at
-        if before >= 0 and _takes_stop(data, begin, before, before_point, classes):
-            best = last
-    elif classes[point] & SUFFIX:
-        best = before if point == _ELLIPSIS and before_point == _ELLIPSIS else last
-    elif (point == ord("s") or point == ord("S")) and (before_point == _APOSTROPHE or before_point == _QUOTE):
-        best = before
-    # The whole tail behind the last digit may be a unit, a currency or a plus sign; none is longer than 5 characters.
-    at = last
-    for _ in range(5):
-        if at <= begin or _is_digit(data[at]):
-            break
-        if _is_digit(data[at - 1]):
-            if _slot(unit_hashes, _hash(data, at, end)) >= 0:
-                best = min(best, at)
-            break
-        at = _back(data, at)
-    return best
-
-
-@njit(cache=True, nogil=True)
-def _takes_stop(data, begin, before, before_point, classes):
-    """Whether a full stop after the character at `before` is a token of its own."""
-    if classes[before_point] & BEFORE_STOP:
-        return True
-    if before <= begin:
-        return False
-    second_point, _ = code_point(data, _back(data, before))
-    if classes[before_point] & UPPER and classes[second_point] & UPPER:
-        return True
-    return second_point == _DEGREE and (
-        before_point == ord("F") or before_point == ord("C") or before_point == ord("K")
-    )
-
-
-@njit(cache=True, nogil=True)
-def _infix_end(data, begin, at, end, classes):
-    """The end of the infix of data[begin:end] that begins at `at`; `at`: there is none."""
-    point, width = code_point(data, at)
-    after = at + width
-    kind = classes[point]
-    if kind & ALPHA and not kind & ICON:
-        return at
-    if kind & ICON or point == _ELLIPSIS:
-        return after
-    if point == _STOP and after < end and data[after] == _STOP:
-        while after < end and data[after] == _STOP:
-            after += 1
-        return after
-    if at == begin or after == end:
-        return at
-    before_point, _ = code_point(data, _back(data, at))
-    next_point, _ = code_point(data, after)
-    left, right = classes[before_point], classes[next_point]
-    if point == _STOP:
-        return after if left & (LOWER | QUOTE) and right & (UPPER | QUOTE) else at
-    if point == _COMMA:
-        return after if left & ALPHA and right & ALPHA else at
-    digit_before = _is_digit(before_point)
-    if (
-        digit_before
-        and (point == _PLUS or point == _MINUS or point == ord("*") or point == ord("^"))
-        and (_is_digit(next_point) or next_point == _MINUS)
-    ):
-        return after
-    if not (left & ALPHA or digit_before):
-        return at
-    if point == _COLON or point == ord("<") or point == ord(">") or point == ord("=") or point == ord("/"):
-        return after if right & ALPHA else at
-    if point == _MINUS or point == _EN_DASH or point == _EM_DASH or point == _TILDE:
-        # Also "--", "---" and "——".
-        most = 3 if point == _MINUS else 2 if point == _EM_DASH else 1
-        for _ in range(most):
-            if right & ALPHA:
-                return after
-            if next_point != point:
-                break
-            after += width
-            if after >= end:
-                break
-            next_point, _ = code_point(data, after)
-            right = classes[next_point]
-    return at
-
-
-@njit(cache=True, nogil=True)
-def _is_url(data, begin, end, classes):
-    """Whether spaCy would take data[begin:end] for a URL: [scheme://][user@]host[:port][/path]."""
-    dot = False
-    for at in range(begin, end):
-        dot |= data[at] == _STOP
-    if not dot:
-        return False
-    if _is_address(data, begin, end, classes):
-        return True
-    at = begin
-    length = 0
-    while at < end:
-        point, width = code_point(data, at)
-        if not (classes[point] & ALPHANUMERIC or point == _PLUS or point == _MINUS or point == _STOP):
-            break
-        at += width
-        length += 1
-    scheme = length >= 2 and at + 2 < end and data[at] == _COLON
-    if scheme and data[at + 1] == ord("/") and data[at + 2] == ord("/") and _is_address(data, at + 3, end, classes):
-        return True
-    for at in range(begin + 1, end):
-        if data[at] == _AT and _is_address(data, at + 1, end, classes):
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True)
-def _is_address(data, begin, end, classes):
-    """Whether data[begin:end] is host[:port][/path]; a host is a name under a top-level domain, or an IPv4 address."""
-    host_end = begin
-    while host_end < end and not _ends_host(data[host_end]) and data[host_end] != _COLON:
-        if data[host_end] == _AT:
-            return False
-        host_end += 1
-    at = host_end
-    if at < end and data[at] == _COLON:
-        at += 1
-        while at < end and _is_digit(data[at]):
-            at += 1
-        if not 2 <= at - host_end - 1 <= 5:
-            return False
-    if at < end and not _ends_host(data[at]):
-        return False
-    return _is_domain(data, begin, host_end, classes) or _is_public_ip(data, begin, host_end)
-
-
-@njit(inline="always")
-def _ends_host(byte):
-    return byte == ord("/") or byte == ord("?") or byte == ord("#")
-
-
-@njit(cache=True, nogil=True)
-def _is_domain(data, begin, end, classes):
-    """Labels of 1 to 64 letters, digits, `-` and `_`, the last two inside only, and then one of 2 to 63 lower letters."""
-    labels = length = 0
-    is_label = is_lower = True
-    inner = False  # the last character may only stand inside a label
-    at = begin
-    while at < end:
-        point, width = code_point(data, at)
-        at += width
-        if point == _STOP:
-            if not is_label or inner or not 1 <= length <= 64:
-                return False
-            labels += 1
-            length = 0
-            is_label = is_lower = True
-            inner = False
-            continue
-        inner = point == _MINUS or point == ord("_")
-        if inner:
-            is_label &= length > 0
-        else:
-            is_label &= _is_digit(point) or 65 <= point <= 90 or 97 <= point <= 122 or 0xA1 <= point <= 0xFFFF
-        is_lower &= (classes[point] & LOWER) != 0
-        length += 1
-    return labels > 0 and is_lower and 2 <= length <= 63
-
-
-@njit(cache=True, nogil=True)
-def _is_public_ip(data, begin, end):
-    part = value = digits = 0
-    first = second = 0
-    for at in range(begin, end + 1):
-        if at < end and _is_digit(data[at]):
-            value = value * 10 + data[at] - 48
-            digits += 1
-            if digits > 3:
-                return False
-            continue
-        if digits == 0 or (at < end and data[at] != _STOP) or part > 3:
-            return False
-        if (part == 0 and not 1 <= value <= 223) or (part == 3 and not 1 <= value <= 254) or value > 255:
-            return False
-        if part == 0:
-            first = value
-        elif part == 1:
-            second = value
-        part += 1
-        value = digits = 0
-    private = (
-        first == 10
-        or first == 127
-        or (first == 169 and second == 254)
-        or (first == 192 and second == 168)
-        or (first == 172 and 16 <= second <= 31)
-    )
-    return part == 4 and not private
+    return find_slot(case_hashes, hash_bytes(data, begin, end))
 
 
 @njit(cache=True, nogil=True)
@@ -386,12 +80,12 @@ def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes,
         case = _case(data, begin, end, case_hashes)
         if case >= 0:
             break
-        prefix_end = _prefix_end(data, begin, end, classes)
+        prefix_end = prefix_end_of(data, begin, end, classes)
         if prefix_end > begin:
             case = _case(data, prefix_end, end, case_hashes)
         suffix_begin = end
         if case < 0:
-            suffix_begin = _suffix_begin(data, prefix_end, end, classes, unit_hashes)
+            suffix_begin = suffix_begin_of(data, prefix_end, end, classes, unit_hashes)
             if suffix_begin < end:
                 case = _case(data, begin, suffix_begin, case_hashes)
                 if case >= 0:
@@ -414,7 +108,7 @@ def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes,
                 ends[count] = begin + length
                 count += 1
     elif begin < end:
-        if not _is_url(data, begin, end, classes):
+        if not is_url(data, begin, end, classes):
             count = _cut_infixes(data, begin, end, classes, ends, count)
         if count == 0 or ends[count - 1] < end:
             ends[count] = end
@@ -429,7 +123,7 @@ def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes,
 def _cut_infixes(data, begin, end, classes, ends, count):
     at, start = begin, begin
     while at < end:
-        infix_end = _infix_end(data, begin, at, end, classes)
+        infix_end = infix_end_of(data, begin, at, end, classes)
         if infix_end == at:
             at += code_point(data, at)[1]
             continue
@@ -452,11 +146,11 @@ def _find_patterns(data, offsets, classes, unit_hashes):
     none = np.zeros(1, np.uint64)
     for case in range(len(patterns)):
         begin, end = offsets[case], offsets[case + 1]
-        touched = _prefix_end(data, begin, end, classes) > begin
-        touched |= _suffix_begin(data, begin, end, classes, unit_hashes) < end
+        touched = prefix_end_of(data, begin, end, classes) > begin
+        touched |= suffix_begin_of(data, begin, end, classes, unit_hashes) < end
         at = begin
         while at < end:
-            touched |= _infix_end(data, begin, at, end, classes) > at
+            touched |= infix_end_of(data, begin, at, end, classes) > at
             at += code_point(data, at)[1]
         if touched:
             for token in range(_cut_chunk(data, begin, end, classes, none, none, unit_hashes, ends)):
@@ -479,7 +173,7 @@ def _match(data, begin, ends, first, count, case_hashes, case_patterns):
             hashed = (hashed ^ np.uint64(data[at])) * HASH_PRIME
             at += 1
         pattern |= np.uint64(1) << np.uint64(at - start)
-        slot = _slot(case_hashes, finished(hashed))
+        slot = find_slot(case_hashes, finished(hashed))
         if slot >= 0 and case_patterns[slot] == pattern:
             best, tokens = slot, token - first + 1
     return best, tokens
@@ -588,7 +282,7 @@ def _split(
                 at += space
                 continue
             hashed = finished(hashed)
-            if not kinds & (BUSY | MARK) and (size > _LONGEST_CASE or _slot(case_hashes, hashed) < 0):
+            if not kinds & (BUSY | MARK) and (size > _LONGEST_CASE or find_slot(case_hashes, hashed) < 0):
                 hashes[word] = hashed
                 lengths[word] = length
                 word_flags[word] = (HAS_ALPHA if kinds & LETTER else 0) | (HAS_NON_SYMBOL if kinds & SPOKEN else 0)
@@ -611,7 +305,7 @@ def _split(
                 start = begin
                 for token in range(count):
                     token_length, flags = describe_token(data, start, ends[token], classes)
-                    hashes[word + token] = _hash(data, start, ends[token])
+                    hashes[word + token] = hash_bytes(data, start, ends[token])
                     lengths[word + token] = token_length
                     word_flags[word + token] = flags
                     begins[word + token] = start

@@ -1,6 +1,6 @@
-"""A hash table for kernels: open addressing over arrays that serve one document after the other.
+"""Hash tables for kernels: open addressing over arrays.
 
-A slot belongs to the present user only where its stamp is the present stamp, so nothing is ever cleared. Each document
+`claim` works on arrays that serve one document after the other. A slot belongs to the present user only where its stamp is the present stamp, so nothing is ever cleared. Each document
 uses only the first `mask + 1` slots, as many as it needs, so that short documents stay in the cache.
 """
 
@@ -31,3 +31,30 @@ def claim(keys, stamps, mask, stamp, key):
     stamps[slot] = stamp
     keys[slot] = key
     return slot, True
+
+
+@njit(cache=True, nogil=True)
+def hash_slots(hashes, size):
+    """A table that never changes: (uint64[size] with each hash in its slot and 0 elsewhere, the slot of each hash).
+
+    size: a power of two, well above the number of hashes.
+    """
+    table, slots = np.zeros(size, np.uint64), np.empty(len(hashes), np.int64)
+    for number, hashed in enumerate(hashes):
+        slot = np.int64(hashed & np.uint64(size - 1))
+        while table[slot]:
+            slot = (slot + 1) & (size - 1)
+        table[slot] = hashed
+        slots[number] = slot
+    return table, slots
+
+
+@njit(cache=True, nogil=True)
+def find_slot(table, hashed):
+    """Where the hash is in a table of `hash_slots`; -1: it is not."""
+    slot = np.int64(hashed & np.uint64(len(table) - 1))
+    while table[slot]:
+        if table[slot] == hashed:
+            return slot
+        slot = (slot + 1) & (len(table) - 1)
+    return -1

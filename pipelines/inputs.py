@@ -43,7 +43,7 @@ class Input(BaseModel):
         taken = [name for name in columns if name in RESERVED_COLUMNS]
         if taken:
             raise ValueError(
-                f"{', '.join(taken)}: the corpus has a column of this name with its own meaning; leave it out"
+                f"{', '.join(taken)}: the corpus has a column of this name with another meaning; leave it out"
             )
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:

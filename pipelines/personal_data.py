@@ -97,7 +97,9 @@ def redact(texts: Texts, spans: Spans) -> Texts:
     data = np.empty(offsets[-1], np.uint8)
     positions = texts.offsets[spans.document]
     starts, ends = positions + spans.start, positions + spans.end
-    _fill(data, texts.data, texts.offsets, starts, ends, spans.kind, np.frombuffer(b"".join(names), np.uint8), name_ends)
+    _fill(
+        data, texts.data, texts.offsets, starts, ends, spans.kind, np.frombuffer(b"".join(names), np.uint8), name_ends
+    )
     return Texts(data, offsets)
 
 

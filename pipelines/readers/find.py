@@ -42,7 +42,7 @@ def find(input: Input, base: str) -> Found:
     if file is not None:
         format = input.format or format_of(path)
         if format is None:
-            raise DataError(f"{path}: {_unknown_format()}")
+            raise DataError(f"{path}: its ending names no format. {_unknown_format()}")
         return [(file, format)], Counter()
     files = storage.list_files(path)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
@@ -99,7 +99,7 @@ def _unknown_format(input: Input | None = None) -> str:
         endings = ", ".join(READERS[input.format].endings)
         return f"With `format: {input.format}` a folder gives its {endings} files; name others by a glob."
     endings = ", ".join(ending for reader in READERS.values() for ending in reader.endings)
-    return f"Known endings: {endings}. Set `format` for others (with a glob, where it is a folder)."
+    return f"Known endings: {endings}. For others set `format`, and name a folder's files by a glob."
 
 
 def _nothing(path: str, what: str) -> DataError:
@@ -111,7 +111,8 @@ def _nothing(path: str, what: str) -> DataError:
         what = "no file below this folder" if any(folder.iterdir()) else "the folder is empty"
         return DataError(f"{path}: {what}. Check the path.")
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    near = get_close_matches(path.removeprefix(f"{folder}/"), names, 1)
+    missing = str(Path(path).relative_to(folder)).split("/")[0]
+    near = get_close_matches(missing, [name.rstrip("/") for name in names], 1)
     mend = f"Did you mean {near[0]}?" if near else "Check the path."
     more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
     content = f"holds {', '.join(names[:_LISTED])}{more}" if names else "is empty"

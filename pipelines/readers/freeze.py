@@ -71,9 +71,7 @@ def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest
             _look(source, unit_bytes, pool)
     if not any(source.troubles for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
         for source in sources:
-            source.trouble(
-                f"{source.input.path}: {len(source.files)} files, and nothing in them. Point it at documents."
-            )
+            source.trouble(f"{source.input.path}: nothing in its {len(source.files)} files. Point it at documents.")
     _raise_all(sources)
 
     units: list[Unit] = []
@@ -144,9 +142,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
             if count == 0:
                 source.trouble(_no_column(setting, name, schema.names), file.uri)
             elif count > 1:
-                source.trouble(
-                    f"column {name} ({setting}) is there {count} times. Write the file with unique names.", file.uri
-                )
+                source.trouble(f"has {count} columns {name} ({setting}). Write it with unique names.", file.uri)
             elif setting == "text" and not is_text_type(schema.field(name).type):
                 strings = [one.name for one in schema if is_text_type(one.type)]
                 source.trouble(

@@ -57,8 +57,8 @@ class Jsonl(Reader):
         try:
             with closing(stream(span, limits, begin)) as blocks:
                 found = lines(blocks, limits.max_line_bytes, begin)
-                if begin:
-                    next(found)
+                if span.start:
+                    next(found, None)
                 for number, (offset, line) in enumerate(found, start=1):
                     if offset >= span.end and not compressed:
                         break

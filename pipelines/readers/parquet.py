@@ -33,7 +33,7 @@ class Parquet(Reader):
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(
-                f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0]}). "
+                f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
                 "Was its writing cut short? Write it again, or leave it out by a narrower path."
             ) from error
         leaf = _leaves(footer).get(input.text)

@@ -4,7 +4,6 @@ Other records (requests, metadata, images, redirects, error pages) are no docume
 or to use as id: url, date (ISO 8601), record_id.
 """
 
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -117,7 +116,7 @@ class Warc(Archive):
         if len(html) > limits.max_document_bytes:
             rows.refuse("too_large", where, id, carried)
         else:
-            add_page(rows, _characters(html, header), where, id, carried)
+            add_page(rows, html, where, id, carried, header["content-type"])
 
 
 class _Source:
@@ -201,7 +200,9 @@ def _records(source: _Source, kind: str, max_content_bytes: int) -> Iterator[Rec
         length = header.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
             yield Record(offset, None, None)
-            source.skip_to(b"\nWARC/1.")
+            if head is None:
+                source.take(1)
+            source.skip_to(b"WARC/1.")
             continue
         size = int(length)
         wanted = header.get("warc-type", "").lower() == kind
@@ -249,15 +250,6 @@ def _decoded(body: bytes, header: Header, bound: int) -> bytes:
     if encoding not in ("identity", ""):
         raise ValueError(f"content-encoding {encoding}")
     return body
-
-
-def _characters(html: bytes, header: Header) -> bytes | str:
-    """The page as text where the server names a charset that fits, else as it was."""
-    charset = re.search(r"charset=[\"']?([\w-]+)", header["content-type"], re.IGNORECASE)
-    try:
-        return html.decode(charset[1]) if charset else html
-    except (LookupError, UnicodeError):
-        return html
 
 
 def _dechunked(body: bytes) -> bytes:

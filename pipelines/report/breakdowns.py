@@ -45,8 +45,9 @@ def languages(report: Report) -> Section:
 
 def _language_table(caption: str, rows: Sequence[Language], given: int) -> Html:
     columns = [
-        Column("Language", False), Column("", False), Column("Documents in"), Column("Share"), Column("Documents kept"),
-        Column("Share kept"), Column("Characters in"), Column("Characters kept"),
+        Column("Language", False), Column("", False),
+        Column("Documents in"), Column("Share"), Column("Documents kept"), Column("Share kept"),
+        Column("Characters in"), Column("Characters kept"),
     ]  # fmt: skip
     most = max(row["input"]["documents"] for row in rows)
     cells = [
@@ -85,8 +86,9 @@ def sources(report: Report) -> Section:
     if not rows:
         return Section("sources", "Sources", sentence("No source had a document."))
     columns = [
-        Column("Source", False), Column("Licence", False), Column("Weight"), Column("", False), Column("Documents in"),
-        Column("Share"), Column("Documents kept"), Column("Share kept"), Column("Characters in"), Column("Characters kept"),
+        Column("Source", False), Column("Licence", False), Column("Weight"), Column("", False),
+        Column("Documents in"), Column("Share"), Column("Documents kept"), Column("Share kept"),
+        Column("Characters in"), Column("Characters kept"),
     ]  # fmt: skip
     given = report["totals"]["input"]["documents"]
     most = max(row["input"]["documents"] for row in rows)
@@ -123,7 +125,9 @@ def _heat_table(rows: Sequence[Source]) -> Html:
     for stage, reason in reasons:
         shares = [_heat_cell(lost.get((row["source"], stage, reason), 0), row["input"]["documents"]) for row in rows]
         cells.append((name(code(reason)), stage_name(stage), *shares))
-    return table("Share of each source's documents that a reason removed; the darker, the more", columns, cells)
+    return table(
+        "Share of each source's documents that a reason removed; the stronger the shade, the more", columns, cells
+    )
 
 
 def _heat_cell(documents: int, given: int, style: str = "") -> Html:
@@ -214,7 +218,7 @@ def _time_row(row: StageTime, core_s: float) -> tuple[Child, ...]:
         stage_name(row["stage"]),
         count(row["units"]),
         count(row["documents"]),
-        f"{row['text_bytes'] / 1e6:,.1f}",
+        f"{row['text_bytes'] / 1e6:,.1f}" if row["text_bytes"] else "–",
         formats.duration(row["wall_s"]),
         formats.core_hours(row["core_s"]),
         share(row["core_s"], core_s),

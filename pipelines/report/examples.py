@@ -12,8 +12,10 @@ from pipelines.report.word_diff import Piece, word_diff
 _OPEN_GROUPS = 3
 _LONG_EXCERPT = 600  # characters or
 _LONG_LINES = 10  # lines: more scrolls in its own box
-KEPT = "kept"
+KEPT, NEAR = "kept", "near_duplicate"
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+
+Bounded = tuple[str, str]  # a signal, and on which side of a bound it had to be
 
 
 def groups(report: Report) -> Section:
@@ -42,9 +44,9 @@ def samples(report: Report) -> Section:
     order = list(totals)
     # The kept come first, then the reasons as the funnel has them.
     keys = sorted(found, key=lambda key: (key[1] != KEPT, order.index(key) if key in totals else len(order)))
-    wanted = _wanted(report)
+    bounds = _bounds(report)
     kept = report["totals"]["corpus"]["documents"]
-    folds = [_reason(found[key], kept if key[1] == KEPT else totals.get(key), wanted.get(key[1])) for key in keys]
+    folds = [_reason(found[key], kept if key[1] == KEPT else totals.get(key), bounds.get(key[1])) for key in keys]
     return Section("examples", title, join(note("Drawn at random for every reason, and from what was kept."), folds))
 
 
@@ -87,13 +89,16 @@ def _piece(piece: Piece) -> Html | str:
     return piece.text
 
 
-def _wanted(report: Report) -> dict[str, str]:
-    """What a document had to satisfy, by reason."""
-    bounds = [bound for signal in report["histograms"] for bound in signal["bounds"]]
-    return {bound["reason"]: "at least" if bound["minimum"] is not None else "at most" for bound in bounds}
+def _bounds(report: Report) -> dict[str, Bounded]:
+    """By reason. A reason that two packs give has bounds of one kind in both."""
+    return {
+        bound["reason"]: (signal["signal"], "at least" if bound["minimum"] is not None else "at most")
+        for signal in report["histograms"]
+        for bound in signal["bounds"]
+    }
 
 
-def _reason(found: Sequence[Sample], total: int | None, wanted: str | None) -> Html:
+def _reason(found: Sequence[Sample], total: int | None, bounded: Bounded | None) -> Html:
     stage, reason = found[0]["stage"], found[0]["reason"]
     facts = [] if reason == KEPT else [stage_name(stage)]
     facts += [] if total is None else [plural(total, "document")]
@@ -101,30 +106,31 @@ def _reason(found: Sequence[Sample], total: int | None, wanted: str | None) -> H
         element("h3", "Kept" if reason == KEPT else code(reason)),
         element("span", ", ".join([*facts, f"{len(found)} shown"]), class_="aside"),
     ]
-    articles = [_sample(sample, wanted) for sample in found]
+    articles = [_sample(sample, bounded) for sample in found]
     return fold(heading, articles, opened=reason == KEPT, anchor=anchor("sample", stage, reason))
 
 
-def _sample(sample: Sample, wanted: str | None) -> Html:
+def _sample(sample: Sample, bounded: Bounded | None) -> Html:
     facts = [outside_text(sample["id"]), " from ", outside_text(sample["source"])]
     if sample["language"]:
         facts += [", language ", outside_text(sample["language"])]
     return element(
         "article",
         element("p", facts, class_="origin"),
-        _measured(sample, wanted),
+        _measured(sample, bounded),
         _text_excerpt(sample["excerpt"], sample["language"]),
     )
 
 
-def _measured(sample: Sample, wanted: str | None) -> Html | None:
+def _measured(sample: Sample, bounded: Bounded | None) -> Html | None:
     if sample["value"] is None:
         return None
-    bound = ""
+    signal, wanted = bounded or ("similarity" if sample["reason"] == NEAR else "value", "")
+    limit = ""
     if sample["threshold"] is not None:
-        limit = decimal(sample["threshold"])
-        bound = f", {wanted} {limit} wanted" if wanted else f", threshold {limit}"
-    return element("p", element("b", f"measured {decimal(sample['value'])}"), bound, class_="measured")
+        number = decimal(sample["threshold"])
+        limit = f", {wanted} {number} wanted" if wanted else f", threshold {number}"
+    return element("p", f"{signal} ", element("b", decimal(sample["value"])), limit, class_="measured")
 
 
 def _text_excerpt(words: str, language: str | None) -> Html:

@@ -1,7 +1,7 @@
 """HTML that cannot forget to escape: `element` takes text as text, and only what it made itself as markup.
 
-Documents hold anything, and so do their ids: markup, NULs, lone surrogates. What cannot be shown becomes U+FFFD, so that
-a page is valid UTF-8 whatever it quotes.
+Documents hold anything, and so do their ids: markup, NULs, lone surrogates. What cannot be shown becomes U+FFFD, so
+that a page is valid UTF-8 whatever it quotes.
 """
 
 import html

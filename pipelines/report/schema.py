@@ -112,6 +112,8 @@ class Similarity(TypedDict):
 
 
 class Excerpt(TypedDict):
+    """`excerpt` is the document's beginning, or another part; one that was cut ends with an ellipsis, U+2026."""
+
     id: str
     source: str
     excerpt: str

@@ -10,6 +10,7 @@ from typing import Literal
 # Scripts written without spaces give one character a word, as everywhere in this project.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 _WORDS = re.compile(rf"\s+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_CUT = "…"
 _MOST_WORDS = 2_000  # difflib's time grows with the square: 0.2 s for two prose texts of this length
 
 
@@ -42,13 +43,17 @@ def word_diff(first: str, second: str, *, context: int = 40) -> list[Piece]:
         else:
             pieces += [Piece("removed", "".join(old)), Piece("added", "".join(new))]
     pieces = [piece for piece in pieces if piece.text]
-    if first.endswith(_CUT) and second.endswith(_CUT):
-        pieces = _without_torn_end(pieces)
-    return pieces
+    return _without_torn_end(pieces) if first.endswith(_CUT) and second.endswith(_CUT) else pieces
 
 
 def _without_torn_end(pieces: list[Piece]) -> list[Piece]:
-    """The last difference before the common ellipsis, if it is small, is where the cuts fell."""
+    """Without the difference just before the common ellipsis, unless it is the only one."""
+    end = len(pieces) - 1
+    while end > 0 and pieces[end - 1].kind in ("removed", "added"):
+        end -= 1
+    if all(piece.kind in ("same", "skipped") for piece in pieces[:end]):
+        return pieces
+    return [*pieces[:end], pieces[-1]]
 
 
 def _runs(a: list[str], b: list[str]) -> Iterator[tuple[bool, list[str], list[str]]]:

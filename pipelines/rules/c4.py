@@ -39,9 +39,8 @@ _KELVIN = 0x212A  # the one other character whose lower case is an ASCII letter 
 
 # What a character is to the scan of a line, in bits.
 _SPACE, _ENDS, _CLOSES, _SPOKEN, _CURLY, _SQUARE = 1, 2, 4, 8, 16, 32
-_RARE = 64  # v or k: all phrases have one, or a space between letters that seldom meet there (_may_be_in_phrase)
+_CUTS = 64  # the line ends here
 _WIDE = 128  # the lead byte of a character beyond ASCII
-_CUTS = 256  # the line ends here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,10 +169,10 @@ def _phrase_automaton() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _byte_kinds() -> np.ndarray:
-    """uint16[256]: the bits above."""
+    """uint8[256]: the bits above."""
     char_flags, _ = tables()
     classes = character_classes()
-    kinds = np.full(256, _WIDE, np.uint16)
+    kinds = np.full(256, _WIDE, np.uint8)
     for byte in range(128):
         kinds[byte] = (
             _SPACE * bool(char_flags[byte] & SPACE)
@@ -182,7 +181,6 @@ def _byte_kinds() -> np.ndarray:
             | _SPOKEN * (not char_flags[byte] & (SPACE | SYMBOL))
             | _CURLY * (byte == ord("{"))
             | _SQUARE * (byte == ord("["))
-            | _RARE * (chr(byte) in "vVkK")
             | _CUTS * bool(char_flags[byte] & LINE_END)
         )
     return kinds
@@ -198,23 +196,22 @@ def _keep_lines(
     written = 0
     for document in range(len(offsets) - 1):
         at, end = offsets[document], offsets[document + 1]
+        suspect = _may_hold_phrases(data[at:end])
         while at < end:
-            stop, words, longest, marks, count = _scan(
-                data, at, end, not datatrove, kinds, char_flags, classes, steps, phrases
-            )
+            stop, words, longest, marks, count = _scan(data, at, end, not datatrove, kinds, char_flags, classes)
             begin, line_stop = strip(data, at, stop, char_flags)
             at = after_line_end(data, stop, end)
             if longest > max_word_length:
                 continue
             line = written
+            cleaned = False  # of marks, which may have stood inside a phrase
             if lines[document]:
                 kept[line] = 10
                 line += 1
             if remove_citations and marks & SQUARE_BRACKET:
+                cleaned = True
                 line_stop = _copy_without_citations(data, begin, line_stop, kept, line, char_flags)
-                _, _, _, marks, count = _scan(
-                    kept, line, line_stop, not datatrove, kinds, char_flags, classes, steps, phrases
-                )
+                _, _, _, marks, count = _scan(kept, line, line_stop, not datatrove, kinds, char_flags, classes)
             else:
                 for offset in range(line_stop - begin):
                     kept[line + offset] = data[begin + offset]
@@ -223,6 +220,8 @@ def _keep_lines(
                 continue
             if words < min_words:
                 continue
+            if (suspect or cleaned) and _may_hold_phrases(kept[line:line_stop]):
+                marks |= _find_phrases(kept, line, line_stop, steps, phrases)
             # In datatrove's order: lorem ipsum, javascript, the bracket, policies.
             drops = marks & dropping
             if drops & LOREM_IPSUM:
@@ -240,20 +239,16 @@ def _keep_lines(
 
 
 @njit(cache=True, nogil=True)
-def _scan(data, begin, end, unspaced, kinds, char_flags, classes, steps, phrases):
-    """Read one line.
-
-    Returns (where the line ends, words, characters of the longest, phrases and brackets in it, its sentences in the
-    paper dialect).
-    """
+def _scan(data, begin, end, unspaced, kinds, char_flags, classes):
+    """Read one line: (where it ends, words, characters of the longest, brackets in it, sentences of the paper dialect)."""
     words = longest = length = sentences = seen = 0
-    suspect = False  # a phrase may be in the line
     spoken = ended = False  # of the sentence so far: it has a character that is no symbol; it ends if the word does
     at = begin
     while at < end:
         kind = kinds[data[at]]
         if kind == _SPOKEN:
             first = at
+            at += 1
             while at < end and kinds[data[at]] == _SPOKEN:
                 at += 1
             length += at - first
@@ -267,7 +262,6 @@ def _scan(data, begin, end, unspaced, kinds, char_flags, classes, steps, phrases
             bits = char_flags[point]
             if bits & LINE_END:
                 break
-            suspect |= point == _KELVIN
             kind = _kind(point, bits, classes)
             if unspaced and bits & UNSPACED:
                 # The word before ends here, and the letter is a word of its own.
@@ -278,27 +272,24 @@ def _scan(data, begin, end, unspaced, kinds, char_flags, classes, steps, phrases
                 spoken, ended = True, False
                 at += width
                 continue
-        if kind & (_SPACE | _RARE) and at - begin >= 2 and at + 1 < end:
-            suspect |= _may_be_in_phrase(data[at - 2] | 0x20, data[at - 1] | 0x20, data[at] | 0x20, data[at + 1] | 0x20)
+        at += width
         if kind & _SPACE:
-            words += length > 0
-            longest = max(longest, length)
-            if spoken and ended:
-                sentences += 1
-                spoken = False
-            length = 0
-            ended = False
+            if length > 0:
+                words += 1
+                longest = max(longest, length)
+                length = 0
+                if spoken and ended:
+                    sentences += 1
+                    spoken = False
+                ended = False
         else:
+            seen |= kind
             length += 1
             spoken |= (kind & _SPOKEN) != 0
             ended = (kind & _ENDS) != 0 or (ended and (kind & _CLOSES) != 0)
-        seen |= kind
-        at += width
     words += length > 0
     sentences += spoken
     marks = (CURLY_BRACKET if seen & _CURLY else 0) | (SQUARE_BRACKET if seen & _SQUARE else 0)
-    if suspect:
-        marks |= _find_phrases(data, begin, at, steps, phrases)
     return at, words, max(longest, length), marks, sentences
 
 
@@ -314,19 +305,27 @@ def _kind(point, bits, classes):
     return _SPOKEN
 
 
-@njit(inline="always")
-def _may_be_in_phrase(before_last, last, here, following):
-    """Whether four lowered letters are those that every phrase has at a space, a v or a k.
+@njit(cache=True, nogil=True)
+def _may_hold_phrases(text):
+    """Whether any five letters are those that every phrase has: lore[m ips]um, [javas]cript, ter[ms of] use, c[ookie].
 
-    lore[m i]psum, ter[ms o]f, priva[cy p]olicy, [java]script, c[ooki]e.
+    Privac[y pol]icy too; and a Kelvin sign, which lowers to k. One pass that a compiler can make of vector instructions.
     """
-    return (
-        ((here == 0x20) & (last == ord("m")) & (following == ord("i")))
-        | ((here == 0x20) & (last == ord("s")) & (before_last == ord("m")) & (following == ord("o")))
-        | ((here == 0x20) & (last == ord("y")) & (before_last == ord("c")) & (following == ord("p")))
-        | ((here == ord("v")) & (last == ord("a")) & (before_last == ord("j")))
-        | ((here == ord("k")) & (last == ord("o")) & (before_last == ord("o")))
-    )
+    found = False
+    if len(text) < 5:
+        return found
+    one, two, three, four, five = text[:-4], text[1:-3], text[2:-2], text[3:-1], text[4:]
+    for at in range(len(one)):
+        a, b, c, d, e = one[at] | 0x20, two[at] | 0x20, three[at] | 0x20, four[at] | 0x20, five[at] | 0x20
+        found |= (
+            ((a == ord("m")) & (b == ord(" ")) & (c == ord("i")) & (d == ord("p")) & (e == ord("s")))
+            | ((a == ord("j")) & (b == ord("a")) & (c == ord("v")) & (d == ord("a")) & (e == ord("s")))
+            | ((a == ord("m")) & (b == ord("s")) & (c == ord(" ")) & (d == ord("o")) & (e == ord("f")))
+            | ((a == ord("y")) & (b == ord(" ")) & (c == ord("p")) & (d == ord("o")) & (e == ord("l")))
+            | ((a == ord("o")) & (b == ord("o")) & (c == ord("k")) & (d == ord("i")) & (e == ord("e")))
+            | ((one[at] == 0xE2) & (two[at] == 0x84) & (three[at] == 0xAA))
+        )
+    return found
 
 
 @njit(cache=True, nogil=True)

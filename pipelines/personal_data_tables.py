@@ -1,0 +1,85 @@
+"""Who may issue what: the registries behind personal_data.py, as small arrays a kernel can index."""
+
+import numpy as np
+
+# ISO 13616 registry (SWIFT, release 99): the length of an account number by country.
+_IBAN = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
+    "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
+    "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
+    "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
+)
+
+# ITU-T E.164 country codes of one, two and three digits that are in use, shared and global services included.
+_COUNTRY_CODES = (
+    "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 "
+    "86 90 91 92 93 94 95 98 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235 236 "
+    "237 238 239 240 241 242 243 244 245 246 247 248 249 250 251 252 253 254 255 256 257 258 260 261 262 263 264 265 "
+    "266 267 268 269 290 291 297 298 299 350 351 352 353 354 355 356 357 358 359 370 371 372 373 374 375 376 377 378 "
+    "379 380 381 382 383 385 386 387 389 420 421 423 500 501 502 503 504 505 506 507 508 509 590 591 592 593 594 595 "
+    "596 597 598 599 670 672 673 674 675 676 677 678 679 680 681 682 683 685 686 687 688 689 690 691 692 800 808 850 "
+    "852 853 855 856 870 878 880 881 882 883 886 888 960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 "
+    "977 979 992 993 994 995 996 998"
+)
+
+# Payment card issuers (ISO/IEC 7812; the networks' published ranges): first and last prefix of four digits, lengths.
+_CARDS = (
+    (4000, 4999, (13, 16, 19)),  # Visa
+    (5100, 5599, (16,)),  # Mastercard
+    (2221, 2720, (16,)),  # Mastercard
+    (3400, 3499, (15,)),  # American Express
+    (3700, 3799, (15,)),  # American Express
+    (3000, 3059, (14,)),  # Diners Club
+    (3095, 3095, (14,)),  # Diners Club
+    (3600, 3699, (14,)),  # Diners Club
+    (3800, 3999, (14,)),  # Diners Club
+    (6011, 6011, (16, 17, 18, 19)),  # Discover
+    (6440, 6599, (16, 17, 18, 19)),  # Discover
+    (3528, 3589, (16, 17, 18, 19)),  # JCB
+    (6200, 6299, (16, 17, 18, 19)),  # UnionPay
+    (8100, 8299, (16,)),  # RuPay, UnionPay
+    (6000, 6099, (16,)),  # RuPay
+    (5080, 5089, (16,)),  # RuPay
+    (2200, 2204, (16, 17, 18, 19)),  # Mir
+    # Maestro
+    *((prefix, prefix, tuple(range(13, 20))) for prefix in (5018, 5020, 5038, 5893, 6304, 6759, 6761, 6762, 6763)),
+)
+
+# Words that make the four numbers with dots behind them a version or a section.
+_NUMBERED = (
+    "v ver version versions rev revision release releases build patch firmware kernel driver upgrade "
+    "section sections sec chapter clause paragraph para appendix annex article item step table figure fig rfc"
+)
+
+
+def _iban_lengths() -> np.ndarray:
+    lengths = np.zeros(26 * 26, np.uint8)
+    for entry in _IBAN.split():
+        lengths[(ord(entry[0]) - 65) * 26 + ord(entry[1]) - 65] = int(entry[2:])
+    return lengths
+
+
+def _country_code_digits() -> np.ndarray:
+    digits = np.zeros(1000, np.uint8)
+    for code in _COUNTRY_CODES.split():
+        free = 10 ** (3 - len(code))
+        digits[int(code) * free : (int(code) + 1) * free] = len(code)
+    return digits
+
+
+def _card_lengths() -> np.ndarray:
+    lengths = np.zeros(10_000, np.uint32)
+    for first, last, allowed in _CARDS:
+        lengths[first : last + 1] |= np.uint32(sum(1 << length for length in allowed))
+    return lengths
+
+
+def _numbered() -> tuple[np.ndarray, np.ndarray]:
+    words = [word.encode() for word in _NUMBERED.split()]
+    return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
+
+
+IBAN_LENGTHS = _iban_lengths()  # uint8[26 * 26] by country, 0 where there is none
+COUNTRY_CODE_DIGITS = _country_code_digits()  # uint8[1000] by three digits: how many of them are the code, 0 for none
+CARD_LENGTHS = _card_lengths()  # uint32[10000] by four digits: bit n is set where cards have n digits
+NUMBERED = _numbered()  # (uint8[...], int64[W + 1]): W lower-case words end to end, and where they start

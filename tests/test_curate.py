@@ -1,0 +1,311 @@
+"""The whole job without Ray: what a run leaves, that it is right, and that running again is safe."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from pipelines.config import CurateConfig
+from pipelines.explain import explain
+from pipelines.sample import sample_rows
+from pipelines.what_if import compare, table_text
+from tests.inline import curate_inline
+
+NOUNS = (
+    "river mountain letter garden teacher engine island winter bridge captain harbour kitchen window market station "
+    "doctor village forest machine journey lantern library meadow painter orchard quarry railway sailor tower valley "
+    "weaver anchor barrel candle desert evening farmer glacier hunter ladder miller neighbour ocean piano"
+).split()
+VERBS = "followed remembered painted repaired visited described crossed forgot carried found left drew watched".split()
+LINKS = ["and that", "while", "because", "although", "so", "after", "before", "until", "with which", "but"]
+ADJECTIVES = "old quiet narrow bright heavy distant broken gentle frozen crowded empty golden hidden".split()
+
+
+def story(number: int, sentences: int = 8) -> str:
+    """Readable English that passes every rule, a different one for each number."""
+    generator = np.random.default_rng(number)
+    lines = []
+    for at in range(sentences):
+        a, b, c, d = generator.choice(NOUNS, 4, replace=False)
+        verb, other = generator.choice(VERBS, 2, replace=False)
+        x, y = generator.choice(ADJECTIVES, 2, replace=False)
+        link = generator.choice(LINKS)
+        tail = generator.choice(["with", "to", "beyond", "under", "against", "near", "past", "behind"])
+        lines.append(f"{x.title()} {a} {verb} the {b} of {y} {c} {link} {d} {other} {tail} chapter {at + 10 * number}.")
+    return " ".join(lines)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """30 stories, an exact copy, a near copy, a short one, a German one, and one with an address in it."""
+    texts = {f"s{n}": story(n) for n in range(30)}
+    texts["copy"] = texts["s3"] + "  \r\n"  # equal once normalised
+    texts["near"] = texts["s4"].replace("chapter 47", "chapter fortyseven")
+    texts["short"] = "Too short to keep, and that is that."
+    texts["german"] = " ".join(["Der alte Hafen war am Morgen still, und die Boote kamen erst spät zurück."] * 3)
+    texts["mail"] = story(77) + " Write to jane.roe@mailhost.org or call +1 415 555 2671 about the house."
+    path = tmp_path / "in" / "texts.parquet"
+    path.parent.mkdir()
+    table = pa.table({"id": list(texts), "text": list(texts.values()), "year": list(range(len(texts)))})
+    pq.write_table(table, path, row_group_size=8)
+    return texts, {
+        "inputs": [{"source": "stories", "path": str(path), "id": "id", "columns": ["year"]}],
+        "output": str(tmp_path / "run"),
+        "language": {"keep": ["en"]},
+        "corpus": {"columns": ["gopher_mean_word_length"]},
+    }
+
+
+@pytest.fixture
+def run(inputs, monkeypatch):
+    return curate_inline(inputs[1], monkeypatch)
+
+
+def ledger(run) -> dict[str, dict]:
+    return {row["id"]: row for row in Artifact.load(f"{run.uri}/removed").table().to_pylist()}
+
+
+def test_every_document_is_in_the_corpus_or_in_the_ledger_and_never_in_both(inputs, run):
+    kept = run.corpus.table()["id"].to_pylist()
+    removed = list(ledger(run))
+    assert sorted(kept + removed) == sorted(inputs[0])
+
+
+def test_the_ledger_says_why_with_value_and_threshold(run):
+    rows = ledger(run)
+    assert set(rows) == {"copy", "near", "short", "german"}
+    assert (rows["german"]["stage"], rows["german"]["reason"]) == ("language", "language_not_kept")
+    assert (rows["short"]["stage"], rows["short"]["reason"]) == ("gopher_quality", "gopher_short_doc")
+    assert (rows["short"]["value"], rows["short"]["threshold"]) == (8, 50)
+    assert (rows["copy"]["reason"], rows["copy"]["partner"], rows["copy"]["similarity"]) == ("exact_duplicate", "s3", 1)
+    assert (rows["near"]["reason"], rows["near"]["partner"]) == ("near_duplicate", "s4")
+    assert 0.8 <= rows["near"]["similarity"] < 1
+
+
+def test_the_corpus_has_stable_columns_and_its_documents_keep_their_order(inputs, run):
+    table = run.corpus.table()
+    assert table.schema.names == [
+        "id", "text", "source", "language", "language_score", "gopher_mean_word_length",
+        "duplicate_count", "group_id", "year",
+    ]  # fmt: skip
+    assert table["id"].to_pylist() == [*(f"s{n}" for n in range(30)), "mail"]
+    assert table["text"][0].as_py() == inputs[0]["s0"]
+    assert table["year"].to_pylist()[:3] == [0, 1, 2]
+    counts = dict(zip(table["id"].to_pylist(), table["duplicate_count"].to_pylist(), strict=True))
+    assert (counts["s3"], counts["s4"], counts["s5"]) == (2, 2, 1)
+    assert len(set(table["group_id"].to_pylist())) == table.num_rows
+
+
+def test_personal_data_is_redacted_in_the_corpus_and_counted_in_the_report(run):
+    text = run.corpus.table().to_pylist()[-1]["text"]
+    assert "<EMAIL>" in text and "<PHONE>" in text and "jane.roe" not in text
+    found = {entry["kind"]: entry["found"] for entry in run.report["personal_data"]}
+    assert found["email"] == found["phone"] == 1
+    assert "jane.roe" not in json.dumps(run.report)
+
+
+def test_the_output_folder_holds_what_the_contract_names(run, tmp_path):
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"manifest.json", "corpus", "removed", "attributes", "quarantine", "report.json", "report.html"} <= names
+    listed = sorted(path.name for path in (tmp_path / "run" / "corpus").iterdir())
+    assert listed == sorted([*(file.path for file in run.corpus.manifest.files), "manifest.json"])
+    assert "text" not in Artifact.load(f"{run.uri}/attributes").table().column_names
+
+
+def test_the_funnel_adds_up(inputs, run):
+    left = len(inputs[0])
+    for step in run.report["funnel"]:
+        left -= step["removed"]["documents"]
+        assert step["left"]["documents"] == left
+        assert sum(reason["documents"] for reason in step["reasons"]) == step["removed"]["documents"]
+    assert left == run.corpus.manifest.rows
+
+
+def test_a_finished_run_is_found_and_not_made_again(inputs, run, monkeypatch, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    again = curate_inline(inputs[1], monkeypatch)
+    assert not again.fresh and again.report == run.report
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_other_settings_are_refused_with_what_differs_and_replace_keeps_what_was_measured(inputs, run, monkeypatch):
+    changed = inputs[1] | {"rules": {"gopher_quality": {"min_words": 5}}}
+    with pytest.raises(DataError, match=r"rules\.gopher_quality.*min_words.*--replace"):
+        curate_inline(changed, monkeypatch)
+    attributes = Artifact.load(f"{run.uri}/attributes").manifest
+    new = curate_inline(changed, monkeypatch, replace=True)
+    assert Artifact.load(f"{run.uri}/attributes").manifest == attributes
+    assert ledger(new)["short"]["reason"] != "gopher_short_doc"
+    fresh = curate_inline(changed | {"output": f"{run.uri}-2"}, monkeypatch)
+    assert fresh.manifest["digest"] == new.manifest["digest"]
+
+
+def test_changed_input_files_are_noticed(inputs, run, monkeypatch, tmp_path):
+    shutil.copy(tmp_path / "in" / "texts.parquet", tmp_path / "in" / "more.parquet")
+    changed = inputs[1] | {"inputs": [inputs[1]["inputs"][0] | {"path": str(tmp_path / "in")}]}
+    with pytest.raises(DataError, match="differs"):
+        curate_inline(changed, monkeypatch)
+
+
+@pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
+def test_each_part_can_be_switched_off(inputs, monkeypatch, part):
+    run = curate_inline(inputs[1] | {part: None, "corpus": {}}, monkeypatch)
+    rows = ledger(run)
+    gone = {"language": {"german"}, "rules": {"short"}, "personal_data": set(), "dedup": {"copy", "near"}}[part]
+    stages = {row["stage"] for row in rows.values()}
+    assert not (gone & set(rows)) or part == "language"
+    assert part not in stages
+    if part == "personal_data":
+        assert any("jane.roe@" in text for text in run.corpus.table()["text"].to_pylist())
+    if part == "dedup":
+        assert "group_id" not in run.corpus.table().column_names
+
+
+def test_duplicates_can_be_marked_and_kept(inputs, monkeypatch):
+    run = curate_inline(inputs[1] | {"dedup": {"remove": False}}, monkeypatch)
+    rows = {row["id"]: row for row in run.corpus.table().to_pylist()}
+    assert rows["copy"]["group_id"] == rows["s3"]["group_id"] and rows["copy"]["duplicate_count"] == 2
+    assert rows["near"]["group_id"] == rows["s4"]["group_id"] != rows["s3"]["group_id"]
+
+
+@pytest.mark.parametrize(
+    ("dedup", "kept"),
+    [
+        ({"keeper": "position"}, "s4"),
+        ({"keeper": "longest"}, "near"),
+        ({"keeper": "score", "keeper_score": "language_score"}, None),
+    ],
+)
+def test_the_keeper_policy_decides_which_duplicate_stays(inputs, monkeypatch, dedup, kept):
+    texts, settings = inputs
+    assert len(texts["near"]) > len(texts["s4"])
+    run = curate_inline(settings | {"dedup": dedup}, monkeypatch)
+    ids = run.corpus.table()["id"].to_pylist()
+    assert len({"s4", "near"} & set(ids)) == 1
+    assert kept is None or kept in ids
+
+
+def test_a_scope_keeps_duplicates_of_other_sources_apart(inputs, monkeypatch, tmp_path):
+    shutil.copytree(tmp_path / "in", tmp_path / "in2")
+    first = inputs[1]["inputs"][0]
+    both = [first, first | {"source": "second", "path": str(tmp_path / "in2")}]
+    every = curate_inline(inputs[1] | {"inputs": both}, monkeypatch)
+    apart = curate_inline(
+        inputs[1] | {"inputs": both, "dedup": {"scope": "source"}, "output": str(tmp_path / "apart")}, monkeypatch
+    )
+    assert set(every.corpus.table()["source"].to_pylist()) == {"stories"}
+    assert apart.corpus.table()["source"].to_pylist().count("second") == 31
+    preferred = {"dedup": {"keeper": "source", "sources": ["second"]}, "output": str(tmp_path / "preferred")}
+    assert set(curate_inline(inputs[1] | {"inputs": both} | preferred, monkeypatch).corpus.table()["source"].to_pylist()) == {
+        "second"
+    }
+
+
+def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tmp_path):
+    """One row group a unit, or all in one: the same rows in the same order, and the same ledger."""
+    found = []
+    for number, unit_bytes in enumerate((1, 20_000, 1 << 30)):
+        monkeypatch.setattr(
+            "pipelines.curate.freeze", lambda inputs, base, _, size=unit_bytes: real_freeze(inputs, base, size)
+        )
+        run = curate_inline(inputs[1] | {"output": str(tmp_path / f"units{number}")}, monkeypatch)
+        units = len({file.unit for file in Artifact.load(f"{run.uri}/attributes").manifest.files})
+        rows = sorted(ledger(run).items())
+        found.append((run.corpus.table(), rows))
+        assert units == (5, 3, 1)[number] or number == 1
+    assert all(table.equals(found[0][0]) and rows == found[0][1] for table, rows in found)
+
+
+def test_unreadable_documents_are_quarantined_and_too_many_end_the_run(tmp_path, monkeypatch):
+    lines = [json.dumps({"text": story(n), "id": f"s{n}"}) for n in range(20)]
+    lines[7] = '{"text": "broken'
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    settings = {"inputs": [{"path": str(tmp_path / "in.jsonl"), "id": "id"}], "output": str(tmp_path / "run")}
+    with pytest.raises(DataError, match=r"1 of 20 documents could not be read(.|\n)*byte \d+(.|\n)*max_bad_documents"):
+        curate_inline(settings, monkeypatch)
+    run = curate_inline(settings | {"execution": {"max_bad_documents": 0.1}}, monkeypatch)
+    assert run.corpus.manifest.rows == 19
+    assert [(q["problem"], q["documents"]) for q in run.report["quarantine"]] == [("broken_json", 1)]
+
+
+def test_everything_removed_is_a_warning_and_not_a_crash(inputs, monkeypatch):
+    run = curate_inline(inputs[1] | {"language": {"keep": ["ja"]}}, monkeypatch)
+    assert run.corpus.manifest.rows == 0
+    assert any("empty" in warning for warning in run.report["warnings"])
+
+
+def test_explain_tells_what_became_of_a_document(run):
+    assert "gopher_short_doc" in explain(run.uri, "short") and "8 is under the least" in explain(run.uri, "short")
+    near = explain(run.uri, "near")
+    assert "near_duplicate of s4" in near and "[-47-]{+fortyseven+}" in near
+    assert "outcome   kept, standing for a group of 2 duplicates" in explain(run.uri, "s3")
+    with pytest.raises(DataError, match="no document has id 'nobody'"):
+        explain(run.uri, "nobody")
+
+
+def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(inputs, run, monkeypatch):
+    before = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1])
+    settings = inputs[1] | {"rules": {"gopher_quality": {"min_words": 5}}, "language": {"keep": ["en", "de"]}}
+    after = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+    found = compare(before, after)
+    done = curate_inline(settings | {"dedup": None, "output": f"{run.uri}-3", "corpus": {}}, monkeypatch)
+    assert found["total"]["after"]["documents"] == done.corpus.manifest.rows
+    reasons = {entry["reason"]: entry for entry in found["reasons"]}
+    assert reasons["gopher_short_doc"]["first"]["before"]["documents"] == 1
+    assert reasons["gopher_short_doc"]["alone"]["before"]["documents"] == 2  # German is short too, but goes before
+    assert reasons["gopher_short_doc"]["first"]["after"]["documents"] == 0
+    assert found["languages"]["de"]["before"]["documents"] == 0
+    assert "gopher_short_doc" in table_text(found)
+
+
+def test_what_if_refuses_what_would_need_another_measurement(inputs, run):
+    before = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1])
+    after = before.model_copy(update={"dedup": before.dedup.model_copy(update={"ngram_words": 3})})
+    with pytest.raises(DataError, match="ngram_words"):
+        compare(before, after)
+
+
+def test_sample_finds_rows_by_value_and_says_what_there_is(run):
+    rows = sample_rows(f"{run.uri}/removed", 5, ["reason=gopher_quality_gopher_short"], 1)
+    assert [row["id"] for row in rows] == ["short"]
+    assert sample_rows(run.uri, 2, [], 1) == sample_rows(run.uri, 2, [], 1)
+    with pytest.raises(ConfigError, match="reason there holds: exact_duplicate"):
+        sample_rows(run.uri, 5, ["reason=nonsense"], 1)
+    with pytest.raises(ConfigError, match="wanted COLUMN=VALUE"):
+        sample_rows(run.uri, 5, ["colour=red"], 1)
+
+
+@pytest.fixture
+def real_readers(run):
+    return run.corpus.file_uris, run.corpus.table()
+
+
+def test_datasets_reads_the_corpus_folder(run, real_readers, tmp_path):
+    from datasets import load_dataset
+
+    found = load_dataset("parquet", data_files=f"{run.uri}/corpus/*.parquet", cache_dir=str(tmp_path / "cache"), split="train")
+    assert found["id"] == real_readers[1]["id"].to_pylist() and found["text"][0] == real_readers[1]["text"][0].as_py()
+
+
+def test_duckdb_reads_the_corpus_folder(run, real_readers):
+    import duckdb
+
+    rows = duckdb.sql(f"select count(*), sum(duplicate_count) from '{run.uri}/corpus/*.parquet'").fetchall()
+    assert rows == [(31, 33)]
+
+
+def test_pyarrow_reads_the_corpus_folder(run, real_readers):
+    import pyarrow.dataset as ds
+
+    assert ds.dataset(f"{run.uri}/corpus", exclude_invalid_files=True).to_table().num_rows == 31
+
+
+def real_freeze(inputs, base, size):
+    from pipelines.readers import freeze
+
+    return freeze(inputs, base, size)
