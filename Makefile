@@ -26,8 +26,13 @@ test: setup  ## everything but the long matrices
 faults: setup  ## kill -9 of workers, raylet and driver, twenty seeds
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
-bench: setup  ## print speeds and ratios beside other tools; DATA=FILE.parquet to choose the text
+bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FILE.parquet to choose the text
 	$(BIN)/python -m tests.benchmarks $(DATA)
+
+# datatrove brings a fastText of its own, so it lives apart.
+.venv-peers:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'datatrove[processing]==0.10.1' spacy
 
 lint: setup
 	$(BIN)/ruff check .
@@ -35,5 +40,5 @@ lint: setup
 	$(BIN)/mypy cluster pipelines
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs
+	rm -rf $(VENV) .venv-peers build *.egg-info runs
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import cluster
+from cluster import logs
 from cluster.errors import RaymillError
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
@@ -30,9 +31,9 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `raymill` command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    sys.exit(_run(words, debug))
+    debug, verbose = "--debug" in words, "--verbose" in words
+    logs.setup(verbose)
+    sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
 
 
 def _run(words: list[str], debug: bool) -> int:
@@ -49,7 +50,9 @@ def _run(words: list[str], debug: bool) -> int:
         print(f"raymill {verb}: no such verb.{hint} It knows: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     try:
-        return _call(verb, rest)
+        code = _call(verb, rest)
+        sys.stdout.flush()  # here, where a closed pipe is understood
+        return code
     except RaymillError as error:
         if debug:
             traceback.print_exc()
@@ -103,6 +106,7 @@ def _help() -> str:
         f"{verbs}\n\n"
         "  raymill VERB --help    what a verb takes\n"
         "  raymill --version\n"
+        "  --verbose              with any verb: log every unit of work\n"
         "  --debug                with any verb: show tracebacks"
     )
 

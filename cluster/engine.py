@@ -17,22 +17,24 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from cluster import storage
+from cluster import logs, storage
 from cluster.artifact import Artifact
 from cluster.errors import ClusterError, StageError, StorageError, UserError
 from cluster.progress import Progress
-from cluster.session import Session
+from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit, sweep
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 2.0
-_LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
+_NO_UNIT = -1
+_NOTHING, _END = object(), object()  # nothing came in time; the round is over
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,26 @@ class Engine:
             for artifact in done.values():
                 sweep(artifact)  # the driver that published may have been killed before it did
             return done
+        with logs.about(run=self.root.rpartition("/")[2], stage=stage.name):
+            return self._make(stage)
+
+    def _make(self, stage: Stage) -> dict[str, Artifact]:
         started = time.perf_counter()
         records = committed(stage, self.root)
         self.progress.start(stage.name, len(stage.units), records.values())
         failures: dict[int, str] = {}
-        for attempt in range(1, self.patience.attempts + 1):
-            missing = [index for index in range(len(stage.units)) if index not in records]
-            if not missing:
-                break
-            if attempt > 1:
-                log.warning("%s: attempt %d for %d units", stage.name, attempt, len(missing))
-            self._round(stage, missing, records, failures)
-            if len(records) < len(stage.units):
-                records |= committed(stage, self.root)  # a worker may have died between its record and its answer
-        self.progress.finish()
+        try:
+            for attempt in range(1, self.patience.attempts + 1):
+                missing = [index for index in range(len(stage.units)) if index not in records]
+                if not missing:
+                    break
+                if attempt > 1:
+                    log.warning("attempt %d for %d units", attempt, len(missing))
+                self._round(stage, missing, records, failures)
+                if len(records) < len(stage.units):
+                    records |= committed(stage, self.root)  # a worker may have died between its record and its answer
+        finally:
+            self.progress.finish()
         if len(records) < len(stage.units):
             raise StageError(self._explain(stage, records, failures))
         artifacts = publish(stage, self.root, records)
@@ -91,45 +99,51 @@ class Engine:
         self.session.start()
         try:
             for answer in self._answers(stage, missing, failures):
-                if "error" in answer:
-                    failures[answer["unit"]] = answer["error"]
-                    log.error("%s unit %d: %s", stage.name, answer["unit"], answer["error"].splitlines()[-1])
-                    if answer["fatal"]:
-                        raise StorageError(answer["error"])
-                else:
-                    record = Record.from_json(answer["record"].encode())
-                    records[record.unit] = record
-                    self.progress.advance(record)
+                with logs.about(unit=answer["unit"]):
+                    if "error" in answer:
+                        failures[answer["unit"]] = answer["error"]
+                        log.error("failed with %s", answer["kind"])
+                        if answer["fatal"]:
+                            raise StorageError(answer["error"])
+                    else:
+                        record = Record.from_json(answer["record"].encode())
+                        records[record.unit] = record
+                        log.info("committed after %.1f s", record.seconds)
+                        self.progress.advance(record)
         except _Stalled as stall:
-            log.error("%s: %s; starting Ray anew", stage.name, stall)
-            failures.setdefault(-1, str(stall))
+            log.error("%s; starting Ray anew", stall)
+            failures.setdefault(_NO_UNIT, str(stall))
             self.session.stop()
 
     def _answers(self, stage: Stage, missing: list[int], failures: dict[int, str]) -> Iterator[dict[str, Any]]:
         """One answer a unit as they come. A thread reads Ray, so that waiting can end when nothing comes."""
-        answers: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-        complaints = _Complaints()
-        logging.getLogger(_LOST_TASKS_LOGGER).addHandler(complaints)
+        answers: queue.Queue[Any] = queue.Queue()
         reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
-        reader.start()
-        last = time.monotonic()
-        while True:
-            try:
-                answer = answers.get(timeout=_POLL_S)
-            except queue.Empty:
-                waited = time.monotonic() - last
-                if waited > self.patience.stall_s:
-                    raise _Stalled(f"no unit was committed for {waited:.0f} s") from None
-                self._check_ray()
-                continue
-            if answer is None:
-                logging.getLogger(_LOST_TASKS_LOGGER).removeHandler(complaints)
-                failures.update({-1: complaints.last} if complaints.last else {})
-                return
-            if isinstance(answer, BaseException):
-                raise _Stalled(f"Ray ended the round: {type(answer).__name__}: {answer}") from answer
-            last = time.monotonic()
-            yield answer
+        with _complaints() as complaints:
+            reader.start()
+            last = checked = time.monotonic()
+            while True:
+                try:
+                    answer = answers.get(timeout=min(_POLL_S, self.patience.stall_s))
+                except queue.Empty:
+                    answer = _NOTHING
+                now = time.monotonic()
+                # Work may go on for a minute after Ray lost its head; then Ray ends this process without a word.
+                if now - checked >= _POLL_S or answer is _NOTHING or answer is _END:
+                    checked = now
+                    self._check_ray()
+                if answer is _NOTHING:
+                    if now - last > self.patience.stall_s:
+                        raise _Stalled(f"no unit was committed for {now - last:.0f} s")
+                elif answer is _END:
+                    failures.update({_NO_UNIT: complaints[-1]} if complaints else {})
+                    return
+                elif isinstance(answer, BaseException):
+                    self._check_ray()
+                    raise _Stalled(f"Ray ended the round: {type(answer).__name__}: {answer}") from answer
+                else:
+                    last = now
+                    yield answer
 
     def _read(self, stage: Stage, missing: list[int], answers: queue.Queue) -> None:
         try:
@@ -148,7 +162,7 @@ class Engine:
             for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for answer in table["answer"].to_pylist():
                     answers.put(json.loads(answer))
-            answers.put(None)
+            answers.put(_END)
         except BaseException as error:  # whatever it is, the main thread must hear of it
             answers.put(error)
 
@@ -161,7 +175,7 @@ class Engine:
 
     def _explain(self, stage: Stage, records: dict[int, Record], failures: dict[int, str]) -> str:
         lost = [index for index in range(len(stage.units)) if index not in records]
-        first = failures.get(lost[0]) or failures.get(-1) or "its worker died without a word, most often for memory"
+        first = failures.get(lost[0]) or failures.get(_NO_UNIT) or "its worker died without a word, often for memory"
         return (
             f"{stage.name}: {len(lost)} of {len(stage.units)} units failed {self.patience.attempts} times each, "
             f"first unit {lost[0]}: {stage.units[lost[0]]}\n{first.rstrip()}\n"
@@ -173,13 +187,21 @@ class _Stalled(Exception):
     """This round will bring nothing more."""
 
 
-class _Complaints(logging.Handler):
-    """The last thing Ray Data said of a task it lost: all there is of a worker that died or could not load its unit."""
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What Ray Data says of tasks it lost: all there is of a worker that died or could not load its unit."""
+    said: list[str] = []
 
-    last = ""
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said[:] = [str(record.exc_info[1]) if record.exc_info else record.getMessage()]
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.last = str(record.exc_info[1]) if record.exc_info else record.getMessage()
+    logger, listener = logging.getLogger(LOST_TASKS_LOGGER), Listener()
+    logger.addHandler(listener)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(listener)
 
 
 class _RunUnit:
@@ -191,23 +213,21 @@ class _RunUnit:
         self.options = options
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        logs.setup()
         storage.configure(self.options)
         answers = (self._answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist())
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
     def _answer(self, index: int, unit: Any) -> dict[str, Any]:
-        try:
-            return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
-        except UserError as error:
-            return {"unit": index, "error": str(error), "fatal": _no_use_retrying(error)}
-        except Exception:
-            return {"unit": index, "error": traceback.format_exc(limit=-4), "fatal": False}
+        with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=index):
+            try:
+                return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
+            except Exception as error:
+                log.error("failed with %s", type(error).__name__)
+                told = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-4)
+                return {"unit": index, "error": told, "kind": type(error).__name__, "fatal": _no_use_retrying(error)}
 
 
-def _no_use_retrying(error: UserError) -> bool:
-    """A full disk or a refused credential stays so; the network may come back."""
-    return (
-        isinstance(error, StorageError)
-        and not isinstance(error, storage.NotFound)
-        and "did not answer" not in str(error)
-    )
+def _no_use_retrying(error: Exception) -> bool:
+    """A full disk or a refused credential stays so; the network may come back, and a file that is being replaced."""
+    return isinstance(error, StorageError) and not isinstance(error, storage.NotFound | storage.Unavailable)

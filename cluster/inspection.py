@@ -85,7 +85,7 @@ def config(
     file: Annotated[str | None, typer.Argument(help="with check: the config to read")] = None,
     override: Annotated[list[str] | None, typer.Option("-o", help="key.sub=value")] = None,
 ) -> None:
-    """`schema` prints the JSON schema of every kind of config; `check FILE` reads one and prints it with its defaults."""
+    """`schema` prints the JSON schema of every kind of config; `check FILE` prints it with its defaults."""
     from cluster.config import load, schema
 
     if action == "schema" and file is None:

@@ -8,9 +8,11 @@ Every worker computes with one thread: units are the parallelism. `import ray` h
 finds its work already done never pays for it.
 """
 
+import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,8 @@ from typing import Self
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.temporary import LONGEST_NAME, temporary_folder
+
+log = logging.getLogger(__name__)
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -28,6 +32,8 @@ ONE_THREAD = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
 
 # Blocks of this project's datasets are a few hundred bytes; Ray would reserve 30% of the memory for them.
 _OBJECT_STORE_BYTES = 256 << 20
@@ -67,6 +73,8 @@ class Session:
         os.environ.update({name: value for name, value in ONE_THREAD.items() if name not in os.environ})
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        # A call that comes late, from a thread that still reads a broken round, would start another Ray.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         if self.embedded:
             self._start_embedded()
         else:
@@ -75,12 +83,16 @@ class Session:
         self.started = True
 
     def stop(self) -> None:
+        """Shut down. Ray's own shutdown leaves agents behind if its control process died before: those go too."""
         if self.started:
             import ray
 
+            if self.dead():
+                _kill_holders(self._folder)  # nobody is there to end them in an orderly way
             ray.shutdown()
             self.started = False
         if self._folder is not None:
+            _kill_holders(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
@@ -116,7 +128,7 @@ class Session:
                 num_cpus=self.cpus,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.CRITICAL,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _temp_dir=str(self._folder),
             )
@@ -136,7 +148,7 @@ class Session:
             {"py_modules": [str(root / name) for name in ("cluster", "pipelines")]} if ship else {}
         )
         try:
-            ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise ConfigError(
                 f"--address {self.address}: no Ray cluster of version {ray.__version__} answers there "
@@ -144,18 +156,41 @@ class Session:
             ) from error
 
     def _prepare_data(self) -> None:
-        import logging
-
+        import ray._private.worker
         import ray.data
 
+        # Ray prints what its raylet complains of, pages of it, on standard output, which is for results.
+        ray._private.worker.print_to_stdstream = _log_raylet
         context = ray.data.DataContext.get_current()
         # A unit that fails reports itself; a worker that dies must not take the other units with it.
         context.max_errored_blocks = -1
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        for name in ("ray.data", "ray"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-            logging.getLogger(name).propagate = False  # the engine hears of lost tasks itself, and says it in its words
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).propagate = False
+        # The engine listens here, and says it in its own words.
+        lost = logging.getLogger(LOST_TASKS_LOGGER)
+        lost.setLevel(logging.ERROR)
+        lost.propagate = False
+        lost.addHandler(logging.NullHandler())
+
+
+def _log_raylet(data: dict, ignore_prefix: bool) -> None:
+    log.info("Ray says: %s", str(data["lines"][0]).partition("\n")[0])
+
+
+def _kill_holders(folder: Path | None) -> None:
+    """End every process that holds a file open in Ray's folder: its log, if nothing else. Needs /proc."""
+    mine = f"{folder}/"
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        try:
+            if any(os.readlink(file).startswith(mine) for file in (process / "fd").iterdir()):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:  # it ended meanwhile, or is not ours to look at
+            continue
 
 
 def _short_folder() -> str:

@@ -6,7 +6,6 @@ datatrove_tables.character_classes(); `units` holds the hashes of datatrove_tabl
 """
 
 from numba import njit
-import numpy as np
 
 from pipelines.characters import code_point
 from pipelines.datatrove_tables import ALPHA, ALPHANUMERIC, BEFORE_STOP, ICON, LOWER, PREFIX, QUOTE, SUFFIX, UPPER
@@ -74,7 +73,7 @@ def suffix_begin_of(data, begin, end, classes, unit_hashes):
             best = last
     elif classes[point] & SUFFIX:
         best = before if point == _ELLIPSIS and before_point == _ELLIPSIS else last
-    elif (point == ord("s") or point == ord("S")) and (before_point == _APOSTROPHE or before_point == _QUOTE):
+    elif (point == ord("s") or point == ord("S")) and before_point in (_APOSTROPHE, _QUOTE):
         best = before
     # The whole tail behind the last digit may be a unit, a currency or a plus sign; none is longer than 5 characters.
     at = last
@@ -130,15 +129,15 @@ def infix_end_of(data, begin, at, end, classes):
     digit_before = _is_digit(before_point)
     if (
         digit_before
-        and (point == _PLUS or point == _MINUS or point == ord("*") or point == ord("^"))
+        and point in (_PLUS, _MINUS, ord("*"), ord("^"))
         and (_is_digit(next_point) or next_point == _MINUS)
     ):
         return after
     if not (left & ALPHA or digit_before):
         return at
-    if point == _COLON or point == ord("<") or point == ord(">") or point == ord("=") or point == ord("/"):
+    if point in (_COLON, ord("<"), ord(">"), ord("="), ord("/")):
         return after if right & ALPHA else at
-    if point == _MINUS or point == _EN_DASH or point == _EM_DASH or point == _TILDE:
+    if point in (_MINUS, _EN_DASH, _EM_DASH, _TILDE):
         # Also "--", "---" and "——".
         most = 3 if point == _MINUS else 2 if point == _EM_DASH else 1
         for _ in range(most):
@@ -168,14 +167,14 @@ def is_url(data, begin, end, classes):
     length = 0
     while at < end:
         point, width = code_point(data, at)
-        if not (classes[point] & ALPHANUMERIC or point == _PLUS or point == _MINUS or point == _STOP):
+        if not (classes[point] & ALPHANUMERIC or point in (_PLUS, _MINUS, _STOP)):
             break
         at += width
         length += 1
     scheme = length >= 2 and at + 2 < end and data[at] == _COLON
     if scheme and data[at + 1] == ord("/") and data[at + 2] == ord("/") and _is_address(data, at + 3, end, classes):
         return True
-    for at in range(begin + 1, end):
+    for at in range(begin + 1, end):  # noqa: SIM110, a generator is no faster and numba cannot compile it inline
         if data[at] == _AT and _is_address(data, at + 1, end, classes):
             return True
     return False
@@ -208,7 +207,7 @@ def _ends_host(byte):
 
 @njit(cache=True, nogil=True)
 def _is_domain(data, begin, end, classes):
-    """Labels of 1 to 64 letters, digits, `-` and `_`, the last two inside only, and then one of 2 to 63 lower letters."""
+    """Labels of 1 to 64 letters, digits, and inside also - and _; the last of 2 to 63 lower-case letters."""
     labels = length = 0
     is_label = is_lower = True
     inner = False  # the last character may only stand inside a label

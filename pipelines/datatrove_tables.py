@@ -1,4 +1,4 @@
-"""Facts about spaCy's blank English tokenizer (3.8) and datatrove 0.10.1: which characters and strings they treat apart.
+"""Facts about spaCy's blank English tokenizer (3.8) and datatrove 0.10.1: characters and strings they treat apart.
 
 Only the facts are theirs (spaCy is MIT, datatrove Apache-2.0); `datatrove_words` does the splitting.
 
@@ -174,26 +174,7 @@ _CONTRACTIONS = (
     ("c'm", ("on",)),
     ("how", ("'d 'y",)),
 )
-_NOT_CONTRACTIONS = set(
-    [
-        "Ill",
-        "ill",
-        "Its",
-        "its",
-        "Hell",
-        "hell",
-        "Shell",
-        "shell",
-        "Shed",
-        "shed",
-        "were",
-        "Were",
-        "Well",
-        "well",
-        "Whore",
-        "whore",
-    ]
-)
+_NOT_CONTRACTIONS = "Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore"
 
 _WHOLE = r"""
 ' '' \") <space> C++ \t \n — and/or w/o 'S 's 'd 're 'em em 'll ll 'nuff nuff 'bout ma'am Ma'am o'clock O'clock ol ol'
@@ -225,7 +206,8 @@ def special_cases() -> tuple[tuple[str, ...], ...]:
             cases += [(first, *ending.split()) for first in (stem, _titled(stem)) for ending in endings]
     for hour in range(1, 13):
         cases += [(str(hour), half + rest) for half in "ap" for rest in (".m.", "m")]
-    cases = [case for case in cases if "".join(case) not in _NOT_CONTRACTIONS]
+    excluded = _NOT_CONTRACTIONS.split()
+    cases = [case for case in cases if "".join(case) not in excluded]
     cases += [tuple(token.replace("'", "’") for token in case) for case in cases]
     return tuple(sorted(set(cases)))
 

@@ -22,7 +22,17 @@ from pipelines.datatrove_affixes import infix_end_of, is_url, prefix_end_of, suf
 from pipelines.datatrove_tables import BUSY, LETTER, MARK, SENTENCE_END, SPACE, SPOKEN
 from pipelines.hash_table import find_slot, hash_slots, slots_for
 from pipelines.texts import Texts
-from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, cut_words, finished, hash_bytes, hash_each
+from pipelines.words import (
+    HAS_ALPHA,
+    HAS_NON_SYMBOL,
+    HASH_PRIME,
+    HASH_SEED,
+    Words,
+    cut_words,
+    finished,
+    hash_bytes,
+    hash_each,
+)
 
 # More bits of Words.flags.
 ENDS_SENTENCE = 4  # the token is one of the characters at which spaCy's sentencizer ends a sentence

@@ -1,7 +1,8 @@
 """Hash tables for kernels: open addressing over arrays.
 
-`claim` works on arrays that serve one document after the other. A slot belongs to the present user only where its stamp is the present stamp, so nothing is ever cleared. Each document
-uses only the first `mask + 1` slots, as many as it needs, so that short documents stay in the cache.
+`claim` works on arrays that serve one document after the other. A slot belongs to the present user only where its stamp
+is the present stamp, so nothing is ever cleared. Each document uses only the first `mask + 1` slots, as many as it
+needs, so that short documents stay in the cache. `hash_slots` makes a table once, for `find_slot`.
 """
 
 import numpy as np

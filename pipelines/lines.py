@@ -38,6 +38,16 @@ def count_repeated_pieces(texts: Texts, newlines: np.ndarray, min_run: int, stri
     return counts
 
 
+def strip_each(texts: Texts) -> Texts:
+    """The documents without the spaces at their ends; the same object where there are none."""
+    begins, ends = _find_stripped(texts.data, texts.offsets, tables()[0])
+    if np.array_equal(begins, texts.offsets[:-1]) and np.array_equal(ends, texts.offsets[1:]):
+        return texts
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(ends - begins, out=offsets[1:])
+    return Texts(_pack(texts.data, begins, offsets), offsets)
+
+
 @njit(cache=True, nogil=True)
 def _count_characters(data, offsets):
     counts = np.empty(len(offsets) - 1, np.int64)
@@ -76,6 +86,24 @@ def strip(data, begin, end, char_flags):
             break
         end = last
     return begin, end
+
+
+@njit(cache=True, nogil=True)
+def _find_stripped(data, offsets, char_flags):
+    begins, ends = np.empty(len(offsets) - 1, np.int64), np.empty(len(offsets) - 1, np.int64)
+    for document in range(len(begins)):
+        begins[document], ends[document] = strip(data, offsets[document], offsets[document + 1], char_flags)
+    return begins, ends
+
+
+@njit(cache=True, nogil=True)
+def _pack(data, begins, offsets):
+    """The bytes of documents that begin at `begins`, without what lies between them."""
+    packed = np.empty(offsets[-1], np.uint8)
+    for document in range(len(begins)):
+        size = offsets[document + 1] - offsets[document]
+        packed[offsets[document] : offsets[document + 1]] = data[begins[document] : begins[document] + size]
+    return packed
 
 
 @njit(inline="always")

@@ -15,8 +15,9 @@ In this order:
      unless a line directly above or below has a gap of another kind, as a table has;
    * two spaces between two words are a slip, if it is the only one in its line and the lines directly above and below
      have no gap at all. They become one;
-   * every other gap is layout, and so is any gap after the line's first word ("1.  An item"), in an indented line or
-     in a line with a tab. A line with layout keeps all its gaps. Indentation is never touched.
+   * every other gap is layout, and so is any gap in an indented line, in a line with a tab, or behind a first word
+     that may be a list's number or a label: under five bytes, or not ended by . ! ? behind something else than a
+     digit ("1.  An item", "Author:  Me"). A line with layout keeps all its gaps. Indentation is never touched.
 
    So code, RST and ASCII tables and aligned lists stay as they are; the price is that double spaces in indented prose
    stay too.
@@ -129,8 +130,8 @@ def _copy(data, start, stop, out, put):
 
 @njit(inline="always")
 def _sooner(first, position, found):
-    """The smaller of `first` and `position`, if `found` is 1. All are bytes, there is no branch, and the loops around it
-    index with unsigned integers, which cannot be negative: so LLVM makes them vector code, eight times as fast."""
+    """The smaller of `first` and `position`, if `found` is 1. All are bytes, there is no branch, and the loops around
+    it index with unsigned integers, which cannot be negative: so LLVM makes vector code of them, 8 times as fast."""
     candidate = np.uint8(np.uint8(position) | np.uint8(found - np.uint8(1)))
     return candidate if candidate < first else first
 
@@ -203,6 +204,8 @@ def _next_scrub(data, begin, at, stop):
                 at += np.int64(first)
                 break
             at += 32
+        if at == stop:  # the blocks came out even: what follows is another document
+            break
         fate, width = _fate(data, begin, at, stop)
         if fate:
             return at, fate, width
@@ -231,7 +234,7 @@ def _scrubbed(data, offsets, out):
             found, fate, width = _next_scrub(data, begin, at, stop)
             put = _copy(data, at, found, out, put)
             at = found + width
-            if fate == _AS_NEWLINE or fate == _AS_SPACE:
+            if fate > _DROP:
                 out[put] = _NEWLINE if fate == _AS_NEWLINE else _SPACE
                 put += 1
         ends[document + 1] = put
@@ -281,6 +284,13 @@ def _ends_sentence(data, start, at):
 
 
 @njit(inline="always")
+def _sentence_word(data, start, end):
+    """Whether a line's first word, data[start:end], ends a sentence and is no list's number nor a label."""
+    last = data[end - 1]
+    return end - start >= 5 and (last == 46 or last == 33 or last == 63) and not 48 <= data[end - 2] <= 57
+
+
+@njit(inline="always")
 def _read_line(data, at, stop):
     """(end of its text, end, gaps) of the line that starts at `at`; a blank line's text ends where it starts."""
     start = text_end = at
@@ -300,7 +310,7 @@ def _read_line(data, at, stop):
             return (text_end if first > start else start), at, gaps
         if first > start and (tabs or at - first > 1) and gaps != _LAYOUT:
             indented = data[start] == _SPACE or data[start] == _TAB
-            if tabs or indented or at - first > 2 or runs == 0:
+            if tabs or indented or at - first > 2 or (runs == 0 and not _sentence_word(data, start, first)):
                 gaps = _LAYOUT
             elif _ends_sentence(data, start, first):
                 gaps = max(gaps, _SENTENCE)

@@ -15,8 +15,8 @@ What counts, and where it comes from:
     iban         a country of the ISO 13616 registry with its length and check digits (mod 97), upper case, in a row or
                  in groups of four.
     ip           public addresses only, by IANA's special-purpose registries: an IPv4 address that is no version or
-                 section number ("version 1.2.3.4", "pkg==1.2.3.4", "agent/1.2.3.4", a fifth part), an IPv6 address
-                 inside the blocks given to the regional registries.
+                 section number ("version 1.2.3.4", "pkg==1.2.3.4", "agent/1.2.3.4", four single digits, a fifth part),
+                 an IPv6 address inside the blocks given to the regional registries.
 
 Numbers inside longer words, after a dot, hyphen, plus or percent sign, or with more digits or letters behind a dot or
 hyphen, are parts of something else: hashes, UUIDs, versions, dates, decimals. What is found depends on the document

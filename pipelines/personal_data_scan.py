@@ -117,18 +117,23 @@ def _email_start(data, begin, sign):
     return start
 
 
+@njit(inline="always")
+def _all_letters(data, start, end):
+    while start < end and _letter(data[start]):
+        start += 1
+    return start == end
+
+
 @njit(cache=True, nogil=True)
 def _email_end(data, sign, stop):
-    """The end of the domain after the @ at `sign`: as many labels as leave an alphabetic one of 2 or more at the end."""
+    """The end of the domain after the @ at `sign`: the most labels whose last is alphabetic and 2 long or more."""
     at = sign + 1
     end = np.int64(-1)
     labels = 0
     limit = min(stop, at + _DOMAIN)
     while at < limit:
         label = at
-        letters = True
         while at < limit and (_digit(data[at]) or _letter(data[at]) or data[at] == 45):
-            letters &= _letter(data[at])
             at += 1
         last = at
         while last > label and data[last - 1] == 45:
@@ -138,11 +143,9 @@ def _email_end(data, sign, stop):
         if labels == 0 and last - label == 2 and _digit(data[label]) and data[label + 1] == 120:
             break  # 2x, as in icon@2x.png
         labels += 1
-        if last < at:
-            break
-        if labels > 1 and letters and at - label >= 2:
-            end = at
-        if at + 1 >= limit or data[at] != 46:
+        if labels > 1 and last - label >= 2 and _all_letters(data, label, last):
+            end = last
+        if last < at or at + 1 >= limit or data[at] != 46:
             break
         at += 1
     if end < 0 or end >= stop:
@@ -191,7 +194,7 @@ def _international_end(data, plus, stop, country_code_digits):
             if at >= stop or data[at] != 41:
                 return end
             at += 1
-        elif 8 <= total and _free_right(data, at, stop):
+        elif total >= 8 and _free_right(data, at, stop):
             first_digit = value // 10 ** (total - 1)
             fits = total == 11 if first_digit == 1 or first_digit == 7 else True
             if fits and first_digit == 1:
@@ -362,7 +365,7 @@ def _public_v4(address):
         return False
     if first == 100 and second & 0xC0 == 64:
         return False
-    if first == 169 and second == 254 or first == 172 and second & 0xF0 == 16:
+    if (first == 169 and second == 254) or (first == 172 and second & 0xF0 == 16):
         return False
     if first == 192 and (second == 168 or (second == 0 and (third == 0 or third == 2))):
         return False
@@ -371,12 +374,19 @@ def _public_v4(address):
     return not (first == 203 and second == 0 and third == 113)
 
 
+@njit(inline="always")
+def _public_resolver(address):
+    """8.8.8.8, 8.8.4.4, 9.9.9.9, 1.1.1.1: any other four single digits (one address in 400,000) are a version."""
+    return address == 0x08080808 or address == 0x08080404 or address == 0x09090909 or address == 0x01010101
+
+
 @njit(cache=True, nogil=True)
 def _ipv4_end(data, start, begin, at, stop, names, name_ends):
     """The end of the IPv4 address at `at`; `start` is the document's."""
     if not _free_left(data, begin, at):
         return np.int64(-1)
     address, small = np.int64(0), True
+    digits = 0
     end = at
     for part in range(4):
         last = _digits(data, end, stop)
@@ -387,6 +397,7 @@ def _ipv4_end(data, start, begin, at, stop, names, name_ends):
         if value > 255:
             return np.int64(-1)
         small &= value < 32
+        digits += size
         address = address << 8 | value
         end = last
         if part < 3:
@@ -394,6 +405,8 @@ def _ipv4_end(data, start, begin, at, stop, names, name_ends):
                 return np.int64(-1)
             end += 1
     if not _public_v4(address) or not _free_right(data, end, stop):
+        return np.int64(-1)
+    if digits == 4 and not _public_resolver(address):
         return np.int64(-1)
     return np.int64(-1) if _numbers_something(data, start, begin, at, end, stop, small, names, name_ends) else end
 
@@ -540,7 +553,8 @@ def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths
         begin = origin
         at = _next_trigger(data, origin, stop)
         while at < stop:
-            start, end, kind, after = at, np.int64(-1), EMAIL, at + 1
+            start = at
+            end, kind, after = np.int64(-1), EMAIL, at + 1
             if data[at] == 64:
                 if wanted[EMAIL]:
                     start = _email_start(data, begin, at)

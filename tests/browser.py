@@ -41,13 +41,18 @@ class Browser:
         self._driver.quit()
         self._profile.cleanup()
 
-    def open(self, page: Path, *, width: int, scheme: str = "light") -> None:
+    def open(self, page: Path, *, width: int, scheme: str = "light", fragment: str = "") -> None:
+        self.resize(width)
+        self.emulate(features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._driver.get("about:blank")  # a fragment of the page already shown would not load it again
+        self._driver.get_log("browser")
+        self._driver.get_log("performance")
+        self._driver.get(page.resolve().as_uri() + fragment)
+
+    def resize(self, width: int) -> None:
+        """Of the window, in CSS pixels."""
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.emulate(features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self._driver.get_log("performance")
-        self._driver.get_log("browser")
-        self._driver.get(page.resolve().as_uri())
 
     def emulate(self, **media: Any) -> None:
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
@@ -55,6 +60,12 @@ class Browser:
     def script(self, source: str, *arguments: Any) -> Any:
         """What the function body `source` returns in the page."""
         return self._driver.execute_script(source, *arguments)
+
+    def press(self, key: str) -> None:
+        """A key, or text, to whatever has the focus."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self._driver).send_keys(key).perform()
 
     def complaints(self) -> list[str]:
         """Everything on the console since the page was opened."""

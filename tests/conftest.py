@@ -1,9 +1,18 @@
 """Shared fixtures. Pure tests need none of them; what needs Ray, a store or real data asks by name."""
 
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
+CREDENTIALS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -13,3 +22,49 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real inputs at {SHARED}: this test compares with measured data that is not part of the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A moto server: S3 as far as its answers go, in memory. Its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def s3_root(s3_server: str) -> Iterator[str]:
+    """A fresh bucket on that server, with storage configured to reach it."""
+    from cluster import storage
+
+    options = storage.StorageOptions(endpoint_url=s3_server, access_key_id="key", secret_access_key="secret", retries=2)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS).create_bucket(Bucket=name)
+    storage.configure(options)
+    yield f"s3://{name}"
+    storage.configure(storage.StorageOptions())
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_for_port(port: int, server: subprocess.Popen, patience_s: float = 30) -> None:
+    """Until something listens there; a server that ends instead is an error with its code."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        assert server.poll() is None, f"{server.args} ended with {server.returncode}"
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        threading.Event().wait(0.05)
+    raise TimeoutError(f"nothing listens at port {port} after {patience_s:.0f} s")

@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.errors import DataError, StorageError
 from pipelines.inputs import Input, Limits
-from pipelines.readers import freeze, read_unit
+from pipelines.readers import READERS, format_of, freeze, read_unit
 from pipelines.readers.reader import PROBLEMS
+from pipelines.units import Span
 
 SMALL = Limits(max_document_bytes=1000)
 DEFAULT = Limits()
@@ -34,13 +37,15 @@ def rows_of(path: Path, limits: Limits = DEFAULT, unit_bytes: int = 1 << 20, **s
     ]
 
 
-def peak_mib_reading(path: Path, limits: str = "Limits()", unit_bytes: int = 1 << 20) -> tuple[int, list[str]]:
+def peak_mib_reading(
+    path: Path, limits: str = "Limits()", unit_bytes: int = 1 << 20, settings: str = ""
+) -> tuple[int, list[str]]:
     """(growth of the largest memory while a process of its own reads, the problems it met)."""
     code = f"""
 import resource
 from pipelines.inputs import Input, Limits
 from pipelines.readers import freeze, read_unit
-manifest = freeze([Input(path={str(path)!r})], "", {unit_bytes})
+manifest = freeze([Input(path={str(path)!r}, {settings})], "", {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []
 for unit in manifest.units:
@@ -263,6 +268,23 @@ def test_a_line_of_three_hundred_megabytes_takes_little_memory(tmp_path):
     assert peak_mib_reading(path, "Limits(max_document_bytes=1_000_000)", 1 << 30)[0] < 40
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 400))
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.csv", "a.txt", "a.html", "a.warc", "a.jsonl.gz", "a.csv.zst", "a.txt.bz2"]
+)
+def test_no_bytes_at_any_place_can_stop_the_reading(tmp_path_factory, name, rubbish, at):
+    whole = b'text,id\n"{""text"": ""a""}",1\n{"text": "b", "id": 2}\n' * 5
+    ending = Path(name).suffix
+    content = COMPRESS[ending](whole) if ending in COMPRESS else whole
+    path = tmp_path_factory.mktemp("fuzz") / name
+    path.write_bytes(content[:at] + rubbish + content[at:])
+    span = Span(str(path), path.stat().st_size, "", format_of(name) or "", 0, path.stat().st_size)
+    for table in READERS[span.format].read(span, Input(path=str(path)), DEFAULT):
+        table.validate(full=True)
+        texts_and_problems(table.to_pylist())
+
+
 # ---- Parquet ----
 
 
@@ -409,6 +431,14 @@ def test_a_parquet_bomb_of_repeated_values_is_stopped_while_it_is_read(tmp_path)
     assert texts_and_problems(rows)[-1] == "<expansion_bomb>"
     assert f"{200_001 - len(rows)} rows lost" in rows[-1]["where"]
     assert peak_mib_reading(tmp_path)[0] < 1000
+
+
+def test_large_columns_beside_small_texts_take_little_memory(tmp_path):
+    with (tmp_path / "a.jsonl").open("w") as file:
+        for _ in range(200):
+            file.write('{"text": "a", "junk": "' + "x" * 1_000_000 + '"}\n')
+    peak_mib, _ = peak_mib_reading(tmp_path, settings="columns=('junk',)", unit_bytes=1 << 30)
+    assert peak_mib < 100
 
 
 def test_a_large_row_group_is_read_in_little_memory(tmp_path):

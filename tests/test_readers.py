@@ -352,6 +352,16 @@ def test_html_is_its_main_content(tmp_path, content, expected):
     assert row["path"] == str(tmp_path / "a.html")
 
 
+def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(tmp_path, monkeypatch):
+    def fail(page, **options):
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("pipelines.readers.pages._extract", lambda: fail)
+    (tmp_path / "a.html").write_bytes(PAGE.encode())
+    (row,) = rows_of(tmp_path)
+    assert (row["problem"], row["where"]) == ("failed_extraction", f"{tmp_path}/a.html (RecursionError)")
+
+
 def test_html_over_the_bound_is_not_parsed(tmp_path):
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path, limits=Limits(max_document_bytes=100))

@@ -23,11 +23,12 @@ def add_page(
     rows: Rows, html: bytes, where: str, id: str | None, carried: Sequence[str | None], content_type: str = ""
 ) -> None:
     """Add the page's main content as a document. `content_type`: what the server said of it, if it is known."""
+    extract, page = _extract(), _characters(html, content_type)
     try:
-        text = _extract()(_characters(html, content_type), fast=True, include_comments=False)
-    except Exception:
+        text = extract(page, fast=True, include_comments=False)
+    except Exception as error:
         # Parsing what strangers wrote fails in ways that no list of exceptions covers; one page must not stop the run.
-        rows.refuse("failed_extraction", where, id, carried)
+        rows.refuse("failed_extraction", f"{where} ({type(error).__name__})", id, carried)
         return
     if text:
         rows.add(text, where, id, carried)

@@ -141,7 +141,7 @@ class Rows:
         self._problems.append(problem)
         self._where.append(where)
         self._carried.append(carried or (None,) * len(self._columns))
-        self._bytes += len(text or b"")
+        self._bytes += len(text or b"") + sum(len(value or "") for value in carried)
 
     def table(self) -> pa.Table:
         columns = {

@@ -13,12 +13,9 @@ from pipelines.readers.reader import TABLE_BYTES, as_json_text
 from pipelines.readers.registry import READERS
 from pipelines.units import Reading, Span, Unit
 
-# What a row weighs beside its text, so that a million empty documents do not make one table.
-_ROW_BYTES = 32
-
 
 def read_unit(unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES) -> Iterator[pa.Table]:
-    """Tables of about `table_bytes` of text or less (a longer document has one to itself), none of them empty.
+    """Tables of at most about `table_bytes` (a larger document has one to itself), none of them empty.
 
     Columns: row int64 (from 0, over good and bad rows), id string, text large_string, problem string, where string
     (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`.
@@ -71,7 +68,7 @@ def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
 
 
 def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
-    """The same rows in tables that hold `table_bytes` of text or little less, each column in one chunk."""
+    """The same rows in tables of at most about `table_bytes`, each column in one chunk."""
     pending: list[pa.Table] = []
     held = 0
     for table in tables:
@@ -86,9 +83,10 @@ def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
 
 
 def _slices(table: pa.Table, table_bytes: int) -> Iterator[tuple[pa.Table, int]]:
-    """(rows that fit, their bytes), in order."""
-    sizes = pc.fill_null(pc.binary_length(table.column("text")), 0)
-    ends = np.cumsum(sizes.to_numpy() + _ROW_BYTES)
+    """(rows that fit, their bytes), in order. A row weighs its text and an even share of all other columns."""
+    sizes = pc.fill_null(pc.binary_length(table.column("text")), 0).to_numpy()
+    others = max(table.nbytes - int(sizes.sum()), 0) // max(table.num_rows, 1)
+    ends = np.cumsum(sizes + others)
     row = start = 0
     while row < table.num_rows:
         end = max(int(np.searchsorted(ends, start + table_bytes, side="right")), row + 1)

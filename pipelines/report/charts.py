@@ -94,7 +94,7 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Values beyond an end of the axis are drawn at that end."""
-        position = ((self._level(value) if self.log else value) - self.low) / ((self.high - self.low) or 1)
+        position = ((self._level(value) if self.log else value) - self.low) / (self.high - self.low)
         return min(1.0, max(0.0, position))
 
     def ticks(self) -> list[float]:

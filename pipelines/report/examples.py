@@ -12,7 +12,7 @@ from pipelines.report.word_diff import Piece, word_diff
 _OPEN_GROUPS = 3
 _LONG_EXCERPT = 600  # characters or
 _LONG_LINES = 10  # lines: more scrolls in its own box
-KEPT, NEAR = "kept", "near_duplicate"
+KEPT, NEAR = "kept", "near_duplicate"  # the only reasons that no bound gives and that are told apart here
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
 Bounded = tuple[str, str]  # a signal, and on which side of a bound it had to be
@@ -46,7 +46,10 @@ def samples(report: Report) -> Section:
     keys = sorted(found, key=lambda key: (key[1] != KEPT, order.index(key) if key in totals else len(order)))
     bounds = _bounds(report)
     kept = report["totals"]["corpus"]["documents"]
-    folds = [_reason(found[key], kept if key[1] == KEPT else totals.get(key), bounds.get(key[1])) for key in keys]
+    folds = [
+        _reason(found[key], kept if key[1] == KEPT else totals.get(key), bounds.get(key) or bounds.get(("", key[1])))
+        for key in keys
+    ]
     return Section("examples", title, join(note("Drawn at random for every reason, and from what was kept."), folds))
 
 
@@ -89,10 +92,13 @@ def _piece(piece: Piece) -> Html | str:
     return piece.text
 
 
-def _bounds(report: Report) -> dict[str, Bounded]:
-    """By reason. A reason that two packs give has bounds of one kind in both."""
+def _bounds(report: Report) -> dict[tuple[str, str], Bounded]:
+    """By stage and reason; by reason alone, under no stage, for a signal that does not tell its stage."""
     return {
-        bound["reason"]: (signal["signal"], "at least" if bound["minimum"] is not None else "at most")
+        (signal.get("stage", ""), bound["reason"]): (
+            signal["signal"],
+            "at least" if bound["minimum"] is not None else "at most",
+        )
         for signal in report["histograms"]
         for bound in signal["bounds"]
     }

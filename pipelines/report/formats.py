@@ -34,14 +34,14 @@ def decimal(number: float) -> str:
 def short(number: float) -> str:
     """For axes and headlines: 1.2k, 35M, 2.1B, 4T."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
+        if abs(number) >= 0.9995 * size:  # or rounding would show 1000k
             scaled = number / size
             return f"{scaled:.{0 if scaled >= 100 else 1}f}".removesuffix(".0") + letter
     return decimal(number)
 
 
 def duration(seconds: float) -> str:
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

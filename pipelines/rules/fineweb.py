@@ -23,8 +23,8 @@ class FineWeb:
     """Remove documents whose lines seldom end in punctuation, are mostly short, repeat each other, or are many a word.
 
     Source: FineWeb, Penedo et al. 2024, section 3.6, https://arxiv.org/abs/2406.17557. Lines are what line feeds
-    separate, blank ones left out; a line ends in punctuation when its last character, spaces included, is sentence-final
-    in some script; a repeated line counts from its second occurrence on. As in datatrove 0.10.1, whose
+    separate, blank ones left out; a line ends in punctuation when its last character, spaces included, is
+    sentence-final in some script; a repeated line counts from its second occurrence on. As in datatrove 0.10.1, whose
     TERMINAL_PUNCTUATION this uses in both dialects, a line of exactly `short_line_characters` is short, and a document
     without any text is removed as `empty`.
 

@@ -37,8 +37,8 @@ STOP_WORDS: dict[str, tuple[str, ...]] = {
 OTHER_LABELS = {
     "eng": "en", "arb": "ar", "ara": "ar", "cat": "ca", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "spa": "es",
     "pes": "fa", "fas": "fa", "fin": "fi", "fra": "fr", "hin": "hi", "hun": "hu", "ind": "id", "ita": "it", "kor": "ko",
-    "nld": "nl", "nob": "no", "nno": "no", "nor": "no", "nb": "no", "pol": "pl", "por": "pt", "ron": "ro", "rus": "ru", "swe": "sv",
-    "tur": "tr", "ukr": "uk", "vie": "vi",
+    "nld": "nl", "nob": "no", "nno": "no", "nor": "no", "nb": "no", "pol": "pl", "por": "pt", "ron": "ro", "rus": "ru",
+    "swe": "sv", "tur": "tr", "ukr": "uk", "vie": "vi",
 }  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines import language, personal_data
 from pipelines.analysis import Analysis
@@ -85,10 +84,12 @@ def _beside_datatrove(texts: Texts, config: CurateConfig) -> None:
     rows = [place * len(texts) // _PEER_DOCUMENTS for place in range(_PEER_DOCUMENTS)]
     column = texts.to_arrow()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "sample.parquet")
-        pq.write_table(pa.table({"text": column.take(pa.array(rows))}), path)
+        path = Path(folder, "texts.json")
+        path.write_text(json.dumps(column.take(pa.array(rows)).to_pylist()))
         command = [str(PEER), str(Path(__file__).with_name("peer_datatrove.py")), str(path)]
-        done = subprocess.run([*command, *map(str, range(len(rows)))], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"datatrove failed:\n{done.stderr}")
     peer = json.loads(done.stdout)
     some = Texts.from_arrow(column.take(pa.array(rows)))
     columns = pa.table({"language": pa.repeat("en", len(rows))})

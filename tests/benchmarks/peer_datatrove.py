@@ -1,7 +1,7 @@
 """datatrove on a few documents, for bench_measure.py: runs in an environment of its own (`make bench` makes it), because
 its fastText and ours are different packages of one name.
 
-    python peer_datatrove.py FILE.parquet ROWS...   ->  one JSON line: bytes, seconds for filters and for signatures
+    python peer_datatrove.py TEXTS.json   ->  one JSON line: bytes, seconds for filters and for signatures
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import os
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-import pyarrow.parquet as pq
 from datatrove.data import Document
 from datatrove.pipeline.dedup import MinhashDedupSignature
 from datatrove.pipeline.filters import (
@@ -22,8 +22,8 @@ from datatrove.pipeline.filters import (
 )
 
 
-def main(path: str, rows: list[int]) -> dict[str, float]:
-    texts = pq.read_table(path, columns=["text"])["text"].take(rows).to_pylist()
+def main(path: str) -> dict[str, float]:
+    texts = json.loads(Path(path).read_text())
     filters = [
         GopherRepetitionFilter(),
         GopherQualityFilter(),
@@ -54,5 +54,5 @@ def judge(filters: list, text: str) -> None:
 
 if __name__ == "__main__":
     with contextlib.redirect_stdout(open(os.devnull, "w")):
-        result = main(sys.argv[1], [int(row) for row in sys.argv[2:]])
+        result = main(sys.argv[1])
     print(json.dumps(result))

@@ -1,0 +1,47 @@
+"""Log lines on standard error: one a record, saying which run, stage and unit it belongs to.
+
+    2026-11-21T10:18:01Z warning run=peps stage=measure unit=17 cluster.engine: attempt 2 of 3 ended with ValueError
+
+What is logged are names, numbers and kinds of errors. Never a document's text, so never an exception's message either:
+it may quote one. Messages stand in the error that ends the command.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+TREES = ("cluster", "pipelines", "training")
+
+_about: ContextVar[dict[str, object]] = ContextVar("about", default={})  # noqa: B039 - never changed, only replaced
+
+
+@contextmanager
+def about(**ids: object) -> Iterator[None]:
+    """Everything logged inside carries these, beside what an outer `about` said."""
+    token = _about.set(_about.get() | ids)
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def setup(verbose: bool = False) -> None:
+    """Log to standard error: warnings, and with `verbose` each unit too. Calling it again changes the level."""
+    for name in TREES:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO if verbose else logging.WARNING)
+        if not any(isinstance(handler.formatter, OneLine) for handler in logger.handlers):
+            handler = logging.StreamHandler()
+            handler.setFormatter(OneLine())
+            logger.addHandler(handler)
+
+
+class OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        ids = "".join(f" {name}={value}" for name, value in _about.get().items())
+        kind = f" ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else ""
+        message = " ".join(record.getMessage().splitlines())
+        return f"{when} {record.levelname.lower()}{ids} {record.name}: {message}{kind}"

@@ -1,0 +1,116 @@
+"""`raymill demo`: a first run on real text, without a download.
+
+Text found on this machine (collect.py) and two small sets written for it (data/) go to OUTPUT/input, a commented config
+to OUTPUT/curate.yaml, and that config through the same function as `raymill curate`. Both are written once: a second
+call continues or finds the run finished, and an edited config stays as it was edited.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster import storage
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError
+from pipelines import commands
+from pipelines.choose import REMOVED
+from pipelines.demo.collect import Document, collect, packages
+from pipelines.group import NEAR
+
+DATA = Path(__file__).parent / "data"
+CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
+OUTPUT = "runs/demo"  # as CONFIG has it
+
+_COLUMNS = ("id", "text", "package", "version", "licence")
+
+
+def demo(
+    output: Annotated[str, typer.Option(help="folder for everything the demo makes")] = OUTPUT,
+    replace: Annotated[bool, typer.Option("--replace", help="collect again and make everything anew")] = False,
+) -> None:
+    """Curate the documentation, licences and docstrings found on this machine, as a first run. No download."""
+    if storage.is_remote(output):
+        raise ConfigError(f"--output {output}: the demo reads this machine, so its folder has to be on it too.")
+    config = storage.join(output, "curate.yaml")
+    if replace or not storage.exists(config):
+        print("Collecting text from this Python and the packages installed with it ...", flush=True)
+        stage_inputs(storage.join(output, "input"), collect(packages()))
+        storage.write_bytes(config, config_text(output).encode())
+    print(f"\nNow the same as:  {_shell('raymill curate', config)}")
+    print("The first run on a machine also compiles the measuring code, which takes about a minute.\n", flush=True)
+    commands.curate(config, address="local", replace=replace)
+    print(f"\n{whats_next(output, config)}")
+
+
+def stage_inputs(folder: str, documents: Iterable[Document]) -> None:
+    """One JSON Lines file a source, then the sets of our own; says what was written."""
+    for source, found in groupby(documents, lambda document: document.source):
+        lines = [_line(document) for document in found]
+        storage.write_bytes(storage.join(folder, f"{source}.jsonl"), b"".join(lines))
+        print(f"  {source:<20}{len(lines):>7,} documents {sum(map(len, lines)) / 1e6:>6.1f} MB", flush=True)
+    for file in sorted(DATA.glob("*.jsonl")):
+        lines = storage.read_bytes(str(file)).splitlines(keepends=True)
+        storage.write_bytes(storage.join(folder, file.name), b"".join(map(written_out, lines)))
+        print(f"  {file.stem:<20}{len(lines):>7,} documents, written for this demo", flush=True)
+
+
+def written_out(line: bytes) -> bytes:
+    """A line of our own sets as it is read: `times` stands for a text repeated as often, which need not be shipped so."""
+    if b'"times": ' not in line:
+        return line
+    document = json.loads(line)
+    document["text"] *= document.pop("times")
+    return _json_line(document)
+
+
+def config_text(output: str) -> str:
+    """The demo's config with another output; CONFIG itself is a config for OUTPUT."""
+    text = storage.read_bytes(str(CONFIG)).decode()
+    # In double quotes YAML reads JSON's escapes.
+    return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
+
+
+def whats_next(output: str, config: str) -> str:
+    """Commands to go on with, each of which works as it stands but for the last one's folder."""
+    mine = _shell(
+        "raymill curate", config, "-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]"
+    )
+    steps = {
+        "why one document is gone, here with what it differs in from the one that stays": _shell(
+            "raymill explain", output, _some_near_duplicate(output)
+        ),
+        "five of those that one rule removed": _shell(
+            "raymill sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"
+        ),
+        "what another bound would change, on the same measurements, in seconds": _shell(
+            "raymill what-if", config, "-o", "rules.gopher_quality.min_words=30"
+        ),
+        "what the corpus holds": _shell("raymill inspect", f"{output}/corpus"),
+        "the same for your own text: put its folder in the place of FOLDER": mine,
+    }
+    return "What next:\n" + "\n".join(f"  {what}\n    {command}" for what, command in steps.items())
+
+
+def _some_near_duplicate(output: str) -> str:
+    """Of the documents removed as near-duplicates the one that differs most from its partner: it has most to show."""
+    found = []
+    for table in Artifact.load(storage.join(output, REMOVED)).tables(["id", "reason", "similarity"]):
+        found += [(row["similarity"], row["id"]) for row in table.to_pylist() if row["reason"] == NEAR]
+    return min(found)[1]
+
+
+def _line(document: Document) -> bytes:
+    return _json_line({name: getattr(document, name) for name in _COLUMNS})
+
+
+def _json_line(record: dict[str, object]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+def _shell(command: str, *arguments: str) -> str:
+    return " ".join([command, *map(shlex.quote, arguments)])

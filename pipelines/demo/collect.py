@@ -1,0 +1,235 @@
+"""Real text that every machine with this project has: what its Python and the packages beside it say in prose.
+
+    packages()  ->  what is installed: the standard library, then every distribution, in the order of their names
+    collect()   ->  documents of three sources, in bounded number and size
+
+    licences    licence texts and notices: hundreds of near-copies of a few dozen texts
+    docs        readme texts, .rst, .md and .txt files, and the language reference that `help()` shows
+    docstrings  of modules, classes and functions, read from source by `ast`: no package is imported
+
+The same installation gives the same documents in the same order. What cannot be read or is no UTF-8 is passed over.
+"""
+
+import ast
+import os
+import platform
+import re
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from importlib import metadata
+from pathlib import PurePosixPath
+
+from cluster import storage
+from cluster.errors import StorageError
+
+_DOC_ENDINGS = (".rst", ".md", ".txt")
+_LICENCE_NAME = re.compile(r"licen[cs]e|copying|copyright|notice", re.IGNORECASE)
+_CODE_ENDINGS = (".py", ".pyi", ".pyc", ".pyx", ".js", ".json", ".css", ".html", ".toml", ".xml", ".so")
+_NOT_OURS_TO_READ = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+_LONGEST_LICENCE_NAME = 60  # of what stands under `License:` in old metadata, where some paste the whole text
+
+# The language reference as one dictionary: topic -> text.
+_TOPICS = "pydoc_data/topics.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is collected at most. Bytes are those of UTF-8."""
+
+    documents: int = 20_000
+    text_bytes: int = 30_000_000
+    file_bytes: int = 1_000_000  # larger files are passed over
+    docstrings_of_package: int = 400  # so that no large package is all there is
+    min_docstring_chars: int = 200  # a line or two of reference is no document
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """`files`: below `root`, sorted, with forward slashes, tests left out. `readme`: its long description, or empty."""
+
+    name: str
+    version: str
+    licence: str | None
+    root: str
+    files: tuple[str, ...]
+    readme: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`id`: the file's path as the installation has it, for docstrings with `#` and the qualified name."""
+
+    source: str
+    id: str
+    text: str
+    package: str
+    version: str
+    licence: str | None
+
+
+def collect(packages: Iterable[Package], bounds: Bounds = Bounds()) -> Iterator[Document]:
+    """Licences of all packages, then docs, then docstrings, until a bound is reached; no id twice."""
+    packages = list(packages)
+    seen: set[str] = set()
+    size = 0
+    for source, find in FINDERS.items():
+        for package in packages:
+            for id, text in find(package, bounds):
+                encoded = _utf8(text)
+                if id in seen or not encoded.strip():
+                    continue
+                size += len(encoded)
+                if len(seen) == bounds.documents or size > bounds.text_bytes:
+                    return
+                seen.add(id)
+                yield Document(source, id, text, package.name, package.version, package.licence)
+
+
+def packages() -> list[Package]:
+    """What is installed for this interpreter: its standard library first."""
+    folders = dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
+    return [standard_library(), *(package for folder in folders for package in distributions(folder))]
+
+
+def standard_library() -> Package:
+    root = sysconfig.get_path("stdlib")
+    files = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if name not in _NOT_OURS_TO_READ)
+        files += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/") for name in names]
+    return Package("python", platform.python_version(), "PSF-2.0", root, tuple(sorted(files)))
+
+
+def distributions(folder: str) -> Iterator[Package]:
+    """Every distribution installed in a folder of site-packages, by name; our own is left out."""
+    found = []
+    for installed in metadata.distributions(path=[folder]):
+        name = installed.metadata["Name"]
+        if name and name.lower() != "raymill":
+            files = sorted(str(PurePosixPath(file)) for file in installed.files or [])
+            wanted = tuple(file for file in files if not _NOT_OURS_TO_READ & set(file.split("/")[:-1]))
+            about = installed.metadata
+            readme = str(about.get_payload() or about.get("Description") or "")
+            found.append(Package(name, installed.version, _licence(about), folder, wanted, readme))
+    return iter(sorted(found, key=lambda package: (package.name.lower(), package.version)))
+
+
+def _licence(about: Message) -> str | None:
+    """The shortest name of the licence that the metadata give."""
+    if about.get("License-Expression"):
+        return about["License-Expression"]
+    classifiers = [text for text in about.get_all("Classifier") or [] if text.startswith("License :: ")]
+    if classifiers:
+        return classifiers[0].rpartition(" :: ")[2]
+    named = (about.get("License") or "").strip()
+    return named if 0 < len(named) <= _LONGEST_LICENCE_NAME and "\n" not in named else None
+
+
+def _licences(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+    for file in package.files:
+        if _is_licence(file) and (text := _read(package, file, bounds)):
+            yield _id(package, file), text
+
+
+def _docs(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+    if package.readme.strip():
+        yield f"{package.name}/readme", package.readme
+    for file in package.files:
+        if file == _TOPICS:
+            for topic, text in _topics(_read(package, file, bounds)):
+                yield f"{package.name}/help/{topic}", text
+        elif _is_doc(file) and (text := _read(package, file, bounds)):
+            yield _id(package, file), text
+
+
+def _docstrings(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+    given = 0
+    for file in package.files:
+        if file.endswith(".py") and file != _TOPICS:
+            for name, text in docstrings(_read(package, file, bounds)):
+                if len(text) < bounds.min_docstring_chars:
+                    continue
+                yield f"{_id(package, file)}#{name}", text
+                given += 1
+                if given == bounds.docstrings_of_package:
+                    return
+
+
+FINDERS: dict[str, Callable[[Package, Bounds], Iterator[tuple[str, str]]]] = {
+    "licences": _licences,
+    "docs": _docs,
+    "docstrings": _docstrings,
+}
+
+
+def docstrings(source: str) -> Iterator[tuple[str, str]]:
+    """(qualified name, docstring without its indentation), in the order of the file; the module's own name is `module`."""
+    module = _parsed(source)
+    if module is not None:
+        yield from _docstrings_below(module, "")
+
+
+def _docstrings_below(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        text = ast.get_docstring(node)
+        if text:
+            yield name or "module", text
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings_below(child, f"{name}.{child.name}".lstrip("."))
+        elif isinstance(child, ast.stmt):
+            yield from _docstrings_below(child, name)
+
+
+def _topics(source: str) -> Iterator[tuple[str, str]]:
+    module = _parsed(source)
+    for node in module.body if module else ():
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    yield str(key.value), value.value
+
+
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other people's escapes
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # other versions' syntax, templates, generated expressions of great depth
+
+
+def _is_licence(file: str) -> bool:
+    name = PurePosixPath(file).name
+    return bool(_LICENCE_NAME.search(name)) and not name.lower().endswith(_CODE_ENDINGS)
+
+
+def _is_doc(file: str) -> bool:
+    return file.lower().endswith(_DOC_ENDINGS) and not _is_licence(file) and ".dist-info/" not in file
+
+
+def _id(package: Package, file: str) -> str:
+    """Files of distributions begin with an import name, those of the standard library need a first word."""
+    return f"python/{file}" if package.name == "python" else file.removeprefix("/").replace("../", "")
+
+
+def _read(package: Package, file: str, bounds: Bounds) -> str:
+    """The file's text; nothing where it is not there, too large, or not UTF-8."""
+    path = os.path.join(package.root, file)
+    try:
+        if storage.info(path).size > bounds.file_bytes:
+            return ""
+        return storage.read_bytes(path).decode("utf-8-sig")
+    except (StorageError, UnicodeDecodeError):
+        return ""
+
+
+def _utf8(text: str) -> bytes:
+    """Nothing where the text has half of a surrogate pair: docstrings may."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return b""

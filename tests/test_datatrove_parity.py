@@ -1,0 +1,81 @@
+"""The datatrove dialect against datatrove 0.10.1 itself: its verdicts on 500 PEP texts and 200 declarations.
+
+Measured when this was written: all 700 verdicts of each of the five filters are equal, and all 1,400 text lengths.
+Beyond these texts, three classes of disagreement are known, all found with random texts made to provoke them:
+
+    duplicated n-grams   datatrove joins an n-gram's words without a space, so "ab c" repeats "a bc"; ours does not
+                         (20 of 6,000 texts of two-letter words)
+    citations            [²] is a citation mark to us and none to datatrove
+    tokens               a special case that spaCy finds across a single space may keep it from another (see
+                         pipelines/datatrove_words.py); none seen in 60,000 random strings, nor in the 2.7 million
+                         tokens of 662 PEP texts and the 387 declarations, which are all equal
+"""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.analysis import Analysis
+from pipelines.rules.c4 import C4
+from pipelines.rules.fineweb import FineWeb
+from pipelines.rules.gopher_quality import GopherQuality
+from pipelines.rules.gopher_repetition import GopherRepetition
+from pipelines.texts import Texts
+
+FILTERS = {
+    "gopher_repetition": GopherRepetition(),
+    "gopher_quality": GopherQuality(),
+    "c4": C4(),
+    "c4_terminal": C4(require_terminal_punctuation=True),
+    "fineweb": FineWeb(),
+}
+
+
+@pytest.fixture(scope="module")
+def judged(shared_data):
+    """(texts of the verdicts under the datatrove dialect, the verdicts by column)."""
+    verdicts = pq.read_table(shared_data / "datatrove_verdicts.parquet").to_pydict()
+    texts = {}
+    for name in ("peps", "udhr"):
+        table = pq.read_table(shared_data / f"{name}.parquet", columns=["id", "text"]).to_pydict()
+        texts |= dict(zip(table["id"], table["text"], strict=True))
+    ids = verdicts["id"]
+    return Analysis(Texts.from_strings([texts[number] for number in ids]), "datatrove", pa.table({"id": ids})), verdicts
+
+
+@pytest.mark.parametrize("column", FILTERS)
+def test_verdicts_equal_those_of_datatrove(judged, column):
+    analysis, verdicts = judged
+    rule = FILTERS[column]
+    signals = rule.measure(analysis)
+    reasons = [None] * len(analysis.texts)
+    for check in reversed(rule.checks("datatrove")):
+        for document in np.flatnonzero(check.fails(signals[check.signal])):
+            reasons[document] = check.reason
+    unequal = [
+        (number, theirs, ours)
+        for number, theirs, ours in zip(verdicts["id"], verdicts[column], reasons, strict=True)
+        if theirs != ours
+    ]
+    classes = Counter((theirs, ours) for _, theirs, ours in unequal)
+    print(f"{column}: {len(unequal)} of {len(reasons)} differ (theirs, ours): {dict(classes)}")
+    assert len(unequal) <= 0.005 * len(reasons), unequal
+
+
+@pytest.mark.parametrize("column", ["c4", "c4_terminal"])
+def test_cleaned_texts_are_as_long_as_those_of_datatrove(judged, column):
+    analysis, verdicts = judged
+    kept = FILTERS[column].measure(analysis)["c4_kept_characters"]
+    cleaned = FILTERS[column].clean(analysis.texts, "datatrove")
+    unequal = 0
+    for document, (reason, length) in enumerate(zip(verdicts[column], verdicts[f"{column}_text_chars"], strict=True)):
+        if reason is None:
+            assert len(cleaned[document]) == kept[document]
+            unequal += kept[document] != length
+        else:  # datatrove leaves the text of a document that it removes
+            unequal += len(analysis.texts[document]) != length
+    print(f"{column}: {unequal} of {len(kept)} lengths differ")
+    assert unequal <= 0.005 * len(kept)
