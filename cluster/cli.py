@@ -16,6 +16,8 @@ import cluster
 from cluster import logs
 from cluster.errors import RaymillError
 
+_INTERRUPTED = 130
+
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
     "curate": ("pipelines.commands:curate", "raw text to a training corpus; run it again to continue"),
@@ -60,7 +62,7 @@ def _run(words: list[str], debug: bool) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("\nInterrupted. Finished units are kept: run the same command again to continue.", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,6 +91,8 @@ def _call(verb: str, rest: list[str]) -> int:
         return 2
     except click.exceptions.Abort:
         raise KeyboardInterrupt from None
+    if result == _INTERRUPTED:  # typer swallows Ctrl-C and says so with a number
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

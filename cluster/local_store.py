@@ -11,6 +11,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -120,7 +121,8 @@ class LocalStore:
         except OSError as error:
             raise _mended(key, error) from error
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder that refused the file refuses this too
+                part.unlink(missing_ok=True)
 
 
 def _make_folder(key: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from ftfy.badness import MOJIBAKE_CATEGORIES
 from numba import njit
 
+from pipelines.byte_scan import next_non_ascii
 from pipelines.characters import code_point
 from pipelines.texts import Texts
 
@@ -86,21 +87,6 @@ def _automaton() -> tuple[np.ndarray, np.uint64, np.uint64]:
     assert at <= 64, f"the patterns have {at} elements; the automaton holds 64"
     masks[_OTHER] = masks[0xA001]  # as any letter that is in no category
     return masks, np.uint64(starts), np.uint64(accepts)
-
-
-@njit(cache=True, nogil=True)
-def next_non_ascii(data, at, stop):
-    """The first position from `at` on that holds a byte over 0x7F; `stop` if there is none."""
-    while at + 64 <= stop:
-        seen = np.uint8(0)
-        for ahead in range(np.uint64(64)):  # unsigned: an index that may be negative would keep LLVM from vector code
-            seen |= data[np.uint64(at) + ahead]
-        if seen >= 0x80:
-            break
-        at += 64
-    while at < stop and data[at] < 0x80:
-        at += 1
-    return at
 
 
 @njit(cache=True, nogil=True)

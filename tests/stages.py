@@ -1,9 +1,16 @@
 """A small stage for tests of the ground, and the loop that runs one without Ray."""
 
+import os
+import sys
+
 import pyarrow as pa
 
+from cluster import cli
 from cluster import stage as stages
 from cluster.artifact import Artifact, Counters
+from cluster.engine import Engine
+from cluster.progress import Lines
+from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage
 
 NUMBERS = pa.schema([("unit", pa.int64()), ("number", pa.int64())])
@@ -33,3 +40,23 @@ def run_inline(stage: Stage, root: str) -> dict[str, Artifact]:
         if index not in records:
             records[index] = stages.run_unit(stage, root, index, unit)
     return stages.publish(stage, root, records)
+
+
+def blocked_from_two_on(unit: int, scratch: Scratch) -> Counters:
+    """Units 2 and later wait for a writer of the gate, a FIFO: a job that can be hit in the middle of its work."""
+    if unit >= 2:
+        with open(os.environ["GATE"]) as gate:
+            gate.read()
+    return count_up(unit, scratch)
+
+
+def count(root: str, gated: bool = False) -> None:
+    """A verb of a `raymill` for tests."""
+    with Session(cpus=2) as session:
+        made = Engine(root, session, Lines()).run(counting_stage(6, blocked_from_two_on if gated else count_up))
+    print(made["numbers"].manifest.digest, "with Ray" if "ray" in sys.modules else "without Ray")
+
+
+if __name__ == "__main__":
+    cli.VERBS["count"] = ("tests.stages:count", "count")
+    cli.main()

@@ -251,6 +251,11 @@ def test_the_paper_dialect_looks_for_the_stop_words_of_the_documents_language(te
     np.testing.assert_array_equal(counted, [stop_words, 2])
 
 
+def test_documents_of_languages_without_a_list_are_not_judged_by_stop_words():
+    analysis = analysis_of(["你好", "สวัสดี"], "paper", language=["zh", "th"])
+    assert np.isnan(GopherQuality().measure(analysis)["gopher_stop_words"]).all()
+
+
 def test_without_a_language_every_document_is_taken_for_english():
     assert GopherQuality().measure(analysis_of(["the of"], "paper"))["gopher_stop_words"].tolist() == [2]
     english = GopherQuality(stop_words="english")
@@ -406,7 +411,7 @@ def slow_repeats(pieces: list[str]) -> tuple[int, int]:
 def slow_repetition(text: str, words: list[str]) -> dict[str, float]:
     paragraphs, lines = re.split(r"\n{2,}", text.strip()), re.split(r"\n+", text)
     over = max(len(text), 1)
-    signals = {"repetition_characters": len(text)}
+    signals: dict[str, float] = {"repetition_characters": len(text)}
     for name, pieces in (("para", paragraphs), ("line", lines)):
         repeats, characters = slow_repeats(pieces)
         signals |= {f"dup_{name}_frac": repeats / len(pieces), f"dup_{name}_char_frac": characters / over}
@@ -415,7 +420,8 @@ def slow_repetition(text: str, words: list[str]) -> dict[str, float]:
         top, times = grams.most_common(1)[0] if grams else ("", 0)
         signals[f"top_{n}_gram"] = len(top) * times / over
     for n in range(5, 11):
-        seen, at, characters = set(), 0, 0
+        seen: set[tuple[str, ...]] = set()
+        at = characters = 0
         while at <= len(words) - n:
             gram = tuple(words[at : at + n])
             if gram in seen:

@@ -176,7 +176,12 @@ def test_relative_and_home_paths_become_absolute(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("parts", "joined"),
-    [(("/", "a"), "/a"), (("/x/", "/a/", "b"), "/x/a/b"), (("s3://b", "k"), "s3://b/k"), (("s3://b/", "k"), "s3://b/k")],
+    [
+        (("/", "a"), "/a"),
+        (("/x/", "/a/", "b"), "/x/a/b"),
+        (("s3://b", "k"), "s3://b/k"),
+        (("s3://b/", "k"), "s3://b/k"),
+    ],
 )
 def test_join_puts_one_slash_between_parts(parts, joined):
     assert storage.join(*parts) == joined
@@ -287,7 +292,12 @@ def test_a_name_that_is_not_utf8_is_refused_as_such(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.EACCES, "permissions"), (errno.EROFS, "read-only"), (errno.EDQUOT, "quota"), (errno.ENAMETOOLONG, "too long")],
+    [
+        (errno.EACCES, "permissions"),
+        (errno.EROFS, "read-only"),
+        (errno.EDQUOT, "quota"),
+        (errno.ENAMETOOLONG, "too long"),
+    ],
 )
 def test_what_the_system_refuses_comes_with_the_mend(tmp_path, monkeypatch, number, said):
     def refuse(self: Path) -> bytes:
@@ -311,7 +321,8 @@ import os
 from cluster import local_store, storage
 from cluster.errors import StorageError
 if os.getuid() == 0: os.setuid(65534)
-for act in (storage.list_files, lambda uri: storage.read_bytes(uri + "/x"), lambda uri: storage.create(uri + "/y", b"")):
+read, create = (lambda uri: storage.read_bytes(uri + "/x")), (lambda uri: storage.create(uri + "/y", b""))
+for act in (storage.list_files, read, create):
     try: act({str(forbidden)!r}); print("allowed")
     except StorageError as error: print(error)
 """

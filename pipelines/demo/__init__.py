@@ -1,6 +1,6 @@
 """`raymill demo`: a first run on real text, without a download.
 
-Text found on this machine (collect.py) and two small sets written for it (data/) go to OUTPUT/input, a commented config
+Text found on this machine (installed.py) and two small sets written for it (data/) go to OUTPUT/input, a commented config
 to OUTPUT/curate.yaml, and that config through the same function as `raymill curate`. Both are written once: a second
 call continues or finds the run finished, and an edited config stays as it was edited.
 """
@@ -19,7 +19,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from pipelines import commands
 from pipelines.choose import REMOVED
-from pipelines.demo.collect import Document, collect, packages
+from pipelines.demo.installed import Document, collect, packages
 from pipelines.group import NEAR
 
 DATA = Path(__file__).parent / "data"
@@ -60,7 +60,7 @@ def stage_inputs(folder: str, documents: Iterable[Document]) -> None:
 
 
 def written_out(line: bytes) -> bytes:
-    """A line of our own sets as it is read: `times` stands for a text repeated as often, which need not be shipped so."""
+    """A line of our own sets as it is read. `times` stands for a text repeated so often, which need not be shipped."""
     if b'"times": ' not in line:
         return line
     document = json.loads(line)

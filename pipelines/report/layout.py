@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pipelines.report.markup import Child, Html, element
 
+_LONGEST_NAME = 300  # characters; URLs serve as ids
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -66,8 +68,8 @@ def code(words: str) -> Html:
 
 
 def outside_text(words: str) -> Html:
-    """A short text from the input, such as an id: its writing direction stays its own."""
-    return element("bdi", words)
+    """A short text from the input, such as an id: its writing direction stays its own. A very long one is cut."""
+    return element("bdi", words if len(words) <= _LONGEST_NAME else words[:_LONGEST_NAME] + "…")
 
 
 def name(words: Child) -> Html:

@@ -87,7 +87,7 @@ class GopherQuality:
         words = analysis.words
         counted, characters, alphabetic = _count_words(words.starts, words.lengths, words.flags)
         hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: there is nothing to judge
             return {
                 "gopher_words": counted,
                 "gopher_mean_word_length": characters / counted,
@@ -118,11 +118,10 @@ class GopherQuality:
     def _count_stop_words(self, analysis: Analysis) -> np.ndarray:
         """float64[D]."""
         words, texts = analysis.words, analysis.texts
-        english = np.zeros(len(texts), np.int64)
         if analysis.dialect == "datatrove":
             return _count_exact(words.starts, words.hashes, split_words(_as_texts("en"), "paper").hashes)
         if self.stop_words == "english" or "language" not in analysis.columns.column_names:
-            return _count_bare(texts, words, ["en"], english)
+            return _count_bare(texts, words, ["en"], np.zeros(len(texts), np.int64))
         labels = analysis.columns["language"].combine_chunks().cast(pa.string()).dictionary_encode()
         spoken = [language_of(label) for label in labels.dictionary.to_pylist()]
         known = sorted({language for language in spoken if language is not None})
@@ -142,7 +141,7 @@ def _count_bare(texts: Texts, words: Words, languages: list[str], numbers: np.nd
     listed = _as_texts(*languages)
     inside = split_words(listed, "paper")
     char_flags, lower = tables()
-    hashes = _hash_bare(listed.data, inside.begins, inside.lengths, char_flags, lower).reshape(len(languages), -1)
+    hashes = _hash_bare(listed.data, inside.begins, inside.lengths, char_flags, lower).reshape(-1, 8)
     return _count_bare_words(texts.data, words.starts, words.begins, words.lengths, numbers, hashes, char_flags, lower)
 
 

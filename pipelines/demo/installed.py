@@ -18,6 +18,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from email import message_from_string
 from email.message import Message
 from importlib import metadata
 from pathlib import PurePosixPath
@@ -42,8 +43,8 @@ class Bounds:
     documents: int = 20_000
     text_bytes: int = 30_000_000
     file_bytes: int = 1_000_000  # larger files are passed over
-    docstrings_of_package: int = 400  # so that no large package is all there is
-    min_docstring_chars: int = 200  # a line or two of reference is no document
+    docstrings_of_package: int = 200  # so that no large package is all there is
+    min_docstring_chars: int = 300  # a line or two of reference is no document
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +104,27 @@ def standard_library() -> Package:
     return Package("python", platform.python_version(), "PSF-2.0", root, tuple(sorted(files)))
 
 
-def distributions(folder: str) -> Iterator[Package]:
+def distributions(folder: str) -> list[Package]:
     """Every distribution installed in a folder of site-packages, by name; our own is left out."""
-    found = []
-    for installed in metadata.distributions(path=[folder]):
-        name = installed.metadata["Name"]
-        if name and name.lower() != "raymill":
-            files = sorted(str(PurePosixPath(file)) for file in installed.files or [])
-            wanted = tuple(file for file in files if not _NOT_OURS_TO_READ & set(file.split("/")[:-1]))
-            about = installed.metadata
-            readme = str(about.get_payload() or about.get("Description") or "")
-            found.append(Package(name, installed.version, _licence(about), folder, wanted, readme))
-    return iter(sorted(found, key=lambda package: (package.name.lower(), package.version)))
+    found = [_package(installed, folder) for installed in metadata.distributions(path=[folder])]
+    return sorted(
+        (package for package in found if package and package.name.lower() != "raymill"),
+        key=lambda package: (package.name.lower(), package.version),
+    )
+
+
+def _package(installed: metadata.Distribution, folder: str) -> Package | None:
+    """None where the metadata are missing or damaged."""
+    try:
+        about = message_from_string(installed.read_text("METADATA") or installed.read_text("PKG-INFO") or "")
+    except UnicodeDecodeError:
+        return None
+    if not about["Name"]:
+        return None
+    files = sorted(file.as_posix() for file in installed.files or [])
+    wanted = tuple(file for file in files if not _NOT_OURS_TO_READ & set(file.split("/")[:-1]))
+    readme = about.get_payload() or about["Description"] or ""
+    return Package(about["Name"], about["Version"] or "", _licence(about), folder, wanted, str(readme))
 
 
 def _licence(about: Message) -> str | None:
@@ -166,7 +176,7 @@ FINDERS: dict[str, Callable[[Package, Bounds], Iterator[tuple[str, str]]]] = {
 
 
 def docstrings(source: str) -> Iterator[tuple[str, str]]:
-    """(qualified name, docstring without its indentation), in the order of the file; the module's own name is `module`."""
+    """(qualified name, docstring without its indentation), in the order of the file; a module is named `module`."""
     module = _parsed(source)
     if module is not None:
         yield from _docstrings_below(module, "")

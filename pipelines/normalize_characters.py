@@ -1,0 +1,131 @@
+"""Steps 2 and 3 of normalize.py over bytes: which characters go or are written otherwise, and which may compose."""
+
+import numpy as np
+from numba import njit
+
+from pipelines.byte_scan import copy_bytes, next_non_ascii, sooner
+from pipelines.characters import UNSTABLE, code_point
+
+TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
+
+# What becomes of a character; 0 is to keep it.
+_DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
+
+
+@njit(inline="always")
+def _after_mongolian(data, begin, at):
+    """Whether the character before `at` is in U+1800 to U+18BF, U+180E itself apart."""
+    if at - begin < 3 or data[at - 3] != 0xE1:
+        return False
+    return 0xA0 <= data[at - 2] <= 0xA2 and not (data[at - 2] == 0xA0 and data[at - 1] == 0x8E)
+
+
+@njit(inline="always")
+def _fate(data, begin, at, stop):
+    """(fate, width in bytes) of the character at `at`, which may also be inside one that is kept."""
+    byte = data[at]
+    if byte < 0x80:
+        if byte == RETURN and at + 1 < stop and data[at + 1] == NEWLINE:
+            return _AS_NEWLINE, 2
+        if 11 <= byte <= 13:
+            return _AS_NEWLINE, 1
+        if (byte < 32 and byte != TAB and byte != NEWLINE) or byte == 0x7F:
+            return _DROP, 1
+        return 0, 1
+    if byte < 0xC2:
+        return 0, 1
+    if byte < 0xE0:
+        if byte == 0xC2:
+            second = data[at + 1]
+            if second == 0xA0:
+                return _AS_SPACE, 2
+            if second == 0x85:
+                return _AS_NEWLINE, 2
+            if second < 0xA0 or second == 0xAD:
+                return _DROP, 2
+        return 0, 2
+    if byte < 0xF0:
+        point = (np.int32(byte & 0x0F) << 12) | (np.int32(data[at + 1] & 0x3F) << 6) | np.int32(data[at + 2] & 0x3F)
+        if 0x2000 <= point <= 0x2060:
+            if point <= 0x200A or point == 0x202F or point == 0x205F:
+                return _AS_SPACE, 3
+            if point == 0x2028 or point == 0x2029:
+                return _AS_NEWLINE, 3
+            if point == 0x200B or point == 0x2060:
+                return _DROP, 3
+        elif point == 0xFEFF or (point == 0x180E and not _after_mongolian(data, begin, at)):
+            return _DROP, 3
+        return 0, 3
+    return 0, 4
+
+
+@njit(cache=True, nogil=True)
+def _next_scrub(data, begin, at, stop):
+    """(position, fate, width) of the next character from `at` on that step 2 changes; position `stop` if none."""
+    while at < stop:
+        # Pass over what is neither a control character nor the first byte of any other character in question.
+        while at + 32 <= stop:
+            first = np.uint8(255)
+            for ahead in range(np.uint64(32)):
+                byte = data[np.uint64(at) + ahead]
+                odd = np.uint8(byte < 32) & np.uint8(byte != NEWLINE) & np.uint8(byte != TAB)
+                odd |= np.uint8(byte == 0x7F) | np.uint8(byte == 0xC2)
+                odd |= np.uint8(byte == 0xE1) | np.uint8(byte == 0xE2) | np.uint8(byte == 0xEF)
+                first = sooner(first, ahead, odd)
+            if first < 32:
+                at += np.int64(first)
+                break
+            at += 32
+        if at == stop:  # the blocks came out even: what follows is another document
+            break
+        fate, width = _fate(data, begin, at, stop)
+        if fate:
+            return at, fate, width
+        at += width
+    return stop, 0, 0
+
+
+@njit(cache=True, nogil=True)
+def any_scrub(data, offsets):
+    for document in range(len(offsets) - 1):
+        begin, stop = offsets[document], offsets[document + 1]
+        if _next_scrub(data, begin, begin, stop)[0] < stop:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def scrub(data, offsets, out):
+    """Write the documents after step 2 to `out`: their offsets."""
+    ends = np.zeros(len(offsets), np.int64)
+    put = 0
+    for document in range(len(offsets) - 1):
+        begin, stop = offsets[document], offsets[document + 1]
+        at = begin
+        while at < stop:
+            found, fate, width = _next_scrub(data, begin, at, stop)
+            put = copy_bytes(data, at, found, out, put)
+            at = found + width
+            if fate > _DROP:
+                out[put] = NEWLINE if fate == _AS_NEWLINE else SPACE
+                put += 1
+        ends[document + 1] = put
+    return ends
+
+
+@njit(cache=True, nogil=True)
+def which_unstable(data, offsets, flags):
+    """bool[D]: which documents hold a character that may change under normal form C."""
+    unstable = np.zeros(len(offsets) - 1, np.bool_)
+    for document in range(len(offsets) - 1):
+        stop = offsets[document + 1]
+        at = next_non_ascii(data, offsets[document], stop)
+        while at < stop:
+            point, width = code_point(data, at)
+            if flags[point] & UNSTABLE:
+                unstable[document] = True
+                break
+            at += width
+            if at < stop and data[at] < 0x80:
+                at = next_non_ascii(data, at, stop)
+    return unstable
