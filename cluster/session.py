@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,8 @@ LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
 
 # Blocks of this project's datasets are a few hundred bytes; Ray would reserve 30% of the memory for them.
 _OBJECT_STORE_BYTES = 256 << 20
+
+_KNOCK_S = 10
 
 # The longest path of a Unix socket is 107 bytes; behind our folder Ray puts this, with times and a process id.
 _RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -148,11 +151,12 @@ class Session:
             {"py_modules": [str(root / name) for name in ("cluster", "pipelines")]} if ship else {}
         )
         try:
+            _knock(str(self.address))
             ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise ConfigError(
                 f"--address {self.address}: no Ray cluster of version {ray.__version__} answers there "
-                f"({_first_line(error)}) Check the address and port, or leave it out to use this machine."
+                f"({_first_line(error)}). Check the address and port, or leave it out to use this machine."
             ) from error
 
     def _prepare_data(self) -> None:
@@ -174,6 +178,13 @@ class Session:
         lost.setLevel(logging.ERROR)
         lost.propagate = False
         lost.addHandler(logging.NullHandler())
+
+
+def _knock(address: str) -> None:
+    """Whether anything listens at HOST:PORT. Ray itself would ask for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _log_raylet(data: dict, ignore_prefix: bool) -> None:

@@ -1,1 +1,21 @@
-"""Documents in, corpus out: read, normalise, measure, decide, deduplicate, select, report."""
+"""Documents in, corpus out: read, normalise, measure, decide, deduplicate, select, report.
+
+Kernels are compiled once for each state of the sources: numba notices a change in a kernel's own file, but not in one
+that it calls, so the cache lies in a folder named by a digest of them all.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def _own_cache() -> None:
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(here.rglob("*.py")):
+        digest.update(source.read_bytes())
+    if os.access(here, os.W_OK):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(here / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"))
+
+
+_own_cache()

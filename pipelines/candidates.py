@@ -9,7 +9,9 @@ Disk: 16 bytes x keys per document x documents.
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numba import njit
@@ -31,14 +33,12 @@ def shared_keys(tables: Iterable[tuple[np.ndarray, np.ndarray]], expected_pairs:
     """
     partitions = int(min(_MOST_PARTITIONS, max(1, expected_pairs * _PAIR.itemsize // _PARTITION_BYTES)))
     with tempfile.TemporaryDirectory(prefix="raymill-keys-") as folder:
-        files = [Path(folder, str(partition)).open("w+b") for partition in range(partitions)]
-        try:
+        with ExitStack() as stack:
+            names = [Path(folder, str(partition)) for partition in range(partitions)]
+            files = [stack.enter_context(name.open("w+b")) for name in names]
             for keys, documents in tables:
                 _spill(keys, documents, files)
             found = [_shared(file) for file in files]
-        finally:
-            for file in files:
-                file.close()
     ids, documents = [], []
     first = 0
     for keys, holders in found:
@@ -48,7 +48,7 @@ def shared_keys(tables: Iterable[tuple[np.ndarray, np.ndarray]], expected_pairs:
     return np.concatenate(ids), np.concatenate(documents)
 
 
-def _spill(keys: np.ndarray, documents: np.ndarray, files: list) -> None:
+def _spill(keys: np.ndarray, documents: np.ndarray, files: list[BinaryIO]) -> None:
     pairs = np.empty(keys.size, _PAIR)
     pairs["key"] = keys.ravel()
     pairs["document"] = np.repeat(documents, keys.shape[1])
@@ -62,7 +62,7 @@ def _spill(keys: np.ndarray, documents: np.ndarray, files: list) -> None:
         pairs[order[ends[partition] : ends[partition + 1]]].tofile(file)
 
 
-def _shared(file) -> tuple[np.ndarray, np.ndarray]:
+def _shared(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
     file.seek(0)
     pairs = np.fromfile(file, _PAIR)
     order = np.lexsort((pairs["document"], pairs["key"]))

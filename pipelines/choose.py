@@ -159,7 +159,7 @@ class Select:
         return counters
 
     def _groups(self, units: set[int]) -> pa.Table | None:
-        """The rows of these units; the file is sorted by unit, so most row groups are passed over by their statistics."""
+        """The groups' rows of these units."""
         found = []
         wanted = pa.array(sorted(units), pa.int32())
         for table in read_tables(self.group_files):
@@ -221,8 +221,8 @@ class Select:
             first += readable.num_rows
             if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
                 raise DataError(
-                    f"unit {unit.index} ({unit.spans[0].uri}): rows differ from those measured. The input changed while "
-                    "the run was under way: restore it, or start anew with --replace."
+                    f"unit {unit.index} ({unit.spans[0].uri}): rows differ from those measured. The input changed "
+                    "while the run was under way: restore it, or start anew with --replace."
                 )
             texts = normalize(Texts.from_arrow(readable["text"]))
             stays = ~np.isin(rows["row"].to_numpy(), removed_rows)

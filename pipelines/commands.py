@@ -48,7 +48,7 @@ def load_curate(config: str, override: list[str] | None) -> CurateConfig:
     return settings
 
 
-def print_outcome(report: dict, uri: str, fresh: bool) -> None:
+def print_outcome(report: "Report", uri: str, fresh: bool) -> None:
     from pipelines.report.text import funnel_text
 
     if not fresh:
@@ -100,7 +100,7 @@ def explain(
     run: Annotated[str, typer.Argument(help="folder or URI of a run")],
     id: Annotated[str, typer.Argument(help="the document's id")],
 ) -> None:
-    """One document: its measurements, the rule that removed it, or the kept document it duplicates, with a word diff."""
+    """One document: its measurements, and the rule that removed it or a word diff to what it duplicates."""
     from pipelines.explain import explain as explain_document
 
     print(explain_document(storage.absolute(run), id))

@@ -1,4 +1,4 @@
-"""What a `kind: curate` config may say. The meaning of each setting is its description; `raymill config schema` prints all."""
+"""What a `kind: curate` config may say. `raymill config schema` prints every setting with its description."""
 
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self

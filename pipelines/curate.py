@@ -23,6 +23,7 @@ from pipelines.decide import decide_stage
 from pipelines.group import GROUPS, group_stage
 from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.readers import freeze
+from pipelines.report.schema import Report
 from pipelines.units import InputManifest
 
 RUN_MANIFEST = "manifest.json"
@@ -40,7 +41,7 @@ class Run:
 
     uri: str
     manifest: dict[str, Any]
-    report: dict[str, Any]
+    report: Report
     fresh: bool
 
     @property
@@ -102,7 +103,7 @@ def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bo
     changed = differences if differences else ["the input files changed"]
     raise DataError(
         f"{root}: holds a finished run, and what is asked now differs: {'; '.join(changed)}. "
-        "Choose another output, or add --replace to make anew what no longer applies (finished stages that still do are kept)."
+        "Choose another output, or add --replace to make anew what no longer applies; stages that still do are kept."
     )
 
 

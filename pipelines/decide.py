@@ -23,6 +23,7 @@ from pipelines.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
 VERDICTS = "_work/verdicts"
 TALLIES = "_work/tallies"
 DECIDE_VERSION = "1"
+NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
 
 VERDICTS_SCHEMA = pa.schema(
     [
@@ -67,7 +68,18 @@ def causes(config: CurateConfig) -> tuple[tuple[str, str], ...]:
 
 
 def checks(config: CurateConfig) -> list[tuple[str, Check]]:
-    return [(rule.name, check) for rule in config.active_rules() for check in rule.checks(config.rules.dialect)]
+    dialect = config.rules.dialect if config.rules else "paper"
+    return [(rule.name, check) for rule in config.active_rules() for check in rule.checks(dialect)]
+
+
+def checks_by_signal(config: CurateConfig) -> dict[str, list[Check]]:
+    """The checks on each signal; the language score's is that of languages without a bound of their own."""
+    found: dict[str, list[Check]] = {}
+    for _, check in checks(config):
+        found.setdefault(check.signal, []).append(check)
+    if config.language:
+        found["language_score"] = [Check(LOW_SCORE, "language_score", minimum=config.language.min_score)]
+    return found
 
 
 def needed_columns(config: CurateConfig) -> list[str]:
@@ -81,8 +93,9 @@ def objections(attributes: pa.Table, config: CurateConfig) -> Iterator[Objection
         scores = attributes["language_score"].to_numpy()
         reasons, value, threshold = language_verdict(attributes["language"], scores, config.language)
         given = reasons.to_numpy(zero_copy_only=False)
-        for reason in LANGUAGE_REASONS:
-            yield Objection("language", reason, given == reason, value, threshold)
+        none = np.full(len(value), np.nan)  # which language it is has no number
+        yield Objection("language", NOT_KEPT, given == NOT_KEPT, none, none)
+        yield Objection("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
     for stage, check in checks(config):
         values = attributes[check.signal].to_numpy().astype(np.float64)
         yield Objection(stage, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
@@ -122,6 +135,7 @@ class Decide:
 
     def __call__(self, files: list[str], scratch: Scratch) -> Counters:
         counters: Counters = {"documents": 0, "text_bytes": 0, "passed": 0}
+        bounds = checks_by_signal(self.config)
         tallies = []
         for attributes in read_tables(files, _without_wide_columns):
             verdicts = decide(attributes, self.config)
@@ -134,13 +148,13 @@ class Decide:
                     "row": attributes["row"].take(removed),
                     "stage": stages.take(code),
                     "reason": reasons.take(code),
-                    "value": verdicts.value[removed],
-                    "threshold": verdicts.threshold[removed],
+                    "value": pa.array(verdicts.value[removed], from_pandas=True),
+                    "threshold": pa.array(verdicts.threshold[removed], from_pandas=True),
                 }
             )
             scratch.write(VERDICTS, table)
             names = pc.binary_join_element_wise(table["stage"], table["reason"], "/")
-            tallies.append(tally_unit(attributes, removed, names))
+            tallies.append(tally_unit(attributes, removed, names, bounds))
             counters["documents"] += attributes.num_rows
             counters["passed"] += attributes.num_rows - len(removed)
             counters["text_bytes"] += int(attributes["bytes"].to_numpy().sum())

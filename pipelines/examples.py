@@ -76,7 +76,9 @@ class Sampler:
         self.best[key] = best[: self.most]
 
     def _row(self, source: str, texts: Texts, rows: pa.Table, index: int, given: dict, rank: int) -> dict:
-        excerpt = Texts.from_strings([texts[index][:EXCERPT_CHARACTERS]])
+        text = texts[index]
+        cut = "…" if len(text) > EXCERPT_CHARACTERS else ""
+        excerpt = Texts.from_strings([text[:EXCERPT_CHARACTERS] + cut])
         redacted = personal_data.redact(excerpt, personal_data.find(excerpt, personal_data.KINDS))
         return {
             "reason": given.get("reason") or KEPT_REASON,

@@ -45,6 +45,8 @@ def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:
         copies = kept.get("duplicate_count")
         note = f", standing for a group of {copies} duplicates" if copies and copies > 1 else ""
         return [f"outcome   kept{note}"]
+    if entry["partner"] is None and entry["value"] is None:
+        return [f"outcome   removed by {entry['stage']}: {entry['reason']}"]
     if entry["partner"] is None:
         relation = "under the least" if (entry["value"] or 0) < (entry["threshold"] or 0) else "over the most"
         return [

@@ -99,7 +99,7 @@ class Group:
         return self._write(candidates, scratch)
 
     def _passed(self, unit: dict[str, Any], wanted: frozenset[str]) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
-        """(unit, positions, attributes) of documents without a reason; positions number them from 0 through all units."""
+        """(unit, positions, attributes) of documents without a reason; positions count them from 0 over all units."""
         first = 0
         for index, (attributes, verdicts) in enumerate(zip(unit["attributes"], unit["verdicts"], strict=True)):
             removed = [table["row"].to_numpy() for table in read_tables(verdicts, "row".__eq__)]
@@ -207,7 +207,7 @@ class Group:
     def _shown(
         self, members: np.ndarray, leader: np.ndarray, removed: np.ndarray, exact: np.ndarray, count: np.ndarray
     ) -> np.ndarray:
-        """bool[M]: the kept document of each of the largest groups and one removed, a near duplicate where there is one."""
+        """bool[M]: of each of the largest groups the kept document and one removed, near rather than exact."""
         shown = np.zeros(len(leader), bool)
         leaders = np.flatnonzero((count > 1) & ~removed)
         largest = leaders[np.lexsort((leaders, -count[leaders]))][: self.config.report.groups]
@@ -254,7 +254,7 @@ def _scopes(config: CurateConfig) -> dict[str, int]:
 
 
 def _first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """int64[C]: for each candidate the first, in keeper order, with the same text in the same scope; itself if alone."""
+    """int64[C]: of each candidate the first, in keeper order, of the same text and scope; itself if alone."""
     words = _hash_words(hashes)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

@@ -8,6 +8,7 @@ Everything later is decided from attributes, so text is read only twice in a run
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -181,5 +182,5 @@ def text_hashes(texts: Texts) -> list[bytes]:
 def _hashes(texts: Texts) -> Iterator[bytes]:
     data = memoryview(texts.data)
     ends = texts.offsets.tolist()
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         yield hashlib.blake2b(data[start:end], digest_size=16).digest()

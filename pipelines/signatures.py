@@ -66,7 +66,7 @@ def shingle_hashes(text: str, ngram_words: int) -> np.ndarray:
 
 
 def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
-    """uint64[D, bands]: a hash of each band's columns. Bands of equal columns have equal keys; others practically never."""
+    """uint64[D, bands]: a hash of each band's columns, equal where they are and practically nowhere else."""
     keys = np.empty((len(found), bands), np.uint64)
     _hash_bands(found, bands, rows_per_band, keys)
     return keys

@@ -5,12 +5,16 @@ A tally row is a key (table, source, language, name, bin) with documents and cha
     input      every readable document
     removed    by reason, named `stage/reason`
     kept       what reached the corpus
-    histogram  a signal's distribution; `bin` is an index into `edges(signal)`
+    histogram  a signal's distribution; `bin` is an index into `edges(signal, its checks)`
     personal   documents with, and occurrences (in `characters`) of, a kind of personal data
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
 import pyarrow as pa
+
+from pipelines.rules import Check
 
 TALLIES_SCHEMA = pa.schema(
     [
@@ -29,6 +33,7 @@ _KEYS = ["table", "source", "language", "name", "bin"]
 _PLAIN = {"row", "id", "source", "text_hash", "language", "signature"}
 
 _FRACTION_EDGES = np.linspace(0, 1, 41)
+_MEAN_LENGTH_EDGES = np.linspace(0, 20, 41)
 _COUNT_EDGES = np.concatenate([[0.0], np.logspace(0, 8, 41)])  # 0, then five bins a decade from 1 to 100 million
 
 
@@ -55,19 +60,21 @@ def tally(
     return pa.table(arrays, schema=TALLIES_SCHEMA)
 
 
-def is_fraction(signal: str) -> bool:
-    """Whether a signal lies between 0 and 1; all others are counts or lengths and get a logarithmic scale."""
-    return any(part in signal for part in ("frac", "ratio", "score", "_gram"))
+def is_count(signal: str) -> bool:
+    """Whether a signal is a whole number without an upper end: such a one gets a logarithmic scale."""
+    return not any(part in signal for part in ("frac", "ratio", "score", "_gram", "_per_", "mean"))
 
 
-def edges(signal: str) -> np.ndarray:
-    """float64[bins + 1]. Values outside go to the first or last bin."""
-    return _FRACTION_EDGES if is_fraction(signal) else _COUNT_EDGES
+def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:
+    """float64[bins + 1]. Each bound is an edge, so a bin lies whole on one side; values outside go to the end bins."""
+    base = _COUNT_EDGES if is_count(signal) else _MEAN_LENGTH_EDGES if "mean" in signal else _FRACTION_EDGES
+    # A bin takes its lower edge in; a maximum itself still stays, so its bin must end just above it.
+    bounds = [c.minimum if c.minimum is not None else np.nextafter(c.maximum, np.inf) for c in checks]
+    return np.union1d(base, [bound for bound in bounds if base[0] < bound < base[-1]])
 
 
-def histogram(signal: str, values: np.ndarray) -> pa.Table:
+def histogram(signal: str, values: np.ndarray, bounds: np.ndarray) -> pa.Table:
     """The signal's bins; NaN (the check did not apply) is in none."""
-    bounds = edges(signal)
     values = values[~np.isnan(values)]
     found = np.clip(np.searchsorted(bounds, values, side="right") - 1, 0, len(bounds) - 2)
     bins, counts = np.unique(found, return_counts=True)
@@ -75,8 +82,13 @@ def histogram(signal: str, values: np.ndarray) -> pa.Table:
     return rows.set_column(4, "bin", pa.array(bins, pa.int32()))
 
 
-def tally_unit(attributes: pa.Table, removed: np.ndarray, names: pa.Array) -> pa.Table:
-    """What one table of attributes adds to the report; `names` are the `stage/reason` of the `removed` rows."""
+def tally_unit(
+    attributes: pa.Table, removed: np.ndarray, names: pa.Array, checks: Mapping[str, Sequence[Check]]
+) -> pa.Table:
+    """What one table of attributes adds to the report.
+
+    `names` are the `stage/reason` of the `removed` rows; `checks` are those on each signal.
+    """
     rows = attributes.num_rows
     language = attributes["language"] if "language" in attributes.column_names else pa.repeat("", rows)
     ones = np.ones(rows, np.int64)
@@ -91,5 +103,6 @@ def tally_unit(attributes: pa.Table, removed: np.ndarray, names: pa.Array) -> pa
             kind = name.removeprefix("personal_")
             tables.append(tally("personal", "", "", kind, np.ones(len(found), np.int64), found))
         elif name not in _PLAIN:
-            tables.append(histogram(name, attributes[name].to_numpy().astype(np.float64)))
+            values = attributes[name].to_numpy().astype(np.float64)
+            tables.append(histogram(name, values, edges(name, checks.get(name, ()))))
     return add_tallies(tables)

@@ -34,9 +34,9 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
     for name, config in (("the config", before), ("the changed config", after)):
         if measure_stage(config, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
             raise DataError(
-                f"{run.uri}: what is measured there does not fit {name}: a setting that changes the measuring itself "
-                "(dialect, packs, language.max_chars or model, dedup.ngram_words, bands or seed, limits, inputs) or the "
-                "code differs. Run `raymill curate` with these settings and another output."
+                f"{run.uri}: what is measured there does not fit {name}: the code differs, or a setting that changes "
+                "the measuring (dialect, packs, language.max_chars or model, dedup.ngram_words, bands or seed, limits, "
+                "inputs). Run `raymill curate` with these settings and another output."
             )
     columns = sorted({"characters", "source", *needed_columns(before), *needed_columns(after)})
     tally = _Comparison()

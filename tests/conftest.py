@@ -20,7 +20,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def shared_data() -> Path:
     """The folder of real inputs beside the checkout; a fresh clone has none, and says so."""
     if not SHARED.is_dir():
-        pytest.skip(f"no real inputs at {SHARED}: this test compares with measured data that is not part of the repository")
+        pytest.skip(f"no real inputs at {SHARED}: this test compares with data that is not part of the repository")
     return SHARED
 
 

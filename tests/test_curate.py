@@ -16,14 +16,83 @@ from pipelines.sample import sample_rows
 from pipelines.what_if import compare, table_text
 from tests.inline import curate_inline
 
-NOUNS = (
-    "river mountain letter garden teacher engine island winter bridge captain harbour kitchen window market station "
-    "doctor village forest machine journey lantern library meadow painter orchard quarry railway sailor tower valley "
-    "weaver anchor barrel candle desert evening farmer glacier hunter ladder miller neighbour ocean piano"
-).split()
-VERBS = "followed remembered painted repaired visited described crossed forgot carried found left drew watched".split()
+NOUNS = [
+    "river",
+    "mountain",
+    "letter",
+    "garden",
+    "teacher",
+    "engine",
+    "island",
+    "winter",
+    "bridge",
+    "captain",
+    "harbour",
+    "kitchen",
+    "window",
+    "market",
+    "station",
+    "doctor",
+    "village",
+    "forest",
+    "machine",
+    "journey",
+    "lantern",
+    "library",
+    "meadow",
+    "painter",
+    "orchard",
+    "quarry",
+    "railway",
+    "sailor",
+    "tower",
+    "valley",
+    "weaver",
+    "anchor",
+    "barrel",
+    "candle",
+    "desert",
+    "evening",
+    "farmer",
+    "glacier",
+    "hunter",
+    "ladder",
+    "miller",
+    "neighbour",
+    "ocean",
+    "piano",
+]
+VERBS = [
+    "followed",
+    "remembered",
+    "painted",
+    "repaired",
+    "visited",
+    "described",
+    "crossed",
+    "forgot",
+    "carried",
+    "found",
+    "left",
+    "drew",
+    "watched",
+]
 LINKS = ["and that", "while", "because", "although", "so", "after", "before", "until", "with which", "but"]
-ADJECTIVES = "old quiet narrow bright heavy distant broken gentle frozen crowded empty golden hidden".split()
+ADJECTIVES = [
+    "old",
+    "quiet",
+    "narrow",
+    "bright",
+    "heavy",
+    "distant",
+    "broken",
+    "gentle",
+    "frozen",
+    "crowded",
+    "empty",
+    "golden",
+    "hidden",
+]
 
 
 def story(number: int, sentences: int = 8) -> str:
@@ -201,9 +270,8 @@ def test_a_scope_keeps_duplicates_of_other_sources_apart(inputs, monkeypatch, tm
     assert set(every.corpus.table()["source"].to_pylist()) == {"stories"}
     assert apart.corpus.table()["source"].to_pylist().count("second") == 31
     preferred = {"dedup": {"keeper": "source", "sources": ["second"]}, "output": str(tmp_path / "preferred")}
-    assert set(curate_inline(inputs[1] | {"inputs": both} | preferred, monkeypatch).corpus.table()["source"].to_pylist()) == {
-        "second"
-    }
+    chosen = curate_inline(inputs[1] | {"inputs": both} | preferred, monkeypatch).corpus.table()
+    assert set(chosen["source"].to_pylist()) == {"second"}
 
 
 def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tmp_path):
@@ -288,7 +356,8 @@ def real_readers(run):
 def test_datasets_reads_the_corpus_folder(run, real_readers, tmp_path):
     from datasets import load_dataset
 
-    found = load_dataset("parquet", data_files=f"{run.uri}/corpus/*.parquet", cache_dir=str(tmp_path / "cache"), split="train")
+    files = f"{run.uri}/corpus/*.parquet"
+    found = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"), split="train")
     assert found["id"] == real_readers[1]["id"].to_pylist() and found["text"][0] == real_readers[1]["text"][0].as_py()
 
 

@@ -29,9 +29,9 @@ def datasketch_signature(hashes: np.ndarray) -> MinHash:
     return sketch
 
 
-def datasketch_loop(texts: list[str], threshold: float, scopes: list[int] | None = None) -> dict[int, tuple[int, float]]:
+def datasketch_loop(texts: list[str], threshold: float) -> dict[int, tuple[int, float]]:
     """removed -> (kept partner, similarity): query, verify, insert."""
-    indexes: dict[int, MinHashLSH] = {}
+    index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     kept: dict[int, MinHash] = {}
     removed = {}
     for number, text in enumerate(texts):
@@ -39,8 +39,6 @@ def datasketch_loop(texts: list[str], threshold: float, scopes: list[int] | None
         if not len(hashes):
             continue
         sketch = datasketch_signature(hashes)
-        scope = scopes[number] if scopes else 0
-        index = indexes.setdefault(scope, MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS)))
         near = [(sketch.jaccard(kept[other]), -other) for other in index.query(sketch)]
         near = [entry for entry in near if entry[0] >= threshold]
         if near:
@@ -188,7 +186,7 @@ def jaccard(one: set, other: set) -> float:
 
 
 def close_pairs(shingles: list[set], least: float) -> int:
-    """Pairs of at least this Jaccard similarity, exactly: such a pair shares one of the rarest tenth of its shingles."""
+    """Pairs of at least this Jaccard similarity, exactly: they share one of the rarest tenth of their shingles."""
     count: dict[int, int] = {}
     for one in shingles:
         for shingle in one:

@@ -1,4 +1,4 @@
-"""kill -9 of workers, the raylet and the driver at random points, then the same command: the same corpus, byte for byte."""
+"""kill -9 of workers, raylet and driver at random points, then the same command: the same corpus, byte for byte."""
 
 import json
 import random

@@ -26,6 +26,7 @@ DATA = Path(__file__).parent / "data"
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 OUTPUT = "runs/demo"  # as CONFIG has it
 
+_SHOWN = ("licences", NEAR)
 _COLUMNS = ("id", "text", "package", "version", "licence")
 
 
@@ -41,8 +42,8 @@ def demo(
         print("Collecting text from this Python and the packages installed with it ...", flush=True)
         stage_inputs(storage.join(output, "input"), collect(packages()))
         storage.write_bytes(config, config_text(output).encode())
-    print(f"\nNow the same as:  {_shell('raymill curate', config)}")
-    print("The first run on a machine also compiles the measuring code, which takes about a minute.\n", flush=True)
+        print("The first run on a machine also compiles the measuring code, which takes about a minute.")
+    print(f"\n{_shell('raymill curate', config)}\n", flush=True)
     commands.curate(config, address="local", replace=replace)
     print(f"\n{whats_next(output, config)}")
 
@@ -77,31 +78,32 @@ def config_text(output: str) -> str:
 
 def whats_next(output: str, config: str) -> str:
     """Commands to go on with, each of which works as it stands but for the last one's folder."""
-    mine = _shell(
-        "raymill curate", config, "-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]"
-    )
+    corpus = storage.join(output, "corpus")
+    mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]")
     steps = {
-        "why one document is gone, here with what it differs in from the one that stays": _shell(
-            "raymill explain", output, _some_near_duplicate(output)
-        ),
-        "five of those that one rule removed": _shell(
-            "raymill sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"
-        ),
-        "what another bound would change, on the same measurements, in seconds": _shell(
-            "raymill what-if", config, "-o", "rules.gopher_quality.min_words=30"
-        ),
-        "what the corpus holds": _shell("raymill inspect", f"{output}/corpus"),
-        "the same for your own text: put its folder in the place of FOLDER": mine,
-    }
-    return "What next:\n" + "\n".join(f"  {what}\n    {command}" for what, command in steps.items())
+        "Why a document is gone: here it is too like another one, and differs in these words":
+            _shell("raymill explain", output, _near_duplicate(output)),
+        "Five of those that one rule removed, with the value it saw":
+            _shell("raymill sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"),
+        "What another bound would change; no text is read again":
+            _shell("raymill what-if", config, "-o", "rules.gopher_quality.min_words=30"),
+        "What the corpus holds, and one document of it, its personal data replaced":
+            _shell("raymill inspect", corpus) + "\n    "
+            + _shell("raymill sample", corpus, "--where", "id=planted/personal_data/iban"),
+        "The same for your own text: write its folder instead of FOLDER":
+            _shell("raymill curate", config, *mine),
+    }  # fmt: skip
+    return "What next:\n" + "\n".join(f"  {what}:\n    {command}" for what, command in steps.items())
 
 
-def _some_near_duplicate(output: str) -> str:
-    """Of the documents removed as near-duplicates the one that differs most from its partner: it has most to show."""
+def _near_duplicate(output: str) -> str:
+    """The licence that differs most from the one it was removed for; without any, a document planted to be removed."""
     found = []
-    for table in Artifact.load(storage.join(output, REMOVED)).tables(["id", "reason", "similarity"]):
-        found += [(row["similarity"], row["id"]) for row in table.to_pylist() if row["reason"] == NEAR]
-    return min(found)[1]
+    for table in Artifact.load(storage.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"]):
+        found += [
+            (row["similarity"], row["id"]) for row in table.to_pylist() if (row["source"], row["reason"]) == _SHOWN
+        ]
+    return min(found)[1] if found else "planted/near_duplicate/another_word"
 
 
 def _line(document: Document) -> bytes:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from email import message_from_string
 from email.message import Message
 from importlib import metadata
+from itertools import islice
 from pathlib import PurePosixPath
 
 from cluster import storage
@@ -44,6 +45,7 @@ class Bounds:
     text_bytes: int = 30_000_000
     file_bytes: int = 1_000_000  # larger files are passed over
     docstrings_of_package: int = 200  # so that no large package is all there is
+    source_chars_of_package: int = 1_000_000  # of Python code, which takes longest: `ast` reads about 5 MB/s
     min_docstring_chars: int = 300  # a line or two of reference is no document
 
 
@@ -156,16 +158,21 @@ def _docs(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
 
 
 def _docstrings(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
-    given = 0
+    found = _long_docstrings(package, bounds)
+    return islice(found, bounds.docstrings_of_package)
+
+
+def _long_docstrings(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+    left = bounds.source_chars_of_package
     for file in package.files:
         if file.endswith(".py") and file != _TOPICS:
-            for name, text in docstrings(_read(package, file, bounds)):
-                if len(text) < bounds.min_docstring_chars:
-                    continue
-                yield f"{_id(package, file)}#{name}", text
-                given += 1
-                if given == bounds.docstrings_of_package:
-                    return
+            code = _read(package, file, bounds)
+            left -= len(code)
+            if left < 0:
+                return
+            for name, text in docstrings(code):
+                if len(text) >= bounds.min_docstring_chars:
+                    yield f"{_id(package, file)}#{name}", text
 
 
 FINDERS: dict[str, Callable[[Package, Bounds], Iterator[tuple[str, str]]]] = {
@@ -175,9 +182,9 @@ FINDERS: dict[str, Callable[[Package, Bounds], Iterator[tuple[str, str]]]] = {
 }
 
 
-def docstrings(source: str) -> Iterator[tuple[str, str]]:
+def docstrings(code: str) -> Iterator[tuple[str, str]]:
     """(qualified name, docstring without its indentation), in the order of the file; a module is named `module`."""
-    module = _parsed(source)
+    module = _parsed(code)
     if module is not None:
         yield from _docstrings_below(module, "")
 
@@ -194,8 +201,8 @@ def _docstrings_below(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
             yield from _docstrings_below(child, name)
 
 
-def _topics(source: str) -> Iterator[tuple[str, str]]:
-    module = _parsed(source)
+def _topics(code: str) -> Iterator[tuple[str, str]]:
+    module = _parsed(code)
     for node in module.body if module else ():
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
             for key, value in zip(node.value.keys, node.value.values, strict=True):
@@ -203,11 +210,11 @@ def _topics(source: str) -> Iterator[tuple[str, str]]:
                     yield str(key.value), value.value
 
 
-def _parsed(source: str) -> ast.Module | None:
+def _parsed(code: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other people's escapes
-            return ast.parse(source)
+            return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # other versions' syntax, templates, generated expressions of great depth
 

@@ -1,7 +1,8 @@
-"""report.json from the artifacts of a run. Reads tallies, samples and manifests: never text, whatever the corpus size."""
+"""report.json from the artifacts of a run. Reads tallies, samples and manifests, and never the corpus itself."""
 
 import os
 import platform
+import re
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,11 +15,11 @@ from cluster.artifact import Artifact
 from cluster.engine import Engine
 from pipelines.choose import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.config import CurateConfig
-from pipelines.decide import TALLIES, causes, checks
+from pipelines.decide import TALLIES, causes, checks_by_signal
 from pipelines.examples import SAMPLES
 from pipelines.group import GROUPS, NEAR
 from pipelines.measure import ATTRIBUTES, QUARANTINE
-from pipelines.tallies import add_tallies, edges, is_fraction
+from pipelines.tallies import add_tallies, edges, is_count
 from pipelines.units import InputManifest
 
 SCHEMA_VERSION = 1
@@ -154,8 +155,17 @@ def _run(config: CurateConfig, engine: Engine) -> dict[str, Any]:
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "config": config.model_dump(mode="json", exclude={"storage"}),
+        "config": _without_passwords(config.model_dump(mode="json", exclude={"storage"})),
     }
+
+
+def _without_passwords(value: Any) -> Any:
+    """A report is passed around; `scheme://user:password@host` in a path loses what stands before the @."""
+    if isinstance(value, dict):
+        return {key: _without_passwords(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(inner) for inner in value]
+    return re.sub(r"://[^/@\s]+@", "://...@", value) if isinstance(value, str) else value
 
 
 def _totals(tallies: _Tallies, engine: Engine, core_s: dict[str, float]) -> dict[str, Any]:
@@ -183,30 +193,30 @@ def _sources(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]:
 
 
 def _histograms(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]:
-    described = dict(_PLAIN_SIGNALS)
-    bounds = defaultdict(list)
+    described = {name: ("language" if name == "language_score" else "", text) for name, text in _PLAIN_SIGNALS.items()}
     for rule in config.active_rules():
-        described |= rule.signals
-    for _, check in checks(config):
-        bounds[check.signal].append({"reason": check.reason, "minimum": check.minimum, "maximum": check.maximum})
-    if config.language:
-        low = {"reason": "language_low_score", "minimum": config.language.min_score, "maximum": None}
-        bounds["language_score"].append(low)
+        described |= {name: (rule.name, text) for name, text in rule.signals.items()}
     found: dict[str, dict[int, int]] = defaultdict(dict)
     for row in tallies.rows["histogram"]:
         found[row["name"]][row["bin"]] = row["documents"]
-    return [
-        {
-            "signal": signal,
-            "description": text,
-            "scale": "linear" if is_fraction(signal) else "log",
-            "edges": edges(signal).tolist(),
-            "documents": [found[signal].get(place, 0) for place in range(len(edges(signal)) - 1)],
-            "bounds": bounds[signal],
-        }
-        for signal, text in described.items()
-        if signal in found
-    ]
+    bounds = checks_by_signal(config)
+    histograms = []
+    for signal, (stage, text) in described.items():
+        if signal in found:
+            checks = bounds.get(signal, [])
+            cuts = edges(signal, checks)
+            histograms.append(
+                {
+                    "signal": signal,
+                    "stage": stage,
+                    "description": text,
+                    "scale": "log" if is_count(signal) else "linear",
+                    "edges": cuts.tolist(),
+                    "documents": [found[signal].get(place, 0) for place in range(len(cuts) - 1)],
+                    "bounds": [{"reason": c.reason, "minimum": c.minimum, "maximum": c.maximum} for c in checks],
+                }
+            )
+    return histograms
 
 
 def _similarity(config: CurateConfig, groups: Artifact | None) -> dict[str, Any] | None:

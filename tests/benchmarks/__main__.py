@@ -5,7 +5,7 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-NAMES = ("startup", "signatures", "measure", "curate")
+NAMES = ("startup", "normalize", "rules", "signatures", "measure", "curate")
 
 
 def main(arguments: list[str]) -> None:

@@ -71,7 +71,8 @@ def _one(folder: Path, source: Path, size: int) -> None:
     command = [sys.executable, "-m", "cluster.cli", "curate", str(config)]
     peaks: dict[str, int] = {}
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
     watcher = threading.Thread(target=_watch, args=(process, peaks), daemon=True)
     watcher.start()
     said, complained = process.communicate()
@@ -83,7 +84,8 @@ def _one(folder: Path, source: Path, size: int) -> None:
     for stage in report["stages"]:
         print(f"    {stage['stage']:<10}{stage['wall_s']:8.1f} s wall {stage['core_s']:8.1f} s in workers")
     corpus = report["totals"]["corpus"]["documents"] / report["totals"]["input"]["documents"]
-    print(f"    {corpus:.0%} of the documents stay; largest worker {max(peaks.values(), default=0) / 1e6:,.2f} GB resident")
+    largest = max(peaks.values(), default=0) / 1e6
+    print(f"    {corpus:.0%} of the documents stay; largest worker {largest:.2f} GB resident")
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     print(f"    the same command again: {time.perf_counter() - start:.2f} s")

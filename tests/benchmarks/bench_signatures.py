@@ -57,5 +57,3 @@ def run(texts: Texts) -> None:
     print(f"signatures, {PERMUTATIONS} permutations, word {NGRAM_WORDS}-grams, from text; MB/s per core")
     for name, speed, against in rows:
         print(f"  {name:<34}{speed:9.1f}" + (f"   raymill is {against / speed:6.1f} x" if against else ""))
-
-

@@ -1,5 +1,6 @@
-"""datatrove on a few documents, for bench_measure.py: runs in an environment of its own (`make bench` makes it), because
-its fastText and ours are different packages of one name.
+"""datatrove on a few documents, for bench_measure.py.
+
+Runs in an environment of its own, which `make bench` makes: its fastText and ours are two packages of one name.
 
     python peer_datatrove.py TEXTS.json   ->  one JSON line: bytes, seconds for filters and for signatures
 """

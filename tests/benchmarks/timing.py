@@ -41,5 +41,5 @@ def load_texts(path: str | None) -> Texts:
     """The documents of a Parquet file with a `text` column; by default the technical texts beside the checkout."""
     source = Path(path) if path else REAL
     if not source.is_file():
-        raise SystemExit(f"{source}: no such file. Give a Parquet file with a `text` column: make bench DATA=FILE.parquet")
+        raise SystemExit(f"{source}: no such file. Give one with a `text` column: make bench DATA=FILE.parquet")
     return Texts.from_arrow(pq.read_table(source, columns=["text"])["text"])
