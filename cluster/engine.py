@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -160,7 +160,7 @@ class Engine:
                 max_retries=0,  # a round repeats what a dead worker left, and counts
             )
             for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for answer in table["answer"].to_pylist():
+                for answer in cast(pa.Table, table)["answer"].to_pylist():
                     answers.put(json.loads(answer))
             answers.put(_END)
         except BaseException as error:  # whatever it is, the main thread must hear of it

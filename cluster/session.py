@@ -50,7 +50,7 @@ class Session:
     """A Ray that starts when first needed. Use in a `with`; leaving it shuts down what `start` started."""
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
-        self.address = address or os.environ.get("RAY_ADDRESS")
+        self.address = address or os.environ.get("RAY_ADDRESS") or None
         self.cpus = cpus
         self.started = False
         self._folder: Path | None = None
@@ -146,7 +146,7 @@ class Session:
 
         root = Path(__file__).parents[1]
         # Inside a job the image or the job's working directory holds the source already.
-        ship = "RAY_JOB_ID" not in os.environ and "RAY_ADDRESS" not in os.environ
+        ship = not (os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"))
         runtime = {"env_vars": ONE_THREAD} | (
             {"py_modules": [str(root / name) for name in ("cluster", "pipelines")]} if ship else {}
         )

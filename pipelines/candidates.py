@@ -8,7 +8,7 @@ Disk: 16 bytes x keys per document x documents.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -32,23 +32,22 @@ def shared_keys(tables: Iterable[tuple[np.ndarray, np.ndarray]], expected_pairs:
         key ids int64[P] (dense, from 0) and documents int64[P], sorted by key and then document.
     """
     partitions = int(min(_MOST_PARTITIONS, max(1, expected_pairs * _PAIR.itemsize // _PARTITION_BYTES)))
-    with tempfile.TemporaryDirectory(prefix="raymill-keys-") as folder:
-        with ExitStack() as stack:
-            names = [Path(folder, str(partition)) for partition in range(partitions)]
-            files = [stack.enter_context(name.open("w+b")) for name in names]
-            for keys, documents in tables:
-                _spill(keys, documents, files)
-            found = [_shared(file) for file in files]
-    ids, documents = [], []
+    with tempfile.TemporaryDirectory(prefix="raymill-keys-") as folder, ExitStack() as stack:
+        names = [Path(folder, str(partition)) for partition in range(partitions)]
+        files = [stack.enter_context(name.open("w+b")) for name in names]
+        for table_keys, numbers in tables:
+            _spill(table_keys, numbers, files)
+        found = [_shared(file) for file in files]
+    ids, holders = [], []
     first = 0
-    for keys, holders in found:
+    for keys, documents in found:
         ids.append(keys + first)
-        documents.append(holders)
+        holders.append(documents)
         first += int(keys[-1]) + 1 if len(keys) else 0
-    return np.concatenate(ids), np.concatenate(documents)
+    return np.concatenate(ids), np.concatenate(holders)
 
 
-def _spill(keys: np.ndarray, documents: np.ndarray, files: list[BinaryIO]) -> None:
+def _spill(keys: np.ndarray, documents: np.ndarray, files: Sequence[BinaryIO]) -> None:
     pairs = np.empty(keys.size, _PAIR)
     pairs["key"] = keys.ravel()
     pairs["document"] = np.repeat(documents, keys.shape[1])

@@ -9,6 +9,7 @@ from cluster import storage
 from cluster.config import load
 from cluster.errors import ConfigError
 from pipelines.config import CurateConfig
+from pipelines.report.schema import Report
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -48,7 +49,7 @@ def load_curate(config: str, override: list[str] | None) -> CurateConfig:
     return settings
 
 
-def print_outcome(report: "Report", uri: str, fresh: bool) -> None:
+def print_outcome(report: Report, uri: str, fresh: bool) -> None:
     from pipelines.report.text import funnel_text
 
     if not fresh:

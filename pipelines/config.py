@@ -48,10 +48,10 @@ class _RulesBase(_Settings):
 
 
 # One optional field a rule, so that a new rule needs nothing here.
-Rules: Any = create_model(
-    "Rules", __base__=_RulesBase, **{name: (rule | None, Field(None, description=(rule.__doc__ or "").split("\n")[0]))
-                                     for name, rule in RULES.items()}
-)  # fmt: skip
+_fields: dict[str, Any] = {
+    name: (rule | None, Field(None, description=(rule.__doc__ or "").split("\n")[0])) for name, rule in RULES.items()
+}
+Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
 
 
 class PersonalData(_Settings):

@@ -50,14 +50,19 @@ class Sampler:
         hashes = rows["text_hash"].combine_chunks()
         rank = np.frombuffer(hashes.buffers()[1], "<u8", 2 * len(hashes), 16 * hashes.offset)[::2]
         positions = rows["row"].to_numpy()
-        place = _lookup(removed, positions)
+        places = _lookup(removed, positions)
         label, labels = _labels(removed)
-        label = np.where(place >= 0, label[place], -1) if len(label) else place
+        label = np.where(places >= 0, label[places], -1) if len(label) else places
         for code in np.unique(label):
             mine = np.flatnonzero(label == code)
+            best = self.best[labels[code]]
             for index in mine[np.argsort(rank[mine], kind="stable")][: self.most]:
-                given = removed.slice(place[index], 1).to_pylist()[0] if code >= 0 else {}
-                self._offer(labels[code], self._row(source, texts, rows, int(index), given, int(rank[index])))
+                if len(best) == self.most and rank[index] >= best[-1]["rank"]:
+                    break
+                given = removed.slice(places[index], 1).to_pylist()[0] if code >= 0 else {}
+                best.append(self._row(source, texts, rows, int(index), given, int(rank[index])))
+                best.sort(key=lambda row: row["rank"])
+                del best[self.most :]
         shown = groups.filter(groups["shown"]) if groups.num_rows else groups
         for place, index in _matches(shown, positions):
             row = shown.slice(place, 1).to_pylist()[0]
@@ -70,10 +75,6 @@ class Sampler:
     def table(self) -> pa.Table:
         rows = [row for key in sorted(self.best) for row in self.best[key]]
         return pa.Table.from_pylist(rows + self.pairs, SAMPLES_SCHEMA)
-
-    def _offer(self, key: str, row: dict) -> None:
-        best = sorted([*self.best[key], row], key=lambda row: row["rank"])
-        self.best[key] = best[: self.most]
 
     def _row(self, source: str, texts: Texts, rows: pa.Table, index: int, given: dict, rank: int) -> dict:
         text = texts[index]

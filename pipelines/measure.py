@@ -180,7 +180,7 @@ def text_hashes(texts: Texts) -> list[bytes]:
 
 
 def _hashes(texts: Texts) -> Iterator[bytes]:
-    data = memoryview(texts.data)
+    data = memoryview(texts.data)  # type: ignore[arg-type]
     ends = texts.offsets.tolist()
     for start, end in pairwise(ends):
         yield hashlib.blake2b(data[start:end], digest_size=16).digest()

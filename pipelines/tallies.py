@@ -69,7 +69,7 @@ def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:
     """float64[bins + 1]. Each bound is an edge, so a bin lies whole on one side; values outside go to the end bins."""
     base = _COUNT_EDGES if is_count(signal) else _MEAN_LENGTH_EDGES if "mean" in signal else _FRACTION_EDGES
     # A bin takes its lower edge in; a maximum itself still stays, so its bin must end just above it.
-    bounds = [c.minimum if c.minimum is not None else np.nextafter(c.maximum, np.inf) for c in checks]
+    bounds = [c.threshold if c.minimum is not None else np.nextafter(c.threshold, np.inf) for c in checks]
     return np.union1d(base, [bound for bound in bounds if base[0] < bound < base[-1]])
 
 

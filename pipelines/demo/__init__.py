@@ -1,8 +1,8 @@
 """`raymill demo`: a first run on real text, without a download.
 
-Text found on this machine (installed.py) and two small sets written for it (data/) go to OUTPUT/input, a commented config
-to OUTPUT/curate.yaml, and that config through the same function as `raymill curate`. Both are written once: a second
-call continues or finds the run finished, and an edited config stays as it was edited.
+Text found on this machine (installed.py) and two small sets written for it (data/) go to OUTPUT/input, a commented
+config to OUTPUT/curate.yaml, and that config through the same function as `raymill curate`. Both are written once: a
+second call continues or finds the run finished, and an edited config stays as it was edited.
 """
 
 import json

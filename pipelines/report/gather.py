@@ -5,7 +5,7 @@ import platform
 import re
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,7 @@ from pipelines.decide import TALLIES, causes, checks_by_signal
 from pipelines.examples import SAMPLES
 from pipelines.group import GROUPS, NEAR
 from pipelines.measure import ATTRIBUTES, QUARANTINE
+from pipelines.report.schema import Report
 from pipelines.tallies import add_tallies, edges, is_count
 from pipelines.units import InputManifest
 
@@ -40,13 +41,12 @@ _RULE_REMOVES_ALMOST_ALL = 0.95
 Counts = dict[str, int]
 
 
-def gather(
-    config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]
-) -> dict[str, Any]:
+def gather(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> Report:
+    """Everything the report shows of a run whose artifacts are finished."""
     tallies = _Tallies(config, artifacts)
     quarantine = _quarantine(artifacts[QUARANTINE])
     core_s = _core_seconds(artifacts)
-    report = {
+    report: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "run": _run(config, engine),
         "totals": _totals(tallies, engine, core_s),
@@ -61,7 +61,7 @@ def gather(
         "quarantine": quarantine,
         "stages": _stage_rows(engine, artifacts, core_s),
     }
-    return report | {"warnings": _warnings(config, inputs, report)}
+    return cast(Report, report | {"warnings": _warnings(config, inputs, report)})
 
 
 class _Tallies:
@@ -98,8 +98,8 @@ class _Tallies:
     def funnel(self) -> list[dict[str, Any]]:
         left = self.total("input")
         none: Counts = {"documents": 0, "characters": 0}
-        steps = [{"stage": "read", "left": left, "removed": none, "reasons": []}]
-        by_stage = defaultdict(list)
+        steps: list[dict[str, Any]] = [{"stage": "read", "left": left, "removed": none, "reasons": []}]
+        by_stage: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.removed():
             by_stage[entry.pop("stage")].append(entry)
         for stage in self.stages:

@@ -1,0 +1,116 @@
+"""What a person sees of a stage, and what a log says."""
+
+import io
+import logging
+
+import pytest
+
+from cluster import logs
+from cluster import progress as progresses
+from cluster.progress import Lines, _clock
+from cluster.stage import Record
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progresses.time, "monotonic", lambda: now[0])
+    return now
+
+
+def record(unit: int, **counters: float) -> Record:
+    return Record(unit, "a", {}, counters, 1.0)
+
+
+def test_a_log_gets_plain_lines_at_a_steady_pace(clock):
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("measure", 40, [])
+    for unit in range(40):
+        clock[0] += 1
+        lines.advance(record(unit, documents=1000, text_bytes=5e6, **{"reason/too_short": 10, "reason/bad": 1}))
+    lines.finish()
+    shown = stream.getvalue().splitlines()
+    assert shown[0] == "measure: 0/40 units"
+    assert shown[1] == "measure: 10/40 units, 1,000 documents/s, 5.0 MB/s, 30 s left | too_short 100, bad 10"
+    assert shown[-1] == "measure: 40/40 units, 1,000 documents/s, 5.0 MB/s, took 40 s | too_short 400, bad 40"
+    assert len(shown) == 6
+
+
+def test_a_terminal_gets_one_line_drawn_anew(clock):
+    stream = Terminal()
+    lines = Lines(stream)
+    lines.start("measure", 2, [])
+    clock[0] += 1
+    lines.advance(record(0, documents=1, text_bytes=1e6))
+    lines.finish()
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().split("\r\033[K")[2] == "measure: 1/2 units, 1 documents/s, 1.0 MB/s, 1 s left"
+
+
+def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("measure", 4, [record(0, documents=9000, text_bytes=9e9), record(1, documents=9000, text_bytes=9e9)])
+    clock[0] += 10
+    lines.advance(record(2, documents=100, text_bytes=1e6))
+    assert stream.getvalue().splitlines() == [
+        "measure: 2 of 4 units were finished before",
+        "measure: 2/4 units",
+        "measure: 3/4 units, 10 documents/s, 0.1 MB/s, 10 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (3599, "59 min 59 s"), (3600, "1 h 00 min"), (90061, "25 h 01 min")],
+)
+def test_times_are_told_as_people_do(seconds, shown):
+    assert _clock(seconds) == shown
+
+
+# --- logs
+
+
+@pytest.fixture
+def logged():
+    logs.setup(verbose=True)
+    logger = logging.getLogger("cluster.test")
+    handler = next(h for h in logging.getLogger("cluster").handlers if isinstance(h.formatter, logs.OneLine))
+    stream, before = io.StringIO(), handler.stream
+    handler.setStream(stream)
+    yield logger, stream
+    handler.setStream(before)
+    logs.setup()
+
+
+def test_a_log_line_says_when_how_bad_and_about_what(logged):
+    logger, stream = logged
+    with logs.about(run="peps", stage="measure"), logs.about(unit=17):
+        logger.warning("attempt %d", 2)
+    logger.info("free")
+    first, second = stream.getvalue().splitlines()
+    assert first[10] == "T" and first[19:] == "Z warning run=peps stage=measure unit=17 cluster.test: attempt 2"
+    assert second.endswith("Z info cluster.test: free")
+
+
+def test_a_log_record_is_one_line_and_an_exception_only_its_kind(logged):
+    logger, stream = logged
+    try:
+        raise ValueError("words of a document")
+    except ValueError:
+        logger.exception("unit failed\nreally")
+    assert stream.getvalue().endswith("cluster.test: unit failed really (ValueError)\n")
+
+
+def test_setting_up_twice_changes_the_level_and_adds_no_second_line(logged):
+    logger, stream = logged
+    logs.setup()
+    logger.info("quiet")
+    logger.warning("loud")
+    assert len(stream.getvalue().splitlines()) == 1
