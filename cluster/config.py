@@ -9,9 +9,11 @@ only where a secret may legitimately stand, so a config never changes its meanin
 import dataclasses
 import difflib
 import importlib
+import json
 import os
 import re
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -30,6 +32,37 @@ SECRETS = ("storage.access_key_id", "storage.secret_access_key", "storage.sessio
 
 Loc = tuple[str | int, ...]
 
+_HIDDEN = "(a secret)"
+_OUTSIDE = object()
+
+# What pydantic calls wrong, in words of the config's language.
+_WANTED = {
+    "model_type": "a group of settings, as in {{name: value}}",
+    "model_attributes_type": "a group of settings, as in {{name: value}}",
+    "dataclass_type": "a group of settings, as in {{name: value}}",
+    "dict_type": "a group of settings, as in {{name: value}}",
+    "tuple_type": "a list, as in [a, b]",
+    "list_type": "a list, as in [a, b]",
+    "string_type": "text (in quotes, if it looks like a number)",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "too_short": "at least {min_length} in the list",
+    "string_too_short": "at least {min_length} character",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's idea of scalars: `no` is Norwegian, `1e-4` is a number, and a key given twice is a mistake."""
@@ -38,8 +71,12 @@ class _Loader(yaml.SafeLoader):
 def _one_of_each(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
+        if key_node.tag == _MERGE:
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem=f"the key in line {line} is a list or a mapping: write a name")
+        key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"`{key}` is given twice, in lines {seen[key]} and {line}: keep one")
         seen[key] = line
@@ -47,17 +84,21 @@ def _one_of_each(loader: _Loader, node: yaml.MappingNode, deep: bool = False) ->
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _one_of_each)
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regex) for tag, regex in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float",
-                                                                    "tag:yaml.org,2002:timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}  # fmt: skip
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
-    "-+.0123456789",
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(node.value))
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _regex, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+     "-+.0123456789"),
+    ("merge", r"<<", "<"),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_regex})$"), list(_first))
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
 def model_of(kind: str) -> type[BaseModel]:
@@ -71,7 +112,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
         ConfigError: listing everything that is wrong with the file and the overrides.
     """
     try:
-        raw = _parse(storage.read_bytes(path).decode(), path)
+        raw = _parse(storage.read_bytes(path).decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
@@ -92,14 +133,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     try:
         config = model.model_validate(raw)
     except ValidationError as error:
-        seen = set()
-        for entry in error.errors():
-            line = _explain(path, model, entry)
-            if line not in seen:
-                seen.add(line)
-                problems.append(line)
-    except ConfigError as error:
-        problems.append(f"{path}, {error}")
+        entries = error.errors()
+        wrong_inside = {entry["loc"][:depth] for entry in entries for depth in range(len(entry["loc"]))}
+        lines = [
+            _explain(path, model, entry)
+            for entry in entries
+            # An entry that is wrong leaves its list one too short.
+            if not (entry["type"] == "too_short" and entry["loc"] in wrong_inside)
+        ]
+        problems += dict.fromkeys(lines)
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -113,39 +155,59 @@ def schema() -> dict[str, Any]:
 
 
 def _parse(text: str, path: str) -> Any:
+    if path.endswith(".json"):
+        try:
+            return json.loads(text, object_pairs_hook=_no_repeats)
+        except ValueError as error:
+            raise ConfigError(f"{path}: not valid JSON: {error}.") from error
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path}{place}: not valid YAML: {what}.") from error
+        mend = " Indent with spaces." if "'\\t'" in what else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {what}.{mend}") from error
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"`{repeated[0]}` is given twice: keep one")
+    return dict(pairs)
 
 
 def _override(raw: dict[str, Any], override: str) -> list[str]:
     """Apply `key.sub=value` to the raw mapping; the value is read as YAML."""
     key, equals, value = override.partition("=")
-    if not equals or not key:
-        return [f"-o {override}: wanted key.sub=value, as in -o dedup.threshold=0.7."]
     *parents, last = key.split(".")
+    if not equals or not all((*parents, last)):
+        return [f"-o {override}: wanted key.sub=value, as in -o dedup.threshold=0.7."]
+    told = f"-o {key}={_HIDDEN if key in SECRETS else value}"
     place: Any = raw
     for name in parents:
-        if isinstance(place, list) and name.isdigit() and int(name) < len(place):
-            place = place[int(name)]
-        elif isinstance(place, dict):
-            if place.get(name) is None:
-                place[name] = {}
-            place = place[name]
-        else:
-            return [f"-o {override}: {name} is not a group of settings."]
-    parsed = _parse(value, f"-o {override}")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = parsed
-    elif isinstance(place, dict):
+        if isinstance(place, dict) and place.get(name) is None:
+            place[name] = {}
+        place = _inside(place, name)
+    try:
+        parsed = _parse(value, told)
+    except ConfigError as error:
+        return [str(error)]
+    if isinstance(place, dict):
         place[last] = parsed
+    elif isinstance(place, list) and _inside(place, last) is not _OUTSIDE:
+        place[int(last)] = parsed
     else:
-        return [f"-o {override}: {'.'.join(parents)} is not a group of settings."]
+        return [f"{told}: there is no {'.'.join(parents)} that has a {last}. Entries of a list are numbered from 0."]
     return []
+
+
+def _inside(place: Any, name: str) -> Any:
+    if isinstance(place, dict):
+        return place[name]
+    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
+        return place[int(name)]
+    return _OUTSIDE
 
 
 def _expand(value: Any, loc: Loc, path: str) -> tuple[Any, list[str]]:
@@ -176,21 +238,24 @@ def _explain(path: str, model: type[BaseModel], entry: Mapping[str, Any]) -> str
     # pydantic adds the tags of union members to a location; a person knows only the keys.
     shown = _dotted(_real_loc(model, loc))
     where = f"{path}, {shown or 'the whole'}"
+    seen = _HIDDEN if shown in SECRETS else _show(entry["input"])
+    context = entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
             parent = _dotted(_real_loc(model, loc[:-1])) or "a config"
             names = ", ".join(known)
             return f"{where}: no such setting. {parent} knows: {names}.{_nearest(str(loc[-1]), known)}"
+        case "invalid_key":
+            return f"{path}: {seen} stands for the name of a setting; a name is text."
         case "missing" | "missing_argument":
             return f"{where}: missing, and it has no default. Add `{loc[-1]}:` here."
         case "value_error":
-            return f"{where}: {str(entry['ctx']['error']).rstrip('.')}."
+            return f"{where}: {str(context['error']).removeprefix(f'{loc[-1]}: ' if loc else '').rstrip('.')}."
         case "literal_error":
-            wanted = entry["ctx"]["expected"]
-            choices = re.findall(r"'([^']+)'", wanted)
-            return f"{where}: {_show(entry['input'])} given; wanted {wanted}.{_nearest(str(entry['input']), choices)}"
-    wanted = entry["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{where}: {_show(entry['input'])} given; wanted {wanted}."
+            choices = re.findall(r"'([^']+)'", context["expected"])
+            return f"{where}: {seen} given; wanted {context['expected']}.{_nearest(str(entry['input']), choices)}"
+    wanted = _WANTED.get(entry["type"], entry["msg"].removeprefix("Input should be ").removeprefix("a valid "))
+    return f"{where}: {seen} given; wanted {wanted.format(**context)}."
 
 
 def _real_loc(model: type[BaseModel], loc: Loc) -> Loc:

@@ -24,8 +24,11 @@ class UserError(RaymillError):
     exit_code = 2
 
 
-class ConfigError(UserError):
-    """A setting is unknown, of the wrong type, impossible, or contradicts another."""
+class ConfigError(UserError, ValueError):
+    """A setting is unknown, of the wrong type, impossible, or contradicts another.
+
+    A ValueError too, so that pydantic collects what a rule says of its settings with everything else that is wrong.
+    """
 
 
 class StorageError(UserError):

@@ -8,14 +8,17 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.config import load
+from cluster.progress import Silent
+from cluster.session import Session
 from pipelines import commands, demo
+from pipelines import curate as job
 from pipelines.config import CurateConfig
 from pipelines.decide import causes, objections
 from pipelines.demo import CONFIG, DATA, config_text, stage_inputs, written_out
 from pipelines.demo.installed import Bounds, collect, distributions, docstrings, packages, standard_library
 from pipelines.group import EXACT, NEAR
 from pipelines.personal_data import KINDS, PLACEHOLDERS
-from tests.inline import curate_inline
+from tests.inline import InlineEngine
 
 # An empty document is in no kept language and too short, so its own reasons come too late ever to be the first.
 NEVER_FIRST = {("gopher_repetition", "empty"), ("fineweb", "empty")}
@@ -25,9 +28,15 @@ LICENCE = (
     "whoever uses it does so at their own risk. Keep this notice with every copy that you make of it, and do not say "
     "that you wrote it when you did not. If it breaks, you may keep both of the pieces that you are left with then."
 )
-README = (
-    "# {name}\n\nThe library {name} counts things and then counts them again, which is why people like to use it.\n"
-)
+METADATA = """Metadata-Version: 2.1
+Name: {name}
+Version: 1.0
+License-Expression: MIT
+
+# {name}
+
+The library {name} counts things and then counts them again, which is why people like to use it.
+"""
 CODE = '''"""Count things, {name} by {name}, and say how many there were.
 
 What is counted stands in a file, one thing a line. Lines that are empty, and lines that begin with a space, are not
@@ -65,9 +74,7 @@ def site(tmp_path):
             f"{name}/tests/notes.txt": b"Notes of a test.",
             f"{name}-1.0.dist-info/licenses/LICENSE": LICENCE.encode(),
             f"{name}-1.0.dist-info/top_level.txt": name.encode(),
-            f"{name}-1.0.dist-info/METADATA": (
-                f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nLicense-Expression: MIT\n\n{README.format(name=name)}"
-            ).encode(),
+            f"{name}-1.0.dist-info/METADATA": METADATA.format(name=name).encode(),
         }
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -179,9 +186,11 @@ def run(tmp_path_factory):
     stage_inputs(str(folder / "input"), [])
     (folder / "curate.yaml").write_text(config_text(str(folder)), "utf-8")
     config = load(str(folder / "curate.yaml"), ["execution.max_bad_documents=0.2"])
-    ours = [entry for entry in config.inputs if entry.source in ("languages", "planted")]
+    ours = tuple(entry for entry in config.inputs if entry.source in ("languages", "planted"))
+    config = config.model_copy(update={"inputs": ours})
     with pytest.MonkeyPatch.context() as patch:
-        curate_inline(config.model_copy(update={"inputs": tuple(ours)}).model_dump(), patch)
+        patch.setattr(job, "Engine", InlineEngine)
+        job.curate(config, Session(), Silent())
     return folder, config
 
 
@@ -253,11 +262,12 @@ def demo_inline(site, monkeypatch):
 
     def curate(config, address, replace):
         settings = commands.load_curate(config, ["execution.max_bad_documents=0.2"])
-        run = curate_inline(settings.model_dump(), monkeypatch, replace=replace)
+        run = job.curate(settings, Session(), Silent(), replace=replace)
         commands.print_outcome(run.report, run.uri, run.fresh)
 
     monkeypatch.setattr(demo, "packages", lambda: distributions(str(site)))
     monkeypatch.setattr(commands, "curate", curate)
+    monkeypatch.setattr(job, "Engine", InlineEngine)
     monkeypatch.chdir(site.parent)
 
     def run(**options):
