@@ -6,17 +6,17 @@ curates needs nothing of training. Exit codes: 0 done, 2 the user can mend it an
 """
 
 import difflib
+import functools
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cluster
 from cluster import logs
 from cluster.errors import RaymillError
-
-_INTERRUPTED = 130
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
@@ -62,7 +62,7 @@ def _run(words: list[str], debug: bool) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("\nInterrupted. Finished units are kept: run the same command again to continue.", file=sys.stderr)
-        return _INTERRUPTED
+        return 130
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,21 +79,39 @@ def _run(words: list[str], debug: bool) -> int:
 
 
 def _call(verb: str, rest: list[str]) -> int:
-    import click
     import typer
 
+    # Click's own class; newer typers keep a click of their own inside.
+    wrong_usage: Any = typer.BadParameter.__mro__[2]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_function(verb))
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_out_of_sight(_function(verb)))
     try:
         result = app(rest, prog_name=f"raymill {verb}", standalone_mode=False)
-    except click.exceptions.ClickException as error:
+    except wrong_usage as error:
         error.show()
         return 2
-    except click.exceptions.Abort:
-        raise KeyboardInterrupt from None
-    if result == _INTERRUPTED:  # typer swallows Ctrl-C and says so with a number
-        raise KeyboardInterrupt
+    except _Carried as carried:
+        raise carried.cause from None
     return result if isinstance(result, int) else 0
+
+
+class _Carried(Exception):
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _out_of_sight(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Typer would turn Ctrl-C and a closed pipe into exit codes of its own: carry them past it."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> int | None:
+        try:
+            return function(*arguments, **options)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise _Carried(error) from None
+
+    return call
 
 
 def _function(verb: str) -> Callable[..., int | None]:

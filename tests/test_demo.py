@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from types import SimpleNamespace
 
 import pytest
 
@@ -266,7 +267,7 @@ def demo_inline(site, monkeypatch):
         commands.print_outcome(run.report, run.uri, run.fresh)
 
     monkeypatch.setattr(demo, "packages", lambda: distributions(str(site)))
-    monkeypatch.setattr(commands, "curate", curate)
+    monkeypatch.setattr(demo, "commands", SimpleNamespace(curate=curate))
     monkeypatch.setattr(job, "Engine", InlineEngine)
     monkeypatch.chdir(site.parent)
 

