@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults bench lint clean
+.PHONY: setup demo test faults test-s3-real bench lint clean
 
 setup: $(DONE)
 
@@ -24,7 +24,10 @@ test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow'
 
 faults: setup  ## kill -9 of workers, raylet and driver, twenty seeds
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw'
+
+test-s3-real: setup  ## the store's tests on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
+	$(TEST_ENV) $(BIN)/python -m pytest -m rgw
 
 bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FILE.parquet to choose the text
 	$(BIN)/python -m tests.benchmarks $(DATA)

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.errors import ClusterError, ConfigError
-from cluster.temporary import LONGEST_NAME, temporary_folder
+from cluster.temporary import LONGEST_NAME, abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Session:
         if self.started:
             import ray
 
-            if self.dead():
+            if self._folder is not None and self.dead():
                 _kill_holders(self._folder)  # nobody is there to end them in an orderly way
             ray.shutdown()
             self.started = False
@@ -124,7 +124,10 @@ class Session:
         os.environ.setdefault("RAY_task_oom_retries", "1")
         import ray
 
-        self._folder = temporary_folder("ray", within=_short_folder())
+        # Of a driver that was killed, Ray's agents live on for ever.
+        for folder in abandoned("ray", _short_folder()):
+            _kill_holders(folder)
+        self._folder = temporary_folder("ray", _short_folder())
         try:
             ray.init(
                 address="local",
@@ -191,7 +194,7 @@ def _log_raylet(data: dict, ignore_prefix: bool) -> None:
     log.info("Ray says: %s", str(data["lines"][0]).partition("\n")[0])
 
 
-def _kill_holders(folder: Path | None) -> None:
+def _kill_holders(folder: Path) -> None:
     """End every process that holds a file open in Ray's folder: its log, if nothing else. Needs /proc."""
     mine = f"{folder}/"
     for process in Path("/proc").glob("[0-9]*"):

@@ -18,20 +18,25 @@ LONGEST_NAME = len("raymill-unit-12ab-4194304-") + 8
 
 def temporary_folder(kind: str, within: str | None = None) -> Path:
     """A new empty folder that only this user may enter. The caller removes it."""
+    _sweep(kind, within)
+    return Path(tempfile.mkdtemp(prefix=f"raymill-{kind}-{_machine()}-{os.getpid()}-", dir=within))
+
+
+def abandoned(kind: str, within: str | None = None) -> list[Path]:
+    """Folders of this kind whose processes on this machine are gone. None where that cannot be told."""
+    if not Path("/proc/self").exists():
+        return []
     prefix = f"raymill-{kind}-{_machine()}-"
-    _sweep(within or tempfile.gettempdir(), prefix)
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=within))
+    folders = Path(within or tempfile.gettempdir()).glob(f"{prefix}*-*")
+    owners = {folder: folder.name.removeprefix(prefix).partition("-")[0] for folder in folders}
+    return [folder for folder, owner in owners.items() if owner.isdigit() and not Path("/proc", owner).exists()]
 
 
 @cache
-def _sweep(within: str, prefix: str) -> None:
-    """Once a process and kind: remove what processes left that were killed on this machine."""
-    if not Path("/proc/self").exists():
-        return
-    for folder in Path(within).glob(f"{prefix}*-*"):
-        owner = folder.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdigit() and not Path("/proc", owner).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+def _sweep(kind: str, within: str | None) -> None:
+    """Once a process and kind."""
+    for folder in abandoned(kind, within):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @cache

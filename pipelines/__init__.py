@@ -1,7 +1,7 @@
 """Documents in, corpus out: read, normalise, measure, decide, deduplicate, select, report.
 
 Kernels are compiled once for each state of the sources: numba notices a change in a kernel's own file, but not in one
-that it calls, so the cache lies in a folder named by a digest of them all.
+that it calls, so the cache lies in a folder named by a digest of the modules that may hold kernels.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 def _own_cache() -> None:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sorted(here.rglob("*.py")):
+    for source in sorted([*here.glob("*.py"), *here.glob("rules/*.py")]):
         digest.update(source.read_bytes())
     if os.access(here, os.W_OK):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(here / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"))

@@ -247,7 +247,7 @@ class Select:
         texts = Texts.from_arrow(texts.to_arrow().take(pa.array(kept)))
         for rule in self.config.active_rules():
             if getattr(rule, "remove_lines", False):
-                texts = rule.clean(texts)  # type: ignore[attr-defined]
+                texts = rule.clean(texts, self.config.dialect)  # type: ignore[attr-defined]
         if self.config.personal_data and self.config.personal_data.redact:
             texts = personal_data.redact(texts, personal_data.find(texts, self.config.personal_data.redact))
         columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(unit.source, len(kept))}

@@ -160,5 +160,9 @@ class CurateConfig(_Settings):
             raise ValueError("dedup.scope: snapshot needs `snapshot:` on every input")
         return self
 
+    @property
+    def dialect(self) -> Dialect:
+        return self.rules.dialect if self.rules else "paper"
+
     def active_rules(self) -> tuple[Rule, ...]:
         return self.rules.active() if self.rules else ()

@@ -68,8 +68,7 @@ def causes(config: CurateConfig) -> tuple[tuple[str, str], ...]:
 
 
 def checks(config: CurateConfig) -> list[tuple[str, Check]]:
-    dialect = config.rules.dialect if config.rules else "paper"
-    return [(rule.name, check) for rule in config.active_rules() for check in rule.checks(dialect)]
+    return [(rule.name, check) for rule in config.active_rules() for check in rule.checks(config.dialect)]
 
 
 def checks_by_signal(config: CurateConfig) -> dict[str, list[Check]]:

@@ -57,8 +57,8 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_document_bytes: int = Field(default=10_000_000, ge=1, description="of one text in UTF-8; of a web page's HTML")
-    max_expansion_ratio: float = Field(default=1000, gt=1, description="decompressed bytes per byte of a file")
-    max_expanded_gib: float = Field(default=64, gt=0, description="decompressed size of one file")
+    max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
+    max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
 
     @property
     def harmless_bytes(self) -> int:

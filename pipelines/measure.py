@@ -143,7 +143,7 @@ class Measure:
             )
             documents = documents.append_column("language", columns["language"])
         if config.rules:
-            analysis = Analysis(texts, config.rules.dialect, documents.drop_columns(["text"]))
+            analysis = Analysis(texts, config.dialect, documents.drop_columns(["text"]))
             for rule in config.active_rules():
                 columns |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
         if config.personal_data:

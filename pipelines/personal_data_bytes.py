@@ -5,27 +5,27 @@ import numpy as np
 from numba import njit
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def is_digit(byte):
     return 48 <= byte <= 57
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def is_upper(byte):
     return 65 <= byte <= 90
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def is_letter(byte):
     return 65 <= (byte & 0xDF) <= 90
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def is_word(byte):
     return is_digit(byte) or is_letter(byte) or byte == 95
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def hex_value(byte):
     """The value of a hexadecimal digit, else -1."""
     if is_digit(byte):
@@ -35,7 +35,7 @@ def hex_value(byte):
     return np.int64(-1)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def is_free_left(data, begin, at):
     """Whether a number may start at `at`: not inside a word, nor after one of . - + % @"""
     if at <= begin:
@@ -44,7 +44,7 @@ def is_free_left(data, begin, at):
     return not (is_word(before) or before == 46 or before == 45 or before == 43 or before == 37 or before == 64)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def is_free_right(data, at, stop):
     """Whether a number may end before `at`: no word goes on, not even behind a dot or hyphen, and no + % @"""
     if at >= stop:
@@ -55,7 +55,7 @@ def is_free_right(data, at, stop):
     return not ((after == 46 or after == 45) and at + 1 < stop and is_word(data[at + 1]))
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def digits_end(data, at, stop):
     """The end of the run of digits at `at`."""
     while at < stop and is_digit(data[at]):
@@ -63,7 +63,7 @@ def digits_end(data, at, stop):
     return at
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def number_of(data, start, end):
     value = np.int64(0)
     for at in range(start, end):
@@ -71,7 +71,7 @@ def number_of(data, start, end):
     return value
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def follows_number(data, begin, at):
     """Whether the text before `at` is a digit and spaces: a column of figures, so no place for a spaced number."""
     while at > begin and data[at - 1] == 32:

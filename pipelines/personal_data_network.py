@@ -38,7 +38,7 @@ def email_start(data, begin, sign):
     return start
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _all_letters(data, start, end):
     while start < end and is_letter(data[start]):
         start += 1
@@ -79,7 +79,7 @@ def email_end(data, sign, stop):
     return end
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _public_v4(address):
     """Globally reachable unicast, by IANA's IPv4 special-purpose registry."""
     first, second, third = address >> 24, address >> 16 & 255, address >> 8 & 255
@@ -96,7 +96,7 @@ def _public_v4(address):
     return not (first == 203 and second == 0 and third == 113)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _public_resolver(address):
     """8.8.8.8, 8.8.4.4, 9.9.9.9, 1.1.1.1: any other four single digits (one address in 400,000) are a version."""
     return address == 0x08080808 or address == 0x08080404 or address == 0x09090909 or address == 0x01010101
@@ -217,7 +217,7 @@ def ipv6_end(data, begin, at, stop):
     return end if _public_v6(first, second) else np.int64(-1)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _public_v6(first, second):
     """Blocks IANA gave to the regional registries, without 2001:0000::/23 (protocols) and 2001:db8::/32 (examples)."""
     if first == 0x2001:

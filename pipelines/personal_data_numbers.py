@@ -17,7 +17,7 @@ from pipelines.personal_data_bytes import (
 )
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _north_american(area, exchange):
     """NANPA: area codes are [2-9][0-8]x, exchanges [2-9]xx, and neither ends in 11."""
     return area >= 200 and exchange >= 200 and area // 10 % 10 != 9 and area % 100 != 11 and exchange % 100 != 11
@@ -66,7 +66,7 @@ def international_end(data, plus, stop, country_code_digits):
             return end
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _separator(byte):
     return byte == 32 or byte == 45 or byte == 46
 
@@ -165,12 +165,12 @@ def card_end(data, begin, at, run_end, stop, card_lengths):
     return end
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _whole_card(data, at, end, total, stop, card_lengths):
     return is_free_right(data, end, stop) and _is_card(data, at, end, total, card_lengths)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _is_card(data, at, end, total, card_lengths):
     """Issuer, length and Luhn digit of `total` digits between `at` and `end`; the first four stand together."""
     if not card_lengths[number_of(data, at, at + 4)] >> np.uint32(total) & np.uint32(1):

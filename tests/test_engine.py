@@ -13,7 +13,7 @@ import pytest
 
 from cluster import session as sessions
 from cluster import stage as stages
-from cluster import storage
+from cluster import storage, temporary
 from cluster.engine import Engine, Patience
 from cluster.errors import ConfigError, StageError, StorageError
 from cluster.progress import Silent
@@ -307,6 +307,19 @@ def test_ray_lies_where_its_sockets_have_short_names(monkeypatch):
         assert sessions._short_folder() == chosen
         longest = f"{chosen}/raymill-ray-12ab-4194304-abcdefgh{sessions._RAY_SOCKET}"
         assert len(longest) <= 107
+
+
+def test_what_the_ray_of_a_killed_driver_left_running_is_ended(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = temporary.temporary_folder("ray", str(tmp_path))
+    left = folder.rename(str(folder).replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    with (left / "agent.log").open("w") as held:
+        agent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=held)
+    assert temporary.abandoned("ray", str(tmp_path)) == [left]
+    sessions._kill_holders(left)
+    assert agent.wait(10) == -signal.SIGKILL
+    agent.stdin.close()
 
 
 def test_config_error_is_what_the_user_can_mend():

@@ -294,3 +294,13 @@ def test_real_texts_equal_the_reference_and_do_not_depend_on_the_table(shared_da
     assert normalize(peps) is peps
     sources = pq.read_table(shared_data / "peps.parquet")["text"].to_pylist()
     assert [peps[at] for at in range(0, 4000, 250)] == [reference(source) for source in sources[::250]]
+
+
+@pytest.mark.parametrize("length", [31, 32, 33, 64, 96, 128])
+@pytest.mark.parametrize("first", ["\x0c", "\x00", "\u200b", "\u00a0", "\r\n"])
+def test_a_document_ends_where_the_next_begins_whatever_its_length(length, first):
+    """Blocks of bytes that come out even must not let a kernel look into the next document."""
+    texts = ["a" * (length - 1) + "b", first + "next", "a" * length]
+    assert normalize(Texts.from_strings(texts)).to_arrow().to_pylist() == [
+        normalize(Texts.from_strings([text]))[0] for text in texts
+    ]

@@ -534,3 +534,13 @@ def test_numbers_do_not_depend_on_the_table_a_document_is_in(texts, dialect, rul
         alone = [rule.measure(analysis_of([text], dialect))[name][0] for text in texts]
         np.testing.assert_array_equal(values, alone)
         np.testing.assert_array_equal(values, inner[name])
+
+
+def test_word_length_and_letters_do_not_judge_a_language_written_without_spaces():
+    texts = Texts.from_strings(["春天来了，花开了。" * 20, "a b c d e f g h i j " * 20])
+    analysis = Analysis(texts, "paper", pa.table({"language": ["zh", "en"]}))
+    found = GopherQuality().measure(analysis)
+    assert np.isnan(found["gopher_mean_word_length"]).tolist() == [True, False]
+    assert np.isnan(found["gopher_alpha_word_fraction"]).tolist() == [True, False]
+    unknown = GopherQuality().measure(Analysis(texts, "paper", pa.table({"x": [1, 2]})))
+    assert unknown["gopher_mean_word_length"][0] == 1

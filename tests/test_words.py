@@ -1,3 +1,5 @@
+"""Words of both dialects: by hand, against a slow reference, and however documents are cut."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

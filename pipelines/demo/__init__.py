@@ -8,7 +8,6 @@ second call continues or finds the run finished, and an edited config stays as i
 import json
 import shlex
 from collections.abc import Iterable
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +18,13 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from pipelines import commands
 from pipelines.choose import REMOVED
-from pipelines.demo.installed import Document, collect, packages
+from pipelines.demo.installed import FINDERS, Document, collect, packages
 from pipelines.group import NEAR
 
 DATA = Path(__file__).parent / "data"
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 OUTPUT = "runs/demo"  # as CONFIG has it
 
-_SHOWN = ("licences", NEAR)
 _COLUMNS = ("id", "text", "package", "version", "licence")
 
 
@@ -49,9 +47,11 @@ def demo(
 
 
 def stage_inputs(folder: str, documents: Iterable[Document]) -> None:
-    """One JSON Lines file a source, then the sets of our own; says what was written."""
-    for source, found in groupby(documents, lambda document: document.source):
-        lines = [_line(document) for document in found]
+    """One JSON Lines file a source, empty where nothing was found, then our own sets; says what was written."""
+    found: dict[str, list[bytes]] = {source: [] for source in FINDERS}
+    for document in documents:
+        found[document.source].append(_json_line({name: getattr(document, name) for name in _COLUMNS}))
+    for source, lines in found.items():
         storage.write_bytes(storage.join(folder, f"{source}.jsonl"), b"".join(lines))
         print(f"  {source:<20}{len(lines):>7,} documents {sum(map(len, lines)) / 1e6:>6.1f} MB", flush=True)
     for file in sorted(DATA.glob("*.jsonl")):
@@ -98,16 +98,10 @@ def whats_next(output: str, config: str) -> str:
 
 def _near_duplicate(output: str) -> str:
     """The licence that differs most from the one it was removed for; without any, a document planted to be removed."""
-    found = []
-    for table in Artifact.load(storage.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"]):
-        found += [
-            (row["similarity"], row["id"]) for row in table.to_pylist() if (row["source"], row["reason"]) == _SHOWN
-        ]
+    ledger = Artifact.load(storage.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"])
+    rows = (row for table in ledger for row in table.to_pylist())
+    found = [(row["similarity"], row["id"]) for row in rows if (row["source"], row["reason"]) == ("licences", NEAR)]
     return min(found)[1] if found else "planted/near_duplicate/another_word"
-
-
-def _line(document: Document) -> bytes:
-    return _json_line({name: getattr(document, name) for name in _COLUMNS})
 
 
 def _json_line(record: dict[str, object]) -> bytes:

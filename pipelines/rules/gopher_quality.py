@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 from pydantic import ConfigDict, Field
 
@@ -12,7 +13,7 @@ from cluster.errors import ConfigError
 from pipelines.analysis import Analysis
 from pipelines.characters import LINE_END, SPACE, SYMBOL, code_point, tables
 from pipelines.rules.rule import Check, Dialect
-from pipelines.rules.stop_words import STOP_WORDS, language_of
+from pipelines.rules.stop_words import STOP_WORDS, WITHOUT_SPACES, language_of
 from pipelines.texts import Texts
 from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
 
@@ -31,15 +32,16 @@ class GopherQuality:
     Dialects. Besides what a word is: `datatrove` looks for exactly the English words, in their exact case. `paper`
     lowers words, takes symbols off their ends, and looks for the list of the document's language (column `language`,
     see stop_words.py); a language without a list is not judged by its stop words. Where there is no such column, or
-    `stop_words: english`, every document is taken for English.
+    `stop_words: english`, every document is taken for English. In a language written without spaces every character is
+    a word, so the mean word length and the alphabetic fraction do not apply to it.
 
     A fraction whose denominator is 0, in a document without words or lines, is NaN, and passes.
     """
 
     min_words: Count = 50
     max_words: Count = 100_000
-    min_mean_word_length: Annotated[float, Field(ge=0)] = 3
-    max_mean_word_length: Annotated[float, Field(ge=0)] = 10
+    min_mean_word_length: Annotated[float, Field(ge=0)] = 3.0
+    max_mean_word_length: Annotated[float, Field(ge=0)] = 10.0
     max_hashes_per_word: Annotated[float, Field(ge=0)] = 0.1
     max_ellipses_per_word: Annotated[float, Field(ge=0)] = 0.1
     max_bullet_line_fraction: Fraction = 0.9
@@ -87,15 +89,16 @@ class GopherQuality:
         words = analysis.words
         counted, characters, alphabetic = _count_words(words.starts, words.lengths, words.flags)
         hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
+        spaced = np.where(_written_with_spaces(analysis), 1.0, np.nan)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: there is nothing to judge
             return {
                 "gopher_words": counted,
-                "gopher_mean_word_length": characters / counted,
+                "gopher_mean_word_length": spaced * characters / counted,
                 "gopher_hashes_per_word": hashes / words.counts,
                 "gopher_ellipses_per_word": ellipses / words.counts,
                 "gopher_bullet_line_fraction": bullet_lines / lines,
                 "gopher_ellipsis_line_fraction": ellipsis_lines / lines,
-                "gopher_alpha_word_fraction": alphabetic / words.counts,
+                "gopher_alpha_word_fraction": spaced * alphabetic / words.counts,
                 "gopher_stop_words": self._count_stop_words(analysis),
             }
 
@@ -127,6 +130,15 @@ class GopherQuality:
         known = sorted({language for language in spoken if language is not None})
         numbers = np.array([known.index(language) if language else -1 for language in spoken] + [-1])
         return _count_bare(texts, words, known, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
+
+
+def _written_with_spaces(analysis: Analysis) -> np.ndarray:
+    """bool[D]; everything is, for a tool that knows one tokenizer or where nobody told the language."""
+    if analysis.dialect == "datatrove" or "language" not in analysis.columns.column_names:
+        return np.ones(len(analysis.texts), bool)
+    labels = analysis.columns["language"].combine_chunks().cast(pa.string())
+    bare = pc.fill_null(pc.replace_substring_regex(labels, "_.*", ""), "")
+    return pc.invert(pc.is_in(bare, pa.array(WITHOUT_SPACES))).to_numpy(zero_copy_only=False)
 
 
 def _as_texts(*languages: str) -> Texts:
