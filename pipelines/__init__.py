@@ -12,7 +12,8 @@ from pathlib import Path
 def _own_cache() -> None:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sorted([*here.glob("*.py"), *here.glob("rules/*.py")]):
+    folders = ("", "text", "normalize", "personal_data", "dedup", "rules")
+    for source in sorted(path for folder in folders for path in here.joinpath(folder).glob("*.py")):
         digest.update(source.read_bytes())
     if os.access(here, os.W_OK):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(here / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"))

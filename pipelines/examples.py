@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import personal_data
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 
 SAMPLES = "_work/samples"
 KEPT_REASON = "kept"

@@ -18,7 +18,7 @@ from pipelines.inputs import Limits
 from pipelines.measure import ATTRIBUTES
 from pipelines.normalize import normalize
 from pipelines.readers import read_unit
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 from pipelines.units import InputManifest
 
 

@@ -18,9 +18,9 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from pipelines import classifiers
-from pipelines.characters import ALPHA, SPACE, UNSPACED, code_point, tables
 from pipelines.classifiers import Classifier
-from pipelines.texts import Texts
+from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
+from pipelines.text.texts import Texts
 
 UNDETERMINED = "und"  # BCP 47's tag for it: a text without a letter, or one the classifier says nothing about
 REASONS = ("language_not_kept", "language_low_score")

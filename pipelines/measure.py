@@ -17,16 +17,17 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Counters, fingerprint
 from cluster.stage import Output, Scratch, Stage
-from pipelines import classifiers, language, personal_data, signatures
+from pipelines import classifiers, language, personal_data
 from pipelines.analysis import Analysis
-from pipelines.characters import UNICODE_VERSION
 from pipelines.config import CurateConfig
+from pipelines.dedup import signatures
 from pipelines.language import LanguageId
-from pipelines.lines import count_characters
 from pipelines.normalize import NORMALIZE_VERSION, normalize
 from pipelines.readers import read_unit
 from pipelines.rules import Rule
-from pipelines.texts import Texts
+from pipelines.text.characters import UNICODE_VERSION
+from pipelines.text.lines import count_characters
+from pipelines.text.texts import Texts
 from pipelines.units import InputManifest, Reading, Unit
 
 ATTRIBUTES = "attributes"
@@ -91,7 +92,7 @@ def _fingerprint(config: CurateConfig, inputs: InputManifest) -> str:
             and measuring(config.language) | {"model": classifiers.fingerprint(config.language.model)},
             "dialect": config.rules and config.rules.dialect,
             "rules": {rule.name: measuring(rule) for rule in config.active_rules()},
-            "personal_data": config.personal_data is not None,
+            "personal_data": config.personal_data and personal_data.PERSONAL_DATA_VERSION,
             "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
         }
     )

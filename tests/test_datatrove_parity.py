@@ -23,7 +23,7 @@ from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
 from pipelines.rules.gopher_repetition import GopherRepetition
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 
 FILTERS: dict[str, GopherRepetition | GopherQuality | C4 | FineWeb] = {
     "gopher_repetition": GopherRepetition(),

@@ -10,11 +10,11 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.candidates import shared_keys
-from pipelines.greedy import remove_near_duplicates
+from pipelines.dedup.candidates import shared_keys
+from pipelines.dedup.greedy import remove_near_duplicates
+from pipelines.dedup.signatures import band_keys, count_tokens, permutations, shingle_hashes, signatures
 from pipelines.normalize import normalize
-from pipelines.signatures import band_keys, count_tokens, permutations, shingle_hashes, signatures
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 
 BANDS, ROWS = 14, 8
 A, B = permutations(BANDS * ROWS, 1)
@@ -162,7 +162,7 @@ def test_partitions_of_keys_on_disk_change_nothing(monkeypatch):
         return sorted(sorted(documents[ids == key].tolist()) for key in np.unique(ids))
 
     whole = groups()
-    monkeypatch.setattr("pipelines.candidates._PARTITION_BYTES", 1000)
+    monkeypatch.setattr("pipelines.dedup.candidates._PARTITION_BYTES", 1000)
     assert groups() == whole
 
 

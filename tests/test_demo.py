@@ -15,9 +15,9 @@ from pipelines import commands, demo
 from pipelines import curate as job
 from pipelines.config import CurateConfig
 from pipelines.decide import causes, objections
+from pipelines.dedup.group import EXACT, NEAR
 from pipelines.demo import CONFIG, DATA, config_text, stage_inputs, written_out
 from pipelines.demo.installed import Bounds, collect, distributions, docstrings, packages, standard_library
-from pipelines.group import EXACT, NEAR
 from pipelines.personal_data import KINDS, PLACEHOLDERS
 from tests.inline import InlineEngine
 

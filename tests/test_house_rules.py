@@ -32,7 +32,7 @@ LONGEST_FILE = 350
 PATHS_ALLOWED = {
     "pipelines/__init__.py": "hashes its own source, to name the version of the code",
     "pipelines/classifiers.py": "checks the first bytes of a model that storage.local_copy brought to this machine",
-    "pipelines/candidates.py": "spills keys to its own scratch folder",
+    "pipelines/dedup/candidates.py": "spills keys to its own scratch folder",
     "pipelines/report/page.py": "its style sheet and script, inside the package",
     "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
     "pipelines/demo/__init__.py": "data inside the package",

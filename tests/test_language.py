@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.errors import ConfigError, StorageError
 from pipelines import classifiers, language
 from pipelines.language import LanguageId, check_labels, excerpts, identify, language_verdict
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 
 BUILT_IN = classifiers.local_path(None)
 

@@ -14,11 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.errors import ConfigError, StorageError
 from pipelines import classifiers
 from pipelines.analysis import Analysis
-from pipelines.characters import UNSPACED, WORD, tables
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.url_blocklist import UrlBlocklist
-from pipelines.texts import Texts
+from pipelines.text.characters import UNSPACED, WORD, tables
+from pipelines.text.texts import Texts
 
 
 def documents(texts: list[str], **columns: list) -> Analysis:

@@ -11,9 +11,8 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import mojibake
-from pipelines.normalize import NORMALIZE_VERSION, normalize
-from pipelines.texts import Texts
+from pipelines.normalize import NORMALIZE_VERSION, mojibake, normalize
+from pipelines.text.texts import Texts
 
 
 def normalized(text: str) -> str:

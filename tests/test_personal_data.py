@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
 from pipelines.personal_data import KINDS, PLACEHOLDERS, count, find, redact
-from pipelines.personal_data_tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, NUMBERED
-from pipelines.texts import Texts
+from pipelines.personal_data.tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, NUMBERED
+from pipelines.text.texts import Texts
 
 
 def found(text: str, kinds: tuple[str, ...] = KINDS) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from cluster.config import load
 from pipelines.analysis import Analysis
 from pipelines.inputs import Input, Limits
 from pipelines.readers.plain import OneDocument
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 from pipelines.units import Span
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()

@@ -13,14 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError
 from pipelines.analysis import Analysis
-from pipelines.prose_lines import PHRASES
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
 from pipelines.rules.gopher_repetition import GopherRepetition
 from pipelines.rules.stop_words import OTHER_LABELS, STOP_WORDS, language_of
-from pipelines.texts import Texts
-from pipelines.words import split_words
+from pipelines.text.prose_lines import PHRASES
+from pipelines.text.texts import Texts
+from pipelines.text.words import split_words
 
 PACKS = (GopherQuality(), GopherRepetition(), C4(), FineWeb())
 DIALECTS = ("paper", "datatrove")

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.characters import UNSPACED, tables
-from pipelines.datatrove_tables import special_cases
-from pipelines.datatrove_words import ENDS_SENTENCE, ONLY_MARKS
-from pipelines.texts import Texts
-from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, split_words
+from pipelines.text.characters import UNSPACED, tables
+from pipelines.text.datatrove_tables import special_cases
+from pipelines.text.datatrove_words import ENDS_SENTENCE, ONLY_MARKS
+from pipelines.text.texts import Texts
+from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, split_words
 
 DIALECTS = ("paper", "datatrove")
 

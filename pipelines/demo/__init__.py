@@ -18,8 +18,8 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from pipelines import commands
 from pipelines.choose import REMOVED
+from pipelines.dedup.group import NEAR
 from pipelines.demo.installed import FINDERS, Document, collect, packages
-from pipelines.group import NEAR
 
 DATA = Path(__file__).parent / "data"
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"

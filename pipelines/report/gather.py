@@ -16,8 +16,8 @@ from cluster.engine import Engine
 from pipelines.choose import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.config import CurateConfig
 from pipelines.decide import TALLIES, causes, checks_by_signal
+from pipelines.dedup.group import GROUPS, NEAR
 from pipelines.examples import SAMPLES
-from pipelines.group import GROUPS, NEAR
 from pipelines.measure import ATTRIBUTES, QUARANTINE
 from pipelines.report.schema import Report
 from pipelines.tallies import add_tallies, edges, is_count

@@ -19,8 +19,8 @@ from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from pipelines.analysis import Analysis
-from pipelines.characters import SPACE, UNSPACED, WORD, code_point, tables
 from pipelines.rules.rule import Check, Dialect
+from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

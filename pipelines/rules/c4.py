@@ -7,11 +7,11 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipelines.analysis import Analysis
-from pipelines.lines import count_characters, strip_each
-from pipelines.prose_lines import CURLY_BRACKET, JAVASCRIPT, LOREM_IPSUM, POLICY, KeptLines, keep_prose_lines
 from pipelines.rules.rule import Check, Dialect
-from pipelines.sentences import count_sentence_breaks
-from pipelines.texts import Texts
+from pipelines.text.lines import count_characters, strip_each
+from pipelines.text.prose_lines import CURLY_BRACKET, JAVASCRIPT, LOREM_IPSUM, POLICY, KeptLines, keep_prose_lines
+from pipelines.text.sentences import count_sentence_breaks
+from pipelines.text.texts import Texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

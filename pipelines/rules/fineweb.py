@@ -8,12 +8,12 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from pipelines.analysis import Analysis
-from pipelines.characters import SPACE, code_point, tables
-from pipelines.datatrove_tables import TERMINAL, character_classes
-from pipelines.hash_table import claim, slots_for
-from pipelines.lines import count_characters, count_newlines
 from pipelines.rules.rule import Check, Dialect
-from pipelines.words import HASH_PRIME, HASH_SEED, finished
+from pipelines.text.characters import SPACE, code_point, tables
+from pipelines.text.datatrove_tables import TERMINAL, character_classes
+from pipelines.text.hash_table import claim, slots_for
+from pipelines.text.lines import count_characters, count_newlines
+from pipelines.text.words import HASH_PRIME, HASH_SEED, finished
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

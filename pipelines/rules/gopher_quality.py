@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from pipelines.analysis import Analysis
-from pipelines.characters import LINE_END, SPACE, SYMBOL, code_point, tables
 from pipelines.rules.rule import Check, Dialect
 from pipelines.rules.stop_words import STOP_WORDS, WITHOUT_SPACES, language_of
-from pipelines.texts import Texts
-from pipelines.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
+from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
+from pipelines.text.texts import Texts
+from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
 
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipelines.analysis import Analysis
-from pipelines.lines import count_characters, count_newlines, count_repeated_pieces
-from pipelines.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
 from pipelines.rules.rule import Check, Dialect
+from pipelines.text.lines import count_characters, count_newlines, count_repeated_pieces
+from pipelines.text.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
 
 Fraction = Annotated[float, Field(ge=0)]  # not bounded by 1: a commonest n-gram may overlap itself
 

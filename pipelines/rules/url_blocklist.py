@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 from cluster.errors import ConfigError
 from pipelines.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 
 # scheme, user, host, port, path (with query and fragment)
 _URL = (

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 
 _MEGABYTES = (125, 500)

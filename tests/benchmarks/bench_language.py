@@ -25,7 +25,7 @@ from pipelines.language import excerpts, identify
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.url_blocklist import UrlBlocklist
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 from tests.conftest import SHARED
 
 

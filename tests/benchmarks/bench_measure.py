@@ -12,11 +12,11 @@ import pyarrow as pa
 from pipelines import language, personal_data
 from pipelines.analysis import Analysis
 from pipelines.config import CurateConfig
-from pipelines.lines import count_characters
+from pipelines.dedup.signatures import permutations, signatures
 from pipelines.measure import Measure, text_hashes
 from pipelines.normalize import normalize
-from pipelines.signatures import permutations, signatures
-from pipelines.texts import Texts
+from pipelines.text.lines import count_characters
+from pipelines.text.texts import Texts
 from pipelines.units import Reading
 from tests.benchmarks.timing import machine, processor_seconds
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pipelines.analysis import Analysis
 from pipelines.rules import PACKS
-from pipelines.texts import Texts
-from pipelines.words import split_words
+from pipelines.text.texts import Texts
+from pipelines.text.words import split_words
 from tests.benchmarks.timing import load_texts, machine, processor_seconds
 
 DIALECTS = ("paper", "datatrove")

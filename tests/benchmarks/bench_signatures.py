@@ -9,8 +9,8 @@ import re
 import rensa
 from datasketch import MinHash
 
-from pipelines.signatures import permutations, signatures
-from pipelines.texts import Texts
+from pipelines.dedup.signatures import permutations, signatures
+from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, processor_seconds
 
 PERMUTATIONS, NGRAM_WORDS = 128, 5

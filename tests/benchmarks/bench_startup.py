@@ -5,7 +5,7 @@ import sys
 import time
 from statistics import median
 
-from pipelines.texts import Texts
+from pipelines.text.texts import Texts
 from tests.benchmarks.timing import RUNS, machine
 
 

@@ -15,8 +15,8 @@ not repeat costs one table access a word for all nine n together.
 import numpy as np
 from numba import njit
 
-from pipelines.hash_table import claim, slots_for
-from pipelines.words import Words
+from pipelines.text.hash_table import claim, slots_for
+from pipelines.text.words import Words
 
 TOP_N = (2, 3, 4)
 DUPLICATED_N = (5, 6, 7, 8, 9, 10)

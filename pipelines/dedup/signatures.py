@@ -14,9 +14,9 @@ Sources: Broder 1997; Austin Appleby's MurmurHash3 finaliser (public domain); da
 import numpy as np
 from numba import njit
 
-from pipelines import characters
-from pipelines.characters import UNSPACED, WORD, code_point
-from pipelines.texts import Texts
+from pipelines.text import characters
+from pipelines.text.characters import UNSPACED, WORD, code_point
+from pipelines.text.texts import Texts
 
 SIGNATURES_VERSION = "1"
 

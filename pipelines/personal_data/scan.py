@@ -9,12 +9,12 @@ is found does not change when that finding is replaced.
 import numpy as np
 from numba import njit
 
-from pipelines.byte_scan import sooner
-from pipelines.personal_data_bytes import digits_end, is_digit, is_free_left, is_upper
-from pipelines.personal_data_network import email_end, email_start, ipv4_end, ipv6_end
-from pipelines.personal_data_numbers import card_end, iban_end, international_end, national_span, ssn_end
-from pipelines.personal_data_tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, NUMBERED
-from pipelines.texts import Texts
+from pipelines.personal_data.bytes import digits_end, is_digit, is_free_left, is_upper
+from pipelines.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
+from pipelines.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
+from pipelines.personal_data.tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, NUMBERED
+from pipelines.text.byte_scan import sooner
+from pipelines.text.texts import Texts
 
 EMAIL, PHONE, SSN, CARD, IBAN, IP = range(6)  # positions in personal_data.KINDS
 

@@ -16,13 +16,13 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-from pipelines import datatrove_tables
-from pipelines.characters import code_point
-from pipelines.datatrove_affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
-from pipelines.datatrove_tables import BUSY, LETTER, MARK, SENTENCE_END, SPACE, SPOKEN
-from pipelines.hash_table import find_slot, hash_slots, slots_for
-from pipelines.texts import Texts
-from pipelines.words import (
+from pipelines.text import datatrove_tables
+from pipelines.text.characters import code_point
+from pipelines.text.datatrove_affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
+from pipelines.text.datatrove_tables import BUSY, LETTER, MARK, SENTENCE_END, SPACE, SPOKEN
+from pipelines.text.hash_table import find_slot, hash_slots, slots_for
+from pipelines.text.texts import Texts
+from pipelines.text.words import (
     HAS_ALPHA,
     HAS_NON_SYMBOL,
     HASH_PRIME,

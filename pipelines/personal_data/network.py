@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from pipelines.personal_data_bytes import (
+from pipelines.personal_data.bytes import (
     digits_end,
     hex_value,
     is_digit,

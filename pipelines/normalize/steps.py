@@ -31,12 +31,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines import mojibake
-from pipelines.characters import UNICODE_VERSION, tables
-from pipelines.mojibake import replace
-from pipelines.normalize_characters import any_scrub, scrub, which_unstable
-from pipelines.normalize_layout import lay_out
-from pipelines.texts import Texts
+from pipelines.normalize import mojibake
+from pipelines.normalize.characters import any_scrub, scrub, which_unstable
+from pipelines.normalize.layout import lay_out
+from pipelines.normalize.mojibake import replace
+from pipelines.text.characters import UNICODE_VERSION, tables
+from pipelines.text.texts import Texts
 
 NORMALIZE_VERSION = f"1-unicode{UNICODE_VERSION}-ftfy{mojibake.FTFY_VERSION}"
 

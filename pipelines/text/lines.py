@@ -3,10 +3,10 @@
 import numpy as np
 from numba import njit
 
-from pipelines.characters import SPACE, code_point, tables
-from pipelines.hash_table import claim, slots_for
-from pipelines.texts import Texts
-from pipelines.words import HASH_PRIME, HASH_SEED, finished
+from pipelines.text.characters import SPACE, code_point, tables
+from pipelines.text.hash_table import claim, slots_for
+from pipelines.text.texts import Texts
+from pipelines.text.words import HASH_PRIME, HASH_SEED, finished
 
 _NEWLINE = 10
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from pipelines.characters import ALPHA, SPACE, SYMBOL, UNSPACED, code_point, tables
-from pipelines.texts import Texts
+from pipelines.text.characters import ALPHA, SPACE, SYMBOL, UNSPACED, code_point, tables
+from pipelines.text.texts import Texts
 
 # Bits of Words.flags.
 HAS_ALPHA = 1  # at least one alphabetic character (str.isalpha)
@@ -57,7 +57,7 @@ class Words:
 def split_words(texts: Texts, dialect: str) -> Words:
     """The words of every document in a dialect, `paper` or `datatrove`."""
     if dialect == "datatrove":
-        from pipelines.datatrove_words import split_tokens  # here, for it builds on this module
+        from pipelines.text.datatrove_words import split_tokens  # here, for it builds on this module
 
         return split_tokens(texts)
     assert dialect == "paper", f"there is no dialect {dialect!r}"

@@ -1,5 +1,5 @@
 """Questions about bytes that every finder of personal data asks. `begin` is where a finding may begin: see
-personal_data_scan.py. Bytes over 0x7F are no letters here: what is looked for is ASCII, in text of any script."""
+scan.py. Bytes over 0x7F are no letters here: what is looked for is ASCII, in text of any script."""
 
 import numpy as np
 from numba import njit

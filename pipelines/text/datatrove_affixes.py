@@ -7,10 +7,10 @@ datatrove_tables.character_classes(); `units` holds the hashes of datatrove_tabl
 
 from numba import njit
 
-from pipelines.characters import code_point
-from pipelines.datatrove_tables import ALPHA, ALPHANUMERIC, BEFORE_STOP, ICON, LOWER, PREFIX, QUOTE, SUFFIX, UPPER
-from pipelines.hash_table import find_slot
-from pipelines.words import hash_bytes
+from pipelines.text.characters import code_point
+from pipelines.text.datatrove_tables import ALPHA, ALPHANUMERIC, BEFORE_STOP, ICON, LOWER, PREFIX, QUOTE, SUFFIX, UPPER
+from pipelines.text.hash_table import find_slot
+from pipelines.text.words import hash_bytes
 
 _STOP, _PLUS, _COMMA, _COLON, _AT = (ord(character) for character in ".+,:@")
 _DOLLAR, _DEGREE, _ELLIPSIS, _APOSTROPHE, _QUOTE = (ord(character) for character in "$°…'’")

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from pipelines.byte_scan import copy_bytes, sooner
-from pipelines.normalize_characters import NEWLINE, SPACE, TAB
+from pipelines.normalize.characters import NEWLINE, SPACE, TAB
+from pipelines.text.byte_scan import copy_bytes, sooner
 
 # What gaps a line has.
 _NO_GAP, _SENTENCE, _SLIP, _LAYOUT = 0, 1, 2, 3

@@ -19,9 +19,9 @@ import numpy as np
 from ftfy.badness import MOJIBAKE_CATEGORIES
 from numba import njit
 
-from pipelines.byte_scan import next_non_ascii
-from pipelines.characters import code_point
-from pipelines.texts import Texts
+from pipelines.text.byte_scan import next_non_ascii
+from pipelines.text.characters import code_point
+from pipelines.text.texts import Texts
 
 FTFY_VERSION = ftfy.__version__
 

@@ -6,7 +6,7 @@ Every `..._end` is the end of the finding, or -1.
 import numpy as np
 from numba import njit
 
-from pipelines.personal_data_bytes import (
+from pipelines.personal_data.bytes import (
     digits_end,
     follows_number,
     is_digit,

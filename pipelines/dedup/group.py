@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
-from pipelines.candidates import shared_keys
 from pipelines.config import CurateConfig, Dedup
-from pipelines.greedy import remove_near_duplicates
-from pipelines.signatures import band_keys
+from pipelines.dedup.candidates import shared_keys
+from pipelines.dedup.greedy import remove_near_duplicates
+from pipelines.dedup.signatures import band_keys
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "1"

@@ -31,8 +31,8 @@ import numpy as np
 from numba import njit
 
 from cluster.errors import ConfigError
-from pipelines.personal_data_scan import scan
-from pipelines.texts import Texts
+from pipelines.personal_data.scan import scan
+from pipelines.text.texts import Texts
 
 KINDS = ("email", "phone", "ssn", "credit_card", "iban", "ip")
 

@@ -10,10 +10,10 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-from pipelines.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
-from pipelines.datatrove_tables import TERMINAL, character_classes
-from pipelines.lines import after_line_end, strip
-from pipelines.texts import Texts
+from pipelines.text.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
+from pipelines.text.datatrove_tables import TERMINAL, character_classes
+from pipelines.text.lines import after_line_end, strip
+from pipelines.text.texts import Texts
 
 # What makes a line, or a document, unwanted. Raffel et al. 2020 name lorem ipsum, javascript and the curly bracket; the
 # policies come from the published C4 code (tensorflow_datasets, text/c4_utils.py) through datatrove 0.10.1.

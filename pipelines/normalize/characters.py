@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from pipelines.byte_scan import copy_bytes, next_non_ascii, sooner
-from pipelines.characters import UNSTABLE, code_point
+from pipelines.text.byte_scan import copy_bytes, next_non_ascii, sooner
+from pipelines.text.characters import UNSTABLE, code_point
 
 TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 

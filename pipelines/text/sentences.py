@@ -3,9 +3,9 @@
 import numpy as np
 from numba import njit
 
-from pipelines.characters import code_point
-from pipelines.datatrove_words import ENDS_SENTENCE, ONLY_MARKS, split_tokens
-from pipelines.texts import Texts
+from pipelines.text.characters import code_point
+from pipelines.text.datatrove_words import ENDS_SENTENCE, ONLY_MARKS, split_tokens
+from pipelines.text.texts import Texts
 
 
 def count_sentence_breaks(texts: Texts) -> np.ndarray:

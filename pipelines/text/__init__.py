@@ -1,0 +1,1 @@
+"""Text as flat arrays, and the kernels that read it: characters, words, lines, sentences, n-grams."""
