@@ -7,6 +7,7 @@ it may quote one. Messages stand in the error that ends the command.
 """
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +34,16 @@ def setup(verbose: bool = False) -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO if verbose else logging.WARNING)
         if not any(isinstance(handler.formatter, OneLine) for handler in logger.handlers):
-            handler = logging.StreamHandler()
+            handler = _StandardError()
             handler.setFormatter(OneLine())
             logger.addHandler(handler)
+
+
+class _StandardError(logging.Handler):
+    """Whatever standard error is when a line is written: a test or a notebook may have put another in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 class OneLine(logging.Formatter):

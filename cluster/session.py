@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -115,9 +116,11 @@ class Session:
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def _start_embedded(self) -> None:
-        # A token for this session alone, in the environment: Ray would leave one in the user's home.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token":
+        # A token for this session alone, in the environment: Ray would leave one in the user's home. Ray reads the mode
+        # when it is imported; a program that did so before keeps what it chose.
+        if "ray" not in sys.modules:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Out-of-memory kills would be retried for ever; the stage engine counts attempts itself.

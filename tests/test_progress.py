@@ -78,14 +78,11 @@ def test_times_are_told_as_people_do(seconds, shown):
 
 
 @pytest.fixture
-def logged():
+def logged(monkeypatch):
     logs.setup(verbose=True)
-    logger = logging.getLogger("cluster.test")
-    handler = next(h for h in logging.getLogger("cluster").handlers if isinstance(h.formatter, logs.OneLine))
-    stream, before = io.StringIO(), handler.stream
-    handler.setStream(stream)
-    yield logger, stream
-    handler.setStream(before)
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    yield logging.getLogger("cluster.test"), stream
     logs.setup()
 
 

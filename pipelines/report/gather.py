@@ -5,6 +5,7 @@ import platform
 import re
 from collections import defaultdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, cast
 
 import pyarrow as pa
@@ -140,13 +141,11 @@ def _duplicates(config: CurateConfig, groups: Artifact | None) -> list[dict[str,
 
 
 def _run(config: CurateConfig, engine: Engine) -> dict[str, Any]:
-    import ray
-
     machine = {
         "cpus": os.cpu_count(),
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
-        "ray": ray.__version__,
+        "ray": version("ray"),
     }
     return {
         "name": config.name,
