@@ -78,36 +78,35 @@ def test_times_are_told_as_people_do(seconds, shown):
 
 
 @pytest.fixture
-def logged(monkeypatch):
+def logged(capsys):
+    """A logger, and what came out on standard error since."""
     logs.setup(verbose=True)
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stream)
-    yield logging.getLogger("cluster.test"), stream
+    yield logging.getLogger("cluster.test"), lambda: capsys.readouterr().err
     logs.setup()
 
 
 def test_a_log_line_says_when_how_bad_and_about_what(logged):
-    logger, stream = logged
+    logger, written = logged
     with logs.about(run="peps", stage="measure"), logs.about(unit=17):
         logger.warning("attempt %d", 2)
     logger.info("free")
-    first, second = stream.getvalue().splitlines()
+    first, second = written().splitlines()
     assert first[10] == "T" and first[19:] == "Z warning run=peps stage=measure unit=17 cluster.test: attempt 2"
     assert second.endswith("Z info cluster.test: free")
 
 
 def test_a_log_record_is_one_line_and_an_exception_only_its_kind(logged):
-    logger, stream = logged
+    logger, written = logged
     try:
         raise ValueError("words of a document")
     except ValueError:
         logger.exception("unit failed\nreally")
-    assert stream.getvalue().endswith("cluster.test: unit failed really (ValueError)\n")
+    assert written().endswith("cluster.test: unit failed really (ValueError)\n")
 
 
 def test_setting_up_twice_changes_the_level_and_adds_no_second_line(logged):
-    logger, stream = logged
+    logger, written = logged
     logs.setup()
     logger.info("quiet")
     logger.warning("loud")
-    assert len(stream.getvalue().splitlines()) == 1
+    assert len(written().splitlines()) == 1
