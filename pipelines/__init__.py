@@ -19,4 +19,10 @@ def _own_cache() -> None:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(here / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"))
 
 
+def kernels_are_compiled() -> bool:
+    """Whether this machine has run this state of the sources before; the first run takes about half a minute more."""
+    cache = os.environ.get("NUMBA_CACHE_DIR")
+    return cache is None or Path(cache).exists()
+
+
 _own_cache()

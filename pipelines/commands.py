@@ -1,6 +1,7 @@
 """The verbs of this trade: `raymill curate | what-if | explain | sample`."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from cluster import storage
 from cluster.config import load
 from cluster.errors import ConfigError
+from pipelines import kernels_are_compiled
 from pipelines.config import CurateConfig
 from pipelines.report.schema import Report
 
@@ -36,6 +38,8 @@ def curate(
     if dry_run:
         _plan(settings)
         return
+    if address in (None, "local") and not kernels_are_compiled():
+        print("The first run on this machine compiles its kernels: up to a minute, once.", file=sys.stderr)
     with Session(address, settings.execution.cpus) as session:
         run = run_curate(settings, session, Lines(), replace=replace)
     print_outcome(run.report, run.uri, run.fresh)

@@ -40,7 +40,6 @@ def demo(
         print("Collecting text from this Python and the packages installed with it ...", flush=True)
         stage_inputs(storage.join(output, "input"), collect(packages()))
         storage.write_bytes(config, config_text(output).encode())
-        print("The first run on a machine also compiles the measuring code, which takes about a minute.")
     print(f"\n{_shell('raymill curate', config)}\n", flush=True)
     commands.curate(config, address="local", replace=replace)
     print(f"\n{whats_next(output, config)}")
