@@ -30,12 +30,27 @@ VERBS = {
 }
 
 
+INTERRUPTED = 130
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `raymill` command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, verbose = "--debug" in words, "--verbose" in words
     logs.setup(verbose)
     sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
+
+
+def command() -> None:
+    """`main` as a process of its own. After an interrupt Ray's threads may be anywhere, so none is waited for."""
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 def _run(words: list[str], debug: bool) -> int:
@@ -62,7 +77,7 @@ def _run(words: list[str], debug: bool) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("\nInterrupted. Finished units are kept: run the same command again to continue.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,4 +149,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command()

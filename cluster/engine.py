@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from cluster import logs, storage
 from cluster.artifact import Artifact
-from cluster.errors import ClusterError, StageError, StorageError, UserError
+from cluster.errors import ClusterError, ConfigError, StageError, StorageError, UserError
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit, sweep
@@ -104,7 +104,7 @@ class Engine:
                         failures[answer["unit"]] = answer["error"]
                         log.error("failed with %s", answer["kind"])
                         if answer["fatal"]:
-                            raise StorageError(answer["error"])
+                            raise (ConfigError if answer["kind"] == "ConfigError" else StorageError)(answer["error"])
                     else:
                         record = Record.from_json(answer["record"].encode())
                         records[record.unit] = record
@@ -229,5 +229,7 @@ class _RunUnit:
 
 
 def _no_use_retrying(error: Exception) -> bool:
-    """A full disk or a refused credential stays so; the network may come back, and a file that is being replaced."""
-    return isinstance(error, StorageError) and not isinstance(error, storage.NotFound | storage.Unavailable)
+    """A wrong setting, a full disk and a refused credential stay so; the network may come back, and a file too."""
+    return isinstance(error, ConfigError) or (
+        isinstance(error, StorageError) and not isinstance(error, storage.NotFound | storage.Unavailable)
+    )

@@ -72,6 +72,7 @@ class Lines:
             parts.append(f"{_clock(left)} left" if self.done < self.units else f"took {_clock(elapsed)}")
         reasons = _top_reasons(self.counters)
         self._line(", ".join(parts) + (f" | {reasons}" if reasons else ""))
+        self.shown_done = self.done
 
     def _line(self, text: str) -> None:
         self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")

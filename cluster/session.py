@@ -60,7 +60,10 @@ class Session:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.stop()
+        if kind is KeyboardInterrupt and self.embedded:
+            self.abandon()
+        else:
+            self.stop()
 
     @property
     def embedded(self) -> bool:
@@ -95,6 +98,17 @@ class Session:
                 _kill_holders(self._folder)  # nobody is there to end them in an orderly way
             ray.shutdown()
             self.started = False
+        if self._folder is not None:
+            _kill_holders(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def abandon(self) -> None:
+        """End the embedded Ray at once, after an interrupt, when this process ends too.
+
+        An orderly shutdown races with the thread that still reads answers, and Ray then crashes.
+        """
+        self.started = False
         if self._folder is not None:
             _kill_holders(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -67,11 +67,13 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
 
 def _plan(settings: CurateConfig) -> None:
     """What a run would read and do, without doing it."""
-    from pipelines.curate import finished
+    from pipelines.curate import check_files, finished, refuse_output_among_inputs
     from pipelines.readers import freeze
 
     inputs = freeze(settings.inputs, ".", settings.execution.unit_mib << 20)
     root = storage.absolute(settings.output)
+    refuse_output_among_inputs(settings, root, ".")
+    check_files(settings)
     done = finished(settings, inputs, root, replace=False)
     print(settings.model_dump_json(indent=1))
     size = sum(unit.bytes for unit in inputs.units)
@@ -95,7 +97,9 @@ def what_if(
     """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing."""
     from pipelines.what_if import compare, table_text
 
-    before = load_curate(config, None)
+    # Where the run lies is said once, for both sides.
+    place = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
+    before = load_curate(config, place)
     after = load_curate(config, override)
     comparison = compare(before, after)
     print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))

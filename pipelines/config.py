@@ -28,6 +28,14 @@ class _RulesBase(_Settings):
     )
     dialect: Dialect = Field("paper", description="how text is read: as the papers say, or as datatrove 0.10.1 does")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_packs(cls, settings: Any) -> Any:
+        """A pack that is on has settings, so that a config printed with its defaults shows them."""
+        if isinstance(settings, dict) and isinstance(packs := settings.get("packs", tuple(PACKS)), list | tuple):
+            return settings | {name: settings.get(name) or {} for name in packs if name in PACKS}
+        return settings
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.packs)) < len(self.packs):
@@ -43,8 +51,7 @@ class _RulesBase(_Settings):
         first = list(RULES).index(next(iter(PACKS)))
         named = [n for n in order if list(RULES).index(n) < first] + [*self.packs]
         named += [n for n in order if n not in named]
-        found = ((name, getattr(self, name)) for name in named)
-        return tuple(rule if rule is not None else PACKS[name]() for name, rule in found if rule or name in PACKS)
+        return tuple(rule for name in named if (rule := getattr(self, name)) is not None)
 
 
 # One optional field a rule, so that a new rule needs nothing here.
@@ -151,6 +158,11 @@ class CurateConfig(_Settings):
             if name not in signals:
                 raise ValueError(
                     f"{setting}: {name} is not measured by this config; it measures {', '.join(sorted(signals))}"
+                )
+        for entry in self.inputs:
+            for name in sorted(set(entry.columns) & set(self.corpus.columns)):
+                raise ValueError(
+                    f"corpus.columns: {name} is also a carried column of {entry.source}; take one of them out"
                 )
         sources = {entry.source for entry in self.inputs}
         for name in self.dedup.sources if self.dedup else ():

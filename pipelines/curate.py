@@ -7,16 +7,23 @@ does nothing and needs no Ray. Text is read in `measure` and `select` only.
 """
 
 import json
+import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 import cluster
 from cluster import storage
 from cluster.artifact import Artifact, fingerprint
 from cluster.engine import Engine, Patience
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.progress import Progress
 from cluster.session import Session
+from pipelines import language
+from pipelines.analysis import Analysis
 from pipelines.choose import select_stage
 from pipelines.config import CurateConfig
 from pipelines.decide import decide_stage
@@ -24,6 +31,7 @@ from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.readers import freeze
 from pipelines.report.schema import Report
+from pipelines.text.texts import Texts
 from pipelines.units import InputManifest
 
 RUN_MANIFEST = "manifest.json"
@@ -69,15 +77,47 @@ def curate(
     """
     storage.configure(config.storage)
     root = storage.absolute(config.output)
+    refuse_output_among_inputs(config, root, base)
     inputs = freeze(config.inputs, base, config.execution.unit_mib << 20)
     if (found := finished(config, inputs, root, replace)) is not None:
         return found
+    check_files(config)
     storage.require_conditional_writes(root)
     storage.write_bytes(storage.join(root, INPUTS), json.dumps(inputs.to_json(), ensure_ascii=False).encode())
     patience = Patience(config.execution.attempts, config.execution.stall_s)
     engine = Engine(root, session, progress, patience, replace)
     artifacts = _stages(config, inputs, engine)
     return _publish(config, inputs, engine, artifacts)
+
+
+def check_files(config: CurateConfig) -> None:
+    """Open every model and list that a setting names, here, rather than in a worker after Ray has started.
+
+    Raises:
+        ConfigError, StorageError: one is missing, is no such file, or does not know a label.
+    """
+    if config.language:
+        language.load(config.language)
+    nothing = Analysis(Texts.from_strings([]), config.dialect, pa.table({"language": pa.array([], pa.string())}))
+    for rule in config.active_rules():
+        if getattr(rule, "fingerprint_files", tuple)():
+            rule.measure(nothing)
+
+
+def refuse_output_among_inputs(config: CurateConfig, root: str, base: str) -> None:
+    """
+    Raises:
+        ConfigError: a later call would take the run's own files for input.
+    """
+    for entry in config.inputs:
+        path = entry.path if storage.is_remote(entry.path) else storage.absolute(str(Path(base, entry.path)))
+        fixed = re.split(r"[*?\[]", path)[0]
+        whole_folder = fixed == path or "**" in path
+        if whole_folder and root.startswith(fixed.rstrip("/") + "/"):
+            raise ConfigError(
+                f"output: {root} lies inside the input {path}, so the next call would read this run's own files. "
+                "Choose an output beside the input."
+            )
 
 
 def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> Run | None:
@@ -91,16 +131,16 @@ def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bo
         return None
     try:
         manifest = json.loads(storage.read_bytes(uri))
-        differences = _differences(manifest["config"], settings(config))
+        changes = differences(manifest["config"], settings(config))
         same_inputs = manifest["inputs"] == inputs.fingerprint
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{uri}: not the manifest of a curate run ({error}). Choose another output.") from error
-    if not differences and same_inputs:
+    if not changes and same_inputs:
         return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False)
     if replace:
         storage.delete([uri])
         return None
-    changed = differences if differences else ["the input files changed"]
+    changed = changes or ["the input files changed"]
     raise DataError(
         f"{root}: holds a finished run, and what is asked now differs: {'; '.join(changed)}. "
         "Choose another output, or add --replace to make anew what no longer applies; stages that still do are kept."
@@ -112,10 +152,11 @@ def settings(config: CurateConfig) -> dict[str, Any]:
     return json.loads(config.model_dump_json(exclude=_NO_RESULT))
 
 
-def _differences(before: Any, now: Any, at: str = "") -> list[str]:
+def differences(before: Any, now: Any, at: str = "") -> list[str]:
+    """What differs between two settings, a line each."""
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(before.keys() | now.keys())
-        return [d for name in names for d in _differences(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))]
+        return [d for name in names for d in differences(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))]
     return [] if before == now else [f"{at} was {json.dumps(before)}, now {json.dumps(now)}"]
 
 
@@ -141,7 +182,7 @@ def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Ar
         f"{bad:,} of {bad + good:,} documents could not be read ({bad / (bad + good):.1%}; "
         f"execution.max_bad_documents allows {allowed:.1%}). The first:\n{first}\n"
         f"All of them: {quarantine.uri}. Mend the input, or allow more with "
-        "-o execution.max_bad_documents=0.1; what was measured is kept."
+        f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."
     )
 
 

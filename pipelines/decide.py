@@ -139,8 +139,8 @@ class Decide:
         for attributes in read_tables(files, _without_wide_columns):
             verdicts = decide(attributes, self.config)
             removed = np.flatnonzero(verdicts.removed)
-            stages = pa.array([stage for stage, _ in verdicts.causes])
-            reasons = pa.array([reason for _, reason in verdicts.causes])
+            stages = pa.array([stage for stage, _ in verdicts.causes], pa.string())
+            reasons = pa.array([reason for _, reason in verdicts.causes], pa.string())
             code = verdicts.code[removed]
             table = pa.table(
                 {

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from pipelines.config import CurateConfig
+from pipelines.curate import differences, settings
 from pipelines.decide import decide, needed_columns, objections
 from pipelines.finished_run import FinishedRun
 from pipelines.measure import measure_stage
@@ -31,12 +32,20 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
         DataError: nothing is measured there, or the new settings need another measurement.
     """
     run = FinishedRun(before.output)
+    if before.dedup and after.dedup and before.dedup != after.dedup:
+        raise ConfigError(
+            "what-if decides rules and languages again, not duplicates, so a change of dedup would show nothing. "
+            "Leave it out here, or run `raymill curate` with it and another output."
+        )
+    made_with = (run.manifest or {}).get("config")
     for name, config in (("the config", before), ("the changed config", after)):
         if measure_stage(config, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
+            changed = differences(made_with, settings(config)) if made_with else []
             raise DataError(
-                f"{run.uri}: what is measured there does not fit {name}: the code differs, or a setting that changes "
-                "the measuring (dialect, packs, language.max_chars or model, dedup.ngram_words, bands or seed, limits, "
-                "inputs). Run `raymill curate` with these settings and another output."
+                f"{run.uri}: what is measured there does not fit {name}"
+                + (f" ({'; '.join(changed)})" if changed else "")
+                + ": the code differs, or a setting that changes what is measured and not only a bound. "
+                "Run `raymill curate` with these settings and another output."
             )
     columns = sorted({"characters", "source", *needed_columns(before), *needed_columns(after)})
     tally = _Comparison()

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError, DataError, UserError
 from pipelines.config import CurateConfig
 from pipelines.explain import explain
 from pipelines.sample import sample_rows
@@ -331,11 +332,57 @@ def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(in
     assert "gopher_short_doc" in table_text(found)
 
 
-def test_what_if_refuses_what_would_need_another_measurement(inputs, run):
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"language": {"keep": ["en"], "max_chars": 500}}, r"language.max_chars was 1000, now 500"),
+        ({"dedup": {"threshold": 0.7}}, "not duplicates"),
+    ],
+)
+def test_what_if_refuses_what_it_cannot_answer_and_names_it(inputs, run, change, error):
     before = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1])
-    after = before.model_copy(update={"dedup": before.dedup.model_copy(update={"ngram_words": 3})})
-    with pytest.raises(DataError, match="ngram_words"):
+    after = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1] | change)
+    with pytest.raises((DataError, ConfigError), match=error):
         compare(before, after)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"language": {"keep": ["english"]}}, "Did you mean en"),
+        ({"language": {"model": "no/such.bin"}}, "no/such.bin"),
+        ({"rules": {"bad_words": {"paths": {"en": "no/such.txt"}}}}, "no/such.txt"),
+    ],
+)
+def test_a_label_or_file_that_is_not_there_is_refused_before_any_work(inputs, monkeypatch, tmp_path, change, error):
+    with pytest.raises(UserError, match=error):
+        curate_inline(inputs[1] | change, monkeypatch)
+    assert not (tmp_path / "run").exists()
+
+
+def test_everything_switched_off_still_makes_a_corpus(inputs, monkeypatch):
+    off = {"language": None, "rules": None, "personal_data": None, "dedup": None, "corpus": {}}
+    run = curate_inline(inputs[1] | off, monkeypatch)
+    assert run.corpus.manifest.rows == len(inputs[0])
+    assert run.corpus.table().column_names == ["id", "text", "source", "year"]
+
+
+def test_an_output_inside_an_input_folder_is_refused(inputs, monkeypatch, tmp_path):
+    folder = inputs[1]["inputs"][0] | {"path": str(tmp_path / "in")}
+    with pytest.raises(ConfigError, match="lies inside the input"):
+        curate_inline(inputs[1] | {"inputs": [folder], "output": str(tmp_path / "in" / "run")}, monkeypatch)
+
+
+def test_a_carried_column_and_a_signal_cannot_have_one_name(inputs):
+    entry = inputs[1]["inputs"][0] | {"columns": ["gopher_words"]}
+    settings = inputs[1] | {"inputs": [entry], "corpus": {"columns": ["gopher_words"]}}
+    with pytest.raises(ValidationError, match="gopher_words is also a carried column"):
+        CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+
+
+def test_a_kept_language_that_loses_everything_is_a_warning(inputs, monkeypatch):
+    run = curate_inline(inputs[1] | {"language": {"keep": ["en", "de"]}}, monkeypatch)
+    assert "Language de is to be kept, and all its 1 went." in run.report["warnings"]
 
 
 def test_sample_finds_rows_by_value_and_says_what_there_is(run):

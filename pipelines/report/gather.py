@@ -38,6 +38,7 @@ _PLAIN_SIGNALS = {
 _SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
 _RULE_REMOVES_ALMOST_ALL = 0.95
+_LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 Counts = dict[str, int]
 
@@ -323,6 +324,16 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
             found.append(f"{step['stage']} removed {step['removed']['documents'] / seen:.0%} of {seen:,} documents.")
     if not report["totals"]["corpus"]["documents"]:
         found.append("The corpus is empty: every document was removed.")
+    for language in config.language.keep if config.language else ():
+        counts = next((entry for entry in report["languages"] if entry["language"] == language), None)
+        if counts and counts["input"]["documents"] and not counts["corpus"]["documents"]:
+            found.append(f"Language {language} is to be kept, and all its {counts['input']['documents']:,} went.")
+    for entry in report["quarantine"]:
+        if entry["problem"] in _LOSES_THE_REST:
+            found.append(
+                f"Source {entry['source']}: {entry['documents']:,} times the rest of a file was lost "
+                f"({entry['problem']}, first {entry['examples'][0]}); how many documents it held is not known."
+            )
     bad = sum(entry["documents"] for entry in report["quarantine"])
     if bad:
         found.append(f"{bad:,} documents could not be read; they are listed under quarantine.")

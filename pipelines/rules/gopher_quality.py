@@ -5,14 +5,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from pipelines.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
-from pipelines.rules.stop_words import STOP_WORDS, WITHOUT_SPACES, language_of
+from pipelines.rules.stop_words import STOP_WORDS, language_of
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
@@ -89,7 +88,7 @@ class GopherQuality:
         words = analysis.words
         counted, characters, alphabetic = _count_words(words.starts, words.lengths, words.flags)
         hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
-        spaced = np.where(_written_with_spaces(analysis), 1.0, np.nan)
+        spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: there is nothing to judge
             return {
                 "gopher_words": counted,
@@ -130,15 +129,6 @@ class GopherQuality:
         known = sorted({language for language in spoken if language is not None})
         numbers = np.array([known.index(language) if language else -1 for language in spoken] + [-1])
         return _count_bare(texts, words, known, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
-
-
-def _written_with_spaces(analysis: Analysis) -> np.ndarray:
-    """bool[D]; everything is, for a tool that knows one tokenizer or where nobody told the language."""
-    if analysis.dialect == "datatrove" or "language" not in analysis.columns.column_names:
-        return np.ones(len(analysis.texts), bool)
-    labels = analysis.columns["language"].combine_chunks().cast(pa.string())
-    bare = pc.fill_null(pc.replace_substring_regex(labels, "_.*", ""), "")
-    return pc.invert(pc.is_in(bare, pa.array(WITHOUT_SPACES))).to_numpy(zero_copy_only=False)
 
 
 def _as_texts(*languages: str) -> Texts:

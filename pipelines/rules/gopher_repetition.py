@@ -33,7 +33,8 @@ class GopherRepetition:
     denominator is every character of the document, spaces included. We differ in that an n-gram is a sequence of
     words, so "ab c" does not repeat "a bc". An empty document is removed as `empty`.
 
-    The dialect changes only what a word is (see words.py).
+    The dialect changes only what a word is (see words.py). In a language written without spaces every character is one,
+    so there the n-gram checks do not apply in the `paper` dialect.
     """
 
     max_dup_para_frac: Fraction = 0.30
@@ -63,6 +64,7 @@ class GopherRepetition:
         paragraphs = count_repeated_pieces(texts, newlines, min_run=2, stripped=True)
         lines = count_repeated_pieces(texts, newlines, min_run=1, stripped=False)
         top, duplicated = count_ngram_repetition(analysis.words)
+        spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)  # n characters in a row are no n words
         over = np.maximum(characters, 1)  # in an empty document nothing repeats: its fractions are 0
         return {
             "repetition_characters": characters,
@@ -70,8 +72,11 @@ class GopherRepetition:
             "dup_para_char_frac": paragraphs[:, 2] / over,
             "dup_line_frac": lines[:, 1] / lines[:, 0],
             "dup_line_char_frac": lines[:, 2] / over,
-            **{f"top_{n}_gram": top[:, column] / over for column, n in enumerate(TOP_N)},
-            **{f"duplicated_{n}_n_grams": duplicated[:, column] / over for column, n in enumerate(DUPLICATED_N)},
+            **{f"top_{n}_gram": spaced * top[:, column] / over for column, n in enumerate(TOP_N)},
+            **{
+                f"duplicated_{n}_n_grams": spaced * duplicated[:, column] / over
+                for column, n in enumerate(DUPLICATED_N)
+            },
         }
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:

@@ -33,12 +33,6 @@ STOP_WORDS: dict[str, tuple[str, ...]] = {
     "vi": ("và", "của", "là", "các", "có", "không", "được", "cho"),
 }
 
-# Labels, of lid.176 and of GlotLID, whose scripts put no space between words.
-WITHOUT_SPACES = (
-    *("zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz"),
-    *("cmn", "zho", "lzh", "hak", "jpn", "tha", "lao", "khm", "mya", "bod", "dzo", "shn", "nod"),
-)
-
 # Other labels of the same languages: ISO 639-3, as GlotLID and FLORES write them, and the two written Norwegians.
 OTHER_LABELS = {
     "eng": "en", "arb": "ar", "ara": "ar", "cat": "ca", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "spa": "es",
