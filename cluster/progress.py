@@ -55,7 +55,8 @@ class Lines:
             self._show()
 
     def finish(self) -> None:
-        self._show()
+        if self.shown_done != self.done:
+            self._show()
         if self.terminal:
             self.stream.write("\n")
             self.stream.flush()

@@ -39,7 +39,7 @@ def test_a_log_gets_plain_lines_at_a_steady_pace(clock):
     assert shown[0] == "measure: 0/40 units"
     assert shown[1] == "measure: 10/40 units, 1,000 documents/s, 5.0 MB/s, 30 s left | too_short 100, bad 10"
     assert shown[-1] == "measure: 40/40 units, 1,000 documents/s, 5.0 MB/s, took 40 s | too_short 400, bad 40"
-    assert len(shown) == 6
+    assert len(shown) == len(set(shown)) == 5, "a line is not said twice"
 
 
 def test_a_terminal_gets_one_line_drawn_anew(clock):
@@ -50,7 +50,7 @@ def test_a_terminal_gets_one_line_drawn_anew(clock):
     lines.advance(record(0, documents=1, text_bytes=1e6))
     lines.finish()
     assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().split("\r\033[K")[2] == "measure: 1/2 units, 1 documents/s, 1.0 MB/s, 1 s left"
+    assert stream.getvalue().split("\r\033[K")[2:] == ["measure: 1/2 units, 1 documents/s, 1.0 MB/s, 1 s left\n"]
 
 
 def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
