@@ -98,19 +98,21 @@ def disturb(corpus_input: Path, undisturbed: Path, seed: int, victim: str) -> No
 
     try:
         wait_until(lambda: so_far() >= records or command.process.poll() is not None, 200)
-        pids = {
+        find = {
             "driver": lambda: [command.process.pid],
             "raylet": lambda: command.others("/raylet "),
             "worker": lambda: command.others("ray::") or command.others("default_worker.py"),
-        }[victim]()
-        killed = [command.kill(pid) for pid in chance.sample(pids, min(len(pids), 1))]
+        }[victim]
+        wait_until(lambda: bool(find()) or command.process.poll() is not None, 60)
+        killed = any(command.kill(pid) for pid in sorted(find(), key=lambda _: chance.random())[:1])
+        assert killed or command.process.poll() is not None, f"no {victim} was found to kill while the run went on"
         if victim == "driver":
             command.process.wait(DRIVER_ENDS_S)
         else:
             code, _, err = command.wait(DRIVER_ENDS_S)
             assert code in (0, 1), err
             assert code == 0 or "again" in err, err
-        print(f"seed {seed}: {victim} killed after {so_far()} records ({sum(killed)} kills)")
+        print(f"seed {seed}: {victim} killed after {so_far()} records (killed: {killed})")
     finally:
         command.end_all()
     for _ in range(RERUNS):
