@@ -123,12 +123,6 @@ class Session:
         node = ray._private.worker._global_node
         return node is None or bool(node.dead_processes())
 
-    def worker_count(self) -> int:
-        """CPUs that Ray may use now."""
-        import ray
-
-        return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
     def _start_embedded(self) -> None:
         # A token for this session alone, in the environment: Ray would leave one in the user's home. Ray reads the mode
         # when it is imported; a program that did so before keeps what it chose.

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import cluster
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
 from cluster.errors import DataError
 from cluster.stage import Output, Scratch, Stage
 from pipelines import personal_data
 from pipelines.config import CurateConfig
-from pipelines.dedup.group import EXACT, NEAR
+from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
 from pipelines.examples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.measure import split_problems
 from pipelines.normalize import NORMALIZE_VERSION, normalize
@@ -160,12 +160,20 @@ class Select:
         return counters
 
     def _groups(self, units: set[int]) -> pa.Table | None:
-        """The groups' rows of these units."""
+        """The groups' rows of these units. The file is sorted by unit: row groups of none of them are not read."""
         found = []
         wanted = pa.array(sorted(units), pa.int32())
-        for table in read_tables(self.group_files):
-            found.append(table.filter(pc.is_in(table["unit"], wanted)))
-        return pa.concat_tables(found) if found else None
+        for uri in self.group_files:
+            with open_parquet(uri) as parquet:
+                place = parquet.schema_arrow.names.index("unit")
+                for number in range(parquet.num_row_groups):
+                    held = parquet.metadata.row_group(number).column(place).statistics
+                    if held.min <= max(units) and held.max >= min(units):
+                        table = parquet.read_row_group(number, use_threads=False)
+                        found.append(table.filter(pc.is_in(table["unit"], wanted)))
+        if found:
+            return pa.concat_tables(found)
+        return GROUPS_SCHEMA.empty_table() if self.group_files else None
 
     def _chosen(self, source: Source, groups: pa.Table | None) -> Chosen:
         names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.config.corpus.columns}

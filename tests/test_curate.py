@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError, UserError
+from pipelines.choose import Select
 from pipelines.config import CurateConfig
+from pipelines.dedup.group import GROUPS_SCHEMA
 from pipelines.explain import explain
 from pipelines.sample import sample_rows
 from pipelines.what_if import compare, table_text
@@ -288,6 +290,26 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
         found.append((run.corpus.table(), rows))
         assert units == (5, 3, 1)[number] or number == 1
     assert all(table.equals(found[0][0]) and rows == found[0][1] for table, rows in found)
+
+
+def test_only_the_groups_of_a_unit_are_read_for_it(tmp_path, monkeypatch):
+    """Groups are sorted by unit and cut into row groups; what cannot hold a wanted unit is passed over."""
+    rows = [{"unit": unit, "row": row} for unit in range(6) for row in range(4)]
+    table = pa.Table.from_pylist(rows, GROUPS_SCHEMA)
+    pq.write_table(table, tmp_path / "groups.parquet", row_group_size=8)
+    select = Select(
+        CurateConfig(kind="curate", name="x", inputs=({"path": "none"},), output="none"),
+        None,
+        [str(tmp_path / "groups.parquet")],
+    )
+    read = []
+    real = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda file, at, **kw: read.append(at) or real(file, at, **kw)
+    )
+    found = select._groups({2, 3})
+    assert found["unit"].to_pylist() == [2] * 4 + [3] * 4
+    assert read == [1]
 
 
 def test_unreadable_documents_are_quarantined_and_too_many_end_the_run(tmp_path, monkeypatch):
