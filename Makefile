@@ -14,7 +14,7 @@ setup: $(DONE)
 $(DONE): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train]'
 	touch $@
 
 demo: setup  ## curate real text found on this machine
@@ -40,7 +40,7 @@ bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FI
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy cluster pipelines
+	$(BIN)/mypy cluster pipelines training
 
 clean:
 	rm -rf $(VENV) .venv-peers build *.egg-info runs

@@ -24,9 +24,14 @@ VERBS = {
     "what-if": ("pipelines.commands:what_if", "decide a measured run again with other settings, in seconds"),
     "explain": ("pipelines.commands:explain", "one document: its measurements, and why it was kept or removed"),
     "sample": ("pipelines.commands:sample", "a few rows of an artifact, picked by column values"),
+    "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
+    "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
+    "plan": ("training.plan.command:plan", "what a training would take: steps, memory, time, cost; allocates nothing"),
+    "compose": ("training.models.compose:compose", "one adapter of several, with weights, exactly"),
     "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
     "demo": ("pipelines.demo:demo", "curate the documentation found on this machine, as a first run"),
+    "tune-demo": ("training.demo:tune_demo", "fine-tune a tiny model on the demo's corpus: LoRA, then in full"),
 }
 
 

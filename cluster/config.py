@@ -26,6 +26,7 @@ from cluster.errors import ConfigError
 # What `kind:` may say, and the model that reads it. A trade is imported only when its kind is asked for.
 KINDS = {
     "curate": "pipelines.config:CurateConfig",
+    "train": "training.config:TrainConfig",
 }
 
 SECRETS = ("storage.access_key_id", "storage.secret_access_key", "storage.session_token")

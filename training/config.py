@@ -1,0 +1,219 @@
+"""What a `kind: train` config may say. `raymill config schema` prints every setting with its description."""
+
+import json
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cluster.storage import StorageOptions
+from training.settings import (
+    Checkpointing,
+    Columns,
+    Corpus,
+    Evaluate,
+    Execution,
+    Export,
+    Failures,
+    Generate,
+    Lora,
+    Model,
+    Optimizer,
+    Packing,
+    Probe,
+    Settings,
+    Split,
+    Track,
+    Virtual,
+    Workers,
+)
+
+Method = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
+EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
+ZERO = ("zero1", "zero2", "zero3")
+
+# Settings that change how a run goes, where, and how it is watched, and never what the weights become.
+_NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
+              "failures", "track", "device_memory_gib"}  # fmt: skip
+# What happens after the last step.
+_AFTERWARDS = {"export", "generate"}
+
+
+class TrainConfig(Settings):
+    """A corpus to a fine-tuned model."""
+
+    kind: Literal["train"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports")
+    corpus: tuple[Corpus, ...] = Field(min_length=1, description="a path or URI, or a list of corpora with weights")
+    columns: Columns = Columns(text="text")
+    model: Model
+    method: Method = "full"
+    lora: Lora = Lora()
+    prefix: Virtual = Virtual()
+    prompt: Virtual = Virtual()
+    probe: Probe = Probe()
+    engine: EngineName = "ddp"
+    offload: Literal["none", "optimizer", "parameters"] = Field("none", description="to CPU memory; ZeRO engines only")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="bf16: bf16 matrix products on float32 master weights; auto: that on GPUs, else float32"
+    )
+    attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = "auto"
+    activation_checkpointing: bool = False
+    compile: bool = Field(False, description="torch.compile")
+    loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits are in memory at once")
+    workers: Workers = Workers()
+    sequence_length: int = Field(1024, ge=2)
+    tokens_per_step: int = Field(65536, ge=2, description="over all workers; accumulation is derived")
+    micro_batch: int | None = Field(None, ge=1, description="rows a worker computes at once; default: chosen")
+    packing: Packing = Packing()
+    split: Split = Split()
+    steps: int | None = Field(None, ge=1, description="or epochs, or tokens")
+    epochs: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, ge=1)
+    optimizer: Optimizer = Optimizer()
+    evaluate: Evaluate = Evaluate()
+    checkpoint: Checkpointing = Checkpointing()
+    failures: Failures = Failures()
+    generate: Generate | None = None
+    export: Export = Export()
+    track: Track = Track()
+    device_memory_gib: float | None = Field(None, gt=0, description="of one GPU; a run that cannot fit is refused")
+    seed: int = Field(1, ge=0, lt=1 << 32)
+    packed: str | None = Field(
+        None, description="folder or URI of packed corpora shared by runs; default: below output"
+    )
+    output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
+    phases: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="several trainings in a row, each {name, ...settings that differ}; the next starts from the last",
+    )
+    execution: Execution = Execution()
+    storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_to_people(cls, settings: Any) -> Any:
+        if isinstance(settings, dict):
+            if isinstance(corpus := settings.get("corpus"), str):
+                settings = settings | {"corpus": [{"path": corpus}]}
+            elif isinstance(corpus, list):
+                settings = settings | {"corpus": [{"path": one} if isinstance(one, str) else one for one in corpus]}
+        return settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_length()
+        self._check_corpora()
+        self._check_method()
+        self._check_engine()
+        names = [str(phase.get("name")) for phase in self.phases]
+        if self.phases and (any("name" not in phase for phase in self.phases) or len(set(names)) < len(names)):
+            raise ValueError("phases: every phase needs a name of its own, as in {name: domain, corpus: ...}")
+        for phase in self.phases:
+            self.phase(phase)
+        return self
+
+    def _check_length(self) -> None:
+        given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'none'} of steps, epochs, tokens given; wanted exactly one")
+        over = self.tokens_per_step % self.sequence_length
+        if over or self.tokens_per_step < self.sequence_length:
+            below = self.tokens_per_step - over
+            near = [str(n) for n in (below, below + self.sequence_length) if n]
+            raise ValueError(
+                f"tokens_per_step: {self.tokens_per_step} is no multiple of sequence_length {self.sequence_length}; "
+                f"the nearest are {' and '.join(near)}"
+            )
+        most = self.workers.range[1]
+        if most > self.rows_per_step:
+            raise ValueError(
+                f"workers.count: {most} workers, but a step has {self.rows_per_step} rows of {self.sequence_length}; "
+                f"use {self.rows_per_step} workers or fewer, or tokens_per_step {most * self.sequence_length} or more"
+            )
+        if self.steps is not None and self.optimizer.warmup_steps >= self.steps:
+            raise ValueError(f"optimizer.warmup_steps: {self.optimizer.warmup_steps} of {self.steps} steps; use fewer")
+
+    def _check_corpora(self) -> None:
+        shares = {tuple(n for n in ("weight", "epochs", "tokens") if getattr(c, n) is not None) for c in self.corpus}
+        if len(shares) > 1 or any(len(share) > 1 for share in shares):
+            raise ValueError("corpus: give every corpus of the list a weight, or every one epochs, or every one tokens")
+        names = self.corpus_names
+        if len(set(names)) < len(names):
+            raise ValueError(f"corpus: the names {', '.join(names)} are not all different")
+
+    def _check_method(self) -> None:
+        if self.method in ("prefix", "prompt") and self.packing.mode != "none":
+            raise ValueError(
+                f"packing.mode: method {self.method} puts virtual tokens before a row, so a row must be one document; "
+                "set packing: {mode: none}"
+            )
+        if self.method == "probe":
+            if self.packing.mode != "none" or self.packing.overflow == "split":
+                raise ValueError(
+                    "packing: method probe classifies whole documents; set packing: {mode: none, overflow: truncate}"
+                )
+            if any(columns.label is None or columns.form != "text" for columns in self.all_columns):
+                raise ValueError("columns: method probe wants {text: COLUMN, label: COLUMN}")
+        elif any(columns.label for columns in self.all_columns):
+            raise ValueError("columns.label: only method probe uses a label")
+        if self.method == "qlora" and not self.workers.gpus_each:
+            raise ValueError(
+                "method: qlora computes on 4-bit weights, which needs GPUs; set workers.gpus_each: 1, or lora"
+            )
+        if self.method == "qlora" and self.model.config:
+            raise ValueError("method: qlora quantises a trained model; random weights have nothing to keep")
+
+    def _check_engine(self) -> None:
+        if self.offload != "none" and self.engine not in ZERO:
+            raise ValueError(f"offload: only engines {', '.join(ZERO)} offload; the engine is {self.engine}")
+        if self.offload == "parameters" and self.engine != "zero3":
+            raise ValueError(f"offload: parameters are offloaded by zero3 only; the engine is {self.engine}")
+        if self.method == "qlora" and self.engine != "ddp":
+            raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora wants engine ddp")
+        if self.compile and self.engine == "zero3":
+            raise ValueError(
+                "compile: zero3's gathering hooks break torch.compile's graphs; use fsdp2, or compile: false"
+            )
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.tokens_per_step // self.sequence_length
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        return tuple(corpus.name or f"corpus-{number}" for number, corpus in enumerate(self.corpus))
+
+    @property
+    def all_columns(self) -> tuple[Columns, ...]:
+        """Of each corpus."""
+        return tuple(corpus.columns or self.columns for corpus in self.corpus)
+
+    @property
+    def bf16(self) -> bool:
+        return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_each > 0)
+
+    def phase(self, overrides: dict[str, Any]) -> "TrainConfig":
+        """The whole config of one phase: this one with the phase's settings over it, in a folder of its own."""
+        own = json.loads(self.model_dump_json(exclude={"phases", "storage"}, exclude_unset=True))
+        name = overrides["name"]
+        place = {"name": f"{self.name}-{name}", "output": f"{self.output.rstrip('/')}/{name}", "storage": self.storage}
+        if {"steps", "epochs", "tokens"} & overrides.keys():
+            own = {key: value for key, value in own.items() if key not in ("steps", "epochs", "tokens")}
+        return TrainConfig.model_validate(_merged(own, overrides) | place)
+
+    def fit_settings(self) -> dict[str, Any]:
+        """What decides the weights, as plain JSON values: a checkpoint is continued only where these are equal."""
+        return json.loads(self.model_dump_json(exclude=_NO_RESULT | _AFTERWARDS | {"name", "phases"}))
+
+    def run_settings(self) -> dict[str, Any]:
+        """What decides a run's results."""
+        return json.loads(self.model_dump_json(exclude=_NO_RESULT))
+
+
+def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        whole = not (isinstance(old, dict) and isinstance(value, dict)) or key in ("model", "columns")
+        merged[key] = value if whole else _merged(old, value)
+    return merged

@@ -1,0 +1,1 @@
+"""What a trained model says: generation on held-out prompts, and its scores."""

@@ -1,0 +1,1 @@
+"""Trained weights as a folder that transformers and peft load."""

@@ -1,0 +1,1 @@
+"""Corpus in, packed rows out: read, split, tokenise, mask, shuffle, pack."""

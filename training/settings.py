@@ -1,0 +1,216 @@
+"""The parts of a `kind: train` config. config.py puts them together and checks that they agree."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Unknown keys are refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(Settings):
+    """Where a document's parts stand. Exactly one of: text; prompt and completion; messages."""
+
+    text: str | None = Field(None, description="continued pre-training: loss on every token")
+    prompt: str | None = Field(None, description="with completion: loss on the completion")
+    completion: str | None = None
+    messages: str | None = Field(None, description="chat: a list of {role, content}; loss on assistant turns")
+    tools: str | None = Field(None, description="with messages: the tools the chat template is given")
+    label: str | None = Field(None, description="method probe: the class, text or a whole number")
+    id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
+    group: str | None = Field(None, description="documents of one group go to one split; default: `group_id` if there")
+    stratify: str | None = Field(None, description="splits have the same shares of this column's values")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("prompt and completion go together: give both")
+        forms = [name for name in ("text", "prompt", "messages") if getattr(self, name)]
+        if len(forms) != 1:
+            raise ValueError(
+                f"{' and '.join(forms) or 'no form'} given; wanted one of {{text: COLUMN}}, "
+                "{prompt: COLUMN, completion: COLUMN}, {messages: COLUMN}"
+            )
+        if self.tools and not self.messages:
+            raise ValueError("tools goes with messages")
+        return self
+
+    @property
+    def form(self) -> Literal["text", "pair", "chat"]:
+        return "text" if self.text else "pair" if self.prompt else "chat"
+
+
+class Corpus(Settings):
+    """One corpus of a mixture."""
+
+    path: str = Field(min_length=1, description="an artifact, a folder, file or glob of Parquet or JSONL, or a URI")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
+    )
+    columns: Columns | None = Field(None, description="default: the config's `columns`")
+    weight: float | None = Field(None, gt=0, description="share of the mixture's tokens, relative to the others'")
+    epochs: float | None = Field(None, gt=0, description="instead: how often this corpus is seen")
+    tokens: int | None = Field(None, ge=1, description="instead: how many of its tokens are seen")
+
+
+class Model(Settings):
+    """A base model by name, or a randomly initialised one by its config."""
+
+    name: str | None = Field(None, description="local folder, URI of one (fetched once a machine), or hub name")
+    revision: str | None = Field(None, description="of a hub name; pin it to a commit")
+    config: dict[str, Any] | None = Field(None, description="instead of name: random weights, transformers settings")
+    tokenizer: str | None = Field(
+        None,
+        description="folder, URI or hub name; `train`: a byte-level BPE fitted on the corpus; default: the model's",
+    )
+    chat_template: str | None = Field(
+        None, description="a Jinja file, or `chatml`; default: the tokenizer's; a trained tokenizer has chatml"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give a name (path, URI or hub name), or a config for random weights, and not both")
+        if self.config is not None:
+            if "model_type" not in self.config:
+                raise ValueError("config: needs a model_type, as in {model_type: llama, hidden_size: 64, ...}")
+            if self.tokenizer is None:
+                raise ValueError("tokenizer: a randomly initialised model has none of its own; give one, or `train`")
+            if self.tokenizer == "train" and not isinstance(self.config.get("vocab_size"), int):
+                raise ValueError("config.vocab_size: a tokenizer that is to be trained needs it, as a whole number")
+        return self
+
+
+class Lora(Settings):
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target: str | tuple[str, ...] = Field(
+        "all-linear", description="names of modules, or all-linear: all but the lm_head"
+    )
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
+    dora: bool = Field(False, description="weight-decomposed: a magnitude of its own for each output")
+
+
+class Virtual(Settings):
+    tokens: int = Field(20, ge=1, description="virtual tokens before the text")
+
+
+class Probe(Settings):
+    pool: Literal["last", "mean"] = Field("last", description="which hidden states the classification head sees")
+
+
+class Split(Settings):
+    """Shares of documents, by hash of the document (of its group): the same document is always in the same split."""
+
+    train: float = Field(0.8, gt=0, le=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train, validation and test sum to {total:g}; wanted 1")
+        return self
+
+
+class Packing(Settings):
+    mode: Literal["best_fit", "none"] = Field(
+        "best_fit", description="several documents a row, attention inside each; none: one document a row"
+    )
+    overflow: Literal["split", "truncate", "drop"] = Field(
+        "split", description="documents longer than a row: cut into several, cut off, or left out; all are counted"
+    )
+
+
+class Optimizer(Settings):
+    learning_rate: float = Field(2e-5, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="of matrices; biases and norms have none")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_steps: int | None = Field(None, ge=1, description="wsd: steps of the decay at the end; default: a tenth")
+    final_fraction: float = Field(0.0, ge=0, le=1, description="of learning_rate, at the last step")
+    clip: float | None = Field(1.0, gt=0, description="largest global gradient norm; null: only measured")
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = Field(1e-8, gt=0)
+
+
+class Evaluate(Settings):
+    every_steps: int = Field(50, ge=1)
+    rows: int | None = Field(None, ge=1, description="of the validation split, at most; default: all")
+    patience: int | None = Field(None, ge=1, description="stop early after this many evaluations without a better loss")
+    least_gain: float = Field(0.0, ge=0, description="a loss counts as better when lower by more than this")
+
+
+class Checkpointing(Settings):
+    every_steps: int | None = Field(500, ge=1)
+    every_minutes: float | None = Field(None, gt=0)
+    keep: int = Field(2, ge=1, description="newest; the one of the best validation loss is kept besides")
+
+
+class Failures(Settings):
+    max: int = Field(3, ge=0, description="crashes of workers that are mended by starting again from a checkpoint")
+    max_preemptions: int = Field(-1, ge=-1, description="nodes taken away; -1: any number")
+    skip_back: int = Field(
+        0, ge=0, description="times a run may go back to its checkpoint after a broken loss and pass over the steps"
+    )
+    loss_limit: float | None = Field(None, gt=0, description="a training loss above this counts as broken, as NaN does")
+
+
+class Generate(Settings):
+    """Greedy generation on held-out prompts after training."""
+
+    prompts: int = Field(32, ge=1)
+    max_new_tokens: int = Field(128, ge=1)
+    prompt_tokens: int = Field(32, ge=1, description="of a text without prompt: how many of its tokens are given")
+    answer: Literal["text", "label", "number"] = Field(
+        "text", description="label: accuracy, precision, recall, F1 too; number: the last number decides (GSM8K)"
+    )
+
+
+class Export(Settings):
+    merged: bool = Field(True, description="methods with an adapter: also the merged model")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the exported full or merged weights")
+
+
+class Track(Settings):
+    tensorboard: bool = True
+    mlflow: str | None = Field(None, description="tracking URI")
+    wandb: str | None = Field(None, description="project")
+
+
+class Elastic(Settings):
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class Workers(Settings):
+    count: int | Elastic = Field(1, description="or {min: 2, max: 8}")
+    gpus_each: int = Field(0, ge=0, le=1)
+    cpus_each: float = Field(1, gt=0)
+
+    @property
+    def range(self) -> tuple[int, int]:
+        return (self.count.min, self.count.max) if isinstance(self.count, Elastic) else (self.count, self.count)
+
+
+class Execution(Settings):
+    unit_mib: int = Field(32, ge=1, description="text of one unit of tokenising, about")
+    attempts: int = Field(3, ge=1)
+    stall_s: float = Field(900, gt=0)
+    cpus: int | None = Field(None, ge=1, description="of this machine, for the embedded Ray; null: all")
