@@ -15,12 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 
-import cluster
 from cluster import storage
-from cluster.artifact import Artifact, fingerprint
+from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
 from cluster.errors import ConfigError, DataError
 from cluster.progress import Progress
+from cluster.run_manifest import find_run, put_run
 from cluster.session import Session
 from pipelines import language
 from pipelines.analysis import Analysis
@@ -34,7 +34,6 @@ from pipelines.report.schema import Report
 from pipelines.text.texts import Texts
 from pipelines.units import InputManifest
 
-RUN_MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _QUARANTINE_SHOWN = 5
@@ -126,38 +125,15 @@ def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bo
     Raises:
         DataError: a run of other settings or inputs is finished there, and `replace` is not given.
     """
-    uri = storage.join(root, RUN_MANIFEST)
-    if not storage.exists(uri):
+    manifest = find_run(root, config.kind, settings(config), inputs.fingerprint, replace)
+    if manifest is None:
         return None
-    try:
-        manifest = json.loads(storage.read_bytes(uri))
-        changes = differences(manifest["config"], settings(config))
-        same_inputs = manifest["inputs"] == inputs.fingerprint
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{uri}: not the manifest of a curate run ({error}). Choose another output.") from error
-    if not changes and same_inputs:
-        return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False)
-    if replace:
-        storage.delete([uri])
-        return None
-    changed = changes or ["the input files changed"]
-    raise DataError(
-        f"{root}: holds a finished run, and what is asked now differs: {'; '.join(changed)}. "
-        "Choose another output, or add --replace to make anew what no longer applies; stages that still do are kept."
-    )
+    return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False)
 
 
 def settings(config: CurateConfig) -> dict[str, Any]:
     """The settings that decide what a corpus holds, as plain JSON values."""
     return json.loads(config.model_dump_json(exclude=_NO_RESULT))
-
-
-def differences(before: Any, now: Any, at: str = "") -> list[str]:
-    """What differs between two settings, a line each."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted(before.keys() | now.keys())
-        return [d for name in names for d in differences(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))]
-    return [] if before == now else [f"{at} was {json.dumps(before)}, now {json.dumps(now)}"]
 
 
 def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine) -> dict[str, Artifact]:
@@ -194,15 +170,14 @@ def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifa
     root = engine.root
     storage.write_bytes(storage.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
     storage.write_bytes(storage.join(root, REPORT_HTML), render(report).encode())
-    manifest = {
-        "kind": config.kind,
-        "name": config.name,
-        "version": cluster.__version__,
-        "finished": report["run"]["finished"],
-        "inputs": inputs.fingerprint,
-        "config": settings(config),
-        "artifacts": {name: artifact.manifest.digest for name, artifact in sorted(artifacts.items())},
-    }
-    manifest["digest"] = fingerprint(manifest["artifacts"])
-    storage.create(storage.join(root, RUN_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    digests = {name: artifact.manifest.digest for name, artifact in artifacts.items()}
+    manifest = put_run(
+        root,
+        config.kind,
+        config.name,
+        settings(config),
+        inputs.fingerprint,
+        digests,
+        finished=report["run"]["finished"],
+    )
     return Run(root, manifest, report, fresh=True)

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import ConfigError, DataError
+from cluster.run_manifest import differences
 from pipelines.config import CurateConfig
-from pipelines.curate import differences, settings
+from pipelines.curate import settings
 from pipelines.decide import decide, needed_columns, objections
 from pipelines.finished_run import FinishedRun
 from pipelines.measure import measure_stage

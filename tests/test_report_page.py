@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report import formats
-from pipelines.report.markup import element, text
+from cluster.page import formats
+from cluster.page.markup import element, text
 from pipelines.report.page import render
 from pipelines.report.schema import Report
 from pipelines.report.text import funnel_text

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report import formats
-from pipelines.report.charts import SMALL, Axis, Limits, Segment, bar, histogram
+from cluster.page import formats
+from cluster.page.axes import Axis
+from cluster.page.bars import Segment, bar
+from pipelines.report.charts import SMALL, Limits, histogram
+from pipelines.report.names import stage_name
 from pipelines.report.text import funnel_text
 from pipelines.report.word_diff import Piece, word_diff
 from tests.test_report_page import GOLDEN
@@ -136,8 +139,8 @@ def test_a_bar_never_leaves_its_track_and_shows_what_is_rare(sizes, rest):
         (formats.core_hours(3_600_000), "1,000"),
         (formats.megabytes_per_s(0, 3.0), "–"),
         (formats.megabytes_per_s(5_000_000, 0.0), "–"),
-        (formats.stage_name("exact_duplicates"), "Exact duplicates"),
-        (formats.stage_name("c4"), "C4"),
+        (stage_name("exact_duplicates"), "Exact duplicates"),
+        (stage_name("c4"), "C4"),
     ],
 )
 def test_a_number_reads_well(shown, wanted):

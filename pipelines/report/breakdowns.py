@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import yaml
 
-from pipelines.report import formats
-from pipelines.report.charts import Segment, bar
-from pipelines.report.formats import count, share, stage_name
-from pipelines.report.layout import (
+from cluster.page import formats
+from cluster.page.bars import Segment, bar
+from cluster.page.formats import count, share
+from cluster.page.layout import (
     Column,
     Section,
     code,
@@ -20,7 +20,8 @@ from pipelines.report.layout import (
     sentence,
     table,
 )
-from pipelines.report.markup import Child, Html, element, join
+from cluster.page.markup import Child, Html, element, join
+from pipelines.report.names import stage_name
 from pipelines.report.schema import Amount, Language, Report, Source, StageTime
 
 _LANGUAGES_SHOWN = 15

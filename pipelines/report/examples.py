@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from pipelines.report.formats import decimal, stage_name
-from pipelines.report.layout import Section, anchor, code, fold, note, outside_text, plural, sentence
-from pipelines.report.markup import Html, element, join
+from cluster.page.formats import decimal
+from cluster.page.layout import Section, anchor, code, fold, note, outside_text, plural, sentence
+from cluster.page.markup import Html, element, join
+from pipelines.report.names import stage_name
 from pipelines.report.schema import Group, Report, Sample
 from pipelines.report.word_diff import Piece, word_diff
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pipelines.report import formats
-from pipelines.report.charts import Segment, bar
-from pipelines.report.formats import count, share, stage_name
-from pipelines.report.layout import Column, Section, anchor, code, fold, name, plural, sentence, table
-from pipelines.report.markup import Html, element, join
+from cluster.page import formats
+from cluster.page.bars import Segment, bar
+from cluster.page.formats import count, share
+from cluster.page.layout import Column, Section, anchor, code, fold, name, plural, sentence, table
+from cluster.page.markup import Html, element, join
+from pipelines.report.names import stage_name
 from pipelines.report.schema import Amount, FunnelStage, ReasonAmount, Report
 
 _OPEN_STAGES = 2

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from cluster.page.formats import count, decimal
+from cluster.page.layout import Section, anchor, code, fold, note, plural, sentence
+from cluster.page.markup import Html, element, join
 from pipelines.report.charts import DEFINITIONS, WIDE, histogram
-from pipelines.report.formats import count, decimal, stage_name
-from pipelines.report.layout import Section, anchor, code, fold, note, plural, sentence
-from pipelines.report.markup import Html, element, join
+from pipelines.report.names import stage_name
 from pipelines.report.schema import Bound, Histogram, Report
 
 _OPEN_PACKS = 2

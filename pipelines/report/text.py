@@ -2,7 +2,8 @@
 
 import re
 
-from pipelines.report.formats import count, share, stage_name
+from cluster.page.formats import count, share
+from pipelines.report.names import stage_name
 from pipelines.report.schema import FunnelStage, Report
 
 _WIDTH = 100

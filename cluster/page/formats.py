@@ -2,8 +2,6 @@
 
 import math
 
-_STAGE_NAMES = {"read": "Read", "c4": "C4", "fineweb": "FineWeb"}
-
 
 def count(number: int) -> str:
     return f"{number:,}"
@@ -60,9 +58,3 @@ def megabytes_per_s(text_bytes: int, seconds: float) -> str:
         return "–"
     speed = text_bytes / 1e6 / seconds
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}" if speed >= 1 else f"{speed:.2g}"
-
-
-def stage_name(stage: str) -> str:
-    """`gopher_quality` as `Gopher quality`."""
-    spaced = stage.replace("_", " ")
-    return _STAGE_NAMES.get(stage, spaced[:1].upper() + spaced[1:])

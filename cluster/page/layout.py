@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.report.markup import Child, Html, element
+from cluster.page.markup import Child, Html, element
 
 _LONGEST_NAME = 300  # characters; URLs serve as ids
 

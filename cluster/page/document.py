@@ -1,0 +1,78 @@
+"""One file that opens from anywhere, asks no network for anything, and runs nothing that a document says.
+
+Everything quoted is escaped (markup.py); besides, the page's own policy lets the browser load nothing and run only our
+script, known by its hash. Without scripts the page is complete: ours opens the folds that a link or the printer needs.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import resources
+
+from cluster.page.layout import Section, outside_text
+from cluster.page.markup import Child, Html, element
+
+_STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
+_SCRIPT = resources.files(__package__).joinpath("page.js").read_text("utf-8")
+
+
+def document(title: str, header: Html, sections: Sequence[Section | None], style: str = "") -> str:
+    """The whole page; valid UTF-8 whatever it quotes. `style` comes after the one that all pages share."""
+    shown = [section for section in sections if section]
+    style = _STYLE + style
+    page = element(
+        "html",
+        _head(title, style),
+        element(
+            "body",
+            header,
+            element("div", _contents(shown), element("main", [s.html() for s in shown]), class_="page"),
+            element("script", Html(_SCRIPT)),
+        ),
+        lang="en",
+    )
+    return f"<!doctype html>\n{page}\n"
+
+
+def header(name: str, kind: str, finished: str, version: str, output: str, *more: Child) -> Html:
+    """The run's name, and below it what this page is. `finished`: ISO 8601. `more`: further paragraphs."""
+    moment = datetime.fromisoformat(finished)
+    return element(
+        "header",
+        element("h1", outside_text(name)),
+        element(
+            "p",
+            f"{kind}. Finished ",
+            element("time", f"{moment:%Y-%m-%d %H:%M %Z}".strip(), datetime=finished),
+            f", Raymill {version}. Output: ",
+            element("code", output),
+        ),
+        more,
+    )
+
+
+def _head(title: str, style: str) -> Html:
+    policy = (
+        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(style)}'; script-src '{_hash(_SCRIPT)}'"
+    )
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("link", rel="icon", href="data:,"),
+        element("title", title),
+        element("style", Html(style)),
+    )
+
+
+def _hash(source: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def _contents(sections: Sequence[Section]) -> Html:
+    links = [element("li", element("a", section.title, href=f"#{section.id}")) for section in sections]
+    return element("nav", element("ul", links), aria_label="Contents")

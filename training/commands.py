@@ -1,0 +1,70 @@
+"""The verb `raymill train`. The others of this trade stand beside what they do: pack, plan, compose, tune-demo."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cluster import storage
+from cluster.config import load
+from cluster.errors import ConfigError
+from training.config import TrainConfig
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
+Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
+Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
+Replace = Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")]
+
+
+def train(
+    config: ConfigFile,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done and taken, then stop")] = False,
+    replace: Replace = False,
+) -> None:
+    """A corpus to a fine-tuned model: pack, train, export, evaluate.
+
+    A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
+    """
+    from cluster.progress import Lines
+    from cluster.session import Session
+    from training.train import train as run_train
+
+    settings = load_train(config, override)
+    if dry_run:
+        from training.plan.command import print_plan
+
+        print(settings.model_dump_json(indent=1, exclude_unset=True))
+        print_plan(settings)
+        return
+    with Session(address, settings.execution.cpus) as session:
+        run = run_train(settings, session, Lines(), replace=replace)
+    print_outcome(run)
+
+
+def load_train(config: str, override: list[str] | None) -> TrainConfig:
+    """
+    Raises:
+        ConfigError: the file is no config, or one of another kind.
+    """
+    _require_extra()
+    settings = load(config, override or [])
+    if not isinstance(settings, TrainConfig):
+        raise ConfigError(f"{config}, kind: {settings.kind} given; this verb wants kind: train.")  # type: ignore[attr-defined]
+    storage.configure(settings.storage)
+    return settings
+
+
+def _require_extra() -> None:
+    """
+    Raises:
+        ConfigError: this installation only curates.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: not installed for {sys.executable}. Training wants: pip install 'raymill[train]'"
+        )

@@ -1,0 +1,164 @@
+"""A corpus to a fine-tuned model: the main job, as parts that meet on storage.
+
+    pack -> fit -> export -> evaluate -> report
+
+Every part returns at once if what it leaves is finished, so the same command run again continues, and on a finished run
+does nothing and needs no Ray. The driver loads no torch: packing is done by units of a stage, training by the workers of
+Ray Train, export and evaluation by one worker.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import storage
+from cluster.artifact import canonical_json, fingerprint
+from cluster.errors import ConfigError
+from cluster.progress import Progress
+from cluster.run_manifest import find_run, put_run
+from cluster.session import Session
+from training.config import TrainConfig
+from training.fit.job import Job
+from training.fit.records import Outcome
+from training.pack.job import PackedRun, pack
+from training.remote import in_worker
+
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+
+# What the data's and the model's own fingerprints say better than a path does.
+_FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """A finished run. `fresh`: made by this call, not found finished. `phases`: of a run that has several, in order."""
+
+    uri: str
+    manifest: dict[str, Any]
+    report: dict[str, Any]
+    fresh: bool
+    phases: tuple["TrainRun", ...] = ()
+
+
+def train(config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False) -> TrainRun:
+    """Fine-tune, or finish it, or find it finished.
+
+    Args:
+        replace: remove what other settings left at the output, and make it anew.
+
+    Raises:
+        UserError: something the user can mend; all finished work is kept.
+        ClusterError: machines failed; running it again continues.
+    """
+    storage.configure(config.storage)
+    config = _with_absolute_paths(config)
+    if config.phases:
+        return _phases(config, session, progress, replace)
+    packed = pack(config, session, progress, replace)
+    job = make_job(config, packed)
+    if (found := _finished(job, packed, replace)) is not None:
+        return found
+    from training.fit.launch import fit_on_ray
+    from training.plan.memory import check_memory
+
+    check_memory(config)
+    outcome = fit_on_ray(job, session, progress, replace)
+    gpus = config.workers.gpus_each
+    exported = in_worker(session, _export, job, outcome, packed, gpus=gpus)
+    evaluation = in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
+    return _publish(job, packed, outcome, exported, evaluation)
+
+
+def make_job(config: TrainConfig, packed: PackedRun) -> Job:
+    """What the workers are told. `identity` is what a checkpoint must agree with to be continued."""
+    from training.data.order import Order
+    from training.models.identity import model_identity
+
+    steps = Order.for_training(config, packed).steps(config)
+    settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
+    shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
+    identity = {
+        "model": model_identity(config.model, config.seed),
+        "data": packed.fingerprint,
+        "corpora": canonical_json(shares).decode(),
+    } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
+    return Job(config, storage.absolute(config.output), packed.uri, packed.classes, steps, identity)
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Workers have working directories of their own."""
+    model = config.model
+    local = {
+        name: storage.absolute(value)
+        for name in ("name", "tokenizer", "chat_template")
+        if (value := getattr(model, name)) and not storage.is_remote(value) and Path(storage.absolute(value)).exists()
+    }
+    corpus = tuple(one.model_copy(update={"path": storage.absolute(one.path)}) for one in config.corpus)
+    update: dict[str, Any] = {
+        "model": model.model_copy(update=local),
+        "corpus": corpus,
+        "output": storage.absolute(config.output),
+    }
+    if config.packed:
+        update["packed"] = storage.absolute(config.packed)
+    return config.model_copy(update=update)
+
+
+def _inputs(job: Job) -> str:
+    return fingerprint({name: job.identity[name] for name in ("model", "data", "corpora")})
+
+
+def _run_settings(config: TrainConfig) -> dict[str, Any]:
+    settings = config.run_settings()
+    return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
+
+
+def _finished(job: Job, replace: bool) -> TrainRun | None:
+    manifest = find_run(job.root, job.config.kind, _run_settings(job.config), _inputs(job), replace)
+    if manifest is None:
+        return None
+    report = json.loads(storage.read_bytes(storage.join(job.root, REPORT_JSON)))
+    return TrainRun(job.root, manifest, report, fresh=False)
+
+
+def _export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
+    from training.export.job import export
+
+    return export(job, outcome, packed)
+
+
+def _evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
+    from training.evaluation.job import evaluate
+
+    return dict(evaluate(job, outcome, packed))
+
+
+def _publish(job: Job, packed: PackedRun, outcome: Outcome) -> TrainRun:
+    from training.report.gather import gather
+    from training.report.page import render
+
+    report = gather(job, packed, outcome)
+    storage.write_bytes(storage.join(job.root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    storage.write_bytes(storage.join(job.root, REPORT_HTML), render(report).encode())
+    manifest = put_run(
+        job.root,
+        job.config.kind,
+        job.config.name,
+        _run_settings(job.config),
+        _inputs(job),
+        {},
+        finished=report["run"]["finished"],
+    )
+    return TrainRun(job.root, manifest, report, fresh=True)
+
+
+def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool) -> TrainRun:
+    """One training after the other; each starts from the whole weights that the one before left."""
+    done: list[TrainRun] = []
+    model: str | None = None
+    for overrides in config.phases:
+        phase = config.phase(overrides, model)
+        done.append(train(phase, session, progress, replace=replace))
+        model = whole_weights(phase, done[-1].uri)
+    ...
