@@ -108,8 +108,15 @@ class TrainConfig(Settings):
         names = [str(phase.get("name")) for phase in self.phases]
         if self.phases and (any("name" not in phase for phase in self.phases) or len(set(names)) < len(names)):
             raise ValueError("phases: every phase needs a name of its own, as in {name: domain, corpus: ...}")
-        for phase in self.phases:
-            self.phase(phase)
+        for number, phase in enumerate(self.phases):
+            whole = self.phase(phase)
+            if number + 1 < len(self.phases) and not (
+                whole.method == "full" or whole.export.merged and whole.mergeable
+            ):
+                raise ValueError(
+                    f"phases: {phase['name']} leaves no whole weights for the next phase to start from; "
+                    "use method full, lora or qlora there, and export.merged: true"
+                )
         return self
 
     def _check_length(self) -> None:
@@ -192,14 +199,22 @@ class TrainConfig(Settings):
     def bf16(self) -> bool:
         return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_each > 0)
 
-    def phase(self, overrides: dict[str, Any]) -> "TrainConfig":
-        """The whole config of one phase: this one with the phase's settings over it, in a folder of its own."""
+    @property
+    def mergeable(self) -> bool:
+        """Whether the adapter can become part of the weights."""
+        return self.method in ("lora", "qlora")
+
+    def phase(self, overrides: dict[str, Any], model: str | None = None) -> "TrainConfig":
+        """The whole config of one phase: this one with the phase's settings over it, in a folder of its own.
+
+        model: folder of the weights that the phase before left, with their tokenizer.
+        """
         own = json.loads(self.model_dump_json(exclude={"phases", "storage"}, exclude_unset=True))
         name = overrides["name"]
         place = {"name": f"{self.name}-{name}", "output": f"{self.output.rstrip('/')}/{name}", "storage": self.storage}
         if {"steps", "epochs", "tokens"} & overrides.keys():
             own = {key: value for key, value in own.items() if key not in ("steps", "epochs", "tokens")}
-        return TrainConfig.model_validate(_merged(own, overrides) | place)
+        return TrainConfig.model_validate(_merged(own, overrides) | place | ({"model": model} if model else {}))
 
     def fit_settings(self) -> dict[str, Any]:
         """What decides the weights, as plain JSON values: a checkpoint is continued only where these are equal."""

@@ -134,21 +134,28 @@ def _evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     return dict(evaluate(job, outcome, packed))
 
 
-def _publish(job: Job, packed: PackedRun, outcome: Outcome) -> TrainRun:
+def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
     from training.report.gather import gather
     from training.report.page import render
 
     report = gather(job, packed, outcome)
     storage.write_bytes(storage.join(job.root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
     storage.write_bytes(storage.join(job.root, REPORT_HTML), render(report).encode())
+    artifacts = {
+        f"packed/{corpus}/{split}": artifact.manifest.digest
+        for corpus, splits in packed.corpora.items()
+        for split, artifact in splits.items()
+        if job.config.packed is None
+    }
     manifest = put_run(
         job.root,
         job.config.kind,
         job.config.name,
         _run_settings(job.config),
         _inputs(job),
-        {},
+        artifacts,
         finished=report["run"]["finished"],
+        export=exported,
     )
     return TrainRun(job.root, manifest, report, fresh=True)
 
@@ -156,9 +163,13 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome) -> TrainRun:
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool) -> TrainRun:
     """One training after the other; each starts from the whole weights that the one before left."""
     done: list[TrainRun] = []
-    model: str | None = None
     for overrides in config.phases:
-        phase = config.phase(overrides, model)
-        done.append(train(phase, session, progress, replace=replace))
-        model = whole_weights(phase, done[-1].uri)
-    ...
+        model = whole_weights(done[-1]) if done else None
+        done.append(train(config.phase(overrides, model), session, progress, replace=replace))
+    return TrainRun(storage.absolute(config.output), {}, {}, any(run.fresh for run in done), tuple(done))
+
+
+def whole_weights(run: TrainRun) -> str:
+    """The folder with a model that needs no adapter."""
+    export = storage.join(run.uri, "export")
+    return storage.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")
