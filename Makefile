@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults test-s3-real bench lint clean
+.PHONY: setup demo test faults matrix test-s3-real bench lint clean
 
 setup: $(DONE)
 
@@ -17,14 +17,18 @@ $(DONE): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train]'
 	touch $@
 
-demo: setup  ## curate real text found on this machine
+demo: setup  ## curate real text found on this machine, then fine-tune a tiny model on it: LoRA, and in full
 	$(BIN)/raymill demo
+	$(BIN)/raymill tune-demo
 
 test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow'
 
-faults: setup  ## kill -9 of workers, raylet and driver, twenty seeds
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw'
+faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' tests/test_faults.py tests/test_fit_faults.py
+
+matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_equivalence.py tests/test_engines.py
 
 test-s3-real: setup  ## the store's tests on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw

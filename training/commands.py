@@ -1,7 +1,7 @@
 """The verb `raymill train`. The others of this trade stand beside what they do: pack, plan, compose, tune-demo."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from cluster import storage
 from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from training.train import TrainRun
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -68,3 +71,21 @@ def _require_extra() -> None:
         raise ConfigError(
             f"{', '.join(missing)}: not installed for {sys.executable}. Training wants: pip install 'raymill[train]'"
         )
+
+
+def print_outcome(run: "TrainRun") -> None:
+    """What a person wants to know at the end: how the held-out loss fell, and where everything is."""
+    for phase in run.phases:
+        print_outcome(phase)
+    if run.phases:
+        return
+    from training.report.text import summary_text
+
+    if not run.fresh:
+        print(f"{run.uri}: finished before, nothing to do.")
+    print(summary_text(run.report))
+    for warning in run.report["warnings"]:
+        print(f"warning: {warning}")
+    for name, folder in run.manifest["export"]["folders"].items():
+        print(f"{name:<8}{storage.join(run.uri, 'export', folder)}")
+    print(f"report  {storage.join(run.uri, 'report.html')}")

@@ -111,7 +111,7 @@ class TrainConfig(Settings):
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
             if number + 1 < len(self.phases) and not (
-                whole.method == "full" or whole.export.merged and whole.mergeable
+                whole.method == "full" or (whole.export.merged and whole.mergeable)
             ):
                 raise ValueError(
                     f"phases: {phase['name']} leaves no whole weights for the next phase to start from; "
@@ -209,7 +209,7 @@ class TrainConfig(Settings):
 
         model: folder of the weights that the phase before left, with their tokenizer.
         """
-        own = json.loads(self.model_dump_json(exclude={"phases", "storage"}, exclude_unset=True))
+        own = json.loads(self.model_dump_json(exclude={"phases", "storage", "packed"}, exclude_unset=True))
         name = overrides["name"]
         place = {"name": f"{self.name}-{name}", "output": f"{self.output.rstrip('/')}/{name}", "storage": self.storage}
         if {"steps", "epochs", "tokens"} & overrides.keys():

@@ -3,8 +3,8 @@
     pack -> fit -> export -> evaluate -> report
 
 Every part returns at once if what it leaves is finished, so the same command run again continues, and on a finished run
-does nothing and needs no Ray. The driver loads no torch: packing is done by units of a stage, training by the workers of
-Ray Train, export and evaluation by one worker.
+does nothing and needs no Ray. The driver loads no torch: packing is done by units of a stage, training by the workers
+of Ray Train, export and evaluation by one worker.
 """
 
 import json
@@ -14,7 +14,6 @@ from typing import Any
 
 from cluster import storage
 from cluster.artifact import canonical_json, fingerprint
-from cluster.errors import ConfigError
 from cluster.progress import Progress
 from cluster.run_manifest import find_run, put_run
 from cluster.session import Session

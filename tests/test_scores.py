@@ -1,0 +1,179 @@
+"""Scores against counts by hand: words, numbers, classes, BLEU and ROUGE."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.evaluation.scores import (
+    bleu,
+    classification,
+    exact_match,
+    f1_by_class,
+    numbers,
+    rouge,
+    scores,
+    word_f1,
+)
+from training.evaluation.wording import answer_words, final_number, normalised, plain_words
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("The  Cat, sat!", "cat sat"),
+        ("an apple a day", "apple day"),
+        ("theatre", "theatre"),  # an article only as a word
+        ("U.S.A.", "usa"),
+        ("«Straße»", "straße"),
+        ("", ""),
+        ("the", ""),
+    ],
+)
+def test_normalisation_forgets_case_punctuation_and_articles(text, same):
+    assert normalised(text) == same
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=200)
+def test_normalising_twice_is_normalising_once_but_for_lower_case_that_grows(text):
+    once = normalised(text)
+    assert once == " ".join(once.split())
+    if once.lower() == once:
+        assert normalised(once) in {once, normalised(normalised(once))}
+
+
+@given(st.text(alphabet="abc ,.THEthe", max_size=30), st.text(alphabet="abc ,.THEthe", max_size=30))
+@settings(max_examples=200)
+def test_word_f1_is_symmetric_bounded_and_one_for_equal_words(one, other):
+    score = word_f1([one], [other])
+    assert score == word_f1([other], [one])
+    assert 0 <= score <= 1
+    assert (score == 1) == (sorted(answer_words(one)) == sorted(answer_words(other)))
+
+
+def test_word_f1_of_a_hand_counted_pair():
+    # wanted: big red dog (3 words); said: red dog ran off (4); shared: 2
+    assert word_f1(["the big red dog"], ["red dog ran off"]) == pytest.approx(2 * 2 / (3 + 4))
+    assert word_f1(["x", ""], ["", ""]) == 0.5
+    assert word_f1(["b b b"], ["b"]) == pytest.approx(0.5)  # a word counts as often as it stands there
+
+
+def test_scripts_without_spaces_are_compared_by_character():
+    assert word_f1(["東京都"], ["東京"]) == pytest.approx(4 / 5)
+    assert plain_words("東京 Tower") == ["東", "京", "tower"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so she has 3 + 4 = 7 apples\n#### 7", 7),
+        ("#### 1,234", 1234),
+        ("#### $42.", 42),
+        ("the answer is 42.", 42),
+        ("it costs $1,050.50", Fraction(2101, 2)),
+        ("#### -3", -3),
+        ("a loss of -$5", -5),
+        ("a loss of $-5", -5),
+        ("5-3", 3),  # a hyphen between numbers is no sign
+        ("\N{MINUS SIGN}8", -8),
+        ("0.50", Fraction(1, 2)),
+        (".5", Fraction(1, 2)),
+        ("1/2", Fraction(1, 2)),
+        ("2/4 of it", Fraction(1, 2)),
+        ("\\frac{1}{2}", Fraction(1, 2)),
+        ("2 1/2 cups", Fraction(5, 2)),
+        ("50%", 50),
+        ("1, 2, 3", 3),
+        ("1/0", 1),  # no fraction
+        ("first 10, #### 5 then 6", 5),  # after the mark the first number
+        ("#### none, but 9 before", 9),
+        ("12 apples ####", 12),
+        ("no number", None),
+        ("", None),
+        ("x2", None),  # part of a name
+        ("1" * 5000, None),
+    ],
+)
+def test_the_final_number_of_an_answer(text, number):
+    assert final_number(text) == number
+
+
+@given(st.integers(-(10**12), 10**12), st.sampled_from(["{:,}", "${:,}", "{}", "{}.", "#### {:,}", "it is {}."]))
+def test_a_number_is_found_however_it_is_written(number, shape):
+    assert final_number(shape.format(number)) == number
+
+
+@given(st.decimals(min_value=-10000, max_value=10000, places=3, allow_nan=False))
+def test_decimals_are_exact(number):
+    assert final_number(f"about {number}") == Fraction(str(number))
+
+
+@given(st.text(alphabet="0123456789,./-$# xé٣", max_size=30))
+@settings(max_examples=300)
+def test_any_text_has_a_number_or_none(text):
+    found = final_number(text)
+    assert found is None or isinstance(found, Fraction)
+
+
+def test_number_match_counts_only_equal_numbers():
+    measured = numbers(["#### 4", "#### 5", "#### 6", "none"], ["4.0", "50", "no idea", "none"])
+    assert measured == {"number_match": 0.25, "answered": 0.5}
+
+
+def test_classes_against_hand_counts():
+    # wanted: a a a b b c; said: a a b b x c
+    measured = classification(list("aaabbc"), list("aabbxc"))
+    assert measured["accuracy"] == pytest.approx(4 / 6)
+    assert measured["answered"] == pytest.approx(5 / 6)
+    # a: 2 hits, 2 alarms, 3 cases; b: 1, 2, 2; c: 1, 1, 1
+    assert measured["macro_precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert measured["macro_recall"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert measured["macro_f1"] == pytest.approx((4 / 5 + 1 / 2 + 1) / 3)
+    assert measured["micro_precision"] == pytest.approx(4 / 5)
+    assert measured["micro_recall"] == pytest.approx(4 / 6)
+    assert measured["micro_f1"] == pytest.approx(8 / 11)
+
+
+def test_f1_of_each_class_by_hand():
+    assert f1_by_class([0, 0, 1, 1], [0, 1, 1, 1], ["ham", "spam", "none"]) == {
+        "f1/ham": pytest.approx(2 / 3),
+        "f1/spam": pytest.approx(4 / 5),
+        "f1/none": 0.0,
+    }
+
+
+def test_rouge_against_hand_counts():
+    # wanted 6 words, said 5; shared words: the cat the mat = 4 (no stemming); pairs: the-cat, the-mat = 2 of 5 and 4
+    measured = rouge(["the cat sat on the mat"], ["The cat by the mat."])
+    assert measured["rouge1"] == pytest.approx(2 * 4 / 11)
+    assert measured["rouge2"] == pytest.approx(2 * 2 / 9)
+    assert measured["rougeL"] == pytest.approx(2 * 4 / 11)
+
+
+def test_rouge_sees_words_that_are_not_ascii():
+    assert rouge(["добрый день"], ["добрый день"])["rouge2"] == 1
+
+
+def test_bleu_is_100_for_the_reference_itself_and_0_for_nothing():
+    text = "the quick brown fox jumps over the lazy dog"
+    assert bleu([text], [text]) == pytest.approx(100)
+    assert bleu([text], [""]) == 0
+    # five words, all in order, against nine: every precision is 1, so only the brevity penalty exp(1 - 9/5) is left
+    assert bleu([text], ["the quick brown fox jumps"]) == pytest.approx(100 * 2.718281828 ** (1 - 9 / 5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("text", set()), ("label", {"accuracy", "macro_f1"}), ("number", {"number_match"})]
+)
+def test_an_answer_of_each_kind_has_its_scores(kind, more):
+    measured = scores(["Yes", "7"], ["yes.", "8"], kind)
+    assert measured["exact_match"] == 0.5
+    assert more <= measured.keys()
+    assert ("accuracy" in measured) == (kind == "label")
+    assert scores([], [], kind) == {}
+
+
+def test_exact_match_forgives_what_normalisation_forgets():
+    assert exact_match(["The answer!"], ["answer"]) == 1

@@ -1,0 +1,118 @@
+"""How good answers are against references: exact match, word F1, BLEU, ROUGE, classes, final numbers.
+
+All are fractions in [0, 1] but `bleu`, which keeps sacrebleu's 0 to 100 so that it can be laid beside published ones.
+
+    exact_match                 equal after SQuAD's normalisation (wording.py)
+    f1                          of the bags of words after that normalisation, mean over answers (SQuAD)
+    bleu                        of the corpus, sacrebleu's defaults (13a tokens, case kept, exponential smoothing)
+    rouge1, rouge2, rougeL      F-measure of word pairs and longest common subsequence, mean over answers, no stemming
+    accuracy, macro_*, micro_*  where an answer is a label
+    number_match                where an answer ends on a number (GSM8K)
+    answered                    share of answers that are one of the labels, or that have a number
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.evaluation.wording import answer_words, final_number, normalised, plain_words
+
+
+def scores(references: Sequence[str], answers: Sequence[str], kind: str) -> dict[str, float]:
+    """Every score that fits `kind` (text, label or number), by name. Empty without answers."""
+    assert len(references) == len(answers)
+    if not answers:
+        return {}
+    measured = {"exact_match": exact_match(references, answers), "f1": word_f1(references, answers)}
+    measured |= {"bleu": bleu(references, answers)} | rouge(references, answers)
+    if kind == "label":
+        measured |= classification([normalised(text) for text in references], [normalised(text) for text in answers])
+    if kind == "number":
+        measured |= numbers(references, answers)
+    return measured
+
+
+def exact_match(references: Sequence[str], answers: Sequence[str]) -> float:
+    return _mean(normalised(one) == normalised(other) for one, other in zip(references, answers, strict=True))
+
+
+def word_f1(references: Sequence[str], answers: Sequence[str]) -> float:
+    return _mean(_bag_f1(answer_words(one), answer_words(other)) for one, other in zip(references, answers, strict=True))
+
+
+def _bag_f1(wanted: list[str], said: list[str]) -> float:
+    """Two empty answers agree; an empty one agrees with nothing else."""
+    if not wanted or not said:
+        return float(wanted == said)
+    return 2 * sum((Counter(wanted) & Counter(said)).values()) / (len(wanted) + len(said))
+
+
+def bleu(references: Sequence[str], answers: Sequence[str]) -> float:
+    import sacrebleu
+
+    return float(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)
+
+
+class _Words:
+    @staticmethod
+    def tokenize(text: str) -> list[str]:
+        return plain_words(text)
+
+
+def rouge(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
+    each = [scorer.score(one, other) for one, other in zip(references, answers, strict=True)]
+    return {name: _mean(one[name].fmeasure for one in each) for name in scorer.rouge_types}
+
+
+def numbers(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    pairs = [(final_number(one), final_number(other)) for one, other in zip(references, answers, strict=True)]
+    return {
+        "number_match": _mean(said is not None and said == wanted for wanted, said in pairs),
+        "answered": _mean(said is not None for _, said in pairs),
+    }
+
+
+def classification(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 over the classes that stand among the references.
+
+    An answer that is none of them is a miss of the class that was wanted and an alarm of no class: so micro precision
+    is over the answers that are a class, micro recall over all. A class that is never answered has precision 0.
+    """
+    names = sorted(set(references))
+    wanted, said = np.array(references, dtype=object), np.array(answers, dtype=object)
+    alarms = np.array([(said == name).sum() for name in names])
+    cases = np.array([(wanted == name).sum() for name in names])
+    hits = np.array([((said == name) & (wanted == name)).sum() for name in names])
+    precision, recall, f1 = _rates(hits, alarms, cases)
+    whole = [rate.item() for rate in _rates(hits.sum(), alarms.sum(), cases.sum())]
+    return {
+        "accuracy": float(hits.sum() / len(wanted)),
+        "answered": float(alarms.sum() / len(wanted)),
+        **{f"macro_{name}": float(rate.mean()) for name, rate in zip(_RATES, (precision, recall, f1), strict=True)},
+        **{f"micro_{name}": rate for name, rate in zip(_RATES, whole, strict=True)},
+    }
+
+
+def f1_by_class(references: Sequence[int], answers: Sequence[int], names: Sequence[str]) -> dict[str, float]:
+    """`f1/NAME` of each class, from indices of classes; 0 for one that neither occurs nor is answered."""
+    wanted, said = np.asarray(references), np.asarray(answers)
+    classes = range(len(names))
+    hits = np.array([((said == index) & (wanted == index)).sum() for index in classes])
+    alarms, cases = (np.array([(side == index).sum() for index in classes]) for side in (said, wanted))
+    return {f"f1/{name}": float(rate) for name, rate in zip(names, _rates(hits, alarms, cases)[2], strict=True)}
+
+
+_RATES = ("precision", "recall", "f1")
+
+
+def _rates(hits: np.ndarray, alarms: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1; 0 where there is nothing to divide by."""
+    return hits / np.maximum(alarms, 1), hits / np.maximum(cases, 1), 2 * hits / np.maximum(alarms + cases, 1)
+
+
+def _mean(values) -> float:
+    return float(np.mean([float(value) for value in values]))
