@@ -218,7 +218,7 @@ def local_copy(uri: str) -> Path:
         return path
     found = info(uri)
     name = hashlib.sha256(f"{found.uri}\n{found.version}".encode()).hexdigest()[:32] + "-" + Path(uri).name[-100:]
-    target = _own_folder() / name
+    target = own_folder() / name
     if not target.exists():
         from cluster.local_store import LOCAL
 
@@ -226,7 +226,7 @@ def local_copy(uri: str) -> Path:
     return target
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """A folder for copies that no other user of this machine could have put files into."""
     folder = Path(tempfile.gettempdir(), f"raymill-copies-{os.getuid()}")
     folder.mkdir(exist_ok=True, mode=0o700)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_VOID = {"meta", "link", "rect", "line", "path", "br", "col"}
+_VOID = {"meta", "link", "rect", "line", "path", "circle", "br", "col"}
 
 
 class Html(str):

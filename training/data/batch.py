@@ -14,9 +14,6 @@ import pyarrow as pa
 
 from training.data.schema import NO_TARGET
 
-_MASK64 = (1 << 64) - 1
-
-
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch of one worker.
@@ -44,35 +41,41 @@ def collate(tables: Sequence[pa.Table], count: int, length: int, pad_id: int) ->
     A row of nothing but padding lets a worker without work of its own take part in a step.
     """
     input_ids = np.full((count, length), pad_id, np.int64)
+    wanted = np.zeros((count, length), np.bool_)
     position_ids = np.tile(np.arange(length, dtype=np.int64), (count, 1))
-    targets = np.full((count, length), NO_TARGET, np.int64)
-    labels = np.full(count, NO_TARGET, np.int64)
+    classes = np.full(count, NO_TARGET, np.int64)
     ends = np.zeros(count, np.int64)
-    documents: list[tuple[str, ...]] = []
+    documents: list[list[str]] = []
     digest = tokens = 0
-    for table in tables:
-        for row in range(table.num_rows):
-            at = len(documents)
-            ids = _values(table["ids"][row])
-            wanted = _values(table["labels"][row])
-            size = len(ids)
-            input_ids[at, :size] = ids
-            position_ids[at, :size] = _positions(_values(table["lengths"][row]))
-            position_ids[at, size:] = np.arange(length - size)
-            targets[at, : size - 1] = np.where(wanted[1:], ids[1:], NO_TARGET)
-            if table["label"][row].is_valid:
-                labels[at] = table["label"][row].as_py()
-            ends[at] = size - 1
-            documents.append(tuple(table["documents"][row].as_py()))
-            digest = (digest + _hash(ids)) & _MASK64
-            tokens += size
-    assert len(documents) <= count, f"{len(documents)} rows for a micro-batch of {count}"
-    label_tokens = int((targets != NO_TARGET).sum())
-    return Batch(input_ids, position_ids, targets, labels, ends, tokens, label_tokens, tuple(documents), digest)
+    if tables:
+        table = pa.concat_tables(tables).combine_chunks()
+        rows = table.num_rows
+        assert rows <= count, f"{rows} rows for a micro-batch of {count}"
+        ids, sizes = _flat(table, "ids")
+        place = np.arange(length)
+        real = place < sizes[:, None]
+        input_ids[:rows][real] = ids
+        wanted[:rows][real] = _flat(table, "labels")[0]
+        # Padding starts anew at 0, as a document does.
+        position_ids[:rows] = place - np.where(real, 0, sizes[:, None])
+        position_ids[:rows][real] = _positions(_flat(table, "lengths")[0])
+        classes[:rows] = table["label"].fill_null(NO_TARGET).to_numpy()
+        ends[:rows] = sizes - 1
+        documents = table["documents"].to_pylist()
+        tokens = len(ids)
+        digest = _digest(ids, sizes)
+    targets = np.full((count, length), NO_TARGET, np.int64)
+    targets[:, :-1][wanted[:, 1:]] = input_ids[:, 1:][wanted[:, 1:]]
+    label_tokens = int(wanted[:, 1:].sum())
+    names = tuple(map(tuple, documents))
+    return Batch(input_ids, position_ids, targets, classes, ends, tokens, label_tokens, names, digest)
 
 
-def _values(scalar: pa.ListScalar) -> np.ndarray:
-    return scalar.values.to_numpy(zero_copy_only=False)
+def _flat(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The values of all rows' lists one after the other, and how many each row has."""
+    lists = table[column].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return lists.flatten().to_numpy(zero_copy_only=False), np.diff(offsets)
 
 
 def _positions(lengths: np.ndarray) -> np.ndarray:
@@ -81,9 +84,9 @@ def _positions(lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) - np.repeat(starts, lengths)
 
 
-def _hash(ids: np.ndarray) -> int:
-    """Of the tokens and their order; good enough to tell rows apart, and the same on every machine."""
-    weights = np.arange(1, len(ids) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+def _digest(ids: np.ndarray, sizes: np.ndarray) -> int:
+    """A sum of hashes of (token, its place in the row): tells rows apart, and is the same on every machine."""
+    weights = (_positions(sizes) + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     weights ^= weights >> np.uint64(29)
     mixed = (ids.astype(np.uint64) + np.uint64(1)) * (weights | np.uint64(1))
     mixed ^= mixed >> np.uint64(32)

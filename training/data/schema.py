@@ -31,8 +31,15 @@ PACKED = pa.schema(
     ]
 )
 
-# Rows of one Parquet row group. What a reader fetches at once, and what an epoch's order keeps together.
-ROWS_PER_GROUP = 64
+# Tokens of neighbouring rows that a row group holds and that an epoch's order keeps together: about 1 MiB in memory,
+# enough for one request to a store to be worth its wait.
+_GROUP_TOKENS = 1 << 18
+
+
+def rows_per_group(sequence_length: int) -> int:
+    """Full rows of one row group, about; rows that are not full come in larger groups of the same bytes."""
+    return max(1, _GROUP_TOKENS // sequence_length)
+
 
 # A target the loss passes over; the value that torch's cross entropy ignores.
 NO_TARGET = -100

@@ -38,7 +38,9 @@ def exact_match(references: Sequence[str], answers: Sequence[str]) -> float:
 
 
 def word_f1(references: Sequence[str], answers: Sequence[str]) -> float:
-    return _mean(_bag_f1(answer_words(one), answer_words(other)) for one, other in zip(references, answers, strict=True))
+    return _mean(
+        _bag_f1(answer_words(one), answer_words(other)) for one, other in zip(references, answers, strict=True)
+    )
 
 
 def _bag_f1(wanted: list[str], said: list[str]) -> float:

@@ -40,7 +40,7 @@ def answer_words(text: str) -> list[str]:
 
 
 def plain_words(text: str) -> list[str]:
-    """Runs of letters and digits of any script in lower case: what ROUGE counts. Its usual tokeniser knows ASCII only."""
+    """Runs of letters and digits in lower case: what ROUGE counts, but of any script, not of ASCII only."""
     return _WORDS.findall(_UNSPACED.sub(r" \1 ", text.lower()))
 
 
@@ -65,7 +65,7 @@ def _numbers(text: str) -> list[Fraction]:
 
 def _value(match: re.Match[str]) -> Fraction | None:
     whole, decimals, under = match["whole"], match["decimals"], match["under"]
-    if whole is None and decimals is None or len(match[0]) > _MOST_DIGITS:
+    if (whole is None and decimals is None) or len(match[0]) > _MOST_DIGITS:
         return None
     value = Fraction(int((whole or "0").replace(",", "")))
     if decimals:

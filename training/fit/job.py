@@ -1,8 +1,16 @@
-"""What a worker is told: plain values that pickle, so the driver needs no torch."""
+"""What a worker is told: plain values that pickle or travel as JSON, so the driver needs no torch."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Self
 
+from cluster.artifact import fingerprint
+from cluster.errors import ConfigError
+from cluster.run_manifest import differences
 from training.config import TrainConfig
+
+_SECRETS = {"access_key_id", "secret_access_key", "session_token"}
 
 
 @dataclass(frozen=True)
@@ -28,3 +36,55 @@ class Job:
     @property
     def step_log(self) -> str:
         return f"{self.root}/steps.jsonl"
+
+    @property
+    def outcome(self) -> str:
+        return f"{self.root}/fit.json"
+
+    @property
+    def attempts(self) -> str:
+        """One small file for each time workers began, see `records.Attempt`."""
+        return f"{self.root}/attempts"
+
+    @property
+    def tensorboard(self) -> str:
+        return f"{self.root}/tensorboard"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity)
+
+    def differing(self, identity: dict[str, str]) -> list[str]:
+        """Where another identity is not this one's: `settings.seed was 1, now 2`, a line each."""
+        return differences(_opened(identity), _opened(self.identity))
+
+    def to_json(self) -> bytes:
+        """Without the keys of a store: a file with secrets would outlive its use. torchrun's workers find their own."""
+        config = json.loads(self.config.model_dump_json(exclude={"storage": _SECRETS}, exclude_unset=True))
+        plain = {name: value for name, value in asdict(self).items() if name not in ("config", "fingerprint")}
+        return json.dumps(plain | {"config": config}, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """
+        Raises:
+            ConfigError: this is no job.
+        """
+        try:
+            plain = json.loads(data)
+            config = TrainConfig.model_validate(plain.pop("config"))
+            return cls(**plain | {"config": config, "classes": tuple(plain["classes"])})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"not a job of this project ({error}). Write one with Job.to_json.") from error
+
+
+def _opened(identity: dict[str, str]) -> dict[str, Any]:
+    """Parts that are JSON are compared setting by setting, so that a message can name the one that differs."""
+    return {name: _value(text) for name, text in identity.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -42,6 +42,17 @@ class StepRecord(TypedDict):
     validation: NotRequired[Measured]
 
 
+class Attempt(TypedDict):
+    """Workers beginning, first or again: a small file each, named by its time. `step`: what was restored, or 0."""
+
+    attempt: str
+    time: str
+    workers: int
+    step: int
+    trainable_parameters: int
+    all_parameters: int
+
+
 class Outcome(TypedDict):
     """How a fit ended; left as `fit.json` in the run's folder, written last.
 

@@ -1,0 +1,168 @@
+"""The loss: equal to transformers' own, for every kind of logits, packed or not, in chunks of any size."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_documents, tiny_config
+from training.data.schema import NO_TARGET
+from training.models.build import build_objective
+from training.models.chunked_loss import chunked_loss
+from training.models.objective import NextToken, pooled
+
+torch.set_num_threads(1)
+
+# transformers knows no sdpa for models that cap their scores.
+CASES = [(model, attention) for model in MODELS for attention in ("eager", "sdpa") if (model, attention) != ("gemma2", "sdpa")]
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    return found
+
+
+def assert_equal_gradients(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(("model", "attention"), CASES)
+def test_loss_and_gradients_are_those_of_transformers_on_unpacked_data(model: str, attention: str) -> None:
+    objective = build_objective(tiny_config(model, attention=attention))
+    ids = torch.tensor(random_documents([[16], [16]])).squeeze(1)
+    # Their loss is a mean over the 2 x 15 next tokens; ours is a sum.
+    theirs = objective.model(input_ids=ids, labels=ids)
+    (theirs.loss * 30).backward()
+    wanted = gradients(objective.model)
+
+    loss, correct = loss_of(objective, batch_of(random_documents([[16], [16]])))
+    loss.backward()
+
+    torch.testing.assert_close(loss.detach(), theirs.loss.detach() * 30, rtol=1e-5, atol=1e-5)
+    assert correct.item() == (theirs.logits[:, :-1].argmax(-1) == ids[:, 1:]).sum().item()
+    assert_equal_gradients(gradients(objective.model), wanted)
+
+
+@pytest.mark.parametrize(("model", "attention"), CASES)
+def test_a_packed_row_has_the_losses_of_its_documents_alone(model: str, attention: str) -> None:
+    objective = build_objective(tiny_config(model, attention=attention))
+    # The first row is padded, and the second document of the second row is one token.
+    documents = random_documents([[5, 3, 6], [9, 1, 6]])
+    packed, _ = loss_of(objective, batch_of(documents))
+    packed.backward()
+    together = gradients(objective.model)
+
+    alone = torch.stack(
+        [loss_of(objective, batch_of([[document]], len(document)))[0] for row in documents for document in row]
+    ).sum()
+    alone.backward()
+
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+    assert_equal_gradients(gradients(objective.model), together)
+
+
+def test_what_stands_in_another_document_of_the_row_changes_nothing() -> None:
+    objective = build_objective(tiny_config("llama"))
+    first, second, other = random_documents([[6], [10], [10]])
+    targets = {}
+    for name, follower in (("second", second), ("other", other)):
+        batch = batch_of([[*first, *follower]])
+        batch.targets[:, 6:] = NO_TARGET
+        targets[name] = loss_of(objective, batch)[0].item()
+    assert targets["second"] == targets["other"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 1 << 16))
+def test_chunks_of_any_size_give_the_whole_loss_and_its_gradients(positions: int, chunk: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    lm_head = torch.nn.Linear(8, 21)
+    hidden = torch.randn(positions, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 21, (positions,), generator=generator)
+    targets[torch.rand(positions, generator=generator) < 0.4] = NO_TARGET
+
+    loss, correct = chunked_loss(lm_head, hidden, targets, chunk)
+    loss.backward()
+    found = [hidden.grad.clone(), lm_head.weight.grad.clone(), lm_head.bias.grad.clone()]
+    hidden.grad = None
+    lm_head.zero_grad()
+    logits = lm_head(hidden)
+    whole = torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
+    whole.backward()
+
+    torch.testing.assert_close(loss, whole, rtol=1e-5, atol=1e-5)
+    assert correct == (logits.argmax(-1) == targets).sum()
+    for ours, theirs in zip(found, [hidden.grad, lm_head.weight.grad, lm_head.bias.grad], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2", "gemma2"])
+def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_counts(model: str) -> None:
+    objective = build_objective(tiny_config(model, loss_chunk_tokens=10))
+    assert isinstance(objective, NextToken)
+    shapes: list[tuple[int, ...]] = []
+    objective.causal.lm_head.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape)))
+    full = batch_of(random_documents([[16], [16]]))
+    blank = copy.copy(full)
+    blank.targets[:] = NO_TARGET
+    calls = []
+    for batch in (full, blank):
+        shapes.clear()
+        loss, _ = loss_of(objective, batch)
+        loss.backward()
+        calls.append(list(shapes))
+    assert calls[0] == calls[1]
+    # 32 positions are 4 chunks, each made twice: forward and again in the backward pass.
+    assert sorted(shapes) == sorted([(1, 10, VOCABULARY)] * 6 + [(1, 2, VOCABULARY)] * 2)
+
+
+def test_a_batch_without_targets_costs_nothing_and_still_has_a_backward() -> None:
+    objective = build_objective(tiny_config("llama"))
+    batch = batch_of(random_documents([[16]]))
+    batch.targets[:] = NO_TARGET
+    loss, correct = loss_of(objective, batch)
+    loss.backward()
+    assert (loss.item(), correct.item()) == (0, 0)
+    assert all((gradient == 0).all() for gradient in gradients(objective).values())
+    assert objective.units(batch_of(random_documents([[16]]))) == 15
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2", "qwen3", "gemma2"])
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_virtual_tokens_stand_where_peft_puts_them(model: str, method: str) -> None:
+    objective = build_objective(tiny_config(model, method=method, **{method: {"tokens": 3}}))
+    ids = torch.tensor(random_documents([[16], [16]])).squeeze(1)
+    mine = objective.logits(objective.hidden(ids, torch.arange(16).repeat(2, 1)).flatten(0, 1))
+    theirs = objective.model(input_ids=ids).logits[:, -16:].flatten(0, 1)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_padding_after_a_document_changes_no_loss_behind_virtual_tokens(method: str) -> None:
+    objective = build_objective(tiny_config("llama", method=method))
+    documents = random_documents([[7], [12]])
+    padded = loss_of(objective, batch_of(documents))[0]
+    alone = sum(loss_of(objective, batch_of([row], len(row[0])))[0] for row in documents)
+    torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_autocast_keeps_the_loss_in_float32_and_near_the_float32_loss() -> None:
+    batch = batch_of(random_documents([[16], [16]]))
+    exact = loss_of(build_objective(tiny_config("llama")), batch)[0]
+    objective = build_objective(tiny_config("llama"))
+    objective.logits = lambda hidden: objective.causal.lm_head(hidden).bfloat16()  # type: ignore[union-attr, method-assign]
+    rounded = loss_of(objective, batch)[0]
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact.item(), rel=1e-2)
+
+
+def test_pooling_sees_real_tokens_only() -> None:
+    hidden = torch.arange(8.0).view(1, 4, 2)
+    ends = torch.tensor([1])
+    assert pooled(hidden, ends, "last").tolist() == [[2, 3]]
+    assert pooled(hidden, ends, "mean").tolist() == [[1, 2]]

@@ -1,0 +1,129 @@
+"""The same model and rows under transformers' Trainer, as a user of it would set it up for the same arithmetic.
+
+Equal on both sides: the weights' random seed, rows, micro-batch and accumulation, bf16 autocast on float32 weights
+where ours has it (a frozen base in bf16 for LoRA), AdamW with the same betas and no decay, clipping, checkpointing or
+not, attention inside documents by position ids. The rows are handed to it as finished tensors. The Trainer's own: its
+step, its count of labels, its loss over whole logits, sdpa attention, a line of log a step, fused AdamW on GPUs; it
+saves and evaluates nothing.
+"""
+
+import tempfile
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.bench import WARM_UP
+from training.bench.measure import Timing, clock, free, peak_gib, reset_peak
+from training.config import TrainConfig
+from training.data.batch import Batch
+from training.data.schema import NO_TARGET
+
+# Ours by name -> transformers'. Its flash attention needs a package of its own; its sdpa is what users get.
+ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
+
+
+def measure_peer(config: TrainConfig, batches: list[Batch], device: torch.device, steps: int) -> Timing:
+    """The Trainer's steps timed between its own callbacks, after as many warm-up steps as ours.
+
+    Only `ddp` (and a single worker) and methods full and lora have a peer here.
+    """
+    from torch.utils.data import DataLoader
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    seconds: list[float] = []
+
+    class Stopwatch(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.start = clock(device)
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seconds.append(clock(device) - self.start)
+
+    model = _model(config, device)
+    parameters = list(model.parameters())
+    counts = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    world = torch.distributed.get_world_size()
+    optimizer = config.optimizer
+    with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder:
+        settings = TrainingArguments(
+            output_dir=folder,
+            max_steps=WARM_UP + steps,
+            per_device_train_batch_size=config.micro_batch,
+            gradient_accumulation_steps=len(batches),
+            learning_rate=optimizer.learning_rate,
+            lr_scheduler_type="constant",
+            weight_decay=optimizer.weight_decay,
+            adam_beta1=optimizer.betas[0],
+            adam_beta2=optimizer.betas[1],
+            adam_epsilon=optimizer.epsilon,
+            max_grad_norm=optimizer.clip or 0.0,
+            optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
+            bf16=config.bf16,
+            use_cpu=device.type == "cpu",
+            torch_compile=config.compile,
+            logging_strategy="steps",
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=config.seed,
+        )
+        rows = [_inputs(batch, device) for batch in batches] * (WARM_UP + steps)
+
+        class InMemory(Trainer):
+            def get_train_dataloader(self) -> DataLoader:
+                return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]
+
+        trainer = InMemory(model=model, args=settings, train_dataset=rows, callbacks=[Stopwatch()])
+        reset_peak(device)
+        trainer.train()
+    first_loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    tokens = sum(batch.tokens for batch in batches) * world
+    timing = Timing(tuple(seconds[WARM_UP:]), tokens, first_loss, peak_gib(device), *counts)
+    del trainer, model, parameters
+    free(device)
+    return timing
+
+
+def _model(config: TrainConfig, device: torch.device) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    assert config.model.config
+    settings = dict(config.model.config)
+    adapter = config.method != "full"
+    torch.manual_seed(config.seed)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(settings.pop("model_type"), **settings),
+            dtype=torch.bfloat16 if adapter and config.bf16 else torch.float32,
+            attn_implementation=ATTENTION.get(config.attention, "sdpa"),
+        )
+    model.config.use_cache = False
+    if config.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    if adapter:
+        from peft import LoraConfig, get_peft_model
+
+        lora = config.lora
+        target = lora.target if isinstance(lora.target, str) else list(lora.target)
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]
+                lora_dropout=lora.dropout,
+                target_modules=target,
+                task_type="CAUSAL_LM",
+            ),
+        )
+    return model
+
+
+def _inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """The Trainer's model shifts labels itself: position t+1 carries what our position t has to predict."""
+    labels = np.full_like(batch.targets, NO_TARGET)
+    labels[:, 1:] = batch.targets[:, :-1]
+    arrays = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "labels": labels}
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}

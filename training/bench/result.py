@@ -1,0 +1,63 @@
+"""The numbers of a benchmark as one JSON-able mapping; the only place that turns times into rates and MFU."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from training.bench.measure import Timing
+from training.bench.rows import mean_context
+from training.config import TrainConfig
+from training.data.batch import Batch
+
+
+def describe(
+    config: TrainConfig,
+    device: torch.device,
+    batches: list[Batch],
+    ours: Timing,
+    peer: Timing | None,
+    peak_tflops: float | None,
+) -> dict[str, Any]:
+    """
+    Args:
+        peak_tflops: of one device; None: what models/flops.py knows of the device's name, or no MFU.
+    """
+    from training.models.flops import peak_flops
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    peak = peak_tflops * 1e12 if peak_tflops else peak_flops(name)
+    context = mean_context(batches)
+    flops = _flops_per_token(config, ours, context)
+    workers = config.workers.range[0]
+    tokens, labels = (sum(getattr(batch, kind) for batch in batches) for kind in ("tokens", "label_tokens"))
+    sides = {"ours": _side(ours, flops, workers, peak), "peer": _side(peer, flops, workers, peak) if peer else None}
+    return {
+        "setting": {
+            "shape": config.name.removeprefix("bench-"),
+            "method": config.method,
+            "engine": config.engine,
+            "precision": "bf16" if config.bf16 else "float32",
+            "attention": config.attention,
+            "compile": config.compile,
+            "activation_checkpointing": config.activation_checkpointing,
+            "sequence_length": config.sequence_length,
+            "micro_batch": config.micro_batch,
+            "accumulation": len(batches),
+            "workers": workers,
+        },
+        "device": name,
+        "parameters": ours.all_parameters,
+        "trainable_parameters": ours.trainable_parameters,
+        "mean_context": context,
+        "label_share": labels / tokens,
+        "steps": len(ours.seconds),
+        "flops_per_token": flops,
+        "peak_flops": peak,
+        **sides,
+        "ratio": ours.tokens_per_s / peer.tokens_per_s if peer else None,
+        "versions": ", ".join(
+            f"{package} {version(package)}" for package in ("torch", "transformers", "peft", "deepspeed")
+        ),
+    }

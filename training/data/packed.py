@@ -1,0 +1,105 @@
+"""Reading rows of a packed artifact by their number: one request a row group, from anywhere in the artifact."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.artifact import Artifact, open_parquet
+from cluster.errors import DataError
+
+_OPEN_FILES = 64
+_CACHE_BYTES = 64 << 20
+
+
+class PackedRows:
+    """The rows of one artifact of schema PACKED, numbered from 0 in the order of its files.
+
+    A file is opened when a row of it is first wanted. Row groups stay decoded while they fit in `cache_bytes`, the
+    last used longest; an order that keeps neighbours together (order.py) fetches each about once an epoch. Not for
+    several threads at once.
+    """
+
+    def __init__(self, artifact: Artifact, cache_bytes: int = _CACHE_BYTES) -> None:
+        self.artifact = artifact
+        self.rows = artifact.manifest.rows
+        self.cache_bytes = cache_bytes
+        self.fetched_groups = 0
+        self._uris = artifact.file_uris
+        self._file_starts = np.cumsum([0, *(file.rows for file in artifact.manifest.files)])
+        self._files: OrderedDict[int, _File] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def group_rows(self) -> list[int]:
+        """Rows of each row group, in order. Opens every file."""
+        return [int(rows) for file in range(len(self._uris)) for rows in np.diff(self._open(file).starts)]
+
+    def read(self, indices: Sequence[int]) -> list[pa.Table]:
+        """One table of one row for each index, in their order.
+
+        Raises:
+            DataError: a file is damaged. StorageError: it cannot be fetched. Both name the URI.
+        """
+        wanted = np.asarray(indices, np.int64)
+        assert not len(wanted) or (0 <= wanted.min() and wanted.max() < self.rows), f"there are {self.rows} rows"
+        return [self._row(int(index)) for index in wanted]
+
+    def close(self) -> None:
+        while self._files:
+            self._files.popitem()[1].parquet.close()
+        self._groups.clear()
+        self._cached_bytes = 0
+
+    def _row(self, index: int) -> pa.Table:
+        file = int(np.searchsorted(self._file_starts, index, "right")) - 1
+        row = index - int(self._file_starts[file])
+        starts = self._open(file).starts
+        group = int(np.searchsorted(starts, row, "right")) - 1
+        return self._group(file, group).slice(row - int(starts[group]), 1)
+
+    def _group(self, file: int, group: int) -> pa.Table:
+        if (found := self._groups.get((file, group))) is not None:
+            self._groups.move_to_end((file, group))
+            return found
+        try:
+            table = self._open(file).parquet.read_row_group(group, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
+                "remove the file and run `raymill pack` again."
+            ) from error
+        self.fetched_groups += 1
+        self._groups[file, group] = table
+        self._cached_bytes += table.nbytes
+        while self._cached_bytes > self.cache_bytes and len(self._groups) > 1:
+            self._cached_bytes -= self._groups.popitem(last=False)[1].nbytes
+        return table
+
+    def _open(self, file: int) -> "_File":
+        if (found := self._files.get(file)) is not None:
+            self._files.move_to_end(file)
+            return found
+        opened = _File(open_parquet(self._uris[file]))
+        if opened.starts[-1] != self.artifact.manifest.files[file].rows:
+            raise DataError(
+                f"{self._uris[file]}: {opened.starts[-1]} rows, and its manifest promises "
+                f"{self.artifact.manifest.files[file].rows}. Someone changed it: run `raymill pack` again."
+            )
+        self._files[file] = opened
+        if len(self._files) > _OPEN_FILES:
+            self._files.popitem(last=False)[1].parquet.close()
+        return opened
+
+
+class _File:
+    def __init__(self, parquet: pq.ParquetFile) -> None:
+        self.parquet = parquet
+        metadata = parquet.metadata
+        self.starts = np.cumsum([0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))])

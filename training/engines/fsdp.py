@@ -1,0 +1,81 @@
+"""Every worker holds a part of each tensor: torch's `fully_shard` (FSDP2), a decoder layer at a time.
+
+Memory of each worker: its part of weights, gradients and averages (16 bytes a trained parameter, over the number of
+workers), and whole the one or two layers that are being computed, with what stands outside the layers (embeddings,
+lm_head) during a micro-batch. Gradients are scattered after every micro-batch, so no worker ever holds them whole.
+Host memory at start: one copy of the model in each worker, given up layer by layer.
+
+In bf16 the gathered weights are bf16; the parts that are kept and updated are float32, and gradients add up in float32.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from training.config import TrainConfig
+from training.engines import STATES, Fetch, Slice
+from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
+from training.engines.runs import Run, fill_runs, read_runs
+
+
+class Fsdp:
+    """See training.engines.Engine."""
+
+    def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
+        mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+        # The module casts its inputs itself, by autocast.
+        policy = (
+            MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+            if config.bf16
+            else MixedPrecisionPolicy()
+        )
+        for layer in decoder_layers(module):
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        self.module: torch.nn.Module = fully_shard(module, mesh=mesh, mp_policy=policy)
+        self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
+        self.optimizer = make_adamw(config.optimizer, module)
+        start_state(self.optimizer, self.trained.values())
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        (loss * torch.distributed.get_world_size()).backward()  # FSDP averages over workers
+
+    def step(self, learning_rate: float, clip: float | None) -> float:
+        return take_step(self.optimizer, learning_rate, clip, sharded=True)
+
+    def slices(self) -> Iterator[Slice]:
+        return read_runs(self._runs())
+
+    def load(self, fetch: Fetch, steps_taken: int) -> None:
+        fill_runs(self._runs(), fetch)
+        set_steps_taken(self.optimizer, steps_taken)
+
+    def close(self) -> None:
+        self.optimizer.state.clear()
+        self.trained.clear()
+
+    def _runs(self) -> Iterator[Run]:
+        for name, parameter in self.trained.items():
+            own = self.optimizer.state[parameter]
+            parts = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
+            states = {state: part.to_local().view(-1) for state, part in zip(STATES, parts, strict=True)}
+            yield Run(name, tuple(parameter.shape), first_value(parameter), states)
+
+
+def decoder_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules that their model says should not be torn apart: its layers. None, if it says nothing."""
+    names = {name for one in module.modules() for name in getattr(one, "_no_split_modules", None) or ()}
+    return [one for one in module.modules() if type(one).__name__ in names]
+
+
+def first_value(parameter: DTensor) -> int:
+    """Where this worker's rows begin in the flattened parameter.
+
+    Rows are dealt in equal runs, rounded up, so that the last workers may have fewer, or none.
+    """
+    rows, workers = parameter.shape[0], parameter.device_mesh.size()
+    row = min(-(-rows // workers) * parameter.device_mesh.get_local_rank(), rows)
+    return row * (parameter.numel() // rows)

@@ -1,0 +1,91 @@
+"""Greedy generation for many prompts at once: padded on the left, ended by the end of the answer."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# Tokens, prompts and answers together, that are generated side by side: bounds the key-value cache.
+_BATCH_TOKENS = 16384
+_BATCH_PROMPTS = 32
+
+_USER, _ANSWER = "question", "answer"
+
+
+def stop_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """Tokens that end an answer: end-of-sequence, and what the chat template puts right after an assistant's words."""
+    stops = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        tail = rendered[rendered.rindex(_ANSWER) + len(_ANSWER) :].lstrip()
+        first = tokenizer(tail, add_special_tokens=False)["input_ids"][:1] if tail else []
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        stops += [int(token) for token in first if token in special and token not in stops]
+    return stops
+
+
+def complete(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: Sequence[int], pad: int, *, padded: bool
+) -> list[list[int]]:
+    """What the model says after each prompt, in the prompts' order, without the token that ended it.
+
+    A model's own habits of sampling (temperature, penalties) are left aside: every token is the most probable one.
+
+    Args:
+        model: a transformers or peft causal language model, on its device.
+        padded: prompts of different lengths may share a batch. Not for methods that put virtual tokens before the
+            text: these would stand before the padding.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    greedy = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=pad
+    )
+    answers: list[list[int]] = [[] for _ in prompts]
+    # peft keeps the one it generates with in the model inside as well.
+    holders = [model, model.get_base_model()] if hasattr(model, "peft_config") else [model]
+    own = [holder.generation_config for holder in holders]
+    was_training = model.training
+    for holder in holders:
+        holder.generation_config = greedy
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in _batches(prompts, max_new_tokens, padded):
+                width = max(len(prompts[at]) for at in batch)
+                ids = torch.full((len(batch), width), pad)
+                mask = torch.zeros_like(ids)
+                for row, at in enumerate(batch):
+                    ids[row, width - len(prompts[at]) :] = torch.tensor(list(prompts[at]))
+                    mask[row, width - len(prompts[at]) :] = 1
+                device = next(model.parameters()).device
+                said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+                for at, row in zip(batch, said[:, width:].tolist(), strict=True):
+                    answers[at] = _until(row, stops)
+    finally:
+        for holder, config in zip(holders, own, strict=True):
+            holder.generation_config = config
+        model.train(was_training)
+    return answers
+
+
+def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, padded: bool) -> Iterator[list[int]]:
+    """Indices of prompts to generate together, shortest first, bounded in prompts and in tokens."""
+    batch: list[int] = []
+    for at in sorted(range(len(prompts)), key=lambda at: len(prompts[at])):
+        tokens = (len(batch) + 1) * (len(prompts[at]) + max_new_tokens)
+        other = bool(batch) and not padded and len(prompts[batch[0]]) != len(prompts[at])
+        if batch and (other or tokens > _BATCH_TOKENS or len(batch) == _BATCH_PROMPTS):
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
+def _until(ids: list[int], stops: Sequence[int]) -> list[int]:
+    ends = [at for at, token in enumerate(ids) if token in stops]
+    return ids[: ends[0]] if ends else ids

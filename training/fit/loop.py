@@ -1,0 +1,307 @@
+"""The training of one worker, step after step. All workers run this together; Ray Train or torchrun started them.
+
+A step: rows -> one exchange of counts -> forward and backward of each micro-batch, each loss divided by the label
+tokens of the whole step -> update -> one exchange of losses. What a step does depends on the config, the packed data
+and the number of the step alone, so whatever is killed and resumed comes to the same weights; on as many workers as
+before, to the same bits.
+
+After a step: validation, then the line of the log, then a checkpoint. A checkpoint is made at every `every_steps` and
+`every_minutes`, when a node is to be taken away, at the end, and after each validation that is the best so far: so the
+best weights are always there to go back to.
+"""
+
+import hashlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from cluster import storage
+from training.data.batch import Batch
+from training.data.loader import Loader, micro_rows
+from training.data.order import Order
+from training.data.packed import PackedRows
+from training.engines import Engine, make_engine
+from training.fit import broken
+from training.fit.checkpoint import Saved
+from training.fit.course import Course
+from training.fit.device import Speed, memory_gib, moved, parameters
+from training.fit.job import Job
+from training.fit.notice import Notice
+from training.fit.place import Place
+from training.fit.records import Attempt, Measured, Outcome, StepRecord
+from training.fit.restore import restore
+from training.fit.saving import Saver
+from training.fit.step_log import StepLog
+from training.fit.tracking import Tracker, trackers
+from training.fit.validation import Validation
+from training.models.build import build_objective
+from training.optimizing import learning_rate
+from training.pack.job import PackedRun
+
+log = logging.getLogger(__name__)
+
+_LOW = (1 << 32) - 1
+
+
+def fit(job: Job, place: Place) -> Outcome:
+    """Train to the end, from the newest checkpoint if there is one. Called by every worker alike.
+
+    Raises:
+        DataError: a broken loss, with the documents; or a checkpoint that is another run's.
+        UserError: something else the user can mend.
+    """
+    if (done := place.from_first(finished(job) if place.first else None)) is not None:
+        return done
+    with ExitStack() as stack:
+        return Training(job, place, stack).run()
+
+
+def finished(job: Job) -> Outcome | None:
+    """What a fit of the same identity left when it ended."""
+    try:
+        outcome: Outcome = json.loads(storage.read_bytes(job.outcome))
+    except storage.NotFound:
+        return None
+    return outcome if outcome["fingerprint"] == job.fingerprint else None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one step, over all workers. `late`: rank 0's clock says that a checkpoint is due."""
+
+    units: int
+    tokens: int
+    label_tokens: int
+    digest: int
+    uploading: int
+    late: bool
+
+
+class Training:
+    """One worker's part of one attempt. `stack` closes what it opens, in reverse order."""
+
+    def __init__(self, job: Job, place: Place, stack: ExitStack) -> None:
+        self.job, self.place, self.config = job, place, job.config
+        self.began = self.saved_at = time.monotonic()
+        attempt = place.from_first(uuid.uuid4().hex[:8])
+        packed = PackedRun.load(job.packed)
+        self.objective = build_objective(self.config, len(job.classes), device=place.device)
+        self.trained_parameters, self.all_parameters = parameters(self.objective)
+        self.speed = Speed(self.config, self.objective, place)
+        self.engine: Engine = make_engine(self.config, self.objective, place.device)
+        stack.callback(self.engine.close)
+        saved = restore(job, place, self.engine)
+        self.course = saved.manifest.course if saved else Course()
+        self.resumed_seconds = self.course.seconds
+        self.checkpoint = saved.uri if saved else None
+        self.log = StepLog(job.step_log, self.course.step if saved else None) if place.first else None
+        if self.log:
+            stack.callback(self.log.close)
+        self.trackers: list[Tracker] = trackers(job, attempt, self.course.step) if place.first else []
+        for tracker in self.trackers:
+            stack.callback(tracker.close)
+        self.saver = Saver(job, place, attempt, self._flush)
+        stack.callback(self.saver.close)
+        self.validation = Validation(self.config, packed, place, "validation", self.config.evaluate.rows)
+        stack.callback(self.validation.close)
+        self.loader = Loader(
+            Order.for_training(self.config, packed),
+            [PackedRows(splits["train"]) for splits in packed.corpora.values()],
+            place.rank,
+            place.world,
+            micro_rows(self.config, place.world),
+            self.config.sequence_length,
+            0,
+            steps=job.steps,
+        )
+        stack.callback(self.loader.close)
+        self.notice = Notice(place)
+        if place.first:
+            self._say_begun(attempt)
+
+    def run(self) -> Outcome:
+        if self.checkpoint is None:
+            self._begin_anew()
+        while self.course.step < self.job.steps and not self._out_of_patience():
+            self._step(self.course.step)
+        if self.course.evaluated < self.course.step and (measured := self._validate()):  # the last steps were skipped
+            self._append(self._bare_record() | {"validation": measured})
+        if self.checkpoint != self.saver.uri(self.course.step) and self.saver.step != self.course.step:
+            if self.checkpoint is None or Saved.load(self.checkpoint).step != self.course.step:
+                self._save()
+        self.saver.settle()
+        return self._finish()
+
+    def _begin_anew(self) -> None:
+        """Before the first step: what the model is worth untrained, and somewhere to go back to if that is allowed."""
+        if measured := self._validate():
+            self._append(self._bare_record() | {"validation": measured})
+        if self.config.failures.skip_back:
+            self._save()
+
+    def _step(self, step: int) -> None:
+        began, waited = time.perf_counter(), self.loader.waited_s
+        batches = self.loader.micro_batches(step)
+        counts = self._exchange(batches)
+        self.saver.heard(counts.uploading)
+        rate = learning_rate(self.config.optimizer, step, self.job.steps)
+        record: StepRecord = self._bare_record(step + 1)
+        if counts.units:
+            loss_sum = self._backward(step, batches, counts.units)
+            norm = self.engine.step(rate, self.config.optimizer.clip)
+            told = self.place.exchange_floats([loss_sum, self.loader.waited_s - waited, memory_gib(self.place.device)])
+            losses, waits, memory = zip(*told, strict=True)
+            loss = sum(losses) / counts.units
+            if wrong := broken.problem(loss, norm, self.config.failures.loss_limit):
+                self._go_back(step + 1, wrong, batches)
+                return
+            record |= {"loss": loss, "grad_norm": norm, "data_wait_s": max(waits), "memory_gib": max(memory)}
+        seconds = time.perf_counter() - began
+        record |= {
+            "learning_rate": rate,
+            "tokens": counts.tokens,
+            "label_tokens": counts.label_tokens,
+            "samples": f"{counts.digest:016x}",
+            "seconds": seconds,
+            "tokens_per_s": counts.tokens / seconds,
+            "mfu": self.speed.mfu(counts.tokens / seconds),
+        }
+        self.course = self.course.stepped(updated=counts.units > 0)
+        self._after(record, counts.late)
+
+    def _exchange(self, batches: Sequence[Batch]) -> Counts:
+        minutes = self.config.checkpoint.every_minutes
+        late = self.place.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        digest = sum(batch.digest for batch in batches)
+        mine = [
+            sum(self.objective.units(batch) for batch in batches),
+            sum(batch.tokens for batch in batches),
+            sum(batch.label_tokens for batch in batches),
+            digest & _LOW,
+            digest >> 32 & _LOW,
+            int(self.saver.uploading),
+            int(late),
+        ]
+        units, tokens, labels, low, high, uploading, due = (sum(c) for c in zip(*self.place.exchange(mine), strict=True))
+        return Counts(units, tokens, labels, (low + (high << 32)) & ((1 << 64) - 1), uploading, due > 0)
+
+    def _backward(self, step: int, batches: Sequence[Batch], units: int) -> float:
+        """Gradients of all of the step's micro-batches; this worker's sum of losses. Rows of padding take part."""
+        losses = torch.zeros((), dtype=torch.float64, device=self.place.device)
+        for number, batch in enumerate(batches):
+            torch.manual_seed(dropout_seed(self.config.seed, step, number, self.place.rank))
+            loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.place.device))
+            losses += loss_sum.detach()
+            self.engine.backward(loss_sum / units, last=number == len(batches) - 1)
+        return losses.item()
+
+    def _after(self, record: StepRecord, late: bool) -> None:
+        step = self.course.step
+        last = step == self.job.steps
+        if (last or step % self.config.evaluate.every_steps == 0) and (measured := self._validate()):
+            record["validation"] = measured
+        every = self.config.checkpoint.every_steps
+        regular = every is not None and step % every == 0
+        if regular or late or last or self.course.improved or self._out_of_patience() or self.notice.given(step):
+            record["checkpoint_stall_s"] = self._save()
+        self._append(record)
+
+    def _validate(self) -> Measured | None:
+        measured = self.validation.measure(self.engine.module, self.objective)
+        self.course = self.course.validated(measured and measured["loss"], self.config.evaluate.least_gain)
+        return measured
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.evaluate.patience
+        return patience is not None and self.course.misses >= patience
+
+    def _save(self) -> float:
+        stall = self.saver.begin(self._course_now(), self.engine.slices())
+        self.checkpoint, self.saved_at = self.saver.uri(self.course.step), time.monotonic()
+        return stall
+
+    def _go_back(self, step: int, wrong: str, batches: Sequence[Batch]) -> None:
+        """To the newest checkpoint, and past the step, counted from 1; or end here."""
+        documents = broken.documents_of(batches, self.place)
+        error = broken.report(self.job, self.place, step, wrong, documents)
+        if self.course.went_back >= self.config.failures.skip_back:
+            raise error
+        log.warning("going back: %s", error)
+        self.saver.settle()
+        saved = restore(self.job, self.place, self.engine)
+        if saved is None:
+            raise error
+        if self.log:
+            self.log.cut(saved.step)
+        self.checkpoint = saved.uri
+        now = self._course_now()
+        self.course = saved.manifest.course.back(step, now.went_back + 1, self.resumed_seconds)
+
+    def _course_now(self) -> Course:
+        return replace(self.course, seconds=self.resumed_seconds + time.monotonic() - self.began)
+
+    def _bare_record(self, step: int | None = None) -> StepRecord:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return StepRecord(step=self.course.step if step is None else step, time=now, workers=self.place.world)
+
+    def _append(self, record: Any) -> None:
+        if self.log:
+            self.log.append(record)
+        for tracker in self.trackers:
+            tracker.write(record)
+
+    def _flush(self) -> None:
+        """What must be on the store before a checkpoint is believed: the lines of the steps it comes after."""
+        if self.log:
+            self.log.flush()
+
+    def _say_begun(self, attempt: str) -> None:
+        told = Attempt(
+            attempt=attempt,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            workers=self.place.world,
+            step=self.course.step,
+            trainable_parameters=self.trained_parameters,
+            all_parameters=self.all_parameters,
+        )
+        name = f"{told['time'].replace(':', '')[:21]}-{attempt}.json"
+        storage.write_bytes(storage.join(self.job.attempts, name), json.dumps(told).encode())
+
+    def _finish(self) -> Outcome:
+        unmoved = sorted(name for name, has in moved(self.engine.slices(), self.place).items() if not has)
+        outcome: Outcome | None = None
+        if self.place.first:
+            course, checkpoint = self._course_now(), self.checkpoint or ""
+            best = course.best
+            self._flush()
+            outcome = Outcome(
+                fingerprint=self.job.fingerprint,
+                ended="patience" if self._out_of_patience() else "steps",
+                steps=course.step,
+                best_step=best.step if best else None,
+                checkpoint=checkpoint,
+                best_checkpoint=(best and _folder_of(self.job, best.step)) or checkpoint,
+                trainable_parameters=self.trained_parameters,
+                all_parameters=self.all_parameters,
+                unmoved=unmoved,
+                skipped=list(course.skipped),
+                restarts=len(storage.list_files(self.job.attempts)) - 1,
+                seconds=course.seconds,
+            )
+            storage.write_bytes(self.job.outcome, json.dumps(outcome, indent=1).encode())
+        told = self.place.from_first(outcome)
+        assert told is not None
+        return told
+
+
+def dropout_seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """Of what is random in one micro-batch, without a state that a checkpoint would have to carry."""
+    return int.from_bytes(hashlib.sha256(f"{seed},{step},{micro},{rank}".encode()).digest()[:8], "big") >> 1

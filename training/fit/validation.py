@@ -1,0 +1,76 @@
+"""The loss on held-out rows, weighted by tokens: sums over all workers first, one division last."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from training.config import TrainConfig
+from training.data.loader import Loader, micro_rows
+from training.data.order import HeldOut
+from training.data.packed import PackedRows
+from training.data.schema import SPLITS
+from training.fit.place import Place
+from training.fit.records import Measured
+from training.models.objective import Objective
+from training.pack.job import PackedRun
+
+_MOST_NATS = 700.0  # e to this is still a float
+
+
+class Validation:
+    """The rows of one split that are measured, every time the same ones, dealt to the workers.
+
+    rows: at most so many of all corpora; None: all.
+    """
+
+    def __init__(self, config: TrainConfig, packed: PackedRun, place: Place, split: str, rows: int | None) -> None:
+        assert split in SPLITS
+        self.place = place
+        sources = [PackedRows(splits[split]) for splits in packed.corpora.values() if split in splits]
+        at_once = micro_rows(config, place.world)
+        self.held_out = HeldOut([source.rows for source in sources], at_once * place.world, rows)
+        self.loader = Loader(
+            self.held_out,
+            sources,
+            place.rank,
+            place.world,
+            at_once,
+            config.sequence_length,
+            0,
+            steps=len(self.held_out),
+        )
+
+    def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
+        """With the weights as they are; None if the split has no label. All workers call it together.
+
+        call: what an engine made of the objective. Every worker calls it equally often, for it may communicate.
+        """
+        losses = torch.zeros((), dtype=torch.float64, device=self.place.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.place.device)
+        units = 0
+        trained = objective.training
+        objective.eval()
+        with torch.no_grad():
+            for step in range(len(self.held_out)):
+                for batch in self.loader.micro_batches(step):
+                    loss, correct = call(**objective.tensors(batch, self.place.device))
+                    losses += loss
+                    right += correct
+                    units += objective.units(batch)
+        objective.train(trained)
+        told = self.place.exchange_floats([losses.item(), right.item(), units])
+        loss_sum, correct_sum, unit_sum = (sum(column) for column in zip(*told, strict=True))
+        if not unit_sum:
+            return None
+        loss = loss_sum / unit_sum
+        return Measured(
+            loss=loss,
+            perplexity=math.exp(loss) if loss < _MOST_NATS else math.inf,
+            accuracy=correct_sum / unit_sum,
+            label_tokens=int(unit_sum),
+        )
+
+    def close(self) -> None:
+        self.loader.close()

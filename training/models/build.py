@@ -1,0 +1,99 @@
+"""From a config to a module ready for an engine: the base, its adapter, its attention, its objective."""
+
+from typing import Any
+
+import torch
+
+from cluster.errors import ConfigError
+from training.config import TrainConfig
+from training.models.adapters import with_adapter
+from training.models.attention import choose_attention
+from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
+from training.models.objective import NextToken, Objective, Probe
+
+
+def build_objective(
+    config: TrainConfig, classes: int = 0, vocabulary: int | None = None, device: torch.device | str = "cpu"
+) -> Objective:
+    """The objective on the device, with equal weights in every process that builds it.
+
+    classes: of method probe. vocabulary: of the tokenizer, checked where given. What does not train needs no gradient
+    and is stored in bf16 when the config computes in bf16; what trains is float32.
+
+    Raises:
+        ConfigError, DataError, StorageError: as `load_base`, `with_adapter` and `choose_attention` say.
+    """
+    device = torch.device(device)
+    frozen = config.method != "full"
+    attention = choose_attention(
+        config.attention, named_config(config.model), device.type, config.bf16, config.method in ("prefix", "prompt")
+    )
+    how: dict[str, Any] = _quantised(device) if config.method == "qlora" else {}
+    if device.type == "cuda" and config.model.name is not None:
+        how["device_map"] = {"": device}
+    dtype = torch.bfloat16 if frozen and config.bf16 else torch.float32
+    model = load_base(config.model, config.seed, dtype, attention, body_only=config.method == "probe", **how)
+    if vocabulary is not None:
+        check_vocabulary(model, vocabulary)
+    return objective_around(config, model, classes, device)
+
+
+def objective_around(config: TrainConfig, model: Any, classes: int, device: torch.device | str) -> Objective:
+    """The objective of a base model that is loaded already (the benchmark draws its own, on the GPU)."""
+    model.requires_grad_(config.method == "full")
+    if config.activation_checkpointing:
+        _checkpoint_activations(config, model)
+    objective = _objective(config, model, classes).to(device)
+    if config.compile:
+        for layer in decoder_layers(objective.model):
+            layer.compile(dynamic=False)
+    return objective.train()
+
+
+def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
+    if config.method == "probe":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return Probe(model, config.bf16, classes, config.probe.pool)
+    if config.method != "full":
+        model = with_adapter(config, model)
+    virtual = config.method if config.method in ("prefix", "prompt") else None
+    return NextToken(model, config.bf16, config.loss_chunk_tokens, virtual)
+
+
+def _checkpoint_activations(config: TrainConfig, model: Any) -> None:
+    """Keep only each layer's input, and compute the layer again in the backward pass.
+
+    The non-reentrant kind: the other one runs a backward inside the backward, which fires DDP's hooks twice. It needs
+    DeepSpeed 0.19.8 under ZeRO-3 (before, a layer computed again met weights that were given back: DeepSpeed #8148).
+    """
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    if config.method != "full":
+        # peft and engines with reentrant checkpointing of their own need a gradient to enter the first layer.
+        model.enable_input_require_grads()
+
+
+def _quantised(device: torch.device) -> dict[str, Any]:
+    """
+    Raises:
+        ConfigError: no GPU or no bitsandbytes.
+    """
+    import importlib.util
+
+    if device.type != "cuda":
+        raise ConfigError(
+            f"method: qlora computes on 4-bit weights, which needs an NVIDIA GPU; this worker has {device.type}. Use "
+            "method lora, or workers that have GPUs with workers.gpus_each: 1."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("method: qlora needs the package bitsandbytes. Install raymill[qlora], or use method lora.")
+    from transformers import BitsAndBytesConfig
+
+    # Dettmers et al. 2023: the NF4 data type, its scales quantised too, products in bf16.
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": settings}

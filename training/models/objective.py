@@ -1,0 +1,191 @@
+"""What is minimised: a module whose call gives the sum of losses over a micro-batch, and how much of it was right.
+
+Letters: B rows, T positions, D hidden size, V vocabulary.
+
+The model's body runs once over all positions. Its lm_head, and whatever else the model does after it (caps, scales),
+runs chunk by chunk: the model's own forward is called on a chunk of hidden states, with the body replaced by one that
+hands them over. So every kind of model gets its own logits, exactly, and none of them is ever whole in memory.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cluster.errors import ConfigError
+from training.data.batch import Batch
+from training.data.schema import NO_TARGET
+from training.models.attention import boundaries
+from training.models.chunked_loss import chunked_loss
+
+
+class Objective(nn.Module):
+    """What next-token prediction and the probe share. model: the transformers or peft model."""
+
+    def __init__(self, model: Any, bf16: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.bf16 = bf16
+
+    def units(self, batch: Batch) -> int:
+        """What a step's loss is divided by, summed over its micro-batches."""
+        return batch.label_tokens
+
+    def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
+        """The arguments of the call, on the device."""
+        names = ("input_ids", "position_ids", "targets", "labels", "ends")
+        return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def _to_device(values: Tensor, device: torch.device | str) -> Tensor:
+    if torch.device(device).type == "cpu":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+class NextToken(Objective):
+    """Cross entropy of the next token, over the positions that have a target.
+
+    virtual: how peft puts virtual tokens before a row: None, `prompt` (as embeddings) or `prefix` (as keys and values).
+    """
+
+    def __init__(self, model: Any, bf16: bool, loss_chunk_tokens: int, virtual: str | None = None) -> None:
+        super().__init__(model, bf16)
+        self.loss_chunk_tokens = loss_chunk_tokens
+        self.virtual = virtual
+        if self.body is self.causal:
+            raise ConfigError(
+                f"model: {type(self.causal).__name__} has no body apart from its lm_head, so its loss cannot be "
+                "computed in chunks. A causal language model of transformers is wanted."
+            )
+
+    @property
+    def causal(self) -> Any:
+        """The transformers model with the lm_head, inside peft's or alone."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def body(self) -> nn.Module:
+        """From tokens to hidden states."""
+        return self.causal.base_model
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, labels: Tensor, ends: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            input_ids, position_ids, targets: int64[B, T]. labels, ends: int64[B], not used here.
+
+        Returns:
+            (sum of losses, float32 scalar; number of correct predictions, int64 scalar).
+        """
+        with self._autocast(input_ids.device):
+            hidden = self.hidden(input_ids, position_ids)
+            return chunked_loss(self.logits, hidden.flatten(0, 1), targets.flatten(), self.loss_chunk_tokens)
+
+    def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """[B, T, D], of the real positions. A row with virtual tokens before it is one document, padded on the right."""
+        if self.virtual is None:
+            told = boundaries(self.causal.config._attn_implementation, position_ids)
+            return self.body(
+                input_ids=input_ids, position_ids=position_ids, use_cache=False, **told
+            ).last_hidden_state
+        prompt = self.model.get_prompt(len(input_ids), max_cache_len=input_ids.shape[1])
+        if self.virtual == "prefix":
+            return self.body(input_ids=input_ids, past_key_values=prompt, use_cache=True).last_hidden_state
+        words = self.causal.get_input_embeddings()(input_ids)
+        embeddings = torch.cat([prompt.to(words.dtype), words], dim=1)
+        return self.body(inputs_embeds=embeddings, use_cache=False).last_hidden_state[:, prompt.shape[1] :]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, D] to [N, V], as this model makes logits of its last hidden states."""
+        with _body_that_gives(self.causal, hidden.unsqueeze(0)):
+            # Not a call: hooks that an engine put on the whole model are for the body's pass.
+            return self.causal.forward(input_ids=None, use_cache=False).logits.squeeze(0)
+
+
+class _Given(nn.Module):
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.outputs = _Outputs(hidden)
+
+    def forward(self, *args: Any, **kwargs: Any) -> "_Outputs":
+        return self.outputs
+
+
+class _Outputs:
+    """Outputs of a body that computed nothing but its last hidden state."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+    def __getitem__(self, which: int | slice) -> Any:
+        return (self.last_hidden_state,)[which]
+
+
+@contextmanager
+def _body_that_gives(causal: Any, hidden: Tensor) -> Iterator[None]:
+    modules, name = causal._modules, causal.base_model_prefix
+    body = modules[name]
+    modules[name] = _Given(hidden)
+    try:
+        yield
+    finally:
+        modules[name] = body
+
+
+class Probe(Objective):
+    """Cross entropy of a row's class, from the frozen base's hidden states through one linear layer.
+
+    pool: `last`, the hidden state of the last real token; `mean`, of all real tokens.
+    """
+
+    def __init__(self, model: Any, bf16: bool, classes: int, pool: str) -> None:
+        super().__init__(model, bf16)
+        self.pool = pool
+        self.classifier = nn.Linear(model.config.get_text_config().hidden_size, classes)
+
+    def train(self, mode: bool = True) -> "Probe":
+        """Features are those of a model in use: the base has no dropout even in training."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def units(self, batch: Batch) -> int:
+        """Rows with a label."""
+        return int((batch.labels != NO_TARGET).sum())
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, labels: Tensor, ends: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As NextToken's, over rows: labels, ends int64[B]; targets not used."""
+        scores = self.scores(input_ids, position_ids, ends)
+        loss = F.cross_entropy(scores, labels, ignore_index=NO_TARGET, reduction="sum")
+        return loss, (scores.detach().argmax(-1) == labels).sum()
+
+    def scores(self, input_ids: Tensor, position_ids: Tensor, ends: Tensor) -> Tensor:
+        """float32[B, classes]."""
+        with torch.no_grad(), self._autocast(input_ids.device):
+            told = boundaries(self.model.config._attn_implementation, position_ids)
+            hidden = self.model(
+                input_ids=input_ids, position_ids=position_ids, use_cache=False, **told
+            ).last_hidden_state
+        return self.classifier(pooled(hidden.float(), ends, self.pool))
+
+
+def pooled(hidden: Tensor, ends: Tensor, pool: str) -> Tensor:
+    """[B, T, D] to [B, D]: the position `ends`, or the mean of those up to it."""
+    if pool == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), ends]
+    real = torch.arange(hidden.shape[1], device=hidden.device) <= ends[:, None]
+    return (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)

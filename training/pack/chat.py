@@ -1,0 +1,96 @@
+"""A conversation as text, and which parts of the text an assistant would have to write.
+
+Templates seldom mark what the assistant says, so it is found by rendering prefixes: what a turn adds to the rendering of
+everything before it, with the generation prompt, is what a model is to say there. This holds only where the longer
+rendering begins with the shorter one. Some templates alter history (they drop the reasoning of earlier turns): then the
+turns that stand otherwise in the whole conversation get a rendering of their own, which ends with them, so every turn is
+learnt exactly once and in the context in which it would be generated.
+
+An empty `<think></think>` that a template puts before an answer without reasoning is context and not learnt: it is what
+the same templates put into the prompt when thinking is switched off. The line feed after the end of a turn is cut off
+from the labels later, by token (encode.py).
+"""
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from training.pack.documents import Chat, Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 is about learning it by mistake.
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+class Marked(NamedTuple):
+    """A text, and the spans of characters in it that are learnt, in order and apart from each other."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+class Unfit(Exception):
+    """Why a document cannot be an example. preview: what its rendering looks like, as far as there is one."""
+
+    def __init__(self, reason: str, preview: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.preview = preview
+
+
+def as_chat(pair: Pair) -> Chat:
+    """A prompt and its completion as a conversation of two turns."""
+    turns = (("user", pair.prompt), ("assistant", pair.completion))
+    return Chat([{"role": role, "content": content} for role, content in turns])
+
+
+def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], int]:
+    """The renderings of a conversation, mostly one, and how many assistant turns are in none of them.
+
+    What follows the last assistant turn is left off: nothing in it is learnt. A turn is in no rendering where the
+    template writes the generation prompt otherwise than it begins the turn itself.
+
+    Raises:
+        Unfit: no assistant turn, or the template cannot write this conversation.
+    """
+    turns = [number for number, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    if not turns:
+        raise Unfit("no_assistant_turn")
+    spans: dict[int, tuple[int, int]] = {}
+    through: dict[int, str] = {}
+    for turn in turns:
+        before = _render(tokenizer, chat, turn, prompt=True)
+        through[turn] = _render(tokenizer, chat, turn + 1, prompt=False)
+        if through[turn].startswith(before) and len(through[turn]) > len(before):
+            spans[turn] = _said(through[turn], len(before), chat.messages[turn])
+    if not spans:
+        raise Unfit("prompt_is_no_prefix", through[turns[-1]])
+    renderings = []
+    left = list(spans)
+    while left:
+        whole = through[left[-1]]
+        inside = [turn for turn in left if whole.startswith(through[turn])]
+        renderings.append(Marked(whole, tuple(spans[turn] for turn in inside)))
+        left = [turn for turn in left if turn not in inside]
+    return renderings[::-1], len(turns) - len(spans)
+
+
+def _said(text: str, start: int, message: dict) -> tuple[int, int]:
+    own = "<think>" in str(message.get("content")) or any(message.get(key) for key in _REASONING)
+    if not own and (thought := _EMPTY_THOUGHT.match(text, start)):
+        start = thought.end()
+    return start, len(text)
+
+
+def _render(tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt: bool) -> str:
+    """The first `count` messages as the template writes them."""
+    try:
+        # A batch of one: of a single conversation transformers looks at the first message, and there may be none.
+        rendered = tokenizer.apply_chat_template(
+            [chat.messages[:count]], tools=chat.tools, tokenize=False, add_generation_prompt=prompt
+        )
+    except Exception as error:  # a template is a program of its author's, and may fail in any way it likes
+        raise Unfit("template_error", f"{type(error).__name__}: {error}") from error
+    return rendered[0]

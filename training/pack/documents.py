@@ -1,0 +1,252 @@
+"""Rows as documents: what is tokenised, and under which id, group, stratum and class. What cannot be one has a reason.
+
+A document's id is the id column's value, else the 128-bit hash of its content. Documents of a group share its split;
+where there is no group, equal content does.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.errors import ConfigError, DataError
+from training.pack.reading import Row, Unreadable, read_rows, without_nulls
+from training.pack.sources import FrozenCorpus, Unit
+from training.settings import Columns
+
+_SHOWN = 5
+# So many rows without one that can be used: there will be none.
+_HOPELESS_ROWS = 10_000
+_MAX_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """messages: {role, content, ...} with whatever else a template may use. tools: what the template is given."""
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None = None
+
+
+Content = str | Pair | Chat
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """key: the 64-bit hash that decides its split. bytes: UTF-8, of its content."""
+
+    id: str
+    content: Content
+    bytes: int
+    key: int
+    stratum: str
+    label: str | None
+
+
+@dataclass
+class LeftOut:
+    """Rows that are no documents: how many by reason, and the first of them with their places."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, reason: str, where: str, seen: str = "") -> None:
+        self.reasons[reason] += 1
+        if len(self.examples) < _SHOWN:
+            self.examples.append(f"  {where}: {reason}" + (f" ({seen:.200})" if seen else ""))
+
+    @property
+    def counters(self) -> dict[str, float]:
+        return {f"left_out/{reason}": count for reason, count in self.reasons.items()}
+
+
+def documents_of(unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
+    """The documents of a unit, in order; every other row is added to `left_out`."""
+    wanted = list(dict.fromkeys(name for name in columns.model_dump().values() if name is not None))
+    for span in unit:
+        for row, where in read_rows(span, wanted):
+            if isinstance(row, Unreadable):
+                left_out.add(row, where)
+                continue
+            try:
+                yield _document(row, columns)
+            except _Refused as refused:
+                left_out.add(refused.reason, where, refused.seen)
+
+
+def all_documents(frozen: FrozenCorpus) -> Iterator[Document]:
+    """Every document of a corpus, in order.
+
+    Raises:
+        DataError: no row of it can be used; the message shows the first.
+    """
+    left_out = LeftOut()
+    usable = False
+    for unit in frozen.units:
+        for document in documents_of(unit, frozen.columns, left_out):
+            usable = True
+            yield document
+        if not usable and left_out.reasons.total() >= _HOPELESS_ROWS:
+            break
+    if not usable:
+        refuse_all(frozen.path, left_out)
+
+
+def refuse_all(path: str, left_out: LeftOut) -> None:
+    counted = ", ".join(f"{count} {reason}" for reason, count in left_out.reasons.most_common())
+    shown = "\n".join(left_out.examples)
+    raise DataError(
+        f"{path}: no row can be used. Left out: {counted or 'nothing, there is no row'}. The first of them:\n{shown}\n"
+        "Check `columns` against these rows."
+    )
+
+
+def find_classes(corpora: Sequence[FrozenCorpus]) -> tuple[str, ...]:
+    """The values of the label columns, whole numbers by size, then text: method probe's classes in order.
+
+    Raises:
+        ConfigError: one class alone, or more than a classifier is for.
+    """
+    classes: set[str] = set()
+    for frozen in corpora:
+        for document in all_documents(frozen):
+            assert document.label is not None
+            classes.add(document.label)
+            if len(classes) > _MAX_CLASSES:
+                raise ConfigError(
+                    f"{frozen.path}: column {frozen.columns.label} (columns.label) has more than {_MAX_CLASSES} values; "
+                    "wanted the name or number of a class."
+                )
+    if len(classes) < 2:
+        raise ConfigError(f"columns.label: one value alone, {classes}; a classifier wants two classes or more.")
+    return tuple(sorted(classes, key=lambda name: (not _is_whole(name), int(name) if _is_whole(name) else 0, name)))
+
+
+def _is_whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and name.isascii()
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, seen: Any = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.seen = str(seen)
+
+
+def _document(row: Row, columns: Columns) -> Document:
+    content = _content(row, columns)
+    try:
+        data = _bytes_of(content)
+    except UnicodeEncodeError as error:
+        raise _Refused("not_unicode", error.reason) from error
+    id = _name(row, columns.id, "id")
+    group = _name(row, columns.group, "group")
+    stratum = _name(row, columns.stratify, "stratify")
+    label = _name(row, columns.label, "label")
+    if columns.label is not None and label is None:
+        raise _Refused("no_class")
+    return Document(
+        id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
+        content=content,
+        bytes=len(data),
+        key=hash64(b"content", data) if group is None else hash64(b"group", group.encode()),
+        stratum=stratum or "",
+        label=label,
+    )
+
+
+def hash64(*parts: bytes) -> int:
+    """A whole number below 2**64, the same on every machine."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _content(row: Row, columns: Columns) -> Content:
+    match columns.form:
+        case "text":
+            text = _string(row, columns.text)
+            if not text or text.isspace():
+                raise _Refused("empty")
+            return text
+        case "pair":
+            pair = Pair(_string(row, columns.prompt), _string(row, columns.completion))
+            if not pair.completion or pair.completion.isspace():
+                raise _Refused("empty_completion", pair.prompt)
+            return pair
+        case _:
+            return Chat(_messages(row, columns.messages), _tools(row, columns.tools))
+
+
+def _bytes_of(content: Content) -> bytes:
+    match content:
+        case str():
+            return content.encode()
+        case Pair():
+            prompt = content.prompt.encode()
+            return len(prompt).to_bytes(8, "little") + prompt + content.completion.encode()
+        case _:
+            plain = [content.messages, content.tools] if content.tools else content.messages
+            return json.dumps(plain, ensure_ascii=False, sort_keys=True, default=str).encode()
+
+
+def _string(row: Row, name: str | None) -> str:
+    value = row.get(name or "")
+    if value is None:
+        raise _Refused("null" if name in row else "missing", f"column {name}")
+    if not isinstance(value, str):
+        raise _Refused("not_a_string", f"column {name} is {value!r}")
+    return value
+
+
+def _name(row: Row, name: str | None, role: str) -> str | None:
+    value = row.get(name) if name is not None else None
+    if value is None:
+        return None
+    if not isinstance(value, str | int):
+        raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
+    text = str(value)
+    if not text.isascii() and text.encode(errors="ignore").decode() != text:
+        raise _Refused("not_unicode", f"column {name}")
+    return text
+
+
+def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
+    messages = _listed(row, name, "messages")
+    if messages is None:
+        raise _Refused("null" if name in row else "missing", f"column {name}")
+    if not messages:
+        raise _Refused("empty")
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _Refused("bad_messages", f"not a message with a role: {message!r}")
+        if not isinstance(message.get("content", ""), str | list):
+            raise _Refused("bad_messages", f"its content is neither text nor a list of parts: {message!r}")
+    return messages
+
+
+def _tools(row: Row, name: str | None) -> list[Any] | None:
+    return _listed(row, name, "tools") or None
+
+
+def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:
+    """A list column, or a list as JSON text. Keys without a value go: templates ask whether a key is there."""
+    value = row.get(name) if name is not None else None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise _Refused(f"bad_{role}", f"column {name} is no JSON: {value}") from error
+    if value is not None and not isinstance(value, list):
+        raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
+    return value and [without_nulls(one) for one in value]

@@ -1,0 +1,199 @@
+"""Documents as token ids, each with a label that says whether the loss counts its prediction.
+
+    text    every token, and the end of the text; not the first token, which nothing predicts
+    pair    with a chat template a conversation of two turns; else prompt and completion as they stand, and the end
+    chat    what the assistant says, the token that ends its turn included
+
+A text is tokenised whole, so its tokens are those of the model's own tokenizer. Where a token would straddle the place
+at which labels begin or end, the parts are tokenised apart, because at inference the prompt ends there: counted as
+`tokenised_apart`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from training.pack.chat import Marked, Unfit, as_chat, mark
+from training.pack.documents import Chat, Document, Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# Checks on what a template and a tokenizer make of a document, rather than on the document.
+TEMPLATE_REASONS = ("template_error", "prompt_is_no_prefix", "no_end_of_turn", "doubled_bos")
+
+
+class Example(NamedTuple):
+    """ids: int32[tokens]. labels: bool[tokens]. document, piece: which document of the table, which of its renderings."""
+
+    document: int
+    piece: int
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+class Misfit(NamedTuple):
+    """A document of the table that gives no example."""
+
+    document: int
+    reason: str
+    preview: str
+
+
+@dataclass
+class Encoded:
+    """What became of some documents. notes: what was done to some of them, counted."""
+
+    examples: list[Example]
+    misfits: list[Misfit]
+    notes: Counter[str]
+
+
+class Encoder:
+    """A tokenizer made ready. One thread; not to be shared between threads."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = tokenizer
+        # Special tokens are put here, and never truncated away; and post-processing would trim spaces off the offsets.
+        plain = json.loads(tokenizer.backend_tokenizer.to_str())
+        self.backend = Tokenizer.from_str(
+            json.dumps(plain | dict.fromkeys(("post_processor", "truncation", "padding")))
+        )
+        self.start = _start(tokenizer, self.backend)
+        self.bos = tokenizer.bos_token_id
+        self.end = np.array([tokenizer.eos_token_id], np.int32)
+        self.added = np.array(sorted(tokenizer.added_tokens_decoder), np.int32)
+
+    def encode(self, documents: Sequence[Document]) -> Encoded:
+        """All documents have the same form."""
+        encoded = Encoded([], [], Counter())
+        if documents and isinstance(documents[0].content, str):
+            found = self._texts([str(document.content) for document in documents])
+        else:
+            found = self._marked(documents, encoded)
+        for example in found:
+            trouble = self._trouble(example)
+            if trouble:
+                preview = self.tokenizer.decode(example.ids[:200].tolist())
+                encoded.misfits.append(Misfit(example.document, trouble, preview))
+            else:
+                encoded.examples.append(example)
+        return encoded
+
+    def _texts(self, texts: list[str]) -> Iterator[Example]:
+        for number, encoding in enumerate(self.backend.encode_batch_fast(texts, add_special_tokens=False)):
+            ids = np.concatenate([self.start, np.array(encoding.ids, np.int32), self.end])
+            labels = np.ones(len(ids), np.bool_)
+            labels[0] = False
+            yield Example(number, 0, ids, labels)
+
+    def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
+        owners: list[tuple[int, int, bool]] = []
+        marked: list[Marked] = []
+        for number, document in enumerate(documents):
+            chat = document.content
+            if isinstance(chat, Pair) and not self.tokenizer.chat_template:
+                text = chat.prompt + chat.completion
+                owners.append((number, 0, False))
+                marked.append(Marked(text, ((len(chat.prompt), len(text)),)))
+                continue
+            try:
+                assert isinstance(chat, Chat | Pair)
+                renderings, unlearnt = mark(self.tokenizer, as_chat(chat) if isinstance(chat, Pair) else chat)
+            except Unfit as unfit:
+                encoded.misfits.append(Misfit(number, unfit.reason, unfit.preview))
+                continue
+            owners += [(number, piece, True) for piece in range(len(renderings))]
+            marked += renderings
+            encoded.notes["unlearnt_turns"] += unlearnt
+            encoded.notes["extra_renderings"] += len(renderings) - 1
+        found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
+        for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
+            ids = np.array(encoding.ids, np.int32)
+            runs = _runs(np.array(encoding.offsets, np.int64).reshape(-1, 2)[:, 1], one.spans)
+            if runs is None:
+                ids, runs = self._apart(one)
+                encoded.notes["tokenised_apart"] += 1
+            if not is_chat:
+                shift = len(self.start)
+                runs = [(first + shift, stop + shift + 1) for first, stop in runs]
+                ids = np.concatenate([self.start, ids, self.end])
+            elif (ended := self._until_end_of_turn(ids, runs)) is None:
+                encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text))
+                continue
+            else:
+                runs = ended
+            labels = np.zeros(len(ids), np.bool_)
+            for first, stop in runs:
+                labels[first:stop] = True
+            labels[0] = False
+            yield Example(number, piece, ids, labels)
+
+    def _apart(self, marked: Marked) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """The text cut at every end of a span, each part tokenised on its own."""
+        ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
+        parts = [marked.text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        found = [encoding.ids for encoding in self.backend.encode_batch_fast(parts, add_special_tokens=False)]
+        token = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
+        ids = np.concatenate([np.array(part, np.int32) for part in found])
+        return ids, [(token[start], token[end]) for start, end in marked.spans]
+
+    def _until_end_of_turn(self, ids: np.ndarray, runs: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+        """Each run up to the token that ends the turn; None where a turn ends with no token of its own.
+
+        What a template writes after it, a line feed mostly, is never generated.
+        """
+        ended = []
+        for first, stop in runs:
+            own = np.flatnonzero(np.isin(ids[first:stop], self.added))
+            if not len(own) or self.tokenizer.decode(ids[first + own[-1] + 1 : stop].tolist()).strip():
+                return None
+            ended.append((first, first + int(own[-1]) + 1))
+        return ended
+
+    def _trouble(self, example: Example) -> str | None:
+        if self.bos is not None and (example.ids[:2] == self.bos).sum() == 2:
+            return "doubled_bos"
+        return None if example.labels.any() else "no_label"
+
+
+def end_of_turn(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    """The token with which the chat template ends an assistant's turn, None where there is no template or no token."""
+    if not tokenizer.chat_template:
+        return None
+    chat = Document("", as_chat(Pair("Hello", "Hello")), 0, 0, "", None)
+    found = Encoder(tokenizer).encode([chat]).examples
+    return int(found[0].ids[np.flatnonzero(found[0].labels)[-1]]) if found else None
+
+
+def stop_ids(tokenizer: "PreTrainedTokenizerFast") -> tuple[int, ...]:
+    """The tokens at which generation ends: the end of the text, and the end of an assistant's turn."""
+    found = (tokenizer.eos_token_id, end_of_turn(tokenizer))
+    return tuple(dict.fromkeys(int(token) for token in found if token is not None))
+
+
+def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:
+    """The tokens of each span of characters; None where a token straddles the beginning or the end of one.
+
+    ends: where each token's characters end; the tokens of one character that is several share it.
+    """
+    places = np.array(spans, np.int64).reshape(-1, 2)
+    tokens = np.searchsorted(ends, places, side="right")
+    at = np.where(tokens > 0, ends[tokens - 1], 0)
+    return [(int(first), int(stop)) for first, stop in tokens] if (at == places).all() else None
+
+
+def _start(tokenizer: "PreTrainedTokenizerFast", plain: "object") -> np.ndarray:
+    """What the tokenizer itself puts before a text: the BOS token, or nothing."""
+    with_specials = tokenizer("a")["input_ids"]
+    without = plain.encode("a", add_special_tokens=False).ids  # type: ignore[attr-defined]
+    first = next(
+        (at for at in range(len(with_specials)) if with_specials[at : at + len(without)] == without), len(with_specials)
+    )
+    return np.array(with_specials[:first], np.int32)

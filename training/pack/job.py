@@ -1,0 +1,261 @@
+"""Corpora to packed rows: the job behind `raymill pack`, and the first part of `raymill train`.
+
+    freeze -> tokenizer -> tokenise (a stage for each corpus) -> pack (another) -> pack.json, written last
+
+A folder with a pack.json is finished: it is found again without Ray, by its settings and the fingerprints of the input
+files. Several runs may share one (`packed:` in the config).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import cluster
+from cluster import storage
+from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.engine import Engine, Patience
+from cluster.errors import DataError
+from cluster.progress import Progress
+from cluster.run_manifest import differences
+from cluster.session import Session
+from training.config import TrainConfig
+from training.data.schema import SPLITS
+from training.pack.packing import pack_stage
+
+if TYPE_CHECKING:
+    from training.pack.sources import FrozenCorpus
+
+PACK_MANIFEST = "pack.json"
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A finished folder of packed corpora.
+
+    classes: of method probe, in the order of their indices; else none. corpora: artifacts by corpus and split name.
+    """
+
+    uri: str
+    tokenizer_fingerprint: str
+    classes: tuple[str, ...]
+    corpora: dict[str, dict[str, Artifact]]
+
+    @classmethod
+    def load(cls, uri: str) -> Self:
+        """
+        Raises:
+            DataError: packing has not finished there.
+        """
+        uri = storage.absolute(uri)
+        manifest = _read_manifest(uri)
+        if manifest is None:
+            raise DataError(
+                f"{uri}: no packed corpora here ({PACK_MANIFEST} is missing). Either the path is wrong, or packing was "
+                "cut short: run `raymill pack` with the same config and it continues."
+            )
+        corpora = {
+            name: {split: Artifact.load(storage.join(uri, name, split)) for split in digests}
+            for name, digests in manifest["artifacts"].items()
+        }
+        for name, artifacts in corpora.items():
+            for split, artifact in artifacts.items():
+                if artifact.manifest.digest != manifest["artifacts"][name][split]:
+                    raise DataError(
+                        f"{artifact.uri}: is not what {PACK_MANIFEST} beside it names: someone packed there again. "
+                        "Run `raymill pack` with the config that is to hold, and --replace."
+                    )
+        return cls(uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal rows under equal tokenizers."""
+        digests = {name: _digests(artifacts) for name, artifacts in self.corpora.items()}
+        return fingerprint({"tokenizer": self.tokenizer_fingerprint, "rows": digests, "classes": self.classes})
+
+    @property
+    def tokenizer_uri(self) -> str:
+        return storage.join(self.uri, "tokenizer")
+
+    def split(self, name: str) -> list[Artifact]:
+        """One split of every corpus, in the order of the config."""
+        return [artifacts[name] for artifacts in self.corpora.values()]
+
+    def rows(self, split: str) -> int:
+        return sum(artifact.manifest.rows for artifact in self.split(split))
+
+    def tokenised(self, corpus: str) -> Counters:
+        """What tokenising a corpus counted: documents, tokens, what was left out and why."""
+        return Artifact.load(storage.join(self.uri, examples_name(corpus))).manifest.counters
+
+    def packed(self, corpus: str) -> Counters:
+        """What packing it counted. See packing.py and pieces.py."""
+        return self.corpora[corpus]["train"].manifest.counters
+
+
+def packed_uri(config: TrainConfig) -> str:
+    return storage.absolute(config.packed or storage.join(config.output, "packed"))
+
+
+def examples_name(corpus: str) -> str:
+    return f"_work/examples/{corpus}"
+
+
+def pack(config: TrainConfig, session: Session, progress: Progress, replace: bool = False) -> PackedRun:
+    """The packed corpora of a config: made now, finished now, or found finished (then Ray is not started).
+
+    Args:
+        replace: make anew what other settings or inputs left in the folder.
+
+    Raises:
+        DataError: the folder holds corpora packed in another way, or there is too little to train on.
+    """
+    from training.pack.sources import freeze_corpus
+
+    storage.configure(config.storage)
+    root = packed_uri(config)
+    unit_bytes = config.execution.unit_mib << 20
+    frozen = {
+        name: freeze_corpus(corpus, columns, unit_bytes)
+        for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
+    }
+    settings = pack_settings(config, frozen)
+    if not _finished(root, settings, replace):
+        _make(config, frozen, settings, root, session, progress, replace)
+    packed = PackedRun.load(root)
+    require_enough(config, packed)
+    return packed
+
+
+def pack_settings(config: TrainConfig, frozen: Mapping[str, "FrozenCorpus"]) -> dict[str, Any]:
+    """What decides the packed rows, as plain JSON values."""
+    model = config.model
+    tokenizer = {"from": _absolute_if_local(model.tokenizer or model.name or ""), "revision": model.revision}
+    if model.tokenizer == "train" and model.config:
+        tokenizer = {"from": "train", "vocab_size": model.config.get("vocab_size")}
+    tokenizer["chat_template"] = model.chat_template and _absolute_if_local(model.chat_template)
+    corpora = {
+        name: {"columns": columns.model_dump(), "files": frozen[name].fingerprint}
+        for name, columns in zip(config.corpus_names, config.all_columns, strict=True)
+    }
+    return {
+        "sequence_length": config.sequence_length,
+        "packing": config.packing.model_dump(),
+        "split": config.split.model_dump(),
+        "seed": config.seed,
+        "classify": config.method == "probe",
+        "tokenizer": tokenizer,
+        "corpora": corpora,
+    }
+
+
+def require_enough(config: TrainConfig, packed: PackedRun) -> None:
+    """
+    Raises:
+        DataError: a corpus has nothing to train on, or all of them together less than one step.
+    """
+    for name, artifacts in packed.corpora.items():
+        if not artifacts["train"].manifest.rows:
+            seen = ", ".join(f"{split} {artifact.manifest.rows:,}" for split, artifact in artifacts.items())
+            raise DataError(
+                f"{artifacts['train'].uri}: corpus {name} has no row to train on (rows: {seen}). Tokenising counted: "
+                f"{_told(packed.tokenised(name))}. Packing counted: {_told(packed.packed(name))}. "
+                "Give more documents, a larger split.train, or another packing.overflow."
+            )
+    rows = packed.rows("train")
+    if rows < config.rows_per_step:
+        raise DataError(
+            f"{packed.uri}: {rows:,} rows of {config.sequence_length:,} tokens to train on, and one step takes "
+            f"{config.rows_per_step:,} (tokens_per_step {config.tokens_per_step:,}). Give more documents, or set "
+            f"tokens_per_step to {rows * config.sequence_length:,} or less."
+        )
+
+
+def _make(
+    config: TrainConfig,
+    frozen: Mapping[str, "FrozenCorpus"],
+    settings: dict[str, Any],
+    root: str,
+    session: Session,
+    progress: Progress,
+    replace: bool,
+) -> None:
+    from training.pack.tokenise import tokenise_stage
+    from training.pack.tokenizer import prepare_tokenizer
+
+    storage.require_conditional_writes(root)
+    tokenizer = prepare_tokenizer(config, root)
+    classes = _classes(config, frozen)
+    engine = Engine(root, session, progress, Patience(config.execution.attempts, config.execution.stall_s), replace)
+    corpora = {}
+    for name, corpus in frozen.items():
+        tokenised = tokenise_stage(config, name, corpus, storage.join(root, "tokenizer"), tokenizer, classes)
+        examples = engine.run(tokenised)[examples_name(name)]
+        packed = engine.run(pack_stage(config, name, examples))
+        corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
+    manifest = {
+        "version": cluster.__version__,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": settings,
+        "tokenizer": tokenizer,
+        "classes": list(classes),
+        "artifacts": {name: _digests(artifacts) for name, artifacts in corpora.items()},
+    }
+    storage.create(storage.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+def _classes(config: TrainConfig, frozen: Mapping[str, "FrozenCorpus"]) -> tuple[str, ...]:
+    """Of method probe: every class that a corpus has, in one order for all of them."""
+    if config.method != "probe":
+        return ()
+    from training.pack.sources import find_classes
+
+    return tuple(sorted({name for corpus in frozen.values() for name in find_classes(corpus)}))
+
+
+def _finished(root: str, settings: dict[str, Any], replace: bool) -> bool:
+    manifest = _read_manifest(root)
+    if manifest is None:
+        return False
+    changed = differences(manifest["settings"], settings)
+    if not changed:
+        return True
+    if not replace:
+        raise DataError(
+            f"{root}: holds corpora packed in another way: {'; '.join(changed)}. Set `packed` to another folder, or "
+            "add --replace to make them anew; what still applies is kept."
+        )
+    storage.delete([storage.join(root, PACK_MANIFEST)])
+    return False
+
+
+def _read_manifest(root: str) -> dict[str, Any] | None:
+    uri = storage.join(root, PACK_MANIFEST)
+    if not storage.exists(uri):
+        return None
+    try:
+        manifest = json.loads(storage.read_bytes(uri))
+        missing = {"settings", "tokenizer", "classes", "artifacts"} - manifest.keys()
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{uri}: is not what `raymill pack` leaves ({error}). Choose another folder.") from error
+    if missing:
+        raise DataError(f"{uri}: has no {', '.join(sorted(missing))}. Another program wrote it: choose another folder.")
+    return manifest
+
+
+def _digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    return {split: artifact.manifest.digest for split, artifact in artifacts.items()}
+
+
+def _told(counters: Counters) -> str:
+    return ", ".join(f"{name} {value:,.0f}" for name, value in counters.items() if value) or "nothing"
+
+
+def _absolute_if_local(path: str) -> str:
+    """A path that exists here, made absolute: the same setting from any working directory. Else a URI or hub name."""
+    if not path or storage.is_remote(path):
+        return path
+    absolute = storage.absolute(path)
+    return absolute if Path(absolute).exists() else path

@@ -1,0 +1,165 @@
+"""Examples to packed rows: the stage that cuts, fits and shuffles.
+
+A unit is a split and a range of places. Places are hashes, so a range is a random sample of the documents, and ranges
+of equal width hold about equally many tokens. The unit fetches its range from every examples file (each is sorted, so
+its row groups' statistics say where to look), cuts documents that are longer than a row, fits the pieces into rows,
+and permutes the rows. Read from the first row to the last, an artifact is therefore one seeded shuffle of all
+documents, and no machine ever held more than one range (about 8 million tokens: 100 MB).
+
+What comes out depends on the documents and the config, never on how the documents were spread over files.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import cluster
+from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.stage import Output, Scratch, Stage
+from training.data.schema import EXAMPLES, PACKED, SPLITS, rows_per_group
+from training.data.shuffle import permutation
+from training.pack.pieces import Pieces, cut
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+
+PACKING_VERSION = "1"
+UNIT_TOKENS = 8 << 20
+_PLACES = 1 << 64
+
+
+class Range(TypedDict):
+    """A unit: the documents of a split whose place is at least `low` and below `high`."""
+
+    split: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides how examples become rows."""
+
+    length: int
+    mode: str
+    overflow: str
+    classify: bool  # rows carry a class, and the loss counts no token
+    seed: int
+
+    @classmethod
+    def of(cls, config: "TrainConfig") -> "Rule":
+        packing = config.packing
+        return cls(config.sequence_length, packing.mode, packing.overflow, config.method == "probe", config.seed)
+
+
+def pack_stage(config: "TrainConfig", name: str, examples: Artifact, unit_tokens: int = UNIT_TOKENS) -> Stage:
+    """Outputs `NAME/train`, `NAME/validation` and `NAME/test`, each of schema PACKED; one may be empty."""
+    rule = Rule.of(config)
+    made_from = fingerprint(
+        {
+            "version": [cluster.__version__, PACKING_VERSION],
+            "examples": examples.manifest.fingerprint,
+            "rule": vars(rule),
+            "unit_tokens": unit_tokens,
+        }
+    )
+    # A list of n integers takes 4 n bytes, n labels n / 8.
+    group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
+    outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
+    units = list(ranges(examples.manifest.counters, unit_tokens))
+    return Stage(f"pack-{name}", outputs, units, Pack(name, rule, tuple(examples.file_uris)), made_from)
+
+
+def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
+    """Every place of every split, in ranges of about `unit_tokens` tokens. `counters`: of the examples."""
+    for index, split in enumerate(SPLITS):
+        count = max(1, round(counters.get(f"tokens/{split}", 0) / unit_tokens))
+        for part in range(count):
+            yield {"split": index, "low": _PLACES * part // count, "high": _PLACES * (part + 1) // count}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The work of one unit. `uris`: of all examples files."""
+
+    name: str
+    rule: Rule
+    uris: tuple[str, ...]
+
+    def __call__(self, unit: Range, scratch: Scratch) -> Counters:
+        split = SPLITS[unit["split"]]
+        pieces, told = cut(read_range(self.uris, unit), self.rule.length, self.rule.overflow, self.rule.classify)
+        rows = to_rows(pieces, self.rule, unit)
+        scratch.write(f"{self.name}/{split}", rows)
+        tokens = len(rows["ids"].chunk(0).values)
+        counted = {
+            "documents": len(np.unique(pieces.documents)),
+            "pieces": len(pieces),
+            "rows": rows.num_rows,
+            "tokens": tokens,
+            "label_tokens": pc.sum(rows["labels"].chunk(0).values).as_py() or 0,
+            "padding": rows.num_rows * self.rule.length - tokens,
+        }
+        return {f"{name}/{split}": value for name, value in counted.items()} | told
+
+
+def read_range(uris: Sequence[str], unit: Range) -> pa.Table:
+    """The documents of a range, sorted by place, from the row groups that may hold some."""
+    found = [EXAMPLES.empty_table()]
+    for uri in uris:
+        with open_parquet(uri) as parquet:
+            for group in _groups(parquet, unit):
+                table = parquet.read_row_group(group, use_threads=False)
+                place = table["place"].to_numpy()
+                inside = (table["split"].to_numpy() == unit["split"]) & (place >= np.uint64(unit["low"]))
+                inside &= place <= np.uint64(unit["high"] - 1)
+                found.append(table.filter(pa.array(inside)))
+    table = pa.concat_tables(found)
+    # Equal places are copies of one document; their ids tell apart what a hash confused.
+    return table.take(pc.sort_indices(table, [("place", "ascending"), ("document", "ascending")]))
+
+
+def _groups(parquet: pq.ParquetFile, unit: Range) -> Iterator[int]:
+    metadata = parquet.metadata
+    names = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
+    for group in range(metadata.num_row_groups):
+        split, place = (metadata.row_group(group).column(names[name]).statistics for name in ("split", "place"))
+        if not split.min <= unit["split"] <= split.max:
+            continue
+        # Where a split ends and the next begins, places start again.
+        if split.min < split.max or (place.min < unit["high"] and unit["low"] <= place.max):
+            yield group
+
+
+def to_rows(pieces: Pieces, rule: Rule, unit: Range) -> pa.Table:
+    """Schema PACKED: the pieces in rows, the rows in an order decided by the seed and the range."""
+    if rule.mode == "best_fit":
+        from training.pack.best_fit import best_fit  # numba takes a second to import
+
+        rows, count = best_fit(pieces.sizes, rule.length)
+    else:
+        rows, count = np.arange(len(pieces)), len(pieces)
+    place = np.empty(count, np.int64)
+    place[permutation(count, "rows", rule.seed, unit["split"], unit["low"])] = np.arange(count)
+    rows = place[rows]
+    pieces = pieces.take(np.argsort(rows, kind="stable"))
+    ends = np.cumsum(np.bincount(rows, minlength=count))
+    starts = np.concatenate([[0], ends])
+    token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])
+    ids, labels = pieces.tokens()
+    documents = pa.array(pieces.documents)
+    return pa.table(
+        [
+            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(ids)),
+            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(labels)),
+            pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(pieces.sizes, pa.int32())),
+            pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pieces.names.take(documents)),
+            pieces.classes.take(documents.take(pa.array(starts[:-1]))),
+        ],
+        schema=PACKED,
+    )

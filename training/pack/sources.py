@@ -1,0 +1,258 @@
+"""The first act of packing: which files a corpus is, which columns they have, and how they are cut into units.
+
+A corpus is an artifact of this project (its manifest lists the files), or a folder, glob, file or URI of Parquet or
+JSON Lines (.jsonl, .ndjson; also .gz and .zst). Parquet is cut by rows, plain JSON Lines by bytes; what is compressed
+is read whole. No text is read here but the first lines of one JSONL file.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice, pairwise
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import storage
+from cluster.artifact import MANIFEST, Artifact, fingerprint
+from cluster.errors import ConfigError, DataError
+from cluster.storage import FileInfo
+from training.pack.reading import FORMATS, Span, format_of, is_compressed, json_rows
+from training.settings import Columns, Corpus
+
+# Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
+_THREADS = 16
+_PEEKED_LINES = 100
+
+Unit = tuple[Span, ...]
+
+DEFAULTS = {"id": "id", "group": "group_id"}
+
+
+class _File(NamedTuple):
+    """name: below the corpus, so that a corpus that was moved is the same corpus."""
+
+    name: str
+    info: FileInfo
+
+
+@dataclass(frozen=True)
+class FrozenCorpus:
+    """A corpus as it was when the run began.
+
+    units: runs of spans of about the wished size, in the order of the documents. unit_bytes: of each. fingerprint: of
+    the content (an artifact's digest; else names, sizes and versions of the files). columns: with id and group filled in.
+    """
+
+    path: str
+    units: tuple[Unit, ...]
+    unit_bytes: tuple[int, ...]
+    fingerprint: str
+    columns: Columns
+
+
+def freeze_corpus(corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCorpus:
+    """List, check and cut. The same files give the same answer.
+
+    Raises:
+        ConfigError: a column that is named is not there, or has a type that cannot be what it is named for.
+        DataError: nothing to read at the path, or an artifact that is not finished.
+    """
+    assert unit_bytes > 0
+    files, content = _find(corpus.path)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        looked = list(pool.map(lambda file: _look(file.info, columns, unit_bytes), files))
+    schemas = [(file.info.uri, schema) for file, (schema, _) in zip(files, looked, strict=True) if schema is not None]
+    lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
+    resolved = _resolve(columns, schemas, lines)
+    units, sizes = [], []
+    for unit, size in _gather([piece for _, pieces in looked for piece in pieces], unit_bytes):
+        units.append(unit)
+        sizes.append(size)
+    if not units:
+        raise DataError(f"{corpus.path}: {len(files)} files without a row. Point `corpus` at documents.")
+    return FrozenCorpus(corpus.path, tuple(units), tuple(sizes), content, resolved)
+
+
+def _find(path: str) -> tuple[list[_File], str]:
+    """The files, and the fingerprint of what is in them."""
+    root = storage.absolute(path)
+    wild = re.search(r"[*?\[]", root)
+    if wild and storage.is_remote(root) | (not storage.list_files(root)):
+        found, root = storage.glob(root), root[: root.rindex("/", 0, wild.start())]
+    elif storage.exists(root):
+        found, root = [storage.info(root)], posixpath.dirname(root)
+    elif storage.exists(storage.join(root, MANIFEST)):
+        return _of_artifact(root)
+    else:
+        found = storage.list_files(root)
+        _refuse_unfinished(root)
+    files = [_File(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
+    chosen = [file for file in files if not _hidden(file.name) and format_of(file.name)]
+    if not chosen:
+        seen = ", ".join(file.name for file in files[:8]) or "nothing at all"
+        raise DataError(
+            f"{path}: no file of documents here. Seen: {seen}. Wanted: an artifact ({MANIFEST}), or files that end in "
+            f"{', '.join(FORMATS)}."
+        )
+    content = [[file.name, file.info.size, file.info.version] for file in chosen]
+    return chosen, fingerprint(content)
+
+
+def _of_artifact(root: str) -> tuple[list[_File], str]:
+    inner = storage.join(root, "corpus")
+    if storage.exists(storage.join(inner, MANIFEST)):
+        raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {inner}")
+    artifact = Artifact.load(root)
+    files = artifact.manifest.files
+    # An artifact's files never change: their size alone says that they are what the manifest promises.
+    infos = [FileInfo(storage.join(root, file.path), file.bytes, "") for file in files]
+    return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest
+
+
+def _refuse_unfinished(root: str) -> None:
+    if storage.exists(storage.join(root, "corpus", MANIFEST)):
+        raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
+    if storage.list_files(storage.join(posixpath.dirname(root), "_commits")):
+        raise DataError(
+            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it has begun. Run `raymill curate` "
+            "with its config again: it continues."
+        )
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _look(file: FileInfo, columns: Columns, unit_bytes: int) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
+    """The columns of a Parquet file, and the pieces of the file with their bytes of documents."""
+    kind = format_of(file.uri)
+    if kind == "parquet":
+        return _look_at_parquet(file, columns, unit_bytes)
+    if not file.size:
+        return None, []
+    if is_compressed(file.uri):
+        return None, [(Span(*_identity(file), "jsonl", 0, file.size), 3 * file.size)]
+    parts = -(-file.size // unit_bytes)
+    ends = [file.size * part // parts for part in range(parts + 1)]
+    return None, [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
+
+
+def _look_at_parquet(file: FileInfo, columns: Columns, unit_bytes: int) -> tuple[pa.Schema, list[tuple[Span, int]]]:
+    try:
+        with storage.open_input(file.uri) as handle:
+            opened = pq.ParquetFile(handle, pre_buffer=False)
+            footer, schema = opened.metadata, opened.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
+            "Was its writing cut short? Write it again, or leave it out by a narrower path."
+        ) from error
+    names = {columns.text, columns.prompt, columns.completion, columns.messages, columns.tools}
+    leaves = [n for n in range(footer.num_columns) if footer.schema.column(n).path.partition(".")[0] in names]
+    pieces, first = [], 0
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        size = sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
+        # A row group of many units is cut by rows: each reader decodes it from its start, which costs a hundredth of
+        # what tokenising its rows does, and holds only its own.
+        parts = max(1, min(-(-size // unit_bytes), group.num_rows)) if group.num_rows else 0
+        ends = [first + group.num_rows * part // parts for part in range(parts + 1)] if parts else []
+        pieces += [(Span(*_identity(file), "parquet", start, end), size // parts) for start, end in pairwise(ends)]
+        first += group.num_rows
+    return schema, pieces
+
+
+def _identity(file: FileInfo) -> tuple[str, int, str]:
+    return file.uri, file.size, file.version
+
+
+def _gather(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tuple[Unit, int]]:
+    """Small pieces together, until another one would make the unit larger than wished."""
+    held: list[Span] = []
+    held_bytes = 0
+    for span, size in pieces:
+        if held and held_bytes + size > unit_bytes:
+            yield tuple(held), held_bytes
+            held, held_bytes = [], 0
+        if held and held[-1].uri == span.uri and held[-1].end == span.start:
+            held[-1] = held[-1]._replace(end=span.end)
+        else:
+            held.append(span)
+        held_bytes += size
+    if held:
+        yield tuple(held), held_bytes
+
+
+def _resolve(columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: FileInfo | None) -> Columns:
+    """Check what is named, and fill in id and group where the corpus has them under their usual names."""
+    named = {role: name for role, name in columns.model_dump().items() if name is not None}
+    peeked = _peek(lines) if lines else {}
+    for role, name in named.items():
+        for uri, schema in schemas:
+            if name not in schema.names:
+                raise ConfigError(_no_column(uri, role, name, schema.names))
+            _check_type(uri, role, name, schema)
+        # Of JSON objects only the first are seen: what marks a few of them may come later.
+        if lines and peeked and name not in peeked and role not in ("tools", "id", "group"):
+            raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
+    found = {
+        role: name
+        for role, name in DEFAULTS.items()
+        if role not in named and all(name in schema.names for _, schema in schemas) and (not lines or name in peeked)
+    }
+    return columns.model_copy(update=found)
+
+
+def _peek(file: FileInfo) -> dict[str, None]:
+    """Keys of the first objects, in the order in which they appear."""
+    span = Span(*_identity(file), "jsonl", 0, file.size)
+    keys: dict[str, None] = {}
+    for row, _ in islice(json_rows(span), _PEEKED_LINES):
+        if isinstance(row, dict):
+            keys |= dict.fromkeys(row)
+    return keys
+
+
+def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, 3, 0.5)
+    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
+    return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {mend}"
+
+
+def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
+    if schema.names.count(name) > 1:
+        raise ConfigError(f"{uri}: has {schema.names.count(name)} columns {name} (columns.{role}). Name each its own.")
+    kind = schema.field(name).type
+    while pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    whole = pa.types.is_integer(kind)
+    a_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    wanted, good = {
+        "text": ("strings", text),
+        "prompt": ("strings", text),
+        "completion": ("strings", text),
+        "messages": ("lists of {role, content}, or such a list as JSON text", text or a_list),
+        "tools": ("lists, or such a list as JSON text", text or a_list),
+        "label": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
+        "stratify": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
+        "id": ("text or whole numbers", text or whole),
+        "group": ("text or whole numbers", text or whole),
+    }[role]
+    if not good and not pa.types.is_null(kind):
+        others = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+        raise ConfigError(
+            f"{uri}: column {name} (columns.{role}) is {kind}; wanted {wanted}. Columns of strings: "
+            f"{', '.join(others) or 'none'}."
+        )
+
+
+def as_json(units: Sequence[Unit]) -> list[object]:
+    """Units as plain values, for a fingerprint."""
+    return json.loads(json.dumps(units))

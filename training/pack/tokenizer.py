@@ -1,0 +1,195 @@
+"""The run's tokenizer: the model's own, another one, or one fitted on the corpus, kept beside the packed rows.
+
+    prepare_tokenizer    make or find it under PACKED/tokenizer/, with its chat template
+    load_tokenizer       from such a folder, or any folder, URI or hub name
+
+Only fast tokenizers are taken: masks need to know where a token stands in the text. Nothing that a tokenizer's folder
+brings along as code is run.
+"""
+
+import json
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster import storage
+from cluster.artifact import canonical_json, fingerprint
+from cluster.errors import ConfigError, DataError
+from training.config import TrainConfig
+from training.pack.chatml import CHATML, TURN_END, TURN_START
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+FOLDER = "tokenizer"
+_RECORD = "prepared.json"  # written last: without it the folder is not finished
+
+# What a tokenizer's folder may consist of; weights beside it are left where they are.
+_ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
+_MAX_FILE_BYTES = 256 << 20
+
+
+def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = False) -> str:
+    """Make the tokenizer that the config asks for under `packed_uri`, or find it there; its fingerprint.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or it cannot do what this config needs.
+        DataError: another one stands there already, and not `replace`.
+    """
+    folder = storage.join(storage.absolute(packed_uri), FOLDER)
+    record_uri = storage.join(folder, _RECORD)
+    wanted = fingerprint(_request(config))
+    if storage.exists(record_uri):
+        record = json.loads(storage.read_bytes(record_uri))
+        if record["request"] == wanted:
+            return record["fingerprint"]
+        if not replace:
+            raise DataError(
+                f"{folder}: holds a tokenizer of other settings or another corpus. Choose another output, or run with "
+                "--replace to make it anew."
+            )
+        storage.delete([record_uri])  # first: without it nobody believes the other files
+        storage.delete(file.uri for file in storage.list_files(folder))
+    tokenizer = _make(config)
+    _check(tokenizer, config)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        for path in sorted(Path(scratch).rglob("*")):
+            if path.is_file():
+                storage.write_bytes(storage.join(folder, path.relative_to(scratch).as_posix()), path.read_bytes())
+    made = tokenizer_fingerprint(tokenizer)
+    storage.create(record_uri, canonical_json({"request": wanted, "fingerprint": made}))
+    return json.loads(storage.read_bytes(record_uri))["fingerprint"]
+
+
+def load_tokenizer(uri: str, revision: str | None = None) -> "PreTrainedTokenizerFast":
+    """A fast tokenizer from a local folder, a store's folder or, where there is no such folder, the hub.
+
+    Raises:
+        ConfigError: none there, or only a slow one.
+    """
+    found = [file for file in storage.list_files(uri) if _belongs(file, storage.absolute(uri))]
+    if not found:
+        if storage.is_remote(uri) or uri.startswith((".", "/", "~")):
+            raise ConfigError(f"{uri}: no tokenizer here. Wanted a folder with a tokenizer.json.")
+        return _load(uri, uri, revision)
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in found:
+            path = Path(scratch, file.uri.removeprefix(storage.absolute(uri)).lstrip("/"))
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(storage.read_bytes(file.uri))
+        return _load(scratch, uri, None)
+
+
+@lru_cache(maxsize=2)
+def cached_tokenizer(uri: str, fingerprint: str) -> "PreTrainedTokenizerFast":
+    """Loaded once a process, however many units it does. `fingerprint`: it must be this one."""
+    tokenizer = load_tokenizer(uri)
+    if (found := tokenizer_fingerprint(tokenizer)) != fingerprint:
+        raise DataError(f"{uri}: the tokenizer has changed since it was prepared ({found}, not {fingerprint}).")
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """Of all that decides ids: vocabulary, merges, normalisation, special tokens and the chat template."""
+    return fingerprint(
+        [
+            json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None},
+            tokenizer.chat_template,
+            [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id],
+        ]
+    )
+
+
+def pad_id(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """What fills up a row. Padding is known by its place, so any token will do where there is none for it."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in known if token is not None)
+
+
+def _load(where: str, uri: str, revision: str | None) -> "PreTrainedTokenizerFast":
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{uri}: no tokenizer can be loaded from here ({first}). Give model.tokenizer a folder with a "
+            "tokenizer.json, a URI of one, a hub name, or `train`."
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which does not say where a token stands in "
+            "the text. Give model.tokenizer a folder with a tokenizer.json."
+        )
+    return tokenizer
+
+
+def _belongs(file: storage.FileInfo, root: str) -> bool:
+    name = file.uri.removeprefix(root).lstrip("/")
+    nested = "/" in name and not name.startswith("additional_chat_templates/")
+    kind = name.endswith(_ENDINGS) and not name.endswith(".index.json")
+    return kind and not nested and name != _RECORD and file.size <= _MAX_FILE_BYTES
+
+
+def _request(config: TrainConfig) -> list[object]:
+    """What decides the tokenizer. A fitted one also hangs on the documents; they are listed, not read."""
+    model = config.model
+    forms = sorted({columns.form for columns in config.all_columns})
+    request: list[object] = [model.name, model.revision, model.tokenizer, _template(model.chat_template), forms]
+    if model.tokenizer == "train":
+        from training.pack.bpe import VERSION, freeze_all
+
+        corpora = freeze_all(config)
+        request += [VERSION, (model.config or {})["vocab_size"], config.split.model_dump()]
+        request += [[frozen.fingerprint, frozen.columns.model_dump()] for frozen in corpora]
+    return request
+
+
+def _make(config: TrainConfig) -> "PreTrainedTokenizerFast":
+    model = config.model
+    if model.tokenizer == "train":
+        from training.pack.bpe import fit
+
+        tokenizer = fit(config)
+    else:
+        source = model.tokenizer or model.name
+        assert source is not None
+        tokenizer = load_tokenizer(source, model.revision if source == model.name else None)
+    if (template := _template(model.chat_template)) is not None:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def _template(setting: str | None) -> str | None:
+    if setting is None or setting == "chatml":
+        return setting and CHATML
+    try:
+        return storage.read_bytes(setting).decode()
+    except storage.NotFound:
+        raise ConfigError(f"model.chat_template: no file {setting}. Give a Jinja file, or `chatml`.") from None
+
+
+def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "model.tokenizer: it has no end-of-text token (eos_token), so a model could not learn to stop. Add one to "
+            "its tokenizer_config.json, or give another tokenizer."
+        )
+    if isinstance(tokenizer.chat_template, dict):
+        if "default" not in tokenizer.chat_template:
+            raise ConfigError("model.tokenizer: several chat templates and no default. Give model.chat_template one.")
+        tokenizer.chat_template = tokenizer.chat_template["default"]
+    if any(columns.form == "chat" for columns in config.all_columns) and not tokenizer.chat_template:
+        raise ConfigError(
+            "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
+            "Jinja file or, for a tokenizer with its tokens, `chatml`."
+        )
+    known = tokenizer.get_added_vocab()
+    if config.model.chat_template == "chatml" and not {TURN_START, TURN_END} <= known.keys():
+        raise ConfigError(
+            f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this tokenizer "
+            "does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
+        )

@@ -1,0 +1,188 @@
+"""report.json from what a training left on storage: steps.jsonl, fit.json, evaluation.json, counters, exported folders."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import cluster
+from cluster import storage
+from cluster.artifact import Artifact
+from training.config import TrainConfig
+from training.data.schema import SPLITS
+from training.fit.job import Job
+from training.fit.records import Attempt, Evaluation, Outcome, StepRecord
+from training.report.cautions import cautions
+from training.report.curves import Log, restarts
+from training.report.schema import Corpus, Fit, Folder, Recipe, Report, Run, SplitData
+
+if TYPE_CHECKING:
+    from training.pack.job import PackedRun
+
+SCHEMA_VERSION = 1
+EVALUATION = "evaluation.json"
+EXPORT = "export"
+
+_ANSWERS = 8
+_ANSWER_CHARACTERS = 2000
+_KINDS = ("adapter", "merged", "full")
+# Of the packing's counters, those about documents that do not fit a row.
+_CUT = ("documents_split", "documents_truncated", "tokens_truncated", "documents_dropped", "tokens_dropped",
+        "pieces_without_label")  # fmt: skip
+
+
+def gather(job: Job, packed: "PackedRun", outcome: Outcome) -> Report:
+    """Everything the report shows of one finished training."""
+    fit = fit_of(job, packed, outcome)
+    return _report(job.config, job.root, [fit])
+
+
+def combine(config: TrainConfig, reports: Sequence[Report]) -> Report:
+    """The report of a run of phases, from those of its phases in their order."""
+    return _report(config, storage.absolute(config.output), [fit for report in reports for fit in report["fits"]])
+
+
+def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
+    config, log = job.config, Log(_records(job.step_log))
+    evaluation = _evaluation(job.root)
+    answers = evaluation["answers"][:_ANSWERS]
+    return {
+        "name": config.name,
+        "output": job.root,
+        "recipe": _recipe(config),
+        "totals": {
+            "steps": outcome["steps"],
+            "planned_steps": job.steps,
+            "tokens": log.tokens,
+            "label_tokens": log.label_tokens,
+            "seconds": outcome["seconds"],
+            "tokens_per_s": log.middle("tokens_per_s"),
+            "mfu": log.middle("mfu"),
+            "workers": sorted(set(log.workers)),
+            "trainable_parameters": outcome["trainable_parameters"],
+            "all_parameters": outcome["all_parameters"],
+        },
+        "validation": log.validation,
+        "curves": log.curves(),
+        "events": restarts(_attempts(job.attempts), outcome["skipped"]),
+        "rows": log.rows(),
+        "corpora": [
+            _corpus(name, corpus.path, packed, config)
+            for name, corpus in zip(config.corpus_names, config.corpus, strict=True)
+        ],
+        "before": evaluation["before"],
+        "after": evaluation["after"],
+        "best_step": outcome["best_step"],
+        "ended": outcome["ended"],
+        "unmoved": outcome["unmoved"],
+        "generation": evaluation["generation"],
+        "answers": [{key: text[:_ANSWER_CHARACTERS] for key, text in answer.items()} for answer in answers],  # type: ignore[misc,attr-defined]
+        "merged_check": evaluation["merged_check"],
+        "folders": _folders(storage.join(job.root, EXPORT)),
+    }
+
+
+def _report(config: TrainConfig, root: str, fits: list[Fit]) -> Report:
+    run: Run = {
+        "name": config.name,
+        "kind": config.kind,
+        "output": root,
+        "version": cluster.__version__,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        # Where a tracker or a store is reached may hold a password.
+        "config": json.loads(config.model_dump_json(exclude={"storage", "track"}, exclude_none=True)),
+    }
+    said = [(fit["name"], words) for fit in fits for words in cautions(fit)]
+    warnings = [words if len(fits) == 1 else f"{name}: {words}" for name, words in said]
+    return {"schema": 1, "run": run, "fits": fits, "warnings": warnings}
+
+
+def _records(uri: str) -> Iterator[StepRecord]:
+    """One after the other: a log of a million steps is 300 MB."""
+    if not storage.exists(uri):
+        return
+    with storage.open_input(uri) as file:
+        for line in io.BufferedReader(file):  # type: ignore[type-var]
+            if line.strip():
+                yield json.loads(line)
+
+
+def _attempts(folder: str) -> list[Attempt]:
+    return [json.loads(storage.read_bytes(file.uri)) for file in storage.list_files(folder)]
+
+
+def _evaluation(root: str) -> Evaluation:
+    uri = storage.join(root, EVALUATION)
+    nothing: Evaluation = {
+        "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
+    }  # fmt: skip
+    return nothing | json.loads(storage.read_bytes(uri)) if storage.exists(uri) else nothing  # type: ignore[return-value]
+
+
+def _recipe(config: TrainConfig) -> Recipe:
+    method = config.method
+    if method in ("lora", "qlora"):
+        method += f", rank {config.lora.rank}, alpha {config.lora.alpha:g}"
+    elif method in ("prefix", "prompt"):
+        method += f", {getattr(config, method).tokens} virtual tokens"
+    return {
+        "base_model": _base_model(config),
+        "method": method,
+        "engine": config.engine if config.offload == "none" else f"{config.engine}, {config.offload} offloaded",
+        "precision": "bf16" if config.bf16 else "float32",
+        "sequence_length": config.sequence_length,
+        "tokens_per_step": config.tokens_per_step,
+    }
+
+
+def _base_model(config: TrainConfig) -> str:
+    model = config.model
+    if model.name is not None:
+        return model.name + (f", revision {model.revision}" if model.revision else "")
+    settings: dict[str, Any] = model.config or {}
+    sizes = [f"{word} {settings[key]}" for key, word in (("hidden_size", "hidden"), ("num_hidden_layers", "layers"),
+             ("vocab_size", "vocabulary")) if key in settings]  # fmt: skip
+    return ", ".join([f"{settings['model_type']} with random weights", *sizes])
+
+
+def _corpus(name: str, path: str, packed: "PackedRun", config: TrainConfig) -> Corpus:
+    read = Artifact.load(storage.join(packed.uri, "_work/examples", name)).manifest.counters
+    splits = {split: packed.corpora[name][split].manifest for split in SPLITS if split in packed.corpora[name]}
+    # Every output of a stage carries the counters of the whole stage.
+    counted = next(iter(splits.values())).counters
+    return {
+        "name": name,
+        "path": path,
+        "documents": int(read.get("documents", 0)),
+        "text_bytes": int(read.get("text_bytes", 0)),
+        "left_out": {
+            key.removeprefix("left_out/"): int(value)
+            for key, value in sorted(read.items())
+            if key.startswith("left_out/") and value
+        },
+        "packing": {key: int(counted[key]) for key in _CUT if counted.get(key)},
+        "splits": [_split(split, manifest.rows, counted, config.sequence_length) for split, manifest in splits.items()],
+    }
+
+
+def _split(split: str, rows: int, counted: dict[str, float], length: int) -> SplitData:
+    tokens = int(counted.get(f"tokens/{split}", 0))
+    return {
+        "split": split,
+        "documents": int(counted.get(f"documents/{split}", 0)),
+        "rows": rows,
+        "tokens": tokens,
+        "label_tokens": int(counted.get(f"label_tokens/{split}", 0)),
+        "filled": tokens / (rows * length) if rows else 0.0,
+    }
+
+
+def _folders(uri: str) -> list[Folder]:
+    sizes: Counter[str] = Counter()
+    for file in storage.list_files(uri):
+        kind, _, inside = file.uri.removeprefix(uri.rstrip("/") + "/").partition("/")
+        if inside and kind in _KINDS:
+            sizes[kind] += file.size
+    return [{"kind": kind, "uri": storage.join(uri, kind), "bytes": sizes[kind]} for kind in _KINDS if kind in sizes]

@@ -1,0 +1,107 @@
+"""report.html: a run of `raymill train` for people. The page itself, its style and its policy are cluster.page's.
+
+The curves are thinned before they come here, so a run of a million steps makes no bigger page than one of thousands.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import resources
+
+from cluster.page import formats
+from cluster.page.document import document, header
+from cluster.page.formats import count, decimal, share, short
+from cluster.page.layout import Section, anchor, outside_text, plural
+from cluster.page.markup import Html, element
+from training.report import tables
+from training.report.curve_charts import curves
+from training.report.schema import Fit, Report
+
+_STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
+
+_PARTS: tuple[tuple[str, str, Callable[[Fit], Html]], ...] = (
+    ("curves", "Curves", curves),
+    ("evaluation", "Evaluation", tables.evaluation),
+    ("answers", "Generated answers", tables.answers),
+    ("data", "Data", tables.data),
+    ("export", "Exported model", tables.export),
+)
+
+
+def render(report: Report) -> str:
+    """The whole page; valid UTF-8 whatever documents and models say."""
+    run, fits = report["run"], report["fits"]
+    sections = [
+        _warnings(report["warnings"]),
+        Section("result", "Result", _tiles(fits[0]) if len(fits) == 1 else tables.phases(fits)),
+        *(_section(fit, part, several=len(fits) > 1) for fit in fits for part in _PARTS),
+        Section("config", "Config", tables.config(run["config"])),
+    ]
+    top = header(run["name"], "Training report", run["finished"], run["version"], run["output"], _recipe(fits[0]))
+    return document(f"{run['name']}: training report", top, sections, _STYLE)
+
+
+def _section(fit: Fit, part: tuple[str, str, Callable[[Fit], Html]], *, several: bool) -> Section:
+    name, title, draw = part
+    if not several:
+        return Section(name, title, draw(fit))
+    return Section(f"{anchor(fit['name'])}-{name}", f"{fit['name']}: {title.lower()}", draw(fit))
+
+
+def _recipe(fit: Fit) -> Html:
+    recipe = fit["recipe"]
+    workers = " or ".join(map(count, fit["totals"]["workers"]))
+    return element(
+        "p",
+        "Base model: ",
+        outside_text(recipe["base_model"]),
+        f". Method: {recipe['method']}. {recipe['engine']} in {recipe['precision']} on {workers} "
+        f"worker{'' if workers == '1' else 's'}, {count(recipe['tokens_per_step'])} tokens a step in rows of "
+        f"{count(recipe['sequence_length'])}.",
+    )
+
+
+def _warnings(words: Sequence[str]) -> Section | None:
+    if not words:
+        return None
+    items = [element("li", warning) for warning in words]
+    return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
+
+
+def _tiles(fit: Fit) -> Html:
+    totals, validation = fit["totals"], fit["validation"]
+    tiles = []
+    if validation:
+        first, best = validation[0], min(validation, key=lambda measured: measured["loss"])
+        right = "class" if fit["recipe"]["method"] == "probe" else "next token"
+        tiles += [
+            (
+                "Validation loss",
+                f"{decimal(first['loss'])} → {decimal(best['loss'])}",
+                f"lowest at step {count(best['step'])}",
+            ),
+            (
+                "Perplexity",
+                f"{_rounded(first['perplexity'])} → {_rounded(best['perplexity'])}",
+                f"{right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}",
+            ),
+        ]
+    speed = f"{short(totals['tokens_per_s'])} a second" if totals["tokens_per_s"] else "speed was not measured"
+    if totals["mfu"]:
+        speed += f", MFU {share(totals['mfu'], 1)}"
+    tiles += [
+        ("Tokens trained on", short(totals["tokens"]), speed),
+        ("Time", formats.duration(totals["seconds"]), plural(totals["steps"], "step")),
+        (
+            "Parameters trained",
+            share(totals["trainable_parameters"], totals["all_parameters"]),
+            f"{count(totals['trainable_parameters'])} of {count(totals['all_parameters'])}",
+        ),
+    ]
+    body = [
+        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
+        for title, big, small in tiles
+    ]
+    return element("dl", body, class_="tiles")
+
+
+def _rounded(perplexity: float) -> str:
+    return decimal(perplexity) if perplexity < 1000 else short(perplexity)

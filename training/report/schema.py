@@ -1,0 +1,144 @@
+"""What the report.json of a training holds. Every key is always there; a part that was switched off is empty or null.
+
+Steps count from 1; step 0 is before the first. Losses are means over label tokens, in nats. Times are seconds.
+"""
+
+from typing import Any, Literal, TypedDict
+
+from training.fit.records import Answer, Measured
+
+Point = tuple[float, float]
+
+
+class Run(TypedDict):
+    """`finished` is ISO 8601 with its offset; `config` is plain data without secrets."""
+
+    name: str
+    kind: str
+    output: str
+    version: str
+    finished: str
+    config: dict[str, Any]
+
+
+class Recipe(TypedDict):
+    """What was done, in words. `base_model`: a name, or what a randomly initialised one is."""
+
+    base_model: str
+    method: str
+    engine: str
+    precision: str
+    sequence_length: int
+    tokens_per_step: int
+
+
+class Totals(TypedDict):
+    """`tokens`: trained on, without padding. `tokens_per_s`, `mfu`: medians of the steps; null where not measured."""
+
+    steps: int
+    planned_steps: int
+    tokens: int
+    label_tokens: int
+    seconds: float
+    tokens_per_s: float | None
+    mfu: float | None
+    workers: list[int]
+    trainable_parameters: int
+    all_parameters: int
+
+
+class Validated(Measured):
+    step: int
+
+
+class Curves(TypedDict):
+    """A point is (step, value). Long ones are thinned: of each of some hundred columns the lowest and highest stay."""
+
+    loss: list[Point]
+    loss_smooth: list[Point]
+    learning_rate: list[Point]
+    grad_norm: list[Point]
+    tokens_per_s: list[Point]
+    memory_gib: list[Point]
+    data_wait: list[Point]
+
+
+class Event(TypedDict):
+    """A restart after `step`, or a step that was passed over."""
+
+    step: int
+    words: str
+
+
+class StepRow(TypedDict):
+    """A few steps in numbers, for those who cannot see a curve."""
+
+    step: int
+    loss: float | None
+    loss_smooth: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+    tokens_per_s: float | None
+    memory_gib: float | None
+    data_wait: float | None
+
+
+class SplitData(TypedDict):
+    """Of one split of one corpus, as it was packed. `filled`: share of the rows' places that hold a token."""
+
+    split: str
+    documents: int
+    rows: int
+    tokens: int
+    label_tokens: int
+    filled: float
+
+
+class Corpus(TypedDict):
+    """`left_out`: documents by reason, before packing. `packing`: what happened to documents longer than a row."""
+
+    name: str
+    path: str
+    documents: int
+    text_bytes: int
+    left_out: dict[str, int]
+    packing: dict[str, int]
+    splits: list[SplitData]
+
+
+class Folder(TypedDict):
+    """An exported model. `kind`: adapter, merged or full."""
+
+    kind: str
+    uri: str
+    bytes: int
+
+
+class Fit(TypedDict):
+    """One training; a run of phases has several. `unmoved`: trained matrices that are as they were."""
+
+    name: str
+    output: str
+    recipe: Recipe
+    totals: Totals
+    validation: list[Validated]
+    curves: Curves
+    events: list[Event]
+    rows: list[StepRow]
+    corpora: list[Corpus]
+    before: dict[str, Measured]
+    after: dict[str, Measured]
+    best_step: int | None
+    ended: str
+    unmoved: list[str]
+    generation: dict[str, float]
+    answers: list[Answer]
+    merged_check: dict[str, Any] | None
+    folders: list[Folder]
+
+
+class Report(TypedDict):
+    schema: Literal[1]
+    run: Run
+    fits: list[Fit]
+    warnings: list[str]

@@ -1,0 +1,210 @@
+"""Tables of a training: what it read, how it did, what it said, and what it left."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from cluster import storage
+from cluster.page import formats
+from cluster.page.bars import Segment, bar
+from cluster.page.formats import count, decimal, share
+from cluster.page.layout import Column, code, fold, name, note, outside_text, plural, scroll_box, sentence, table
+from cluster.page.markup import Child, Html, element, join
+from training.fit.records import Answer, Measured
+from training.report.schema import Corpus, Fit
+
+_LONG_EXCERPT = 600  # characters: more scrolls in its own box
+
+_LEFT_OUT = "Documents that were left out, by reason"
+_SCORES = {
+    "exact_match": "exact match", "f1": "F1 of words", "bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L", "number_match": "final number right",
+}  # fmt: skip
+
+
+def data(fit: Fit) -> Html:
+    columns = [
+        Column("Corpus", False), Column("Split", False), Column("", False), Column("Documents"), Column("Tokens"),
+        Column("Label tokens"), Column("of tokens"), Column("Rows"), Column("Filled"),
+    ]  # fmt: skip
+    most = max((split["tokens"] for corpus in fit["corpora"] for split in corpus["splits"]), default=0)
+    rows = [
+        (
+            name(outside_text(corpus["name"])),
+            split["split"],
+            bar([Segment(split["tokens"], "kept", f"{count(split['tokens'])} tokens")], most, "", "small"),
+            count(split["documents"]),
+            count(split["tokens"]),
+            count(split["label_tokens"]),
+            share(split["label_tokens"], split["tokens"]),
+            count(split["rows"]),
+            share(split["filled"], 1),
+        )
+        for corpus in fit["corpora"]
+        for split in corpus["splits"]
+    ]
+    words = (
+        f"A row has {count(fit['recipe']['sequence_length'])} places; filled is the share of them that hold a token. "
+        "The loss counts label tokens."
+    )
+    read = [element("li", _read(corpus)) for corpus in fit["corpora"]]
+    reasons = [_reasons(corpus) for corpus in fit["corpora"] if corpus["left_out"] or corpus["packing"]]
+    return join(element("ul", read, class_="read"), note(words), table("Splits as they were packed", columns, rows), reasons)
+
+
+def _read(corpus: Corpus) -> Html:
+    text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
+    return join(element("b", outside_text(corpus["name"])), text, code(corpus["path"]))
+
+
+def _reasons(corpus: Corpus) -> Html:
+    columns = [Column("What", False), Column("Number"), Column("of the documents")]
+    rows = [
+        (f"left out: {reason.replace('_', ' ')}", count(number), share(number, corpus["documents"]))
+        for reason, number in corpus["left_out"].items()
+    ]
+    rows += [
+        (
+            what.replace("_", " "),
+            count(number),
+            share(number, corpus["documents"]) if what.startswith("documents") else "",
+        )
+        for what, number in corpus["packing"].items()
+    ]
+    return table(join("Left out or cut in ", outside_text(corpus["name"])), columns, rows)
+
+
+def evaluation(fit: Fit) -> Html:
+    if not fit["after"]:
+        return sentence("No held-out split was measured.")
+    columns = [
+        Column("Split", False), Column("Loss before"), Column("after"), Column("Change"), Column("Perplexity before"),
+        Column("after"), Column("Accuracy before"), Column("after"), Column("Label tokens"),
+    ]  # fmt: skip
+    rows = [_measured(split, fit["before"].get(split), after) for split, after in fit["after"].items()]
+    words = "Before: the base model. After: what is exported"
+    words += f", the weights of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
+    words += " Accuracy is the share of label tokens that the model thought most probable."
+    check = fit["merged_check"]
+    return join(note(words), table("Splits held out from training", columns, rows), _check(check) if check else None)
+
+
+def _measured(split: str, before: Measured | None, after: Measured) -> tuple[Child, ...]:
+    change = None if before is None else after["loss"] - before["loss"]
+    return (
+        split,
+        decimal(before["loss"]) if before else "–",
+        decimal(after["loss"]),
+        "–" if change is None else f"{'−' if change < 0 else '+'}{decimal(abs(change))}",
+        decimal(before["perplexity"]) if before else "–",
+        decimal(after["perplexity"]),
+        share(before["accuracy"], 1) if before else "–",
+        share(after["accuracy"], 1),
+        count(after["label_tokens"]),
+    )
+
+
+def _check(check: dict[str, Any]) -> Html:
+    words = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in check.items())
+    return note(f"The merged model against the model with its adapter: {words}.")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def answers(fit: Fit) -> Html:
+    if not fit["answers"] and not fit["generation"]:
+        return sentence("Nothing was generated in this run.")
+    columns = [Column("Score", False), Column("Value")]
+    rows = [(_SCORES.get(score, score.replace("_", " ")), decimal(value)) for score, value in fit["generation"].items()]
+    scores = table("Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100", columns, rows)
+    shown = [_answer(answer, opened=number < 3) for number, answer in enumerate(fit["answers"])]
+    return join(scores if rows else None, shown)
+
+
+def _answer(answer: Answer, *, opened: bool) -> Html:
+    parts = (("Prompt", "prompt"), ("Reference", "reference"), ("Generated", "generated"))
+    boxes = [
+        element("div", element("h4", title), _excerpt(answer[key]), class_=key)  # type: ignore[literal-required]
+        for title, key in parts
+    ]
+    heading = [element("h3", "Document"), element("span", outside_text(answer["document"]), class_="aside")]
+    return fold(heading, element("div", boxes, class_="answer"), opened=opened)
+
+
+def _excerpt(words: str) -> Html:
+    if not words.strip():
+        return sentence("Empty: no visible text.")
+    scrolls = len(words) > _LONG_EXCERPT
+    return element(
+        "div",
+        words,
+        class_="excerpt",
+        dir="auto",
+        tabindex=0 if scrolls else None,
+        role="group" if scrolls else None,
+        aria_label="Excerpt, scrolls" if scrolls else None,
+    )
+
+
+def export(fit: Fit) -> Html:
+    if not fit["folders"]:
+        return sentence("Nothing was exported.")
+    rows = [(folder["kind"], code(folder["uri"]), f"{folder['bytes'] / 1e6:,.1f}") for folder in fit["folders"]]
+    columns = [Column("What", False), Column("Folder", False), Column("MB")]
+    words = element("pre", "\n\n".join(_loading(fit)), class_="config")
+    return join(table("Exported folders", columns, rows), scroll_box(words, "Code, scrolls sideways"))
+
+
+def _loading(fit: Fit) -> list[str]:
+    """Code a reader can paste; an object store's folder is to be copied first."""
+    kinds = {folder["kind"]: folder["uri"] for folder in fit["folders"]}
+    whole = kinds.get("merged") or kinds.get("full")
+    lines = []
+    if any(map(storage.is_remote, kinds.values())):
+        lines.append("# transformers reads local folders: copy the folder to this machine first, and write its path.")
+    if whole:
+        lines.append(
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f"model = AutoModelForCausalLM.from_pretrained({whole!r})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({whole!r})"
+        )
+    if adapter := kinds.get("adapter"):
+        lines.append(
+            "from peft import AutoPeftModelForCausalLM  # the adapter names its base model\n\n"
+            f"model = AutoPeftModelForCausalLM.from_pretrained({adapter!r})"
+        )
+    return lines
+
+
+def phases(fits: Sequence[Fit]) -> Html:
+    columns = [
+        Column("Phase", False), Column("Method", False), Column("Steps"), Column("Tokens"), Column("First loss"),
+        Column("Best loss"), Column("Perplexity"), Column("Trained"), Column("Time"),
+    ]  # fmt: skip
+    rows = []
+    for fit in fits:
+        totals, measured = fit["totals"], fit["validation"]
+        best = min(measured, key=lambda row: row["loss"], default=None)
+        rows.append(
+            (
+                name(outside_text(fit["name"])),
+                fit["recipe"]["method"],
+                count(totals["steps"]),
+                count(totals["tokens"]),
+                decimal(measured[0]["loss"]) if measured else "–",
+                decimal(best["loss"]) if best else "–",
+                decimal(best["perplexity"]) if best else "–",
+                share(totals["trainable_parameters"], totals["all_parameters"]),
+                formats.duration(totals["seconds"]),
+            )
+        )
+    return table("Phases in their order; losses are of the validation split", columns, rows)
+
+
+def config(settings: dict[str, Any]) -> Html:
+    words = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
+    text = scroll_box(element("pre", words, class_="config"), "The config, scrolls sideways")
+    return join(note("As this run used it."), text)
