@@ -162,7 +162,7 @@ class Session:
         # Inside a job the image or the job's working directory holds the source already.
         ship = not (os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"))
         runtime = {"env_vars": ONE_THREAD} | (
-            {"py_modules": [str(root / name) for name in ("cluster", "pipelines")]} if ship else {}
+            {"py_modules": [str(root / name) for name in ("cluster", "pipelines", "training")]} if ship else {}
         )
         try:
             _knock(str(self.address))

@@ -54,5 +54,5 @@ def train_plainly(
             group["lr"] = rate(step)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(mean))
+        losses.append(mean.item())
     return Trained(losses, norms, {name: one.detach().clone() for name, one in trained.items()})

@@ -15,7 +15,7 @@ from tests.reference_loop import Trained, train_plainly
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.schema import PACKED
-from training.engines import Engine, make_engine
+from training.engines import Engine, make_engine, zero
 from training.models.build import build_objective
 from training.optimizing import learning_rate
 
@@ -38,7 +38,7 @@ MODEL = {
 class Case:
     """One training. rows: of a step, over all workers. packed: several documents a row, else one and padding.
 
-    more: further settings of the config, replacing those of `settings`.
+    more: further settings of the config, in place of those below. whole_below: see training.engines.zero.
     """
 
     engine: str = "ddp"
@@ -48,6 +48,7 @@ class Case:
     packed: bool = True
     steps: int = 6
     tied: bool = False
+    whole_below: int = 100
     more: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -71,7 +72,8 @@ class Case:
             "tokens_per_step": self.rows * LENGTH,
             "packing": {"mode": "best_fit" if self.packed else "none", "overflow": "truncate"},
             "steps": 50,
-            "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.1, "warmup_steps": 2, "epsilon": 1e-6},
+            # AdamW's first updates are g / (|g| + epsilon): with a tiny epsilon, +-1 where g is nothing but rounding.
+            "optimizer": {"learning_rate": 3e-2, "weight_decay": 0.1, "warmup_steps": 2, "epsilon": 1e-3},
             "output": "nowhere",
         }
         return TrainConfig.model_validate(settings | self.more)
@@ -126,6 +128,7 @@ def train_reference(case: Case) -> Trained:
 
 def new_engine(case: Case) -> tuple[Engine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
+    zero.WHOLE_BELOW_VALUES = case.whole_below
     objective = build_objective(case.config(), classes=3)
     return make_engine(case.config(), objective, torch.device("cpu")), objective
 
@@ -149,6 +152,7 @@ def take_steps(case: Case, engine: Engine, objective: Any, first: int, last: int
     return losses, norms
 
 
+# Whole values, flat, by name of the parameter and of the state.
 Saved = dict[tuple[str, str], torch.Tensor]
 
 
@@ -178,6 +182,27 @@ def fetch_from(saved: Saved) -> Any:
     return lambda name, state, start, stop: saved[name, state][start:stop].clone()
 
 
+def save_midway(case: Case, steps: int) -> Saved | None:
+    """On a rank: the state after so many steps."""
+    engine, objective = new_engine(case)
+    try:
+        take_steps(case, engine, objective, 0, steps)
+        return saved_state(engine)
+    finally:
+        engine.close()
+
+
+def continue_from(case: Case, saved: Saved, steps: int) -> dict[str, Any]:
+    """On a rank: steps [steps, case.steps) from a state saved after so many."""
+    engine, objective = new_engine(case)
+    try:
+        engine.load(fetch_from(saved), steps)
+        losses, norms = take_steps(case, engine, objective, steps, case.steps)
+        return {"losses": losses, "norms": norms, "saved": saved_state(engine)}
+    finally:
+        engine.close()
+
+
 def train_with_engine(case: Case) -> dict[str, Any]:
     """On a rank: all steps of a case. `saved` on rank 0."""
     engine, objective = new_engine(case)
@@ -186,3 +211,21 @@ def train_with_engine(case: Case) -> dict[str, Any]:
         return {"losses": losses, "norms": norms, "saved": saved_state(engine)}
     finally:
         engine.close()
+
+
+def differences(result: dict[str, Any], wanted: Trained, first: int = 0) -> dict[str, float]:
+    """The largest of losses and norms, relative, from step `first` on; of weights, relative to their tensor's largest."""
+    names = {name for name, state in result["saved"] if state == "param"}
+    assert names == wanted.weights.keys()
+    return {
+        "loss": _largest(result["losses"], wanted.losses[first:]),
+        "norm": _largest(result["norms"], wanted.norms[first:]),
+        "weight": max(
+            float((result["saved"][name, "param"].view(weight.shape) - weight).abs().max() / weight.abs().max())
+            for name, weight in wanted.weights.items()
+        ),
+    }
+
+
+def _largest(found: list[float], wanted: list[float]) -> float:
+    return max(abs(one - other) / abs(other) for one, other in zip(found, wanted, strict=True))

@@ -85,13 +85,13 @@ EVALUATION = {
         }
         for number in range(4)
     ],
-    "merged_check": {"prompts": 8, "largest_difference": 3.1e-06, "same_tokens": True},
+    "merged_check": {"prompts": 8, "max_abs_difference": 3.1e-06, "tolerance": 1.0e-04},
 }
 
 
 def split(name: str, documents: int, rows: int, tokens: int) -> dict[str, Any]:
-    return {"split": name, "documents": documents, "rows": rows, "tokens": tokens, "label_tokens": tokens - documents,
-            "filled": tokens / (rows * 256) if rows else 0.0}  # fmt: skip
+    return {"split": name, "documents": documents, "rows": rows, "tokens": tokens,
+            "label_tokens": max(0, tokens - documents), "filled": tokens / (rows * 256) if rows else 0.0}  # fmt: skip
 
 
 def report() -> Any:
@@ -137,8 +137,8 @@ def report() -> Any:
         "answers": EVALUATION["answers"],
         "merged_check": EVALUATION["merged_check"],
         "folders": [
-            {"kind": "adapter", "uri": "runs/notes-lora/export/adapter", "bytes": 345_678},
-            {"kind": "merged", "uri": "runs/notes-lora/export/merged", "bytes": 5_600_000},
+            {"kind": "adapter", "uri": "runs/notes-lora/export/adapter", "bytes": 345_678, "code": 'folder = "."'},
+            {"kind": "merged", "uri": "runs/notes-lora/export/merged", "bytes": 5_600_000, "code": "model = ..."},
         ],
     }  # fmt: skip
     run = {
@@ -146,5 +146,5 @@ def report() -> Any:
         "finished": "2026-01-02T03:06:07+00:00",
         "config": json.loads(config().model_dump_json(exclude={"storage", "track"}, exclude_none=True)),
     }  # fmt: skip
-    warnings = ["The workers were started again 1 time; each time training continued from a checkpoint."]
+    warnings = ["The workers were started again once, from a checkpoint."]
     return {"schema": 1, "run": run, "fits": [fit], "warnings": warnings}

@@ -31,9 +31,10 @@ class Axis:
         position = ((self._level(value) if self.log else value) - self.low) / (self.high - self.low)
         return min(1.0, max(0.0, position))
 
-    def ticks(self) -> list[float]:
+    def ticks(self, about: int = 4) -> list[float]:
+        """Round numbers; on a linear axis about so many."""
         if not self.log:
-            step = _round_step((self.high - self.low) / 4)
+            step = _round_step((self.high - self.low) / about)
             return [step * n for n in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
         start, stop = math.ceil(math.log10(self.first) - 1e-9), math.floor(self.high + 1e-9)
         every = max(1, math.ceil((stop - start) / 5))

@@ -17,7 +17,8 @@ Point = tuple[float, float]
 _COLUMNS = 600
 _WIDTH = 1000  # of the stretching part, in units of its own
 _TOP, _BELOW = 18, 24  # room for the marks' words and for the ticks, in pixels
-_LABELS_SHOWN = 4  # marks beyond so many say their words only when pointed at
+_NUMBERED = 20  # marks: more would stand on each other
+_TICK_EVERY = 45  # pixels down, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that happened at `x`."""
+    """Something that happened at `x`. Charts number their marks from 1, for a list that has room for the words."""
 
     x: float
     words: str
@@ -116,11 +117,11 @@ def line_chart(
                 element("line", x1="0", x2="100%", y1=y(tick), y2=y(tick), class_="grid"),
                 element("text", show(tick), x=-6, y=y(tick) + 4, class_="tick end"),
             )
-            for tick in _vertical_ticks(down)
+            for tick in _vertical_ticks(down, (bottom - _TOP) // _TICK_EVERY)
         ],
         element("line", x1="0", x2="100%", y1=bottom, y2=bottom, class_="axis"),
         _across_ticks(across, bottom, x),
-        _marks(marks, across, bottom, x),
+        _marks(marks, bottom, x),
         stretched,
         dots,
         class_="lines",
@@ -143,9 +144,9 @@ def _vertical(values: Sequence[float], log: bool, from_zero: bool) -> Axis:
     return Axis(0.0 if from_zero else low - room, high + room, False, 0)
 
 
-def _vertical_ticks(axis: Axis) -> list[float]:
+def _vertical_ticks(axis: Axis, about: int) -> list[float]:
     if not axis.log:
-        return axis.ticks()
+        return axis.ticks(about)
     whole = axis.ticks()
     if len(whole) > 2:
         return whole
@@ -166,12 +167,11 @@ def _across_ticks(axis: Axis, bottom: int, x: Callable[[float], str]) -> Html:
     return join(drawn)
 
 
-def _marks(marks: Sequence[Mark], axis: Axis, bottom: int, x: Callable[[float], str]) -> Html:
+def _marks(marks: Sequence[Mark], bottom: int, x: Callable[[float], str]) -> Html:
     drawn = []
-    for mark in marks:
-        side = "end" if axis.place(mark.x) > 0.5 else "start"
-        words = element("title", mark.words)
-        drawn.append(element("line", words, x1=x(mark.x), x2=x(mark.x), y1=_TOP - 6, y2=bottom, class_="mark"))
-        if len(marks) <= _LABELS_SHOWN:
-            drawn.append(element("text", mark.words, x=x(mark.x), y=_TOP - 8, class_=f"tick {side}"))
+    for number, mark in enumerate(marks, 1):
+        words = element("title", f"{short(mark.x)}: {mark.words}")
+        drawn.append(element("line", words, x1=x(mark.x), x2=x(mark.x), y1=_TOP - 4, y2=bottom, class_="mark"))
+        if len(marks) <= _NUMBERED:
+            drawn.append(element("text", number, x=x(mark.x), y=_TOP - 8, class_="tick middle"))
     return join(drawn)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from training.data.schema import NO_TARGET
 
+
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch of one worker.

@@ -63,7 +63,7 @@ class Loader:
         self._coming: dict[int, Future[list[Batch]]] = {}
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, counted from 0. Any step may be asked for; the one after the last is ready soonest.
+        """The micro-batches of a step, from 0. Any step may be asked for; the one after the last is ready soonest.
 
         Raises:
             UserError: what went wrong when the step was fetched, with the file's URI.
@@ -75,16 +75,25 @@ class Loader:
         for coming in wanted:
             if coming not in self._coming and (self.steps is None or coming < self.steps or coming == step):
                 self._coming[coming] = self._thread.submit(self._make, coming)
-        batches = self._coming.pop(step).result()
-        self.waited_s += time.perf_counter() - started
-        return batches
+        try:
+            return self._coming.pop(step).result()
+        except BaseException:
+            self._forget()  # what failed ahead of its time may succeed when it is asked for
+            raise
+        finally:
+            self.waited_s += time.perf_counter() - started
 
     def close(self) -> None:
         """Stop fetching; returns when the thread has ended."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        self._coming.clear()
+        self._forget()
+        self._thread.shutdown(wait=True)
         for rows in self.rows_by_corpus:
             rows.close()
+
+    def _forget(self) -> None:
+        for coming in self._coming.values():
+            coming.cancel()
+        self._coming.clear()
 
     def _make(self, step: int) -> list[Batch]:
         dealt = self.order.step(step)

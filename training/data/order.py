@@ -9,7 +9,8 @@ another without a gap, and a step may lie across two.
 A mixture of corpora is a sequence of corpus numbers that repeats with a period of at most a million samples and holds
 each corpus exactly in its share, evenly spread; the samples of one corpus are its own epochs.
 
-Memory: 8 bytes for a block, so 0.1 GB for three billion rows of 1,024 tokens, and 9 bytes for a sample of the period.
+Memory: 8 bytes for each block in each of the last two epochs, so 0.2 GB for three billion rows of 1,024 tokens, and
+8 bytes for each sample of the period.
 """
 
 import math

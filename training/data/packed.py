@@ -48,7 +48,7 @@ class PackedRows:
             DataError: a file is damaged. StorageError: it cannot be fetched. Both name the URI.
         """
         wanted = np.asarray(indices, np.int64)
-        assert not len(wanted) or (0 <= wanted.min() and wanted.max() < self.rows), f"there are {self.rows} rows"
+        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self.rows), f"there are {self.rows} rows"
         return [self._row(int(index)) for index in wanted]
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ gradients and both averages: 16 bytes a trained parameter, and the frozen ones a
 copy of the model in each worker, given up as it moves to the device.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -26,12 +27,15 @@ class Ddp:
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_adamw(config.optimizer, module)
         start_state(self.optimizer, self.trained.values())
-        self.module = DistributedDataParallel(
-            module,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():
+            # torch 2.13 has a new name for `broadcast_buffers`, which 2.10 does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.module = DistributedDataParallel(
+                module,
+                device_ids=[device] if device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
         # Whether a micro-batch is the last is known only after its forward pass, so backward() decides.
         self.module.require_backward_grad_sync = False
 

@@ -20,6 +20,7 @@ from training.config import TrainConfig
 from training.engines import STATES, Fetch, Slice
 from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
 from training.engines.runs import Run, fill_runs, read_runs
+from training.models.base import decoder_layers
 
 
 class Fsdp:
@@ -63,12 +64,6 @@ class Fsdp:
             parts = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
             states = {state: part.to_local().view(-1) for state, part in zip(STATES, parts, strict=True)}
             yield Run(name, tuple(parameter.shape), first_value(parameter), states)
-
-
-def decoder_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules that their model says should not be torn apart: its layers. None, if it says nothing."""
-    names = {name for one in module.modules() for name in getattr(one, "_no_split_modules", None) or ()}
-    return [one for one in module.modules() if type(one).__name__ in names]
 
 
 def first_value(parameter: DTensor) -> int:

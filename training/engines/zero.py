@@ -12,7 +12,9 @@ AdamW is torch's fused one, so nothing is compiled. Clipping and the norm are De
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,11 +35,7 @@ class Zero:
     """See training.engines.Engine."""
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
-        # DeepSpeed looks for devices when it is imported, and takes one even where we want the CPU.
-        os.environ["DS_ACCELERATOR"] = device.type
-        import deepspeed
-
-        _quieten()
+        deepspeed = _deepspeed(device)
         settings = zero_settings(config, torch.distributed.get_world_size())
         stage = settings["zero_optimization"]["stage"]
         trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
@@ -119,10 +117,22 @@ def zero_settings(config: TrainConfig, world: int) -> dict[str, Any]:
     return settings
 
 
-def _quieten() -> None:
-    """Its log: warnings alone, and on standard error, since standard output is for results."""
+def _deepspeed(device: torch.device) -> ModuleType:
+    """DeepSpeed, computing on this kind of device, compiling nothing, and quiet.
+
+    Its log holds warnings alone and goes to standard error, since standard output is for results.
+    """
+    # Read when it is imported. It would take a GPU even where we want the CPU.
+    os.environ["DS_ACCELERATOR"] = device.type
+    import deepspeed
+
+    # On CPUs its first act would be to compile, for half a minute, an all-reduce that only its inference calls.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # It calls torch.distributed by names that torch 2.13 has others for.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     log = logging.getLogger("DeepSpeed")
     log.setLevel(logging.WARNING)
     for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
+    return deepspeed

@@ -51,20 +51,21 @@ def held_out_prompts(
         form: text, pair or chat. prompt_tokens, reference_tokens: of a text.
         full: tokens of a full row.
     """
-    if not rows.rows or not count:
-        return []
-    picked = np.unique(np.linspace(0, rows.rows - 1, min(rows.rows, _ROWS_PER_PROMPT * count)).astype(int))
     found = [
         prompt
-        for table in rows.read([int(row) for row in picked])
+        for table in rows.read(spread(rows.rows, _ROWS_PER_PROMPT * count))
         for piece in pieces(table)
         if (prompt := _prompt(piece, form, prompt_tokens, reference_tokens, full))
     ]
     if form != "text":
         seen = _occurrences({prompt.document for prompt in found}, documents)
         found = [prompt for prompt in found if seen[prompt.document] == 1]
-    spread = np.unique(np.linspace(0, len(found) - 1, min(len(found), count)).astype(int)) if found else []
-    return [found[at] for at in spread]
+    return [found[at] for at in spread(len(found), count)]
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` of the numbers below `total`, evenly, the first and the last among them; all where there are fewer."""
+    return np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from training.data.schema import SPLITS
 from training.export.lineage import Lineage
 from training.export.loading import Base, loading
 from training.export.markdown import code, plain, table
+from training.export.merge import MergedCheck
 from training.fit.records import Evaluation, Measured, Outcome, StepRecord
 
 # A hub's name of a model or data set: ORGANISATION/NAME or NAME.
@@ -57,7 +58,7 @@ class Facts:
     chat: bool
     steps: Sequence[StepRecord] = ()
     evaluation: Evaluation | None = None
-    merged_check: dict[str, Any] | None = None
+    merged_check: MergedCheck | None = None
     classes: Sequence[str] = field(default_factory=tuple)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cluster import storage
 from training.export.markdown import literal
 
 FOLDERS = ("full", "adapter", "merged", "base", "probe")
@@ -9,10 +10,14 @@ FOLDERS = ("full", "adapter", "merged", "base", "probe")
 
 @dataclass(frozen=True)
 class Base:
-    """What an adapter or a probe needs beside itself: a name that `from_pretrained` takes, seen from the folder."""
+    """What an adapter or a probe needs beside itself: a folder, a URI, or a hub's name at a revision.
+
+    shown: what the card's code says instead, as seen from the folder it lies in.
+    """
 
     name: str
     revision: str | None = None
+    shown: str | None = None
 
 
 def loading(folder: str, base: Base, chat: bool) -> list[str]:
@@ -25,13 +30,13 @@ def loading(folder: str, base: Base, chat: bool) -> list[str]:
         return _probe(base)
     start = [
         *(["from peft import PeftModel"] if folder == "adapter" else []),
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
         "",
         'folder = "."  # where this card lies',
     ]
     if folder == "adapter":
         load = [
-            f"base = AutoModelForCausalLM.from_pretrained({_arguments(base)})",
+            *_load_base("AutoModelForCausalLM", base),
             "model = PeftModel.from_pretrained(base, folder).eval()",
         ]
     else:
@@ -39,8 +44,14 @@ def loading(folder: str, base: Base, chat: bool) -> list[str]:
     return [*start, *load, "tokenizer = AutoTokenizer.from_pretrained(folder)", "", *(_ask() if chat else _go_on())]
 
 
-def _arguments(base: Base) -> str:
-    return literal(base.name) + (f", revision={literal(base.revision)}" if base.revision else "")
+def _load_base(kind: str, base: Base) -> list[str]:
+    """A URI is not loaded as it is: the code names a copy of it in the working directory."""
+    name, revision = base.shown or base.name, f", revision={literal(base.revision)}" if base.revision else ""
+    note = []
+    if storage.is_remote(name):
+        note = [f"# A copy of {literal(name)} on this machine."]
+        name = name.rstrip("/").rpartition("/")[2]
+    return [*note, f"base = {kind}.from_pretrained({literal(name)}{revision}).eval()"]
 
 
 def _ask() -> list[str]:
@@ -57,8 +68,10 @@ def _go_on() -> list[str]:
 
 
 def _generate() -> list[str]:
+    """The folder's own settings of generation: an adapter's base has others, which may not stop where it learnt to."""
     return [
-        "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)",
+        "settings = GenerationConfig.from_pretrained(folder, max_new_tokens=64, do_sample=False)",
+        "output = model.generate(**inputs, generation_config=settings)",
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
 
@@ -75,7 +88,7 @@ def _probe(base: Base) -> list[str]:
         'folder = Path(".")  # where this card lies',
         'probe = json.loads((folder / "probe.json").read_text())',
         'head = load_file(folder / "head.safetensors")',
-        f"base = AutoModel.from_pretrained({_arguments(base)}).eval()",
+        *_load_base("AutoModel", base),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "",
         'inputs = tokenizer("Some text", return_token_type_ids=False, return_tensors="pt")',

@@ -64,7 +64,11 @@ class StateFile:
         return cls(plain["path"], plain["bytes"], tuple(Piece(*piece) for piece in plain["pieces"]))
 
     def to_plain(self) -> dict[str, Any]:
-        return {"path": self.path, "bytes": self.bytes, "pieces": [list(asdict(piece).values()) for piece in self.pieces]}
+        return {
+            "path": self.path,
+            "bytes": self.bytes,
+            "pieces": [list(asdict(piece).values()) for piece in self.pieces],
+        }
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,9 @@ class Saved:
                 f"{uri}: no finished checkpoint here ({MANIFEST} is missing). Use another one of the folder above."
             ) from None
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{uri}/{MANIFEST}: not the manifest of a checkpoint ({error}). Use another one.") from error
+            raise DataError(
+                f"{uri}/{MANIFEST}: not the manifest of a checkpoint ({error}). Use another one."
+            ) from error
         saved.check_sizes()
         return saved
 
@@ -208,7 +214,7 @@ class Saved:
                 data = opened.read(size)
         if hashlib.sha256(data).hexdigest() != piece.sha256:
             raise DataError(
-                f"{uri}: {piece.state} of {piece.name} from {piece.start} is not what was written (its sha256 differs). "
+                f"{uri}: {piece.state} of {piece.name} from {piece.start} is not what was written (another sha256). "
                 "Use another checkpoint."
             )
         return data
@@ -219,6 +225,12 @@ def saved_folders(job: Job) -> list[str]:
     ends = f"/{MANIFEST}"
     found = [file.uri.removesuffix(ends) for file in storage.list_files(job.checkpoints) if file.uri.endswith(ends)]
     return sorted(found, key=lambda uri: uri.rpartition("/")[2])
+
+
+def at_step(job: Job, step: int) -> str:
+    """URI of the finished checkpoint made after a step."""
+    name = folder_name(step, "")
+    return next(uri for uri in reversed(saved_folders(job)) if uri.rpartition("/")[2].startswith(name))
 
 
 def usable(job: Job) -> Iterator[Saved]:
@@ -244,8 +256,8 @@ def latest(job: Job) -> Saved | None:
 def require_identity(job: Job, saved: Saved) -> None:
     if changed := job.differing(saved.manifest.identity):
         raise DataError(
-            f"{saved.uri}: cannot be continued, for what is asked now differs: {'; '.join(changed)}. Set it back, choose "
-            "another output, or add --replace to begin anew."
+            f"{saved.uri}: cannot be continued, for what is asked now differs: {'; '.join(changed)}. Set it back, "
+            "choose another output, or add --replace to begin anew."
         )
 
 
@@ -272,7 +284,8 @@ def _require_same(saved: Saved, shapes: dict[str, tuple[int, ...]]) -> None:
         name = unlike[0]
         raise DataError(
             f"{saved.uri}: {len(unlike)} parameters are not those of this model, first {name}: "
-            f"{saved.names.get(name, 'none')} saved, {shapes.get(name, 'none')} wanted. It is another model's checkpoint."
+            f"{saved.names.get(name, 'none')} saved, {shapes.get(name, 'none')} wanted. "
+            "It is another model's checkpoint."
         )
 
 

@@ -48,10 +48,9 @@ class Course:
             return replace(self, evaluated=self.step, best=Best(self.step, loss), misses=0)
         return replace(self, evaluated=self.step, misses=self.misses + 1)
 
-    def back(self, broken: int, seconds: float) -> Self:
-        """Of a restored course: every step up to the broken one is passed over."""
-        skipped = (*self.skipped, *range(self.step + 1, broken + 1))
-        return replace(self, step=broken, skipped=skipped, went_back=self.went_back + 1, seconds=seconds)
+    def back(self, broken: int, times: int) -> Self:
+        """Of a restored course: every step up to the broken one is passed over. `times` the run has gone back now."""
+        return replace(self, step=broken, skipped=(*self.skipped, *range(self.step + 1, broken + 1)), went_back=times)
 
     @property
     def improved(self) -> bool:

@@ -30,11 +30,12 @@ from training.data.order import Order
 from training.data.packed import PackedRows
 from training.engines import Engine, make_engine
 from training.fit import broken
-from training.fit.checkpoint import Saved
+from training.fit.checkpoint import at_step
 from training.fit.course import Course
 from training.fit.device import Speed, memory_gib, moved, parameters
 from training.fit.job import Job
 from training.fit.notice import Notice
+from training.fit.outcome import finished, put
 from training.fit.place import Place
 from training.fit.records import Attempt, Measured, Outcome, StepRecord
 from training.fit.restore import restore
@@ -62,15 +63,6 @@ def fit(job: Job, place: Place) -> Outcome:
         return done
     with ExitStack() as stack:
         return Training(job, place, stack).run()
-
-
-def finished(job: Job) -> Outcome | None:
-    """What a fit of the same identity left when it ended."""
-    try:
-        outcome: Outcome = json.loads(storage.read_bytes(job.outcome))
-    except storage.NotFound:
-        return None
-    return outcome if outcome["fingerprint"] == job.fingerprint else None
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ class Training:
         saved = restore(job, place, self.engine)
         self.course = saved.manifest.course if saved else Course()
         self.resumed_seconds = self.course.seconds
-        self.checkpoint = saved.uri if saved else None
+        self.saved_step = saved.step if saved else -1
         self.log = StepLog(job.step_log, self.course.step if saved else None) if place.first else None
         if self.log:
             stack.callback(self.log.close)
@@ -114,7 +106,7 @@ class Training:
         stack.callback(self.validation.close)
         self.loader = Loader(
             Order.for_training(self.config, packed),
-            [PackedRows(splits["train"]) for splits in packed.corpora.values()],
+            [PackedRows(artifact) for artifact in packed.split("train")],
             place.rank,
             place.world,
             micro_rows(self.config, place.world),
@@ -128,15 +120,14 @@ class Training:
             self._say_begun(attempt)
 
     def run(self) -> Outcome:
-        if self.checkpoint is None:
+        if self.saved_step < 0:
             self._begin_anew()
         while self.course.step < self.job.steps and not self._out_of_patience():
             self._step(self.course.step)
-        if self.course.evaluated < self.course.step and (measured := self._validate()):  # the last steps were skipped
-            self._append(self._bare_record() | {"validation": measured})
-        if self.checkpoint != self.saver.uri(self.course.step) and self.saver.step != self.course.step:
-            if self.checkpoint is None or Saved.load(self.checkpoint).step != self.course.step:
-                self._save()
+        if self.saved_step < self.course.step:  # the last steps were passed over
+            if measured := self._validate():
+                self._append(self._bare_record() | {"validation": measured})
+            self._save()
         self.saver.settle()
         return self._finish()
 
@@ -190,7 +181,9 @@ class Training:
             int(self.saver.uploading),
             int(late),
         ]
-        units, tokens, labels, low, high, uploading, due = (sum(c) for c in zip(*self.place.exchange(mine), strict=True))
+        units, tokens, labels, low, high, uploading, due = (
+            sum(c) for c in zip(*self.place.exchange(mine), strict=True)
+        )
         return Counts(units, tokens, labels, (low + (high << 32)) & ((1 << 64) - 1), uploading, due > 0)
 
     def _backward(self, step: int, batches: Sequence[Batch], units: int) -> float:
@@ -225,7 +218,7 @@ class Training:
 
     def _save(self) -> float:
         stall = self.saver.begin(self._course_now(), self.engine.slices())
-        self.checkpoint, self.saved_at = self.saver.uri(self.course.step), time.monotonic()
+        self.saved_step, self.saved_at = self.course.step, time.monotonic()
         return stall
 
     def _go_back(self, step: int, wrong: str, batches: Sequence[Batch]) -> None:
@@ -241,9 +234,8 @@ class Training:
             raise error
         if self.log:
             self.log.cut(saved.step)
-        self.checkpoint = saved.uri
-        now = self._course_now()
-        self.course = saved.manifest.course.back(step, now.went_back + 1, self.resumed_seconds)
+        self.saved_step = saved.step
+        self.course = saved.manifest.course.back(step, self.course.went_back + 1)
 
     def _course_now(self) -> Course:
         return replace(self.course, seconds=self.resumed_seconds + time.monotonic() - self.began)
@@ -279,8 +271,8 @@ class Training:
         unmoved = sorted(name for name, has in moved(self.engine.slices(), self.place).items() if not has)
         outcome: Outcome | None = None
         if self.place.first:
-            course, checkpoint = self._course_now(), self.checkpoint or ""
-            best = course.best
+            course, best = self._course_now(), self.course.best
+            checkpoint = at_step(self.job, course.step)
             self._flush()
             outcome = Outcome(
                 fingerprint=self.job.fingerprint,
@@ -288,7 +280,7 @@ class Training:
                 steps=course.step,
                 best_step=best.step if best else None,
                 checkpoint=checkpoint,
-                best_checkpoint=(best and _folder_of(self.job, best.step)) or checkpoint,
+                best_checkpoint=at_step(self.job, best.step) if best else checkpoint,
                 trainable_parameters=self.trained_parameters,
                 all_parameters=self.all_parameters,
                 unmoved=unmoved,
@@ -296,7 +288,7 @@ class Training:
                 restarts=len(storage.list_files(self.job.attempts)) - 1,
                 seconds=course.seconds,
             )
-            storage.write_bytes(self.job.outcome, json.dumps(outcome, indent=1).encode())
+            put(self.job, outcome)
         told = self.place.from_first(outcome)
         assert told is not None
         return told

@@ -95,8 +95,8 @@ class TensorBoard:
 
     def flush(self) -> None:
         self.writer.flush()
-        (events,) = self.folder.glob("events.*")
-        storage.write_bytes(self.uri, events.read_bytes())
+        (events,) = storage.list_files(str(self.folder))
+        storage.write_bytes(self.uri, storage.read_bytes(events.uri))
         self.uploaded = time.monotonic()
 
     def close(self) -> None:

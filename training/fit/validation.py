@@ -28,7 +28,7 @@ class Validation:
     def __init__(self, config: TrainConfig, packed: PackedRun, place: Place, split: str, rows: int | None) -> None:
         assert split in SPLITS
         self.place = place
-        sources = [PackedRows(splits[split]) for splits in packed.corpora.values() if split in splits]
+        sources = [PackedRows(artifact) for artifact in packed.split(split)]
         at_once = micro_rows(config, place.world)
         self.held_out = HeldOut([source.rows for source in sources], at_once * place.world, rows)
         self.loader = Loader(

@@ -155,7 +155,7 @@ def must_move(trained: Iterable[str]) -> list[str]:
 
 def marks(named: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[float, float]]:
     """Two numbers a tensor that tell whether it has changed, instead of a copy."""
-    return {name: (float(values.double().sum()), float(values.double().square().sum())) for name, values in named}
+    return {name: (float(values.detach().double().sum()), float(values.detach().double().square().sum())) for name, values in named}
 
 
 def unmoved(before: dict[str, tuple[float, float]], now: dict[str, tuple[float, float]]) -> list[str]:

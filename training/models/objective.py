@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cluster.errors import ConfigError
 from training.data.batch import Batch
@@ -59,11 +60,7 @@ class NextToken(Objective):
         super().__init__(model, bf16)
         self.loss_chunk_tokens = loss_chunk_tokens
         self.virtual = virtual
-        if self.body is self.causal:
-            raise ConfigError(
-                f"model: {type(self.causal).__name__} has no body apart from its lm_head, so its loss cannot be "
-                "computed in chunks. A causal language model of transformers is wanted."
-            )
+        self.body_name = _body_name(self.causal)
 
     @property
     def causal(self) -> Any:
@@ -73,7 +70,7 @@ class NextToken(Objective):
     @property
     def body(self) -> nn.Module:
         """From tokens to hidden states."""
-        return self.causal.base_model
+        return self.causal._modules[self.body_name]
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, labels: Tensor, ends: Tensor
@@ -105,9 +102,24 @@ class NextToken(Objective):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, D] to [N, V], as this model makes logits of its last hidden states."""
-        with _body_that_gives(self.causal, hidden.unsqueeze(0)):
+        with _body_that_gives(self.causal, self.body_name, hidden.unsqueeze(0)):
             # Not a call: hooks that an engine put on the whole model are for the body's pass.
             return self.causal.forward(input_ids=None, use_cache=False).logits.squeeze(0)
+
+
+def _body_name(causal: Any) -> str:
+    """Of the child that leads from tokens to hidden states: the one that is a transformers model itself.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    names = [name for name, child in causal.named_children() if isinstance(child, PreTrainedModel)]
+    if len(names) != 1:
+        raise ConfigError(
+            f"model: {type(causal).__name__} has no body apart from its lm_head, so its loss cannot be computed in "
+            "chunks. A causal language model of transformers is wanted."
+        )
+    return names[0]
 
 
 class _Given(nn.Module):
@@ -134,8 +146,8 @@ class _Outputs:
 
 
 @contextmanager
-def _body_that_gives(causal: Any, hidden: Tensor) -> Iterator[None]:
-    modules, name = causal._modules, causal.base_model_prefix
+def _body_that_gives(causal: Any, name: str, hidden: Tensor) -> Iterator[None]:
+    modules = causal._modules
     body = modules[name]
     modules[name] = _Given(hidden)
     try:

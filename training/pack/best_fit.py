@@ -18,7 +18,7 @@ def best_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, int]:
     Args:
         sizes: int64[P], each from 1 to `length`. Pieces of equal size are taken in their order.
     """
-    assert not len(sizes) or (1 <= sizes.min() and sizes.max() <= length), "pieces must fit a row"
+    assert not len(sizes) or (sizes.min() >= 1 and sizes.max() <= length), "pieces must fit a row"
     order = np.argsort(-sizes, kind="stable")
     rows = np.empty(len(sizes), np.int64)
     return rows, _fit(sizes.astype(np.int64), order, length, rows)

@@ -1,10 +1,10 @@
 """A conversation as text, and which parts of the text an assistant would have to write.
 
-Templates seldom mark what the assistant says, so it is found by rendering prefixes: what a turn adds to the rendering of
-everything before it, with the generation prompt, is what a model is to say there. This holds only where the longer
-rendering begins with the shorter one. Some templates alter history (they drop the reasoning of earlier turns): then the
-turns that stand otherwise in the whole conversation get a rendering of their own, which ends with them, so every turn is
-learnt exactly once and in the context in which it would be generated.
+Templates seldom mark what the assistant says, so it is found by rendering prefixes: what a turn adds to the rendering
+of everything before it, with the generation prompt, is what a model is to say there. This holds only where the longer
+rendering begins with the shorter one. Some templates alter history (they drop the reasoning of earlier turns): then
+the turns that stand otherwise in the whole conversation get a rendering of their own, which ends with them, so every
+turn is learnt exactly once and in the context in which it would be generated.
 
 An empty `<think></think>` that a template puts before an answer without reasoning is context and not learnt: it is what
 the same templates put into the prompt when thinking is switched off. The line feed after the end of a turn is cut off
@@ -12,7 +12,8 @@ from the labels later, by token (encode.py).
 """
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from training.pack.documents import Chat, Pair
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 is about learning it by mistake.
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
+# Some templates tell the model today's date; an example must be the same tomorrow. Llama 3.1 has this day for default.
+_DAY = date(2024, 7, 26)
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -71,10 +74,30 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
     left = list(spans)
     while left:
         whole = through[left[-1]]
-        inside = [turn for turn in left if whole.startswith(through[turn])]
-        renderings.append(Marked(whole, tuple(spans[turn] for turn in inside)))
-        left = [turn for turn in left if turn not in inside]
+        ends = {turn: _end_within(whole, through[turn], tokenizer.eos_token) for turn in left}
+        inside = [(spans[turn][0], end) for turn, end in ends.items() if end is not None]
+        renderings.append(Marked(whole, tuple(inside)))
+        left = [turn for turn in left if ends[turn] is None]
     return renderings[::-1], len(turns) - len(spans)
+
+
+def _end_within(whole: str, shorter: str, end_of_text: str | None) -> int | None:
+    """Where a shorter rendering ends in the whole one, None if that does not begin with it.
+
+    Some templates (Phi 3's) close a conversation with the end of the text; in a longer one that is not there.
+    """
+    for beginning in (shorter, shorter.removesuffix(end_of_text or "")):
+        if whole.startswith(beginning):
+            return len(beginning)
+    return None
+
+
+def _dateless(template: str) -> str:
+    """The template with a clock that stands still: what it defines itself goes before what transformers gives it."""
+    if "strftime_now" not in template:
+        return template
+    codes = "".join(f" | replace('%{code}', '{_DAY.strftime('%' + code)}')" for code in "aAbBdHjmMSyY")
+    return "{%- macro strftime_now(format) -%}{{ format" + codes + " }}{%- endmacro -%}" + template
 
 
 def _said(text: str, start: int, message: dict) -> tuple[int, int]:
@@ -89,8 +112,12 @@ def _render(tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt
     try:
         # A batch of one: of a single conversation transformers looks at the first message, and there may be none.
         rendered = tokenizer.apply_chat_template(
-            [chat.messages[:count]], tools=chat.tools, tokenize=False, add_generation_prompt=prompt
+            [chat.messages[:count]],
+            tools=chat.tools,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            chat_template=_dateless(str(tokenizer.chat_template)),
         )
     except Exception as error:  # a template is a program of its author's, and may fail in any way it likes
         raise Unfit("template_error", f"{type(error).__name__}: {error}") from error
-    return rendered[0]
+    return cast(str, rendered[0])

@@ -122,8 +122,8 @@ def find_classes(corpora: Sequence[FrozenCorpus]) -> tuple[str, ...]:
             classes.add(document.label)
             if len(classes) > _MAX_CLASSES:
                 raise ConfigError(
-                    f"{frozen.path}: column {frozen.columns.label} (columns.label) has more than {_MAX_CLASSES} values; "
-                    "wanted the name or number of a class."
+                    f"{frozen.path}: column {frozen.columns.label} (columns.label) has more than {_MAX_CLASSES} "
+                    "values; wanted the name or number of a class."
                 )
     if len(classes) < 2:
         raise ConfigError(f"columns.label: one value alone, {classes}; a classifier wants two classes or more.")

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ TEMPLATE_REASONS = ("template_error", "prompt_is_no_prefix", "no_end_of_turn", "
 
 
 class Example(NamedTuple):
-    """ids: int32[tokens]. labels: bool[tokens]. document, piece: which document of the table, which of its renderings."""
+    """ids: int32[tokens]. labels: bool[tokens]. document: index in the table. piece: which of its renderings."""
 
     document: int
     piece: int
@@ -80,8 +81,7 @@ class Encoder:
         for example in found:
             trouble = self._trouble(example)
             if trouble:
-                preview = self.tokenizer.decode(example.ids[:200].tolist())
-                encoded.misfits.append(Misfit(example.document, trouble, preview))
+                encoded.misfits.append(Misfit(example.document, trouble, self._read(example.ids[:200])))
             else:
                 encoded.examples.append(example)
         return encoded
@@ -138,7 +138,7 @@ class Encoder:
     def _apart(self, marked: Marked) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The text cut at every end of a span, each part tokenised on its own."""
         ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
-        parts = [marked.text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        parts = [marked.text[start:end] for start, end in pairwise(ends)]
         found = [encoding.ids for encoding in self.backend.encode_batch_fast(parts, add_special_tokens=False)]
         token = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
         ids = np.concatenate([np.array(part, np.int32) for part in found])
@@ -152,10 +152,13 @@ class Encoder:
         ended = []
         for first, stop in runs:
             own = np.flatnonzero(np.isin(ids[first:stop], self.added))
-            if not len(own) or self.tokenizer.decode(ids[first + own[-1] + 1 : stop].tolist()).strip():
+            if not len(own) or self._read(ids[first + own[-1] + 1 : stop]).strip():
                 return None
             ended.append((first, first + int(own[-1]) + 1))
         return ended
+
+    def _read(self, ids: np.ndarray) -> str:
+        return self.backend.decode(ids.tolist(), skip_special_tokens=False)
 
     def _trouble(self, example: Example) -> str | None:
         if self.bos is not None and (example.ids[:2] == self.bos).sum() == 2:
@@ -185,7 +188,7 @@ def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int,
     """
     places = np.array(spans, np.int64).reshape(-1, 2)
     tokens = np.searchsorted(ends, places, side="right")
-    at = np.where(tokens > 0, ends[tokens - 1], 0)
+    at = np.concatenate([[0], ends])[tokens]
     return [(int(first), int(stop)) for first, stop in tokens] if (at == places).all() else None
 
 

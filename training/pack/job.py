@@ -182,17 +182,19 @@ def _make(
     progress: Progress,
     replace: bool,
 ) -> None:
-    from training.pack.tokenise import tokenise_stage
+    from training.pack.documents import find_classes
+    from training.pack.tokenise import refuse_no_examples, tokenise_stage
     from training.pack.tokenizer import prepare_tokenizer
 
     storage.require_conditional_writes(root)
-    tokenizer = prepare_tokenizer(config, root)
-    classes = _classes(config, frozen)
+    tokenizer = prepare_tokenizer(config, root, replace)
+    classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
     engine = Engine(root, session, progress, Patience(config.execution.attempts, config.execution.stall_s), replace)
     corpora = {}
     for name, corpus in frozen.items():
         tokenised = tokenise_stage(config, name, corpus, storage.join(root, "tokenizer"), tokenizer, classes)
         examples = engine.run(tokenised)[examples_name(name)]
+        refuse_no_examples(examples, corpus.path)
         packed = engine.run(pack_stage(config, name, examples))
         corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
     manifest = {
@@ -204,15 +206,6 @@ def _make(
         "artifacts": {name: _digests(artifacts) for name, artifacts in corpora.items()},
     }
     storage.create(storage.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-
-
-def _classes(config: TrainConfig, frozen: Mapping[str, "FrozenCorpus"]) -> tuple[str, ...]:
-    """Of method probe: every class that a corpus has, in one order for all of them."""
-    if config.method != "probe":
-        return ()
-    from training.pack.sources import find_classes
-
-    return tuple(sorted({name for corpus in frozen.values() for name in find_classes(corpus)}))
 
 
 def _finished(root: str, settings: dict[str, Any], replace: bool) -> bool:

@@ -63,8 +63,8 @@ def read_rows(span: Span, columns: Sequence[str]) -> Iterator[tuple[Row | Unread
     found = storage.info(span.uri)
     if found.size != span.size or (span.version and found.version != span.version):
         raise DataError(
-            f"{span.uri}: changed while it was being read ({span.size} bytes at the start of the run, {found.size} now). "
-            "Run the same command again, to take it as it is now."
+            f"{span.uri}: changed while it was being read ({span.size} bytes at the start of the run, {found.size} now)"
+            ". Run the same command again, to take it as it is now."
         )
     if span.format == "parquet":
         yield from _parquet_rows(span, columns)
@@ -87,8 +87,8 @@ def _parquet_rows(span: Span, columns: Sequence[str]) -> Iterator[tuple[Row, str
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the data
         raise DataError(
-            f"{span.uri}: damaged Parquet ({str(error).splitlines()[0]}). Write it again, or leave it out by a narrower "
-            "path."
+            f"{span.uri}: damaged Parquet ({str(error).splitlines()[0]}). Write it again, or leave it out by a "
+            "narrower path."
         ) from error
 
 

@@ -46,7 +46,7 @@ class FrozenCorpus:
     """A corpus as it was when the run began.
 
     units: runs of spans of about the wished size, in the order of the documents. unit_bytes: of each. fingerprint: of
-    the content (an artifact's digest; else names, sizes and versions of the files). columns: with id and group filled in.
+    the content (an artifact's digest; else names, sizes and versions of the files). columns: id and group filled in.
     """
 
     path: str
@@ -120,8 +120,8 @@ def _refuse_unfinished(root: str) -> None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
     if storage.list_files(storage.join(posixpath.dirname(root), "_commits")):
         raise DataError(
-            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it has begun. Run `raymill curate` "
-            "with its config again: it continues."
+            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it has begun. Run "
+            "`raymill curate` with its config again: it continues."
         )
 
 

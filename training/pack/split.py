@@ -3,10 +3,10 @@
 The hash line 0 .. 2**64 is cut in two places: train, validation, test. So a document's split depends neither on the
 seed nor on the order or number of files: documents of one group, and equal texts under two ids, are never apart.
 
-Where the cuts lie: at the shares themselves for a large corpus, where chance then errs little (4,097 groups: a share of
-10% has a standard deviation of half a percent). A small corpus, and each small stratum, is cut by rank: between the very
-groups that it has, so that its shares are exact to a group. What one stratum's rounding leaves over is carried to the
-next, so many tiny strata do not all round to nothing; and no split that was asked for is left empty while there are
+Where the cuts lie: at the shares themselves for a large corpus, where chance errs little (with 4,097 groups a share of
+10% has a standard deviation of half a percent). A small corpus, and each small stratum, is cut by rank: between the
+very groups that it has, so that its shares are exact to a group. What one stratum's rounding leaves over is carried to
+the next, so many tiny strata do not all round to nothing; and no split that was asked for is left empty while there are
 groups enough. `survey` finds the groups: it reads until there are more than MAX_RANKED, with `stratify` to the end.
 """
 

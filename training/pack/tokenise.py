@@ -34,7 +34,8 @@ _TABLE_DOCUMENTS = 2048
 # Small row groups: who merges the units holds one of each in memory.
 _ROW_GROUP_BYTES = 1 << 20
 _WRITTEN_ROWS = 1024
-# So many documents of a unit that the template fails for, and none that it does not: it is the template.
+# So many documents of a unit that the template fails for, and none that it does not: it is the template. In a corpus of
+# one unit any number tells.
 _TELLING = 32
 
 
@@ -54,6 +55,7 @@ def tokenise_stage(
     """
     keyed = ((document.key, document.stratum) for document in all_documents(frozen))
     cuts = choose_cuts(survey(keyed, frozen.columns.stratify is not None), config.split)
+    telling = _TELLING if len(frozen.units) > 1 else 1
     output = f"_work/examples/{name}"
     decides = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump()]
     decides += [tokenizer_fingerprint, config.split.model_dump(), config.seed, list(classes)]
@@ -61,7 +63,9 @@ def tokenise_stage(
         name=f"tokenise-{name}",
         outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
         units=frozen.units,
-        work=Tokenise(output, frozen.columns, cuts, config.seed, tokenizer_uri, tokenizer_fingerprint, tuple(classes)),
+        work=Tokenise(
+            output, frozen.columns, cuts, config.seed, tokenizer_uri, tokenizer_fingerprint, tuple(classes), telling
+        ),
         fingerprint=fingerprint(decides),
     )
 
@@ -91,6 +95,7 @@ class Tokenise:
     tokenizer_uri: str
     tokenizer_fingerprint: str
     classes: tuple[str, ...]
+    telling: int
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         encoder = Encoder(cached_tokenizer(self.tokenizer_uri, self.tokenizer_fingerprint))
@@ -100,8 +105,10 @@ class Tokenise:
         for documents in _tables(documents_of(unit, self.columns, left_out)):
             encoded = encoder.encode(documents)
             tally.add(documents, encoded.notes, encoded.misfits, left_out)
-            _refuse_template(tally, encoded.misfits)
+            _refuse_template(tally, encoded.misfits, self.telling)
             tables.append(self._table(documents, encoded.examples))
+        if left_out.examples:
+            log.info("left out, the first of %d:\n%s", left_out.reasons.total(), "\n".join(left_out.examples))
         examples = pa.concat_tables([EXAMPLES.empty_table(), *tables])
         tally.count_tokens(examples)
         for table in _sorted(examples):
@@ -131,6 +138,7 @@ class _Tally:
     """Counters of a unit."""
 
     counters: Counters = field(default_factory=dict)
+    unfit: int = 0  # documents that the template failed for
 
     def add(
         self, documents: Sequence[Document], notes: Counter[str], misfits: Sequence[Misfit], left_out: LeftOut
@@ -142,6 +150,7 @@ class _Tally:
                 self._count(note, times)
         for document, reason, preview in misfits:
             left_out.add(reason, f"document {documents[document].id}", preview)
+        self.unfit += len({misfit.document for misfit in misfits if misfit.reason in TEMPLATE_REASONS})
 
     def count_tokens(self, examples: pa.Table) -> None:
         splits = examples["split"].to_numpy()
@@ -184,11 +193,11 @@ def _sorted(examples: pa.Table) -> Iterator[pa.Table]:
         yield whole.take(pa.array(order[start : start + _WRITTEN_ROWS]))
 
 
-def _refuse_template(tally: _Tally, misfits: Sequence[Misfit]) -> None:
-    """A template or tokenizer that fails for a table's every document will fail for all of the corpus."""
-    failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
-    if len(failed) < _TELLING or len({misfit.document for misfit in failed}) < tally.counters["documents"]:
+def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], telling: int) -> None:
+    """A template or tokenizer that has failed for every document so far will fail for all of the corpus."""
+    if not telling <= tally.unfit == tally.counters["documents"]:
         return
+    failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
     mends = {
         "template_error": "The template refuses these conversations.",
         "prompt_is_no_prefix": "The template begins an assistant's turn otherwise than its generation prompt does.",
@@ -197,7 +206,7 @@ def _refuse_template(tally: _Tally, misfits: Sequence[Misfit]) -> None:
     }
     first = failed[0]
     raise ConfigError(
-        f"model.chat_template: of the first {len(failed)} documents none can be an example ({first.reason}). "
+        f"model.chat_template: of the first {tally.unfit} documents none can be an example ({first.reason}). "
         f"{mends[first.reason]} The first one reads:\n{first.preview:.1500}\n"
         "Set model.chat_template to a Jinja file that suits, or give another tokenizer."
     )

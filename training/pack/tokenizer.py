@@ -11,7 +11,7 @@ import json
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cluster import storage
 from cluster.artifact import canonical_json, fingerprint
@@ -121,10 +121,10 @@ def _load(where: str, uri: str, revision: str | None) -> "PreTrainedTokenizerFas
         ) from error
     if not tokenizer.is_fast:
         raise ConfigError(
-            f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which does not say where a token stands in "
-            "the text. Give model.tokenizer a folder with a tokenizer.json."
+            f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which does not say where a token "
+            "stands in the text. Give model.tokenizer a folder with a tokenizer.json."
         )
-    return tokenizer
+    return cast("PreTrainedTokenizerFast", tokenizer)
 
 
 def _belongs(file: storage.FileInfo, root: str) -> bool:
@@ -190,6 +190,6 @@ def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
     known = tokenizer.get_added_vocab()
     if config.model.chat_template == "chatml" and not {TURN_START, TURN_END} <= known.keys():
         raise ConfigError(
-            f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this tokenizer "
-            "does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
+            f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this "
+            "tokenizer does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
         )

@@ -1,1 +1,1 @@
-"""report.html of a training."""
+"""The report of a training: `report.json` for programs, `report.html` for people."""

@@ -31,7 +31,7 @@ def _course(fit: Fit) -> Iterator[str]:
         yield f"{plural(passed, 'step')} passed over after a broken loss (failures.skip_back)."
     again = len(fit["events"]) - passed
     if again:
-        yield f"The workers were started again {plural(again, 'time')}; each time training continued from a checkpoint."
+        yield f"The workers were started again {'once' if again == 1 else f'{count(again)} times'}, from a checkpoint."
     if fit["unmoved"]:
         named = ", ".join(fit["unmoved"][:3]) + (", …" if len(fit["unmoved"]) > 3 else "")
         yield f"{count(len(fit['unmoved']))} of the trained matrices did not move: {named}."

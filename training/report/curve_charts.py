@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from cluster.page.formats import count, decimal, share, short
-from cluster.page.layout import Column, Section, fold, note, plural, sentence, table
-from cluster.page.lines import Line, Mark, is_spread, line_chart
+from cluster.page.layout import Column, fold, note, plural, sentence, table
+from cluster.page.lines import Line, Mark, is_spread, line_chart, thinned
 from cluster.page.markup import Child, Html, element, join
 from training.report.schema import Fit, Point, StepRow
 
 _HIGH = 280  # pixels; the loss is what people come for
+_EVENTS_SHOWN = 20
 
 
 def curves(fit: Fit) -> Html:
@@ -18,10 +19,10 @@ def curves(fit: Fit) -> Html:
     chart = _Charts(fit)
     body = [
         note(_told(fit)),
-        element("div", _loss(fit, chart), class_="loss-chart"),
+        element("div", _loss(fit, chart), _events(fit), class_="loss-chart"),
         element(
             "div",
-            chart.one("Learning rate", drawn["learning_rate"]),
+            chart.one("Learning rate", drawn["learning_rate"], "As scheduled."),
             chart.one("Gradient norm", drawn["grad_norm"], "Before clipping."),
             chart.one("Tokens a second", drawn["tokens_per_s"], "Over all workers.", from_zero=True),
             chart.one("Memory, GiB", drawn["memory_gib"], "Of the worker that takes most.", from_zero=True),
@@ -62,7 +63,10 @@ class _Charts:
         words = f"{words} Logarithmic.".strip() if log else words
         caption = element("figcaption", element("h3", title), element("p", words) if words else None)
         values = [y for _, y in points]
-        label = f"{title} by step: first {show(points[0][1])}, last {show(points[-1][1])}, between {show(min(values))} and {show(max(values))}"
+        label = (
+            f"{title} by step: first {show(points[0][1])}, last {show(points[-1][1])}, between {show(min(values))} and "
+            f"{show(max(values))}"
+        )
         line = Line(title, "line", points)
         drawing = line_chart([line], label, span=self.span, marks=self.marks, log=log, from_zero=from_zero, show=show)
         return element("figure", caption, drawing)
@@ -88,6 +92,16 @@ def _loss(fit: Fit, chart: _Charts) -> Html:
     return element("figure", caption, chart.draw(lines, "; ".join(told), height=_HIGH))
 
 
+def _events(fit: Fit) -> Html | None:
+    """The words of the dashed lines, which carry their numbers."""
+    if not fit["events"]:
+        return None
+    items = [element("li", f"step {count(event['step'])}: {event['words']}") for event in fit["events"]]
+    shown, rest = items[:_EVENTS_SHOWN], len(items) - _EVENTS_SHOWN
+    more = note(f"And {plural(rest, 'more interruption')}.") if rest > 0 else None
+    return join(element("ol", shown, class_="events"), more)
+
+
 def _key(line: Line) -> Html:
     dot = element("circle", cx=9, cy=5, r=3, class_=line.style) if line.dots else None
     stroke = element("line", x1=0, x2=18, y1=5, y2=5, class_=line.style)
@@ -95,13 +109,11 @@ def _key(line: Line) -> Html:
 
 
 def _validation(fit: Fit) -> list[Point]:
-    return [(measured["step"], measured["loss"]) for measured in fit["validation"]]
+    return thinned((measured["step"], measured["loss"]) for measured in fit["validation"])
 
 
 def _told(fit: Fit) -> str:
     words = "Losses are means over label tokens, in nats. "
-    if fit["events"]:
-        words += "Dashed lines: where the workers began again, their number changed, or a step was passed over. "
     return words + "Of long runs, each column of a curve shows its lowest and its highest step."
 
 
@@ -142,7 +154,3 @@ def _cell(row: StepRow | None, name: str, show: Callable[[float], str] = decimal
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.3g}%"
-
-
-def section(fit: Fit, anchor: str, title: str) -> Section:
-    return Section(anchor, title, curves(fit))

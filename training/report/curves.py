@@ -3,6 +3,7 @@
 import math
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from statistics import median
 
 from cluster.page.lines import thinned
@@ -86,11 +87,11 @@ def restarts(attempts: Sequence[Attempt], skipped: Sequence[int]) -> list[Event]
     """What interrupted a run, by step. `attempts`: every beginning, the first of which is no restart."""
     found: list[Event] = []
     ordered = sorted(attempts, key=lambda attempt: attempt["time"])
-    for before, attempt in zip(ordered, ordered[1:], strict=False):
+    for before, attempt in pairwise(ordered):
         was, now = before["workers"], attempt["workers"]
         words = "restart" if was == now else f"{was} → {now} workers"
         found.append({"step": attempt["step"], "words": words})
-    found += [{"step": step, "words": f"step {step} passed over"} for step in skipped]
+    found += [{"step": step, "words": "passed over"} for step in skipped]
     return sorted(found, key=lambda event: event["step"])
 
 

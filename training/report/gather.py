@@ -1,19 +1,20 @@
-"""report.json from what a training left on storage: steps.jsonl, fit.json, evaluation.json, counters, exported folders."""
+"""report.json from what a training left: steps.jsonl, fit.json, evaluation.json, counters of the packing, folders."""
 
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import cluster
 from cluster import storage
-from cluster.artifact import Artifact
+from cluster.artifact import Counters
 from training.config import TrainConfig
-from training.data.schema import SPLITS
+from training.evaluation.job import read_evaluation
+from training.export.loading import Base, loading
+from training.export.publish import EXPORT, MANIFEST
 from training.fit.job import Job
-from training.fit.records import Attempt, Evaluation, Outcome, StepRecord
+from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord
 from training.report.cautions import cautions
 from training.report.curves import Log, restarts
 from training.report.schema import Corpus, Fit, Folder, Recipe, Report, Run, SplitData
@@ -21,16 +22,15 @@ from training.report.schema import Corpus, Fit, Folder, Recipe, Report, Run, Spl
 if TYPE_CHECKING:
     from training.pack.job import PackedRun
 
-SCHEMA_VERSION = 1
-EVALUATION = "evaluation.json"
-EXPORT = "export"
-
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000
-_KINDS = ("adapter", "merged", "full")
 # Of the packing's counters, those about documents that do not fit a row.
-_CUT = ("documents_split", "documents_truncated", "tokens_truncated", "documents_dropped", "tokens_dropped",
+_LONG = ("documents_split", "documents_truncated", "tokens_truncated", "documents_dropped", "tokens_dropped",
         "pieces_without_label")  # fmt: skip
+
+_NOT_EVALUATED: Evaluation = {
+    "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
+}  # fmt: skip
 
 
 def gather(job: Job, packed: "PackedRun", outcome: Outcome) -> Report:
@@ -46,8 +46,7 @@ def combine(config: TrainConfig, reports: Sequence[Report]) -> Report:
 
 def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
     config, log = job.config, Log(_records(job.step_log))
-    evaluation = _evaluation(job.root)
-    answers = evaluation["answers"][:_ANSWERS]
+    evaluation = read_evaluation(job.root) or _NOT_EVALUATED
     return {
         "name": config.name,
         "output": job.root,
@@ -69,7 +68,7 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
         "events": restarts(_attempts(job.attempts), outcome["skipped"]),
         "rows": log.rows(),
         "corpora": [
-            _corpus(name, corpus.path, packed, config)
+            _corpus(name, corpus.path, packed, config.sequence_length)
             for name, corpus in zip(config.corpus_names, config.corpus, strict=True)
         ],
         "before": evaluation["before"],
@@ -78,9 +77,9 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
         "ended": outcome["ended"],
         "unmoved": outcome["unmoved"],
         "generation": evaluation["generation"],
-        "answers": [{key: text[:_ANSWER_CHARACTERS] for key, text in answer.items()} for answer in answers],  # type: ignore[misc,attr-defined]
+        "answers": [_shortened(answer) for answer in evaluation["answers"][:_ANSWERS]],
         "merged_check": evaluation["merged_check"],
-        "folders": _folders(storage.join(job.root, EXPORT)),
+        "folders": _folders(job),
     }
 
 
@@ -113,16 +112,21 @@ def _attempts(folder: str) -> list[Attempt]:
     return [json.loads(storage.read_bytes(file.uri)) for file in storage.list_files(folder)]
 
 
-def _evaluation(root: str) -> Evaluation:
-    uri = storage.join(root, EVALUATION)
-    nothing: Evaluation = {
-        "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
-    }  # fmt: skip
-    return nothing | json.loads(storage.read_bytes(uri)) if storage.exists(uri) else nothing  # type: ignore[return-value]
+def _shortened(answer: Answer) -> Answer:
+    return {
+        "document": answer["document"],
+        "prompt": _cut(answer["prompt"]),
+        "reference": _cut(answer["reference"]),
+        "generated": _cut(answer["generated"]),
+    }
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= _ANSWER_CHARACTERS else words[:_ANSWER_CHARACTERS] + "…"
 
 
 def _recipe(config: TrainConfig) -> Recipe:
-    method = config.method
+    method: str = config.method
     if method in ("lora", "qlora"):
         method += f", rank {config.lora.rank}, alpha {config.lora.alpha:g}"
     elif method in ("prefix", "prompt"):
@@ -147,11 +151,8 @@ def _base_model(config: TrainConfig) -> str:
     return ", ".join([f"{settings['model_type']} with random weights", *sizes])
 
 
-def _corpus(name: str, path: str, packed: "PackedRun", config: TrainConfig) -> Corpus:
-    read = Artifact.load(storage.join(packed.uri, "_work/examples", name)).manifest.counters
-    splits = {split: packed.corpora[name][split].manifest for split in SPLITS if split in packed.corpora[name]}
-    # Every output of a stage carries the counters of the whole stage.
-    counted = next(iter(splits.values())).counters
+def _corpus(name: str, path: str, packed: "PackedRun", length: int) -> Corpus:
+    read, counted = packed.tokenised(name), packed.packed(name)
     return {
         "name": name,
         "path": path,
@@ -162,27 +163,39 @@ def _corpus(name: str, path: str, packed: "PackedRun", config: TrainConfig) -> C
             for key, value in sorted(read.items())
             if key.startswith("left_out/") and value
         },
-        "packing": {key: int(counted[key]) for key in _CUT if counted.get(key)},
-        "splits": [_split(split, manifest.rows, counted, config.sequence_length) for split, manifest in splits.items()],
+        "packing": {key: int(counted[key]) for key in _LONG if counted.get(key)},
+        "splits": [_split(split, counted, length) for split in packed.corpora[name]],
     }
 
 
-def _split(split: str, rows: int, counted: dict[str, float], length: int) -> SplitData:
-    tokens = int(counted.get(f"tokens/{split}", 0))
+def _split(split: str, counted: Counters, length: int) -> SplitData:
+    documents, rows, tokens, label_tokens = (
+        int(counted.get(f"{what}/{split}", 0)) for what in ("documents", "rows", "tokens", "label_tokens")
+    )
     return {
         "split": split,
-        "documents": int(counted.get(f"documents/{split}", 0)),
+        "documents": documents,
         "rows": rows,
         "tokens": tokens,
-        "label_tokens": int(counted.get(f"label_tokens/{split}", 0)),
+        "label_tokens": label_tokens,
         "filled": tokens / (rows * length) if rows else 0.0,
     }
 
 
-def _folders(uri: str) -> list[Folder]:
-    sizes: Counter[str] = Counter()
-    for file in storage.list_files(uri):
-        kind, _, inside = file.uri.removeprefix(uri.rstrip("/") + "/").partition("/")
-        if inside and kind in _KINDS:
-            sizes[kind] += file.size
-    return [{"kind": kind, "uri": storage.join(uri, kind), "bytes": sizes[kind]} for kind in _KINDS if kind in sizes]
+def _folders(job: Job) -> list[Folder]:
+    root = storage.join(job.root, EXPORT)
+    if not storage.exists(uri := storage.join(root, MANIFEST)):
+        return []
+    manifest = json.loads(storage.read_bytes(uri))
+    name, revision = manifest["base"]["name"], manifest["base"]["revision"]
+    base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)
+    chat = any(columns.form == "chat" for columns in job.config.all_columns)
+    return [
+        {
+            "kind": kind,
+            "uri": storage.join(root, kind),
+            "bytes": sum(file["bytes"] for file in manifest["files"] if file["path"].startswith(f"{kind}/")),
+            "code": "\n".join(loading(kind, base, chat)),
+        }
+        for kind in manifest["folders"]
+    ]

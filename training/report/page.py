@@ -3,12 +3,13 @@
 The curves are thinned before they come here, so a run of a million steps makes no bigger page than one of thousands.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from importlib import resources
 
 from cluster.page import formats
 from cluster.page.document import document, header
-from cluster.page.formats import count, decimal, share, short
+from cluster.page.formats import count, share, short
 from cluster.page.layout import Section, anchor, outside_text, plural
 from cluster.page.markup import Html, element
 from training.report import tables
@@ -53,7 +54,7 @@ def _recipe(fit: Fit) -> Html:
         "p",
         "Base model: ",
         outside_text(recipe["base_model"]),
-        f". Method: {recipe['method']}. {recipe['engine']} in {recipe['precision']} on {workers} "
+        f". Method: {recipe['method']}. Engine: {recipe['engine']}, {recipe['precision']}, {workers} "
         f"worker{'' if workers == '1' else 's'}, {count(recipe['tokens_per_step'])} tokens a step in rows of "
         f"{count(recipe['sequence_length'])}.",
     )
@@ -75,7 +76,7 @@ def _tiles(fit: Fit) -> Html:
         tiles += [
             (
                 "Validation loss",
-                f"{decimal(first['loss'])} → {decimal(best['loss'])}",
+                f"{_rounded(first['loss'])} → {_rounded(best['loss'])}",
                 f"lowest at step {count(best['step'])}",
             ),
             (
@@ -103,5 +104,5 @@ def _tiles(fit: Fit) -> Html:
     return element("dl", body, class_="tiles")
 
 
-def _rounded(perplexity: float) -> str:
-    return decimal(perplexity) if perplexity < 1000 else short(perplexity)
+def _rounded(number: float) -> str:
+    return short(number) if 1000 <= number < math.inf else f"{number:.3g}"

@@ -107,11 +107,12 @@ class Corpus(TypedDict):
 
 
 class Folder(TypedDict):
-    """An exported model. `kind`: adapter, merged or full."""
+    """An exported model. `kind`: see export/job.py. `code`: loads it, run in its folder."""
 
     kind: str
     uri: str
     bytes: int
+    code: str
 
 
 class Fit(TypedDict):

@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-from cluster import storage
 from cluster.page import formats
 from cluster.page.bars import Segment, bar
 from cluster.page.formats import count, decimal, share
@@ -16,7 +15,7 @@ from training.report.schema import Corpus, Fit
 
 _LONG_EXCERPT = 600  # characters: more scrolls in its own box
 
-_LEFT_OUT = "Documents that were left out, by reason"
+_WHOLE = ("merged", "full")  # folders that need no other
 _SCORES = {
     "exact_match": "exact match", "f1": "F1 of words", "bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L", "number_match": "final number right",
@@ -50,7 +49,9 @@ def data(fit: Fit) -> Html:
     )
     read = [element("li", _read(corpus)) for corpus in fit["corpora"]]
     reasons = [_reasons(corpus) for corpus in fit["corpora"] if corpus["left_out"] or corpus["packing"]]
-    return join(element("ul", read, class_="read"), note(words), table("Splits as they were packed", columns, rows), reasons)
+    return join(
+        element("ul", read, class_="read"), note(words), table("Splits as they were packed", columns, rows), reasons
+    )
 
 
 def _read(corpus: Corpus) -> Html:
@@ -106,11 +107,13 @@ def _measured(split: str, before: Measured | None, after: Measured) -> tuple[Chi
 
 
 def _check(check: dict[str, Any]) -> Html:
-    words = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in check.items())
-    return note(f"The merged model against the model with its adapter: {words}.")
+    words = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in check.items() if value is not None)
+    return note(f"The merged model's logits against those with the adapter: {words}.")
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -154,29 +157,18 @@ def export(fit: Fit) -> Html:
         return sentence("Nothing was exported.")
     rows = [(folder["kind"], code(folder["uri"]), f"{folder['bytes'] / 1e6:,.1f}") for folder in fit["folders"]]
     columns = [Column("What", False), Column("Folder", False), Column("MB")]
-    words = element("pre", "\n\n".join(_loading(fit)), class_="config")
-    return join(table("Exported folders", columns, rows), scroll_box(words, "Code, scrolls sideways"))
-
-
-def _loading(fit: Fit) -> list[str]:
-    """Code a reader can paste; an object store's folder is to be copied first."""
-    kinds = {folder["kind"]: folder["uri"] for folder in fit["folders"]}
-    whole = kinds.get("merged") or kinds.get("full")
-    lines = []
-    if any(map(storage.is_remote, kinds.values())):
-        lines.append("# transformers reads local folders: copy the folder to this machine first, and write its path.")
-    if whole:
-        lines.append(
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"model = AutoModelForCausalLM.from_pretrained({whole!r})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({whole!r})"
+    first = next((f for f in fit["folders"] if f["kind"] in _WHOLE), fit["folders"][0])
+    codes = [
+        fold(
+            join(element("h3", "Load "), code(folder["kind"])),
+            scroll_box(element("pre", folder["code"], class_="config"), "Code, scrolls sideways"),
+            opened=folder is first,
         )
-    if adapter := kinds.get("adapter"):
-        lines.append(
-            "from peft import AutoPeftModelForCausalLM  # the adapter names its base model\n\n"
-            f"model = AutoPeftModelForCausalLM.from_pretrained({adapter!r})"
-        )
-    return lines
+        for folder in fit["folders"]
+        if folder["kind"] != "base"
+    ]
+    words = "Code to run in the folder; its README.md says the same. An object store's folder is to be copied first."
+    return join(table("Exported folders", columns, rows), note(words), codes)
 
 
 def phases(fits: Sequence[Fit]) -> Html:

@@ -1,0 +1,55 @@
+"""Local folders to the run's `export/`, with a manifest that is written last: without it an export is not finished."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, TypedDict
+
+from cluster import storage
+
+EXPORT, MANIFEST = "export", "manifest.json"
+
+
+class ExportedFile(TypedDict):
+    """`path` below the export."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+def finished(root: str, made_from: str) -> dict[str, Any] | None:
+    """The manifest of an export that stands finished and was made from this."""
+    try:
+        found = json.loads(storage.read_bytes(storage.join(root, MANIFEST)))
+    except (storage.NotFound, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("made_from") == made_from else None
+
+
+def begin(root: str) -> None:
+    """An export of something else is no longer believed."""
+    storage.delete([storage.join(root, MANIFEST)])
+
+
+def put_folder(folder: Path, root: str) -> list[ExportedFile]:
+    """Move everything in a local folder to the export, under the folder's name. The folder is gone afterwards."""
+    put: list[ExportedFile] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        put.append({"path": name, "bytes": path.stat().st_size, "sha256": sha256})
+        storage.upload(path, storage.join(root, name))
+    shutil.rmtree(folder)
+    return put
+
+
+def finish(root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:
+    """Remove what an earlier export left and this one has not, and write the manifest."""
+    wanted = {storage.join(root, file["path"]) for file in files}
+    storage.delete([file.uri for file in storage.list_files(root) if file.uri not in wanted])
+    whole = manifest | {"files": files, "bytes": sum(file["bytes"] for file in files)}
+    storage.write_bytes(storage.join(root, MANIFEST), json.dumps(whole, indent=1, ensure_ascii=False).encode())
+    return whole

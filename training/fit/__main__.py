@@ -1,0 +1,39 @@
+"""One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m training.fit JOB.json
+
+JOB.json is `Job.to_json` of `training.train.make_job`; a path or a URI. The same files come of it as under Ray. Run
+without torchrun it is the only worker.
+"""
+
+import json
+import os
+import sys
+
+from cluster import logs, storage
+from cluster.errors import RaymillError
+from training.fit.job import Job
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    logs.setup()
+    try:
+        job = Job.from_json(storage.read_bytes(storage.absolute(arguments[0])))
+        storage.configure(job.config.storage)
+        from training.fit.loop import fit
+        from training.fit.place import own_group
+
+        with own_group(job.config.workers.gpus_each) as place:
+            outcome = fit(job, place)
+        if place.first:
+            print(json.dumps(outcome))
+    except RaymillError as error:
+        rank = os.environ.get("RANK", "0")
+        print(error if rank == "0" else f"worker {rank}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

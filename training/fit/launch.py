@@ -1,0 +1,157 @@
+"""The driver's part: workers of Ray Train that run the loop, started again when they die, and what they tell.
+
+Ray Train starts processes and a process group, sees deaths and preemptions, and begins again; that is all it is asked.
+Checkpoints, metrics and the outcome go by the run's own store, so nothing is reported to Ray, whose report is a barrier
+and whose record of checkpoints is bound to its version. The driver, a worker or all may die: the same command goes on.
+"""
+
+import logging
+import os
+import queue
+import shutil
+import threading
+import uuid
+from typing import Any
+
+from cluster import logs, storage
+from cluster.errors import ClusterError, RaymillError
+from cluster.progress import Progress
+from cluster.session import Session
+from cluster.temporary import temporary_folder
+from training.config import TrainConfig
+from training.fit.job import Job
+from training.fit.outcome import Failures, finished, make_way
+from training.fit.preflight import check_cluster, check_trackers
+from training.fit.records import Outcome
+from training.fit.watch import watch_like
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 2.0
+
+# A group of workers that cannot be started is tried so often, each time for so long: a new GPU node takes minutes.
+_STARTS = 3
+_START_TIMEOUT_S = 600
+
+
+def fit_on_ray(job: Job, session: Session, progress: Progress, replace: bool = False) -> Outcome:
+    """Train, or go on training, or find it done (then Ray is not started).
+
+    Args:
+        replace: remove what a training of other settings left in the run's folder.
+
+    Raises:
+        ConfigError: the cluster cannot hold the workers, or a tracker is not installed.
+        UserError: what a worker met that the user can mend, with its message alone.
+        ClusterError: the workers failed more often than `failures` allows.
+    """
+    storage.configure(job.config.storage)
+    make_way(job, replace)
+    if (done := finished(job)) is not None:
+        return done
+    check_trackers(job.config.track)
+    storage.require_conditional_writes(job.root)
+    session.start()
+    check_cluster(job.config, session)
+    submission = uuid.uuid4().hex[:12]
+    failures = Failures(job, submission)
+    with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
+        failed = _run(job, session, progress, submission)
+    done = finished(job)
+    if done is None:
+        raise failures.found(final=True) or failures.found(final=False) or _explained(failed, job.config)
+    failures.forget()
+    return done
+
+
+def _run(job: Job, session: Session, progress: Progress, submission: str) -> BaseException | None:
+    """Ray Train's run in a thread: this one watches, and hears an interrupt, which Ray would take for a success."""
+    ended: queue.Queue[BaseException | None] = queue.Queue()
+    folder = temporary_folder("fit")
+    trainer = _trainer(job, submission, str(folder))
+    watch = watch_like(progress, job)
+    threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
+    try:
+        while True:
+            try:
+                return ended.get(timeout=_LOOK_EVERY_S)
+            except queue.Empty:
+                watch.look()
+            if session.dead():
+                raise ClusterError(
+                    "Ray on this machine died (its raylet or control process is gone). Checkpoints are kept: "
+                    "run the same command again and it continues."
+                )
+    finally:
+        watch.finish()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fit(trainer: Any, ended: "queue.Queue[BaseException | None]") -> None:
+    try:
+        trainer.fit()
+        ended.put(None)
+    except BaseException as error:  # whatever it is, the main thread must hear of it
+        ended.put(error)
+
+
+def _trainer(job: Job, submission: str, folder: str) -> Any:
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config = job.config
+    least, most = config.workers.range
+    gpus = config.workers.gpus_each
+    return TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "submission": submission},
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=least if least == most else (least, most),
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": config.workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=submission,
+            storage_path=folder,  # holds nothing: what must survive is ours, and lies on the run's store
+            failure_config=FailureConfig(
+                max_failures=config.failures.max,
+                max_preemption_failures=config.failures.max_preemptions,
+                controller_failure_limit=_STARTS,
+            ),
+        ),
+    )
+
+
+def _work(told: dict[str, Any]) -> None:
+    """One worker, in a thread of a process that Ray Train started; torch and all are imported here and not before."""
+    job: Job = told["job"]
+    failures = Failures(job, told["submission"])
+    logs.setup()
+    storage.configure(job.config.storage)
+    if failures.found(final=True) is not None:
+        return  # a worker of an earlier attempt met what trying again cannot mend
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.workers.gpus_each else "cpu")
+    from training.fit.loop import fit
+    from training.fit.place import ray_place
+
+    place = ray_place()
+    with logs.about(run=job.root.rpartition("/")[2], stage="fit", rank=place.rank):
+        try:
+            fit(job, place)
+        except RaymillError as error:
+            failures.tell(error)
+            raise
+
+
+def _explained(failed: BaseException | None, config: TrainConfig) -> ClusterError:
+    """What Ray Train gave up for, in one line."""
+    causes = getattr(failed, "worker_failures", None) or {0: getattr(failed, "controller_failure", None) or failed}
+    cause = next(iter(causes.values()))
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    said = lines[-1] if isinstance(cause, Exception) and "Traceback" in str(cause) else (lines or ["no cause told"])[0]
+    return ClusterError(
+        f"training: its workers failed more often than failures.max ({config.failures.max}) allows, at last with: "
+        f"{said[:400]}. Checkpoints are kept: mend the cause and run the same command again."
+    )

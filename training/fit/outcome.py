@@ -1,0 +1,75 @@
+"""What a fit leaves beside its checkpoints: how it ended, or why it failed; and clearing away another fit's. No torch."""
+
+import json
+import time
+
+from cluster import errors, storage
+from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StorageError
+from training.fit.checkpoint import Saved, require_identity, saved_folders
+from training.fit.job import Job
+from training.fit.records import Outcome
+
+
+def finished(job: Job) -> Outcome | None:
+    """What a fit of the same identity left when it ended."""
+    try:
+        outcome: Outcome = json.loads(storage.read_bytes(job.outcome))
+    except storage.NotFound:
+        return None
+    return outcome if outcome["fingerprint"] == job.fingerprint else None
+
+
+def put(job: Job, outcome: Outcome) -> None:
+    storage.write_bytes(job.outcome, json.dumps(outcome, indent=1).encode())
+
+
+def make_way(job: Job, replace: bool) -> None:
+    """See that what stands in the run's folder is of this job, or remove it.
+
+    Raises:
+        DataError: it is of other settings, data or model, and `replace` is not given.
+    """
+    try:
+        for uri in saved_folders(job)[-1:]:
+            require_identity(job, Saved.load(uri))
+        if storage.exists(job.outcome) and finished(job) is None:
+            raise DataError(
+                f"{job.outcome}: was left by a training of other settings, data or model. Choose another output, or "
+                "add --replace to begin anew."
+            )
+    except DataError:
+        if not replace:
+            raise
+        manifests = [storage.join(uri, "manifest.json") for uri in saved_folders(job)]
+        storage.delete([job.outcome, *manifests, job.step_log])
+        for folder in (job.checkpoints, job.attempts, job.tensorboard):
+            storage.delete(file.uri for file in storage.list_files(folder))
+
+
+class Failures:
+    """Why workers of one submission failed, told through the store: an exception's class does not survive Ray."""
+
+    def __init__(self, job: Job, submission: str) -> None:
+        self.folder = storage.join(job.root, "errors", submission)
+
+    def tell(self, error: RaymillError) -> None:
+        kind = next(cls.__name__ for cls in type(error).__mro__ if hasattr(errors, cls.__name__))
+        told = {"kind": kind, "message": str(error), "final": _final(error)}
+        storage.write_bytes(storage.join(self.folder, f"{time.time_ns()}.json"), json.dumps(told).encode())
+
+    def found(self, *, final: bool) -> RaymillError | None:
+        """The last one told; only those that trying again would not mend, if `final`."""
+        for file in reversed(storage.list_files(self.folder)):
+            told = json.loads(storage.read_bytes(file.uri))
+            if told["final"] or not final:
+                return getattr(errors, told["kind"], ClusterError)(told["message"])
+        return None
+
+    def forget(self) -> None:
+        storage.delete(file.uri for file in storage.list_files(self.folder))
+
+
+def _final(error: RaymillError) -> bool:
+    """The network may come back, and a file too; a setting, a refused credential and broken data stay as they are."""
+    passing = isinstance(error, storage.NotFound | storage.Unavailable)
+    return isinstance(error, ConfigError | DataError | StorageError) and not passing

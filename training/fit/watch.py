@@ -1,0 +1,132 @@
+"""What a person sees while workers train: steps, loss, tokens a second, time left, the last validation.
+
+The driver learns it as everyone may: from steps.jsonl, of which it reads the end every few seconds. On a terminal one
+line is redrawn; elsewhere plain lines come at a steady pace.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from statistics import mean
+from typing import Protocol, TextIO, cast
+
+from cluster import storage
+from cluster.progress import Lines, Progress
+from training.fit.job import Job
+from training.fit.records import Attempt, StepRecord
+
+_TAIL_BYTES = 64 << 10
+_EVERY_S = {True: 0.0, False: 10.0}  # a terminal's line, a log's line
+_RECENT = 50
+
+
+class Watch(Protocol):
+    def look(self) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Unseen:
+    """For tests and for callers that show nothing."""
+
+    def look(self) -> None: ...
+    def finish(self) -> None: ...
+
+
+class StepLines:
+    """Looks at what one job's workers write; call `look` every few seconds."""
+
+    def __init__(self, job: Job, stream: TextIO | None = None) -> None:
+        self.job = job
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.shown = 0.0
+        self.version = self.said = ""
+        self.known = {file.uri for file in storage.list_files(job.attempts)}
+
+    def look(self) -> None:
+        self._greet()
+        text = self._newest()
+        if text and text != self.said and time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
+            self._show(text)
+
+    def finish(self) -> None:
+        self._greet()
+        text = self._newest(again=True)
+        if text and text != self.said:
+            self._show(text)
+        if self.terminal and self.said:
+            self.stream.write("\n")
+            self.stream.flush()
+
+    def _greet(self) -> None:
+        """A line for each time that workers began."""
+        for file in storage.list_files(self.job.attempts):
+            if file.uri not in self.known:
+                self.known.add(file.uri)
+                attempt = cast(Attempt, json.loads(storage.read_bytes(file.uri)))
+                start, end = ("\r\033[K", "\n") if self.terminal else ("", "\n")
+                self.stream.write(f"{start}{greeting(attempt)}{end}")
+                self.stream.flush()
+
+    def _newest(self, again: bool = False) -> str:
+        try:
+            found = storage.info(self.job.step_log)
+        except storage.NotFound:
+            return ""
+        if found.version == self.version and not again:
+            return ""
+        self.version = found.version
+        return summary(tail(self.job.step_log, found.size), self.job.steps)
+
+    def _show(self, text: str) -> None:
+        self.shown, self.said = time.monotonic(), text
+        self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
+        self.stream.flush()
+
+
+def watch_like(progress: Progress, job: Job) -> Watch:
+    """What shows training to those who see stages by `progress`."""
+    return StepLines(job, progress.stream) if isinstance(progress, Lines) else Unseen()
+
+
+def greeting(attempt: Attempt) -> str:
+    trained, total, workers = attempt["trainable_parameters"], attempt["all_parameters"], attempt["workers"]
+    going_on = f", going on after step {attempt['step']}" if attempt["step"] else ""
+    named = f"{workers} worker{'s' if workers > 1 else ''}"
+    return f"training: {trained:,} of {total:,} parameters train ({trained / total:.2%}), {named}{going_on}"
+
+
+def summary(records: Sequence[StepRecord], steps: int) -> str:
+    """One line about the last of these steps; empty before the first."""
+    if not records:
+        return ""
+    last = records[-1]
+    parts = [f"training: {last['step']}/{steps} steps"]
+    taken = [record for record in records if "seconds" in record][-_RECENT:]
+    if "loss" in last:
+        parts.append(f"loss {last['loss']:.4f}")
+    if taken:
+        seconds = mean(record["seconds"] for record in taken)
+        parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s")
+        if last["step"] < steps:
+            parts.append(f"{clock((steps - last['step']) * seconds)} left")
+    validated = [record for record in records if "validation" in record]
+    if validated:
+        found = validated[-1]
+        parts.append(f"validation {found['validation']['loss']:.4f} at step {found['step']}")
+    return ", ".join(parts)
+
+
+def tail(uri: str, size: int) -> list[StepRecord]:
+    """The last lines of a step log; a first line that is cut is left out."""
+    with storage.open_input(uri) as file:
+        file.seek(max(0, size - _TAIL_BYTES))
+        lines = file.read().splitlines()
+    return [json.loads(line) for line in (lines[1:] if size > _TAIL_BYTES else lines)]
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,106 @@
+"""The verb `raymill pack`: documents to packed rows, or a look at a few of them."""
+
+from typing import Annotated
+
+import typer
+
+from cluster import storage
+from cluster.artifact import Counters
+from cluster.errors import ConfigError
+from training.commands import Address, ConfigFile, Overrides, Replace, load_train
+from training.config import TrainConfig
+from training.data.schema import SPLITS
+from training.pack.job import PackedRun
+
+
+def pack(
+    config: ConfigFile,
+    override: Overrides = None,
+    address: Address = None,
+    preview: Annotated[
+        int | None, typer.Option(min=1, help="print so many examples of each corpus, learnt tokens marked, and stop")
+    ] = None,
+    replace: Replace = False,
+) -> None:
+    """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` does this by itself.
+
+    A second run continues where the first stopped; what is packed already is left alone.
+    """
+    settings = load_train(config, override)
+    if settings.phases:
+        raise ConfigError(
+            f"{config}, phases: each phase packs its own corpus when its turn comes. Run `raymill train`, or give the "
+            "settings of one phase in a config without phases."
+        )
+    if preview is not None:
+        _print_preview(settings, preview)
+        return
+    from cluster.progress import Lines
+    from cluster.session import Session
+    from training.pack.job import pack as run_pack
+
+    with Session(address, settings.execution.cpus) as session:
+        packed = run_pack(settings, session, Lines(), replace)
+    print(summary(settings, packed))
+
+
+def summary(config: TrainConfig, packed: PackedRun) -> str:
+    """What a person wants to know of packed corpora: how much there is, how full rows are, what was left out."""
+    lines = [line for name in packed.corpora for line in _corpus_lines(config, packed, name)]
+    steps = packed.rows("train") / config.rows_per_step
+    lines.append(f"one epoch is {steps:,.1f} steps of {config.rows_per_step:,} rows, {config.tokens_per_step:,} tokens")
+    return "\n".join([*lines, "", f"packed     {packed.uri}", f"tokenizer  {packed.tokenizer_uri}"])
+
+
+def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str]:
+    tokenised, counters = packed.tokenised(name), packed.packed(name)
+    tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
+    learnt = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
+    lines = [
+        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens, {_share(learnt, tokens)} of them learnt",
+        f"  {'split':<12}{'documents':>12}{'rows':>12}{'tokens':>16}{'learnt':>9}{'rows filled':>13}",
+    ]
+    for split in SPLITS:
+        of = {key: counters[f"{key}/{split}"] for key in ("documents", "rows", "tokens", "label_tokens", "padding")}
+        lines.append(
+            f"  {split:<12}{of['documents']:>12,.0f}{of['rows']:>12,.0f}{of['tokens']:>16,.0f}"
+            f"{_share(of['label_tokens'], of['tokens']):>9}{_share(of['tokens'], of['tokens'] + of['padding']):>13}"
+        )
+    notes = [*_left_out(tokenised), *_cut(config, counters)]
+    return [*lines, *(f"  {note}" for note in notes)]
+
+
+def _left_out(tokenised: Counters) -> list[str]:
+    reasons = {
+        name.partition("/")[2]: count for name, count in tokenised.items() if name.startswith("left_out/") and count
+    }
+    if not reasons:
+        return []
+    told = ", ".join(f"{count:,.0f} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]))
+    return [f"left out: {told}"]
+
+
+def _cut(config: TrainConfig, counters: Counters) -> list[str]:
+    found = {name: counters.get(name, 0) for name in counters}
+    longer = f"longer than {config.sequence_length:,} tokens"
+    notes = {
+        "documents_split": f"documents {longer}, cut into several pieces",
+        "documents_truncated": f"documents {longer}, cut off: {found.get('tokens_truncated', 0):,.0f} tokens lost",
+        "documents_dropped": f"documents {longer}, left out: {found.get('tokens_dropped', 0):,.0f} tokens",
+        "pieces_without_label": "pieces of which nothing would be learnt, left out: "
+        f"{found.get('tokens_without_label', 0):,.0f} tokens",
+    }
+    return [f"{found[name]:,.0f} {text}" for name, text in notes.items() if found.get(name)]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _print_preview(settings: TrainConfig, count: int) -> None:
+    from rich.console import Console
+
+    from training.pack.preview import draw, preview
+
+    storage.configure(settings.storage)
+    draw(preview(settings, count), Console(highlight=False, emoji=False))
