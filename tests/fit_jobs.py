@@ -106,6 +106,31 @@ def fit_alone(job: Job) -> Outcome:
         return fit(job, place)
 
 
+class Interrupted(Exception):
+    """What stands for a kill where processes are not to die."""
+
+
+def fit_until(job: Job, step: int, alone: bool = False) -> None:
+    """Fit, and break off after a step was taken and logged, on every worker."""
+    from training.fit.loop import Training
+
+    after = Training._after
+
+    def interrupted(self: Training, record: Any, late: bool) -> None:
+        after(self, record, late)
+        if self.course.step == step:
+            raise Interrupted
+
+    Training._after = interrupted  # type: ignore[method-assign]
+    try:
+        (fit_alone if alone else fit_here)(job)
+    except Interrupted:
+        return
+    finally:
+        Training._after = after  # type: ignore[method-assign]
+    raise AssertionError(f"step {step} was never taken")
+
+
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
     from training.engines import STATES

@@ -40,7 +40,7 @@ BESIDES = [
         (2, Case(engine, "lora", more={"lora": {"rank": 4, "dora": True}})),
         (2, Case(engine, more={"activation_checkpointing": True})),
         (2, Case(engine, "lora", more={"activation_checkpointing": True})),
-        (2, Case(engine, more={"optimizer": {"learning_rate": 3e-2, "epsilon": 1e-3, "clip": None}})),
+        (2, Case(engine, more={"optimizer": {"learning_rate": 1e-2, "epsilon": 1e-3, "clip": None}})),
     ]
 ]
 OFFLOADED = [

@@ -90,6 +90,14 @@ def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
         PackedRows(packed).read([0])
 
 
+def test_rows_on_an_object_store_are_fetched_by_ranges(s3_root):
+    documents = [document(f"d{n}", 12) for n in range(200)]
+    packed = pack_examples(s3_root, write_examples(s3_root, documents, units=3), config())["train"]
+    ours = loader(packed, order=Order([packed.manifest.rows], [1], 10, 4, 1))
+    assert sum(len(batch.documents) for batch in ours.micro_batches(7)) == 10
+    ours.close()
+
+
 # --- batches
 
 

@@ -262,11 +262,11 @@ def test_a_small_corpus_is_split_to_the_document_and_leaves_no_split_empty(docum
 
 def test_documents_of_a_group_and_equal_texts_are_never_apart(tmp_path):
     rows = [{"id": str(n), "text": f"text {n}", "group_id": f"g{n % 40}"} for n in range(400)]
-    documents, splits = split_counts(freeze(jsonl(tmp_path / "a.jsonl", *rows)))
+    _, splits = split_counts(freeze(jsonl(tmp_path / "a.jsonl", *rows)))
     assert len({(row["group_id"], split) for row, split in zip(rows, splits, strict=True)}) == 40
     assert Counter(splits) == {"train": 320, "validation": 40, "test": 40}
     twins = [{"id": str(n), "text": f"text {n % 50}"} for n in range(100)]
-    documents, splits = split_counts(freeze(jsonl(tmp_path / "b.jsonl", *twins)))
+    _, splits = split_counts(freeze(jsonl(tmp_path / "b.jsonl", *twins)))
     assert splits[:50] == splits[50:]
 
 

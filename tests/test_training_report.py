@@ -24,6 +24,7 @@ from training.report.curves import Log, restarts
 from training.report.gather import combine, gather
 from training.report.page import render
 from training.report.schema import Report
+from training.report.text import summary_text
 
 # Lines
 
@@ -391,6 +392,18 @@ def test_twenty_thousand_steps_make_a_page_under_half_a_megabyte(report):
     (fit,) = report["fits"]
     fit |= {"curves": found.curves(), "rows": found.rows(), "validation": found.validation}
     assert len(render(report).encode()) < 500_000
+
+
+def test_a_terminal_is_told_in_a_few_plain_lines(report):
+    lines = summary_text(report).split("\n")
+    assert lines[0].startswith("notes-lora: lora, rank 16, alpha 32 on llama with random weights")
+    assert "loss 6.250 -> 2.897, perplexity 518.0 -> 18.1" in lines[1]
+    assert lines[1].endswith("at step 225")
+    assert "loss 6.300 -> 3.010" in lines[2]
+    assert "5.9% of 140k parameters" in lines[3]
+    for line in [*lines, *summary_text(hostile(report)).split("\n")]:
+        assert len(line) <= 100
+        assert line.isascii() and line.isprintable()
 
 
 # What to know before believing

@@ -10,7 +10,8 @@ ENGLISH = ["the quick brown fox jumps over the lazy dog", "user assistant system
 
 # Every turn begins with its role and ends with a token; BOS first. The shape of Llama 3's.
 LLAMA_LIKE = (
-    "{% for m in messages %}{{ bos_token if loop.first }}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+    "{% for m in messages %}{{ bos_token if loop.first }}<|head|>{{ m.role }}<|/head|>\n\n"
+    "{{ m.content | trim }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}"
 )
 # Earlier reasoning is dropped, and the last answer gets an empty thought if it has none. The shape of Qwen 3's.
@@ -22,7 +23,10 @@ FORGETFUL = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 DOUBLED_BOS = "{{ bos_token }}{{ bos_token }}{% for m in messages %}{{ m.content }}<|eot|>{% endfor %}"
-NO_END = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+NO_END = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 # The prompt opens a thought which the turn itself does not have. The shape of DeepSeek R1's distillates.
 PREFILLED = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eot|>{% endfor %}"

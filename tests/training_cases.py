@@ -73,7 +73,7 @@ class Case:
             "packing": {"mode": "best_fit" if self.packed else "none", "overflow": "truncate"},
             "steps": 50,
             # AdamW's first updates are g / (|g| + epsilon): with a tiny epsilon, +-1 where g is nothing but rounding.
-            "optimizer": {"learning_rate": 3e-2, "weight_decay": 0.1, "warmup_steps": 2, "epsilon": 1e-3},
+            "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.1, "warmup_steps": 2, "epsilon": 1e-3},
             "output": "nowhere",
         }
         return TrainConfig.model_validate(settings | self.more)

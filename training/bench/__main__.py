@@ -8,7 +8,6 @@ Needs no Ray, no data, no download. MFU is printed with its formula and the numb
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,7 +20,7 @@ from training.bench.shapes import SHAPES, bench_config
 from training.config import EngineName, TrainConfig
 
 if TYPE_CHECKING:
-    import torch
+    from training.fit.place import Place
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -40,35 +39,33 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """The numbers, on rank 0; None on the others."""
-    if not os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() or arguments.cpu:
-        # oneDNN's bf16 products end the process on CPUs without those instructions; read when torch starts.
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
     import torch
 
-    from training.bench.measure import measure_ours, own_device, process_group, worker_batches
+    from training.bench.measure import measure_ours, worker_batches
     from training.bench.result import describe
+    from training.fit.place import own_group
 
-    device = torch.device("cpu") if arguments.cpu else own_device()
-    with process_group(device) as (rank, world):
-        config = make_config(arguments, world, device)
-        batches = worker_batches(config, rank, world, arguments.documents)
-        ours = measure_ours(config, batches, device, arguments.steps)
+    gpus = int(torch.cuda.is_available() and not arguments.cpu)
+    with own_group(gpus) as place:
+        config = make_config(arguments, place)
+        batches = worker_batches(config, place, arguments.documents)
+        ours = measure_ours(config, batches, place, arguments.steps)
         peer = None
         if arguments.peer:
             from training.bench.peer import measure_peer
 
-            peer = measure_peer(config, batches, device, arguments.steps)
-        return describe(config, device, batches, ours, peer, arguments.peak_tflops) if rank == 0 else None
+            peer = measure_peer(config, batches, place, arguments.steps)
+        return describe(config, place, batches, ours, peer, arguments.peak_tflops) if place.first else None
 
 
-def make_config(arguments: argparse.Namespace, world: int, device: "torch.device") -> TrainConfig:
+def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
     """
     Raises:
         ConfigError: the settings do not go together.
     """
     settings = {
-        "world": world,
-        "gpus": device.type == "cuda",
+        "world": place.world,
+        "gpus": place.device.type == "cuda",
         "sequence_length": arguments.sequence,
         "accumulation": arguments.accumulation,
         "method": arguments.method,
@@ -89,15 +86,17 @@ def make_config(arguments: argparse.Namespace, world: int, device: "torch.device
         raise ConfigError(f"--documents {arguments.documents}: wanted 1 to {arguments.sequence - 1} a row.")
     try:
         config = bench_config(arguments.shape, micro_batch=arguments.micro_batch or 1, **settings)
-        if arguments.micro_batch is None and device.type == "cuda":
+        if arguments.micro_batch is None and place.device.type == "cuda":
             import torch
 
             from training.plan.memory import largest_micro_batch
 
-            rows = largest_micro_batch(config, torch.cuda.get_device_properties(device).total_memory)
+            rows = largest_micro_batch(config, torch.cuda.get_device_properties(place.device).total_memory)
             config = bench_config(arguments.shape, micro_batch=rows, **settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"bench: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())) from error
+        raise ConfigError(
+            "\n".join(f"bench: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+        ) from error
     return config
 
 

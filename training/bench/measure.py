@@ -1,15 +1,10 @@
 """The measured loop: steps on random rows, the clock read when the device is idle."""
 
 import gc
-import os
-import resource
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -17,13 +12,16 @@ from training.bench import WARM_UP
 from training.bench.rows import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
+from training.fit.device import memory_gib
+from training.fit.place import Place
 
 
 @dataclass(frozen=True)
 class Timing:
     """seconds: of each step after the warm-up. tokens_per_step: over all workers. first_loss: mean over label tokens.
 
-    peak_memory_gib: device memory on GPUs, of this worker; resident memory of the process so far on CPUs.
+    peak_memory_gib: device memory on GPUs, of this worker; resident memory of the process so far on CPUs. attention:
+    transformers' name of the one that was used.
     """
 
     seconds: tuple[float, ...]
@@ -32,94 +30,81 @@ class Timing:
     peak_memory_gib: float
     all_parameters: int
     trainable_parameters: int
+    attention: str
 
     @property
     def tokens_per_s(self) -> float:
         return self.tokens_per_step / median(self.seconds)
 
 
-@contextmanager
-def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """(rank, world) of torchrun's group, or of a group of this process alone."""
-    alone = "RANK" not in os.environ
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        if alone:
-            # DeepSpeed looks for these even when the group is there.
-            os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
-            store = f"file://{Path(folder, 'store')}"
-            torch.distributed.init_process_group(backend, init_method=store, rank=0, world_size=1)
-        else:
-            torch.distributed.init_process_group(backend)
-        try:
-            yield torch.distributed.get_rank(), torch.distributed.get_world_size()
-        finally:
-            torch.distributed.destroy_process_group()
-            if alone:
-                for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-                    del os.environ[name]
-
-
-def own_device() -> torch.device:
-    """The GPU of this local rank, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
-
-
-def worker_batches(config: TrainConfig, rank: int, world: int, documents: int) -> list[Batch]:
-    """The micro-batches of one step of one worker. Every step computes on the same ones: speed does not depend on them."""
+def worker_batches(config: TrainConfig, place: Place, documents: int) -> list[Batch]:
+    """The micro-batches of one step of one worker. Every step takes the same ones: speed does not depend on them."""
     assert config.micro_batch and config.model.config
-    accumulation = config.rows_per_step // (world * config.micro_batch)
-    vocabulary = config.model.config["vocab_size"]
+    rows, length, vocabulary = config.micro_batch, config.sequence_length, config.model.config["vocab_size"]
+    accumulation = config.rows_per_step // (place.world * rows)
     return [
-        random_batch(
-            config.seed * 1_000_003 + rank * 1009 + micro, config.micro_batch, config.sequence_length, documents, vocabulary
-        )
+        random_batch((config.seed, place.rank, micro), rows, length, documents, vocabulary)
         for micro in range(accumulation)
     ]
 
 
-def measure_ours(config: TrainConfig, batches: list[Batch], device: torch.device, steps: int) -> Timing:
+def draw(config: TrainConfig, device: torch.device, attention: str) -> Any:
+    """A base model with random weights, drawn on the device; the same for the same config. Frozen ones in bf16."""
+    from transformers import AutoModelForCausalLM
+
+    from training.models.base import named_config
+
+    dtype = torch.bfloat16 if config.method != "full" and config.bf16 else torch.float32
+    torch.manual_seed(config.seed)
+    with device:
+        return AutoModelForCausalLM.from_config(named_config(config.model), dtype=dtype, attn_implementation=attention)
+
+
+def measure_ours(config: TrainConfig, batches: list[Batch], place: Place, steps: int) -> Timing:
     """`WARM_UP` steps and then `steps` measured ones through the objective and the engine that `config` names."""
     from training.engines import make_engine
-    from training.models.build import build_objective
+    from training.models.attention import choose_attention
+    from training.models.base import named_config
+    from training.models.build import objective_around
 
-    torch.manual_seed(config.seed)
-    objective = build_objective(config, 0, device=device)
-    parameters = list(objective.parameters())
-    counts = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    device = place.device
+    attention = choose_attention(config.attention, named_config(config.model), device.type, config.bf16, False)
+    objective = objective_around(config, draw(config, device, attention), 0, device)
+    sizes = [(one.numel(), one.requires_grad) for one in objective.parameters()]
+    units, tokens = sum_over_workers(
+        place, sum(objective.units(batch) for batch in batches), sum(batch.tokens for batch in batches)
+    )
     engine = make_engine(config, objective, device)
-    tensors = [objective.tensors(batch, device) for batch in batches]
-    denominator = _over_workers(sum(objective.units(batch) for batch in batches), device)
-    tokens = _over_workers(sum(batch.tokens for batch in batches), device)
-    reset_peak(device)
     seconds, losses = [], []
+    reset_peak(device)
     for _ in range(WARM_UP + steps):
         start = clock(device)
         total = torch.zeros((), device=device)
-        for number, inputs in enumerate(tensors):
-            loss, _ = engine.module(**inputs)
-            engine.backward(loss / denominator, last=number == len(tensors) - 1)
+        for number, batch in enumerate(batches):
+            loss, _ = engine.module(**objective.tensors(batch, device))
             total += loss.detach()
+            engine.backward(loss / units, last=number == len(batches) - 1)
         engine.step(config.optimizer.learning_rate, config.optimizer.clip)
         seconds.append(clock(device) - start)
         losses.append(total)
-    first = losses[0].float()
-    torch.distributed.all_reduce(first)
-    timing = Timing(tuple(seconds[WARM_UP:]), tokens, float(first) / denominator, peak_gib(device), *counts)
+    first_loss = sum(sum(told) for told in place.exchange_floats([float(losses[0])])) / units
+    timing = Timing(
+        seconds=tuple(seconds[WARM_UP:]),
+        tokens_per_step=tokens,
+        first_loss=first_loss,
+        peak_memory_gib=memory_gib(device),
+        all_parameters=sum(size for size, _ in sizes),
+        trainable_parameters=sum(size for size, trains in sizes if trains),
+        attention=attention,
+    )
     engine.close()
-    del engine, objective, parameters, tensors
+    del engine, objective, loss, total, losses
     free(device)
     return timing
 
 
-def _over_workers(count: int, device: torch.device) -> int:
-    total = torch.tensor(count, device=device)
-    torch.distributed.all_reduce(total)
-    return int(total)
+def sum_over_workers(place: Place, *counts: int) -> list[int]:
+    return [sum(told) for told in zip(*place.exchange(counts), strict=True)]
 
 
 def clock(device: torch.device) -> float:
@@ -132,12 +117,6 @@ def clock(device: torch.device) -> float:
 def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def free(device: torch.device) -> None:

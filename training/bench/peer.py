@@ -14,16 +14,18 @@ import numpy as np
 import torch
 
 from training.bench import WARM_UP
-from training.bench.measure import Timing, clock, free, peak_gib, reset_peak
+from training.bench.measure import Timing, clock, draw, free, reset_peak, sum_over_workers
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.schema import NO_TARGET
+from training.fit.device import memory_gib
+from training.fit.place import Place
 
 # Ours by name -> transformers'. Its flash attention needs a package of its own; its sdpa is what users get.
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
 
 
-def measure_peer(config: TrainConfig, batches: list[Batch], device: torch.device, steps: int) -> Timing:
+def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps: int) -> Timing:
     """The Trainer's steps timed between its own callbacks, after as many warm-up steps as ours.
 
     Only `ddp` (and a single worker) and methods full and lora have a peer here.
@@ -40,10 +42,10 @@ def measure_peer(config: TrainConfig, batches: list[Batch], device: torch.device
         def on_step_end(self, *_: Any, **__: Any) -> None:
             seconds.append(clock(device) - self.start)
 
-    model = _model(config, device)
-    parameters = list(model.parameters())
-    counts = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-    world = torch.distributed.get_world_size()
+    device = place.device
+    attention = ATTENTION.get(config.attention, "sdpa")
+    model = _model(config, device, attention)
+    sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
     optimizer = config.optimizer
     with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder:
         settings = TrainingArguments(
@@ -78,32 +80,27 @@ def measure_peer(config: TrainConfig, batches: list[Batch], device: torch.device
         trainer = InMemory(model=model, args=settings, train_dataset=rows, callbacks=[Stopwatch()])
         reset_peak(device)
         trainer.train()
-    first_loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
-    tokens = sum(batch.tokens for batch in batches) * world
-    timing = Timing(tuple(seconds[WARM_UP:]), tokens, first_loss, peak_gib(device), *counts)
-    del trainer, model, parameters
+    timing = Timing(
+        seconds=tuple(seconds[WARM_UP:]),
+        tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in batches))[0],
+        first_loss=next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
+        peak_memory_gib=memory_gib(device),
+        all_parameters=sum(size for size, _ in sizes),
+        trainable_parameters=sum(size for size, trains in sizes if trains),
+        attention=attention,
+    )
+    del trainer, model, rows
     free(device)
     return timing
 
 
-def _model(config: TrainConfig, device: torch.device) -> torch.nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    assert config.model.config
-    settings = dict(config.model.config)
-    adapter = config.method != "full"
-    torch.manual_seed(config.seed)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(settings.pop("model_type"), **settings),
-            dtype=torch.bfloat16 if adapter and config.bf16 else torch.float32,
-            attn_implementation=ATTENTION.get(config.attention, "sdpa"),
-        )
+def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
+    model = draw(config, device, attention)
     model.config.use_cache = False
     if config.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    if adapter:
+    if config.method != "full":
         from peft import LoraConfig, get_peft_model
 
         lora = config.lora

@@ -1,4 +1,4 @@
-"""Random packed rows: documents of random tokens and random lengths, filling a row exactly, as best-fit packing nearly does.
+"""Random packed rows: documents of random tokens and random lengths, that fill a row exactly.
 
 The tokens are drawn from a Zipf-like distribution, so that the embedding's gradient has the collisions of real text.
 """
@@ -10,22 +10,17 @@ from training.data.batch import Batch, collate
 from training.data.schema import PACKED
 
 
-def random_batch(seed: int, rows: int, length: int, documents: int, vocabulary: int) -> Batch:
+def random_batch(seed: tuple[int, ...], rows: int, length: int, documents: int, vocabulary: int) -> Batch:
     """`rows` rows of `documents` documents each; the same for the same arguments."""
     random = np.random.default_rng(seed)
     table = pa.Table.from_pylist([_row(random, length, documents, vocabulary) for _ in range(rows)], PACKED)
     return collate([table], rows, length, 0)
 
 
-def mean_context(batches: list[Batch]) -> float:
-    """Tokens of the document that a token stands in, averaged over tokens: what attention can see, doubled.
-
-    A row of one document has its length; a row of k equal documents a k-th of it. MFU counts no attention across
-    documents, because none is computed.
-    """
+def document_lengths(batches: list[Batch]) -> list[int]:
+    """Of every document in the batches, whose rows are full."""
     starts = np.concatenate([(batch.position_ids == 0).ravel() for batch in batches])
-    lengths = np.diff(np.append(np.flatnonzero(starts), len(starts)))
-    return float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())
+    return np.diff(np.append(np.flatnonzero(starts), len(starts))).tolist()
 
 
 def _row(random: np.random.Generator, length: int, documents: int, vocabulary: int) -> dict[str, object]:

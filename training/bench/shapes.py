@@ -9,8 +9,13 @@ from typing import Any
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 
-_LLAMA3 = {"model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}, "rms_norm_eps": 1e-5, "vocab_size": 128256,
-           "max_position_embeddings": 131072}  # fmt: skip
+_LLAMA3 = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+}
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {

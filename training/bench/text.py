@@ -7,14 +7,14 @@ def result_text(result: dict[str, Any]) -> str:
     """A few lines: what ran, tokens a second, MFU with its formula and the numbers put in, memory, the peer's."""
     setting = result["setting"]
     lines = [
-        f"model       {setting['shape']}: {result['parameters']:,} parameters, {result['trainable_parameters']:,} trained",
-        f"setting     {setting['method']}, {setting['engine']}, {setting['precision']}, attention {setting['attention']}, "
+        f"model       {setting['shape']}: {result['parameters']:,} parameters, {result['trainable_parameters']:,} train",
+        f"setting     {setting['method']}, {setting['engine']}, {setting['precision']}, "
         f"{'compiled, ' if setting['compile'] else ''}"
         f"{'activation checkpointing, ' if setting['activation_checkpointing'] else ''}"
         f"{setting['workers']} x {result['device']}",
         f"rows        {setting['micro_batch']} x {setting['sequence_length']} tokens a micro-batch, "
-        f"{setting['accumulation']} of them a step and worker; a token's document has {result['mean_context']:,.0f} tokens "
-        f"on average; {result['label_share']:.1%} of tokens have a label",
+        f"{setting['accumulation']} a step and worker; a token attends to {result['mean_context']:,.0f} positions on "
+        f"average; {result['label_share']:.1%} of tokens have a label",
         *_side("raymill", result["ours"], result["steps"]),
     ]
     if result["peer"]:
@@ -26,9 +26,11 @@ def result_text(result: dict[str, Any]) -> str:
 
 def _side(name: str, side: dict[str, Any], steps: int) -> list[str]:
     lines = [
-        f"{name:<11} {side['tokens_per_s']:,.0f} tokens/s (median of {steps} steps, {side['step_s'] * 1e3:,.1f} ms each); "
-        f"peak {side['peak_memory_gib']:.2f} GiB; loss of the first step {side['first_loss']:.4f}"
+        f"{name:<11} {side['tokens_per_s']:,.0f} tokens/s (median of {steps} steps, {side['step_s'] * 1e3:,.1f} ms); peak "
+        f"{side['peak_memory_gib']:.2f} GiB; attention {side['attention']}; first loss {side['first_loss']:.4f}"
     ]
     if side["mfu"] is not None:
-        lines.append(f"{'':<11} MFU {side['mfu']:.1%} = {side['mfu_formula']}")
+        lines.append(
+            f"{'':<11} MFU {side['mfu']:.1%} = {side['mfu_formula']}; FLOP a token: see training/models/flops.py"
+        )
     return lines

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.errors import DataError
 from training.data.schema import rows_per_group
 from training.data.shuffle import hashes, permutation
 
@@ -58,10 +59,16 @@ class Order:
 
     @classmethod
     def for_training(cls, config: "TrainConfig", packed: "PackedRun") -> "Order":
-        """The train splits of all corpora, in the shares that the config gives them."""
+        """The train splits of all corpora, in the shares that the config gives them.
+
+        Raises:
+            DataError: a corpus has no row to train on.
+        """
         rows, tokens = [], []
         for artifacts in packed.corpora.values():
             manifest = artifacts["train"].manifest
+            if not manifest.rows:
+                raise DataError(f"{artifacts['train'].uri}: no row to train on. Run `raymill pack`: it says why.")
             rows.append(manifest.rows)
             tokens.append(manifest.counters["tokens/train"] / manifest.rows)
         samples = shares(config, rows, tokens)

@@ -135,4 +135,6 @@ def _deepspeed(device: torch.device) -> ModuleType:
     for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
+    # Takes over torch's process group. Until then DeepSpeed believes in a world of one.
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed

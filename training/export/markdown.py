@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 
-# HTML's three first, as entities; then what Markdown gives a meaning inside a line.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~$:@])")
+# What Markdown gives a meaning inside a line, and what GitHub's kind makes links of: addresses, written out or not.
+_MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 

@@ -4,11 +4,15 @@ import resource
 import sys
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 from training.config import TrainConfig
+from training.data.batch import Batch
 from training.engines import Slice
 from training.fit.place import Place
+from training.models.base import named_config
+from training.models.flops import attention_flops, flops_per_token, peak_flops
 from training.models.objective import Objective
 
 
@@ -46,21 +50,43 @@ def moved(slices: Iterable[Slice], place: Place) -> dict[str, bool]:
     return everywhere
 
 
+def peak(place: Place) -> float | None:
+    """Flops a second that all devices together could do; None where that is not known, as on CPUs."""
+    if place.device.type != "cuda":
+        return None
+    one = peak_flops(torch.cuda.get_device_name(place.device))
+    return one and one * place.world
+
+
 class Speed:
-    """Tokens a second as a share of what the devices could do; the formula stands in models/flops.py."""
+    """Tokens a second as a share of what the devices could do; the formula stands in models/flops.py.
 
-    def __init__(self, config: TrainConfig, objective: Objective, place: Place) -> None:
-        self.per_token = self.peak = 0.0
-        if place.device.type == "cuda":
-            from training.models.flops import peak_flops
+    Attention counts with the positions that a step's tokens really attend to, which packing makes fewer than a row's.
+    """
 
-            self.peak = (peak_flops(torch.cuda.get_device_name(place.device)) or 0.0) * place.world
-            self.per_token = _flops(config, objective)
+    def __init__(self, config: TrainConfig, trained_parameters: int, peak: float | None) -> None:
+        self.peak = peak
+        if peak:
+            self.model = named_config(config.model)
+            self.products = flops_per_token(self.model, trained_parameters, config.method, 0.0)
+            with_attention = flops_per_token(self.model, trained_parameters, config.method, 1.0)
+            self.passes = (with_attention - self.products) / attention_flops(self.model, 1.0)
 
-    def mfu(self, tokens_per_s: float) -> float | None:
-        """Null on a device whose peak is not known."""
-        return tokens_per_s * self.per_token / self.peak if self.peak else None
+    def mfu(self, tokens_per_s: float, context: float) -> float | None:
+        """
+        Args:
+            context: positions that a token attends to, itself included, on average.
+
+        Returns:
+            None on a device whose peak is not known.
+        """
+        if not self.peak:
+            return None
+        return tokens_per_s * (self.products + self.passes * attention_flops(self.model, context)) / self.peak
 
 
-def _flops(config: TrainConfig, objective: Objective) -> float:
-    raise NotImplementedError
+def attended(batch: Batch) -> int:
+    """Over the real tokens of a batch, the sum of the positions that each attends to, itself included."""
+    real = np.arange(batch.position_ids.shape[1]) <= batch.ends[:, None]
+    real[len(batch.documents) :] = False  # rows of nothing but padding
+    return int((batch.position_ids + 1)[real].sum())

@@ -108,14 +108,14 @@ def _trainer(job: Job, submission: str, folder: str) -> Any:
         train_loop_config={"job": job, "submission": submission},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=least if least == most else (least, most),
+            num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": config.workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=RunConfig(
             name=submission,
             storage_path=folder,  # holds nothing: what must survive is ours, and lies on the run's store
-            failure_config=FailureConfig(
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # known by the names of an older version
                 max_failures=config.failures.max,
                 max_preemption_failures=config.failures.max_preemptions,
                 controller_failure_limit=_STARTS,

@@ -32,7 +32,7 @@ from training.engines import Engine, make_engine
 from training.fit import broken
 from training.fit.checkpoint import at_step
 from training.fit.course import Course
-from training.fit.device import Speed, memory_gib, moved, parameters
+from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak
 from training.fit.job import Job
 from training.fit.notice import Notice
 from training.fit.outcome import finished, put
@@ -67,11 +67,12 @@ def fit(job: Job, place: Place) -> Outcome:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step, over all workers. `late`: rank 0's clock says that a checkpoint is due."""
+    """Of one step, over all workers. `attended`: see device.py. `late`: rank 0's clock says a checkpoint is due."""
 
     units: int
     tokens: int
     label_tokens: int
+    attended: int
     digest: int
     uploading: int
     late: bool
@@ -87,7 +88,7 @@ class Training:
         packed = PackedRun.load(job.packed)
         self.objective = build_objective(self.config, len(job.classes), device=place.device)
         self.trained_parameters, self.all_parameters = parameters(self.objective)
-        self.speed = Speed(self.config, self.objective, place)
+        self.speed = Speed(self.config, self.trained_parameters, peak(place))
         self.engine: Engine = make_engine(self.config, self.objective, place.device)
         stack.callback(self.engine.close)
         saved = restore(job, place, self.engine)
@@ -163,7 +164,7 @@ class Training:
             "samples": f"{counts.digest:016x}",
             "seconds": seconds,
             "tokens_per_s": counts.tokens / seconds,
-            "mfu": self.speed.mfu(counts.tokens / seconds),
+            "mfu": self.speed.mfu(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)),
         }
         self.course = self.course.stepped(updated=counts.units > 0)
         self._after(record, counts.late)
@@ -176,6 +177,7 @@ class Training:
             sum(self.objective.units(batch) for batch in batches),
             sum(batch.tokens for batch in batches),
             sum(batch.label_tokens for batch in batches),
+            sum(attended(batch) for batch in batches),
             digest & _LOW,
             digest >> 32 & _LOW,
             int(self.saver.uploading),
@@ -227,7 +229,7 @@ class Training:
         error = broken.report(self.job, self.place, step, wrong, documents)
         if self.course.went_back >= self.config.failures.skip_back:
             raise error
-        log.warning("going back: %s", error)
+        log.warning("step %d: %s; going back to a checkpoint", step, wrong)
         self.saver.settle()
         saved = restore(self.job, self.place, self.engine)
         if saved is None:

@@ -1,4 +1,4 @@
-"""What a fit leaves beside its checkpoints: how it ended, or why it failed; and clearing away another fit's. No torch."""
+"""What a fit leaves beside its checkpoints: how it ended, or why it failed. And clearing away what another fit left."""
 
 import json
 import time

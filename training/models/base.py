@@ -1,115 +1,19 @@
-"""Base models: a folder, a URI, a hub name, or random weights by config; always safetensors, never code of the model's.
-
-Whatever the name, it becomes a folder on this machine first (`model_folder`), so the rest knows one case only.
-"""
+"""Base models: the weights of a folder, or random ones by config; always safetensors, never code of the model's."""
 
 import difflib
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from cluster import storage
-from cluster.artifact import canonical_json
-from cluster.errors import ConfigError, DataError, StorageError
-from cluster.local_copies import local_folder
+from cluster.errors import ConfigError, DataError
+from training.models.folder import model_folder, weight_files
 from training.settings import Model
 
-# What a hub repository holds of a model and its tokenizer in safe formats.
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 # Read by models whose config classes do not declare them, or written into every config.json.
 _COMMON_SETTINGS = {"head_dim", "rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "transformers_version"}
-_SAMPLES, _SAMPLE_BYTES = 16, 4096
-
-
-def model_folder(model: Model) -> Path:
-    """A named model's files on this machine: the folder itself, a copy of the URI's, or the hub's cache.
-
-    Raises:
-        StorageError: there is no such model, or it cannot be reached.
-    """
-    assert model.name is not None, "a model of random weights has no folder"
-    if storage.is_remote(model.name):
-        return local_folder(model.name)
-    path = Path(storage.absolute(model.name))
-    if path.is_dir():
-        return path
-    if model.name.startswith(("/", "./", "../", "~", "file:")) or model.name.count("/") > 1:
-        raise StorageError(
-            f"model {model.name}: no such folder on this machine. Every worker reads it: give a folder that all "
-            "machines share, the URI of one on an object store, or a hub name."
-        )
-    return _from_hub(model.name, model.revision)
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise StorageError(
-            f"model {name}{at}: no folder of that name here, and the hub does not give it "
-            f"({str(error).strip().splitlines()[0][:200]}). Check the name and revision; a gated model wants HF_TOKEN. "
-            "Without a network, put the model's folder on this machine or an object store and give its path or URI."
-        ) from error
-
-
-def model_identity(model: Model, seed: int = 0) -> str:
-    """What tells this model from every other, without reading it whole; a checkpoint carries it.
-
-    Random weights: a hash of the config and the seed. A hub name: the commit it resolves to. A folder: a hash of its
-    config.json and, of each weight file, size, header (names, shapes, types of all tensors) and 16 samples of 4 KiB;
-    so a copy of a folder, wherever it lies, is the same model, and one trained further is another.
-    """
-    if model.config is not None:
-        return "random-" + _hash(canonical_json([model.config, seed]))
-    folder = model_folder(model)
-    if folder.parent.name == "snapshots":
-        return f"{model.name}@{folder.name}"
-    parts = [(folder / "config.json").read_bytes()]
-    for path in _weight_files(folder):
-        with path.open("rb") as file:
-            size, header = path.stat().st_size, int.from_bytes(file.read(8), "little")
-            parts += [path.name.encode(), str(size).encode(), file.read(min(header, size))]
-            for number in range(_SAMPLES):
-                file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-                parts.append(file.read(_SAMPLE_BYTES))
-    return "weights-" + _hash(b"".join(parts))
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """
-    Raises:
-        DataError: the folder holds no model in safetensors.
-    """
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise DataError(
-                f"model {folder}: is an adapter, and a base model was wanted. Give the folder of the merged model "
-                "(`merged/` beside it in a run's export)."
-            )
-        raise DataError(f"model {folder}: has no config.json, so it is not a model in the hub's format.")
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
-    raise DataError(
-        f"model {folder}: holds {', '.join(pickled[:3]) or 'no weights'}, and *.safetensors was wanted"
-        + (" (reading a .bin can run any code that someone put into it)" if pickled else "")
-        + '. If you trust it, convert it once: python -c "from transformers import AutoModelForCausalLM as M; '
-        f"M.from_pretrained('{folder}', use_safetensors=False).save_pretrained('NEW_FOLDER')\""
-    )
 
 
 def load_base(
@@ -128,7 +32,7 @@ def load_base(
     if model.config is not None:
         return _random(model.config, seed, dtype, attention, kind)
     folder = model_folder(model)
-    _weight_files(folder)
+    weight_files(folder)
     try:
         loaded, seen = kind.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,

@@ -115,6 +115,7 @@ def pack(config: TrainConfig, session: Session, progress: Progress, replace: boo
     from training.pack.sources import freeze_corpus
 
     storage.configure(config.storage)
+    config = _with_absolute_paths(config)
     root = packed_uri(config)
     unit_bytes = config.execution.unit_mib << 20
     frozen = {
@@ -122,7 +123,7 @@ def pack(config: TrainConfig, session: Session, progress: Progress, replace: boo
         for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
     }
     settings = pack_settings(config, frozen)
-    if not _finished(root, settings, replace):
+    if not _finished(config, root, settings, replace):
         _make(config, frozen, settings, root, session, progress, replace)
     packed = PackedRun.load(root)
     require_enough(config, packed)
@@ -132,10 +133,11 @@ def pack(config: TrainConfig, session: Session, progress: Progress, replace: boo
 def pack_settings(config: TrainConfig, frozen: Mapping[str, "FrozenCorpus"]) -> dict[str, Any]:
     """What decides the packed rows, as plain JSON values."""
     model = config.model
-    tokenizer = {"from": _absolute_if_local(model.tokenizer or model.name or ""), "revision": model.revision}
-    if model.tokenizer == "train" and model.config:
-        tokenizer = {"from": "train", "vocab_size": model.config.get("vocab_size")}
-    tokenizer["chat_template"] = model.chat_template and _absolute_if_local(model.chat_template)
+    tokenizer = {"from": model.tokenizer or model.name, "chat_template": model.chat_template}
+    if model.tokenizer == "train":
+        tokenizer["vocab_size"] = (model.config or {}).get("vocab_size")
+    elif model.tokenizer is None:
+        tokenizer["revision"] = model.revision
     corpora = {
         name: {"columns": columns.model_dump(), "files": frozen[name].fingerprint}
         for name, columns in zip(config.corpus_names, config.all_columns, strict=True)
@@ -208,12 +210,15 @@ def _make(
     storage.create(storage.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
-def _finished(root: str, settings: dict[str, Any], replace: bool) -> bool:
+def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace: bool) -> bool:
+    from training.pack.tokenizer import prepare_tokenizer
+
     manifest = _read_manifest(root)
     if manifest is None:
         return False
     changed = differences(manifest["settings"], settings)
-    if not changed:
+    # A chat template may have been edited where it lies; whoever keeps the tokenizer refuses that.
+    if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
         return True
     if not replace:
         raise DataError(
@@ -246,9 +251,12 @@ def _told(counters: Counters) -> str:
     return ", ".join(f"{name} {value:,.0f}" for name, value in counters.items() if value) or "nothing"
 
 
-def _absolute_if_local(path: str) -> str:
-    """A path that exists here, made absolute: the same setting from any working directory. Else a URI or hub name."""
-    if not path or storage.is_remote(path):
-        return path
-    absolute = storage.absolute(path)
-    return absolute if Path(absolute).exists() else path
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """A tokenizer or template that lies on this machine is the same setting from any working directory."""
+    places = {name: getattr(config.model, name) for name in ("name", "tokenizer", "chat_template")}
+    local = {
+        name: storage.absolute(place)
+        for name, place in places.items()
+        if place and not storage.is_remote(place) and Path(storage.absolute(place)).exists()
+    }
+    return config.model_copy(update={"model": config.model.model_copy(update=local)})

@@ -89,7 +89,9 @@ def draw(previews: list[Preview], console: "Console") -> None:
 
     colour = console.is_terminal and not console.no_color
     if colour:
-        console.print("[green]learnt[/]  [dim]only read[/]  [bold green underline]learnt special[/]  [magenta]special[/]")
+        console.print(
+            "[green]learnt[/]  [dim]only read[/]  [bold green underline]learnt special[/]  [magenta]special[/]"
+        )
     else:
         console.print("⟦learnt⟧  only read", markup=False)
     for one in previews:
@@ -102,7 +104,7 @@ def draw(previews: list[Preview], console: "Console") -> None:
             console.print(f"left out: {reason}. It reads:", markup=False)
             console.print(_plain(text), markup=False, soft_wrap=True, style="dim")
         tokens, learnt = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "learnt_tokens"))
-        told = f"{one.corpus}: {learnt:,} of {tokens:,} tokens shown are learnt ({learnt / max(tokens, 1):.0%})"
+        told = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
         if one.left_out:
             told += "; left out on the way: " + ", ".join(f"{count} {name}" for name, count in one.left_out.items())
         console.rule(style="dim")

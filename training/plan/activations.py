@@ -1,7 +1,7 @@
 """How many bytes of activations the backward pass finds, for a decoder of the Llama kind.
 
-Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, T positions of a row,
-c bytes of a value that matrix products compute with (2 or 4), r bytes of a value of the residual stream.
+Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, R the adapter's rank,
+T positions of a row, c bytes of a value that products compute with (2 or 4), r bytes of one of the residual stream.
 
 The method is Korthikanti et al. 2022 (arXiv 2205.05198), section 4: go through a layer and count what each operation
 keeps. Theirs is GPT with LayerNorm, GELU and dropout: s b h (34 + 5 a s / h) bytes. Ours, per token and layer, as
@@ -11,8 +11,11 @@ transformers computes Llama (RMSNorm in float32, SwiGLU, grouped queries, no dro
     inputs       2 c H            of q, k, v together and of gate, up together, if those weights are trained;
                  5 c H            where r > c, since autocast casts for each product anew
     adapters     c (5 H + Q + F)  instead: LoRA casts the input of each of its seven A matrices
+                                  (float32: no cast, 2 c H as above)
+                 7 c R            and keeps what comes out of them, R values each
     attention    c (2 Q + 2 K)    q, k, v and the result; K counts as Q where a mask makes transformers repeat heads
-                 c T              the mask, where there is one (sdpa); eager keeps all scores: heads T (4 + c)
+                 c T              the mask, where there is one (sdpa); eager keeps all probabilities: heads T 4,
+                                  and in bf16 a copy of them
     SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` is trained)
 
 The `varlen` and flash kernels keep no mask and no scores: attention inside documents costs them nothing.
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Pass:
     """How a forward pass computes. attention: `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager).
+    backward: false where nothing is kept for one (probe). adapter_rank: of lora and its kin, else 0.
 
-    compute_bytes, residual_bytes: c and r. whole: all weights train, not an adapter. adapted: of lora and its kin.
+    compute_bytes, residual_bytes: c and r. whole: all weights train, not an adapter.
     """
 
     tokens: int
@@ -37,9 +41,10 @@ class Pass:
     compute_bytes: int
     residual_bytes: int
     whole: bool
-    adapted: bool
+    adapter_rank: int
     attention: str
     checkpointing: bool
+    backward: bool
 
 
 def saved_by_layer(shape: "Shape", how: Pass) -> int:
@@ -49,36 +54,42 @@ def saved_by_layer(shape: "Shape", how: Pass) -> int:
     if how.whole:
         inputs = c * h * (5 if r > c else 2)
     else:
-        inputs = c * (5 * h + shape.query + f) if how.adapted and c < 4 else c * 2 * h
-    keys = shape.query if how.attention == "mask" else shape.key
+        inputs = c * (5 * h + shape.query + f) if how.adapter_rank and c < 4 else c * 2 * h
+        inputs += 7 * c * how.adapter_rank
+    keys = shape.key if how.attention == "kernel" else shape.query
     attention = c * (2 * shape.query + 2 * keys) + 4 * shape.heads
     if how.attention == "mask":
         attention += c * how.length
     elif how.attention == "scores":
-        attention += shape.heads * how.length * (4 + c)
-    swiglu = c * f * (4 if how.whole or (how.adapted and c == 4) else 3)
+        attention += shape.heads * how.length * (4 if c == 4 else 4 + c)
+    swiglu = c * f * (4 if how.whole or (how.adapter_rank and c == 4) else 3)
     return how.tokens * (norms + inputs + attention + swiglu)
 
 
-def activation_bytes(shape: "Shape", how: Pass) -> int:
-    """At the fullest moment, when the backward pass begins: what all layers keep, and what computing one layer needs.
+def kept_bytes(shape: "Shape", how: Pass) -> int:
+    """What the forward pass leaves for the backward pass. With checkpointing, of each layer its input alone."""
+    c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
+    # The last norm and its result, the rotary table, token numbers.
+    ends = how.tokens * (4 * h + r * h + max(r, c) * h + 8 * shape.query // shape.heads + 32)
+    layer = how.tokens * r * h if how.checkpointing else saved_by_layer(shape, how)
+    return shape.layers * layer + ends
 
-    With checkpointing each layer keeps its input alone, and the one being computed again keeps all.
+
+def activation_bytes(shape: "Shape", how: Pass) -> int:
+    """At the fullest moment, as the backward pass enters the last layer: what is kept, and what that layer needs.
+
+    The work: gradients of the SwiGLU's three and, in float32, of the norm; with checkpointing, all that the layer keeps
+    when it is computed again.
     """
     c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
-    layer = saved_by_layer(shape, how)
-    # The last norm, the rotary table, the hidden states with their gradient.
-    ends = how.tokens * (8 * h + 2 * r * h + 4 * shape.query // max(shape.heads, 1))
-    # Gradients inside the layer at work: of the SwiGLU's three, of the norms in float32.
     work = how.tokens * (3 * c * shape.feed_forward + (2 * r + 8) * h)
+    if not how.backward:
+        return saved_by_layer(shape, how) + how.tokens * r * h
     if how.checkpointing:
-        return shape.layers * how.tokens * r * h + layer + work + ends
-    return shape.layers * layer + work + ends
+        work += saved_by_layer(shape, how)
+    return kept_bytes(shape, how) + work
 
 
 def logit_bytes(shape: "Shape", chunk_tokens: int, compute_bytes: int) -> int:
-    """Of one chunk of positions: float32 log-probabilities and two gradients of them, and the gradient as computed with.
-
-    The gradient of the lm_head's weight is there once more while a chunk is added to it.
-    """
+    """Of one chunk of positions: float32 log-probabilities, two gradients of them, and the gradient as computed with."""
     return chunk_tokens * shape.vocabulary * (12 + compute_bytes)

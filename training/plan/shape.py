@@ -134,8 +134,8 @@ def transformers_config(model: Model) -> Any:
     except (ValueError, OSError) as error:
         raise StorageError(
             f"model {model.name}: no folder of that name here, and the hub does not give its config.json "
-            f"({str(error).strip().splitlines()[0][:200]}). Check the name; without a network, put the model's folder on "
-            "this machine or an object store and give its path or URI."
+            f"({str(error).strip().splitlines()[0][:200]}). Check the name; without a network, put the model's folder "
+            "on this machine or an object store and give its path or URI."
         ) from error
 
 

@@ -1,0 +1,291 @@
+"""Base models by every name, what is refused of them, what tells them apart, and the attention they compute with."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import storage
+from cluster.errors import ConfigError, DataError, StorageError, UserError
+from tests.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
+from training.models import attention
+from training.models.attention import choose_attention, document_starts
+from training.models.base import decoder_layers, load_base, model_config
+from training.models.build import build_objective
+from training.models.folder import model_folder
+from training.models.identity import model_identity
+from training.settings import Model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_objective(tiny_config("llama", seed=5)).model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def weights(model: Any) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def load(name: str, **how: Any) -> Any:
+    return load_base(Model(name=name), 1, torch.float32, None, **how)
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    torch.manual_seed(99)
+    first, drawn = weights(build_objective(tiny_config(seed=3)).model), torch.rand(1)
+    torch.manual_seed(99)
+    assert torch.rand(1) == drawn, "building a model must leave torch's own generator where it was"
+    torch.manual_seed(1)
+    assert torch.equal(first, weights(build_objective(tiny_config(seed=3)).model))
+    assert not torch.equal(first, weights(build_objective(tiny_config(seed=4)).model))
+
+
+def test_random_weights_in_bf16_are_those_of_float32_rounded():
+    exact = weights(build_objective(tiny_config(seed=3)).model)
+    frozen = build_objective(tiny_config(seed=3, method="prompt", precision="bf16")).model.get_base_model()
+    assert torch.equal(exact.bfloat16(), weights(frozen))
+
+
+def test_a_folder_and_a_uri_of_it_are_the_same_model(saved, s3_root):
+    uri = storage.join(s3_root, "tiny")
+    for path in saved.iterdir():
+        storage.write_bytes(storage.join(uri, path.name), path.read_bytes())
+    here, there = load(str(saved)), load(uri)
+    assert torch.equal(weights(here), weights(there))
+    assert torch.equal(weights(here), weights(build_objective(tiny_config("llama", seed=5)).model))
+    assert model_identity(Model(name=uri)) == model_identity(Model(name=str(saved)))
+
+
+def test_a_copy_is_the_same_model_and_one_trained_further_is_another(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "copy")
+    identity = model_identity(Model(name=str(saved)))
+    assert model_identity(Model(name=str(tmp_path / "copy"))) == identity
+    further = load(str(saved))
+    with torch.no_grad():
+        further.model.layers[0].mlp.up_proj.weight += 1e-3
+    further.save_pretrained(tmp_path / "further")
+    assert model_identity(Model(name=str(tmp_path / "further"))) != identity
+    (tmp_path / "copy" / "config.json").write_text(
+        json.dumps(json.loads((saved / "config.json").read_text()) | {"rms_norm_eps": 0.5})
+    )
+    assert model_identity(Model(name=str(tmp_path / "copy"))) != identity
+
+
+def test_a_random_model_is_its_config_and_seed():
+    one, other = (Model(config=MODELS[name], tokenizer="train") for name in ("llama", "qwen3"))
+    assert model_identity(one, 1) == model_identity(one, 1)
+    assert len({model_identity(one, 1), model_identity(one, 2), model_identity(other, 1)}) == 3
+
+
+def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--some--model" / "snapshots" / commit
+    shutil.copytree(saved, snapshot)
+    asked = []
+
+    def snapshot_download(name: str, **how: Any) -> str:
+        asked.append((name, how["revision"]))
+        assert not any("bin" in pattern for pattern in how["allow_patterns"])
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    model = Model(name="some/model", revision="v2")
+    assert model_identity(model) == f"some/model@{commit}"
+    assert weights(load("some/model")).numel() > 0
+    assert asked == [("some/model", "v2"), ("some/model", None)]
+
+
+@pytest.mark.parametrize("name", ["./nowhere/tiny", "/nowhere/tiny", "runs/demo/export/merged"])
+def test_a_path_without_a_folder_is_refused_as_a_path(name):
+    with pytest.raises(StorageError, match=r"no such folder on this machine.*object store.*hub name"):
+        model_folder(Model(name=name))
+
+
+@pytest.mark.parametrize("name", ["nobody/none", "none", "bad name!"])
+def test_a_name_that_the_hub_does_not_give_is_refused_with_what_to_do_offline(name, offline):
+    with pytest.raises(StorageError, match=r"the hub does not give it.*HF_TOKEN.*Without a network"):
+        model_folder(Model(name=name, revision="main"))
+
+
+def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp_path):
+    shutil.copy(saved / "config.json", tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    for look in (load, lambda name: model_identity(Model(name=name))):
+        with pytest.raises(DataError, match=r"pytorch_model.bin.*safetensors was wanted.*run any code.*python -c"):
+            look(str(tmp_path))
+
+
+def test_an_adapters_folder_is_no_base_model(tmp_path):
+    build_objective(tiny_config(method="lora")).model.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"is an adapter, and a base model was wanted.*merged"):
+        load(str(tmp_path))
+
+
+def test_missing_weights_are_refused_and_not_drawn_anew(saved, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(saved, tmp_path / "short")
+    tensors = load_file(saved / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"], tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "short" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"2 weights are not in its files, as lm_head.weight"):
+        load(str(tmp_path / "short"))
+
+
+def test_tied_embeddings_are_not_missed(tmp_path):
+    build_objective(tiny_config("gpt2")).model.save_pretrained(tmp_path)
+    model = load(str(tmp_path))
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_a_model_that_brings_its_own_code_is_refused_without_running_it(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "own")
+    config = json.loads((saved / "config.json").read_text())
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config | own))
+    (tmp_path / "own" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    config = tiny_config({"name": str(tmp_path / "own")})
+    with pytest.raises(ConfigError, match=r"code from a model's folder is never run|Code from a model's folder"):
+        build_objective(config)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "lama"}, r"model_type: lama.*Did you mean llama"),
+        ({"hiden_size": 64}, r"model.config.hiden_size: llama has no such setting. Did you mean hidden_size"),
+        ({"hidden_act": "none"}, r"transformers makes no such model"),
+    ],
+)
+def test_a_random_models_settings_are_checked(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        build_objective(tiny_config(MODELS["llama"] | changes))
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_numbers():
+    build_objective(tiny_config(), vocabulary=300)
+    with pytest.raises(ConfigError, match=r"it has 301 tokens, and the model embeds 300.*vocab_size: 301"):
+        build_objective(tiny_config(), vocabulary=301)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", ["full", "lora", "probe"])
+def test_decoder_layers_are_the_models_blocks(model, method):
+    layers = decoder_layers(build_objective(tiny_config(model, method=method), classes=2).model)
+    assert [type(layer).__name__.endswith(("Layer", "Block")) for layer in layers] == [True, True]
+
+
+# Attention
+
+
+def reference_kernel(q, k, v, starts, _, longest, __, *, scale, window_size, enable_gqa):
+    """torch's varlen_attn as its documentation has it, document by document in plain torch."""
+    assert q.dim() == k.dim() == v.dim() == 3
+    assert enable_gqa == (q.shape[1] != k.shape[1])
+    assert starts.dtype == torch.int32
+    assert starts[0] == 0
+    assert starts[-1] == len(q)
+    assert starts.diff().max() <= longest
+    out = torch.empty_like(q)
+    repeat = q.shape[1] // k.shape[1]
+    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        mine, keys, values = (part[start:end].transpose(0, 1) for part in (q, k, v))
+        scores = mine @ keys.repeat_interleave(repeat, 0).transpose(1, 2) * scale
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        left, right = window_size
+        hidden = (distance < -right) if right >= 0 else torch.zeros_like(distance, dtype=torch.bool)
+        if left >= 0:
+            hidden |= distance > left
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        out[start:end] = (weights @ values.repeat_interleave(repeat, 0)).transpose(0, 1)
+    return out
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2", "qwen3", "cohere", "qwen3_moe", "windowed"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_varlen_attention_gives_the_losses_and_gradients_of_eager(model, method, monkeypatch):
+    """The kernel itself needs a GPU; here its place is taken by plain torch with the same interface."""
+    monkeypatch.setattr(attention, "_kernel", lambda: reference_kernel)
+    window = {"model_type": "mistral", "sliding_window": 4, **{k: v for k, v in MODELS["llama"].items() if k != "model_type"}}
+    model = window if model == "windowed" else model
+    batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6], [16]]))
+    found = []
+    for chosen in ("eager", "eager", attention.VARLEN):
+        config = tiny_config(model, method=method, attention="eager").model_copy(update={"attention": chosen})
+        objective = build_objective(config)
+        loss, correct = loss_of(objective, batch)
+        loss.backward()
+        found.append((loss, correct, [p.grad for p in objective.parameters() if p.grad is not None]))
+    for got, want in zip(found[2][2], found[0][2], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[2][0], found[0][0], rtol=1e-5, atol=1e-5)
+    assert found[2][1] == found[0][1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=6), min_size=1, max_size=3))
+def test_document_starts_are_found_from_positions(lengths):
+    longest = max(sum(row) for row in lengths)
+    lengths = [[*row, longest - sum(row)] if sum(row) < longest else row for row in lengths]
+    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
+    starts = document_starts(positions)
+    assert starts.diff().tolist() == [n for row in lengths for n in row]
+    assert positions.tolist() == torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths]).tolist()
+
+
+def test_auto_leaves_the_choice_to_transformers_off_the_gpu_and_takes_varlen_where_it_fits(monkeypatch):
+    monkeypatch.setattr(attention, "_kernel", lambda: reference_kernel)
+    llama, gemma = model_config(MODELS["llama"]), model_config(MODELS["gemma2"])
+    assert choose_attention("auto", llama, "cpu", False, False) is None
+    assert choose_attention("auto", llama, "cuda", True, False) == attention.VARLEN
+    for config, bf16, virtual in [(llama, False, False), (llama, True, True), (gemma, True, False)]:
+        assert choose_attention("auto", config, "cuda", bf16, virtual) is None
+    monkeypatch.setattr(attention, "_kernel", lambda: None)
+    assert choose_attention("auto", llama, "cuda", True, False) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model", "device", "said"),
+    [
+        ("varlen", "llama", "cpu", r"attention: varlen does not fit: it needs a GPU; it needs precision bf16"),
+        ("varlen", "gemma2", "cuda", r"caps its attention scores"),
+        ("flash_attention_2", "llama", "cuda", r"flash-attn is not installed.*attention: auto"),
+    ],
+)
+def test_an_attention_that_cannot_be_had_is_refused_with_the_reason(wanted, model, device, said):
+    with pytest.raises(ConfigError, match=said):
+        choose_attention(wanted, model_config(MODELS[model]), device, device == "cuda", False)
+
+
+def test_attention_that_a_model_lacks_is_a_users_error():
+    with pytest.raises(UserError, match="attention"):
+        build_objective(tiny_config("gemma2", attention="sdpa"))
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_loss_and_gradients():
+    batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6]]))
+    found = []
+    for compiled in (False, True):
+        objective = build_objective(tiny_config("llama", compile=compiled))
+        names = [name for name, _ in objective.named_parameters()]
+        loss, _ = loss_of(objective, batch)
+        loss.backward()
+        found.append((names, loss, [parameter.grad for parameter in objective.parameters()]))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-5, atol=1e-5)

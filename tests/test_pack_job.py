@@ -1,0 +1,290 @@
+"""`raymill pack` from files to rows: found again when finished, refused when it would be something else, and a preview."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from cluster.engine import Engine
+from cluster.errors import ConfigError, DataError
+from cluster.progress import Silent
+from cluster.session import Session
+from tests.inline import InlineEngine
+from tests.packed_examples import config as plain_config
+from training.data.order import Order
+from training.data.packed import PackedRows
+from training.pack import job
+from training.pack.command import pack as pack_verb
+from training.pack.job import PackedRun, pack
+from training.pack.preview import draw, preview
+
+TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
+
+
+def write_lines(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    rows = [{"id": f"d{n}", "text": text} for n, text in enumerate(TEXTS)]
+    return write_lines(tmp_path_factory.mktemp("corpus") / "texts.jsonl", rows)
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch):
+    monkeypatch.setattr(job, "Engine", InlineEngine)
+
+
+def settings_of(corpus: str, output: Path, **more) -> dict:
+    plain = {"corpus": corpus, "output": str(output), "sequence_length": 64, "tokens_per_step": 128}
+    return plain | {"model": {"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"}} | more
+
+
+def packed_by(corpus: str, output: Path, replace: bool = False, **more) -> PackedRun:
+    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Silent(), replace)
+
+
+def never(*_, **__):
+    raise AssertionError("nothing was to be done")
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "Engine", InlineEngine)
+        packed_by(corpus, output)
+    return output
+
+
+# --- a finished folder
+
+
+def test_every_document_is_in_one_split_and_what_was_packed_is_found_by_its_folder(finished):
+    packed = PackedRun.load(str(finished / "packed"))
+    names = {
+        split: {name for row in artifact.table().to_pylist() for name in row["documents"]}
+        for split, artifact in packed.corpora["corpus-0"].items()
+    }
+    assert set.union(*names.values()) == {f"d{n}" for n in range(60)}
+    assert sum(map(len, names.values())) == 60 and len(names["train"]) == 48
+    order = Order.for_training(plain_config(**settings_of("-", finished)), packed)
+    assert order.rows_per_epoch == packed.rows("train") == PackedRows(packed.split("train")[0]).rows
+
+
+def test_packed_again_nothing_is_done(corpus, finished, monkeypatch):
+    monkeypatch.setattr(job, "_make", never)
+    assert packed_by(corpus, finished).fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+
+
+def test_runs_that_differ_in_training_alone_share_a_folder(corpus, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_make", never)
+    other = {"packed": str(finished / "packed"), "optimizer": {"learning_rate": 1.0}, "steps": 3, "engine": "fsdp2"}
+    assert packed_by(corpus, tmp_path, **other).uri == str(finished / "packed")
+
+
+def test_the_same_corpus_packed_elsewhere_has_the_same_fingerprint_and_another_seed_has_not(corpus, finished, tmp_path):
+    first = PackedRun.load(str(finished / "packed")).fingerprint
+    units_of_a_mib = {"execution": {"unit_mib": 1}}
+    assert packed_by(corpus, tmp_path / "a", **units_of_a_mib).fingerprint == first
+    assert packed_by(corpus, tmp_path / "b", seed=2).fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sequence_length": 32}, "sequence_length was 64, now 32"),
+        ({"packing": {"overflow": "truncate"}}, 'packing.overflow was "split", now "truncate"'),
+        ({"seed": 7}, "seed was 1, now 7"),
+        ({"split": {"train": 0.9, "validation": 0.1, "test": 0}}, "split.test was 0.1, now 0"),
+    ],
+)
+def test_a_folder_packed_in_another_way_is_refused_with_the_difference(corpus, finished, change, told):
+    with pytest.raises(DataError, match=told) as refused:
+        packed_by(corpus, finished, **change)
+    assert "--replace" in str(refused.value)
+    assert PackedRun.load(str(finished / "packed")), "and what stands there is left as it is"
+
+
+def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS])
+    before = packed_by(path, tmp_path / "run")
+    write_lines(tmp_path / "c.jsonl", [{"text": text + "!"} for text in TEXTS])
+    with pytest.raises(DataError, match=r"corpora\.corpus-0\.files was"):
+        packed_by(path, tmp_path / "run")
+    after = packed_by(path, tmp_path / "run", replace=True)
+    assert after.fingerprint != before.fingerprint
+    assert PackedRun.load(after.uri).fingerprint == after.fingerprint
+
+
+def test_a_chat_template_that_was_edited_where_it_lies_is_noticed(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 40)
+    template = tmp_path / "template.jinja"
+    text = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    template.write_text(text)
+    model = {
+        "config": {"model_type": "llama", "vocab_size": 300},
+        "tokenizer": "train",
+        "chat_template": str(template),
+    }
+    more = {"model": model, "columns": {"messages": "messages"}, "sequence_length": 32}
+    before = packed_by(path, tmp_path / "run", **more)
+    template.write_text(text.replace(": ", " says "))
+    with pytest.raises(DataError, match="--replace"):
+        packed_by(path, tmp_path / "run", **more)
+    assert packed_by(path, tmp_path / "run", True, **more).fingerprint != before.fingerprint
+
+
+def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(corpus, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "pack_stage", never)
+        with pytest.raises(AssertionError):
+            packed_by(corpus, tmp_path)
+    with pytest.raises(DataError, match=r"pack\.json is missing"):
+        PackedRun.load(str(tmp_path / "packed"))
+    assert packed_by(corpus, tmp_path).rows("train") > 0
+
+
+def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_named(corpus, tmp_path):
+    packed = packed_by(corpus, tmp_path)
+    manifest = Path(packed.uri, "corpus-0", "train", "manifest.json")
+    manifest.write_text(manifest.read_text().replace(packed.split("train")[0].manifest.digest, "0" * 64))
+    with pytest.raises(DataError, match="is not what pack.json"):
+        PackedRun.load(packed.uri)
+
+
+@pytest.mark.ray
+def test_spread_over_ray_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "Engine", Engine)
+    with Session(cpus=1) as session:
+        packed = pack(plain_config(**settings_of(corpus, tmp_path)), session, Silent())
+    assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+
+
+# --- too little
+
+
+def test_fewer_rows_than_one_step_are_refused_with_both_numbers(corpus, finished):
+    rows = PackedRun.load(str(finished / "packed")).rows("train")
+    with pytest.raises(DataError, match=rf"{rows} rows of 64 tokens.*one step takes 1,024"):
+        packed_by(corpus, finished, tokens_per_step=65536)
+
+
+def test_a_corpus_that_leaves_nothing_to_train_on_says_what_became_of_it(corpus, tmp_path):
+    with pytest.raises(DataError, match=r"no row to train on .*documents_dropped 60"):
+        packed_by(corpus, tmp_path, sequence_length=4, tokens_per_step=4, packing={"overflow": "drop"})
+
+
+# --- several corpora, classes
+
+
+def test_a_mixture_is_packed_corpus_by_corpus_and_drawn_from_in_its_shares(corpus, tmp_path):
+    write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS[:20]])
+    corpora = [
+        {"path": corpus, "weight": 3, "name": "a"},
+        {"path": str(tmp_path / "c.jsonl"), "weight": 1, "name": "b"},
+    ]
+    settings = settings_of("", tmp_path / "run") | {"corpus": corpora}
+    packed = pack(plain_config(**settings), Session(), Silent())
+    assert list(packed.corpora) == ["a", "b"]
+    order = Order.for_training(plain_config(**settings), packed)
+    sizes = [artifact.table()["ids"].to_pylist() for artifact in packed.split("train")]
+    tokens = [0, 0]
+    for step in range(500):
+        for number, row in order.step(step):
+            tokens[number] += len(sizes[number][row])
+    assert tokens[0] / sum(tokens) == pytest.approx(0.75, abs=0.01)
+
+
+def test_classes_of_a_probe_are_numbered_alike_in_every_row(tmp_path):
+    rows = [{"text": text, "label": "odd" if n % 2 else "even"} for n, text in enumerate(TEXTS)]
+    settings = settings_of(
+        write_lines(tmp_path / "c.jsonl", rows),
+        tmp_path / "run",
+        method="probe",
+        columns={"text": "text", "label": "label"},
+        packing={"mode": "none", "overflow": "truncate"},
+    )
+    packed = pack(plain_config(**settings), Session(), Silent())
+    assert packed.classes == ("even", "odd")
+    counted = packed.split("train")[0].table()["label"].value_counts().to_pylist()
+    assert {one["values"] for one in counted} == {0, 1}
+
+
+# --- the verb
+
+
+def config_file(path: Path, corpus: str, **more) -> str:
+    plain = {"kind": "train", "name": "t", "steps": 5} | settings_of(corpus, path / "run", **more)
+    (path / "train.yaml").write_text(yaml.safe_dump(plain))
+    return str(path / "train.yaml")
+
+
+def test_the_verb_tells_how_much_there_is_and_what_was_left_out(tmp_path, capsys):
+    path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in [*TEXTS, "", " "]])
+    pack_verb(config_file(tmp_path, path, sequence_length=32))
+    told = capsys.readouterr().out
+    packed = PackedRun.load(str(tmp_path / "run" / "packed"))
+    assert f"{packed.rows('train'):,}" in told and "left out: 2 empty" in told
+    assert "longer than 32 tokens, cut into several pieces" in told
+    assert packed.uri in told
+
+
+def test_phases_are_not_packed_by_the_verb(corpus, tmp_path):
+    with pytest.raises(ConfigError, match="phases"):
+        pack_verb(config_file(tmp_path, corpus, phases=[{"name": "a"}, {"name": "b"}]))
+
+
+# --- preview
+
+CHAT = [
+    {"role": "user", "content": "What is\n1 + 1?"},
+    {"role": "assistant", "content": "It is 2."},
+]
+
+
+def drawn(corpus: str, tmp_path: Path, terminal: bool = False, count: int = 2, **more) -> str:
+    stream = io.StringIO()
+    colours = "standard" if terminal else None
+    console = Console(file=stream, force_terminal=terminal, width=100, highlight=False, color_system=colours)
+    draw(preview(plain_config(**settings_of(corpus, tmp_path / "run", **more)), count), console)
+    return stream.getvalue()
+
+
+def test_a_preview_brackets_what_is_learnt_and_packs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_make", never)
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 5)
+    told = drawn(path, tmp_path, columns={"messages": "messages"})
+    assert told.count("⟦It is 2.<|im_end|>⟧") == 2
+    assert "What is↵\n1 + 1?<|im_end|>" in told and "turns: user, assistant" in told
+    assert not (tmp_path / "run" / "packed" / "corpus-0").exists()
+
+
+def test_a_preview_on_a_terminal_is_coloured_unless_no_color_is_set(tmp_path, monkeypatch):
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 5)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = drawn(path, tmp_path, terminal=True, columns={"messages": "messages"})
+    assert "\x1b[32mIt is 2." in coloured and "⟦" not in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "⟦It is 2.<|im_end|>⟧" in drawn(path, tmp_path, terminal=True, columns={"messages": "messages"})
+
+
+def test_a_preview_shows_why_a_document_gives_no_example(tmp_path):
+    rows = [{"messages": CHAT[:1]}, {"messages": CHAT}, {"messages": CHAT}]
+    told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns={"messages": "messages"})
+    assert "left out: no_assistant_turn" in told and told.count("⟦It is 2.<|im_end|>⟧") == 2
+
+
+def test_a_preview_cuts_long_runs_and_lets_no_document_steer_the_terminal(tmp_path):
+    text = "\x1b[2J[red]" + " ".join(f"word{n}" for n in range(3000))
+    told = drawn(write_lines(tmp_path / "c.jsonl", [{"text": text, "id": "[bold]x"}] * 3), tmp_path)
+    assert "\\x1b⟦[2J" in told and "\x1b" not in told and "[red]" in told and "document [bold]x" in told
+    assert "tokens more" in told and "longer than a row: cut into" in told and len(told) < 6000

@@ -1,0 +1,106 @@
+"""`raymill tune-demo`: two first trainings, on the corpus that `raymill demo` made, without a download.
+
+A commented config each goes to OUTPUT/tune-lora.yaml and OUTPUT/tune-full.yaml, and through the same function as
+`raymill train`. Both are written once: a second call continues or finds the runs finished, and an edited config stays
+as it was edited. Both runs share one folder of packed rows.
+"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster import storage
+from cluster.artifact import MANIFEST
+from cluster.errors import UserError
+from cluster.page.formats import duration, share
+from training import commands
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OUTPUT = "runs/demo"  # as the configs have it
+RUNS = {"lora": "LoRA", "full": "all weights"}
+
+
+def tune_demo(
+    output: Annotated[str, typer.Option(help="the folder of `raymill demo`; the trainings go below it")] = OUTPUT,
+    replace: Annotated[bool, typer.Option("--replace", help="write the configs again and train anew")] = False,
+) -> None:
+    """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download."""
+    corpus = storage.join(output, "corpus")
+    if not storage.exists(storage.join(corpus, MANIFEST)):
+        first = _shell("raymill demo", *([] if output == OUTPUT else ["--output", output]))
+        raise UserError(f"{corpus}: no finished corpus here, and this demo trains on it. Run `{first}` first.")
+    for run in RUNS:
+        config = _config(output, run)
+        if replace or not storage.exists(config):
+            storage.write_bytes(config, config_text(run, output).encode())
+        print(f"\n{_shell('raymill train', config)}\n", flush=True)
+        commands.train(config, address="local", replace=replace)
+    reports = {run: json.loads(storage.read_bytes(storage.join(_folder(output, run), "report.json"))) for run in RUNS}
+    print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
+
+
+def config_text(run: str, output: str) -> str:
+    """The demo's config with another output; the one in the package is a config for OUTPUT."""
+    text = storage.read_bytes(str(CONFIGS / f"demo-{run}.yaml")).decode()
+    # In double quotes YAML reads JSON's escapes.
+    return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
+
+
+def comparison(reports: dict[str, dict[str, Any]]) -> str:
+    """How the held-out loss fell in each run, and what it took."""
+    head = ("held-out loss", "before", "after", "perplexity", "trained", "time")
+    rows = [head, *(_row(RUNS[run], report["fits"][0]) for run, report in reports.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
+        for cells in rows
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, fit: dict[str, Any]) -> tuple[str, ...]:
+    first, best = fit["validation"][0], min(fit["validation"], key=lambda measured: measured["loss"])
+    totals = fit["totals"]
+    return (
+        name,
+        f"{first['loss']:.3f}",
+        f"{best['loss']:.3f}",
+        f"{first['perplexity']:,.0f} -> {best['perplexity']:,.0f}",
+        share(totals["trainable_parameters"], totals["all_parameters"]),
+        duration(totals["seconds"]),
+    )
+
+
+def whats_next(output: str) -> str:
+    """Commands to go on with, each of which works as it stands but for the last one's folder."""
+    lora, full = (_config(output, run) for run in RUNS)
+    zero = ("-o", "name=demo-zero2", "-o", "engine=zero2", "-o", f"output={storage.join(output, 'tune-zero2')}")
+    mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "packed=runs/mine/packed", "-o", "corpus=FOLDER")
+    steps = {
+        "Curves, data, numbers and generated text, in a browser":
+            "\n    ".join(storage.join(_folder(output, run), "report.html") for run in RUNS),
+        "Documents as the model sees them, and which tokens the loss counts":
+            _shell("raymill pack", full, "--preview", "3"),
+        "What a training would take in steps, memory and time, without starting it":
+            _shell("raymill plan", full),
+        "The same losses from DeepSpeed, whose workers share the optimizer's state and the gradients":
+            _shell("raymill train", full, *zero),
+        "The same on your own corpus: write its folder instead of FOLDER":
+            _shell("raymill train", lora, *mine),
+    }  # fmt: skip
+    return "What next:\n" + "\n".join(f"  {what}:\n    {command}" for what, command in steps.items())
+
+
+def _config(output: str, run: str) -> str:
+    return storage.join(output, f"tune-{run}.yaml")
+
+
+def _folder(output: str, run: str) -> str:
+    return storage.join(output, f"tune-{run}")
+
+
+def _shell(command: str, *arguments: str) -> str:
+    return " ".join([command, *map(shlex.quote, arguments)])

@@ -1,0 +1,73 @@
+"""A model by its name as a folder on this machine: a path, an object store's URI, or a hub name with a revision.
+
+Needs no torch, so the driver and the tokenising workers can call it.
+"""
+
+from pathlib import Path
+
+from cluster import storage
+from cluster.errors import DataError, StorageError
+from cluster.local_copies import local_folder
+from training.settings import Model
+
+# What a hub repository holds of a model and its tokenizer in safe formats.
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+def model_folder(model: Model) -> Path:
+    """A named model's files on this machine: the folder itself, a copy of the URI's, or the hub's cache.
+
+    Raises:
+        StorageError: there is no such model, or it cannot be reached.
+    """
+    assert model.name is not None, "a model of random weights has no folder"
+    if storage.is_remote(model.name):
+        return local_folder(model.name)
+    path = Path(storage.absolute(model.name))
+    if path.is_dir():
+        return path
+    if model.name.startswith(("/", "./", "../", "~", "file:")) or model.name.count("/") > 1:
+        raise StorageError(
+            f"model {model.name}: no such folder on this machine. Every worker reads it: give a folder that all "
+            "machines share, the URI of one on an object store, or a hub name."
+        )
+    return _from_hub(model.name, model.revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise StorageError(
+            f"model {name}{at}: no folder of that name here, and the hub does not give it "
+            f"({str(error).strip().splitlines()[0][:200]}). Check the name and revision; a gated model wants HF_TOKEN. "
+            "Without a network, put the model's folder on this machine or an object store and give its path or URI."
+        ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """
+    Raises:
+        DataError: the folder holds no model in safetensors.
+    """
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise DataError(
+                f"model {folder}: is an adapter, and a base model was wanted. Give the folder of the merged model "
+                "(`merged/` beside it in a run's export)."
+            )
+        raise DataError(f"model {folder}: has no config.json, so it is not a model in the hub's format.")
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
+    raise DataError(
+        f"model {folder}: holds {', '.join(pickled[:3]) or 'no weights'}, and *.safetensors was wanted"
+        + (" (reading a .bin can run any code that someone put into it)" if pickled else "")
+        + '. If you trust it, convert it once: python -c "from transformers import AutoModelForCausalLM as M; '
+        f"M.from_pretrained('{folder}', use_safetensors=False).save_pretrained('NEW_FOLDER')\""
+    )
