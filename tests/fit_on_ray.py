@@ -1,4 +1,4 @@
-"""A tiny training on an embedded Ray, as a process of its own that a test may kill: python -m tests.fit_on_ray JOB.json"""
+"""A training on an embedded Ray, as a process of its own that a test may kill: python -m tests.fit_on_ray JOB.json"""
 
 import sys
 from pathlib import Path

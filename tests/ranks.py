@@ -15,7 +15,7 @@ import os
 import pickle
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -43,9 +43,9 @@ class RankError(AssertionError):
 
 
 class Ranks:
-    """N processes that form one process group for as long as the `with` lasts."""
+    """N processes that form one process group for as long as the `with` lasts. environment: over ENVIRONMENT."""
 
-    def __init__(self, world: int, environment: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def __init__(self, world: int, **environment: str) -> None:
         self.world = world
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
         context = _context()
@@ -53,7 +53,7 @@ class Ranks:
         self._processes: list[Any] = []
         for rank in range(world):
             ours, theirs = context.Pipe()
-            told = (rank, world, str(Path(self._folder.name) / "store"), dict(environment), theirs)
+            told = (rank, world, str(Path(self._folder.name) / "store"), environment, theirs)
             process = context.Process(target=_serve, args=told, daemon=True)
             process.start()
             theirs.close()
@@ -76,9 +76,9 @@ class Ranks:
             if not ready:
                 self._fail(f"ranks {sorted(waiting.values())} did not answer within {patience_s:.0f} s")
             for connection in ready:
-                rank = waiting[connection]  # type: ignore[index]
+                rank = waiting[connection]
                 try:
-                    good, value = connection.recv()  # type: ignore[union-attr]
+                    good, value = connection.recv()
                 except EOFError:
                     self._processes[rank].join(10)
                     self._fail(f"rank {rank} ended with {self._processes[rank].exitcode}")
@@ -109,11 +109,9 @@ class Ranks:
         self.close()
 
 
-def run_ranks(
-    world: int, function: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] = {}  # noqa: B006
-) -> list[Any]:
+def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, **environment: str) -> list[Any]:
     """One call of `function(*arguments)` on each of `world` ranks."""
-    with Ranks(world, environment) as ranks:
+    with Ranks(world, **environment) as ranks:
         return ranks.run(function, *arguments)
 
 
@@ -127,7 +125,11 @@ def _context() -> Any:
 def _serve(rank: int, world: int, store: str, environment: dict[str, str], connection: Connection) -> None:
     os.environ.update(environment)
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1"
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
     )
     import torch
 

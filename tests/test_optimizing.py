@@ -49,9 +49,7 @@ def test_wsd_decays_over_a_tenth_unless_told():
 def test_a_rate_lies_between_the_final_and_the_full_one_and_never_rises_after_warm_up(
     schedule, after, warmup, decay, final
 ):
-    found = rates(
-        warmup + after, schedule=schedule, warmup_steps=warmup, decay_steps=decay, final_fraction=final
-    )
+    found = rates(warmup + after, schedule=schedule, warmup_steps=warmup, decay_steps=decay, final_fraction=final)
     assert all(0 < rate <= 1 for rate in found[:warmup])
     assert all(final - 1e-9 <= rate <= 1 for rate in found[warmup:])
     assert found[warmup:] == sorted(found[warmup:], reverse=True)

@@ -55,9 +55,10 @@ def test_rows_that_are_neighbours_on_disk_are_read_within_one_window():
 @settings(max_examples=20, deadline=None)
 @given(step=st.integers(0, 10**12))
 def test_any_step_is_found_without_those_before_it(step):
-    order = Order([3, 1000], [1.0, 2.5], 4, 16, 1)
+    order = Order([3, 1000], [100, 250], 4, 16, 1)
     whole, rows = order.step(step), [3, 1000]
-    assert whole == Order([3, 1000], [1.0, 2.5], 4, 16, 1).step(step)
+    order.step(0)
+    assert whole == order.step(step) == Order([3, 1000], [100, 250], 4, 16, 1).step(step)
     assert all(0 <= row < rows[corpus] for corpus, row in whole)
 
 
@@ -69,7 +70,7 @@ def test_three_billion_rows_are_as_easy_as_three():
 # --- mixtures
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(0.01, 10), min_size=2, max_size=5), st.integers(1, 3000))
 def test_every_stretch_of_a_mixture_has_each_corpus_in_its_share(weights, count):
     mixture = Mixture(weights, 1)

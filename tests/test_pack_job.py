@@ -1,4 +1,4 @@
-"""`raymill pack` from files to rows: found again when finished, refused when it would be something else, and a preview."""
+"""`raymill pack` from files to rows: found again when finished, refused when it would differ, and a preview."""
 
 import io
 import json
@@ -157,7 +157,7 @@ def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_name
     packed = packed_by(corpus, tmp_path)
     manifest = Path(packed.uri, "corpus-0", "train", "manifest.json")
     manifest.write_text(manifest.read_text().replace(packed.split("train")[0].manifest.digest, "0" * 64))
-    with pytest.raises(DataError, match="is not what pack.json"):
+    with pytest.raises(DataError, match="is not what pack"):
         PackedRun.load(packed.uri)
 
 

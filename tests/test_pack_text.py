@@ -189,6 +189,12 @@ def test_a_text_is_learnt_whole_but_for_its_first_token(tmp_path):
     assert table.schema.equals(EXAMPLES)
 
 
+@pytest.mark.parametrize("text", ["the fox", "<s>the fox", "the fox</s>", "<s>the fox</s>"])
+def test_a_text_that_brings_its_own_beginning_and_end_does_not_get_them_twice(text):
+    (example,) = Encoder(tiny(adds_bos=True)).encode([Document("d", text, 1, 1, "", None)]).examples
+    assert shown(tiny(), example.ids, example.labels) == "<s>[the fox</s>]"
+
+
 def test_examples_are_the_same_however_the_corpus_is_cut(tmp_path):
     settings = config(corpus(tmp_path / "c"))
     whole = run(tmp_path / "one", settings)

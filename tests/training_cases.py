@@ -52,7 +52,12 @@ class Case:
     more: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        words = [self.engine, self.method, f"{self.rows} rows by {self.micro_rows}", "packed" if self.packed else "padded"]
+        words = [
+            self.engine,
+            self.method,
+            f"{self.rows} rows by {self.micro_rows}",
+            "packed" if self.packed else "padded",
+        ]
         return ", ".join(words + ["tied"] * self.tied + [f"{name}={value}" for name, value in self.more.items()])
 
     def config(self) -> TrainConfig:
@@ -214,7 +219,7 @@ def train_with_engine(case: Case) -> dict[str, Any]:
 
 
 def differences(result: dict[str, Any], wanted: Trained, first: int = 0) -> dict[str, float]:
-    """The largest of losses and norms, relative, from step `first` on; of weights, relative to their tensor's largest."""
+    """The largest: of losses and norms from step `first` on; of weights, relative to their tensor's largest."""
     names = {name for name, state in result["saved"] if state == "param"}
     assert names == wanted.weights.keys()
     return {

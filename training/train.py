@@ -1,12 +1,13 @@
 """A corpus to a fine-tuned model: the main job, as parts that meet on storage.
 
-    pack -> fit -> export -> evaluate -> report
+    pack -> fit -> evaluate -> export -> report
 
 Every part returns at once if what it leaves is finished, so the same command run again continues, and on a finished run
 does nothing and needs no Ray. The driver loads no torch: packing is done by units of a stage, training by the workers
-of Ray Train, export and evaluation by one worker.
+of Ray Train, evaluation and export by one worker.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 from training.pack.job import PackedRun, pack
 from training.remote import in_worker
+from training.report.schema import Report
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
@@ -35,7 +37,7 @@ class TrainRun:
 
     uri: str
     manifest: dict[str, Any]
-    report: dict[str, Any]
+    report: Report
     fresh: bool
     phases: tuple["TrainRun", ...] = ()
 
@@ -56,7 +58,7 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
         return _phases(config, session, progress, replace)
     packed = pack(config, session, progress, replace)
     job = make_job(config, packed)
-    if (found := _finished(job, packed, replace)) is not None:
+    if (found := _finished(job, replace)) is not None:
         return found
     from training.fit.launch import fit_on_ray
     from training.plan.memory import check_memory
@@ -64,9 +66,9 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
     check_memory(config)
     outcome = fit_on_ray(job, session, progress, replace)
     gpus = config.workers.gpus_each
-    exported = in_worker(session, _export, job, outcome, packed, gpus=gpus)
-    evaluation = in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
-    return _publish(job, packed, outcome, exported, evaluation)
+    in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
+    exported = in_worker(session, _export, job, outcome, packed)  # in float32 on the CPU
+    return _publish(job, packed, outcome, exported)
 
 
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:
@@ -117,8 +119,7 @@ def _finished(job: Job, replace: bool) -> TrainRun | None:
     manifest = find_run(job.root, job.config.kind, _run_settings(job.config), _inputs(job), replace)
     if manifest is None:
         return None
-    report = json.loads(storage.read_bytes(storage.join(job.root, REPORT_JSON)))
-    return TrainRun(job.root, manifest, report, fresh=False)
+    return TrainRun(job.root, manifest, _report(job.root), fresh=False)
 
 
 def _export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
@@ -127,45 +128,64 @@ def _export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     return export(job, outcome, packed)
 
 
-def _evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
+def _evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> None:
     from training.evaluation.job import evaluate
 
-    return dict(evaluate(job, outcome, packed))
+    evaluate(job, outcome, packed)
 
 
 def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
     from training.report.gather import gather
-    from training.report.page import render
 
     report = gather(job, packed, outcome)
-    storage.write_bytes(storage.join(job.root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
-    storage.write_bytes(storage.join(job.root, REPORT_HTML), render(report).encode())
     artifacts = {
         f"packed/{corpus}/{split}": artifact.manifest.digest
         for corpus, splits in packed.corpora.items()
         for split, artifact in splits.items()
         if job.config.packed is None
     }
-    manifest = put_run(
-        job.root,
-        job.config.kind,
-        job.config.name,
-        _run_settings(job.config),
-        _inputs(job),
-        artifacts,
-        finished=report["run"]["finished"],
-        export=exported,
-    )
-    return TrainRun(job.root, manifest, report, fresh=True)
+    return _leave(job.root, job.config, report, _inputs(job), artifacts, {"export": exported})
 
 
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool) -> TrainRun:
     """One training after the other; each starts from the whole weights that the one before left."""
-    done: list[TrainRun] = []
+    from training.report.gather import combine
+
+    runs: list[TrainRun] = []
     for overrides in config.phases:
-        model = whole_weights(done[-1]) if done else None
-        done.append(train(config.phase(overrides, model), session, progress, replace=replace))
-    return TrainRun(storage.absolute(config.output), {}, {}, any(run.fresh for run in done), tuple(done))
+        model = whole_weights(runs[-1]) if runs else None
+        runs.append(train(config.phase(overrides, model), session, progress, replace=replace))
+    root = storage.absolute(config.output)
+    inputs = fingerprint([run.manifest["inputs"] for run in runs])
+    found = find_run(root, config.kind, _run_settings(config), inputs, replace)
+    if found is not None:
+        return TrainRun(root, found, _report(root), fresh=False, phases=tuple(runs))
+    whole = _leave(root, config, combine(config, [run.report for run in runs]), inputs, {}, {})
+    return dataclasses.replace(whole, phases=tuple(runs))
+
+
+def _leave(
+    root: str,
+    config: TrainConfig,
+    report: Report,
+    inputs: str,
+    artifacts: dict[str, str],
+    more: dict[str, Any],
+) -> TrainRun:
+    """Report and manifest, the manifest last."""
+    from training.report.page import render
+
+    storage.write_bytes(storage.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    storage.write_bytes(storage.join(root, REPORT_HTML), render(report).encode())
+    finished = report["run"]["finished"]
+    manifest = put_run(
+        root, config.kind, config.name, _run_settings(config), inputs, artifacts, finished=finished, **more
+    )
+    return TrainRun(root, manifest, report, fresh=True)
+
+
+def _report(root: str) -> Report:
+    return json.loads(storage.read_bytes(storage.join(root, REPORT_JSON)))
 
 
 def whole_weights(run: TrainRun) -> str:

@@ -48,7 +48,7 @@ def worker_batches(config: TrainConfig, place: Place, documents: int) -> list[Ba
     ]
 
 
-def draw(config: TrainConfig, device: torch.device, attention: str) -> Any:
+def draw(config: TrainConfig, device: torch.device, attention: str | None) -> Any:
     """A base model with random weights, drawn on the device; the same for the same config. Frozen ones in bf16."""
     from transformers import AutoModelForCausalLM
 
@@ -69,7 +69,9 @@ def measure_ours(config: TrainConfig, batches: list[Batch], place: Place, steps:
 
     device = place.device
     attention = choose_attention(config.attention, named_config(config.model), device.type, config.bf16, False)
-    objective = objective_around(config, draw(config, device, attention), 0, device)
+    model = draw(config, device, attention)
+    attention = model.config._attn_implementation
+    objective = objective_around(config, model, 0, device)
     sizes = [(one.numel(), one.requires_grad) for one in objective.parameters()]
     units, tokens = sum_over_workers(
         place, sum(objective.units(batch) for batch in batches), sum(batch.tokens for batch in batches)
@@ -98,7 +100,7 @@ def measure_ours(config: TrainConfig, batches: list[Batch], place: Place, steps:
         attention=attention,
     )
     engine.close()
-    del engine, objective, loss, total, losses
+    del engine, objective, model, loss, total, losses
     free(device)
     return timing
 

@@ -7,7 +7,10 @@ step, its count of labels, its loss over whole logits, sdpa attention, a line of
 saves and evaluates nothing.
 """
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
     Only `ddp` (and a single worker) and methods full and lora have a peer here.
     """
     from torch.utils.data import DataLoader
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     seconds: list[float] = []
 
@@ -47,7 +50,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
     model = _model(config, device, attention)
     sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
     optimizer = config.optimizer
-    with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder, _alone(place):
         settings = TrainingArguments(
             output_dir=folder,
             max_steps=WARM_UP + steps,
@@ -70,6 +73,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
             report_to="none",
             disable_tqdm=True,
             seed=config.seed,
+            ddp_find_unused_parameters=False,
         )
         rows = [_inputs(batch, device) for batch in batches] * (WARM_UP + steps)
 
@@ -78,6 +82,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
                 return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]
 
         trainer = InMemory(model=model, args=settings, train_dataset=rows, callbacks=[Stopwatch()])
+        trainer.remove_callback(PrinterCallback)
         reset_peak(device)
         trainer.train()
     timing = Timing(
@@ -89,9 +94,20 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
         trainable_parameters=sum(size for size, trains in sizes if trains),
         attention=attention,
     )
-    del trainer, model, rows
+    del trainer, model
     free(device)
     return timing
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """A single worker without the marks of a group of one, as a user starts the Trainer; it would wrap the model."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE") if place.world == 1 else ()
+    marks = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(marks)
 
 
 def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:

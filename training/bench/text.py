@@ -7,7 +7,7 @@ def result_text(result: dict[str, Any]) -> str:
     """A few lines: what ran, tokens a second, MFU with its formula and the numbers put in, memory, the peer's."""
     setting = result["setting"]
     lines = [
-        f"model       {setting['shape']}: {result['parameters']:,} parameters, {result['trainable_parameters']:,} train",
+        f"model       {setting['shape']}: {result['trainable_parameters']:,} of {result['parameters']:,} parameters",
         f"setting     {setting['method']}, {setting['engine']}, {setting['precision']}, "
         f"{'compiled, ' if setting['compile'] else ''}"
         f"{'activation checkpointing, ' if setting['activation_checkpointing'] else ''}"
@@ -26,8 +26,8 @@ def result_text(result: dict[str, Any]) -> str:
 
 def _side(name: str, side: dict[str, Any], steps: int) -> list[str]:
     lines = [
-        f"{name:<11} {side['tokens_per_s']:,.0f} tokens/s (median of {steps} steps, {side['step_s'] * 1e3:,.1f} ms); peak "
-        f"{side['peak_memory_gib']:.2f} GiB; attention {side['attention']}; first loss {side['first_loss']:.4f}"
+        f"{name:<11} {side['tokens_per_s']:,.0f} tokens/s (median of {steps} steps, {side['step_s'] * 1e3:,.1f} ms); "
+        f"peak {side['peak_memory_gib']:.2f} GiB; attention {side['attention']}; first loss {side['first_loss']:.4f}"
     ]
     if side["mfu"] is not None:
         lines.append(

@@ -13,9 +13,7 @@ from training.settings import Optimizer
 def make_adamw(settings: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:
     """Over the trained parameters of `module`. The fused kernel is there for CPUs too, without compiling anything."""
     groups = parameter_groups(module, settings.weight_decay)
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def start_state(optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor]) -> None:
@@ -44,7 +42,7 @@ def gradient_norm(gradients: list[torch.Tensor], sharded: bool) -> torch.Tensor:
     Every worker gets the same bits, so all of them come to the same decision.
     """
     norms = torch._foreach_norm(gradients) if gradients else []
-    norm = torch.linalg.vector_norm(torch.stack(norms).float()) if norms else torch.zeros(())
+    norm = torch.linalg.vector_norm(torch.stack(list(norms)).float()) if norms else torch.zeros(())
     if not sharded:
         return norm
     square = norm.square()

@@ -30,23 +30,24 @@ class Ddp:
         with warnings.catch_warnings():
             # torch 2.13 has a new name for `broadcast_buffers`, which 2.10 does not know.
             warnings.simplefilter("ignore", FutureWarning)
-            self.module = DistributedDataParallel(
+            self.ddp = DistributedDataParallel(
                 module,
                 device_ids=[device] if device.type == "cuda" else None,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
         # Whether a micro-batch is the last is known only after its forward pass, so backward() decides.
-        self.module.require_backward_grad_sync = False
+        self.ddp.require_backward_grad_sync = False
+        self.module: torch.nn.Module = self.ddp
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         with ExitStack() as stack:
             if last:
                 # What DDP's forward does when it is to synchronise.
-                self.module.reducer.prepare_for_forward()
-                self.module.reducer.prepare_for_backward([])
-                self.module.require_backward_grad_sync = True
-                stack.callback(setattr, self.module, "require_backward_grad_sync", False)
+                self.ddp.reducer.prepare_for_forward()
+                self.ddp.reducer.prepare_for_backward([])
+                self.ddp.require_backward_grad_sync = True
+                stack.callback(setattr, self.ddp, "require_backward_grad_sync", False)
             (loss * torch.distributed.get_world_size()).backward()  # DDP averages over workers
 
     def step(self, learning_rate: float, clip: float | None) -> float:

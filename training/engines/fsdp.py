@@ -36,7 +36,8 @@ class Fsdp:
         )
         for layer in decoder_layers(module):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-        self.module: torch.nn.Module = fully_shard(module, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+        self.module = module
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_adamw(config.optimizer, module)
         start_state(self.optimizer, self.trained.values())
@@ -60,6 +61,7 @@ class Fsdp:
 
     def _runs(self) -> Iterator[Run]:
         for name, parameter in self.trained.items():
+            assert isinstance(parameter, DTensor)
             own = self.optimizer.state[parameter]
             parts = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
             states = {state: part.to_local().view(-1) for state, part in zip(STATES, parts, strict=True)}

@@ -18,7 +18,7 @@ from training.engines import STATES, Fetch, Slice
 from training.engines.adamw import start_state
 from training.engines.runs import Run, fill_runs, read_runs
 
-_MASTER, *_AVERAGES = STATES
+_MASTER, _AVERAGES = STATES[0], STATES[1:]
 
 
 class FlatState:
@@ -46,7 +46,7 @@ class FlatState:
     def set_averages(self, fetch: Fetch) -> None:
         fill_runs(self._runs(_AVERAGES), fetch)
 
-    def _runs(self, states: Any) -> Iterator[Run]:
+    def _runs(self, states: tuple[str, ...]) -> Iterator[Run]:
         for name, parameter in self.trained.items():
             held = parameter._hp_mapping  # type: ignore[attr-defined]
             if held is None:

@@ -183,10 +183,9 @@ class Training:
             int(self.saver.uploading),
             int(late),
         ]
-        units, tokens, labels, low, high, uploading, due = (
-            sum(c) for c in zip(*self.place.exchange(mine), strict=True)
-        )
-        return Counts(units, tokens, labels, (low + (high << 32)) & ((1 << 64) - 1), uploading, due > 0)
+        everyone = zip(*self.place.exchange(mine), strict=True)
+        units, tokens, labels, seen, low, high, uploading, due = (sum(column) for column in everyone)
+        return Counts(units, tokens, labels, seen, (low + (high << 32)) & ((1 << 64) - 1), uploading, due > 0)
 
     def _backward(self, step: int, batches: Sequence[Batch], units: int) -> float:
         """Gradients of all of the step's micro-batches; this worker's sum of losses. Rows of padding take part."""

@@ -56,8 +56,9 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
     tokenised, counters = packed.tokenised(name), packed.packed(name)
     tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
     learnt = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
+    share = _share(learnt, tokens)
     lines = [
-        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens, {_share(learnt, tokens)} of them learnt",
+        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens, {share} of them learnt",
         f"  {'split':<12}{'documents':>12}{'rows':>12}{'tokens':>16}{'learnt':>9}{'rows filled':>13}",
     ]
     for split in SPLITS:

@@ -88,7 +88,7 @@ class Encoder:
 
     def _texts(self, texts: list[str]) -> Iterator[Example]:
         for number, encoding in enumerate(self.backend.encode_batch_fast(texts, add_special_tokens=False)):
-            ids = np.concatenate([self.start, np.array(encoding.ids, np.int32), self.end])
+            ids, _ = self._framed(np.array(encoding.ids, np.int32))
             labels = np.ones(len(ids), np.bool_)
             labels[0] = False
             yield Example(number, 0, ids, labels)
@@ -121,9 +121,8 @@ class Encoder:
                 ids, runs = self._apart(one)
                 encoded.notes["tokenised_apart"] += 1
             if not is_chat:
-                shift = len(self.start)
-                runs = [(first + shift, stop + shift + 1) for first, stop in runs]
-                ids = np.concatenate([self.start, ids, self.end])
+                ids, shift = self._framed(ids)
+                runs = [(runs[0][0] + shift, len(ids))]
             elif (ended := self._until_end_of_turn(ids, runs)) is None:
                 encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text))
                 continue
@@ -134,6 +133,12 @@ class Encoder:
                 labels[first:stop] = True
             labels[0] = False
             yield Example(number, piece, ids, labels)
+
+    def _framed(self, ids: np.ndarray) -> tuple[np.ndarray, int]:
+        """With what begins and what ends a text, unless it brings them along; and how far its tokens moved."""
+        start = self.start[:0] if np.array_equal(ids[: len(self.start)], self.start) else self.start
+        end = self.end[:0] if np.array_equal(ids[-1:], self.end) else self.end
+        return np.concatenate([start, ids, end]), len(start)
 
     def _apart(self, marked: Marked) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The text cut at every end of a span, each part tokenised on its own."""

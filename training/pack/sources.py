@@ -83,7 +83,8 @@ def _find(path: str) -> tuple[list[_File], str]:
     """The files, and the fingerprint of what is in them."""
     root = storage.absolute(path)
     wild = re.search(r"[*?\[]", root)
-    if wild and storage.is_remote(root) | (not storage.list_files(root)):
+    there = storage.exists(root) or bool(wild and storage.list_files(root))  # a name with brackets in it is no pattern
+    if wild and not there:
         found, root = storage.glob(root), root[: root.rindex("/", 0, wild.start())]
     elif storage.exists(root):
         found, root = [storage.info(root)], posixpath.dirname(root)

@@ -106,24 +106,25 @@ class Tokenise:
             encoded = encoder.encode(documents)
             tally.add(documents, encoded.notes, encoded.misfits, left_out)
             _refuse_template(tally, encoded.misfits, self.telling)
-            tables.append(self._table(documents, encoded.examples))
+            tables.append(self._table(documents, encoded.examples, tally))
         if left_out.examples:
             log.info("left out, the first of %d:\n%s", left_out.reasons.total(), "\n".join(left_out.examples))
         examples = pa.concat_tables([EXAMPLES.empty_table(), *tables])
-        tally.count_tokens(examples)
         for table in _sorted(examples):
             scratch.write(self.output, table)
         return dict(sorted((tally.counters | left_out.counters).items()))
 
-    def _table(self, documents: Sequence[Document], examples: Sequence[Example]) -> pa.Table:
+    def _table(self, documents: Sequence[Document], examples: Sequence[Example], tally: "_Tally") -> pa.Table:
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
         places = [
             hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode())
             for owner, example in zip(owners, examples, strict=True)
         ]
+        splits = [self.cuts.split_of(owner.key, owner.stratum) for owner in owners]
+        tally.count(splits, examples)
         columns = [
-            pa.array([self.cuts.split_of(owner.key, owner.stratum) for owner in owners], pa.int8()),
+            pa.array(splits, pa.int8()),
             pa.array(np.array(places, np.uint64)),
             pa.array([owner.id for owner in owners], pa.string()),
             _lists([example.ids for example in examples], np.int32),
@@ -152,15 +153,13 @@ class _Tally:
             left_out.add(reason, f"document {documents[document].id}", preview)
         self.unfit += len({misfit.document for misfit in misfits if misfit.reason in TEMPLATE_REASONS})
 
-    def count_tokens(self, examples: pa.Table) -> None:
-        splits = examples["split"].to_numpy()
+    def count(self, splits: Sequence[int], examples: Sequence[Example]) -> None:
+        self._count("examples", len(examples))
         for index, name in enumerate(SPLITS):
-            own = examples.filter(pa.array(splits == index))
-            self._count(f"examples/{name}", own.num_rows)
-            ids, labels = own["ids"].combine_chunks(), own["labels"].combine_chunks()
-            self._count(f"tokens/{name}", len(ids.flatten()))
-            self._count(f"label_tokens/{name}", labels.flatten().true_count)
-        self._count("examples", examples.num_rows)
+            own = [example for split, example in zip(splits, examples, strict=True) if split == index]
+            self._count(f"examples/{name}", len(own))
+            self._count(f"tokens/{name}", sum(len(example.ids) for example in own))
+            self._count(f"label_tokens/{name}", sum(int(example.labels.sum()) for example in own))
 
     def _count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by

@@ -50,14 +50,16 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
                 "--replace to make it anew."
             )
         storage.delete([record_uri])  # first: without it nobody believes the other files
-        storage.delete(file.uri for file in storage.list_files(folder))
     tokenizer = _make(config)
     _check(tokenizer, config)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
-        for path in sorted(Path(scratch).rglob("*")):
-            if path.is_file():
-                storage.write_bytes(storage.join(folder, path.relative_to(scratch).as_posix()), path.read_bytes())
+        paths = [path for path in sorted(Path(scratch).rglob("*")) if path.is_file()]
+        uris = [storage.join(folder, path.relative_to(scratch).as_posix()) for path in paths]
+        for path, uri in zip(paths, uris, strict=True):
+            storage.write_bytes(uri, path.read_bytes())
+        # What an attempt with other settings left would be loaded too.
+        storage.delete({file.uri for file in storage.list_files(folder)} - {*uris, record_uri})
     made = tokenizer_fingerprint(tokenizer)
     storage.create(record_uri, canonical_json({"request": wanted, "fingerprint": made}))
     return json.loads(storage.read_bytes(record_uri))["fingerprint"]

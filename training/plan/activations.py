@@ -1,7 +1,7 @@
 """How many bytes of activations the backward pass finds, for a decoder of the Llama kind.
 
-Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, R the adapter's rank,
-T positions of a row, c bytes of a value that products compute with (2 or 4), r bytes of one of the residual stream.
+Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, T positions of a
+row, R an adapter's rank, c bytes of a value that products compute with (2 or 4), r bytes of one of the residual stream.
 
 The method is Korthikanti et al. 2022 (arXiv 2205.05198), section 4: go through a layer and count what each operation
 keeps. Theirs is GPT with LayerNorm, GELU and dropout: s b h (34 + 5 a s / h) bytes. Ours, per token and layer, as
@@ -91,5 +91,5 @@ def activation_bytes(shape: "Shape", how: Pass) -> int:
 
 
 def logit_bytes(shape: "Shape", chunk_tokens: int, compute_bytes: int) -> int:
-    """Of one chunk of positions: float32 log-probabilities, two gradients of them, and the gradient as computed with."""
+    """Of one chunk of positions: float32 log-probabilities, two gradients of them, and one as computed with."""
     return chunk_tokens * shape.vocabulary * (12 + compute_bytes)

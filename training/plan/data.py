@@ -28,9 +28,13 @@ class Data:
     how: str
     rows: dict[str, int]
     tokens: dict[str, int]
-    label_tokens: int | None
     documents: int | None
     order: Order
+
+    @property
+    def documents_per_row(self) -> float | None:
+        """None where documents are not counted."""
+        return self.documents / sum(self.rows.values()) if self.documents else None
 
     @property
     def tokens_per_row(self) -> float:
@@ -66,7 +70,6 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
         how=f"counted in {packed.uri}",
         rows={name: manifest.rows for name, manifest in train.items()},
         tokens={name: int(manifest.counters["tokens/train"]) for name, manifest in train.items()},
-        label_tokens=int(sum(manifest.counters.get("label_tokens/train", 0) for manifest in train.values())),
         documents=int(sum(packed.tokenised(name).get("examples/train", 0) for name in train)) or None,
         order=Order.for_training(config, packed),
     )
@@ -92,7 +95,7 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
         f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
         "`raymill pack` counts"
     )
-    return Data(False, how, rows, tokens, None, None, order)
+    return Data(False, how, rows, tokens, None, order)
 
 
 def bytes_per_token(vocabulary: int) -> float:

@@ -70,6 +70,9 @@ class Memory:
     def total(self) -> int:
         return sum(asdict(self).values()) - self.host
 
+    def parts(self) -> dict[str, int]:
+        return asdict(self)
+
     @property
     def states(self) -> int:
         """What stays from step to step."""

@@ -1,0 +1,190 @@
+"""Pairs of settings that are legal and probably not meant, each as a sentence with a number and a mend. Pure."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from training.config import TrainConfig
+from training.plan.data import Data
+from training.plan.memory import GIB, fits, memory
+from training.plan.shape import Shape
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a training before it runs. device_gib: memory of a GPU, None if not said."""
+
+    config: TrainConfig
+    shape: Shape
+    data: Data
+    steps: int
+    device_gib: float | None
+
+    def would_fit(self, engine: str, offload: str = "none") -> bool | None:
+        """None: nothing is known of the GPU."""
+        if self.device_gib is None:
+            return None
+        other = self.config.model_copy(update={"engine": engine, "offload": offload})
+        return fits(other, self.shape, self.device_gib * GIB)
+
+
+Advice = Callable[[Facts], Iterator[str]]
+
+
+def advise(facts: Facts) -> list[str]:
+    return [sentence for advice in ADVICE for sentence in advice(facts)]
+
+
+def sharded_adapter(facts: Facts) -> Iterator[str]:
+    """Sharding saves the memory of what is trained; of an adapter that is next to nothing, and weights travel."""
+    config = facts.config
+    if config.method == "full" or config.engine not in ("zero3", "fsdp2") or facts.would_fit("ddp") is False:
+        return
+    if config.engine == "fsdp2" and config.workers.range[0] != config.workers.range[1]:
+        return
+    known = " and fits" if facts.would_fit("ddp") else ", unless the base does not fit a GPU (say --gpu to know)"
+    yield (
+        f"engine: {config.engine} with method {config.method} sends all {facts.shape.total:,} weights around in every "
+        f"pass to save the optimizer state of {facts.shape.trained:,}; ddp sends those alone{known}."
+    )
+
+
+# Lowest and highest that are usual, by method. Full: 2e-5 for 7B (Llama 2, section 3.1), small models more. Adapters
+# of trained models: ten times that (Schulman et al. 2025, LoRA without regret). Prompts: Lester et al. 2021 0.3 with
+# Adafactor, peft's examples 3e-2; prefixes: Li and Liang 2021 5e-5 and up. From scratch: Brown et al. 2020, table 2.1
+# (6e-4 for 125M to 6e-5 for 175B), and tiny models up to ten times the highest.
+_USUAL = {
+    "lora": (2e-5, 1e-3),
+    "qlora": (2e-5, 1e-3),
+    "prefix": (5e-5, 5e-2),
+    "prompt": (1e-3, 3e-1),
+    "probe": (1e-4, 1e-1),
+}
+
+
+def usual_rates(config: TrainConfig, parameters: int) -> tuple[float, float]:
+    """Lowest and highest learning rate that is usual for the method, the model's size and how it starts."""
+    scratch = config.model.config is not None
+    if config.method == "full":
+        if scratch:
+            return (6e-5, 6e-3) if parameters < 1e9 else (2e-5, 1e-3)
+        return (2e-6, 2e-4) if parameters < 1e9 else (1e-6, 5e-5)
+    lowest, highest = _USUAL[config.method]
+    return (lowest, 10 * highest) if scratch else (lowest, highest)
+
+
+def learning_rate(facts: Facts) -> Iterator[str]:
+    config = facts.config
+    lowest, highest = usual_rates(config, facts.shape.total)
+    rate = config.optimizer.learning_rate
+    if not lowest <= rate <= highest:
+        start = "random weights" if config.model.config else "a trained model"
+        side = "below" if rate < lowest else "above"
+        yield (
+            f"optimizer.learning_rate: {rate:g} is {side} what is usual for method {config.method} on {start} of "
+            f"{facts.shape.total / 1e9:.2g}B parameters, {lowest:g} to {highest:g}."
+        )
+
+
+def few_tokens(facts: Facts) -> Iterator[str]:
+    """An adapter with more values than the data have tokens can learn them by heart."""
+    tokens = sum(facts.data.tokens.values())
+    if facts.config.method in ("lora", "qlora") and tokens < facts.shape.trained:
+        yield (
+            f"lora.rank: the adapter has {facts.shape.trained:,} parameters and the data {tokens:,} tokens to train "
+            f"on; rank {max(1, facts.config.lora.rank * tokens // facts.shape.trained)} would match them."
+        )
+
+
+def idle_workers(facts: Facts) -> Iterator[str]:
+    """A step lasts as long as its fullest worker."""
+    config, rows = facts.config, facts.config.rows_per_step
+    least, most = config.workers.range
+    uneven = [world for world in range(least, most + 1) if rows % world]
+    if not uneven:
+        return
+    idle = {world: 1 - rows / (world * -(-rows // world)) for world in uneven}
+    worst = max(idle, key=lambda world: idle[world])
+    even = [world for world in range(1, max(most, 2) * 2) if rows % world == 0]
+    said = f"{worst} workers" if least == most else f"of {least} to {most} workers, {worst}"
+    yield (
+        f"tokens_per_step: a step has {rows} rows, which {said} cannot share evenly: {idle[worst]:.0%} of their time "
+        f"is spent waiting. Even numbers of rows are shared by {', '.join(map(str, even))} workers."
+    )
+
+
+def short_documents(facts: Facts) -> Iterator[str]:
+    """Unpacked rows of short documents are mostly padding; packed ones are no loss, but a longer row buys nothing."""
+    per_row, length = facts.data.documents_per_row, facts.config.sequence_length
+    if per_row is None:
+        return
+    filled = facts.data.tokens_per_row / length
+    if facts.config.packing.mode == "none" and filled < 0.5:
+        yield (
+            f"sequence_length: rows of {length:,} are {1 - filled:.0%} padding, since a row is one document of "
+            f"{facts.data.tokens_per_row:,.0f} tokens on average. Use a shorter sequence_length"
+            + ("." if facts.config.method in ("probe", "prefix", "prompt") else ", or packing.mode: best_fit.")
+        )
+    elif per_row > 16:
+        yield (
+            f"sequence_length: a row of {length:,} holds {per_row:.0f} documents on average. Attention stays inside "
+            "each, so shorter rows would learn the same with less memory."
+        )
+
+
+def many_epochs(facts: Facts) -> Iterator[str]:
+    """Muennighoff et al. 2023 (arXiv 2305.16264): up to 4 epochs are worth almost as much as new data."""
+    epochs = facts.data.epochs(facts.config)
+    if epochs > 4:
+        yield f"epochs: {epochs:.1f} passes over the data; after about 4 each one teaches less and less."
+
+
+def long_warm_up(facts: Facts) -> Iterator[str]:
+    share = facts.config.optimizer.warmup_steps / facts.steps
+    if share > 0.2:
+        yield f"optimizer.warmup_steps: {share:.0%} of the {facts.steps:,} steps; 1% to 10% is usual."
+
+
+def large_chunks(facts: Facts) -> Iterator[str]:
+    logits = memory(facts.config, facts.shape).logits
+    limit = (facts.device_gib or 80) * GIB / 8
+    if logits > limit and facts.config.loss_chunk_tokens > 256:
+        yield (
+            f"loss_chunk_tokens: {facts.config.loss_chunk_tokens:,} positions of {facts.shape.vocabulary:,} logits "
+            f"take {logits / GIB:.1f} GiB; a quarter of them takes less and is hardly slower."
+        )
+
+
+def needless_offload(facts: Facts) -> Iterator[str]:
+    config = facts.config
+    if config.offload != "none" and facts.would_fit(config.engine):
+        yield f"offload: {config.engine} fits the GPU without it, and every step would wait for CPU memory."
+
+
+def small_on_many(facts: Facts) -> Iterator[str]:
+    config = facts.config
+    most = config.workers.range[1]
+    if not config.workers.gpus_each or most < 8:
+        return
+    tokens = config.tokens_per_step / most
+    if facts.shape.total < 1e9 and tokens < 8192:
+        yield (
+            f"workers.count: {most} GPUs compute {tokens:,.0f} tokens each in a step of a model of "
+            f"{facts.shape.total / 1e9:.2g}B parameters and spend the rest of it talking. Use fewer, or more "
+            "tokens_per_step."
+        )
+    if config.engine in ("zero3", "fsdp2") and config.method == "full" and facts.would_fit("ddp"):
+        yield f"engine: {config.engine} sends weights around in every pass, and ddp fits the GPU."
+
+
+ADVICE: tuple[Advice, ...] = (
+    sharded_adapter,
+    learning_rate,
+    few_tokens,
+    idle_workers,
+    short_documents,
+    many_epochs,
+    long_warm_up,
+    large_chunks,
+    needless_offload,
+    small_on_many,
+)

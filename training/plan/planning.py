@@ -1,0 +1,121 @@
+"""A config to a plan: steps, memory, time, price as one JSON-able mapping. Reads corpora and configs, never weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.config import TrainConfig
+from training.data.loader import micro_rows
+from training.plan.advice import Facts, advise
+from training.plan.data import Data, find_data
+from training.plan.memory import GIB, fits, memory, possible_choices, smallest_fitting
+from training.plan.shape import Shape, shape_of, transformers_config
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the plan assumes of a GPU. None: not said, and what depends on it is left out.
+
+    mfu: share of `peak_flops` that the training reaches. price: of one GPU for an hour, in any currency.
+    """
+
+    name: str | None = None
+    memory_gib: float | None = None
+    peak_flops: float | None = None
+    mfu: float = 0.4
+    price: float | None = None
+
+
+def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
+    """{name, machine, phases, seconds, gpu_hours, cost}; the last three are sums, null where something is not said.
+
+    Raises:
+        UserError: a model, a corpus or a column that is not there.
+    """
+    # A phase goes on with the weights of the one before, which have the shape of the model they all begin with.
+    configs = [config.phase(overrides) for overrides in config.phases] or [config]
+    phases = [plan_phase(one, machine) for one in configs]
+    return {"name": config.name, "machine": asdict(machine), "phases": phases} | {
+        total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
+        for total in ("seconds", "gpu_hours", "cost")
+    }
+
+
+def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
+    """One training. Bytes are of one worker, at the least number of workers that the config allows."""
+    shape = shape_of(config)
+    data = find_data(config, shape.vocabulary)
+    least, most = config.workers.range
+    rows = micro_rows(config, least)
+    steps = data.order.steps(config)
+    tokens = round(steps * config.rows_per_step * data.tokens_per_row)
+    device = machine.memory_gib * GIB if machine.memory_gib else None
+    best = smallest_fitting(config, shape, device) if device else None
+    choices = [
+        {
+            "engine": one.engine,
+            "offload": one.offload,
+            "chosen": (one.engine, one.offload) == (config.engine, config.offload),
+            "fits": fits(one, shape, device) if device else None,
+            "memory": (need := memory(one, shape)).parts(),
+            "total": need.total,
+        }
+        for one in possible_choices(config)
+    ]
+    facts = Facts(config, shape, data, steps, machine.memory_gib)
+    return {
+        "name": config.name,
+        "model": {
+            "type": shape.model_type,
+            "parameters": shape.total,
+            "trained": shape.trained,
+            "activations_exact": shape.exact,
+        },
+        "method": config.method,
+        "engine": config.engine,
+        "offload": config.offload,
+        "precision": "bf16" if config.bf16 else "float32",
+        "workers": [least, most],
+        "gpus": most * config.workers.gpus_each,
+        "data": {
+            "exact": data.exact,
+            "how": data.how,
+            "rows": data.rows,
+            "tokens": data.tokens,
+            "documents": data.documents,
+        },
+        "steps": steps,
+        "tokens": tokens,
+        "epochs": data.epochs(config),
+        "rows_per_step": config.rows_per_step,
+        "micro_batch": rows,
+        "accumulation": -(-config.rows_per_step // (least * rows)),
+        "memory": memory(config, shape).parts(),
+        "memory_total": memory(config, shape).total,
+        "choices": choices,
+        "smallest": best and {"engine": best.engine, "offload": best.offload, "micro_batch": best.micro_batch or rows},
+        "warnings": advise(facts),
+        **_duration(config, shape, data, steps, machine),
+    }
+
+
+def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: Machine) -> dict[str, Any]:
+    """seconds, gpu_hours and cost of the steps alone: tokens x FLOP a token / (MFU x peak x GPUs).
+
+    A token is taken to see half a document, or half a row where documents are longer or not yet counted. Workers that
+    a step's rows do not fill evenly wait for the others. Validation, checkpoints and export come on top.
+    """
+    from training.models.flops import flops_per_token
+
+    per_row = max(1.0, data.documents_per_row or 1.0)
+    context = (data.tokens_per_row / per_row + 1) / 2
+    flops = flops_per_token(transformers_config(config.model), shape.trained, config.method, context)
+    found: dict[str, Any] = {"flops_per_token": flops, "seconds": None, "gpu_hours": None, "cost": None}
+    gpus = config.workers.range[1]
+    if machine.peak_flops:
+        # Padding is computed too, and so is the waiting of workers without a row.
+        positions = steps * gpus * -(-config.rows_per_step // gpus) * config.sequence_length
+        seconds = positions * flops / (machine.mfu * machine.peak_flops * gpus)
+        found |= {"seconds": seconds, "gpu_hours": gpus * seconds / 3600}
+        if machine.price is not None:
+            found["cost"] = machine.price * found["gpu_hours"]
+    return found

@@ -1,0 +1,83 @@
+"""A plan as lines for people."""
+
+from typing import Any
+
+_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "context")
+_GIB = 1 << 30
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """Phase by phase; the sums at the end where there are several."""
+    machine, phases = plan["machine"], plan["phases"]
+    lines = [f"plan of {plan['name']}"]
+    for phase in phases:
+        lines += ["", *_phase(phase, machine)]
+    if len(phases) > 1 and plan["seconds"] is not None:
+        cost = f", cost {plan['cost']:,.2f}" if plan["cost"] is not None else ""
+        lines += ["", f"all phases  {_time(plan['seconds'])}, {plan['gpu_hours']:,.2f} GPU hours{cost}"]
+    return "\n".join(lines)
+
+
+def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    model, data = phase["model"], phase["data"]
+    least, most = phase["workers"]
+    about = "" if data["exact"] else "about "
+    workers = str(least) if least == most else f"{least} to {most}"
+    tokens, data_rows = sum(data["tokens"].values()), sum(data["rows"].values())
+    rows, micro, micros = phase["rows_per_step"], phase["micro_batch"], phase["accumulation"]
+    lines = [
+        f"{phase['name']}: {phase['method']}, {phase['engine']}, {phase['precision']}",
+        f"  model       {model['type']}, {model['parameters']:,} parameters, {model['trained']:,} trained "
+        f"({model['trained'] / model['parameters']:.2%})",
+        f"  data        {about}{tokens:,} tokens, {data_rows:,} rows ({data['how']})",
+        f"  training    {phase['steps']:,} steps, {about}{phase['tokens']:,} tokens, "
+        f"{about}{phase['epochs']:.2f} epochs",
+        f"  step        {rows:,} rows = {workers} workers x {micros} micro-batches x {micro} rows"
+        + (f" (with {least} workers)" if least != most else ""),
+        *_table(phase, machine),
+    ]
+    if not model["activations_exact"]:
+        lines.append(f"              activations are estimated as if {model['type']} were a Llama")
+    if machine["memory_gib"]:
+        lines.append(_smallest(phase, machine))
+    if phase["seconds"] is not None:
+        cost = f", cost {phase['cost']:,.2f}" if phase["cost"] is not None else ""
+        lines += [
+            f"  time        {_time(phase['seconds'])} on {most} GPUs = {phase['gpu_hours']:,.2f} GPU hours{cost}",
+            f"              at MFU {machine['mfu']:.0%} of {machine['peak_flops'] / 1e12:,.4g} TFLOP/s, "
+            f"{phase['flops_per_token'] / 1e9:,.4g} GFLOP a token; without validation, checkpoints and export",
+        ]
+    else:
+        lines.append("  time        not known without a GPU: give --gpu, or --peak-tflops")
+    return lines + [f"  warning     {warning}" for warning in phase["warnings"]]
+
+
+def _table(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    unit, name = (_GIB, "GiB") if phase["memory_total"] >= _GIB / 10 else (1 << 20, "MiB")
+    shown = [part for part in _PARTS if any(choice["memory"][part] for choice in phase["choices"])]
+    head = f"  {'memory, ' + name:<21}" + "".join(f"{part:>12}" for part in (*shown, "total", "CPU memory"))
+    lines = [head]
+    for choice in phase["choices"]:
+        engine = choice["engine"] + (f" + {choice['offload']}" if choice["offload"] != "none" else "")
+        mark = ">" if choice["chosen"] else " "
+        sizes = [*(choice["memory"][part] for part in shown), choice["total"], choice["memory"]["host"]]
+        verdict = "" if choice["fits"] is None else "  fits" if choice["fits"] else "  too large"
+        lines.append(f"  {mark} {engine:<19}" + "".join(f"{size / unit:>12,.2f}" for size in sizes) + verdict)
+    return lines
+
+
+def _smallest(phase: dict[str, Any], machine: dict[str, Any]) -> str:
+    best, size = phase["smallest"], f"{machine['memory_gib']:g} GiB"
+    if best is None:
+        return f"  fits        no engine on {phase['workers'][0]} workers with {size} each, even with one row at once"
+    offload = f", offload: {best['offload']}" if best["offload"] != "none" else ""
+    rows = f", micro_batch: {best['micro_batch']}" if best["micro_batch"] != phase["micro_batch"] else ""
+    return f"  fits        {size} each: the smallest engine is {best['engine']}{offload}{rows}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"
