@@ -13,13 +13,14 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from cluster import storage
-from cluster.errors import DataError
+from cluster.errors import ClusterError, DataError, StorageError
 from tests import fit_jobs
 from training.engines import Slice
 from training.fit import checkpoint, saving
 from training.fit.checkpoint import Piece, Saved, StateFile, complete, fill, latest
 from training.fit.course import Best, Course, kept
 from training.fit.job import Job
+from training.fit.outcome import Failures, make_way
 from training.fit.place import Place
 from training.fit.restore import restore
 from training.fit.saving import Saver, pack_file
@@ -191,6 +192,41 @@ def test_weights_go_into_a_module_of_the_same_parameters_and_into_no_other(tmp_p
     fill(module, saved)
     assert torch.equal(module.first.weight, values("first.weight", "param").view(5, 4))
     assert torch.equal(module.second, values("second", "param")) and frozen.tolist() == [1, 1]
+
+
+def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_told(tmp_path):
+    job = make_job(tmp_path)
+    older, newer = write(job, 1), write(job, 2)
+    Path(newer, "manifest.json").write_text("{")
+    make_way(job, replace=False)
+    assert latest(job).uri == older
+    storage.write_bytes(job.outcome, json.dumps({"fingerprint": "another"}).encode())
+    with pytest.raises(DataError, match="left by a training of other settings"):
+        make_way(job, replace=False)
+    make_way(job, replace=True)
+    assert latest(job) is None and not storage.exists(job.outcome) and not storage.list_files(job.checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "final"),
+    [
+        (DataError("broken"), DataError, True),
+        (storage.NotFound("there"), StorageError, False),
+        (storage.Unavailable("gone"), StorageError, False),
+        (StorageError("refused"), StorageError, True),
+        (ClusterError("ours"), ClusterError, False),
+    ],
+)
+def test_a_workers_error_comes_back_by_its_kind_and_message(tmp_path, error, kind, final):
+    failures = Failures(make_job(tmp_path), "one")
+    assert failures.found(final=False) is None
+    failures.tell(error)
+    found = failures.found(final=False)
+    assert type(found) is kind and str(found) == str(error)
+    assert (failures.found(final=True) is not None) == final
+    assert Failures(make_job(tmp_path), "two").found(final=False) is None
+    failures.forget()
+    assert failures.found(final=False) is None
 
 
 # --- what stays

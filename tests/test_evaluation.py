@@ -95,7 +95,11 @@ def test_a_split_without_targets_has_no_loss(chat):
 @pytest.mark.parametrize("method", ["lora", "prefix", "prompt"])
 def test_generation_is_greedy_and_batches_say_what_single_prompts_say(tmp_path, method):
     """Against the loop without cache, padding or library: the most probable next token, again and again."""
-    run = make_run(tmp_path, method, steps=5, prefix={"tokens": 3}, prompt={"tokens": 3})
+    run = make_run(tmp_path, method, steps=1, prefix={"tokens": 3}, prompt={"tokens": 3})
+    torch.manual_seed(0)
+    for name, parameter in run.trained.named_parameters():
+        if "norm" not in name:
+            parameter.data.normal_(0, 0.5)  # so that what stands where decides what is said
     prompts = [
         run.tokenizer(text, add_special_tokens=False)["input_ids"]
         for text in ("What is 1 plus 1?", "What", "1 plus", "What is 9 plus 1?")
@@ -117,6 +121,7 @@ def greedily(objective, ids: list[int], count: int) -> list[int]:
 def test_generation_stops_at_any_stop_and_leaves_it_out(chat):
     ids = chat.tokenizer("What is 1 plus 1?", add_special_tokens=False)["input_ids"]
     free = complete(chat.trained.model, [ids], 8, [], 0, padded=True)[0]
+    assert len(free) == 8
     stop = free[3]
     stopped = complete(chat.trained.model, [ids, ids[:5]], 8, [263, stop], 0, padded=True)[0]
     assert stopped == free[: free.index(stop)]
@@ -125,14 +130,17 @@ def test_generation_stops_at_any_stop_and_leaves_it_out(chat):
 def test_a_models_habits_of_sampling_are_left_aside_and_given_back(chat):
     ids = chat.tokenizer("What is 1 plus 1?", add_special_tokens=False)["input_ids"]
     plain = complete(chat.trained.model, [ids], 8, [], 0, padded=True)
-    inner = chat.trained.model.get_base_model()
-    own = inner.generation_config
-    inner.generation_config = type(own)(do_sample=True, temperature=3.0, repetition_penalty=5.0, max_length=3)
+    holders = [chat.trained.model, chat.trained.model.get_base_model()]
+    own = [holder.generation_config for holder in holders]
+    habits = type(own[0])(do_sample=True, temperature=3.0, repetition_penalty=5.0, max_length=3)
+    for holder in holders:
+        holder.generation_config = habits
     try:
         assert complete(chat.trained.model, [ids], 8, [], 0, padded=True) == plain
-        assert inner.generation_config.repetition_penalty == 5.0
+        assert all(holder.generation_config is habits for holder in holders)
     finally:
-        inner.generation_config = own
+        for holder, config in zip(holders, own, strict=True):
+            holder.generation_config = config
 
 
 def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):

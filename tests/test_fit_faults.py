@@ -63,20 +63,25 @@ def newest_checkpoint(job: Job) -> int:
     return max(folders, default=-1)
 
 
+def kill_after(command: FitCommand, job: Job, step: int, victim: str, chance: random.Random) -> None:
+    """Kill one process of the command once the checkpoint of some step, or a later one, has begun to appear."""
+    wait_until(lambda: newest_checkpoint(job) >= step or command.process.poll() is not None, PATIENCE_S)
+    workers = sorted(command.others("ray::RayTrainWorker"), key=lambda _: chance.random())
+    victims = {"worker": workers[:1], "driver": [command.process.pid]}[victim]
+    assert victims and command.kill(victims[0]), f"no {victim} to kill: {command.process.poll()}"
+
+
 def kill_and_finish(packed: Path, undisturbed: tuple[Job, Outcome], seed: int, victim: str) -> float:
     """Kill, let it go on (or start it again), compare; seconds from the kill to the next step taken anew."""
     job, path = job_file(packed, f"disturbed-{seed}-{victim}")
     chance = random.Random(seed)
     step = chance.randrange(3, STEPS - 6)
-    killed_at = 0.0
+    killed_at, err = 0.0, ""
     for _ in range(3):
         command = FitCommand("tests.fit_on_ray", path)
         try:
             if not killed_at:
-                wait_until(lambda: newest_checkpoint(job) >= step or command.process.poll() is not None, PATIENCE_S)
-                workers = sorted(command.others("ray::RayTrainWorker"), key=lambda _: chance.random())
-                victims = {"worker": workers[:1], "driver": [command.process.pid]}[victim]
-                assert victims and command.kill(victims[0]), f"no {victim} to kill: {command.process.poll()}"
+                kill_after(command, job, step, victim, chance)
                 killed_at = datetime.now().timestamp()
             code, _, err = command.wait(PATIENCE_S)
         finally:

@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import ClusterError, ConfigError, DataError
 from cluster.progress import Lines, Silent
 from cluster.session import Session
-from tests.fit_jobs import column, pack_tiny, tiny_job
+from tests.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.test_fit_faults import fit_by_ranks, kill_and_finish
 from training.fit.launch import _explained, fit_on_ray
 
@@ -53,8 +53,6 @@ def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_
 
 def test_a_training_of_other_settings_is_refused_or_replaced(packed):
     root = str(packed)
-    from tests.fit_jobs import fit_alone
-
     before = fit_alone(tiny_job(root, output=f"{root}/other", steps=3))
     job = tiny_job(root, output=f"{root}/other", steps=4)
     with pytest.raises(DataError, match=r"settings\.steps was 3, now 4"):
@@ -64,15 +62,8 @@ def test_a_training_of_other_settings_is_refused_or_replaced(packed):
 
 
 def test_what_ray_gave_up_for_is_one_line():
-    class Failed(Exception):
-        worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
-
-    told = str(_explained(Failed(), tiny_config()))
+    failed = Exception()
+    failed.worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
+    told = str(_explained(failed, settings("nowhere")))
     assert "failures.max (3) allows, at last with: ValueError: the cause. Checkpoints are kept" in told
-    assert isinstance(_explained(None, tiny_config()), ClusterError)
-
-
-def tiny_config():
-    from tests.fit_jobs import settings
-
-    return settings("nowhere")
+    assert isinstance(_explained(None, settings("nowhere")), ClusterError)

@@ -103,6 +103,12 @@ def test_numbers_recipe_and_data_are_told():
     assert "step 150 |" not in text.replace("step 150 (", "")  # neither first nor best
 
 
+def test_what_4_bits_lost_is_told_where_it_matters():
+    gpu = config(method="qlora", workers={"gpus_each": 1})
+    assert "4 bits" in card(facts(gpu), "merged")
+    assert "4 bits" not in card(facts(gpu), "adapter") and "4 bits" not in card(facts(), "merged")
+
+
 def test_no_text_of_a_document_is_quoted():
     assert not any("SECRET" in card(facts(), folder) for folder in FOLDERS)
 

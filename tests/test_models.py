@@ -169,7 +169,9 @@ def test_a_model_that_brings_its_own_code_is_refused_without_running_it(saved, t
     [
         ({"model_type": "lama"}, r"model_type: lama.*Did you mean llama"),
         ({"hiden_size": 64}, r"model.config.hiden_size: llama has no such setting. Did you mean hidden_size"),
-        ({"hidden_act": "none"}, r"transformers makes no such model"),
+        ({"hidden_act": "none"}, r"model.config: transformers makes no such model.*none"),
+        ({"hidden_size": "x"}, r"model.config: .*'hidden_size' expected int"),
+        ({"num_attention_heads": 5}, r"model.config: .*not a multiple"),
     ],
 )
 def test_a_random_models_settings_are_checked(changes, said):
@@ -221,7 +223,11 @@ def reference_kernel(q, k, v, starts, _, longest, __, *, scale, window_size, ena
 def test_varlen_attention_gives_the_losses_and_gradients_of_eager(model, method, monkeypatch):
     """The kernel itself needs a GPU; here its place is taken by plain torch with the same interface."""
     monkeypatch.setattr(attention, "_kernel", lambda: reference_kernel)
-    window = {"model_type": "mistral", "sliding_window": 4, **{k: v for k, v in MODELS["llama"].items() if k != "model_type"}}
+    window = {
+        "model_type": "mistral",
+        "sliding_window": 4,
+        **{k: v for k, v in MODELS["llama"].items() if k != "model_type"},
+    }
     model = window if model == "windowed" else model
     batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6], [16]]))
     found = []

@@ -16,7 +16,12 @@ from training.models.objective import NextToken, pooled
 torch.set_num_threads(1)
 
 # transformers knows no sdpa for models that cap their scores.
-CASES = [(model, attention) for model in MODELS for attention in ("eager", "sdpa") if (model, attention) != ("gemma2", "sdpa")]
+CASES = [
+    (model, attention)
+    for model in MODELS
+    for attention in ("eager", "sdpa")
+    if (model, attention) != ("gemma2", "sdpa")
+]
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:

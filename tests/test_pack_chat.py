@@ -20,7 +20,7 @@ from tests.tiny_tokenizers import (
 )
 from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document, Pair
-from training.pack.encode import Encoder, stop_ids
+from training.pack.encode import Encoder
 
 USER, AGAIN = {"role": "user", "content": "hello"}, {"role": "user", "content": "what is it"}
 ONE, TWO = {"role": "assistant", "content": "world"}, {"role": "assistant", "content": "the dog"}
@@ -178,12 +178,6 @@ def test_a_token_across_the_boundary_is_cut_there_because_the_prompt_ends_there(
     assert tokenizer("what is it: hello", add_special_tokens=False)["input_ids"][: len(prompt)] != prompt
     assert shown(tokenizer, example.ids, example.labels) == "what is it: [hello</s>]"
     assert encoded.notes["tokenised_apart"] == 1
-
-
-def test_generation_stops_at_the_end_of_a_text_and_of_a_turn():
-    tokenizer = tiny(CHATML)
-    assert tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)) == ["</s>", "<|im_end|>"]
-    assert tiny().convert_ids_to_tokens(stop_ids(tiny())) == ["</s>"]
 
 
 WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)

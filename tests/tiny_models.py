@@ -17,7 +17,7 @@ _SIZES = {
 }  # fmt: skip
 
 # What is special: gpt2 ties and has learned positions; qwen3 and gemma have a head size of their own; gemma2 caps its
-# scores and logits and has a window; cohere scales its logits, granite divides them; qwen3_moe and mixtral have experts.
+# scores and logits and has a window; cohere scales its logits, granite divides them; qwen3_moe has experts.
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **_SIZES},
     "gpt2": {
@@ -69,7 +69,9 @@ def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
         positions[row, at:] = np.arange(length - at)
         ends[row] = at - 1
     labels = np.arange(rows, dtype=np.int64) % 2
-    return Batch(ids, positions, targets, labels, ends, int(ends.sum()) + rows, int((targets != NO_TARGET).sum()), (), 0)
+    return Batch(
+        ids, positions, targets, labels, ends, int(ends.sum()) + rows, int((targets != NO_TARGET).sum()), (), 0
+    )
 
 
 def random_documents(lengths: list[list[int]], seed: int = 0) -> list[list[list[int]]]:

@@ -45,6 +45,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             seconds.append(clock(device) - self.start)
 
+    assert config.micro_batch
     device = place.device
     attention = ATTENTION.get(config.attention, "sdpa")
     model = _model(config, device, attention)

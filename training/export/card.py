@@ -143,6 +143,11 @@ def _numbers(facts: Facts, folder: str) -> str:
             f"difference {check['max_abs_difference']:.3g}, allowed {check['tolerance']:.3g}; the adapter itself moves "
             f"logits by up to {check['adapter_effect']:.3g}. Stored as {plain(facts.config.export.dtype)}."
         )
+        if facts.config.method == "qlora":
+            parts.append(
+                "The adapter was trained on the base in 4 bits and is merged into its whole weights, so answers differ "
+                "from those in training by as much as the 4 bits lost."
+            )
     return "\n\n".join(parts) or "None: the run held no documents back."
 
 

@@ -33,6 +33,9 @@ _LOOK_EVERY_S = 2.0
 _STARTS = 3
 _START_TIMEOUT_S = 600
 
+# More workers than before begin from the last checkpoint, so growing is not to cost more than it brings.
+_GROW_EVERY_S = 600.0
+
 
 def fit_on_ray(job: Job, session: Session, progress: Progress, replace: bool = False) -> Outcome:
     """Train, or go on training, or find it done (then Ray is not started).
@@ -107,15 +110,16 @@ def _trainer(job: Job, submission: str, folder: str) -> Any:
         _work,
         train_loop_config={"job": job, "submission": submission},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # known by the names of an older version
             num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=_GROW_EVERY_S,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": config.workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=RunConfig(
             name=submission,
             storage_path=folder,  # holds nothing: what must survive is ours, and lies on the run's store
-            failure_config=FailureConfig(  # type: ignore[call-arg]  # known by the names of an older version
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # likewise
                 max_failures=config.failures.max,
                 max_preemption_failures=config.failures.max_preemptions,
                 controller_failure_limit=_STARTS,

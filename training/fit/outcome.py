@@ -5,7 +5,7 @@ import time
 
 from cluster import errors, storage
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StorageError
-from training.fit.checkpoint import Saved, require_identity, saved_folders
+from training.fit.checkpoint import MANIFEST, latest, saved_folders
 from training.fit.job import Job
 from training.fit.records import Outcome
 
@@ -30,8 +30,7 @@ def make_way(job: Job, replace: bool) -> None:
         DataError: it is of other settings, data or model, and `replace` is not given.
     """
     try:
-        for uri in saved_folders(job)[-1:]:
-            require_identity(job, Saved.load(uri))
+        latest(job)
         if storage.exists(job.outcome) and finished(job) is None:
             raise DataError(
                 f"{job.outcome}: was left by a training of other settings, data or model. Choose another output, or "
@@ -40,7 +39,7 @@ def make_way(job: Job, replace: bool) -> None:
     except DataError:
         if not replace:
             raise
-        manifests = [storage.join(uri, "manifest.json") for uri in saved_folders(job)]
+        manifests = [storage.join(uri, MANIFEST) for uri in saved_folders(job)]
         storage.delete([job.outcome, *manifests, job.step_log])
         for folder in (job.checkpoints, job.attempts, job.tensorboard):
             storage.delete(file.uri for file in storage.list_files(folder))

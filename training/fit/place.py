@@ -4,6 +4,7 @@ Small counts go around as whole numbers on the CPU, by gloo even where gradients
 """
 
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,26 +52,14 @@ class Place:
         """Every worker's value, by rank, on every worker. For rare and larger things."""
         everyone: list[Any] = [value] * self.world
         if self.world > 1:
-            data = torch.frombuffer(bytearray(_pickled(value)), dtype=torch.uint8)
+            data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
             sizes = [size for (size,) in self.exchange([data.numel()])]
             padded = torch.zeros(max(sizes), dtype=torch.uint8)
             padded[: data.numel()] = data
             parts = [torch.empty_like(padded) for _ in range(self.world)]
             dist.all_gather(parts, padded)
-            everyone = [_unpickled(part[:size]) for part, size in zip(parts, sizes, strict=True)]
+            everyone = [pickle.loads(part[:size].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)]
         return everyone
-
-
-def _pickled(value: Any) -> bytes:
-    import pickle
-
-    return pickle.dumps(value)
-
-
-def _unpickled(data: torch.Tensor) -> Any:
-    import pickle
-
-    return pickle.loads(data.numpy().tobytes())
 
 
 BACKENDS = {False: "gloo", True: "cpu:gloo,cuda:nccl"}  # by whether workers have GPUs
@@ -117,4 +106,3 @@ def _prepare(device: torch.device) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     else:
         torch.cuda.set_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = True

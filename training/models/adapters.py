@@ -35,9 +35,7 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
             # peft knows the experts of many models; of those it does not, their names are given to it.
             names = expert_parameters(model)
             if names:
-                adapter = _adapter(config, base)
-                adapter.target_parameters = names
-                model = _wrapped(model.unload(), adapter)
+                model = _wrapped(model.unload(), _adapter(config, base, names))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -63,8 +61,9 @@ def _wrapped(base: PreTrainedModel, adapter: PeftConfig) -> Any:
 def _check(config: TrainConfig, base: PreTrainedModel) -> None:
     if config.method == "prefix" and config.activation_checkpointing:
         raise ConfigError(
-            "activation_checkpointing: method prefix gives its virtual tokens as a cache, which transformers drops under "
-            "activation checkpointing, so nothing would be trained. Use method prompt, or activation_checkpointing: false."
+            "activation_checkpointing: method prefix gives its virtual tokens as a cache, which transformers drops when "
+            "it computes layers again, so nothing would be trained. Use method prompt, or activation_checkpointing: "
+            "false."
         )
     tied = base.config.get_text_config().tie_word_embeddings
     if config.method in ("lora", "qlora") and tied and "lm_head" in _names(config.lora):
@@ -78,7 +77,7 @@ def _names(lora: Lora) -> tuple[str, ...]:
     return (lora.target,) if isinstance(lora.target, str) else lora.target
 
 
-def _adapter(config: TrainConfig, base: PreTrainedModel) -> PeftConfig:
+def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | None = None) -> PeftConfig:
     match config.method:
         case "prefix":
             return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=config.prefix.tokens)
@@ -97,6 +96,7 @@ def _adapter(config: TrainConfig, base: PreTrainedModel) -> PeftConfig:
                 lora_alpha=lora.alpha,  # type: ignore[arg-type]
                 lora_dropout=lora.dropout,
                 target_modules=ALL_LINEAR if lora.target == ALL_LINEAR else list(_names(lora)),
+                target_parameters=experts,
                 use_rslora=lora.rslora,
                 use_dora=lora.dora,
                 fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in base.modules()),
@@ -137,9 +137,13 @@ def coverage(objective: nn.Module) -> Coverage:
     adapted = [
         f"{name}.{module.parameter_name}" if hasattr(module, "parameter_name") else name
         for name, module in objective.named_modules()
-        if isinstance(module, BaseTunerLayer) and any(p.requires_grad for p in module.parameters(recurse=True))
+        if isinstance(module, BaseTunerLayer) and _learns(module)
     ]
     return Coverage(sum(n for n, trained in counts if trained), sum(n for n, _ in counts), tuple(adapted))
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _elements(parameter: nn.Parameter) -> int:
@@ -155,7 +159,10 @@ def must_move(trained: Iterable[str]) -> list[str]:
 
 def marks(named: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[float, float]]:
     """Two numbers a tensor that tell whether it has changed, instead of a copy."""
-    return {name: (float(values.detach().double().sum()), float(values.detach().double().square().sum())) for name, values in named}
+    return {
+        name: (float(values.detach().double().sum()), float(values.detach().double().square().sum()))
+        for name, values in named
+    }
 
 
 def unmoved(before: dict[str, tuple[float, float]], now: dict[str, tuple[float, float]]) -> list[str]:

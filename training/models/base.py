@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
@@ -13,7 +14,14 @@ from training.models.folder import model_folder, weight_files
 from training.settings import Model
 
 # Read by models whose config classes do not declare them, or written into every config.json.
-_COMMON_SETTINGS = {"head_dim", "rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "transformers_version"}
+_COMMON_SETTINGS = {
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "torch_dtype",
+    "transformers_version",
+}
 
 
 def load_base(
@@ -28,7 +36,7 @@ def load_base(
         ConfigError: the settings of a random model, or a model that wants code of its own.
         DataError: no safetensors, or weights are missing in them.
     """
-    kind = AutoModel if body_only else AutoModelForCausalLM
+    kind: Any = AutoModel if body_only else AutoModelForCausalLM
     if model.config is not None:
         return _random(model.config, seed, dtype, attention, kind)
     folder = model_folder(model)
@@ -54,17 +62,22 @@ def load_base(
     return loaded
 
 
-def _random(settings: dict[str, Any], seed: int, dtype: torch.dtype, attention: str | None, kind: Any) -> PreTrainedModel:
+def _random(
+    settings: dict[str, Any], seed: int, dtype: torch.dtype, attention: str | None, kind: Any
+) -> PreTrainedModel:
     config = model_config(settings)
     # Not `with torch.device`: a GPU draws other numbers, and an export made on a CPU needs the same frozen weights.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return kind.from_config(config, attn_implementation=attention, dtype=torch.float32).to(dtype)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ConfigError(
-                f"model.config: transformers makes no such model: {str(error).strip().splitlines()[0][:300]}"
-            ) from error
+        except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise _impossible(error) from error
+
+
+def _impossible(error: Exception) -> ConfigError:
+    said = " ".join(str(error).split())[:300]
+    return ConfigError(f"model.config: transformers makes no such model ({type(error).__name__}: {said}).")
 
 
 def model_config(settings: dict[str, Any]) -> Any:
@@ -81,7 +94,8 @@ def model_config(settings: dict[str, Any]) -> Any:
 
         near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
         raise ConfigError(
-            f"model.config.model_type: {kind} is none that transformers knows. Did you mean {', '.join(near) or 'llama'}?"
+            f"model.config.model_type: {kind} is none that transformers knows. "
+            f"Did you mean {', '.join(near) or 'llama'}?"
         ) from error
     names = {*known.to_dict(), *known.attribute_map, *_COMMON_SETTINGS}
     for name in given:
@@ -89,7 +103,10 @@ def model_config(settings: dict[str, Any]) -> Any:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"model.config.{name}: {kind} has no such setting.{hint}")
-    return AutoConfig.for_model(kind, **given)
+    try:
+        return AutoConfig.for_model(kind, **given)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise _impossible(error) from error
 
 
 def named_config(model: Model) -> Any:
@@ -98,7 +115,7 @@ def named_config(model: Model) -> Any:
         return model_config(model.config)
     try:
         return AutoConfig.from_pretrained(model_folder(model), trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError) as error:
+    except (StrictDataclassError, ValueError, OSError) as error:
         raise ConfigError(
             f"model {model.name}: transformers cannot read its config.json "
             f"({str(error).strip().splitlines()[0][:300]}). Code from a model's folder is never run."
@@ -110,7 +127,7 @@ def check_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
     Raises:
         ConfigError: the tokenizer has ids that the model has no embedding for.
     """
-    rows = model.get_input_embeddings().num_embeddings
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
     if vocabulary > rows:
         raise ConfigError(
             f"model.tokenizer: it has {vocabulary} tokens, and the model embeds {rows}. Give the model's own tokenizer "
@@ -121,14 +138,18 @@ def check_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a model, in order: what is compiled, checkpointed and sharded one by one.
 
-    They are the members of the longest list of modules of one class.
+    They are the members of the list of modules of one class that holds the most parameters.
     """
     lists = [
         module
         for module in model.modules()
         if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1
     ]
-    return list(max(lists, key=lambda members: sum(p.numel() for p in members.parameters()))) if lists else []
+    return list(max(lists, key=_parameters)) if lists else []
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def plain_json(config: Any) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     MFU = tokens per second x flops per token / (devices x peak flops of one)
 
-Letters: W weights that a token is multiplied with, A those of an adapter, c the mean number of positions a token attends
-to, itself included; L layers, H heads, q and v the sizes of a head's key and value.
+Letters: W weights that a token is multiplied with, A those of an adapter, c the mean number of positions that a token
+attends to, itself included; L layers, H heads, q and v the sizes of a head's key and value.
 
     forward     2 W + attention,   attention = 2 L H (q + v) c
     full        3 x forward                        each product again for the gradient of its input and of its weight

@@ -87,12 +87,10 @@ class NextToken(Objective):
             return chunked_loss(self.logits, hidden.flatten(0, 1), targets.flatten(), self.loss_chunk_tokens)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """[B, T, D], of the real positions. A row with virtual tokens before it is one document, padded on the right."""
+        """[B, T, D], of the real positions. A row behind virtual tokens is one document, padded on the right."""
         if self.virtual is None:
             told = boundaries(self.causal.config._attn_implementation, position_ids)
-            return self.body(
-                input_ids=input_ids, position_ids=position_ids, use_cache=False, **told
-            ).last_hidden_state
+            return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **told).last_hidden_state
         prompt = self.model.get_prompt(len(input_ids), max_cache_len=input_ids.shape[1])
         if self.virtual == "prefix":
             return self.body(input_ids=input_ids, past_key_values=prompt, use_cache=True).last_hidden_state

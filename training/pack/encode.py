@@ -171,21 +171,6 @@ class Encoder:
         return None if example.labels.any() else "no_label"
 
 
-def end_of_turn(tokenizer: "PreTrainedTokenizerFast") -> int | None:
-    """The token with which the chat template ends an assistant's turn, None where there is no template or no token."""
-    if not tokenizer.chat_template:
-        return None
-    chat = Document("", as_chat(Pair("Hello", "Hello")), 0, 0, "", None)
-    found = Encoder(tokenizer).encode([chat]).examples
-    return int(found[0].ids[np.flatnonzero(found[0].labels)[-1]]) if found else None
-
-
-def stop_ids(tokenizer: "PreTrainedTokenizerFast") -> tuple[int, ...]:
-    """The tokens at which generation ends: the end of the text, and the end of an assistant's turn."""
-    found = (tokenizer.eos_token_id, end_of_turn(tokenizer))
-    return tuple(dict.fromkeys(int(token) for token in found if token is not None))
-
-
 def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:
     """The tokens of each span of characters; None where a token straddles the beginning or the end of one.
 

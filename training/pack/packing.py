@@ -140,10 +140,8 @@ def _groups(parquet: pq.ParquetFile, unit: Range) -> Iterator[int]:
     names = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
     for group in range(metadata.num_row_groups):
         split, place = (metadata.row_group(group).column(names[name]).statistics for name in ("split", "place"))
-        if not split.min <= unit["split"] <= split.max:
-            continue
-        # Where a split ends and the next begins, places start again.
-        if split.min < split.max or (place.min < unit["high"] and unit["low"] <= place.max):
+        inside = split.min <= unit["split"] <= split.max
+        if inside and place.min < unit["high"] and unit["low"] <= place.max:
             yield group
 
 

@@ -1,8 +1,9 @@
 """The stage that makes examples of a corpus: read, tokenise, mask, and say where each stands in the global shuffle.
 
 A unit's examples are held until it ends, to be sorted by (split, place): 5 bytes a token and as much again while they
-are written, so a unit of 32 MiB takes about 100 MB at 4 bytes of text a token, and 350 MB at the very worst, one token
-a byte. Documents are tokenised in tables of about _TABLE_BYTES by the tokenizer's own batch call, one thread.
+are written, so a unit of 32 MiB takes about 80 MiB at 4 bytes of text a token, and 320 MiB at the very worst, one token
+a byte. Documents are tokenised in tables of about _TABLE_BYTES by the tokenizer's own batch call, one thread; while it
+works it takes some 60 bytes for each byte of the table, so a single document of 10 MB takes 600 MB.
 """
 
 import logging
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what an example is; another one makes examples anew
 
-_TABLE_BYTES = 2 << 20
+_TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048
 # Small row groups: who merges the units holds one of each in memory.
 _ROW_GROUP_BYTES = 1 << 20

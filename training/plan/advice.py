@@ -146,7 +146,7 @@ def long_warm_up(facts: Facts) -> Iterator[str]:
 
 def large_chunks(facts: Facts) -> Iterator[str]:
     logits = memory(facts.config, facts.shape).logits
-    limit = (facts.device_gib or 80) * GIB / 8
+    limit = (facts.device_gib or 80) * GIB / 10
     if logits > limit and facts.config.loss_chunk_tokens > 256:
         yield (
             f"loss_chunk_tokens: {facts.config.loss_chunk_tokens:,} positions of {facts.shape.vocabulary:,} logits "

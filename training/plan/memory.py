@@ -143,12 +143,12 @@ def fits(config: "TrainConfig", shape: "Shape", device_bytes: float, micro_batch
 
 
 def smallest_fitting(config: "TrainConfig", shape: "Shape", device_bytes: float) -> "TrainConfig | None":
-    """The config with the simplest engine that fits: first with its own rows at once, else with one row.
+    """The config with the simplest engine that fits, with its own rows at once or else with one; None: nothing does.
 
-    None: nothing does.
+    Fewer rows at once cost little, since a step has as many rows as before; a heavier engine costs time in every step.
     """
-    for rows in (None, 1):
-        for choice in possible_choices(config):
+    for choice in possible_choices(config):
+        for rows in (None, 1):
             if fits(choice, shape, device_bytes, rows):
                 return choice if rows is None else choice.model_copy(update={"micro_batch": rows})
     return None

@@ -34,10 +34,11 @@ def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     # A phase goes on with the weights of the one before, which have the shape of the model they all begin with.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     phases = [plan_phase(one, machine) for one in configs]
-    return {"name": config.name, "machine": asdict(machine), "phases": phases} | {
+    totals: dict[str, Any] = {
         total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
         for total in ("seconds", "gpu_hours", "cost")
     }
+    return {"name": config.name, "machine": asdict(machine), "phases": phases, **totals}
 
 
 def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     steps = data.order.steps(config)
     tokens = round(steps * config.rows_per_step * data.tokens_per_row)
     device = machine.memory_gib * GIB if machine.memory_gib else None
+    slim = config.model_copy(update={"activation_checkpointing": True})
     best = smallest_fitting(config, shape, device) if device else None
+    best_slim = smallest_fitting(slim, shape, device) if device and config.method not in ("prefix", "probe") else None
     choices = [
         {
             "engine": one.engine,
@@ -92,10 +95,15 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
         "memory": memory(config, shape).parts(),
         "memory_total": memory(config, shape).total,
         "choices": choices,
-        "smallest": best and {"engine": best.engine, "offload": best.offload, "micro_batch": best.micro_batch or rows},
+        "smallest": best and _choice(best, rows),
+        "smallest_checkpointed": best_slim and _choice(best_slim, rows),
         "warnings": advise(facts),
         **_duration(config, shape, data, steps, machine),
     }
+
+
+def _choice(config: TrainConfig, rows: int) -> dict[str, Any]:
+    return {"engine": config.engine, "offload": config.offload, "micro_batch": min(config.micro_batch or rows, rows)}
 
 
 def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: Machine) -> dict[str, Any]:

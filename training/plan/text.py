@@ -39,11 +39,12 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     if not model["activations_exact"]:
         lines.append(f"              activations are estimated as if {model['type']} were a Llama")
     if machine["memory_gib"]:
-        lines.append(_smallest(phase, machine))
+        lines += _smallest(phase, machine)
     if phase["seconds"] is not None:
         cost = f", cost {phase['cost']:,.2f}" if phase["cost"] is not None else ""
         lines += [
-            f"  time        {_time(phase['seconds'])} on {most} GPUs = {phase['gpu_hours']:,.2f} GPU hours{cost}",
+            f"  time        {_time(phase['seconds'])} on {_count(most, 'GPU')}, "
+            f"{phase['gpu_hours']:,.2f} GPU hours{cost}",
             f"              at MFU {machine['mfu']:.0%} of {machine['peak_flops'] / 1e12:,.4g} TFLOP/s, "
             f"{phase['flops_per_token'] / 1e9:,.4g} GFLOP a token; without validation, checkpoints and export",
         ]
@@ -66,13 +67,26 @@ def _table(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _smallest(phase: dict[str, Any], machine: dict[str, Any]) -> str:
-    best, size = phase["smallest"], f"{machine['memory_gib']:g} GiB"
+def _smallest(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    size, workers = f"{machine['memory_gib']:g} GiB", phase["workers"][0]
+    best, slim = phase["smallest"], phase["smallest_checkpointed"]
     if best is None:
-        return f"  fits        no engine on {phase['workers'][0]} workers with {size} each, even with one row at once"
-    offload = f", offload: {best['offload']}" if best["offload"] != "none" else ""
-    rows = f", micro_batch: {best['micro_batch']}" if best["micro_batch"] != phase["micro_batch"] else ""
-    return f"  fits        {size} each: the smallest engine is {best['engine']}{offload}{rows}"
+        lines = [f"  fits        no engine on {_count(workers, 'worker')} of {size}, even with one row at once"]
+    else:
+        lines = [f"  fits        {size}: the smallest engine is {_engine(best, phase)}"]
+    if slim and slim != best:
+        lines.append(f"              with activation_checkpointing: true it is {_engine(slim, phase)}")
+    return lines
+
+
+def _engine(choice: dict[str, Any], phase: dict[str, Any]) -> str:
+    offload = f", offload: {choice['offload']}" if choice["offload"] != "none" else ""
+    rows = f", micro_batch: {choice['micro_batch']}" if choice["micro_batch"] != phase["micro_batch"] else ""
+    return choice["engine"] + offload + rows
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _time(seconds: float) -> str:

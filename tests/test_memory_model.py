@@ -1,0 +1,189 @@
+"""The memory model against what really is in memory: counts, what engines hold, what autograd keeps."""
+
+import gc
+import os
+
+import pytest
+
+from tests.ranks import run_ranks
+from training.bench.shapes import SHAPES, bench_config
+from training.config import TrainConfig
+from training.plan.activations import kept_bytes
+from training.plan.memory import forward_pass, memory
+from training.plan.shape import shape_of
+
+# bf16 products end the process on CPUs that lack these instructions; read once, when torch starts.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+
+SIZES = [
+    {},
+    {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 1, "vocab_size": 333},
+    {"num_hidden_layers": 3, "intermediate_size": 100, "tie_word_embeddings": True},
+]
+
+
+def tiny(size: dict | None = None, *, world: int = 1, length: int = 64, **settings) -> TrainConfig:
+    base = {"world": world, "gpus": False, "sequence_length": length, "micro_batch": 2, "accumulation": 2, "steps": 9}
+    config = bench_config("tiny", **base, **settings)
+    model = config.model.model_copy(update={"config": SHAPES["tiny"] | (size or {})})
+    return config.model_copy(update={"model": model})
+
+
+METHODS = {
+    "full": {},
+    "lora": {"lora": {"rank": 4}},
+    "prefix": {"packing": {"mode": "none"}},
+    "prompt": {"packing": {"mode": "none"}},
+    "probe": {"packing": {"mode": "none", "overflow": "truncate"}, "columns": {"text": "text", "label": "label"}},
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("method", METHODS)
+def test_counts_are_those_of_the_real_model(method, size):
+    from training.models.build import build_objective
+
+    config = tiny(size, method=method, **METHODS[method])
+    shape = shape_of(config, classes=3)
+    real = list(build_objective(config, 3).named_parameters())
+    assert [(p.name, p.shape, p.trained) for p in shape.parameters] == [
+        (name, tuple(one.shape), one.requires_grad) for name, one in real
+    ]
+
+
+def test_the_count_of_a_dora_adapter_and_of_another_architecture_is_right_too():
+    from training.models.build import build_objective
+
+    dora = tiny(method="lora", lora={"rank": 4, "dora": True, "target": ("q_proj", "v_proj")})
+    gpt2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 320}
+    other = dora.model_copy(update={"method": "full", "model": dora.model.model_copy(update={"config": gpt2})})
+    for config in (dora, other):
+        sizes = [one.numel() for one in build_objective(config).parameters()]
+        assert shape_of(config).total == sum(sizes)
+    assert not shape_of(other).exact
+
+
+# --- what engines hold
+
+
+def held_bytes(config: TrainConfig) -> int:
+    """Bytes of all tensors that came into being for a training, when the gradients of its second step are complete.
+
+    Tensors of ten values or fewer (step counts, rotary frequencies) are left out.
+    """
+    import torch
+
+    from training.bench.rows import random_batch
+    from training.engines import make_engine
+    from training.models.build import build_objective
+
+    before = set(_storages())
+    objective = build_objective(config)
+    engine = make_engine(config, objective, torch.device("cpu"))
+    batch = objective.tensors(random_batch((1,), 2, config.sequence_length, 3, 320), "cpu")
+    theirs = {one.untyped_storage().data_ptr() for one in batch.values()}
+    for step in range(2):
+        for micro in range(2):
+            loss, correct = engine.module(**batch)
+            engine.backward(loss / 100, last=micro == 1)
+        if step == 0:
+            engine.step(1e-4, 1.0)
+    del loss, correct
+    _ = [one.grad for one in objective.parameters()]
+    return sum(size for place, size in _storages().items() if place not in before | theirs)
+
+
+def _storages() -> dict[int, int]:
+    import torch
+
+    gc.collect()
+    found = {}
+    for one in gc.get_objects():
+        if issubclass(type(one), torch.Tensor) and one.device.type == "cpu":
+            local = one.to_local() if hasattr(one, "to_local") else one
+            if local.untyped_storage().nbytes() > 10 * local.element_size():
+                found[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
+    return found
+
+
+ENGINES = [
+    ("ddp", "full", "bf16"),
+    ("ddp", "lora", "bf16"),
+    ("fsdp2", "full", "bf16"),
+    ("fsdp2", "lora", "float32"),
+    ("zero1", "full", "bf16"),
+    ("zero2", "full", "bf16"),
+    ("zero2", "lora", "bf16"),
+    ("zero2", "full", "float32"),
+    ("zero3", "full", "bf16"),
+]
+
+
+@pytest.mark.parametrize(("engine", "method", "precision"), ENGINES)
+def test_an_engine_holds_the_bytes_that_the_model_says(engine, method, precision):
+    """Weights, gradients and optimizer on each of two workers; flat ZeRO buffers are padded by up to 1%."""
+    config = tiny(world=2, engine=engine, method=method, precision=precision)
+    expected = memory(config, shape_of(config)).states
+    [held, _] = run_ranks(2, held_bytes, config)
+    assert held == pytest.approx(expected, rel=0.01)
+
+
+# --- what autograd keeps
+
+
+def kept_for_backward(config: TrainConfig) -> int:
+    """Bytes of the storages that one forward pass saves, parameters and buffers aside."""
+    import torch
+
+    from training.bench.rows import random_batch
+    from training.models.build import build_objective
+
+    objective = build_objective(config)
+    own = {one.untyped_storage().data_ptr() for one in (*objective.parameters(), *objective.buffers())}
+    alive, found = [], {}
+
+    def note(tensor):
+        alive.append(tensor)
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = objective.tensors(random_batch((1,), 2, config.sequence_length, 3, 320), "cpu")
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        total = objective(**batch)
+    assert total[0] > 0
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_activations_are_within_a_tenth_of_what_autograd_keeps(precision, method, attention, checkpointing):
+    """With checkpointing so little is kept that what stands outside of layers blurs it: within a half there."""
+    size = {"num_hidden_layers": 3}
+    config = tiny(
+        size,
+        length=256,
+        precision=precision,
+        method=method,
+        attention=attention,
+        activation_checkpointing=checkpointing,
+    )
+    shape = shape_of(config)
+    expected = kept_bytes(shape, forward_pass(config, 2))
+    # Copies of weights in bf16 are the engine's buffers in the model, and autograd's in fact.
+    expected += memory(config, shape).buffers if not checkpointing else 0
+    ratio = expected / kept_for_backward(config)
+    assert (0.9 < ratio < 1.1) if not checkpointing else (0.9 < ratio < 1.5)
+
+
+def test_a_kernel_without_a_mask_needs_less_than_one_with():
+    config = tiny(length=512, precision="bf16")
+    shape = shape_of(config)
+    kept = {
+        name: kept_bytes(shape, forward_pass(config.model_copy(update={"attention": name}), 2))
+        for name in ("varlen", "sdpa", "eager")
+    }
+    assert kept["varlen"] < kept["sdpa"] < kept["eager"]

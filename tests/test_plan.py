@@ -1,0 +1,340 @@
+"""`raymill plan`: steps, memory, time and warnings, from a config alone or from what is packed."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import cli
+from cluster.errors import ConfigError, StorageError
+from training.config import TrainConfig
+from training.data.order import Order
+from training.plan.advice import Facts, advise
+from training.plan.command import machine
+from training.plan.data import Data, bytes_per_token
+from training.plan.gpus import GPUS, gpu_named
+from training.plan.memory import GIB, check_memory, fits, memory, possible_choices, smallest_fitting
+from training.plan.planning import Machine, plan_run
+from training.plan.shape import shape_of, transformers_config
+from training.settings import Model
+
+ROOT = Path(__file__).parents[1]
+TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320}  # fmt: skip
+# The dimensions of Llama-3.1-8B, as its config.json has them.
+BIG = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+       "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}  # fmt: skip
+
+
+def config(**settings) -> TrainConfig:
+    plain = {
+        "kind": "train",
+        "name": "planned",
+        "corpus": "nowhere",
+        "model": {"config": TINY, "tokenizer": "train"},
+        "sequence_length": 128,
+        "tokens_per_step": 1024,
+        "steps": 100,
+        "optimizer": {"learning_rate": 1e-3},
+        "output": "nowhere-either",
+    }
+    return TrainConfig.model_validate(plain | settings)
+
+
+def big(**settings) -> TrainConfig:
+    plain = {
+        "model": {"config": BIG, "tokenizer": "train"},
+        "workers": {"count": 8, "gpus_each": 1},
+        "sequence_length": 4096,
+        "tokens_per_step": 262144,
+        "micro_batch": 1,
+        "optimizer": {"learning_rate": 1e-4},
+    }
+    return config(**plain | settings)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> str:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    lines = [json.dumps({"text": f"Document {number}. " + "Some words of it. " * 40}) for number in range(200)]
+    (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+# --- steps, tokens, epochs
+
+
+def test_a_plan_before_packing_says_that_it_guesses_and_from_what(corpus, tmp_path):
+    settings = config(corpus=corpus, output=str(tmp_path / "run"))
+    [phase] = plan_run(settings, Machine())["phases"]
+    size = (Path(corpus) / "documents.jsonl").stat().st_size
+    assert not phase["data"]["exact"]
+    assert "estimated" in phase["data"]["how"] and "raymill pack" in phase["data"]["how"]
+    assert sum(phase["data"]["tokens"].values()) == round(size * 0.8 / bytes_per_token(320))
+    assert phase["steps"] == 100
+    assert phase["tokens"] == pytest.approx(100 * 1024, rel=0.03)
+
+
+def test_epochs_become_steps_and_back(corpus, tmp_path):
+    settings = config(corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=3)
+    [phase] = plan_run(settings, Machine())["phases"]
+    rows = sum(phase["data"]["rows"].values())
+    assert phase["steps"] == math.ceil(3 * rows / 8)
+    assert phase["epochs"] == pytest.approx(3, abs=8 / rows)
+
+
+def test_bytes_a_token_grow_with_the_vocabulary_and_stay_within_what_is_known():
+    sizes = [bytes_per_token(vocabulary) for vocabulary in (256, 1024, 32_000, 50_257, 128_256, 1_000_000)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert 4.0 <= sizes[3] <= 4.5 <= sizes[4] <= 4.7
+
+
+@pytest.mark.ray
+def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path):
+    from cluster.progress import Lines
+    from cluster.session import Session
+    from training.pack.job import pack
+
+    settings = config(
+        corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=2, execution={"cpus": 1, "unit_mib": 1}
+    )
+    with Session(None, 1) as session:
+        packed = pack(settings, session, Lines())
+    [phase] = plan_run(settings, Machine())["phases"]
+    assert phase["data"]["exact"]
+    assert phase["data"]["rows"] == {"corpus-0": packed.rows("train")}
+    assert phase["steps"] == Order.for_training(settings, packed).steps(settings)
+    assert phase["epochs"] == pytest.approx(2, abs=8 / packed.rows("train"))
+    changed = settings.model_copy(update={"seed": 2})
+    assert not plan_run(changed, Machine())["phases"][0]["data"]["exact"], "what is packed there is of another seed"
+
+
+# --- time and cost
+
+
+def test_time_is_flops_over_what_the_gpus_reach_and_cost_follows(corpus, tmp_path):
+    settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1})
+    plan = plan_run(settings, Machine(memory_gib=80, peak_flops=1e12, mfu=0.5, price=3.0))
+    [phase] = plan["phases"]
+    expected = 100 * 1024 * phase["flops_per_token"] / (0.5 * 1e12 * 2)
+    assert phase["seconds"] == pytest.approx(expected)
+    assert phase["gpu_hours"] == pytest.approx(2 * expected / 3600)
+    assert plan["cost"] == pytest.approx(3.0 * phase["gpu_hours"])
+
+
+def test_phases_are_planned_one_by_one_and_added_up(corpus, tmp_path):
+    settings = config(
+        corpus=corpus,
+        output=str(tmp_path / "run"),
+        method="lora",
+        phases=[{"name": "first", "steps": 10}, {"name": "second", "steps": 30}],
+    )
+    plan = plan_run(settings, Machine(memory_gib=80, peak_flops=1e12, price=1.0))
+    assert [phase["steps"] for phase in plan["phases"]] == [10, 30]
+    assert plan["seconds"] == pytest.approx(sum(phase["seconds"] for phase in plan["phases"]))
+
+
+def test_nothing_is_said_of_time_when_nothing_is_known_of_the_gpu(corpus, tmp_path):
+    plan = plan_run(config(corpus=corpus, output=str(tmp_path / "run")), Machine())
+    assert plan["seconds"] is None and plan["cost"] is None
+    with pytest.raises(ConfigError, match="--gpu or --peak-tflops"):
+        machine(config(), None, 80.0, None, 0.4, 2.5)
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("gib", [250, 120, 79, 60, 45])
+def test_the_smallest_engine_is_the_first_of_the_order_that_fits(gib):
+    settings = big()
+    shape = shape_of(settings)
+    choices = possible_choices(settings)
+    found = smallest_fitting(settings, shape, gib * GIB)
+    assert found is not None
+    verdicts = [fits(choice, shape, gib * GIB) for choice in choices]
+    first = choices[verdicts.index(True)]
+    assert (found.engine, found.offload) == (first.engine, first.offload)
+
+
+def test_engines_of_more_sharding_hold_less_and_nothing_fits_everywhere():
+    settings = big()
+    shape = shape_of(settings)
+    held = {one.engine: memory(one, shape).states for one in possible_choices(settings) if one.offload == "none"}
+    assert held["ddp"] > held["zero1"] > held["zero2"] > held["zero3"] > held["fsdp2"] == held["ddp"] / 8
+    assert smallest_fitting(settings, shape, 8 * GIB) is None
+
+
+def test_fewer_rows_at_once_are_tried_before_a_heavier_engine():
+    settings = big(micro_batch=8)
+    shape = shape_of(settings)
+    need = memory(settings, shape, 1).total / 0.95
+    found = smallest_fitting(settings, shape, need + GIB)
+    assert found is not None and (found.engine, found.micro_batch) == ("ddp", 1)
+
+
+def test_a_training_that_cannot_fit_is_refused_with_what_would():
+    with pytest.raises(
+        ConfigError, match=r"needs about 1\d\d\.\d GiB .*weights 29\.9.*The smallest change that fits: "
+    ):
+        check_memory(big(device_memory_gib=79))
+    check_memory(big(device_memory_gib=250))
+    check_memory(big())
+    with pytest.raises(ConfigError, match="No engine fits on 8 workers: use method lora"):
+        check_memory(big(device_memory_gib=4))
+
+
+def test_what_a_refusal_names_would_fit():
+    settings = big(device_memory_gib=79)
+    with pytest.raises(ConfigError) as refused:
+        check_memory(settings)
+    said = str(refused.value).partition("The smallest change that fits: ")[2].rstrip(".")
+    changes = dict(change.split(": ") for change in said.split(", "))
+    values = {
+        name: json.loads(value) if value.isdigit() or value == "true" else value for name, value in changes.items()
+    }
+    check_memory(big(device_memory_gib=79, **values))
+
+
+# --- warnings
+
+
+def facts(
+    settings: TrainConfig, *, tokens: int = 10**9, documents: int | None = None, gib: float | None = None
+) -> Facts:
+    rows = max(1, tokens // settings.sequence_length)
+    filled = tokens / rows
+    order = Order([rows], [rows], settings.rows_per_step, 64, 1, [filled])
+    data = Data(True, "told", {"corpus-0": rows}, {"corpus-0": tokens}, documents, order)
+    return Facts(settings, shape_of(settings), data, order.steps(settings), gib)
+
+
+LORA = {"method": "lora", "optimizer": {"learning_rate": 2e-4}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "known", "said"),
+    [
+        (LORA | {"engine": "zero3"}, {}, "engine: zero3 with method lora"),
+        (LORA | {"engine": "fsdp2", "workers": {"count": 2}}, {}, "engine: fsdp2 with method lora"),
+        (LORA | {"engine": "fsdp2", "workers": {"count": {"min": 1, "max": 2}}}, {}, None),
+        (LORA | {"engine": "ddp"}, {}, None),
+        (LORA, {"tokens": 30_000}, "lora.rank: the adapter has 38,912 parameters and the data 30,000 tokens"),
+        ({"optimizer": {"learning_rate": 1e-6}}, {}, "optimizer.learning_rate: 1e-06 is below"),
+        ({"optimizer": {"learning_rate": 0.1}}, {}, "optimizer.learning_rate: 0.1 is above"),
+        ({"optimizer": {"learning_rate": 1e-3}}, {}, None),
+        ({"workers": {"count": 3}}, {}, "8 rows, which 3 workers cannot share evenly: 11%"),
+        ({"workers": {"count": {"min": 2, "max": 7}}}, {}, "of 2 to 7 workers, 7 cannot share evenly: 43%"),
+        ({"workers": {"count": 4}}, {}, None),
+        ({}, {"documents": 10**9 // 128 * 40}, "a row of 128 holds 40 documents"),
+        ({}, {"tokens": 20_000}, "epochs: 5.1 passes"),
+        ({"optimizer": {"learning_rate": 1e-3, "warmup_steps": 30}}, {}, "warmup_steps: 30% of the 100 steps"),
+        (
+            {"engine": "zero2", "offload": "optimizer", "workers": {"count": 2, "gpus_each": 1}},
+            {"gib": 80},
+            "offload: zero2 fits the GPU without it",
+        ),
+        ({"workers": {"count": 8, "gpus_each": 1}}, {}, "8 GPUs compute 128 tokens each"),
+    ],
+)
+def test_a_doubtful_pair_is_named_and_a_usual_one_is_not(settings, known, said):
+    warnings = advise(facts(config(**settings), **known))
+    if said is None:
+        assert warnings == []
+    else:
+        assert len(warnings) == 1
+        assert said in warnings[0]
+
+
+def test_unpacked_rows_of_short_documents_are_called_padding():
+    settings = config(packing={"mode": "none"})
+    order = Order([1000], [1000], 8, 64, 1, [30.0])
+    data = Data(True, "told", {"corpus-0": 1000}, {"corpus-0": 30_000}, 1000, order)
+    warnings = advise(Facts(settings, shape_of(settings), data, 100, None))
+    assert any("rows of 128 are 77% padding" in warning for warning in warnings)
+
+
+def test_whole_logits_of_a_large_vocabulary_are_warned_of():
+    warnings = advise(facts(big(loss_chunk_tokens=4096, engine="zero2"), gib=80))
+    assert any(warning.startswith("loss_chunk_tokens: 4,096 positions of 128,256") for warning in warnings)
+
+
+def test_a_trained_model_wants_smaller_steps_than_a_random_one(tmp_path):
+    random = config(optimizer={"learning_rate": 1e-3})
+    (tmp_path / "config.json").write_text(json.dumps(TINY | {"architectures": ["LlamaForCausalLM"]}))
+    trained = config(model=str(tmp_path), optimizer={"learning_rate": 1e-3})
+    assert advise(facts(random)) == []
+    assert ["2e-06 to 0.0002" in warning for warning in advise(facts(trained))] == [True]
+
+
+# --- models and GPUs by name
+
+
+def test_a_model_on_a_store_is_described_by_its_config_alone(s3_root):
+    from cluster import storage
+
+    storage.write_bytes(f"{s3_root}/model/config.json", json.dumps(TINY).encode())
+    assert transformers_config(Model(name=f"{s3_root}/model")).hidden_size == 64
+
+
+def test_a_hub_name_that_cannot_be_reached_says_so(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(StorageError, match="nobody/nothing-of-this-name: no folder of that name here"):
+        transformers_config(Model(name="nobody/nothing-of-this-name"))
+
+
+def test_an_unknown_gpu_is_refused_with_those_there_are():
+    assert gpu_named("NVIDIA h100") is GPUS["H100"]
+    with pytest.raises(ConfigError, match="Did you mean H200"):
+        gpu_named("H20X0")
+
+
+def test_every_gpu_of_the_table_has_a_known_speed():
+    from training.models.flops import peak_flops
+
+    assert [name for name, gpu in GPUS.items() if peak_flops(gpu.device_name) is None] == []
+
+
+# --- the verb
+
+
+def test_the_verb_prints_a_table_of_engines_and_the_same_as_json(corpus, tmp_path, capsys):
+    path = tmp_path / "train.json"
+    settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1})
+    path.write_text(settings.model_dump_json(exclude_unset=True))
+    assert run_verb(str(path), "--gpu", "H100", "--price-per-gpu-hour", "2.5") == 0
+    text = capsys.readouterr().out
+    for word in ("ddp", "zero1", "zero2", "zero3 + parameters", "fsdp2", "activations", "cost", "100 steps"):
+        assert word in text
+    assert run_verb(str(path), "--gpu", "H100", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["phases"][0]["smallest"] == {"engine": "ddp", "offload": "none", "micro_batch": 4}
+    assert not (tmp_path / "run").exists()
+
+
+def run_verb(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", *words])
+    return int(ended.value.code or 0)
+
+
+def test_planning_never_asks_for_a_gpu(corpus, tmp_path):
+    path = tmp_path / "train.json"
+    settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1}, method="lora")
+    path.write_text(settings.model_dump_json(exclude_unset=True))
+    code = (
+        "import sys, torch\n"
+        "torch.cuda._lazy_init = lambda: sys.exit('asked for a GPU')\n"
+        "from cluster.config import load\n"
+        "from training.plan.command import print_plan\n"
+        "print_plan(load(sys.argv[1]), gpu='H100')\n"
+        "assert 'ray' not in sys.modules or not sys.modules['ray'].is_initialized()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
