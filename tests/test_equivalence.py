@@ -77,11 +77,13 @@ def failures(cases: Iterable[tuple[int, Case]]) -> list[str]:
         with Ranks(world) as ranks:
             for case in own:
                 plain = replace(case, engine="ddp", micro_rows=1, more=case.more | {"offload": "none"})
-                if str(plain) not in references:
-                    references[str(plain)] = train_reference(plain)
+                if repr(plain) not in references:
+                    references[repr(plain)] = train_reference(plain)
                 result = ranks.run(train_with_engine, case)[0]
                 off = {
-                    name: size for name, size in differences(result, references[str(plain)]).items() if size > TOLERANCE
+                    name: size
+                    for name, size in differences(result, references[repr(plain)]).items()
+                    if size > TOLERANCE
                 }
                 found += [f"{world} workers, {case}: {off}"] if off else []
     return found

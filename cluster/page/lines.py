@@ -18,7 +18,7 @@ _COLUMNS = 600
 _WIDTH = 1000  # of the stretching part, in units of its own
 _TOP, _BELOW = 18, 24  # room for the marks' words and for the ticks, in pixels
 _NUMBERED = 20  # marks: more would stand on each other
-_TICK_EVERY = 45  # pixels down, about
+_TICK_EVERY = 32  # pixels down, about
 
 
 @dataclass(frozen=True, slots=True)

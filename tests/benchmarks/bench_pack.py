@@ -6,9 +6,9 @@ fast, at no more memory.
 
 Each side is a process of its own that reads the same Parquet file and writes its result to disk: ours as a stage's
 unit (read, split, tokenise, mask, sort, Parquet), theirs as a cached Arrow file with input_ids alone. Tokenizer: a
-byte-level BPE fitted here on the same texts. Processor seconds without loading of libraries and tokenizer, the best of runs that
-take turns; memory: the highest resident size less that before the work began. Documents as they are, and the same text
-in pieces of 1,000 characters.
+byte-level BPE fitted here on the same texts. Processor seconds without loading of libraries and tokenizer, the best of
+runs that take turns; memory: the highest resident size less that before the work began. Documents as they are, and the
+same text in pieces of 1,000 characters.
 
     python -m tests.benchmarks.bench_pack [FILE.parquet]
 """

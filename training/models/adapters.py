@@ -61,9 +61,9 @@ def _wrapped(base: PreTrainedModel, adapter: PeftConfig) -> Any:
 def _check(config: TrainConfig, base: PreTrainedModel) -> None:
     if config.method == "prefix" and config.activation_checkpointing:
         raise ConfigError(
-            "activation_checkpointing: method prefix gives its virtual tokens as a cache, which transformers drops when "
-            "it computes layers again, so nothing would be trained. Use method prompt, or activation_checkpointing: "
-            "false."
+            "activation_checkpointing: method prefix gives its virtual tokens as a cache, which transformers drops "
+            "when it computes layers again, so nothing would be trained. Use method prompt, or set "
+            "activation_checkpointing: false."
         )
     tied = base.config.get_text_config().tie_word_embeddings
     if config.method in ("lora", "qlora") and tied and "lm_head" in _names(config.lora):
@@ -142,7 +142,7 @@ def coverage(objective: nn.Module) -> Coverage:
     return Coverage(sum(n for n, trained in counts if trained), sum(n for n, _ in counts), tuple(adapted))
 
 
-def _learns(module: nn.Module) -> bool:
+def _learns(module: Any) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 

@@ -91,11 +91,9 @@ def boundaries(implementation: str, position_ids: Tensor) -> dict[str, Any]:
 def document_starts(position_ids: Tensor) -> Tensor:
     """Where documents begin in the rows laid end to end, and their whole length last: int32[N + 1].
 
-    position_ids: int64[B, T], counting from 0 in each document. A row begins a document in any case.
+    position_ids: int64[B, T], counting from 0 in each document, so 0 at the beginning of each row.
     """
-    begins = position_ids == 0
-    begins[:, 0] = True
-    starts = begins.flatten().nonzero().flatten()
+    starts = (position_ids == 0).flatten().nonzero().flatten()
     end = starts.new_full((1,), position_ids.numel())
     return torch.cat([starts, end]).to(torch.int32)
 

@@ -1,7 +1,6 @@
 """Base models: the weights of a folder, or random ones by config; always safetensors, never code of the model's."""
 
 import difflib
-import json
 from typing import Any
 
 import torch
@@ -140,18 +139,13 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
     They are the members of the list of modules of one class that holds the most parameters.
     """
-    lists = [
+    lists: list[nn.Module] = [
         module
         for module in model.modules()
         if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1
     ]
-    return list(max(lists, key=_parameters)) if lists else []
+    return list(max(lists, key=_parameters).children()) if lists else []
 
 
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def plain_json(config: Any) -> dict[str, Any]:
-    """A transformers config as JSON values."""
-    return json.loads(config.to_json_string(use_diff=False))

@@ -3,8 +3,8 @@
 Letters: N positions, D hidden size, V vocabulary, C positions of a chunk.
 
 Whole logits of one row of 8,192 positions over 128k tokens are 4.2 GB in float32, and their gradient as much again.
-Here N/C chunks are computed one after the other, and each again when its gradient is wanted, so C x V is all there ever is.
-The price is one more product of the lm_head. The number of chunks depends on N and C alone, and never on which
+Here N/C chunks are computed one after the other, and each again when its gradient is wanted, so C x V is all there
+ever is. The price is one more product of the lm_head. The number of chunks depends on N and C alone, and never on which
 positions count: sharded weights are gathered by calls of modules, so all workers must call them equally often.
 """
 

@@ -202,7 +202,8 @@ tags: [lora, raymill]
 
 # A combination of {len(adapters)} LoRA adapters
 
-Of the base model `{base.name}`{revision}. It changes every matrix by exactly the weighted sum of these adapters' changes:
+Of the base model `{base.name}`{revision}. It changes every matrix by exactly the weighted sum of what these
+adapters change it by:
 
 | weight | adapter | rank | matrices |
 |---|---|---|---|

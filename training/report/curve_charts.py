@@ -113,8 +113,10 @@ def _validation(fit: Fit) -> list[Point]:
 
 
 def _told(fit: Fit) -> str:
-    words = "Losses are means over label tokens, in nats. "
-    return words + "Of long runs, each column of a curve shows its lowest and its highest step."
+    words = "Losses are means over label tokens, in nats."
+    if len(fit["curves"]["loss"]) < fit["totals"]["steps"] // 2:
+        words += " There are more steps than room: each column of a curve shows its lowest and its highest."
+    return words
 
 
 def _as_table(fit: Fit) -> Html:

@@ -52,4 +52,4 @@ def _fell(before: Measured, after: Measured) -> str:
 
 def _perplexity(measured: Measured) -> str:
     value = measured["perplexity"]
-    return f"{value:.1f}" if value < 1000 else f"{value:.3g}"
+    return f"{value:.1f}" if value < 1000 else short(value)
