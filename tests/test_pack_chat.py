@@ -180,6 +180,15 @@ def test_a_token_across_the_boundary_is_cut_there_because_the_prompt_ends_there(
     assert encoded.notes["tokenised_apart"] == 1
 
 
+def test_a_template_that_closes_each_rendering_with_the_end_of_text_needs_no_second_one():
+    closing = CHATML + "{{- eos_token if not add_generation_prompt }}"
+    encoded = encode(tiny(closing), Chat([USER, ONE, AGAIN, TWO]))
+    assert len(encoded.examples) == 1
+    (mask,) = masks(tiny(closing), Chat([USER, ONE, AGAIN, TWO]))
+    assert "[world<|im_end|>]" in mask
+    assert mask.endswith("[the dog<|im_end|>\n</s>]")
+
+
 WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)
 
 

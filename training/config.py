@@ -229,6 +229,7 @@ def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
     merged = dict(settings)
     for key, value in overrides.items():
         old = merged.get(key)
-        whole = not (isinstance(old, dict) and isinstance(value, dict)) or key in ("model", "columns")
-        merged[key] = value if whole else _merged(old, value)
+        if isinstance(old, dict) and isinstance(value, dict) and key not in ("model", "columns"):
+            value = _merged(old, value)
+        merged[key] = value
     return merged

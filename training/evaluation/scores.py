@@ -56,18 +56,14 @@ def bleu(references: Sequence[str], answers: Sequence[str]) -> float:
     return float(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)
 
 
-class _Words:
-    @staticmethod
-    def tokenize(text: str) -> list[str]:
-        return plain_words(text)
-
-
 def rouge(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    from rouge_score.rouge_scorer import RougeScorer
+    from torchmetrics.functional.text import rouge_score
 
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
-    each = [scorer.score(one, other) for one, other in zip(references, answers, strict=True)]
-    return {name: _mean(one[name].fmeasure for one in each) for name in scorer.rouge_types}
+    keys = ("rouge1", "rouge2", "rougeL")
+    measured = rouge_score(
+        list(answers), list(references), normalizer=lambda text: text, tokenizer=plain_words, rouge_keys=keys
+    )
+    return {key: float(measured[f"{key}_fmeasure"]) for key in keys}
 
 
 def numbers(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:

@@ -98,9 +98,8 @@ def attention_flops(config: Any, context: float) -> float:
     return sum(2 * heads * (key + value) * seen.get(kind, 0.0) for kind in kinds)
 
 
-# Dense bf16 with float32 accumulation, as NVIDIA's and AMD's data sheets give it; where a sheet gives the figure "with
-# sparsity", half of that. The first name that stands, as a word, in the device's
-# name counts.
+# Dense bf16 with float32 accumulation: half of what a data sheet says "with sparsity". H100, H200 and H200 NVL as TRL has
+# them; compare the others with the sheet before you publish an MFU. The first that stands, as words, in a device's name.
 PEAK_FLOPS: dict[str, float] = {
     "GB300": 2500e12,
     "GB200": 2500e12,

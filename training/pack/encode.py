@@ -68,8 +68,8 @@ class Encoder:
         )
         self.start = _start(tokenizer, self.backend)
         self.bos = tokenizer.bos_token_id
-        self.end = np.array([tokenizer.eos_token_id], np.int32)
-        self.added = np.array(sorted(tokenizer.added_tokens_decoder), np.int32)
+        self.end = [tokenizer.eos_token_id]
+        self.added = frozenset(tokenizer.added_tokens_decoder)
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """All documents have the same form."""
@@ -81,14 +81,14 @@ class Encoder:
         for example in found:
             trouble = self._trouble(example)
             if trouble:
-                encoded.misfits.append(Misfit(example.document, trouble, self._read(example.ids[:200])))
+                encoded.misfits.append(Misfit(example.document, trouble, self._read(example.ids[:200].tolist())))
             else:
                 encoded.examples.append(example)
         return encoded
 
     def _texts(self, texts: list[str]) -> Iterator[Example]:
         for number, encoding in enumerate(self.backend.encode_batch_fast(texts, add_special_tokens=False)):
-            ids, _ = self._framed(np.array(encoding.ids, np.int32))
+            ids = np.array(self._framed(encoding.ids)[0], np.int32)
             labels = np.ones(len(ids), np.bool_)
             labels[0] = False
             yield Example(number, 0, ids, labels)
@@ -115,7 +115,7 @@ class Encoder:
             encoded.notes["extra_renderings"] += len(renderings) - 1
         found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
         for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
-            ids = np.array(encoding.ids, np.int32)
+            ids = encoding.ids
             runs = _runs(np.array(encoding.offsets, np.int64).reshape(-1, 2)[:, 1], one.spans)
             if runs is None:
                 ids, runs = self._apart(one)
@@ -132,41 +132,40 @@ class Encoder:
             for first, stop in runs:
                 labels[first:stop] = True
             labels[0] = False
-            yield Example(number, piece, ids, labels)
+            yield Example(number, piece, np.array(ids, np.int32), labels)
 
-    def _framed(self, ids: np.ndarray) -> tuple[np.ndarray, int]:
+    def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """With what begins and what ends a text, unless it brings them along; and how far its tokens moved."""
-        start = self.start[:0] if np.array_equal(ids[: len(self.start)], self.start) else self.start
-        end = self.end[:0] if np.array_equal(ids[-1:], self.end) else self.end
-        return np.concatenate([start, ids, end]), len(start)
+        start = [] if ids[: len(self.start)] == self.start else self.start
+        end = [] if ids[-1:] == self.end else self.end
+        return [*start, *ids, *end], len(start)
 
-    def _apart(self, marked: Marked) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    def _apart(self, marked: Marked) -> tuple[list[int], list[tuple[int, int]]]:
         """The text cut at every end of a span, each part tokenised on its own."""
         ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
         parts = [marked.text[start:end] for start, end in pairwise(ends)]
         found = [encoding.ids for encoding in self.backend.encode_batch_fast(parts, add_special_tokens=False)]
-        token = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
-        ids = np.concatenate([np.array(part, np.int32) for part in found])
-        return ids, [(token[start], token[end]) for start, end in marked.spans]
+        at = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
+        return [token for part in found for token in part], [(at[start], at[end]) for start, end in marked.spans]
 
-    def _until_end_of_turn(self, ids: np.ndarray, runs: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+    def _until_end_of_turn(self, ids: list[int], runs: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
         """Each run up to the token that ends the turn; None where a turn ends with no token of its own.
 
         What a template writes after it, a line feed mostly, is never generated.
         """
         ended = []
         for first, stop in runs:
-            own = np.flatnonzero(np.isin(ids[first:stop], self.added))
-            if not len(own) or self._read(ids[first + own[-1] + 1 : stop]).strip():
+            own = [place for place in range(first, stop) if ids[place] in self.added]
+            if not own or self._read(ids[own[-1] + 1 : stop]).strip():
                 return None
-            ended.append((first, first + int(own[-1]) + 1))
+            ended.append((first, own[-1] + 1))
         return ended
 
-    def _read(self, ids: np.ndarray) -> str:
-        return self.backend.decode(ids.tolist(), skip_special_tokens=False)
+    def _read(self, ids: list[int]) -> str:
+        return self.backend.decode(ids, skip_special_tokens=False)
 
     def _trouble(self, example: Example) -> str | None:
-        if self.bos is not None and (example.ids[:2] == self.bos).sum() == 2:
+        if self.bos is not None and example.ids[:2].tolist() == [self.bos] * 2:
             return "doubled_bos"
         return None if example.labels.any() else "no_label"
 
@@ -182,11 +181,11 @@ def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int,
     return [(int(first), int(stop)) for first, stop in tokens] if (at == places).all() else None
 
 
-def _start(tokenizer: "PreTrainedTokenizerFast", plain: "object") -> np.ndarray:
+def _start(tokenizer: "PreTrainedTokenizerFast", plain: "object") -> list[int]:
     """What the tokenizer itself puts before a text: the BOS token, or nothing."""
     with_specials = tokenizer("a")["input_ids"]
     without = plain.encode("a", add_special_tokens=False).ids  # type: ignore[attr-defined]
     first = next(
         (at for at in range(len(with_specials)) if with_specials[at : at + len(without)] == without), len(with_specials)
     )
-    return np.array(with_specials[:first], np.int32)
+    return list(with_specials[:first])

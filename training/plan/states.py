@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 # 4 bits, and 0.127 bits for the scales: Dettmers et al. 2023, section 3.
 _NF4_BYTES = 4.127 / 8
-# As training/engines/zero.py sets them; DeepSpeed's own default for the last.
-_BUCKET_VALUES = 1 << 26
-_WHOLE_BELOW_VALUES = 100_000
+# As training/engines/zero.py sets them, which loads torch; DeepSpeed's own default for the last.
+BUCKET_VALUES = 1 << 26
+WHOLE_BELOW_VALUES = 100_000
 _MOST_GATHERED_VALUES = 1_000_000_000
 
 
@@ -83,15 +83,17 @@ def _zero(config: "TrainConfig", shape: "Shape", world: int) -> States:
     wide = 2 if config.bf16 else 4
     trained = shape.trained
     part = math.ceil(trained / world)
-    bucket = min(_BUCKET_VALUES, trained)
+    bucket = min(BUCKET_VALUES, trained)
     # A bucket being filled, one being sent, and one cast to float32 for the sum over workers.
     buffers = bucket * (2 * wide + 4)
     gradients = ((wide if config.bf16 else 0) + 4) * trained if stage == 1 else 4 * part
     if stage < 3:
         weights = wide * shape.total
     else:
-        whole = sum(p.size for p in shape.parameters if p.size < _WHOLE_BELOW_VALUES)
+        whole = sum(p.size for p in shape.parameters if p.size < WHOLE_BELOW_VALUES)
         weights = wide * (sum(math.ceil(p.size / world) for p in shape.parameters) + whole)
+        # Its bucket is made once, whole, in float32.
+        buffers = 4 * BUCKET_VALUES + bucket * 2 * wide
         buffers += wide * min(shape.total - whole, _MOST_GATHERED_VALUES)
     optimizer, host = 12 * part, 0
     if config.offload != "none":
