@@ -155,10 +155,10 @@ class Encoder:
         """
         ended = []
         for first, stop in runs:
-            own = [place for place in range(first, stop) if ids[place] in self.added]
-            if not own or self._read(ids[own[-1] + 1 : stop]).strip():
+            last = next((place for place in reversed(range(first, stop)) if ids[place] in self.added), None)
+            if last is None or self._read(ids[last + 1 : stop]).strip():
                 return None
-            ended.append((first, own[-1] + 1))
+            ended.append((first, last + 1))
         return ended
 
     def _read(self, ids: list[int]) -> str:
