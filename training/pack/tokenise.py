@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from training.pack.documents import Document, LeftOut, all_documents, documents_
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json
 from training.pack.split import Cuts, choose_cuts, survey
-from training.pack.tokenizer import cached_tokenizer
+from training.pack.tokenizer import load_prepared
 from training.settings import Columns
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,12 @@ def tokenise_stage(
     )
 
 
+@lru_cache(maxsize=2)
+def _encoder(uri: str, fingerprint: str) -> Encoder:
+    """Made once a process, however many units it does."""
+    return Encoder(load_prepared(uri, fingerprint))
+
+
 def refuse_no_examples(examples: Artifact, path: str) -> None:
     """
     Raises:
@@ -99,7 +106,7 @@ class Tokenise:
     telling: int
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        encoder = Encoder(cached_tokenizer(self.tokenizer_uri, self.tokenizer_fingerprint))
+        encoder = _encoder(self.tokenizer_uri, self.tokenizer_fingerprint)
         left_out = LeftOut()
         tally = _Tally()
         tables = []

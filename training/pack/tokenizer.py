@@ -9,7 +9,6 @@ brings along as code is run.
 
 import json
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -84,9 +83,11 @@ def load_tokenizer(uri: str, revision: str | None = None) -> "PreTrainedTokenize
         return _load(scratch, uri, None)
 
 
-@lru_cache(maxsize=2)
-def cached_tokenizer(uri: str, fingerprint: str) -> "PreTrainedTokenizerFast":
-    """Loaded once a process, however many units it does. `fingerprint`: it must be this one."""
+def load_prepared(uri: str, fingerprint: str) -> "PreTrainedTokenizerFast":
+    """
+    Raises:
+        DataError: it is not the one with this fingerprint.
+    """
     tokenizer = load_tokenizer(uri)
     if (found := tokenizer_fingerprint(tokenizer)) != fingerprint:
         raise DataError(f"{uri}: the tokenizer has changed since it was prepared ({found}, not {fingerprint}).")
