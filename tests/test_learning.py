@@ -1,4 +1,4 @@
-"""Tiny models learn: validation loss falls at every look during the first hundred steps, on real text, LoRA and full."""
+"""Tiny models learn: their validation loss falls at every look during the first hundred steps, on real text."""
 
 import json
 from pathlib import Path

@@ -11,6 +11,7 @@ from tests.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_docu
 from training.data.schema import NO_TARGET
 from training.models.build import build_objective
 from training.models.chunked_loss import chunked_loss
+from training.models.fused_loss import fused_loss
 from training.models.objective import NextToken, pooled
 
 torch.set_num_threads(1)
@@ -108,7 +109,7 @@ def test_chunks_of_any_size_give_the_whole_loss_and_its_gradients(positions: int
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "gemma2"])
 def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_counts(model: str) -> None:
-    objective = build_objective(tiny_config(model, loss_chunk_tokens=10))
+    objective = build_objective(tiny_config(model, loss_chunk_tokens=10, engine="fsdp2"))
     assert isinstance(objective, NextToken)
     shapes: list[tuple[int, ...]] = []
     objective.causal.lm_head.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape)))
@@ -124,6 +125,38 @@ def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_count
     assert calls[0] == calls[1]
     # 32 positions are 4 chunks, each made twice: forward and again in the backward pass.
     assert sorted(shapes) == sorted([(1, 10, VOCABULARY)] * 6 + [(1, 2, VOCABULARY)] * 2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 50), st.booleans(), st.integers(0, 1 << 16))
+def test_the_fused_loss_is_the_whole_one_with_its_gradients(
+    positions: int, chunk: int, head_trains: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(21, 8, generator=generator, requires_grad=head_trains)
+    hidden = torch.randn(positions, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 21, (positions,), generator=generator)
+    targets[torch.rand(positions, generator=generator) < 0.4] = NO_TARGET
+    wanted = [hidden, weight] if head_trains else [hidden]
+
+    loss, correct = fused_loss(hidden, weight, targets, chunk)
+    found = torch.autograd.grad(loss * 0.25, wanted)
+    logits = hidden @ weight.T
+    whole = torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
+    expected = torch.autograd.grad(whole * 0.25, wanted)
+
+    torch.testing.assert_close(loss, whole, rtol=1e-5, atol=1e-5)
+    assert correct == ((logits.argmax(-1) == targets) & (targets != NO_TARGET)).sum()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "fused"), [("llama", True), ("gpt2", True), ("gemma2", False), ("cohere", False)])
+def test_the_loss_is_fused_only_where_logits_are_the_heads_product_and_weights_stay_whole(
+    model: str, fused: bool
+) -> None:
+    assert build_objective(tiny_config(model)).fused == fused
+    assert not build_objective(tiny_config(model, engine="zero3")).fused
 
 
 def test_a_batch_without_targets_costs_nothing_and_still_has_a_backward() -> None:

@@ -64,7 +64,7 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
         ({"workers": {"count": {"min": 3, "max": 2}}}, "min 3 is above max 2"),
         ({"phases": [{"steps": 3}]}, "every phase needs a name"),
         ({"phases": [{"name": "a", "tokens_per_step": 100}]}, "no multiple of sequence_length"),
-        ({"phases": [{"name": "a", "method": "prompt", "packing": {"mode": "none"}}, {"name": "b"}]}, "no whole weights"),
+        ({"phases": [{"name": "a", "method": "prompt", "packing": {"mode": "none"}}, {"name": "b"}]}, "no whole"),
         ({"lora": {"rnk": 3}}, "Did you mean rank?"),
         ({"engine": "zero"}, "wanted 'ddp', 'zero1'"),
     ],

@@ -5,7 +5,7 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-NAMES = ("startup", "normalize", "rules", "signatures", "measure", "curate")
+NAMES = ("startup", "normalize", "rules", "signatures", "measure", "curate", "pack", "rows", "training", "restart", "methods")
 
 
 def main(arguments: list[str]) -> None:

@@ -58,7 +58,8 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
     if config.method != "full":
         model = with_adapter(config, model)
     virtual = config.method if config.method in ("prefix", "prompt") else None
-    return NextToken(model, config.bf16, config.loss_chunk_tokens, virtual)
+    whole_weights = config.engine in ("ddp", "zero1", "zero2")
+    return NextToken(model, config.bf16, config.loss_chunk_tokens, virtual, whole_weights)
 
 
 def _checkpoint_activations(config: TrainConfig, model: Any) -> None:

@@ -98,8 +98,9 @@ def attention_flops(config: Any, context: float) -> float:
     return sum(2 * heads * (key + value) * seen.get(kind, 0.0) for kind in kinds)
 
 
-# Dense bf16 with float32 accumulation: half of what a data sheet says "with sparsity". H100, H200 and H200 NVL as TRL has
-# them; compare the others with the sheet before you publish an MFU. The first that stands, as words, in a device's name.
+# Dense bf16 with float32 accumulation: half of what a data sheet says "with sparsity". H100, H200 and H200 NVL as TRL
+# has them; compare the others with the sheet before you publish an MFU. The first that stands, as words, in a device's
+# name counts.
 PEAK_FLOPS: dict[str, float] = {
     "GB300": 2500e12,
     "GB200": 2500e12,

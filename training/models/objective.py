@@ -4,7 +4,9 @@ Letters: B rows, T positions, D hidden size, V vocabulary.
 
 The model's body runs once over all positions. Its lm_head, and whatever else the model does after it (caps, scales),
 runs chunk by chunk: the model's own forward is called on a chunk of hidden states, with the body replaced by one that
-hands them over. So every kind of model gets its own logits, exactly, and none of them is ever whole in memory.
+hands them over. So every kind of model gets its own logits, exactly, and none of them is ever whole in memory. Where
+the logits are the lm_head's product and nothing else, and the engine keeps weights whole, it is quicker still
+(fused_loss.py).
 """
 
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.models.attention import boundaries
 from training.models.chunked_loss import chunked_loss
+from training.models.fused_loss import fused_loss
 
 
 class Objective(nn.Module):
@@ -54,13 +57,17 @@ class NextToken(Objective):
     """Cross entropy of the next token, over the positions that have a target.
 
     virtual: how peft puts virtual tokens before a row: None, `prompt` (as embeddings) or `prefix` (as keys and values).
+    whole_weights: the engine leaves every weight whole while a micro-batch is computed.
     """
 
-    def __init__(self, model: Any, bf16: bool, loss_chunk_tokens: int, virtual: str | None = None) -> None:
+    def __init__(
+        self, model: Any, bf16: bool, loss_chunk_tokens: int, virtual: str | None = None, whole_weights: bool = False
+    ) -> None:
         super().__init__(model, bf16)
         self.loss_chunk_tokens = loss_chunk_tokens
         self.virtual = virtual
         self.body_name = _body_name(self.causal)
+        self.fused = whole_weights and self._head_is_all()
 
     @property
     def causal(self) -> Any:
@@ -83,8 +90,10 @@ class NextToken(Objective):
             (sum of losses, float32 scalar; number of correct predictions, int64 scalar).
         """
         with self._autocast(input_ids.device):
-            hidden = self.hidden(input_ids, position_ids)
-            return chunked_loss(self.logits, hidden.flatten(0, 1), targets.flatten(), self.loss_chunk_tokens)
+            hidden = self.hidden(input_ids, position_ids).flatten(0, 1)
+            if self.fused:
+                return fused_loss(hidden, self.causal.lm_head.weight, targets.flatten(), self.loss_chunk_tokens)
+            return chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """[B, T, D], of the real positions. A row behind virtual tokens is one document, padded on the right."""
@@ -103,6 +112,16 @@ class NextToken(Objective):
         with _body_that_gives(self.causal, self.body_name, hidden.unsqueeze(0)):
             # Not a call: hooks that an engine put on the whole model are for the body's pass.
             return self.causal.forward(input_ids=None, use_cache=False).logits.squeeze(0)
+
+    def _head_is_all(self) -> bool:
+        """Whether the logits are the product of hidden states and a matrix: tried, since any model may do more."""
+        head = getattr(self.causal, "lm_head", None)
+        if type(head) is not nn.Linear or head.bias is not None:
+            return False
+        seen = torch.linspace(-3, 3, 2 * head.in_features, dtype=head.weight.dtype, device=head.weight.device)
+        with torch.no_grad():
+            hidden = seen.view(2, head.in_features)
+            return torch.allclose(self.logits(hidden), head(hidden), rtol=1e-3)
 
 
 def _body_name(causal: Any) -> str:
