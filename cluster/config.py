@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from cluster import storage
 from cluster.errors import ConfigError
@@ -151,8 +151,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
 def schema() -> dict[str, Any]:
     """The JSON schema of every kind of config, for editors."""
     models = tuple(model_of(kind) for kind in KINDS)
-    adapter: TypeAdapter[Any] = TypeAdapter(Union[models])  # type: ignore[arg-type]  # noqa: UP007
-    return adapter.json_schema()
+    one_of = Annotated[Union[models], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
+    return TypeAdapter(one_of).json_schema()
 
 
 def _parse(text: str, path: str) -> Any:

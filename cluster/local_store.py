@@ -44,6 +44,8 @@ class LocalStore:
     def read(self, key: str) -> bytes:
         try:
             return Path(key).read_bytes()
+        except NotADirectoryError:
+            raise NotFound(key) from None  # below a file there is nothing, as on object stores
         except OSError as error:
             raise _mended(key, error) from error
 

@@ -182,7 +182,10 @@ def test_inspect_of_a_place_without_a_manifest_says_what_is_missing(run, tmp_pat
 
 def test_config_schema_prints_json_and_check_prints_the_settings_without_secrets(run, tmp_path):
     code, out, _ = run("config", "schema")
-    assert code == 0 and "properties" in json.loads(out)
+    schema = json.loads(out)
+    assert code == 0 and set(schema["discriminator"]["mapping"]) == {"curate", "train"}
+    assert "dedup" in schema["$defs"]["CurateConfig"]["properties"]
+    assert "lora" in schema["$defs"]["TrainConfig"]["properties"]
     file = tmp_path / "c.yaml"
     file.write_text("kind: curate\nname: x\ninputs: [{path: a}]\noutput: o\n")
     secrets = ["-o", "storage.access_key_id=AKIA1", "-o", "storage.secret_access_key=hunter2"]

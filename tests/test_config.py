@@ -123,8 +123,8 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
     [
         ("", ["c.yaml: a config is a mapping of settings; this file holds nothing."]),
         ("- a\n- b\n", ["c.yaml: a config is a mapping of settings; this file holds ['a', 'b']."]),
-        ("kind: curat\n", ["c.yaml, kind: 'curat' given; wanted one of: curate. Did you mean curate?"]),
-        ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate."]),
+        ("kind: curat\n", ["c.yaml, kind: 'curat' given; wanted one of: curate, train. Did you mean curate?"]),
+        ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate, train."]),
         (
             "kind: curate\nname: x\n",
             [f"c.yaml, {name}: missing, and it has no default. Add `{name}:` here." for name in ("inputs", "output")],

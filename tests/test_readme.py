@@ -19,11 +19,13 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 
 
-def test_the_config_in_the_readme_loads(tmp_path):
-    (config,) = [code for language, code in BLOCKS if language == "yaml"]
-    path = tmp_path / "curate.yaml"
-    path.write_text(config)
-    assert load(str(path)).name == "peps"
+def test_the_configs_in_the_readme_load(tmp_path):
+    names = []
+    for config in (code for language, code in BLOCKS if language == "yaml"):
+        path = tmp_path / "config.yaml"
+        path.write_text(config)
+        names.append(load(str(path)).name)
+    assert names == ["peps", "gsm8k-lora"]
 
 
 def test_the_rule_in_the_readme_removes_what_it_says():

@@ -1,0 +1,116 @@
+"""The whole of `raymill train`: what it leaves, finds again and refuses; from and to an object store too."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster import storage
+from cluster.errors import DataError
+from tests import train_inline as inline
+from tests.train_inline import PLAIN, sentences, train_inline, write_corpus
+from training.train import whole_weights
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def full(corpus, tmp_path_factory):
+    """A finished run, its settings, and the run."""
+    settings = {"corpus": corpus, "output": str(tmp_path_factory.mktemp("full") / "run")}
+    with pytest.MonkeyPatch.context() as patch:
+        return settings, train_inline(settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}, patch)
+
+
+def never(*_, **__):
+    raise AssertionError("nothing was to be done")
+
+
+def test_a_run_leaves_all_that_it_promises(full):
+    settings, run = full
+    root = Path(settings["output"])
+    for name in ("manifest.json", "steps.jsonl", "evaluation.json", "report.html", "report.json", "packed/pack.json"):
+        assert (root / name).is_file(), name
+    assert list((root / "checkpoints").glob("step-*/manifest.json"))
+    assert (root / "export/full/model.safetensors").is_file()
+    evaluation = json.loads((root / "evaluation.json").read_text())
+    assert evaluation["after"]["test"]["loss"] < evaluation["before"]["test"]["loss"]
+    assert {"exact_match", "rougeL", "bleu"} <= evaluation["generation"].keys()
+    assert run.manifest["export"]["folders"] == {"full": "full"}
+    assert "tiny" in (root / "report.html").read_text()
+
+
+def test_a_finished_run_is_found_again_and_nothing_is_done(full, monkeypatch):
+    settings, _ = full
+    monkeypatch.setattr(inline, "_fit", never)
+    again = train_inline(settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch)
+    assert not again.fresh and again.report["fits"][0]["totals"]["steps"] == PLAIN["steps"]
+
+
+def test_another_setting_at_the_same_output_is_refused_with_both_values(full, monkeypatch):
+    settings, _ = full
+    with pytest.raises(DataError, match=r"optimizer\.learning_rate was 0\.003, now 0\.001"):
+        train_inline(settings | {"optimizer": {"learning_rate": 1e-3}, "generate": None}, monkeypatch)
+
+
+def test_replace_makes_it_anew(corpus, tmp_path, monkeypatch):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 2}
+    first = train_inline(settings, monkeypatch)
+    second = train_inline(settings | {"steps": 3}, monkeypatch, replace=True)
+    assert second.fresh and second.report["fits"][0]["totals"]["steps"] == 3
+    assert first.manifest["artifacts"] == second.manifest["artifacts"], "the packed rows still apply"
+
+
+def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, monkeypatch):
+    columns = {"prompt": "question", "completion": "answer"}
+    phases = [{"name": "first", "method": "full"}, {"name": "second", "columns": columns, "steps": 3}]
+    lora = {"method": "lora", "lora": {"rank": 2}, "phases": phases}
+    run = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
+    first, second = run.phases
+    assert whole_weights(first) in second.report["fits"][0]["recipe"]["base_model"]
+    assert [fit["name"] for fit in run.report["fits"]] == ["tiny-first", "tiny-second"]
+    assert Path(second.uri, "export/merged/model.safetensors").is_file()
+    assert (tmp_path / "run/report.html").is_file()
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "probe"])
+def test_every_method_runs_from_corpus_to_export(full, corpus, tmp_path, monkeypatch, method):
+    base = whole_weights(full[1])
+    whole = {"packing": {"mode": "none", "overflow": "truncate"}}
+    more: dict = whole if method != "lora" else {}
+    if method == "probe":
+        more = more | {"columns": {"text": "text", "label": "kind"}, "steps": 20, "optimizer": {"learning_rate": 0.1}}
+    run = train_inline(
+        {"corpus": corpus, "output": str(tmp_path / "run"), "method": method, "model": base} | more, monkeypatch
+    )
+    fit = run.report["fits"][0]
+    assert fit["after"]["test"]["loss"] < fit["before"]["test"]["loss"]
+    assert fit["unmoved"] == []
+    assert ("probe" if method == "probe" else "adapter") in run.manifest["export"]["folders"]
+
+
+def test_corpus_model_and_output_may_all_lie_on_an_object_store(s3_root, full, tmp_path, monkeypatch):
+    text = "".join(json.dumps(row) + "\n" for row in sentences())
+    storage.write_bytes(f"{s3_root}/corpus/part.jsonl", text.encode())
+    for path in sorted(Path(whole_weights(full[1])).iterdir()):
+        storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
+    settings = {
+        "corpus": f"{s3_root}/corpus",
+        "model": f"{s3_root}/base",
+        "method": "lora",
+        "output": f"{s3_root}/run",
+        "storage": storage.options().model_dump(),
+    }
+    run = train_inline(settings, monkeypatch)
+    assert run.uri == f"{s3_root}/run"
+    names = {file.uri.removeprefix(f"{s3_root}/run/") for file in storage.list_files(f"{s3_root}/run")}
+    assert {"manifest.json", "steps.jsonl", "report.html", "export/merged/model.safetensors"} <= names
+    elsewhere = train_inline(
+        {"corpus": write_corpus(tmp_path), "model": whole_weights(full[1]), "method": "lora",
+         "output": str(tmp_path / "run")}, monkeypatch
+    )  # fmt: skip
+    losses = [run.report["fits"][0]["after"]["test"]["loss"], elsewhere.report["fits"][0]["after"]["test"]["loss"]]
+    assert losses[0] == losses[1], "the same from a local disk"
