@@ -5,7 +5,9 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-NAMES = ("startup", "normalize", "rules", "signatures", "measure", "curate", "pack", "rows", "training", "restart", "methods")
+CURATE = ("startup", "normalize", "rules", "signatures", "measure", "curate")
+TRAIN = ("pack", "rows", "training", "restart", "methods")
+NAMES = CURATE + TRAIN
 
 
 def main(arguments: list[str]) -> None:
