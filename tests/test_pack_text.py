@@ -29,7 +29,8 @@ from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "naïve", "字", "🦊"]
 
 
-def config(corpus, *, tokenizer="train", vocab_size=320, template=None, **settings):
+def config(corpus, *, tokenizer="train", vocab_size=None, template=None, **settings):
+    vocab_size = vocab_size or (320 if tokenizer == "train" else 400)
     model = {"config": {"model_type": "llama", "vocab_size": vocab_size}, "tokenizer": str(tokenizer)}
     if template:
         model["chat_template"] = str(template)
@@ -98,6 +99,12 @@ def test_a_fitted_tokenizer_does_not_see_held_out_documents(tmp_path):
     tokenizer = load_tokenizer(f"{tmp_path}/packed/tokenizer")
     assert len(tokenizer(seen)["input_ids"]) == 1
     assert len(tokenizer(unseen)["input_ids"]) == len(unseen)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(tmp_path):
+    settings = config(corpus(tmp_path / "c"), tokenizer=saved(tmp_path / "t", tiny()), vocab_size=100)
+    with pytest.raises(ConfigError, match=r"model.tokenizer: it has \d+ tokens, and the model embeds 100"):
+        prepare_tokenizer(settings, str(tmp_path / "p"))
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused(tmp_path):

@@ -86,7 +86,9 @@ class Training:
         self.began = self.saved_at = time.monotonic()
         attempt = place.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.packed)
-        self.objective = build_objective(self.config, len(job.classes), device=place.device)
+        # An engine that shards moves each part to the device as it cuts it: whole, the model may not fit there.
+        at_first = place.device if self.config.engine == "ddp" else "cpu"
+        self.objective = build_objective(self.config, len(job.classes), device=at_first)
         self.trained_parameters, self.all_parameters = parameters(self.objective)
         self.speed = Speed(self.config, self.trained_parameters, peak(place))
         self.engine: Engine = make_engine(self.config, self.objective, place.device)

@@ -17,6 +17,7 @@ from cluster.artifact import canonical_json, fingerprint
 from cluster.errors import ConfigError, DataError
 from training.config import TrainConfig
 from training.pack.chatml import CHATML, TURN_END, TURN_START
+from training.settings import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -190,9 +191,24 @@ def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
             "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
             "Jinja file or, for a tokenizer with its tokens, `chatml`."
         )
+    model = config.model
+    if model.tokenizer not in (None, "train", model.name):
+        _check_vocabulary(len(tokenizer), model)
     known = tokenizer.get_added_vocab()
     if config.model.chat_template == "chatml" and not {TURN_START, TURN_END} <= known.keys():
         raise ConfigError(
             f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this "
             "tokenizer does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
+        )
+
+
+def _check_vocabulary(tokens: int, model: Model) -> None:
+    """Of a tokenizer that is not the model's own."""
+    from training.plan.shape import transformers_config
+
+    embedded = transformers_config(model).get_text_config().vocab_size
+    if tokens > embedded:
+        raise ConfigError(
+            f"model.tokenizer: it has {tokens:,} tokens, and the model embeds {embedded:,}. Give the model's own (leave "
+            f"`tokenizer` out), or for random weights set config.vocab_size: {tokens}."
         )
