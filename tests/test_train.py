@@ -1,15 +1,21 @@
 """The whole of `raymill train`: what it leaves, finds again and refuses; from and to an object store too."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from cluster import storage
-from cluster.errors import DataError
+from cluster.errors import ClusterError, DataError, StorageError
+from cluster.progress import Silent
+from cluster.session import Session
 from tests import train_inline as inline
 from tests.train_inline import PLAIN, sentences, train_inline, write_corpus
-from training.train import whole_weights
+from training.config import TrainConfig
+from training.remote import in_worker
+from training.train import train, whole_weights
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +120,31 @@ def test_corpus_model_and_output_may_all_lie_on_an_object_store(s3_root, full, t
     )  # fmt: skip
     losses = [run.report["fits"][0]["after"]["test"]["loss"], elsewhere.report["fits"][0]["after"]["test"]["loss"]]
     assert losses[0] == losses[1], "the same from a local disk"
+
+
+def refuse(path: str) -> None:
+    raise storage.NotFound(path)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatch):
+    """And what the parts that need one worker say, they say as if they ran here."""
+    settings = {"corpus": corpus, "method": "lora", "generate": {"prompts": 2, "max_new_tokens": 4}}
+    alone = train_inline(settings | {"output": str(tmp_path / "alone")}, monkeypatch)
+    config = TrainConfig.model_validate(
+        PLAIN | settings | {"output": str(tmp_path / "two"), "workers": {"count": {"min": 1, "max": 2}}}
+    )
+    with Session(cpus=2) as session:
+        two = train(config, session, Silent())
+        with pytest.raises(StorageError, match="nowhere/at/all"):
+            in_worker(session, refuse, "nowhere/at/all")
+        with pytest.raises(ClusterError, match="its worker failed"):
+            in_worker(session, die)
+    losses = [run.report["fits"][0]["after"]["test"]["loss"] for run in (alone, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert two.report["fits"][0]["totals"]["workers"] == [2]
+    assert not train(config, Session(address="nowhere:1"), Silent()).fresh, "found again without Ray"
