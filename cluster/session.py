@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -88,6 +89,9 @@ class Session:
             self._join()
         self._prepare_data()
         self.started = True
+        if threading.current_thread() is threading.main_thread():
+            # Ray answers SIGTERM, which a pod is sent before it goes, with an abort; an interrupt ends in good order.
+            signal.signal(signal.SIGTERM, _interrupt)
 
     def stop(self) -> None:
         """Shut down. Ray's own shutdown leaves agents behind if its control process died before: those go too."""
@@ -192,6 +196,10 @@ class Session:
         lost.setLevel(logging.ERROR)
         lost.propagate = False
         lost.addHandler(logging.NullHandler())
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _knock(address: str) -> None:

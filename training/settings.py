@@ -1,6 +1,6 @@
 """The parts of a `kind: train` config. config.py puts them together and checks that they agree."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -200,7 +200,7 @@ class Elastic(Settings):
 
 
 class Workers(Settings):
-    count: int | Elastic = Field(1, description="or {min: 2, max: 8}")
+    count: Annotated[int, Field(ge=1)] | Elastic = Field(1, description="or {min: 2, max: 8}")
     gpus_each: int = Field(0, ge=0, le=1)
     cpus_each: float = Field(1, gt=0)
 

@@ -16,7 +16,7 @@ from typing import Any
 from cluster import storage
 from cluster.artifact import canonical_json, fingerprint
 from cluster.progress import Progress
-from cluster.run_manifest import find_run, put_run
+from cluster.run_manifest import RUN_MANIFEST, find_run, put_run
 from cluster.session import Session
 from training.config import TrainConfig
 from training.fit.job import Job
@@ -56,6 +56,7 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
     config = _with_absolute_paths(config)
     if config.phases:
         return _phases(config, session, progress, replace)
+    _look_ahead(config, session)
     packed = pack(config, session, progress, replace)
     job = make_job(config, packed)
     if (found := _finished(job, replace)) is not None:
@@ -69,6 +70,23 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
     in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
     exported = in_worker(session, _export, job, outcome, packed)  # in float32 on the CPU
     return _publish(job, packed, outcome, exported)
+
+
+def _look_ahead(config: TrainConfig, session: Session) -> None:
+    """What would fail after hours of packing fails now: a model that is not there, workers that no machine holds.
+
+    Raises:
+        UserError: with what is wrong.
+    """
+    from training.fit.preflight import check_cluster, check_trackers
+    from training.models.identity import model_identity
+
+    model_identity(config.model, config.seed)
+    if storage.exists(storage.join(storage.absolute(config.output), RUN_MANIFEST)):
+        return  # finished, most likely, and then no worker is wanted
+    check_trackers(config.track)
+    session.start()
+    check_cluster(config, session)
 
 
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:

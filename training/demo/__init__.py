@@ -50,8 +50,8 @@ def config_text(run: str, output: str) -> str:
 
 
 def comparison(reports: dict[str, dict[str, Any]]) -> str:
-    """How the held-out loss fell in each run, and what it took."""
-    head = ("held-out loss", "before", "after", "perplexity", "trained", "time")
+    """How the loss on the validation split fell in each run, and what it took."""
+    head = ("validation loss", "before", "after", "perplexity", "trained", "time")
     rows = [head, *(_row(RUNS[run], report["fits"][0]) for run, report in reports.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

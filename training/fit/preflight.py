@@ -54,9 +54,10 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     has = f"{total['CPU']:g} CPUs" + (f" and {total['GPU']:g} GPUs" if workers.gpus_each else "")
     on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
     mend = f"Set workers.count to {most} or fewer" if most else "No worker fits: ask less of each"
+    lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
         f"workers: {least} of {workers.cpus_each:g} CPUs{gpus} each are asked for; {machine} has {has}{on}, "
-        f"enough for {most}. {mend}, set workers.cpus_each lower, or use a larger cluster (--address)."
+        f"enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
     )
 
 

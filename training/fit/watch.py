@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from statistics import mean
 from typing import Protocol, TextIO, cast
 
@@ -110,12 +111,21 @@ def summary(records: Sequence[StepRecord], steps: int) -> str:
         seconds = mean(record["seconds"] for record in taken)
         parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s")
         if last["step"] < steps:
-            parts.append(f"{clock((steps - last['step']) * seconds)} left")
+            parts.append(f"{clock((steps - last['step']) * _pace_s(taken))} left")
     validated = [record for record in records if "validation" in record]
     if validated:
         found = validated[-1]
         parts.append(f"validation {found['validation']['loss']:.4f} at step {found['step']}")
     return ", ".join(parts)
+
+
+def _pace_s(taken: Sequence[StepRecord]) -> float:
+    """From one step to the next by the clock: what lies between steps, such as validation, takes time too."""
+    if len(taken) < 2:
+        return taken[-1]["seconds"]
+    first, last = (datetime.fromisoformat(record["time"]) for record in (taken[0], taken[-1]))
+    passed = (last - first).total_seconds()
+    return passed / (len(taken) - 1) if passed > 0 else taken[-1]["seconds"]
 
 
 def tail(uri: str, size: int) -> list[StepRecord]:

@@ -116,7 +116,7 @@ class NextToken(Objective):
     def _head_is_all(self) -> bool:
         """Whether the logits are the product of hidden states and a matrix: tried, since any model may do more."""
         head = getattr(self.causal, "lm_head", None)
-        if type(head) is not nn.Linear or head.bias is not None:
+        if type(head) is not nn.Linear or head.bias is not None or head.weight.is_meta:
             return False
         seen = torch.linspace(-3, 3, 2 * head.in_features, dtype=head.weight.dtype, device=head.weight.device)
         with torch.no_grad():

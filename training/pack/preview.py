@@ -18,7 +18,6 @@ from cluster import storage
 from training.config import TrainConfig
 from training.pack.documents import Content, Document, LeftOut, Pair, documents_of
 from training.pack.encode import Encoder, Example, Misfit
-from training.pack.job import packed_uri
 from training.pack.sources import FrozenCorpus, freeze_corpus
 from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
 
@@ -73,10 +72,8 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     """
     unit_bytes = config.execution.unit_mib << 20
     with tempfile.TemporaryDirectory() as scratch:
-        # A fitted tokenizer is worth keeping; any other is fetched anew, so that a template can be tried out.
-        place = packed_uri(config) if config.model.tokenizer == "train" else scratch
-        prepare_tokenizer(config, place)
-        tokenizer = load_tokenizer(storage.join(place, "tokenizer"))
+        prepare_tokenizer(config, scratch)  # nothing is left behind: a preview is for trying things out
+        tokenizer = load_tokenizer(storage.join(scratch, "tokenizer"))
     corpora = zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
     return [
         _of_corpus(config, name, freeze_corpus(corpus, columns, unit_bytes), tokenizer, count)

@@ -209,6 +209,6 @@ def _check_vocabulary(tokens: int, model: Model) -> None:
     embedded = transformers_config(model).get_text_config().vocab_size
     if tokens > embedded:
         raise ConfigError(
-            f"model.tokenizer: it has {tokens:,} tokens, and the model embeds {embedded:,}. Give the model's own (leave "
-            f"`tokenizer` out), or for random weights set config.vocab_size: {tokens}."
+            f"model.tokenizer: it has {tokens:,} tokens, and the model embeds {embedded:,}. Give the model's own "
+            f"(leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
         )

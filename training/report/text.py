@@ -30,7 +30,7 @@ def _lines(fit: Fit) -> list[str]:
     ]
     trained = share(totals["trainable_parameters"], totals["all_parameters"])
     rows.append(("trained", f"{trained} of {short(totals['all_parameters'])} parameters"))
-    speed = f", {short(totals['tokens_per_s'])} a second" if totals["tokens_per_s"] else ""
+    speed = f", {short(totals['tokens_per_s'])} a second in a step" if totals["tokens_per_s"] else ""
     took = f"{count(totals['steps'])} steps, {short(totals['tokens'])} tokens in {duration(totals['seconds'])}{speed}"
     rows.append(("took", took))
     lines = [head, *(f"  {name:<12}{words}" for name, words in rows)]
