@@ -18,6 +18,8 @@ from training.evaluation.trained import at_start
 from training.export.folders import base_of
 from training.export.job import export
 from training.export.merge import compare, first_tokens, logits, merge
+from training.pack.documents import Document
+from training.pack.encode import Encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -112,7 +114,9 @@ def test_the_code_on_a_probes_card_predicts_as_the_probe_does(tmp_path, pool, mo
     monkeypatch.chdir(run.export / "probe")
     names: dict = {}
     exec(code, names)
-    ids = torch.tensor([run.tokenizer("Some text", add_special_tokens=False)["input_ids"]])
+    # As packing writes the text for training.
+    [example] = Encoder(run.tokenizer).encode([Document("", "Some text", 0, 0, "", None)]).examples
+    ids = torch.from_numpy(example.ids.astype("int64"))[None]
     with torch.inference_mode():
         wanted = run.trained.scores(ids, torch.arange(ids.shape[1])[None], torch.tensor([ids.shape[1] - 1]))[0]
     torch.testing.assert_close(names["scores"], wanted)

@@ -79,6 +79,8 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     assert whole_weights(first) in second.report["fits"][0]["recipe"]["base_model"]
     assert [fit["name"] for fit in run.report["fits"]] == ["tiny-first", "tiny-second"]
     assert Path(second.uri, "export/merged/model.safetensors").is_file()
+    assert "apply_chat_template" in Path(second.uri, "export/merged/README.md").read_text(), "pairs became turns"
+    assert "apply_chat_template" not in Path(first.uri, "export/full/README.md").read_text(), "texts did not"
     assert (tmp_path / "run/report.html").is_file()
 
 

@@ -156,7 +156,7 @@ class _Making:
             outcome=self.outcome,
             corpora=corpora,
             base=self.base,
-            chat=any(columns.form == "chat" for columns in self.config.all_columns),
+            chat=self.packed.asks_in_turns(self.config),
             steps=read(self.job.step_log),
             evaluation=read_evaluation(self.job.root),
             classes=self.job.classes,

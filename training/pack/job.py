@@ -79,6 +79,12 @@ class PackedRun:
     def tokenizer_uri(self) -> str:
         return storage.join(self.uri, "tokenizer")
 
+    def asks_in_turns(self, config: TrainConfig) -> bool:
+        """Whether the model learnt to answer what the chat template asks: chats, and pairs where there is one."""
+        forms = {columns.form for columns in config.all_columns}
+        template = storage.join(self.tokenizer_uri, "chat_template.jinja")
+        return "chat" in forms or ("pair" in forms and storage.exists(template))
+
     def split(self, name: str) -> list[Artifact]:
         """One split of every corpus, in the order of the config."""
         return [artifacts[name] for artifacts in self.corpora.values()]

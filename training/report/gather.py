@@ -79,7 +79,7 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
         "generation": evaluation["generation"],
         "answers": [_shortened(answer) for answer in evaluation["answers"][:_ANSWERS]],
         "merged_check": evaluation["merged_check"],
-        "folders": _folders(job),
+        "folders": _folders(job, packed),
     }
 
 
@@ -182,14 +182,14 @@ def _split(split: str, counted: Counters, length: int) -> SplitData:
     }
 
 
-def _folders(job: Job) -> list[Folder]:
+def _folders(job: Job, packed: "PackedRun") -> list[Folder]:
     root = storage.join(job.root, EXPORT)
     if not storage.exists(uri := storage.join(root, MANIFEST)):
         return []
     manifest = json.loads(storage.read_bytes(uri))
     name, revision = manifest["base"]["name"], manifest["base"]["revision"]
+    chat = packed.asks_in_turns(job.config)
     base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)
-    chat = any(columns.form == "chat" for columns in job.config.all_columns)
     return [
         {
             "kind": kind,
