@@ -383,10 +383,11 @@ def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
 def test_the_line_says_where_the_training_is():
     records = [
         {"step": 0, "time": "", "workers": 1, "validation": {"loss": 4.0}},
-        {"step": 1, "time": "", "workers": 1, "loss": 3.5, "seconds": 2.0, "tokens": 100},
-        {"step": 2, "time": "", "workers": 1, "loss": 3.25, "seconds": 4.0, "tokens": 500},
+        {"step": 1, "time": "2026-01-01T10:00:00", "workers": 1, "loss": 3.5, "seconds": 2.0, "tokens": 100},
+        {"step": 2, "time": "2026-01-01T10:00:05", "workers": 1, "loss": 3.25, "seconds": 4.0, "tokens": 500},
     ]
-    wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s, 1 min 30 s left, validation 4.0000 at step 0"
+    # 30 steps are left, 5 s from one to the next by the clock.
+    wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s, 2 min 30 s left, validation 4.0000 at step 0"
     assert watch.summary(records, 32) == wanted
     assert watch.summary([], 32) == ""
 

@@ -95,7 +95,7 @@ def test_loss_on_gsm8k_as_chat_falls_at_every_look(gsm8k, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     ("method", "by"),
-    [pytest.param("lora", 0.5), pytest.param("full", 1.2, marks=pytest.mark.slow)],
+    [pytest.param("lora", 0.5, marks=pytest.mark.slow), pytest.param("full", 1.2, marks=pytest.mark.slow)],
 )
 def test_loss_on_packed_text_falls_at_every_look(peps, tmp_path, monkeypatch, method, by):
     assert_falls(validation_losses(peps, {"text": "text"}, method, tmp_path, monkeypatch), by)
