@@ -43,6 +43,7 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
     [
         ({"tokens_per_step": 500}, "500 is no multiple of sequence_length 64; the nearest are 448 and 512"),
         ({"workers": {"count": 9}}, "9 workers, but a step has 8 rows of 64; use 8 workers or fewer"),
+        ({"workers": {"count": 0}}, "0 given; wanted at least 1"),
         ({"steps": None}, "none of steps, epochs, tokens given"),
         ({"epochs": 2}, "steps and epochs of steps, epochs, tokens given; wanted exactly one"),
         ({"columns": {"text": "a", "messages": "b"}}, "text and messages given; wanted one of"),
