@@ -7,7 +7,7 @@ import typer
 
 from cluster import storage
 from cluster.artifact import MANIFEST, Artifact
-from cluster.errors import DataError
+from cluster.errors import DataError, StorageError
 
 _TEXT_SHOWN = 60
 
@@ -16,11 +16,14 @@ def inspect(
     artifact: Annotated[str, typer.Argument(help="folder or URI of a run, or of an artifact in it")],
     rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="rows to show")] = 3,
 ) -> None:
-    """Print an artifact's manifest, schema, counts and first rows; of a run, its artifacts and their digests."""
+    """Print an artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests."""
     uri = storage.absolute(artifact)
     try:
         manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
     except storage.NotFound:
+        if names := _artifacts_below(uri):
+            _show_folder(uri, names)
+            return
         raise DataError(
             f"{uri}: no {MANIFEST} here, so this is no finished run and no finished artifact. "
             "Check the path, or run the command that makes it again: it continues."
@@ -38,9 +41,38 @@ def _show_run(uri: str, manifest: dict) -> None:
     print(f"at        {uri}")
     print(f"made by   raymill {manifest['version']}")
     print(f"digest    {manifest['digest']}")
-    for name, digest in manifest["artifacts"].items():
+    _show_parts(uri, list(manifest["artifacts"]))
+
+
+def _show_folder(uri: str, names: list[str]) -> None:
+    print(f"folder    {len(names):,} finished artifact{'s' if len(names) > 1 else ''}, and no finished run of its own")
+    print(f"at        {uri}")
+    _show_parts(uri, names)
+
+
+def _show_parts(uri: str, names: list[str]) -> None:
+    width = max([16, *map(len, names)])
+    for name in names:
         found = Artifact.load(storage.join(uri, name)).manifest
-        print(f"  {name:<16} {found.rows:>12,} rows {_size(found.bytes):>10}  {digest}")
+        print(f"  {name:<{width}} {found.rows:>12,} rows {_size(found.bytes):>10}  {found.digest}")
+
+
+def _artifacts_below(uri: str) -> list[str]:
+    """Their names in the folder; without those of work in between."""
+    try:
+        files = storage.list_files(uri)
+    except StorageError:
+        return []  # a folder with foreign things in it
+    names = [file.uri.removeprefix(uri).strip("/").rpartition("/")[0] for file in files
+             if file.uri.endswith(f"/{MANIFEST}")]  # fmt: skip
+    return [name for name in names if not name.startswith("_") and _is_artifact(storage.join(uri, name))]
+
+
+def _is_artifact(uri: str) -> bool:
+    try:
+        return bool(Artifact.load(uri))
+    except DataError:
+        return False
 
 
 def _show_artifact(artifact: Artifact, rows: int) -> None:

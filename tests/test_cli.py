@@ -1,6 +1,7 @@
 """The front door: what it loads, what it answers, and with which exit code it leaves."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,15 @@ def test_inspect_shows_an_artifact(run, tmp_path):
     assert "holds     6 rows" in out and "  number                       int64" in out
     assert "  documents                    6" in out
     assert out.endswith('rows\n  {"unit": 1, "number": 0}\n  {"unit": 2, "number": 0}\n')
+
+
+def test_inspect_of_a_folder_lists_the_artifacts_in_it(run, tmp_path):
+    made = run_inline(counting_stage(4), str(tmp_path / "packed"))["numbers"]
+    (tmp_path / "packed" / "export").mkdir()
+    (tmp_path / "packed" / "export" / "manifest.json").write_text("{}")
+    code, out, _ = run("inspect", str(tmp_path / "packed"))
+    assert code == 0 and out.startswith("folder    2 finished artifacts, ")
+    assert re.search(rf"\n  numbers +6 rows .* {made.manifest.digest}\n", out)
 
 
 def test_inspect_of_a_place_without_a_manifest_says_what_is_missing(run, tmp_path):

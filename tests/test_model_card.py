@@ -103,6 +103,20 @@ def test_numbers_recipe_and_data_are_told():
     assert "step 150 |" not in text.replace("step 150 (", "")  # neither first nor best
 
 
+def test_a_probes_card_counts_documents_and_has_no_perplexity():
+    probe = config(
+        method="probe", columns={"text": "text", "label": "label"}, packing={"mode": "none", "overflow": "truncate"}
+    )
+    text = card(facts(probe, classes=("a", "b")), "probe")
+    assert "| Loss | Accuracy | Documents |" in text
+    assert "Perplexity" not in text and "abel tokens" not in text
+
+
+def test_a_card_says_of_how_many_rows_the_losses_while_training_are():
+    assert "at most 64 rows of it" in card(facts(config(evaluate={"rows": 64})), "merged")
+    assert "rows of it" not in card(facts(), "merged")
+
+
 def test_what_4_bits_lost_is_told_where_it_matters():
     gpu = config(method="qlora", workers={"gpus_each": 1})
     assert "4 bits" in card(facts(gpu), "merged")

@@ -121,6 +121,19 @@ def test_a_name_that_the_hub_does_not_give_is_refused_with_what_to_do_offline(na
         model_folder(Model(name=name, revision="main"))
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    def model_info(self: Any, name: str, **how: Any) -> None:
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    with pytest.raises(StorageError, match=r"it cannot be reached: no route.*Without a network"):
+        model_folder(Model(name="nobody/none"))
+    assert asked == ["nobody/none"]
+
+
 def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp_path):
     shutil.copy(saved / "config.json", tmp_path)
     torch.save({}, tmp_path / "pytorch_model.bin")

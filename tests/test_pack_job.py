@@ -115,11 +115,19 @@ def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_p
     path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS])
     before = packed_by(path, tmp_path / "run")
     write_lines(tmp_path / "c.jsonl", [{"text": text + "!"} for text in TEXTS])
-    with pytest.raises(DataError, match=r"corpora\.corpus-0\.files was"):
+    with pytest.raises(DataError, match=r"the files of .*/c\.jsonl changed"):
         packed_by(path, tmp_path / "run")
     after = packed_by(path, tmp_path / "run", replace=True)
     assert after.fingerprint != before.fingerprint
     assert PackedRun.load(after.uri).fingerprint == after.fingerprint
+
+
+def test_another_corpus_is_refused_with_both_places(corpus, finished, tmp_path):
+    other = write_lines(
+        tmp_path / "other.jsonl", [{"id": str(n), "text": f"other {text}"} for n, text in enumerate(TEXTS)]
+    )
+    with pytest.raises(DataError, match=r"corpus corpus-0 was .*/texts\.jsonl, now .*/other\.jsonl\."):
+        packed_by(other, finished)
 
 
 def test_a_chat_template_that_was_edited_where_it_lies_is_noticed(tmp_path):
@@ -280,7 +288,17 @@ def test_a_preview_on_a_terminal_is_coloured_unless_no_color_is_set(tmp_path, mo
 def test_a_preview_shows_why_a_document_gives_no_example(tmp_path):
     rows = [{"messages": CHAT[:1]}, {"messages": CHAT}, {"messages": CHAT}]
     told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns={"messages": "messages"})
-    assert "left out: no_assistant_turn" in told and told.count("⟦It is 2.<|im_end|>⟧") == 2
+    assert "left out: no_assistant_turn. It reads:\nuser: " in told and told.count("⟦It is 2.<|im_end|>⟧") == 2
+
+
+def test_a_preview_for_a_probe_shows_classes_and_nothing_as_learnt(tmp_path):
+    rows = [{"text": text, "label": n % 2} for n, text in enumerate(TEXTS)]
+    probe = {"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}
+    columns = {"text": "text", "label": "label"}
+    told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns=columns, **probe)
+    assert "; class 0" in told and "; class 1" in told
+    assert "what is learnt is the class of each document" in told
+    assert "tokens learnt" not in told and told.count("⟦") == 1, "in the key alone"
 
 
 def test_a_preview_cuts_long_runs_and_lets_no_document_steer_the_terminal(tmp_path):

@@ -164,6 +164,9 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no tokenizer here"):
         load_tokenizer(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="no tokenizer here"):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigError, match="no tokenizer can be loaded"):
         load_tokenizer(str(tmp_path))
 

@@ -326,7 +326,7 @@ def test_a_run_without_any_of_its_parts_has_a_report(report):
             "generation": {}, "merged_check": None, "folders": [], "best_step": None}  # fmt: skip
     fit["curves"] = {name: [] for name in fit["curves"]}
     page = Page(render(report))
-    assert "Nothing was generated" in page.text["answers"]
+    assert "No answers were asked for" in page.text["answers"]
     assert not [drawing for drawing in page.all("svg") if drawing.get("role") == "img"]
 
 
@@ -405,6 +405,16 @@ def test_a_terminal_is_told_in_a_few_plain_lines(report):
     for line in [*lines, *summary_text(hostile(report)).split("\n")]:
         assert len(line) <= 100
         assert line.isascii() and line.isprintable()
+
+
+def test_a_probe_is_told_in_documents_and_classes_and_has_no_perplexity(report):
+    report["fits"][0]["recipe"]["method"] = "probe"
+    page = " ".join(Page(render(report)).text.values())
+    for words in (page, summary_text(report)):
+        assert "perplexity" not in words.lower()
+        assert "label tokens" not in words.lower() and "next token" not in words
+    assert "share of documents whose class" in page
+    assert "means over documents" in page
 
 
 # What to know before believing

@@ -20,6 +20,7 @@ from training.export.loading import Base, loading
 from training.export.markdown import code, plain, table
 from training.export.merge import MergedCheck
 from training.fit.records import Evaluation, Measured, Outcome, StepRecord
+from training.wording import Wording, wording
 
 # A hub's name of a model or data set: ORGANISATION/NAME or NAME.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -119,21 +120,25 @@ def _last_name(path: str) -> str:
 
 def _numbers(facts: Facts, folder: str) -> str:
     parts = []
+    means = wording(facts.config.method)
+    head = ("", "Loss", *(["Perplexity"] if means.perplexity else []), "Accuracy", means.labels.capitalize())
     validated = [(record["step"], record["validation"]) for record in facts.steps if "validation" in record]
     if validated:
         first = min(validated, key=lambda pair: pair[0])
         best = min(validated, key=lambda pair: pair[1]["loss"])
-        rows = [(f"step {step}", *_measured(measured)) for step, measured in dict([first, best]).items()]
-        parts.append("Validation split, first and best:\n\n" + table(("", *_MEASURED), rows))
+        rows = [(f"step {step}", *_measured(measured, means)) for step, measured in dict([first, best]).items()]
+        most = facts.config.evaluate.rows
+        named = f"Validation split (while training, at most {most:,} rows of it)" if most else "Validation split"
+        parts.append(f"{named}, first and best:\n\n" + table(head, rows))
     if facts.evaluation is not None:
         rows = [
-            (f"{split}, {when}", *_measured(measured))
+            (f"{split}, {when}", *_measured(measured, means))
             for split in SPLITS
             for when, side in (("before", facts.evaluation["before"]), ("after", facts.evaluation["after"]))
             if (measured := side.get(split))
         ]
         if rows:
-            parts.append("Held out, before and after training:\n\n" + table(("", *_MEASURED), rows))
+            parts.append("Held out, before and after training:\n\n" + table(head, rows))
         if scores := facts.evaluation["generation"]:
             shown = [(_SCORE_NAMES.get(name, name), f"{value:.4g}") for name, value in scores.items()]
             parts.append("Answers on held-out documents:\n\n" + table(("Score", ""), shown[:_MOST_CLASSES]))
@@ -151,15 +156,12 @@ def _numbers(facts: Facts, folder: str) -> str:
     return "\n\n".join(parts) or "None: the run held no documents back."
 
 
-_MEASURED = ("Loss", "Perplexity", "Accuracy", "Label tokens")
-
-
-def _measured(measured: Measured) -> tuple[str, str, str, str]:
-    """Loss in nats per label token."""
-    return (
-        f"{measured['loss']:.4f}", f"{measured['perplexity']:.4g}", f"{measured['accuracy']:.2%}",
-        f"{measured['label_tokens']:,}",
-    )  # fmt: skip
+def _measured(measured: Measured, means: Wording) -> list[str]:
+    """Loss in nats."""
+    perplexity = [f"{measured['perplexity']:.4g}"] if means.perplexity else []
+    return [
+        f"{measured['loss']:.4f}", *perplexity, f"{measured['accuracy']:.2%}", f"{measured['label_tokens']:,}",
+    ]  # fmt: skip
 
 
 def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
@@ -209,14 +211,14 @@ def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
 
 def _data(facts: Facts) -> str:
     rows, notes = [], []
+    counted = _COUNTED if wording(facts.config.method).perplexity else _COUNTED[:2]
     for name, one in facts.corpora.items():
         rows += [
-            (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in _COUNTED))
-            for split in SPLITS
+            (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in counted)) for split in SPLITS
         ]
         notes += [f"- {plain(name)}: {note}" for note in _told(one.lineage)]
-    counted = table(("Corpus", "Split", "Documents", "Tokens", "Label tokens"), rows)
-    return "\n\n".join([counted, *(["\n".join(notes)] if notes else [])])
+    head = ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted))
+    return "\n\n".join([table(head, rows), *(["\n".join(notes)] if notes else [])])
 
 
 _COUNTED = ("documents", "tokens", "label_tokens")

@@ -12,6 +12,7 @@ from training.settings import Model
 
 # What a hub repository holds of a model and its tokenizer in safe formats.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_HUB_ANSWERS_S = 10
 
 
 def model_folder(model: Model) -> Path:
@@ -38,15 +39,35 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    problem = hub_problem(name, revision)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+        found = snapshot_download(
+            name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=problem is not None
+        )
+        return Path(found)
     except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
+        said = problem or str(error).strip().splitlines()[0][:200]
         raise StorageError(
-            f"model {name}{at}: no folder of that name here, and the hub does not give it "
-            f"({str(error).strip().splitlines()[0][:200]}). Check the name and revision; a gated model wants HF_TOKEN. "
-            "Without a network, put the model's folder on this machine or an object store and give its path or URI."
+            f"model {name}{at}: no folder of that name here, and the hub does not give it ({said}). Check the name and "
+            "revision; a gated model wants HF_TOKEN. Without a network, put the model's folder on this machine or an "
+            "object store and give its path or URI."
         ) from error
+
+
+def hub_problem(name: str, revision: str | None) -> str | None:
+    """Why the hub cannot be asked for a model: asked once, as a download would try each file many times over."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().model_info(name, revision=revision, timeout=_HUB_ANSWERS_S)
+    except (HfHubHTTPError, HFValidationError):
+        return None  # it answers, or the name alone is wrong: the download says it better
+    except Exception as error:  # of the HTTP library beneath, which changes from version to version
+        said = str(error).strip() or type(error).__name__
+        return f"it cannot be reached: {said.splitlines()[0][:200]}"
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:

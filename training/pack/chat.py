@@ -60,7 +60,7 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
     """
     turns = [number for number, message in enumerate(chat.messages) if message["role"] == "assistant"]
     if not turns:
-        raise Unfit("no_assistant_turn")
+        raise Unfit("no_assistant_turn", "\n".join(f"{one['role']}: {one.get('content')}" for one in chat.messages))
     spans: dict[int, tuple[int, int]] = {}
     through: dict[int, str] = {}
     for turn in turns:

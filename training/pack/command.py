@@ -56,19 +56,24 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
     tokenised, counters = packed.tokenised(name), packed.packed(name)
     tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
     learnt = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
-    share = _share(learnt, tokens)
+    probe = config.method == "probe"  # learns a class of each document, and no token
+    told = "" if probe else f", {_share(learnt, tokens)} of them learnt"
+    heads = ["documents", "rows", "tokens", *([] if probe else ["learnt"]), "rows filled"]
     lines = [
-        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens, {share} of them learnt",
-        f"  {'split':<12}{'documents':>12}{'rows':>12}{'tokens':>16}{'learnt':>9}{'rows filled':>13}",
+        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens{told}",
+        _line("split", heads),
     ]
     for split in SPLITS:
         of = {key: counters[f"{key}/{split}"] for key in ("documents", "rows", "tokens", "label_tokens", "padding")}
-        lines.append(
-            f"  {split:<12}{of['documents']:>12,.0f}{of['rows']:>12,.0f}{of['tokens']:>16,.0f}"
-            f"{_share(of['label_tokens'], of['tokens']):>9}{_share(of['tokens'], of['tokens'] + of['padding']):>13}"
-        )
+        cells = [f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens")]
+        cells += [] if probe else [_share(of["label_tokens"], of["tokens"])]
+        lines.append(_line(split, [*cells, _share(of["tokens"], of["tokens"] + of["padding"])]))
     notes = [*_left_out(tokenised), *_cut(config, counters)]
     return [*lines, *(f"  {note}" for note in notes)]
+
+
+def _line(first: str, cells: list[str]) -> str:
+    return f"  {first:<12}" + "".join(f"{cell:>14}" for cell in cells)
 
 
 def _left_out(tokenised: Counters) -> list[str]:

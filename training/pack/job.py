@@ -209,6 +209,7 @@ def _make(
         "version": cluster.__version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": settings,
+        "read_from": _places(config),
         "tokenizer": tokenizer,
         "classes": list(classes),
         "artifacts": {name: _digests(artifacts) for name, artifacts in corpora.items()},
@@ -222,7 +223,7 @@ def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace:
     manifest = _read_manifest(root)
     if manifest is None:
         return False
-    changed = differences(manifest["settings"], settings)
+    changed = _changes(manifest, settings, _places(config))
     # A chat template may have been edited where it lies; whoever keeps the tokenizer refuses that.
     if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
         return True
@@ -233,6 +234,25 @@ def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace:
         )
     storage.delete([storage.join(root, PACK_MANIFEST)])
     return False
+
+
+def _places(config: TrainConfig) -> dict[str, str]:
+    """Where each corpus was read from: only told, since what was moved is the same corpus."""
+    return {name: storage.absolute(one.path) for name, one in zip(config.corpus_names, config.corpus, strict=True)}
+
+
+def _changes(manifest: dict[str, Any], settings: dict[str, Any], places: dict[str, str]) -> list[str]:
+    """What differs, a line each; of files that changed the places, since fingerprints say nothing to a person."""
+    before = json.loads(json.dumps(manifest["settings"]))
+    told = []
+    for name in before["corpora"].keys() & settings["corpora"].keys():
+        files = settings["corpora"][name]["files"]
+        if before["corpora"][name]["files"] != files:
+            before["corpora"][name]["files"] = files
+            then = manifest.get("read_from", {}).get(name, "other files")
+            now = places[name]
+            told.append(f"the files of {now} changed" if then == now else f"corpus {name} was {then}, now {now}")
+    return sorted(told) + differences(before, settings)
 
 
 def _read_manifest(root: str) -> dict[str, Any] | None:

@@ -98,10 +98,13 @@ def draw(previews: list[Preview], console: "Console") -> None:
             console.print(_text(shown.runs, colour), soft_wrap=True)
         for document, reason, text in one.refused:
             console.rule(Text(f"{one.corpus}: document {_plain(document)}"), style="dim", align="left")
-            console.print(f"left out: {reason}. It reads:", markup=False)
-            console.print(_plain(text), markup=False, soft_wrap=True, style="dim")
+            console.print(f"left out: {reason}.{' It reads:' if text else ''}", markup=False)
+            if text:
+                console.print(_plain(text), markup=False, soft_wrap=True, style="dim")
         tokens, learnt = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "learnt_tokens"))
         told = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
+        if any(shown.label is not None for shown in one.examples):
+            told = f"{one.corpus}: {tokens:,} tokens, which are only read; what is learnt is the class of each document"
         if one.left_out:
             told += "; left out on the way: " + ", ".join(f"{count} {name}" for name, count in one.left_out.items())
         console.rule(style="dim")
@@ -146,6 +149,8 @@ def _shown(
     config: TrainConfig, corpus: str, document: Document, example: Example, tokenizer: "PreTrainedTokenizerFast"
 ) -> Shown:
     size, length = len(example.ids), config.sequence_length
+    # A probe learns the document's class: it reads all tokens, and predicts none.
+    labels = np.zeros_like(example.labels) if config.method == "probe" else example.labels
     rows = 1
     if size > length:
         rows = {"split": 1 + -(-(size - length) // (length - 1)), "truncate": 1, "drop": 0}[config.packing.overflow]
@@ -155,9 +160,9 @@ def _shown(
         form=_form(document.content),
         label=document.label,
         tokens=size,
-        learnt_tokens=int(example.labels.sum()),
+        learnt_tokens=int(labels.sum()),
         rows=rows,
-        runs=tuple(runs_of(example.ids, example.labels, tokenizer)),
+        runs=tuple(runs_of(example.ids, labels, tokenizer)),
     )
 
 
@@ -176,10 +181,11 @@ def _form(content: Content) -> str:
 
 
 def _heading(shown: Shown) -> str:
-    share = f"{shown.learnt_tokens:,} of {shown.tokens:,} tokens learnt ({shown.learnt_tokens / shown.tokens:.0%})"
-    parts = [_plain(shown.form), share]
     if shown.label is not None:
-        parts.append(f"class {_plain(shown.label)}")
+        parts = [_plain(shown.form), f"{shown.tokens:,} tokens", f"class {_plain(shown.label)}"]
+    else:
+        share = f"{shown.learnt_tokens / shown.tokens:.0%}"
+        parts = [_plain(shown.form), f"{shown.learnt_tokens:,} of {shown.tokens:,} tokens learnt ({share})"]
     if shown.rows != 1:
         parts.append(f"longer than a row: {f'cut into {shown.rows}' if shown.rows else 'left out'}")
     return "; ".join(parts)

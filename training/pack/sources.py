@@ -75,7 +75,9 @@ def freeze_corpus(corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCo
         units.append(unit)
         sizes.append(size)
     if not units:
-        raise DataError(f"{corpus.path}: {len(files)} files without a row. Point `corpus` at documents.")
+        raise DataError(
+            f"{corpus.path}: no row in {len(files)} file{'s' if len(files) > 1 else ''}. Point `corpus` at documents."
+        )
     return FrozenCorpus(corpus.path, tuple(units), tuple(sizes), content, resolved)
 
 

@@ -8,6 +8,7 @@ brings along as code is run.
 """
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,6 +17,7 @@ from cluster import storage
 from cluster.artifact import canonical_json, fingerprint
 from cluster.errors import ConfigError, DataError
 from training.config import TrainConfig
+from training.models.folder import hub_problem
 from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.settings import Model
 
@@ -28,6 +30,7 @@ _RECORD = "prepared.json"  # written last: without it the folder is not finished
 # What a tokenizer's folder may consist of; weights beside it are left where they are.
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
 _MAX_FILE_BYTES = 256 << 20
+_TOKENIZER = re.compile(r"token|vocab|merges|\.model$")  # in names of files without which a folder has none
 
 
 def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = False) -> str:
@@ -72,10 +75,13 @@ def load_tokenizer(uri: str, revision: str | None = None) -> "PreTrainedTokenize
         ConfigError: none there, or only a slow one.
     """
     found = [file for file in storage.list_files(uri) if _belongs(file, storage.absolute(uri))]
-    if not found:
-        if storage.is_remote(uri) or uri.startswith((".", "/", "~")):
-            raise ConfigError(f"{uri}: no tokenizer here. Wanted a folder with a tokenizer.json.")
-        return _load(uri, uri, revision)
+    if not any(_TOKENIZER.search(file.uri.rpartition("/")[2]) for file in found):
+        if found or storage.is_remote(uri) or uri.startswith((".", "/", "~")):
+            raise ConfigError(
+                f"{uri}: no tokenizer here. Wanted a folder with a tokenizer.json: give its path or URI as "
+                "model.tokenizer."
+            )
+        return _load(uri, uri, revision, hub_problem(uri, revision))
     with tempfile.TemporaryDirectory() as scratch:
         for file in found:
             path = Path(scratch, file.uri.removeprefix(storage.absolute(uri)).lstrip("/"))
@@ -112,13 +118,17 @@ def pad_id(tokenizer: "PreTrainedTokenizerFast") -> int:
     return next(int(token) for token in known if token is not None)
 
 
-def _load(where: str, uri: str, revision: str | None) -> "PreTrainedTokenizerFast":
+def _load(where: str, uri: str, revision: str | None, problem: str | None = None) -> "PreTrainedTokenizerFast":
+    """problem: why nothing can be fetched, where it would have to be."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, revision=revision, trust_remote_code=False, local_files_only=problem is not None
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = problem and f"no such folder here, and the hub: {problem}"
+        first = first or (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{uri}: no tokenizer can be loaded from here ({first}). Give model.tokenizer a folder with a "
             "tokenizer.json, a URI of one, a hub name, or `train`."

@@ -7,6 +7,7 @@ from cluster.page.layout import Column, fold, note, plural, sentence, table
 from cluster.page.lines import Line, Mark, is_spread, line_chart, thinned
 from cluster.page.markup import Child, Html, element, join
 from training.report.schema import Fit, Point, StepRow
+from training.wording import wording
 
 _HIGH = 280  # pixels; the loss is what people come for
 _EVENTS_SHOWN = 20
@@ -113,7 +114,7 @@ def _validation(fit: Fit) -> list[Point]:
 
 
 def _told(fit: Fit) -> str:
-    words = "Losses are means over label tokens, in nats."
+    words = f"Losses are means over {wording(fit['recipe']['method']).labels}, in nats."
     if len(fit["curves"]["loss"]) < fit["totals"]["steps"] // 2:
         words += " There are more steps than room: each column of a curve shows its lowest and its highest."
     return words
@@ -127,6 +128,9 @@ def _as_table(fit: Fit) -> Html:
         Column("Accuracy"), Column("Learning rate"), Column("Gradient norm"), Column("Tokens/s"), Column("Memory, GiB"),
         Column("Waiting for data"),
     ]  # fmt: skip
+    perplexity = wording(fit["recipe"]["method"]).perplexity
+    if not perplexity:
+        del columns[4]
     rows: list[Sequence[Child]] = []
     for step in sorted(by_step):
         row, held = by_step[step], measured.get(step)
@@ -136,7 +140,7 @@ def _as_table(fit: Fit) -> Html:
                 _cell(row, "loss"),
                 _cell(row, "loss_smooth"),
                 decimal(held["loss"]) if held else "",
-                decimal(held["perplexity"]) if held else "",
+                *((decimal(held["perplexity"]) if held else "",) if perplexity else ()),
                 share(held["accuracy"], 1) if held else "",
                 _cell(row, "learning_rate"),
                 _cell(row, "grad_norm"),

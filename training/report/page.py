@@ -15,13 +15,14 @@ from cluster.page.markup import Html, element
 from training.report import tables
 from training.report.curve_charts import curves
 from training.report.schema import Fit, Report
+from training.wording import wording
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
 _PARTS: tuple[tuple[str, str, Callable[[Fit], Html]], ...] = (
     ("curves", "Curves", curves),
     ("evaluation", "Evaluation", tables.evaluation),
-    ("answers", "Generated answers", tables.answers),
+    ("answers", "Answers", tables.answers),
     ("data", "Data", tables.data),
     ("export", "Exported model", tables.export),
 )
@@ -72,19 +73,18 @@ def _tiles(fit: Fit) -> Html:
     tiles = []
     if validation:
         first, best = validation[0], min(validation, key=lambda measured: measured["loss"])
-        right = "class" if fit["recipe"]["method"] == "probe" else "next token"
+        words = wording(fit["recipe"]["method"])
+        right = f"{words.right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
         tiles += [
             (
                 "Validation loss",
                 f"{_rounded(first['loss'])} → {_rounded(best['loss'])}",
-                f"lowest at step {count(best['step'])}",
-            ),
-            (
-                "Perplexity",
-                f"{_rounded(first['perplexity'])} → {_rounded(best['perplexity'])}",
-                f"{right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}",
-            ),
+                f"lowest at step {count(best['step'])}" + ("" if words.perplexity else f"; {right}"),
+            )
         ]
+        if words.perplexity:
+            fell = f"{_rounded(first['perplexity'])} → {_rounded(best['perplexity'])}"
+            tiles.append(("Perplexity", fell, right))
     speed = f"{short(totals['tokens_per_s'])} a second" if totals["tokens_per_s"] else "speed was not measured"
     if totals["mfu"]:
         speed += f", MFU {share(totals['mfu'], 1)}"

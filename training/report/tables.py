@@ -12,6 +12,7 @@ from cluster.page.layout import Column, code, fold, name, note, outside_text, pl
 from cluster.page.markup import Child, Html, element, join
 from training.fit.records import Answer, Measured
 from training.report.schema import Corpus, Fit
+from training.wording import Wording, wording
 
 _LONG_EXCERPT = 600  # characters: more scrolls in its own box
 
@@ -27,6 +28,9 @@ def data(fit: Fit) -> Html:
         Column("Corpus", False), Column("Split", False), Column("", False), Column("Documents"), Column("Tokens"),
         Column("Label tokens"), Column("of tokens"), Column("Rows"), Column("Filled"),
     ]  # fmt: skip
+    labelled = wording(fit["recipe"]["method"]).labels == "label tokens"  # a probe's documents have one label each
+    if not labelled:
+        del columns[5:7]
     most = max((split["tokens"] for corpus in fit["corpora"] for split in corpus["splits"]), default=0)
     rows = [
         (
@@ -35,8 +39,7 @@ def data(fit: Fit) -> Html:
             bar([Segment(split["tokens"], "kept", f"{count(split['tokens'])} tokens")], most, "", "small"),
             count(split["documents"]),
             count(split["tokens"]),
-            count(split["label_tokens"]),
-            share(split["label_tokens"], split["tokens"]),
+            *((count(split["label_tokens"]), share(split["label_tokens"], split["tokens"])) if labelled else ()),
             count(split["rows"]),
             share(split["filled"], 1),
         )
@@ -45,7 +48,7 @@ def data(fit: Fit) -> Html:
     ]
     words = (
         f"A row has {count(fit['recipe']['sequence_length'])} places; filled is the share of them that hold a token. "
-        "The loss counts label tokens."
+        + ("The loss counts label tokens." if labelled else "The loss counts documents, by their class.")
     )
     read = [element("li", _read(corpus)) for corpus in fit["corpora"]]
     reasons = [_reasons(corpus) for corpus in fit["corpora"] if corpus["left_out"] or corpus["packing"]]
@@ -79,27 +82,30 @@ def _reasons(corpus: Corpus) -> Html:
 def evaluation(fit: Fit) -> Html:
     if not fit["after"]:
         return sentence("No held-out split was measured.")
+    means = wording(fit["recipe"]["method"])
     columns = [
         Column("Split", False), Column("Loss before"), Column("after"), Column("Change"), Column("Perplexity before"),
-        Column("after"), Column("Accuracy before"), Column("after"), Column("Label tokens"),
+        Column("after"), Column("Accuracy before"), Column("after"), Column(means.labels.capitalize()),
     ]  # fmt: skip
-    rows = [_measured(split, fit["before"].get(split), after) for split, after in fit["after"].items()]
+    if not means.perplexity:
+        del columns[4:6]
+    rows = [_measured(split, fit["before"].get(split), after, means) for split, after in fit["after"].items()]
     words = "Before: the base model. After: what is exported"
     words += f", the weights of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
-    words += " Accuracy is the share of label tokens that the model thought most probable."
+    words += f" {means.accuracy}"
     check = fit["merged_check"]
     return join(note(words), table("Splits held out from training", columns, rows), _check(check) if check else None)
 
 
-def _measured(split: str, before: Measured | None, after: Measured) -> tuple[Child, ...]:
+def _measured(split: str, before: Measured | None, after: Measured, means: Wording) -> tuple[Child, ...]:
     change = None if before is None else after["loss"] - before["loss"]
+    perplexity = (decimal(before["perplexity"]) if before else "–", decimal(after["perplexity"]))
     return (
         split,
         decimal(before["loss"]) if before else "–",
         decimal(after["loss"]),
         "–" if change is None else f"{'−' if change < 0 else '+'}{decimal(abs(change))}",
-        decimal(before["perplexity"]) if before else "–",
-        decimal(after["perplexity"]),
+        *(perplexity if means.perplexity else ()),
         share(before["accuracy"], 1) if before else "–",
         share(after["accuracy"], 1),
         count(after["label_tokens"]),
@@ -119,10 +125,13 @@ def _plain(value: Any) -> str:
 
 def answers(fit: Fit) -> Html:
     if not fit["answers"] and not fit["generation"]:
-        return sentence("Nothing was generated in this run.")
+        return sentence("No answers were asked for in this run.")
     columns = [Column("Score", False), Column("Value")]
     rows = [(_SCORES.get(score, score.replace("_", " ")), decimal(value)) for score, value in fit["generation"].items()]
-    scores = table("Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100", columns, rows)
+    told = "Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100"
+    if fit["recipe"]["method"] == "probe":
+        told = "Classes given to held-out documents; from 0 to 1"
+    scores = table(told, columns, rows)
     shown = [_answer(answer, opened=number < 3) for number, answer in enumerate(fit["answers"])]
     return join(scores if rows else None, shown)
 
@@ -188,7 +197,7 @@ def phases(fits: Sequence[Fit]) -> Html:
                 count(totals["tokens"]),
                 decimal(measured[0]["loss"]) if measured else "–",
                 decimal(best["loss"]) if best else "–",
-                decimal(best["perplexity"]) if best else "–",
+                decimal(best["perplexity"]) if best and wording(fit["recipe"]["method"]).perplexity else "–",
                 share(totals["trainable_parameters"], totals["all_parameters"]),
                 formats.duration(totals["seconds"]),
             )

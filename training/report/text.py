@@ -5,6 +5,7 @@ import re
 from cluster.page.formats import count, duration, share, short
 from training.fit.records import Measured
 from training.report.schema import Fit, Report
+from training.wording import Wording, wording
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _WIDTH = 100
@@ -18,13 +19,14 @@ def summary_text(report: Report) -> str:
 def _lines(fit: Fit) -> list[str]:
     totals, validation = fit["totals"], fit["validation"]
     recipe = fit["recipe"]
+    words = wording(recipe["method"])
     head = f"{fit['name']}: {recipe['method']} on {recipe['base_model']}"
     rows = []
     if validation:
         best = min(validation, key=lambda measured: measured["loss"])
-        rows.append(("validation", f"{_fell(validation[0], best)} at step {count(best['step'])}"))
+        rows.append(("validation", f"{_fell(validation[0], best, words)} at step {count(best['step'])}"))
     rows += [
-        (split, _fell(fit["before"][split], after))
+        (split, _fell(fit["before"][split], after, words))
         for split, after in fit["after"].items()
         if split in fit["before"] and not (split == "validation" and validation)
     ]
@@ -33,7 +35,7 @@ def _lines(fit: Fit) -> list[str]:
     speed = f", {short(totals['tokens_per_s'])} a second in a step" if totals["tokens_per_s"] else ""
     took = f"{count(totals['steps'])} steps, {short(totals['tokens'])} tokens in {duration(totals['seconds'])}{speed}"
     rows.append(("took", took))
-    lines = [head, *(f"  {name:<12}{words}" for name, words in rows)]
+    lines = [head, *(f"  {name:<12}{told}" for name, told in rows)]
     return [_plain(line) for line in lines]
 
 
@@ -43,11 +45,11 @@ def _plain(line: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 
 
-def _fell(before: Measured, after: Measured) -> str:
-    return (
-        f"loss {before['loss']:.3f} -> {after['loss']:.3f}, perplexity {_perplexity(before)} -> {_perplexity(after)}, "
-        f"accuracy {share(before['accuracy'], 1)} -> {share(after['accuracy'], 1)}"
-    )
+def _fell(before: Measured, after: Measured, words: Wording) -> str:
+    parts = [f"loss {before['loss']:.3f} -> {after['loss']:.3f}"]
+    if words.perplexity:
+        parts.append(f"perplexity {_perplexity(before)} -> {_perplexity(after)}")
+    return ", ".join([*parts, f"accuracy {share(before['accuracy'], 1)} -> {share(after['accuracy'], 1)}"])
 
 
 def _perplexity(measured: Measured) -> str:
