@@ -1,5 +1,6 @@
 """The loop: what a step is, what a resumed run comes to, how a run ends. In this process, and on two or three ranks."""
 
+import io
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from cluster import storage
 from cluster.errors import ConfigError, DataError
 from tests.fit_jobs import (
     LENGTH,
@@ -396,6 +398,19 @@ def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
     attempt = {"attempt": "a", "time": "", "workers": 2, "step": 0, "trainable_parameters": 25, "all_parameters": 1000}
     assert watch.greeting(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers"
     assert watch.greeting(attempt | {"step": 9}).endswith("2 workers, going on after step 9")
+
+
+def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed(job_at):
+    job, stream = job_at(), io.StringIO()
+    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
+    lines = watch.StepLines(job, stream)
+    lines.look()
+    lines.finish()
+    assert stream.getvalue() == ""
+    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
+    lines.look()
+    lines.finish()
+    assert stream.getvalue() == f"training: 4/{job.steps} steps, loss 4.5000\n", "once"
 
 
 def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from cluster import storage
-from cluster.errors import ClusterError, DataError, StorageError
+from cluster.errors import ClusterError, ConfigError, DataError, StorageError
 from cluster.progress import Silent
 from cluster.session import Session
 from tests import train_inline as inline
+from tests.processes import Command, wait_until
 from tests.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training.config import TrainConfig
 from training.remote import in_worker
+from training.settings import Workers
 from training.train import train, whole_weights
 
 
@@ -124,6 +126,15 @@ def test_corpus_model_and_output_may_all_lie_on_an_object_store(s3_root, full, t
     assert losses[0] == losses[1], "the same from a local disk"
 
 
+def test_a_model_that_is_not_there_is_told_before_anything_is_packed(corpus, tmp_path):
+    config = TrainConfig.model_validate(
+        PLAIN | {"corpus": corpus, "output": str(tmp_path / "run"), "model": str(tmp_path / "nowhere")}
+    )
+    with pytest.raises(StorageError, match="no such folder on this machine"):
+        train(config, Session(address="nowhere:1"), Silent())
+    assert not (tmp_path / "run").exists()
+
+
 def refuse(path: str) -> None:
     raise storage.NotFound(path)
 
@@ -146,7 +157,37 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
             in_worker(session, refuse, "nowhere/at/all")
         with pytest.raises(ClusterError, match="its worker failed"):
             in_worker(session, die)
+        many = config.model_copy(update={"workers": Workers(count=5), "output": str(tmp_path / "many")})
+        with pytest.raises(ConfigError, match=r"workers: 5 of 1 CPUs each are asked for; .* 2 CPUs, enough for 2"):
+            train(many, session, Silent())
+        assert not (tmp_path / "many").exists(), "told before anything is packed"
     losses = [run.report["fits"][0]["after"]["test"]["loss"] for run in (alone, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert two.report["fits"][0]["totals"]["workers"] == [2]
     assert not train(config, Session(address="nowhere:1"), Silent()).fresh, "found again without Ray"
+
+
+@pytest.mark.ray
+def test_a_training_that_a_scheduler_tells_to_end_says_so_and_leaves_nothing_running(corpus, tmp_path):
+    steps = 400
+    config = PLAIN | {
+        "corpus": corpus,
+        "output": str(tmp_path / "run"),
+        "steps": steps,
+        "checkpoint": {"every_steps": 5},
+    }
+    (tmp_path / "train.yaml").write_text(json.dumps(config))
+    words = ("train", str(tmp_path / "train.yaml"))
+    first = Command(*words)
+    try:
+        saved = tmp_path / "run" / "checkpoints"
+        assert wait_until(lambda: len(list(saved.glob("*/manifest.json"))) > 1, 180)
+        first.kill(first.process.pid, signal.SIGTERM)
+        code, _, err = first.wait(60)
+        assert code == 130, err
+        assert not (tmp_path / "run" / "manifest.json").exists()
+        assert wait_until(lambda: not first.others(), 20), "workers and Ray are gone"
+    finally:
+        first.end_all()
+    log = [json.loads(line)["step"] for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert 5 <= log[-1] < steps

@@ -66,7 +66,7 @@ def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
             "method": job.config.method,
             "dtype": job.config.export.dtype,
             "step": outcome["best_step"] or outcome["steps"],
-            "base": {"name": making.base.name, "revision": making.base.revision},
+            "base": {"name": making.base_name(folders), "revision": making.base.revision},
             "folders": {name: name for name in folders},
             "merged_check": making.check,
         }
@@ -129,6 +129,10 @@ class _Making:
         if self.config.model.config is not None:
             drawn = load_base(self.config.model, self.config.seed, torch.float32, "eager")
             yield self._model(drawn, scratch / "base", torch.float32)
+
+    def base_name(self, folders: list[str]) -> str | None:
+        """None where it was random and is not kept: nothing is loaded on it."""
+        return self.base.name if self.config.model.name is not None or "base" in folders else None
 
     def _model(self, model: Any, folder: Path, dtype: Any) -> Path:
         save_model(model, self.tokenizer, folder, dtype, self.own_tokenizer)

@@ -42,20 +42,21 @@ class StepLines:
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
         self.shown = 0.0
-        self.version = self.said = ""
+        self.newest = self.said = ""
+        self.version = self._version()  # what an earlier call trained is no news
         self.known = {file.uri for file in storage.list_files(job.attempts)}
 
     def look(self) -> None:
         self._greet()
-        text = self._newest()
-        if text and text != self.said and time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
-            self._show(text)
+        self._read()
+        if self.newest != self.said and time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
+            self._show(self.newest)
 
     def finish(self) -> None:
         self._greet()
-        text = self._newest(again=True)
-        if text and text != self.said:
-            self._show(text)
+        self._read()
+        if self.newest != self.said:
+            self._show(self.newest)
         if self.terminal and self.said:
             self.stream.write("\n")
             self.stream.flush()
@@ -70,15 +71,18 @@ class StepLines:
                 self.stream.write(f"{start}{greeting(attempt)}{end}")
                 self.stream.flush()
 
-    def _newest(self, again: bool = False) -> str:
+    def _read(self) -> None:
+        version = self._version()
+        if version != self.version:
+            self.version = version
+            size = storage.info(self.job.step_log).size
+            self.newest = summary(tail(self.job.step_log, size), self.job.steps) or self.newest
+
+    def _version(self) -> str:
         try:
-            found = storage.info(self.job.step_log)
+            return storage.info(self.job.step_log).version
         except storage.NotFound:
             return ""
-        if found.version == self.version and not again:
-            return ""
-        self.version = found.version
-        return summary(tail(self.job.step_log, found.size), self.job.steps)
 
     def _show(self, text: str) -> None:
         self.shown, self.said = time.monotonic(), text

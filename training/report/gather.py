@@ -187,7 +187,7 @@ def _folders(job: Job, packed: "PackedRun") -> list[Folder]:
     if not storage.exists(uri := storage.join(root, MANIFEST)):
         return []
     manifest = json.loads(storage.read_bytes(uri))
-    name, revision = manifest["base"]["name"], manifest["base"]["revision"]
+    name, revision = manifest["base"]["name"] or "", manifest["base"]["revision"]
     chat = packed.asks_in_turns(job.config)
     base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)
     return [
