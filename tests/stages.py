@@ -59,4 +59,4 @@ def count(root: str, gated: bool = False) -> None:
 
 if __name__ == "__main__":
     cli.VERBS["count"] = ("tests.stages:count", "count")
-    cli.main()
+    cli.command()

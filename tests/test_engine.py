@@ -213,6 +213,8 @@ class Driver(Command):
             env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | own,
             cwd=Path(__file__).resolve().parents[1],
             start_new_session=True,
+            # A shell that starts the tests in the background has all of its children ignore interrupts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
