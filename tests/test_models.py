@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.models import attention
 from training.models.attention import choose_attention, document_starts
 from training.models.base import decoder_layers, load_base, model_config
 from training.models.build import build_objective
-from training.models.folder import model_folder
+from training.models.folder import located, model_folder
 from training.models.identity import model_identity
 from training.settings import Model
 
@@ -119,6 +120,28 @@ def test_a_path_without_a_folder_is_refused_as_a_path(name):
 def test_a_name_that_the_hub_does_not_give_is_refused_with_what_to_do_offline(name, offline):
     with pytest.raises(StorageError, match=r"the hub does not give it.*HF_TOKEN.*Without a network"):
         model_folder(Model(name=name, revision="main"))
+
+
+def test_a_hub_name_is_read_at_the_commit_that_its_branch_had_when_the_run_began(monkeypatch, saved):
+    commits = {"main": "a" * 40, "v2": "b" * 40}
+    asked = []
+
+    def model_info(self: Any, name: str, revision: str | None, **how: Any) -> Any:
+        asked.append(name)
+        return types.SimpleNamespace(sha=commits[revision or "main"])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    assert located(Model(name="some/model")).revision == "a" * 40
+    assert located(Model(name="some/model", revision="v2")).revision == "b" * 40
+    for settled in ({"name": "some/model", "revision": "c" * 40}, {"name": "s3://b/model"}, {"name": str(saved)}):
+        assert located(Model(**settled)).revision == settled.get("revision")
+    assert len(asked) == 2
+
+
+def test_without_a_hub_a_name_is_read_at_the_commit_of_the_copy_that_is_here(monkeypatch, offline):
+    copy = f"/cache/models--some--model/snapshots/{'d' * 40}"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: copy)
+    assert located(Model(name="some/model")).revision == "d" * 40
 
 
 def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):

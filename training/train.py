@@ -10,7 +10,6 @@ of Ray Train, evaluation and export by one worker.
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cluster import storage
@@ -21,6 +20,7 @@ from cluster.session import Session
 from training.config import TrainConfig
 from training.fit.job import Job
 from training.fit.records import Outcome
+from training.models.folder import located
 from training.pack.job import PackedRun, pack
 from training.remote import in_worker
 from training.report.schema import Report
@@ -53,7 +53,7 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
         ClusterError: machines failed; running it again continues.
     """
     storage.configure(config.storage)
-    config = _with_absolute_paths(config)
+    config = _located(config)
     if config.phases:
         return _phases(config, session, progress, replace)
     _look_ahead(config, session)
@@ -105,17 +105,11 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     return Job(config, storage.absolute(config.output), packed.uri, packed.classes, steps, identity)
 
 
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Workers have working directories of their own."""
-    model = config.model
-    local = {
-        name: storage.absolute(value)
-        for name in ("name", "tokenizer", "chat_template")
-        if (value := getattr(model, name)) and not storage.is_remote(value) and Path(storage.absolute(value)).exists()
-    }
+def _located(config: TrainConfig) -> TrainConfig:
+    """Workers have working directories of their own, and may start when a hub's branch has moved on."""
     corpus = tuple(one.model_copy(update={"path": storage.absolute(one.path)}) for one in config.corpus)
     update: dict[str, Any] = {
-        "model": model.model_copy(update=local),
+        "model": located(config.model),
         "corpus": corpus,
         "output": storage.absolute(config.output),
     }

@@ -3,6 +3,8 @@
 Needs no torch, so the driver and the tokenising workers can call it.
 """
 
+import logging
+import re
 from pathlib import Path
 
 from cluster import storage
@@ -13,6 +15,25 @@ from training.settings import Model
 # What a hub repository holds of a model and its tokenizer in safe formats.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _HUB_ANSWERS_S = 10
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+log = logging.getLogger(__name__)
+
+
+def located(model: Model) -> Model:
+    """The same model for whoever reads it, wherever and whenever: local paths absolute, a hub name at its commit.
+
+    A hub that does not answer changes nothing; who needs the model says so better.
+    """
+    places = {name: getattr(model, name) for name in ("name", "tokenizer", "chat_template")}
+    local = {
+        name: storage.absolute(place)
+        for name, place in places.items()
+        if place and not storage.is_remote(place) and Path(storage.absolute(place)).exists()
+    }
+    if model.name is None or "name" in local or _is_path(model.name) or _COMMIT.fullmatch(model.revision or ""):
+        return model.model_copy(update=local)
+    return model.model_copy(update=local | {"revision": _commit(model.name, model.revision) or model.revision})
 
 
 def model_folder(model: Model) -> Path:
@@ -27,12 +48,31 @@ def model_folder(model: Model) -> Path:
     path = Path(storage.absolute(model.name))
     if path.is_dir():
         return path
-    if model.name.startswith(("/", "./", "../", "~", "file:")) or model.name.count("/") > 1:
+    if _is_path(model.name):
         raise StorageError(
             f"model {model.name}: no such folder on this machine. Every worker reads it: give a folder that all "
             "machines share, the URI of one on an object store, or a hub name."
         )
     return _from_hub(model.name, model.revision)
+
+
+def _is_path(name: str) -> bool:
+    return storage.is_remote(name) or name.startswith(("/", "./", "../", "~", "file:")) or name.count("/") > 1
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """What a hub's branch or tag stands for: as the hub says, else as the cache on this machine does."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=_HUB_ANSWERS_S).sha
+    except Exception as error:
+        log.info("the hub does not say what %s stands for: %s", name, error)
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True)).name
+    except Exception as error:
+        log.info("and no copy of it is here: %s", error)
+    return None
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

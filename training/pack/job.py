@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import cluster
@@ -23,6 +22,7 @@ from cluster.run_manifest import differences
 from cluster.session import Session
 from training.config import TrainConfig
 from training.data.schema import SPLITS
+from training.models.folder import located
 from training.pack.packing import pack_stage
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def pack(config: TrainConfig, session: Session, progress: Progress, replace: boo
     from training.pack.sources import freeze_corpus
 
     storage.configure(config.storage)
-    config = _with_absolute_paths(config)
+    config = config.model_copy(update={"model": located(config.model)})
     root = packed_uri(config)
     unit_bytes = config.execution.unit_mib << 20
     frozen = {
@@ -275,14 +275,3 @@ def _digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 
 def _told(counters: Counters) -> str:
     return ", ".join(f"{name} {value:,.0f}" for name, value in counters.items() if value) or "nothing"
-
-
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """A tokenizer or template that lies on this machine is the same setting from any working directory."""
-    places = {name: getattr(config.model, name) for name in ("name", "tokenizer", "chat_template")}
-    local = {
-        name: storage.absolute(place)
-        for name, place in places.items()
-        if place and not storage.is_remote(place) and Path(storage.absolute(place)).exists()
-    }
-    return config.model_copy(update={"model": config.model.model_copy(update=local)})
