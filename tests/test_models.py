@@ -258,7 +258,7 @@ def reference_kernel(q, k, v, starts, _, longest, __, *, scale, window_size, ena
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_varlen_attention_gives_the_losses_and_gradients_of_eager(model, method, monkeypatch):
     """The kernel itself needs a GPU; here its place is taken by plain torch with the same interface."""
-    monkeypatch.setattr(attention, "_kernel", lambda: reference_kernel)
+    monkeypatch.setattr(attention, "_KERNEL", reference_kernel)
     window = {
         "model_type": "mistral",
         "sliding_window": 4,
@@ -291,13 +291,13 @@ def test_document_starts_are_found_from_positions(lengths):
 
 
 def test_auto_leaves_the_choice_to_transformers_off_the_gpu_and_takes_varlen_where_it_fits(monkeypatch):
-    monkeypatch.setattr(attention, "_kernel", lambda: reference_kernel)
+    monkeypatch.setattr(attention, "_KERNEL", reference_kernel)
     llama, gemma = model_config(MODELS["llama"]), model_config(MODELS["gemma2"])
     assert choose_attention("auto", llama, "cpu", False, False) is None
     assert choose_attention("auto", llama, "cuda", True, False) == attention.VARLEN
     for config, bf16, virtual in [(llama, False, False), (llama, True, True), (gemma, True, False)]:
         assert choose_attention("auto", config, "cuda", bf16, virtual) is None
-    monkeypatch.setattr(attention, "_kernel", lambda: None)
+    monkeypatch.setattr(attention, "_KERNEL", None)
     assert choose_attention("auto", llama, "cuda", True, False) is None
 
 

@@ -8,6 +8,7 @@ package besides) lays the batch's rows end to end and is told where documents be
 of squares of the documents' lengths. It needs a GPU and 16-bit values.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ VARLEN = "raymill_varlen"
 # Those that are told of document boundaries by these arguments, and need no mask.
 _TOLD = (VARLEN, "flash_attention_2")
 _MAX_HEAD_DIM = 256
+_ASKED_OF_KERNEL = {"scale", "window_size", "enable_gqa"}
 
 
 def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_tokens: bool) -> str | None:
@@ -32,14 +34,14 @@ def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_
     """
     reasons = _unfit_for_varlen(config, device, bf16, virtual_tokens)
     if wanted == "auto":
-        return None if reasons or _kernel() is None else VARLEN
+        return None if reasons or _KERNEL is None else VARLEN
     if wanted not in ("varlen", "flash_attention_2"):
         return wanted
     if reasons:
         raise ConfigError(f"attention: {wanted} does not fit: {'; '.join(reasons)}. Use auto.")
     if wanted == "varlen":
-        if _kernel() is None:
-            raise ConfigError("attention: varlen needs torch 2.10 or newer with its FlashAttention. Use auto.")
+        if _KERNEL is None:
+            raise ConfigError("attention: varlen needs a newer torch, with FlashAttention. Use auto.")
         return VARLEN
     from transformers.utils import is_flash_attn_2_available
 
@@ -112,9 +114,8 @@ def varlen_attention(
     rows, heads, length, head_dim = query.shape
     window = how.get("sliding_window")
     causal = getattr(module, "is_causal", True)
-    attend = _kernel()
-    assert attend is not None
-    out = attend(
+    assert _KERNEL is not None
+    out = _KERNEL(
         *(_end_to_end(states) for states in (query, key, value)),
         how["cu_seq_lens_q"], how["cu_seq_lens_q"], how["max_length_q"], how["max_length_q"],
         scale=how.get("scaling"), window_size=(window - 1 if window else -1, 0 if causal else -1),
@@ -129,13 +130,16 @@ def _end_to_end(states: Tensor) -> Tensor:
 
 
 def _kernel() -> Any:
-    """torch's variable-length attention, None where this torch has none."""
+    """torch's variable-length attention, None where this torch has none or one that knows less (as 2.10's)."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn
+    return varlen_attn if inspect.signature(varlen_attn).parameters.keys() >= _ASKED_OF_KERNEL else None
 
+
+# Looked up once: a compiler that traces the model's layers must not meet the looking.
+_KERNEL = _kernel()
 
 # Not registered as a kind of mask: transformers then makes none.
 AttentionInterface.register(VARLEN, varlen_attention)
