@@ -1,6 +1,5 @@
 """The loss of a model on a packed split, in one process: token-weighted, whatever the batches are."""
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import pyarrow.compute as pc
 
 from training.data.batch import Batch, collate
 from training.data.schema import NO_TARGET
-from training.fit.records import Measured
+from training.fit.records import Measured, measured
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +33,7 @@ def measure(
         for batch in batches(tables, rows, pad):
             one, right = objective(**objective.tensors(batch, device))
             loss, correct, units = loss + float(one), correct + int(right), units + objective.units(batch)
-    if not units:
-        return None
-    mean = loss / units
-    perplexity = math.exp(mean) if mean < 700 else math.inf
-    return {"loss": mean, "perplexity": perplexity, "accuracy": correct / units, "label_tokens": int(units)}
+    return measured(loss, correct, units)
 
 
 def predictions(

@@ -1,6 +1,9 @@
 """What training writes down: a line a step in steps.jsonl, and evaluation.json at the end."""
 
+import math
 from typing import Any, NotRequired, TypedDict
+
+_MOST_NATS = 700.0  # e to this is still a float
 
 
 class Measured(TypedDict):
@@ -13,6 +16,15 @@ class Measured(TypedDict):
     perplexity: float
     accuracy: float
     label_tokens: int
+
+
+def measured(loss_sum: float, correct: float, units: float) -> Measured | None:
+    """Sums over a split as one measurement; None of a split in which nothing has a target."""
+    if not units:
+        return None
+    loss = loss_sum / units
+    perplexity = math.exp(loss) if loss < _MOST_NATS else math.inf
+    return Measured(loss=loss, perplexity=perplexity, accuracy=correct / units, label_tokens=int(units))
 
 
 class StepRecord(TypedDict):

@@ -1,6 +1,5 @@
 """The loss on held-out rows, weighted by tokens: sums over all workers first, one division last."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,9 @@ from training.data.order import HeldOut
 from training.data.packed import PackedRows
 from training.data.schema import SPLITS
 from training.fit.place import Place
-from training.fit.records import Measured
+from training.fit.records import Measured, measured
 from training.models.objective import Objective
 from training.pack.job import PackedRun
-
-_MOST_NATS = 700.0  # e to this is still a float
 
 
 class Validation:
@@ -61,16 +58,7 @@ class Validation:
                     units += objective.units(batch)
         objective.train(trained)
         told = self.place.exchange_floats([losses.item(), right.item(), units])
-        loss_sum, correct_sum, unit_sum = (sum(column) for column in zip(*told, strict=True))
-        if not unit_sum:
-            return None
-        loss = loss_sum / unit_sum
-        return Measured(
-            loss=loss,
-            perplexity=math.exp(loss) if loss < _MOST_NATS else math.inf,
-            accuracy=correct_sum / unit_sum,
-            label_tokens=int(unit_sum),
-        )
+        return measured(*(sum(column) for column in zip(*told, strict=True)))
 
     def close(self) -> None:
         self.loader.close()
