@@ -238,7 +238,7 @@ def _explain(path: str, model: type[BaseModel], entry: Mapping[str, Any]) -> str
     known = _fields_at(model, loc[:-1])
     # pydantic adds the tags of union members to a location; a person knows only the keys.
     shown = _dotted(_real_loc(model, loc))
-    where = f"{path}, {shown or 'the whole'}"
+    where = f"{path}, {shown}" if shown else path
     seen = _HIDDEN if shown in SECRETS else _show(entry["input"])
     context = entry.get("ctx", {})
     match entry["type"]:

@@ -24,16 +24,39 @@ def inspect(
         if names := _artifacts_below(uri):
             _show_folder(uri, names)
             return
-        raise DataError(
-            f"{uri}: no {MANIFEST} here, so this is no finished run and no finished artifact. "
-            "Check the path, or run the command that makes it again: it continues."
-        ) from None
+        raise _nothing_here(uri, f"no {MANIFEST} here, so this is no finished run and no finished artifact") from None
     except ValueError as error:
         raise DataError(f"{uri}/{MANIFEST}: not JSON ({error}). It was not written by this project.") from error
     if "artifacts" in manifest:
         _show_run(uri, manifest)
-    else:
-        _show_artifact(Artifact.load(uri), rows)
+        return
+    try:
+        found = Artifact.load(uri)
+    except DataError as error:
+        raise _nothing_here(uri, f"{MANIFEST} is that of no run and of no artifact") from error
+    _show_artifact(found, rows)
+
+
+def _nothing_here(uri: str, seen: str) -> DataError:
+    """A part of a finished run (its checkpoints, an exported model) is not to be made again."""
+    if run := _run_above(uri):
+        return DataError(f"{uri}: {seen}. It is part of the finished run at {run}. Run: raymill inspect {run}")
+    return DataError(f"{uri}: {seen}. Check the path, or run the command that makes it again: it continues.")
+
+
+def _run_above(uri: str) -> str | None:
+    """The folder of the finished run that this is a part of, at most two levels down."""
+    for _ in range(2):
+        uri = uri.rpartition("/")[0]
+        if not uri or uri.endswith(":/"):
+            return None
+        try:
+            manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+        except (StorageError, ValueError):
+            continue  # who may read a folder may not always read the one above
+        if isinstance(manifest, dict) and "artifacts" in manifest:
+            return uri
+    return None
 
 
 def _show_run(uri: str, manifest: dict) -> None:
@@ -41,20 +64,29 @@ def _show_run(uri: str, manifest: dict) -> None:
     print(f"at        {uri}")
     print(f"made by   raymill {manifest['version']}")
     print(f"digest    {manifest['digest']}")
-    _show_parts(uri, list(manifest["artifacts"]))
+    for name, line in manifest.get("told", {}).items():
+        print(f"{name:<9} {line}")
+    _show_parts(uri, manifest["artifacts"])
 
 
 def _show_folder(uri: str, names: list[str]) -> None:
     print(f"folder    {len(names):,} finished artifact{'s' if len(names) > 1 else ''}, and no finished run of its own")
     print(f"at        {uri}")
-    _show_parts(uri, names)
+    _show_parts(uri, dict.fromkeys(names, ""))
 
 
-def _show_parts(uri: str, names: list[str]) -> None:
-    width = max([16, *map(len, names)])
-    for name in names:
-        found = Artifact.load(storage.join(uri, name)).manifest
-        print(f"  {name:<{width}} {found.rows:>12,} rows {_size(found.bytes):>10}  {found.digest}")
+def _show_parts(uri: str, digests: dict[str, str]) -> None:
+    """`digests`: what the run says of each, shown of those that are not artifacts and so do not say it themselves."""
+    width = max([16, *map(len, digests)])
+    for name, digest in digests.items():
+        part = storage.join(uri, name)
+        try:
+            found = Artifact.load(part).manifest
+            held = f"{found.rows:>12,} rows  {_size(found.bytes):>10}  {found.digest}"
+        except DataError:
+            files = storage.list_files(part)
+            held = f"{len(files):>12,} files {_size(sum(file.size for file in files)):>10}  {digest}"
+        print(f"  {name:<{width}} {held}")
 
 
 def _artifacts_below(uri: str) -> list[str]:

@@ -33,11 +33,17 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.EISDIR: "This is a folder; a file was wanted.",
         errno.ENOTDIR: "A file stands where a folder was wanted.",
         errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
-        errno.EPERM: "This file system has no hard links, and commits are built on them: choose another output.",
-        errno.EOPNOTSUPP: "This file system has no hard links, and commits are built on them: choose another output.",
+        errno.EPERM: "The file system does not allow it, likely being protected or the system's own: choose another.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
     return StorageError(f"{path}: {error.strerror or error}. {mend}")
+
+
+def _mended_write(path: str | Path, error: OSError) -> StorageError:
+    """For who writes, a name that is not found is no wrong path: the file system makes nothing there."""
+    if isinstance(error, FileNotFoundError):
+        return StorageError(f"{path}: cannot be made here ({error.strerror or error}). Choose another output.")
+    return _mended(path, error)
 
 
 class LocalStore:
@@ -62,7 +68,7 @@ class LocalStore:
 
     def create(self, key: str, data: bytes) -> bool:
         try:
-            self._place(key, lambda part: part.write_bytes(data), os.link)
+            self._place(key, lambda part: part.write_bytes(data), _link)
         except FileExistsError:
             return False
         return True
@@ -74,7 +80,7 @@ class LocalStore:
             os.replace(path, key)
         except OSError as error:
             if error.errno != errno.EXDEV:
-                raise _mended(key, error) from error
+                raise _mended_write(key, error) from error
             self._place(key, lambda part: shutil.copyfile(path, part), os.replace)
 
     def info(self, key: str) -> FileInfo:
@@ -121,17 +127,33 @@ class LocalStore:
         except FileExistsError:
             raise
         except OSError as error:
-            raise _mended(key, error) from error
+            raise _mended_write(key, error) from error
         finally:
             with suppress(OSError):  # the folder that refused the file refuses this too
                 part.unlink(missing_ok=True)
+
+    def delete_empty_folder(self, key: str) -> None:
+        with suppress(OSError):  # someone wrote into it, or removed it first
+            os.rmdir(key)
 
 
 def _make_folder(key: str) -> None:
     try:
         Path(key).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _mended(Path(key).parent, error) from error
+        raise _mended_write(Path(key).parent, error) from error
+
+
+def _link(part: Path, key: str) -> None:
+    try:
+        os.link(part, key)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        raise StorageError(
+            f"{key}: {error.strerror or error}. The file system does not allow a hard link here, likely because it has "
+            "none, and commits are built on them: choose another output."
+        ) from error
 
 
 def _flush(path: Path) -> None:

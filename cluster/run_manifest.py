@@ -48,7 +48,13 @@ def find_run(root: str, kind: str, settings: dict[str, Any], inputs: str, replac
 def put_run(
     root: str, kind: str, name: str, settings: dict[str, Any], inputs: str, artifacts: dict[str, str], **more: Any
 ) -> dict[str, Any]:
-    """Put the manifest of a finished run, unless another driver just has. `artifacts`: digest by name."""
+    """Put the manifest of a finished run, unless another driver just has.
+
+    Args:
+        artifacts: digest by the name of each thing that is the run's result, its path below `root`: artifacts, and
+            folders that are none (an exported model, a phase). The run's own digest is of these alone.
+        more: further entries. `told`, a line by its name, is what `raymill inspect` shows of this kind of run.
+    """
     manifest = {
         "kind": kind,
         "name": name,

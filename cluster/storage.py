@@ -3,7 +3,8 @@
     read_bytes, open_input, local_copy     read
     write_bytes, upload                    write (a reader sees the old object or the new, never a part)
     create                                 write if absent: the one primitive that commits are built on
-    info, list_files, glob, delete         look and tidy
+    info, list_files, glob                 look
+    delete, delete_empty_folder            tidy
 
 Local paths go through `local_store`, everything else through `object_store` (obstore). Errors of both arrive as
 `StorageError` with the URI and the mend. Nothing else in the project opens a path.
@@ -175,6 +176,14 @@ def delete(uris: Iterable[str]) -> None:
         grouped.setdefault(id(backend), (backend, []))[1].append(key)
     for backend, keys in grouped.values():
         backend.delete(keys)
+
+
+def delete_empty_folder(uri: str) -> None:
+    """Remove a local folder that holds nothing; one that holds something stays. Object stores have no folders."""
+    if not is_remote(uri):
+        from cluster.local_store import LOCAL
+
+        LOCAL.delete_empty_folder(absolute(uri))
 
 
 def glob(pattern: str) -> list[FileInfo]:

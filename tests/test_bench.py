@@ -12,6 +12,7 @@ import pytest
 from training.bench.__main__ import main
 from training.bench.rows import document_lengths, random_batch
 from training.bench.shapes import SHAPES
+from training.bench.text import result_text
 from training.plan.shape import shape_of
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,17 @@ def test_the_printed_lines_name_the_formula_and_its_numbers(capsys):
     text = capsys.readouterr().out
     assert "tokens/s x" in text and "GFLOP/token / (1 x 0.1 TFLOP/s)" in text
     assert "139,584 of 139,584 parameters" in text
+
+
+@pytest.mark.parametrize(("precision", "peak"), [("bf16", 989.4e12), ("float32", None)])
+def test_a_device_known_by_name_is_known_in_bf16_alone(capsys, monkeypatch, precision, peak):
+    monkeypatch.setattr("platform.processor", lambda: "NVIDIA H100 80GB HBM3")
+    words = [*QUICK[: QUICK.index("--peak-tflops")], "--precision", precision]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["peak_flops"] == peak
+    assert (found["ours"]["mfu"] is None) == (peak is None)
+    assert ("MFU not known: no peak of this device in float32" in result_text(found)) == (peak is None)
 
 
 @pytest.mark.slow

@@ -243,6 +243,23 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert steps_left(job) == [2, 5, 6]
 
 
+def test_of_a_removed_checkpoint_not_even_its_folder_stays(tmp_path):
+    job = make_job(tmp_path, keep=1)
+    being_written = Path(job.checkpoints, "step-00000009-other")
+    write(job, 1)
+    being_written.mkdir()
+    write(job, 2)
+    assert sorted(path.name for path in Path(job.checkpoints).iterdir()) == ["step-00000002-a", being_written.name]
+
+
+def test_a_folder_into_which_someone_writes_stays_when_its_checkpoint_goes(tmp_path):
+    job = make_job(tmp_path, keep=1)
+    first = Path(write(job, 1))
+    first.joinpath("unlisted").mkdir()
+    write(job, 2)
+    assert [path.name for path in first.iterdir()] == ["unlisted"]
+
+
 def test_a_later_step_of_lost_work_goes_and_never_the_one_just_made(tmp_path):
     job = make_job(tmp_path, keep=1)
     write(job, 1), write(job, 9)
@@ -259,6 +276,7 @@ def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
         storage.write_bytes(f"{job.checkpoints}/step-00000002-dead/{name}", b"x")
     Saver(job, Place(0, 1, torch.device("cpu")), "b", lambda: None).close()
     assert steps_left(job) == [1] and latest(job).uri == whole
+    assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
 
 
 def test_a_checkpoint_with_a_gap_is_never_believed(tmp_path):

@@ -12,6 +12,8 @@ import typer
 import cluster
 from cluster import cli
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
+from cluster.run_manifest import put_run
+from cluster.typed import command
 from tests.stages import counting_stage, run_inline
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +192,31 @@ def test_inspect_of_a_place_without_a_manifest_says_what_is_missing(run, tmp_pat
     assert code == 2 and "not JSON" in err
 
 
+def test_inspect_of_a_run_shows_what_is_told_and_also_parts_that_are_no_artifacts(run, tmp_path):
+    made = run_inline(counting_stage(4), str(tmp_path))["numbers"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"12345")
+    parts = {"numbers": made.manifest.digest, "model": "abc", "lost": "def"}
+    put_run(str(tmp_path), "train", "tiny", {}, "", parts, finished="today", told={"method": "full", "long name": "x"})
+    code, out, _ = run("inspect", str(tmp_path))
+    assert code == 0 and "\nmethod    full\nlong name x\n" in out
+    assert re.search(rf"\n  numbers +6 rows .* {made.manifest.digest}\n", out)
+    assert re.search(r"\n  model +1 files +5 B +abc\n", out) and re.search(r"\n  lost +0 files +0 B +def\n", out)
+
+
+@pytest.mark.parametrize("deep", ["part", "part/of", "part/of/it"])
+def test_inspect_looks_two_folders_up_for_the_run_that_a_place_is_part_of(run, tmp_path, deep):
+    put_run(str(tmp_path / "made"), "train", "tiny", {}, "", {}, finished="today")
+    (tmp_path / "made" / deep).mkdir(parents=True)
+    for manifest in (None, "[]", '{"course": 1}'):
+        if manifest:
+            (tmp_path / "made" / deep / "manifest.json").write_text(manifest)
+        code, _, err = run("inspect", str(tmp_path / "made" / deep))
+        part = f"part of the finished run at {tmp_path / 'made'}. Run: raymill inspect {tmp_path / 'made'}\n"
+        assert code == 2 and (part in err) == (deep != "part/of/it")
+        assert ("run the command that makes it again" in err) == (deep == "part/of/it")
+
+
 def test_config_schema_prints_json_and_check_prints_the_settings_without_secrets(run, tmp_path):
     code, out, _ = run("config", "schema")
     schema = json.loads(out)
@@ -214,3 +241,20 @@ def test_verbose_logs_units_and_is_taken_by_every_verb(run, verb):
     logging.getLogger("cluster").handlers.clear()
     assert "info cluster.engine: committed" in run("try", "--verbose")[2]
     logging.getLogger("cluster").handlers.clear()
+
+
+# --- what a person would type
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_commands_begin_as_this_program_was_called_where_its_name_alone_would_not_do(tmp_path, monkeypatch, on_path):
+    program = tmp_path / "an env" / "bin" / "raymill"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(program.parent) if on_path else str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["an env/bin/raymill", "demo"])
+    assert command("inspect", "a b") == ("raymill" if on_path else "'an env/bin/raymill'") + " inspect 'a b'"
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    assert command("inspect") == "raymill inspect"

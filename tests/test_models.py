@@ -165,6 +165,13 @@ def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp
             look(str(tmp_path))
 
 
+def test_a_folder_without_any_weights_is_called_incomplete_and_nothing_is_there_to_convert(saved, tmp_path):
+    shutil.copy(saved / "config.json", tmp_path)
+    with pytest.raises(DataError, match=r"no weights.*safetensors was wanted.*not complete: fetch it again") as refused:
+        load(str(tmp_path))
+    assert "from_pretrained" not in str(refused.value)
+
+
 def test_an_adapters_folder_is_no_base_model(tmp_path):
     build_objective(tiny_config(method="lora")).model.save_pretrained(tmp_path)
     with pytest.raises(DataError, match=r"is an adapter, and a base model was wanted.*merged"):

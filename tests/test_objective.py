@@ -181,6 +181,16 @@ def test_virtual_tokens_stand_where_peft_puts_them(model: str, method: str) -> N
 
 
 @pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_bare_of_its_virtual_tokens_a_model_is_the_base_model(method: str) -> None:
+    objective, base = build_objective(tiny_config("llama", method=method)), build_objective(tiny_config("llama"))
+    batch = batch_of(random_documents([[16], [16]]))
+    with objective.bare():
+        inside = loss_of(objective, batch)[0].item()
+    assert inside == pytest.approx(loss_of(base, batch)[0].item(), rel=1e-6)
+    assert loss_of(objective, batch)[0].item() != pytest.approx(inside, rel=1e-6), "and outside it is not"
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
 def test_padding_after_a_document_changes_no_loss_behind_virtual_tokens(method: str) -> None:
     objective = build_objective(tiny_config("llama", method=method))
     documents = random_documents([[7], [12]])

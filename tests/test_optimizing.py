@@ -24,14 +24,29 @@ def test_warm_up_rises_in_equal_parts_and_its_last_step_has_the_full_rate():
 @pytest.mark.parametrize(
     ("schedule", "wanted"),
     [
-        ("linear", [1.0, 0.8, 0.6, 0.4, 0.2]),
-        ("cosine", [1.0, 0.8828427, 0.6, 0.3171573, 0.2]),
-        ("wsd", [1.0, 1.0, 1.0, 0.6, 0.2]),
+        ("linear", [1.0, 0.84, 0.68, 0.52, 0.36]),
+        ("cosine", [1.0, 0.9236068, 0.7236068, 0.4763932, 0.2763932]),
+        ("wsd", [1.0, 1.0, 1.0, 0.7333333, 0.4666667]),
         ("constant", [1.0] * 5),
     ],
 )
-def test_a_schedule_begins_with_the_full_rate_and_ends_with_the_final_fraction(schedule, wanted):
+def test_a_schedule_begins_with_the_full_rate_and_goes_towards_the_final_fraction(schedule, wanted):
     assert rates(5, schedule=schedule, final_fraction=0.2, decay_steps=2) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_after_warm_up_the_rates_are_those_of_transformers_schedules(schedule):
+    from transformers import get_scheduler
+
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    scheduler = get_scheduler(schedule, theirs, num_warmup_steps=5, num_training_steps=30)
+    wanted = []
+    for _ in range(30):
+        wanted.append(scheduler.get_last_lr()[0])
+        theirs.step()
+        scheduler.step()
+    assert rates(30, schedule=schedule, warmup_steps=5)[5:] == pytest.approx(wanted[5:])
+    assert wanted[0] == 0, "theirs begins with a step that changes nothing"
 
 
 def test_wsd_decays_over_a_tenth_unless_told():
@@ -52,6 +67,7 @@ def test_a_rate_lies_between_the_final_and_the_full_one_and_never_rises_after_wa
     found = rates(warmup + after, schedule=schedule, warmup_steps=warmup, decay_steps=decay, final_fraction=final)
     assert all(0 < rate <= 1 for rate in found[:warmup])
     assert all(final - 1e-9 <= rate <= 1 for rate in found[warmup:])
+    assert min(found) > 0, "no step is for nothing"
     assert found[warmup:] == sorted(found[warmup:], reverse=True)
 
 

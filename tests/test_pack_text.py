@@ -272,7 +272,7 @@ def test_a_template_that_fails_for_everything_stops_the_run_and_shows_what_it_wr
 def test_a_corpus_without_an_example_is_refused_with_what_became_of_it(tmp_path):
     documents = corpus(tmp_path / "c", 3, messages=lambda n: [{"role": "user", "content": "the"}])
     made = run(tmp_path, config(documents, columns={"messages": "messages"}))
-    with pytest.raises(DataError, match=r"3 documents and no example to learn from. Left out: 3 no_assistant_turn"):
+    with pytest.raises(DataError, match=r"no document gives an example to learn from. Left out: 3 no_assistant_turn"):
         refuse_no_examples(made, "c")
 
 

@@ -19,6 +19,7 @@ from training.plan.gpus import GPUS, gpu_named
 from training.plan.memory import GIB, check_memory, fits, memory, possible_choices, smallest_fitting
 from training.plan.planning import Machine, plan_run
 from training.plan.shape import shape_of, transformers_config
+from training.plan.text import plan_text
 from training.settings import Model
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,46 @@ def test_time_is_flops_over_what_the_gpus_reach_and_cost_follows(corpus, tmp_pat
     assert plan["cost"] == pytest.approx(3.0 * phase["gpu_hours"])
 
 
+def test_a_gpus_name_tells_its_bf16_speed_and_nothing_of_float32(corpus, tmp_path):
+    gpus = {"count": 2, "gpus_each": 1}
+    half = config(corpus=corpus, output=str(tmp_path / "run"), workers=gpus)
+    single = half.model_copy(update={"precision": "float32"})
+
+    def planned(settings, tflops=None):
+        return plan_run(settings, machine(settings, "H100", None, tflops, 0.4, 2.0))
+
+    assert planned(half)["seconds"] > 0
+    unknown = planned(single)
+    assert (unknown["seconds"], unknown["cost"]) == (None, None)
+    assert "time        and cost not known: this trains in float32" in plan_text(unknown)
+    assert "--peak-tflops" in plan_text(unknown)
+    assert planned(single, 50)["seconds"] == pytest.approx(planned(half)["seconds"] * 989.4 / 50)
+    phases = single.model_copy(update={"phases": ({"name": "a"}, {"name": "b", "precision": "bf16"})})
+    assert [phase["peak_flops"] for phase in planned(phases)["phases"]] == [None, 989.4e12]
+
+
+def test_a_very_short_training_takes_some_time_and_some_money(corpus, tmp_path):
+    settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 1, "gpus_each": 1}, steps=1)
+    said = plan_text(plan_run(settings, Machine(peak_flops=1e15, price=2.0)))
+    assert "time        under 1 s on 1 GPU, under 0.01 GPU hours, cost under 0.01" in said
+    assert "8 rows = 1 worker x 1 micro-batch x 8 rows" in said
+
+
+def test_a_plan_on_gpus_of_a_config_without_them_says_so(corpus, tmp_path):
+    without = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2})
+    having = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1})
+
+    def said(settings, **of_a_gpu):
+        [phase] = plan_run(settings, Machine(**of_a_gpu))["phases"]
+        return [warning for warning in phase["warnings"] if "gpus_each" in warning]
+
+    for of_a_gpu in ({"name": "H100", "memory_gib": 79.1}, {"memory_gib": 80.0}, {"peak_flops": 1e12}):
+        [warning] = said(without, **of_a_gpu)
+        assert "trains on CPUs" in warning and "Set workers.gpus_each: 1" in warning
+        assert said(having, **of_a_gpu) == []
+    assert said(without) == []
+
+
 def test_phases_are_planned_one_by_one_and_added_up(corpus, tmp_path):
     settings = config(
         corpus=corpus,
@@ -186,6 +227,8 @@ def test_a_training_that_cannot_fit_is_refused_with_what_would():
     check_memory(big())
     with pytest.raises(ConfigError, match="No engine fits on 8 workers: use method lora"):
         check_memory(big(device_memory_gib=4))
+    with pytest.raises(ConfigError, match="No engine fits on 1 worker: use method lora"):
+        check_memory(big(device_memory_gib=4, workers={"count": 1, "gpus_each": 1}))
 
 
 def test_what_a_refusal_names_would_fit():
@@ -229,6 +272,13 @@ LORA = {"method": "lora", "optimizer": {"learning_rate": 2e-4}}
         ({"optimizer": {"learning_rate": 1e-3}}, {}, None),
         ({"workers": {"count": 3}}, {}, "8 rows, which 3 workers cannot share evenly: 11%"),
         ({"workers": {"count": {"min": 2, "max": 7}}}, {}, "of 2 to 7 workers, 7 cannot share evenly: 43%"),
+        (
+            {"workers": {"count": 2}, "tokens_per_step": 384},
+            {},
+            "3 rows, which 2 workers cannot share evenly: 25% of "
+            "their time is spent waiting. Even numbers of rows are shared by 1, 3 workers.",
+        ),
+        ({"workers": {"count": 2}, "tokens_per_step": 640}, {}, "are shared by 1 worker alone."),
         ({"workers": {"count": 4}}, {}, None),
         ({}, {"documents": 10**9 // 128 * 40}, "a row of 128 holds 40 documents"),
         ({}, {"tokens": 20_000}, "epochs: 5.1 passes"),

@@ -33,6 +33,18 @@ def test_what_is_written_is_read_and_a_second_write_replaces_it(root):
         assert (file.read(1), file.read(), file.size()) == (b"w", b"o", 3)
 
 
+def test_only_an_empty_folder_is_removed_and_nothing_above_it(root):
+    uri = storage.join(root, "above", "folder", "x")
+    storage.write_bytes(uri, b"x")
+    for folder in ("above/folder", "above", "nowhere"):
+        storage.delete_empty_folder(storage.join(root, folder))
+    assert storage.read_bytes(uri) == b"x"
+    storage.delete([uri])
+    storage.delete_empty_folder(storage.join(root, "above", "folder"))
+    if not storage.is_remote(root):
+        assert os.listdir(Path(root, "above")) == []
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_are_ordinary_names(root, name):
     uri = storage.join(root, "folder", name)
@@ -234,8 +246,32 @@ def test_a_file_system_without_hard_links_is_named_as_the_cause(tmp_path, monkey
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(StorageError, match="no hard links"):
+    with pytest.raises(
+        StorageError, match=r"does not allow a hard link here, likely because it has none.*another output"
+    ):
         storage.create(str(tmp_path / "x"), b"1")
+
+
+def test_what_a_file_system_does_not_allow_is_not_blamed_on_hard_links(tmp_path, monkeypatch):
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    with pytest.raises(StorageError, match="The file system does not allow it") as refused:
+        storage.create(str(tmp_path / "new" / "x"), b"1")
+    assert "hard link" not in str(refused.value)
+
+
+@pytest.mark.parametrize("write", [storage.write_bytes, storage.create])
+@pytest.mark.parametrize("refused", ["mkdir", "write_bytes"])
+def test_a_place_where_nothing_can_be_made_is_no_missing_file_to_who_writes(tmp_path, monkeypatch, write, refused):
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")  # as below /proc
+
+    monkeypatch.setattr(Path, refused, nowhere)
+    with pytest.raises(StorageError, match=r"cannot be made here \(No such file.*Choose another output") as told:
+        write(str(tmp_path / "new" / "x"), b"1")
+    assert not isinstance(told.value, NotFound)
 
 
 @pytest.mark.parametrize("write", [storage.write_bytes, storage.create])

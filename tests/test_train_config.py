@@ -43,6 +43,9 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
     [
         ({"tokens_per_step": 500}, "500 is no multiple of sequence_length 64; the nearest are 448 and 512"),
         ({"workers": {"count": 9}}, "9 workers, but a step has 8 rows of 64; use 8 workers or fewer"),
+        ({"tokens_per_step": 32}, "32 is no multiple of sequence_length 64; the nearest is 64."),
+        ({"workers": {"count": 2}, "tokens_per_step": 64},
+         "2 workers, but a step has 1 row of 64; use 1 worker, or tokens_per_step 128 or more."),
         ({"workers": {"count": 0}}, "0 given; wanted at least 1"),
         ({"steps": None}, "none of steps, epochs, tokens given"),
         ({"epochs": 2}, "steps and epochs of steps, epochs, tokens given; wanted exactly one"),
@@ -72,6 +75,12 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_mend(tmp_path, changes, said):
     assert said in refusal(tmp_path, **changes)
+
+
+def test_what_no_single_setting_is_to_blame_for_is_said_of_the_file(tmp_path):
+    assert refusal(tmp_path, steps=None) == (
+        f"{tmp_path}/train.yaml: none of steps, epochs, tokens given; wanted exactly one."
+    )
 
 
 def test_a_phase_is_the_whole_config_with_its_own_settings_over_it():

@@ -264,6 +264,7 @@ def test_the_headline_says_how_the_loss_fell_and_what_it_took(report):
     report["fits"][0]["validation"] = [
         {"step": 0, **made.measured(6.2)}, {"step": 50, **made.measured(3.125)}, {"step": 99, **made.measured(3.5)},
     ]  # fmt: skip
+    report["fits"][0]["best_step"] = 50
     said = words(report, "result")
     assert "Validation loss 6.2 → 3.12 lowest at step 50" in said
     assert "493 → 22.8" in said
@@ -407,6 +408,13 @@ def test_a_terminal_is_told_in_a_few_plain_lines(report):
         assert line.isascii() and line.isprintable()
 
 
+def test_where_nothing_was_better_than_the_start_the_numbers_are_those_of_what_is_exported(report):
+    (fit,) = report["fits"]
+    fit |= {"validation": validated(3.0, 3.25, 3.5), "best_step": 10}
+    assert "loss 3.000 -> 3.250" in summary_text(report) and "at step 10" in summary_text(report)
+    assert "3 → 3.25 exported: step 10" in Page(render(report)).text["result"]
+
+
 def test_a_probe_is_told_in_documents_and_classes_and_has_no_perplexity(report):
     report["fits"][0]["recipe"]["method"] = "probe"
     page = " ".join(Page(render(report)).text.values())
@@ -433,11 +441,15 @@ def validated(*losses: float) -> list[dict[str, Any]]:
     [
         ({"ended": "patience"}, "Stopped early, after 300 of 300 steps"),
         ({"validation": []}, "no validation split"),
-        ({"validation": validated(3.0, 3.1, 3.2)}, "never fell below the 3 "),
-        ({"validation": validated(3.0, 2.0, 2.5)}, "lowest at step 10 (2) and rose to 2.5"),
+        (
+            {"validation": validated(3.0, 3.1, 3.2), "best_step": 10},
+            "below the 3 that it began with: the weights of step 10",
+        ),
+        ({"validation": validated(3.0, 2.0, 2.5), "best_step": 10}, "lowest at step 10 (2) and rose to 2.5"),
         ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not move: a.lora_A, b.lora_A."),
         ({"events": [{"step": 4, "words": "restart"}] * 2}, "started again 2 times"),
         ({"events": [{"step": 4, "words": "passed over"}]}, "1 step passed over"),
+        ({"totals": made.report()["fits"][0]["totals"] | {"unlogged_steps": 7}}, "lacks 7 of the 300 steps"),
     ],
 )
 def test_what_stands_out_is_said(changes, said):
@@ -450,7 +462,7 @@ def test_badly_filled_rows_many_left_out_documents_and_waiting_are_said():
     odd["corpora"][0]["splits"][0]["filled"] = 0.4
     odd["curves"]["data_wait"] = [(1, 0.3), (2, 0.5)]
     said = " ".join(cautions(odd))
-    assert "50.0% of the documents of notes were left out" in said
+    assert "33.3% of the documents of notes were left out" in said
     assert "60.0% of the places in the training rows of notes are padding" in said
     assert "waited for data 40.0% of the time" in said
 

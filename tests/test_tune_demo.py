@@ -60,6 +60,10 @@ def test_both_runs_train_the_same_model_on_the_same_packed_rows():
         assert getattr(lora, name) == getattr(full, name), name
 
 
+def test_no_run_shows_answers_of_a_model_that_has_learnt_none_yet():
+    assert [load(str(CONFIGS / f"demo-{run}.yaml")).generate for run in RUNS] == [None, None]
+
+
 def test_without_a_corpus_it_says_what_to_run_first(tmp_path):
     with pytest.raises(UserError, match=rf"raymill demo --output {tmp_path}"):
         tune_demo(str(tmp_path))
@@ -93,6 +97,7 @@ def test_the_comparison_takes_the_best_loss_and_lines_up():
     report["fits"][0]["validation"] = [
         {"step": step, **made.measured(loss)} for step, loss in ((0, 7.5), (20, 5.0), (40, 5.25))
     ]
+    report["fits"][0]["best_step"] = 20
     lines = comparison({"lora": report, "full": made.report()}).splitlines()
     assert lines[1].split()[1:3] == ["7.500", "5.000"]
     assert len({line.index(title) + len(title) for line, title in ((lines[0], "after"), (lines[1], "5.000"))}) == 1

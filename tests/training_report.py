@@ -106,7 +106,8 @@ def report() -> Any:
             "tokens_per_step": 4096,
         },
         "totals": {
-            "steps": 300, "planned_steps": 300, "tokens": log.tokens, "label_tokens": log.label_tokens,
+            "steps": 300, "planned_steps": 300, "unlogged_steps": 0,
+            "tokens": log.tokens, "label_tokens": log.label_tokens,
             "seconds": 75.25, "tokens_per_s": log.middle("tokens_per_s"), "mfu": None, "workers": [1, 2],
             "trainable_parameters": 8192, "all_parameters": 140_000,
         },
@@ -130,7 +131,7 @@ def report() -> Any:
         ],
         "before": EVALUATION["before"],
         "after": EVALUATION["after"],
-        "best_step": 300,
+        "best_step": min(log.validation, key=lambda measured: measured["loss"])["step"],
         "ended": "steps",
         "unmoved": [],
         "generation": EVALUATION["generation"],

@@ -127,15 +127,17 @@ class TrainConfig(Settings):
         if over or self.tokens_per_step < self.sequence_length:
             below = self.tokens_per_step - over
             near = [str(n) for n in (below, below + self.sequence_length) if n]
+            nearest = f"nearest {'is' if len(near) == 1 else 'are'} {' and '.join(near)}"
             raise ValueError(
                 f"tokens_per_step: {self.tokens_per_step} is no multiple of sequence_length {self.sequence_length}; "
-                f"the nearest are {' and '.join(near)}"
+                f"the {nearest}"
             )
-        most = self.workers.range[1]
-        if most > self.rows_per_step:
+        most, rows = self.workers.range[1], self.rows_per_step
+        if most > rows:
+            has, use = ("1 row", "1 worker") if rows == 1 else (f"{rows} rows", f"{rows} workers or fewer")
             raise ValueError(
-                f"workers.count: {most} workers, but a step has {self.rows_per_step} rows of {self.sequence_length}; "
-                f"use {self.rows_per_step} workers or fewer, or tokens_per_step {most * self.sequence_length} or more"
+                f"workers.count: {most} workers, but a step has {has} of {self.sequence_length}; "
+                f"use {use}, or tokens_per_step {most * self.sequence_length} or more"
             )
         if self.steps is not None and self.optimizer.warmup_steps >= self.steps:
             raise ValueError(f"optimizer.warmup_steps: {self.optimizer.warmup_steps} of {self.steps} steps; use fewer")

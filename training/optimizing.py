@@ -17,7 +17,7 @@ def learning_rate(optimizer: "Optimizer", step: int, steps: int) -> float:
     """The learning rate of `step` (from 0) of a run of `steps`.
 
     Warm-up rises in equal parts to the full rate, which its last step has. Then the schedule goes from the full rate
-    to `final_fraction` of it, which the run's last step has:
+    to `final_fraction` of it, which one step more than the run has would have: so none is taken at a rate of nothing.
 
         cosine      half a wave
         linear      a straight line
@@ -28,7 +28,7 @@ def learning_rate(optimizer: "Optimizer", step: int, steps: int) -> float:
     if step < optimizer.warmup_steps:
         return full * (step + 1) / optimizer.warmup_steps
     after = steps - optimizer.warmup_steps
-    gone = _share(step - optimizer.warmup_steps, after - 1)
+    gone = _share(step - optimizer.warmup_steps, after)
     match optimizer.schedule:
         case "cosine":
             left = (1 + math.cos(math.pi * gone)) / 2
@@ -36,7 +36,7 @@ def learning_rate(optimizer: "Optimizer", step: int, steps: int) -> float:
             left = 1 - gone
         case "wsd":
             decay = min(optimizer.decay_steps or max(1, round(steps / 10)), after)
-            left = 1 - _share(step - (steps - decay) + 1, decay)
+            left = 1 - _share(step - (steps - decay) + 1, decay + 1)
         case "constant":
             return full
     return full * (final + (1 - final) * left)

@@ -138,7 +138,7 @@ class Optimizer(Settings):
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     decay_steps: int | None = Field(None, ge=1, description="wsd: steps of the decay at the end; default: a tenth")
-    final_fraction: float = Field(0.0, ge=0, le=1, description="of learning_rate, at the last step")
+    final_fraction: float = Field(0.0, ge=0, le=1, description="of learning_rate: where the schedule ends")
     clip: float | None = Field(1.0, gt=0, description="largest global gradient norm; null: only measured")
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = Field(1e-8, gt=0)

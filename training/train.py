@@ -21,9 +21,10 @@ from training.config import TrainConfig
 from training.fit.job import Job
 from training.fit.records import Outcome
 from training.models.folder import located
-from training.pack.job import PackedRun, pack
+from training.models.identity import model_identity
+from training.pack.job import PackedRun, Packing
 from training.remote import in_worker
-from training.report.schema import Report
+from training.report.schema import Fit, Report, chosen
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
@@ -56,8 +57,10 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
     config = _located(config)
     if config.phases:
         return _phases(config, session, progress, replace)
+    model_identity(config.model, config.seed)  # a model that is not there is told at once
+    packing = Packing.of(config, replace)
     _look_ahead(config, session)
-    packed = pack(config, session, progress, replace)
+    packed = packing.run(session, progress)
     job = make_job(config, packed)
     if (found := _finished(job, replace)) is not None:
         return found
@@ -73,18 +76,17 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
 
 
 def _look_ahead(config: TrainConfig, session: Session) -> None:
-    """What would fail after hours of packing fails now: a model that is not there, workers that no machine holds.
+    """What would fail after hours of packing fails now: an output that takes no file, workers that no machine holds.
 
     Raises:
         UserError: with what is wrong.
     """
     from training.fit.preflight import check_cluster, check_trackers
-    from training.models.identity import model_identity
 
-    model_identity(config.model, config.seed)
     if storage.exists(storage.join(storage.absolute(config.output), RUN_MANIFEST)):
         return  # finished, most likely, and then no worker is wanted
     check_trackers(config.track)
+    storage.require_conditional_writes(storage.absolute(config.output))
     session.start()
     check_cluster(config, session)
 
@@ -92,7 +94,6 @@ def _look_ahead(config: TrainConfig, session: Session) -> None:
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     """What the workers are told. `identity` is what a checkpoint must agree with to be continued."""
     from training.data.order import Order
-    from training.models.identity import model_identity
 
     steps = Order.for_training(config, packed).steps(config)
     settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
@@ -147,6 +148,7 @@ def _evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> None:
 
 
 def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
+    from training.export import publish
     from training.report.gather import gather
 
     report = gather(job, packed, outcome)
@@ -156,7 +158,24 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
         for split, artifact in splits.items()
         if job.config.packed is None
     }
-    return _leave(job.root, job.config, report, _inputs(job), artifacts, {"export": exported})
+    digests = publish.digests(storage.join(job.root, publish.EXPORT), exported)
+    artifacts |= {f"{publish.EXPORT}/{folder}": digest for folder, digest in digests.items()}
+    told = _told(report["fits"][0]) | {"packed": packed.uri}
+    return _leave(job.root, job.config, report, _inputs(job), artifacts, {"told": told, "export": exported})
+
+
+def _told(fit: Fit) -> dict[str, str]:
+    """What a training was and what came of it, for who finds its folder; a line by its name."""
+    taken, planned = fit["totals"]["steps"], fit["totals"]["planned_steps"]
+    told = {
+        "method": fit["recipe"]["method"],
+        "base": fit["recipe"]["base_model"],
+        "steps": f"{taken:,}" if taken == planned else f"{taken:,} of {planned:,}",
+    }
+    if best := chosen(fit):
+        first = fit["validation"][0]
+        told["loss"] = f"validation {first['loss']:.3f} -> {best['loss']:.3f} at step {best['step']:,}"
+    return told | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}
 
 
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool) -> TrainRun:
@@ -172,7 +191,13 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
     found = find_run(root, config.kind, _run_settings(config), inputs, replace)
     if found is not None:
         return TrainRun(root, found, _report(root), fresh=False, phases=tuple(runs))
-    whole = _leave(root, config, combine(config, [run.report for run in runs]), inputs, {}, {})
+    report = combine(config, [run.report for run in runs])
+    artifacts = {run.uri.removeprefix(f"{root}/"): run.manifest["digest"] for run in runs}
+    told = {
+        f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _told(fit).items())])
+        for number, fit in enumerate(report["fits"], start=1)
+    }
+    whole = _leave(root, config, report, inputs, artifacts, {"told": told})
     return dataclasses.replace(whole, phases=tuple(runs))
 
 

@@ -6,7 +6,6 @@ second call continues or finds the run finished, and an edited config stays as i
 """
 
 import json
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ import typer
 from cluster import storage
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
+from cluster.typed import command
 from pipelines import commands
 from pipelines.choose import REMOVED
 from pipelines.dedup.group import NEAR
@@ -40,7 +40,7 @@ def demo(
         print("Collecting text from this Python and the packages installed with it ...", flush=True)
         stage_inputs(storage.join(output, "input"), collect(packages()))
         storage.write_bytes(config, config_text(output).encode())
-    print(f"\n{_shell('raymill curate', config)}\n", flush=True)
+    print(f"\n{command('curate', config)}\n", flush=True)
     commands.curate(config, address="local", replace=replace)
     print(f"\n{whats_next(output, config)}")
 
@@ -81,18 +81,18 @@ def whats_next(output: str, config: str) -> str:
     mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]")
     steps = {
         "Why a document is gone: here it is too like another one, and differs in these words":
-            _shell("raymill explain", output, _near_duplicate(output)),
+            command("explain", output, _near_duplicate(output)),
         "Five of those that one rule removed, with the value it saw":
-            _shell("raymill sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"),
+            command("sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"),
         "What another bound would change, from the same measurements":
-            _shell("raymill what-if", config, "-o", "language.min_score=0.5"),
+            command("what-if", config, "-o", "language.min_score=0.5"),
         "What the corpus holds, and one document of it, its personal data replaced":
-            _shell("raymill inspect", corpus) + "\n    "
-            + _shell("raymill sample", corpus, "--where", "id=planted/personal_data/iban"),
+            command("inspect", corpus) + "\n    "
+            + command("sample", corpus, "--where", "id=planted/personal_data/iban"),
         "The same for your own text: write its folder instead of FOLDER":
-            _shell("raymill curate", config, *mine),
+            command("curate", config, *mine),
     }  # fmt: skip
-    return "What next:\n" + "\n".join(f"  {what}:\n    {command}" for what, command in steps.items())
+    return "What next:\n" + "\n".join(f"  {what}:\n    {line}" for what, line in steps.items())
 
 
 def _near_duplicate(output: str) -> str:
@@ -105,7 +105,3 @@ def _near_duplicate(output: str) -> str:
 
 def _json_line(record: dict[str, object]) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-
-
-def _shell(command: str, *arguments: str) -> str:
-    return " ".join([command, *map(shlex.quote, arguments)])

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--loss-chunk-tokens", type=int)
     add("--learning-rate", type=float, default=1e-5)
     add("--peer", action="store_true", help="the same model and rows under transformers' Trainer, afterwards")
-    add("--peak-tflops", type=float, help="of one device at the precision used; default: known by its name")
+    add("--peak-tflops", type=float, help="of one device at the precision used; default: in bf16 by its name")
     add("--cpu", action="store_true", help="even if there is a GPU")
     add("--json", action="store_true", help="print numbers for a program")
     return parser

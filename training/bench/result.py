@@ -26,11 +26,12 @@ def describe(
 ) -> dict[str, Any]:
     """
     Args:
-        peak_tflops: of one device; None: what models/flops.py knows of the device's name, or no MFU.
+        peak_tflops: of one device at the precision used; None: what models/flops.py knows of the device's name in
+            bf16, else no MFU.
     """
     device = place.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    peak = peak_tflops * 1e12 if peak_tflops else peak_flops(name)
+    peak = peak_tflops * 1e12 if peak_tflops else peak_flops(name) if config.bf16 else None
     context = mean_context(document_lengths(batches))
     flops = flops_per_token(named_config(config.model), ours.trainable_parameters, config.method, context)
     workers = place.world

@@ -6,7 +6,6 @@ as it was edited. Both runs share one folder of packed rows.
 """
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,9 @@ from cluster import storage
 from cluster.artifact import MANIFEST
 from cluster.errors import UserError
 from cluster.page.formats import duration, share
+from cluster.typed import command
 from training import commands
+from training.report.schema import chosen
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OUTPUT = "runs/demo"  # as the configs have it
@@ -30,13 +31,13 @@ def tune_demo(
     """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download."""
     corpus = storage.join(output, "corpus")
     if not storage.exists(storage.join(corpus, MANIFEST)):
-        first = _shell("raymill demo", *([] if output == OUTPUT else ["--output", output]))
+        first = command("demo", *([] if output == OUTPUT else ["--output", output]))
         raise UserError(f"{corpus}: no finished corpus here, and this demo trains on it. Run `{first}` first.")
     for run in RUNS:
         config = _config(output, run)
         if replace or not storage.exists(config):
             storage.write_bytes(config, config_text(run, output).encode())
-        print(f"\n{_shell('raymill train', config)}\n", flush=True)
+        print(f"\n{command('train', config)}\n", flush=True)
         commands.train(config, address="local", replace=replace)
     reports = {run: json.loads(storage.read_bytes(storage.join(_folder(output, run), "report.json"))) for run in RUNS}
     print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
@@ -62,7 +63,8 @@ def comparison(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def _row(name: str, fit: dict[str, Any]) -> tuple[str, ...]:
-    first, best = fit["validation"][0], min(fit["validation"], key=lambda measured: measured["loss"])
+    first, best = fit["validation"][0], chosen(fit)  # type: ignore[arg-type]
+    assert best is not None
     totals = fit["totals"]
     return (
         name,
@@ -80,18 +82,18 @@ def whats_next(output: str) -> str:
     zero = ("-o", "name=demo-zero2", "-o", "engine=zero2", "-o", f"output={storage.join(output, 'tune-zero2')}")
     mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "packed=runs/mine/packed", "-o", "corpus=FOLDER")
     steps = {
-        "Curves, data, numbers and generated text, in a browser":
+        "Curves, data and numbers, in a browser":
             "\n    ".join(storage.join(_folder(output, run), "report.html") for run in RUNS),
         "Documents as the model sees them, and which tokens the loss counts":
-            _shell("raymill pack", full, "--preview", "3"),
+            command("pack", full, "--preview", "3"),
         "What a training would take in steps, memory and time, without starting it":
-            _shell("raymill plan", full),
+            command("plan", full),
         "The same losses from DeepSpeed, whose workers share the optimizer's state and the gradients":
-            _shell("raymill train", full, *zero),
+            command("train", full, *zero),
         "The same on your own corpus: write its folder instead of FOLDER":
-            _shell("raymill train", lora, *mine),
+            command("train", lora, *mine),
     }  # fmt: skip
-    return "What next:\n" + "\n".join(f"  {what}:\n    {command}" for what, command in steps.items())
+    return "What next:\n" + "\n".join(f"  {what}:\n    {line}" for what, line in steps.items())
 
 
 def _config(output: str, run: str) -> str:
@@ -100,7 +102,3 @@ def _config(output: str, run: str) -> str:
 
 def _folder(output: str, run: str) -> str:
     return storage.join(output, f"tune-{run}")
-
-
-def _shell(command: str, *arguments: str) -> str:
-    return " ".join([command, *map(shlex.quote, arguments)])

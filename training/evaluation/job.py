@@ -39,7 +39,8 @@ def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
     device = evaluation_device(job)
     objective = at_start(job, device)
     split, artifacts = held_out(packed)
-    before = _measured(objective, job, artifacts, tokenizer, device)
+    with objective.bare():
+        before = _measured(objective, job, artifacts, tokenizer, device)
     take_trained(objective, outcome)
     after = _measured(objective, job, artifacts, tokenizer, device)
     generation, answers = _qualities(objective, job, artifacts, tokenizer, device)

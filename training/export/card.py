@@ -125,11 +125,11 @@ def _numbers(facts: Facts, folder: str) -> str:
     validated = [(record["step"], record["validation"]) for record in facts.steps if "validation" in record]
     if validated:
         first = min(validated, key=lambda pair: pair[0])
-        best = min(validated, key=lambda pair: pair[1]["loss"])
+        best = next((pair for pair in validated if pair[0] == facts.outcome["best_step"]), validated[-1])
         rows = [(f"step {step}", *_measured(measured, means)) for step, measured in dict([first, best]).items()]
         most = facts.config.evaluate.rows
         named = f"Validation split (while training, at most {most:,} rows of it)" if most else "Validation split"
-        parts.append(f"{named}, first and best:\n\n" + table(head, rows))
+        parts.append(f"{named}, first and exported:\n\n" + table(head, rows))
     if facts.evaluation is not None:
         rows = [
             (f"{split}, {when}", *_measured(measured, means))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from cluster import storage
+from cluster.artifact import fingerprint
 
 EXPORT, MANIFEST = "export", "manifest.json"
 
@@ -53,3 +54,35 @@ def finish(root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> di
     whole = manifest | {"files": files, "bytes": sum(file["bytes"] for file in files)}
     storage.write_bytes(storage.join(root, MANIFEST), json.dumps(whole, indent=1, ensure_ascii=False).encode())
     return whole
+
+
+def digests(root: str, manifest: dict[str, Any]) -> dict[str, str]:
+    """Of each exported folder, by its name, a digest of its weights, tokenizer and settings.
+
+    The same training anywhere gives the same ones. So the card is left out, which tells where data came from, and so is
+    the place where an adapter or a probe finds its base.
+    """
+    return {
+        name: fingerprint(
+            {
+                file["path"]: _content(root, file)
+                for file in manifest["files"]
+                if file["path"].startswith(f"{name}/") and file["path"] != f"{name}/README.md"
+            }
+        )
+        for name in manifest["folders"]
+    }
+
+
+def _content(root: str, file: ExportedFile) -> Any:
+    if file["path"] == "adapter/adapter_config.json":
+        settings = json.loads(storage.read_bytes(storage.join(root, file["path"])))
+        del settings["base_model_name_or_path"]
+        if isinstance(modules := settings.get("target_modules"), list):
+            settings["target_modules"] = sorted(modules)  # peft writes a set, in the order of this process's hashes
+        return settings
+    if file["path"] == "probe/probe.json":
+        settings = json.loads(storage.read_bytes(storage.join(root, file["path"])))
+        del settings["base"]["name"]
+        return settings
+    return file["sha256"]

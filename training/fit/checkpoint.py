@@ -14,7 +14,7 @@ import json
 import logging
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import prod
@@ -225,6 +225,13 @@ def saved_folders(job: Job) -> list[str]:
     ends = f"/{MANIFEST}"
     found = [file.uri.removesuffix(ends) for file in storage.list_files(job.checkpoints) if file.uri.endswith(ends)]
     return sorted(found, key=lambda uri: uri.rpartition("/")[2])
+
+
+def discard(uri: str, files: Iterable[str]) -> None:
+    """Delete a checkpoint: its files, and on a local disk its own folder if nothing is left in it."""
+    storage.delete([storage.join(uri, MANIFEST)])  # first: nothing half deleted may be believed
+    storage.delete(files)
+    storage.delete_empty_folder(uri)
 
 
 def at_step(job: Job, step: int) -> str:

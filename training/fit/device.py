@@ -50,9 +50,9 @@ def moved(slices: Iterable[Slice], place: Place) -> dict[str, bool]:
     return everywhere
 
 
-def peak(place: Place) -> float | None:
-    """Flops a second that all devices together could do; None where that is not known, as on CPUs."""
-    if place.device.type != "cuda":
+def peak(place: Place, bf16: bool) -> float | None:
+    """Flops a second that all devices together could do; None where that is not known, as on CPUs and in float32."""
+    if place.device.type != "cuda" or not bf16:
         return None
     one = peak_flops(torch.cuda.get_device_name(place.device))
     return one and one * place.world
@@ -78,7 +78,7 @@ class Speed:
             context: positions that a token attends to, itself included, on average.
 
         Returns:
-            None on a device whose peak is not known.
+            None on a device whose peak is not known, at the precision of this training.
         """
         if not self.peak:
             return None

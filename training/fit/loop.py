@@ -90,7 +90,7 @@ class Training:
         at_first = place.device if self.config.engine == "ddp" else "cpu"
         self.objective = build_objective(self.config, len(job.classes), device=at_first)
         self.trained_parameters, self.all_parameters = parameters(self.objective)
-        self.speed = Speed(self.config, self.trained_parameters, peak(place))
+        self.speed = Speed(self.config, self.trained_parameters, peak(place, self.config.bf16))
         self.engine: Engine = make_engine(self.config, self.objective, place.device)
         stack.callback(self.engine.close)
         saved = restore(job, place, self.engine)
@@ -136,7 +136,9 @@ class Training:
 
     def _begin_anew(self) -> None:
         """Before the first step: what the model is worth untrained, and somewhere to go back to if that is allowed."""
-        if measured := self._validate():
+        with self.objective.bare():
+            measured = self._validate()
+        if measured:
             self._append(self._bare_record() | {"validation": measured})
         if self.config.failures.skip_back:
             self._save()

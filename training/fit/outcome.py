@@ -39,10 +39,12 @@ def make_way(job: Job, replace: bool) -> None:
     except DataError:
         if not replace:
             raise
-        manifests = [storage.join(uri, MANIFEST) for uri in saved_folders(job)]
-        storage.delete([job.outcome, *manifests, job.step_log])
+        checkpoints = saved_folders(job)
+        storage.delete([job.outcome, *(storage.join(uri, MANIFEST) for uri in checkpoints), job.step_log])
         for folder in (job.checkpoints, job.attempts, job.tensorboard):
             storage.delete(file.uri for file in storage.list_files(folder))
+        for uri in checkpoints:
+            storage.delete_empty_folder(uri)
 
 
 class Failures:

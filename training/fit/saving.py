@@ -33,6 +33,7 @@ from training.fit.checkpoint import (
     Piece,
     StateFile,
     complete,
+    discard,
     folder_name,
 )
 from training.fit.course import Course, kept
@@ -221,15 +222,14 @@ def retain(job: Job, course: Course, own: str) -> None:
     steps = kept([step for step in by_step if step <= course.step], job.config.checkpoint.keep, _best(course))
     stay = {by_step[step] for step in steps}
     for folder in sorted(finished - stay):
-        storage.delete([f"{folder}/{MANIFEST}"])  # first: nothing half deleted may be believed
-        storage.delete(folders[folder])
+        discard(folder, folders[folder])
 
 
 def sweep(job: Job) -> None:
     """Delete what attempts left that were killed before their checkpoint was finished."""
     for folder, files in _folders(job).items():
         if f"{folder}/{MANIFEST}" not in files:
-            storage.delete(files)
+            discard(folder, files)
 
 
 def _folders(job: Job) -> dict[str, list[str]]:

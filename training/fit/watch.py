@@ -43,7 +43,8 @@ class StepLines:
         self.terminal = self.stream.isatty()
         self.shown = 0.0
         self.newest = self.said = ""
-        self.version = self._version()  # what an earlier call trained is no news
+        self.version = ""
+        self.since: int | None = None  # the step that this call's workers began after; none began yet
         self.known = {file.uri for file in storage.list_files(job.attempts)}
 
     def look(self) -> None:
@@ -67,22 +68,23 @@ class StepLines:
             if file.uri not in self.known:
                 self.known.add(file.uri)
                 attempt = cast(Attempt, json.loads(storage.read_bytes(file.uri)))
+                self.since = attempt["step"]
                 start, end = ("\r\033[K", "\n") if self.terminal else ("", "\n")
                 self.stream.write(f"{start}{greeting(attempt)}{end}")
                 self.stream.flush()
 
     def _read(self) -> None:
-        version = self._version()
-        if version != self.version:
-            self.version = version
-            size = storage.info(self.job.step_log).size
-            self.newest = summary(tail(self.job.step_log, size), self.job.steps) or self.newest
-
-    def _version(self) -> str:
+        if self.since is None:
+            return
         try:
-            return storage.info(self.job.step_log).version
+            found = storage.info(self.job.step_log)
         except storage.NotFound:
-            return ""
+            return
+        if found.version != self.version:
+            self.version = found.version
+            lines = tail(self.job.step_log, found.size)
+            own = [line for line in lines if line["step"] > self.since or not self.since]
+            self.newest = summary(own, self.job.steps) or self.newest
 
     def _show(self, text: str) -> None:
         self.shown, self.said = time.monotonic(), text

@@ -133,5 +133,5 @@ PEAK_FLOPS: dict[str, float] = {
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Of one device by the name its driver gives, in bf16; None of a device this table does not have."""
+    """Of one device by the name its driver gives, in bf16 and in nothing else; None of a device not in this table."""
     return next((peak for known, peak in PEAK_FLOPS.items() if re.search(rf"\b{known}\b", device_name)), None)

@@ -126,9 +126,14 @@ def weight_files(folder: Path) -> list[Path]:
     if files:
         return files
     pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
+    if not pickled:
+        raise DataError(
+            f"model {folder}: has a config.json and no weights; *.safetensors was wanted. The download or copy is "
+            "not complete: fetch it again."
+        )
     raise DataError(
-        f"model {folder}: holds {', '.join(pickled[:3]) or 'no weights'}, and *.safetensors was wanted"
-        + (" (reading a .bin can run any code that someone put into it)" if pickled else "")
-        + '. If you trust it, convert it once: python -c "from transformers import AutoModelForCausalLM as M; '
-        f"M.from_pretrained('{folder}', use_safetensors=False).save_pretrained('NEW_FOLDER')\""
+        f"model {folder}: holds {', '.join(pickled[:3])}, and *.safetensors was wanted (reading a .bin can run any "
+        'code that someone put into it). If you trust it, convert it once: python -c "from transformers import '
+        f"AutoModelForCausalLM as M; M.from_pretrained('{folder}', use_safetensors=False)"
+        ".save_pretrained('NEW_FOLDER')\""
     )

@@ -43,6 +43,11 @@ class Objective(nn.Module):
         names = ("input_ids", "position_ids", "targets", "labels", "ends")
         return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
 
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Inside, the call computes the base model as far as the start of training differs from it."""
+        yield
+
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
 
@@ -68,6 +73,15 @@ class NextToken(Objective):
         self.virtual = virtual
         self.body_name = _body_name(self.causal)
         self.fused = whole_weights and self._head_is_all()
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Without virtual tokens, which before training are noise: so that "before" is the base model's worth."""
+        virtual, self.virtual = self.virtual, None
+        try:
+            yield
+        finally:
+            self.virtual = virtual
 
     @property
     def causal(self) -> Any:

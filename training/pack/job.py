@@ -118,22 +118,52 @@ def pack(config: TrainConfig, session: Session, progress: Progress, replace: boo
     Raises:
         DataError: the folder holds corpora packed in another way, or there is too little to train on.
     """
-    from training.pack.sources import freeze_corpus
+    return Packing.of(config, replace).run(session, progress)
 
-    storage.configure(config.storage)
-    config = config.model_copy(update={"model": located(config.model)})
-    root = packed_uri(config)
-    unit_bytes = config.execution.unit_mib << 20
-    frozen = {
-        name: freeze_corpus(corpus, columns, unit_bytes)
-        for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
-    }
-    settings = pack_settings(config, frozen)
-    if not _finished(config, root, settings, replace):
-        _make(config, frozen, settings, root, session, progress, replace)
-    packed = PackedRun.load(root)
-    require_enough(config, packed)
-    return packed
+
+@dataclass(frozen=True)
+class Packing:
+    """What there is to pack, found out without Ray. frozen: by corpus. finished: it stands packed already."""
+
+    config: TrainConfig
+    root: str
+    frozen: dict[str, "FrozenCorpus"]
+    settings: dict[str, Any]
+    finished: bool
+    replace: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig, replace: bool) -> Self:
+        """
+        Raises:
+            UserError: a corpus, a column, or the folder is not as it must be.
+        """
+        from training.pack.sources import freeze_corpus
+
+        storage.configure(config.storage)
+        config = config.model_copy(update={"model": located(config.model)})
+        root = packed_uri(config)
+        unit_bytes = config.execution.unit_mib << 20
+        frozen = {
+            name: freeze_corpus(corpus, columns, unit_bytes)
+            for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
+        }
+        settings = pack_settings(config, frozen)
+        finished = _finished(config, root, settings, replace)
+        if not finished:
+            storage.require_conditional_writes(root)
+        return cls(config, root, frozen, settings, finished, replace)
+
+    def run(self, session: Session, progress: Progress) -> PackedRun:
+        """
+        Raises:
+            DataError: there is too little to train on.
+        """
+        if not self.finished:
+            _make(self.config, self.frozen, self.settings, self.root, session, progress, self.replace)
+        packed = PackedRun.load(self.root)
+        require_enough(self.config, packed)
+        return packed
 
 
 def pack_settings(config: TrainConfig, frozen: Mapping[str, "FrozenCorpus"]) -> dict[str, Any]:
@@ -194,7 +224,6 @@ def _make(
     from training.pack.tokenise import refuse_no_examples, tokenise_stage
     from training.pack.tokenizer import prepare_tokenizer
 
-    storage.require_conditional_writes(root)
     tokenizer = prepare_tokenizer(config, root, replace)
     classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
     engine = Engine(root, session, progress, Patience(config.execution.attempts, config.execution.stall_s), replace)

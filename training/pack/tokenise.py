@@ -87,7 +87,7 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
         counters = examples.manifest.counters
         reasons = [f"{int(n)} {name.partition('/')[2]}" for name, n in counters.items() if name.startswith("left_out/")]
         raise DataError(
-            f"{path}: {int(counters.get('documents', 0))} documents and no example to learn from. Left out: "
+            f"{path}: no document gives an example to learn from. Left out: "
             f"{', '.join(reasons) or 'none'}. Check `columns`, and look at one with `raymill pack CONFIG --preview 3`."
         )
 
@@ -112,7 +112,8 @@ class Tokenise:
         tables = []
         for documents in _tables(documents_of(unit, self.columns, left_out)):
             encoded = encoder.encode(documents)
-            tally.add(documents, encoded.notes, encoded.misfits, left_out)
+            learnt = {example.document for example in encoded.examples}
+            tally.add(documents, learnt, encoded.notes, encoded.misfits, left_out)
             _refuse_template(tally, encoded.misfits, self.telling)
             tables.append(self._table(documents, encoded.examples, tally))
         if left_out.examples:
@@ -150,15 +151,25 @@ class _Tally:
     unfit: int = 0  # documents that the template failed for
 
     def add(
-        self, documents: Sequence[Document], notes: Counter[str], misfits: Sequence[Misfit], left_out: LeftOut
+        self,
+        documents: Sequence[Document],
+        learnt: set[int],
+        notes: Counter[str],
+        misfits: Sequence[Misfit],
+        left_out: LeftOut,
     ) -> None:
-        self._count("documents", len(documents))
+        """learnt: indices of the documents that give an example."""
+        # Of a chat that history rewrites, one rendering may be refused and another learnt.
+        unfit = {misfit.document for misfit in misfits} - learnt
+        self._count("documents", len(documents) - len(unfit))
         self._count("text_bytes", sum(document.bytes for document in documents))
         for note, times in notes.items():
             if times:
                 self._count(note, times)
         for document, reason, preview in misfits:
-            left_out.add(reason, f"document {documents[document].id}", preview)
+            if document in unfit:
+                left_out.add(reason, f"document {documents[document].id}", preview)
+                unfit.remove(document)
         self.unfit += len({misfit.document for misfit in misfits if misfit.reason in TEMPLATE_REASONS})
 
     def count(self, splits: Sequence[int], examples: Sequence[Example]) -> None:
@@ -202,7 +213,7 @@ def _sorted(examples: pa.Table) -> Iterator[pa.Table]:
 
 def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], telling: int) -> None:
     """A template or tokenizer that has failed for every document so far will fail for all of the corpus."""
-    if not telling <= tally.unfit == tally.counters["documents"]:
+    if tally.counters["documents"] or tally.unfit < telling:
         return
     failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
     mends = {

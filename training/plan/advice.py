@@ -11,13 +11,17 @@ from training.plan.shape import Shape
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a training before it runs. device_gib: memory of a GPU, None if not said."""
+    """What is known of a training before it runs.
+
+    device_gib: memory of a GPU, None if not said. planned_on_gpu: whether anything was said of one.
+    """
 
     config: TrainConfig
     shape: Shape
     data: Data
     steps: int
     device_gib: float | None
+    planned_on_gpu: bool = False
 
     def would_fit(self, engine: str, offload: str = "none") -> bool | None:
         """None: nothing is known of the GPU."""
@@ -32,6 +36,15 @@ Advice = Callable[[Facts], Iterator[str]]
 
 def advise(facts: Facts) -> list[str]:
     return [sentence for advice in ADVICE for sentence in advice(facts)]
+
+
+def no_gpus(facts: Facts) -> Iterator[str]:
+    """A plan for GPUs of a config that uses none."""
+    if facts.planned_on_gpu and not facts.config.workers.gpus_each:
+        yield (
+            "workers.gpus_each: 0, so as it stands this trains on CPUs (in float32 unless precision says otherwise); "
+            "the plan counts one such GPU a worker. Set workers.gpus_each: 1."
+        )
 
 
 def sharded_adapter(facts: Facts) -> Iterator[str]:
@@ -106,9 +119,10 @@ def idle_workers(facts: Facts) -> Iterator[str]:
     worst = max(idle, key=lambda world: idle[world])
     even = [world for world in range(1, max(most, 2) * 2) if rows % world == 0]
     said = f"{worst} workers" if least == most else f"of {least} to {most} workers, {worst}"
+    many = f"{', '.join(map(str, even))} workers" if even[-1] > 1 else "1 worker alone"
     yield (
         f"tokens_per_step: a step has {rows} rows, which {said} cannot share evenly: {idle[worst]:.0%} of their time "
-        f"is spent waiting. Even numbers of rows are shared by {', '.join(map(str, even))} workers."
+        f"is spent waiting. Even numbers of rows are shared by {many}."
     )
 
 
@@ -177,6 +191,7 @@ def small_on_many(facts: Facts) -> Iterator[str]:
 
 
 ADVICE: tuple[Advice, ...] = (
+    no_gpus,
     sharded_adapter,
     learning_rate,
     few_tokens,

@@ -17,7 +17,7 @@ def plan(
     gpu: Annotated[str | None, typer.Option(help="by name: A100, H100, H200, L40S, ...")] = None,
     gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="of one GPU; default: of --gpu")] = None,
     peak_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="dense bf16 of one GPU; default: of --gpu")
+        float | None, typer.Option(min=0.001, help="dense, of one GPU at the precision used; default: of --gpu in bf16")
     ] = None,
     mfu: Annotated[float, typer.Option(min=0.001, max=1, help="share of the peak that training reaches")] = 0.4,
     price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="for the cost; in any currency")] = None,
@@ -77,9 +77,15 @@ def machine(
 
     known = gpu_named(gpu) if gpu else None
     memory_gib = gpu_memory_gib or (known.memory_gib if known else config.device_memory_gib)
-    peak = peak_tflops * 1e12 if peak_tflops else peak_flops(known.device_name) if known else None
-    if price is not None and peak is None:
+    if price is not None and not (known or peak_tflops):
         raise ConfigError(
             "--price-per-gpu-hour: the time is not known without a GPU's speed; give --gpu or --peak-tflops."
         )
-    return Machine(known.name if known else None, memory_gib, peak, mfu, price)
+    return Machine(
+        name=known.name if known else None,
+        memory_gib=memory_gib,
+        peak_flops=peak_tflops * 1e12 if peak_tflops else None,
+        bf16_peak_flops=peak_flops(known.device_name) if known else None,
+        mfu=mfu,
+        price=price,
+    )

@@ -206,4 +206,6 @@ def mend(config: "TrainConfig", shape: "Shape", device_bytes: float) -> str:
         if number == 0 and (config.activation_checkpointing or config.method == "prefix"):
             break
     more = "method lora, " if config.method == "full" else ""
-    return f"No engine fits on {config.workers.range[0]} workers: use {more}more workers, or a shorter sequence_length."
+    least = config.workers.range[0]
+    workers = "1 worker" if least == 1 else f"{least} workers"
+    return f"No engine fits on {workers}: use {more}more workers, or a shorter sequence_length."

@@ -15,14 +15,24 @@ from training.plan.shape import Shape, shape_of, transformers_config
 class Machine:
     """What the plan assumes of a GPU. None: not said, and what depends on it is left out.
 
-    mfu: share of `peak_flops` that the training reaches. price: of one GPU for an hour, in any currency.
+    peak_flops: as told, whatever the precision. bf16_peak_flops: as its name tells, which says nothing of float32.
+    mfu: share of the peak that the training reaches. price: of one GPU for an hour, in any currency.
     """
 
     name: str | None = None
     memory_gib: float | None = None
     peak_flops: float | None = None
+    bf16_peak_flops: float | None = None
     mfu: float = 0.4
     price: float | None = None
+
+    def peak(self, bf16: bool) -> float | None:
+        return self.peak_flops or (self.bf16_peak_flops if bf16 else None)
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether anything is said of one."""
+        return any((self.name, self.memory_gib, self.peak_flops))
 
 
 def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
@@ -64,7 +74,7 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
         }
         for one in possible_choices(config)
     ]
-    facts = Facts(config, shape, data, steps, machine.memory_gib)
+    facts = Facts(config, shape, data, steps, machine.memory_gib, machine.is_gpu)
     return {
         "name": config.name,
         "model": {
@@ -117,12 +127,14 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
     per_row = max(1.0, data.documents_per_row or 1.0)
     context = (data.tokens_per_row / per_row + 1) / 2
     flops = flops_per_token(transformers_config(config.model), shape.trained, config.method, context)
-    found: dict[str, Any] = {"flops_per_token": flops, "seconds": None, "gpu_hours": None, "cost": None}
+    peak = machine.peak(config.bf16)
+    found: dict[str, Any] = {"flops_per_token": flops, "peak_flops": peak}
+    found |= {"seconds": None, "gpu_hours": None, "cost": None}
     gpus = config.workers.range[1]
-    if machine.peak_flops:
+    if peak:
         # Padding is computed too, and so is the waiting of workers without a row.
         positions = steps * gpus * -(-config.rows_per_step // gpus) * config.sequence_length
-        seconds = positions * flops / (machine.mfu * machine.peak_flops * gpus)
+        seconds = positions * flops / (machine.mfu * peak * gpus)
         found |= {"seconds": seconds, "gpu_hours": gpus * seconds / 3600}
         if machine.price is not None:
             found["cost"] = machine.price * found["gpu_hours"]

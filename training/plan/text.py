@@ -13,8 +13,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     for phase in phases:
         lines += ["", *_phase(phase, machine)]
     if len(phases) > 1 and plan["seconds"] is not None:
-        cost = f", cost {plan['cost']:,.2f}" if plan["cost"] is not None else ""
-        lines += ["", f"all phases  {_time(plan['seconds'])}, {plan['gpu_hours']:,.2f} GPU hours{cost}"]
+        lines += ["", f"all phases  {_time(plan['seconds'])}, {_price(plan)}"]
     return "\n".join(lines)
 
 
@@ -32,8 +31,9 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         f"  data        {about}{tokens:,} tokens, {data_rows:,} rows ({data['how']})",
         f"  training    {phase['steps']:,} steps, {about}{phase['tokens']:,} tokens, "
         f"{about}{phase['epochs']:.2f} epochs",
-        f"  step        {rows:,} rows = {workers} workers x {micros} micro-batches x {micro} rows"
-        + (f" (with {least} workers)" if least != most else ""),
+        f"  step        {_count(rows, 'row')} = {workers} {'worker' if most == 1 else 'workers'} x "
+        f"{_count(micros, 'micro-batch', 'micro-batches')} x {_count(micro, 'row')}"
+        + (f" (with {_count(least, 'worker')})" if least != most else ""),
         *_table(phase, machine),
     ]
     if not model["activations_exact"]:
@@ -41,13 +41,16 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     if machine["memory_gib"]:
         lines += _smallest(phase, machine)
     if phase["seconds"] is not None:
-        cost = f", cost {phase['cost']:,.2f}" if phase["cost"] is not None else ""
         lines += [
-            f"  time        {_time(phase['seconds'])} on {_count(most, 'GPU')}, "
-            f"{phase['gpu_hours']:,.2f} GPU hours{cost}",
-            f"              at MFU {machine['mfu']:.0%} of {machine['peak_flops'] / 1e12:,.4g} TFLOP/s, "
+            f"  time        {_time(phase['seconds'])} on {_count(most, 'GPU')}, {_price(phase)}",
+            f"              at MFU {machine['mfu']:.0%} of {phase['peak_flops'] / 1e12:,.4g} TFLOP/s, "
             f"{phase['flops_per_token'] / 1e9:,.4g} GFLOP a token; without validation, checkpoints and export",
         ]
+    elif machine["bf16_peak_flops"]:
+        lines.append(
+            f"  time        and cost not known: this trains in {phase['precision']}, and of {machine['name']} only the "
+            "bf16 peak is known; give --peak-tflops"
+        )
     else:
         lines.append("  time        not known without a GPU: give --gpu, or --peak-tflops")
     return lines + [f"  warning     {warning}" for warning in phase["warnings"]]
@@ -85,11 +88,23 @@ def _engine(choice: dict[str, Any], phase: dict[str, Any]) -> str:
     return choice["engine"] + offload + rows
 
 
-def _count(number: int, of: str) -> str:
-    return f"{number} {of}" if number == 1 else f"{number} {of}s"
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def _price(of: dict[str, Any]) -> str:
+    """GPU hours, and their cost where a price is known."""
+    cost = f", cost {_hundredths(of['cost'])}" if of["cost"] is not None else ""
+    return f"{_hundredths(of['gpu_hours'])} GPU hours{cost}"
+
+
+def _hundredths(number: float) -> str:
+    return "under 0.01" if 0 < number < 0.01 else f"{number:,.2f}"
 
 
 def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cluster.page.formats import count, decimal, share
 from cluster.page.layout import plural
-from training.report.schema import Fit
+from training.report.schema import Fit, chosen
 
 _MUCH_LEFT_OUT = 0.05
 _BADLY_FILLED = 0.75
@@ -32,6 +32,11 @@ def _course(fit: Fit) -> Iterator[str]:
     again = len(fit["events"]) - passed
     if again:
         yield f"The workers were started again {'once' if again == 1 else f'{count(again)} times'}, from a checkpoint."
+    if lost := totals["unlogged_steps"]:
+        yield (
+            f"steps.jsonl lacks {count(lost)} of the {count(totals['steps'])} steps: tokens, curves and the first loss "
+            "shown are those of the others."
+        )
     if fit["unmoved"]:
         named = ", ".join(fit["unmoved"][:3]) + (", …" if len(fit["unmoved"]) > 3 else "")
         yield f"{count(len(fit['unmoved']))} of the trained matrices did not move: {named}."
@@ -46,9 +51,13 @@ def _loss(fit: Fit) -> Iterator[str]:
         yield "There was no validation split, so nobody knows how the model does on text it has not seen."
         return
     first, last = validation[0], validation[-1]
-    best = min(validation, key=lambda measured: measured["loss"])
-    if len(validation) > 1 and best is first:
-        yield f"The validation loss never fell below the {decimal(first['loss'])} that it began with."
+    best = chosen(fit)
+    assert best is not None
+    if best is not first and best["loss"] >= first["loss"]:
+        yield (
+            f"The validation loss never fell below the {decimal(first['loss'])} that it began with: the weights of "
+            f"step {count(best['step'])}, which are exported, have {decimal(best['loss'])}. The base model is better."
+        )
     elif last["loss"] > best["loss"] + _WORSE_BY:
         yield (
             f"The validation loss was lowest at step {count(best['step'])} ({decimal(best['loss'])}) and rose to "
@@ -59,8 +68,9 @@ def _loss(fit: Fit) -> Iterator[str]:
 def _data(fit: Fit) -> Iterator[str]:
     for corpus in fit["corpora"]:
         gone = sum(corpus["left_out"].values())
-        if gone > _MUCH_LEFT_OUT * corpus["documents"]:
-            yield f"{share(gone, corpus['documents'])} of the documents of {corpus['name']} were left out."
+        read = corpus["documents"] + gone
+        if gone > _MUCH_LEFT_OUT * read:
+            yield f"{share(gone, read)} of the documents of {corpus['name']} were left out."
         for split in corpus["splits"]:
             if split["split"] == "train" and split["rows"] and split["filled"] < _BADLY_FILLED:
                 yield (

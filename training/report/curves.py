@@ -22,8 +22,9 @@ class Log:
         self.steps, self.workers = array("q"), array("i")
         self.values = {name: array("d") for name in _VALUES}
         self.validation: list[Validated] = []
-        self.tokens = self.label_tokens = 0
+        self.tokens = self.label_tokens = self.lines = 0
         for record in records:
+            self.lines += record["step"] > 0
             if (measured := record.get("validation")) is not None:
                 self.validation.append({"step": record["step"], **measured})
             if "loss" in record:

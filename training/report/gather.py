@@ -54,6 +54,7 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
         "totals": {
             "steps": outcome["steps"],
             "planned_steps": job.steps,
+            "unlogged_steps": max(0, outcome["steps"] - len(outcome["skipped"]) - log.lines),
             "tokens": log.tokens,
             "label_tokens": log.label_tokens,
             "seconds": outcome["seconds"],

@@ -14,7 +14,7 @@ from cluster.page.layout import Section, anchor, outside_text, plural
 from cluster.page.markup import Html, element
 from training.report import tables
 from training.report.curve_charts import curves
-from training.report.schema import Fit, Report
+from training.report.schema import Fit, Report, chosen
 from training.wording import wording
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
@@ -71,15 +71,16 @@ def _warnings(words: Sequence[str]) -> Section | None:
 def _tiles(fit: Fit) -> Html:
     totals, validation = fit["totals"], fit["validation"]
     tiles = []
-    if validation:
-        first, best = validation[0], min(validation, key=lambda measured: measured["loss"])
+    if validation and (best := chosen(fit)):
+        first = validation[0]
         words = wording(fit["recipe"]["method"])
         right = f"{words.right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
         tiles += [
             (
                 "Validation loss",
                 f"{_rounded(first['loss'])} → {_rounded(best['loss'])}",
-                f"lowest at step {count(best['step'])}" + ("" if words.perplexity else f"; {right}"),
+                f"{'lowest at' if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
+                + ("" if words.perplexity else f"; {right}"),
             )
         ]
         if words.perplexity:

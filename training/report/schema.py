@@ -33,10 +33,13 @@ class Recipe(TypedDict):
 
 
 class Totals(TypedDict):
-    """`tokens`: trained on, without padding. `tokens_per_s`, `mfu`: medians of the steps; null where not measured."""
+    """`unlogged_steps`: taken, and not in steps.jsonl. `tokens`: trained on, without padding. `tokens_per_s`, `mfu`:
+    medians of the steps; null where not measured.
+    """
 
     steps: int
     planned_steps: int
+    unlogged_steps: int
     tokens: int
     label_tokens: int
     seconds: float
@@ -95,7 +98,9 @@ class SplitData(TypedDict):
 
 
 class Corpus(TypedDict):
-    """`left_out`: documents by reason, before packing. `packing`: what happened to documents longer than a row."""
+    """`documents`: that give an example. `left_out`: the others by reason, before packing. `packing`: what happened to
+    documents longer than a row.
+    """
 
     name: str
     path: str
@@ -136,6 +141,13 @@ class Fit(TypedDict):
     answers: list[Answer]
     merged_check: dict[str, Any] | None
     folders: list[Folder]
+
+
+def chosen(fit: Fit) -> Validated | None:
+    """The validation of the weights that are exported: the best after step 0, even where step 0 was better."""
+    validation = fit["validation"]
+    found = [measured for measured in validation if measured["step"] == fit["best_step"]] or validation
+    return found[-1] if found else None
 
 
 class Report(TypedDict):

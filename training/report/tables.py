@@ -11,7 +11,7 @@ from cluster.page.formats import count, decimal, share
 from cluster.page.layout import Column, code, fold, name, note, outside_text, plural, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join
 from training.fit.records import Answer, Measured
-from training.report.schema import Corpus, Fit
+from training.report.schema import Corpus, Fit, chosen
 from training.wording import Wording, wording
 
 _LONG_EXCERPT = 600  # characters: more scrolls in its own box
@@ -64,8 +64,9 @@ def _read(corpus: Corpus) -> Html:
 
 def _reasons(corpus: Corpus) -> Html:
     columns = [Column("What", False), Column("Number"), Column("of the documents")]
+    read = corpus["documents"] + sum(corpus["left_out"].values())
     rows = [
-        (f"left out: {reason.replace('_', ' ')}", count(number), share(number, corpus["documents"]))
+        (f"left out: {reason.replace('_', ' ')}", count(number), share(number, read))
         for reason, number in corpus["left_out"].items()
     ]
     rows += [
@@ -183,12 +184,12 @@ def export(fit: Fit) -> Html:
 def phases(fits: Sequence[Fit]) -> Html:
     columns = [
         Column("Phase", False), Column("Method", False), Column("Steps"), Column("Tokens"), Column("First loss"),
-        Column("Best loss"), Column("Perplexity"), Column("Trained"), Column("Time"),
+        Column("Exported"), Column("Perplexity"), Column("Trained"), Column("Time"),
     ]  # fmt: skip
     rows = []
     for fit in fits:
         totals, measured = fit["totals"], fit["validation"]
-        best = min(measured, key=lambda row: row["loss"], default=None)
+        best = chosen(fit)
         rows.append(
             (
                 name(outside_text(fit["name"])),

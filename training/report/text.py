@@ -4,7 +4,7 @@ import re
 
 from cluster.page.formats import count, duration, share, short
 from training.fit.records import Measured
-from training.report.schema import Fit, Report
+from training.report.schema import Fit, Report, chosen
 from training.wording import Wording, wording
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -22,8 +22,7 @@ def _lines(fit: Fit) -> list[str]:
     words = wording(recipe["method"])
     head = f"{fit['name']}: {recipe['method']} on {recipe['base_model']}"
     rows = []
-    if validation:
-        best = min(validation, key=lambda measured: measured["loss"])
+    if validation and (best := chosen(fit)):
         rows.append(("validation", f"{_fell(validation[0], best, words)} at step {count(best['step'])}"))
     rows += [
         (split, _fell(fit["before"][split], after, words))
