@@ -165,11 +165,8 @@ def _document(row: Row, columns: Columns) -> Document:
 
 def hash64(*parts: bytes) -> int:
     """A whole number below 2**64, the same on every machine."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return int.from_bytes(digest.digest(), "little")
+    framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
+    return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little")
 
 
 def _content(row: Row, columns: Columns) -> Content:

@@ -87,11 +87,12 @@ class Encoder:
         return encoded
 
     def _texts(self, texts: list[str]) -> Iterator[Example]:
-        for number, encoding in enumerate(self.backend.encode_batch_fast(texts, add_special_tokens=False)):
-            ids = np.array(self._framed(encoding.ids)[0], np.int32)
-            labels = np.ones(len(ids), np.bool_)
-            labels[0] = False
-            yield Example(number, 0, ids, labels)
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        found = [np.array(self._framed(encoding.ids)[0], np.int32) for encoding in encodings]
+        learnt = np.ones(max(map(len, found), default=0), np.bool_)
+        learnt[:1] = False
+        for number, ids in enumerate(found):
+            yield Example(number, 0, ids, learnt[: len(ids)])
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         owners: list[tuple[int, int, bool]] = []
@@ -165,9 +166,10 @@ class Encoder:
         return self.backend.decode(ids, skip_special_tokens=False)
 
     def _trouble(self, example: Example) -> str | None:
-        if self.bos is not None and example.ids[:2].tolist() == [self.bos] * 2:
+        ids = example.ids
+        if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
             return "doubled_bos"
-        return None if example.labels.any() else "no_label"
+        return None if np.count_nonzero(example.labels) else "no_label"
 
 
 def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:

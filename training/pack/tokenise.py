@@ -174,11 +174,14 @@ class _Tally:
 
     def count(self, splits: Sequence[int], examples: Sequence[Example]) -> None:
         self._count("examples", len(examples))
+        which = np.array(splits, np.int64)
+        tokens = np.array([len(example.ids) for example in examples], np.int64)
+        labels = np.array([np.count_nonzero(example.labels) for example in examples], np.int64)
         for index, name in enumerate(SPLITS):
-            own = [example for split, example in zip(splits, examples, strict=True) if split == index]
-            self._count(f"examples/{name}", len(own))
-            self._count(f"tokens/{name}", sum(len(example.ids) for example in own))
-            self._count(f"label_tokens/{name}", sum(int(example.labels.sum()) for example in own))
+            own = which == index
+            self._count(f"examples/{name}", int(own.sum()))
+            self._count(f"tokens/{name}", int(tokens[own].sum()))
+            self._count(f"label_tokens/{name}", int(labels[own].sum()))
 
     def _count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
