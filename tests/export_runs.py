@@ -20,7 +20,7 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 from training.fit.saving import pack_file
 from training.pack.chatml import CHATML, TURN_END, TURN_START
-from training.pack.job import PackedRun
+from training.pack.packed_run import PackedRun
 
 LENGTH = 80
 END, PAD = "<|endoftext|>", "<|pad|>"

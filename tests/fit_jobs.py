@@ -16,7 +16,7 @@ from training.data.order import Order
 from training.data.schema import SPLITS
 from training.fit.job import Job
 from training.fit.records import Outcome
-from training.pack.job import PackedRun
+from training.pack.packed_run import PackedRun
 
 LENGTH = 16
 VOCABULARY = 64

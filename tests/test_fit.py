@@ -34,7 +34,7 @@ from training.engines import Slice
 from training.fit import device, loop, notice, preflight, tracking, watch
 from training.fit.place import Place
 from training.models.build import build_objective
-from training.pack.job import PackedRun
+from training.pack.packed_run import PackedRun
 from training.settings import Track, Workers
 
 torch.set_num_threads(1)

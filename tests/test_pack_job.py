@@ -18,7 +18,8 @@ from training.data.order import Order
 from training.data.packed import PackedRows
 from training.pack import job
 from training.pack.command import pack as pack_verb
-from training.pack.job import PackedRun, pack
+from training.pack.job import pack
+from training.pack.packed_run import PackedRun
 from training.pack.preview import draw, preview
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]

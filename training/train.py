@@ -22,7 +22,8 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 from training.models.folder import located
 from training.models.identity import model_identity
-from training.pack.job import PackedRun, Packing
+from training.pack.job import Packing
+from training.pack.packed_run import PackedRun
 from training.remote import in_worker
 from training.report.schema import Fit, Report, chosen
 

@@ -26,7 +26,7 @@ from training.data.shuffle import hashes, permutation
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
-    from training.pack.job import PackedRun
+    from training.pack.packed_run import PackedRun
 
 _WINDOW_BLOCKS = 8
 _PERIOD = 1 << 20

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from training.models.objective import Objective
-    from training.pack.job import PackedRun
+    from training.pack.packed_run import PackedRun
 
 EVALUATION = "evaluation.json"
 _MADE_FROM = "made_from"

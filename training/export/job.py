@@ -32,7 +32,7 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 
 if TYPE_CHECKING:
-    from training.pack.job import PackedRun
+    from training.pack.packed_run import PackedRun
 
 
 def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:

@@ -45,7 +45,7 @@ from training.fit.tracking import Tracker, trackers
 from training.fit.validation import Validation
 from training.models.build import build_objective
 from training.optimizing import learning_rate
-from training.pack.job import PackedRun
+from training.pack.packed_run import PackedRun
 
 log = logging.getLogger(__name__)
 

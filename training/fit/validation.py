@@ -13,7 +13,7 @@ from training.data.schema import SPLITS
 from training.fit.place import Place
 from training.fit.records import Measured, measured
 from training.models.objective import Objective
-from training.pack.job import PackedRun
+from training.pack.packed_run import PackedRun
 
 
 class Validation:

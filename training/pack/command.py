@@ -10,7 +10,7 @@ from cluster.errors import ConfigError
 from training.commands import Address, ConfigFile, Overrides, Replace, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
-from training.pack.job import PackedRun
+from training.pack.packed_run import PackedRun
 
 
 def pack(

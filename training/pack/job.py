@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import cluster
 from cluster import storage
-from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.artifact import Counters
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
 from cluster.progress import Progress
@@ -23,90 +23,11 @@ from cluster.session import Session
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located
+from training.pack.packed_run import PACK_MANIFEST, PackedRun, digests_of, examples_name, packed_uri, read_manifest
 from training.pack.packing import pack_stage
 
 if TYPE_CHECKING:
     from training.pack.sources import FrozenCorpus
-
-PACK_MANIFEST = "pack.json"
-
-
-@dataclass(frozen=True)
-class PackedRun:
-    """A finished folder of packed corpora.
-
-    classes: of method probe, in the order of their indices; else none. corpora: artifacts by corpus and split name.
-    """
-
-    uri: str
-    tokenizer_fingerprint: str
-    classes: tuple[str, ...]
-    corpora: dict[str, dict[str, Artifact]]
-
-    @classmethod
-    def load(cls, uri: str) -> Self:
-        """
-        Raises:
-            DataError: packing has not finished there.
-        """
-        uri = storage.absolute(uri)
-        manifest = _read_manifest(uri)
-        if manifest is None:
-            raise DataError(
-                f"{uri}: no packed corpora here ({PACK_MANIFEST} is missing). Either the path is wrong, or packing was "
-                "cut short: run `raymill pack` with the same config and it continues."
-            )
-        corpora = {
-            name: {split: Artifact.load(storage.join(uri, name, split)) for split in digests}
-            for name, digests in manifest["artifacts"].items()
-        }
-        for name, artifacts in corpora.items():
-            for split, artifact in artifacts.items():
-                if artifact.manifest.digest != manifest["artifacts"][name][split]:
-                    raise DataError(
-                        f"{artifact.uri}: is not what {PACK_MANIFEST} beside it names: someone packed there again. "
-                        "Run `raymill pack` with the config that is to hold, and --replace."
-                    )
-        return cls(uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora)
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for equal rows under equal tokenizers."""
-        digests = {name: _digests(artifacts) for name, artifacts in self.corpora.items()}
-        return fingerprint({"tokenizer": self.tokenizer_fingerprint, "rows": digests, "classes": self.classes})
-
-    @property
-    def tokenizer_uri(self) -> str:
-        return storage.join(self.uri, "tokenizer")
-
-    def asks_in_turns(self, config: TrainConfig) -> bool:
-        """Whether the model learnt to answer what the chat template asks: chats, and pairs where there is one."""
-        forms = {columns.form for columns in config.all_columns}
-        template = storage.join(self.tokenizer_uri, "chat_template.jinja")
-        return "chat" in forms or ("pair" in forms and storage.exists(template))
-
-    def split(self, name: str) -> list[Artifact]:
-        """One split of every corpus, in the order of the config."""
-        return [artifacts[name] for artifacts in self.corpora.values()]
-
-    def rows(self, split: str) -> int:
-        return sum(artifact.manifest.rows for artifact in self.split(split))
-
-    def tokenised(self, corpus: str) -> Counters:
-        """What tokenising a corpus counted: documents, tokens, what was left out and why."""
-        return Artifact.load(storage.join(self.uri, examples_name(corpus))).manifest.counters
-
-    def packed(self, corpus: str) -> Counters:
-        """What packing it counted. See packing.py and pieces.py."""
-        return self.corpora[corpus]["train"].manifest.counters
-
-
-def packed_uri(config: TrainConfig) -> str:
-    return storage.absolute(config.packed or storage.join(config.output, "packed"))
-
-
-def examples_name(corpus: str) -> str:
-    return f"_work/examples/{corpus}"
 
 
 def pack(config: TrainConfig, session: Session, progress: Progress, replace: bool = False) -> PackedRun:
@@ -241,7 +162,7 @@ def _make(
         "read_from": _places(config),
         "tokenizer": tokenizer,
         "classes": list(classes),
-        "artifacts": {name: _digests(artifacts) for name, artifacts in corpora.items()},
+        "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
     }
     storage.create(storage.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
@@ -249,7 +170,7 @@ def _make(
 def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace: bool) -> bool:
     from training.pack.tokenizer import prepare_tokenizer
 
-    manifest = _read_manifest(root)
+    manifest = read_manifest(root)
     if manifest is None:
         return False
     changed = _changes(manifest, settings, _places(config))
@@ -282,24 +203,6 @@ def _changes(manifest: dict[str, Any], settings: dict[str, Any], places: dict[st
             now = places[name]
             told.append(f"the files of {now} changed" if then == now else f"corpus {name} was {then}, now {now}")
     return sorted(told) + differences(before, settings)
-
-
-def _read_manifest(root: str) -> dict[str, Any] | None:
-    uri = storage.join(root, PACK_MANIFEST)
-    if not storage.exists(uri):
-        return None
-    try:
-        manifest = json.loads(storage.read_bytes(uri))
-        missing = {"settings", "tokenizer", "classes", "artifacts"} - manifest.keys()
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{uri}: is not what `raymill pack` leaves ({error}). Choose another folder.") from error
-    if missing:
-        raise DataError(f"{uri}: has no {', '.join(sorted(missing))}. Another program wrote it: choose another folder.")
-    return manifest
-
-
-def _digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-    return {split: artifact.manifest.digest for split, artifact in artifacts.items()}
 
 
 def _told(counters: Counters) -> str:

@@ -8,7 +8,8 @@ from cluster import storage
 from training.config import TrainConfig
 from training.data.order import Order, shares
 from training.data.schema import rows_per_group
-from training.pack.job import PACK_MANIFEST, PackedRun, pack_settings, packed_uri
+from training.pack.job import pack_settings
+from training.pack.packed_run import PACK_MANIFEST, PackedRun, packed_uri
 from training.pack.sources import freeze_corpus
 
 # Best-fit packing leaves about this share of a row's positions empty.

@@ -20,7 +20,7 @@ from training.report.curves import Log, restarts
 from training.report.schema import Corpus, Fit, Folder, Recipe, Report, Run, SplitData
 
 if TYPE_CHECKING:
-    from training.pack.job import PackedRun
+    from training.pack.packed_run import PackedRun
 
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000
