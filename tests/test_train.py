@@ -17,6 +17,7 @@ from cluster.session import Session
 from tests import train_inline as inline
 from tests.processes import Command, wait_until
 from tests.train_inline import PLAIN, sentences, train_inline, write_corpus
+from training import train as job
 from training.config import TrainConfig
 from training.export.publish import digests
 from training.remote import in_worker
@@ -184,6 +185,23 @@ def test_every_method_runs_from_corpus_to_export(full, corpus, tmp_path, monkeyp
     assert looks[-1]["loss"] < looks[0]["loss"]
     assert fit["unmoved"] == []
     assert ("probe" if method == "probe" else "adapter") in run.manifest["export"]["folders"]
+
+
+def test_before_training_every_method_is_worth_what_the_base_model_is(full, corpus, tmp_path, monkeypatch):
+    base = whole_weights(full[1])
+    more = {"corpus": corpus, "model": base, "steps": 1, "packing": {"mode": "none", "overflow": "truncate"}}
+    found = []
+    for method in ("lora", "prefix", "prompt"):
+        run = train_inline({"output": str(tmp_path / method), "method": method} | more, monkeypatch)
+        fit = run.report["fits"][0]
+        found.append((fit["validation"][0]["loss"], fit["before"]["test"]["loss"]))
+    assert found[1] == pytest.approx(found[0], rel=1e-6) and found[2] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_what_workers_are_told_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.models.folder._commit", lambda name, revision: "a" * 40)
+    plain = PLAIN | {"corpus": corpus, "output": str(tmp_path), "model": "some/model"}
+    assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
 
 
 def test_corpus_model_and_output_may_all_lie_on_an_object_store(s3_root, full, tmp_path, monkeypatch):

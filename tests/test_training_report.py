@@ -1,6 +1,7 @@
 """The report of a training: curves that lose nothing, numbers that are those of the run, quotes that stay text."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster import storage
 from cluster.page import lines
 from cluster.page.lines import Line, Mark, is_spread, line_chart, thinned
 from tests import training_report as made
@@ -21,7 +23,7 @@ from tests.test_report_page import HOSTILE, Page, faults
 from training.fit.job import Job
 from training.report.cautions import cautions
 from training.report.curves import Log, restarts
-from training.report.gather import combine, gather
+from training.report.gather import combine, fit_of, gather
 from training.report.page import render
 from training.report.schema import Report
 from training.report.text import summary_text
@@ -216,6 +218,15 @@ def test_a_report_is_gathered_from_what_a_run_leaves(finished):
     assert [(folder["kind"], folder["bytes"]) for folder in fit["folders"]] == [("adapter", 123), ("base", 9)]
     assert "../base" in fit["folders"][0]["code"]
     assert "PeftModel" in fit["folders"][0]["code"]
+
+
+def test_steps_that_the_log_lost_are_counted(finished):
+    job, packed, outcome = finished
+    kept = storage.read_bytes(job.step_log).splitlines(keepends=True)[6:]  # step 0 to 5 are gone
+    lost = dataclasses.replace(job, root=f"{job.root}-lost")
+    storage.write_bytes(lost.step_log, b"".join(kept))
+    counted = [fit_of(one, packed, outcome)["totals"]["unlogged_steps"] for one in (job, lost)]
+    assert counted == [0, 4]  # the made-up run logs the step that it says it passed over
 
 
 def test_a_report_keeps_no_password(finished):
