@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from cluster import logs, storage
 from cluster.artifact import Artifact
-from cluster.errors import ClusterError, ConfigError, StageError, StorageError, UserError
+from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit, sweep
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 2.0
 _NO_UNIT = -1
+# Errors of a unit that end the run at once. They cross the process by name and are raised again in the driver.
+_FINAL: dict[str, type[UserError]] = {kind.__name__: kind for kind in (ConfigError, DataError, StorageError)}
 _NOTHING, _END = object(), object()  # nothing came in time; the round is over
 
 
@@ -60,7 +62,8 @@ class Engine:
         """The stage's artifacts, made now or found finished. With `replace`, what other settings made goes first.
 
         Raises:
-            DataError: an artifact of another fingerprint stands at the place of an output.
+            DataError: an artifact of another fingerprint stands at the place of an output, or an input changed.
+            ConfigError, StorageError: of a unit, raised here without a retry.
             StageError: a unit failed `attempts` times; everything else is committed.
         """
         if self.replace:
@@ -103,8 +106,8 @@ class Engine:
                     if "error" in answer:
                         failures[answer["unit"]] = answer["error"]
                         log.error("failed with %s", answer["kind"])
-                        if answer["fatal"]:
-                            raise (ConfigError if answer["kind"] == "ConfigError" else StorageError)(answer["error"])
+                        if answer["final"]:
+                            raise _FINAL[answer["final"]](answer["error"])
                     else:
                         record = Record.from_json(answer["record"].encode())
                         records[record.unit] = record
@@ -147,24 +150,29 @@ class Engine:
 
     def _read(self, stage: Stage, missing: list[int], answers: queue.Queue) -> None:
         try:
-            import ray.data
-
-            warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
             # A worker gets its unit with the row, not with the function: a stage may have a hundred thousand.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            items = ray.data.from_items(rows, override_num_blocks=len(rows))
-            done = items.map_batches(
-                _RunUnit(dataclasses.replace(stage, units=()), self.root, storage.options()),
-                batch_size=None,
-                batch_format="pyarrow",
-                max_retries=0,  # a round repeats what a dead worker left, and counts
-            )
-            for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for answer in cast(pa.Table, table)["answer"].to_pylist():
-                    answers.put(json.loads(answer))
+            run = _RunUnit(dataclasses.replace(stage, units=()), self.root, storage.options())
+            for answer in self._map(run, rows):
+                answers.put(json.loads(answer))
             answers.put(_END)
-        except BaseException as error:  # whatever it is, the main thread must hear of it
+        except BaseException as error:  # whatever it is, it is raised again in the main thread
             answers.put(error)
+
+    def _map(self, run: "_RunUnit", rows: list[dict[str, Any]]) -> Iterator[str]:
+        """The answer to each row, in the order in which they come, from Ray Data."""
+        import ray.data
+
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+        items = ray.data.from_items(rows, override_num_blocks=len(rows))
+        done = items.map_batches(
+            run,
+            batch_size=None,
+            batch_format="pyarrow",
+            max_retries=0,  # a round repeats what a dead worker left, and counts
+        )
+        for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from cast(pa.Table, table)["answer"].to_pylist()
 
     def _check_ray(self) -> None:
         if self.session.dead():
@@ -224,12 +232,15 @@ class _RunUnit:
                 return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
             except Exception as error:
                 log.error("failed with %s", type(error).__name__)
-                told = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-4)
-                return {"unit": index, "error": told, "kind": type(error).__name__, "fatal": _no_use_retrying(error)}
+                text = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-4)
+                return {"unit": index, "error": text, "kind": type(error).__name__, "final": _final(error)}
 
 
-def _no_use_retrying(error: Exception) -> bool:
-    """A wrong setting, a full disk and a refused credential stay so; the network may come back, and a file too."""
-    return isinstance(error, ConfigError) or (
-        isinstance(error, StorageError) and not isinstance(error, storage.NotFound | storage.Unavailable)
-    )
+def _final(error: Exception) -> str | None:
+    """The key in `_FINAL` of an error that a retry cannot mend, else None.
+
+    A store that does not answer and a file that is missing are retried: both may be back a minute later.
+    """
+    if isinstance(error, storage.NotFound | storage.Unavailable):
+        return None
+    return next((name for name, kind in _FINAL.items() if isinstance(error, kind)), None)

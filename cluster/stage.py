@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 import cluster
 from cluster import storage
 from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, describe_schema
-from cluster.errors import DataError, StorageError
+from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.temporary import temporary_folder
 
@@ -282,7 +282,10 @@ def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Pa
     for number, (path, rows) in enumerate(made):
         found = pq.read_metadata(path).num_rows
         if found != rows:
-            raise DataError(f"{path}: {found} rows came back of {rows} written. The disk under the scratch is failing.")
+            raise ClusterError(
+                f"{path}: {found} of {rows} rows written were read back. The disk under the scratch is failing: "
+                "replace it, or set TMPDIR to another disk, and run the same command again; finished units are kept."
+            )
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         name = f"{unit:06}-{number:03}-{attempt}.parquet"

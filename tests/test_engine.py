@@ -15,7 +15,7 @@ from cluster import session as sessions
 from cluster import stage as stages
 from cluster import storage, temporary
 from cluster.engine import Engine, Patience
-from cluster.errors import ConfigError, StageError, StorageError
+from cluster.errors import ConfigError, DataError, StageError, StorageError
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Record
@@ -135,12 +135,13 @@ def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path):
         engine(tmp_path, session, attempts=1).run(counting_stage(1, work))
 
 
-def test_a_refusal_that_stays_ends_the_stage_at_once(session, tmp_path, begun):
+@pytest.mark.parametrize("kind", [StorageError, DataError])
+def test_a_refusal_that_stays_ends_the_stage_at_once(session, tmp_path, begun, kind):
     def work(unit, scratch):
         passes(begun, unit)
-        raise StorageError("the disk is full")
+        raise kind("it stays so")
 
-    with pytest.raises(StorageError, match=r"^the disk is full$"):
+    with pytest.raises(kind, match=r"^it stays so$"):
         engine(tmp_path / "run", session, attempts=9).run(counting_stage(1, work))
     assert len(list(begun.iterdir())) == 1
 
@@ -322,7 +323,3 @@ def test_what_the_ray_of_a_killed_driver_left_running_is_ended(tmp_path):
     sessions._kill_holders(left)
     assert agent.wait(10) == -signal.SIGKILL
     agent.stdin.close()
-
-
-def test_config_error_is_what_the_user_can_mend():
-    assert ConfigError.exit_code == StorageError.exit_code == 2 and StageError.exit_code == 1
