@@ -1,4 +1,4 @@
-"""Base models by every name, what is refused of them, what tells them apart, and the attention they compute with."""
+"""Base models by every name, what is refused of them, and what tells them apart."""
 
 import json
 import shutil
@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster import storage
-from cluster.errors import ConfigError, DataError, StorageError, UserError
-from tests.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.models import attention
-from training.models.attention import choose_attention, document_starts
-from training.models.base import decoder_layers, load_base, model_config
+from cluster.errors import ConfigError, DataError, StorageError
+from tests.tiny_models import MODELS, tiny_config
+from training.models.base import decoder_layers, load_base
 from training.models.build import build_objective
 from training.models.folder import located, model_folder
 from training.models.identity import model_identity
@@ -233,108 +229,3 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_numbers():
 def test_decoder_layers_are_the_models_blocks(model, method):
     layers = decoder_layers(build_objective(tiny_config(model, method=method), classes=2).model)
     assert [type(layer).__name__.endswith(("Layer", "Block")) for layer in layers] == [True, True]
-
-
-# Attention
-
-
-def reference_kernel(q, k, v, starts, _, longest, __, *, scale, window_size, enable_gqa):
-    """torch's varlen_attn as its documentation has it, document by document in plain torch."""
-    assert q.dim() == k.dim() == v.dim() == 3
-    assert enable_gqa == (q.shape[1] != k.shape[1])
-    assert starts.dtype == torch.int32
-    assert starts[0] == 0
-    assert starts[-1] == len(q)
-    assert starts.diff().max() <= longest
-    out = torch.empty_like(q)
-    repeat = q.shape[1] // k.shape[1]
-    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        mine, keys, values = (part[start:end].transpose(0, 1) for part in (q, k, v))
-        scores = mine @ keys.repeat_interleave(repeat, 0).transpose(1, 2) * scale
-        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
-        left, right = window_size
-        hidden = (distance < -right) if right >= 0 else torch.zeros_like(distance, dtype=torch.bool)
-        if left >= 0:
-            hidden |= distance > left
-        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
-        out[start:end] = (weights @ values.repeat_interleave(repeat, 0)).transpose(0, 1)
-    return out
-
-
-@pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2", "qwen3", "cohere", "qwen3_moe", "windowed"])
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_varlen_attention_gives_the_losses_and_gradients_of_eager(model, method, monkeypatch):
-    """The kernel itself needs a GPU; here its place is taken by plain torch with the same interface."""
-    monkeypatch.setattr(attention, "_KERNEL", reference_kernel)
-    window = {
-        "model_type": "mistral",
-        "sliding_window": 4,
-        **{k: v for k, v in MODELS["llama"].items() if k != "model_type"},
-    }
-    model = window if model == "windowed" else model
-    batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6], [16]]))
-    found = []
-    for chosen in ("eager", "eager", attention.VARLEN):
-        config = tiny_config(model, method=method, attention="eager").model_copy(update={"attention": chosen})
-        objective = build_objective(config)
-        loss, correct = loss_of(objective, batch)
-        loss.backward()
-        found.append((loss, correct, [p.grad for p in objective.parameters() if p.grad is not None]))
-    for got, want in zip(found[2][2], found[0][2], strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[2][0], found[0][0], rtol=1e-5, atol=1e-5)
-    assert found[2][1] == found[0][1]
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=6), min_size=1, max_size=3))
-def test_document_starts_are_found_from_positions(lengths):
-    longest = max(sum(row) for row in lengths)
-    lengths = [[*row, longest - sum(row)] if sum(row) < longest else row for row in lengths]
-    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
-    starts = document_starts(positions)
-    assert starts.diff().tolist() == [n for row in lengths for n in row]
-    assert positions.tolist() == torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths]).tolist()
-
-
-def test_auto_leaves_the_choice_to_transformers_off_the_gpu_and_takes_varlen_where_it_fits(monkeypatch):
-    monkeypatch.setattr(attention, "_KERNEL", reference_kernel)
-    llama, gemma = model_config(MODELS["llama"]), model_config(MODELS["gemma2"])
-    assert choose_attention("auto", llama, "cpu", False, False) is None
-    assert choose_attention("auto", llama, "cuda", True, False) == attention.VARLEN
-    for config, bf16, virtual in [(llama, False, False), (llama, True, True), (gemma, True, False)]:
-        assert choose_attention("auto", config, "cuda", bf16, virtual) is None
-    monkeypatch.setattr(attention, "_KERNEL", None)
-    assert choose_attention("auto", llama, "cuda", True, False) is None
-
-
-@pytest.mark.parametrize(
-    ("wanted", "model", "device", "said"),
-    [
-        ("varlen", "llama", "cpu", r"attention: varlen does not fit: it needs a GPU; it needs precision bf16"),
-        ("varlen", "gemma2", "cuda", r"caps its attention scores"),
-        ("flash_attention_2", "llama", "cuda", r"flash-attn is not installed.*attention: auto"),
-    ],
-)
-def test_an_attention_that_cannot_be_had_is_refused_with_the_reason(wanted, model, device, said):
-    with pytest.raises(ConfigError, match=said):
-        choose_attention(wanted, model_config(MODELS[model]), device, device == "cuda", False)
-
-
-def test_attention_that_a_model_lacks_is_a_users_error():
-    with pytest.raises(UserError, match="attention"):
-        build_objective(tiny_config("gemma2", attention="sdpa"))
-
-
-@pytest.mark.slow
-def test_compiled_layers_give_the_same_loss_and_gradients():
-    batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6]]))
-    found = []
-    for compiled in (False, True):
-        objective = build_objective(tiny_config("llama", compile=compiled))
-        names = [name for name, _ in objective.named_parameters()]
-        loss, _ = loss_of(objective, batch)
-        loss.backward()
-        found.append((names, loss, [parameter.grad for parameter in objective.parameters()]))
-    assert found[0][0] == found[1][0]
-    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-5, atol=1e-5)

@@ -1,13 +1,12 @@
 """The loss: equal to transformers' own, for every kind of logits, packed or not, in chunks of any size."""
 
-import copy
-
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_documents, tiny_config
+from tests.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_documents, tiny_config, with_targets
 from training.data.schema import NO_TARGET
 from training.models.build import build_objective
 from training.models.chunked_loss import chunked_loss
@@ -78,8 +77,9 @@ def test_what_stands_in_another_document_of_the_row_changes_nothing() -> None:
     targets = {}
     for name, follower in (("second", second), ("other", other)):
         batch = batch_of([[*first, *follower]])
-        batch.targets[:, 6:] = NO_TARGET
-        targets[name] = loss_of(objective, batch)[0].item()
+        own = batch.targets.copy()
+        own[:, 6:] = NO_TARGET
+        targets[name] = loss_of(objective, with_targets(batch, own))[0].item()
     assert targets["second"] == targets["other"]
 
 
@@ -114,8 +114,7 @@ def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_count
     shapes: list[tuple[int, ...]] = []
     objective.causal.lm_head.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape)))
     full = batch_of(random_documents([[16], [16]]))
-    blank = copy.copy(full)
-    blank.targets[:] = NO_TARGET
+    blank = with_targets(full, np.full_like(full.targets, NO_TARGET))
     calls = []
     for batch in (full, blank):
         shapes.clear()
@@ -136,17 +135,16 @@ def test_the_fused_loss_is_the_whole_one_with_its_gradients(
     weight = torch.randn(21, 8, generator=generator, requires_grad=head_trains)
     hidden = torch.randn(positions, 8, generator=generator, requires_grad=True)
     targets = torch.randint(0, 21, (positions,), generator=generator)
-    targets[torch.rand(positions, generator=generator) < 0.4] = NO_TARGET
     wanted = [hidden, weight] if head_trains else [hidden]
 
     loss, correct = fused_loss(hidden, weight, targets, chunk)
     found = torch.autograd.grad(loss * 0.25, wanted)
     logits = hidden @ weight.T
-    whole = torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
+    whole = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     expected = torch.autograd.grad(whole * 0.25, wanted)
 
     torch.testing.assert_close(loss, whole, rtol=1e-5, atol=1e-5)
-    assert correct == ((logits.argmax(-1) == targets) & (targets != NO_TARGET)).sum()
+    assert correct == (logits.argmax(-1) == targets).sum()
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -162,7 +160,7 @@ def test_the_loss_is_fused_only_where_logits_are_the_heads_product_and_weights_s
 def test_a_batch_without_targets_costs_nothing_and_still_has_a_backward() -> None:
     objective = build_objective(tiny_config("llama"))
     batch = batch_of(random_documents([[16]]))
-    batch.targets[:] = NO_TARGET
+    batch = with_targets(batch, np.full_like(batch.targets, NO_TARGET))
     loss, correct = loss_of(objective, batch)
     loss.backward()
     assert (loss.item(), correct.item()) == (0, 0)
@@ -175,7 +173,9 @@ def test_a_batch_without_targets_costs_nothing_and_still_has_a_backward() -> Non
 def test_virtual_tokens_stand_where_peft_puts_them(model: str, method: str) -> None:
     objective = build_objective(tiny_config(model, method=method, **{method: {"tokens": 3}}))
     ids = torch.tensor(random_documents([[16], [16]])).squeeze(1)
-    mine = objective.logits(objective.hidden(ids, torch.arange(16).repeat(2, 1)).flatten(0, 1))
+    mine = objective.logits(
+        objective.hidden(ids, torch.arange(16).repeat(2, 1), torch.tensor([0, 16, 32])).flatten(0, 1)
+    )
     theirs = objective.model(input_ids=ids).logits[:, -16:].flatten(0, 1)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 

@@ -1,12 +1,13 @@
 """Tiny models of random weights, one for each way a real one makes its logits, and batches for them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from training.config import TrainConfig
-from training.data.batch import Batch
+from training.data.batch import Batch, document_starts, labelled_positions, room_for_documents
 from training.data.schema import NO_TARGET
 
 VOCABULARY = 300
@@ -70,8 +71,24 @@ def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
         ends[row] = at - 1
     labels = np.arange(rows, dtype=np.int64) % 2
     return Batch(
-        ids, positions, targets, labels, ends, int(ends.sum()) + rows, int((targets != NO_TARGET).sum()), (), 0
+        input_ids=ids,
+        position_ids=positions,
+        targets=targets,
+        labels=labels,
+        ends=ends,
+        starts=document_starts(positions, room_for_documents(rows, 3)),
+        labelled=labelled_positions(targets),
+        tokens=int(ends.sum()) + rows,
+        label_tokens=int((targets != NO_TARGET).sum()),
+        documents=(),
+        digest=0,
     )
+
+
+def with_targets(batch: Batch, targets: np.ndarray) -> Batch:
+    """The batch with other targets."""
+    count = int((targets != NO_TARGET).sum())
+    return replace(batch, targets=targets, labelled=labelled_positions(targets), label_tokens=count)
 
 
 def random_documents(lengths: list[list[int]], seed: int = 0) -> list[list[list[int]]]:

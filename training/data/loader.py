@@ -58,6 +58,7 @@ class Loader:
         self.rank, self.world = rank, world
         self.micro_rows, self.length, self.pad_id = micro_rows, length, pad_id
         self.steps, self.ahead = steps, ahead
+        self.documents_per_row = max((rows.documents_per_row for rows in rows_by_corpus), default=1.0)
         self.waited_s = 0.0
         self._thread = ThreadPoolExecutor(1, "rows")
         self._coming: dict[int, Future[list[Batch]]] = {}
@@ -101,7 +102,13 @@ class Loader:
         tables = [self.rows_by_corpus[corpus].read([row])[0] for corpus, row in mine]
         most = -(-len(dealt) // self.world)
         return [
-            collate(tables[first : first + self.micro_rows], self.micro_rows, self.length, self.pad_id)
+            collate(
+                tables[first : first + self.micro_rows],
+                self.micro_rows,
+                self.length,
+                self.pad_id,
+                self.documents_per_row,
+            )
             for first in range(0, most, self.micro_rows)
         ]
 

@@ -37,6 +37,15 @@ class PackedRows:
         return self.rows
 
     @property
+    def documents_per_row(self) -> float:
+        """The mean over all splits of the corpus, as packing counted them; the parts of a split document count each."""
+        counters = self.artifact.manifest.counters
+        pieces, rows = (
+            sum(count for name, count in counters.items() if name.startswith(kind)) for kind in ("pieces/", "rows/")
+        )
+        return pieces / max(rows, 1)
+
+    @property
     def group_rows(self) -> list[int]:
         """Rows of each row group, in order. Opens every file."""
         return [int(rows) for file in range(len(self._uris)) for rows in np.diff(self._open(file).starts)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from training.models.objective import Objective, Probe
 
 _BATCH_TOKENS = 8192
+_SCORED = ("input_ids", "position_ids", "starts", "ends")
 
 
 def measure(
@@ -47,7 +48,7 @@ def predictions(
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
             given = probe.tensors(batch, device)
-            best = probe.scores(given["input_ids"], given["position_ids"], given["ends"]).argmax(-1).tolist()
+            best = probe.scores(*(given[name] for name in _SCORED)).argmax(-1).tolist()
             pairs = [pair for pair in zip(batch.labels.tolist(), best, strict=True) if pair[0] != NO_TARGET]
             wanted += [pair[0] for pair in pairs]
             said += [pair[1] for pair in pairs]

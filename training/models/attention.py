@@ -11,7 +11,6 @@ of squares of the documents' lengths. It needs a GPU and 16-bit values.
 import inspect
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
 
@@ -73,31 +72,16 @@ def _unfit_for_varlen(model_config: Any, device: str, bf16: bool, virtual_tokens
     return [reason for reason, holds in found.items() if holds]
 
 
-def boundaries(implementation: str, position_ids: Tensor) -> dict[str, Any]:
-    """What an attention has to be told of the documents of a batch; once a forward, not once a layer.
+def boundaries(implementation: str, starts: Tensor, length: int) -> dict[str, Any]:
+    """The arguments that tell an attention of the documents of a batch; none for those that read a mask.
 
-    The longest length is given as T, an upper bound, because the true one would have to be fetched from the GPU.
+    Args:
+        starts: int32[S + 1], `Batch.starts` on the device. length: T. It stands for the longest document too: an upper
+            bound, as the true one differs from batch to batch and a compiled model has a graph for each.
     """
     if implementation not in _TOLD:
         return {}
-    starts = document_starts(position_ids)
-    longest = position_ids.shape[1]
-    return {
-        "cu_seq_lens_q": starts,
-        "cu_seq_lens_k": starts,
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }
-
-
-def document_starts(position_ids: Tensor) -> Tensor:
-    """Where documents begin in the rows laid end to end, and their whole length last: int32[N + 1].
-
-    position_ids: int64[B, T], counting from 0 in each document, so 0 at the beginning of each row.
-    """
-    starts = (position_ids == 0).flatten().nonzero().flatten()
-    end = starts.new_full((1,), position_ids.numel())
-    return torch.cat([starts, end]).to(torch.int32)
+    return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": length, "max_length_k": length}
 
 
 def varlen_attention(

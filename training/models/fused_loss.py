@@ -16,23 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.data.schema import NO_TARGET
-
 
 def fused_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_positions: int) -> tuple[Tensor, Tensor]:
     """Sum of the losses, and how many targets are the most probable token.
 
     Args:
-        hidden: [N, D]. weight: [V, D]; products are in autocast's type where that is on.
-        targets: int64[N], NO_TARGET where the loss passes over.
+        hidden: [N, D], of the positions that have a target. weight: [V, D]; products are in autocast's type where that
+            is on.
+        targets: int64[N].
 
     Returns:
         float32 scalar with gradients for `hidden` and `weight`, int64 scalar.
     """
-    counted = targets != NO_TARGET
     # Inside a Function nobody can tell whether gradients are wanted at all.
     product, learning = _product_type(hidden), torch.is_grad_enabled()
-    return _FusedLoss.apply(hidden[counted], weight, targets[counted], chunk_positions, product, learning)
+    return _FusedLoss.apply(hidden, weight, targets, chunk_positions, product, learning)
 
 
 def _product_type(hidden: Tensor) -> torch.dtype:

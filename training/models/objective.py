@@ -40,7 +40,7 @@ class Objective(nn.Module):
 
     def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
         """The arguments of the call, on the device."""
-        names = ("input_ids", "position_ids", "targets", "labels", "ends")
+        names = ("input_ids", "position_ids", "targets", "labels", "ends", "starts", "labelled")
         return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
 
     @contextmanager
@@ -94,25 +94,35 @@ class NextToken(Objective):
         return self.causal._modules[self.body_name]
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, labels: Tensor, ends: Tensor
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        ends: Tensor,
+        starts: Tensor,
+        labelled: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
-            input_ids, position_ids, targets: int64[B, T]. labels, ends: int64[B], not used here.
+            input_ids, position_ids, targets: int64[B, T]. labels, ends: int64[B], not used here. starts: int32[S + 1].
+            labelled: int64[L]. See `training.data.batch.Batch`.
 
         Returns:
             (sum of losses, float32 scalar; number of correct predictions, int64 scalar).
         """
         with self._autocast(input_ids.device):
-            hidden = self.hidden(input_ids, position_ids).flatten(0, 1)
+            hidden = self.hidden(input_ids, position_ids, starts).flatten(0, 1)
             if self.fused:
-                return fused_loss(hidden, self.causal.lm_head.weight, targets.flatten(), self.loss_chunk_tokens)
+                wanted = targets.flatten().index_select(0, labelled)
+                counted = hidden.index_select(0, labelled)
+                return fused_loss(counted, self.causal.lm_head.weight, wanted, self.loss_chunk_tokens)
             return chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
 
-    def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+    def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:
         """[B, T, D], of the real positions. A row behind virtual tokens is one document, padded on the right."""
         if self.virtual is None:
-            told = boundaries(self.causal.config._attn_implementation, position_ids)
+            told = boundaries(self.causal.config._attn_implementation, starts, input_ids.shape[1])
             return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **told).last_hidden_state
         prompt = self.model.get_prompt(len(input_ids), max_cache_len=input_ids.shape[1])
         if self.virtual == "prefix":
@@ -209,17 +219,24 @@ class Probe(Objective):
         return int((batch.labels != NO_TARGET).sum())
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, labels: Tensor, ends: Tensor
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        ends: Tensor,
+        starts: Tensor,
+        labelled: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As NextToken's, over rows: labels, ends int64[B]; targets not used."""
-        scores = self.scores(input_ids, position_ids, ends)
+        """As NextToken's, over rows: labels, ends int64[B]; targets and labelled are not used."""
+        scores = self.scores(input_ids, position_ids, starts, ends)
         loss = F.cross_entropy(scores, labels, ignore_index=NO_TARGET, reduction="sum")
         return loss, (scores.detach().argmax(-1) == labels).sum()
 
-    def scores(self, input_ids: Tensor, position_ids: Tensor, ends: Tensor) -> Tensor:
+    def scores(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """float32[B, classes]."""
         with torch.no_grad(), self._autocast(input_ids.device):
-            told = boundaries(self.model.config._attn_implementation, position_ids)
+            told = boundaries(self.model.config._attn_implementation, starts, input_ids.shape[1])
             hidden = self.model(
                 input_ids=input_ids, position_ids=position_ids, use_cache=False, **told
             ).last_hidden_state

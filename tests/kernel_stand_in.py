@@ -1,0 +1,202 @@
+"""A stand-in for torch.nn.attention.varlen.varlen_attn on CPUs: it refuses what the real operator refuses.
+
+The refusals and their messages are those of `mha_varlen_fwd` in PyTorch's
+aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp (FlashAttention's csrc/flash_attn/flash_api.cpp has the
+same ones) and of `varlen_attn` in torch/nn/attention/varlen.py. Two differ. A tensor must be on the query's device,
+where the real operator wants CUDA. And boundaries must begin at 0, never fall, end at the number of positions and hold
+no document longer than the given length: the real operator reads outside its tensors, or computes nothing for some of
+them, without an error.
+
+It is a custom operator, as the real one is, so a compiler sees one opaque call.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Call:
+    """documents: places of the boundaries, those without a token included."""
+
+    dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]
+    documents: int
+    heads: tuple[int, int]
+
+
+# Every call since it was last cleared, of the forward pass.
+CALLS: list[Call] = []
+# Tests of the arithmetic alone want the digits of float32.
+_allowed = SIXTEEN_BITS
+
+
+def allow_float32(allow: bool) -> None:
+    global _allowed
+    _allowed = (*SIXTEEN_BITS, torch.float32) if allow else SIXTEEN_BITS
+
+
+def varlen_attn(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> Tensor:
+    """See torch.nn.attention.varlen: query [positions, heads, D] to the same shape."""
+    heads, kv_heads = query.size(1), key.size(1)
+    _check(enable_gqa or heads == kv_heads, "Expect query and key/value to have the same number of heads")
+    return _attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, list(window_size))
+
+
+def varlen_attn_without_gqa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Tensor:
+    """As torch 2.11 has it."""
+    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
+@torch.library.custom_op("raymill_tests::varlen_attn", mutates_args=())
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    scale: float | None,
+    window_size: list[int],
+) -> Tensor:
+    _refuse(query, key, value, cu_seq_q, max_q)
+    _refuse(query, key, value, cu_seq_k, max_k)
+    CALLS.append(
+        Call((query.dtype, key.dtype, value.dtype), len(cu_seq_q) - 1, (query.shape[1], key.shape[1])),
+    )
+    return _by_document(query, key, value, cu_seq_q, scale, window_size).contiguous()
+
+
+@_attend.register_fake
+def _(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size):
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("raymill_tests::varlen_attn_backward", mutates_args=())
+def _attend_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    starts: Tensor,
+    scale: float | None,
+    window_size: list[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(gradient.dtype == query.dtype, "query and dout must have the same dtype")
+    repeat = query.shape[1] // key.shape[1]
+    gradients = [torch.zeros(part.shape) for part in (query, key, value)]
+    for document, weights, keys, values in _documents(query, key, value, starts, scale, window_size):
+        mine, outer = (part[document].transpose(0, 1).float() for part in (query, gradient))
+        by_values = weights.transpose(1, 2) @ outer
+        by_weights = outer @ values.transpose(1, 2)
+        by_scores = weights * (by_weights - (by_weights * weights).sum(-1, keepdim=True)) * _scale(query, scale)
+        by_keys = by_scores.transpose(1, 2) @ mine
+        gradients[0][document] = (by_scores @ keys).transpose(0, 1)
+        for gradient_of, by_heads in ((gradients[1], by_keys), (gradients[2], by_values)):
+            gradient_of[document] = by_heads.unflatten(0, (-1, repeat)).sum(1).transpose(0, 1)
+    by_query, by_key, by_value = (one.to(query.dtype) for one in gradients)
+    return by_query, by_key, by_value
+
+
+@_attend_backward.register_fake
+def _(gradient, query, key, value, starts, scale, window_size):
+    return tuple(torch.empty_like(part, memory_format=torch.contiguous_format) for part in (query, key, value))
+
+
+def _save(ctx, inputs, output):
+    query, key, value, starts, _, _, _, ctx.scale, ctx.window_size = inputs
+    ctx.save_for_backward(query, key, value, starts)
+
+
+def _backward(ctx, gradient):
+    gradients = torch.ops.raymill_tests.varlen_attn_backward(gradient, *ctx.saved_tensors, ctx.scale, ctx.window_size)
+    return (*gradients, None, None, None, None, None, None)
+
+
+_attend.register_autograd(_backward, setup_context=_save)
+
+
+def _refuse(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int) -> None:
+    _check(query.dtype in _allowed, "FlashAttention only support fp16 and bf16 data type")
+    _check(key.dtype == query.dtype, "query and key must have the same dtype")
+    _check(value.dtype == query.dtype, "query and value must have the same dtype")
+    _check(starts.dtype == torch.int32, "cu_seqlens must have dtype int32")
+    devices = {part.device for part in (query, key, value, starts)}
+    _check(len(devices) == 1, f"query, key, value and cu_seqlens must be on one device, and are on {devices}")
+    strides = [part.stride(-1) for part in (query, key, value)]
+    _check(strides == [1, 1, 1], "Input tensor must have contiguous last dimension")
+    _check(starts.is_contiguous(), "cu_seqlens must be contiguous")
+    _check(starts.dim() == 1 and len(starts) > 1, "batch size must be positive")
+    positions, heads, size = query.shape
+    _check(size <= 256, "FlashAttention forward only supports head dimension at most 256")
+    _check(size % 8 == 0, "head_size must be a multiple of 8, this is ensured by padding!")
+    _check(heads % key.shape[1] == 0, "Number of heads in key/value must divide number of heads in query")
+    _check(key.shape == value.shape == (positions, key.shape[1], size), "k must have shape (total_k, num_heads_k, D)")
+    lengths = starts.diff()
+    _check(int(starts[0]) == 0, f"boundaries begin at {int(starts[0])}, not at 0")
+    _check(bool((lengths >= 0).all()), f"boundaries fall: {starts.tolist()}")
+    _check(int(starts[-1]) == positions, f"boundaries end at {int(starts[-1])} of {positions} positions")
+    _check(int(lengths.max()) <= longest, f"a document of {int(lengths.max())}, and {longest} is given as the longest")
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise RuntimeError(message)
+
+
+def _by_document(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, window_size: list[int]
+) -> Tensor:
+    out = torch.empty(query.shape)
+    for document, weights, _, values in _documents(query, key, value, starts, scale, window_size):
+        out[document] = (weights @ values).transpose(0, 1)
+    return out.to(query.dtype)
+
+
+def _documents(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, window_size: list[int]
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """(its positions, attention weights [H, n, n], keys and values [H, n, D]) of each document; in float32, as there."""
+    left, right = window_size
+    repeat = query.shape[1] // key.shape[1]
+    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        document = slice(start, end)
+        mine, keys, values = (part[document].transpose(0, 1).float() for part in (query, key, value))
+        keys, values = keys.repeat_interleave(repeat, 0), values.repeat_interleave(repeat, 0)
+        scores = mine @ keys.transpose(1, 2) * _scale(query, scale)
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        hidden = (distance < -right) if right >= 0 else torch.zeros_like(distance, dtype=torch.bool)
+        if left >= 0:
+            hidden = hidden | (distance > left)
+        yield document, scores.masked_fill(hidden, -torch.inf).softmax(-1), keys, values
+
+
+def _scale(query: Tensor, scale: float | None) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale

@@ -1,0 +1,69 @@
+"""What a micro-batch finds out on the CPU: where documents begin, and which positions have a target."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.data.batch import collate, document_starts, labelled_positions, room_for_documents
+from training.data.schema import NO_TARGET, PACKED
+
+LENGTH = 12
+
+
+def rows_of(lengths: list[list[int]]) -> pa.Table:
+    """Rows of documents of these lengths; every token but a document's first is a target."""
+    rows = [
+        {
+            "ids": list(range(1, sum(row) + 1)),
+            "labels": [place > 0 for length in row for place in range(length)],
+            "lengths": row,
+            "documents": [str(one) for one in row],
+            "label": None,
+        }
+        for row in lengths
+    ]
+    return pa.Table.from_pylist(rows, PACKED)
+
+
+packings = st.lists(
+    st.lists(st.integers(1, 5), min_size=1, max_size=LENGTH).filter(lambda row: sum(row) <= LENGTH),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(packings, st.integers(0, 2), st.floats(0, 8))
+def test_boundaries_cut_the_rows_into_documents_and_paddings_and_then_stay_at_the_end(lengths, blank, per_row):
+    batch = collate([rows_of(lengths)], len(lengths) + blank, LENGTH, 0, per_row)
+    found = np.diff(batch.starts)
+    wanted = [n for row in lengths for n in [*row, LENGTH - sum(row)] if n] + [LENGTH] * blank
+    assert batch.starts.dtype == np.int32 and batch.starts[0] == 0
+    assert found[: len(wanted)].tolist() == wanted
+    assert not found[len(wanted) :].any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(packings)
+def test_labelled_positions_are_those_with_a_target_in_order(lengths):
+    batch = collate([rows_of(lengths)], len(lengths), LENGTH, 0)
+    assert batch.labelled.dtype == np.int64 and len(batch.labelled) == batch.label_tokens
+    flat = torch.from_numpy(batch.targets).flatten()
+    assert batch.labelled.tolist() == (flat != NO_TARGET).nonzero().flatten().tolist()
+    assert (np.diff(batch.labelled) > 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 64), st.floats(1, 500))
+def test_there_is_room_for_half_as_many_documents_again_as_are_expected_and_a_padding_a_row(rows, per_row):
+    room = room_for_documents(rows, per_row)
+    assert 1.5 * per_row * rows + rows <= room <= 1.5 * per_row * rows + rows + 9
+
+
+def test_boundaries_are_of_one_length_for_one_room_and_twice_as_long_where_documents_are_more():
+    shapes = {len(collate([rows_of([[3] * n])], 1, LENGTH, 0, 2).starts) for n in range(1, 5)}
+    assert shapes == {room_for_documents(1, 2) + 1}
+    assert len(document_starts(np.zeros((1, 9), np.int64), 8)) == 17
+    assert labelled_positions(np.full((1, 3), NO_TARGET)).tolist() == []
