@@ -193,13 +193,13 @@ def glob(pattern: str) -> list[FileInfo]:
     if wild is None:
         return [info(pattern)]
     fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
-    try:
-        matches = re.compile(_glob_regex(pattern), re.DOTALL).fullmatch
-    except re.error as error:
-        raise StorageError(
-            f"{pattern}: a set in brackets is not right ({error}). Write [abc], [a-z] or [!a]."
-        ) from error
-    return [file for file in list_files(fixed) if matches(file.uri)]
+    regex = _glob_regex(pattern)
+    return [file for file in list_files(fixed) if regex.fullmatch(file.uri)]
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a path or URI matches a pattern of `glob`; neither has to exist."""
+    return _glob_regex(pattern).fullmatch(path) is not None
 
 
 def require_conditional_writes(root: str) -> None:
@@ -281,7 +281,7 @@ def _backend(uri: str, *, file: bool = True) -> tuple[Backend, Any]:
     return bucket(scheme, name, _options), key
 
 
-def _glob_regex(pattern: str) -> str:
+def _glob_regex(pattern: str) -> re.Pattern[str]:
     out, at = "", 0
     while at < len(pattern):
         if pattern.startswith("**/", at):
@@ -298,4 +298,9 @@ def _glob_regex(pattern: str) -> str:
             at = found.end()
         else:
             out, at = out + re.escape(pattern[at]), at + 1
-    return out
+    try:
+        return re.compile(out, re.DOTALL)
+    except re.error as error:
+        raise StorageError(
+            f"{pattern}: a set in brackets is not right ({error}). Write [abc], [a-z] or [!a]."
+        ) from error

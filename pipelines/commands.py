@@ -67,14 +67,18 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
 
 def _plan(settings: CurateConfig) -> None:
     """What a run would read and do, without doing it."""
-    from pipelines.curate import check_files, finished, refuse_output_among_inputs
+    from pipelines.curate import check_files, finished
+    from pipelines.output_folder import check_output, refuse_files_inside, refuse_output_among_inputs
     from pipelines.readers import freeze
 
-    inputs = freeze(settings.inputs, ".", settings.execution.unit_mib << 20)
     root = storage.absolute(settings.output)
     refuse_output_among_inputs(settings, root, ".")
+    inputs = freeze(settings.inputs, ".", settings.execution.unit_mib << 20)
+    refuse_files_inside(root, inputs.files)
     check_files(settings)
     done = finished(settings, inputs, root, replace=False)
+    if not done:
+        check_output(root)
     print(settings.model_dump_json(indent=1))
     size = sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {len(inputs.files):,} files, {len(inputs.units):,} units, about {size / 1e6:,.1f} MB of text")

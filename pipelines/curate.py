@@ -8,9 +8,7 @@ does nothing and needs no Ray. Text is read in `measure` and `select` only.
 
 import json
 import math
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +16,7 @@ import pyarrow as pa
 from cluster import storage
 from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
-from cluster.errors import ConfigError, DataError
+from cluster.errors import DataError
 from cluster.progress import Progress
 from cluster.run_manifest import find_run, put_run
 from cluster.session import Session
@@ -29,6 +27,7 @@ from pipelines.config import CurateConfig
 from pipelines.decide import decide_stage
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from pipelines.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers import freeze
 from pipelines.report.schema import Report
 from pipelines.text.texts import Texts
@@ -78,6 +77,7 @@ def curate(
     root = storage.absolute(config.output)
     refuse_output_among_inputs(config, root, base)
     inputs = freeze(config.inputs, base, config.execution.unit_mib << 20)
+    refuse_files_inside(root, inputs.files)
     if (found := finished(config, inputs, root, replace)) is not None:
         return found
     check_files(config)
@@ -101,22 +101,6 @@ def check_files(config: CurateConfig) -> None:
     for rule in config.active_rules():
         if getattr(rule, "fingerprint_files", tuple)():
             rule.measure(nothing)
-
-
-def refuse_output_among_inputs(config: CurateConfig, root: str, base: str) -> None:
-    """
-    Raises:
-        ConfigError: a later call would take the run's own files for input.
-    """
-    for entry in config.inputs:
-        path = entry.path if storage.is_remote(entry.path) else storage.absolute(str(Path(base, entry.path)))
-        fixed = re.split(r"[*?\[]", path)[0]
-        whole_folder = fixed == path or "**" in path
-        if whole_folder and root.startswith(fixed.rstrip("/") + "/"):
-            raise ConfigError(
-                f"output: {root} lies inside the input {path}, so the next call would read this run's own files. "
-                "Choose an output beside the input."
-            )
 
 
 def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> Run | None:

@@ -389,12 +389,6 @@ def test_everything_switched_off_still_makes_a_corpus(inputs, monkeypatch):
     assert run.corpus.table().column_names == ["id", "text", "source", "year"]
 
 
-def test_an_output_inside_an_input_folder_is_refused(inputs, monkeypatch, tmp_path):
-    folder = inputs[1]["inputs"][0] | {"path": str(tmp_path / "in")}
-    with pytest.raises(ConfigError, match="lies inside the input"):
-        curate_inline(inputs[1] | {"inputs": [folder], "output": str(tmp_path / "in" / "run")}, monkeypatch)
-
-
 def test_a_carried_column_and_a_signal_cannot_have_one_name(inputs):
     entry = inputs[1]["inputs"][0] | {"columns": ["gopher_words"]}
     settings = inputs[1] | {"inputs": [entry], "corpus": {"columns": ["gopher_words"]}}

@@ -151,7 +151,7 @@ def test_the_config_is_one_for_the_default_output_and_for_any_other(tmp_path):
     written.write_text(config_text(folder), "utf-8")
     config = load(str(written))
     assert config.output == folder
-    assert all(entry.path.startswith(f"{folder}/input/") for entry in config.inputs)
+    assert all(entry.path.startswith(f"{folder}-input/") for entry in config.inputs)
 
 
 def test_a_repeated_text_is_written_out():
@@ -184,7 +184,7 @@ def own_documents():
 def run(tmp_path_factory):
     """Our own sets through the demo's config, without Ray, as on a machine where nothing else is found."""
     folder = tmp_path_factory.mktemp("demo")
-    stage_inputs(str(folder / "input"), [])
+    stage_inputs(f"{folder}-input", [])
     (folder / "curate.yaml").write_text(config_text(str(folder)), "utf-8")
     config = load(str(folder / "curate.yaml"), ["execution.max_bad_documents=0.2"])
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,6 @@
 """`raymill demo`: a first run on real text, without a download.
 
-Text found on this machine (installed.py) and two small sets written for it (data/) go to OUTPUT/input, a commented
+Text found on this machine (installed.py) and two small sets written for it (data/) go to OUTPUT-input, a commented
 config to OUTPUT/curate.yaml, and that config through the same function as `raymill curate`. Both are written once: a
 second call continues or finds the run finished, and an edited config stays as it was edited.
 """
@@ -29,7 +29,7 @@ _COLUMNS = ("id", "text", "package", "version", "licence")
 
 
 def demo(
-    output: Annotated[str, typer.Option(help="folder for everything the demo makes")] = OUTPUT,
+    output: Annotated[str, typer.Option(help="folder for the run; the collected text goes to OUTPUT-input")] = OUTPUT,
     replace: Annotated[bool, typer.Option("--replace", help="collect again and make everything anew")] = False,
 ) -> None:
     """Curate the documentation, licences and docstrings found on this machine, as a first run. No download."""
@@ -38,7 +38,7 @@ def demo(
     config = storage.join(output, "curate.yaml")
     if replace or not storage.exists(config):
         print("Collecting text from this Python and the packages installed with it ...", flush=True)
-        stage_inputs(storage.join(output, "input"), collect(packages()))
+        stage_inputs(f"{output.rstrip('/')}-input", collect(packages()))
         storage.write_bytes(config, config_text(output).encode())
     print(f"\n{command('curate', config)}\n", flush=True)
     commands.curate(config, address="local", replace=replace)

@@ -31,7 +31,7 @@ def find(input: Input, base: str) -> Found:
     """
     if input.path.startswith("hf://"):
         return [(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)], Counter()
-    path = _absolute(input.path, base)
+    path = absolute_path(input.path, base)
     wild = re.search(r"[*?\[]", path)
     if wild and not storage.is_remote(path) and Path(path).exists():
         wild = None  # a name with brackets in it, not a pattern
@@ -61,7 +61,8 @@ def _file(path: str) -> FileInfo | None:
         return None
 
 
-def _absolute(path: str, base: str) -> str:
+def absolute_path(path: str, base: str) -> str:
+    """An input's path or URI, a relative one below `base`."""
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", path):
         return storage.absolute(path)
     path = os.path.expanduser(path)
