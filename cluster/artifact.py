@@ -8,7 +8,7 @@ out attempt names and times: equal digests mean equal artifacts.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import ray.data
 
 MANIFEST = "manifest.json"
+
+_CHUNK_BYTES = 8 << 20
 
 Counters = dict[str, float]
 
@@ -133,6 +135,28 @@ class Artifact:
     def file_uris(self) -> list[str]:
         return [storage.join(self.uri, file.path) for file in self.manifest.files]
 
+    def damage(self, *, digests: bool = False) -> dict[str, str]:
+        """What was seen instead, by the URI of each file that is gone or not what the manifest states.
+
+        Sizes cost one listing. With `digests` every file is read and its sha256 compared.
+        """
+        sizes = {file.uri: file.size for file in storage.list_files(self.uri)}
+        found = {}
+        for file in self.manifest.files:
+            uri = storage.join(self.uri, file.path)
+            if uri not in sizes:
+                found[uri] = "is gone"
+            elif sizes[uri] != file.bytes:
+                found[uri] = f"has {sizes[uri]:,} bytes, and {file.bytes:,} were written"
+            elif digests and _sha256(uri) != file.sha256:
+                found[uri] = "has another sha256 than what was written"
+        return found
+
+    def discard(self, files: Iterable[str]) -> None:
+        """Remove files of this artifact; the manifest goes first, so that the artifact counts as unfinished."""
+        storage.delete([storage.join(self.uri, MANIFEST)])
+        storage.delete(files)
+
     def files_by_unit(self, units: int) -> list[list[str]]:
         """The URIs that each of the making stage's units left, by unit; some may have left none."""
         files: list[list[str]] = [[] for _ in range(units)]
@@ -160,6 +184,14 @@ class Artifact:
             [{"uri": uri} for uri in self.file_uris], override_num_blocks=len(self.manifest.files)
         )
         return files.map_batches(_ReadFiles(storage.options()), batch_format="pyarrow", batch_size=None)
+
+
+def _sha256(uri: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_input(uri) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 class _ReadFiles:

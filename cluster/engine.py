@@ -28,7 +28,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
-from cluster.stage import Record, Stage, committed, discard_stale, publish, published, run_unit, sweep
+from cluster.stage import Record, Stage, committed, discard_damaged, discard_stale, publish, published, run_unit, sweep
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class Engine:
     def run(self, stage: Stage) -> dict[str, Artifact]:
         """The stage's artifacts, made now or found finished. With `replace`, what other settings made goes first.
 
+        Of a finished artifact, what is damaged or gone is made again.
+
         Raises:
             DataError: an artifact of another fingerprint stands at the place of an output, or an input changed.
             ConfigError, StorageError: of a unit, raised here without a retry.
@@ -68,6 +70,7 @@ class Engine:
         """
         if self.replace:
             discard_stale(stage, self.root)
+        discard_damaged(stage, self.root)
         if (done := published(stage, self.root)) is not None:
             for artifact in done.values():
                 sweep(artifact)  # the driver that published may have been killed before it did

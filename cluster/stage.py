@@ -187,7 +187,8 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
 def committed(stage: Stage, root: str) -> dict[int, Record]:
     """The records that hold, by unit.
 
-    A record whose files are gone (removed by hand, or by a run of other settings at the same place) is removed.
+    A record is removed if a file of it has another size or is gone (removed by hand, or by a run of other settings at
+    the same place).
     """
     root = storage.absolute(root)
     found = [file.uri for file in storage.list_files(storage.join(root, stage.folder)) if file.uri.endswith(".json")]
@@ -195,10 +196,14 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
         records = [Record.from_json(data) for data in pool.map(storage.read_bytes, found)]
     # Listed after the records were read: what they name was uploaded before them.
     folders = [storage.join(root, output.name) for output in stage.outputs] if records else []
-    there = {file.uri for folder in folders for file in storage.list_files(folder)}
-    lost = {uri for uri, record in zip(found, records, strict=True) if not there.issuperset(_uris(root, record))}
+    there = {file.uri: file.size for folder in folders for file in storage.list_files(folder)}
+    lost = {
+        uri
+        for uri, record in zip(found, records, strict=True)
+        if any(there.get(file) != size for file, size in _sizes(root, record).items())
+    }
     if lost:
-        log.warning("%s: the files of %d finished units are gone; these are done again", stage.name, len(lost))
+        log.warning("%s: files of %d finished units are gone or damaged; these are done again", stage.name, len(lost))
         storage.delete(lost)
     return {record.unit: record for uri, record in zip(found, records, strict=True) if uri not in lost}
 
@@ -262,6 +267,29 @@ def discard_stale(stage: Stage, root: str) -> None:
                 storage.delete(found.file_uris)
 
 
+def discard_damaged(stage: Stage, root: str) -> None:
+    """Remove the manifests of finished outputs of which files are gone or have another size, and those files.
+
+    The units that made them count as missing from then on, so that they are done again.
+    """
+    for output in stage.outputs:
+        uri = storage.join(root, output.name)
+        if storage.exists(storage.join(uri, MANIFEST)):
+            found = Artifact.load(uri)
+            if found.manifest.fingerprint == stage.fingerprint and (damage := found.damage()):
+                found.discard(damage)
+
+
+def discard(stage: Stage, root: str) -> None:
+    """Remove the manifests and records of a stage, so that all of its units are done again.
+
+    Files stay until `publish` sweeps what the new manifests do not name.
+    """
+    root = storage.absolute(root)
+    storage.delete(storage.join(root, output.name, MANIFEST) for output in stage.outputs)
+    storage.delete(file.uri for file in storage.list_files(storage.join(root, stage.folder)))
+
+
 def sweep(artifact: Artifact) -> None:
     """Remove files of killed attempts, so that readers that list a folder see what the manifest says."""
     wanted = set(artifact.file_uris)
@@ -306,12 +334,13 @@ def _commit(stage: Stage, root: str, record: Record) -> Record:
     winner = Record.from_json(storage.read_bytes(uri))
     # A put whose answer was lost is repeated by the client and then loses against itself.
     if winner.attempt != record.attempt:
-        storage.delete(_uris(root, record))
+        storage.delete(_sizes(root, record))
     return winner
 
 
-def _uris(root: str, record: Record) -> list[str]:
-    return [storage.join(root, name, file.path) for name, files in record.files.items() for file in files]
+def _sizes(root: str, record: Record) -> dict[str, int]:
+    """Bytes of each file of a record, by URI."""
+    return {storage.join(root, name, file.path): file.bytes for name, files in record.files.items() for file in files}
 
 
 def _cuts(table: pa.Table, first: int, size: int) -> list[tuple[int, int]]:

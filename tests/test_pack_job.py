@@ -46,8 +46,8 @@ def settings_of(corpus: str, output: Path, **more) -> dict:
     return plain | {"model": {"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"}} | more
 
 
-def packed_by(corpus: str, output: Path, replace: bool = False, **more) -> PackedRun:
-    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Silent(), replace)
+def packed_by(corpus: str, output: Path, replace: bool = False, verify: bool = False, **more) -> PackedRun:
+    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Silent(), replace, verify)
 
 
 def never(*_, **__):

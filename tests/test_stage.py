@@ -185,6 +185,27 @@ def test_units_whose_files_were_removed_by_hand_are_done_again(tmp_path):
     assert again.table() == rows
 
 
+def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_believed(tmp_path):
+    root, stage = str(tmp_path), counting_stage(4)
+    made = run_inline(stage, root)
+    digests = {name: artifact.manifest.digest for name, artifact in made.items()}
+    cut = Path(made["numbers"].file_uris[-1])
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert made["numbers"].damage() == {
+        str(cut): f"has {cut.stat().st_size:,} bytes, and {cut.stat().st_size + 1:,} were written"
+    }
+    stages.discard_damaged(counting_stage(4, fingerprint="e" * 32), root)
+    assert cut.exists() and stages.published(stage, root), "what other settings made stays"
+    stages.discard_damaged(stage, root)
+    assert stages.published(stage, root) is None
+    assert sorted(stages.committed(stage, root)) == [0, 1, 2]
+    again = run_inline(stage, root)
+    assert {name: artifact.manifest.digest for name, artifact in again.items()} == digests
+    assert not again["numbers"].damage(digests=True)
+    stages.discard(stage, root)
+    assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
+
+
 def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):
     root, old, new = str(tmp_path), counting_stage(3), counting_stage(5, fingerprint="e" * 32)
     run_inline(old, root)

@@ -18,6 +18,8 @@ Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one sett
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
 Replace = Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")]
 
+Verify = Annotated[bool, typer.Option("--verify", help="read packed files and compare digests; else only their sizes")]
+
 
 def train(
     config: ConfigFile,
@@ -25,6 +27,7 @@ def train(
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done and taken, then stop")] = False,
     replace: Replace = False,
+    verify: Verify = False,
 ) -> None:
     """A corpus to a fine-tuned model: pack, train, export, evaluate.
 
@@ -42,7 +45,7 @@ def train(
         print_plan(settings)
         return
     with Session(address, settings.execution.cpus) as session:
-        run = run_train(settings, session, Lines(), replace=replace)
+        run = run_train(settings, session, Lines(), replace=replace, verify=verify)
     print_outcome(run)
 
 

@@ -44,11 +44,14 @@ class TrainRun:
     phases: tuple["TrainRun", ...] = ()
 
 
-def train(config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False) -> TrainRun:
+def train(
+    config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False
+) -> TrainRun:
     """Fine-tune, or finish it, or find it finished.
 
     Args:
         replace: remove what other settings left at the output, and make it anew.
+        verify: compare the sha256 of packed files with what was written, not only their sizes.
 
     Raises:
         UserError: something the user can mend; all finished work is kept.
@@ -57,9 +60,12 @@ def train(config: TrainConfig, session: Session, progress: Progress, *, replace:
     storage.configure(config.storage)
     config = _located(config)
     if config.phases:
-        return _phases(config, session, progress, replace)
+        return _phases(config, session, progress, replace, verify)
     model_identity(config.model, config.seed)  # a model that is not there is told at once
     packing = Packing.of(config, replace)
+    if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
+        return found
+    packing = packing.checked(verify)
     _look_ahead(config, session)
     packed = packing.run(session, progress)
     job = make_job(config, packed)
@@ -179,14 +185,14 @@ def _told(fit: Fit) -> dict[str, str]:
     return told | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}
 
 
-def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool) -> TrainRun:
+def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
     """One training after the other; each starts from the whole weights that the one before left."""
     from training.report.gather import combine
 
     runs: list[TrainRun] = []
     for overrides in config.phases:
         model = whole_weights(runs[-1]) if runs else None
-        runs.append(train(config.phase(overrides, model), session, progress, replace=replace))
+        runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
     root = storage.absolute(config.output)
     inputs = fingerprint([run.manifest["inputs"] for run in runs])
     found = find_run(root, config.kind, _run_settings(config), inputs, replace)

@@ -82,7 +82,7 @@ class PackedRows:
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
-                "remove the file and run `raymill pack` again."
+                "run the same command again with --verify, and it is packed again."
             ) from error
         self.fetched_groups += 1
         self._groups[file, group] = table
@@ -99,7 +99,8 @@ class PackedRows:
         if opened.starts[-1] != self.artifact.manifest.files[file].rows:
             raise DataError(
                 f"{self._uris[file]}: {opened.starts[-1]} rows, and its manifest promises "
-                f"{self.artifact.manifest.files[file].rows}. Someone changed it: run `raymill pack` again."
+                f"{self.artifact.manifest.files[file].rows}. It was changed after it was written: run the same "
+                "command again with --verify, and it is packed again."
             )
         self._files[file] = opened
         if len(self._files) > _OPEN_FILES:

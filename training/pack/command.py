@@ -7,7 +7,7 @@ import typer
 from cluster import storage
 from cluster.artifact import Counters
 from cluster.errors import ConfigError
-from training.commands import Address, ConfigFile, Overrides, Replace, load_train
+from training.commands import Address, ConfigFile, Overrides, Verify, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.pack.packed_run import PackedRun
@@ -20,11 +20,13 @@ def pack(
     preview: Annotated[
         int | None, typer.Option(min=1, help="print so many examples of each corpus, learnt tokens marked, and stop")
     ] = None,
-    replace: Replace = False,
+    replace: Annotated[bool, typer.Option("--replace", help="pack everything anew")] = False,
+    verify: Verify = False,
 ) -> None:
     """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` does this by itself.
 
-    A second run continues where the first stopped; what is packed already is left alone.
+    A second run continues where the first stopped; what is packed already is left alone, and what is damaged or gone
+    is packed again.
     """
     settings = load_train(config, override)
     if settings.phases:
@@ -40,7 +42,7 @@ def pack(
     from training.pack.job import pack as run_pack
 
     with Session(address, settings.execution.cpus) as session:
-        packed = run_pack(settings, session, Lines(), replace)
+        packed = run_pack(settings, session, Lines(), replace, verify)
     print(summary(settings, packed))
 
 

@@ -6,7 +6,9 @@ A folder with a pack.json is finished: it is found again without Ray, by its set
 files. Several runs may share one (`packed:` in the config).
 """
 
+import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,37 +16,52 @@ from typing import TYPE_CHECKING, Any, Self
 
 import cluster
 from cluster import storage
-from cluster.artifact import Counters
+from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
 from cluster.progress import Progress
 from cluster.run_manifest import differences
 from cluster.session import Session
+from cluster.stage import Stage, discard
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, digests_of, examples_name, packed_uri, read_manifest
 from training.pack.packing import pack_stage
+from training.pack.prepared import discard_tokenizer
+from training.pack.repair import damaged, discard_damaged
 
 if TYPE_CHECKING:
     from training.pack.sources import FrozenCorpus
 
 
-def pack(config: TrainConfig, session: Session, progress: Progress, replace: bool = False) -> PackedRun:
+log = logging.getLogger(__name__)
+
+
+def pack(
+    config: TrainConfig, session: Session, progress: Progress, replace: bool = False, verify: bool = False
+) -> PackedRun:
     """The packed corpora of a config: made now, finished now, or found finished (then Ray is not started).
 
     Args:
-        replace: make anew what other settings or inputs left in the folder.
+        replace: make everything anew, whatever stands in the folder.
+        verify: compare the sha256 of every file with what was written, not only its size.
 
     Raises:
         DataError: the folder holds corpora packed in another way, or there is too little to train on.
     """
-    return Packing.of(config, replace).run(session, progress)
+    packing = Packing.of(config, replace)
+    packing = packing.anew() if replace else packing.checked(verify)
+    return packing.run(session, progress)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What there is to pack, found out without Ray. frozen: by corpus. finished: it stands packed already."""
+    """What there is to pack, found out without Ray.
+
+    frozen: by corpus. finished: it stands packed already, as far as its manifests state. discard: remove what the
+    stages left before they run.
+    """
 
     config: TrainConfig
     root: str
@@ -52,6 +69,7 @@ class Packing:
     settings: dict[str, Any]
     finished: bool
     replace: bool
+    discard: bool = False
 
     @classmethod
     def of(cls, config: TrainConfig, replace: bool) -> Self:
@@ -75,13 +93,41 @@ class Packing:
             storage.require_conditional_writes(root)
         return cls(config, root, frozen, settings, finished, replace)
 
+    def checked(self, digests: bool = False) -> Self:
+        """The same; unfinished if files of it are damaged or gone. Those are named in a warning and packed again.
+
+        Args:
+            digests: read every file and compare its sha256; else sizes are compared.
+        """
+        if not (self.finished or digests):
+            return self  # the stages compare sizes of what they find
+        damage = damaged(self.root, self.frozen, digests)
+        if not damage:
+            return self
+        uri, seen = next(iter(damage.items()))
+        others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
+        log.warning("%s: %s%s. What is damaged or gone is packed again.", uri, seen, others)
+        storage.delete([storage.join(self.root, PACK_MANIFEST)])
+        discard_damaged(self.root, self.frozen, damage)
+        return dataclasses.replace(self, finished=False)
+
+    def anew(self) -> Self:
+        """The same, with nothing of it made yet."""
+        storage.delete([storage.join(self.root, PACK_MANIFEST)])
+        return dataclasses.replace(self, finished=False, discard=True)
+
+    def found(self) -> PackedRun:
+        """What stands packed; no file of it is looked at."""
+        assert self.finished
+        return PackedRun.load(self.root)
+
     def run(self, session: Session, progress: Progress) -> PackedRun:
         """
         Raises:
             DataError: there is too little to train on.
         """
         if not self.finished:
-            _make(self.config, self.frozen, self.settings, self.root, session, progress, self.replace)
+            _make(self, session, progress)
         packed = PackedRun.load(self.root)
         require_enough(self.config, packed)
         return packed
@@ -132,33 +178,35 @@ def require_enough(config: TrainConfig, packed: PackedRun) -> None:
         )
 
 
-def _make(
-    config: TrainConfig,
-    frozen: Mapping[str, "FrozenCorpus"],
-    settings: dict[str, Any],
-    root: str,
-    session: Session,
-    progress: Progress,
-    replace: bool,
-) -> None:
+def _make(packing: Packing, session: Session, progress: Progress) -> None:
     from training.pack.documents import find_classes
     from training.pack.tokenise import refuse_no_examples, tokenise_stage
     from training.pack.tokenizer import prepare_tokenizer
 
-    tokenizer = prepare_tokenizer(config, root, replace)
+    config, root, frozen = packing.config, packing.root, packing.frozen
+    if packing.discard:
+        discard_tokenizer(root)
+    tokenizer = prepare_tokenizer(config, root, packing.replace)
     classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
-    engine = Engine(root, session, progress, Patience(config.execution.attempts, config.execution.stall_s), replace)
+    patience = Patience(config.execution.attempts, config.execution.stall_s)
+    engine = Engine(root, session, progress, patience, packing.replace)
+
+    def run(stage: Stage) -> dict[str, Artifact]:
+        if packing.discard:
+            discard(stage, root)
+        return engine.run(stage)
+
     corpora = {}
     for name, corpus in frozen.items():
         tokenised = tokenise_stage(config, name, corpus, storage.join(root, "tokenizer"), tokenizer, classes)
-        examples = engine.run(tokenised)[examples_name(name)]
+        examples = run(tokenised)[examples_name(name)]
         refuse_no_examples(examples, corpus.path)
-        packed = engine.run(pack_stage(config, name, examples))
+        packed = run(pack_stage(config, name, examples))
         corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
     manifest = {
         "version": cluster.__version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": settings,
+        "settings": packing.settings,
         "read_from": _places(config),
         "tokenizer": tokenizer,
         "classes": list(classes),

@@ -61,6 +61,15 @@ class PackedRun:
     def tokenizer_uri(self) -> str:
         return storage.join(self.uri, "tokenizer")
 
+    def damage(self, *, digests: bool = False) -> dict[str, str]:
+        """What was seen instead, by the URI of each packed file that is gone or not what was written."""
+        return {
+            uri: seen
+            for artifacts in self.corpora.values()
+            for artifact in artifacts.values()
+            for uri, seen in artifact.damage(digests=digests).items()
+        }
+
     def asks_in_turns(self, config: TrainConfig) -> bool:
         """Whether the model learnt to answer what the chat template asks: chats, and pairs where there is one."""
         forms = {columns.form for columns in config.all_columns}

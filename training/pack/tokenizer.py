@@ -7,6 +7,7 @@ Only fast tokenizers are taken: masks need to know where a token stands in the t
 brings along as code is run.
 """
 
+import hashlib
 import json
 import re
 import tempfile
@@ -14,18 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cluster import storage
-from cluster.artifact import canonical_json, fingerprint
+from cluster.artifact import fingerprint
 from cluster.errors import ConfigError, DataError
 from training.config import TrainConfig
 from training.models.folder import hub_problem
 from training.pack.chatml import CHATML, TURN_END, TURN_START
+from training.pack.prepared import RECORD, Prepared, discard_tokenizer, tokenizer_folder
 from training.settings import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-FOLDER = "tokenizer"
-_RECORD = "prepared.json"  # written last: without it the folder is not finished
 
 # What a tokenizer's folder may consist of; weights beside it are left where they are.
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
@@ -40,32 +39,33 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
         ConfigError: there is no such tokenizer, or it cannot do what this config needs.
         DataError: another one stands there already, and not `replace`.
     """
-    folder = storage.join(storage.absolute(packed_uri), FOLDER)
-    record_uri = storage.join(folder, _RECORD)
+    folder = tokenizer_folder(packed_uri)
     wanted = fingerprint(_request(config))
-    if storage.exists(record_uri):
-        record = json.loads(storage.read_bytes(record_uri))
-        if record["request"] == wanted:
-            return record["fingerprint"]
+    if (prepared := Prepared.read(packed_uri)) is not None:
+        if prepared.request == wanted:
+            return prepared.fingerprint
         if not replace:
             raise DataError(
                 f"{folder}: holds a tokenizer of other settings or another corpus. Choose another output, or run with "
                 "--replace to make it anew."
             )
-        storage.delete([record_uri])  # first: without it nobody believes the other files
+        discard_tokenizer(packed_uri)  # first: without it nobody believes the other files
     tokenizer = _make(config)
     _check(tokenizer, config)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         paths = [path for path in sorted(Path(scratch).rglob("*")) if path.is_file()]
-        uris = [storage.join(folder, path.relative_to(scratch).as_posix()) for path in paths]
-        for path, uri in zip(paths, uris, strict=True):
-            storage.write_bytes(uri, path.read_bytes())
-        # What an attempt with other settings left would be loaded too.
-        storage.delete({file.uri for file in storage.list_files(folder)} - {*uris, record_uri})
-    made = tokenizer_fingerprint(tokenizer)
-    storage.create(record_uri, canonical_json({"request": wanted, "fingerprint": made}))
-    return json.loads(storage.read_bytes(record_uri))["fingerprint"]
+        contents = {path.relative_to(scratch).as_posix(): path.read_bytes() for path in paths}
+    for name, content in contents.items():
+        storage.write_bytes(storage.join(folder, name), content)
+    # What an attempt with other settings left would be loaded too.
+    uris = {storage.join(folder, name) for name in (*contents, RECORD)}
+    storage.delete({file.uri for file in storage.list_files(folder)} - uris)
+    files = {name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
+    Prepared(wanted, tokenizer_fingerprint(tokenizer), files).create(packed_uri)
+    prepared = Prepared.read(packed_uri)  # another driver may have been first, and then its record holds
+    assert prepared is not None
+    return prepared.fingerprint
 
 
 def load_tokenizer(uri: str, revision: str | None = None) -> "PreTrainedTokenizerFast":
@@ -145,7 +145,7 @@ def _belongs(file: storage.FileInfo, root: str) -> bool:
     name = file.uri.removeprefix(root).lstrip("/")
     nested = "/" in name and not name.startswith("additional_chat_templates/")
     kind = name.endswith(_ENDINGS) and not name.endswith(".index.json")
-    return kind and not nested and name != _RECORD and file.size <= _MAX_FILE_BYTES
+    return kind and not nested and name != RECORD and file.size <= _MAX_FILE_BYTES
 
 
 def _request(config: TrainConfig) -> list[object]:

@@ -66,9 +66,12 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
 
 def _counted(config: TrainConfig, packed: PackedRun) -> Data:
     train = {name: artifacts["train"].manifest for name, artifacts in packed.corpora.items()}
+    damaged = len(packed.damage())
+    files = "1 packed file is" if damaged == 1 else f"{damaged:,} packed files are"
+    repair = f"; {files} damaged or gone, and `raymill pack` packs them again" if damaged else ""
     return Data(
         exact=True,
-        how=f"counted in {packed.uri}",
+        how=f"counted in {packed.uri}{repair}",
         rows={name: manifest.rows for name, manifest in train.items()},
         tokens={name: int(manifest.counters["tokens/train"]) for name, manifest in train.items()},
         documents=int(sum(packed.tokenised(name).get("examples/train", 0) for name in train)) or None,

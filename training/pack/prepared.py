@@ -1,0 +1,74 @@
+"""The record of a prepared tokenizer, PACKED/tokenizer/prepared.json: what it was made for, and its files.
+
+It is written last: without it the folder is not finished.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from cluster import storage
+from cluster.artifact import canonical_json
+
+FOLDER = "tokenizer"
+RECORD = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """request: fingerprint of what decides the tokenizer. fingerprint: the tokenizer's own.
+
+    files: sha256 and bytes by name.
+    """
+
+    request: str
+    fingerprint: str
+    files: Mapping[str, tuple[str, int]]
+
+    @classmethod
+    def read(cls, packed_uri: str) -> Self | None:
+        """None where no tokenizer is finished."""
+        uri = record_uri(packed_uri)
+        if not storage.exists(uri):
+            return None
+        plain = json.loads(storage.read_bytes(uri))
+        files = {name: (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
+        return cls(plain["request"], plain["fingerprint"], files)
+
+    def create(self, packed_uri: str) -> None:
+        """Write it, unless another driver just has."""
+        storage.create(record_uri(packed_uri), canonical_json(vars(self)))
+
+
+def tokenizer_folder(packed_uri: str) -> str:
+    return storage.join(storage.absolute(packed_uri), FOLDER)
+
+
+def record_uri(packed_uri: str) -> str:
+    return storage.join(tokenizer_folder(packed_uri), RECORD)
+
+
+def tokenizer_damage(packed_uri: str, digests: bool = False) -> dict[str, str]:
+    """What was seen instead, by the URI of each file of a finished tokenizer that is not as it was written."""
+    prepared = Prepared.read(packed_uri)
+    if prepared is None:
+        return {}
+    folder = tokenizer_folder(packed_uri)
+    sizes = {file.uri: file.size for file in storage.list_files(folder)}
+    found = {}
+    for name, (sha256, size) in prepared.files.items():
+        uri = storage.join(folder, name)
+        if uri not in sizes:
+            found[uri] = "is gone"
+        elif sizes[uri] != size:
+            found[uri] = f"has {sizes[uri]:,} bytes, and {size:,} were written"
+        elif digests and hashlib.sha256(storage.read_bytes(uri)).hexdigest() != sha256:
+            found[uri] = "has another sha256 than what was written"
+    return found
+
+
+def discard_tokenizer(packed_uri: str) -> None:
+    """Remove the record, so that the tokenizer is made again."""
+    storage.delete([record_uri(packed_uri)])

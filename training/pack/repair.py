@@ -1,0 +1,42 @@
+"""Packed files that are damaged or gone: which ones, and removing them so that the stages make them again."""
+
+from collections.abc import Iterable, Mapping
+
+from cluster import storage
+from cluster.artifact import MANIFEST, Artifact
+from cluster.errors import DataError
+from training.data.schema import SPLITS
+from training.pack.packed_run import examples_name
+from training.pack.prepared import discard_tokenizer, tokenizer_damage
+
+
+def damaged(root: str, corpora: Iterable[str], digests: bool = False) -> dict[str, str]:
+    """What was seen, by URI, of each manifest, Parquet file and tokenizer file that is not as it was written.
+
+    Sizes take one listing per folder. With `digests` every file is read and its sha256 compared.
+    """
+    found = tokenizer_damage(root, digests)
+    for uri in _artifacts(root, corpora):
+        try:
+            found |= Artifact.load(uri).damage(digests=digests)
+        except DataError:
+            found[storage.join(uri, MANIFEST)] = "is gone or damaged"
+    return found
+
+
+def discard_damaged(root: str, corpora: Iterable[str], damage: Mapping[str, str]) -> None:
+    """Remove the damaged files, and before them the manifest of each artifact that has one."""
+    for uri in _artifacts(root, corpora):
+        files = [file for file in damage if file.startswith(f"{uri}/")]
+        if files:
+            storage.delete([storage.join(uri, MANIFEST), *files])
+    if tokenizer_damage(root, digests=True):
+        discard_tokenizer(root)
+
+
+def _artifacts(root: str, corpora: Iterable[str]) -> list[str]:
+    return [
+        storage.join(root, name)
+        for corpus in corpora
+        for name in (examples_name(corpus), *(f"{corpus}/{split}" for split in SPLITS))
+    ]
