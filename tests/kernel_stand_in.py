@@ -183,7 +183,7 @@ def _by_document(
 def _documents(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, window_size: list[int]
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """(its positions, attention weights [H, n, n], keys and values [H, n, D]) of each document; in float32, as there."""
+    """(its positions, attention weights [H, n, n], keys and values [H, n, D]) of each document, in float32."""
     left, right = window_size
     repeat = query.shape[1] // key.shape[1]
     for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):

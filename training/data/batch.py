@@ -1,6 +1,7 @@
 """Rows of a packed artifact as the arrays a model takes.
 
-Letters: B rows of the micro-batch, T its positions, S documents that the boundaries have room for, L labelled positions.
+Letters: B rows of the micro-batch, T its positions, S documents that its boundaries have room for, L its labelled
+positions.
 
 Padding is known by its place and never by a token id. It is a document of its own (position ids restart), so attention,
 which stays inside a document, needs no mask: nothing before the padding sees it.
@@ -29,9 +30,9 @@ class Batch:
 
     input_ids, position_ids: int64[B, T]. targets: int64[B, T], the token that position t has to predict, or NO_TARGET.
     labels: int64[B], the class of a row (method probe), NO_TARGET where there is none. ends: int64[B], the last real
-    position of each row. starts: int32[S + 1], see `document_starts`. labelled: int64[L], the positions that have a
-    target, in ascending order, numbered through all rows. tokens: real tokens. label_tokens: targets that count. documents: ids, by row. digest: sum
-    over rows of a hash of their tokens, mod 2**64: equal for equal rows, however they are spread over workers.
+    position of each row. starts: int32[S + 1], see `document_starts`. labelled: int64[L], see `labelled_positions`.
+    tokens: real tokens. label_tokens: targets that count. documents: ids, by row. digest: sum over rows of a hash of
+    their tokens, mod 2**64: equal for equal rows, however they are spread over workers.
     """
 
     input_ids: np.ndarray
@@ -110,7 +111,7 @@ def room_for_documents(rows: int, documents_per_row: float) -> int:
 
 
 def document_starts(position_ids: np.ndarray, room: int) -> np.ndarray:
-    """Where documents begin in the rows laid end to end, and then the end of the rows as often as it takes: int32[S + 1].
+    """Where documents begin in the rows laid end to end, filled up with the end of the rows: int32[S + 1].
 
     The kernel reads a document from starts[i] to starts[i + 1], so what fills the room are documents without a token.
 
