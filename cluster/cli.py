@@ -16,7 +16,7 @@ from typing import Any
 
 import cluster
 from cluster import logs
-from cluster.errors import RaymillError
+from cluster.errors import RaymillError, is_panic
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, verbose = "--debug" in words, "--verbose" in words
     logs.setup(verbose)
+    if not debug:
+        os.environ["RUST_BACKTRACE"] = "0"  # a library's panic prints two lines, not its stack
     sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
 
 
@@ -87,7 +89,9 @@ def _run(words: list[str], debug: bool) -> int:
         # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if debug:
             traceback.print_exc()
         print(

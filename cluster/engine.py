@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from cluster import logs, storage
 from cluster.artifact import Artifact
-from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError
+from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError, is_panic
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, discard_damaged, discard_stale, publish, published, run_unit, sweep
@@ -233,13 +233,15 @@ class _RunUnit:
         with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=index):
             try:
                 return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
-            except Exception as error:
+            except BaseException as error:
+                if not isinstance(error, Exception) and not is_panic(error):
+                    raise
                 log.error("failed with %s", type(error).__name__)
                 text = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-4)
                 return {"unit": index, "error": text, "kind": type(error).__name__, "final": _final(error)}
 
 
-def _final(error: Exception) -> str | None:
+def _final(error: BaseException) -> str | None:
     """The key in `_FINAL` of an error that a retry cannot mend, else None.
 
     A store that does not answer and a file that is missing are retried: both may be back a minute later.

@@ -45,3 +45,8 @@ class ClusterError(RaymillError):
 
 class StageError(ClusterError):
     """A unit of a stage failed as often as it may."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust stopped on a bug of its own. Its exceptions derive from BaseException alone."""
+    return type(error).__name__ == "PanicException"

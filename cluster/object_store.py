@@ -17,12 +17,13 @@ import pyarrow as pa
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from cluster.errors import StorageError
-from cluster.storage import FileInfo, NotFound, StorageOptions, Unavailable
+from cluster.errors import StorageError, is_panic
+from cluster.storage import FileInfo, NotFound, StorageOptions, Unavailable, checked_endpoint
 
 _READ_AHEAD = 1 << 20
 
 _MENDS = {
+    "s3": "Check storage.region, the endpoint and the keys.",
     "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `storage: {anonymous: true}` for a public bucket.",
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
 }
@@ -34,7 +35,6 @@ def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
         "client_options": {
             "timeout": timedelta(seconds=options.timeout_s),
             "connect_timeout": timedelta(seconds=min(10, options.timeout_s)),
-            "allow_http": (options.endpoint_url or "").startswith("http://"),
         },
         "retry_config": {
             "max_retries": options.retries,
@@ -46,18 +46,24 @@ def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
             },
         },
     }
+    root = f"{scheme}://{name}"
+    make: Callable[..., Any]
     if scheme == "s3":
-        return Bucket(f"{scheme}://{name}", _s3(name, options, shared))
-    if options.anonymous:
-        shared["skip_signature"] = True
-    make: Callable[..., Any] = {"gs": GCSStore, "az": AzureStore}[scheme]
+        settings = _s3_settings(name, options)
+        shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
+        make, shared = S3Store, shared | settings
+    else:
+        shared |= {"skip_signature": True} if options.anonymous else {}
+        make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
-        return Bucket(f"{scheme}://{name}", make(name, **shared))
+        with _without_panic(root):
+            return Bucket(root, make(name, **shared))
     except (exceptions.BaseError, ValueError) as error:
-        raise StorageError(f"{scheme}://{name}: {_first_line(error)}. {_MENDS[scheme]}") from error
+        raise StorageError(f"{root}: {_first_line(error)}. {_MENDS[scheme]}") from error
 
 
-def _s3(name: str, options: StorageOptions, shared: dict[str, Any]) -> S3Store:
+def _s3_settings(name: str, options: StorageOptions) -> dict[str, Any]:
+    """Arguments of S3Store: region, endpoint and credentials, from the options, the environment and the AWS files."""
     import boto3
     import botocore.session
     from botocore.exceptions import BotoCoreError
@@ -65,31 +71,29 @@ def _s3(name: str, options: StorageOptions, shared: dict[str, Any]) -> S3Store:
     try:
         aws = botocore.session.Session(profile=options.profile)
         session = boto3.session.Session(botocore_session=aws, region_name=options.region)
-        configured = aws.get_scoped_config().get("endpoint_url")
         # Asking looks as far as the metadata service of a cloud machine, so it is done only where it is needed.
         credentials = None if options.anonymous or options.access_key_id else session.get_credentials()
+        configured = aws.get_scoped_config().get("endpoint_url")
     except BotoCoreError as error:
         raise StorageError(
             f"s3://{name}: the AWS configuration cannot be used ({_first_line(error)}). "
             "Check ~/.aws/config, AWS_PROFILE and storage.profile."
         ) from error
     settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
-    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    endpoint = options.endpoint_url or environment or configured
+    endpoint = options.endpoint_url or _outside_endpoint(name, configured)
     path_style = options.path_style if options.path_style is not None else bool(endpoint)
     settings["virtual_hosted_style_request"] = not path_style
     if endpoint:
         # With the bucket in the host name obstore wants it there already.
         settings["endpoint"] = endpoint if path_style else endpoint.replace("://", f"://{name}.", 1)
-        shared["client_options"]["allow_http"] = endpoint.startswith("http://")
     if options.anonymous:
-        return S3Store(name, **settings, **shared, skip_signature=True)
+        return settings | {"skip_signature": True}
     if options.access_key_id and options.secret_access_key:
         settings["access_key_id"] = options.access_key_id.get_secret_value()
         settings["secret_access_key"] = options.secret_access_key.get_secret_value()
         if options.session_token:
             settings["session_token"] = options.session_token.get_secret_value()
-        return S3Store(name, **settings, **shared)
+        return settings
     if credentials is None:
         raise StorageError(
             f"s3://{name}: no AWS credentials found. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -97,7 +101,33 @@ def _s3(name: str, options: StorageOptions, shared: dict[str, Any]) -> S3Store:
         )
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    return S3Store(name, **settings, **shared, credential_provider=Boto3CredentialProvider(session))
+    return settings | {"credential_provider": Boto3CredentialProvider(session)}
+
+
+def _outside_endpoint(name: str, configured: str | None) -> str | None:
+    """The endpoint that the environment gives, else the AWS configuration."""
+    found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
+    for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
+        if url:
+            try:
+                return checked_endpoint(url)
+            except ValueError as error:
+                raise StorageError(f"s3://{name}: {where}: {error}.") from error
+    return None
+
+
+@contextmanager
+def _without_panic(uri: str) -> Iterator[None]:
+    """Turn a panic of the Rust library into a StorageError."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise StorageError(
+            f"{uri}: the storage library stopped on an error of its own ({_first_line(error)}). Check what is set "
+            "under `storage:` and in the environment (address, region, keys) for stray characters."
+        ) from error
 
 
 class Bucket:
@@ -162,7 +192,8 @@ class Bucket:
     def _mended(self, key: str, writing: bool = False) -> Iterator[None]:
         uri = f"{self.root}/{key}".rstrip("/")
         try:
-            yield
+            with _without_panic(uri):
+                yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
             # A store has no folders that could be missing: what a write does not find is the bucket.
             if writing or _no_bucket(error):

@@ -19,10 +19,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from cluster.errors import StorageError
 
@@ -44,9 +44,14 @@ class StorageOptions(BaseModel):
     secret_access_key: Secret = None
     session_token: Secret = None
     anonymous: bool = Field(False, description="public buckets: send no credentials")
-    timeout_s: float = Field(60, gt=0, description="one request")
-    retries: int = Field(10, ge=0)
-    retry_deadline_s: float = Field(180, gt=0, description="one request with all its retries")
+    timeout_s: float = Field(60, gt=0, le=86_400, description="one request")
+    retries: int = Field(10, ge=0, le=1000)
+    retry_deadline_s: float = Field(180, gt=0, le=86_400, description="one request with all its retries")
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        return None if url is None else checked_endpoint(url)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -58,6 +63,27 @@ class StorageOptions(BaseModel):
             if self.anonymous and getattr(self, other) is not None:
                 raise ValueError(f"anonymous sends no credentials, and {other} is one: keep one of them")
         return self
+
+
+def checked_endpoint(url: str) -> str:
+    """The address of an S3-compatible store, without a slash at its end.
+
+    Raises:
+        ValueError: it is not http://HOST[:PORT][/PATH] or https://..., or it holds a password.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError("the address holds a user name or password; give storage.access_key_id and the others instead")
+    try:
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or above 65535
+        whole = False
+    if not whole or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError(
+            f"{url!r} is not the address of a store; wanted http://HOST:PORT or https://HOST. Write the scheme, the "
+            "host and no more"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The front door: what it loads, what it answers, and with which exit code it leaves."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 import typer
 
 import cluster
-from cluster import cli
+from cluster import cli, storage
+from cluster.engine import _RunUnit
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
 from cluster.run_manifest import put_run
 from cluster.typed import command
@@ -124,6 +126,24 @@ def test_a_mistake_of_ours_says_so_and_where_to_look(run, verb):
     assert code == 1
     assert "raymill try failed in a way it should not: KeyError: 'x'" in err and "--debug" in err
     assert "Traceback" not in err
+
+
+def panic(*_) -> None:
+    """What a library written in Rust raises on a bug of its own: no Exception, only a BaseException."""
+    import obstore
+    from obstore.store import S3Store
+
+    obstore.get(S3Store("b", endpoint="none", region="x", access_key_id="k", secret_access_key="s"), "x")
+
+
+def test_a_panic_below_is_one_line_with_exit_code_1_and_a_failed_unit(run, verb, tmp_path, monkeypatch):
+    monkeypatch.setenv("RUST_BACKTRACE", "1")
+    verb(lambda: panic())
+    code, _, err = run("try")
+    assert code == 1 and "raymill try failed in a way it should not: PanicException: request valid" in err
+    assert len(err.splitlines()) == 2 and os.environ["RUST_BACKTRACE"] == "0"
+    answer = _RunUnit(counting_stage(1, panic), str(tmp_path), storage.options())._answer(0, 1)
+    assert answer["kind"] == "PanicException" and answer["final"] is None and "request valid" in answer["error"]
 
 
 @pytest.mark.parametrize("error", [ConfigError("message"), KeyError("message")])

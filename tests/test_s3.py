@@ -114,6 +114,77 @@ def test_the_bucket_may_stand_in_the_host_name(no_aws):
         storage.read_bytes("s3://bucket/x")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:9000",
+        "minio:9000",
+        "localhost",
+        "//minio:9000",
+        "s3://minio",
+        "ftp://minio",
+        "http:/minio",
+        "http://",
+        "http://:9000",
+        "http://minio:port",
+        "http://minio:99999",
+        "http://mi nio",
+        "http://minio\n",
+        "http://minio?x=1",
+        "",
+    ],
+)
+def test_an_endpoint_that_is_no_address_is_refused_in_the_config_and_in_the_environment(no_aws, monkeypatch, url):
+    wanted = "is not the address of a store; wanted http://HOST:PORT or https://HOST"
+    with pytest.raises(ValueError, match=wanted):
+        StorageOptions(endpoint_url=url)
+    if url:
+        storage.configure(StorageOptions(access_key_id="key", secret_access_key="secret", retries=0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(StorageError, match=rf"AWS_ENDPOINT_URL: .*{wanted}"):
+            storage.read_bytes("s3://any-bucket/x")
+
+
+def test_an_endpoint_with_a_password_is_refused_without_showing_it():
+    with pytest.raises(ValueError, match="holds a user name or password") as caught:
+        StorageOptions.model_validate({"endpoint_url": "https://me:hunter2@minio:9000"})
+    assert "hunter2" not in str(caught.value.errors()[0]["msg"])
+
+
+@pytest.mark.parametrize("url", ["{}/", "HTTP{}"])
+def test_a_slash_at_the_end_and_capitals_in_the_scheme_do_no_harm(s3_root, s3_server, with_options, url):
+    with_options(endpoint_url=url.format(s3_server if url.startswith("{") else s3_server.removeprefix("http")))
+    storage.write_bytes(f"{s3_root}/x", b"1")
+    assert storage.read_bytes(f"{s3_root}/x") == b"1"
+
+
+def test_a_panic_of_the_library_is_a_storage_error_of_one_line(capfd):
+    from obstore.store import S3Store
+
+    from cluster.object_store import Bucket
+
+    # Without a scheme the library panics: our own check of the address stands before it everywhere else.
+    bucket = Bucket(
+        "s3://b",
+        S3Store("b", endpoint="127.0.0.1:9000", region="x", access_key_id="key", secret_access_key="secret",
+                virtual_hosted_style_request=False),
+    )  # fmt: skip
+    acts = (bucket.read, bucket.info, lambda key: list(bucket.walk(key)), lambda key: bucket.write(key, b"1"),
+            lambda key: bucket.create(key, b"1"), lambda key: bucket.delete([key]), bucket.open)  # fmt: skip
+    for act in acts:
+        with pytest.raises(StorageError, match=r"^s3://b/x: the storage library stopped .*InvalidUri") as caught:
+            act("x")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["access_key_id", "session_token", "region"])
+def test_a_line_end_behind_a_key_is_answered_without_showing_the_key(s3_root, with_options, part):
+    with_options(**{part: "hunter2\n"})
+    with pytest.raises(StorageError, match=r"stray characters") as caught:
+        storage.read_bytes(f"{s3_root}/x")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["a//b", "a/../b", "a\nb"])
 def test_names_that_not_every_store_can_hold_are_refused(s3_root, name):
     with pytest.raises(StorageError, match="Object names with empty parts"):
