@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
@@ -45,6 +46,14 @@ class Patience:
 
     attempts: int = 3
     stall_s: float = 900.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit failed: the cause in a line, and the traceback for `--debug`."""
+
+    cause: str
+    traceback: str = ""
 
 
 @dataclass
@@ -82,7 +91,7 @@ class Engine:
         started = time.perf_counter()
         records = committed(stage, self.root)
         self.progress.start(stage.name, len(stage.units), records.values())
-        failures: dict[int, str] = {}
+        failures: dict[int, Failure] = {}
         try:
             for attempt in range(1, self.patience.attempts + 1):
                 missing = [index for index in range(len(stage.units)) if index not in records]
@@ -96,18 +105,20 @@ class Engine:
         finally:
             self.progress.finish()
         if len(records) < len(stage.units):
-            raise StageError(self._explain(stage, records, failures))
+            raise self._error(stage, records, failures)
         artifacts = publish(stage, self.root, records)
         self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
         return artifacts
 
-    def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, str]) -> None:
+    def _round(
+        self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, Failure]
+    ) -> None:
         self.session.start()
         try:
             for answer in self._answers(stage, missing, failures):
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
-                        failures[answer["unit"]] = answer["error"]
+                        failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
                         log.error("failed with %s", answer["kind"])
                         if answer["final"]:
                             raise _FINAL[answer["final"]](answer["error"])
@@ -118,10 +129,10 @@ class Engine:
                         self.progress.advance(record)
         except _Stalled as stall:
             log.error("%s; starting Ray anew", stall)
-            failures.setdefault(_NO_UNIT, str(stall))
+            failures.setdefault(_NO_UNIT, Failure(str(stall)))
             self.session.stop()
 
-    def _answers(self, stage: Stage, missing: list[int], failures: dict[int, str]) -> Iterator[dict[str, Any]]:
+    def _answers(self, stage: Stage, missing: list[int], failures: dict[int, Failure]) -> Iterator[dict[str, Any]]:
         """One answer a unit as they come. A thread reads Ray, so that waiting can end when nothing comes."""
         answers: queue.Queue[Any] = queue.Queue()
         reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
@@ -142,7 +153,7 @@ class Engine:
                     if now - last > self.patience.stall_s:
                         raise _Stalled(f"no unit was committed for {now - last:.0f} s")
                 elif answer is _END:
-                    failures.update({_NO_UNIT: complaints[-1]} if complaints else {})
+                    failures.update({_NO_UNIT: Failure(complaints[-1])} if complaints else {})
                     return
                 elif isinstance(answer, BaseException):
                     self._check_ray()
@@ -184,14 +195,33 @@ class Engine:
                 "run the same command again and it continues."
             )
 
-    def _explain(self, stage: Stage, records: dict[int, Record], failures: dict[int, str]) -> str:
+    def _error(self, stage: Stage, records: dict[int, Record], failures: dict[int, Failure]) -> StageError:
+        """One line: stage, unit, file, cause and what to do. The traceback is a note, which `--debug` prints."""
         lost = [index for index in range(len(stage.units)) if index not in records]
-        first = failures.get(lost[0]) or failures.get(_NO_UNIT) or "its worker died without a word, often for memory"
-        return (
-            f"{stage.name}: {len(lost)} of {len(stage.units)} units failed {self.patience.attempts} times each, "
-            f"first unit {lost[0]}: {stage.units[lost[0]]}\n{first.rstrip()}\n"
-            f"The other {len(records)} units are kept. Mend the cause and run the same command again."
+        failure = failures.get(lost[0]) or failures.get(_NO_UNIT) or Failure(_WORKER_DIED)
+        reads = stage.describe(stage.units[lost[0]])
+        tried = "once" if self.patience.attempts == 1 else f"{self.patience.attempts} times each"
+        error = StageError(
+            f"{stage.name}: {len(lost)} of {len(stage.units)} units failed {tried}. Unit {lost[0]}"
+            + (f" ({reads})" if reads else "")
+            + f": {_one_line(failure.cause)} The other {len(records)} units are kept: "
+            "mend the cause and run the same command again; --debug shows the traceback."
         )
+        if failure.traceback:
+            error.add_note(failure.traceback)
+        return error
+
+
+_WORKER_DIED = "its worker died without an error message (often out of memory)."
+_CAUSE_CHARACTERS = 400
+
+
+def _one_line(text: str) -> str:
+    """The text without line ends, at most `_CAUSE_CHARACTERS` long, with a full stop."""
+    line = " ".join(text.split())
+    if len(line) > _CAUSE_CHARACTERS:
+        line = line[:_CAUSE_CHARACTERS] + " ..."
+    return line if line.endswith((".", "!", "?")) else line + "."
 
 
 class _Stalled(Exception):
@@ -237,8 +267,22 @@ class _RunUnit:
                 if not isinstance(error, Exception) and not is_panic(error):
                     raise
                 log.error("failed with %s", type(error).__name__)
-                text = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-4)
-                return {"unit": index, "error": text, "kind": type(error).__name__, "final": _final(error)}
+                return {
+                    "unit": index,
+                    "error": _cause(error),
+                    "traceback": traceback.format_exc(),
+                    "kind": type(error).__name__,
+                    "final": _final(error),
+                }
+
+
+def _cause(error: BaseException) -> str:
+    """A user's error as it stands; of any other, its class, message, notes and the line of code that raised it."""
+    if isinstance(error, UserError):
+        return str(error)
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{notes} ({Path(raised.filename).name}, line {raised.lineno})"
 
 
 def _final(error: BaseException) -> str | None:

@@ -55,12 +55,17 @@ class Output:
     row_group_bytes: int = 16 << 20
 
 
+def _without_description(unit: Any) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Stage:
     """`work(unit, scratch)` is a pure function of the unit; it writes tables to the scratch and returns counters.
 
     fingerprint: of everything the result depends on: code version, parameters, fingerprints of what it reads.
     units: JSON-able, in the order their results stand in the artifact.
+    describe: what a unit reads, in a few words, for error messages: its file, or how many files from which one on.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Stage:
     units: Sequence[Any]
     work: Callable[[Any, "Scratch"], Counters]
     fingerprint: str
+    describe: Callable[[Any], str] = _without_description
 
     @property
     def folder(self) -> str:
@@ -160,6 +166,11 @@ class _Files:
             self.writer.close()
             self.closed.append((self.path, self.rows))
             self.writer, self.rows, self.written_bytes = None, 0, 0
+
+
+def files_from(uris: Sequence[str]) -> str:
+    """The one file, or how many files from which one on: what `Stage.describe` answers with."""
+    return "" if not uris else uris[0] if len(uris) == 1 else f"{len(uris):,} files from {uris[0]}"
 
 
 def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
 from cluster.errors import DataError
-from cluster.stage import Output, Scratch, Stage
+from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines import personal_data
 from pipelines.config import CurateConfig
+from pipelines.decide import VERDICTS_SCHEMA
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
 from pipelines.examples import SAMPLES, SAMPLES_SCHEMA, Sampler
-from pipelines.measure import split_problems
+from pipelines.measure import attributes_schema, split_problems
 from pipelines.normalize import NORMALIZE_VERSION, normalize
 from pipelines.readers import read_unit
 from pipelines.tallies import TALLIES_SCHEMA, add_tallies, tally
@@ -70,13 +71,17 @@ class Source:
     verdicts: list[str]
 
 
+# Why one row of a unit is removed: what the ledger says of it, by its row instead of its id and source.
+REMOVAL_SCHEMA = pa.schema([*VERDICTS_SCHEMA, ("partner", pa.string()), ("similarity", pa.float64())])
+
+
 @dataclass(frozen=True)
 class Chosen:
-    """What select needs of one unit of input: attributes row by row, and why rows go."""
+    """What select needs of one unit of input. Every table has its columns, also where it has no rows."""
 
     attributes: pa.Table
-    removed: pa.Table  # row, stage, reason, value, threshold, partner, similarity
-    groups: pa.Table
+    removed: pa.Table  # as REMOVAL_SCHEMA, sorted by row
+    groups: pa.Table  # as GROUPS_SCHEMA
 
 
 def select_stage(
@@ -109,7 +114,11 @@ def select_stage(
     kept = _kept_bytes(verdicts, groups, inputs)
     group_files = groups.file_uris if groups else []
     work = Select(config, inputs.reading, group_files)
-    return Stage("select", outputs, list(_fill(sources, kept, file_bytes)), work, made_from)
+    return Stage("select", outputs, list(_fill(sources, kept, file_bytes)), work, made_from, _files)
+
+
+def _files(sources: list[Source]) -> str:
+    return files_from([uri for source in sources for uri in source.unit.uris])
 
 
 def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManifest) -> list[float]:
@@ -159,7 +168,7 @@ class Select:
         scratch.write(KEPT, add_tallies(tallies))
         return counters
 
-    def _groups(self, units: set[int]) -> pa.Table | None:
+    def _groups(self, units: set[int]) -> pa.Table:
         """The groups' rows of these units. The file is sorted by unit: row groups of none of them are not read."""
         found = []
         wanted = pa.array(sorted(units), pa.int32())
@@ -171,39 +180,18 @@ class Select:
                     if held.min <= max(units) and held.max >= min(units):
                         table = parquet.read_row_group(number, use_threads=False)
                         found.append(table.filter(pc.is_in(table["unit"], wanted)))
-        if found:
-            return pa.concat_tables(found)
-        return GROUPS_SCHEMA.empty_table() if self.group_files else None
+        return pa.concat_tables([GROUPS_SCHEMA.empty_table(), *found])
 
-    def _chosen(self, source: Source, groups: pa.Table | None) -> Chosen:
+    def _chosen(self, source: Source, groups: pa.Table) -> Chosen:
         names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.config.corpus.columns}
-        attributes = _concat(read_tables(source.attributes, names.__contains__))
-        removed = _concat(read_tables(source.verdicts))
-        if removed.num_rows:
-            none = pa.nulls(removed.num_rows)
-            removed = removed.append_column("partner", none.cast(pa.string()))
-            removed = removed.append_column("similarity", none.cast(pa.float64()))
-        if groups is None:
-            return Chosen(attributes, removed, pa.table({}))
+        schema = pa.schema([column for column in attributes_schema(self.config) if column.name in names])
+        attributes = _concat(read_tables(source.attributes, names.__contains__), schema)
+        removed = _removals(_concat(read_tables(source.verdicts), VERDICTS_SCHEMA))
         mine = groups.filter(pc.equal(groups["unit"], source.unit.index))
-        assert self.config.dedup is not None
-        gone = mine.filter(pc.is_valid(mine["reason"]))
-        if self.config.dedup.remove and gone.num_rows:
-            threshold = self.config.dedup.threshold
-            stages = pa.array(list(DEDUP_STAGES.values())).take(
-                pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES)))
-            )
-            ledger = {
-                "row": gone["row"],
-                "stage": stages,
-                "reason": gone["reason"],
-                "value": gone["similarity"],
-                "threshold": pa.repeat(threshold, gone.num_rows),
-                "partner": gone["partner"],
-                "similarity": gone["similarity"],
-            }
-            removed = pa.concat_tables([t for t in (removed, pa.table(ledger)) if t.num_rows])
-            removed = removed.sort_by("row")
+        if self.config.dedup and self.config.dedup.remove:
+            gone = mine.filter(pc.is_valid(mine["reason"]))
+            duplicates = _duplicates(gone, self.config.dedup.threshold)
+            removed = pa.concat_tables([removed, duplicates]).sort_by("row").combine_chunks()
         return Chosen(attributes, removed, mine)
 
     def _write(
@@ -216,13 +204,10 @@ class Select:
         counters: Counters,
     ) -> None:
         attributes = chosen.attributes
-        removed_rows = _column(chosen.removed, "row")
-        if attributes.num_rows:
-            place = np.searchsorted(attributes["row"].to_numpy(), removed_rows)
-            ledger = chosen.removed.append_column("id", attributes["id"].take(place)) if len(place) else None
-            if ledger is not None:
-                ledger = ledger.append_column("source", pa.repeat(unit.source, ledger.num_rows))
-                scratch.write(REMOVED, ledger)
+        removed_rows = chosen.removed["row"].to_numpy()
+        place = np.searchsorted(attributes["row"].to_numpy(), removed_rows)
+        ledger = chosen.removed.append_column("id", attributes["id"].take(pa.array(place)))
+        scratch.write(REMOVED, ledger.append_column("source", pa.repeat(unit.source, ledger.num_rows)))
         first = 0
         for table in read_unit(unit, self.reading, self.config.limits):
             readable, _ = split_problems(table)
@@ -275,12 +260,12 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     )
     group_id = own.astype(np.int64)
     count = np.ones(len(rows), np.int64)
-    positions = _column(groups, "row")
+    positions = groups["row"].to_numpy()
     if len(positions) and len(rows):
         at = np.minimum(np.searchsorted(positions, rows["row"].to_numpy()), len(positions) - 1)
         grouped = positions[at] == rows["row"].to_numpy()
-        group_id[grouped] = _column(groups, "group_id")[at[grouped]]
-        count[grouped] = _column(groups, "duplicate_count")[at[grouped]]
+        group_id[grouped] = groups["group_id"].to_numpy()[at[grouped]]
+        count[grouped] = groups["duplicate_count"].to_numpy()[at[grouped]]
     return {"duplicate_count": count, "group_id": group_id}
 
 
@@ -289,11 +274,28 @@ def _tally_kept(source: str, rows: pa.Table) -> pa.Table:
     return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), rows["characters"])])
 
 
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    """int64; empty where the table has no rows, and so perhaps no columns."""
-    return table[name].to_numpy() if table.num_rows else np.empty(0, np.int64)
+def _removals(verdicts: pa.Table) -> pa.Table:
+    """Removals by a rule or for the language: they have no partner."""
+    none = pa.nulls(verdicts.num_rows)
+    removed = verdicts.append_column("partner", none.cast(pa.string()))
+    return removed.append_column("similarity", none.cast(pa.float64()))
 
 
-def _concat(tables: Iterator[pa.Table]) -> pa.Table:
-    found = list(tables)
-    return pa.concat_tables(found).combine_chunks() if found else pa.table({})
+def _duplicates(gone: pa.Table, threshold: float) -> pa.Table:
+    """Removals of duplicates, from their rows of the groups."""
+    stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES))))
+    columns = {
+        "row": gone["row"],
+        "stage": stages,
+        "reason": gone["reason"],
+        "value": gone["similarity"],
+        "threshold": pa.repeat(threshold, gone.num_rows),
+        "partner": gone["partner"],
+        "similarity": gone["similarity"],
+    }
+    return pa.table(columns).cast(REMOVAL_SCHEMA)
+
+
+def _concat(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
+    """All rows in one chunk; the columns of `schema` where there are none."""
+    return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.stage import Output, Scratch, Stage
+from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines.config import CurateConfig
 from pipelines.language import REASONS as LANGUAGE_REASONS
 from pipelines.language import language_verdict
@@ -121,7 +121,7 @@ def decide_stage(config: CurateConfig, attributes: Artifact, units: int) -> Stag
             "rules": [[rule.name, plain_settings(rule)] for rule in config.active_rules()],
         }
     )
-    return Stage("decide", outputs, attributes.files_by_unit(units), Decide(config), made_from)
+    return Stage("decide", outputs, attributes.files_by_unit(units), Decide(config), made_from, files_from)
 
 
 def plain_settings(rule: object) -> dict[str, object]:

@@ -63,7 +63,7 @@ class Sampler:
                 best.append(self._row(source, texts, rows, int(index), given, int(rank[index])))
                 best.sort(key=lambda row: row["rank"])
                 del best[self.most :]
-        shown = groups.filter(groups["shown"]) if groups.num_rows else groups
+        shown = groups.filter(groups["shown"])
         for place, index in _matches(shown, positions):
             row = shown.slice(place, 1).to_pylist()[0]
             given = {"reason": row["reason"], "value": row["similarity"], "partner": row["partner"]}

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 import cluster
 from cluster.artifact import Counters, fingerprint
-from cluster.stage import Output, Scratch, Stage
+from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines import classifiers, language, personal_data
 from pipelines.analysis import Analysis
 from pipelines.config import CurateConfig
@@ -72,7 +72,12 @@ def measure_stage(config: CurateConfig, inputs: InputManifest) -> Stage:
         Output(ATTRIBUTES, attributes_schema(config), row_group_bytes=8 << 20),
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
-    return Stage("measure", outputs, inputs.units, Measure(config, inputs.reading), _fingerprint(config, inputs))
+    work = Measure(config, inputs.reading)
+    return Stage("measure", outputs, inputs.units, work, _fingerprint(config, inputs), describe=_files)
+
+
+def _files(unit: Unit) -> str:
+    return files_from(unit.uris)
 
 
 def measuring(rule: Rule | LanguageId) -> dict[str, object]:

@@ -41,6 +41,10 @@ class Unit:
     spans: tuple[Span, ...]
     bytes: int
 
+    @property
+    def uris(self) -> list[str]:
+        return list(dict.fromkeys(span.uri for span in self.spans))
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

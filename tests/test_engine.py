@@ -1,5 +1,6 @@
 """The engine on a real local Ray: whatever a unit or a process does, the driver ends and nothing finished is lost."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -105,11 +106,16 @@ def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_
             raise ValueError("the moon is full")
         return count_up(unit, scratch)
 
-    stage = counting_stage(4, work)
-    with pytest.raises(StageError, match=r"1 of 4 units failed 2 times each, first unit 1: 1\n") as caught:
+    stage = dataclasses.replace(counting_stage(4, work), describe=lambda unit: f"file-{unit}.txt")
+    with pytest.raises(StageError) as caught:
         engine(tmp_path / "run", session, attempts=2).run(stage)
-    assert "ValueError: the moon is full" in str(caught.value)
-    assert "The other 3 units are kept. Mend the cause and run the same command again." in str(caught.value)
+    line = work.__code__.co_firstlineno + 3
+    assert str(caught.value) == (
+        "count: 1 of 4 units failed 2 times each. Unit 1 (file-1.txt): ValueError: the moon is full "
+        f"(test_engine.py, line {line}). The other 3 units are kept: mend the cause and run the same command again; "
+        "--debug shows the traceback."
+    )
+    assert 'raise ValueError("the moon is full")' in "".join(caught.value.__notes__)
 
     mended.touch()
     made = engine(tmp_path / "run", session).run(stage)
@@ -131,7 +137,7 @@ def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path):
     def work(unit, scratch):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(StageError, match=r"first unit 0: 0\n.*worker died"):
+    with pytest.raises(StageError, match=r"^count: 1 of 1 units failed once\. Unit 0: .*worker died[^\n]*$"):
         engine(tmp_path, session, attempts=1).run(counting_stage(1, work))
 
 

@@ -16,9 +16,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.engine import _cause
 from cluster.errors import DataError, StorageError
 from pipelines.inputs import Input, Limits
 from pipelines.readers import READERS, format_of, freeze, read_unit
+from pipelines.readers.plain import PlainText
 from pipelines.readers.reader import PROBLEMS
 from pipelines.units import Span
 
@@ -454,6 +456,26 @@ def test_a_large_row_group_is_read_in_little_memory(tmp_path):
 def test_short_repeated_values_are_no_bomb(tmp_path):
     parquet(tmp_path / "a.parquet", pa.array(["ok"] * 1_000_000))
     assert len(rows_of(tmp_path)) == 1_000_000
+
+
+# ---- our own mistakes ----
+
+
+def test_an_error_that_no_reader_expects_names_the_file_that_was_read(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+    manifest = freeze([Input(path=str(tmp_path))], "", 1 << 20)
+
+    class Mistaken(PlainText):
+        def add(self, rows, content, uri, id, carried):
+            if uri.endswith("b.txt"):
+                raise KeyError("row")
+            super().add(rows, content, uri, id, carried)
+
+    monkeypatch.setitem(READERS, "text", Mistaken(".txt"))
+    with pytest.raises(KeyError) as caught:
+        list(read_unit(manifest.units[0], manifest.reading, SMALL))
+    assert _cause(caught.value).startswith(f"KeyError: 'row' while reading {tmp_path}/b.txt (test_hostile_input.py, ")
 
 
 # ---- the store ----

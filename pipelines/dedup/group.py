@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.stage import Output, Scratch, Stage
+from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines.config import CurateConfig, Dedup
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
@@ -66,7 +66,11 @@ def group_stage(config: CurateConfig, attributes: Artifact, verdicts: Artifact, 
         "verdicts": verdicts.files_by_unit(units),
         "passed": int(verdicts.manifest.counters.get("passed", 0)),
     }
-    return Stage("group", (Output(GROUPS, GROUPS_SCHEMA),), [unit], Group(config), made_from)
+    return Stage("group", (Output(GROUPS, GROUPS_SCHEMA),), [unit], Group(config), made_from, _files)
+
+
+def _files(unit: dict[str, Any]) -> str:
+    return files_from([uri for files in unit["attributes"] for uri in files])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import storage
-from cluster.errors import DataError
+from cluster.errors import DataError, UserError
 from pipelines.inputs import Input, Limits
 from pipelines.readers.reader import TABLE_BYTES, as_json_text
 from pipelines.readers.registry import READERS
@@ -35,8 +35,14 @@ def read_unit(unit: Unit, reading: Reading, limits: Limits, table_bytes: int = T
 def _tables(unit: Unit, input: Input, carried: pa.Schema, limits: Limits) -> Iterator[pa.Table]:
     for span in unit.spans:
         _refuse_changed(span)
-        for table in READERS[span.format].read(span, input, limits):
-            yield _conformed(table, carried)
+        try:
+            for table in READERS[span.format].read(span, input, limits):
+                yield _conformed(table, carried)
+        except UserError:
+            raise  # names the file itself
+        except Exception as error:
+            error.add_note(f"while reading {span.uri}")
+            raise
 
 
 def _refuse_changed(span: Span) -> None:

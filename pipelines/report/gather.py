@@ -322,7 +322,9 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
             found.append(f"{step['stage']} removed nothing of {seen:,} documents.")
         elif seen and step["removed"]["documents"] > _RULE_REMOVES_ALMOST_ALL * seen:
             found.append(f"{step['stage']} removed {step['removed']['documents'] / seen:.0%} of {seen:,} documents.")
-    if not report["totals"]["corpus"]["documents"]:
+    if not report["totals"]["input"]["documents"]:
+        found.append("The corpus is empty: no document could be read.")
+    elif not report["totals"]["corpus"]["documents"]:
         found.append("The corpus is empty: every document was removed.")
     for language in config.language.keep if config.language else ():
         counts = next((entry for entry in report["languages"] if entry["language"] == language), None)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import ConfigError, DataError
-from cluster.stage import Output, Scratch, Stage
+from cluster.stage import Output, Scratch, Stage, files_from
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES, SPLITS
 from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
@@ -69,7 +69,12 @@ def tokenise_stage(
             output, frozen.columns, cuts, config.seed, tokenizer_uri, tokenizer_fingerprint, tuple(classes), telling
         ),
         fingerprint=fingerprint(decides),
+        describe=_files,
     )
+
+
+def _files(unit: Unit) -> str:
+    return files_from(list(dict.fromkeys(span.uri for span in unit)))
 
 
 @lru_cache(maxsize=2)
