@@ -20,6 +20,7 @@ class Progress(Protocol):
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
     def advance(self, record: Record) -> None: ...
     def finish(self) -> None: ...
+    def say(self, text: str) -> None: ...
 
 
 class Silent:
@@ -28,6 +29,7 @@ class Silent:
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
     def advance(self, record: Record) -> None: ...
     def finish(self) -> None: ...
+    def say(self, text: str) -> None: ...
 
 
 class Lines:
@@ -60,6 +62,11 @@ class Lines:
         if self.terminal:
             self.stream.write("\n")
             self.stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own, between stages."""
+        self.stream.write(f"{text}\n")
+        self.stream.flush()
 
     def _show(self) -> None:
         self.shown = time.monotonic()

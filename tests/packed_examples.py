@@ -9,7 +9,7 @@ from cluster.stage import Output, Scratch, Stage
 from tests.stages import run_inline
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES, SPLITS
-from training.pack.packing import pack_stage
+from training.pack.packing import Rule, pack_stage
 
 
 def config(**settings) -> TrainConfig:
@@ -61,5 +61,5 @@ def write_examples(root: str, documents: list[dict], units: int = 1, row_group_b
 
 def pack_examples(root: str, examples: Artifact, settings: TrainConfig, unit_tokens: int = 1 << 20) -> dict:
     """Artifacts by split."""
-    made = run_inline(pack_stage(settings, "test", examples, unit_tokens), root)
+    made = run_inline(pack_stage("test", Rule.of(settings, settings.columns), examples, unit_tokens), root)
     return {split: made[f"test/{split}"] for split in SPLITS}

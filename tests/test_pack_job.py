@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
-from cluster.progress import Silent
+from cluster.progress import Lines, Silent
 from cluster.session import Session
 from tests.inline import InlineEngine
 from tests.packed_examples import config as plain_config
@@ -21,6 +21,7 @@ from training.pack.command import pack as pack_verb
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
 from training.pack.preview import draw, preview
+from training.train import tell_overflow
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 
@@ -100,7 +101,7 @@ def test_the_same_corpus_packed_elsewhere_has_the_same_fingerprint_and_another_s
     ("change", "told"),
     [
         ({"sequence_length": 32}, "sequence_length was 64, now 32"),
-        ({"packing": {"overflow": "truncate"}}, 'packing.overflow was "split", now "truncate"'),
+        ({"packing": {"overflow": "truncate"}}, r'corpora.corpus-0.overflow was "split", now "truncate"'),
         ({"seed": 7}, "seed was 1, now 7"),
         ({"split": {"train": 0.9, "validation": 0.1, "test": 0}}, "split.test was 0.1, now 0"),
     ],
@@ -144,7 +145,7 @@ def test_a_chat_template_that_was_edited_where_it_lies_is_noticed(tmp_path):
         "tokenizer": "train",
         "chat_template": str(template),
     }
-    more = {"model": model, "columns": {"messages": "messages"}, "sequence_length": 32}
+    more = {"model": model, "columns": {"messages": "messages"}, "sequence_length": 64}
     before = packed_by(path, tmp_path / "run", **more)
     template.write_text(text.replace(": ", " says "))
     with pytest.raises(DataError, match="--replace"):
@@ -243,13 +244,63 @@ def test_the_verb_tells_how_much_there_is_and_what_was_left_out(tmp_path, capsys
     told = capsys.readouterr().out
     packed = PackedRun.load(str(tmp_path / "run" / "packed"))
     assert f"{packed.rows('train'):,}" in told and "left out: 2 empty" in told
-    assert "longer than 32 tokens, cut into several pieces" in told
+    assert "are longer than a row of 32 tokens and split" in told
     assert packed.uri in told
 
 
 def test_phases_are_not_packed_by_the_verb(corpus, tmp_path):
     with pytest.raises(ConfigError, match="phases"):
         pack_verb(config_file(tmp_path, corpus, phases=[{"name": "a"}, {"name": "b"}]))
+
+
+# --- examples longer than a row
+
+LONG_CHAT = [{"role": "user", "content": "why " * 20}, {"role": "assistant", "content": "because " * 20}]
+
+
+def mixed_chats(path: Path, long: int, short: int) -> str:
+    """Conversations of about 190 tokens and of about 30."""
+    return write_lines(path / "c.jsonl", [{"messages": LONG_CHAT}] * long + [{"messages": CHAT}] * short)
+
+
+def test_pack_tells_which_share_of_conversations_is_too_long(tmp_path, capsys):
+    path = mixed_chats(tmp_path, 30, 90)
+    pack_verb(config_file(tmp_path, path, columns={"messages": "messages"}))
+    told = capsys.readouterr().out
+    assert "30 of 120 examples (25.0%) are longer than a row of 64 tokens and left out, with " in told
+    counters = PackedRun.load(str(tmp_path / "run" / "packed")).packed("corpus-0")
+    before = PackedRun.load(str(tmp_path / "run" / "packed")).tokenised("corpus-0")
+    tokens = sum(before[f"tokens/{split}"] for split in ("train", "validation", "test"))
+    assert f"{counters['tokens_dropped']:,.0f} of {tokens:,.0f} tokens" in told
+
+
+def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_path):
+    more = {"columns": {"messages": "messages"}}
+    path = mixed_chats(tmp_path, 30, 90)
+    packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
+    tell_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
+    assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
+
+
+@pytest.mark.parametrize(
+    ("overflow", "told", "each"),
+    [
+        (None, "2 of 4 examples (50.0%) are longer than a row of 64 tokens and left out, with", "left out"),
+        ("truncate", "2 of 4 examples (50.0%) have a question that fills a row of 64 tokens and are", "left out"),
+        ("split", "label tokens ", "split into"),
+    ],
+)
+def test_a_preview_tells_what_becomes_of_conversations_that_are_too_long(tmp_path, overflow, told, each):
+    shown = drawn(
+        mixed_chats(tmp_path, 2, 2), tmp_path, columns={"messages": "messages"}, packing={"overflow": overflow}
+    )
+    assert f"longer than a row: {each}" in shown
+    assert "warning: corpus-0, its first 4 documents:" in shown and told in shown
+
+
+def test_a_preview_of_conversations_that_are_all_too_long_is_refused_with_the_mend(tmp_path):
+    with pytest.raises(DataError, match=r"none of the first 2 documents gives a row.*larger sequence_length"):
+        drawn(mixed_chats(tmp_path, 2, 0), tmp_path, columns={"messages": "messages"}, sequence_length=16)
 
 
 # --- preview
@@ -306,4 +357,4 @@ def test_a_preview_cuts_long_runs_and_lets_no_document_steer_the_terminal(tmp_pa
     text = "\x1b[2J[red]" + " ".join(f"word{n}" for n in range(3000))
     told = drawn(write_lines(tmp_path / "c.jsonl", [{"text": text, "id": "[bold]x"}] * 3), tmp_path)
     assert "\\x1b⟦[2J" in told and "\x1b" not in told and "[red]" in told and "document [bold]x" in told
-    assert "tokens more" in told and "longer than a row: cut into" in told and len(told) < 6000
+    assert "tokens more" in told and "longer than a row: split into" in told and len(told) < 6000

@@ -153,6 +153,42 @@ def test_a_truncated_document_keeps_its_beginning_and_what_is_cut_is_counted(tmp
     assert (counters["documents_truncated"], counters["tokens_truncated"]) == (1, 24)
 
 
+def test_truncation_keeps_each_question_whole_and_leaves_out_one_that_fills_the_row(tmp_path):
+    """Turns of 6 tokens, question and answer: the third question begins in the row and is cut off again."""
+    chat = document("chat", 40, labelled=slice(0))
+    for answer in (slice(3, 6), slice(9, 12), slice(19, 30)):
+        chat["labels"][answer] = [True] * (answer.stop - answer.start)
+    asked = document("asked", 40, labelled=slice(30, None))
+    packed = pack(tmp_path, [chat, asked], packing={"overflow": "truncate"}, columns={"messages": "m"})
+    (row,) = rows_of(packed["train"])
+    assert (row["documents"], row["ids"]) == (["chat"], chat["ids"][:12])
+    counters = packed["train"].manifest.counters
+    assert (counters["documents_truncated"], counters["tokens_truncated"]) == (1, 28)
+    assert (counters["documents_all_question"], counters["tokens_all_question"]) == (1, 40)
+    assert counters["pieces_without_label"] == 0
+
+
+def test_label_tokens_of_a_split_conversation_that_stand_without_their_question_are_counted(tmp_path):
+    chat, text = document("chat", 40, labelled=slice(10, None)), document("text", 40)
+    packed = pack(tmp_path, [chat, text], packing={"overflow": "split"}, columns={"messages": "m"})
+    # The first piece has labels 10 to 15 of the chat; the others, 16 to 39, have no question. A text asks none.
+    assert packed["train"].manifest.counters["label_tokens_apart"] == 24
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ({"text": "t"}, ["long", "short"]),
+        ({"messages": "m"}, ["short"]),
+        ({"prompt": "p", "completion": "c"}, ["short"]),
+    ],
+)
+def test_what_is_too_long_is_split_of_texts_and_dropped_of_chats_and_pairs(tmp_path, columns, kept):
+    packed = pack(tmp_path, [document("long", 40), document("short", 5)], columns=columns)
+    assert sorted({name for row in rows_of(packed["train"]) for name in row["documents"]}) == kept
+    assert packed["train"].manifest.counters.get("documents_dropped", 0) == 2 - len(kept)
+
+
 def test_a_dropped_document_is_counted(tmp_path):
     packed = pack(tmp_path, [document("long", 40), document("short", 5)], packing={"overflow": "drop"})
     assert [row["documents"] for row in rows_of(packed["train"])] == [["short"]]
@@ -162,7 +198,8 @@ def test_a_dropped_document_is_counted(tmp_path):
 
 def test_a_piece_without_a_label_is_left_out_and_counted(tmp_path):
     """A chat whose first 30 tokens are the question: the first row of 16 would teach nothing."""
-    packed = pack(tmp_path, [document("chat", 40, labelled=slice(30, None))], packing={"mode": "none"})
+    whole = {"mode": "none", "overflow": "split"}
+    packed = pack(tmp_path, [document("chat", 40, labelled=slice(30, None))], packing=whole)
     assert [sum(row["labels"]) for row in rows_of(packed["train"])] in ([1, 9], [9, 1])
     counters = packed["train"].manifest.counters
     assert (counters["pieces_without_label"], counters["tokens_without_label"]) == (1, 16)

@@ -478,5 +478,27 @@ def test_badly_filled_rows_many_left_out_documents_and_waiting_are_said():
     assert "waited for data 40.0% of the time" in said
 
 
+@pytest.mark.parametrize(
+    ("packing", "said"),
+    [
+        ({"documents_dropped": 478, "tokens_dropped": 123_500},
+         "faq: 478 of 800 examples (59.8%) are longer than a row of 256 tokens and left out, with 123,500 of "
+         "247,000 tokens (50.0%)."),
+        ({"documents_truncated": 4, "tokens_truncated": 24_700},
+         "faq: 4 of 800 examples (0.5%) are longer than a row of 256 tokens and truncated: 24,700 of 247,000 tokens "
+         "(10.0%) are lost."),
+        ({"documents_split": 300, "label_tokens_apart": 123_100},
+         "faq: 300 of 800 examples (37.5%) are longer than a row of 256 tokens and split: 123,100 of 246,200 label "
+         "tokens (50.0%) stand in pieces without their question."),
+        ({"documents_dropped": 8, "tokens_dropped": 2470}, None),
+        ({"documents_split": 300}, None),
+    ],
+)  # fmt: skip
+def test_more_than_one_percent_lost_for_length_is_said(packing, said):
+    short = fit(events=[], validation=validated(6.0, 3.0, 2.9))
+    short["corpora"][1]["packing"] = packing
+    assert list(cautions(short)) == ([said] if said else [])
+
+
 def test_a_training_in_which_nothing_stands_out_has_no_cautions():
     assert list(cautions(fit(events=[], validation=validated(6.0, 3.0, 2.9)))) == []

@@ -119,12 +119,14 @@ def report() -> Any:
             {
                 "name": "notes", "path": "s3://bucket/notes/corpus", "documents": 5000, "text_bytes": 12_345_678,
                 "left_out": {"empty": 12, "no_label": 3}, "packing": {"documents_split": 120},
+                "tokenised": {"examples": 5000, "tokens": 2_860_000, "label_tokens": 2_855_000},
                 "splits": [split("train", 4000, 9000, 2_290_000), split("validation", 490, 1100, 280_000),
                            split("test", 495, 1120, 283_000)],
             },
             {
                 "name": "faq", "path": "s3://bucket/faq/corpus", "documents": 800, "text_bytes": 345_678,
                 "left_out": {}, "packing": {},
+                "tokenised": {"examples": 800, "tokens": 247_000, "label_tokens": 246_200},
                 "splits": [split("train", 640, 900, 222_000), split("validation", 80, 100, 25_000),
                            split("test", 80, 0, 0)],
             },

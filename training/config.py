@@ -18,6 +18,7 @@ from training.settings import (
     Lora,
     Model,
     Optimizer,
+    Overflow,
     Packing,
     Probe,
     Settings,
@@ -159,7 +160,8 @@ class TrainConfig(Settings):
         if self.method == "probe":
             if self.packing.mode != "none" or self.packing.overflow == "split":
                 raise ValueError(
-                    "packing: method probe classifies whole documents; set packing: {mode: none, overflow: truncate}"
+                    "packing: method probe classifies whole documents; set packing: {mode: none}, and overflow to "
+                    "truncate (the default) or drop"
                 )
             if any(columns.label is None or columns.form != "text" for columns in self.all_columns):
                 raise ValueError("columns: method probe wants {text: COLUMN, label: COLUMN}")
@@ -196,6 +198,17 @@ class TrainConfig(Settings):
     def all_columns(self) -> tuple[Columns, ...]:
         """Of each corpus."""
         return tuple(corpus.columns or self.columns for corpus in self.corpus)
+
+    def overflow(self, columns: Columns) -> Overflow:
+        """What becomes of the documents of one corpus that are longer than a row.
+
+        Only plain text is split by default: the second piece of a conversation has answers without their question.
+        """
+        if self.packing.overflow is not None:
+            return self.packing.overflow
+        if self.method == "probe":
+            return "truncate"
+        return "split" if columns.form == "text" else "drop"
 
     @property
     def bf16(self) -> bool:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Overflow = Literal["split", "truncate", "drop"]
+
 
 class Settings(BaseModel):
     """Unknown keys are refused, and nothing changes once it is read."""
@@ -127,8 +129,10 @@ class Packing(Settings):
     mode: Literal["best_fit", "none"] = Field(
         "best_fit", description="several documents a row, attention inside each; none: one document a row"
     )
-    overflow: Literal["split", "truncate", "drop"] = Field(
-        "split", description="documents longer than a row: cut into several, cut off, or left out; all are counted"
+    overflow: Overflow | None = Field(
+        None,
+        description="documents longer than a row: `split` into several pieces; `truncate` after the last learnt token "
+        "that fits; `drop`. Default: split for text, drop for chat and pairs, truncate for method probe",
     )
 
 

@@ -22,6 +22,7 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 from training.models.folder import located
 from training.models.identity import model_identity
+from training.pack import overflow
 from training.pack.job import Packing
 from training.pack.packed_run import PackedRun
 from training.remote import in_worker
@@ -71,6 +72,7 @@ def train(
     job = make_job(config, packed)
     if (found := _finished(job, replace)) is not None:
         return found
+    tell_overflow(config, packed, progress)
     from training.fit.launch import fit_on_ray
     from training.plan.memory import check_memory
 
@@ -111,6 +113,14 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
     return Job(config, storage.absolute(config.output), packed.uri, packed.classes, steps, identity)
+
+
+def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
+    """A line for each corpus that lost or split examples, before any time is spent on training."""
+    for name in packed.corpora:
+        whole = overflow.totals(packed.tokenised(name))
+        for note in overflow.notes(whole, packed.packed(name), config.sequence_length):
+            progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
 
 
 def _located(config: TrainConfig) -> TrainConfig:

@@ -191,7 +191,8 @@ def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
             "Tokens seen",
             f"{tokens:,} ({sum(record.get('label_tokens', 0) for record in facts.steps):,} with a label)",
         )
-    yield "Packing", f"{config.packing.mode}; longer documents: {config.packing.overflow}"
+    longer = sorted({config.overflow(columns) for columns in config.all_columns})
+    yield "Packing", f"{config.packing.mode}; longer documents: {' or '.join(longer)}"
     yield (
         "Optimizer",
         (

@@ -10,6 +10,7 @@ from cluster.errors import ConfigError
 from training.commands import Address, ConfigFile, Overrides, Verify, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
+from training.pack import overflow
 from training.pack.packed_run import PackedRun
 
 
@@ -70,7 +71,7 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
         cells = [f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens")]
         cells += [] if probe else [_share(of["label_tokens"], of["tokens"])]
         lines.append(_line(split, [*cells, _share(of["tokens"], of["tokens"] + of["padding"])]))
-    notes = [*_left_out(tokenised), *_cut(config, counters)]
+    notes = [*_left_out(tokenised), *_cut(config, tokenised, counters)]
     return [*lines, *(f"  {note}" for note in notes)]
 
 
@@ -88,17 +89,12 @@ def _left_out(tokenised: Counters) -> list[str]:
     return [f"left out: {told}"]
 
 
-def _cut(config: TrainConfig, counters: Counters) -> list[str]:
-    found = {name: counters.get(name, 0) for name in counters}
-    longer = f"longer than {config.sequence_length:,} tokens"
-    notes = {
-        "documents_split": f"documents {longer}, cut into several pieces",
-        "documents_truncated": f"documents {longer}, cut off: {found.get('tokens_truncated', 0):,.0f} tokens lost",
-        "documents_dropped": f"documents {longer}, left out: {found.get('tokens_dropped', 0):,.0f} tokens",
-        "pieces_without_label": "pieces of which nothing would be learnt, left out: "
-        f"{found.get('tokens_without_label', 0):,.0f} tokens",
-    }
-    return [f"{found[name]:,.0f} {text}" for name, text in notes.items() if found.get(name)]
+def _cut(config: TrainConfig, tokenised: Counters, counters: Counters) -> list[str]:
+    told = [note.words for note in overflow.notes(overflow.totals(tokenised), counters, config.sequence_length)]
+    if pieces := counters.get("pieces_without_label"):
+        tokens = counters["tokens_without_label"]
+        told.append(f"{pieces:,.0f} pieces of which nothing would be learnt, left out: {tokens:,.0f} tokens")
+    return told
 
 
 def _share(part: float, whole: float) -> str:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
@@ -82,13 +82,13 @@ def documents_of(unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Do
                 left_out.add(refused.reason, where, refused.seen)
 
 
-def all_documents(frozen: FrozenCorpus) -> Iterator[Document]:
-    """Every document of a corpus, in order.
+def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iterator[Document]:
+    """Every document of a corpus, in order; every other row is added to `left_out`.
 
     Raises:
         DataError: no row of it can be used; the message shows the first.
     """
-    left_out = LeftOut()
+    left_out = LeftOut() if left_out is None else left_out
     usable = False
     for unit in frozen.units:
         for document in documents_of(unit, frozen.columns, left_out):
@@ -100,7 +100,11 @@ def all_documents(frozen: FrozenCorpus) -> Iterator[Document]:
         refuse_all(frozen.path, left_out)
 
 
-def refuse_all(path: str, left_out: LeftOut) -> None:
+def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
+    """
+    Raises:
+        DataError: with the reasons and the first rows.
+    """
     counted = ", ".join(f"{count} {reason}" for reason, count in left_out.reasons.most_common())
     shown = "\n".join(left_out.examples)
     raise DataError(

@@ -27,7 +27,7 @@ from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, digests_of, examples_name, packed_uri, read_manifest
-from training.pack.packing import pack_stage
+from training.pack.packing import Rule, pack_stage
 from training.pack.prepared import discard_tokenizer
 from training.pack.repair import damaged, discard_damaged
 
@@ -142,12 +142,16 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, "FrozenCorpus"]) -> 
     elif model.tokenizer is None:
         tokenizer["revision"] = model.revision
     corpora = {
-        name: {"columns": columns.model_dump(), "files": frozen[name].fingerprint}
+        name: {
+            "columns": columns.model_dump(),
+            "files": frozen[name].fingerprint,
+            "overflow": config.overflow(columns),
+        }
         for name, columns in zip(config.corpus_names, config.all_columns, strict=True)
     }
     return {
         "sequence_length": config.sequence_length,
-        "packing": config.packing.model_dump(),
+        "packing": {"mode": config.packing.mode},
         "split": config.split.model_dump(),
         "seed": config.seed,
         "classify": config.method == "probe",
@@ -201,7 +205,7 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
         tokenised = tokenise_stage(config, name, corpus, storage.join(root, "tokenizer"), tokenizer, classes)
         examples = run(tokenised)[examples_name(name)]
         refuse_no_examples(examples, corpus.path)
-        packed = run(pack_stage(config, name, examples))
+        packed = run(pack_stage(name, Rule.of(config, corpus.columns), examples))
         corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
     manifest = {
         "version": cluster.__version__,

@@ -31,8 +31,9 @@ from training.pack.pieces import Pieces, cut
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
+    from training.settings import Columns
 
-PACKING_VERSION = "1"
+PACKING_VERSION = "2"
 UNIT_TOKENS = 8 << 20
 _PLACES = 1 << 64
 # The files of a range are fetched at once: what a thread waits for is the store, not a core.
@@ -58,14 +59,14 @@ class Rule:
     seed: int
 
     @classmethod
-    def of(cls, config: "TrainConfig") -> "Rule":
-        packing = config.packing
-        return cls(config.sequence_length, packing.mode, packing.overflow, config.method == "probe", config.seed)
+    def of(cls, config: "TrainConfig", columns: "Columns") -> "Rule":
+        """columns: of the corpus."""
+        overflow = config.overflow(columns)
+        return cls(config.sequence_length, config.packing.mode, overflow, config.method == "probe", config.seed)
 
 
-def pack_stage(config: "TrainConfig", name: str, examples: Artifact, unit_tokens: int = UNIT_TOKENS) -> Stage:
+def pack_stage(name: str, rule: Rule, examples: Artifact, unit_tokens: int = UNIT_TOKENS) -> Stage:
     """Outputs `NAME/train`, `NAME/validation` and `NAME/test`, each of schema PACKED; one may be empty."""
-    rule = Rule.of(config)
     made_from = fingerprint(
         {
             "version": [cluster.__version__, PACKING_VERSION],

@@ -1,8 +1,12 @@
-"""Documents that are longer than a row: split, cut off or left out, and every token of them counted.
+"""Documents that are longer than a row: split, truncated or dropped, and every token of them counted.
 
 A split document goes on in the next piece with its last token repeated: the loss does not count that token again (the
 first label of a piece is false), and it is what the next token is predicted from. So each labelled token of a document
 is learnt exactly once, whatever the length of a row.
+
+A truncated document keeps its start up to the last learnt token that fits, so each answer that is kept has its whole
+question before it, and no half of a question stands at the end. Where the question alone fills the row, the document is
+left out.
 """
 
 from dataclasses import dataclass, replace
@@ -52,6 +56,10 @@ class Pieces:
         before = np.concatenate([[0], np.cumsum(self.labels)])
         return before[self.starts + self.sizes] - before[np.minimum(self.starts + 1, self.starts + self.sizes)]
 
+    def asks(self) -> np.ndarray:
+        """bool[P]: pieces that have a question: tokens after the first that are read and not learnt."""
+        return self.label_tokens() < self.sizes - 1
+
 
 def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[Pieces, Counters]:
     """Pieces of at most `length` tokens, in the order of the documents, and what became of the rest.
@@ -72,10 +80,18 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
         pieces = replace(pieces, starts=pieces.starts + skipped, sizes=np.minimum(pieces.sizes - skipped, length))
         counters["documents_split"] = long.sum()
         counters["tokens_repeated"] = (counts - 1).sum()
+        if not classify:
+            counters["label_tokens_apart"] = pieces.label_tokens()[(number > 0) & whole.asks()[documents]].sum()
     elif overflow == "truncate":
-        pieces = replace(whole, sizes=np.minimum(whole.sizes, length))
-        counters["documents_truncated"] = long.sum()
-        counters["tokens_truncated"] = (whole.sizes - pieces.sizes).sum()
+        sizes = np.minimum(whole.sizes, length)
+        if not classify:
+            sizes[long] = [learnt_end(whole.labels[start : start + length]) for start in whole.starts[long]]
+        all_question = sizes == 0
+        counters["documents_truncated"] = (long & ~all_question).sum()
+        counters["tokens_truncated"] = (whole.sizes - sizes)[~all_question].sum()
+        counters["documents_all_question"] = all_question.sum()
+        counters["tokens_all_question"] = whole.sizes[all_question].sum()
+        pieces = replace(whole, sizes=sizes).take(~all_question)
     else:
         pieces = whole.take(~long)
         counters["documents_dropped"] = long.sum()
@@ -86,6 +102,12 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
         counters["tokens_without_label"] = pieces.sizes[~useful].sum()
         pieces = pieces.take(useful)
     return pieces, {name: int(value) for name, value in counters.items()}
+
+
+def learnt_end(labels: np.ndarray) -> int:
+    """Tokens up to and with the last one that the loss counts; 0 where it counts none. The first is never counted."""
+    counted = np.flatnonzero(labels[1:])
+    return int(counted[-1]) + 2 if len(counted) else 0
 
 
 def _whole(examples: pa.Table) -> Pieces:

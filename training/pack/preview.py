@@ -13,11 +13,18 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from cluster import storage
+from cluster.artifact import Counters
+from cluster.errors import DataError
 from training.config import TrainConfig
-from training.pack.documents import Content, Document, LeftOut, Pair, documents_of
+from training.data.schema import EXAMPLES
+from training.pack import overflow
+from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
 from training.pack.encode import Encoder, Example, Misfit
+from training.pack.packing import Rule
+from training.pack.pieces import cut
 from training.pack.sources import FrozenCorpus, freeze_corpus
 from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
 
@@ -27,6 +34,9 @@ if TYPE_CHECKING:
 
 # Of one run of tokens, learnt or not: more than this is cut out of its middle.
 _SHOWN_TOKENS = 240
+# Documents, and bytes of text, that are tokenised to tell how many are longer than a row: about a second.
+_MEASURED_DOCUMENTS = 1000
+_MEASURED_BYTES = 2 << 20
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -42,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Shown:
-    """One example of a preview."""
+    """One example of a preview. overflow: what becomes of one that is longer than a row; empty for the others."""
 
     corpus: str
     document: str
@@ -50,25 +60,30 @@ class Shown:
     label: str | None
     tokens: int
     learnt_tokens: int
-    rows: int
+    overflow: str
     runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
 class Preview:
-    """examples: of one corpus. refused: documents seen on the way that give none, with reason and rendering."""
+    """examples, refused: the first of one corpus; documents that give none have a reason and what they read.
+
+    seen: documents read for `left_out` (by reason) and `notes`, which tell of examples longer than a row.
+    """
 
     corpus: str
     examples: tuple[Shown, ...]
     refused: tuple[tuple[str, str, str], ...]
     left_out: Counter[str]
+    seen: int
+    notes: tuple[overflow.Note, ...]
 
 
 def preview(config: TrainConfig, count: int) -> list[Preview]:
-    """The first `count` examples of each corpus. Reads as many documents as that takes, and the tokenizer.
+    """The first `count` examples of each corpus, and what would be lost of its first _MEASURED_DOCUMENTS.
 
     Raises:
-        UserError: as packing would.
+        UserError: as packing would; a DataError, too, where no document gives a row.
     """
     unit_bytes = config.execution.unit_mib << 20
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,10 +120,14 @@ def draw(previews: list[Preview], console: "Console") -> None:
         told = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
         if any(shown.label is not None for shown in one.examples):
             told = f"{one.corpus}: {tokens:,} tokens, which are only read; what is learnt is the class of each document"
-        if one.left_out:
-            told += "; left out on the way: " + ", ".join(f"{count} {name}" for name, count in one.left_out.items())
         console.rule(style="dim")
         console.print(told, markup=False, soft_wrap=True)
+        first = f"{one.corpus}, its first {one.seen:,} documents:"
+        for note in one.notes:
+            console.print(f"{'warning: ' if note.warned else ''}{first} {note.words}", markup=False, soft_wrap=True)
+        if one.left_out:
+            counted = ", ".join(f"{count:,} {name}" for name, count in one.left_out.items())
+            console.print(f"{first} left out: {counted}", markup=False, soft_wrap=True)
 
 
 def runs_of(ids: np.ndarray, labels: np.ndarray, tokenizer: "PreTrainedTokenizerFast") -> Iterator[Run]:
@@ -132,38 +151,81 @@ def _of_corpus(
     config: TrainConfig, name: str, frozen: FrozenCorpus, tokenizer: "PreTrainedTokenizerFast", count: int
 ) -> Preview:
     encoder, left_out = Encoder(tokenizer), LeftOut()
+    rule = Rule.of(config, frozen.columns)
     found: list[Shown] = []
     refused: list[tuple[str, str, str]] = []
-    documents = (document for unit in frozen.units for document in documents_of(unit, frozen.columns, left_out))
-    while len(found) < count and len(refused) < count:
-        if not (some := list(islice(documents, count))):
+    whole: Counter[str] = Counter({"examples": 0, "tokens": 0, "label_tokens": 0})
+    counted: Counter[str] = Counter()
+    seen = size = misfits = 0
+    documents = all_documents(frozen, left_out)
+    while seen < _MEASURED_DOCUMENTS and size < _MEASURED_BYTES:
+        if not (some := list(islice(documents, max(count, 16)))):
             break
         encoded = encoder.encode(some)
-        found += [_shown(config, name, some[example.document], example, tokenizer) for example in encoded.examples]
-        refused += [_refused(some, misfit) for misfit in encoded.misfits]
-        left_out.reasons.update(misfit.reason for misfit in encoded.misfits)
-    return Preview(name, tuple(found[:count]), tuple(refused[:count]), left_out.reasons)
+        seen, size = seen + len(some), size + sum(document.bytes for document in some)
+        shown = encoded.examples[: max(count - len(found), 0)]
+        found += [_shown(config, rule, name, some[example.document], example, tokenizer) for example in shown]
+        refused += [_refused(some, misfit) for misfit in encoded.misfits[: max(count - len(refused), 0)]]
+        misfits += len(encoded.misfits)
+        for misfit in encoded.misfits:
+            left_out.add(misfit.reason, f"document {some[misfit.document].id}", misfit.preview)
+        for example in encoded.examples:
+            pieces, told = _cut(example, rule)
+            counted.update(told | {"pieces": pieces})
+            labelled = int(np.count_nonzero(example.labels))
+            whole.update({"examples": 1, "tokens": len(example.ids), "label_tokens": labelled})
+    seen += left_out.reasons.total() - misfits  # rows that are no documents
+    if not whole["examples"]:
+        refuse_all(frozen.path, left_out)
+    notes = tuple(overflow.notes(whole, counted, config.sequence_length))
+    if not counted["pieces"]:
+        raise DataError(
+            f"{frozen.path}: none of the first {seen:,} documents gives a row to train on: "
+            f"{'; '.join(note.words for note in notes) or 'nothing in them is learnt'}. "
+            "Set a larger sequence_length, or another packing.overflow."
+        )
+    return Preview(name, tuple(found), tuple(refused), left_out.reasons, seen, notes)
+
+
+def _cut(example: Example, rule: Rule) -> tuple[int, Counters]:
+    """Pieces of one example, and what cutting it counted."""
+    row = {"ids": example.ids.tolist(), "labels": example.labels.tolist(), "document": "", "label": None}
+    table = pa.Table.from_pylist([row | {"split": 0, "place": 0}], EXAMPLES)
+    pieces, told = cut(table, rule.length, rule.overflow, rule.classify)
+    return len(pieces), told
 
 
 def _shown(
-    config: TrainConfig, corpus: str, document: Document, example: Example, tokenizer: "PreTrainedTokenizerFast"
+    config: TrainConfig,
+    rule: Rule,
+    corpus: str,
+    document: Document,
+    example: Example,
+    tokenizer: "PreTrainedTokenizerFast",
 ) -> Shown:
-    size, length = len(example.ids), config.sequence_length
     # A probe learns the document's class: it reads all tokens, and predicts none.
     labels = np.zeros_like(example.labels) if config.method == "probe" else example.labels
-    rows = 1
-    if size > length:
-        rows = {"split": 1 + -(-(size - length) // (length - 1)), "truncate": 1, "drop": 0}[config.packing.overflow]
     return Shown(
         corpus=corpus,
         document=document.id,
         form=_form(document.content),
         label=document.label,
-        tokens=size,
+        tokens=len(example.ids),
         learnt_tokens=int(labels.sum()),
-        rows=rows,
+        overflow=_overflow(example, rule),
         runs=tuple(runs_of(example.ids, labels, tokenizer)),
     )
+
+
+def _overflow(example: Example, rule: Rule) -> str:
+    if len(example.ids) <= rule.length:
+        return ""
+    pieces, told = _cut(example, rule)
+    if rule.overflow == "split":
+        return f"split into {pieces}"
+    if rule.overflow == "truncate" and pieces:
+        return f"truncated after {len(example.ids) - told['tokens_truncated']:,} tokens"
+    return "left out"
 
 
 def _refused(documents: list[Document], misfit: Misfit) -> tuple[str, str, str]:
@@ -186,8 +248,8 @@ def _heading(shown: Shown) -> str:
     else:
         share = f"{shown.learnt_tokens / shown.tokens:.0%}"
         parts = [_plain(shown.form), f"{shown.learnt_tokens:,} of {shown.tokens:,} tokens learnt ({share})"]
-    if shown.rows != 1:
-        parts.append(f"longer than a row: {f'cut into {shown.rows}' if shown.rows else 'left out'}")
+    if shown.overflow:
+        parts.append(f"longer than a row: {shown.overflow}")
     return "; ".join(parts)
 
 

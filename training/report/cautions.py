@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from cluster.page.formats import count, decimal, share
 from cluster.page.layout import plural
+from training.pack import overflow
 from training.report.schema import Fit, chosen
 
 _MUCH_LEFT_OUT = 0.05
@@ -71,6 +72,9 @@ def _data(fit: Fit) -> Iterator[str]:
         read = corpus["documents"] + gone
         if gone > _MUCH_LEFT_OUT * read:
             yield f"{share(gone, read)} of the documents of {corpus['name']} were left out."
+        for note in overflow.notes(corpus["tokenised"], corpus["packing"], fit["recipe"]["sequence_length"]):
+            if note.warned:
+                yield f"{corpus['name']}: {note.words}."
         for split in corpus["splits"]:
             if split["split"] == "train" and split["rows"] and split["filled"] < _BADLY_FILLED:
                 yield (

@@ -15,6 +15,7 @@ from training.export.loading import Base, loading
 from training.export.publish import EXPORT, MANIFEST
 from training.fit.job import Job
 from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord
+from training.pack import overflow
 from training.report.cautions import cautions
 from training.report.curves import Log, restarts
 from training.report.schema import Corpus, Fit, Folder, Recipe, Report, Run, SplitData
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000
 # Of the packing's counters, those about documents that do not fit a row.
-_LONG = ("documents_split", "documents_truncated", "tokens_truncated", "documents_dropped", "tokens_dropped",
-        "pieces_without_label")  # fmt: skip
+_LONG = (*overflow.COUNTERS, "pieces_without_label")
 
 _NOT_EVALUATED: Evaluation = {
     "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
@@ -164,6 +164,7 @@ def _corpus(name: str, path: str, packed: "PackedRun", length: int) -> Corpus:
             for key, value in sorted(read.items())
             if key.startswith("left_out/") and value
         },
+        "tokenised": overflow.totals(read),
         "packing": {key: int(counted[key]) for key in _LONG if counted.get(key)},
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
     }

@@ -98,8 +98,8 @@ class SplitData(TypedDict):
 
 
 class Corpus(TypedDict):
-    """`documents`: that give an example. `left_out`: the others by reason, before packing. `packing`: what happened to
-    documents longer than a row.
+    """`documents`: that give an example. `left_out`: the others by reason, before packing. `tokenised`: examples,
+    tokens and label tokens of all splits before packing. `packing`: what happened to examples longer than a row.
     """
 
     name: str
@@ -107,6 +107,7 @@ class Corpus(TypedDict):
     documents: int
     text_bytes: int
     left_out: dict[str, int]
+    tokenised: dict[str, int]
     packing: dict[str, int]
     splits: list[SplitData]
 

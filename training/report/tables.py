@@ -63,21 +63,22 @@ def _read(corpus: Corpus) -> Html:
 
 
 def _reasons(corpus: Corpus) -> Html:
-    columns = [Column("What", False), Column("Number"), Column("of the documents")]
+    columns = [Column("What", False), Column("Number"), Column("Share")]
     read = corpus["documents"] + sum(corpus["left_out"].values())
     rows = [
         (f"left out: {reason.replace('_', ' ')}", count(number), share(number, read))
         for reason, number in corpus["left_out"].items()
     ]
-    rows += [
-        (
-            what.replace("_", " "),
-            count(number),
-            share(number, corpus["documents"]) if what.startswith("documents") else "",
-        )
-        for what, number in corpus["packing"].items()
-    ]
+    rows += [(what.replace("_", " "), count(number), _packed_share(corpus, what)) for what, number in
+             corpus["packing"].items()]  # fmt: skip
     return table(join("Left out or cut in ", outside_text(corpus["name"])), columns, rows)
+
+
+def _packed_share(corpus: Corpus, counter: str) -> str:
+    """Of the corpus's examples, tokens or label tokens, by what the counter counts."""
+    kinds = {"documents": "examples", "tokens": "tokens", "label_tokens": "label_tokens"}
+    whole = next((corpus["tokenised"][of] for start, of in kinds.items() if counter.startswith(f"{start}_")), 0)
+    return share(corpus["packing"][counter], whole) if whole else ""
 
 
 def evaluation(fit: Fit) -> Html:

@@ -1,0 +1,83 @@
+"""What became of the examples of a corpus that are longer than a row, in counts, shares and words.
+
+An example is a tokenised document; of a chat whose template rewrites history, one rendering of it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cluster.artifact import Counters
+from training.data.schema import SPLITS
+
+# A larger share of the examples or tokens is worth a warning.
+WARNED_SHARE = 0.01
+
+# What packing counts of examples that are longer than a row (pieces.py), by the counter of their tokens.
+_LOST = {
+    "documents_dropped": (
+        "tokens_dropped",
+        "are longer than a row of {length} tokens and left out, with {tokens}",
+    ),
+    "documents_truncated": (
+        "tokens_truncated",
+        "are longer than a row of {length} tokens and truncated: {tokens} are lost",
+    ),
+    "documents_all_question": (
+        "tokens_all_question",
+        "have a question that fills a row of {length} tokens and are left out, with {tokens}",
+    ),
+}
+COUNTERS = (
+    *(name for documents, (tokens, _) in _LOST.items() for name in (documents, tokens)),
+    "documents_split",
+    "label_tokens_apart",
+)
+
+
+class Note(NamedTuple):
+    """words: a sentence without its stop. share: the largest of the shares in it that count something lost."""
+
+    words: str
+    share: float
+
+    @property
+    def warned(self) -> bool:
+        return self.share > WARNED_SHARE
+
+
+def totals(tokenised: Counters) -> dict[str, int]:
+    """examples, tokens and label tokens of a corpus before packing, from what tokenising counted."""
+    sums = {
+        name: sum(int(tokenised.get(f"{name}/{split}", 0)) for split in SPLITS) for name in ("tokens", "label_tokens")
+    }
+    return {"examples": int(tokenised.get("examples", tokenised.get("documents", 0)))} | sums
+
+
+def notes(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:
+    """A note for each kind of loss that happened.
+
+    Args:
+        whole: of the corpus, see `totals`. counted: COUNTERS of its packing. length: tokens of a row.
+    """
+    found = []
+    for documents, (tokens, words) in _LOST.items():
+        if number := counted.get(documents, 0):
+            lost = counted.get(tokens, 0)
+            told = words.format(length=f"{length:,}", tokens=_of(lost, whole["tokens"], "tokens"))
+            share = max(_share(number, whole["examples"]), _share(lost, whole["tokens"]))
+            found.append(Note(f"{_of(number, whole['examples'], 'examples')} {told}", share))
+    if number := counted.get("documents_split", 0):
+        told = f"{_of(number, whole['examples'], 'examples')} are longer than a row of {length:,} tokens and split"
+        apart = counted.get("label_tokens_apart", 0)
+        if apart:
+            told += f": {_of(apart, whole['label_tokens'], 'label tokens')} stand in pieces without their question"
+        found.append(Note(told, _share(apart, whole["label_tokens"])))
+    return found
+
+
+def _of(part: float, whole: float, what: str) -> str:
+    return f"{part:,.0f} of {whole:,.0f} {what} ({_share(part, whole):.1%})"
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
