@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +137,15 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, damage, ca
             manifest.unlink()
         case "torn manifest":
             manifest.write_bytes(manifest.read_bytes()[:50])
-    with caplog.at_level(logging.WARNING):
-        assert latest(job).uri == older
-    assert damage == "no manifest" or newer in caplog.text
+    assert latest(job).uri == older
+    restored = restore(job, Place(0, 1, torch.device("cpu")), Remembering())
+    assert restored.saved.uri == older
+    if damage == "no manifest":
+        assert restored.damaged == [], "it was never finished"
+        return
+    (found,) = restored.damaged
+    assert (found["step"], found["resumed"]) == (2, 1) and found["problem"].startswith(newer)
+    assert newer in caplog.text
 
 
 class Remembering:
@@ -156,13 +161,24 @@ def test_damage_that_only_reading_shows_goes_back_to_the_checkpoint_before(tmp_p
     older, newer = write(job, 1), write(job, 2)
     (path,) = Path(newer).glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size))
-    assert restore(job, place, engine).uri == older
+    restored = restore(job, place, engine)
+    assert restored.saved.uri == older
+    assert [(one["step"], one["resumed"]) for one in restored.damaged] == [(2, 1)]
+    assert "is not what was written (another sha256)" in restored.damaged[0]["problem"]
     assert engine.steps_taken == 1 and torch.equal(engine.second, values("second", "param"))
     assert newer in caplog.text
     (path,) = Path(older).glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(DataError, match="every checkpoint is damaged"):
         restore(job, place, engine)
+
+
+def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_begin_anew(tmp_path):
+    job = make_job(tmp_path)
+    for step in (1, 2):
+        next(Path(write(job, step)).glob("*.safetensors")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"every checkpoint is damaged \(2 tried.*Delete that folder to begin anew"):
+        restore(job, Place(0, 1, torch.device("cpu")), Remembering())
 
 
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tmp_path):

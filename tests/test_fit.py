@@ -417,6 +417,24 @@ def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed
     assert stream.getvalue().splitlines()[1:] == [f"training: 4/{job.steps} steps, loss 4.5000"], "once"
 
 
+def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained_again(job_at):
+    job, stream = job_at(), io.StringIO()
+    lines = watch.StepLines(job, stream)
+    attempt = {"step": 3, "workers": 1, "trainable_parameters": 1, "all_parameters": 2}
+    problem = "/run/checkpoints/step-00000009-a/rank-00000.safetensors: has 5 bytes; 90 bytes were written."
+    damaged = [{"step": 9, "resumed": 3, "problem": problem}]
+    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    lines.look()
+    lines.look()
+    wanted = f"warning: The checkpoint of step 9 is damaged and was not used: {problem} Steps 4 to 9 are trained again."
+    assert stream.getvalue().splitlines() == [wanted, watch.greeting(attempt)]
+    damaged.append({"step": 6, "resumed": 5, "problem": "x."})  # met when going back after a broken loss
+    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    lines.finish()
+    wanted = "warning: The checkpoint of step 6 is damaged and was not used: x. Step 6 is trained again."
+    assert stream.getvalue().splitlines()[2:] == [wanted]
+
+
 def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):
     path = tmp_path / "steps.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(100)))

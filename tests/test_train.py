@@ -15,6 +15,7 @@ from cluster.inspection import inspect
 from cluster.progress import Silent
 from cluster.session import Session
 from tests import train_inline as inline
+from tests.fit_jobs import fit_until
 from tests.processes import Command, wait_until
 from tests.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training import train as job
@@ -115,6 +116,24 @@ def test_inspect_tells_what_a_training_was(full, capsys):
     assert any(re.match(r"  packed/corpus-0/train +\d+ rows ", line) for line in lines)
     (exported,) = [line for line in lines if line.startswith("  export/full")]
     assert " 7 files " in exported and exported.endswith(run.manifest["artifacts"]["export/full"])
+
+
+def test_a_damaged_checkpoint_is_named_in_the_report_with_what_was_trained_again(corpus, tmp_path, monkeypatch):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "checkpoint": {"every_steps": 2, "keep": 9}}
+    with monkeypatch.context() as patch:
+        patch.setattr(inline, "fit_alone", lambda job: fit_until(job, 5, alone=True))
+        with pytest.raises(TypeError):
+            train_inline(settings, patch)
+    newest = max((tmp_path / "run" / "checkpoints").glob("*/manifest.json")).parent
+    (path,) = newest.glob("*.safetensors")
+    path.write_bytes(bytes(path.stat().st_size))
+    step = int(newest.name.split("-")[1])
+    report = train_inline(settings, monkeypatch).report
+    (said,) = [warning for warning in report["warnings"] if "damaged" in warning]
+    assert re.fullmatch(
+        rf"The checkpoint of step {step} is damaged and was not used: {path}: .*another sha256\)\. Step.* {step} (is|are) trained again\.",
+        said,
+    )
 
 
 @pytest.mark.parametrize("part", ["export", "export/full", "checkpoints", "checkpoints/*"])

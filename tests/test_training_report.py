@@ -460,6 +460,7 @@ def validated(*losses: float) -> list[dict[str, Any]]:
         ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not move: a.lora_A, b.lora_A."),
         ({"events": [{"step": 4, "words": "restart"}] * 2}, "started again 2 times"),
         ({"events": [{"step": 4, "words": "passed over"}]}, "1 step passed over"),
+        ({"damaged_checkpoints": ["The checkpoint of step 9 is damaged"]}, "The checkpoint of step 9 is damaged"),
         ({"totals": made.report()["fits"][0]["totals"] | {"unlogged_steps": 7}}, "lacks 7 of the 300 steps"),
     ],
 )

@@ -114,6 +114,7 @@ def report() -> Any:
         "validation": log.validation,
         "curves": log.curves(),
         "events": restarts(ATTEMPTS, [77]),  # type: ignore[arg-type]
+        "damaged_checkpoints": [],
         "rows": log.rows(),
         "corpora": [
             {

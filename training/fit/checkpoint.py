@@ -11,7 +11,6 @@ touch it, and no more, and still knows that they are whole. The files are plain 
 
 import hashlib
 import json
-import logging
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,11 +27,11 @@ from training.fit.job import Job
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
-
 MANIFEST = "manifest.json"
 PIECE_VALUES = 8 << 20
 VALUE_BYTES = 4
+
+_MEND = "Use another checkpoint."
 
 # Files up to this size are fetched whole, once: one request for an adapter's hundreds of small tensors.
 _WHOLE_BYTES = 64 << 20
@@ -140,9 +139,7 @@ class Saved:
                 f"{uri}: no finished checkpoint here ({MANIFEST} is missing). Use another one of the folder above."
             ) from None
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{uri}/{MANIFEST}: not the manifest of a checkpoint ({error}). Use another one."
-            ) from error
+            raise DataError(f"{uri}/{MANIFEST}: not the manifest of a checkpoint ({error}). {_MEND}") from error
         saved.check_sizes()
         return saved
 
@@ -161,7 +158,7 @@ class Saved:
             uri = storage.join(self.uri, file.path)
             if present.get(uri) != file.bytes:
                 seen = f"has {present[uri]:,} bytes" if uri in present else "is missing"
-                raise DataError(f"{uri}: {seen}; {file.bytes:,} bytes were written. Use another checkpoint.")
+                raise DataError(f"{uri}: {seen}; {file.bytes:,} bytes were written. {_MEND}")
 
     def fetch(self, name: str, state: str, start: int, stop: int) -> "torch.Tensor":
         """Values [start, stop) of one state of a parameter in its flattened order: float32[stop - start], on the CPU.
@@ -187,9 +184,7 @@ class Saved:
             values[at - start : upto - start] = found[at - piece.start : upto - piece.start]
             at = upto
         if at < stop:
-            raise DataError(
-                f"{self.uri}: {state} of {name} was saved without values {at} to {stop}. Use another checkpoint."
-            )
+            raise DataError(f"{self.uri}: {state} of {name} was saved without values {at} to {stop}. {_MEND}")
         return values
 
     def _touching(self, name: str, state: str, start: int, stop: int) -> Iterator[tuple[StateFile, Piece]]:
@@ -215,7 +210,7 @@ class Saved:
         if hashlib.sha256(data).hexdigest() != piece.sha256:
             raise DataError(
                 f"{uri}: {piece.state} of {piece.name} from {piece.start} is not what was written (another sha256). "
-                "Use another checkpoint."
+                f"{_MEND}"
             )
         return data
 
@@ -234,30 +229,48 @@ def discard(uri: str, files: Iterable[str]) -> None:
     storage.delete_empty_folder(uri)
 
 
+def step_of(uri: str) -> int:
+    """The step of a checkpoint, from the name of its folder."""
+    return int(uri.rpartition("/")[2].split("-")[1])
+
+
 def at_step(job: Job, step: int) -> str:
     """URI of the finished checkpoint made after a step."""
     name = folder_name(step, "")
     return next(uri for uri in reversed(saved_folders(job)) if uri.rpartition("/")[2].startswith(name))
 
 
-def usable(job: Job) -> Iterator[Saved]:
-    """Checkpoints that this job may go on from, newest first; those that are damaged are passed over with a warning.
+def newest(job: Job, damaged: dict[str, str]) -> Saved | None:
+    """The newest checkpoint that this job may go on from; None if there is none.
+
+    Args:
+        damaged: what is wrong, by the URI of each checkpoint that is known to be damaged. Those that turn out to be
+            damaged here are added.
 
     Raises:
         DataError: one was made by a different model, data or settings.
     """
     for uri in reversed(saved_folders(job)):
+        if uri in damaged:
+            continue
         try:
             saved = Saved.load(uri)
         except DataError as error:
-            log.warning("passing over a checkpoint: %s", error)
+            damaged[uri] = problem(error)
             continue
         require_identity(job, saved)
-        yield saved
+        return saved
+    return None
+
+
+def problem(damage: DataError) -> str:
+    """What is wrong with a checkpoint, without the advice to use another one."""
+    return str(damage).removesuffix(f" {_MEND}")
 
 
 def latest(job: Job) -> Saved | None:
-    return next(usable(job), None)
+    """The newest checkpoint that this job may go on from, as far as manifests and sizes show."""
+    return newest(job, {})
 
 
 def require_identity(job: Job, saved: Saved) -> None:

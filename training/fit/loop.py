@@ -93,7 +93,8 @@ class Training:
         self.speed = Speed(self.config, self.trained_parameters, peak(place, self.config.bf16))
         self.engine: Engine = make_engine(self.config, self.objective, place.device)
         stack.callback(self.engine.close)
-        saved = restore(job, place, self.engine)
+        restored = restore(job, place, self.engine)
+        saved = restored.saved
         self.course = saved.manifest.course if saved else Course()
         self.resumed_seconds = self.course.seconds
         self.saved_step = saved.step if saved else -1
@@ -119,8 +120,16 @@ class Training:
         )
         stack.callback(self.loader.close)
         self.notice = Notice(place)
-        if place.first:
-            self._say_begun(attempt)
+        self.attempt = Attempt(
+            attempt=attempt,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            workers=place.world,
+            step=self.course.step,
+            trainable_parameters=self.trained_parameters,
+            all_parameters=self.all_parameters,
+            damaged=restored.damaged,
+        )
+        self._write_attempt()
 
     def run(self) -> Outcome:
         if self.saved_step < 0:
@@ -234,9 +243,13 @@ class Training:
             raise error
         log.warning("step %d: %s; going back to a checkpoint", step, wrong)
         self.saver.settle()
-        saved = restore(self.job, self.place, self.engine)
+        restored = restore(self.job, self.place, self.engine)
+        saved = restored.saved
         if saved is None:
             raise error
+        if restored.damaged:
+            self.attempt["damaged"] += restored.damaged
+            self._write_attempt()
         if self.log:
             self.log.cut(saved.step)
         self.saved_step = saved.step
@@ -260,17 +273,10 @@ class Training:
         if self.log:
             self.log.flush()
 
-    def _say_begun(self, attempt: str) -> None:
-        told = Attempt(
-            attempt=attempt,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            workers=self.place.world,
-            step=self.course.step,
-            trainable_parameters=self.trained_parameters,
-            all_parameters=self.all_parameters,
-        )
-        name = f"{told['time'].replace(':', '')[:21]}-{attempt}.json"
-        storage.write_bytes(storage.join(self.job.attempts, name), json.dumps(told).encode())
+    def _write_attempt(self) -> None:
+        if self.place.first:
+            name = f"{self.attempt['time'].replace(':', '')[:21]}-{self.attempt['attempt']}.json"
+            storage.write_bytes(storage.join(self.job.attempts, name), json.dumps(self.attempt).encode())
 
     def _finish(self) -> Outcome:
         unmoved = sorted(name for name, has in moved(self.engine.slices(), self.place).items() if not has)

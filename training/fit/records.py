@@ -54,8 +54,19 @@ class StepRecord(TypedDict):
     validation: NotRequired[Measured]
 
 
+class DamagedCheckpoint(TypedDict):
+    """A checkpoint that was not used. resumed: step of the one used instead. problem: a URI and what was seen."""
+
+    step: int
+    resumed: int
+    problem: str
+
+
 class Attempt(TypedDict):
-    """Workers beginning, first or again: a small file each, named by its time. `step`: what was restored, or 0."""
+    """Workers beginning, first or again: a small file each, named by its time. `step`: what was restored, or 0.
+
+    damaged: checkpoints that were passed over when a checkpoint was restored.
+    """
 
     attempt: str
     time: str
@@ -63,6 +74,19 @@ class Attempt(TypedDict):
     step: int
     trainable_parameters: int
     all_parameters: int
+    damaged: NotRequired[list[DamagedCheckpoint]]
+
+
+def damage_lines(attempt: Attempt) -> list[str]:
+    """A sentence for each checkpoint that was passed over: which, why, and which steps are trained again for it."""
+    lines = []
+    for one in attempt.get("damaged", []):
+        first, last = one["resumed"] + 1, one["step"]
+        lost = f"Step {last} is" if first == last else f"Steps {first} to {last} are"
+        lines.append(
+            f"The checkpoint of step {last} is damaged and was not used: {one['problem']} {lost} trained again."
+        )
+    return lines
 
 
 class Outcome(TypedDict):

@@ -35,6 +35,7 @@ from training.fit.checkpoint import (
     complete,
     discard,
     folder_name,
+    step_of,
 )
 from training.fit.course import Course, kept
 from training.fit.job import Job
@@ -218,7 +219,7 @@ def retain(job: Job, course: Course, own: str) -> None:
     """Delete what the checkpoint just made at `own` replaces: older ones, and later ones of work that was lost."""
     folders = _folders(job)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}
-    by_step = {_step(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
+    by_step = {step_of(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
     steps = kept([step for step in by_step if step <= course.step], job.config.checkpoint.keep, _best(course))
     stay = {by_step[step] for step in steps}
     for folder in sorted(finished - stay):
@@ -238,10 +239,6 @@ def _folders(job: Job) -> dict[str, list[str]]:
     for file in storage.list_files(job.checkpoints):
         folders.setdefault(file.uri.rpartition("/")[0], []).append(file.uri)
     return folders
-
-
-def _step(folder: str) -> int:
-    return int(folder.rpartition("/")[2].split("-")[1])
 
 
 def _best(course: Course) -> int | None:

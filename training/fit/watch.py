@@ -7,7 +7,7 @@ line is redrawn; elsewhere plain lines come at a steady pace.
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import mean
 from typing import Protocol, TextIO, cast
@@ -15,7 +15,7 @@ from typing import Protocol, TextIO, cast
 from cluster import storage
 from cluster.progress import Lines, Progress
 from training.fit.job import Job
-from training.fit.records import Attempt, StepRecord
+from training.fit.records import Attempt, StepRecord, damage_lines
 
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # a terminal's line, a log's line
@@ -45,7 +45,8 @@ class StepLines:
         self.newest = self.said = ""
         self.version = ""
         self.since: int | None = None  # the step that this call's workers began after; none began yet
-        self.known = {file.uri for file in storage.list_files(job.attempts)}
+        self.known = {file.uri: file.version for file in storage.list_files(job.attempts)}
+        self.warned: set[str] = set()
 
     def look(self) -> None:
         self._greet()
@@ -63,15 +64,24 @@ class StepLines:
             self.stream.flush()
 
     def _greet(self) -> None:
-        """A line for each time that workers began."""
+        """A line for each time that workers began, and for each damaged checkpoint that they passed over."""
         for file in storage.list_files(self.job.attempts):
-            if file.uri not in self.known:
-                self.known.add(file.uri)
-                attempt = cast(Attempt, json.loads(storage.read_bytes(file.uri)))
+            if self.known.get(file.uri) == file.version:
+                continue
+            began = file.uri not in self.known
+            self.known[file.uri] = file.version
+            attempt = cast(Attempt, json.loads(storage.read_bytes(file.uri)))
+            self._lines(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
+            self.warned.update(damage_lines(attempt))
+            if began:
                 self.since = attempt["step"]
-                start, end = ("\r\033[K", "\n") if self.terminal else ("", "\n")
-                self.stream.write(f"{start}{greeting(attempt)}{end}")
-                self.stream.flush()
+                self._lines([greeting(attempt)])
+
+    def _lines(self, lines: Iterable[str]) -> None:
+        start = "\r\033[K" if self.terminal else ""
+        for line in lines:
+            self.stream.write(f"{start}{line}\n")
+        self.stream.flush()
 
     def _read(self) -> None:
         if self.since is None:

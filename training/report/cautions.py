@@ -33,6 +33,7 @@ def _course(fit: Fit) -> Iterator[str]:
     again = len(fit["events"]) - passed
     if again:
         yield f"The workers were started again {'once' if again == 1 else f'{count(again)} times'}, from a checkpoint."
+    yield from fit["damaged_checkpoints"]
     if lost := totals["unlogged_steps"]:
         yield (
             f"steps.jsonl lacks {count(lost)} of the {count(totals['steps'])} steps: tokens, curves and the first loss "

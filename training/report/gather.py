@@ -14,7 +14,7 @@ from training.evaluation.job import read_evaluation
 from training.export.loading import Base, loading
 from training.export.publish import EXPORT, MANIFEST
 from training.fit.job import Job
-from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord
+from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
 from training.pack import overflow
 from training.report.cautions import cautions
 from training.report.curves import Log, restarts
@@ -46,6 +46,7 @@ def combine(config: TrainConfig, reports: Sequence[Report]) -> Report:
 
 def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
     config, log = job.config, Log(_records(job.step_log))
+    attempts = _attempts(job.attempts)
     evaluation = read_evaluation(job.root) or _NOT_EVALUATED
     return {
         "name": config.name,
@@ -66,7 +67,8 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
         },
         "validation": log.validation,
         "curves": log.curves(),
-        "events": restarts(_attempts(job.attempts), outcome["skipped"]),
+        "events": restarts(attempts, outcome["skipped"]),
+        "damaged_checkpoints": [line for attempt in attempts for line in damage_lines(attempt)],
         "rows": log.rows(),
         "corpora": [
             _corpus(name, corpus.path, packed, config.sequence_length)

@@ -122,7 +122,10 @@ class Folder(TypedDict):
 
 
 class Fit(TypedDict):
-    """One training; a run of phases has several. `unmoved`: trained matrices that are as they were."""
+    """One training; a run of phases has several. `unmoved`: trained matrices that are as they were.
+
+    damaged_checkpoints: a sentence for each that was passed over, with what was trained again for it.
+    """
 
     name: str
     output: str
@@ -131,6 +134,7 @@ class Fit(TypedDict):
     validation: list[Validated]
     curves: Curves
     events: list[Event]
+    damaged_checkpoints: list[str]
     rows: list[StepRow]
     corpora: list[Corpus]
     before: dict[str, Measured]
