@@ -92,6 +92,12 @@ def test_rows_come_in_the_order_of_units(numbers):
     assert sum(table.num_rows for table in numbers.tables()) == numbers.manifest.rows == 6
 
 
+def test_an_empty_artifact_has_the_columns_that_are_asked_for(tmp_path):
+    empty = run_inline(counting_stage(0), str(tmp_path))["numbers"]
+    assert empty.table().column_names == ["unit", "number"]
+    assert empty.table(["number"]).column_names == ["number"]
+
+
 def test_files_are_found_by_unit_and_some_units_have_none(numbers):
     files = numbers.files_by_unit(4)
     assert [len(listed) for listed in files] == [0, 1, 2, 3]

@@ -276,6 +276,36 @@ def test_a_folder_into_which_someone_writes_stays_when_its_checkpoint_goes(tmp_p
     assert [path.name for path in first.iterdir()] == ["unlisted"]
 
 
+def test_a_checkpoint_that_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatch):
+    """The manifest is deleted first: whoever is killed after it leaves files that nobody reads."""
+    job = make_job(tmp_path)
+    uri = write(job, 1)
+    delete, calls = storage.delete, []
+
+    def killed_at_the_second(uris) -> None:
+        calls.append(uris)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        delete(uris)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage, "delete", killed_at_the_second)
+        checkpoint.discard(uri, [file.uri for file in storage.list_files(uri)])
+    assert storage.list_files(uri), "some of its files are left"
+    assert checkpoint.saved_folders(job) == []
+
+
+def test_the_log_is_written_before_the_manifest_that_relies_on_it(tmp_path):
+    job, seen = make_job(tmp_path), []
+    saver = Saver(
+        job, Place(0, 1, torch.device("cpu")), "a", lambda: seen.append(storage.exists(f"{saver.uri(1)}/manifest.json"))
+    )
+    saver.begin(Course(step=1, updates=1), slices())
+    saver.settle()
+    saver.close()
+    assert seen == [False] and storage.exists(f"{saver.uri(1)}/manifest.json")
+
+
 def test_a_later_step_of_lost_work_goes_and_never_the_one_just_made(tmp_path):
     job = make_job(tmp_path, keep=1)
     write(job, 1), write(job, 9)
@@ -308,7 +338,8 @@ def test_a_checkpoint_with_a_gap_is_never_believed(tmp_path):
 def test_no_more_is_kept_than_the_newest_and_the_best(steps, keep, best):
     found = kept(steps, keep, best)
     assert set(sorted(steps)[-keep:]) <= found <= set(steps)
-    assert (best in found) == (best in steps) and len(found) <= keep + 1 if best is not None else len(found) <= keep
+    assert len(found) <= keep + (best is not None)
+    assert best not in steps or best in found
 
 
 @given(

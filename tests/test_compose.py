@@ -225,3 +225,14 @@ def test_a_wrong_combination_is_seen():
 def test_the_verb_does_not_load_torch_to_be_listed():
     code = "import sys, training.models.compose; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_adapter_of_a_convolution_is_refused():
+    """Its A and B have four dimensions, so their product is not the change of a matrix."""
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["conv"]}
+    tensors = {
+        "base_model.model.conv.lora_A.weight": torch.ones(2, 3, 3, 3),
+        "base_model.model.conv.lora_B.weight": torch.ones(4, 2, 1, 1),
+    }
+    with pytest.raises(ConfigError, match=r"cannot be combined exactly: .*lora_A\.weight is of a convolution"):
+        combine([LoraAdapter("one", settings, tensors)], [1.0])

@@ -189,6 +189,15 @@ def test_the_output_folder_holds_what_the_contract_names(run, tmp_path):
     assert "text" not in Artifact.load(f"{run.uri}/attributes").table().column_names
 
 
+def test_the_verdicts_count_the_documents_that_passed(run):
+    removed = Artifact.load(f"{run.uri}/removed").table()
+    duplicates = sum(stage == "group" for stage in removed["stage"].to_pylist())
+    counters = Artifact.load(f"{run.uri}/_work/verdicts").manifest.counters
+    assert duplicates > 0
+    assert counters["passed"] == run.corpus.manifest.rows + duplicates
+    assert counters["documents"] == run.corpus.manifest.rows + removed.num_rows
+
+
 def test_the_funnel_adds_up(inputs, run):
     left = len(inputs[0])
     for step in run.report["funnel"]:
@@ -275,6 +284,22 @@ def test_a_scope_keeps_duplicates_of_other_sources_apart(inputs, monkeypatch, tm
     preferred = {"dedup": {"keeper": "source", "sources": ["second"]}, "output": str(tmp_path / "preferred")}
     chosen = curate_inline(inputs[1] | {"inputs": both} | preferred, monkeypatch).corpus.table()
     assert set(chosen["source"].to_pylist()) == {"second"}
+
+
+def test_one_text_that_two_sources_hold_twice_stays_once_in_each_where_sources_are_the_scope(tmp_path, monkeypatch):
+    sources = []
+    for name in ("a", "b"):
+        rows = [{"id": f"{name}{number}", "text": story(1)} for number in range(2)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sources.append({"source": name, "path": str(tmp_path / f"{name}.jsonl"), "id": "id"})
+    settings = {"inputs": sources, "language": None, "rules": None}
+    kept = {
+        scope: curate_inline(settings | {"dedup": {"scope": scope}, "output": str(tmp_path / scope)}, monkeypatch)
+        .corpus.table()["id"]
+        .to_pylist()
+        for scope in ("source", "all")
+    }
+    assert kept == {"source": ["a0", "b0"], "all": ["a0"]}
 
 
 def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tmp_path):

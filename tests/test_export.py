@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from cluster import storage
 from cluster.errors import RaymillError
 from tests.export_runs import CLASSES, Run, make_run, save_outcome
+from tests.packed_examples import config as packed_config
+from tests.packed_examples import document, pack_examples, write_examples
 from training.config import TrainConfig
 from training.evaluation.trained import at_start
 from training.export.folders import base_of
@@ -210,6 +212,16 @@ def test_a_merge_is_checked_on_held_out_rows_from_all_over(lora):
     assert [len(ids) for ids in found] == [10, 10, 10]
     assert found[0] == found[1] == test.table()["ids"][0].as_py()[:10]
     assert first_tokens([]) == []
+
+
+def test_prompts_of_a_merge_check_are_dealt_from_all_corpora_in_turn(tmp_path):
+    corpora = []
+    for name, rows in (("a", 9), ("b", 1), ("c", 9)):
+        root, documents = str(tmp_path / name), [document(f"{name}{n}", 16, split=2) for n in range(rows)]
+        corpora.append(pack_examples(root, write_examples(root, documents), packed_config())["test"])
+    owner = {row.as_py()[0]: number for number, corpus in enumerate(corpora) for row in corpus.table()["ids"]}
+    found = first_tokens(corpora, count=6, tokens=4)
+    assert [owner[ids[0]] for ids in found] == [0, 1, 2, 0, 2, 0]
 
 
 def test_4_bit_adapters_are_merged_into_the_whole_weights(tmp_path):

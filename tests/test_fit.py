@@ -164,6 +164,13 @@ def test_samples_and_losses_are_those_of_any_number_of_workers_also_when_it_chan
         assert np.allclose(found, wanted[name], rtol=1e-3, atol=1e-4), name
 
 
+def test_the_last_step_is_validated_wherever_it_falls(job_at):
+    job = job_at("short", steps=3, evaluate={"every_steps": 2}, checkpoint={"every_steps": 9})
+    outcome = fit_alone(job)
+    assert [line["step"] for line in lines(job) if "validation" in line] == [0, 2, 3]
+    assert outcome["steps"] == 3 and Path(outcome["checkpoint"]).name.startswith("step-00000003")
+
+
 # --- how a run ends
 
 

@@ -124,6 +124,9 @@ TEXT_FILES = {
     "CRLF": (b"a\r\nb", ["a\r\nb"]),
     "a NUL": (b"a\0b", ["a\0b"]),
     "too much": (b"x" * 1001, ["<too_large>"]),
+    "a text at the bound": (b"x" * 1000, ["x" * 1000]),
+    "a byte-order mark before a text at the bound": (b"\xef\xbb\xbf" + b"x" * 1000, ["x" * 1000]),
+    "a byte-order mark before a text over the bound": (b"\xef\xbb\xbf" + b"x" * 1001, ["<too_large>"]),
 }
 
 
@@ -171,6 +174,13 @@ def test_a_bad_csv_record_is_found_by_its_line(tmp_path):
     path.write_bytes(b'id,text\n1,"a\nb"\n2\n3,"x\n4,d\n')
     rows = rows_of(path)
     assert [row["where"] for row in rows] == [None, f"{path} line 4", f"{path} line 5", None]
+
+
+def test_after_a_broken_quote_the_lines_are_counted_from_its_own(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'id,text\n1,"a\n2,b\n3\n4,"c\n5,d\n6\n')
+    broken = [row["where"] for row in rows_of(path) if row["problem"]]
+    assert broken == [f"{path} line {number}" for number in (2, 4, 5, 7)]
 
 
 @pytest.mark.parametrize("ending", COMPRESS)

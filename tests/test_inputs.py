@@ -248,6 +248,12 @@ def test_an_empty_file_beside_others_is_no_trouble(tmp_path):
     assert [span.uri[-7:] for unit in manifest.units for span in unit.spans] == ["b.jsonl"]
 
 
+def test_the_columns_are_looked_up_in_the_first_file_that_is_not_empty(tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "b.csv").write_text("id,content\n1,x\n")
+    assert refusal(tmp_path, Input(path=".")).startswith("inputs[0] (input): DIR/b.csv: no column text (text).")
+
+
 def test_a_file_without_permission_is_refused_with_the_mend(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a"]}), path)

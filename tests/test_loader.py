@@ -1,8 +1,8 @@
 """Rows become batches: each worker its share, all the shares together the step, and errors where they are asked for."""
 
+import math
 import threading
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,11 +224,16 @@ def test_the_next_steps_are_made_while_one_computes_and_waiting_is_counted(artif
         ({"sequence_length": 4096, "tokens_per_step": 4096 * 9}, 1, 2),
         ({"sequence_length": 4096, "tokens_per_step": 4096 * 9}, 3, 2),
         ({"sequence_length": 16384, "tokens_per_step": 16384 * 4}, 1, 1),
+        ({"sequence_length": 1024, "tokens_per_step": 1024 * 9}, 1, 5),
+        ({"sequence_length": 1024, "tokens_per_step": 1024 * 17}, 1, 6),
+        ({"sequence_length": 1024, "tokens_per_step": 1024 * 9, "micro_batch": 8}, 1, 8),
     ],
 )
 def test_micro_batches_are_as_large_as_a_worker_has_use_for(settings, world, rows):
     given_ = config(**settings)
     assert micro_rows(given_, world) == rows
-    share = -(-given_.rows_per_step // world)
-    assert rows <= share
-    assert np.ceil(share / rows) * rows - share < rows
+    if given_.micro_batch is None:
+        share = math.ceil(given_.rows_per_step / world)
+        most = max(1, 8192 // given_.sequence_length)
+        assert math.ceil(share / rows) == math.ceil(share / most), "no more micro-batches than need be"
+        assert rows == 1 or math.ceil(share / (rows - 1)) > math.ceil(share / most), "and none with more rows"

@@ -131,6 +131,22 @@ def test_an_engine_holds_the_bytes_that_the_model_says(engine, method, precision
     assert held - bucket == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
+def test_parts_are_rounded_up_so_that_the_workers_together_hold_everything(engine, monkeypatch):
+    monkeypatch.setattr(states, "WHOLE_BELOW_VALUES", 0)  # what ZeRO-3 keeps whole would hide what is missing
+    config = tiny(engine=engine)
+    shape = shape_of(config)
+    parts = states.states(config, shape, 7)
+    per_value = {"zero1": 12, "zero2": 12, "zero3": 12, "fsdp2": 8}[engine]
+    assert shape.trained % 7
+    assert 7 * parts["optimizer"] > per_value * shape.trained
+    if engine != "zero1":
+        assert 7 * parts["gradients"] > 4 * shape.trained
+    if engine in ("zero3", "fsdp2"):
+        computed_in = {"zero3": 2, "fsdp2": 4}[engine]  # ZeRO keeps masters apart
+        assert 7 * parts["weights"] > computed_in * shape.trained
+
+
 def test_the_model_knows_the_sizes_that_the_engine_sets():
     from training.engines import zero
 

@@ -157,6 +157,31 @@ def test_the_loss_is_fused_only_where_logits_are_the_heads_product_and_weights_s
     assert not build_objective(tiny_config(model, engine="zero3")).fused
 
 
+def test_a_head_with_a_bias_is_not_fused_and_its_bias_counts() -> None:
+    model = build_objective(tiny_config("llama")).model
+    model.lm_head = torch.nn.Linear(32, VOCABULARY)
+    with torch.no_grad():
+        model.lm_head.bias.copy_(torch.linspace(-2, 2, VOCABULARY))
+    objective = NextToken(model, False, 7, whole_weights=True)
+    ids = torch.tensor(random_documents([[16], [16]])).squeeze(1)
+    theirs = model(input_ids=ids, labels=ids).loss * 30
+    assert not objective.fused
+    torch.testing.assert_close(
+        loss_of(objective, batch_of(random_documents([[16], [16]])))[0], theirs, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_probe_in_training_has_the_features_of_a_model_in_use() -> None:
+    """Dropout of the base is off, however training and validation switch the objective."""
+    dropping = MODELS["gpt2"] | {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}
+    objective = build_objective(tiny_config(dropping, method="probe"), classes=2)
+    batch = batch_of(random_documents([[16], [12]]))
+    in_training = loss_of(objective, batch)[0].item()
+    assert objective.training and not any(module.training for module in objective.model.modules())
+    in_use = loss_of(objective.eval(), batch)[0].item()
+    assert in_training == in_use == loss_of(objective.train(), batch)[0].item()
+
+
 def test_a_batch_without_targets_costs_nothing_and_still_has_a_backward() -> None:
     objective = build_objective(tiny_config("llama"))
     batch = batch_of(random_documents([[16]]))

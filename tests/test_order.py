@@ -131,6 +131,13 @@ def test_steps_epochs_and_tokens_give_the_number_of_steps(length, steps):
     assert Order([100], [100], 4, 8, 1, tokens_per_row=[16]).steps(given_) == steps
 
 
+def test_a_whole_number_of_steps_is_not_rounded_up_for_what_floating_point_added():
+    """Of 100 rows 1.1 epochs are 110.00000000000001 samples: 11 steps of 10, and no twelfth."""
+    assert 1.1 * 100 / 10 > 11
+    assert Order([100], [100], 10, 8, 1).steps(config(steps=None, epochs=1.1)) == 11
+    assert Order([100], [100], 10, 8, 1).steps(config(steps=None, epochs=1.101)) == 12
+
+
 def test_tokens_are_real_ones_so_emptier_rows_make_more_steps():
     assert Order([100], [100], 4, 8, 1, tokens_per_row=[8]).steps(config(steps=None, tokens=1600)) == 50
 

@@ -210,6 +210,20 @@ def test_engines_of_more_sharding_hold_less_and_nothing_fits_everywhere():
     assert smallest_fitting(settings, shape, 8 * GIB) is None
 
 
+def test_of_a_devices_memory_all_but_a_twentieth_can_be_used():
+    settings = big()
+    need = memory(settings, shape_of(settings)).total
+    for used, fitting in ((0.94, True), (0.96, False)):
+        gib = need / used / GIB
+        assert fits(settings, shape_of(settings), gib * GIB) is fitting
+        limited = settings.model_copy(update={"device_memory_gib": gib})
+        if fitting:
+            check_memory(limited)
+        else:
+            with pytest.raises(ConfigError, match="95% can be used"):
+                check_memory(limited)
+
+
 def test_fewer_rows_at_once_are_tried_before_a_heavier_engine():
     settings = big(micro_batch=8)
     shape = shape_of(settings)

@@ -162,6 +162,21 @@ def test_a_local_copy_has_the_content_and_follows_its_changes(root, tmp_path, mo
         assert storage.local_copy(uri) == storage.local_copy(uri)
 
 
+def test_a_link_or_a_folder_of_another_user_is_not_the_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"raymill-copies-{os.getuid()}"
+    assert storage.own_folder() == own and own.stat().st_mode & 0o777 == 0o700
+    own.rename(tmp_path / "elsewhere")
+    own.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"belongs to someone else\. Set TMPDIR"):
+        storage.own_folder()
+    own.unlink()
+    other = os.getuid() + 1
+    monkeypatch.setattr(storage.os, "getuid", lambda: other)
+    with pytest.raises(StorageError, match=rf"copies-{other}: belongs to someone else"):
+        storage.own_folder()
+
+
 # --- paths
 
 
@@ -225,6 +240,36 @@ def test_a_reader_never_sees_half_a_file_nor_its_part(tmp_path, monkeypatch):
     (part, listed), *_ = seen
     assert part.name.endswith(".part") and listed == []
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("how", ["write", "create", "upload", "upload onto another disk"])
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, how):
+    flushed: set[int] = set()
+    named: list[str] = []
+    fsync, replace, link = os.fsync, os.replace, os.link
+
+    def move(moved):
+        def checked(source, target):
+            if how == "upload onto another disk" and Path(source) == scratch:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            assert os.stat(source).st_ino in flushed, f"{target} has its name before its content is on the disk"
+            named.append(os.path.basename(target))
+            moved(source, target)
+
+        return checked
+
+    monkeypatch.setattr(local_store.os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino) or fsync(file))
+    monkeypatch.setattr(local_store.os, "replace", move(replace))
+    monkeypatch.setattr(local_store.os, "link", move(link))
+    scratch, target = tmp_path / "scratch", str(tmp_path / "target")
+    scratch.write_bytes(b"content")
+    if how == "write":
+        storage.write_bytes(target, b"content")
+    elif how == "create":
+        assert storage.create(target, b"content")
+    else:
+        storage.upload(scratch, target)
+    assert named == ["target"] and storage.read_bytes(target) == b"content"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
