@@ -299,8 +299,10 @@ def test_the_commands_that_the_demo_ends_with_work(demo_inline, capsys):
         with pytest.raises(SystemExit) as ended:
             cli.main([verb, *rest, *extra])
         printed = capsys.readouterr()
-        assert ended.value.code == (2 if verb == "curate" else 0), (line, printed.err)
-        assert "first/folder" in printed.err if verb == "curate" else printed.out
+        if verb == "curate":  # the folder that stands for the reader's own is not there
+            assert ended.value.code == 2 and "first/folder" in printed.err, (line, printed)
+        else:
+            assert ended.value.code == 0 and printed.out.strip(), (line, printed.err)
     assert verbs == ["explain", "sample", "what-if", "inspect", "sample", "curate"]
 
 

@@ -134,7 +134,7 @@ def test_an_engine_holds_the_bytes_that_the_model_says(engine, method, precision
 @pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
 def test_parts_are_rounded_up_so_that_the_workers_together_hold_everything(engine, monkeypatch):
     monkeypatch.setattr(states, "WHOLE_BELOW_VALUES", 0)  # what ZeRO-3 keeps whole would hide what is missing
-    config = tiny(engine=engine)
+    config = tiny(engine=engine, precision="float32")
     shape = shape_of(config)
     parts = states.states(config, shape, 7)
     per_value = {"zero1": 12, "zero2": 12, "zero3": 12, "fsdp2": 8}[engine]
@@ -143,14 +143,7 @@ def test_parts_are_rounded_up_so_that_the_workers_together_hold_everything(engin
     if engine != "zero1":
         assert 7 * parts["gradients"] > 4 * shape.trained
     if engine in ("zero3", "fsdp2"):
-        computed_in = {"zero3": 2, "fsdp2": 4}[engine]  # ZeRO keeps masters apart
-        assert 7 * parts["weights"] > computed_in * shape.trained
-
-
-def test_the_model_knows_the_sizes_that_the_engine_sets():
-    from training.engines import zero
-
-    assert (states.BUCKET_VALUES, states.WHOLE_BELOW_VALUES) == (zero.BUCKET_VALUES, zero.WHOLE_BELOW_VALUES)
+        assert 7 * parts["weights"] > 4 * shape.trained
 
 
 # --- what autograd keeps

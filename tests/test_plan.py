@@ -75,7 +75,8 @@ def test_a_plan_before_packing_says_that_it_guesses_and_from_what(corpus, tmp_pa
     size = (Path(corpus) / "documents.jsonl").stat().st_size
     assert not phase["data"]["exact"]
     assert "estimated" in phase["data"]["how"] and "raymill pack" in phase["data"]["how"]
-    assert sum(phase["data"]["tokens"].values()) == round(size * 0.8 / bytes_per_token(320))
+    # Four fifths of the text train, and a vocabulary of 320 leaves 1 to 2 bytes a token.
+    assert size * 0.8 / 2 < sum(phase["data"]["tokens"].values()) < size * 0.8
     assert phase["steps"] == 100
     assert phase["tokens"] == pytest.approx(100 * 1024, rel=0.03)
 
@@ -190,16 +191,39 @@ def test_nothing_is_said_of_time_when_nothing_is_known_of_the_gpu(corpus, tmp_pa
 # --- memory
 
 
-@pytest.mark.parametrize("gib", [250, 120, 79, 60, 45])
-def test_the_smallest_engine_is_the_first_of_the_order_that_fits(gib):
+@pytest.mark.parametrize(
+    ("gib", "engine", "offload"),
+    [
+        (250, "ddp", "none"),
+        (140, "zero1", "none"),
+        (85, "zero2", "none"),
+        (61, "fsdp2", "none"),
+        (55, "zero3", "none"),
+        (45, "zero3", "optimizer"),
+    ],
+)
+def test_the_engine_of_least_communication_that_fits_is_proposed(gib, engine, offload):
+    """A whole Llama-3.1-8B in bf16 on eight GPUs, 4,096 tokens at once."""
     settings = big()
-    shape = shape_of(settings)
-    choices = possible_choices(settings)
-    found = smallest_fitting(settings, shape, gib * GIB)
+    found = smallest_fitting(settings, shape_of(settings), gib * GIB)
     assert found is not None
-    verdicts = [fits(choice, shape, gib * GIB) for choice in choices]
-    first = choices[verdicts.index(True)]
-    assert (found.engine, found.offload) == (first.engine, first.offload)
+    assert (found.engine, found.offload) == (engine, offload)
+
+
+@pytest.mark.parametrize(
+    ("engine", "bytes_per_value"),
+    [
+        ("ddp", 4 + 4 + 8),
+        ("zero1", 2 + (4 + 2) + 12 / 8),
+        ("zero2", 2 + 4 / 8 + 12 / 8),
+        ("zero3", 2 / 8 + 4 / 8 + 12 / 8),
+        ("fsdp2", 4 / 8 + 4 / 8 + 8 / 8),
+    ],
+)
+def test_weights_gradients_and_optimizer_of_llama_8b_take_the_bytes_of_the_table(engine, bytes_per_value):
+    """By hand, from the published 8,030,261,248 parameters: bytes of weights + gradients + AdamW, on eight workers."""
+    settings = big(engine=engine)
+    assert memory(settings, shape_of(settings)).states == pytest.approx(8_030_261_248 * bytes_per_value, rel=1e-4)
 
 
 def test_engines_of_more_sharding_hold_less_and_nothing_fits_everywhere():

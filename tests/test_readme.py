@@ -62,6 +62,7 @@ def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
     assert (row["text"], row["problem"]) == (text, problem)
 
 
-@pytest.mark.parametrize("code", PYTHON)
-def test_an_extension_takes_under_thirty_lines(code):
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_extension_takes_under_thirty_lines(number):
+    code = PYTHON[number]
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) < 30

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 # What is kept of a trained parameter: the float32 master weight, and AdamW's two running averages.
 STATES = ("param", "exp_avg", "exp_avg_sq")
 
+# ZeRO: values of one communication, and of the buffer it needs.
+BUCKET_VALUES = 1 << 26
+# ZeRO-3 keeps tensors of fewer values whole on every worker: norms, and the matrices of most adapters.
+WHOLE_BELOW_VALUES = 100_000
+
 
 @dataclass(frozen=True)
 class Slice:

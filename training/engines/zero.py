@@ -21,14 +21,9 @@ import torch
 import torch.distributed
 
 from training.config import TrainConfig
-from training.engines import Fetch, Slice
+from training.engines import BUCKET_VALUES, WHOLE_BELOW_VALUES, Fetch, Slice
 from training.engines.adamw import make_adamw, set_learning_rate, set_steps_taken
 from training.engines.zero_state import FlatState, PartedState
-
-# Values of one communication, and of the buffer it needs.
-BUCKET_VALUES = 1 << 26
-# Stage 3 keeps tensors of fewer values whole on every worker: norms, and the matrices of most adapters.
-WHOLE_BELOW_VALUES = 100_000
 
 
 class Zero:

@@ -3,15 +3,15 @@
 import math
 from typing import TYPE_CHECKING, TypedDict
 
+from training.engines import BUCKET_VALUES, WHOLE_BELOW_VALUES
+
 if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.plan.shape import Parameter, Shape
 
 # 4 bits, and 0.127 bits for the scales: Dettmers et al. 2023, section 3.
 _NF4_BYTES = 4.127 / 8
-# As training/engines/zero.py sets them, which loads torch; DeepSpeed's own default for the last.
-BUCKET_VALUES = 1 << 26
-WHOLE_BELOW_VALUES = 100_000
+# DeepSpeed's own default.
 _MOST_GATHERED_VALUES = 1_000_000_000
 
 
