@@ -6,6 +6,7 @@ An error line says: file, key: what was seen; what was wanted; what to do. `${NA
 only where a secret may legitimately stand, so a config never changes its meaning with the machine it runs on.
 """
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -18,10 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster import storage
 from cluster.errors import ConfigError
+from cluster.storage import StorageOptions
 
 # What `kind:` may say, and the model that reads it. A trade is imported only when its kind is asked for.
 KINDS = {
@@ -112,6 +114,38 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     Raises:
         ConfigError: listing everything that is wrong with the file and the overrides.
     """
+    raw = _read(path)
+    origins = _Origins(path, copy.deepcopy(raw), overrides)
+    problems = origins.apply(raw)
+    kind = raw.get("kind")
+    if kind not in KINDS:
+        wanted = ", ".join(KINDS)
+        where = origins.where(("kind",), "")
+        problems.append(f"{where}: {_show(kind)} given; wanted one of: {wanted}.{_nearest(str(kind), KINDS)}")
+        raise ConfigError("\n".join(problems))
+    return _validated(model_of(kind), raw, origins, problems)
+
+
+def load_storage(path: str | None, overrides: Sequence[str] = ()) -> StorageOptions:
+    """The `storage` settings of a config, or of overrides alone: how a command reaches a run that is made already.
+
+    Raises:
+        ConfigError: as `load`; without a config, an override of anything but `storage`.
+    """
+    if path is not None:
+        return load(path, overrides).storage  # type: ignore[attr-defined]
+    raw: dict[str, Any] = {}
+    origins = _Origins("-o", {}, overrides)
+    return _validated(_StorageAlone, raw, origins, origins.apply(raw)).storage  # type: ignore[attr-defined]
+
+
+class _StorageAlone(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
+
+
+def _read(path: str) -> dict[str, Any]:
     try:
         raw = _parse(storage.read_bytes(path).decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
@@ -120,24 +154,20 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
         ) from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a config is a mapping of settings; this file holds {_show(raw)}.")
-    problems: list[str] = []
-    for override in overrides:
-        problems += _override(raw, override)
-    kind = raw.get("kind")
-    if kind not in KINDS:
-        wanted = ", ".join(KINDS)
-        problems.append(f"{path}, kind: {_show(kind)} given; wanted one of: {wanted}.{_nearest(str(kind), KINDS)}")
-        raise ConfigError("\n".join(problems))
-    raw, unset = _expand(raw, (), path)
+    return raw
+
+
+def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[str]) -> BaseModel:
+    raw, unset = _expand(raw, (), origins)
     problems += unset
-    model = model_of(kind)
     try:
         config = model.model_validate(raw)
     except ValidationError as error:
         entries = error.errors()
+        origins.validate_file_alone(model)
         wrong_inside = {entry["loc"][:depth] for entry in entries for depth in range(len(entry["loc"]))}
         lines = [
-            _explain(path, model, entry)
+            _explain(origins, model, entry)
             for entry in entries
             # An entry that is wrong leaves its list one too short.
             if not (entry["type"] == "too_short" and entry["loc"] in wrong_inside)
@@ -178,29 +208,67 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _override(raw: dict[str, Any], override: str) -> list[str]:
-    """Apply `key.sub=value` to the raw mapping; the value is read as YAML."""
-    key, equals, value = override.partition("=")
-    *parents, last = key.split(".")
-    if not equals or not all((*parents, last)):
-        return [f"-o {override}: wanted key.sub=value, as in -o dedup.threshold=0.7."]
-    told = f"-o {key}={_HIDDEN if key in SECRETS else value}"
-    place: Any = raw
-    for name in parents:
-        if isinstance(place, dict) and place.get(name) is None:
-            place[name] = {}
-        place = _inside(place, name)
-    try:
-        parsed = _parse(value, told)
-    except ConfigError as error:
-        return [str(error)]
-    if isinstance(place, dict):
-        place[last] = parsed
-    elif isinstance(place, list) and _inside(place, last) is not _OUTSIDE:
-        place[int(last)] = parsed
-    else:
-        return [f"{told}: there is no {'.'.join(parents)} that has a {last}. Entries of a list are numbered from 0."]
-    return []
+class _Origins:
+    """Where each setting comes from, so that a mistake is shown beside the -o that made it, else beside the file."""
+
+    def __init__(self, path: str, in_file: dict[str, Any], overrides: Sequence[str]) -> None:
+        self.path = path
+        self.overrides = overrides
+        self._in_file = in_file
+        self._wrong_in_file: set[tuple[Loc, str]] = set()
+        self._applied: list[tuple[Loc, str]] = []  # each key, and the override as it is shown
+
+    def apply(self, raw: dict[str, Any]) -> list[str]:
+        """Change the raw settings in place; what is wrong with the overrides themselves, a line each."""
+        return [line for override in self.overrides for line in self._apply_one(raw, override)]
+
+    def validate_file_alone(self, model: type[BaseModel]) -> None:
+        """Learn what would be wrong without any override."""
+        try:
+            model.model_validate(_expand(self._in_file, (), self)[0])
+        except ValidationError as error:
+            self._wrong_in_file = {(_real_loc(model, tuple(entry["loc"])), entry["type"]) for entry in error.errors()}
+
+    def where(self, loc: Loc, kind: str) -> str:
+        """The beginning of a message on the setting at `loc`. `kind`: pydantic's name of the mistake."""
+        keys = tuple(map(str, loc))
+        shown = _dotted(loc)
+        blamed = [(key, text) for key, text in self._applied if keys[: len(key)] == key][-1:]
+        if not blamed and (loc, kind) not in self._wrong_in_file:
+            # A group of settings is wrong, and the file alone would be right.
+            blamed = [(key, text) for key, text in self._applied if key[: len(keys)] == keys]
+        if not blamed:
+            return f"{self.path}, {shown}" if shown else self.path
+        typed = " and ".join(text for _, text in blamed)
+        return typed if not shown or blamed[-1][0] == keys else f"{typed}, {shown}"
+
+    def _apply_one(self, raw: dict[str, Any], override: str) -> list[str]:
+        """The value is read as YAML."""
+        key, equals, value = override.partition("=")
+        *parents, last = key.split(".")
+        if not equals or not all((*parents, last)):
+            return [f"-o {override}: wanted key.sub=value, as in -o dedup.threshold=0.7."]
+        secret = key in SECRETS or (key == "storage" and any(name.partition(".")[2] in value for name in SECRETS))
+        shown = f"-o {key}={_HIDDEN if secret else value}"
+        place: Any = raw
+        for name in parents:
+            if isinstance(place, dict) and place.get(name) is None:
+                place[name] = {}
+            place = _inside(place, name)
+        try:
+            parsed = _parse(value, shown)
+        except ConfigError as error:
+            return [str(error)]
+        if isinstance(place, dict):
+            place[last] = parsed
+        elif isinstance(place, list) and _inside(place, last) is not _OUTSIDE:
+            place[int(last)] = parsed
+        else:
+            return [
+                f"{shown}: there is no {'.'.join(parents)} that has a {last}. Entries of a list are numbered from 0."
+            ]
+        self._applied.append(((*parents, last), shown))
+        return []
 
 
 def _inside(place: Any, name: str) -> Any:
@@ -211,12 +279,12 @@ def _inside(place: Any, name: str) -> Any:
     return _OUTSIDE
 
 
-def _expand(value: Any, loc: Loc, path: str) -> tuple[Any, list[str]]:
+def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
     if isinstance(value, dict):
-        pairs = {key: _expand(inner, (*loc, key), path) for key, inner in value.items()}
+        pairs = {key: _expand(inner, (*loc, key), origins) for key, inner in value.items()}
         return {key: inner for key, (inner, _) in pairs.items()}, [p for _, found in pairs.values() for p in found]
     if isinstance(value, list):
-        items = [_expand(inner, (*loc, index), path) for index, inner in enumerate(value)]
+        items = [_expand(inner, (*loc, index), origins) for index, inner in enumerate(value)]
         return [inner for inner, _ in items], [p for _, found in items for p in found]
     names = re.findall(r"\$\{(\w+)\}", value) if isinstance(value, str) else []
     if not names:
@@ -224,21 +292,24 @@ def _expand(value: Any, loc: Loc, path: str) -> tuple[Any, list[str]]:
     key = _dotted(loc)
     if key not in SECRETS:
         return value, [
-            f"{path}, {key}: {value!r} uses an environment variable; those are read only in {', '.join(SECRETS)}. "
-            f"Write the value itself, or pass -o {key}=..."
+            f"{origins.where(loc, '')}: {value!r} uses an environment variable; those are read only in "
+            f"{', '.join(SECRETS)}. Write the value itself, or pass -o {key}=..."
         ]
     missing = [name for name in names if name not in os.environ]
     if missing:
-        return value, [f"{path}, {key}: the environment has no {', '.join(missing)}. Set it, or use storage.profile."]
+        return value, [
+            f"{origins.where(loc, '')}: the environment has no {', '.join(missing)}. Set it, or use storage.profile."
+        ]
     return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value), []
 
 
-def _explain(path: str, model: type[BaseModel], entry: Mapping[str, Any]) -> str:
+def _explain(origins: _Origins, model: type[BaseModel], entry: Mapping[str, Any]) -> str:
     loc: Loc = tuple(entry["loc"])
     known = _fields_at(model, loc[:-1])
     # pydantic adds the tags of union members to a location; a person knows only the keys.
-    shown = _dotted(_real_loc(model, loc))
-    where = f"{path}, {shown}" if shown else path
+    real = _real_loc(model, loc)
+    shown = _dotted(real)
+    where = origins.where(real, entry["type"])
     seen = _HIDDEN if shown in SECRETS else _show(entry["input"])
     context = entry.get("ctx", {})
     match entry["type"]:
@@ -247,7 +318,7 @@ def _explain(path: str, model: type[BaseModel], entry: Mapping[str, Any]) -> str
             names = ", ".join(known)
             return f"{where}: no such setting. {parent} knows: {names}.{_nearest(str(loc[-1]), known)}"
         case "invalid_key":
-            return f"{path}: {seen} stands for the name of a setting; a name is text."
+            return f"{origins.path}: {seen} stands for the name of a setting; a name is text."
         case "missing" | "missing_argument":
             return f"{where}: missing, and it has no default. Add `{loc[-1]}:` here."
         case "value_error":

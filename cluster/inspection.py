@@ -1,23 +1,60 @@
 """Looking at what a run left, and at configs: `raymill inspect`, `raymill config`."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from cluster import storage
 from cluster.artifact import MANIFEST, Artifact
+from cluster.config import load_storage
 from cluster.errors import DataError, StorageError
 
 _TEXT_SHOWN = 60
+
+RunConfig = Annotated[
+    str | None, typer.Option("--config", metavar="CONFIG", help="the run's config: its `storage:` reaches the store")
+]
+StorageOverrides = Annotated[
+    list[str] | None, typer.Option("-o", help="change one storage setting: storage.endpoint_url=http://HOST:PORT")
+]
+
+
+@contextmanager
+def reaching(uri: str, config: str | None, override: list[str] | None) -> Iterator[str]:
+    """Use the storage settings of a run's config, if one is given, while looking at the run; gives the whole URI.
+
+    Raises:
+        ConfigError: the config or an override is wrong.
+        StorageError: of the body, with a word on `--config` where none was given.
+    """
+    if config is not None or override:
+        storage.configure(load_storage(config, override or []))
+    try:
+        yield storage.absolute(uri)
+    except StorageError as error:
+        if config is None and not override and storage.is_remote(uri):
+            raise StorageError(
+                f"{error} If the run's config has `storage:` settings, give them: --config CONFIG, or "
+                "-o storage.endpoint_url=..."
+            ) from error
+        raise
 
 
 def inspect(
     artifact: Annotated[str, typer.Argument(help="folder or URI of a run, or of an artifact in it")],
     rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="rows to show")] = 3,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
 ) -> None:
     """Print an artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests."""
-    uri = storage.absolute(artifact)
+    with reaching(artifact, config, override) as uri:
+        _inspect(uri, rows)
+
+
+def _inspect(uri: str, rows: int) -> None:
     try:
         manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
     except storage.NotFound:

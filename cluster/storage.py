@@ -64,6 +64,12 @@ class StorageOptions(BaseModel):
                 raise ValueError(f"anonymous sends no credentials, and {other} is one: keep one of them")
         return self
 
+    def without_secrets(self) -> dict[str, Any]:
+        """The settings that are not the defaults, as JSON values, without keys: what a run may record."""
+        return self.model_dump(
+            mode="json", exclude_defaults=True, exclude={"access_key_id", "secret_access_key", "session_token"}
+        )
+
 
 def checked_endpoint(url: str) -> str:
     """The address of an S3-compatible store, without a slash at its end.

@@ -9,6 +9,7 @@ import typer
 from cluster import storage
 from cluster.config import load
 from cluster.errors import ConfigError
+from cluster.inspection import RunConfig, StorageOverrides, reaching
 from pipelines import kernels_are_compiled
 from pipelines.config import CurateConfig
 from pipelines.report.schema import Report
@@ -112,11 +113,14 @@ def what_if(
 def explain(
     run: Annotated[str, typer.Argument(help="folder or URI of a run")],
     id: Annotated[str, typer.Argument(help="the document's id")],
+    config: RunConfig = None,
+    override: StorageOverrides = None,
 ) -> None:
     """One document: its measurements, and the rule that removed it or a word diff to what it duplicates."""
     from pipelines.explain import explain as explain_document
 
-    print(explain_document(storage.absolute(run), id))
+    with reaching(run, config, override) as uri:
+        print(explain_document(uri, id))
 
 
 def sample(
@@ -124,10 +128,12 @@ def sample(
     rows: Annotated[int, typer.Option("-n", min=1, help="how many")] = 5,
     where: Annotated[list[str] | None, typer.Option(help="column=value; may be repeated")] = None,
     seed: Annotated[int, typer.Option(help="another seed, another sample")] = 1,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
 ) -> None:
     """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger of removals."""
     from pipelines.sample import sample_rows
 
-    uri = storage.absolute(artifact)
-    for row in sample_rows(uri, rows, where or [], seed):
-        print(json.dumps(row, ensure_ascii=False, default=str))
+    with reaching(artifact, config, override) as uri:
+        for row in sample_rows(uri, rows, where or [], seed):
+            print(json.dumps(row, ensure_ascii=False, default=str))

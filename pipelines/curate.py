@@ -82,7 +82,8 @@ def curate(
         return found
     check_files(config)
     storage.require_conditional_writes(root)
-    storage.write_bytes(storage.join(root, INPUTS), json.dumps(inputs.to_json(), ensure_ascii=False).encode())
+    frozen = inputs.to_json() | {"storage": config.storage.without_secrets()}
+    storage.write_bytes(storage.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
     patience = Patience(config.execution.attempts, config.execution.stall_s)
     engine = Engine(root, session, progress, patience, replace)
     artifacts = _stages(config, inputs, engine)

@@ -34,6 +34,8 @@ class Place:
 class FinishedRun:
     """A run by its folder or URI.
 
+    Where this process has no storage settings, those that the run recorded are used: all but the keys.
+
     Raises:
         DataError: nothing was measured there.
     """
@@ -41,11 +43,14 @@ class FinishedRun:
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
         try:
-            self.inputs = InputManifest.from_json(json.loads(storage.read_bytes(storage.join(self.uri, "inputs.json"))))
+            frozen = json.loads(storage.read_bytes(storage.join(self.uri, "inputs.json")))
         except storage.NotFound:
             raise DataError(
                 f"{self.uri}: no run of `raymill curate` here (inputs.json is missing). Give the config's `output`."
             ) from None
+        self.inputs = InputManifest.from_json(frozen)
+        if storage.options() == storage.StorageOptions():  # type: ignore[call-arg]
+            storage.configure(storage.StorageOptions(**frozen.get("storage", {})))
         self.attributes = Artifact.load(storage.join(self.uri, ATTRIBUTES))
 
     @property

@@ -227,7 +227,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o dedup.threshold=0.7."),
         ("name.x=3", "-o name.x=3: there is no name that has a x. Entries of a list are numbered from 0."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
-        ("dedup.treshold=1", "c.yaml, dedup.treshold: no such setting. dedup knows: bands, keeper, keeper_score, ngram_words, "
+        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup knows: bands, keeper, keeper_score, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
          "'<stream end>'."),
@@ -244,9 +244,35 @@ def test_wrong_overrides_and_wrong_lines_are_told_together(read):
         read(GOOD + "dedupp: {}\n", "name.x=3", "execution.cpus=many")
     assert [line.partition(":")[0] for line in lines(caught)] == [
         "-o name.x=3",
-        "c.yaml, execution.cpus",
+        "-o execution.cpus=many",
         "c.yaml, dedupp",
     ]
+
+
+@pytest.mark.parametrize(
+    ("added", "overrides", "where"),
+    [
+        ("", ["dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
+        ("dedup: {threshold: 8}", ["dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
+        ("", ["dedup.threshold=0.7", "dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
+        ("", ["dedup={threshold: 7}"], "-o dedup={threshold: 7}, dedup.threshold: 7 given"),
+        ("", ["dedup=3"], "-o dedup=3: 3 given"),
+        ("", ["dedup.bands=3"], "-o dedup.bands=3, dedup: 3 bands of 8 rows catch only"),
+        ("", ["inputs.0.format=pdf"], "-o inputs.0.format=pdf: 'pdf' given"),
+        ("", ["kind=bake"], "-o kind=bake: 'bake' given"),
+        ("", ["dedup.scope=snapshot"], "-o dedup.scope=snapshot: dedup.scope: snapshot needs"),
+        ("", ["output=${HOME}"], "-o output=${HOME}: '${HOME}' uses an environment variable"),
+        ("dedup: {bands: 3}", ["dedup.seed=2"], "c.yaml, dedup: 3 bands of 8 rows catch only"),
+        ("dedup: {threshold: 7}", ["dedup.seed=2"], "c.yaml, dedup.threshold: 7 given"),
+        ("dedup: {scope: snapshot}", ["name=z"], "c.yaml: dedup.scope: snapshot needs"),
+        ("", ["storage={secret_access_key: hunter2}"], "-o storage=(a secret): access_key_id and"),
+    ],
+)
+def test_a_mistake_is_blamed_on_the_override_that_made_it_and_else_on_the_file(read, added, overrides, where):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + added + "\n", *overrides)
+    (line,) = lines(caught)
+    assert line.startswith(where)
 
 
 # --- secrets and the environment
