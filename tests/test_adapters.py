@@ -202,3 +202,35 @@ def test_every_tiny_model_takes_lora() -> None:
         loss, _ = loss_of(objective, batch_of(random_documents([[8, 8]])))
         loss.backward()
         assert all(parameter.grad is not None for parameter in trained(objective).values()), model
+
+
+def lora_bits(cast: bool, settings: dict[str, object]) -> tuple[list[str], list[torch.Tensor]]:
+    """Names of the LoRA layers that cast their input; loss and gradients after two steps of a bf16 run."""
+    objective = objective_for("lora", precision="bf16", lora={"rank": 4, **settings})
+    layers = {name: m for name, m in objective.named_modules() if hasattr(m, "cast_input_dtype_enabled")}
+    casting = [name for name, module in layers.items() if module.cast_input_dtype_enabled]
+    if cast:
+        for module in layers.values():
+            module.cast_input_dtype_enabled = True
+    torch.manual_seed(3)
+    batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6]]))
+    optimizer = torch.optim.AdamW(trained(objective).values(), 0.05)
+    for _ in range(3):  # lora_B starts at zero: the gradient of lora_A shows from the second step on
+        optimizer.zero_grad()
+        loss, _ = loss_of(objective, batch)
+        (loss / 20).backward()
+        optimizer.step()
+    return casting, [loss, *(parameter.grad for parameter in trained(objective).values())]
+
+
+def test_a_bf16_run_does_not_cast_the_input_of_lora_and_has_the_same_bits() -> None:
+    casting, without = lora_bits(False, {})
+    assert casting == []
+    _, with_cast = lora_bits(True, {})
+    assert all(torch.equal(one, other) for one, other in zip(without, with_cast, strict=True))
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.1}, {"dora": True}])
+def test_the_cast_stays_where_it_changes_bits(settings: dict[str, object]) -> None:
+    casting, _ = lora_bits(False, settings)
+    assert len(casting) == 2 * 7

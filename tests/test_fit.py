@@ -399,6 +399,8 @@ def test_the_line_says_where_the_training_is():
     wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s, 2 min 30 s left, validation 4.0000 at step 0"
     assert watch.summary(records, 32) == wanted
     assert watch.summary([], 32) == ""
+    compiled = [*records[:1], records[1] | {"seconds": 92.0, "compile_s": 90.0}, *records[2:]]
+    assert watch.summary(compiled, 32) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), "not the pace"
 
 
 def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():

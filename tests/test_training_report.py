@@ -419,6 +419,13 @@ def test_a_terminal_is_told_in_a_few_plain_lines(report):
         assert line.isascii() and line.isprintable()
 
 
+def test_the_time_that_compiling_took_is_shown_where_there_was_any(report):
+    assert "compiling" not in summary_text(report) + render(report)
+    report["fits"][0]["totals"]["compile_s"] = Log([{"step": 1, "compile_s": 30.0}, {"step": 2}]).compile_s
+    assert "in a step, 30.0 s of compiling" in summary_text(report)
+    assert "300 steps, 30.0 s of it compiling" in Page(render(report)).text["result"]
+
+
 def test_where_nothing_was_better_than_the_start_the_numbers_are_those_of_what_is_exported(report):
     (fit,) = report["fits"]
     fit |= {"validation": validated(3.0, 3.25, 3.5), "best_step": 10}

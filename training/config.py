@@ -34,7 +34,7 @@ ZERO = ("zero1", "zero2", "zero3")
 
 # Settings that change how a run goes, where, and how it is watched, and never what the weights become.
 _NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
-              "failures", "track", "device_memory_gib"}  # fmt: skip
+              "failures", "track", "device_memory_gib", "compile"}  # fmt: skip
 # What happens after the last step.
 _AFTERWARDS = {"export", "generate"}
 
@@ -59,7 +59,9 @@ class TrainConfig(Settings):
     )
     attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = "auto"
     activation_checkpointing: bool = False
-    compile: bool = Field(False, description="torch.compile")
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="torch.compile of the decoder layers; auto: on GPUs, for models known to compile"
+    )
     loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits are in memory at once")
     workers: Workers = Workers()
     sequence_length: int = Field(1024, ge=2)
@@ -181,7 +183,7 @@ class TrainConfig(Settings):
             raise ValueError(f"offload: parameters are offloaded by zero3 only; the engine is {self.engine}")
         if self.method == "qlora" and self.engine != "ddp":
             raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora wants engine ddp")
-        if self.compile and self.engine == "zero3":
+        if self.compile is True and self.engine == "zero3":
             raise ValueError(
                 "compile: zero3's gathering hooks break torch.compile's graphs; use fsdp2, or compile: false"
             )

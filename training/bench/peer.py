@@ -67,7 +67,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
             optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
             bf16=config.bf16,
             use_cpu=device.type == "cpu",
-            torch_compile=config.compile,
+            torch_compile=config.compile is True,
             logging_strategy="steps",
             logging_steps=1,
             save_strategy="no",

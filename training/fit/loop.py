@@ -44,6 +44,7 @@ from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
 from training.fit.validation import Validation
 from training.models.build import build_objective
+from training.models.compiling import compile_clock
 from training.optimizing import learning_rate
 from training.pack.packed_run import PackedRun
 
@@ -153,7 +154,7 @@ class Training:
             self._save()
 
     def _step(self, step: int) -> None:
-        began, waited = time.perf_counter(), self.loader.waited_s
+        began, waited, compiled = time.perf_counter(), self.loader.waited_s, compile_clock.seconds
         batches = self.loader.micro_batches(step)
         counts = self._exchange(batches)
         self.saver.heard(counts.uploading)
@@ -162,13 +163,16 @@ class Training:
         if counts.units:
             loss_sum = self._backward(step, batches, counts.units)
             norm = self.engine.step(rate, self.config.optimizer.clip)
-            told = self.place.exchange_floats([loss_sum, self.loader.waited_s - waited, memory_gib(self.place.device)])
-            losses, waits, memory = zip(*told, strict=True)
+            waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
+            told = self.place.exchange_floats([loss_sum, waited, memory_gib(self.place.device), compiled])
+            losses, waits, memory, compiling = zip(*told, strict=True)
             loss = sum(losses) / counts.units
             if wrong := broken.problem(loss, norm, self.config.failures.loss_limit):
                 self._go_back(step + 1, wrong, batches)
                 return
             record |= {"loss": loss, "grad_norm": norm, "data_wait_s": max(waits), "memory_gib": max(memory)}
+            if max(compiling):
+                record["compile_s"] = max(compiling)
         seconds = time.perf_counter() - began
         record |= {
             "learning_rate": rate,

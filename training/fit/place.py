@@ -99,10 +99,29 @@ def joined_place() -> Place:
     return Place(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
 
 
+_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+_EXPANDABLE = "expandable_segments:True"
+
+
+def use_expandable_segments() -> None:
+    """Let the GPU's allocator grow its segments, so that blocks of changing sizes leave no unusable gaps.
+
+    A setting of the user's, in the environment, stays as it is. The allocator reads the environment when CUDA is
+    initialised; under Ray Train that has happened before this code runs, and the setting is made in the allocator.
+    """
+    if any(name in os.environ for name in _ALLOCATOR_SETTINGS):
+        return
+    os.environ["PYTORCH_ALLOC_CONF"] = _EXPANDABLE
+    if torch.cuda.is_initialized():
+        newer = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+        (newer or torch.cuda.memory._set_allocator_settings)(_EXPANDABLE)
+
+
 def _prepare(device: torch.device) -> None:
     if device.type == "cpu":
         # The workers of a machine share its cores, and equal runs are to give equal bits.
         torch.set_num_threads(1)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     else:
+        use_expandable_segments()
         torch.cuda.set_device(device)

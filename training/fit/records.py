@@ -33,7 +33,8 @@ class StepRecord(TypedDict):
     loss: mean over the step's label tokens, before the update. grad_norm: before clipping. tokens: real ones, without
     padding. samples: 16 hex digits, sum of hashes of the rows really read: equal for equal rows whatever the number of
     workers. mfu: see models/flops.py; null without a known device. memory_gib: largest of a worker (device memory on
-    GPUs, resident memory on CPUs).
+    GPUs, resident memory on CPUs). compile_s: of `seconds`, what torch.compile took on the slowest worker; absent in
+    steps that compiled nothing.
     """
 
     step: int
@@ -50,6 +51,7 @@ class StepRecord(TypedDict):
     mfu: NotRequired[float | None]
     memory_gib: NotRequired[float]
     data_wait_s: NotRequired[float]
+    compile_s: NotRequired[float]
     checkpoint_stall_s: NotRequired[float]
     validation: NotRequired[Measured]
 

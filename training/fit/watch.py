@@ -124,10 +124,12 @@ def summary(records: Sequence[StepRecord], steps: int) -> str:
     if "loss" in last:
         parts.append(f"loss {last['loss']:.4f}")
     if taken:
-        seconds = mean(record["seconds"] for record in taken)
+        seconds = mean(record["seconds"] - record.get("compile_s", 0.0) for record in taken)
         parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s")
         if last["step"] < steps:
             parts.append(f"{clock((steps - last['step']) * _pace_s(taken))} left")
+    if compiling := sum(record.get("compile_s", 0.0) for record in taken):
+        parts.append(f"{clock(compiling)} of compiling")
     validated = [record for record in records if "validation" in record]
     if validated:
         found = validated[-1]
@@ -138,7 +140,7 @@ def summary(records: Sequence[StepRecord], steps: int) -> str:
 def _pace_s(taken: Sequence[StepRecord]) -> float:
     """From one step to the next by the clock: what lies between steps, such as validation, takes time too."""
     if len(taken) < 2:
-        return taken[-1]["seconds"]
+        return taken[-1]["seconds"] - taken[-1].get("compile_s", 0.0)
     first, last = (datetime.fromisoformat(record["time"]) for record in (taken[0], taken[-1]))
     passed = (last - first).total_seconds()
     return passed / (len(taken) - 1) if passed > 0 else taken[-1]["seconds"]

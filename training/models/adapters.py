@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, get_peft_model
+from peft.tuners import lora
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -39,7 +40,24 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if config.bf16:
+        _without_input_casts(model)
     return model
+
+
+def _without_input_casts(model: nn.Module) -> None:
+    """Keep peft from casting each LoRA layer's input to float32, the type of its weights, in a bf16 run.
+
+    Autocast casts it back to bf16 for the product, so the result has the same bits without the two copies (8 to 9% of
+    an eager step, estimated). DoRA computes norms and dropout its scaling in the input's type: there the cast stays.
+    """
+    for module in model.modules():
+        if isinstance(module, lora.Linear) and not module.lora_variant and not _drops(module):
+            module.cast_input_dtype_enabled = False
+
+
+def _drops(module: lora.Linear) -> bool:
+    return any(not isinstance(dropout, nn.Identity) for dropout in module.lora_dropout.values())
 
 
 def _wrapped(base: PreTrainedModel, adapter: PeftConfig) -> Any:
@@ -73,8 +91,8 @@ def _check(config: TrainConfig, base: PreTrainedModel) -> None:
         )
 
 
-def _names(lora: Lora) -> tuple[str, ...]:
-    return (lora.target,) if isinstance(lora.target, str) else lora.target
+def _names(settings: Lora) -> tuple[str, ...]:
+    return (settings.target,) if isinstance(settings.target, str) else settings.target
 
 
 def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | None = None) -> PeftConfig:
@@ -89,16 +107,16 @@ def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | No
                 prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,
             )
         case _:
-            lora = config.lora
+            settings = config.lora
             return LoraConfig(
                 task_type="CAUSAL_LM",
-                r=lora.rank,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type]
-                lora_dropout=lora.dropout,
-                target_modules=ALL_LINEAR if lora.target == ALL_LINEAR else list(_names(lora)),
+                r=settings.rank,
+                lora_alpha=settings.alpha,  # type: ignore[arg-type]
+                lora_dropout=settings.dropout,
+                target_modules=ALL_LINEAR if settings.target == ALL_LINEAR else list(_names(settings)),
                 target_parameters=experts,
-                use_rslora=lora.rslora,
-                use_dora=lora.dora,
+                use_rslora=settings.rslora,
+                use_dora=settings.dora,
                 fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in base.modules()),
             )
 

@@ -1,5 +1,6 @@
 """From a config to a module ready for an engine: the base, its adapter, its attention, its objective."""
 
+import logging
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from training.config import TrainConfig
 from training.models.adapters import with_adapter
 from training.models.attention import choose_attention
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
+from training.models.compiling import compile_layers, compile_refusal
 from training.models.objective import NextToken, Objective, Probe
+
+log = logging.getLogger(__name__)
 
 
 def build_objective(
@@ -44,9 +48,10 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
     if config.activation_checkpointing:
         _checkpoint_activations(config, model)
     objective = _objective(config, model, classes).to(device)
-    if config.compile:
-        for layer in decoder_layers(objective.model):
-            layer.compile(dynamic=False)
+    if (refusal := compile_refusal(config, named_config(config.model).model_type)) is None:
+        compile_layers(config, decoder_layers(objective.model))
+    else:
+        log.info("layers are not compiled: %s", refusal)
     return objective.train()
 
 

@@ -129,7 +129,7 @@ def possible_choices(config: "TrainConfig") -> list["TrainConfig"]:
     for engine, offload in CHOICES:
         if config.method == "qlora" and engine != "ddp":
             continue
-        if config.compile and engine == "zero3":
+        if config.compile is True and engine == "zero3":
             continue
         if not config.workers.gpus_each and offload != "none":
             continue

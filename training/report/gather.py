@@ -61,6 +61,7 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
             "seconds": outcome["seconds"],
             "tokens_per_s": log.middle("tokens_per_s"),
             "mfu": log.middle("mfu"),
+            "compile_s": log.compile_s,
             "workers": sorted(set(log.workers)),
             "trainable_parameters": outcome["trainable_parameters"],
             "all_parameters": outcome["all_parameters"],

@@ -14,7 +14,7 @@ from cluster.page.layout import Section, anchor, outside_text, plural
 from cluster.page.markup import Html, element
 from training.report import tables
 from training.report.curve_charts import curves
-from training.report.schema import Fit, Report, chosen
+from training.report.schema import Fit, Report, Totals, chosen
 from training.wording import wording
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
@@ -91,7 +91,7 @@ def _tiles(fit: Fit) -> Html:
         speed += f", MFU {share(totals['mfu'], 1)}"
     tiles += [
         ("Tokens trained on", short(totals["tokens"]), speed),
-        ("Time", formats.duration(totals["seconds"]), plural(totals["steps"], "step")),
+        ("Time", formats.duration(totals["seconds"]), _time_note(totals)),
         (
             "Parameters trained",
             share(totals["trainable_parameters"], totals["all_parameters"]),
@@ -103,6 +103,11 @@ def _tiles(fit: Fit) -> Html:
         for title, big, small in tiles
     ]
     return element("dl", body, class_="tiles")
+
+
+def _time_note(totals: Totals) -> str:
+    compiling = f", {formats.duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
+    return plural(totals["steps"], "step") + compiling
 
 
 def _rounded(number: float) -> str:

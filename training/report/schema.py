@@ -34,7 +34,7 @@ class Recipe(TypedDict):
 
 class Totals(TypedDict):
     """`unlogged_steps`: taken, and not in steps.jsonl. `tokens`: trained on, without padding. `tokens_per_s`, `mfu`:
-    medians of the steps; null where not measured.
+    medians of the steps; null where not measured. `compile_s`: of `seconds`, what torch.compile took.
     """
 
     steps: int
@@ -45,6 +45,7 @@ class Totals(TypedDict):
     seconds: float
     tokens_per_s: float | None
     mfu: float | None
+    compile_s: float
     workers: list[int]
     trainable_parameters: int
     all_parameters: int

@@ -32,7 +32,9 @@ def _lines(fit: Fit) -> list[str]:
     trained = share(totals["trainable_parameters"], totals["all_parameters"])
     rows.append(("trained", f"{trained} of {short(totals['all_parameters'])} parameters"))
     speed = f", {short(totals['tokens_per_s'])} a second in a step" if totals["tokens_per_s"] else ""
-    took = f"{count(totals['steps'])} steps, {short(totals['tokens'])} tokens in {duration(totals['seconds'])}{speed}"
+    compiling = f", {duration(totals['compile_s'])} of compiling" if totals.get("compile_s") else ""
+    tokens = f"{count(totals['steps'])} steps, {short(totals['tokens'])} tokens"
+    took = f"{tokens} in {duration(totals['seconds'])}{speed}{compiling}"
     rows.append(("took", took))
     lines = [head, *(f"  {name:<12}{told}" for name, told in rows)]
     return [_plain(line) for line in lines]
