@@ -18,6 +18,7 @@ from tests.tiny_tokenizers import (
     shown,
     tiny,
 )
+from training.pack.chat import template_roles
 from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document, Pair
 from training.pack.encode import Encoder
@@ -136,6 +137,17 @@ def test_a_conversation_that_fails_a_check_is_left_out_with_a_reason(template, m
     assert reasons(tiny(template), Chat(messages)) == [reason]
 
 
+def test_an_unknown_role_is_refused_and_the_templates_roles_are_named():
+    stranger = {"role": "moderator", "content": "calm down"}
+    named = "{% if m.role == 'developer' or m['role'] in [\"ipython\", 'tool'] %}{% endif %}"
+    template = "{% for m in messages %}" + named + "{% endfor %}" + CHATML
+    (misfit,) = encode(tiny(template), Chat([USER, stranger, ONE])).misfits
+    assert misfit.reason == "unknown_role"
+    roles = "system, user, assistant, tool, developer, ipython"
+    assert misfit.preview == f"a message of role moderator; the chat template has: {roles}"
+    assert masks(tiny(template), Chat([{"role": "developer", "content": "be quick"}, USER, ONE]))
+
+
 def test_a_template_that_tells_the_date_gives_the_same_example_on_every_day():
     dated = tiny("Today is {{ strftime_now('%d %B %Y') }}.\n" + CHATML)
     (mask,) = masks(dated, Chat([USER, ONE]))
@@ -153,12 +165,18 @@ def test_templates_of_real_models_learn_every_answer_once_with_its_end(name):
     tokens = sorted(set(re.findall(r"<\|[A-Za-z_]+\|>|<(?:end|start)_of_turn>", source)) | {"<|eot_id|>"})
     tokenizer.add_special_tokens({"extra_special_tokens": tokens + SPECIALS[2:]})
     found = masks(tokenizer, Chat([USER, ONE, AGAIN, TWO]))
+    assert {"system", "user", "assistant", "tool"} <= set(template_roles(source)) and len(template_roles(source)) < 12
     learnt = re.findall(r"\[([^\[\]]*)\]", "".join(found).replace("[INST]", ""))
     assert [re.sub(r"<\|?[a-zA-Z_|]+\|?>|</s>|final|\s", "", text) for text in learnt] == ["world", "thedog"]
     assert all(text.rstrip().endswith(">") for text in learnt)
 
 
 # --- pairs
+
+
+def test_a_system_prompt_stands_before_the_prompt_and_is_not_learnt():
+    system = {"role": "system", "content": "be quick"}
+    assert masks(tiny(CHATML), Pair("hello", "world", "be quick")) == masks(tiny(CHATML), Chat([system, USER, ONE]))
 
 
 def test_a_pair_is_a_conversation_of_two_turns_where_there_is_a_template():

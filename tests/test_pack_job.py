@@ -14,9 +14,11 @@ from cluster.progress import Lines, Silent
 from cluster.session import Session
 from tests.inline import InlineEngine
 from tests.packed_examples import config as plain_config
+from tests.tiny_tokenizers import saved, tiny
 from training.data.order import Order
 from training.data.packed import PackedRows
 from training.pack import job
+from training.pack.chatml import CHATML
 from training.pack.command import pack as pack_verb
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
@@ -326,6 +328,30 @@ def test_a_preview_brackets_what_is_learnt_and_packs_nothing(tmp_path, monkeypat
     assert told.count("⟦It is 2.<|im_end|>⟧") == 2
     assert "What is↵\n1 + 1?<|im_end|>" in told and "turns: user, assistant" in told
     assert not (tmp_path / "run" / "packed" / "corpus-0").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"messages": 3}] * 2, r"no row can be used.*2 bad_messages.*byte 0: bad_messages \(column messages is 3"),
+        ([{"messages": CHAT[:1]}], r"no row can be used.*1 no_assistant_turn.*no_assistant_turn \(user: What"),
+        ([{"messages": [{"role": "bot", "content": "x"}, *CHAT]}],
+         r"1 unknown_role.*a message of role bot; the chat template has: system, user, assistant, tool"),
+    ],
+)  # fmt: skip
+def test_a_preview_of_data_that_cannot_be_used_is_an_error_with_an_example(tmp_path, rows, said):
+    model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny(CHATML))}
+    with pytest.raises(DataError, match=f"(?s){said}") as refused:
+        drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns={"messages": "messages"}, model=model)
+    assert refused.value.exit_code == 2
+
+
+def test_a_system_prompt_needs_a_chat_template(tmp_path):
+    model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny())}
+    columns = {"prompt": "p", "completion": "c", "system_prompt": "Be brief."}
+    path = write_lines(tmp_path / "c.jsonl", [{"p": "a", "c": "b"}])
+    with pytest.raises(ConfigError, match="a system prompt is written by a chat template"):
+        drawn(path, tmp_path, columns=columns, model=model)
 
 
 def test_a_preview_on_a_terminal_is_coloured_unless_no_color_is_set(tmp_path, monkeypatch):

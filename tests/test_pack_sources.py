@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Stage
 from tests.stages import run_inline
+from training.config import TrainConfig
 from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, find_classes
-from training.pack.sources import freeze_corpus
+from training.pack.sources import freeze_corpus, with_columns
 from training.pack.split import MAX_RANKED, choose_cuts, survey
 from training.settings import Columns, Corpus, Split
 
@@ -218,6 +219,108 @@ def test_pairs_and_conversations_of_both_formats(tmp_path):
     assert (
         texts(freeze(tmp_path / "b.parquet", Columns(prompt="prompt", completion="completion"))) == [Pair("p", "c")] * 2
     )
+
+
+SHAREGPT = [
+    {"from": "system", "value": "be quick"},
+    {"from": "human", "value": "hi"},
+    {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+    {"from": "observation", "value": "2"},
+    {"from": "gpt", "value": "yo", "weight": 1},
+]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_conversations_of_sharegpt_are_recognised_and_mapped(tmp_path, ending):
+    if ending == "jsonl":
+        jsonl(tmp_path / "a.jsonl", {"conversations": SHAREGPT})
+    else:
+        parquet(tmp_path / "a.parquet", {"conversations": [SHAREGPT]})
+    (columns,) = recognised(tmp_path)
+    assert columns == Columns(messages="conversations")
+    (chat,) = texts(freeze(tmp_path, columns))
+    function = {"name": "add", "arguments": {"a": 1}}
+    assert chat.messages == [
+        {"role": "system", "content": "be quick"},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "yo", "weight": 1},
+    ]
+
+
+def test_conversations_named_as_text_are_refused_with_the_setting(tmp_path):
+    parquet(tmp_path / "a.parquet", {"conversations": [SHAREGPT]})
+    with pytest.raises(ConfigError, match=r"Of conversations: \{messages: conversations\}"):
+        freeze(tmp_path, Columns(text="conversations"))
+
+
+def recognised(*paths):
+    settings = {"kind": "train", "name": "t", "model": "m", "steps": 1, "output": "o"}
+    corpora = [str(path) for path in paths]
+    return with_columns(TrainConfig.model_validate(settings | {"corpus": corpora})).all_columns
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        ("id text messages", {"text": "text"}),
+        ("messages tools", {"messages": "messages", "tools": "tools"}),
+        ("conversations source", {"messages": "conversations"}),
+        ("prompt completion", {"prompt": "prompt", "completion": "completion"}),
+        ("instruction input output", {"prompt": "instruction", "input": "input", "completion": "output"}),
+        ("instruction output system", {"prompt": "instruction", "system": "system", "completion": "output"}),
+        ("instruction input", {"text": "text"}),
+    ],
+)
+def test_columns_that_are_not_given_are_recognised_by_their_names(tmp_path, names, columns):
+    jsonl(tmp_path / "a.jsonl", dict.fromkeys(names.split(), "x"))
+    parquet(tmp_path / "a.parquet", {name: ["x"] for name in names.split()})
+    assert recognised(tmp_path / "a.jsonl", tmp_path / "a.parquet") == (Columns(**columns),) * 2
+
+
+def test_columns_that_are_given_are_taken_as_they_are():
+    settings = {"kind": "train", "name": "t", "model": "m", "steps": 1, "output": "o", "corpus": "nowhere"}
+    given_columns = TrainConfig.model_validate(settings | {"columns": {"text": "body"}})
+    assert with_columns(given_columns).all_columns == (Columns(text="body"),)
+
+
+def test_alpacas_input_follows_its_instruction_and_a_system_prompt_is_the_rows_or_the_configs(tmp_path):
+    rows = [
+        {"instruction": "Add.", "input": "1 2", "output": "3", "system": "Be brief."},
+        {"instruction": "Sing.", "input": " ", "output": "La.", "system": ""},
+        {"instruction": "Hum.", "input": None, "output": "Mm."},
+    ]
+    columns = {"prompt": "instruction", "input": "input", "completion": "output", "system": "system"}
+    jsonl(tmp_path / "a.jsonl", *rows)
+    frozen = freeze(tmp_path, Columns(**columns, system_prompt="You help."))
+    assert texts(frozen) == [
+        Pair("Add.\n\n1 2", "3", "Be brief."), Pair("Sing.", "La.", "You help."), Pair("Hum.", "Mm.", "You help."),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ({"role": "assistant", "content": " \n"}, "empty_completion"),
+        ({"role": "assistant"}, "empty_completion"),
+        ({"role": "assistant", "content": [{"type": "text", "text": ""}]}, "empty_completion"),
+        ({"from": "gpt", "value": ""}, "empty_completion"),
+        ({"from": "function_call", "value": "add 1"}, "bad_messages"),
+        ({"from": "function_call", "value": "[1]"}, "bad_messages"),
+        ({"from": "gpt", "value": 7}, "bad_messages"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}, None),
+        ({"role": "assistant", "content": "", "reasoning_content": "hm"}, None),
+        ({"role": "assistant", "content": [{"type": "image"}]}, None),
+    ],
+)
+def test_an_assistant_turn_that_says_nothing_is_refused_like_an_empty_completion(tmp_path, turn, reason):
+    asked = {"role": "user", "content": "hi"}
+    jsonl(tmp_path / "a.jsonl", {"messages": [asked, turn, asked, {"role": "assistant", "content": "yo"}]})
+    left_out = LeftOut()
+    frozen = freeze(tmp_path, Columns(messages="messages"))
+    found = list(documents_of(frozen.units[0], frozen.columns, left_out))
+    assert (len(found), dict(left_out.reasons)) == ((0, {reason: 1}) if reason else (1, {}))
 
 
 def test_ids_are_the_columns_or_of_the_content(tmp_path):

@@ -51,6 +51,7 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
         ({"epochs": 2}, "steps and epochs of steps, epochs, tokens given; wanted exactly one"),
         ({"columns": {"text": "a", "messages": "b"}}, "text and messages given; wanted one of"),
         ({"columns": {"prompt": "a"}}, "prompt and completion go together"),
+        ({"columns": {"messages": "a", "system_prompt": "b"}}, "system_prompt goes with prompt and completion"),
         ({"split": {"train": 0.9}}, "sum to 1.1; wanted 1"),
         ({"model": {"config": {"vocab_size": 3}, "tokenizer": "train"}}, "needs a model_type"),
         ({"model": {"config": {"model_type": "llama"}}}, "tokenizer: a randomly initialised model has none"),

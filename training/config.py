@@ -45,7 +45,10 @@ class TrainConfig(Settings):
     kind: Literal["train"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports")
     corpus: tuple[Corpus, ...] = Field(min_length=1, description="a path or URI, or a list of corpora with weights")
-    columns: Columns = Columns(text="text")
+    columns: Columns = Field(
+        Columns(text="text"),
+        description="of every corpus that names none itself; default: recognised by the names of its columns",
+    )
     model: Model
     method: Method = "full"
     lora: Lora = Lora()

@@ -14,12 +14,22 @@ class Settings(BaseModel):
 
 
 class Columns(Settings):
-    """Where a document's parts stand. Exactly one of: text; prompt and completion; messages."""
+    """Where a document's parts stand. Exactly one of: text; prompt and completion; messages.
+
+    Every setting but system_prompt is the name of a column.
+    """
 
     text: str | None = Field(None, description="continued pre-training: loss on every token")
     prompt: str | None = Field(None, description="with completion: loss on the completion")
     completion: str | None = None
-    messages: str | None = Field(None, description="chat: a list of {role, content}; loss on assistant turns")
+    input: str | None = Field(None, description="with prompt: what follows it after a blank line, where there is some")
+    system: str | None = Field(None, description="with prompt: the system prompt")
+    system_prompt: str | None = Field(
+        None, min_length=1, description="with prompt: the text of the system prompt of rows that have none themselves"
+    )
+    messages: str | None = Field(
+        None, description="chat: a list of {role, content} or, as in ShareGPT, {from, value}; loss on assistant turns"
+    )
     tools: str | None = Field(None, description="with messages: the tools the chat template is given")
     label: str | None = Field(None, description="method probe: the class, text or a whole number")
     id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
@@ -38,7 +48,15 @@ class Columns(Settings):
             )
         if self.tools and not self.messages:
             raise ValueError("tools goes with messages")
+        for name in ("input", "system", "system_prompt"):
+            if getattr(self, name) and not self.prompt:
+                raise ValueError(f"{name} goes with prompt and completion")
         return self
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Names of columns, by what they are for."""
+        return self.model_dump(exclude_none=True, exclude={"system_prompt"})
 
     @property
     def form(self) -> Literal["text", "pair", "chat"]:

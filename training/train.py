@@ -25,6 +25,7 @@ from training.models.identity import model_identity
 from training.pack import overflow
 from training.pack.job import Packing
 from training.pack.packed_run import PackedRun
+from training.pack.sources import with_columns
 from training.remote import in_worker
 from training.report.schema import Fit, Report, chosen
 
@@ -63,6 +64,7 @@ def train(
     if config.phases:
         return _phases(config, session, progress, replace, verify)
     model_identity(config.model, config.seed)  # a model that is not there is told at once
+    config = with_columns(config)
     packing = Packing.of(config, replace)
     if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
         return found

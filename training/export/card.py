@@ -191,6 +191,8 @@ def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
             "Tokens seen",
             f"{tokens:,} ({sum(record.get('label_tokens', 0) for record in facts.steps):,} with a label)",
         )
+    if systems := sorted({columns.system_prompt for columns in config.all_columns if columns.system_prompt}):
+        yield "System prompt", "; ".join(systems)
     longer = sorted({config.overflow(columns) for columns in config.all_columns})
     yield "Packing", f"{config.packing.mode}; longer documents: {' or '.join(longer)}"
     yield (

@@ -13,6 +13,7 @@ from the labels later, by token (encode.py).
 
 import re
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from training.pack.documents import Chat, Pair
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
 # Some templates tell the model today's date; an example must be the same tomorrow. Llama 3.1 has this day for default.
 _DAY = date(2024, 7, 26)
+_USUAL_ROLES = ("system", "user", "assistant", "tool")
+# `message.role == 'x'`, `message['role'] in ['x', "y"]`, and a variable named role; [1] is what stands on the right.
+_COMPARED_ROLE = re.compile(r"""\brole['"]?\]?\s*(?:==|!=|not in|in)\s*(['"][\w-]+['"]|\[[^\]]*\]|\([^)]*\))""")
+_QUOTED = re.compile(r"""['"]([\w-]+)['"]""")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -44,9 +49,21 @@ class Unfit(Exception):
 
 
 def as_chat(pair: Pair) -> Chat:
-    """A prompt and its completion as a conversation of two turns."""
-    turns = (("user", pair.prompt), ("assistant", pair.completion))
+    """A prompt and its completion as a conversation of two turns, after a system prompt if there is one."""
+    turns = [("user", pair.prompt), ("assistant", pair.completion)]
+    if pair.system:
+        turns.insert(0, ("system", pair.system))
     return Chat([{"role": role, "content": content} for role, content in turns])
+
+
+@lru_cache(maxsize=16)
+def template_roles(template: str) -> tuple[str, ...]:
+    """The usual roles, then those that the template compares a message's role with.
+
+    A template may write any role as it is given (ChatML does) or pass over the messages of one that it does not name.
+    """
+    named = [name for match in _COMPARED_ROLE.finditer(template) for name in _QUOTED.findall(match[1])]
+    return tuple(dict.fromkeys([*_USUAL_ROLES, *named]))
 
 
 def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], int]:
@@ -56,8 +73,11 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
     template writes the generation prompt otherwise than it begins the turn itself.
 
     Raises:
-        Unfit: no assistant turn, or the template cannot write this conversation.
+        Unfit: no assistant turn, a role that is none of the template's, or the template cannot write this conversation.
     """
+    roles = template_roles(str(tokenizer.chat_template))
+    if unknown := next((message["role"] for message in chat.messages if message["role"] not in roles), None):
+        raise Unfit("unknown_role", f"a message of role {unknown}; the chat template has: {', '.join(roles)}")
     turns = [number for number, message in enumerate(chat.messages) if message["role"] == "assistant"]
     if not turns:
         raise Unfit("no_assistant_turn", "\n".join(f"{one['role']}: {one.get('content')}" for one in chat.messages))

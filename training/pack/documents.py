@@ -20,12 +20,25 @@ _SHOWN = 5
 # So many rows without one that can be used: there will be none.
 _HOPELESS_ROWS = 10_000
 _MAX_CLASSES = 1000
+# Who speaks in conversations of ShareGPT's form; other names are roles already. `function_call` is an assistant's.
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+# What an assistant's turn may consist of beside its content.
+_OTHER_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     prompt: str
     completion: str
+    system: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,7 @@ class LeftOut:
 
 def documents_of(unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
     """The documents of a unit, in order; every other row is added to `left_out`."""
-    wanted = list(dict.fromkeys(name for name in columns.model_dump().values() if name is not None))
+    wanted = list(dict.fromkeys(columns.named.values()))
     for span in unit:
         for row, where in read_rows(span, wanted):
             if isinstance(row, Unreadable):
@@ -109,7 +122,7 @@ def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
     shown = "\n".join(left_out.examples)
     raise DataError(
         f"{path}: no row can be used. Left out: {counted or 'nothing, there is no row'}. The first of them:\n{shown}\n"
-        "Check `columns` against these rows."
+        "Check `columns`, and of conversations the chat template, against these rows."
     )
 
 
@@ -181,7 +194,11 @@ def _content(row: Row, columns: Columns) -> Content:
                 raise _Refused("empty")
             return text
         case "pair":
-            pair = Pair(_string(row, columns.prompt), _string(row, columns.completion))
+            system = _optional(row, columns.system) or columns.system_prompt or ""
+            prompt = _string(row, columns.prompt)
+            if more := _optional(row, columns.input):
+                prompt = f"{prompt}\n\n{more}"
+            pair = Pair(prompt, _string(row, columns.completion), system)
             if not pair.completion or pair.completion.isspace():
                 raise _Refused("empty_completion", pair.prompt)
             return pair
@@ -195,6 +212,8 @@ def _bytes_of(content: Content) -> bytes:
             return content.encode()
         case Pair():
             prompt = content.prompt.encode()
+            if content.system:
+                prompt = content.system.encode() + b"\0" + prompt
             return len(prompt).to_bytes(8, "little") + prompt + content.completion.encode()
         case _:
             plain = [content.messages, content.tools] if content.tools else content.messages
@@ -208,6 +227,14 @@ def _string(row: Row, name: str | None) -> str:
     if not isinstance(value, str):
         raise _Refused("not_a_string", f"column {name} is {value!r}")
     return value
+
+
+def _optional(row: Row, name: str | None) -> str:
+    """Empty where the row has no such column, or nothing but space in it."""
+    if name is None or row.get(name) is None:
+        return ""
+    value = _string(row, name)
+    return "" if value.isspace() else value
 
 
 def _name(row: Row, name: str | None, role: str) -> str | None:
@@ -228,12 +255,50 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
         raise _Refused("null" if name in row else "missing", f"column {name}")
     if not messages:
         raise _Refused("empty")
+    messages = [from_sharegpt(message) for message in messages]
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise _Refused("bad_messages", f"not a message with a role: {message!r}")
         if not isinstance(message.get("content", ""), str | list):
             raise _Refused("bad_messages", f"its content is neither text nor a list of parts: {message!r}")
+        if message["role"] == "assistant" and _says_nothing(message):
+            raise _Refused("empty_completion", f"an assistant turn without content: {message!r}")
     return messages
+
+
+def from_sharegpt(message: Any) -> Any:
+    """A message of ShareGPT's form, {from, value}, as {role, content}; any other as it is."""
+    if not isinstance(message, dict) or "role" in message or not isinstance(message.get("from"), str):
+        return message
+    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
+    speaker, value = message["from"], message.get("value", "")
+    if speaker == "function_call":
+        return {"role": "assistant", "content": "", "tool_calls": _calls(value)} | rest
+    return {"role": _SHAREGPT_ROLES.get(speaker, speaker), "content": value} | rest
+
+
+def _calls(value: Any) -> list[dict[str, Any]]:
+    """ShareGPT's calls, {name, arguments} or a list of them as JSON text, as chat templates take them."""
+    try:
+        calls = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise _Refused("bad_messages", f"its function_call is no JSON: {value}") from error
+    calls = calls if isinstance(calls, list) else [calls]
+    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise _Refused("bad_messages", f"its function_call is not {{name, arguments}}: {value}")
+    return [
+        {"type": "function", "function": {"name": call["name"], "arguments": call.get("arguments", {})}}
+        for call in calls
+    ]
+
+
+def _says_nothing(message: dict[str, Any]) -> bool:
+    content = message.get("content", "")
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and part.get("type", "text") == "text" for part in content):
+            return False
+        content = "".join(str(part.get("text", "")) for part in content)
+    return not content.strip() and not any(message.get(key) for key in _OTHER_CONTENT)
 
 
 def _tools(row: Row, name: str | None) -> list[Any] | None:

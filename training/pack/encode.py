@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 # Checks on what a template and a tokenizer make of a document, rather than on the document.
-TEMPLATE_REASONS = ("template_error", "prompt_is_no_prefix", "no_end_of_turn", "doubled_bos")
+TEMPLATE_REASONS = ("template_error", "unknown_role", "prompt_is_no_prefix", "no_end_of_turn", "doubled_bos")
 
 
 class Example(NamedTuple):

@@ -77,10 +77,10 @@ class Packing:
         Raises:
             UserError: a corpus, a column, or the folder is not as it must be.
         """
-        from training.pack.sources import freeze_corpus
+        from training.pack.sources import freeze_corpus, with_columns
 
         storage.configure(config.storage)
-        config = config.model_copy(update={"model": located(config.model)})
+        config = with_columns(config.model_copy(update={"model": located(config.model)}))
         root = packed_uri(config)
         unit_bytes = config.execution.unit_mib << 20
         frozen = {

@@ -25,7 +25,7 @@ from training.pack.documents import Content, Document, LeftOut, Pair, all_docume
 from training.pack.encode import Encoder, Example, Misfit
 from training.pack.packing import Rule
 from training.pack.pieces import cut
-from training.pack.sources import FrozenCorpus, freeze_corpus
+from training.pack.sources import FrozenCorpus, freeze_corpus, with_columns
 from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     Raises:
         UserError: as packing would; a DataError, too, where no document gives a row.
     """
+    config = with_columns(config)
     unit_bytes = config.execution.unit_mib << 20
     with tempfile.TemporaryDirectory() as scratch:
         prepare_tokenizer(config, scratch)  # nothing is left behind: a preview is for trying things out

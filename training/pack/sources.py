@@ -22,6 +22,7 @@ from cluster import storage
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import ConfigError, DataError
 from cluster.storage import FileInfo
+from training.config import TrainConfig
 from training.pack.reading import FORMATS, Span, format_of, is_compressed, json_rows
 from training.settings import Columns, Corpus
 
@@ -32,6 +33,14 @@ _PEEKED_LINES = 100
 Unit = tuple[Span, ...]
 
 DEFAULTS = {"id": "id", "group": "group_id"}
+# Columns as corpora usually name them, the first that are all there; then those that may be there besides.
+RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
+    ({"text": "text"}, {}),
+    ({"messages": "messages"}, {"tools": "tools"}),
+    ({"messages": "conversations"}, {"tools": "tools"}),
+    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"}),
+    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"}),
+)
 
 
 class _File(NamedTuple):
@@ -79,6 +88,31 @@ def freeze_corpus(corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCo
             f"{corpus.path}: no row in {len(files)} file{'s' if len(files) > 1 else ''}. Point `corpus` at documents."
         )
     return FrozenCorpus(corpus.path, tuple(units), tuple(sizes), content, resolved)
+
+
+def with_columns(config: TrainConfig) -> TrainConfig:
+    """The config with the columns of each corpus: as it gives them, else recognised by the names of its columns.
+
+    Recognised are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's
+    `instruction` with `output`, each with what may stand beside it (RECOGNISED).
+
+    Raises:
+        DataError: nothing to read at a corpus's path, or an artifact that is not finished.
+    """
+    if "columns" in config.model_fields_set:
+        return config
+    corpora = [one if one.columns else one.model_copy(update={"columns": _recognised(one)}) for one in config.corpus]
+    return config.model_copy(update={"corpus": tuple(corpora)})
+
+
+def _recognised(corpus: Corpus) -> Columns:
+    file = _find(corpus.path)[0][0].info
+    schema, _ = _look(file, Columns(text="text"), 1 << 30)
+    names = _peek(file) if schema is None else schema.names
+    for needed, optional in RECOGNISED:
+        if all(name in names for name in needed.values()):
+            return Columns(**needed | {role: name for role, name in optional.items() if name in names})
+    return Columns(text="text")
 
 
 def _find(path: str) -> tuple[list[_File], str]:
@@ -156,7 +190,8 @@ def _look_at_parquet(file: FileInfo, columns: Columns, unit_bytes: int) -> tuple
             f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
             "Was its writing cut short? Write it again, or leave it out by a narrower path."
         ) from error
-    names = {columns.text, columns.prompt, columns.completion, columns.messages, columns.tools}
+    content = ("text", "prompt", "input", "system", "completion", "messages", "tools")
+    names = {columns.named.get(role) for role in content}
     leaves = [n for n in range(footer.num_columns) if footer.schema.column(n).path.partition(".")[0] in names]
     pieces, first = [], 0
     for number in range(footer.num_row_groups):
@@ -194,7 +229,7 @@ def _gather(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tup
 
 def _resolve(columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: FileInfo | None) -> Columns:
     """Check what is named, and fill in id and group where the corpus has them under their usual names."""
-    named = {role: name for role, name in columns.model_dump().items() if name is not None}
+    named = columns.named
     peeked = _peek(lines) if lines else {}
     for role, name in named.items():
         for uri, schema in schemas:
@@ -202,7 +237,7 @@ def _resolve(columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: 
                 raise ConfigError(_no_column(uri, role, name, schema.names))
             _check_type(uri, role, name, schema)
         # Of JSON objects only the first are seen: what marks a few of them may come later.
-        if lines and peeked and name not in peeked and role not in ("tools", "id", "group"):
+        if lines and peeked and name not in peeked and role not in ("tools", "id", "group", "input", "system"):
             raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
     found = {
         role: name
@@ -241,6 +276,8 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "text": ("strings", text),
         "prompt": ("strings", text),
         "completion": ("strings", text),
+        "input": ("strings", text),
+        "system": ("strings", text),
         "messages": ("lists of {role, content}, or such a list as JSON text", text or a_list),
         "tools": ("lists, or such a list as JSON text", text or a_list),
         "label": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
@@ -249,6 +286,8 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "group": ("text or whole numbers", text or whole),
     }[role]
     if not good and not pa.types.is_null(kind):
+        if role == "text" and a_list:
+            raise ConfigError(f"{uri}: column {name} (columns.text) is {kind}. Of conversations: {{messages: {name}}}.")
         others = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
         raise ConfigError(
             f"{uri}: column {name} (columns.{role}) is {kind}; wanted {wanted}. Columns of strings: "

@@ -29,7 +29,7 @@ from training.settings import Columns
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what an example is; another one makes examples anew
+VERSION = 2  # of what an example is; another one makes examples anew
 
 _TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048
@@ -226,6 +226,7 @@ def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], telling: int) -> 
     failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
     mends = {
         "template_error": "The template refuses these conversations.",
+        "unknown_role": "Rename the roles in the data, or give a template that has them.",
         "prompt_is_no_prefix": "The template begins an assistant's turn otherwise than its generation prompt does.",
         "no_end_of_turn": "An assistant's turn ends with no token of its own, so a model could not learn to stop.",
         "doubled_bos": "Texts begin with two BOS tokens: one of the tokenizer's or template's, one of the texts'.",

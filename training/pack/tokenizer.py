@@ -201,6 +201,11 @@ def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
             "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
             "Jinja file or, for a tokenizer with its tokens, `chatml`."
         )
+    if any(one.system or one.system_prompt for one in config.all_columns) and not tokenizer.chat_template:
+        raise ConfigError(
+            "columns: a system prompt is written by a chat template, and the tokenizer has none. Set "
+            "model.chat_template, or put the text into the prompts."
+        )
     model = config.model
     if model.tokenizer not in (None, "train", model.name):
         _check_vocabulary(len(tokenizer), model)

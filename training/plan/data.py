@@ -10,7 +10,7 @@ from training.data.order import Order, shares
 from training.data.schema import rows_per_group
 from training.pack.job import pack_settings
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, packed_uri
-from training.pack.sources import freeze_corpus
+from training.pack.sources import freeze_corpus, with_columns
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
@@ -51,6 +51,7 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     Raises:
         DataError, ConfigError, StorageError: there is no such corpus, or a column is not there.
     """
+    config = with_columns(config)
     frozen = {
         name: freeze_corpus(corpus, columns, config.execution.unit_mib << 20)
         for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
