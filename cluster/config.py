@@ -10,18 +10,16 @@ import copy
 import dataclasses
 import difflib
 import importlib
-import json
 import os
 import re
 import types
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster import storage
+from cluster.config_text import parse
 from cluster.errors import ConfigError
 from cluster.storage import StorageOptions
 
@@ -62,46 +60,6 @@ _WANTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
 }
-
-
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of scalars: `no` is Norwegian, `1e-4` is a number, and a key given twice is a mistake."""
-
-
-def _one_of_each(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
-    for key_node, _ in node.value:
-        line = key_node.start_mark.line + 1
-        if key_node.tag == _MERGE:
-            continue
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem=f"the key in line {line} is a list or a mapping: write a name")
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"`{key}` is given twice, in lines {seen[key]} and {line}: keep one")
-        seen[key] = line
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _one_of_each)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(node.value))
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _regex, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-     "-+.0123456789"),
-    ("merge", r"<<", "<"),
-):  # fmt: skip
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_regex})$"), list(_first))
-
-
-def _integer(text: str) -> int:
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
 def model_of(kind: str) -> type[BaseModel]:
@@ -147,7 +105,7 @@ class _StorageAlone(BaseModel):
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        raw = _parse(storage.read_bytes(path).decode("utf-8-sig"), path)
+        raw = parse(storage.read_bytes(path).decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
@@ -183,29 +141,6 @@ def schema() -> dict[str, Any]:
     models = tuple(model_of(kind) for kind in KINDS)
     one_of = Annotated[Union[models], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
     return TypeAdapter(one_of).json_schema()
-
-
-def _parse(text: str, path: str) -> Any:
-    if path.endswith(".json"):
-        try:
-            return json.loads(text, object_pairs_hook=_no_repeats)
-        except ValueError as error:
-            raise ConfigError(f"{path}: not valid JSON: {error}.") from error
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error)
-        mend = " Indent with spaces." if "'\\t'" in what else ""
-        raise ConfigError(f"{path}{place}: not valid YAML: {what}.{mend}") from error
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if repeated:
-        raise ValueError(f"`{repeated[0]}` is given twice: keep one")
-    return dict(pairs)
 
 
 class _Origins:
@@ -256,7 +191,7 @@ class _Origins:
                 place[name] = {}
             place = _inside(place, name)
         try:
-            parsed = _parse(value, shown)
+            parsed = parse(value, shown)
         except ConfigError as error:
             return [str(error)]
         if isinstance(place, dict):

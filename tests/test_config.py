@@ -6,8 +6,8 @@ import json
 import jsonschema
 import pytest
 
-from cluster import config as configs
 from cluster.config import load, schema
+from cluster.config_text import parse
 from cluster.errors import ConfigError
 from cluster.storage import NotFound
 from pipelines.config import CurateConfig
@@ -335,7 +335,7 @@ def test_no_mistake_shows_a_secret(read, added, overrides):
 def test_the_schema_is_one_and_accepts_the_example_of_the_design(read):
     found = schema()
     jsonschema.Draft202012Validator.check_schema(found)
-    example = configs._parse(EXAMPLE, "example")
+    example = parse(EXAMPLE, "example")
     jsonschema.validate(example, found)
     assert read(EXAMPLE).rules.gopher_quality.min_words == 50
     for wrong in ({"dedup": {"treshold": 1}}, {"name": 3}, {"rules": {"packs": ["c5"]}}):
@@ -351,4 +351,4 @@ def test_the_schema_explains_every_setting_of_the_job_itself():
 @pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
 def test_any_of_the_four_parts_may_be_switched_off(read, part):
     assert getattr(read(GOOD + f"{part}: null\n"), part) is None
-    jsonschema.validate(configs._parse(EXAMPLE, "example") | {part: None}, schema())
+    jsonschema.validate(parse(EXAMPLE, "example") | {part: None}, schema())

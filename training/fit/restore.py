@@ -57,9 +57,7 @@ def _reported(damaged: dict[str, str], used: Saved, place: Place) -> list[Damage
     if place.first:
         for seen in damaged.values():
             log.warning("passing over a checkpoint: %s", seen)
-    return [
-        DamagedCheckpoint(step=step_of(uri), resumed=used.step, problem=seen) for uri, seen in damaged.items()
-    ]
+    return [DamagedCheckpoint(step=step_of(uri), resumed=used.step, problem=seen) for uri, seen in damaged.items()]
 
 
 def _agreed(job: Job, place: Place, damaged: dict[str, str]) -> str | None:

@@ -1,0 +1,77 @@
+"""The text of a config, YAML or JSON, to plain values."""
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from cluster.errors import ConfigError
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of scalars: `no` is Norwegian, `1e-4` is a number, and a key given twice is a mistake."""
+
+
+def _one_of_each(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        line = key_node.start_mark.line + 1
+        if key_node.tag == _MERGE:
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem=f"the key in line {line} is a list or a mapping: write a name")
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.MarkedYAMLError(problem=f"`{key}` is given twice, in lines {seen[key]} and {line}: keep one")
+        seen[key] = line
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _one_of_each)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(node.value))
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _regex, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+     "-+.0123456789"),
+    ("merge", r"<<", "<"),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_regex})$"), list(_first))
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def parse(text: str, path: str) -> Any:
+    """The plain values. `path`: named in messages; one that ends in .json is read as JSON.
+
+    Raises:
+        ConfigError: it is not YAML, or not JSON.
+    """
+    if path.endswith(".json"):
+        try:
+            return json.loads(text, object_pairs_hook=_no_repeats)
+        except ValueError as error:
+            raise ConfigError(f"{path}: not valid JSON: {error}.") from error
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error)
+        mend = " Indent with spaces." if "'\\t'" in what else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {what}.{mend}") from error
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"`{repeated[0]}` is given twice: keep one")
+    return dict(pairs)
