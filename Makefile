@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults matrix test-s3-real bench lint clean
+.PHONY: setup demo test faults matrix test-s3-real bench golden lint clean
 
 setup: $(DONE)
 
@@ -42,6 +42,9 @@ bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FI
 .venv-peers:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet 'datatrove[processing]==0.10.1' spacy
+
+golden: setup  ## write tests/golden anew from the program as it is; read the difference before you commit it
+	$(BIN)/python -m tests.golden
 
 lint: setup
 	$(BIN)/ruff check .

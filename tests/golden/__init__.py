@@ -1,0 +1,1 @@
+"""Inputs and results that a person can read, see cases.py."""
