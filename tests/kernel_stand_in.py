@@ -53,6 +53,9 @@ def varlen_attn(
     enable_gqa: bool = False,
 ) -> Tensor:
     """See torch.nn.attention.varlen: query [positions, heads, D] to the same shape."""
+    # Before the call: an operator with an argument on another device would not be reached.
+    devices = {part.device for part in (query, key, value, cu_seq_q, cu_seq_k)}
+    _check(len(devices) == 1, f"query, key, value and cu_seqlens must be on one device, and are on {devices}")
     heads, kv_heads = query.size(1), key.size(1)
     _check(enable_gqa or heads == kv_heads, "Expect query and key/value to have the same number of heads")
     return _attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, list(window_size))
@@ -148,8 +151,6 @@ def _refuse(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: 
     _check(key.dtype == query.dtype, "query and key must have the same dtype")
     _check(value.dtype == query.dtype, "query and value must have the same dtype")
     _check(starts.dtype == torch.int32, "cu_seqlens must have dtype int32")
-    devices = {part.device for part in (query, key, value, starts)}
-    _check(len(devices) == 1, f"query, key, value and cu_seqlens must be on one device, and are on {devices}")
     strides = [part.stride(-1) for part in (query, key, value)]
     _check(strides == [1, 1, 1], "Input tensor must have contiguous last dimension")
     _check(starts.is_contiguous(), "cu_seqlens must be contiguous")

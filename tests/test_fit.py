@@ -131,11 +131,13 @@ def test_a_resumed_run_comes_to_the_bits_of_an_uninterrupted_one(job_at, step):
         assert column(resumed, name) == column(whole, name), name
 
 
-def test_resumed_on_two_workers_it_comes_to_the_same_bits_too(job_at):
+@pytest.mark.parametrize("workers", [2, 3])
+def test_resumed_on_several_workers_it_comes_to_the_same_bits_too(workers, job_at):
+    """Three add a gradient in an order that depends on where it lies, which two do not."""
     whole, resumed = job_at("whole"), job_at("resumed")
-    with Ranks(2) as ranks:
-        wanted, same = ranks.run(fit_here, whole)
-        assert wanted == same
+    with Ranks(workers) as ranks:
+        wanted, *same = ranks.run(fit_here, whole)
+        assert all(one == wanted for one in same)
         ranks.run(fit_until, resumed, 7)
         outcome = ranks.run(fit_here, resumed)[0]
     assert same_weights(final_weights(outcome), final_weights(wanted))
@@ -404,9 +406,13 @@ def test_the_line_says_where_the_training_is():
 
 
 def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
-    attempt = {"attempt": "a", "time": "", "workers": 2, "step": 0, "trainable_parameters": 25, "all_parameters": 1000}
-    assert watch.greeting(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers"
-    assert watch.greeting(attempt | {"step": 9}).endswith("2 workers, going on after step 9")
+    attempt = {
+        "attempt": "a", "time": "", "workers": 2, "step": 0, "trainable_parameters": 25, "all_parameters": 1000,
+        "attention": "sdpa", "attention_warning": None,
+    }  # fmt: skip
+    assert watch.greeting(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
+    assert watch.greeting(attempt | {"step": 9}).endswith("attention sdpa, going on after step 9")
+    assert watch.greeting(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
 
 
 def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed(job_at):
@@ -414,7 +420,10 @@ def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed
     storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
     lines = watch.StepLines(job, stream)
     lines.look()
-    attempt = {"step": 3, "workers": 1, "trainable_parameters": 1, "all_parameters": 2}
+    attempt = {
+        "step": 3, "workers": 1, "trainable_parameters": 1, "all_parameters": 2, "attention": "sdpa",
+        "attention_warning": None,
+    }  # fmt: skip
     storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
     storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
     lines.look()

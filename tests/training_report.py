@@ -103,7 +103,7 @@ def report() -> Any:
         "recipe": {
             "base_model": "llama with random weights, hidden 64, layers 2, vocabulary 512",
             "method": "lora, rank 16, alpha 32", "engine": "ddp", "precision": "float32", "sequence_length": 256,
-            "tokens_per_step": 4096,
+            "tokens_per_step": 4096, "attention": "sdpa", "attention_warning": None,
         },
         "totals": {
             "steps": 300, "planned_steps": 300, "unlogged_steps": 0,

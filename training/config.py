@@ -34,7 +34,7 @@ ZERO = ("zero1", "zero2", "zero3")
 
 # Settings that change how a run goes, where, and how it is watched, and never what the weights become.
 _NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
-              "failures", "track", "device_memory_gib", "compile"}  # fmt: skip
+              "failures", "track", "device_memory_gib", "compile", "deterministic"}  # fmt: skip
 # What happens after the last step.
 _AFTERWARDS = {"export", "generate"}
 
@@ -64,6 +64,9 @@ class TrainConfig(Settings):
     activation_checkpointing: bool = False
     compile: Literal["auto"] | bool = Field(
         "auto", description="torch.compile of the decoder layers; auto: on GPUs, for models known to compile"
+    )
+    deterministic: bool = Field(
+        False, description="slower, and a resumed run comes to the same bits on GPUs too; on CPUs it does anyway"
     )
     loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits are in memory at once")
     workers: Workers = Workers()

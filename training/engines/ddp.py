@@ -24,6 +24,7 @@ class Ddp:
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         module.to(device)
+        self.device = device
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_adamw(config.optimizer, module)
         start_state(self.optimizer, self.trained.values())
@@ -39,6 +40,7 @@ class Ddp:
         # Whether a micro-batch is the last is known only after its forward pass, so backward() decides.
         self.ddp.require_backward_grad_sync = False
         self.module: torch.nn.Module = self.ddp
+        self._settle_buckets()
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         with ExitStack() as stack:
@@ -49,6 +51,17 @@ class Ddp:
                 self.ddp.require_backward_grad_sync = True
                 stack.callback(setattr, self.ddp, "require_backward_grad_sync", False)
             (loss * torch.distributed.get_world_size()).backward()  # DDP averages over workers
+
+    def _settle_buckets(self) -> None:
+        """Let DDP arrange its buckets before the first step, by a backward whose gradients are all zero.
+
+        DDP lays gradients out anew after its first backward, in the order in which they came, and three workers or more
+        add a value in an order that depends on its place. So the first step after a resume would add in another order
+        than the same step of a run that was not interrupted. This order is that of a model's backward: the last first.
+        """
+        zero = sum((one.sum() for one in self.trained.values()), torch.zeros((), device=self.device)) * 0.0
+        self.backward(zero, last=True)
+        self.optimizer.zero_grad(set_to_none=False)
 
     def step(self, learning_rate: float, clip: float | None) -> float:
         return take_step(self.optimizer, learning_rate, clip, sharded=False)

@@ -32,6 +32,7 @@ from training.engines import Engine, make_engine
 from training.fit import broken
 from training.fit.checkpoint import at_step
 from training.fit.course import Course
+from training.fit.deterministic import deterministic_algorithms
 from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak
 from training.fit.job import Job
 from training.fit.notice import Notice
@@ -43,7 +44,7 @@ from training.fit.saving import Saver
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
 from training.fit.validation import Validation
-from training.models.build import build_objective
+from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
 from training.optimizing import learning_rate
 from training.pack.packed_run import PackedRun
@@ -63,6 +64,7 @@ def fit(job: Job, place: Place) -> Outcome:
     if (done := place.from_first(finished(job) if place.first else None)) is not None:
         return done
     with ExitStack() as stack:
+        stack.enter_context(deterministic_algorithms(job.config.deterministic))
         return Training(job, place, stack).run()
 
 
@@ -89,7 +91,13 @@ class Training:
         packed = PackedRun.load(job.packed)
         # An engine that shards moves each part to the device as it cuts it: whole, the model may not fit there.
         at_first = place.device if self.config.engine == "ddp" else "cpu"
-        self.objective = build_objective(self.config, len(job.classes), device=at_first)
+        self.objective = build_objective(self.config, len(job.classes), device=at_first, compute=place.device)
+        self.attention = self.objective.attention
+        self.attention_warning = attention_warning(self.config, self.objective, place.device)
+        if place.first:
+            log.info("attention: %s", self.attention)
+            if self.attention_warning:
+                log.warning(self.attention_warning)
         self.trained_parameters, self.all_parameters = parameters(self.objective)
         self.speed = Speed(self.config, self.trained_parameters, peak(place, self.config.bf16))
         self.engine: Engine = make_engine(self.config, self.objective, place.device)
@@ -128,6 +136,8 @@ class Training:
             step=self.course.step,
             trainable_parameters=self.trained_parameters,
             all_parameters=self.all_parameters,
+            attention=self.attention,
+            attention_warning=self.attention_warning,
             damaged=restored.damaged,
         )
         self._write_attempt()

@@ -68,6 +68,7 @@ class Attempt(TypedDict):
     """Workers beginning, first or again: a small file each, named by its time. `step`: what was restored, or 0.
 
     damaged: checkpoints that were passed over when a checkpoint was restored.
+    attention: transformers' name of the one in use. attention_warning: what it costs where a faster one did not fit.
     """
 
     attempt: str
@@ -76,6 +77,8 @@ class Attempt(TypedDict):
     step: int
     trainable_parameters: int
     all_parameters: int
+    attention: str
+    attention_warning: str | None
     damaged: NotRequired[list[DamagedCheckpoint]]
 
 

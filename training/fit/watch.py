@@ -111,7 +111,9 @@ def greeting(attempt: Attempt) -> str:
     trained, total, workers = attempt["trainable_parameters"], attempt["all_parameters"], attempt["workers"]
     going_on = f", going on after step {attempt['step']}" if attempt["step"] else ""
     named = f"{workers} worker{'s' if workers > 1 else ''}"
-    return f"training: {trained:,} of {total:,} parameters train ({trained / total:.2%}), {named}{going_on}"
+    share = f"{trained:,} of {total:,} parameters train ({trained / total:.2%})"
+    warning = f"\nwarning: {attempt['attention_warning']}" if attempt["attention_warning"] else ""
+    return f"training: {share}, {named}, attention {attempt['attention']}{going_on}{warning}"
 
 
 def summary(records: Sequence[StepRecord], steps: int) -> str:

@@ -69,9 +69,13 @@ def _random(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return kind.from_config(config, attn_implementation=attention, dtype=torch.float32).to(dtype)
+            model = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
             raise _impossible(error) from error
+    # Buffers stay: a rotary frequency in bf16 is wrong by several radians at position 4,096.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _impossible(error: Exception) -> ConfigError:

@@ -8,7 +8,7 @@ import torch
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.models.adapters import with_adapter
-from training.models.attention import choose_attention
+from training.models.attention import choose_attention, dense_mask_warning
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal
 from training.models.objective import NextToken, Objective, Probe
@@ -17,20 +17,30 @@ log = logging.getLogger(__name__)
 
 
 def build_objective(
-    config: TrainConfig, classes: int = 0, vocabulary: int | None = None, device: torch.device | str = "cpu"
+    config: TrainConfig,
+    classes: int = 0,
+    vocabulary: int | None = None,
+    device: torch.device | str = "cpu",
+    compute: torch.device | str | None = None,
 ) -> Objective:
     """The objective on the device, with equal weights in every process that builds it.
 
-    classes: of method probe. vocabulary: of the tokenizer, checked where given. What does not train needs no gradient
-    and is stored in bf16 when the config computes in bf16; what trains is float32.
+    What does not train needs no gradient and is stored in bf16 when the config computes in bf16; what trains is
+    float32.
+
+    Args:
+        classes: of method probe.
+        vocabulary: of the tokenizer, checked where given.
+        compute: the device that will compute, which decides the attention; default: `device`. An engine that shards
+            takes a model built on the CPU to a GPU.
 
     Raises:
         ConfigError, DataError, StorageError: as `load_base`, `with_adapter` and `choose_attention` say.
     """
-    device = torch.device(device)
+    device, compute = torch.device(device), torch.device(compute or device)
     frozen = config.method != "full"
     attention = choose_attention(
-        config.attention, named_config(config.model), device.type, config.bf16, config.method in ("prefix", "prompt")
+        config.attention, named_config(config.model), compute.type, config.bf16, _puts_tokens_before(config)
     )
     how: dict[str, Any] = _quantised(device) if config.method == "qlora" else {}
     if device.type == "cuda" and config.model.name is not None:
@@ -40,6 +50,18 @@ def build_objective(
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
     return objective_around(config, model, classes, device)
+
+
+def attention_warning(config: TrainConfig, objective: Objective, compute: torch.device) -> str | None:
+    """What it costs that this model computes with a dense mask on a GPU; None where it need not."""
+    return dense_mask_warning(
+        config.attention, objective.attention, objective.model.config, compute.type, config.bf16,
+        _puts_tokens_before(config), config.sequence_length,
+    )  # fmt: skip
+
+
+def _puts_tokens_before(config: TrainConfig) -> bool:
+    return config.method in ("prefix", "prompt")
 
 
 def objective_around(config: TrainConfig, model: Any, classes: int, device: torch.device | str) -> Objective:
@@ -62,7 +84,7 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
             return Probe(model, config.bf16, classes, config.probe.pool)
     if config.method != "full":
         model = with_adapter(config, model)
-    virtual = config.method if config.method in ("prefix", "prompt") else None
+    virtual = config.method if _puts_tokens_before(config) else None
     whole_weights = config.engine in ("ddp", "zero1", "zero2")
     return NextToken(model, config.bf16, config.loss_chunk_tokens, virtual, whole_weights)
 

@@ -34,6 +34,11 @@ class Objective(nn.Module):
         self.model = model
         self.bf16 = bf16
 
+    @property
+    def attention(self) -> str:
+        """transformers' name of the attention that computes the model."""
+        return self.model.config._attn_implementation
+
     def units(self, batch: Batch) -> int:
         """What a step's loss is divided by, summed over its micro-batches."""
         return batch.label_tokens

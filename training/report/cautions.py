@@ -34,6 +34,8 @@ def _course(fit: Fit) -> Iterator[str]:
     if again:
         yield f"The workers were started again {'once' if again == 1 else f'{count(again)} times'}, from a checkpoint."
     yield from fit["damaged_checkpoints"]
+    if warning := fit["recipe"]["attention_warning"]:
+        yield f"Computed with {warning}"
     if lost := totals["unlogged_steps"]:
         yield (
             f"steps.jsonl lacks {count(lost)} of the {count(totals['steps'])} steps: tokens, curves and the first loss "

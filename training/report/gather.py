@@ -51,7 +51,7 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
     return {
         "name": config.name,
         "output": job.root,
-        "recipe": _recipe(config),
+        "recipe": _recipe(config, attempts),
         "totals": {
             "steps": outcome["steps"],
             "planned_steps": job.steps,
@@ -129,7 +129,7 @@ def _cut(words: str) -> str:
     return words if len(words) <= _ANSWER_CHARACTERS else words[:_ANSWER_CHARACTERS] + "…"
 
 
-def _recipe(config: TrainConfig) -> Recipe:
+def _recipe(config: TrainConfig, attempts: Sequence[Attempt]) -> Recipe:
     method: str = config.method
     if method in ("lora", "qlora"):
         method += f", rank {config.lora.rank}, alpha {config.lora.alpha:g}"
@@ -140,6 +140,8 @@ def _recipe(config: TrainConfig) -> Recipe:
         "method": method,
         "engine": config.engine if config.offload == "none" else f"{config.engine}, {config.offload} offloaded",
         "precision": "bf16" if config.bf16 else "float32",
+        "attention": " and ".join(sorted({attempt["attention"] for attempt in attempts})),
+        "attention_warning": next((one for attempt in attempts if (one := attempt["attention_warning"])), None),
         "sequence_length": config.sequence_length,
         "tokens_per_step": config.tokens_per_step,
     }

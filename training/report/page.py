@@ -55,7 +55,8 @@ def _recipe(fit: Fit) -> Html:
         "p",
         "Base model: ",
         outside_text(recipe["base_model"]),
-        f". Method: {recipe['method']}. Engine: {recipe['engine']}, {recipe['precision']}, {workers} "
+        f". Method: {recipe['method']}. Engine: {recipe['engine']}, {recipe['precision']}, "
+        f"attention {recipe['attention']}, {workers} "
         f"worker{'' if workers == '1' else 's'}, {count(recipe['tokens_per_step'])} tokens a step in rows of "
         f"{count(recipe['sequence_length'])}.",
     )

@@ -22,12 +22,16 @@ class Run(TypedDict):
 
 
 class Recipe(TypedDict):
-    """What was done, in words. `base_model`: a name, or what a randomly initialised one is."""
+    """What was done, in words. `base_model`: a name, or what a randomly initialised one is. `attention_warning`: see
+    training.fit.records.Attempt.
+    """
 
     base_model: str
     method: str
     engine: str
     precision: str
+    attention: str
+    attention_warning: str | None
     sequence_length: int
     tokens_per_step: int
 
