@@ -405,11 +405,16 @@ def test_the_line_says_where_the_training_is():
     assert watch.summary(compiled, 32) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), "not the pace"
 
 
-def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
-    attempt = {
-        "attempt": "a", "time": "", "workers": 2, "step": 0, "trainable_parameters": 25, "all_parameters": 1000,
+def begun(step: int) -> dict:
+    """What one worker writes when it begins after a step."""
+    return {
+        "attempt": "a", "time": "", "workers": 1, "step": step, "trainable_parameters": 1, "all_parameters": 2,
         "attention": "sdpa", "attention_warning": None,
     }  # fmt: skip
+
+
+def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
+    attempt = begun(0) | {"workers": 2, "trainable_parameters": 25, "all_parameters": 1000}
     assert watch.greeting(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
     assert watch.greeting(attempt | {"step": 9}).endswith("attention sdpa, going on after step 9")
     assert watch.greeting(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
@@ -420,10 +425,7 @@ def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed
     storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
     lines = watch.StepLines(job, stream)
     lines.look()
-    attempt = {
-        "step": 3, "workers": 1, "trainable_parameters": 1, "all_parameters": 2, "attention": "sdpa",
-        "attention_warning": None,
-    }  # fmt: skip
+    attempt = begun(3)
     storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
     storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
     lines.look()
@@ -438,7 +440,7 @@ def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed
 def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained_again(job_at):
     job, stream = job_at(), io.StringIO()
     lines = watch.StepLines(job, stream)
-    attempt = {"step": 3, "workers": 1, "trainable_parameters": 1, "all_parameters": 2}
+    attempt = begun(3)
     problem = "/run/checkpoints/step-00000009-a/rank-00000.safetensors: has 5 bytes; 90 bytes were written."
     damaged = [{"step": 9, "resumed": 3, "problem": problem}]
     storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
