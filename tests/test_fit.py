@@ -35,6 +35,9 @@ from training.fit import device, loop, notice, preflight, tracking, watch
 from training.fit.place import Place
 from training.models.build import build_objective
 from training.pack.packed_run import PackedRun
+from training.plan.choices import USABLE
+from training.plan.memory import GIB, memory
+from training.plan.shape import shape_of
 from training.settings import Track, Workers
 
 torch.set_num_threads(1)
@@ -80,6 +83,18 @@ def test_the_loss_falls_and_every_step_has_its_line(whole):
     assert validations == sorted(validations, reverse=True) and len(validations) == 1 + STEPS // 4
     assert (outcome["ended"], outcome["steps"], outcome["best_step"], outcome["restarts"]) == ("steps", STEPS, STEPS, 0)
     assert outcome["checkpoint"] == outcome["best_checkpoint"] and outcome["unmoved"] == outcome["skipped"] == []
+
+
+def test_the_default_micro_batch_is_what_fits_the_device_and_changes_no_loss(whole, job_at, monkeypatch):
+    job = job_at(micro_batch=None)
+    shape = shape_of(job.config)
+    room = (memory(job.config, shape, 3).total + memory(job.config, shape, 4).total) / 2 / USABLE / GIB
+    taken = []
+    make = loop.Loader
+    monkeypatch.setattr(loop, "Loader", lambda *args, **named: taken.append(args[4]) or make(*args, **named))
+    fit_alone(job_at(micro_batch=None, device_memory_gib=room))
+    assert taken == [3]  # of 8 rows: three micro-batches
+    assert column(job, "loss") == pytest.approx(column(whole[0], "loss"), rel=1e-5)
 
 
 def test_the_learning_rate_warms_up_and_falls_without_a_step_at_nothing(whole):

@@ -146,6 +146,56 @@ def test_parts_are_rounded_up_so_that_the_workers_together_hold_everything(engin
         assert 7 * parts["weights"] > 4 * shape.trained
 
 
+def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
+    """Bytes of the tensors of a training as its first step's gradients are complete, and as AdamW begins that step."""
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    from training.bench.rows import random_batch
+    from training.engines import make_engine
+    from training.models.build import build_objective
+
+    before = set(_storages())
+    objective = build_objective(config)
+    engine = make_engine(config, objective, torch.device("cpu"))
+    batch = objective.tensors(random_batch((1,), 2, config.sequence_length, 3, 320), "cpu")
+    theirs = before | {one.untyped_storage().data_ptr() for one in batch.values()}
+    seen: list[int] = []
+
+    def look(*_: object) -> None:
+        _ = [one.grad for one in objective.parameters()]  # only tensors that Python has met are found
+        seen.append(sum(size for place, size in _storages().items() if place not in theirs))
+
+    engine.backward(engine.module(**batch)[0] / 100, last=True)
+    look()
+    hook = register_optimizer_step_pre_hook(look)
+    engine.step(1e-4, 1.0)
+    hook.remove()
+    return seen[0], max(seen[1:])
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [
+        ("ddp", "bf16"),
+        ("zero2", "float32"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("fsdp2", "bf16"), ("zero1", "float32"), ("zero1", "bf16"), ("zero2", "bf16")]
+        ),
+    ],
+)
+def test_the_first_step_makes_what_the_model_says(engine, precision):
+    """A flat copy of the worker's gradients under ZeRO in float32, nothing else."""
+    config = tiny(world=2, engine=engine, precision=precision)
+    shape = shape_of(config)
+    [(at_end, at_step), _] = run_ranks(2, largest_at_a_step, config)
+    assert at_step - at_end == pytest.approx(states.step_bytes(config, shape, 2), rel=0.01, abs=1000)
+    # Beside activations it only counts where it is the larger of the two.
+    need = memory(config, shape)
+    assert need.step == max(0, states.step_bytes(config, shape, 2) - need.activations - need.logits - need.buffers)
+
+
 # --- what autograd keeps
 
 
@@ -190,18 +240,28 @@ def test_activations_are_within_a_tenth_of_what_autograd_keeps(precision, method
         activation_checkpointing=checkpointing,
     )
     shape = shape_of(config)
-    expected = kept_bytes(shape, forward_pass(config, 2))
+    expected = kept_bytes(shape, forward_pass(config, shape, 2))
     # Copies of weights in bf16 are the engine's buffers in the model, and autograd's in fact.
     expected += memory(config, shape).buffers if not checkpointing else 0
     ratio = expected / kept_for_backward(config)
     assert (0.9 < ratio < 1.1) if not checkpointing else (0.9 < ratio < 1.5)
 
 
+def test_a_model_that_the_kernel_cannot_compute_is_counted_with_a_mask_on_gpus_too():
+    """Gemma 2 caps its scores, so `auto` takes a mask wherever it runs."""
+    llama = tiny(length=512, precision="bf16", workers={"count": 1, "gpus_each": 1})
+    capped = {"model_type": "gemma2", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320}  # fmt: skip
+    gemma = llama.model_copy(update={"model": llama.model.model_copy(update={"config": capped})})
+    assert forward_pass(gemma, shape_of(gemma), 1).attention == "mask"
+    assert (forward_pass(llama, shape_of(llama), 1).attention == "kernel") == shape_of(llama).varlen
+
+
 def test_a_kernel_without_a_mask_needs_less_than_one_with():
     config = tiny(length=512, precision="bf16")
     shape = shape_of(config)
     kept = {
-        name: kept_bytes(shape, forward_pass(config.model_copy(update={"attention": name}), 2))
+        name: kept_bytes(shape, forward_pass(config.model_copy(update={"attention": name}), shape, 2))
         for name in ("varlen", "sdpa", "eager")
     }
     assert kept["varlen"] < kept["sdpa"] < kept["eager"]

@@ -72,7 +72,11 @@ class TrainConfig(Settings):
     workers: Workers = Workers()
     sequence_length: int = Field(1024, ge=2)
     tokens_per_step: int = Field(65536, ge=2, description="over all workers; accumulation is derived")
-    micro_batch: int | None = Field(None, ge=1, description="rows a worker computes at once; default: chosen")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="rows a worker computes at once; default: the most that fit its GPU; on CPUs 8,192 positions",
+    )
     packing: Packing = Packing()
     split: Split = Split()
     steps: int | None = Field(None, ge=1, description="or epochs, or tokens")

@@ -76,7 +76,7 @@ def train(
         return found
     tell_overflow(config, packed, progress)
     from training.fit.launch import fit_on_ray
-    from training.plan.memory import check_memory
+    from training.plan.choices import check_memory
 
     check_memory(config)
     outcome = fit_on_ray(job, session, progress, replace)

@@ -89,9 +89,11 @@ def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
         if arguments.micro_batch is None and place.device.type == "cuda":
             import torch
 
-            from training.plan.memory import largest_micro_batch
+            from training.plan.choices import most_rows
+            from training.plan.shape import shape_of
 
-            rows = largest_micro_batch(config, torch.cuda.get_device_properties(place.device).total_memory)
+            device = torch.cuda.get_device_properties(place.device).total_memory
+            rows = max(1, most_rows(config, shape_of(config), device, 1024, place.world))
             config = bench_config(arguments.shape, micro_batch=rows, **settings)
     except ValidationError as error:
         raise ConfigError(

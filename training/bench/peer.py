@@ -23,6 +23,7 @@ from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.fit.device import memory_gib
 from training.fit.place import Place
+from training.versions import enable_activation_checkpointing
 
 # Ours by name -> transformers'. Its flash attention needs a package of its own; its sdpa is what users get.
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
@@ -115,7 +116,7 @@ def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
     model = draw(config, device, attention)
     model.config.use_cache = False
     if config.activation_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        enable_activation_checkpointing(model, use_reentrant=False)
         model.enable_input_require_grads()
     if config.method != "full":
         from peft import LoraConfig, get_peft_model

@@ -15,7 +15,7 @@ from training.data.packed import PackedRows
 if TYPE_CHECKING:
     from training.config import TrainConfig
 
-# Positions that a worker computes at once unless `micro_batch` says otherwise: enough to keep a GPU busy.
+# Positions that a worker computes at once where neither `micro_batch` nor the size of its device is given.
 _MICRO_TOKENS = 8192
 
 
@@ -113,12 +113,13 @@ class Loader:
         ]
 
 
-def micro_rows(config: "TrainConfig", world: int) -> int:
+def micro_rows(config: "TrainConfig", world: int, most: int | None = None) -> int:
     """Rows that each of `world` workers computes at once.
 
-    `micro_batch` where the config gives it, else about 8,192 positions; never more than a worker has in a step, and
-    then as few as the number of micro-batches allows, so that the last one is as full as the others.
+    `micro_batch` where the config gives it, else `most` (what fits the device), else about 8,192 positions; never more
+    than a worker has in a step. Without `micro_batch`, as few as the number of micro-batches allows, so that the last
+    one is as full as the others.
     """
     share = -(-config.rows_per_step // world)
-    most = min(share, config.micro_batch or max(1, _MICRO_TOKENS // config.sequence_length))
-    return most if config.micro_batch else -(-share // -(-share // most))
+    rows = min(share, config.micro_batch or most or max(1, _MICRO_TOKENS // config.sequence_length))
+    return rows if config.micro_batch else -(-share // -(-share // rows))

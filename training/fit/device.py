@@ -1,5 +1,6 @@
 """What a worker's device holds and does: parameters, memory, speed; and whether what is trained ever moved."""
 
+import logging
 import resource
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,11 @@ from training.fit.place import Place
 from training.models.base import named_config
 from training.models.flops import attention_flops, flops_per_token, peak_flops
 from training.models.objective import Objective
+from training.plan.choices import USABLE, default_rows, mend
+from training.plan.memory import GIB, memory
+from training.plan.shape import shape_of
+
+log = logging.getLogger(__name__)
 
 
 def parameters(objective: Objective) -> tuple[int, int]:
@@ -28,9 +34,38 @@ def parameters(objective: Objective) -> tuple[int, int]:
 def memory_gib(device: torch.device) -> float:
     """The most that this worker held so far: of the device, or of this process on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / (1 << 30)
+        return torch.cuda.max_memory_allocated(device) / GIB
     unit = 1 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / (1 << 30)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+
+
+def device_bytes(config: TrainConfig, place: Place) -> int | None:
+    """Memory of the smallest GPU of all workers, or what the config says of one; None on CPUs. All workers call it."""
+    if config.device_memory_gib is not None:
+        return int(config.device_memory_gib * GIB)
+    if place.device.type != "cuda":
+        return None
+    own = torch.cuda.get_device_properties(place.device).total_memory
+    return min(size for (size,) in place.exchange([own]))
+
+
+def with_rows_that_fit(config: TrainConfig, place: Place, classes: int) -> TrainConfig:
+    """The config with the largest `micro_batch` that the memory model fits into the workers' GPUs, if it has none.
+
+    Unchanged where the size of a GPU is not known. A warning where not even one row fits. All workers call it.
+    """
+    device = device_bytes(config, place)
+    if device is None or config.micro_batch:
+        return config
+    shape = shape_of(config, classes)
+    rows = default_rows(config, shape, device, place.world)
+    need = memory(config, shape, rows, place.world).total
+    if need > USABLE * device and place.first:
+        log.warning(
+            "memory: a worker needs about %.1f GiB with one row at once; of its GPU's %.1f GiB, %.1f can be used. %s",
+            need / GIB, device / GIB, USABLE * device / GIB, mend(config, shape, device),
+        )  # fmt: skip
+    return config.model_copy(update={"micro_batch": rows})
 
 
 def moved(slices: Iterable[Slice], place: Place) -> dict[str, bool]:

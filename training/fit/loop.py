@@ -33,7 +33,7 @@ from training.fit import broken
 from training.fit.checkpoint import at_step
 from training.fit.course import Course
 from training.fit.deterministic import deterministic_algorithms
-from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak
+from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak, with_rows_that_fit
 from training.fit.job import Job
 from training.fit.notice import Notice
 from training.fit.outcome import finished, put
@@ -85,7 +85,8 @@ class Training:
     """One worker's part of one attempt. `stack` closes what it opens, in reverse order."""
 
     def __init__(self, job: Job, place: Place, stack: ExitStack) -> None:
-        self.job, self.place, self.config = job, place, job.config
+        self.job, self.place = job, place
+        self.config = with_rows_that_fit(job.config, place, len(job.classes))
         self.began = self.saved_at = time.monotonic()
         attempt = place.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.packed)

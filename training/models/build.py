@@ -12,6 +12,7 @@ from training.models.attention import choose_attention, dense_mask_warning
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal
 from training.models.objective import NextToken, Objective, Probe
+from training.versions import enable_activation_checkpointing
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _checkpoint_activations(config: TrainConfig, model: Any) -> None:
     The non-reentrant kind: the other one runs a backward inside the backward, which fires DDP's hooks twice. It needs
     DeepSpeed 0.19.8 under ZeRO-3 (before, a layer computed again met weights that were given back: DeepSpeed #8148).
     """
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    enable_activation_checkpointing(model, use_reentrant=False)
     if config.method != "full":
         # peft and engines with reentrant checkpointing of their own need a gradient to enter the first layer.
         model.enable_input_require_grads()

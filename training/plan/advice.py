@@ -1,11 +1,13 @@
 """Pairs of settings that are legal and probably not meant, each as a sentence with a number and a mend. Pure."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from training.config import TrainConfig
+from training.plan.choices import fits
 from training.plan.data import Data
-from training.plan.memory import GIB, fits, memory
+from training.plan.memory import GIB, memory
 from training.plan.shape import Shape
 
 
@@ -98,14 +100,30 @@ def learning_rate(facts: Facts) -> Iterator[str]:
         )
 
 
-def few_tokens(facts: Facts) -> Iterator[str]:
-    """An adapter with more values than the data have tokens can learn them by heart."""
-    tokens = sum(facts.data.tokens.values())
-    if facts.config.method in ("lora", "qlora") and tokens < facts.shape.trained:
-        yield (
-            f"lora.rank: the adapter has {facts.shape.trained:,} parameters and the data {tokens:,} tokens to train "
-            f"on; rank {max(1, facts.config.lora.rank * tokens // facts.shape.trained)} would match them."
-        )
+# Bits that a trained parameter stores, and bits that a token of text has, as Schulman et al. 2025 ("LoRA without
+# regret") take them from Allen-Zhu and Li 2024 and from losses of language models. The second bounds what there is to
+# learn from above: it is what learning every token by heart would need.
+BITS_PER_PARAMETER = 2
+BITS_PER_TOKEN = 1
+
+
+def small_adapter(facts: Facts) -> Iterator[str]:
+    """An adapter that stores less than the data hold learns like full fine-tuning only until it is full."""
+    config, trained = facts.config, facts.shape.trained
+    if config.method not in ("lora", "qlora"):
+        return
+    tokens = min(sum(facts.data.tokens.values()), facts.steps * config.rows_per_step * facts.data.tokens_per_row)
+    seen = round(tokens * facts.data.label_share)
+    room, wanted = trained * BITS_PER_PARAMETER, seen * BITS_PER_TOKEN
+    if wanted <= room:
+        return
+    rank = math.ceil(config.lora.rank * wanted / room)
+    use = f"use lora.rank: {rank:,} or more" if rank <= facts.shape.hidden else "use method: full"
+    yield (
+        f"lora.rank: {config.lora.rank} is small for these data. {trained:,} parameters x {BITS_PER_PARAMETER} bits = "
+        f"{room:,} bits; {seen:,} label tokens x {BITS_PER_TOKEN} bit = {wanted:,} bits. If held-out loss stays "
+        f"above what full fine-tuning reaches, {use}."
+    )
 
 
 def idle_workers(facts: Facts) -> Iterator[str]:
@@ -194,7 +212,7 @@ ADVICE: tuple[Advice, ...] = (
     no_gpus,
     sharded_adapter,
     learning_rate,
-    few_tokens,
+    small_adapter,
     idle_workers,
     short_documents,
     many_epochs,

@@ -23,7 +23,7 @@ def plan(
     price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="for the cost; in any currency")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
 ) -> None:
-    """Steps, tokens, epochs, memory by part and engine, the smallest engine that fits, time, cost, warnings.
+    """Steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings.
 
     No GPU is allocated or asked: the model is counted without its weights. Exact once the corpus is packed.
     """

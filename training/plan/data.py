@@ -22,7 +22,7 @@ class Data:
 
     exact: counted in the packed corpora at `packed_uri`, not estimated. how: in words. rows, tokens: of each corpus, by
     name. documents: in all, where counted. rows_per_pass: samples of one epoch of the mixture. order: what turns epochs
-    and tokens into steps.
+    and tokens into steps. label_share: of the tokens, those that the loss counts; 1 where that is not counted.
     """
 
     exact: bool
@@ -31,6 +31,7 @@ class Data:
     tokens: dict[str, int]
     documents: int | None
     order: Order
+    label_share: float = 1.0
 
     @property
     def documents_per_row(self) -> float | None:
@@ -70,13 +71,16 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
     damaged = len(packed.damage())
     files = "1 packed file is" if damaged == 1 else f"{damaged:,} packed files are"
     repair = f"; {files} damaged or gone, and `raymill pack` packs them again" if damaged else ""
+    counters = [packed.tokenised(name) for name in train]
+    tokens = sum(one.get("tokens/train", 0) for one in counters)
     return Data(
         exact=True,
         how=f"counted in {packed.uri}{repair}",
         rows={name: manifest.rows for name, manifest in train.items()},
         tokens={name: int(manifest.counters["tokens/train"]) for name, manifest in train.items()},
-        documents=int(sum(packed.tokenised(name).get("examples/train", 0) for name in train)) or None,
+        documents=int(sum(one.get("examples/train", 0) for one in counters)) or None,
         order=Order.for_training(config, packed),
+        label_share=sum(one.get("label_tokens/train", 0) for one in counters) / tokens if tokens else 1.0,
     )
 
 

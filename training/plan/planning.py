@@ -1,13 +1,24 @@
 """A config to a plan: steps, memory, time, price as one JSON-able mapping. Reads corpora and configs, never weights."""
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.config import TrainConfig
-from training.data.loader import micro_rows
 from training.plan.advice import Facts, advise
+from training.plan.choices import (
+    CHOICES,
+    USABLE,
+    changes,
+    default_rows,
+    fits,
+    most_rows,
+    possible_choices,
+    simplest_engine,
+    smallest_change,
+)
 from training.plan.data import Data, find_data
-from training.plan.memory import GIB, fits, memory, possible_choices, smallest_fitting
+from training.plan.memory import GIB, memory
 from training.plan.shape import Shape, shape_of, transformers_config
 
 
@@ -56,24 +67,12 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     shape = shape_of(config)
     data = find_data(config, shape.vocabulary)
     least, most = config.workers.range
-    rows = micro_rows(config, least)
     steps = data.order.steps(config)
     tokens = round(steps * config.rows_per_step * data.tokens_per_row)
     device = machine.memory_gib * GIB if machine.memory_gib else None
-    slim = config.model_copy(update={"activation_checkpointing": True})
-    best = smallest_fitting(config, shape, device) if device else None
-    best_slim = smallest_fitting(slim, shape, device) if device and config.method not in ("prefix", "probe") else None
-    choices = [
-        {
-            "engine": one.engine,
-            "offload": one.offload,
-            "chosen": (one.engine, one.offload) == (config.engine, config.offload),
-            "fits": fits(one, shape, device) if device else None,
-            "memory": (need := memory(one, shape)).parts(),
-            "total": need.total,
-        }
-        for one in possible_choices(config)
-    ]
+    rows = default_rows(config, shape, device)
+    need = memory(config, shape, rows)
+    choices = [_choice(one, config, shape, device) for one in possible_choices(config)]
     facts = Facts(config, shape, data, steps, machine.memory_gib, machine.is_gpu)
     return {
         "name": config.name,
@@ -102,18 +101,50 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
         "rows_per_step": config.rows_per_step,
         "micro_batch": rows,
         "accumulation": -(-config.rows_per_step // (least * rows)),
-        "memory": memory(config, shape).parts(),
-        "memory_total": memory(config, shape).total,
+        "memory": need.parts(),
+        "memory_total": need.total,
+        "memory_usable": USABLE * device if device else None,
         "choices": choices,
-        "smallest": best and _choice(best, rows),
-        "smallest_checkpointed": best_slim and _choice(best_slim, rows),
+        **_advice_on_memory(config, shape, device),
         "warnings": advise(facts),
         **_duration(config, shape, data, steps, machine),
     }
 
 
-def _choice(config: TrainConfig, rows: int) -> dict[str, Any]:
-    return {"engine": config.engine, "offload": config.offload, "micro_batch": min(config.micro_batch or rows, rows)}
+def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:
+    """One line of the table: this engine with the rows at once that it would take, and whether that fits.
+
+    fewer_rows: the most that fit where its own `micro_batch` does not; 0: not even one. null: nothing to say.
+    """
+    rows = default_rows(one, shape, device)
+    need = memory(one, shape, rows)
+    fit = fits(one, shape, device) if device else None
+    return {
+        "engine": one.engine,
+        "offload": one.offload,
+        "chosen": (one.engine, one.offload) == (config.engine, config.offload),
+        "micro_batch": rows,
+        "fits": fit,
+        "fewer_rows": most_rows(one, shape, device, rows) if device and not fit else None,
+        "memory": need.parts(),
+        "total": need.total,
+    }
+
+
+def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:
+    """change: settings of the smallest change that fits; "" where none is needed, null where nothing fits or nothing is
+    known of the GPU. simpler: settings of an engine before this one in CHOICES that fits too; null where none does.
+    """
+    if device is None:
+        return {"change": None, "simpler": None}
+    change = smallest_change(config, shape, device)
+    engine = simplest_engine(config, shape, device)
+    before = list(itertools.takewhile(lambda choice: choice != (config.engine, config.offload), CHOICES))
+    simpler = engine if engine and (engine.engine, engine.offload) in before else None
+    return {
+        "change": changes(config, change) if change else None,
+        "simpler": changes(config, simpler) if simpler else None,
+    }
 
 
 def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: Machine) -> dict[str, Any]:

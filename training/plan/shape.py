@@ -39,7 +39,7 @@ class Shape:
     Letters: hidden H, feed_forward F, query Q = heads x head size, key K = key-value heads x head size.
 
     exact: the architecture is a decoder of the Llama kind, whose activations the formulas know; of others they are an
-    estimate.
+    estimate. varlen: the kernel without a mask can compute it, on a GPU in bf16.
     """
 
     model_type: str
@@ -52,6 +52,7 @@ class Shape:
     heads: int
     vocabulary: int
     exact: bool
+    varlen: bool
 
     @functools.cached_property
     def total(self) -> int:
@@ -76,7 +77,7 @@ def shape_of(config: TrainConfig, classes: int = 2) -> Shape:
         StorageError: the model's config.json cannot be read.
     """
     described = transformers_config(config.model)
-    return _measured(described.get_text_config(), _parameters(config, described, classes))
+    return _measured(described, _parameters(config, described, classes))
 
 
 def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Parameter, ...]:
@@ -144,7 +145,10 @@ def _elsewhere(model: Model) -> bool:
     return storage.is_remote(model.name) or not Path(storage.absolute(model.name)).is_dir()
 
 
-def _measured(config: Any, parameters: tuple[Parameter, ...]) -> Shape:
+def _measured(described: Any, parameters: tuple[Parameter, ...]) -> Shape:
+    from training.models.attention import VARLEN, choose_attention
+
+    config = described.get_text_config()
     hidden = config.hidden_size
     heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or hidden // heads
@@ -160,4 +164,5 @@ def _measured(config: Any, parameters: tuple[Parameter, ...]) -> Shape:
         heads=heads,
         vocabulary=config.vocab_size,
         exact=config.model_type in gated,
+        varlen=choose_attention("auto", described, "cuda", bf16=True, virtual_tokens=False) == VARLEN,
     )

@@ -35,6 +35,17 @@ def states(config: "TrainConfig", shape: "Shape", world: int) -> States:
             return _zero(config, shape, world)
 
 
+def step_bytes(config: "TrainConfig", shape: "Shape", world: int) -> int:
+    """What the optimizer's step makes beside the state. The fused AdamW works in place, and so does clipping.
+
+    DeepSpeed's stages 1 and 2 join the summed gradients of a float32 run to a flat copy, from the first step on; those
+    of a bf16 run are summed in one flat buffer from the start.
+    """
+    if config.engine in ("zero1", "zero2") and not config.bf16 and config.offload == "none":
+        return 4 * math.ceil(shape.trained / world)
+    return 0
+
+
 def frozen_bytes(config: "TrainConfig", shape: "Shape") -> int:
     """Whole, on one device."""
     if config.method == "qlora":

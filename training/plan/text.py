@@ -2,7 +2,9 @@
 
 from typing import Any
 
-_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "context")
+from training.plan.choices import MARGIN
+
+_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context")
 _GIB = 1 << 30
 
 
@@ -39,7 +41,7 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     if not model["activations_exact"]:
         lines.append(f"              activations are estimated as if {model['type']} were a Llama")
     if machine["memory_gib"]:
-        lines += _smallest(phase, machine)
+        lines += _advice_on_memory(phase, machine)
     if phase["seconds"] is not None:
         lines += [
             f"  time        {_time(phase['seconds'])} on {_count(most, 'GPU')}, {_price(phase)}",
@@ -59,33 +61,38 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
 def _table(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     unit, name = (_GIB, "GiB") if phase["memory_total"] >= _GIB / 10 else (1 << 20, "MiB")
     shown = [part for part in _PARTS if any(choice["memory"][part] for choice in phase["choices"])]
-    head = f"  {'memory, ' + name:<21}" + "".join(f"{part:>12}" for part in (*shown, "total", "CPU memory"))
-    lines = [head]
+    head = f"  {'memory, ' + name:<21}{'micro-batch':>12}"
+    lines = [head + "".join(f"{part:>12}" for part in (*shown, "total", "CPU memory"))]
     for choice in phase["choices"]:
         engine = choice["engine"] + (f" + {choice['offload']}" if choice["offload"] != "none" else "")
         mark = ">" if choice["chosen"] else " "
         sizes = [*(choice["memory"][part] for part in shown), choice["total"], choice["memory"]["host"]]
-        verdict = "" if choice["fits"] is None else "  fits" if choice["fits"] else "  too large"
-        lines.append(f"  {mark} {engine:<19}" + "".join(f"{size / unit:>12,.2f}" for size in sizes) + verdict)
+        numbers = "".join(f"{size / unit:>12,.2f}" for size in sizes)
+        lines.append(f"  {mark} {engine:<19}{choice['micro_batch']:>12}{numbers}{_verdict(choice)}")
     return lines
 
 
-def _smallest(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
-    size, workers = f"{machine['memory_gib']:g} GiB", phase["workers"][0]
-    best, slim = phase["smallest"], phase["smallest_checkpointed"]
-    if best is None:
-        lines = [f"  fits        no engine on {_count(workers, 'worker')} of {size}, even with one row at once"]
-    else:
-        lines = [f"  fits        {size}: the smallest engine is {_engine(best, phase)}"]
-    if slim and slim != best:
-        lines.append(f"              with activation_checkpointing: true it is {_engine(slim, phase)}")
+def _verdict(choice: dict[str, Any]) -> str:
+    if choice["fits"] is None:
+        return ""
+    if choice["fits"]:
+        return "  fits"
+    return f"  fits with micro_batch: {choice['fewer_rows']}" if choice["fewer_rows"] else "  too large"
+
+
+def _advice_on_memory(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    usable = phase["memory_usable"] / _GIB
+    lines = [f"  limit       {usable:,.2f} of {machine['memory_gib']:g} GiB a GPU: {MARGIN}"]
+    if phase["change"] is None:
+        lines.append(
+            f"              too large on {_count(phase['workers'][0], 'worker')}: no engine fits, even with one row at "
+            "once and activation checkpointing"
+        )
+    elif phase["change"]:
+        lines.append(f"              too large as it stands; the smallest change that fits: {phase['change']}")
+    if phase["change"] == "" and phase["simpler"]:
+        lines.append(f"              a simpler engine fits too: {phase['simpler']}")
     return lines
-
-
-def _engine(choice: dict[str, Any], phase: dict[str, Any]) -> str:
-    offload = f", offload: {choice['offload']}" if choice["offload"] != "none" else ""
-    rows = f", micro_batch: {choice['micro_batch']}" if choice["micro_batch"] != phase["micro_batch"] else ""
-    return choice["engine"] + offload + rows
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

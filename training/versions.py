@@ -1,0 +1,30 @@
+"""The versions of torch and transformers that training supports, and the names that differ between them.
+
+`make versions` installs the oldest and the newest supported transformers and trains a tiny model with each
+(tests/test_versions.py). torch is tested with the newest alone; the oldest is the first whose API has all the names
+that are used without a fall-back.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+# (oldest, newest); pyproject.toml and tests/test_versions.py agree with these.
+TORCH = ("2.11", "2.13.0")
+TRANSFORMERS = ("5.3.0", "5.23.0")
+
+
+def installed(package: str) -> str | None:
+    """The version of a distribution, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def enable_activation_checkpointing(model: Any, **settings: Any) -> None:
+    """transformers 5.21 renamed gradient_checkpointing_enable and deprecated the old name.
+
+    settings: of torch.utils.checkpoint.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(settings)
