@@ -70,6 +70,22 @@ class Session:
     def embedded(self) -> bool:
         return self.address in (None, "local")
 
+    def own_resources(self, gpus: bool) -> dict[str, float]:
+        """What an embedded Ray finds on this machine at most, without starting it.
+
+        gpus: count GPUs, for which Ray is imported.
+        """
+        found = {"CPU": float(self.cpus or os.cpu_count() or 1), "GPU": 0.0}
+        if gpus:
+            from ray._private.accelerators import get_accelerator_manager_for_resource
+
+            manager = get_accelerator_manager_for_resource("GPU")
+            assert manager is not None, "Ray knows GPUs"
+            visible = manager.get_current_process_visible_accelerator_ids()
+            count = manager.get_current_node_num_accelerators()
+            found["GPU"] = float(count if visible is None else min(count, len(visible)))
+        return found
+
     def start(self) -> None:
         """
         Raises:

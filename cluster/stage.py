@@ -266,41 +266,6 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     return artifacts if len(artifacts) == len(stage.outputs) else None
 
 
-def discard_stale(stage: Stage, root: str) -> None:
-    """Remove finished artifacts of other fingerprints that stand where this stage's will be."""
-    for output in stage.outputs:
-        uri = storage.join(root, output.name)
-        if storage.exists(storage.join(uri, MANIFEST)):
-            found = Artifact.load(uri)
-            if found.manifest.fingerprint != stage.fingerprint:
-                # The manifest goes first: without it nobody believes the files.
-                storage.delete([storage.join(uri, MANIFEST)])
-                storage.delete(found.file_uris)
-
-
-def discard_damaged(stage: Stage, root: str) -> None:
-    """Remove the manifests of finished outputs of which files are gone or have another size, and those files.
-
-    The units that made them count as missing from then on, so that they are done again.
-    """
-    for output in stage.outputs:
-        uri = storage.join(root, output.name)
-        if storage.exists(storage.join(uri, MANIFEST)):
-            found = Artifact.load(uri)
-            if found.manifest.fingerprint == stage.fingerprint and (damage := found.damage()):
-                found.discard(damage)
-
-
-def discard(stage: Stage, root: str) -> None:
-    """Remove the manifests and records of a stage, so that all of its units are done again.
-
-    Files stay until `publish` sweeps what the new manifests do not name.
-    """
-    root = storage.absolute(root)
-    storage.delete(storage.join(root, output.name, MANIFEST) for output in stage.outputs)
-    storage.delete(file.uri for file in storage.list_files(storage.join(root, stage.folder)))
-
-
 def sweep(artifact: Artifact) -> None:
     """Remove files of killed attempts, so that readers that list a folder see what the manifest says."""
     wanted = set(artifact.file_uris)

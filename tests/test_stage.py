@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import failpoints, storage, temporary
+from cluster import discard, failpoints, storage, temporary
 from cluster import stage as stages
 from cluster.errors import DataError, StorageError
 from cluster.failpoints import FAILPOINTS
@@ -47,7 +47,7 @@ def change_settings(world: World, stage, other) -> None:
 
     def replacing(chosen):
         def drive() -> None:
-            stages.discard_stale(chosen, ROOT)
+            discard.discard_stale(chosen, ROOT)
             run_inline(chosen, ROOT)
 
         return drive
@@ -90,7 +90,7 @@ def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simul
         world = make(seed)
         world.lost_answers = 0.1
         how(world, stage, other)
-        stages.discard_stale(stage, ROOT)
+        discard.discard_stale(stage, ROOT)
         artifacts = run_inline(stage, ROOT)
         killed_at += world.killed_at
 
@@ -194,15 +194,15 @@ def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_bel
     assert made["numbers"].damage() == {
         str(cut): f"has {cut.stat().st_size:,} bytes, and {cut.stat().st_size + 1:,} were written"
     }
-    stages.discard_damaged(counting_stage(4, fingerprint="e" * 32), root)
+    discard.discard_damaged(counting_stage(4, fingerprint="e" * 32), root)
     assert cut.exists() and stages.published(stage, root), "what other settings made stays"
-    stages.discard_damaged(stage, root)
+    discard.discard_damaged(stage, root)
     assert stages.published(stage, root) is None
     assert sorted(stages.committed(stage, root)) == [0, 1, 2]
     again = run_inline(stage, root)
     assert {name: artifact.manifest.digest for name, artifact in again.items()} == digests
     assert not again["numbers"].damage(digests=True)
-    stages.discard(stage, root)
+    discard.discard(stage, root)
     assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
 
 
@@ -212,7 +212,7 @@ def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):
     with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
         run_inline(new, root)
     for stage, rows in ((new, 10), (old, 3), (new, 10)):
-        stages.discard_stale(stage, root)
+        discard.discard_stale(stage, root)
         assert run_inline(stage, root)["numbers"].table().num_rows == rows
 
 

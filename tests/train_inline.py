@@ -30,7 +30,7 @@ def train_inline(settings: dict, monkeypatch, *, replace: bool = False) -> job.T
     with monkeypatch.context() as patch:
         patch.setattr(packing, "Engine", InlineEngine)
         patch.setattr(launch, "fit_on_ray", _fit)
-        patch.setattr(job, "_look_ahead", lambda config, session: None)
+        patch.setattr(job, "_look_at_cluster", lambda config, session: None)
         patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
         return job.train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent(), replace=replace)
 

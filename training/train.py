@@ -9,6 +9,7 @@ of Ray Train, evaluation and export by one worker.
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from cluster.session import Session
 from training.config import TrainConfig
 from training.fit.job import Job
 from training.fit.records import Outcome
-from training.models.folder import located
+from training.models.folder import located, on_hub
 from training.models.identity import model_identity
 from training.pack import overflow
 from training.pack.job import Packing
@@ -30,6 +31,8 @@ from training.remote import in_worker
 from training.report.schema import Fit, Report, chosen
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+
+log = logging.getLogger(__name__)
 
 # What the data's and the model's own fingerprints say better than a path does.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
@@ -63,13 +66,18 @@ def train(
     config = _located(config)
     if config.phases:
         return _phases(config, session, progress, replace, verify)
-    model_identity(config.model, config.seed)  # a model that is not there is told at once
+    finished = storage.exists(storage.join(config.output, RUN_MANIFEST))  # most likely of this training
+    if not finished:
+        _look_ahead(config, session)
+    model_identity(config.model, config.seed)  # a model that is not there is refused at once
     config = with_columns(config)
     packing = Packing.of(config, replace)
     if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
         return found
     packing = packing.checked(verify)
-    _look_ahead(config, session)
+    if finished:
+        _look_ahead(config, session)  # it was of another one
+    _look_at_cluster(config, session)
     packed = packing.run(session, progress)
     job = make_job(config, packed)
     if (found := _finished(job, replace)) is not None:
@@ -87,17 +95,30 @@ def train(
 
 
 def _look_ahead(config: TrainConfig, session: Session) -> None:
-    """What would fail after hours of packing fails now: an output that takes no file, workers that no machine holds.
+    """Refuse what cannot succeed, in under two seconds: nothing is fetched or started, torch and Ray are not loaded.
 
     Raises:
         UserError: with what is wrong.
     """
-    from training.fit.preflight import check_cluster, check_trackers
+    from training.fit.preflight import check_machine, check_trackers
+    from training.models.checks import check_model
 
-    if storage.exists(storage.join(storage.absolute(config.output), RUN_MANIFEST)):
-        return  # finished, most likely, and then no worker is wanted
     check_trackers(config.track)
-    storage.require_conditional_writes(storage.absolute(config.output))
+    check_machine(config, session)
+    if on_hub(config.model):
+        model_identity(config.model)  # fetches it, the one check that may take longer
+    for warning in check_model(config):
+        log.warning("%s", warning)
+    storage.require_conditional_writes(config.output)
+
+
+def _look_at_cluster(config: TrainConfig, session: Session) -> None:
+    """
+    Raises:
+        ConfigError: the cluster cannot hold the workers.
+    """
+    from training.fit.preflight import check_cluster
+
     session.start()
     check_cluster(config, session)
 
@@ -199,8 +220,11 @@ def _told(fit: Fit) -> dict[str, str]:
 
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
     """One training after the other; each starts from the whole weights that the one before left."""
+    from training.models.checks import check_model
     from training.report.gather import combine
 
+    for overrides in config.phases:  # they all have the shape of the model they begin with
+        check_model(config.phase(overrides))
     runs: list[TrainRun] = []
     for overrides in config.phases:
         model = whole_weights(runs[-1]) if runs else None

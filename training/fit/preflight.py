@@ -61,6 +61,17 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     )
 
 
+def check_machine(config: TrainConfig, session: Session) -> None:
+    """Compare what is asked with what this machine has, before an embedded Ray is started.
+
+    Raises:
+        ConfigError: see `check_fits`.
+    """
+    if session.embedded and not session.started:
+        machine = session.own_resources(gpus=config.workers.gpus_each > 0)
+        check_fits(config.workers, [machine], "this machine")
+
+
 def check_cluster(config: TrainConfig, session: Session) -> None:
     """Compare what is asked with what the session's Ray has. A cluster that grows by itself is not held to its size.
 

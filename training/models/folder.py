@@ -5,6 +5,7 @@ Needs no torch, so the driver and the tokenising workers can call it.
 
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from cluster import storage
@@ -49,11 +50,13 @@ def model_folder(model: Model) -> Path:
     if path.is_dir():
         return path
     if _is_path(model.name):
-        raise StorageError(
-            f"model {model.name}: no such folder on this machine. Every worker reads it: give a folder that all "
-            "machines share, the URI of one on an object store, or a hub name."
-        )
+        raise _no_folder(model.name)
     return _from_hub(model.name, model.revision)
+
+
+def on_hub(model: Model) -> bool:
+    """Whether the name is one of a hub, and no folder's or URI's."""
+    return model.name is not None and not _is_path(model.name) and not Path(storage.absolute(model.name)).is_dir()
 
 
 def _is_path(name: str) -> bool:
@@ -110,22 +113,51 @@ def hub_problem(name: str, revision: str | None) -> str | None:
     return None
 
 
+def cached_folder(model: Model) -> str | None:
+    """The folder of a hub name in this machine's cache, without asking the hub; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    assert model.name is not None
+    if _is_path(model.name):
+        raise _no_folder(model.name)
+    found = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    return str(Path(found).parent) if isinstance(found, str) else None
+
+
+def _no_folder(name: str) -> StorageError:
+    return StorageError(
+        f"model {name}: no such folder on this machine. Every worker reads it: give a folder that all "
+        "machines share, the URI of one on an object store, or a hub name."
+    )
+
+
 def weight_files(folder: Path) -> list[Path]:
     """
     Raises:
         DataError: the folder holds no model in safetensors.
     """
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
+    require_safetensors(str(folder), {path.name for path in folder.iterdir()})
+    return sorted(folder.glob("*.safetensors"))
+
+
+def require_safetensors(folder: str, names: Collection[str]) -> None:
+    """
+    Args:
+        names: of the files in the folder.
+
+    Raises:
+        DataError: they are not those of a model in safetensors.
+    """
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
             raise DataError(
                 f"model {folder}: is an adapter, and a base model was wanted. Give the folder of the merged model "
                 "(`merged/` beside it in a run's export)."
             )
         raise DataError(f"model {folder}: has no config.json, so it is not a model in the hub's format.")
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
+    if any("/" not in name and name.endswith(".safetensors") for name in names):
+        return
+    pickled = sorted(name for name in names if "/" not in name and name.endswith((".bin", ".pth", ".pt")))
     if not pickled:
         raise DataError(
             f"model {folder}: has a config.json and no weights; *.safetensors was wanted. The download or copy is "

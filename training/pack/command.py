@@ -1,5 +1,6 @@
 """The verb `raymill pack`: documents to packed rows, or a look at a few of them."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -10,8 +11,11 @@ from cluster.errors import ConfigError
 from training.commands import Address, ConfigFile, Overrides, Verify, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
+from training.models.checks import check_model
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
+
+log = logging.getLogger(__name__)
 
 
 def pack(
@@ -35,6 +39,8 @@ def pack(
             f"{config}, phases: each phase packs its own corpus when its turn comes. Run `raymill train`, or give the "
             "settings of one phase in a config without phases."
         )
+    for warning in check_model(settings):
+        log.warning("%s", warning)
     if preview is not None:
         _print_preview(settings, preview)
         return

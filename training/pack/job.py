@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Self
 import cluster
 from cluster import storage
 from cluster.artifact import Artifact, Counters
+from cluster.discard import discard
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
 from cluster.progress import Progress
 from cluster.run_manifest import differences
 from cluster.session import Session
-from cluster.stage import Stage, discard
+from cluster.stage import Stage
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located

@@ -111,6 +111,21 @@ def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Para
     )
 
 
+def module_names(model: Model) -> list[str]:
+    """Paths of the modules of a model that have a matrix of weights: what an adapter can stand beside.
+
+    Raises:
+        ConfigError, StorageError: as `shape_of`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    described = transformers_config(model)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(described)
+    return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
+
+
 def transformers_config(model: Model) -> Any:
     """A model's description without its weights: of a URI or hub name, only config.json is read.
 
