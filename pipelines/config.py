@@ -17,6 +17,10 @@ from pipelines.rules import PACKS, RULES, Dialect, Rule
 _LSH_WEIGHTS = (0.1, 0.9)
 _LEAST_RECALL_AT_THRESHOLD = 0.5
 
+# Four bytes of every document each, and time: 128 columns are computed at 238 MB/s of text, 4,096 at a 32nd of that.
+_MOST_COLUMNS = 4096
+_PERMUTATIONS = 128
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
@@ -70,9 +74,13 @@ class PersonalData(_Settings):
 class Dedup(_Settings):
     threshold: float = Field(0.8, gt=0, le=1, description="least estimated Jaccard similarity of a duplicate")
     ngram_words: int = Field(5, ge=1, le=64, description="tokens of a shingle")
-    bands: int | None = Field(14, ge=1, description="null, with rows_per_band: derived from threshold, permutations")
-    rows_per_band: int | None = Field(8, ge=1, description="signature columns of a band")
-    permutations: int = Field(128, ge=2, le=4096, description="signature columns, where bands are derived")
+    bands: int | None = Field(
+        14, ge=1, le=_MOST_COLUMNS, description="null, with rows_per_band: derived from threshold, permutations"
+    )
+    rows_per_band: int | None = Field(8, ge=1, le=_MOST_COLUMNS, description="signature columns of a band")
+    permutations: int = Field(
+        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns, where bands are derived"
+    )
     seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
     keeper: Literal["position", "longest", "score", "source"] = Field(
         "position",
@@ -89,6 +97,23 @@ class Dedup(_Settings):
             raise ValueError("bands and rows_per_band go together: give both, or null for both")
         if (self.keeper == "score") != (self.keeper_score is not None):
             raise ValueError("keeper: score needs keeper_score, the name of a signal, and nothing else does")
+        if (self.keeper == "source") != bool(self.sources):
+            raise ValueError(
+                "keeper: source needs sources, the most trusted first, and nothing else does; give both, or neither"
+            )
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(f"sources: {list(self.sources)} names a source twice; name each once")
+        columns = (self.bands or 0) * (self.rows_per_band or 0)
+        if columns > _MOST_COLUMNS:
+            raise ValueError(
+                f"{self.bands} bands of {self.rows_per_band} rows are {columns:,} signature columns of every document; "
+                f"at most {_MOST_COLUMNS:,} are computed, and 112 are usual. Lower one"
+            )
+        if columns and self.permutations != _PERMUTATIONS:
+            raise ValueError(
+                f"permutations: {self.permutations} has no effect beside bands and rows_per_band, which make {columns} "
+                "columns; set both to null, or leave permutations out"
+            )
         recall = self.caught(self.threshold)
         if recall < _LEAST_RECALL_AT_THRESHOLD:
             bands, rows = self.banding
@@ -113,16 +138,16 @@ class Dedup(_Settings):
 
 
 class CorpusFiles(_Settings):
-    file_mib: int = Field(128, ge=1, description="text of one corpus file before compression, about")
+    file_mib: int = Field(128, ge=1, le=65_536, description="text of one corpus file before compression, about")
     columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
 
 
 class Execution(_Settings):
-    unit_mib: int = Field(64, ge=1, description="text of one unit of work, about")
-    attempts: int = Field(3, ge=1, description="how often a unit is tried")
-    stall_s: float = Field(900, gt=0, description="nothing committed for this long: Ray is started anew")
+    unit_mib: int = Field(64, ge=1, le=4096, description="text of one unit of work, about")
+    attempts: int = Field(3, ge=1, le=100, description="how often a unit is tried")
+    stall_s: float = Field(900, ge=1, le=604_800, description="nothing committed for this long: Ray is started anew")
     max_bad_documents: float = Field(0.01, ge=0, le=1, description="largest fraction of input that may be unreadable")
-    cpus: int | None = Field(None, ge=1, description="of this machine, for the embedded Ray; null: all")
+    cpus: int | None = Field(None, ge=1, le=1024, description="of this machine, for the embedded Ray; null: all")
 
 
 class Report(_Settings):
@@ -135,7 +160,9 @@ class CurateConfig(_Settings):
     """Raw text to a training corpus."""
 
     kind: Literal["curate"]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports")
+    name: str = Field(
+        max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports"
+    )
     inputs: tuple[Input, ...] = Field(min_length=1)
     output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
     language: LanguageId | None = LanguageId()

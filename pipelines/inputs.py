@@ -30,7 +30,12 @@ class Input(BaseModel):
     )
     columns: tuple[str, ...] = Field(default=(), description="more columns to carry into the corpus, by name")
     licence: str | None = Field(default=None, description="licence of this source, recorded in the manifests")
-    weight: float = Field(default=1.0, gt=0, description="share of this source in a mixture, recorded in the manifests")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="share of this source in a mixture, recorded in the manifests",
+    )
     snapshot: str | None = Field(default=None, description="name of the crawl or release; a scope for deduplication")
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv"
@@ -56,7 +61,9 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_document_bytes: int = Field(default=10_000_000, ge=1, description="of one text in UTF-8; of a web page's HTML")
+    max_document_bytes: int = Field(
+        default=10_000_000, ge=1, le=2_000_000_000, description="of one text in UTF-8; of a web page's HTML"
+    )
     max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
     max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
 

@@ -195,6 +195,34 @@ def test_json_is_a_config_too_tabs_and_all(read):
         read("{kind: curate}", name="c.json")
 
 
+@pytest.mark.parametrize(
+    ("added", "seen"),
+    [
+        ("dedup: {bands: 100000}", "dedup.bands: 100000 given; wanted at most 4096"),
+        ("dedup: {bands: 1000}", "dedup: 1000 bands of 8 rows are 8,000 signature columns"),
+        ("dedup: {rows_per_band: 9999}", "dedup.rows_per_band: 9999 given; wanted at most 4096"),
+        ("dedup: {permutations: 256}", "dedup: permutations: 256 has no effect beside bands"),
+        ("dedup: {keeper: source}", "dedup: keeper: source needs sources"),
+        ("dedup: {sources: [input]}", "dedup: keeper: source needs sources"),
+        ("dedup: {keeper: source, sources: [input, input]}", "names a source twice"),
+        ("execution: {stall_s: 0.001}", "execution.stall_s: 0.001 given; wanted at least 1.0"),
+        ("execution: {stall_s: .inf}", "execution.stall_s: inf given; wanted at most"),
+        ("execution: {attempts: 1000000}", "execution.attempts: 1000000 given; wanted at most 100"),
+        ("execution: {unit_mib: 1000000}", "execution.unit_mib: 1000000 given; wanted at most 4096"),
+        ("execution: {cpus: 1000000}", "execution.cpus: 1000000 given; wanted at most 1024"),
+        ("limits: {max_document_bytes: 10000000000}", "limits.max_document_bytes: 10000000000 given; wanted at most"),
+        ("storage: {timeout_s: 1e300}", "storage.timeout_s: 1e+300 given; wanted at most"),
+        ("storage: {retries: 100000}", "storage.retries: 100000 given; wanted at most 1000"),
+        ("storage: {endpoint_url: 'minio:9000'}", "storage.endpoint_url: 'minio:9000' is not the address of a store"),
+    ],
+)
+def test_a_setting_that_could_only_do_harm_or_nothing_is_refused(read, added, seen):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + added + "\n")
+    (line,) = lines(caught)
+    assert seen in line
+
+
 # --- overrides
 
 

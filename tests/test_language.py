@@ -282,6 +282,13 @@ def test_settings_come_from_plain_yaml_values():
         ({"keep": ("en", "eng")}, r"language\.keep: 'eng' is not a label of lid\.176\.ftz, which knows 176: .*mean en"),
         ({"keep": ("eng_Latn",)}, r"Did you mean .*en"),
         ({"keep": ("__label__de",)}, r"Did you mean de\b"),
+        ({"keep": ("eng",)}, r"'eng' is not a label .* Did you mean en\?"),
+        ({"keep": ("deu",)}, r"Did you mean de\?"),
+        ({"keep": ("ger",)}, r"Did you mean de\?"),
+        ({"keep": ("cmn",)}, r"Did you mean zh\?"),
+        ({"min_scores": {"spa": 0.5}}, r"language\.min_scores: 'spa' .* Did you mean es\?"),
+        ({"keep": ("EN",)}, r"Did you mean en\?"),
+        ({"keep": ("en-GB",)}, r"Did you mean en\?"),
         ({"min_scores": {"klingon": 0.5}}, r"language\.min_scores: 'klingon' is not a label"),
     ],
 )
@@ -335,3 +342,10 @@ def test_a_file_that_is_no_classifier_is_refused(tmp_path):
 def test_a_model_that_is_not_there_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"absent\.bin: no such file"):
         classifiers.load(str(tmp_path / "absent.bin"))
+
+
+@pytest.mark.parametrize(("asked", "answer"), [("en", "eng_Latn"), ("eng", "eng_Latn"), ("zh", "cmn_Hani or zho_Hans")])
+def test_a_model_of_longer_labels_answers_a_code_with_its_own(lid176, asked, answer):
+    glot = classifiers.Classifier(lid176.path, ("deu_Latn", "eng_Latn", "cmn_Hani", "zho_Hans"), None)
+    with pytest.raises(ConfigError, match=rf"Did you mean {answer}\?"):
+        glot.require(asked, "language.keep")
