@@ -195,7 +195,12 @@ class Generate(Settings):
     max_new_tokens: int = Field(128, ge=1)
     prompt_tokens: int = Field(32, ge=1, description="of a text without prompt: how many of its tokens are given")
     answer: Literal["text", "label", "number"] = Field(
-        "text", description="label: accuracy, precision, recall, F1 too; number: the last number decides (GSM8K)"
+        "text",
+        description="label: accuracy, precision, recall, F1 too; number: the one after the first `####` (GSM8K) where "
+        "references have that mark, else the last; number_match_flexible always takes the last",
+    )
+    decimal_mark: Literal[".", ","] = Field(
+        ".", description="of numbers in answers and references; `,`: 1.000,50 is a number and 1,000.50 is none"
     )
 
 

@@ -166,7 +166,7 @@ def generated(
         for prompt, ids in zip(prompts, said, strict=True)
     ]
     pairs = [answer["reference"] for answer in answers], [answer["generated"] for answer in answers]
-    return scores(*pairs, config.generate.answer), answers
+    return scores(*pairs, config.generate.answer, config.generate.decimal_mark), answers
 
 
 def prompts_of(config: TrainConfig, artifacts: dict[str, Artifact], count: int, new_tokens: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""How good answers are against references: exact match, word F1, BLEU, ROUGE, classes, final numbers.
+"""How good answers are against references: exact match, word F1, BLEU, ROUGE, classes, numbers.
 
 All are fractions in [0, 1] but `bleu`, which keeps sacrebleu's 0 to 100 so that it can be laid beside published ones.
 
@@ -7,20 +7,28 @@ All are fractions in [0, 1] but `bleu`, which keeps sacrebleu's 0 to 100 so that
     bleu                        of the corpus, sacrebleu's defaults (13a tokens, case kept, exponential smoothing)
     rouge1, rouge2, rougeL      F-measure of word pairs and longest common subsequence, mean over answers, no stemming
     accuracy, macro_*, micro_*  where an answer is a label
-    number_match                where an answer ends on a number (GSM8K)
+    number_match                where an answer is a number: the strict one of numerals.py where the reference has its
+                                mark `####` (GSM8K), else the last one of the text
+    number_match_flexible       the last number of the text, whether or not the mark is there
     answered                    share of answers that are one of the labels, or that have a number
+    answered_flexible           share of answers with any number
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
-from training.evaluation.wording import answer_words, final_number, normalised, plain_words
+from training.evaluation.numerals import MARK, flexible_number, strict_number
+from training.evaluation.wording import answer_words, normalised, plain_words
 
 
-def scores(references: Sequence[str], answers: Sequence[str], kind: str) -> dict[str, float]:
-    """Every score that fits `kind` (text, label or number), by name. Empty without answers."""
+def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal_mark: str = ".") -> dict[str, float]:
+    """Every score that fits `kind` (text, label or number), by name. Empty without answers.
+
+    decimal_mark: of numbers.
+    """
     assert len(references) == len(answers)
     if not answers:
         return {}
@@ -29,7 +37,7 @@ def scores(references: Sequence[str], answers: Sequence[str], kind: str) -> dict
     if kind == "label":
         measured |= classification([normalised(text) for text in references], [normalised(text) for text in answers])
     if kind == "number":
-        measured |= numbers(references, answers)
+        measured |= numbers(references, answers, decimal_mark)
     return measured
 
 
@@ -66,12 +74,23 @@ def rouge(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]
     return {key: float(measured[f"{key}_fmeasure"]) for key in keys}
 
 
-def numbers(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    pairs = [(final_number(one), final_number(other)) for one, other in zip(references, answers, strict=True)]
+def numbers(references: Sequence[str], answers: Sequence[str], decimal_mark: str = ".") -> dict[str, float]:
+    wanted, strict, flexible = [], [], []
+    for reference, answer in zip(references, answers, strict=True):
+        read = strict_number if MARK in reference else flexible_number
+        wanted.append(read(reference, decimal_mark))
+        strict.append(read(answer, decimal_mark))
+        flexible.append(flexible_number(answer, decimal_mark))
     return {
-        "number_match": _mean(said is not None and said == wanted for wanted, said in pairs),
-        "answered": _mean(said is not None for _, said in pairs),
+        "number_match": _equal(wanted, strict),
+        "number_match_flexible": _equal(wanted, flexible),
+        "answered": _mean(said is not None for said in strict),
+        "answered_flexible": _mean(said is not None for said in flexible),
     }
+
+
+def _equal(wanted: Sequence[Fraction | None], said: Sequence[Fraction | None]) -> float:
+    return _mean(one is not None and one == other for one, other in zip(wanted, said, strict=True))
 
 
 def classification(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:

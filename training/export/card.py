@@ -29,7 +29,8 @@ _MOST_CLASSES = 100
 
 _SCORE_NAMES = {
     "exact_match": "Exact match", "f1": "Word F1", "bleu": "BLEU (0 to 100)", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L", "number_match": "Final number right", "answered": "Answers of the wanted kind",
+    "rougeL": "ROUGE-L", "number_match": "Number right (strict)",
+    "number_match_flexible": "Number right (flexible)", "answered": "Answers of the wanted kind",
 }  # fmt: skip
 _WHAT = {
     "full": "All weights of the model after training.",

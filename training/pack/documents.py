@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
+from training.pack.sharegpt import from_sharegpt
 from training.pack.sources import FrozenCorpus, Unit
 from training.settings import Columns
 
@@ -20,16 +21,6 @@ _SHOWN = 5
 # So many rows without one that can be used: there will be none.
 _HOPELESS_ROWS = 10_000
 _MAX_CLASSES = 1000
-# Who speaks in conversations of ShareGPT's form; other names are roles already. `function_call` is an assistant's.
-_SHAREGPT_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "observation": "tool",
-    "function_response": "tool",
-}
 # What an assistant's turn may consist of beside its content.
 _OTHER_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
@@ -255,7 +246,10 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
         raise _Refused("null" if name in row else "missing", f"column {name}")
     if not messages:
         raise _Refused("empty")
-    messages = [from_sharegpt(message) for message in messages]
+    try:
+        messages = [from_sharegpt(message) for message in messages]
+    except ValueError as error:
+        raise _Refused("bad_messages", error) from error
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise _Refused("bad_messages", f"not a message with a role: {message!r}")
@@ -264,32 +258,6 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
         if message["role"] == "assistant" and _says_nothing(message):
             raise _Refused("empty_completion", f"an assistant turn without content: {message!r}")
     return messages
-
-
-def from_sharegpt(message: Any) -> Any:
-    """A message of ShareGPT's form, {from, value}, as {role, content}; any other as it is."""
-    if not isinstance(message, dict) or "role" in message or not isinstance(message.get("from"), str):
-        return message
-    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
-    speaker, value = message["from"], message.get("value", "")
-    if speaker == "function_call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls(value)} | rest
-    return {"role": _SHAREGPT_ROLES.get(speaker, speaker), "content": value} | rest
-
-
-def _calls(value: Any) -> list[dict[str, Any]]:
-    """ShareGPT's calls, {name, arguments} or a list of them as JSON text, as chat templates take them."""
-    try:
-        calls = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
-        raise _Refused("bad_messages", f"its function_call is no JSON: {value}") from error
-    calls = calls if isinstance(calls, list) else [calls]
-    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        raise _Refused("bad_messages", f"its function_call is not {{name, arguments}}: {value}")
-    return [
-        {"type": "function", "function": {"name": call["name"], "arguments": call.get("arguments", {})}}
-        for call in calls
-    ]
 
 
 def _says_nothing(message: dict[str, Any]) -> bool:

@@ -19,7 +19,8 @@ _LONG_EXCERPT = 600  # characters: more scrolls in its own box
 _WHOLE = ("merged", "full")  # folders that need no other
 _SCORES = {
     "exact_match": "exact match", "f1": "F1 of words", "bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L", "number_match": "final number right",
+    "rougeL": "ROUGE-L", "number_match": "number right (strict)", "number_match_flexible": "number right (flexible)",
+    "answered_flexible": "answered (flexible)",
 }  # fmt: skip
 
 
