@@ -1,8 +1,12 @@
-"""An artifact: an immutable folder on a store whose `manifest.json` is written last.
+"""An artifact: an immutable folder of Parquet files on a store whose `_manifest.json` is written last.
 
-No manifest means not finished. Readers take the list of files from the manifest and never from a listing, so what a
-killed attempt left behind is invisible. The content digest covers schema, rows, bytes, hashes and counters, and leaves
-out attempt names and times: equal digests mean equal artifacts.
+No manifest means not finished. Readers of this project take the list of files from the manifest and never from a
+listing, so what a killed attempt left behind is invisible. Other readers open the bare folder: names that begin with an
+underscore are skipped by pyarrow, pandas, DuckDB's globs, `datasets`, Ray Data, polars and Spark, and an artifact
+without rows holds one Parquet file without rows, for its schema.
+
+The content digest covers schema, rows, bytes, hashes and counters, and leaves out attempt names, times and files
+without rows: equal digests mean equal artifacts.
 """
 
 import base64
@@ -21,7 +25,8 @@ from cluster.errors import DataError
 if TYPE_CHECKING:
     import ray.data
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+EARLIER_MANIFEST = "manifest.json"  # its name in artifacts of earlier versions, which are still read
 
 _CHUNK_BYTES = 8 << 20
 
@@ -61,7 +66,7 @@ class Manifest:
     def _content_digest(self) -> str:
         content = {
             "schema": self.schema,
-            "files": [[file.unit, file.rows, file.bytes, file.sha256] for file in self.files],
+            "files": [[file.unit, file.rows, file.bytes, file.sha256] for file in self.files if file.rows],
             "counters": self.counters,
         }
         return hashlib.sha256(canonical_json(content)).hexdigest()
@@ -101,12 +106,16 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+_NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError)  # what `from_json` raises on anything else
+
+
 class Artifact:
     """A finished artifact, opened by its URI."""
 
-    def __init__(self, uri: str, manifest: Manifest) -> None:
+    def __init__(self, uri: str, manifest: Manifest, manifest_name: str = MANIFEST) -> None:
         self.uri = uri
         self.manifest = manifest
+        self.manifest_name = manifest_name
 
     @classmethod
     def load(cls, uri: str) -> Self:
@@ -114,18 +123,39 @@ class Artifact:
         Raises:
             DataError: there is no finished artifact at `uri`, or its manifest is not one.
         """
+        found = cls.find(uri)
+        if found is None:
+            raise DataError(
+                f"{storage.absolute(uri)}: no finished artifact here ({MANIFEST} is missing). Either the path is "
+                "wrong, or the stage was cut short: run the same command again and it continues."
+            )
+        return found
+
+    @classmethod
+    def find(cls, uri: str) -> Self | None:
+        """The finished artifact at `uri`, None where there is none.
+
+        Raises:
+            DataError: its manifest is not one.
+        """
         uri = storage.absolute(uri)
         try:
             return cls(uri, Manifest.from_json(storage.read_bytes(storage.join(uri, MANIFEST))))
         except storage.NotFound:
-            raise DataError(
-                f"{uri}: no finished artifact here ({MANIFEST} is missing). Either the path is wrong, or the stage was "
-                "cut short: run the same command again and it continues."
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
+            return cls._find_earlier(uri)
+        except _NO_MANIFEST as error:
             raise DataError(
                 f"{uri}/{MANIFEST}: not a manifest of this project ({error}). Point at a folder that Raymill wrote."
             ) from error
+
+    @classmethod
+    def _find_earlier(cls, uri: str) -> Self | None:
+        """An artifact that an earlier version wrote. Many other tools write a manifest.json, which is none."""
+        try:
+            found = Manifest.from_json(storage.read_bytes(storage.join(uri, EARLIER_MANIFEST)))
+        except (storage.NotFound, *_NO_MANIFEST):
+            return None
+        return cls(uri, found, EARLIER_MANIFEST)
 
     @property
     def schema(self) -> pa.Schema:
@@ -154,7 +184,7 @@ class Artifact:
 
     def discard(self, files: Iterable[str]) -> None:
         """Remove files of this artifact; the manifest goes first, so that the artifact counts as unfinished."""
-        storage.delete([storage.join(self.uri, MANIFEST)])
+        storage.delete([storage.join(self.uri, self.manifest_name)])
         storage.delete(files)
 
     def files_by_unit(self, units: int) -> list[list[str]]:
@@ -178,7 +208,7 @@ class Artifact:
         """The rows as a Ray Dataset, one block or more a file, read by its workers."""
         import ray.data
 
-        if not self.manifest.files:
+        if not self.manifest.rows:
             return ray.data.from_arrow(self.table())
         files = ray.data.from_items(
             [{"uri": uri} for uri in self.file_uris], override_num_blocks=len(self.manifest.files)

@@ -1,18 +1,16 @@
 """Removing what a stage left: of other settings, damaged, or all of it; its units are then done again."""
 
 from cluster import storage
-from cluster.artifact import MANIFEST, Artifact
+from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.stage import Stage
 
 
 def discard_stale(stage: Stage, root: str) -> None:
     """Remove finished artifacts of other fingerprints that stand where this stage's will be."""
     for output in stage.outputs:
-        uri = storage.join(root, output.name)
-        if storage.exists(storage.join(uri, MANIFEST)):
-            found = Artifact.load(uri)
-            if found.manifest.fingerprint != stage.fingerprint:
-                found.discard(found.file_uris)
+        found = Artifact.find(storage.join(root, output.name))
+        if found is not None and found.manifest.fingerprint != stage.fingerprint:
+            found.discard(found.file_uris)
 
 
 def discard_damaged(stage: Stage, root: str) -> None:
@@ -21,11 +19,9 @@ def discard_damaged(stage: Stage, root: str) -> None:
     The units that made them count as missing from then on, so that they are done again.
     """
     for output in stage.outputs:
-        uri = storage.join(root, output.name)
-        if storage.exists(storage.join(uri, MANIFEST)):
-            found = Artifact.load(uri)
-            if found.manifest.fingerprint == stage.fingerprint and (damage := found.damage()):
-                found.discard(damage)
+        found = Artifact.find(storage.join(root, output.name))
+        if found is not None and found.manifest.fingerprint == stage.fingerprint and (damage := found.damage()):
+            found.discard(damage)
 
 
 def discard(stage: Stage, root: str) -> None:
@@ -34,5 +30,6 @@ def discard(stage: Stage, root: str) -> None:
     Files stay until `publish` sweeps what the new manifests do not name.
     """
     root = storage.absolute(root)
-    storage.delete(storage.join(root, output.name, MANIFEST) for output in stage.outputs)
+    names = (MANIFEST, EARLIER_MANIFEST)
+    storage.delete(storage.join(root, output.name, name) for output in stage.outputs for name in names)
     storage.delete(file.uri for file in storage.list_files(storage.join(root, stage.folder)))

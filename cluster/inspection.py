@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cluster import storage
-from cluster.artifact import MANIFEST, Artifact
+from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.config import load_storage
 from cluster.errors import DataError, StorageError
+from cluster.run_manifest import RUN_MANIFEST
 
 _TEXT_SHOWN = 60
 
@@ -55,23 +56,32 @@ def inspect(
 
 
 def _inspect(uri: str, rows: int) -> None:
-    try:
-        manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
-    except storage.NotFound:
-        if names := _artifacts_below(uri):
-            _show_folder(uri, names)
-            return
-        raise _nothing_here(uri, f"no {MANIFEST} here, so this is no finished run and no finished artifact") from None
-    except ValueError as error:
-        raise DataError(f"{uri}/{MANIFEST}: not JSON ({error}). It was not written by this project.") from error
-    if "artifacts" in manifest:
+    if (found := Artifact.find(uri)) is not None:
+        _show_artifact(found, rows)
+    elif (manifest := _read_run_manifest(uri)) is None and (names := _artifacts_below(uri)):
+        _show_folder(uri, names)
+    elif manifest is None:
+        missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
+        raise _nothing_here(uri, missing)
+    elif not _is_run(manifest):
+        raise _nothing_here(uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
+    else:
         _show_run(uri, manifest)
-        return
+
+
+def _read_run_manifest(uri: str) -> Any:
+    """What stands in the folder's manifest.json, None where there is no such file."""
+    path = storage.join(uri, RUN_MANIFEST)
     try:
-        found = Artifact.load(uri)
-    except DataError as error:
-        raise _nothing_here(uri, f"{MANIFEST} is that of no run and of no artifact") from error
-    _show_artifact(found, rows)
+        return json.loads(storage.read_bytes(path))
+    except storage.NotFound:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}). It was not written by this project.") from error
+
+
+def _is_run(manifest: Any) -> bool:
+    return isinstance(manifest, dict) and "artifacts" in manifest
 
 
 def _nothing_here(uri: str, seen: str) -> DataError:
@@ -88,10 +98,10 @@ def _run_above(uri: str) -> str | None:
         if not uri or uri.endswith(":/"):
             return None
         try:
-            manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
-        except (StorageError, ValueError):
+            manifest = _read_run_manifest(uri)
+        except (StorageError, DataError):
             continue  # who may read a folder may not always read the one above
-        if isinstance(manifest, dict) and "artifacts" in manifest:
+        if _is_run(manifest):
             return uri
     return None
 
@@ -133,13 +143,13 @@ def _artifacts_below(uri: str) -> list[str]:
     except StorageError:
         return []  # a folder with foreign things in it
     names = [file.uri.removeprefix(uri).strip("/").rpartition("/")[0] for file in files
-             if file.uri.endswith(f"/{MANIFEST}")]  # fmt: skip
+             if file.uri.endswith((f"/{MANIFEST}", f"/{EARLIER_MANIFEST}"))]  # fmt: skip
     return [name for name in names if not name.startswith("_") and _is_artifact(storage.join(uri, name))]
 
 
 def _is_artifact(uri: str) -> bool:
     try:
-        return bool(Artifact.load(uri))
+        return Artifact.find(uri) is not None
     except DataError:
         return False
 

@@ -34,25 +34,13 @@ from cluster import storage
 from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, describe_schema
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
+from cluster.output import Output, OutputFiles, empty_file
 from cluster.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 
 _COMMITS = "_commits"  # a leading underscore: listing readers such as Spark and `datasets` pass over it
 _STORE_THREADS = 16
-
-
-@dataclass(frozen=True)
-class Output:
-    """One artifact that a stage makes: its folder below the run, and the columns of its Parquet files.
-
-    A file is closed when it holds `file_bytes` of Arrow data, so a unit may leave several.
-    """
-
-    name: str
-    schema: pa.Schema
-    file_bytes: int = 1 << 40
-    row_group_bytes: int = 16 << 20
 
 
 def _without_description(unit: Any) -> str:
@@ -105,7 +93,7 @@ class Scratch:
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self.folder = temporary_folder("unit")
-        self._files = {output.name: _Files(output, self.folder) for output in outputs}
+        self._files = {output.name: OutputFiles(output, self.folder) for output in outputs}
 
     def __enter__(self) -> Self:
         return self
@@ -120,52 +108,6 @@ class Scratch:
     def finish(self) -> dict[str, list[tuple[Path, int]]]:
         """Close everything; (path, rows) of each output's files, in order."""
         return {name: files.finish() for name, files in self._files.items()}
-
-
-class _Files:
-    """A row of Parquet files. Row groups and files are cut by size alone, so equal rows give equal bytes."""
-
-    def __init__(self, output: Output, folder: Path) -> None:
-        self.output = output
-        self.folder = folder
-        self.closed: list[tuple[Path, int]] = []
-        self.writer: pq.ParquetWriter | None = None
-        self.waiting: list[pa.Table] = []
-        self.waiting_bytes = self.written_bytes = self.rows = 0
-
-    def write(self, table: pa.Table) -> None:
-        table = table.select(self.output.schema.names).cast(self.output.schema)
-        for start, end in _cuts(table, self.output.row_group_bytes - self.waiting_bytes, self.output.row_group_bytes):
-            piece = table.slice(start, end - start)
-            self.waiting.append(piece)
-            self.waiting_bytes += piece.nbytes
-            if self.waiting_bytes >= self.output.row_group_bytes:
-                self._flush()
-
-    def finish(self) -> list[tuple[Path, int]]:
-        self._flush()
-        self._close()
-        return self.closed
-
-    def _flush(self) -> None:
-        if not self.waiting:
-            return
-        if self.writer is None:
-            self.path = self.folder / f"{self.output.name.replace('/', '-')}-{len(self.closed)}.parquet"
-            self.writer = pq.ParquetWriter(self.path, self.output.schema, compression="zstd", write_page_index=True)
-        group = pa.concat_tables(self.waiting).combine_chunks()
-        self.writer.write_table(group, row_group_size=max(1, group.num_rows))
-        self.rows += group.num_rows
-        self.written_bytes += self.waiting_bytes
-        self.waiting, self.waiting_bytes = [], 0
-        if self.written_bytes >= self.output.file_bytes:
-            self._close()
-
-    def _close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-            self.closed.append((self.path, self.rows))
-            self.writer, self.rows, self.written_bytes = None, 0, 0
 
 
 def files_from(uris: Sequence[str]) -> str:
@@ -226,17 +168,18 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
     counters = add_counters(record.counters for record in ordered)
     failpoint("before_manifest")
     for output in stage.outputs:
+        uri = storage.join(root, output.name)
+        files = [file for record in ordered for file in record.files[output.name]]
         manifest = Manifest(
             kind=output.name,
             fingerprint=stage.fingerprint,
             **describe_schema(output.schema),
-            files=[file for record in ordered for file in record.files[output.name]],
+            files=files or [_put_empty_file(output, uri)],
             counters=counters,
             seconds=round(sum(record.seconds for record in ordered), 3),
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             version=cluster.__version__,
         )
-        uri = storage.join(root, output.name)
         storage.create(storage.join(uri, MANIFEST), manifest.to_json())
     failpoint("after_manifest")
     artifacts = published(stage, root)  # another driver may have been first, and then its manifest is the one
@@ -255,9 +198,9 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     artifacts = {}
     for output in stage.outputs:
         uri = storage.join(root, output.name)
-        if not storage.exists(storage.join(uri, MANIFEST)):
+        if (found := Artifact.find(uri)) is None:
             continue
-        artifacts[output.name] = found = Artifact.load(uri)
+        artifacts[output.name] = found
         if found.manifest.fingerprint != stage.fingerprint:
             raise DataError(
                 f"{uri}: holds a finished artifact made from other settings, inputs or code. "
@@ -300,6 +243,14 @@ def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Pa
     return files
 
 
+def _put_empty_file(output: Output, uri: str) -> DataFile:
+    """A file without rows, for an artifact that no unit wrote a row to: readers find the schema in it."""
+    data = empty_file(output.schema)
+    name = f"000000-000-{uuid.uuid4().hex[:12]}.parquet"
+    storage.write_bytes(storage.join(uri, name), data)
+    return DataFile(name, 0, 0, len(data), hashlib.sha256(data).hexdigest())
+
+
 def _commit(stage: Stage, root: str, record: Record) -> Record:
     uri = storage.join(root, stage.folder, f"{record.unit:06}.json")
     failpoint("before_record")
@@ -317,16 +268,3 @@ def _commit(stage: Stage, root: str, record: Record) -> Record:
 def _sizes(root: str, record: Record) -> dict[str, int]:
     """Bytes of each file of a record, by URI."""
     return {storage.join(root, name, file.path): file.bytes for name, files in record.files.items() for file in files}
-
-
-def _cuts(table: pa.Table, first: int, size: int) -> list[tuple[int, int]]:
-    """Row ranges of about `size` bytes each, the first of about `first`; at least one row each."""
-    if table.num_rows == 0:
-        return []
-    per_row = max(1, table.nbytes // table.num_rows)
-    cuts, start, room = [], 0, first
-    while start < table.num_rows:
-        end = min(table.num_rows, start + max(1, room // per_row))
-        cuts.append((start, end))
-        start, room = end, size
-    return cuts

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from cluster import storage
 from cluster.artifact import Artifact, open_parquet
 from cluster.errors import DataError
+from cluster.run_manifest import RUN_MANIFEST
 from pipelines.inputs import Limits
 from pipelines.measure import ATTRIBUTES
 from pipelines.normalize import normalize
@@ -56,13 +57,12 @@ class FinishedRun:
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The run's manifest, None while it is unfinished."""
-        uri = storage.join(self.uri, "manifest.json")
+        uri = storage.join(self.uri, RUN_MANIFEST)
         return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
 
     def artifact(self, name: str) -> Artifact | None:
         """A finished artifact of the run, None where the run has not come that far."""
-        uri = storage.join(self.uri, name)
-        return Artifact.load(uri) if storage.exists(storage.join(uri, "manifest.json")) else None
+        return Artifact.find(storage.join(self.uri, name))
 
     def find(self, id: str) -> list[Place]:
         """Every document of that id; one, unless two sources use the same ids."""

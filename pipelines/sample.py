@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import storage
-from cluster.artifact import MANIFEST, Artifact
+from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.inspection import shortened
 from pipelines.choose import REMOVED
@@ -25,7 +25,7 @@ def sample_rows(uri: str, count: int, where: list[str], seed: int) -> list[dict]
     Raises:
         ConfigError: no such column, or no row has the value.
     """
-    artifact = Artifact.load(_artifact_uri(uri))
+    artifact = Artifact.find(storage.join(uri, REMOVED)) or Artifact.load(uri)
     conditions = [_parse(condition, artifact) for condition in where]
     generator = np.random.default_rng(seed)
     best: list[tuple[float, dict]] = []
@@ -41,12 +41,6 @@ def sample_rows(uri: str, count: int, where: list[str], seed: int) -> list[dict]
     if not seen and conditions:
         raise ConfigError(_nothing(artifact, conditions))
     return [{name: _shown(value) for name, value in row.items()} for _, row in best]
-
-
-def _artifact_uri(uri: str) -> str:
-    """The ledger, if `uri` is a run's folder."""
-    ledger = storage.join(uri, REMOVED)
-    return ledger if storage.exists(storage.join(ledger, MANIFEST)) else uri
 
 
 def _parse(condition: str, artifact: Artifact) -> tuple[str, str]:

@@ -102,6 +102,12 @@ class World:
         self.step("created")
         return won
 
+    def write(self, key: str, data: bytes) -> None:
+        self.step("write")
+        assert key not in self.objects, "a write must never replace anything"
+        self.objects[key] = data
+        self.step("written")
+
     def upload(self, path: Path, key: str) -> None:
         self.step("upload")
         assert key not in self.objects, "an upload must never replace anything"

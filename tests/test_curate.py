@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from cluster.artifact import Artifact
+from cluster.artifact import MANIFEST, Artifact
 from cluster.errors import ConfigError, DataError, UserError
 from pipelines.choose import Select
 from pipelines.config import CurateConfig
@@ -185,7 +185,7 @@ def test_the_output_folder_holds_what_the_contract_names(run, tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"manifest.json", "corpus", "removed", "attributes", "quarantine", "report.json", "report.html"} <= names
     listed = sorted(path.name for path in (tmp_path / "run" / "corpus").iterdir())
-    assert listed == sorted([*(file.path for file in run.corpus.manifest.files), "manifest.json"])
+    assert listed == sorted([*(file.path for file in run.corpus.manifest.files), MANIFEST])
     assert "text" not in Artifact.load(f"{run.uri}/attributes").table().column_names
 
 
@@ -434,32 +434,6 @@ def test_sample_finds_rows_by_value_and_says_what_there_is(run):
         sample_rows(run.uri, 5, ["reason=nonsense"], 1)
     with pytest.raises(ConfigError, match="wanted COLUMN=VALUE"):
         sample_rows(run.uri, 5, ["colour=red"], 1)
-
-
-@pytest.fixture
-def real_readers(run):
-    return run.corpus.file_uris, run.corpus.table()
-
-
-def test_datasets_reads_the_corpus_folder(run, real_readers, tmp_path):
-    from datasets import load_dataset
-
-    files = f"{run.uri}/corpus/*.parquet"
-    found = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"), split="train")
-    assert found["id"] == real_readers[1]["id"].to_pylist() and found["text"][0] == real_readers[1]["text"][0].as_py()
-
-
-def test_duckdb_reads_the_corpus_folder(run, real_readers):
-    import duckdb
-
-    rows = duckdb.sql(f"select count(*), sum(duplicate_count) from '{run.uri}/corpus/*.parquet'").fetchall()
-    assert rows == [(31, 33)]
-
-
-def test_pyarrow_reads_the_corpus_folder(run, real_readers):
-    import pyarrow.dataset as ds
-
-    assert ds.dataset(f"{run.uri}/corpus", exclude_invalid_files=True).to_table().num_rows == 31
 
 
 def real_freeze(inputs, base, size):

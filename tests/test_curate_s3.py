@@ -50,7 +50,7 @@ def test_a_run_on_s3_makes_the_corpus_of_a_local_run(texts, tmp_path, monkeypatc
     bucket = s3_root.removeprefix("s3://")
     keys = [found["Key"] for found in client.list_objects_v2(Bucket=bucket, Prefix="run/corpus/")["Contents"]]
     assert sorted(keys) == sorted(
-        ["run/corpus/manifest.json", *(f"run/corpus/{f.path}" for f in remote.corpus.manifest.files)]
+        ["run/corpus/_manifest.json", *(f"run/corpus/{f.path}" for f in remote.corpus.manifest.files)]
     )
 
 

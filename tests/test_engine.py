@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray.data
 
 from cluster import session as sessions
 from cluster import stage as stages
@@ -22,7 +23,7 @@ from cluster.session import Session
 from cluster.stage import Record
 from tests.conftest import free_port
 from tests.processes import MARK, Command, wait_until
-from tests.stages import blocked_from_two_on, count_up, counting_stage, run_inline
+from tests.stages import NUMBERS, blocked_from_two_on, count_up, counting_stage, run_inline
 
 # The warnings are of Ray itself: deprecations, and threads that a round broken off leaves.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
@@ -176,12 +177,15 @@ def test_logs_name_run_stage_unit_and_kind_and_never_the_message(session, tmp_pa
     assert "own words" not in said
 
 
-def test_a_dataset_of_an_artifact_has_its_rows(session, tmp_path):
+def test_an_artifact_is_a_ray_dataset_by_itself_and_by_its_bare_folder(session, tmp_path):
     made = engine(tmp_path, session).run(counting_stage(5))
     rows = made["numbers"].to_ray_dataset().take_all()
     assert sorted((row["unit"], row["number"]) for row in rows) == [(u, n) for u in range(5) for n in range(u)]
     empty = engine(tmp_path / "empty", session).run(counting_stage(0))
     assert empty["numbers"].to_ray_dataset().count() == 0
+    for artifact, count in ((made["numbers"], 10), (empty["numbers"], 0)):
+        bare = ray.data.read_parquet(artifact.uri)  # the folder alone, as a stranger to this project opens it
+        assert (bare.schema().names, bare.count()) == (NUMBERS.names, count)
 
 
 def test_a_unit_that_hangs_is_broken_off_and_tried_again(session, tmp_path, begun):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from cluster.artifact import MANIFEST
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
 from cluster.progress import Lines, Silent
@@ -167,7 +168,7 @@ def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(cor
 
 def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_named(corpus, tmp_path):
     packed = packed_by(corpus, tmp_path)
-    manifest = Path(packed.uri, "corpus-0", "train", "manifest.json")
+    manifest = Path(packed.uri, "corpus-0", "train", MANIFEST)
     manifest.write_text(manifest.read_text().replace(packed.split("train")[0].manifest.digest, "0" * 64))
     with pytest.raises(DataError, match="is not what pack"):
         PackedRun.load(packed.uri)

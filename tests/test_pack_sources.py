@@ -11,6 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.artifact import MANIFEST
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Stage
 from tests.stages import run_inline
@@ -102,7 +103,7 @@ def test_an_unfinished_artifact_and_a_whole_run_are_refused_with_the_mend(tmp_pa
     finished(tmp_path / "run", {"text": ["one"]})
     with pytest.raises(DataError, match=r"its corpus is one folder below. Write corpus: .*run/corpus"):
         freeze(tmp_path / "run")
-    (tmp_path / "run" / "corpus" / "manifest.json").unlink()
+    (tmp_path / "run" / "corpus" / MANIFEST).unlink()
     with pytest.raises(DataError, match="no finished artifact"):
         freeze(tmp_path / "run" / "corpus")
 

@@ -60,6 +60,7 @@ def change_settings(world: World, stage, other) -> None:
 def simulated(monkeypatch, tmp_path):
     """Stages on a simulated store: (the world of a seed, a stage, the same stage with other settings)."""
     stage = counting_stage(UNITS)
+    stage = dataclasses.replace(stage, outputs=(*stage.outputs, Output("nothing", NUMBERS)))
     simulation.fill_library(count_up, stage.outputs, stage.units, tmp_path)
     monkeypatch.setattr(stages, "Scratch", simulation.ReadyMade)
     monkeypatch.setattr(stages, "ThreadPoolExecutor", simulation.inline_pool)

@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import pyarrow as pa
 import pytest
 import typer
 import yaml
@@ -10,7 +11,9 @@ import yaml
 from cluster import cli, storage
 from cluster.config import load
 from cluster.errors import UserError
+from cluster.stage import Output, Stage
 from tests import training_report as made
+from tests.stages import run_inline
 from training import commands
 from training.config import TrainConfig
 from training.demo import CONFIGS, OUTPUT, RUNS, comparison, config_text, tune_demo, whats_next
@@ -19,8 +22,7 @@ from training.demo import CONFIGS, OUTPUT, RUNS, comparison, config_text, tune_d
 @pytest.fixture
 def folder(tmp_path):
     """As `raymill demo` leaves it, as far as this demo looks."""
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "manifest.json").write_text("{}")
+    run_inline(Stage("select", (Output("corpus", pa.schema([])),), [], print, "f" * 32), str(tmp_path))
     return tmp_path
 
 

@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def run(texts: object) -> None:
-    if not Path(CORPUS, "manifest.json").is_file():
+    if Artifact.find(CORPUS) is None:
         raise SystemExit(f"{CORPUS}: run `raymill demo` first.")
     print(machine("torch", "peft"))
     with tempfile.TemporaryDirectory(prefix="methods-") as folder, Session(cpus=2) as session:

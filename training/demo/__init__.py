@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster import storage
-from cluster.artifact import MANIFEST
+from cluster.artifact import Artifact
 from cluster.errors import UserError
 from cluster.page.formats import duration, share
 from cluster.typed import command
@@ -30,7 +30,7 @@ def tune_demo(
 ) -> None:
     """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download."""
     corpus = storage.join(output, "corpus")
-    if not storage.exists(storage.join(corpus, MANIFEST)):
+    if Artifact.find(corpus) is None:
         first = command("demo", *([] if output == OUTPUT else ["--output", output]))
         raise UserError(f"{corpus}: no finished corpus here, and this demo trains on it. Run `{first}` first.")
     for run in RUNS:

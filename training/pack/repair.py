@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from cluster import storage
-from cluster.artifact import MANIFEST, Artifact
+from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.errors import DataError
 from training.data.schema import SPLITS
 from training.pack.packed_run import examples_name
@@ -29,7 +29,8 @@ def discard_damaged(root: str, corpora: Iterable[str], damage: Mapping[str, str]
     for uri in _artifacts(root, corpora):
         files = [file for file in damage if file.startswith(f"{uri}/")]
         if files:
-            storage.delete([storage.join(uri, MANIFEST), *files])
+            manifests = [storage.join(uri, name) for name in (MANIFEST, EARLIER_MANIFEST)]
+            storage.delete([*manifests, *files])
     if tokenizer_damage(root, digests=True):
         discard_tokenizer(root)
 

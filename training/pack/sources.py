@@ -124,8 +124,8 @@ def _find(path: str) -> tuple[list[_File], str]:
         found, root = storage.glob(root), root[: root.rindex("/", 0, wild.start())]
     elif storage.exists(root):
         found, root = [storage.info(root)], posixpath.dirname(root)
-    elif storage.exists(storage.join(root, MANIFEST)):
-        return _of_artifact(root)
+    elif (artifact := Artifact.find(root)) is not None:
+        return _of_artifact(artifact)
     else:
         found = storage.list_files(root)
         _refuse_unfinished(root)
@@ -141,11 +141,8 @@ def _find(path: str) -> tuple[list[_File], str]:
     return chosen, fingerprint(content)
 
 
-def _of_artifact(root: str) -> tuple[list[_File], str]:
-    inner = storage.join(root, "corpus")
-    if storage.exists(storage.join(inner, MANIFEST)):
-        raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {inner}")
-    artifact = Artifact.load(root)
+def _of_artifact(artifact: Artifact) -> tuple[list[_File], str]:
+    root = artifact.uri
     files = artifact.manifest.files
     # An artifact's files never change: their size alone says that they are what the manifest promises.
     infos = [FileInfo(storage.join(root, file.path), file.bytes, "") for file in files]
@@ -153,7 +150,7 @@ def _of_artifact(root: str) -> tuple[list[_File], str]:
 
 
 def _refuse_unfinished(root: str) -> None:
-    if storage.exists(storage.join(root, "corpus", MANIFEST)):
+    if Artifact.find(storage.join(root, "corpus")) is not None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
     if storage.list_files(storage.join(posixpath.dirname(root), "_commits")):
         raise DataError(
