@@ -229,6 +229,17 @@ def test_steps_that_the_log_lost_are_counted(finished):
     assert counted == [0, 4]  # the made-up run logs the step that it says it passed over
 
 
+def test_the_report_tells_the_attention_of_every_beginning_and_its_warning(finished):
+    job, packed, outcome = finished
+    begun = sorted(storage.list_files(job.attempts), key=lambda file: file.uri)[-1].uri
+    changed = json.loads(storage.read_bytes(begun)) | {"attention": "varlen", "attention_warning": "slow"}
+    storage.write_bytes(begun, json.dumps(changed).encode())
+    report = gather(job, packed, outcome)
+    assert report["fits"][0]["recipe"]["attention"] == "sdpa and varlen"
+    assert "attention sdpa and varlen" in " ".join(Page(render(report)).text.values())
+    assert any("Computed with slow" in warning for warning in report["warnings"])
+
+
 def test_a_report_keeps_no_password(finished):
     assert "password" not in json.dumps(gather(*finished))
 
@@ -469,6 +480,10 @@ def validated(*losses: float) -> list[dict[str, Any]]:
         ({"events": [{"step": 4, "words": "passed over"}]}, "1 step passed over"),
         ({"damaged_checkpoints": ["The checkpoint of step 9 is damaged"]}, "The checkpoint of step 9 is damaged"),
         ({"totals": made.report()["fits"][0]["totals"] | {"unlogged_steps": 7}}, "lacks 7 of the 300 steps"),
+        (
+            {"recipe": made.report()["fits"][0]["recipe"] | {"attention_warning": "attention sdpa, slow."}},
+            "Computed with attention sdpa, slow.",
+        ),
     ],
 )
 def test_what_stands_out_is_said(changes, said):

@@ -38,7 +38,8 @@ MODEL = {
 class Case:
     """One training. rows: of a step, over all workers. packed: several documents a row, else one and padding.
 
-    more: further settings of the config, in place of those below. whole_below: see training.engines.zero.
+    more: further settings of the config, in place of those below. whole_below: see training.engines.zero. compute: type
+    of the device that chooses the attention; what computes is the CPU.
     """
 
     engine: str = "ddp"
@@ -49,6 +50,7 @@ class Case:
     steps: int = 6
     tied: bool = False
     whole_below: int = 100
+    compute: str = "cpu"
     more: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -134,7 +136,7 @@ def train_reference(case: Case) -> Trained:
 def new_engine(case: Case) -> tuple[Engine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
     zero.WHOLE_BELOW_VALUES = case.whole_below
-    objective = build_objective(case.config(), classes=3)
+    objective = build_objective(case.config(), classes=3, compute=case.compute)
     return make_engine(case.config(), objective, torch.device("cpu")), objective
 
 

@@ -66,9 +66,9 @@ def records(steps: int = 300, *, every: int = 25, seed: int = 1) -> list[dict[st
 
 ATTEMPTS = [
     {"attempt": "a", "time": "2026-01-02T03:04:05+00:00", "workers": 2, "step": 0, "trainable_parameters": 8192,
-     "all_parameters": 140_000},
+     "all_parameters": 140_000, "attention": "sdpa", "attention_warning": None},
     {"attempt": "b", "time": "2026-01-02T03:05:05+00:00", "workers": 1, "step": 150, "trainable_parameters": 8192,
-     "all_parameters": 140_000},
+     "all_parameters": 140_000, "attention": "sdpa", "attention_warning": None},
 ]  # fmt: skip
 
 EVALUATION = {
