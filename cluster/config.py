@@ -253,7 +253,8 @@ def _explain(origins: _Origins, model: type[BaseModel], entry: Mapping[str, Any]
         case "extra_forbidden" | "unexpected_keyword_argument":
             parent = _dotted(_real_loc(model, loc[:-1])) or "a config"
             names = ", ".join(known)
-            return f"{where}: no such setting. {parent} knows: {names}.{_nearest(str(loc[-1]), known)}"
+            meant = _named_elsewhere(model, loc) or _nearest(str(loc[-1]), known)
+            return f"{where}: no such setting. {parent} knows: {names}.{meant}"
         case "invalid_key":
             return f"{origins.path}: {seen} stands for the name of a setting; a name is text."
         case "missing" | "missing_argument":
@@ -282,10 +283,22 @@ def _real_loc(model: type[BaseModel], loc: Loc) -> Loc:
 
 
 def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
+    return sorted({name for candidate in _models_at(model, loc) for name in _field_types(candidate)})
+
+
+def _models_at(model: type[BaseModel], loc: Loc) -> list[Any]:
     place: list[Any] = [model]
     for step in loc:
         place = [found for candidate in place for found in _step(candidate, step)] or place
-    return sorted({name for candidate in place for name in _field_types(candidate)})
+    return place
+
+
+def _named_elsewhere(model: type[BaseModel], loc: Loc) -> str:
+    """For a name that other programs use: models list such names as `other_names`, each with the setting it means."""
+    for candidate in _models_at(model, loc[:-1]):
+        if meant := getattr(candidate, "other_names", {}).get(loc[-1]):
+            return f" Did you mean {meant}?"
+    return ""
 
 
 def _step(kind: Any, step: str | int) -> Iterator[Any]:

@@ -34,19 +34,35 @@ def test_a_schedule_begins_with_the_full_rate_and_goes_towards_the_final_fractio
     assert rates(5, schedule=schedule, final_fraction=0.2, decay_steps=2) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_after_warm_up_the_rates_are_those_of_transformers_schedules(schedule):
+def transformers_rates(schedule: str, **specific) -> list[float]:
     from transformers import get_scheduler
 
     theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
-    scheduler = get_scheduler(schedule, theirs, num_warmup_steps=5, num_training_steps=30)
-    wanted = []
+    scheduler = get_scheduler(
+        schedule, theirs, num_warmup_steps=5, num_training_steps=30, scheduler_specific_kwargs=specific
+    )
+    found = []
     for _ in range(30):
-        wanted.append(scheduler.get_last_lr()[0])
+        found.append(scheduler.get_last_lr()[0])
         theirs.step()
         scheduler.step()
-    assert rates(30, schedule=schedule, warmup_steps=5)[5:] == pytest.approx(wanted[5:])
-    assert wanted[0] == 0, "theirs begins with a step that changes nothing"
+    return found
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_warm_up_is_one_step_ahead_of_transformers_and_the_rates_after_it_are_equal(schedule):
+    wanted, ours = transformers_rates(schedule), rates(30, schedule=schedule, warmup_steps=5)
+    assert ours[5:] == pytest.approx(wanted[5:])
+    assert wanted[:5] == pytest.approx([n / 5 for n in range(5)])
+    assert ours[:5] == pytest.approx([(n + 1) / 5 for n in range(5)])
+
+
+def test_wsd_decays_in_one_part_more_than_transformers_linear_decay():
+    wanted = transformers_rates("warmup_stable_decay", num_decay_steps=6, decay_type="linear")
+    ours = rates(30, schedule="wsd", warmup_steps=5, decay_steps=6)
+    assert ours[5:24] == pytest.approx([1] * 19) and wanted[5:24] == pytest.approx([1] * 19)
+    assert wanted[24:] == pytest.approx([1 - (k - 1) / 6 for k in range(1, 7)])
+    assert ours[24:] == pytest.approx([1 - k / 7 for k in range(1, 7)])
 
 
 def test_wsd_decays_over_a_tenth_unless_told():

@@ -16,11 +16,15 @@ from cluster.progress import Silent
 from cluster.session import Session
 from tests import train_inline as inline
 from tests.fit_jobs import fit_until
+from tests.inline import InlineEngine
 from tests.processes import Command, wait_until
 from tests.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training import train as job
 from training.config import TrainConfig
 from training.export.publish import digests
+from training.fit.job import Job
+from training.pack import job as packing
+from training.pack.command import pack as pack_verb
 from training.remote import in_worker
 from training.settings import Workers
 from training.train import train, whole_weights
@@ -62,6 +66,18 @@ def test_a_finished_run_is_found_again_and_nothing_is_done(full, monkeypatch):
     monkeypatch.setattr(inline, "_fit", never)
     again = train_inline(settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch)
     assert not again.fresh and again.report["fits"][0]["totals"]["steps"] == PLAIN["steps"]
+
+
+def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finished(corpus, tmp_path, monkeypatch):
+    settings = PLAIN | {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1}
+    (tmp_path / "train.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(packing, "Engine", InlineEngine)
+    pack_verb(str(tmp_path / "train.json"), job=str(tmp_path / "job.json"))
+    written = Job.from_json((tmp_path / "job.json").read_bytes())
+    outcome = inline.fit_alone(written)
+    monkeypatch.setattr(inline, "fit_alone", never)
+    run = train_inline(settings, monkeypatch)
+    assert run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
 
 
 def packed_elsewhere(corpus: str, folder: Path, name: str, **settings) -> dict:

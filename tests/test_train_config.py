@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from pydantic import BaseModel
 
 from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
+from training.settings import Lora, Optimizer
 
 SMALLEST = {
     "kind": "train",
@@ -32,6 +34,19 @@ def refusal(tmp_path, **changes) -> str:
     return str(refused.value)
 
 
+def settings_below(model: type[BaseModel], path: str) -> bool:
+    """Whether a dotted name is a setting of the model."""
+    first, _, rest = path.partition(".")
+    field = model.model_fields.get(first)
+    return field is not None and (not rest or settings_below(field.annotation, rest))
+
+
+@pytest.mark.parametrize("model", [TrainConfig, Optimizer, Lora])
+def test_names_of_other_programs_lead_to_settings_that_there_are(model):
+    assert all(settings_below(model, meant) for meant in model.other_names.values())
+    assert not model.other_names.keys() & model.model_fields.keys()
+
+
 def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
     read = config(corpus="runs/a", model="gpt2")
     assert [one.path for one in read.corpus] == ["runs/a"] and read.model.name == "gpt2"
@@ -47,8 +62,12 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
         ({"workers": {"count": 2}, "tokens_per_step": 64},
          "2 workers, but a step has 1 row of 64; use 1 worker, or tokens_per_step 128 or more."),
         ({"workers": {"count": 0}}, "0 given; wanted at least 1"),
-        ({"steps": None}, "none of steps, epochs, tokens given"),
-        ({"epochs": 2}, "steps and epochs of steps, epochs, tokens given; wanted exactly one"),
+        ({"steps": None}, "none given; wanted exactly one of steps, epochs, tokens."),
+        ({"epochs": 2}, "steps and epochs given; wanted exactly one of steps, epochs, tokens."),
+        ({"optimizer": {"lr": 1}}, "optimizer.lr: no such setting. optimizer knows: betas, clip, "),
+        ({"optimizer": {"lr": 1}}, "warmup_steps, weight_decay. Did you mean learning_rate?"),
+        ({"learning_rate": 1}, "Did you mean optimizer.learning_rate?"),
+        ({"lora": {"r": 8}}, "Did you mean rank?"),
         ({"columns": {"text": "a", "messages": "b"}}, "text and messages given; wanted one of"),
         ({"columns": {"prompt": "a"}}, "prompt and completion go together"),
         ({"columns": {"messages": "a", "system_prompt": "b"}}, "system_prompt goes with prompt and completion"),
@@ -80,7 +99,7 @@ def test_what_cannot_be_is_refused_with_the_mend(tmp_path, changes, said):
 
 def test_what_no_single_setting_is_to_blame_for_is_said_of_the_file(tmp_path):
     assert refusal(tmp_path, steps=None) == (
-        f"{tmp_path}/train.yaml: none of steps, epochs, tokens given; wanted exactly one."
+        f"{tmp_path}/train.yaml: none given; wanted exactly one of steps, epochs, tokens."
     )
 
 

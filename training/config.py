@@ -1,7 +1,7 @@
 """What a `kind: train` config may say. `raymill config schema` prints every setting with its description."""
 
 import json
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,20 @@ _AFTERWARDS = {"export", "generate"}
 
 class TrainConfig(Settings):
     """A corpus to a fine-tuned model."""
+
+    other_names: ClassVar = {
+        "lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate",
+        "warmup_steps": "optimizer.warmup_steps", "weight_decay": "optimizer.weight_decay",
+        "max_grad_norm": "optimizer.clip", "max_steps": "steps", "num_train_epochs": "epochs", "num_epochs": "epochs",
+        "max_length": "sequence_length", "max_seq_length": "sequence_length", "seq_length": "sequence_length",
+        "sequence_len": "sequence_length", "cutoff_len": "sequence_length",
+        "batch_size": "tokens_per_step", "per_device_train_batch_size": "micro_batch",
+        "micro_batch_size": "micro_batch", "gradient_accumulation_steps": "tokens_per_step",
+        "gradient_checkpointing": "activation_checkpointing", "output_dir": "output", "dataset": "corpus",
+        "datasets": "corpus", "base_model": "model", "model_name_or_path": "model", "bf16": "precision",
+        "lora_r": "lora.rank", "lora_alpha": "lora.alpha", "eval_steps": "evaluate.every_steps",
+        "save_steps": "checkpoint.every_steps", "system_prompt": "columns.system_prompt",
+    }  # fmt: skip
 
     kind: Literal["train"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports")
@@ -135,7 +149,7 @@ class TrainConfig(Settings):
     def _check_length(self) -> None:
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"{' and '.join(given) or 'none'} of steps, epochs, tokens given; wanted exactly one")
+            raise ValueError(f"{' and '.join(given) or 'none'} given; wanted exactly one of steps, epochs, tokens")
         over = self.tokens_per_step % self.sequence_length
         if over or self.tokens_per_step < self.sequence_length:
             below = self.tokens_per_step - over

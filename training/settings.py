@@ -1,6 +1,6 @@
 """The parts of a `kind: train` config. config.py puts them together and checks that they agree."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -110,6 +110,11 @@ class Model(Settings):
 
 
 class Lora(Settings):
+    other_names: ClassVar = {
+        "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target",
+        "use_rslora": "rslora", "use_dora": "dora",
+    }  # fmt: skip
+
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -155,6 +160,13 @@ class Packing(Settings):
 
 
 class Optimizer(Settings):
+    other_names: ClassVar = {
+        "lr": "learning_rate", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "scheduler": "schedule",
+        "warmup": "warmup_steps", "warmup_ratio": "warmup_steps", "num_warmup_steps": "warmup_steps",
+        "max_grad_norm": "clip", "gradient_clipping": "clip", "eps": "epsilon", "adam_epsilon": "epsilon",
+        "adam_beta1": "betas", "adam_beta2": "betas", "min_lr_ratio": "final_fraction",
+    }  # fmt: skip
+
     learning_rate: float = Field(2e-5, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="of matrices; biases and norms have none")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"

@@ -146,6 +146,11 @@ def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) ->
             progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
 
 
+def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
+    """The job of a config whose corpora are packed, as `train` gives it to its workers."""
+    return make_job(with_columns(_located(config)), packed)
+
+
 def _located(config: TrainConfig) -> TrainConfig:
     """Workers have working directories of their own, and may start when a hub's branch has moved on."""
     corpus = tuple(one.model_copy(update={"path": storage.absolute(one.path)}) for one in config.corpus)

@@ -1,7 +1,7 @@
 """One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m training.fit JOB.json
 
-JOB.json is `Job.to_json` of `training.train.make_job`; a path or a URI. The same files come of it as under Ray. Run
-without torchrun it is the only worker.
+JOB.json, a path or a URI, is written by `raymill pack CONFIG --job JOB.json`. The same files come of it as under Ray.
+Run without torchrun it is the only worker.
 """
 
 import json

@@ -75,7 +75,9 @@ class Job:
             config = TrainConfig.model_validate(plain.pop("config"))
             return cls(**plain | {"config": config, "classes": tuple(plain["classes"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"not a job of this project ({error}). Write one with Job.to_json.") from error
+            raise ConfigError(
+                f"not a job of this project ({error}). Write one with `raymill pack CONFIG --job FILE`."
+            ) from error
 
 
 def _opened(identity: dict[str, str]) -> dict[str, Any]:

@@ -27,6 +27,10 @@ def pack(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="pack everything anew")] = False,
     verify: Verify = False,
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="also write the job for `torchrun ... -m training.fit FILE`, a path or URI"),
+    ] = None,
 ) -> None:
     """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` does this by itself.
 
@@ -51,6 +55,11 @@ def pack(
     with Session(address, settings.execution.cpus) as session:
         packed = run_pack(settings, session, Lines(), replace, verify)
     print(summary(settings, packed))
+    if job is not None:
+        from training.train import packed_job
+
+        storage.write_bytes(storage.absolute(job), packed_job(settings, packed).to_json())
+        print(f"job        {storage.absolute(job)}")
 
 
 def summary(config: TrainConfig, packed: PackedRun) -> str:
