@@ -191,6 +191,28 @@ def test_a_slice_of_a_table_sees_nothing_of_its_neighbours():
         ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Jane <jane@mailhost.org> wrote", "Jane <EMAIL> wrote"),
+        ("<jane@mailhost.org><joe@mailhost.org>", "<EMAIL><EMAIL>"),
+        ("<<jane@mailhost.org>>", "<<EMAIL>>"),
+        ("<mailto:jane@mailhost.org>", "<EMAIL>"),
+        ("<tel:+14155552671>", "<PHONE>"),
+        ("<8.8.8.8>", "<IP_ADDRESS>"),
+        ("jane@mailhost.org", "<EMAIL>"),
+        ("<jane@mailhost.org", "<<EMAIL>"),
+        ("jane@mailhost.org>", "<EMAIL>>"),
+        ("<Jane jane@mailhost.org>", "<Jane <EMAIL>>"),
+        ("mailto:jane@mailhost.org>", "mailto:<EMAIL>>"),
+    ],
+)
+def test_a_finding_alone_in_angle_brackets_leaves_one_pair(text, expected):
+    assert redacted(text) == expected == redacted(expected)
+    neighbours = Texts.from_strings(["<", text, ">"])
+    assert redact(neighbours, find(neighbours)).to_arrow().to_pylist() == ["<", expected, ">"]
+
+
 def test_more_findings_than_one_buffer_holds():
     texts = Texts.from_strings(["a@b.org " * 300, "", "8.8.8.8\n" * 300])
     assert count(find(texts), 3).tolist() == [[300, 0, 0, 0, 0, 0], [0] * 6, [0, 0, 0, 0, 0, 300]]
@@ -410,7 +432,9 @@ PIECES = {
 }
 texts_of_pieces = st.one_of(
     *(st.lists(st.sampled_from(pieces), max_size=14).map("".join) for pieces in PIECES.values()),
-    st.lists(st.sampled_from([piece for pieces in PIECES.values() for piece in pieces]), max_size=14).map("".join),
+    st.lists(
+        st.sampled_from(["<", ">", "mailto:", *(piece for pieces in PIECES.values() for piece in pieces)]), max_size=14
+    ).map("".join),
 )
 
 

@@ -45,7 +45,10 @@ PLACEHOLDERS = {
     "ip": "<IP_ADDRESS>",
 }
 
-PERSONAL_DATA_VERSION = "1"  # in fingerprints: changes whenever what is found can change
+# What may stand between the start of an angle bracket and a finding that is alone in it.
+_LINK_SCHEMES = tuple(np.frombuffer(scheme, np.uint8) for scheme in (b"<", b"<mailto:", b"<tel:"))
+
+PERSONAL_DATA_VERSION = "2"  # in fingerprints: changes whenever what is found, or written in its place, can change
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +90,39 @@ def count(spans: Spans, documents: int) -> np.ndarray:
 
 
 def redact(texts: Texts, spans: Spans) -> Texts:
-    """Each finding replaced by its kind's placeholder; the same `texts` if there are none."""
+    """Each finding replaced by its kind's placeholder; the same `texts` if there are none.
+
+    A finding that stands alone in angle brackets, as in "Jane <jane@example.org>" or "<mailto:jane@example.org>", is
+    replaced with them: a placeholder brings a pair of its own.
+    """
     if not len(spans):
         return texts
+    positions = texts.offsets[spans.document]
+    starts, ends = positions + spans.start, positions + spans.end
+    _take_brackets(texts.data, positions, texts.offsets[spans.document + 1], starts, ends)
     names = [PLACEHOLDERS[kind].encode() for kind in KINDS]
     name_ends = np.cumsum([0, *map(len, names)])
-    growth = np.diff(name_ends)[spans.kind] - (spans.end - spans.start)
+    growth = np.diff(name_ends)[spans.kind] - (ends - starts)
     lengths = texts.byte_lengths + np.bincount(spans.document, growth, len(texts)).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     data = np.empty(offsets[-1], np.uint8)
-    positions = texts.offsets[spans.document]
-    starts, ends = positions + spans.start, positions + spans.end
     _fill(
         data, texts.data, texts.offsets, starts, ends, spans.kind, np.frombuffer(b"".join(names), np.uint8), name_ends
     )
     return Texts(data, offsets)
+
+
+@njit(cache=True, nogil=True)
+def _take_brackets(data, firsts, stops, starts, ends):
+    """Widen each span, in place, over the brackets around it, with a mailto: or tel: between."""
+    for span in range(len(starts)):
+        start, end = starts[span], ends[span]
+        if end < stops[span] and data[end] == 62:
+            for scheme in _LINK_SCHEMES:
+                opening = start - len(scheme)
+                if opening >= firsts[span] and np.all(data[opening:start] == scheme):
+                    starts[span], ends[span] = opening, end + 1
+                    break
 
 
 @njit(cache=True, nogil=True)
