@@ -5,6 +5,7 @@
         ConfigError       a setting
         StorageError      a path, a credential, a store
         DataError         the documents themselves
+        BusyError         another run that writes at the same output
       ClusterError        exit 1: machines, Ray, time
         StageError        a unit failed as often as it may
 
@@ -37,6 +38,10 @@ class StorageError(UserError):
 
 class DataError(UserError):
     """The input is not what the config says it is, or too much of it is unreadable."""
+
+
+class BusyError(UserError):
+    """Another run is writing at the output, or took it over."""
 
 
 class ClusterError(RaymillError):

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cluster import storage
-from cluster.errors import ConfigError, DataError
+from cluster import lease, storage
+from cluster.errors import BusyError, ConfigError, DataError
+from cluster.progress import Silent
+from cluster.session import Session
 from tests.fit_jobs import (
     LENGTH,
     STEPS,
@@ -31,7 +34,7 @@ from tests.ranks import Ranks
 from training.data.batch import collate
 from training.data.schema import PACKED
 from training.engines import Slice
-from training.fit import device, loop, notice, preflight, tracking, watch
+from training.fit import device, launch, loop, notice, preflight, tracking, watch
 from training.fit.place import Place
 from training.models.build import build_objective
 from training.pack.packed_run import PackedRun
@@ -505,3 +508,17 @@ def test_of_gpus_that_train_in_float32_no_peak_is_known(monkeypatch, bf16, wante
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
     place = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
     assert device.peak(place, bf16) == wanted
+
+
+def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path, monkeypatch):
+    class Endless:
+        def fit(self):
+            threading.Event().wait(60)
+
+    monkeypatch.setattr(launch, "_trainer", lambda *_: Endless())
+    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
+    with lease.held(str(tmp_path / "run")) as mine:
+        storage.write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
+        with pytest.raises(BusyError, match="another run took over here"):
+            launch._run(job_at(), Session(), Silent(), "submission", mine)

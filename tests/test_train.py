@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cluster import storage
-from cluster.errors import ClusterError, ConfigError, DataError, StorageError
+from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
 from cluster.inspection import inspect
+from cluster.lease import held
 from cluster.progress import Silent
 from cluster.session import Session
 from tests import train_inline as inline
@@ -78,6 +79,21 @@ def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finish
     monkeypatch.setattr(inline, "fit_alone", never)
     run = train_inline(settings, monkeypatch)
     assert run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
+
+
+def test_while_another_run_writes_at_the_output_nothing_is_done_there_and_a_finished_run_is_shown(
+    full, corpus, tmp_path, monkeypatch
+):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1}
+    with (
+        held(settings["output"]),
+        pytest.raises(BusyError, match=f"another run is writing here: process {os.getpid()}"),
+    ):
+        train_inline(settings, monkeypatch)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["_lease"]
+    assert train_inline(settings, monkeypatch).fresh
+    with held(full[0]["output"]):
+        assert not train_inline(full[0] | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch).fresh
 
 
 def packed_elsewhere(corpus: str, folder: Path, name: str, **settings) -> dict:
@@ -317,9 +333,16 @@ def test_a_training_that_a_scheduler_tells_to_end_says_so_and_leaves_nothing_run
     try:
         saved = tmp_path / "run" / "checkpoints"
         assert wait_until(lambda: len(list(saved.glob("*/manifest.json"))) > 1, 180)
+        second = Command(*words)
+        code, out, err = second.wait(60)
+        assert (code, out) == (2, "") and re.search(
+            rf"another run is writing here: process {first.process.pid} of", err
+        )
         first.kill(first.process.pid, signal.SIGTERM)
         code, _, err = first.wait(60)
         assert code == 130, err
+        (lease,) = (tmp_path / "run" / "_lease").iterdir()
+        assert json.loads(lease.read_text())["released"]
         assert not (tmp_path / "run" / "manifest.json").exists()
         assert wait_until(lambda: not first.others(), 20), "workers and Ray are gone"
     finally:

@@ -49,7 +49,7 @@ PLAIN = {
 }
 
 
-def _fit(job, session, progress, replace=False):
+def _fit(job, session, progress, replace=False, lease=None):
     from training.fit.outcome import finished, make_way
 
     make_way(job, replace)

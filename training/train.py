@@ -15,12 +15,14 @@ from typing import Any
 
 from cluster import storage
 from cluster.artifact import canonical_json, fingerprint
+from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.run_manifest import RUN_MANIFEST, find_run, put_run
 from cluster.session import Session
 from training.config import TrainConfig
 from training.fit.job import Job
 from training.fit.records import Outcome
+from training.models.checks import check_model
 from training.models.folder import located, on_hub
 from training.models.identity import model_identity
 from training.pack import overflow
@@ -59,24 +61,37 @@ def train(
         verify: compare the sha256 of packed files with what was written, not only their sizes.
 
     Raises:
-        UserError: something the user can mend; all finished work is kept.
+        UserError: something the user can mend, another run at the same output too; all finished work is kept.
         ClusterError: machines failed; running it again continues.
     """
     storage.configure(config.storage)
     config = _located(config)
     if config.phases:
-        return _phases(config, session, progress, replace, verify)
-    finished = storage.exists(storage.join(config.output, RUN_MANIFEST))  # most likely of this training
-    if not finished:
-        _look_ahead(config, session)
-    model_identity(config.model, config.seed)  # a model that is not there is refused at once
-    config = with_columns(config)
+        if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
+            return _phases(config, session, progress, replace, verify)  # most likely finished
+        for overrides in config.phases:  # they all have the shape of the model they begin with
+            check_model(config.phase(overrides))
+        with held(config.output):
+            return _phases(config, session, progress, replace, verify)
+    finished = storage.exists(storage.join(config.output, RUN_MANIFEST))
+    if finished and not replace:
+        packing = Packing.of(with_columns(config), replace=False)
+        if packing.finished and (found := _finished(make_job(packing.config, packing.found()), replace=False)):
+            return found
+    _look_ahead(config, session)
+    with held(config.output) as lease:
+        return _train(with_columns(config), session, progress, lease, replace, verify)
+
+
+def _train(
+    config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
+) -> TrainRun:
+    """The parts of one training, in their order."""
+    model_identity(config.model, config.seed)  # a model that is not there is refused before packing
     packing = Packing.of(config, replace)
     if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
         return found
     packing = packing.checked(verify)
-    if finished:
-        _look_ahead(config, session)  # it was of another one
     _look_at_cluster(config, session)
     packed = packing.run(session, progress)
     job = make_job(config, packed)
@@ -87,10 +102,13 @@ def train(
     from training.plan.choices import check_memory
 
     check_memory(config)
-    outcome = fit_on_ray(job, session, progress, replace)
+    lease.check()
+    outcome = fit_on_ray(job, session, progress, replace, lease)
     gpus = config.workers.gpus_each
     in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
+    lease.check()
     exported = in_worker(session, _export, job, outcome, packed)  # in float32 on the CPU
+    lease.check()
     return _publish(job, packed, outcome, exported)
 
 
@@ -101,7 +119,6 @@ def _look_ahead(config: TrainConfig, session: Session) -> None:
         UserError: with what is wrong.
     """
     from training.fit.preflight import check_machine, check_trackers
-    from training.models.checks import check_model
 
     check_trackers(config.track)
     check_machine(config, session)
@@ -225,11 +242,8 @@ def _told(fit: Fit) -> dict[str, str]:
 
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
     """One training after the other; each starts from the whole weights that the one before left."""
-    from training.models.checks import check_model
     from training.report.gather import combine
 
-    for overrides in config.phases:  # they all have the shape of the model they begin with
-        check_model(config.phase(overrides))
     runs: list[TrainRun] = []
     for overrides in config.phases:
         model = whole_weights(runs[-1]) if runs else None

@@ -7,9 +7,11 @@ Run without torchrun it is the only worker.
 import json
 import os
 import sys
+from contextlib import nullcontext
 
 from cluster import logs, storage
 from cluster.errors import RaymillError
+from cluster.lease import held
 from training.fit.job import Job
 
 
@@ -24,7 +26,8 @@ def main(arguments: list[str]) -> int:
         from training.fit.loop import fit
         from training.fit.place import own_group
 
-        with own_group(job.config.workers.gpus_each) as place:
+        first = os.environ.get("RANK", "0") == "0"
+        with held(job.root) if first else nullcontext(), own_group(job.config.workers.gpus_each) as place:
             outcome = fit(job, place)
         if place.first:
             print(json.dumps(outcome))

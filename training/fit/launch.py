@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster import logs, storage
 from cluster.errors import ClusterError, RaymillError
+from cluster.lease import Lease
 from cluster.progress import Progress
 from cluster.session import Session
 from cluster.temporary import temporary_folder
@@ -37,11 +38,14 @@ _START_TIMEOUT_S = 600
 _GROW_EVERY_S = 600.0
 
 
-def fit_on_ray(job: Job, session: Session, progress: Progress, replace: bool = False) -> Outcome:
+def fit_on_ray(
+    job: Job, session: Session, progress: Progress, replace: bool = False, lease: Lease | None = None
+) -> Outcome:
     """Train, or go on training, or find it done (then Ray is not started).
 
     Args:
         replace: remove what a training of other settings left in the run's folder.
+        lease: of the run's folder; training stops when it is lost.
 
     Raises:
         ConfigError: the cluster cannot hold the workers, or a tracker is not installed.
@@ -59,7 +63,7 @@ def fit_on_ray(job: Job, session: Session, progress: Progress, replace: bool = F
     submission = uuid.uuid4().hex[:12]
     failures = Failures(job, submission)
     with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
-        failed = _run(job, session, progress, submission)
+        failed = _run(job, session, progress, submission, lease)
     done = finished(job)
     if done is None:
         raise failures.found(final=True) or failures.found(final=False) or _explained(failed, job.config)
@@ -67,7 +71,7 @@ def fit_on_ray(job: Job, session: Session, progress: Progress, replace: bool = F
     return done
 
 
-def _run(job: Job, session: Session, progress: Progress, submission: str) -> BaseException | None:
+def _run(job: Job, session: Session, progress: Progress, submission: str, lease: Lease | None) -> BaseException | None:
     """Ray Train's run in a thread: this one watches, and hears an interrupt, which Ray would take for a success."""
     ended: queue.Queue[BaseException | None] = queue.Queue()
     folder = temporary_folder("fit")
@@ -80,6 +84,8 @@ def _run(job: Job, session: Session, progress: Progress, submission: str) -> Bas
                 return ended.get(timeout=_LOOK_EVERY_S)
             except queue.Empty:
                 watch.look()
+            if lease is not None:
+                lease.check()
             if session.dead():
                 raise ClusterError(
                     "Ray on this machine died (its raylet or control process is gone). Checkpoints are kept: "

@@ -20,6 +20,7 @@ from cluster.artifact import Artifact, Counters
 from cluster.discard import discard
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
+from cluster.lease import held
 from cluster.progress import Progress
 from cluster.run_manifest import differences
 from cluster.session import Session
@@ -50,10 +51,14 @@ def pack(
 
     Raises:
         DataError: the folder holds corpora packed in another way, or there is too little to train on.
+        BusyError: another run is writing there.
     """
-    packing = Packing.of(config, replace)
-    packing = packing.anew() if replace else packing.checked(verify)
-    return packing.run(session, progress)
+    packing = None if replace else Packing.of(config, replace)
+    if packing is not None and packing.finished and not damaged(packing.root, packing.frozen, verify):
+        return packing.run(session, progress)
+    with held(storage.absolute(config.packed or config.output)):
+        packing = packing.checked(verify) if packing is not None else Packing.of(config, replace).anew()
+        return packing.run(session, progress)
 
 
 @dataclass(frozen=True)
