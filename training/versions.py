@@ -5,12 +5,18 @@
 that are used without a fall-back.
 """
 
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 # (oldest, newest); pyproject.toml and tests/test_versions.py agree with these.
 TORCH = ("2.11", "2.13.0")
 TRANSFORMERS = ("5.3.0", "5.23.0")
+
+# Packages without which `python -m training.bench` cannot run, by the names that they are imported by. Ray and
+# DeepSpeed are not among them: what asks for them loads them.
+BENCH_NEEDS = ("torch", "transformers", "peft", "accelerate", "pydantic", "numpy", "pyarrow", "safetensors")
 
 
 def installed(package: str) -> str | None:
@@ -19,6 +25,11 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def missing(packages: Iterable[str]) -> list[str]:
+    """Those that cannot be imported here."""
+    return [name for name in packages if find_spec(name) is None]
 
 
 def enable_activation_checkpointing(model: Any, **settings: Any) -> None:

@@ -2,6 +2,8 @@
 
 import gc
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -9,11 +11,23 @@ from typing import Any
 import torch
 
 from training.bench import WARM_UP
+from training.bench.kernels import Kernel, profiled
 from training.bench.rows import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
+from training.engines import make_engine
 from training.fit.device import memory_gib
 from training.fit.place import Place
+from training.models.attention import choose_attention
+from training.models.base import named_config
+from training.models.build import objective_around
+from training.models.compiling import compile_clock, compile_refusal
+
+# Steps drawn, each of other rows with other numbers of documents; the measured steps take them in turn.
+STEPS_DRAWN = 8
+_PROFILED_STEPS = 2
+
+Step = list[Batch]
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,8 @@ class Timing:
     """seconds: of each step after the warm-up. tokens_per_step: over all workers. first_loss: mean over label tokens.
 
     peak_memory_gib: device memory on GPUs, of this worker; resident memory of the process so far on CPUs. attention:
-    transformers' name of the one that was used.
+    transformers' name of the one that was used. compile_s: what torch.compile took, None where nothing was compiled.
+    kernels: where they were asked for, the costliest first.
     """
 
     seconds: tuple[float, ...]
@@ -31,20 +46,25 @@ class Timing:
     all_parameters: int
     trainable_parameters: int
     attention: str
+    compile_s: float | None = None
+    kernels: tuple[Kernel, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
         return self.tokens_per_step / median(self.seconds)
 
 
-def worker_batches(config: TrainConfig, place: Place, documents: int) -> list[Batch]:
-    """The micro-batches of one step of one worker. Every step takes the same ones: speed does not depend on them."""
+def worker_steps(config: TrainConfig, place: Place, documents: int) -> list[Step]:
+    """The micro-batches of STEPS_DRAWN steps of one worker. documents: of a row, on average."""
     assert config.micro_batch and config.model.config
     rows, length, vocabulary = config.micro_batch, config.sequence_length, config.model.config["vocab_size"]
     accumulation = config.rows_per_step // (place.world * rows)
     return [
-        random_batch((config.seed, place.rank, micro), rows, length, documents, vocabulary)
-        for micro in range(accumulation)
+        [
+            random_batch((config.seed, place.rank, step, micro), rows, length, documents, vocabulary)
+            for micro in range(accumulation)
+        ]
+        for step in range(STEPS_DRAWN)
     ]
 
 
@@ -52,61 +72,68 @@ def draw(config: TrainConfig, device: torch.device, attention: str | None) -> An
     """A base model with random weights, drawn on the device; the same for the same config. Frozen ones in bf16."""
     from transformers import AutoModelForCausalLM
 
-    from training.models.base import named_config
-
     dtype = torch.bfloat16 if config.method != "full" and config.bf16 else torch.float32
     torch.manual_seed(config.seed)
     with device:
         return AutoModelForCausalLM.from_config(named_config(config.model), dtype=dtype, attn_implementation=attention)
 
 
-def measure_ours(config: TrainConfig, batches: list[Batch], place: Place, steps: int) -> Timing:
-    """`WARM_UP` steps and then `steps` measured ones through the objective and the engine that `config` names."""
-    from training.engines import make_engine
-    from training.models.attention import choose_attention
-    from training.models.base import named_config
-    from training.models.build import objective_around
+def measure_ours(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool = False) -> Timing:
+    """`WARM_UP` steps and then `steps` measured ones through the objective and the engine that `config` names.
 
+    profile: two steps more, after the measured ones, under torch's profiler.
+    """
+    with freed_afterwards(place.device):
+        return _measured(config, drawn, place, steps, profile)
+
+
+def _measured(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool) -> Timing:
     device = place.device
-    attention = choose_attention(config.attention, named_config(config.model), device.type, config.bf16, False)
-    model = draw(config, device, attention)
-    attention = model.config._attn_implementation
-    objective = objective_around(config, model, 0, device)
+    model_config = named_config(config.model)
+    attention = choose_attention(config.attention, model_config, device.type, config.bf16, False)
+    objective = objective_around(config, draw(config, device, attention), 0, device)
     sizes = [(one.numel(), one.requires_grad) for one in objective.parameters()]
-    units, tokens = sum_over_workers(
-        place, sum(objective.units(batch) for batch in batches), sum(batch.tokens for batch in batches)
-    )
+    compiles = compile_refusal(config, model_config.model_type) is None
+    before = compile_clock.seconds
     engine = make_engine(config, objective, device)
-    seconds, losses = [], []
-    reset_peak(device)
-    for _ in range(WARM_UP + steps):
-        start = clock(device)
+    labels = [sum_over_workers(place, sum(objective.units(batch) for batch in step))[0] for step in drawn]
+
+    def take(number: int) -> torch.Tensor:
+        which = number % len(drawn)
         total = torch.zeros((), device=device)
-        for number, batch in enumerate(batches):
+        for micro, batch in enumerate(drawn[which]):
             loss, _ = engine.module(**objective.tensors(batch, device))
             total += loss.detach()
-            engine.backward(loss / units, last=number == len(batches) - 1)
+            engine.backward(loss / labels[which], last=micro == len(drawn[which]) - 1)
         engine.step(config.optimizer.learning_rate, config.optimizer.clip)
+        return total
+
+    seconds, first = [], 0.0
+    reset_peak(device)
+    for number in range(WARM_UP + steps):
+        start = clock(device)
+        total = take(number)
         seconds.append(clock(device) - start)
-        losses.append(total)
-    first_loss = sum(sum(told) for told in place.exchange_floats([float(losses[0])])) / units
+        first = float(total) if number == 0 else first
+    peak = memory_gib(device)
+    kernels = profiled(take, _PROFILED_STEPS, device) if profile else ()
     timing = Timing(
         seconds=tuple(seconds[WARM_UP:]),
-        tokens_per_step=tokens,
-        first_loss=first_loss,
-        peak_memory_gib=memory_gib(device),
+        tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in drawn[0]))[0],
+        first_loss=sum(sum(one) for one in place.exchange_floats([first])) / labels[0],
+        peak_memory_gib=peak,
         all_parameters=sum(size for size, _ in sizes),
         trainable_parameters=sum(size for size, trains in sizes if trains),
-        attention=attention,
+        attention=objective.attention,
+        compile_s=compile_clock.seconds - before if compiles else None,
+        kernels=kernels,
     )
     engine.close()
-    del engine, objective, model, loss, total, losses
-    free(device)
     return timing
 
 
 def sum_over_workers(place: Place, *counts: int) -> list[int]:
-    return [sum(told) for told in zip(*place.exchange(counts), strict=True)]
+    return [sum(column) for column in zip(*place.exchange(counts), strict=True)]
 
 
 def clock(device: torch.device) -> float:
@@ -114,6 +141,14 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+@contextmanager
+def freed_afterwards(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        free(device)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -9,7 +9,7 @@ saves and evaluates nothing.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,22 +17,24 @@ import numpy as np
 import torch
 
 from training.bench import WARM_UP
-from training.bench.measure import Timing, clock, draw, free, reset_peak, sum_over_workers
+from training.bench.measure import Step, Timing, clock, draw, free, reset_peak, sum_over_workers
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.fit.device import memory_gib
 from training.fit.place import Place
+from training.models.base import named_config
+from training.models.compiling import compile_refusal
 from training.versions import enable_activation_checkpointing
 
 # Ours by name -> transformers'. Its flash attention needs a package of its own; its sdpa is what users get.
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
 
 
-def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps: int) -> Timing:
+def measure_peer(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int) -> Timing:
     """The Trainer's steps timed between its own callbacks, after as many warm-up steps as ours.
 
-    Only `ddp` (and a single worker) and methods full and lora have a peer here.
+    Only `ddp` (and a single worker) and methods full and lora have a peer here. It takes the rows that ours takes.
     """
     from torch.utils.data import DataLoader
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -57,7 +59,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
             output_dir=folder,
             max_steps=WARM_UP + steps,
             per_device_train_batch_size=config.micro_batch,
-            gradient_accumulation_steps=len(batches),
+            gradient_accumulation_steps=len(drawn[0]),
             learning_rate=optimizer.learning_rate,
             lr_scheduler_type="constant",
             weight_decay=optimizer.weight_decay,
@@ -68,7 +70,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
             optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
             bf16=config.bf16,
             use_cpu=device.type == "cpu",
-            torch_compile=config.compile is True,
+            torch_compile=compile_refusal(config, named_config(config.model).model_type) is None,
             logging_strategy="steps",
             logging_steps=1,
             save_strategy="no",
@@ -77,7 +79,8 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
             seed=config.seed,
             ddp_find_unused_parameters=False,
         )
-        rows = [_inputs(batch, device) for batch in batches] * (WARM_UP + steps)
+        inputs = [[_inputs(batch, device) for batch in step] for step in drawn]
+        rows = [one for number in range(WARM_UP + steps) for one in inputs[number % len(inputs)]]
 
         class InMemory(Trainer):
             def get_train_dataloader(self) -> DataLoader:
@@ -89,7 +92,7 @@ def measure_peer(config: TrainConfig, batches: list[Batch], place: Place, steps:
         trainer.train()
     timing = Timing(
         seconds=tuple(seconds[WARM_UP:]),
-        tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in batches))[0],
+        tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in drawn[0]))[0],
         first_loss=next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
         peak_memory_gib=memory_gib(device),
         all_parameters=sum(size for size, _ in sizes),

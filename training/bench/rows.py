@@ -1,4 +1,4 @@
-"""Random packed rows: documents of random tokens and random lengths, that fill a row exactly.
+"""Random packed rows: documents of random tokens, in random numbers and of random lengths, that fill a row exactly.
 
 The tokens are drawn from a Zipf-like distribution, so that the embedding's gradient has the collisions of real text.
 """
@@ -11,10 +11,14 @@ from training.data.schema import PACKED
 
 
 def random_batch(seed: tuple[int, ...], rows: int, length: int, documents: int, vocabulary: int) -> Batch:
-    """`rows` rows of `documents` documents each; the same for the same arguments."""
+    """`rows` rows of 1 to 2 x `documents` - 1 documents each, so `documents` on average.
+
+    As in packed text, hardly two micro-batches have equally many documents. The same for the same arguments.
+    """
     random = np.random.default_rng(seed)
-    table = pa.Table.from_pylist([_row(random, length, documents, vocabulary) for _ in range(rows)], PACKED)
-    return collate([table], rows, length, 0)
+    counts = random.integers(1, min(2 * documents, length), rows)
+    table = pa.Table.from_pylist([_row(random, length, int(count), vocabulary) for count in counts], PACKED)
+    return collate([table], rows, length, 0, documents)
 
 
 def document_lengths(batches: list[Batch]) -> list[int]:

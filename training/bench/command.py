@@ -1,0 +1,167 @@
+"""python -m training.bench, alone or under torchrun: tokens a second, MFU and memory of training on this machine.
+
+    python -m training.bench --shape 1b --sequence 4096 --parts --peer
+    torchrun --nproc-per-node 8 -m training.bench --shape 8b --method lora --engine fsdp2
+
+Needs no Ray, no data, no download. MFU is printed with its formula and the numbers put in. --json prints a line as soon
+as it is known: our result, and with --peer the whole again with the peer's.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import ValidationError
+
+from cluster.errors import ConfigError, RaymillError
+from training.bench import WARM_UP
+from training.bench.shapes import SHAPES, bench_config
+from training.config import EngineName, TrainConfig
+
+if TYPE_CHECKING:
+    from training.bench.measure import Step, Timing
+    from training.fit.place import Place
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(words)
+
+    def show(result: dict[str, Any]) -> None:
+        from training.bench.text import peer_text, result_text
+
+        peer = result["peer"] or result["peer_failed"]
+        text = json.dumps(result) if arguments.json else peer_text(result) if peer else result_text(result)
+        print(text, flush=True)
+
+    try:
+        run(arguments, show)
+    except RaymillError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -> None:
+    """Calls `show` on rank 0 with our numbers, before the peer starts, and again with the peer's."""
+    import torch
+
+    from training.bench.measure import measure_ours, worker_steps
+    from training.bench.parts import measure_parts
+    from training.bench.result import describe
+    from training.bench.rows import document_lengths
+    from training.fit.place import own_group
+    from training.models.flops import mean_context
+
+    gpus = int(torch.cuda.is_available() and not arguments.cpu)
+    with own_group(gpus) as place:
+        config = make_config(arguments, place)
+        drawn = worker_steps(config, place, arguments.documents)
+        try:
+            ours = measure_ours(config, drawn, place, arguments.steps, arguments.profile)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(f"bench: {_out_of_memory(config, error)}. Give a smaller --micro-batch.") from error
+        context = mean_context(document_lengths([batch for step in drawn for batch in step]))
+        parts = measure_parts(config, drawn[0][0], context, place.device) if arguments.parts else []
+        if place.first:
+            show(describe(config, place, drawn, ours, arguments.peak_tflops, parts=parts))
+        if arguments.peer:
+            peer = _peer(config, drawn, place, arguments.steps)
+            if place.first:
+                show(describe(config, place, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
+
+
+def _peer(config: TrainConfig, drawn: "Sequence[Step]", place: "Place", steps: int) -> "Timing | str":
+    """The Trainer's times, or that its memory did not suffice, which is a result too."""
+    import torch
+
+    from training.bench.measure import freed_afterwards
+    from training.bench.peer import measure_peer
+
+    with freed_afterwards(place.device):
+        try:
+            return measure_peer(config, drawn, place, steps)
+        except torch.OutOfMemoryError as error:
+            return _out_of_memory(config, error)
+
+
+def _out_of_memory(config: TrainConfig, error: Exception) -> str:
+    said = (str(error).strip() or "no message").splitlines()[0][:200]
+    return f"out of memory with {config.micro_batch} rows of {config.sequence_length} tokens at once ({said})"
+
+
+def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
+    """
+    Raises:
+        ConfigError: the settings do not go together.
+    """
+    settings = {
+        "world": place.world,
+        "gpus": place.device.type == "cuda",
+        "sequence_length": arguments.sequence,
+        "accumulation": arguments.accumulation,
+        "method": arguments.method,
+        "engine": arguments.engine,
+        "offload": arguments.offload,
+        "compile": arguments.compile,
+        "attention": arguments.attention,
+        "precision": arguments.precision,
+        "activation_checkpointing": arguments.activation_checkpointing,
+        "loss_chunk_tokens": arguments.loss_chunk_tokens,
+        "steps": arguments.steps + WARM_UP,
+        "optimizer": {"learning_rate": arguments.learning_rate},
+        "lora": {"rank": arguments.lora_rank},
+    }
+    if arguments.peer and (arguments.engine != "ddp" or arguments.method not in ("full", "lora")):
+        raise ConfigError("--peer: the Trainer stands beside engine ddp and methods full and lora only; leave it out.")
+    if not 1 <= arguments.documents < arguments.sequence:
+        raise ConfigError(f"--documents {arguments.documents}: wanted 1 to {arguments.sequence - 1} a row.")
+    try:
+        config = bench_config(arguments.shape, micro_batch=arguments.micro_batch or 1, **settings)
+        if arguments.micro_batch is None and place.device.type == "cuda":
+            import torch
+
+            from training.plan.choices import most_rows
+            from training.plan.shape import shape_of
+
+            device = torch.cuda.get_device_properties(place.device).total_memory
+            rows = max(1, most_rows(config, shape_of(config), device, 1024, place.world))
+            config = bench_config(arguments.shape, micro_batch=rows, **settings)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(f"bench: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+        ) from error
+    return config
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m training.bench", description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--shape", default="tiny", choices=list(SHAPES))
+    add("--method", default="full", choices=["full", "lora"])
+    add("--lora-rank", type=int, default=16)
+    add("--sequence", type=int, default=4096, help="positions of a row")
+    add("--documents", type=int, default=4, help="of a row, on average; attention stays inside each")
+    add("--micro-batch", type=int, help="rows at once; default: the most the memory model says fit the GPU, 1 on a CPU")
+    add("--accumulation", type=int, default=1, help="micro-batches of a step")
+    add("--steps", type=int, default=20, help="measured, after the warm-up")
+    add("--engine", default="ddp", choices=get_args(EngineName))
+    add("--offload", default="none", choices=["none", "optimizer", "parameters"])
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="torch.compile of the layers; default: on GPUs, for models known to compile",
+    )
+    add("--attention", default="auto", help="auto, eager, sdpa, varlen, flash_attention_2")
+    add("--precision", default="auto", choices=["auto", "float32", "bf16"])
+    add("--activation-checkpointing", action="store_true")
+    add("--loss-chunk-tokens", type=int)
+    add("--learning-rate", type=float, default=1e-5)
+    add("--parts", action="store_true", help="also time products, attention and loss alone: the ceiling of the rate")
+    add("--profile", action="store_true", help="also print the ten costliest kernels of a step with their share")
+    add("--peer", action="store_true", help="the same model and rows under transformers' Trainer, afterwards")
+    add("--peak-tflops", type=float, help="of one device at the precision used; default: in bf16 by its name")
+    add("--cpu", action="store_true", help="even if there is a GPU")
+    add("--json", action="store_true", help="print numbers for a program, a line each time")
+    return parser

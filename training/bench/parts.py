@@ -1,0 +1,179 @@
+"""The parts of a micro-batch timed alone: matrix products, attention, the loss. Their sum is what no step can beat.
+
+Each is computed forward and backward at the shapes that the config's model and rows give it, in the type that the
+config computes with. What is left out is what a better implementation could hide: norms, rotary embedding, SwiGLU,
+casts, the optimizer.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.bench.measure import clock, freed_afterwards
+from training.config import TrainConfig
+from training.data.batch import Batch
+from training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention
+from training.models.base import decoder_layers, named_config
+from training.models.flops import attention_flops
+from training.models.fused_loss import fused_loss
+
+_REPEATS = 5
+_CHUNKS = (1024, 4096, 8192)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a micro-batch, over all layers. flops: of it; 0 where they are not counted. ceiling: whether training
+    with this config computes it, so that it belongs to the sum.
+    """
+
+    name: str
+    ms: float
+    flops: float
+    ceiling: bool
+
+    @property
+    def tflops_per_s(self) -> float:
+        return self.flops / (self.ms * 1e9) if self.ms else 0.0
+
+
+def measure_parts(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
+    """
+    Args:
+        batch: a micro-batch, whose rows and documents the parts have. context: positions that a token attends to.
+    """
+    with freed_afterwards(device):
+        parts = [_products(config, batch, device)]
+    with freed_afterwards(device):
+        parts += _attentions(config, batch, context, device)
+    for chunk in sorted({*_CHUNKS, config.loss_chunk_tokens}):
+        with freed_afterwards(device):
+            parts.append(_loss(config, batch, chunk, device))
+    return parts
+
+
+def milliseconds(call: Callable[[], Any], device: torch.device) -> float:
+    """Of one call: the median of five, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(_REPEATS):
+        start = clock(device)
+        call()
+        times.append(clock(device) - start)
+    return 1e3 * median(times)
+
+
+def _type(config: TrainConfig) -> torch.dtype:
+    return torch.bfloat16 if config.bf16 else torch.float32
+
+
+def _products(config: TrainConfig, batch: Batch, device: torch.device) -> Part:
+    """Of all linear modules of all layers: the result, the gradient of the input and, where it trains, the weight's."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(named_config(config.model))
+    shapes = Counter(
+        (module.out_features, module.in_features)
+        for layer in decoder_layers(model)
+        for module in layer.modules()
+        if isinstance(module, nn.Linear)
+    )
+    tokens, ms, flops = batch.input_ids.size, 0.0, 0.0
+    trains = config.method == "full"
+    for (out, into), count in shapes.items():
+        weight = torch.randn(out, into, dtype=_type(config), device=device)
+        inputs = torch.randn(tokens, into, dtype=_type(config), device=device)
+        gradient = torch.randn(tokens, out, dtype=_type(config), device=device)
+
+        def product(weight: Tensor = weight, inputs: Tensor = inputs, gradient: Tensor = gradient) -> None:
+            inputs @ weight.T
+            gradient @ weight
+            if trains:
+                gradient.T @ inputs
+
+        ms += count * milliseconds(product, device)
+        flops += count * (6 if trains else 4) * out * into * tokens
+    return Part("products of the layers", ms, flops, True)
+
+
+class _Causal(nn.Module):
+    is_causal = True
+
+
+def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
+    """The kernel inside documents where it can run here; sdpa with a mask of the documents; sdpa over whole rows."""
+    model = named_config(config.model)
+    text = model.get_text_config()
+    rows, length = batch.input_ids.shape
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    chosen = choose_attention(config.attention, model, device.type, config.bf16, False)
+    starts = torch.from_numpy(batch.starts).to(device)
+    found = []
+
+    def part(name: str, key_heads: int, computed: bool, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        states = [
+            torch.randn(rows, number, length, size, dtype=_type(config), device=device, requires_grad=True)
+            for number in (heads, key_heads, key_heads)
+        ]
+
+        def both() -> None:
+            attend(*states).sum().backward()
+
+        seen = context if name != "attention, sdpa over whole rows" else (length + 1) / 2
+        flops = 3 * attention_flops(model, seen) * rows * length
+        found.append(Part(name, text.num_hidden_layers * milliseconds(both, device), flops, computed))
+
+    grouped = getattr(text, "num_key_value_heads", None) or heads
+    if chosen == VARLEN:
+        told = boundaries(VARLEN, starts, length)
+        part(
+            "attention, varlen inside documents", grouped, True,
+            lambda query, key, value: varlen_attention(_Causal(), query, key, value, None, **told)[0],
+        )  # fmt: skip
+    mask = _documents_mask(batch, device)
+    part(
+        "attention, sdpa with a mask", heads, chosen != VARLEN,
+        lambda query, key, value: F.scaled_dot_product_attention(query, key, value, attn_mask=mask),
+    )  # fmt: skip
+    part(
+        "attention, sdpa over whole rows", heads, False,
+        lambda query, key, value: F.scaled_dot_product_attention(query, key, value, is_causal=True),
+    )  # fmt: skip
+    return found
+
+
+def _documents_mask(batch: Batch, device: torch.device) -> Tensor:
+    """bool[B, 1, T, T]: whether a position sees another, which is an earlier one of its document or itself."""
+    positions = torch.from_numpy(batch.position_ids).to(device)
+    document = (positions == 0).cumsum(-1)
+    same = document[:, :, None] == document[:, None, :]
+    return same.tril()[:, None]
+
+
+def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -> Part:
+    """Of the positions with a target, with the lm_head's products."""
+    text = named_config(config.model).get_text_config()
+    trains = config.method == "full"
+    weight = torch.randn(text.vocab_size, text.hidden_size, device=device, requires_grad=trains)
+    hidden = torch.randn(len(batch.labelled), text.hidden_size, dtype=_type(config), device=device)
+    if not trains:
+        weight = weight.to(_type(config))
+    hidden.requires_grad_()
+    targets = torch.from_numpy(batch.targets.ravel()[batch.labelled]).to(device)
+
+    def both() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            loss, _ = fused_loss(hidden, weight, targets, chunk)
+        loss.backward()
+
+    ms = milliseconds(both, device)
+    flops = (6 if trains else 4) * weight.numel() * len(batch.labelled)
+    return Part(f"loss, chunks of {chunk:,}", ms, flops, chunk == config.loss_chunk_tokens)
