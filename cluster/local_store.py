@@ -19,6 +19,8 @@ import pyarrow as pa
 from cluster.errors import StorageError
 from cluster.storage import FileInfo, NotFound
 
+DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
+
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
@@ -34,6 +36,7 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.ENOTDIR: "A file stands where a folder was wanted.",
         errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
         errno.EPERM: "The file system does not allow it, likely being protected or the system's own: choose another.",
+        errno.ELOOP: "The link leads back to itself: replace it by the file that was meant.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
     return StorageError(f"{path}: {error.strerror or error}. {mend}")
@@ -90,6 +93,8 @@ class LocalStore:
             raise _mended(key, error) from error
         if stat.S_ISDIR(found.st_mode):
             raise NotFound(key, "is a folder; a file was wanted")
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
         return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
     def walk(self, prefix: str) -> Iterator[FileInfo]:
@@ -109,6 +114,18 @@ class LocalStore:
                     yield self.info(path)
                 except NotFound:
                     continue  # removed while we looked
+
+    def unreadable(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """(path, kind) of everything below a folder that `walk` leaves out because it is no file."""
+        for folder, inner, names in os.walk(prefix, followlinks=True):
+            circular = [name for name in inner if _leads_back(os.path.join(folder, name))]
+            inner[:] = [name for name in inner if name not in circular]
+            for name in circular:
+                yield os.path.join(folder, name), CIRCULAR
+            for name in names:
+                path = os.path.join(folder, name)
+                if not os.path.isfile(path) and (kind := _kind(path)):
+                    yield path, kind
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -135,6 +152,17 @@ class LocalStore:
     def delete_empty_folder(self, key: str) -> None:
         with suppress(OSError):  # someone wrote into it, or removed it first
             os.rmdir(key)
+
+
+def _kind(path: str) -> str | None:
+    """What a path is that is neither file nor folder; None where nothing is there any more."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return DANGLING if os.path.islink(path) else None
+    except OSError as error:
+        return CIRCULAR if error.errno == errno.ELOOP else DANGLING
+    return SPECIAL
 
 
 def _make_folder(key: str) -> None:

@@ -200,6 +200,15 @@ def list_files(folder: str) -> list[FileInfo]:
     return sorted(backend.walk(key), key=lambda file: file.uri)
 
 
+def list_unreadable(folder: str) -> list[tuple[str, str]]:
+    """(path, kind) of what is below a local folder and no file: dangling or circular links, FIFOs, devices."""
+    if is_remote(folder):
+        return []
+    from cluster.local_store import LOCAL
+
+    return sorted(LOCAL.unreadable(absolute(folder)))
+
+
 def delete(uris: Iterable[str]) -> None:
     """Remove objects; those already gone are no error."""
     grouped: dict[int, tuple[Backend, list[str]]] = {}

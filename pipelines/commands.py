@@ -71,6 +71,7 @@ def _plan(settings: CurateConfig) -> None:
     from pipelines.curate import check_files, finished
     from pipelines.output_folder import check_output, refuse_files_inside, refuse_output_among_inputs
     from pipelines.readers import freeze
+    from pipelines.readers.find import skipped_text
 
     root = storage.absolute(settings.output)
     refuse_output_among_inputs(settings, root, ".")
@@ -85,7 +86,7 @@ def _plan(settings: CurateConfig) -> None:
     print(f"inputs   {len(inputs.files):,} files, {len(inputs.units):,} units, about {size / 1e6:,.1f} MB of text")
     for source, skipped in inputs.skipped.items():
         if skipped:
-            print(f"skipped  {source}: " + ", ".join(f"{n:,} {ending}" for ending, n in skipped.items()))
+            print(f"skipped  {source}: {skipped_text(skipped)}")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
     if settings.dedup:
         bands, rows = settings.dedup.banding

@@ -24,6 +24,7 @@ from pipelines.dedup import signatures
 from pipelines.language import LanguageId
 from pipelines.normalize import NORMALIZE_VERSION, normalize
 from pipelines.readers import read_unit
+from pipelines.readers.reader import Skipped
 from pipelines.rules import Rule
 from pipelines.text.characters import UNICODE_VERSION
 from pipelines.text.lines import count_characters
@@ -32,7 +33,10 @@ from pipelines.units import InputManifest, Reading, Unit
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
-MEASURE_VERSION = "1"
+MEASURE_VERSION = "2"
+
+# Counters of what readers pass over are named SKIPPED + source + "/" + reason.
+SKIPPED = "skipped/"
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -112,7 +116,8 @@ class Measure:
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         counters: Counters = {"documents": 0, "characters": 0, "text_bytes": 0, "quarantined": 0}
-        for table in read_unit(unit, self.reading, self.config.limits):
+        skipped = Skipped()
+        for table in read_unit(unit, self.reading, self.config.limits, skipped=skipped):
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows
@@ -125,7 +130,7 @@ class Measure:
                 counters["documents"] += attributes.num_rows
                 counters["characters"] += pc.sum(attributes["characters"]).as_py()
                 counters["text_bytes"] += pc.sum(attributes["bytes"]).as_py()
-        return counters
+        return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in skipped.items()}
 
     def attributes(self, source: str, documents: pa.Table) -> pa.Table:
         """What is known of each document; the same rows, no text."""

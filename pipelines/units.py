@@ -78,7 +78,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class InputManifest:
-    """The frozen input of a run. `skipped`: source -> ending (or "hidden") -> number of files passed over."""
+    """The frozen input of a run. `skipped`: source -> ending or kind -> number of files passed over."""
 
     reading: Reading
     files: tuple[InputFile, ...]

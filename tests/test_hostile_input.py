@@ -21,7 +21,7 @@ from cluster.errors import DataError, StorageError
 from pipelines.inputs import Input, Limits
 from pipelines.readers import READERS, format_of, freeze, read_unit
 from pipelines.readers.plain import PlainText
-from pipelines.readers.reader import PROBLEMS
+from pipelines.readers.reader import PROBLEMS, Skipped
 from pipelines.units import Span
 
 SMALL = Limits(max_document_bytes=1000)
@@ -292,7 +292,7 @@ def test_no_bytes_at_any_place_can_stop_the_reading(tmp_path_factory, name, rubb
     path = tmp_path_factory.mktemp("fuzz") / name
     path.write_bytes(content[:at] + rubbish + content[at:])
     span = Span(str(path), path.stat().st_size, "", format_of(name) or "", 0, path.stat().st_size)
-    for table in READERS[span.format].read(span, Input(path=str(path)), DEFAULT):
+    for table in READERS[span.format].read(span, Input(path=str(path)), DEFAULT, Skipped()):
         table.validate(full=True)
         texts_and_problems(table.to_pylist())
 

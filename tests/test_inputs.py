@@ -237,14 +237,16 @@ def test_two_inputs_of_one_name_are_refused(folder):
 def test_inputs_without_anything_in_them_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
-    assert refusal(tmp_path, Input(path=".")) == "inputs[0] (input): .: nothing in its 2 files. Point it at documents."
+    assert refusal(tmp_path, Input(path=".")) == (
+        "inputs[0] (input): .: nothing to read in its files (1 of zero bytes passed over). Point it at documents."
+    )
 
 
 def test_an_empty_file_beside_others_is_no_trouble(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "b.jsonl").write_text(LINE)
     manifest = frozen(tmp_path, path=".")
-    assert names(manifest, tmp_path) == ["a.jsonl", "b.jsonl"]
+    assert names(manifest, tmp_path) == ["b.jsonl"] and manifest.skipped == {"input": {"zero bytes": 1}}
     assert [span.uri[-7:] for unit in manifest.units for span in unit.spans] == ["b.jsonl"]
 
 

@@ -11,6 +11,7 @@ from cluster.config import load
 from pipelines.analysis import Analysis
 from pipelines.inputs import Input, Limits
 from pipelines.readers.plain import OneDocument
+from pipelines.readers.reader import Skipped
 from pipelines.text.texts import Texts
 from pipelines.units import Span
 
@@ -58,7 +59,7 @@ def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
     path = tmp_path / "a.ipynb"
     path.write_text(json.dumps(content))
     span = Span(str(path), path.stat().st_size, "", "notebook", 0, path.stat().st_size)
-    (row,) = pa.concat_tables(reader.read(span, Input(path=str(path)), Limits())).to_pylist()
+    (row,) = pa.concat_tables(reader.read(span, Input(path=str(path)), Limits(), Skipped())).to_pylist()
     assert (row["text"], row["problem"]) == (text, problem)
 
 

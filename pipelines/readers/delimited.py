@@ -15,7 +15,7 @@ from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.lines import lines
-from pipelines.readers.reader import Reader, Rows
+from pipelines.readers.reader import Reader, Rows, Skipped
 from pipelines.units import Span
 
 
@@ -36,8 +36,8 @@ class Delimited(Reader):
             header = None  # `read` says so, at its place
         return tuple(header or ())
 
-    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
-        rows = Rows(input, limits, unencodable="bad_utf8")
+    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, skipped, unencodable="bad_utf8")
         number = 0
         try:
             with closing(stream(span, limits)) as blocks:

@@ -3,18 +3,23 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cluster import storage
 from cluster.errors import DataError
+from cluster.local_store import CIRCULAR, DANGLING
 from cluster.storage import FileInfo
 from pipelines.inputs import Input
 from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
 from pipelines.readers.registry import READERS, format_of
 
 _LISTED = 12
+
+# How files are counted that are passed over, beside their endings and the kinds of `storage.list_unreadable`.
+HIDDEN, NO_ENDING, ZERO_BYTES = "hidden", "(no ending)", "zero bytes"
+_LINKS = (DANGLING, CIRCULAR)
 
 Found = tuple[list[tuple[FileInfo, str]], Counter[str]]
 
@@ -37,19 +42,24 @@ def find(input: Input, base: str) -> Found:
         wild = None  # a name with brackets in it, not a pattern
     if wild:
         root = path[: path.rindex("/", 0, wild.start()) + 1]
-        return _chosen(input, path, root, storage.glob(path))
+        others = [(one, kind) for one, kind in storage.list_unreadable(root) if storage.matches(path, one)]
+        return _chosen(input, path, root, storage.glob(path), others)
     file = _file(path)
     if file is not None:
         format = input.format or format_of(path)
         if format is None:
             raise DataError(f"{path}: its ending names no format. {_unknown_format()}")
-        return [(file, format)], Counter()
+        return ([(file, format)], Counter()) if file.size else ([], Counter({ZERO_BYTES: 1}))
+    if os.path.islink(path) and not os.path.exists(path):
+        raise DataError(
+            f"{path}: is a {DANGLING}: it leads to {os.readlink(path)}, which is not there. Name the file itself."
+        )
     files = storage.list_files(path)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
         return [(file, "hf") for file in saved_files(path, files, input.split)], Counter()
     if input.format == "hf":
         raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
-    return _chosen(input, path, path.rstrip("/") + "/", files, is_folder=True)
+    return _chosen(input, path, path.rstrip("/") + "/", files, storage.list_unreadable(path), is_folder=True)
 
 
 def _file(path: str) -> FileInfo | None:
@@ -75,24 +85,46 @@ def _joined(base: str, path: str) -> str:
     return os.path.normpath(os.path.join(storage.absolute(base), path))
 
 
-def _chosen(input: Input, path: str, root: str, files: Iterable[FileInfo], is_folder: bool = False) -> Found:
+def _chosen(
+    input: Input,
+    path: str,
+    root: str,
+    files: Iterable[FileInfo],
+    others: Iterable[tuple[str, str]],
+    is_folder: bool = False,
+) -> Found:
+    """`others`: (path, kind) of what is there and no file."""
     chosen: list[tuple[FileInfo, str]] = []
-    skipped: Counter[str] = Counter()
+    skipped = Counter(kind for one, kind in others if not _is_hidden(one, root))
     for file in files:
         named = format_of(file.uri)
         format = input.format or named
-        if any(part[0] in "._" for part in file.uri.removeprefix(root).split("/") if part):
-            skipped["hidden"] += 1
+        if _is_hidden(file.uri, root):
+            skipped[HIDDEN] += 1
         elif format is None or (is_folder and named != format):
-            skipped[PurePosixPath(file.uri).suffix.lower() or "(no ending)"] += 1
+            skipped[PurePosixPath(file.uri).suffix.lower() or NO_ENDING] += 1
+        elif not file.size:
+            skipped[ZERO_BYTES] += 1
         else:
             chosen.append((file, format))
-    if not chosen and skipped:
-        seen = ", ".join(f"{count} {ending}" for ending, count in skipped.most_common(_LISTED))
+    if not chosen and skipped and ZERO_BYTES not in skipped:
+        seen = skipped_text(dict(skipped.most_common(_LISTED)))
         raise DataError(f"{path}: of the files there none can be read ({seen}). {_unknown_format(input)}")
-    if not chosen:
+    if not chosen and not skipped:
         raise _nothing(path, "no file matches")
     return chosen, skipped
+
+
+def _is_hidden(uri: str, root: str) -> bool:
+    return any(part[0] in "._" for part in uri.removeprefix(root).split("/") if part)
+
+
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """What was passed over, for people: `2 .png, 1 dangling link, 3 of zero bytes`."""
+    return ", ".join(
+        f"{count:,} of {kind}" if kind == ZERO_BYTES else f"{count:,} {kind}{'s' * (kind in _LINKS and count > 1)}"
+        for kind, count in skipped.items()
+    )
 
 
 def _unknown_format(input: Input | None = None) -> str:

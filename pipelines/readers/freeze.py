@@ -16,7 +16,7 @@ import pyarrow as pa
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.storage import FileInfo
 from pipelines.inputs import Input
-from pipelines.readers.find import find
+from pipelines.readers.find import find, skipped_text
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.registry import READERS
 from pipelines.units import InputFile, InputManifest, Reading, Span, Unit, pack
@@ -71,7 +71,8 @@ def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest
             _look(source, unit_bytes, pool)
     if not any(source.troubles for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
         for source in sources:
-            source.trouble(f"{source.input.path}: nothing in its {len(source.files)} files. Point it at documents.")
+            passed = f" ({skipped_text(source.skipped)} passed over)" if source.skipped else ""
+            source.trouble(f"{source.input.path}: nothing to read in its files{passed}. Point it at documents.")
     _raise_all(sources)
 
     units: list[Unit] = []

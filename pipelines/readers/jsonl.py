@@ -16,7 +16,7 @@ from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
 from pipelines.readers.compression import Broken, compression_ending, stream
 from pipelines.readers.lines import lines
-from pipelines.readers.reader import Cut, Reader, Rows, as_json_text
+from pipelines.readers.reader import Cut, Reader, Rows, Skipped, as_json_text
 from pipelines.units import Span
 
 _PEEK_LINES = 100
@@ -48,8 +48,8 @@ class Jsonl(Reader):
             pass  # `read` says so, at its place
         return tuple(names)
 
-    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
-        rows = Rows(input, limits)
+    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, skipped)
         compressed = bool(compression_ending(span.uri))
         # From the byte before the range, so that what follows the first line feed is a line that begins in it.
         begin = max(span.start - 1, 0)

@@ -9,7 +9,7 @@ from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.lines import BOM
-from pipelines.readers.reader import Reader, Rows
+from pipelines.readers.reader import Reader, Rows, Skipped
 from pipelines.units import Span
 
 
@@ -21,8 +21,8 @@ class OneDocument(Reader):
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
         return ("path",)
 
-    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
-        rows = Rows(input, limits)
+    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, skipped)
         id = span.uri if input.id else None
         carried = [span.uri for _ in input.columns]
         try:
@@ -32,6 +32,8 @@ class OneDocument(Reader):
         else:
             if content:
                 self.add(rows, content, span.uri, id, carried)
+            else:
+                rows.skip("empty file")
         yield rows.table()
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:

@@ -12,6 +12,7 @@ never harms its neighbours. Errors of the store (network, permissions) are raise
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,9 @@ from pipelines.readers.compression import expanded_size
 from pipelines.units import Span
 
 TABLE_BYTES = 8 << 20
+
+# What a reader passes over because it is no document, such as a redirect in an archive: reason -> how many.
+Skipped = Counter[str]
 
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",
@@ -84,17 +88,19 @@ class Reader:
         """Column names at the beginning of the file; none where they cannot be read."""
         return ()
 
-    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
+    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+        """The documents of the span; what is passed over is added to `skipped`."""
         raise NotImplementedError
 
 
 class Rows:
     """Collects documents that arrive one by one; `table()` hands them over and starts anew.
 
-    `unencodable`: the problem of a string that has no UTF-8.
+    `skipped` counts what is no document. `unencodable`: the problem of a string that has no UTF-8.
     """
 
-    def __init__(self, input: Input, limits: Limits, unencodable: str = "lone_surrogate") -> None:
+    def __init__(self, input: Input, limits: Limits, skipped: Skipped, unencodable: str = "lone_surrogate") -> None:
+        self._skipped = skipped
         self._columns = input.columns
         self._limits = limits
         self._unencodable = unencodable
@@ -128,6 +134,10 @@ class Rows:
             self.refuse("too_large", where, id, carried)
             return
         self._append(id, encoded, None, None, carried)
+
+    def skip(self, reason: str) -> None:
+        """Count what is no document."""
+        self._skipped[reason] += 1
 
     def refuse(self, problem: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
         assert problem in PROBLEMS, problem
@@ -192,7 +202,7 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
 
 def one_problem(input: Input, problem: str, where: str) -> pa.Table:
     """A table whose single row stands for what could not be read."""
-    rows = Rows(input, Limits())
+    rows = Rows(input, Limits(), Skipped())
     rows.refuse(problem, where)
     return rows.table()
 

@@ -9,16 +9,19 @@ import pyarrow.compute as pc
 from cluster import storage
 from cluster.errors import DataError, UserError
 from pipelines.inputs import Input, Limits
-from pipelines.readers.reader import TABLE_BYTES, as_json_text
+from pipelines.readers.reader import TABLE_BYTES, Skipped, as_json_text
 from pipelines.readers.registry import READERS
 from pipelines.units import Reading, Span, Unit
 
 
-def read_unit(unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES) -> Iterator[pa.Table]:
+def read_unit(
+    unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES, skipped: Skipped | None = None
+) -> Iterator[pa.Table]:
     """Tables of at most about `table_bytes` (a larger document has one to itself), none of them empty.
 
     Columns: row int64 (from 0, over good and bad rows), id string, text large_string, problem string, where string
-    (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`.
+    (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`. What the readers
+    pass over is added to `skipped`.
 
     Raises:
         DataError: a file is not the one that the manifest froze.
@@ -26,17 +29,20 @@ def read_unit(unit: Unit, reading: Reading, limits: Limits, table_bytes: int = T
     """
     input = reading.input_of(unit.source)
     row = 0
-    for table in _sized(_tables(unit, input, reading.carried, limits), table_bytes):
+    for table in _sized(_tables(unit, input, reading.carried, limits, skipped), table_bytes):
         numbers = pa.array(np.arange(row, row + table.num_rows))
         yield table.add_column(0, pa.field("row", pa.int64()), numbers)
         row += table.num_rows
 
 
-def _tables(unit: Unit, input: Input, carried: pa.Schema, limits: Limits) -> Iterator[pa.Table]:
+def _tables(
+    unit: Unit, input: Input, carried: pa.Schema, limits: Limits, skipped: Skipped | None
+) -> Iterator[pa.Table]:
+    counted = Skipped() if skipped is None else skipped
     for span in unit.spans:
         _refuse_changed(span)
         try:
-            for table in READERS[span.format].read(span, input, limits):
+            for table in READERS[span.format].read(span, input, limits, counted):
                 yield _conformed(table, carried)
         except UserError:
             raise  # names the file itself

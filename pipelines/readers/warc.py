@@ -1,9 +1,10 @@
 """Web archives (ISO 28500): WARC, whose successful HTML responses become documents, and WET, which holds text already.
 
-Other records (requests, metadata, images, redirects, error pages) are no documents and give no row. Columns to carry
-or to use as id: url, date (ISO 8601), record_id.
+Other records (requests, metadata, images, redirects, error pages) are no documents and give no row; they are counted by
+their kind, status or content type. Columns to carry or to use as id: url, date (ISO 8601), record_id.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,12 +16,17 @@ from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.pages import add_page
-from pipelines.readers.reader import Reader, Rows
+from pipelines.readers.reader import Reader, Rows, Skipped
 from pipelines.units import Span
 
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
+
+# What is counted under its own name. The kinds are those of ISO 28500.
+_KIND = re.compile("warcinfo|response|resource|request|metadata|revisit|conversion|continuation")
+_STATUS = re.compile("[1-5][0-9]{2}")
+_CONTENT_TYPE = re.compile("(text|image|audio|video|font|application)/[a-z0-9.+-]{1,40}")
 
 Header = dict[str, str]  # names in lower case
 
@@ -45,13 +51,13 @@ class Archive(Reader):
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
         return tuple(_COLUMNS)
 
-    def read(self, span: Span, input: Input, limits: Limits) -> Iterator[pa.Table]:
-        rows = Rows(input, limits)
+    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, skipped)
         source = None
         try:
             with closing(stream(span, limits)) as blocks:
                 source = _Source(blocks)
-                for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES):
+                for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, skipped):
                     where = f"{span.uri} record at byte {record.offset}"
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
@@ -106,7 +112,12 @@ class Warc(Archive):
             rows.refuse("bad_http_response", where, id, carried)
             return
         header = _header(fields)
-        if answer[1] != b"200" or not header.get("content-type", "").lower().startswith(_HTML):
+        if answer[1] != b"200":
+            rows.skip(f"response with status {_known(answer[1].decode('latin-1'), _STATUS)}")
+            return
+        content_type = header.get("content-type", "").lower()
+        if not content_type.startswith(_HTML):
+            rows.skip(f"response of type {_known(content_type.partition(';')[0].strip(), _CONTENT_TYPE)}")
             return
         try:
             html = _decoded(body, header, limits.max_document_bytes)
@@ -191,8 +202,13 @@ class _Source:
         return piece
 
 
-def _records(source: _Source, kind: str, max_content_bytes: int) -> Iterator[Record]:
-    """Records of a kind, and every place where a record should be and is not."""
+def _known(value: str, pattern: re.Pattern[str]) -> str:
+    """The value if it looks like one; what servers invent must not make up reasons without end."""
+    return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
+
+
+def _records(source: _Source, kind: str, max_content_bytes: int, skipped: Skipped) -> Iterator[Record]:
+    """Records of a kind, and every place where a record should be and is not. Others are counted as `skipped`."""
     while source.skip_blank_lines():
         offset = source.offset
         head = source.until(b"\r\n\r\n", _MAX_HEADER_BYTES)
@@ -205,11 +221,14 @@ def _records(source: _Source, kind: str, max_content_bytes: int) -> Iterator[Rec
             source.skip_to(b"WARC/1.")
             continue
         size = int(length)
-        wanted = header.get("warc-type", "").lower() == kind
+        found = header.get("warc-type", "").lower()
+        wanted = found == kind
         if not wanted or size > max_content_bytes:
             got = source.skip(size)
             if wanted and got == size:
                 yield Record(offset, header, None)
+            elif not wanted:
+                skipped[f"record of kind {_known(found, _KIND)}"] += 1
         else:
             content = source.take(size)
             got = len(content)

@@ -193,6 +193,27 @@ def quarantine(report: Report) -> Section:
     return Section("quarantine", "Quarantine", join(note(words), table("Documents set aside", columns, cells)))
 
 
+def skipped(report: Report) -> Section:
+    rows = report["skipped"]
+    title = "Passed over"
+    if not rows:
+        return Section("skipped", title, sentence("No file and no record was passed over."))
+    columns = [Column("Source", False), Column("What", False), Column("Why", False), Column("Count")]
+    cells = [
+        (
+            name(outside_text(row["source"])),
+            "inside a file" if row["inside"] else "file",
+            element("span", row["reason"], class_="wrap"),
+            count(row["count"]),
+        )
+        for row in rows
+    ]
+    words = (
+        "No documents, so they are in no number above: files by their ending or kind, records of archives by theirs."
+    )
+    return Section("skipped", title, join(note(words), table("What was passed over, and why", columns, cells)))
+
+
 def times(report: Report) -> Section:
     machine, rows, totals = report["run"]["machine"], report["stages"], report["totals"]
     where = (

@@ -19,7 +19,8 @@ from pipelines.config import CurateConfig
 from pipelines.decide import TALLIES, causes, checks_by_signal
 from pipelines.dedup.group import GROUPS, NEAR
 from pipelines.examples import SAMPLES
-from pipelines.measure import ATTRIBUTES, QUARANTINE
+from pipelines.measure import ATTRIBUTES, QUARANTINE, SKIPPED
+from pipelines.readers.find import skipped_text
 from pipelines.report.schema import Report
 from pipelines.tallies import add_tallies, edges, is_count
 from pipelines.units import InputManifest
@@ -61,6 +62,7 @@ def gather(config: CurateConfig, inputs: InputManifest, engine: Engine, artifact
         "samples": _samples(config, artifacts[SAMPLES], tallies),
         "personal_data": _personal_data(config, tallies),
         "quarantine": quarantine,
+        "skipped": _skipped(inputs, artifacts[ATTRIBUTES]),
         "stages": _stage_rows(engine, artifacts, core_s),
     }
     return cast(Report, report | {"warnings": _warnings(config, inputs, report)})
@@ -283,6 +285,20 @@ def _quarantine(quarantine: Artifact) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda entry: -entry["documents"])
 
 
+def _skipped(inputs: InputManifest, attributes: Artifact) -> list[dict[str, Any]]:
+    """Files that were listed and not read, then what readers passed over inside files."""
+    found = [
+        {"source": source, "inside": False, "reason": kind, "count": count}
+        for source, kinds in inputs.skipped.items()
+        for kind, count in kinds.items()
+    ]
+    for name, count in attributes.manifest.counters.items():
+        if name.startswith(SKIPPED):
+            source, _, reason = name.removeprefix(SKIPPED).partition("/")
+            found.append({"source": source, "inside": True, "reason": reason, "count": int(count)})
+    return found
+
+
 _STAGE_OF = {ATTRIBUTES: "measure", TALLIES: "decide", GROUPS: "group", CORPUS: "select"}
 
 
@@ -340,6 +356,6 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
     if bad:
         found.append(f"{bad:,} documents could not be read; they are listed under quarantine.")
     for source, skipped in inputs.skipped.items():
-        for ending, files in skipped.items():
-            found.append(f"Source {source}: {files:,} files with ending {ending or '(none)'} were passed over.")
+        if skipped:
+            found.append(f"Source {source}: files were passed over: {skipped_text(skipped)}.")
     return found

@@ -27,6 +27,7 @@ def render(report: Report) -> str:
         examples.samples(report),
         breakdowns.personal_data(report),
         breakdowns.quarantine(report),
+        breakdowns.skipped(report),
         breakdowns.times(report),
         breakdowns.config(report),
     ]

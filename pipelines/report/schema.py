@@ -160,6 +160,15 @@ class Quarantine(TypedDict):
     examples: list[str]
 
 
+class Skipped(TypedDict):
+    """What was passed over because it is no document: whole files, or records and such `inside` files."""
+
+    source: str
+    inside: bool
+    reason: str
+    count: int
+
+
 class StageTime(TypedDict):
     stage: str
     units: int
@@ -182,5 +191,6 @@ class Report(TypedDict):
     samples: list[Sample]
     personal_data: list[PersonalData]
     quarantine: list[Quarantine]
+    skipped: list[Skipped]
     stages: list[StageTime]
     warnings: list[str]
