@@ -115,6 +115,37 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, **envir
         return ranks.run(function, *arguments)
 
 
+def run_apart(environments: list[dict[str, str]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """`function(*arguments)` in a process for each environment, in no process group; what each returned.
+
+    Of a process that ended without an answer, its exit code. All have ended afterwards.
+    """
+    context = _context()
+    answers: list[Any] = []
+    ends = []
+    for environment in environments:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_answer, args=(theirs, environment, function, arguments), daemon=True)
+        process.start()
+        theirs.close()
+        ends.append((process, ours))
+    for process, connection in ends:
+        try:
+            answers.append(connection.recv() if connection.poll(PATIENCE_S) else None)
+        except EOFError:
+            process.join(10)
+            answers.append(process.exitcode)
+    for process, _ in ends:
+        process.kill()
+        process.join()
+    return answers
+
+
+def _answer(connection: Connection, environment: dict[str, str], function: Callable[..., Any], arguments: Any) -> None:
+    os.environ.update(environment)
+    connection.send(function(*arguments))
+
+
 def _context() -> Any:
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     context = multiprocessing.get_context("forkserver")

@@ -133,6 +133,36 @@ def test_ddp_sends_gradients_with_the_last_micro_batch_only(two):
     assert torch.equal(summed[0], summed[1])
 
 
+def train_counting_reductions(case: Case) -> dict[str, Any]:
+    """On a rank: all steps of a case, and how often gradients were scattered to the workers that keep them."""
+    from torch.distributed.fsdp._fully_shard import _fsdp_param_group as groups
+
+    scatter, calls = groups.foreach_reduce, 0
+
+    def counting(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return scatter(*arguments, **named)
+
+    groups.foreach_reduce = counting
+    try:
+        return train_with_engine(case) | {"scattered": calls}
+    finally:
+        groups.foreach_reduce = scatter
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_fsdp2_can_exchange_gradients_once_a_step_and_comes_to_the_same_weights(method, two):
+    """A step has two micro-batches a worker, and the model three groups: two layers, and what is outside of them."""
+    each, once = (Case("fsdp2", method, steps=3, more={"reduce_every_micro_batch": often}) for often in (True, False))
+    wanted = train_reference(replace(each, engine="ddp", more={}))
+    groups = 3 if method == "full" else 2  # outside of layers, LoRA trains nothing
+    for case, scattered in ((each, 3 * 2 * groups), (once, 3 * groups)):
+        found = two.run(train_counting_reductions, case)[0]
+        assert max(differences(found, wanted).values()) < TOLERANCE
+        assert found["scattered"] == scattered
+
+
 # bf16
 
 

@@ -65,5 +65,5 @@ def test_what_ray_gave_up_for_is_one_line():
     failed = Exception()
     failed.worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
     told = str(_explained(failed, settings("nowhere")))
-    assert "failures.max (3) allows, at last with: ValueError: the cause. Checkpoints are kept" in told
+    assert "failures.max (3) allows, at last with: rank 1: ValueError: the cause. Checkpoints are kept" in told
     assert isinstance(_explained(None, settings("nowhere")), ClusterError)

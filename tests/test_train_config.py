@@ -81,6 +81,7 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
         ({"method": "qlora"}, "needs GPUs"),
         ({"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}, "label: COLUMN"),
         ({"columns": {"text": "text", "label": "kind"}}, "only method probe uses a label"),
+        ({"reduce_every_micro_batch": False}, "a choice of engine fsdp2; the engine is ddp"),
         ({"offload": "optimizer"}, "only engines zero1, zero2, zero3 offload"),
         ({"engine": "zero2", "offload": "parameters"}, "zero3 only"),
         ({"engine": "zero3", "compile": True}, "use fsdp2"),

@@ -34,7 +34,8 @@ ZERO = ("zero1", "zero2", "zero3")
 
 # Settings that change how a run goes, where, and how it is watched, and never what the weights become.
 _NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
-              "failures", "track", "device_memory_gib", "compile", "deterministic"}  # fmt: skip
+              "failures", "track", "device_memory_gib", "compile", "deterministic",
+              "reduce_every_micro_batch"}  # fmt: skip
 # What happens after the last step.
 _AFTERWARDS = {"export", "generate"}
 
@@ -70,6 +71,10 @@ class TrainConfig(Settings):
     prompt: Virtual = Virtual()
     probe: Probe = Probe()
     engine: EngineName = "ddp"
+    reduce_every_micro_batch: bool = Field(
+        True,
+        description="fsdp2; false: gradients are exchanged once a step, and until then every worker holds them whole",
+    )
     offload: Literal["none", "optimizer", "parameters"] = Field("none", description="to CPU memory; ZeRO engines only")
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto", description="bf16: bf16 matrix products on float32 master weights; auto: that on GPUs, else float32"
@@ -205,6 +210,10 @@ class TrainConfig(Settings):
             raise ValueError(f"offload: only engines {', '.join(ZERO)} offload; the engine is {self.engine}")
         if self.offload == "parameters" and self.engine != "zero3":
             raise ValueError(f"offload: parameters are offloaded by zero3 only; the engine is {self.engine}")
+        if not self.reduce_every_micro_batch and self.engine != "fsdp2":
+            raise ValueError(
+                f"reduce_every_micro_batch: false is a choice of engine fsdp2; the engine is {self.engine}"
+            )
         if self.method == "qlora" and self.engine != "ddp":
             raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora wants engine ddp")
         if self.compile is True and self.engine == "zero3":

@@ -238,10 +238,17 @@ class Elastic(Settings):
         return self
 
 
+# Long enough for one worker to load a model, or to compile, while the others wait.
+TIMEOUT_S = 1800.0
+
+
 class Workers(Settings):
     count: Annotated[int, Field(ge=1)] | Elastic = Field(1, description="or {min: 2, max: 8}")
     gpus_each: int = Field(0, ge=0, le=1)
     cpus_each: float = Field(1, gt=0)
+    timeout_s: float = Field(
+        TIMEOUT_S, gt=0, description="of waiting for another worker; then the attempt fails and names it"
+    )
 
     @property
     def range(self) -> tuple[int, int]:

@@ -2,13 +2,15 @@
 
 Memory of each worker: its part of weights, gradients and averages (16 bytes a trained parameter, over the number of
 workers), and whole the one or two layers that are being computed, with what stands outside the layers (embeddings,
-lm_head) during a micro-batch. Gradients are scattered after every micro-batch, so no worker ever holds them whole.
+lm_head) during a micro-batch. Gradients are scattered after every micro-batch, so no worker ever holds them whole; by
+`reduce_every_micro_batch: false` once a step, until when each worker holds 4 bytes more a trained parameter.
 Host memory at start: one copy of the model in each worker, given up layer by layer.
 
 In bf16 the gathered weights are bf16; the parts that are kept and updated are float32, and gradients add up in float32.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed
@@ -37,12 +39,14 @@ class Fsdp:
         for layer in decoder_layers(module):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(module, mesh=mesh, mp_policy=policy)
-        self.module = module
+        self.module: Any = module
+        self.reduces_always = config.reduce_every_micro_batch
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_adamw(config.optimizer, module)
         start_state(self.optimizer, self.trained.values())
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
+        self.module.set_requires_gradient_sync(last or self.reduces_always)
         (loss * torch.distributed.get_world_size()).backward()  # FSDP averages over workers
 
     def step(self, learning_rate: float, clip: float | None) -> float:

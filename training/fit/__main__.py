@@ -27,7 +27,11 @@ def main(arguments: list[str]) -> int:
         from training.fit.place import own_group
 
         first = os.environ.get("RANK", "0") == "0"
-        with held(job.root) if first else nullcontext(), own_group(job.config.workers.gpus_each) as place:
+        workers = job.config.workers
+        with (
+            held(job.root) if first else nullcontext(),
+            own_group(workers.gpus_each, workers.timeout_s) as place,
+        ):
             outcome = fit(job, place)
         if place.first:
             print(json.dumps(outcome))

@@ -115,7 +115,10 @@ def _trainer(job: Job, submission: str, folder: str) -> Any:
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "submission": submission},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if gpus else "gloo",
+            timeout_s=config.workers.timeout_s,  # type: ignore[arg-type]  # taken for a timedelta's seconds
+        ),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # known by the names of an older version
             num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=_GROW_EVERY_S,
@@ -143,25 +146,31 @@ def _work(told: dict[str, Any]) -> None:
     if failures.found(final=True) is not None:
         return  # a worker of an earlier attempt met what trying again cannot mend
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.workers.gpus_each else "cpu")
+    from training.fit.heartbeat import MissingWorker
     from training.fit.loop import fit
-    from training.fit.place import ray_place
+    from training.fit.place import ray_group
 
-    place = ray_place()
-    with logs.about(run=job.root.rpartition("/")[2], stage="fit", rank=place.rank):
-        try:
+    try:
+        with (
+            ray_group(job.config.workers.timeout_s) as place,
+            logs.about(run=job.root.rpartition("/")[2], stage="fit", rank=place.rank),
+        ):
             fit(job, place)
-        except RaymillError as error:
+    except RaymillError as error:
+        # What a worker died of is told before what the others made of it.
+        if not (isinstance(error, MissingWorker) and failures.found(final=False)):
             failures.tell(error)
-            raise
+        raise
 
 
 def _explained(failed: BaseException | None, config: TrainConfig) -> ClusterError:
     """What Ray Train gave up for, in one line."""
-    causes = getattr(failed, "worker_failures", None) or {0: getattr(failed, "controller_failure", None) or failed}
-    cause = next(iter(causes.values()))
+    causes = getattr(failed, "worker_failures", None) or {None: getattr(failed, "controller_failure", None) or failed}
+    rank, cause = next(iter(causes.items()))
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     said = lines[-1] if isinstance(cause, Exception) and "Traceback" in str(cause) else (lines or ["no cause told"])[0]
+    named = "" if rank is None else f"rank {rank}: "
     return ClusterError(
         f"training: its workers failed more often than failures.max ({config.failures.max}) allows, at last with: "
-        f"{said[:400]}. Checkpoints are kept: mend the cause and run the same command again."
+        f"{named}{said[:400]}. Checkpoints are kept: mend the cause and run the same command again."
     )

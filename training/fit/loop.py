@@ -63,7 +63,7 @@ def fit(job: Job, place: Place) -> Outcome:
     """
     if (done := place.from_first(finished(job) if place.first else None)) is not None:
         return done
-    with ExitStack() as stack:
+    with ExitStack() as stack, place.naming_missing():
         stack.enter_context(deterministic_algorithms(job.config.deterministic))
         return Training(job, place, stack).run()
 
@@ -92,6 +92,7 @@ class Training:
         packed = PackedRun.load(job.packed)
         # An engine that shards moves each part to the device as it cuts it: whole, the model may not fit there.
         at_first = place.device if self.config.engine == "ddp" else "cpu"
+        place.at("building the model")
         self.objective = build_objective(self.config, len(job.classes), device=at_first, compute=place.device)
         self.attention = self.objective.attention
         self.attention_warning = attention_warning(self.config, self.objective, place.device)
@@ -165,14 +166,17 @@ class Training:
             self._save()
 
     def _step(self, step: int) -> None:
+        self.place.at(f"step {step + 1}, reading rows")
         began, waited, compiled = time.perf_counter(), self.loader.waited_s, compile_clock.seconds
         batches = self.loader.micro_batches(step)
+        self.place.at(f"step {step + 1}, counts")
         counts = self._exchange(batches)
         self.saver.heard(counts.uploading)
         rate = learning_rate(self.config.optimizer, step, self.job.steps)
         record: StepRecord = self._bare_record(step + 1)
         if counts.units:
             loss_sum = self._backward(step, batches, counts.units)
+            self.place.at(f"step {step + 1}, update")
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
             told = self.place.exchange_floats([loss_sum, waited, memory_gib(self.place.device), compiled])
@@ -219,6 +223,7 @@ class Training:
         """Gradients of all of the step's micro-batches; this worker's sum of losses. Rows of padding take part."""
         losses = torch.zeros((), dtype=torch.float64, device=self.place.device)
         for number, batch in enumerate(batches):
+            self.place.at(f"step {step + 1}, micro-batch {number + 1}")
             torch.manual_seed(dropout_seed(self.config.seed, step, number, self.place.rank))
             loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.place.device))
             losses += loss_sum.detach()
@@ -246,6 +251,7 @@ class Training:
         return patience is not None and self.course.misses >= patience
 
     def _save(self) -> float:
+        self.place.at(f"checkpoint of step {self.course.step}")
         stall = self.saver.begin(self._course_now(), self.engine.slices())
         self.saved_step, self.saved_at = self.course.step, time.monotonic()
         return stall

@@ -81,7 +81,7 @@ def _fsdp2(config: "TrainConfig", shape: "Shape", world: int) -> States:
     sent = (wide + 4) * (_size(layer, trained=True) + _size(outside, trained=True))
     return States(
         weights=4 * trained + wide * frozen,
-        gradients=4 * trained,
+        gradients=4 * trained + (0 if config.reduce_every_micro_batch else 4 * shape.trained),
         optimizer=8 * trained,
         buffers=gathered + sent if world > 1 else gathered if config.bf16 else 0,
         host=0,
