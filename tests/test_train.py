@@ -76,9 +76,18 @@ def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finish
     pack_verb(str(tmp_path / "train.json"), job=str(tmp_path / "job.json"))
     written = Job.from_json((tmp_path / "job.json").read_bytes())
     outcome = inline.fit_alone(written)
-    monkeypatch.setattr(inline, "fit_alone", never)
-    run = train_inline(settings, monkeypatch)
+    # The workers may have run on other machines: the one that evaluates and exports need not hold them.
+    elsewhere = TrainConfig.model_validate(settings | {"workers": {"cpus_each": 4096}})
+    monkeypatch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
+    run = train(elsewhere, Session(), Silent())
     assert run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
+
+
+def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, tmp_path):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "workers": {"cpus_each": 4096}}
+    with pytest.raises(ConfigError, match="4096 CPUs"):
+        train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent())
+    assert not (tmp_path / "run").exists()
 
 
 def test_while_another_run_writes_at_the_output_nothing_is_done_there_and_a_finished_run_is_shown(

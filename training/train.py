@@ -20,7 +20,7 @@ from cluster.progress import Progress
 from cluster.run_manifest import RUN_MANIFEST, find_run, put_run
 from cluster.session import Session
 from training.config import TrainConfig
-from training.fit.job import Job
+from training.fit.job import OUTCOME, Job
 from training.fit.records import Outcome
 from training.models.checks import check_model
 from training.models.folder import located, on_hub
@@ -78,7 +78,9 @@ def train(
         packing = Packing.of(with_columns(config), replace=False)
         if packing.finished and (found := _finished(make_job(packing.config, packing.found()), replace=False)):
             return found
-    _look_ahead(config, session)
+    # Trained already, most likely by torchrun on other machines than this one: evaluation and export are left.
+    trained = storage.exists(storage.join(config.output, OUTCOME)) and not replace
+    _look_ahead(config, session, here=not trained)
     with held(config.output) as lease:
         return _train(with_columns(config), session, progress, lease, replace, verify)
 
@@ -92,7 +94,8 @@ def _train(
     if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
         return found
     packing = packing.checked(verify)
-    _look_at_cluster(config, session)
+    if replace or not storage.exists(storage.join(config.output, OUTCOME)):
+        _look_at_cluster(config, session)
     packed = packing.run(session, progress)
     job = make_job(config, packed)
     if (found := _finished(job, replace)) is not None:
@@ -112,8 +115,10 @@ def _train(
     return _publish(job, packed, outcome, exported)
 
 
-def _look_ahead(config: TrainConfig, session: Session) -> None:
+def _look_ahead(config: TrainConfig, session: Session, here: bool) -> None:
     """Refuse what cannot succeed, in under two seconds: nothing is fetched or started, torch and Ray are not loaded.
+
+    here: workers are to be started by this session, so its machines have to hold them.
 
     Raises:
         UserError: with what is wrong.
@@ -121,7 +126,8 @@ def _look_ahead(config: TrainConfig, session: Session) -> None:
     from training.fit.preflight import check_machine, check_trackers
 
     check_trackers(config.track)
-    check_machine(config, session)
+    if here:
+        check_machine(config, session)
     if on_hub(config.model):
         model_identity(config.model)  # fetches it, the one check that may take longer
     for warning in check_model(config):

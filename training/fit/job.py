@@ -10,6 +10,7 @@ from cluster.errors import ConfigError
 from cluster.run_manifest import differences
 from training.config import TrainConfig
 
+OUTCOME = "fit.json"
 _SECRETS = {"access_key_id", "secret_access_key", "session_token"}
 
 
@@ -39,7 +40,7 @@ class Job:
 
     @property
     def outcome(self) -> str:
-        return f"{self.root}/fit.json"
+        return f"{self.root}/{OUTCOME}"
 
     @property
     def attempts(self) -> str:
