@@ -87,6 +87,8 @@ def _plan(settings: CurateConfig) -> None:
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
+    for note in inputs.notes:
+        print(f"note     {note}")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
     if settings.dedup:
         bands, rows = settings.dedup.banding

@@ -26,7 +26,10 @@ class Input(BaseModel):
     format: Format | None = Field(default=None, description="default: by the file's ending, after .gz, .zst or .bz2")
     text: str = Field(default="text", min_length=1, description="column of the text, in formats with columns")
     id: str | None = Field(
-        default=None, min_length=1, description="column that names a document; default: the hash of its text"
+        default=None,
+        min_length=1,
+        description="column that names a document; default: the hash of its text. In a folder of several formats "
+        "files that can have no such column are named by their path, records of archives by their record_id",
     )
     columns: tuple[str, ...] = Field(default=(), description="more columns to carry into the corpus, by name")
     licence: str | None = Field(default=None, description="licence of this source, recorded in the manifests")

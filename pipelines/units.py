@@ -78,13 +78,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class InputManifest:
-    """The frozen input of a run. `skipped`: source -> ending or kind -> number of files passed over."""
+    """The frozen input of a run.
+
+    skipped: source -> ending or kind -> number of files passed over. notes: what a person should know of the columns.
+    """
 
     reading: Reading
     files: tuple[InputFile, ...]
     units: tuple[Unit, ...]
     skipped: Mapping[str, Mapping[str, int]]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -101,6 +105,7 @@ class InputManifest:
             "carried": {field.name: str(field.type) for field in self.carried},  # for people
             "carried_schema": base64.b64encode(self.carried.serialize()).decode(),
             "skipped": {source: dict(endings) for source, endings in self.skipped.items()},
+            "notes": list(self.notes),
             "files": [asdict(file) for file in self.files],
             "units": [unit.to_json() for unit in self.units],
         }
@@ -114,6 +119,7 @@ class InputManifest:
             tuple(Unit.from_json(unit) for unit in record["units"]),
             record["skipped"],
             record["fingerprint"],
+            tuple(record.get("notes", ())),
         )
 
 

@@ -213,6 +213,76 @@ def test_the_same_trouble_in_many_files_is_told_once(tmp_path):
     )
 
 
+# ---- folders of several formats ----
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """Every format in one folder; only text, Markdown, HTML and archives cannot have an id and a year."""
+    pq.write_table(pa.table({"id": ["p"], "text": ["a"], "year": [1999]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"id": "j", "text": "b", "year": 2001}\n')
+    (tmp_path / "c.csv").write_text("id,text,year\nc,c,2002\n")
+    for name in ("d.txt", "e.txt", "f.md"):
+        (tmp_path / name).write_text(name)
+    archived = b"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Record-ID: <urn:w>\r\nContent-Length: 1\r\n\r\nw\r\n\r\n"
+    (tmp_path / "g.warc.wet").write_bytes(archived)
+    return tmp_path
+
+
+def test_in_a_mixed_folder_formats_without_the_column_fall_back_to_their_own_id_and_say_so_once(mixed):
+    manifest = frozen(mixed, path=".", id="id", columns=("year",))
+    rows = [
+        row for unit in manifest.units for t in read_unit(unit, manifest.reading, Limits()) for row in t.to_pylist()
+    ]
+    own = [str(mixed / name) for name in ("d.txt", "e.txt", "f.md")]
+    assert [row["id"] for row in rows] == ["p", "j", "c", *own, "<urn:w>"]
+    assert [row["year"] for row in rows] == ["1999", "2001", "2002", None, None, None, None]
+    assert manifest.notes == (
+        "Source input: 2 text files cannot have a column id (id): their path is their id.",
+        "Source input: 2 text files cannot have a column year (columns): it is empty for their documents.",
+        "Source input: 1 markdown files cannot have a column id (id): their path is their id.",
+        "Source input: 1 markdown files cannot have a column year (columns): it is empty for their documents.",
+        "Source input: 1 wet files cannot have a column id (id): their record_id is their id.",
+        "Source input: 1 wet files cannot have a column year (columns): it is empty for their documents.",
+    )
+    assert InputManifest.from_json(manifest.to_json()) == manifest
+
+
+def test_files_that_cannot_have_a_carried_column_do_not_change_its_type(mixed):
+    for name in ("b.jsonl", "c.csv"):
+        (mixed / name).unlink()
+    manifest = frozen(mixed, path=".", columns=("year",))
+    assert manifest.carried == pa.schema([("year", pa.int64())])
+
+
+def test_a_file_that_lacks_a_column_that_its_siblings_have_is_refused_and_all_such_are_counted(mixed):
+    for number in range(50):
+        (mixed / f"t{number:02}.csv").write_text(f"text,other{number}\na,1\n")
+        pq.write_table(pa.table({"text": ["a"], f"other{number}": [1]}), mixed / f"t{number:02}.parquet")
+    assert refusal(mixed, Input(path=".", id="id")) == (
+        "inputs[0] (input): DIR/t00.parquet: no column id (id). It has: text, other0. Set `id` to one of them. "
+        "(and 99 more files)"
+    )
+    assert refusal(mixed, Input(path="t0*.csv", id="id")).endswith("(and 9 more files)")
+
+
+def test_files_of_one_format_that_cannot_have_a_column_are_counted(tmp_path):
+    for number in range(50):
+        (tmp_path / f"{number:02}.txt").write_text("text")
+    message = "inputs[0] (input): DIR/00.txt: no column id (id). It has: path. Set `id` to one of them."
+    assert refusal(tmp_path, Input(path=".", id="id")) == f"{message} (and 49 more files)"
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "sub" / name).write_text("text")
+    assert refusal(tmp_path, Input(path="sub", id="id")).endswith("(and 1 more file)")
+
+
+def test_json_lines_without_the_text_are_counted(tmp_path):
+    for number in range(50):
+        (tmp_path / f"{number:02}.jsonl").write_text('{"body": "a"}\n')
+    assert refusal(tmp_path, Input(path=".")).endswith("It has: body. Set `text` to one of them. (and 49 more files)")
+
+
 def test_all_troubles_of_all_inputs_are_told_together(folder):
     message = refusal(
         folder,

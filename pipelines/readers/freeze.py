@@ -28,23 +28,30 @@ _SHOWN = 20
 
 @dataclass
 class _Source:
-    """What is known of one input. `troubles`: what is wrong -> the files it is wrong with, in order."""
+    """What is known of one input.
+
+    troubles: kind -> (what is wrong, as the first file has it; the files it is wrong with, in order). notes: what a
+    person should know of the columns, a line each.
+    """
 
     title: str
     input: Input
     files: list[tuple[FileInfo, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     cuts: list[Cut] = field(default_factory=list)
-    troubles: dict[str, list[str]] = field(default_factory=dict)
+    troubles: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
-    def trouble(self, what: str, uri: str = "") -> None:
-        self.troubles.setdefault(what, []).append(uri)
+    def trouble(self, what: str, uri: str = "", key: str = "") -> None:
+        """Troubles of one `key` (by default of one text) are told together, with the number of files."""
+        self.troubles.setdefault(key or what, (what, []))[1].append(uri)
 
     def messages(self) -> list[str]:
         messages = []
-        for what, uris in self.troubles.items():
+        for what, uris in self.troubles.values():
             at = f"{uris[0]}: " if uris[0] else ""
-            more = f" (and {len(uris) - 1} more files)" if len(uris) > 1 else ""
+            others = len(uris) - 1
+            more = f" (and {others:,} more file{'s' * (others > 1)})" if others else ""
             messages.append(f"{self.title}: {at}{what}{more}")
         return messages
 
@@ -89,6 +96,7 @@ def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest
         tuple(units),
         {source.input.source: dict(sorted(source.skipped.items())) for source in sources},
         _fingerprint(inputs, files),
+        tuple(f"Source {source.input.source}: {note}." for source in sources for note in source.notes),
     )
 
 
@@ -120,7 +128,7 @@ def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
         except UserError as error:
             return error
 
-    peeked: set[str] = set()
+    without_schema: dict[str, list[FileInfo]] = {}
     for (file, format), result in zip(source.files, pool.map(cut, source.files), strict=True):
         if isinstance(result, UserError):
             source.trouble(str(result))
@@ -128,9 +136,17 @@ def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
         source.cuts.append(result)
         if result.schema is not None:
             _check_schema(source, file, result.schema)
-        elif format not in peeked and result.pieces:
-            peeked.add(format)
-            _check_names(source, file, format)
+        elif result.pieces:
+            without_schema.setdefault(format, []).append(file)
+    for format, files in without_schema.items():
+        match READERS[format].columns:
+            case "fixed":
+                _check_fixed(source, format, files)
+            case "header":
+                _check_names(source, format, files, pool)
+            case "open":  # the first file stands for all, unless it shows that the text is called otherwise
+                if _check_names(source, format, files[:1], pool):
+                    _check_names(source, format, files[1:], pool)
 
 
 def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
@@ -141,7 +157,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                 continue
             count = schema.names.count(name)
             if count == 0:
-                source.trouble(_no_column(setting, name, schema.names), file.uri)
+                source.trouble(_no_column(setting, name, schema.names), file.uri, key=f"no {setting} {name}")
             elif count > 1:
                 source.trouble(f"has {count} columns {name} ({setting}). Write it with unique names.", file.uri)
             elif setting == "text" and not is_text_type(schema.field(name).type):
@@ -159,22 +175,54 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                 )
 
 
-def _check_names(source: _Source, file: FileInfo, format: str) -> None:
-    """Columns of a format without a schema, by the beginning of its first file."""
+def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
+    """Columns that the format cannot have: a note where other files of the source may have them, else a trouble."""
     reader = READERS[format]
-    try:
-        names = reader.columns_of(file, source.input)
-    except UserError as error:
-        source.trouble(str(error))
-        return
+    names = reader.columns_of(files[0], source.input)
+    others = {one for _, one in source.files} - {format}
     wanted = [("id", source.input.id), *(("columns", name) for name in source.input.columns)]
-    if reader.columns == "open":
-        wanted = []  # the first records may lack what later ones have
-    if reader.columns != "fixed":
-        wanted = [("text", source.input.text), *wanted]
     for setting, name in wanted:
-        if names and name is not None and name not in names:
-            source.trouble(_no_column(setting, name, names), file.uri)
+        if name is None or name in names:
+            continue
+        if any(_may_have(other, name, source) for other in others):
+            own = f"their {reader.own_id} is their id" if setting == "id" else "it is empty for their documents"
+            source.notes.append(f"{len(files):,} {format} files cannot have a column {name} ({setting}): {own}")
+        else:
+            for file in files:
+                source.trouble(_no_column(setting, name, names), file.uri, key=f"no {setting} {name}")
+
+
+def _may_have(format: str, name: str, source: _Source) -> bool:
+    reader = READERS[format]
+    if reader.columns != "fixed":
+        return True
+    return name in reader.columns_of(next(file for file, one in source.files if one == format), source.input)
+
+
+def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
+    """Check the columns that the beginning of each file shows; whether any was missing."""
+    reader = READERS[format]
+
+    def peek(file: FileInfo) -> Sequence[str] | UserError:
+        try:
+            return reader.columns_of(file, source.input)
+        except UserError as error:
+            return error
+
+    wanted = [("text", source.input.text)]
+    if reader.columns == "header":  # of open formats the first records may lack what later ones have
+        wanted += [("id", source.input.id)] if source.input.id else []
+        wanted += [("columns", name) for name in source.input.columns]
+    missing = False
+    for file, names in zip(files, pool.map(peek, files), strict=True):
+        if isinstance(names, UserError):
+            source.trouble(str(names))
+            continue
+        for setting, name in wanted:
+            if names and name not in names:
+                source.trouble(_no_column(setting, name, names), file.uri, key=f"no {setting} {name}")
+                missing = True
+    return missing
 
 
 def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
@@ -204,13 +252,17 @@ def _pieces(source: _Source) -> Iterable[tuple[Span, int]]:
 
 
 def _carried(sources: Iterable[_Source]) -> pa.Schema:
-    """The carried columns of all sources: the type all files agree on, else string."""
+    """The carried columns of all sources: the type all files that may have them agree on, else string."""
     types: dict[str, set[pa.DataType]] = {}
     for source in sources:
         for name in source.input.columns:
             known = types.setdefault(name, set())
-            for cut in source.cuts:
-                known.add(pa.string() if cut.schema is None else plain_type(cut.schema.field(name).type))
+            for (file, format), cut in zip(source.files, source.cuts, strict=True):
+                reader = READERS[format]
+                if cut.schema is not None:
+                    known.add(plain_type(cut.schema.field(name).type))
+                elif reader.columns != "fixed" or name in reader.columns_of(file, source.input):
+                    known.add(pa.string())
     agreed = {name: known - {pa.null()} for name, known in types.items()}
     return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])
 

@@ -15,7 +15,7 @@ _AS_BROWSERS_DO = dict.fromkeys(("iso-8859-1", "latin-1", "latin1", "ascii", "us
 class Html(OneDocument):
     endings = (".html", ".htm", ".xhtml")
 
-    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         add_page(rows, content, uri, id, carried)
 
 

@@ -17,6 +17,7 @@ class OneDocument(Reader):
     """Base of readers for which a file is a document. Its only column is `path`, its URI. An empty file is none."""
 
     columns = "fixed"
+    own_id = "path"
 
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
         return ("path",)
@@ -24,7 +25,7 @@ class OneDocument(Reader):
     def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
         rows = Rows(input, limits, skipped)
         id = span.uri if input.id else None
-        carried = [span.uri for _ in input.columns]
+        carried = [span.uri if name == "path" else None for name in input.columns]
         try:
             content = _content(span, limits)
         except Broken as broken:
@@ -36,7 +37,7 @@ class OneDocument(Reader):
                 rows.skip("empty file")
         yield rows.table()
 
-    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         raise NotImplementedError
 
 
@@ -46,7 +47,7 @@ class PlainText(OneDocument):
     def __init__(self, *endings: str) -> None:
         self.endings = endings
 
-    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str]) -> None:
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         try:
             text = content.removeprefix(BOM).decode()
         except UnicodeDecodeError as error:

@@ -74,11 +74,13 @@ class Reader:
         header   `columns_of` returns all of them
         open     `columns_of` returns some of them, for no record need have them all
         fixed    `columns_of` returns all of them, and the text is none of them
+    own_id: of fixed columns the one that names a document where the input's `id` is a column of other formats.
     """
 
     endings: tuple[str, ...]
     compressible: bool = True
     columns: Literal["typed", "header", "open", "fixed"]
+    own_id: str = ""
 
     def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         """Raises DataError where the file is not of this format at all."""

@@ -46,6 +46,7 @@ class Archive(Reader):
     """Base of both; `kind` is the WARC-Type that holds the documents."""
 
     columns = "fixed"
+    own_id = "record_id"
     kind: str
 
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
@@ -62,8 +63,10 @@ class Archive(Reader):
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
                         continue
-                    id = record.header.get(_COLUMNS[input.id]) if input.id else None
-                    carried = [record.header.get(_COLUMNS[name]) for name in input.columns]
+                    id = record.header.get(_COLUMNS.get(input.id, _COLUMNS[self.own_id])) if input.id else None
+                    carried = [
+                        record.header.get(_COLUMNS[name]) if name in _COLUMNS else None for name in input.columns
+                    ]
                     if record.content is None:
                         rows.refuse("too_large", where, id, carried)
                     else:

@@ -355,6 +355,7 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
     bad = sum(entry["documents"] for entry in report["quarantine"])
     if bad:
         found.append(f"{bad:,} documents could not be read; they are listed under quarantine.")
+    found += inputs.notes
     for source, skipped in inputs.skipped.items():
         if skipped:
             found.append(f"Source {source}: files were passed over: {skipped_text(skipped)}.")
