@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import types
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from training.data.schema import PACKED
 from training.engines import Slice
 from training.fit import device, launch, loop, notice, preflight, tracking, watch
 from training.fit.place import Place
+from training.fit.time_left import Ahead
 from training.models.build import build_objective
 from training.pack.packed_run import PackedRun
 from training.plan.choices import USABLE
@@ -416,11 +418,41 @@ def test_the_line_says_where_the_training_is():
         {"step": 2, "time": "2026-01-01T10:00:05", "workers": 1, "loss": 3.25, "seconds": 4.0, "tokens": 500},
     ]
     # 30 steps are left, 5 s from one to the next by the clock.
-    wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s, 2 min 30 s left, validation 4.0000 at step 0"
-    assert watch.summary(records, 32) == wanted
-    assert watch.summary([], 32) == ""
+    wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s in steps, 2 min 30 s left, validation 4.0000 at step 0"
+    ahead = Ahead(32, 10)
+    assert watch.summary(records, ahead) == wanted
+    assert watch.summary([], ahead) == ""
     compiled = [*records[:1], records[1] | {"seconds": 92.0, "compile_s": 90.0}, *records[2:]]
-    assert watch.summary(compiled, 32) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), "not the pace"
+    assert watch.summary(compiled, ahead) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), "not the pace"
+    timed = [records[0] | {"validation_s": 3.2}, *records[1:]]
+    assert watch.summary(timed, ahead).endswith("validation 4.0000 at step 0 in 3 s")
+
+
+def test_the_time_left_is_that_of_steps_validations_evaluation_and_export():
+    """A step every 2 s, validation of 100 rows on 2 workers 6 s after every tenth step, of 32 steps."""
+    records = [{"step": 0, "time": "", "workers": 2, "validation": {"loss": 4.0}, "validation_s": 6.0}]
+    start = datetime(2026, 1, 1)
+    for step in range(1, 15):
+        began = start + timedelta(seconds=2 * step + 6 * (step > 10))
+        record = {"step": step, "time": began.isoformat(), "workers": 2, "loss": 3.5, "seconds": 1.5, "tokens": 100}
+        records.append(record | ({"validation": {"loss": 3.0}, "validation_s": 6.0} if step == 10 else {}))
+    steps, validations = 18 * 2, 3 * 6  # after steps 20, 30 and 32
+    assert Ahead(32, 10).seconds_left(records) == pytest.approx(steps + validations)
+    # One worker takes 0.12 s a row, and measures 50 rows before and after; 4 GB are read and written at 0.2 GB/s.
+    after = Ahead(32, 10, validation_rows=100, evaluation_rows=50, export_bytes=4_000_000_000)
+    assert after.seconds_left(records) == pytest.approx(steps + validations + 2 * 50 * 0.12 + 20 + 20)
+    assert after.seconds_left(records[:1]) is None
+    last = [*records[:-1], records[-1] | {"step": 32, "validation_s": 6.0}]
+    assert after.seconds_left(last) == pytest.approx(12 + 20 + 20)
+
+
+def test_what_lies_ahead_is_known_from_the_packed_rows(tmp_path):
+    pack_tiny(str(tmp_path))
+    job = tiny_job(str(tmp_path))
+    packed = PackedRun.load(job.packed)
+    ahead = Ahead.of(job, 1000)
+    assert ahead.steps == job.steps and ahead.export_bytes == 1000 * 8
+    assert ahead.validation_rows == ahead.evaluation_rows == packed.rows("validation") > 0
 
 
 def begun(step: int) -> dict:

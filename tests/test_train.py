@@ -57,6 +57,10 @@ def test_a_run_leaves_all_that_it_promises(full):
     assert (root / "export/full/model.safetensors").is_file()
     evaluation = json.loads((root / "evaluation.json").read_text())
     assert evaluation["after"]["test"]["loss"] < evaluation["before"]["test"]["loss"]
+    records = [json.loads(line) for line in (root / "steps.jsonl").read_text().splitlines()]
+    timed = [record["step"] for record in records if record.get("validation_s", 0) > 0]
+    assert timed == [record["step"] for record in records if "validation" in record] == [0, 3, 6]
+    assert 0 < run.report["fits"][0]["totals"]["validation_s"] < run.report["fits"][0]["totals"]["seconds"]
     assert {"exact_match", "rougeL", "bleu"} <= evaluation["generation"].keys()
     assert run.manifest["export"]["folders"] == {"full": "full"}
     assert "tiny" in (root / "report.html").read_text()

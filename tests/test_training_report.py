@@ -423,6 +423,11 @@ def test_a_terminal_is_told_in_a_few_plain_lines(report):
     assert lines[0].startswith("notes-lora: lora, rank 16, alpha 32 on llama with random weights")
     assert "loss 6.250 -> 2.897, perplexity 518.0 -> 18.1" in lines[1]
     assert lines[1].endswith("at step 225")
+    assert any(line.endswith("tokens in 1 min 15 s, 6.5 s of validation") for line in lines)
+    assert any(
+        line.startswith("  tokens/s") and "of the steps' own time (median), 15.9k of the whole 1 min 15 s" in line
+        for line in lines
+    )
     assert "loss 6.300 -> 3.010" in lines[2]
     assert "5.9% of 140k parameters" in lines[3]
     for line in [*lines, *summary_text(hostile(report)).split("\n")]:
@@ -433,8 +438,8 @@ def test_a_terminal_is_told_in_a_few_plain_lines(report):
 def test_the_time_that_compiling_took_is_shown_where_there_was_any(report):
     assert "compiling" not in summary_text(report) + render(report)
     report["fits"][0]["totals"]["compile_s"] = Log([{"step": 1, "compile_s": 30.0}, {"step": 2}]).compile_s
-    assert "in a step, 30.0 s of compiling" in summary_text(report)
-    assert "300 steps, 30.0 s of it compiling" in Page(render(report)).text["result"]
+    assert "6.5 s of validation, 30.0 s of compiling" in summary_text(report)
+    assert "300 steps, 6.5 s of it validation, 30.0 s of it compiling" in Page(render(report)).text["result"]
 
 
 def test_where_nothing_was_better_than_the_start_the_numbers_are_those_of_what_is_exported(report):

@@ -108,7 +108,8 @@ def report() -> Any:
         "totals": {
             "steps": 300, "planned_steps": 300, "unlogged_steps": 0,
             "tokens": log.tokens, "label_tokens": log.label_tokens,
-            "seconds": 75.25, "tokens_per_s": log.middle("tokens_per_s"), "mfu": None, "compile_s": 0.0,
+            "seconds": 75.25, "validation_s": 6.5,
+            "tokens_per_s": log.middle("tokens_per_s"), "mfu": None, "compile_s": 0.0,
             "workers": [1, 2],
             "trainable_parameters": 8192, "all_parameters": 140_000,
         },

@@ -180,7 +180,7 @@ class Optimizer(Settings):
 
 class Evaluate(Settings):
     every_steps: int = Field(50, ge=1)
-    rows: int | None = Field(None, ge=1, description="of the validation split, at most; default: all")
+    rows: int | None = Field(512, ge=1, description="of the validation split, at most; null: all")
     patience: int | None = Field(None, ge=1, description="stop early after this many evaluations without a better loss")
     least_gain: float = Field(0.0, ge=0, description="a loss counts as better when lower by more than this")
 

@@ -10,6 +10,7 @@ of Ray Train, evaluation and export by one worker.
 import dataclasses
 import json
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +109,13 @@ def _train(
     lease.check()
     outcome = fit_on_ray(job, session, progress, replace, lease)
     gpus = config.workers.gpus_each
+    began = time.monotonic()
     in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
+    progress.say(f"evaluation: took {time.monotonic() - began:,.0f} s")
     lease.check()
+    began = time.monotonic()
     exported = in_worker(session, _export, job, outcome, packed)  # in float32 on the CPU
+    progress.say(f"export: took {time.monotonic() - began:,.0f} s")
     lease.check()
     return _publish(job, packed, outcome, exported)
 

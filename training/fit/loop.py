@@ -151,7 +151,7 @@ class Training:
             self._step(self.course.step)
         if self.saved_step < self.course.step:  # the last steps were passed over
             if measured := self._validate():
-                self._append(self._bare_record() | {"validation": measured})
+                self._append(self._bare_record() | {"validation": measured, "validation_s": self.validation.seconds})
             self._save()
         self.saver.settle()
         return self._finish()
@@ -161,7 +161,7 @@ class Training:
         with self.objective.bare():
             measured = self._validate()
         if measured:
-            self._append(self._bare_record() | {"validation": measured})
+            self._append(self._bare_record() | {"validation": measured, "validation_s": self.validation.seconds})
         if self.config.failures.skip_back:
             self._save()
 
@@ -234,7 +234,7 @@ class Training:
         step = self.course.step
         last = step == self.job.steps
         if (last or step % self.config.evaluate.every_steps == 0) and (measured := self._validate()):
-            record["validation"] = measured
+            record |= {"validation": measured, "validation_s": self.validation.seconds}
         every = self.config.checkpoint.every_steps
         regular = every is not None and step % every == 0
         if regular or late or last or self.course.improved or self._out_of_patience() or self.notice.given(step):

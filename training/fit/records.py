@@ -54,6 +54,7 @@ class StepRecord(TypedDict):
     compile_s: NotRequired[float]
     checkpoint_stall_s: NotRequired[float]
     validation: NotRequired[Measured]
+    validation_s: NotRequired[float]
 
 
 class DamagedCheckpoint(TypedDict):

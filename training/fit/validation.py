@@ -1,5 +1,6 @@
 """The loss on held-out rows, weighted by tokens: sums over all workers first, one division last."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,13 @@ from training.pack.packed_run import PackedRun
 class Validation:
     """The rows of one split that are measured, every time the same ones, dealt to the workers.
 
-    rows: at most so many of all corpora; None: all.
+    rows: at most so many of all corpora; None: all. seconds: that the last measurement took.
     """
 
     def __init__(self, config: TrainConfig, packed: PackedRun, place: Place, split: str, rows: int | None) -> None:
         assert split in SPLITS
         self.place = place
+        self.seconds = 0.0
         sources = [PackedRows(artifact) for artifact in packed.split(split)]
         at_once = micro_rows(config, place.world)
         self.held_out = HeldOut([source.rows for source in sources], at_once * place.world, rows)
@@ -44,6 +46,7 @@ class Validation:
 
         call: what an engine made of the objective. Every worker calls it equally often, for it may communicate.
         """
+        began = time.perf_counter()
         losses = torch.zeros((), dtype=torch.float64, device=self.place.device)
         right = torch.zeros((), dtype=torch.int64, device=self.place.device)
         units = 0
@@ -59,6 +62,7 @@ class Validation:
                     units += objective.units(batch)
         objective.train(trained)
         told = self.place.exchange_floats([losses.item(), right.item(), units])
+        self.seconds = time.perf_counter() - began
         return measured(*(sum(column) for column in zip(*told, strict=True)))
 
     def close(self) -> None:

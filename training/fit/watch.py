@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from statistics import mean
 from typing import Protocol, TextIO, cast
 
@@ -16,6 +15,7 @@ from cluster import storage
 from cluster.progress import Lines, Progress
 from training.fit.job import Job
 from training.fit.records import Attempt, StepRecord, damage_lines
+from training.fit.time_left import Ahead
 
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # a terminal's line, a log's line
@@ -47,6 +47,7 @@ class StepLines:
         self.since: int | None = None  # the step that this call's workers began after; none began yet
         self.known = {file.uri: file.version for file in storage.list_files(job.attempts)}
         self.warned: set[str] = set()
+        self.ahead = Ahead(job.steps, job.config.evaluate.every_steps)
 
     def look(self) -> None:
         self._greet()
@@ -75,6 +76,7 @@ class StepLines:
             self.warned.update(damage_lines(attempt))
             if began:
                 self.since = attempt["step"]
+                self.ahead = Ahead.of(self.job, attempt["all_parameters"])
                 self._lines([greeting(attempt)])
 
     def _lines(self, lines: Iterable[str]) -> None:
@@ -94,7 +96,7 @@ class StepLines:
             self.version = found.version
             lines = tail(self.job.step_log, found.size)
             own = [line for line in lines if line["step"] > self.since or not self.since]
-            self.newest = summary(own, self.job.steps) or self.newest
+            self.newest = summary(own, self.ahead) or self.newest
 
     def _show(self, text: str) -> None:
         self.shown, self.said = time.monotonic(), text
@@ -116,36 +118,32 @@ def greeting(attempt: Attempt) -> str:
     return f"training: {share}, {named}, attention {attempt['attention']}{going_on}{warning}"
 
 
-def summary(records: Sequence[StepRecord], steps: int) -> str:
-    """One line about the last of these steps; empty before the first."""
+def summary(records: Sequence[StepRecord], ahead: Ahead) -> str:
+    """One line about the last of these steps; empty before the first.
+
+    Tokens a second are of the steps' own time, without validation and checkpoints; the time left is until the export's
+    end.
+    """
     if not records:
         return ""
     last = records[-1]
-    parts = [f"training: {last['step']}/{steps} steps"]
+    parts = [f"training: {last['step']}/{ahead.steps} steps"]
     taken = [record for record in records if "seconds" in record][-_RECENT:]
     if "loss" in last:
         parts.append(f"loss {last['loss']:.4f}")
     if taken:
         seconds = mean(record["seconds"] - record.get("compile_s", 0.0) for record in taken)
-        parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s")
-        if last["step"] < steps:
-            parts.append(f"{clock((steps - last['step']) * _pace_s(taken))} left")
+        parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s in steps")
+    if (left := ahead.seconds_left(records)) is not None:
+        parts.append(f"{clock(left)} left{' with evaluation and export' if ahead.export_bytes else ''}")
     if compiling := sum(record.get("compile_s", 0.0) for record in taken):
         parts.append(f"{clock(compiling)} of compiling")
     validated = [record for record in records if "validation" in record]
     if validated:
         found = validated[-1]
-        parts.append(f"validation {found['validation']['loss']:.4f} at step {found['step']}")
+        took = f" in {clock(found['validation_s'])}" if "validation_s" in found else ""
+        parts.append(f"validation {found['validation']['loss']:.4f} at step {found['step']}{took}")
     return ", ".join(parts)
-
-
-def _pace_s(taken: Sequence[StepRecord]) -> float:
-    """From one step to the next by the clock: what lies between steps, such as validation, takes time too."""
-    if len(taken) < 2:
-        return taken[-1]["seconds"] - taken[-1].get("compile_s", 0.0)
-    first, last = (datetime.fromisoformat(record["time"]) for record in (taken[0], taken[-1]))
-    passed = (last - first).total_seconds()
-    return passed / (len(taken) - 1) if passed > 0 else taken[-1]["seconds"]
 
 
 def tail(uri: str, size: int) -> list[StepRecord]:

@@ -10,6 +10,7 @@ import typer
 
 from cluster import storage
 from cluster.errors import ConfigError, DataError
+from training.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from training.models.combine import LoraAdapter
@@ -28,7 +29,8 @@ def compose(
 
     raymill compose OUT --adapter A=0.7 --adapter B=0.3
     """
-    deviation, ranks = compose_adapters(output, weighted(adapter), merged)
+    with quiet_libraries():
+        deviation, ranks = compose_adapters(output, weighted(adapter), merged)
     print(f"adapter   {storage.absolute(output)}, ranks {ranks}")
     print(f"checked   every matrix against the weighted sum: largest relative deviation {deviation:.1e}")
     if merged:

@@ -23,10 +23,11 @@ class Log:
         self.values = {name: array("d") for name in _VALUES}
         self.validation: list[Validated] = []
         self.tokens = self.label_tokens = self.lines = 0
-        self.compile_s = 0.0
+        self.compile_s = self.validation_s = 0.0
         for record in records:
             self.lines += record["step"] > 0
             self.compile_s += record.get("compile_s", 0.0)
+            self.validation_s += record.get("validation_s", 0.0)
             if (measured := record.get("validation")) is not None:
                 self.validation.append({"step": record["step"], **measured})
             if "loss" in record:

@@ -62,6 +62,7 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
             "tokens_per_s": log.middle("tokens_per_s"),
             "mfu": log.middle("mfu"),
             "compile_s": log.compile_s,
+            "validation_s": log.validation_s,
             "workers": sorted(set(log.workers)),
             "trainable_parameters": outcome["trainable_parameters"],
             "all_parameters": outcome["all_parameters"],

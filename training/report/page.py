@@ -87,7 +87,11 @@ def _tiles(fit: Fit) -> Html:
         if words.perplexity:
             fell = f"{_rounded(first['perplexity'])} → {_rounded(best['perplexity'])}"
             tiles.append(("Perplexity", fell, right))
-    speed = f"{short(totals['tokens_per_s'])} a second" if totals["tokens_per_s"] else "speed was not measured"
+    speed = (
+        f"{short(totals['tokens_per_s'])} a second of a step (median)"
+        if totals["tokens_per_s"]
+        else "speed was not measured"
+    )
     if totals["mfu"]:
         speed += f", MFU {share(totals['mfu'], 1)}"
     tiles += [
@@ -108,7 +112,8 @@ def _tiles(fit: Fit) -> Html:
 
 def _time_note(totals: Totals) -> str:
     compiling = f", {formats.duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
-    return plural(totals["steps"], "step") + compiling
+    validating = f", {formats.duration(totals['validation_s'])} of it validation" if totals.get("validation_s") else ""
+    return plural(totals["steps"], "step") + validating + compiling
 
 
 def _rounded(number: float) -> str:

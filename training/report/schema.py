@@ -38,7 +38,8 @@ class Recipe(TypedDict):
 
 class Totals(TypedDict):
     """`unlogged_steps`: taken, and not in steps.jsonl. `tokens`: trained on, without padding. `tokens_per_s`, `mfu`:
-    medians of the steps; null where not measured. `compile_s`: of `seconds`, what torch.compile took.
+    medians of the steps; null where not measured. `compile_s`, `validation_s`: of `seconds`, what torch.compile
+    and validation took.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class Totals(TypedDict):
     tokens_per_s: float | None
     mfu: float | None
     compile_s: float
+    validation_s: float
     workers: list[int]
     trainable_parameters: int
     all_parameters: int

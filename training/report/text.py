@@ -31,11 +31,13 @@ def _lines(fit: Fit) -> list[str]:
     ]
     trained = share(totals["trainable_parameters"], totals["all_parameters"])
     rows.append(("trained", f"{trained} of {short(totals['all_parameters'])} parameters"))
-    speed = f", {short(totals['tokens_per_s'])} a second in a step" if totals["tokens_per_s"] else ""
     compiling = f", {duration(totals['compile_s'])} of compiling" if totals.get("compile_s") else ""
     tokens = f"{count(totals['steps'])} steps, {short(totals['tokens'])} tokens"
-    took = f"{tokens} in {duration(totals['seconds'])}{speed}{compiling}"
-    rows.append(("took", took))
+    validating = f", {duration(totals['validation_s'])} of validation" if totals.get("validation_s") else ""
+    rows.append(("took", f"{tokens} in {duration(totals['seconds'])}{validating}{compiling}"))
+    if totals["tokens_per_s"] and totals["seconds"]:
+        whole = f"{short(totals['tokens'] / totals['seconds'])} of the whole {duration(totals['seconds'])}"
+        rows.append(("tokens/s", f"{short(totals['tokens_per_s'])} of the steps' own time (median), {whole}"))
     lines = [head, *(f"  {name:<12}{told}" for name, told in rows)]
     return [_plain(line) for line in lines]
 
