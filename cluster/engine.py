@@ -89,8 +89,10 @@ class Engine:
             return self._make(stage)
 
     def _make(self, stage: Stage) -> dict[str, Artifact]:
-        started = time.perf_counter()
         records = committed(stage, self.root)
+        if len(records) < len(stage.units):
+            self._start_ray()
+        started = time.perf_counter()
         self.progress.start(stage.name, len(stage.units), records.values())
         failures: dict[int, Failure] = {}
         try:
@@ -111,10 +113,15 @@ class Engine:
         self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
         return artifacts
 
+    def _start_ray(self) -> None:
+        if not self.session.started:
+            with self.progress.waiting("starting Ray" if self.session.embedded else "joining Ray"):
+                self.session.start()
+
     def _round(
         self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, Failure]
     ) -> None:
-        self.session.start()
+        self._start_ray()  # again, where the round before stalled
         try:
             for answer in self._answers(stage, missing, failures):
                 with logs.about(unit=answer["unit"]):

@@ -2,11 +2,18 @@
 
 On a terminal one line is redrawn; elsewhere plain lines come at a steady pace. Work committed by an earlier run counts
 as done but not towards the pace.
+
+Time left is shown once it can be known. The pace is that of the second half of the time so far, and of no time before
+the first unit was committed, so the start of the workers does not count. It must cover three units and twice the time
+that a unit usually takes: the first units of all workers end at about the same time, and say nothing of the pace.
 """
 
+import statistics
 import sys
 import time
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from cluster.artifact import Counters
@@ -14,9 +21,12 @@ from cluster.stage import Record, add_counters
 
 _EVERY_S = {True: 0.2, False: 10.0}  # a terminal's line, a log's line
 _TOP_REASONS = 3
+_LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # that a pace is taken from
 
 
 class Progress(Protocol):
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]: ...
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
     def advance(self, record: Record) -> None: ...
     def finish(self) -> None: ...
@@ -25,6 +35,10 @@ class Progress(Protocol):
 
 class Silent:
     """For tests and for callers that show their own."""
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        yield
 
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
     def advance(self, record: Record) -> None: ...
@@ -39,6 +53,18 @@ class Lines:
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
 
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """A line of its own for something that is not a stage, with the seconds it took."""
+        began = time.monotonic()
+        if self.terminal:
+            self._line(f"{what} ...")
+        yield
+        self._line(f"{what}: {time.monotonic() - began:.1f} s")
+        if self.terminal:
+            self.stream.write("\n")
+            self.stream.flush()
+
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None:
         records = list(done)
         self.stage, self.units, self.done = stage, units, len(records)
@@ -46,12 +72,16 @@ class Lines:
         self.counters: Counters = add_counters(record.counters for record in records)
         self.before = dict(self.counters)
         self.began = self.shown = time.monotonic()
+        self.commits: list[float] = []  # when each unit of this call was committed, and how long it took
+        self.seconds: list[float] = []
         if records:
             self._line(f"{stage}: {self.done} of {units} units were finished before")
         self._show()
 
     def advance(self, record: Record) -> None:
         self.done += 1
+        self.commits.append(time.monotonic())
+        self.seconds.append(record.seconds)
         self.counters = add_counters([self.counters, record.counters])
         if time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
             self._show()
@@ -76,11 +106,21 @@ class Lines:
             documents, size = (self.counters.get(k, 0) - self.before.get(k, 0) for k in ("documents", "text_bytes"))
             if documents:
                 parts.append(f"{documents / elapsed:,.0f} documents/s, {size / elapsed / 1e6:.1f} MB/s")
-            left = (self.units - self.done) * elapsed / (self.done - self.resumed)
-            parts.append(f"{_clock(left)} left" if self.done < self.units else f"took {_clock(elapsed)}")
+            if self.done == self.units:
+                parts.append(f"took {clock(elapsed)}")
+            elif (left := self._left()) is not None:
+                parts.append(f"{clock(left)} left")
         reasons = _top_reasons(self.counters)
         self._line(", ".join(parts) + (f" | {reasons}" if reasons else ""))
         self.shown_done = self.done
+
+    def _left(self) -> float | None:
+        """Seconds that the other units will take at the present pace; None where that cannot be known yet."""
+        since = max((self.began + self.shown) / 2, self.commits[0])
+        units = len(self.commits) - bisect_right(self.commits, since)
+        if units < _LEAST_UNITS or self.shown - since < _LEAST_UNIT_TIMES * statistics.median(self.seconds):
+            return None
+        return (self.units - self.done) * (self.shown - since) / units
 
     def _line(self, text: str) -> None:
         self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
@@ -93,7 +133,7 @@ def _top_reasons(counters: Counters) -> str:
     return ", ".join(f"{name} {value:,.0f}" for value, name in sorted(found, reverse=True)[:_TOP_REASONS])
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

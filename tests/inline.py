@@ -11,6 +11,8 @@ from pipelines.config import CurateConfig
 
 
 class InlineEngine(Engine):
+    def _start_ray(self) -> None: ...
+
     def _round(self, stage, missing, records, failures) -> None:
         for index in missing:
             records[index] = stages.run_unit(stage, self.root, index, stage.units[index])

@@ -7,7 +7,8 @@ import pytest
 
 from cluster import logs
 from cluster import progress as progresses
-from cluster.progress import Lines, _clock
+from cluster.progress import Lines
+from cluster.progress import clock as clock_text
 from cluster.stage import Record
 
 
@@ -50,7 +51,7 @@ def test_a_terminal_gets_one_line_drawn_anew(clock):
     lines.advance(record(0, documents=1, text_bytes=1e6))
     lines.finish()
     assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().split("\r\033[K")[2:] == ["measure: 1/2 units, 1 documents/s, 1.0 MB/s, 1 s left\n"]
+    assert stream.getvalue().split("\r\033[K")[2:] == ["measure: 1/2 units, 1 documents/s, 1.0 MB/s\n"]
 
 
 def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
@@ -62,8 +63,39 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
     assert stream.getvalue().splitlines() == [
         "measure: 2 of 4 units were finished before",
         "measure: 2/4 units",
-        "measure: 3/4 units, 10 documents/s, 0.1 MB/s, 10 s left",
+        "measure: 3/4 units, 10 documents/s, 0.1 MB/s",
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+@pytest.mark.parametrize("unit_s", [0.5, 30])
+def test_time_left_is_shown_only_when_it_is_nearly_right(clock, monkeypatch, workers, unit_s):
+    """Workers take 20 s to start and compile, then each does one unit after the other."""
+    monkeypatch.setattr(progresses, "_EVERY_S", {True: 0, False: 0})
+    units, begin = 20 * workers, 120.0
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("measure", units, [])
+    ends = sorted(begin + unit_s * (turn + 1) + worker / 1000 for turn in range(20) for worker in range(workers))
+    shown = []
+    for unit, clock[0] in enumerate(ends):
+        lines.advance(Record(unit, "a", {}, {}, unit_s))
+        last = stream.getvalue().splitlines()[-1]
+        truth = ends[-1] - clock[0]
+        if " left" in last:
+            shown.append(truth)
+            assert truth / 2 - unit_s <= lines._left() <= 1.5 * truth + 1.1 * unit_s, last
+    assert (shown and shown[0] > 0.3 * (ends[-1] - begin)) or unit_s < 1, "and while it is still of use"
+
+
+def test_what_is_waited_for_is_a_line_with_its_seconds(clock):
+    for stream, expected in (
+        (io.StringIO(), "starting Ray: 6.2 s\n"),
+        (Terminal(), "\r\033[Kstarting Ray ...\r\033[Kstarting Ray: 6.2 s\n"),
+    ):
+        with Lines(stream).waiting("starting Ray"):
+            clock[0] += 6.2
+        assert stream.getvalue() == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +103,7 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (3599, "59 min 59 s"), (3600, "1 h 00 min"), (90061, "25 h 01 min")],
 )
 def test_times_are_told_as_people_do(seconds, shown):
-    assert _clock(seconds) == shown
+    assert clock_text(seconds) == shown
 
 
 # --- logs
