@@ -39,6 +39,11 @@ def setup(verbose: bool = False) -> None:
             logger.addHandler(handler)
 
 
+def is_verbose() -> bool:
+    """Whether this process was asked to show more, by `--verbose`."""
+    return logging.getLogger(TREES[0]).isEnabledFor(logging.INFO)
+
+
 class _StandardError(logging.Handler):
     """Whatever standard error is when a line is written: a test or a notebook may have put another in its place."""
 

@@ -2,11 +2,14 @@
 
 import json
 import sys
-from typing import Annotated
+import textwrap
+import time
+from typing import Annotated, Any
 
 import typer
+import yaml
 
-from cluster import storage
+from cluster import logs, storage
 from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, reaching
@@ -22,7 +25,9 @@ def curate(
     config: ConfigFile,
     override: Overrides = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done, then stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would be done (--verbose: and all settings), then stop")
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="make anew what other settings left at the output")
     ] = False,
@@ -31,7 +36,7 @@ def curate(
 
     A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
     """
-    from cluster.progress import Lines
+    from cluster.progress import Lines, clock
     from cluster.session import Session
     from pipelines.curate import curate as run_curate
 
@@ -41,9 +46,11 @@ def curate(
         return
     if address in (None, "local") and not kernels_are_compiled():
         print("The first run on this machine compiles its kernels: up to a minute, once.", file=sys.stderr)
+    began = time.monotonic()
     with Session(address, settings.execution.cpus) as session:
         run = run_curate(settings, session, Lines(), replace=replace)
     print_outcome(run.report, run.uri, run.fresh)
+    print(f"elapsed {clock(time.monotonic() - began)}")
 
 
 def load_curate(config: str, override: list[str] | None) -> CurateConfig:
@@ -81,20 +88,50 @@ def _plan(settings: CurateConfig) -> None:
     done = finished(settings, inputs, root, replace=False)
     if not done:
         check_output(root)
-    print(settings.model_dump_json(indent=1))
     size = sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {len(inputs.files):,} files, {len(inputs.units):,} units, about {size / 1e6:,.1f} MB of text")
-    for source, skipped in inputs.skipped.items():
-        if skipped:
-            print(f"skipped  {source}: {skipped_text(skipped)}")
-    for note in inputs.notes:
-        print(f"note     {note}")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
     if settings.dedup:
         bands, rows = settings.dedup.banding
         caught = ", ".join(f"{s}: {settings.dedup.caught(s):.0%}" for s in (0.6, 0.7, 0.8, 0.9))
         print(f"dedup    {bands} bands of {rows} rows; pairs compared, by similarity: {caught}")
+    else:
+        print("dedup    none")
     print(f"output   {root}: {'finished, nothing to do' if done else 'to be made'}")
+    for source, skipped in inputs.skipped.items():
+        if skipped:
+            print(f"skipped  {source}: {skipped_text(skipped)}")
+    for note in inputs.notes:
+        print(f"note     {note}")
+    everything = settings.model_dump(mode="json")
+    if logs.is_verbose():
+        print("\nEvery setting:\n" + _yaml(everything))
+    else:
+        print("\nSettings that differ from the defaults (--verbose shows all):\n" + _yaml(changed_settings(settings)))
+
+
+def changed_settings(settings: CurateConfig) -> dict[str, Any]:
+    """What a config would have to hold to give these settings: those that differ from the defaults, and the needed."""
+    needed = {"kind": settings.kind, "name": settings.name, "output": settings.output}
+    inputs = [{"source": entry.source, "path": entry.path} for entry in settings.inputs]
+    defaults = CurateConfig.model_validate(needed | {"inputs": [{"path": entry.path} for entry in settings.inputs]})
+    found = _changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
+    for entry, kept in zip(found.get("inputs", []), inputs, strict=False):
+        entry |= kept
+    return {"kind": needed["kind"], "name": needed["name"], "inputs": inputs, "output": needed["output"]} | found
+
+
+def _changed(now: Any, default: Any) -> Any:
+    if isinstance(now, dict) and isinstance(default, dict):
+        return {name: _changed(value, default.get(name)) for name, value in now.items() if value != default.get(name)}
+    if isinstance(now, list) and isinstance(default, list) and len(now) == len(default):
+        return [_changed(one, other) for one, other in zip(now, default, strict=True)]
+    return now
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return textwrap.indent(text.rstrip(), "  ")
 
 
 def what_if(
@@ -119,7 +156,7 @@ def explain(
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
-    """One document: its measurements, and the rule that removed it or a word diff to what it duplicates."""
+    """One document: the rule that removed it or a word diff to what it duplicates, then its measurements."""
     from pipelines.explain import explain as explain_document
 
     with reaching(run, config, override) as uri:

@@ -28,11 +28,12 @@ def explain(uri: str, id: str) -> str:
 def _one(run: FinishedRun, id: str, place: Place) -> str:
     unit = run.inputs.units[place.unit]
     files = unit.spans[0].uri if len(unit.spans) == 1 else f"{len(unit.spans)} files from {unit.spans[0].uri}"
-    lines = [f"document  {id}", f"position  unit {place.unit}, row {place.row} ({files})", "measured"]
+    lines = [f"document  {id}", *_fate(run, id, place)]
+    lines += [f"position  unit {place.unit}, row {place.row} ({files})", "measured"]
     for name, value in place.attributes.items():
         if name not in ("row", "id"):
             lines.append(f"  {name:<32} {_number(value)}")
-    return "\n".join([*lines, *_fate(run, id, place)])
+    return "\n".join(lines)
 
 
 def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:

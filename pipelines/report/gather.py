@@ -39,6 +39,7 @@ _PLAIN_SIGNALS = {
 _SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
 _RULE_REMOVES_ALMOST_ALL = 0.95
+_TELLING_DOCUMENTS = 1000  # of fewer, a rule that removes one document in a few hundred often removes none
 _LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 Counts = dict[str, int]
@@ -334,7 +335,7 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
             found.append(f"Source {source['source']} lost {lost:.0%} of its {before:,} documents, most to {top}.")
     for step in report["funnel"][1:-1]:
         seen = step["left"]["documents"] + step["removed"]["documents"]
-        if seen and not step["removed"]["documents"]:
+        if seen >= _TELLING_DOCUMENTS and not step["removed"]["documents"]:
             found.append(f"{step['stage']} removed nothing of {seen:,} documents.")
         elif seen and step["removed"]["documents"] > _RULE_REMOVES_ALMOST_ALL * seen:
             found.append(f"{step['stage']} removed {step['removed']['documents'] / seen:.0%} of {seen:,} documents.")
