@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults matrix test-s3-real bench golden lint clean
+.PHONY: setup demo test faults matrix versions test-s3-real bench golden lint clean
 
 setup: $(DONE)
 
@@ -32,6 +32,9 @@ matrix: setup  ## every engine, number of workers, accumulation, packing and met
 		tests/test_learning.py tests/test_memory_model.py tests/test_bench.py tests/test_models.py \
 		tests/test_compiling.py
 
+versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_versions.py
+
 test-s3-real: setup  ## the store's tests on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw
 
@@ -52,5 +55,5 @@ lint: setup
 	$(BIN)/mypy cluster pipelines training
 
 clean:
-	rm -rf $(VENV) .venv-peers build *.egg-info runs
+	rm -rf $(VENV) .venv-peers .venv-versions build *.egg-info runs
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -113,7 +113,7 @@ def greedily(objective, ids: list[int], count: int) -> list[int]:
     said = list(ids)
     with torch.inference_mode():
         for _ in range(count):
-            hidden = objective.hidden(torch.tensor([said]), torch.arange(len(said))[None])
+            hidden = objective.hidden(torch.tensor([said]), torch.arange(len(said))[None], torch.tensor([0, len(said)]))
             said.append(int(objective.logits(hidden[0, -1:]).argmax()))
     return said[len(ids) :]
 
@@ -276,7 +276,8 @@ def test_a_probe_has_the_rates_of_each_class(tmp_path):
         ids = torch.tensor([line["ids"]])
         with torch.inference_mode():
             at = torch.arange(ids.shape[1])[None]
-            said.append(int(run.trained.scores(ids, at, torch.tensor([ids.shape[1] - 1])).argmax()))
+            starts, ends = torch.tensor([0, ids.shape[1]]), torch.tensor([ids.shape[1] - 1])
+            said.append(int(run.trained.scores(ids, at, starts, ends).argmax()))
     wanted = [line["label"] for line in rows]
     right = sum(one == other for one, other in zip(wanted, said, strict=True))
     scores = evaluation["generation"]

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def trained_logits(run: Run, ids: list[int]) -> torch.Tensor:
     """As training computes them, not as a library's generation does: through the objective."""
     with torch.inference_mode():
-        tokens = torch.tensor([ids])
-        return run.trained.logits(run.trained.hidden(tokens, torch.arange(len(ids))[None])[0])
+        tokens, starts = torch.tensor([ids]), torch.tensor([0, len(ids)], dtype=torch.int32)
+        return run.trained.logits(run.trained.hidden(tokens, torch.arange(len(ids))[None], starts)[0])
 
 
 def prompt(run: Run) -> list[int]:
@@ -119,8 +119,9 @@ def test_the_code_on_a_probes_card_predicts_as_the_probe_does(tmp_path, pool, mo
     # As packing writes the text for training.
     [example] = Encoder(run.tokenizer).encode([Document("", "Some text", 0, 0, "", None)]).examples
     ids = torch.from_numpy(example.ids.astype("int64"))[None]
+    positions, starts = torch.arange(ids.shape[1])[None], torch.tensor([0, ids.shape[1]])
     with torch.inference_mode():
-        wanted = run.trained.scores(ids, torch.arange(ids.shape[1])[None], torch.tensor([ids.shape[1] - 1]))[0]
+        wanted = run.trained.scores(ids, positions, starts, torch.tensor([ids.shape[1] - 1]))[0]
     torch.testing.assert_close(names["scores"], wanted)
     assert capsys.readouterr().out.strip() == CLASSES[int(wanted.argmax())]
 

@@ -54,8 +54,7 @@ def with_rows_that_fit(config: TrainConfig, place: Place, classes: int) -> Train
 
     Unchanged where the size of a GPU is not known. A warning where not even one row fits. All workers call it.
     """
-    device = device_bytes(config, place)
-    if device is None or config.micro_batch:
+    if config.micro_batch or (device := device_bytes(config, place)) is None:
         return config
     shape = shape_of(config, classes)
     rows = default_rows(config, shape, device, place.world)

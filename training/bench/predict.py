@@ -1,0 +1,214 @@
+"""How long a training step should take on a GPU, part by part: arithmetic on shapes, before anything ran on one.
+
+    python -m training.bench.predict > training/bench/PREDICTIONS.md
+
+Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, V vocabulary, R an
+adapter's rank, N positions of a micro-batch, W weights that a token is multiplied with in the layers.
+
+A product or a kernel takes flops / (efficiency x peak), everything else bytes / (efficiency x bandwidth). Efficiencies
+are assumptions, each with the share that is usual on this kind of GPU as `slow` and `fast`; what a measurement leaves
+outside of these two is where this model of a step is wrong.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from training.bench.shapes import bench_config
+from training.config import TrainConfig
+from training.models.base import named_config
+from training.models.flops import attention_flops, flops_per_token, multiplied, peak_flops
+from training.plan.shape import Shape, shape_of
+
+# NVIDIA's data sheet of the H200 SXM; its peak stands in models/flops.py.
+GPU = "NVIDIA H200"
+BANDWIDTH = 4.8e12
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Share of the peak (flops) or of the bandwidth (bytes) that is reached: (slow, fast)."""
+
+    products: tuple[float, float] = (0.63, 0.72)
+    flash_64: tuple[float, float] = (0.35, 0.50)
+    flash_128: tuple[float, float] = (0.45, 0.62)
+    fused: tuple[float, float] = (0.45, 0.75)
+    streamed: tuple[float, float] = (0.75, 0.90)
+
+
+EFFICIENCY = Efficiency()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One part of a step. amount: flops or bytes. how: the formula, with its letters."""
+
+    part: str
+    amount: float
+    unit: str
+    efficiency: tuple[float, float]
+    how: str
+
+    def ms(self, which: int) -> float:
+        """which: 0 slow, 1 fast."""
+        rate = peak() if self.unit == "FLOP" else BANDWIDTH
+        return 1e3 * self.amount / (self.efficiency[which] * rate)
+
+
+def peak() -> float:
+    found = peak_flops(GPU)
+    assert found
+    return found
+
+
+def setting(shape: str, method: str, rows: int, length: int) -> TrainConfig:
+    """As `python -m training.bench` has it on one GPU: ddp, bf16, compiled, the varlen kernel."""
+    return bench_config(
+        shape, world=1, gpus=True, sequence_length=length, micro_batch=rows, accumulation=1, method=method, steps=9,
+        loss_chunk_tokens=CHUNK,
+    )  # fmt: skip
+
+
+CHUNK = 4096
+
+
+def context_of(length: int, documents: int) -> float:
+    """Positions that a token attends to on average, in rows of 1 to 2 x `documents` - 1 documents cut at random places.
+
+    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T sum to 2 T^2 / (k + 1)
+    on average.
+    """
+    return length * mean(1 / (count + 1) for count in range(1, 2 * documents)) + 0.5
+
+
+def predict(config: TrainConfig, documents: int) -> list[Line]:
+    """The parts of one step of one micro-batch, compiled, in bf16."""
+    assert config.micro_batch
+    shape, model = shape_of(config), named_config(config.model)
+    positions = config.micro_batch * config.sequence_length
+    full = config.method == "full"
+    weights = multiplied(model)
+    head = (getattr(model, "head_dim", None) or shape.query // shape.heads) <= 64
+    passes = 6 if full else 4
+    values = positions * shape.vocabulary
+    chunks = -(-positions // CHUNK)
+    r = 4 if full else 2
+    h, f, q, k = shape.hidden, shape.feed_forward, shape.query, shape.key
+    layer = (12 * r + 10) * h + 16 * f + 8 * (q + k)
+    e = EFFICIENCY
+    lines = [
+        Line("products of the layers", passes * weights.body * positions, "FLOP", e.products, f"{passes} W N"),
+        Line("products of the lm_head", passes * weights.lm_head * positions, "FLOP", e.products, f"{passes} V H N"),
+        Line(
+            "flash attention", 3.5 * attention_flops(model, context_of(config.sequence_length, documents)) * positions,
+            "FLOP", e.flash_64 if head else e.flash_128, "3.5 x forward (its backward computes the scores again)",
+        ),
+        Line(
+            "norms, rotary, SwiGLU, residual", shape.layers * positions * layer, "B", e.fused,
+            f"layers x N x ({12 * r + 10} H + 16 F + 8 (Q + K))",
+        ),
+        Line("cross-entropy", 10 * values, "B", e.fused, "10 V N: bf16 logits read twice, gradients written, read"),
+    ]  # fmt: skip
+    if full:
+        trained = shape.trained
+        lines += [
+            Line("lm_head's gradient", 8 * chunks * shape.vocabulary * h, "B", e.streamed, "8 V H for each chunk"),
+            Line("casts of weights, sums of gradients", 16 * trained, "B", e.streamed, "(6 + 10) x trained values"),
+            Line("norm, clip, AdamW, zero", 44 * trained, "B", e.streamed, "(4 + 8 + 28 + 4) x trained values"),
+        ]
+    else:
+        both = _adapted(shape)
+        adapter = 6 * shape.trained * positions
+        lines += [
+            Line("products of the adapter", adapter, "FLOP", (0.05, 0.15), "6 N x trained values, R wide"),
+            Line("adapter's passes over activations", 8 * both * positions, "B", e.fused, "8 N x (inputs + outputs)"),
+            Line("norm, clip, AdamW, zero", 44 * shape.trained, "B", e.streamed, "44 x trained values"),
+        ]
+    return lines
+
+
+def _adapted(shape: Shape) -> int:
+    """Inputs and outputs of all linear modules with an adapter, in values a position."""
+    sizes = [parameter.shape for parameter in shape.parameters if parameter.trained and len(parameter.shape) == 2]
+    # lora_A is R x inputs, lora_B outputs x R.
+    return sum(max(rows, columns) for rows, columns in sizes)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """slow, fast: milliseconds of a step. flops: of a trained token."""
+
+    slow: float
+    fast: float
+    tokens: int
+    flops: float
+
+    def rate(self, ms: float) -> float:
+        return self.tokens / ms * 1e3
+
+    def mfu(self, ms: float) -> float:
+        return self.rate(ms) * self.flops / peak()
+
+
+def summed(config: TrainConfig, documents: int) -> Prediction:
+    """Of one step; between the two lie 2% for launches and waits of the host at the least."""
+    lines = predict(config, documents)
+    model, context = named_config(config.model), context_of(config.sequence_length, documents)
+    flops = flops_per_token(model, shape_of(config).trained, config.method, context)
+    slow, fast = (1.02 * sum(line.ms(which) for line in lines) for which in (0, 1))
+    return Prediction(slow, fast, config.tokens_per_step, flops)
+
+
+CASES = (("1b", "full", 1), ("1b", "full", 4), ("8b", "lora", 1), ("8b", "lora", 2))
+LENGTH, DOCUMENTS = 8192, 4
+
+
+def document() -> str:
+    """PREDICTIONS.md."""
+    lines = [
+        "# Predicted steps on an H200",
+        "",
+        "Written before anything ran on a GPU, so that the first run tests this model of a step. Made by",
+        "`python -m training.bench.predict`; `make gpu` prints the measured step beside it. One GPU, bf16, ddp, layers",
+        f"compiled, varlen attention, fused loss in chunks of {CHUNK:,}, rows of {LENGTH:,} positions with "
+        f"{DOCUMENTS} documents on average,",
+        "one micro-batch a step. `slow` and `fast` are the two ends of the efficiencies assumed (share of "
+        f"{peak() / 1e12:.1f} TFLOP/s or of",
+        f"{BANDWIDTH / 1e12:.1f} TB/s). The sum has 2% for launches and waits of the host.",
+        "",
+        "Letters: N positions of a micro-batch, W weights of the layers' products, H hidden size, F feed-forward size, Q",
+        "and K the sizes of a layer's queries and keys, V vocabulary, R the adapter's rank.",
+    ]
+    for shape, method, rows in CASES:
+        config = setting(shape, method, rows, LENGTH)
+        parts, whole = predict(config, DOCUMENTS), summed(config, DOCUMENTS)
+        lines += [
+            "",
+            f"## {shape}, {method}, micro-batch {rows}",
+            "",
+            "| part | amount | efficiency | ms, slow | ms, fast | arithmetic |",
+            "|---|---|---|---|---|---|",
+        ]
+        for part in parts:
+            amount = f"{part.amount / 1e12:,.2f} TFLOP" if part.unit == "FLOP" else f"{part.amount / 1e9:,.2f} GB"
+            low, high = part.efficiency
+            times = f"{part.ms(0):,.1f} | {part.ms(1):,.1f}"
+            lines.append(f"| {part.part} | {amount} | {low:.0%} to {high:.0%} | {times} | {part.how} |")
+        lines += [
+            f"| **a step** | | | **{whole.slow:,.0f}** | **{whole.fast:,.0f}** | {whole.tokens:,} tokens |",
+            "",
+            f"So {whole.rate(whole.slow):,.0f} to {whole.rate(whole.fast):,.0f} tokens/s, MFU "
+            f"{whole.mfu(whole.slow):.1%} to {whole.mfu(whole.fast):.1%} at {whole.flops / 1e9:,.2f} GFLOP a token "
+            "(positions really attended to).",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main(_: Sequence[str] | None = None) -> int:
+    print(document(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
