@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipelines", "training")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONGEST_FILE = 350
 # Who may touch a file system without `cluster.storage`, and why.
 PATHS_ALLOWED = {
     "pipelines/__init__.py": "hashes its own source, to name the version of the code",
@@ -247,11 +246,6 @@ def test_every_file_says_what_it_is_for():
         if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert silent == []
-
-
-def test_no_file_is_too_long_to_read_in_one_go():
-    long = {name_of(path) for path in SOURCES if len(path.read_text().splitlines()) > LONGEST_FILE}
-    assert long == set()
 
 
 def test_no_file_shadows_a_module_of_the_standard_library():
