@@ -22,8 +22,8 @@ def test_the_parts_of_llama_1b_are_those_by_hand():
     assert lines["products of the layers"].amount == 6 * weights * 8192
     assert lines["products of the layers"].ms(0) == pytest.approx(6 * weights * 8192 / (0.63 * 989.4e12) * 1e3)
     assert lines["products of the lm_head"].amount == 6 * 128_256 * 2048 * 8192
-    # Scores and sums: 2 x 2 x 64 FLOP a head and position seen; of a row of 1 to 7 documents a token sees 8,192 times the
-    # mean of 1/2 .. 1/8.
+    # Scores and sums: 2 x 2 x 64 FLOP a head and position seen; of a row of 1 to 7 documents a token sees 8,192 times
+    # the mean of 1/2 .. 1/8.
     seen = 8192 * (1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6 + 1 / 7 + 1 / 8) / 7 + 0.5
     assert lines["flash attention"].amount == pytest.approx(3.5 * 16 * 32 * 4 * 64 * seen * 8192)
     assert lines["norm, clip, AdamW, zero"].amount == 44 * 1_235_814_400

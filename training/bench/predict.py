@@ -76,8 +76,8 @@ CHUNK = 4096
 def context_of(length: int, documents: int) -> float:
     """Positions that a token attends to on average, in rows of 1 to 2 x `documents` - 1 documents cut at random places.
 
-    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T sum to 2 T^2 / (k + 1)
-    on average.
+    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T sum to
+    2 T^2 / (k + 1) on average.
     """
     return length * mean(1 / (count + 1) for count in range(1, 2 * documents)) + 0.5
 
@@ -177,8 +177,8 @@ def document() -> str:
         f"{peak() / 1e12:.1f} TFLOP/s or of",
         f"{BANDWIDTH / 1e12:.1f} TB/s). The sum has 2% for launches and waits of the host.",
         "",
-        "Letters: N positions of a micro-batch, W weights of the layers' products, H hidden size, F feed-forward size, Q",
-        "and K the sizes of a layer's queries and keys, V vocabulary, R the adapter's rank.",
+        "Letters: N positions of a micro-batch, W weights of the layers' products, H hidden size, F feed-forward size,",
+        "Q and K the sizes of a layer's queries and keys, V vocabulary, R the adapter's rank.",
     ]
     for shape, method, rows in CASES:
         config = setting(shape, method, rows, LENGTH)
