@@ -18,6 +18,7 @@ from pipelines.explain import explain
 from pipelines.sample import sample_rows
 from pipelines.what_if import compare, table_text
 from tests.inline import curate_inline
+from tests.stages import counting_stage, run_inline
 
 NOUNS = [
     "river",
@@ -424,6 +425,14 @@ def test_a_carried_column_and_a_signal_cannot_have_one_name(inputs):
 def test_a_kept_language_that_loses_everything_is_a_warning(inputs, monkeypatch):
     run = curate_inline(inputs[1] | {"language": {"keep": ["en", "de"]}}, monkeypatch)
     assert "Language de is to be kept, and all its 1 went." in run.report["warnings"]
+
+
+def test_a_sample_is_of_all_tables_and_not_of_the_first(tmp_path):
+    """Of 0 + 1 + .. + 19 rows in tables of one row or more; ten of them, for five seeds."""
+    artifact = run_inline(counting_stage(20), str(tmp_path))["numbers"]
+    for seed in range(5):
+        units = [row["unit"] for row in sample_rows(artifact.uri, 10, [], seed)]
+        assert len(units) == 10 and max(units) > 10, f"seed {seed}: all from the first quarter of the rows"
 
 
 def test_sample_finds_rows_by_value_and_says_what_there_is(run):

@@ -459,6 +459,11 @@ def test_packing_keeps_every_piece_in_order(pieces, unit_bytes):
         assert unit.bytes <= unit_bytes or pieces_held == 1
 
 
+def test_pieces_that_fill_a_unit_to_the_byte_are_one_unit():
+    spans = [(Span(f"file{number}", 1, "v", "text", 0, 1), 50) for number in range(5)]
+    assert [unit.bytes for unit in pack("s", spans, 100, 0)] == [100, 100, 50]
+
+
 def test_a_unit_of_tiny_files_stays_short():
     spans = [(Span(f"file{number:05}", 1, "v", "text", 0, 1), 1) for number in range(2500)]
     assert [len(unit.spans) for unit in pack("s", spans, MIB, 0)] == [MAX_SPANS_PER_UNIT, MAX_SPANS_PER_UNIT, 500]

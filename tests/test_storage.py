@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from obstore.store import MemoryStore
 
-from cluster import local_store, storage
+from cluster import local_store, object_store, storage
 from cluster.errors import StorageError
 from cluster.storage import NotFound
 
@@ -151,6 +152,22 @@ def test_a_stored_parquet_file_is_read_in_pieces(root, tmp_path):
 def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root):
     storage.require_conditional_writes(root)
     assert storage.list_files(root) == []
+
+
+@pytest.mark.parametrize("answers", [(True, True), (False, False), (False, True)])
+def test_a_store_whose_first_write_is_not_the_one_that_wins_is_refused(tmp_path, monkeypatch, answers):
+    given = iter(answers)
+    monkeypatch.setattr(local_store.LocalStore, "create", lambda self, key, data: next(given))
+    with pytest.raises(StorageError, match="ignores put-if-absent"):
+        storage.require_conditional_writes(str(tmp_path))
+
+
+def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either():
+    """S3 answers a deletion with success whatever was there; Google's and Azure's stores say 404, as this one does."""
+    bucket = object_store.Bucket("gs://bucket", MemoryStore())
+    bucket.write("there", b"1")
+    bucket.delete(["gone", "there", "gone"])
+    assert list(bucket.walk("")) == []
 
 
 def test_a_local_copy_has_the_content_and_follows_its_changes(root, tmp_path, monkeypatch):
