@@ -10,7 +10,6 @@ them, without an error.
 It is a custom operator, as the real one is, so a compiler sees one opaque call.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +93,8 @@ def _attend(
     CALLS.append(
         Call((query.dtype, key.dtype, value.dtype), len(cu_seq_q) - 1, (query.shape[1], key.shape[1])),
     )
-    return _by_document(query, key, value, cu_seq_q, scale, window_size).contiguous()
+    weights, _, _, values = _weights(query, key, value, cu_seq_q, scale, window_size)
+    return (weights @ values).transpose(0, 1).to(query.dtype, memory_format=torch.contiguous_format, copy=True)
 
 
 @_attend.register_fake
@@ -113,18 +113,19 @@ def _attend_backward(
     window_size: list[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(gradient.dtype == query.dtype, "query and dout must have the same dtype")
-    repeat = query.shape[1] // key.shape[1]
-    gradients = [torch.zeros(part.shape) for part in (query, key, value)]
-    for document, weights, keys, values in _documents(query, key, value, starts, scale, window_size):
-        mine, outer = (part[document].transpose(0, 1).float() for part in (query, gradient))
-        by_values = weights.transpose(1, 2) @ outer
-        by_weights = outer @ values.transpose(1, 2)
-        by_scores = weights * (by_weights - (by_weights * weights).sum(-1, keepdim=True)) * _scale(query, scale)
-        by_keys = by_scores.transpose(1, 2) @ mine
-        gradients[0][document] = (by_scores @ keys).transpose(0, 1)
-        for gradient_of, by_heads in ((gradients[1], by_keys), (gradients[2], by_values)):
-            gradient_of[document] = by_heads.unflatten(0, (-1, repeat)).sum(1).transpose(0, 1)
-    by_query, by_key, by_value = (one.to(query.dtype) for one in gradients)
+    weights, queries, keys, values = _weights(query, key, value, starts, scale, window_size)
+    outer = _heads_first(gradient)
+    by_weights = outer @ values.transpose(1, 2)
+    by_scores = weights * (by_weights - (by_weights * weights).sum(-1, keepdim=True)) * _scale(query, scale)
+    by_query = by_scores @ keys
+    by_key, by_value = (
+        by_heads.unflatten(0, (key.shape[1], -1)).sum(1)
+        for by_heads in (by_scores.transpose(1, 2) @ queries, weights.transpose(1, 2) @ outer)
+    )
+    by_query, by_key, by_value = (
+        one.transpose(0, 1).to(query.dtype, memory_format=torch.contiguous_format, copy=True)
+        for one in (by_query, by_key, by_value)
+    )
     return by_query, by_key, by_value
 
 
@@ -172,31 +173,27 @@ def _check(holds: bool, message: str) -> None:
         raise RuntimeError(message)
 
 
-def _by_document(
+def _weights(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, window_size: list[int]
-) -> Tensor:
-    out = torch.empty(query.shape)
-    for document, weights, _, values in _documents(query, key, value, starts, scale, window_size):
-        out[document] = (weights @ values).transpose(0, 1)
-    return out.to(query.dtype)
-
-
-def _documents(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, window_size: list[int]
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """(its positions, attention weights [H, n, n], keys and values [H, n, D]) of each document, in float32."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights [H, positions, positions]; queries, keys and values [H, positions, D]; all in float32."""
+    queries, keys, values = map(_heads_first, (query, key, value))
+    keys, values = (part.repeat_interleave(query.shape[1] // key.shape[1], 0) for part in (keys, values))
+    place = torch.arange(len(query))
+    document = torch.searchsorted(starts, place, right=True)
+    distance = place[:, None] - place
+    hidden = document[:, None] != document
     left, right = window_size
-    repeat = query.shape[1] // key.shape[1]
-    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        document = slice(start, end)
-        mine, keys, values = (part[document].transpose(0, 1).float() for part in (query, key, value))
-        keys, values = keys.repeat_interleave(repeat, 0), values.repeat_interleave(repeat, 0)
-        scores = mine @ keys.transpose(1, 2) * _scale(query, scale)
-        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
-        hidden = (distance < -right) if right >= 0 else torch.zeros_like(distance, dtype=torch.bool)
-        if left >= 0:
-            hidden = hidden | (distance > left)
-        yield document, scores.masked_fill(hidden, -torch.inf).softmax(-1), keys, values
+    if right >= 0:
+        hidden = hidden | (distance < -right)
+    if left >= 0:
+        hidden = hidden | (distance > left)
+    scores = queries @ keys.transpose(1, 2) * _scale(query, scale)
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1), queries, keys, values
+
+
+def _heads_first(states: Tensor) -> Tensor:
+    return states.transpose(0, 1).float()
 
 
 def _scale(query: Tensor, scale: float | None) -> float:

@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import kernel_stand_in
-from tests.ranks import run_ranks
+from tests.ranks import Ranks
 from tests.tiny_models import tiny_config
 from tests.training_cases import Case, micro_batches, new_engine
 from training.data.batch import Batch, collate
@@ -27,6 +27,8 @@ from training.engines import make_engine
 from training.fit.place import own_group
 from training.models import attention, compiling
 from training.models.build import build_objective
+
+torch.set_num_threads(1)
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 LENGTH = 16
@@ -106,11 +108,17 @@ def the_stand_in() -> Iterator[None]:
         attention._KERNEL = kernel
 
 
+@pytest.fixture(scope="module")
+def alone():
+    with Ranks(1) as ranks:
+        yield ranks
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_nothing_in_a_micro_batch_waits_for_the_device(engine, method):
+def test_nothing_in_a_micro_batch_waits_for_the_device(engine, method, alone):
     case = Case(engine, method, compute="cuda", more={"precision": "bf16", "attention": "varlen"})
-    [(operators, found)] = run_ranks(1, waits_of, case)
+    [(operators, found)] = alone.run(waits_of, case)
     assert operators > 100
     assert found == []
 
