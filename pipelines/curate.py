@@ -29,6 +29,7 @@ from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers import freeze
+from pipelines.readers.reader import PROBLEMS
 from pipelines.report.schema import Report
 from pipelines.text.texts import Texts
 from pipelines.units import InputManifest
@@ -138,7 +139,7 @@ def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Ar
     if bad <= allowed * (bad + good):
         return
     rows = next(quarantine.tables()).slice(0, _QUARANTINE_SHOWN).to_pylist()
-    first = "\n".join(f"  {row['problem']}: {row['where']}" for row in rows)
+    first = "\n".join(f"  {row['problem']} ({PROBLEMS[row['problem']]}): {row['where']}" for row in rows)
     raise DataError(
         f"{bad:,} of {bad + good:,} documents could not be read ({bad / (bad + good):.1%}; "
         f"execution.max_bad_documents allows {allowed:.1%}). The first:\n{first}\n"

@@ -33,7 +33,7 @@ from pipelines.units import InputManifest, Reading, Unit
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
-MEASURE_VERSION = "2"
+MEASURE_VERSION = "3"
 
 # Counters of what readers pass over are named SKIPPED + source + "/" + reason.
 SKIPPED = "skipped/"

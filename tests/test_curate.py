@@ -350,6 +350,24 @@ def test_unreadable_documents_are_quarantined_and_too_many_end_the_run(tmp_path,
     assert [(q["problem"], q["documents"]) for q in run.report["quarantine"]] == [("broken_json", 1)]
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ('[{"text": "a"}]', "one JSON array; write one object a line"),
+        ('{"text": "a"}\r{"text": "b"}\r', "carriage returns alone; make them line feeds"),
+    ],
+)
+def test_the_cause_that_spoils_a_whole_file_is_named_with_its_mend(tmp_path, monkeypatch, content, hint):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text(content, newline="")
+    (tmp_path / "in" / "b.jsonl").write_text("".join(json.dumps({"text": story(n)}) + "\n" for n in range(3)))
+    settings = {"inputs": [{"path": str(tmp_path / "in")}], "output": str(tmp_path / "run")}
+    with pytest.raises(DataError, match=rf"{hint}.*a\.jsonl byte 0"):
+        curate_inline(settings, monkeypatch)
+    run = curate_inline(settings | {"execution": {"max_bad_documents": 0.5}}, monkeypatch)
+    assert any(hint in warning and "a.jsonl" in warning for warning in run.report["warnings"])
+
+
 def test_everything_removed_is_a_warning_and_not_a_crash(inputs, monkeypatch):
     run = curate_inline(inputs[1] | {"language": {"keep": ["ja"]}}, monkeypatch)
     assert run.corpus.manifest.rows == 0

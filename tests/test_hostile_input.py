@@ -116,6 +116,35 @@ def test_a_bad_json_line_keeps_its_place_between_its_neighbours(tmp_path, name, 
         assert rows[1]["where"] == (f"{path} line 2" if ending else f"{path} byte 19")
 
 
+NOT_JSON_LINES = {
+    "an array in one line": (b'[{"text": "a"}, {"text": "b"}]', ["<json_array>"]),
+    "an array over lines": (b'[\n{"text": "a"},\n{"text": "b"}\n]\n', ["<json_array>"] * 2 + ["b", "<json_array>"]),
+    "an array that begins with its first object": (b'[{"text": "a"},\n{"text": "b"}]\n', ["<json_array>"] * 2),
+    "an array after a byte-order mark and blanks": (b'\xef\xbb\xbf \n [{"text": "a"}]\n', ["<json_array>"]),
+    "an array above the bound": (b'[{"text": "a", "junk": "' + b"x" * 100_000 + b'"}]', ["<json_array>"]),
+    "carriage returns alone": (b'{"text": "a"}\r{"text": "b"}\r', ["<carriage_returns>"]),
+    "carriage returns alone, above the bound": (b'{"text": "a"}\r' * 10_000, ["<carriage_returns>"]),
+    "an array among objects": (b'["a"]\n{"text": "b"}\n', ["<not_an_object>", "b"]),
+    "a broken line in a file with line feeds": (b'{"text": "a"}\r{\n{"text": "b"}\n', ["<broken_json>", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_JSON_LINES)
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_that_is_no_json_lines_as_a_whole_says_what_it_is(tmp_path, name, ending):
+    content, expected = NOT_JSON_LINES[name]
+    path = tmp_path / f"x.jsonl{ending}"
+    path.write_bytes(COMPRESS[ending](content) if ending else content)
+    assert texts_and_problems(rows_of(path, SMALL)) == expected
+
+
+def test_every_part_of_a_cut_array_says_what_the_file_is(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"[\n" + b'{"text": "a"},\n' * 100 + b"{}]")
+    found = texts_and_problems(rows_of(path, SMALL, unit_bytes=200))
+    assert found == ["<json_array>"] * 102
+
+
 TEXT_FILES = {
     "an empty file": (b"", []),
     "a byte-order mark": (b"\xef\xbb\xbfabc", ["abc"]),

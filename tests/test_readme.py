@@ -8,8 +8,11 @@ import pyarrow as pa
 import pytest
 
 from cluster.config import load
+from cluster.storage import FileInfo
 from pipelines.analysis import Analysis
 from pipelines.inputs import Input, Limits
+from pipelines.normalize import normalize
+from pipelines.readers import READERS
 from pipelines.readers.plain import OneDocument
 from pipelines.readers.reader import Skipped
 from pipelines.text.texts import Texts
@@ -67,3 +70,25 @@ def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
 def test_an_extension_takes_under_thirty_lines(number):
     code = PYTHON[number]
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) < 30
+
+
+def test_the_columns_that_the_readme_gives_a_format_are_those_of_its_reader(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "x", "key": 1}\n')
+    (tmp_path / "a.csv").write_text("key,body\n1,x\n")
+    rows = dict(re.findall(r"^\| (`parquet`.*|`jsonl`|`csv`.*|`text`.*|`warc`.*) \| (.*) \|$", README, re.MULTILINE))
+    formats = {name: meaning for names, meaning in rows.items() for name in re.findall(r"`(\w+)`", names)}
+    assert set(formats) == set(READERS)
+    for format, meaning in formats.items():
+        kind = READERS[format].columns
+        if kind == "fixed":
+            columns = READERS[format].columns_of(FileInfo("none", 0, ""), Input(path="none"))
+            assert re.findall(r"`(\w+)`", meaning) == list(columns)
+        else:
+            assert {"typed": "schema", "open": "keys", "header": "header"}[kind] in meaning
+
+
+def test_normalising_does_what_the_readme_says():
+    assert "cafÃ©` becomes `café" in README
+    text = "\ufeff\n\n  cafÃ© \r\nA soft\u00adhyphen, a\u00a0space\x07 and e\u0301.  \r    Two  Spaces.\n\n"
+    assert normalize(Texts.from_strings([text]))[0] == "  café\nA softhyphen, a space and é.\n    Two  Spaces."
+    assert normalize(Texts.from_strings(["One sentence.  Another one."]))[0] == "One sentence. Another one."

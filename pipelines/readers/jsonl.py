@@ -7,6 +7,7 @@ but gives up a whole block for one bad line, and is stricter than JSON about wha
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cached_property
 from itertools import islice, pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 from cluster.storage import FileInfo
 from pipelines.inputs import Input, Limits
 from pipelines.readers.compression import Broken, compression_ending, stream
-from pipelines.readers.lines import lines
+from pipelines.readers.lines import BOM, lines
 from pipelines.readers.reader import Cut, Reader, Rows, Skipped, as_json_text
 from pipelines.units import Span
 
@@ -50,6 +51,7 @@ class Jsonl(Reader):
 
     def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
         rows = Rows(input, limits, skipped)
+        shape = _Shape(span, limits)
         compressed = bool(compression_ending(span.uri))
         # From the byte before the range, so that what follows the first line feed is a line that begins in it.
         begin = max(span.start - 1, 0)
@@ -63,7 +65,7 @@ class Jsonl(Reader):
                     if offset >= span.end and not compressed:
                         break
                     where = f"{span.uri} line {number}" if compressed else f"{span.uri} byte {offset}"
-                    _add(rows, line, where, input)
+                    _add(rows, line, where, input, shape)
                     if rows.full:
                         yield rows.table()
         except Broken as broken:
@@ -72,18 +74,45 @@ class Jsonl(Reader):
             yield rows.table()
 
 
-def _add(rows: Rows, line: bytes | None, where: str, input: Input) -> None:
+class _Shape:
+    """Whether a file as a whole is something else than JSON Lines; looked at when its first bad line is met."""
+
+    def __init__(self, span: Span, limits: Limits) -> None:
+        self._span = span
+        self._limits = limits
+
+    def problem(self, of_line: str) -> str:
+        """The file's problem, if it has one, else the line's."""
+        return self._of_file or of_line
+
+    @cached_property
+    def _of_file(self) -> str | None:
+        try:
+            with closing(stream(self._span, self._limits)) as blocks:
+                head = next(blocks, b"").removeprefix(BOM).strip()
+        except Broken:
+            return None
+        if b"\n" not in head and b"\r" in head:
+            return "carriage_returns"
+        first = head.split(b"\n", 1)[0]
+        # An array in one line, or one that goes on over lines; not a single line that is an array, among others.
+        if head.startswith(b"[") and (first == head or isinstance(_parsed(first), _Unreadable)):
+            return "json_array"
+        return None
+
+
+def _add(rows: Rows, line: bytes | None, where: str, input: Input, shape: _Shape) -> None:
     if line is None:
-        rows.refuse("too_large", where)
+        rows.refuse(shape.problem("too_large"), where)
         return
     if not line or line.isspace():
         return
     record = _parsed(line)
     if isinstance(record, _Unreadable):
-        rows.refuse(record.problem, where)
+        rows.refuse(shape.problem(record.problem), where)
         return
     if not isinstance(record, dict):
-        rows.refuse("not_an_object", where)
+        rows.refuse(shape.problem("not_an_object"), where)
         return
     id = as_json_text(record.get(input.id)) if input.id is not None else None
     carried = [as_json_text(record.get(name)) for name in input.columns]

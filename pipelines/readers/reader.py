@@ -36,6 +36,8 @@ PROBLEMS = {
     "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
     "broken_json": "the line is not JSON",
     "not_an_object": "the line is JSON, but no object with fields",
+    "json_array": "the file is one JSON array; write one object a line, as `jq -c '.[]'` does",
+    "carriage_returns": "lines end in carriage returns alone; make them line feeds, as `tr '\\r' '\\n'` does",
     "broken_csv": "wrong number of fields, or quotes that do not match",
     "missing_text": "no text field",
     "null_text": "the text is null",

@@ -21,6 +21,7 @@ from pipelines.dedup.group import GROUPS, NEAR
 from pipelines.examples import SAMPLES
 from pipelines.measure import ATTRIBUTES, QUARANTINE, SKIPPED
 from pipelines.readers.find import skipped_text
+from pipelines.readers.reader import PROBLEMS
 from pipelines.report.schema import Report
 from pipelines.tallies import add_tallies, edges, is_count
 from pipelines.units import InputManifest
@@ -40,6 +41,7 @@ _SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _TELLING_DOCUMENTS = 1000  # of fewer, a rule that removes one document in a few hundred often removes none
+_OF_WHOLE_FILES = ("json_array", "carriage_returns")
 _LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 Counts = dict[str, int]
@@ -353,6 +355,8 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
                 f"Source {entry['source']}: {entry['documents']:,} times the rest of a file was lost "
                 f"({entry['problem']}, first {entry['examples'][0]}); how many documents it held is not known."
             )
+        if entry["problem"] in _OF_WHOLE_FILES:
+            found.append(f"Source {entry['source']}: {PROBLEMS[entry['problem']]} ({entry['examples'][0]}).")
     bad = sum(entry["documents"] for entry in report["quarantine"])
     if bad:
         found.append(f"{bad:,} documents could not be read; they are listed under quarantine.")
