@@ -31,17 +31,23 @@ from pipelines.units import InputManifest, Reading, Unit
 CORPUS = "corpus"
 REMOVED = "removed"
 KEPT = "_work/kept"
-SELECT_VERSION = "1"
+SELECT_VERSION = "2"
 
+# A position is a row of the attributes artifact, counted from 0: it names a document where two have one id.
 LEDGER_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
+        ("position", pa.int64()),
         ("stage", pa.string()),
         ("reason", pa.string()),
         ("value", pa.float64()),
         ("threshold", pa.float64()),
+        ("language", pa.string()),  # as detected; null where languages are not identified
+        ("language_score", pa.float32()),
         ("partner", pa.string()),
+        ("partner_source", pa.string()),
+        ("partner_position", pa.int64()),
         ("similarity", pa.float64()),
     ]
 )
@@ -64,15 +70,22 @@ def corpus_schema(config: CurateConfig, carried: pa.Schema) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Source:
-    """One unit of input with what the earlier stages left for it."""
+    """One unit of input with what the earlier stages left for it. `first`: position of its first document."""
 
     unit: Unit
+    first: int
     attributes: list[str]
     verdicts: list[str]
 
 
 # Why one row of a unit is removed: what the ledger says of it, by its row instead of its id and source.
-REMOVAL_SCHEMA = pa.schema([*VERDICTS_SCHEMA, ("partner", pa.string()), ("similarity", pa.float64())])
+_PARTNER_COLUMNS = [
+    ("partner", pa.string()),
+    ("partner_source", pa.string()),
+    ("partner_position", pa.int64()),
+    ("similarity", pa.float64()),
+]
+REMOVAL_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -109,8 +122,12 @@ def select_stage(
         }
     )
     count = len(inputs.units)
-    parts = zip(inputs.units, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
-    sources = [Source(unit, found, judged) for unit, found, judged in parts]
+    documents = np.zeros(count, np.int64)
+    for file in attributes.manifest.files:
+        documents[file.unit] += file.rows
+    firsts = (np.cumsum(documents) - documents).tolist()
+    parts = zip(inputs.units, firsts, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
+    sources = [Source(*part) for part in parts]
     kept = _kept_bytes(verdicts, groups, inputs)
     group_files = groups.file_uris if groups else []
     work = Select(config, inputs.reading, group_files)
@@ -163,6 +180,7 @@ class Select:
         groups = self._groups({source.unit.index for source in sources})
         for source in sources:
             chosen = self._chosen(source, groups)
+            self._write_ledger(source, chosen, scratch)
             self._write(source.unit, chosen, scratch, sampler, tallies, counters)
         scratch.write(SAMPLES, sampler.table())
         scratch.write(KEPT, add_tallies(tallies))
@@ -194,6 +212,18 @@ class Select:
             removed = pa.concat_tables([removed, duplicates]).sort_by("row").combine_chunks()
         return Chosen(attributes, removed, mine)
 
+    def _write_ledger(self, source: Source, chosen: Chosen, scratch: Scratch) -> None:
+        attributes, removed = chosen.attributes, chosen.removed
+        place = np.searchsorted(attributes["row"].to_numpy(), removed["row"].to_numpy())
+        known = attributes.take(pa.array(place))
+        columns = {name: removed[name] for name in removed.column_names if name != "row"}
+        columns |= {"id": known["id"], "source": pa.repeat(source.unit.source, len(place))}
+        columns["position"] = pa.array(source.first + place)
+        for name in ("language", "language_score"):
+            none = pa.nulls(len(place), LEDGER_SCHEMA.field(name).type)
+            columns[name] = known[name] if name in known.column_names else none
+        scratch.write(REMOVED, pa.table(columns))
+
     def _write(
         self,
         unit: Unit,
@@ -205,9 +235,6 @@ class Select:
     ) -> None:
         attributes = chosen.attributes
         removed_rows = chosen.removed["row"].to_numpy()
-        place = np.searchsorted(attributes["row"].to_numpy(), removed_rows)
-        ledger = chosen.removed.append_column("id", attributes["id"].take(pa.array(place)))
-        scratch.write(REMOVED, ledger.append_column("source", pa.repeat(unit.source, ledger.num_rows)))
         first = 0
         for table in read_unit(unit, self.reading, self.config.limits):
             readable, _ = split_problems(table)
@@ -276,9 +303,9 @@ def _tally_kept(source: str, rows: pa.Table) -> pa.Table:
 
 def _removals(verdicts: pa.Table) -> pa.Table:
     """Removals by a rule or for the language: they have no partner."""
-    none = pa.nulls(verdicts.num_rows)
-    removed = verdicts.append_column("partner", none.cast(pa.string()))
-    return removed.append_column("similarity", none.cast(pa.float64()))
+    columns = {name: verdicts[name] for name in verdicts.column_names}
+    columns |= {name: pa.nulls(verdicts.num_rows, kind) for name, kind in _PARTNER_COLUMNS}
+    return pa.table(columns, schema=REMOVAL_SCHEMA)
 
 
 def _duplicates(gone: pa.Table, threshold: float) -> pa.Table:
@@ -290,8 +317,7 @@ def _duplicates(gone: pa.Table, threshold: float) -> pa.Table:
         "reason": gone["reason"],
         "value": gone["similarity"],
         "threshold": pa.repeat(threshold, gone.num_rows),
-        "partner": gone["partner"],
-        "similarity": gone["similarity"],
+        **{name: gone[name] for name, _ in _PARTNER_COLUMNS},
     }
     return pa.table(columns).cast(REMOVAL_SCHEMA)
 

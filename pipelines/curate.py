@@ -26,6 +26,7 @@ from pipelines.choose import select_stage
 from pipelines.config import CurateConfig
 from pipelines.decide import decide_stage
 from pipelines.dedup.group import GROUPS, group_stage
+from pipelines.duplicate_ids import ids_stage
 from pipelines.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers import freeze
@@ -126,6 +127,8 @@ def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine) -> dict
     units = len(inputs.units)
     artifacts = engine.run(measure_stage(config, inputs))
     _check_quarantine(config, artifacts[ATTRIBUTES], artifacts[QUARANTINE])
+    if (ids := ids_stage(config, artifacts[ATTRIBUTES])) is not None:
+        artifacts |= engine.run(ids)
     artifacts |= (decided := engine.run(decide_stage(config, artifacts[ATTRIBUTES], units)))
     verdicts = next(iter(decided.values()))
     if config.dedup:

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.artifact import Artifact
 from cluster.errors import DataError
 from pipelines.choose import CORPUS, REMOVED
 from pipelines.finished_run import FinishedRun, Place
@@ -40,14 +41,14 @@ def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:
     ledger, corpus = run.artifact(REMOVED), run.artifact(CORPUS)
     if ledger is None or corpus is None:
         return ["outcome   not decided yet: the run is unfinished. Run the same `raymill curate` again to finish it."]
-    entry = _row(ledger.tables(), id, place)
+    entry = _entry(ledger, id, place)
     if entry is None:
         kept = _row(corpus.tables([n for n, _ in corpus.manifest.schema if n != "text"]), id, place) or {}
         copies = kept.get("duplicate_count")
         note = f", standing for a group of {copies} duplicates" if copies and copies > 1 else ""
         return [f"outcome   kept{note}"]
     if entry["partner"] is None and entry["value"] is None:
-        return [f"outcome   removed by {entry['stage']}: {entry['reason']}"]
+        return [f"outcome   removed by {entry['stage']}: {entry['reason']}{_detected(entry)}"]
     if entry["partner"] is None:
         relation = "under the least" if (entry["value"] or 0) < (entry["threshold"] or 0) else "over the most"
         return [
@@ -55,10 +56,32 @@ def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:
             f"          {_number(entry['value'])} is {relation} that may stay, {_number(entry['threshold'])}",
         ]
     return [
-        f"outcome   removed as {entry['reason']} of {entry['partner']}",
+        f"outcome   removed as {entry['reason']} of {entry['partner']}{_partner_place(entry)}",
         f"          similarity {entry['similarity']:.3f}, threshold {_number(entry['threshold'])}",
-        *_difference(run, place, entry["partner"]),
+        *_difference(run, place, entry),
     ]
+
+
+def _entry(ledger: Artifact, id: str, place: Place) -> dict | None:
+    """The document's row of the ledger; that of an earlier version has no positions."""
+    if "position" not in ledger.schema.names:
+        return _row(ledger.tables(), id, place)
+    for table in ledger.tables():
+        found = table.filter(pc.equal(table["position"], place.position))
+        if found.num_rows:
+            return found.to_pylist()[0]
+    return None
+
+
+def _detected(entry: dict) -> str:
+    language = entry.get("language")
+    return f" ({language}, score {_number(entry['language_score'])})" if language else ""
+
+
+def _partner_place(entry: dict) -> str:
+    if entry.get("partner_position") is None:
+        return ""
+    return f" (source {entry['partner_source']}, position {entry['partner_position']})"
 
 
 def _row(tables, id: str, place: Place) -> dict | None:
@@ -70,8 +93,9 @@ def _row(tables, id: str, place: Place) -> dict | None:
     return None
 
 
-def _difference(run: FinishedRun, place: Place, partner: str) -> list[str]:
-    others = run.find(partner)
+def _difference(run: FinishedRun, place: Place, entry: dict) -> list[str]:
+    position = entry.get("partner_position")
+    others = run.find(entry["partner"])[:1] if position is None else [run.at(position)]
     if not others:
         return []
     kept, removed = run.text(others[0]), run.text(place)

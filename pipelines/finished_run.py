@@ -4,12 +4,14 @@ Works on a run that is still under way too, as far as its stages are finished.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cluster import storage
 from cluster.artifact import Artifact, open_parquet
@@ -25,10 +27,11 @@ from pipelines.units import InputManifest
 
 @dataclass(frozen=True)
 class Place:
-    """Where a document stands: its unit of input, its row there, and what was measured on it."""
+    """Where a document stands: its unit of input, its row there, its row in the attributes, what was measured on it."""
 
     unit: int
     row: int
+    position: int
     attributes: dict[str, Any]
 
 
@@ -65,7 +68,7 @@ class FinishedRun:
         return Artifact.find(storage.join(self.uri, name))
 
     def find(self, id: str) -> list[Place]:
-        """Every document of that id; one, unless two sources use the same ids."""
+        """Every document of that id; one, unless an id is used twice."""
         return list(self._find(id))
 
     def text(self, place: Place) -> str:
@@ -78,14 +81,32 @@ class FinishedRun:
                 return normalize(Texts.from_arrow(mine["text"]))[0]
         raise DataError(f"{unit.spans[0].uri}: row {place.row} of unit {place.unit} is no longer there.")
 
+    def at(self, position: int) -> Place:
+        """The document that is this row of the attributes."""
+
+        def hits(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
+            inside = first <= position < first + parquet.metadata.row_group(group).num_rows
+            return np.array([position - first] if inside else [], np.int64)
+
+        return next(self._places(hits))
+
     def _find(self, id: str) -> Iterator[Place]:
+        def hits(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
+            ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
+            return pc.indices_nonzero(pc.equal(ids, pa.scalar(id))).to_numpy()
+
+        return self._places(hits)
+
+    def _places(self, hits: Callable[[pq.ParquetFile, int, int], np.ndarray]) -> Iterator[Place]:
+        """The documents that `hits` picks of a row group, by their rows in it; its last argument is its first row."""
+        first = 0
         for file in self.attributes.manifest.files:
             with open_parquet(storage.join(self.attributes.uri, file.path)) as parquet:
                 columns = [name for name in parquet.schema_arrow.names if name not in ("signature", "text_hash")]
                 for group in range(parquet.num_row_groups):
-                    ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
-                    hits = pc.indices_nonzero(pc.equal(ids, pa.scalar(id)))
-                    if len(hits):
-                        rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(hits)
-                        for attributes in rows.to_pylist():
-                            yield Place(file.unit, attributes["row"], attributes)
+                    found = hits(parquet, group, first)
+                    if len(found):
+                        rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(pa.array(found))
+                        for at, attributes in zip(found.tolist(), rows.to_pylist(), strict=True):
+                            yield Place(file.unit, attributes["row"], first + at, attributes)
+                    first += parquet.metadata.row_group(group).num_rows

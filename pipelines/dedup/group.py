@@ -29,7 +29,7 @@ from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.signatures import band_keys
 
 GROUPS = "_work/groups"
-GROUP_VERSION = "1"
+GROUP_VERSION = "2"
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 
 GROUPS_SCHEMA = pa.schema(
@@ -37,7 +37,9 @@ GROUPS_SCHEMA = pa.schema(
         ("unit", pa.int32()),
         ("row", pa.int64()),
         ("reason", pa.string()),  # null: the document its group keeps
-        ("partner", pa.string()),  # the kept document's id
+        ("partner", pa.string()),  # the kept document's id, then its source and its row in the attributes
+        ("partner_source", pa.string()),
+        ("partner_position", pa.int64()),
         ("similarity", pa.float64()),
         ("group_id", pa.int64()),
         ("duplicate_count", pa.int64()),  # documents of the group, the kept one included
@@ -77,6 +79,7 @@ def _files(unit: dict[str, Any]) -> str:
 class Candidates:
     """C documents that share a key with another, in order of position. `pairs`: the keys each shares."""
 
+    positions: np.ndarray
     unit: np.ndarray
     rows: pa.Table
     signatures: np.ndarray  # uint32[C, H]; zeros where there is none
@@ -103,15 +106,15 @@ class Group:
         return self._write(candidates, scratch)
 
     def _passed(self, unit: dict[str, Any], wanted: frozenset[str]) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
-        """(unit, positions, attributes) of documents without a reason; positions count them from 0 over all units."""
+        """(unit, positions, attributes) of documents without a reason; a position is a row of the attributes."""
         first = 0
         for index, (attributes, verdicts) in enumerate(zip(unit["attributes"], unit["verdicts"], strict=True)):
             removed = [table["row"].to_numpy() for table in read_tables(verdicts, "row".__eq__)]
             gone = np.concatenate(removed) if removed else np.empty(0, np.int64)
             for table in read_tables(attributes, wanted.__contains__):
-                kept = table.filter(pa.array(~np.isin(table["row"].to_numpy(), gone)))
-                yield index, np.arange(first, first + kept.num_rows), kept
-                first += kept.num_rows
+                stays = ~np.isin(table["row"].to_numpy(), gone)
+                yield index, first + np.flatnonzero(stays), table.filter(pa.array(stays))
+                first += table.num_rows
 
     def _keys(self, table: pa.Table) -> np.ndarray:
         """uint64[D, bands + 1]: the key of the exact text, then those of the bands; equal only within one scope."""
@@ -145,11 +148,13 @@ class Group:
         rows = pa.concat_tables(tables).combine_chunks() if tables else None
         if rows is None:
             empty = np.empty(0, np.int64)
-            return Candidates(empty, pa.table({}), np.empty((0, 1), np.uint32), empty.astype(bool), starts, ids, 0)
+            return Candidates(
+                empty, empty, pa.table({}), np.empty((0, 1), np.uint32), empty.astype(bool), starts, ids, 0
+            )
         signatures, signed = _signatures(rows["signature"])
         key_count = int(ids.max()) + 1
         rows = rows.drop_columns(["signature"])
-        return Candidates(np.concatenate(units), rows, signatures, signed, starts, ids[order], key_count)
+        return Candidates(positions, np.concatenate(units), rows, signatures, signed, starts, ids[order], key_count)
 
     def _write(self, candidates: Candidates, scratch: Scratch) -> Counters:
         dedup = self.config.dedup
@@ -198,6 +203,8 @@ class Group:
                 "row": rows["row"].take(members),
                 "reason": pc.if_else(gone, pa.array(reason, pa.string()), pa.scalar(None, pa.string())),
                 "partner": pc.if_else(gone, ids.take(lead), pa.scalar(None, pa.string())),
+                "partner_source": pc.if_else(gone, rows["source"].take(lead), pa.scalar(None, pa.string())),
+                "partner_position": pc.if_else(gone, pa.array(candidates.positions[lead]), pa.scalar(None, pa.int64())),
                 "similarity": pc.if_else(gone, pa.array(similarity[members]), pa.scalar(None, pa.float64())),
                 "group_id": hashes[lead, 0].view(np.int64),
                 "duplicate_count": count[lead],

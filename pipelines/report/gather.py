@@ -18,6 +18,7 @@ from pipelines.choose import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.config import CurateConfig
 from pipelines.decide import TALLIES, causes, checks_by_signal
 from pipelines.dedup.group import GROUPS, NEAR
+from pipelines.duplicate_ids import DUPLICATE_IDS
 from pipelines.examples import SAMPLES
 from pipelines.measure import ATTRIBUTES, QUARANTINE, SKIPPED
 from pipelines.readers.find import skipped_text
@@ -39,6 +40,7 @@ _PLAIN_SIGNALS = {
 }
 _SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
+_ID_SHOWN = 60  # characters
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _TELLING_DOCUMENTS = 1000  # of fewer, a rule that removes one document in a few hundred often removes none
 _OF_WHOLE_FILES = ("json_array", "carriage_returns")
@@ -66,6 +68,7 @@ def gather(config: CurateConfig, inputs: InputManifest, engine: Engine, artifact
         "personal_data": _personal_data(config, tallies),
         "quarantine": quarantine,
         "skipped": _skipped(inputs, artifacts[ATTRIBUTES]),
+        "duplicate_ids": _duplicate_ids(config, artifacts.get(DUPLICATE_IDS)),
         "stages": _stage_rows(engine, artifacts, core_s),
     }
     return cast(Report, report | {"warnings": _warnings(config, inputs, report)})
@@ -302,6 +305,27 @@ def _skipped(inputs: InputManifest, attributes: Artifact) -> list[dict[str, Any]
     return found
 
 
+def _duplicate_ids(config: CurateConfig, found: Artifact | None) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    rows, counters = found.table().to_pylist(), found.manifest.counters
+    return [
+        {
+            "source": entry.source,
+            "ids": int(counters[f"ids/{entry.source}"]),
+            "documents": int(counters[f"documents/{entry.source}"]),
+            "examples": [_printable(row["id"]) for row in rows if row["source"] == entry.source][:_WHERE_SHOWN],
+        }
+        for entry in config.inputs
+        if counters.get(f"ids/{entry.source}")
+    ]
+
+
+def _printable(id: str) -> str:
+    shown = id if id.isprintable() else ascii(id)
+    return shown if len(shown) <= _ID_SHOWN else shown[:_ID_SHOWN] + "..."
+
+
 _STAGE_OF = {ATTRIBUTES: "measure", TALLIES: "decide", GROUPS: "group", CORPUS: "select"}
 
 
@@ -360,6 +384,12 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
     bad = sum(entry["documents"] for entry in report["quarantine"])
     if bad:
         found.append(f"{bad:,} documents could not be read; they are listed under quarantine.")
+    for entry in report["duplicate_ids"]:
+        ids = "1 id is" if entry["ids"] == 1 else f"{entry['ids']:,} ids are"
+        found.append(
+            f"Source {entry['source']}: {ids} used by more than one document, {entry['documents']:,} documents in all "
+            f"({', '.join(entry['examples'])}). Positions tell them apart."
+        )
     found += inputs.notes
     for source, skipped in inputs.skipped.items():
         if skipped:

@@ -160,6 +160,15 @@ class Quarantine(TypedDict):
     examples: list[str]
 
 
+class DuplicateIds(TypedDict):
+    """`ids` are used by more than one document of the source, by `documents` in all; `examples` are the first few."""
+
+    source: str
+    ids: int
+    documents: int
+    examples: list[str]
+
+
 class Skipped(TypedDict):
     """What was passed over because it is no document: whole files, or records and such `inside` files."""
 
@@ -192,5 +201,6 @@ class Report(TypedDict):
     personal_data: list[PersonalData]
     quarantine: list[Quarantine]
     skipped: list[Skipped]
+    duplicate_ids: list[DuplicateIds]
     stages: list[StageTime]
     warnings: list[str]
