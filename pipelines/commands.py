@@ -118,6 +118,8 @@ def changed_settings(settings: CurateConfig) -> dict[str, Any]:
     found = _changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
     for entry, kept in zip(found.get("inputs", []), inputs, strict=False):
         entry |= kept
+    if isinstance(rules := found.get("rules"), dict):  # a pack that is not in packs needs no line of its own
+        found["rules"] = {name: value for name, value in rules.items() if value is not None}
     return {"kind": needed["kind"], "name": needed["name"], "inputs": inputs, "output": needed["output"]} | found
 
 
