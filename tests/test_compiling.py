@@ -14,7 +14,15 @@ from training.engines import make_engine
 from training.fit.place import own_group
 from training.models import compiling
 from training.models.build import build_objective
-from training.models.compiling import KNOWN_TO_COMPILE, Fallback, compile_clock, compile_layers, compile_refusal
+from training.models.compiling import (
+    KNOWN_TO_COMPILE,
+    Fallback,
+    compile_clock,
+    compile_layers,
+    compile_refusal,
+    elementwise_part,
+)
+from training.models.fused_loss import elementwise
 
 GPU = {"workers": {"gpus_each": 1}}
 BATCH = batch_of(random_documents([[5, 3, 6], [9, 1, 6]]))
@@ -107,6 +115,20 @@ def test_layers_larger_than_a_bucket_of_ddp_are_one_graph_under_every_engine(eng
     assert graphs() == 1
     assert compile_clock.seconds > 0
     torch.testing.assert_close(compiled, trained_a_step(tiny_config(model, compile=False, **settings)))
+
+
+def test_the_losss_elementwise_part_has_two_graphs_for_chunks_of_any_size(traced):
+    after_logits = elementwise_part(tiny_config("llama", **GPU))
+    for size in (8, 8, 3, 8, 5, 2):
+        logits, targets = torch.randn(size, 11), torch.randint(0, 11, (size,))
+        found, wanted = after_logits(logits, targets, torch.float32), elementwise(logits, targets, torch.float32)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    assert graphs() == 2
+
+
+@pytest.mark.parametrize("settings", [{}, GPU | {"compile": False}])
+def test_the_losss_elementwise_part_is_plain_on_cpus_and_where_nothing_is_compiled(settings):
+    assert elementwise_part(tiny_config("llama", **settings)) is elementwise
 
 
 @pytest.mark.slow

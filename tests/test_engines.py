@@ -22,8 +22,10 @@ from tests.training_cases import (
     train_reference,
     train_with_engine,
 )
+from training.data.schema import NO_TARGET
 from training.engines.runs import share
 from training.engines.zero import zero_settings
+from training.models.build import build_objective
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 TOLERANCE = 1e-5
@@ -161,6 +163,54 @@ def test_fsdp2_can_exchange_gradients_once_a_step_and_comes_to_the_same_weights(
         found = two.run(train_counting_reductions, case)[0]
         assert max(differences(found, wanted).values()) < TOLERANCE
         assert found["scattered"] == scattered
+
+
+# The loss
+
+
+def head_gradient(case: Case, fused: bool) -> dict[str, Any]:
+    """On a rank: the sum of losses of all ranks' first micro-batches; gradients of the lm_head and of a norm, whole."""
+    engine, objective = new_engine(case)
+    assert objective.fused
+    objective.fused = fused
+    try:
+        batch = micro_batches(case, 0, torch.distributed.get_rank(), torch.distributed.get_world_size())[0]
+        loss, _ = engine.module(**objective.tensors(batch, "cpu"))
+        engine.backward(loss, last=True)
+        total = loss.detach().clone()
+        torch.distributed.all_reduce(total)
+        named = {name: one.grad.full_tensor() for name, one in objective.named_parameters() if one.grad is not None}
+        return {"loss": total, **{name: named[name] for name in named if "lm_head" in name or "norm" in name}}
+    finally:
+        engine.close()
+
+
+def plain_gradient(case: Case, world: int) -> dict[str, Any]:
+    """The same by transformers' model and torch's cross entropy over whole logits, in this process."""
+    objective = build_objective(case.config())
+    total = torch.zeros(())
+    for rank in range(world):
+        batch = objective.tensors(micro_batches(case, 0, rank, world)[0], "cpu")
+        logits = objective.causal(
+            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+        ).logits
+        total = total + torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=NO_TARGET, reduction="sum"
+        )
+    total.backward()
+    named = {name: one.grad for name, one in objective.named_parameters() if one.grad is not None}
+    return {"loss": total.detach(), **{name: named[name] for name in named if "lm_head" in name or "norm" in name}}
+
+
+@pytest.mark.parametrize("case", [Case("fsdp2"), Case("fsdp2", tied=True)], ids=str)
+def test_under_fsdp2_the_fused_loss_and_its_gradients_are_the_chunked_and_the_plain_ones(case, two):
+    with Ranks(1) as one:
+        for world, ranks in ((1, one), (2, two)):
+            wanted = plain_gradient(case, world)
+            for fused in (True, False):
+                for found in ranks.run(head_gradient, case, fused):
+                    assert found.keys() == wanted.keys()
+                    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=2e-6)
 
 
 # bf16

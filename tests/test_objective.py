@@ -10,7 +10,7 @@ from tests.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_docu
 from training.data.schema import NO_TARGET
 from training.models.build import build_objective
 from training.models.chunked_loss import chunked_loss
-from training.models.fused_loss import fused_loss
+from training.models.fused_loss import elementwise, fusable_elementwise, fused_loss, has_float32_output
 from training.models.objective import NextToken, pooled
 
 torch.set_num_threads(1)
@@ -109,7 +109,7 @@ def test_chunks_of_any_size_give_the_whole_loss_and_its_gradients(positions: int
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "gemma2"])
 def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_counts(model: str) -> None:
-    objective = build_objective(tiny_config(model, loss_chunk_tokens=10, engine="fsdp2"))
+    objective = build_objective(tiny_config(model, loss_chunk_tokens=10, engine="zero3"))
     assert isinstance(objective, NextToken)
     shapes: list[tuple[int, ...]] = []
     objective.causal.lm_head.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape)))
@@ -124,6 +124,71 @@ def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_count
     assert calls[0] == calls[1]
     # 32 positions are 4 chunks, each made twice: forward and again in the backward pass.
     assert sorted(shapes) == sorted([(1, 10, VOCABULARY)] * 6 + [(1, 2, VOCABULARY)] * 2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 30), st.sampled_from([None, torch.float32, torch.bfloat16]))
+def test_the_part_that_is_compiled_computes_what_the_plain_one_does(positions, vocabulary, gradient) -> None:
+    generator = torch.Generator().manual_seed(positions)
+    logits = 5 * torch.randn(positions, vocabulary, generator=generator)
+    targets = torch.randint(0, vocabulary, (positions,), generator=generator)
+    plain, fusable = elementwise(logits, targets, gradient), fusable_elementwise(logits, targets, gradient)
+    assert plain[:2] == fusable[:2]
+    assert plain[2] is fusable[2] is None if gradient is None else torch.equal(plain[2], fusable[2])
+
+
+@pytest.fixture
+def float32_output():
+    """The products that only GPUs have, for bf16 on the CPU, with the checks of `_mm_dtype_out_cuda` and
+    `_addmm_dtype_out_cuda` in torch's aten/src/ATen/native/cuda/Blas.cpp. What was called."""
+    calls: list[str] = []
+
+    def mm(a, b, out_dtype):
+        assert a.dtype == b.dtype == torch.bfloat16 and out_dtype == torch.float32
+        calls.append("mm")
+        return a.float() @ b.float()
+
+    def addmm(total, a, b, out_dtype, *, beta=1, alpha=1, out):
+        assert a.dtype == b.dtype == torch.bfloat16 and out_dtype == out.dtype == total.dtype == torch.float32
+        assert a.shape[1] == b.shape[0]
+        calls.append("addmm")
+        return out.copy_(beta * total + alpha * (a.float() @ b.float()))
+
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("mm.dtype", mm, "CPU")
+    library.impl("addmm.dtype_out", addmm, "CPU")
+    has_float32_output.cache_clear()
+    yield calls
+    library._destroy()
+    has_float32_output.cache_clear()
+
+
+def bf16_gradients() -> list[torch.Tensor]:
+    """Loss and gradients of eight chunks in a bf16 run, and the same in float32 of the values rounded to bf16."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(21, 8, generator=generator).bfloat16().float().requires_grad_()
+    hidden = torch.randn(64, 8, generator=generator).bfloat16().float().requires_grad_()
+    targets = torch.randint(0, 21, (64,), generator=generator)
+    found = []
+    for bf16 in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss, _ = fused_loss(hidden, weight, targets, 8)
+        found.append([loss.detach(), *torch.autograd.grad(loss, [hidden, weight])])
+    return [(one - other).abs().max() / other.abs().max() for one, other in zip(*found, strict=True)]
+
+
+def test_products_are_added_up_in_float32_where_the_operator_can(float32_output) -> None:
+    within = bf16_gradients()
+    # Tried once; then, in each of eight chunks, the logits, the gradient of `hidden` and that of the weight.
+    assert (float32_output.count("mm"), float32_output.count("addmm")) == (1 + 2 * 8, 1 + 8)
+    # Rounding the gradient of the logits to bf16 is left.
+    assert within[0] < 1e-6 and max(within[1:]) < 2**-9
+
+
+def test_where_the_operator_cannot_the_product_is_rounded_first() -> None:
+    has_float32_output.cache_clear()
+    assert not has_float32_output(torch.device("cpu"), torch.bfloat16)
+    assert bf16_gradients()[0] < 2**-6
 
 
 @settings(max_examples=15, deadline=None)
@@ -154,6 +219,7 @@ def test_the_loss_is_fused_only_where_logits_are_the_heads_product_and_weights_s
     model: str, fused: bool
 ) -> None:
     assert build_objective(tiny_config(model)).fused == fused
+    assert build_objective(tiny_config(model, engine="fsdp2")).fused == fused
     assert not build_objective(tiny_config(model, engine="zero3")).fused
 
 

@@ -35,7 +35,7 @@ ZERO = ("zero1", "zero2", "zero3")
 # Settings that change how a run goes, where, and how it is watched, and never what the weights become.
 _NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "failures", "track", "device_memory_gib", "compile", "deterministic",
-              "reduce_every_micro_batch"}  # fmt: skip
+              "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
 # What happens after the last step.
 _AFTERWARDS = {"export", "generate"}
 
@@ -87,7 +87,9 @@ class TrainConfig(Settings):
     deterministic: bool = Field(
         False, description="slower, and a resumed run comes to the same bits on GPUs too; on CPUs it does anyway"
     )
-    loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits are in memory at once")
+    loss_chunk_tokens: int | None = Field(
+        None, ge=1, description="positions whose logits are in memory at once; default: 4096 on GPUs, 1024 on CPUs"
+    )
     workers: Workers = Workers()
     sequence_length: int = Field(1024, ge=2)
     tokens_per_step: int = Field(65536, ge=2, description="over all workers; accumulation is derived")
@@ -220,6 +222,11 @@ class TrainConfig(Settings):
             raise ValueError(
                 "compile: zero3's gathering hooks break torch.compile's graphs; use fsdp2, or compile: false"
             )
+
+    @property
+    def loss_chunk(self) -> int:
+        """Positions whose logits are in memory at once."""
+        return self.loss_chunk_tokens or (4096 if self.workers.gpus_each else 1024)
 
     @property
     def rows_per_step(self) -> int:

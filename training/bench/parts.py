@@ -20,6 +20,7 @@ from training.config import TrainConfig
 from training.data.batch import Batch
 from training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention
 from training.models.base import decoder_layers, named_config
+from training.models.compiling import elementwise_part
 from training.models.flops import attention_flops
 from training.models.fused_loss import fused_loss
 
@@ -52,7 +53,7 @@ def measure_parts(config: TrainConfig, batch: Batch, context: float, device: tor
         parts = [_products(config, batch, device)]
     with freed_afterwards(device):
         parts += _attentions(config, batch, context, device)
-    for chunk in sorted({*_CHUNKS, config.loss_chunk_tokens}):
+    for chunk in sorted({*_CHUNKS, config.loss_chunk}):
         with freed_afterwards(device):
             parts.append(_loss(config, batch, chunk, device))
     return parts
@@ -167,13 +168,14 @@ def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -
     if not trains:
         weight = weight.to(_type(config))
     hidden.requires_grad_()
+    after_logits = elementwise_part(config)
     targets = torch.from_numpy(batch.targets.ravel()[batch.labelled]).to(device)
 
     def both() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            loss, _ = fused_loss(hidden, weight, targets, chunk)
+            loss, _ = fused_loss(hidden, weight, targets, chunk, after_logits)
         loss.backward()
 
     ms = milliseconds(both, device)
     flops = (6 if trains else 4) * weight.numel() * len(batch.labelled)
-    return Part(f"loss, chunks of {chunk:,}", ms, flops, chunk == config.loss_chunk_tokens)
+    return Part(f"loss, chunks of {chunk:,}", ms, flops, chunk == config.loss_chunk)

@@ -57,7 +57,7 @@ def describe(
             "attention": ours.attention,
             "compile": ours.compile_s is not None,
             "activation_checkpointing": config.activation_checkpointing,
-            "loss_chunk_tokens": config.loss_chunk_tokens,
+            "loss_chunk_tokens": config.loss_chunk,
             "sequence_length": config.sequence_length,
             "micro_batch": config.micro_batch,
             "accumulation": len(drawn[0]),

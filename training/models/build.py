@@ -10,7 +10,7 @@ from training.config import TrainConfig
 from training.models.adapters import with_adapter
 from training.models.attention import choose_attention, dense_mask_warning
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
-from training.models.compiling import compile_layers, compile_refusal
+from training.models.compiling import compile_layers, compile_refusal, elementwise_part
 from training.models.objective import NextToken, Objective, Probe
 from training.versions import enable_activation_checkpointing
 
@@ -86,8 +86,10 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
     if config.method != "full":
         model = with_adapter(config, model)
     virtual = config.method if _puts_tokens_before(config) else None
-    whole_weights = config.engine in ("ddp", "zero1", "zero2")
-    return NextToken(model, config.bf16, config.loss_chunk_tokens, virtual, whole_weights)
+    # fsdp2 gathers what stands outside of layers at the beginning of the objective's forward pass; zero3 gathers a
+    # module's weights when the module is called, which the fused loss does not do.
+    whole_weights = config.engine != "zero3"
+    return NextToken(model, config.bf16, config.loss_chunk, virtual, whole_weights, elementwise_part(config))
 
 
 def _checkpoint_activations(config: TrainConfig, model: Any) -> None:

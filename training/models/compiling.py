@@ -17,6 +17,7 @@ from torch import nn
 
 from cluster.errors import ConfigError
 from training.config import TrainConfig
+from training.models.fused_loss import Elementwise, elementwise, fusable_elementwise
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,26 @@ def compile_layers(config: TrainConfig, layers: Iterable[nn.Module]) -> None:
         layer.forward = fallback.around(compiled, layer.forward)  # type: ignore[method-assign]
 
 
+def elementwise_part(config: TrainConfig) -> Elementwise:
+    """What the fused loss does after its logits: on GPUs compiled at its first call, for any model.
+
+    Where compiling fails, as `compile_layers`.
+    """
+    if not config.workers.gpus_each or config.compile is False:
+        return elementwise
+    import torch._dynamo
+
+    compile_clock.start()
+    # Chunks have one size and the last of a micro-batch any: a graph for the first size, and one for all others.
+    compiled = torch.compile(fusable_elementwise, fullgraph=True, backend=BACKEND)
+    return Fallback(config.compile is True, "the loss").around(compiled, elementwise)
+
+
 class Fallback:
     """Calls compiled functions until compiling one fails, and the plain ones after that, or raises if `required`."""
 
-    def __init__(self, required: bool) -> None:
-        self.required = required
+    def __init__(self, required: bool, what: str = "a decoder layer") -> None:
+        self.required, self.what = required, what
         self.failed = False
 
     def around(self, compiled: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,14 +111,15 @@ class Fallback:
         reason = f"{type(error).__name__}: {_short(error)}"
         if self.required:
             raise ConfigError(
-                f"compile: torch.compile failed on a decoder layer ({reason}). Set compile: auto to train without it "
+                f"compile: torch.compile failed on {self.what} ({reason}). Set compile: auto to train without it "
                 "where it fails, or compile: false. TORCH_LOGS=graph_breaks,recompiles prints the details."
             ) from error
         self.failed = True
         # An error of the compiler quotes code, never a document's text.
         log.warning(
-            "torch.compile failed on a decoder layer (%s); training goes on uncompiled, slower and with "
+            "torch.compile failed on %s (%s); training goes on uncompiled, slower and with "
             "equal results. compile: false avoids the attempt; TORCH_LOGS=graph_breaks,recompiles prints the details",
+            self.what,
             reason,
         )
 

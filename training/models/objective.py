@@ -5,7 +5,7 @@ Letters: B rows, T positions, D hidden size, V vocabulary.
 The model's body runs once over all positions. Its lm_head, and whatever else the model does after it (caps, scales),
 runs chunk by chunk: the model's own forward is called on a chunk of hidden states, with the body replaced by one that
 hands them over. So every kind of model gets its own logits, exactly, and none of them is ever whole in memory. Where
-the logits are the lm_head's product and nothing else, and the engine keeps weights whole, it is quicker still
+the logits are the lm_head's product and nothing else, and the engine has that weight whole, it is quicker still
 (fused_loss.py).
 """
 
@@ -23,7 +23,7 @@ from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.models.attention import boundaries
 from training.models.chunked_loss import chunked_loss
-from training.models.fused_loss import fused_loss
+from training.models.fused_loss import Elementwise, elementwise, fused_loss
 
 
 class Objective(nn.Module):
@@ -67,14 +67,22 @@ class NextToken(Objective):
     """Cross entropy of the next token, over the positions that have a target.
 
     virtual: how peft puts virtual tokens before a row: None, `prompt` (as embeddings) or `prefix` (as keys and values).
-    whole_weights: the engine leaves every weight whole while a micro-batch is computed.
+    whole_weights: in the objective's forward pass, the engine has the lm_head's weight whole. after_logits: see
+    fused_loss.py.
     """
 
     def __init__(
-        self, model: Any, bf16: bool, loss_chunk_tokens: int, virtual: str | None = None, whole_weights: bool = False
+        self,
+        model: Any,
+        bf16: bool,
+        loss_chunk_tokens: int,
+        virtual: str | None = None,
+        whole_weights: bool = False,
+        after_logits: Elementwise = elementwise,
     ) -> None:
         super().__init__(model, bf16)
         self.loss_chunk_tokens = loss_chunk_tokens
+        self.after_logits = after_logits
         self.virtual = virtual
         self.body_name = _body_name(self.causal)
         self.fused = whole_weights and self._head_is_all()
@@ -121,7 +129,8 @@ class NextToken(Objective):
             if self.fused:
                 wanted = targets.flatten().index_select(0, labelled)
                 counted = hidden.index_select(0, labelled)
-                return fused_loss(counted, self.causal.lm_head.weight, wanted, self.loss_chunk_tokens)
+                weight = self.causal.lm_head.weight
+                return fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits)
             return chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:

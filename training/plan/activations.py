@@ -10,13 +10,14 @@ transformers computes Llama (RMSNorm in float32, SwiGLU, grouped queries, no dro
     norms        2 (4 H + r H)    the input in float32, and the normalised values if the norm's weight is trained
     inputs       2 c H            of q, k, v together and of gate, up together, if those weights are trained;
                  5 c H            where r > c, since autocast casts for each product anew
-    adapters     c (5 H + Q + F)  instead: LoRA casts the input of each of its seven A matrices
-                                  (float32: no cast, 2 c H as above)
-                 7 c R            and keeps what comes out of them, R values each
+    adapters     2 c H            as those inputs, for LoRA's A matrices
+                 c (5 H + Q + F)  instead, in bf16 with dropout or DoRA: peft casts the input of each of the seven
+                 7 c R            and what comes out of them, R values each
     attention    c (2 Q + 2 K)    q, k, v and the result; K counts as Q where a mask makes transformers repeat heads
                  c T              the mask, where there is one (sdpa); eager keeps all probabilities: heads T 4,
                                   and in bf16 a copy of them
-    SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` is trained)
+    SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` or an adapter of it
+                                  is trained, and not cast)
 
 The `varlen` and flash kernels keep no mask and no scores: attention inside documents costs them nothing.
 """
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Pass:
     """How a forward pass computes. attention: `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager).
-    backward: false where nothing is kept for one (probe). adapter_rank: of lora and its kin, else 0.
+    backward: false where nothing is kept for one (probe). adapter_rank: of lora and its kin, else 0. adapter_casts:
+    peft casts what enters its matrices.
 
     compute_bytes, residual_bytes: c and r. whole: all weights train, not an adapter.
     """
@@ -42,6 +44,7 @@ class Pass:
     residual_bytes: int
     whole: bool
     adapter_rank: int
+    adapter_casts: bool
     attention: str
     checkpointing: bool
     backward: bool
@@ -54,7 +57,7 @@ def saved_by_layer(shape: "Shape", how: Pass) -> int:
     if how.whole:
         inputs = c * h * (5 if r > c else 2)
     else:
-        inputs = c * (5 * h + shape.query + f) if how.adapter_rank and c < 4 else c * 2 * h
+        inputs = c * (5 * h + shape.query + f) if how.adapter_casts else c * 2 * h
         inputs += 7 * c * how.adapter_rank
     keys = shape.key if how.attention == "kernel" else shape.query
     attention = c * (2 * shape.query + 2 * keys) + 4 * shape.heads
@@ -62,7 +65,7 @@ def saved_by_layer(shape: "Shape", how: Pass) -> int:
         attention += c * how.length
     elif how.attention == "scores":
         attention += shape.heads * how.length * (4 if c == 4 else 4 + c)
-    swiglu = c * f * (4 if how.whole or (how.adapter_rank and c == 4) else 3)
+    swiglu = c * f * (4 if how.whole or (how.adapter_rank and not how.adapter_casts) else 3)
     return how.tokens * (norms + inputs + attention + swiglu)
 
 

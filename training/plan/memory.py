@@ -87,7 +87,7 @@ def memory(config: "TrainConfig", shape: "Shape", micro_batch: int | None = None
 def _logits(config: "TrainConfig", shape: "Shape", how: Pass) -> int:
     if config.method == "probe":
         return 0
-    chunk = logit_bytes(shape, min(config.loss_chunk_tokens, how.tokens), how.compute_bytes)
+    chunk = logit_bytes(shape, min(config.loss_chunk, how.tokens), how.compute_bytes)
     if config.method != "full":
         return chunk
     # The lm_head's gradient of a chunk, as computed and, in bf16, as it is added up.
@@ -100,6 +100,7 @@ def forward_pass(config: "TrainConfig", shape: "Shape", micro_batch: int) -> Pas
     kernel = config.attention in ("varlen", "flash_attention_2") or (
         config.attention == "auto" and config.workers.gpus_each > 0 and config.bf16 and shape.varlen and not virtual
     )
+    adapts = config.method in ("lora", "qlora")
     masters_compute = config.engine == "ddp" and config.method == "full"
     return Pass(
         tokens=micro_batch * config.sequence_length,
@@ -107,7 +108,8 @@ def forward_pass(config: "TrainConfig", shape: "Shape", micro_batch: int) -> Pas
         compute_bytes=2 if config.bf16 else 4,
         residual_bytes=2 if config.bf16 and not masters_compute else 4,
         whole=config.method == "full",
-        adapter_rank=config.lora.rank if config.method in ("lora", "qlora") else 0,
+        adapter_rank=config.lora.rank if adapts else 0,
+        adapter_casts=adapts and config.bf16 and (config.lora.dora or config.lora.dropout > 0),
         attention="kernel" if kernel else "scores" if config.attention == "eager" else "mask",
         checkpointing=config.activation_checkpointing,
         backward=config.method != "probe",
