@@ -238,12 +238,12 @@ def test_in_a_mixed_folder_formats_without_the_column_fall_back_to_their_own_id_
     assert [row["id"] for row in rows] == ["p", "j", "c", *own, "<urn:w>"]
     assert [row["year"] for row in rows] == ["1999", "2001", "2002", None, None, None, None]
     assert manifest.notes == (
-        "Source input: 2 text files cannot have a column id (id): their path is their id.",
+        "Source input: 2 text files cannot have a column id (id): path is the id instead.",
         "Source input: 2 text files cannot have a column year (columns): it is empty for their documents.",
-        "Source input: 1 markdown files cannot have a column id (id): their path is their id.",
-        "Source input: 1 markdown files cannot have a column year (columns): it is empty for their documents.",
-        "Source input: 1 wet files cannot have a column id (id): their record_id is their id.",
-        "Source input: 1 wet files cannot have a column year (columns): it is empty for their documents.",
+        "Source input: 1 markdown file cannot have a column id (id): path is the id instead.",
+        "Source input: 1 markdown file cannot have a column year (columns): it is empty for their documents.",
+        "Source input: 1 wet file cannot have a column id (id): record_id is the id instead.",
+        "Source input: 1 wet file cannot have a column year (columns): it is empty for their documents.",
     )
     assert InputManifest.from_json(manifest.to_json()) == manifest
 

@@ -185,8 +185,9 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
         if name is None or name in names:
             continue
         if any(_may_have(other, name, source) for other in others):
-            own = f"their {reader.own_id} is their id" if setting == "id" else "it is empty for their documents"
-            source.notes.append(f"{len(files):,} {format} files cannot have a column {name} ({setting}): {own}")
+            own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
+            count = f"{len(files):,} {format} file{'s' * (len(files) > 1)}"
+            source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
         else:
             for file in files:
                 source.trouble(_no_column(setting, name, names), file.uri, key=f"no {setting} {name}")
