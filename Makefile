@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults matrix versions test-s3-real bench golden lint clean
+.PHONY: setup demo test faults matrix versions gpu test-s3-real bench golden lint clean
 
 setup: $(DONE)
 
@@ -34,6 +34,9 @@ matrix: setup  ## every engine, number of workers, accumulation, packing and met
 
 versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_versions.py
+
+gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; one table within half an hour
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m training.bench.gpu
 
 test-s3-real: setup  ## the store's tests on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw

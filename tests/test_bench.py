@@ -99,34 +99,6 @@ def test_the_parts_alone_make_the_ceiling_and_the_costliest_kernels_their_shares
     assert "the 10 costliest" in result_text(found)
 
 
-def test_it_runs_without_ray_and_deepspeed_and_names_what_it_needs():
-    """As on a machine with an image of its own: a package that is None in sys.modules cannot be imported or found."""
-    code = (
-        "import sys, importlib.metadata as metadata\n"
-        "absent = sys.argv[1].split(',')\n"
-        "sys.modules.update(dict.fromkeys(absent))\n"
-        "known = metadata.version\n"
-        "def version(name):\n"
-        "    if name in absent:\n"
-        "        raise metadata.PackageNotFoundError(name)\n"
-        "    return known(name)\n"
-        "metadata.version = version\n"
-        "from training.bench.__main__ import main\n"
-        "sys.exit(main(sys.argv[2:]))"
-    )
-
-    def without(packages: str, *words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", code, packages, *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-    done = without("ray,deepspeed,bitsandbytes,obstore,boto3,typer,datasets,numba,tensorboard,sacrebleu", *QUICK)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "deepspeed not installed" in done.stdout
-    lacking = without("pydantic,peft", *QUICK)
-    assert lacking.returncode == 2
-    assert lacking.stderr.startswith("training.bench: peft, pydantic not installed here. Use pip install peft pydantic")
-
-
 def test_the_printed_lines_name_the_formula_and_its_numbers(capsys):
     assert main(QUICK) == 0
     text = capsys.readouterr().out

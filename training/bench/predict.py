@@ -10,6 +10,7 @@ are assumptions, each with the share that is usual on this kind of GPU as `slow`
 outside of these two is where this model of a step is wrong.
 """
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from statistics import mean
 from training.bench.shapes import bench_config
 from training.config import TrainConfig
 from training.models.base import named_config
-from training.models.flops import attention_flops, flops_per_token, multiplied, peak_flops
+from training.models.flops import Multiplied, attention_flops, multiplied, peak_flops
 from training.plan.shape import Shape, shape_of
 
 # NVIDIA's data sheet of the H200 SXM; its peak stands in models/flops.py.
@@ -76,19 +77,25 @@ CHUNK = 4096
 def context_of(length: int, documents: int) -> float:
     """Positions that a token attends to on average, in rows of 1 to 2 x `documents` - 1 documents cut at random places.
 
-    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T sum to
-    2 T^2 / (k + 1) on average.
+    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T sum on average to
+    2 T^2 / (k + 1).
     """
     return length * mean(1 / (count + 1) for count in range(1, 2 * documents)) + 0.5
+
+
+@functools.cache
+def _counted(shape: str, method: str) -> tuple[Shape, Multiplied]:
+    config = setting(shape, method, 1, 64)
+    return shape_of(config), multiplied(named_config(config.model))
 
 
 def predict(config: TrainConfig, documents: int) -> list[Line]:
     """The parts of one step of one micro-batch, compiled, in bf16."""
     assert config.micro_batch
-    shape, model = shape_of(config), named_config(config.model)
+    model = named_config(config.model)
+    shape, weights = _counted(config.name.removeprefix("bench-"), config.method)
     positions = config.micro_batch * config.sequence_length
     full = config.method == "full"
-    weights = multiplied(model)
     head = (getattr(model, "head_dim", None) or shape.query // shape.heads) <= 64
     passes = 6 if full else 4
     values = positions * shape.vocabulary
@@ -155,7 +162,9 @@ def summed(config: TrainConfig, documents: int) -> Prediction:
     """Of one step; between the two lie 2% for launches and waits of the host at the least."""
     lines = predict(config, documents)
     model, context = named_config(config.model), context_of(config.sequence_length, documents)
-    flops = flops_per_token(model, shape_of(config).trained, config.method, context)
+    shape, weights = _counted(config.name.removeprefix("bench-"), config.method)
+    products = 6 * weights.all if config.method == "full" else 4 * weights.all + 6 * shape.trained
+    flops = products + 3 * attention_flops(model, context)
     slow, fast = (1.02 * sum(line.ms(which) for line in lines) for which in (0, 1))
     return Prediction(slow, fast, config.tokens_per_step, flops)
 

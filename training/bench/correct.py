@@ -1,0 +1,187 @@
+"""python -m training.bench.correct: whether training computes the right thing on this device, before how fast it is.
+
+A tiny Llama takes twenty steps with every attention, precision and method, and its losses are compared with those of
+float32 on the CPU; one document is changed, and the others' losses must stay; the fused, the chunked and the plain loss
+must agree; a training that is broken off and continued must come to the same losses. Prints a JSON line for each check.
+"""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+
+from training.bench.measure import freed_afterwards
+from training.bench.rows import random_batch
+from training.bench.shapes import bench_config
+from training.config import TrainConfig
+from training.data.batch import Batch, collate
+from training.data.schema import NO_TARGET, PACKED
+from training.engines import make_engine
+from training.fit.deterministic import deterministic_algorithms
+from training.fit.place import own_group
+from training.models.attention import VARLEN, choose_attention
+from training.models.base import named_config
+from training.models.build import build_objective
+
+STEPS = 20
+LENGTH = 64
+# Largest relative difference of a loss from float32 on the CPU.
+TOLERANCE = {"float32": 1e-4, "bf16": 0.02}
+
+
+@dataclass(frozen=True)
+class Check:
+    """found, wanted: in words. right: null where it could not be checked here."""
+
+    name: str
+    found: str
+    wanted: str
+    right: bool | None
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.bench.correct", description=__doc__.partition("\n")[0])
+    parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args(words)
+    wrong = 0
+    with own_group(int(torch.cuda.is_available() and not arguments.cpu)) as place:
+        for check in checks(place.device, arguments.steps):
+            print(json.dumps(asdict(check)), flush=True)
+            wrong += check.right is False
+    return 1 if wrong else 0
+
+
+def checks(device: torch.device, steps: int = STEPS) -> Iterator[Check]:
+    for method in ("full", "lora"):
+        wanted = losses(config_of(method, "float32", "eager", torch.device("cpu")), torch.device("cpu"), steps)
+        for precision in TOLERANCE:
+            for attention in ("varlen", "sdpa", "eager"):
+                with freed_afterwards(device):
+                    yield _as_on_the_cpu(method, precision, attention, device, steps, wanted)
+    for precision in TOLERANCE:
+        with freed_afterwards(device):
+            yield documents_apart(precision, device)
+            yield losses_agree(precision, device)
+    for deterministic in (False, True):
+        with freed_afterwards(device):
+            yield resumes(deterministic, device, steps)
+
+
+def config_of(method: str, precision: str, attention: str, device: torch.device) -> TrainConfig:
+    return bench_config(
+        "tiny", world=1, gpus=device.type == "cuda", sequence_length=LENGTH, micro_batch=2, accumulation=2,
+        method=method, precision=precision, attention=attention, compile=False, steps=STEPS,
+        optimizer={"learning_rate": 1e-2 if method == "lora" else 1e-3},
+    )  # fmt: skip
+
+
+def losses(config: TrainConfig, device: torch.device, steps: int, interrupt_at: int | None = None) -> list[float]:
+    """The loss of each step, by the engine that the config names.
+
+    interrupt_at: after so many steps the state is saved, and another model and engine go on with it.
+    """
+    objective = build_objective(config, device=device)
+    engine = make_engine(config, objective, device)
+    found = []
+    for step in range(steps):
+        if step == interrupt_at:
+            state = {(one.name, one.state): one.values.detach().cpu().clone() for one in engine.slices()}
+            engine.close()
+            objective = build_objective(config.model_copy(update={"seed": 7}), device=device)
+            with torch.no_grad():  # frozen weights come from the model and not from a checkpoint
+                for other, own in zip(objective.parameters(), build_objective(config).parameters(), strict=True):
+                    if not other.requires_grad:
+                        other.copy_(own)
+            engine = make_engine(config, objective, device)
+            engine.load(functools.partial(_fetch, state), step)
+        batches = [random_batch((step, micro), 2, LENGTH, 3, 320) for micro in range(2)]
+        units = sum(batch.label_tokens for batch in batches)
+        total = 0.0
+        for micro, batch in enumerate(batches):
+            loss, _ = engine.module(**objective.tensors(batch, device))
+            engine.backward(loss / units, last=micro == 1)
+            total += float(loss.detach())
+        engine.step(config.optimizer.learning_rate, config.optimizer.clip)
+        found.append(total / units)
+    engine.close()
+    return found
+
+
+def _fetch(state: dict[tuple[str, str], torch.Tensor], name: str, kind: str, start: int, stop: int) -> torch.Tensor:
+    return state[name, kind].view(-1)[start:stop]
+
+
+def _as_on_the_cpu(
+    method: str, precision: str, attention: str, device: torch.device, steps: int, wanted: list[float]
+) -> Check:
+    name = f"{method}, {precision}, {attention}: losses of {steps} steps"
+    config = config_of(method, precision, attention, device)
+    bound = f"within {TOLERANCE[precision]:.2%} of float32 on the CPU"
+    best = choose_attention("auto", named_config(config.model), device.type, config.bf16, False)
+    if attention == "varlen" and best != VARLEN:
+        return Check(name, "skipped: the kernel needs a GPU and bf16", bound, None)
+    found = losses(config, device, steps)
+    worst = max(abs(one - other) / other for one, other in zip(found, wanted, strict=True))
+    return Check(name, f"{worst:.2e}, last loss {found[-1]:.4f}", bound, worst <= TOLERANCE[precision])
+
+
+def documents_apart(precision: str, device: torch.device) -> Check:
+    """The loss of a row's second document, once with another first document before it."""
+    config = config_of("full", precision, "auto", device)
+    objective = build_objective(config, device=device).eval()
+    found = []
+    for first in (1, 2):
+        ids = np.concatenate([np.full(30, first), np.arange(34) % 300])
+        labels = np.arange(64) > 30
+        row = {"ids": ids, "labels": labels, "lengths": [30, 34], "documents": ["a", "b"], "label": None}
+        batch = collate([pa.Table.from_pylist([row], PACKED)], 1, 64, 0)
+        with torch.no_grad():
+            found.append(float(objective(**objective.tensors(batch, device))[0]))
+    apart = abs(found[0] - found[1])
+    name = f"{precision}, {objective.attention}: a document's loss after its neighbour changed"
+    return Check(name, f"differs by {apart:.1e}", "0", apart == 0.0)
+
+
+def losses_agree(precision: str, device: torch.device) -> Check:
+    """Fused and chunked loss of the same hidden states beside torch's cross entropy of whole logits."""
+    config = config_of("full", precision, "auto", device)
+    objective: Any = build_objective(config, device=device).eval()
+    batch: Batch = random_batch((5,), 2, LENGTH, 3, 320)
+    tensors = objective.tensors(batch, device)
+    found = {}
+    with torch.no_grad():
+        for fused in (True, False):
+            objective.fused = fused
+            found["fused" if fused else "chunked"] = float(objective(**tensors)[0])
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            hidden = objective.hidden(tensors["input_ids"], tensors["position_ids"], tensors["starts"]).flatten(0, 1)
+            logits = objective.logits(hidden).float()
+        plain = float(F.cross_entropy(logits, tensors["targets"].flatten(), ignore_index=NO_TARGET, reduction="sum"))
+    worst = max(abs(one - plain) / plain for one in found.values())
+    said = ", ".join(f"{name} {one:.4f}" for name, one in found.items())
+    bound = 1e-5 if precision == "float32" else 1e-3
+    return Check(f"{precision}: {said}, plain {plain:.4f}", f"{worst:.1e}", f"within {bound:.0e}", worst <= bound)
+
+
+def resumes(deterministic: bool, device: torch.device, steps: int) -> Check:
+    config = config_of("full", "auto", "auto", device).model_copy(update={"deterministic": deterministic})
+    with deterministic_algorithms(deterministic):
+        whole = losses(config, device, steps)
+        resumed = losses(config, device, steps, interrupt_at=steps // 2)
+    worst = max(abs(one - other) / one for one, other in zip(whole, resumed, strict=True))
+    bound = 0.0 if deterministic or device.type == "cpu" else 1e-3
+    name = f"broken off and continued{', deterministic algorithms' if deterministic else ''}"
+    return Check(name, f"losses differ by {worst:.1e}", f"at most {bound:g}", worst <= bound)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

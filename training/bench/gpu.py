@@ -1,0 +1,272 @@
+"""python -m training.bench.gpu: all that is to be measured on a GPU, in half an hour, as one table (`make gpu`).
+
+    A  correct before fast: training.bench.correct; what is wrong ends the run
+    B  parts alone: products, attention with few and many documents, the loss by chunks: the ceiling
+    C  Llama 1B in full: compiled or not, chunks, micro-batches, fsdp2, one profile
+    D  Llama 8B by LoRA, HF Trainer beside it, what a checkpoint stops
+
+Each line is a process of its own, so that a lack of memory or a crash is that line's result. A section has its share of
+the time; what does not fit into it is skipped and named. --rehearse takes tiny shapes and this process instead.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from typing import Any
+
+from training.versions import BENCH_NEEDS, TORCH, TRANSFORMERS, installed, missing
+
+# Minutes from the start at which a section must have ended, of thirty.
+ENDS = {"A": 5.0, "B": 9.0, "C": 20.0, "D": 30.0}
+# So much is left for a process that is ended to end, and for the table.
+_MARGIN_S = 15.0
+# No single call may take longer.
+_LONGEST_S = 480.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One process. predicted: (shape, method) of bench/predict.py, where the line is a setting that it predicts."""
+
+    section: str
+    name: str
+    module: str
+    words: tuple[str, ...]
+    predicted: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table. verdict: ok, WRONG, skipped, failed, or nothing."""
+
+    section: str
+    name: str
+    found: str
+    beside: str
+    verdict: str
+
+
+def items(rehearse: bool) -> list[Item]:
+    def bench(section: str, name: str, *words: str, predicted: bool = False) -> Item:
+        return Item(section, name, "training.bench", (*words, "--json"), predicted)
+
+    full = ("--shape", "1b", "--sequence", "8192", "--steps", "10")
+    lora = ("--shape", "8b", "--method", "lora", "--sequence", "8192", "--steps", "10")
+    four, chunk = ("--micro-batch", "4"), ("--loss-chunk-tokens", "4096")
+    two = ("--micro-batch", "2")
+    found = [
+        Item("A", "correct", "training.bench.correct", ()),
+        bench("B", "parts, heads of 64, 2 documents", *full, "--micro-batch", "1", "--parts", "--documents", "2"),
+        bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
+        bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
+        bench("C", "compiled, micro-batch 4, chunk 4,096", *full, *four, *chunk, "--profile", predicted=True),
+        bench("C", "eager, micro-batch 4, chunk 4,096", *full, *four, *chunk, "--no-compile"),
+        bench("C", "compiled, micro-batch 1, chunk 4,096", *full, "--micro-batch", "1", *chunk, predicted=True),
+        bench("C", "chunk 1,024", *full, *four, "--loss-chunk-tokens", "1024"),
+        bench("C", "1 document a row", *full, *four, *chunk, "--documents", "1"),
+        bench("C", "16 documents a row", *full, *four, *chunk, "--documents", "16"),
+        bench("C", "sdpa with a mask", *full, "--micro-batch", "1", *chunk, "--attention", "sdpa"),
+        bench("C", "fsdp2", *full, *four, *chunk, "--engine", "fsdp2"),
+        bench("C", "largest micro-batch of the memory model", *full, *chunk),
+        bench("D", "compiled, micro-batch 2; beside HF Trainer", *lora, *two, *chunk, "--peer", predicted=True),
+        bench("D", "eager, micro-batch 2", *lora, *two, *chunk, "--no-compile"),
+        bench("D", "1 document a row; beside HF Trainer", *lora, *two, *chunk, "--documents", "1", "--peer"),
+        bench("D", "largest micro-batch of the memory model", *lora, *chunk),
+        Item("D", "a checkpoint of 1B stops training", "training.bench.stall", ("--shape", "1b")),
+    ]
+    return [_tiny(item) for item in found] if rehearse else found
+
+
+def _tiny(item: Item) -> Item:
+    """The same line in a fraction of a second on a CPU."""
+    if item.module == "training.bench.correct":
+        return replace(item, words=("--cpu", "--steps", "4"))
+    words = list(item.words)
+    for name, value in (("--shape", "tiny"), ("--sequence", "64"), ("--steps", "1"), ("--loss-chunk-tokens", "32")):
+        if name in words:
+            words[words.index(name) + 1] = value
+    # Compiling needs a compiler of C++, and a minute.
+    words = ["--no-compile" if word == "--compile" else word for word in words]
+    return replace(item, words=(*words, "--cpu"))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.bench.gpu", description=__doc__.partition("\n")[0])
+    parser.add_argument("--sections", default="ABCD", help="which, as in CD")
+    parser.add_argument("--minutes", type=float, default=30.0, help="in all")
+    parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU, in this process")
+    parser.add_argument("--output", default="gpu.json", help="file for all that was found")
+    arguments = parser.parse_args(words)
+    if lacking := missing(BENCH_NEEDS):
+        wanted = " ".join(lacking)
+        print(f"make gpu: {', '.join(lacking)} not installed here. Use pip install {wanted}.", file=sys.stderr)
+        return 2
+    if not arguments.rehearse and not _has_gpu():
+        print("make gpu: torch finds no GPU here. --rehearse goes through it with tiny shapes.", file=sys.stderr)
+        return 2
+    print(about(), flush=True)
+    lines, found = run([one for one in items(arguments.rehearse) if one.section in arguments.sections], arguments)
+    with open(arguments.output, "w") as file:
+        json.dump({"about": about(), "lines": [asdict(line) for line in lines], "found": found}, file, indent=1)
+    print("\n" + table(lines), flush=True)
+    return 1 if any(line.verdict in ("WRONG", "failed") for line in lines) else 0
+
+
+def about() -> str:
+    import platform
+
+    versions = ", ".join(f"{name} {installed(name) or 'not installed'}" for name in (*BENCH_NEEDS, "deepspeed", "ray"))
+    supported = f"supported: torch {' to '.join(TORCH)}, transformers {' to '.join(TRANSFORMERS)}"
+    return f"python {platform.python_version()}, {versions}; {supported}; {time.strftime('%Y-%m-%d')}"
+
+
+def _has_gpu() -> bool:
+    # In a process of its own: this one must not take a part of the GPU's memory.
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[Line], list[dict[str, Any]]]:
+    """All lines, printed as they come, and what each process printed."""
+    started = time.monotonic()
+    lines: list[Line] = []
+    found: list[dict[str, Any]] = []
+    for item in wanted:
+        end = started + 60 * ENDS[item.section] * arguments.minutes / 30
+        left = min(end - time.monotonic() - _MARGIN_S, _LONGEST_S)
+        if arguments.rehearse:
+            printed, failed = _here(item)
+        elif left < _MARGIN_S:
+            printed, failed = [], "skipped: no time left"
+        else:
+            printed, failed = _apart(item, left)
+        found.append({"section": item.section, "name": item.name, "printed": printed, "failed": failed})
+        made = list(_lines(item, printed, failed))
+        for line in made:
+            print(_row(line), flush=True)
+        lines += made
+        if item.section == "A" and any(line.verdict in ("WRONG", "failed") for line in made):
+            break
+    return lines, found
+
+
+def _apart(item: Item, seconds: float) -> tuple[list[dict[str, Any]], str | None]:
+    """What a process of its own printed, and why it ended early."""
+    command = [sys.executable, "-m", item.module, *item.words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        return _objects(said), f"ended after {seconds:.0f} s"
+    printed = _objects(done.stdout)
+    if done.returncode and not printed:
+        return [], (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
+    return printed, None
+
+
+def _here(item: Item) -> tuple[list[dict[str, Any]], str | None]:
+    out, err = io.StringIO(), io.StringIO()
+    name = f"{item.module}.__main__" if item.module == "training.bench" else item.module
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = import_module(name).main(list(item.words))
+    printed = _objects(out.getvalue())
+    return printed, None if printed else (err.getvalue().strip().splitlines() or [f"exit code {code}"])[-1][:300]
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def _lines(item: Item, printed: Sequence[dict[str, Any]], failed: str | None) -> Iterator[Line]:
+    if not printed:
+        skipped = failed is None or failed.startswith("skipped")
+        yield Line(item.section, item.name, failed or "nothing printed", "", "skipped" if skipped else "failed")
+        return
+    if item.module == "training.bench.correct":
+        for check in printed:
+            verdict = {True: "ok", False: "WRONG", None: "skipped"}[check["right"]]
+            yield Line("A", check["name"], check["found"], check["wanted"], verdict)
+        if failed:
+            yield Line("A", "the other checks", failed, "", "failed")
+    elif item.module == "training.bench.stall":
+        one = printed[-1]
+        found = f"{one['first_s']:.2f} s the first time, then {one['later_s']:.2f} s"
+        yield Line("D", item.name, found, f"{one['gib']:.2f} GiB, written in {one['written_s']:.1f} s", "")
+    else:
+        yield from _bench_lines(item, printed[-1], failed)
+
+
+def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iterator[Line]:
+    ours, setting = result["ours"], result["setting"]
+    mfu = f", MFU {ours['mfu']:.1%} (whole rows {ours['mfu_whole_rows']:.1%})" if ours["mfu"] else ""
+    found = f"{ours['tokens_per_s']:,.0f} tokens/s, {1e3 * ours['step_s']:,.0f} ms{mfu}, {ours['attention']}"
+    yield Line(item.section, item.name, found, _predicted(item, result), "")
+    gib, planned = ours["peak_memory_gib"], _planned_gib(setting)
+    yield Line(
+        item.section, f"  memory, micro-batch {setting['micro_batch']}", f"{gib:.2f} GiB", f"plan: {planned:.2f} GiB",
+        "" if "--cpu" in item.words else "ok" if 0.9 < gib / planned < 1.1 else "off",
+    )  # fmt: skip
+    beside: list[tuple[str, str, str]] = []
+    if result["parts"]:
+        for part in result["parts"]["parts"]:
+            beside.append((part["name"], f"{part['ms']:.2f} ms", f"{part['tflops_per_s']:.1f} TFLOP/s"))
+        ceiling = result["parts"]["ceiling_tokens_per_s"]
+        beside.append(("ceiling", f"{ceiling:,.0f} tokens/s", f"reached: {ours['tokens_per_s'] / ceiling:.0%}"))
+    for kernel in result["kernels"]["costliest"] if result["kernels"] else ():
+        beside.append((kernel["name"][:60], f"{kernel['ms']:.2f} ms a step", f"{kernel['share']:.1%}"))
+    if result["peer_failed"] or result["peer"]:
+        peer = result["peer_failed"] or f"{result['peer']['tokens_per_s']:,.0f} tokens/s"
+        beside.append(("HF Trainer", peer, f"ours is {result['ratio']:.2f} times as fast" if result["ratio"] else ""))
+    if failed:
+        beside.append(("and then", failed, ""))
+    for name, number, other in beside:
+        yield Line(item.section, f"  {name}", number, other, "")
+
+
+def _predicted(item: Item, result: dict[str, Any]) -> str:
+    from training.bench.predict import DOCUMENTS, LENGTH, setting, summed
+
+    if not item.predicted:
+        return ""
+    of = result["setting"]
+    rehearsed = of["shape"] == "tiny"
+    length = of["sequence_length"] if rehearsed else LENGTH
+    whole = summed(setting(of["shape"], of["method"], of["micro_batch"], length), DOCUMENTS)
+    return f"predicted on an H200: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
+
+
+def _planned_gib(setting: dict[str, Any]) -> float:
+    """What `raymill plan` says of the same setting."""
+    from training.bench.shapes import bench_config
+    from training.plan.memory import GIB, memory
+    from training.plan.shape import shape_of
+
+    names = ("method", "engine", "precision", "activation_checkpointing", "loss_chunk_tokens")
+    config = bench_config(
+        setting["shape"], world=1, gpus=setting["precision"] == "bf16", sequence_length=setting["sequence_length"],
+        micro_batch=setting["micro_batch"], accumulation=setting["accumulation"], steps=9,
+        attention="sdpa" if setting["attention"] == "sdpa" else "auto", **{name: setting[name] for name in names},
+    )  # fmt: skip
+    return memory(config, shape_of(config), setting["micro_batch"], 1).total / GIB
+
+
+def _row(line: Line) -> str:
+    return f"{line.section}  {line.name:<64}{line.found:<64}{line.beside:<44}{line.verdict}".rstrip()
+
+
+def table(lines: Sequence[Line]) -> str:
+    """For README: Markdown."""
+    cells = [(line.section, line.name.strip(), line.found, line.beside, line.verdict) for line in lines]
+    rows = [f"| {' | '.join(one)} |" for one in cells]
+    return "\n".join(["| | what | found | beside | |", "|---|---|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""python -m training.bench.stall: how long a checkpoint stops training on this device. Prints a JSON line.
+
+The first checkpoint of a training also makes its copies' memory (page-locked on GPUs); later ones use it again.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import torch
+
+from training.bench.measure import draw
+from training.bench.shapes import SHAPES, bench_config
+from training.engines import make_engine
+from training.fit.course import Course
+from training.fit.job import Job
+from training.fit.place import own_group
+from training.fit.saving import Saver
+from training.models.build import objective_around
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.bench.stall", description=__doc__.partition("\n")[0])
+    parser.add_argument("--shape", default="tiny", choices=list(SHAPES))
+    parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
+    arguments = parser.parse_args(words)
+    gpus = int(torch.cuda.is_available() and not arguments.cpu)
+    with own_group(gpus) as place, tempfile.TemporaryDirectory(prefix="bench-stall-") as folder:
+        config = bench_config(
+            arguments.shape, world=1, gpus=bool(gpus), sequence_length=64, micro_batch=1, accumulation=1, steps=9,
+            compile=False, attention="sdpa",
+        )  # fmt: skip
+        objective = objective_around(config, draw(config, place.device, "sdpa"), 0, place.device)
+        engine = make_engine(config, objective, place.device)
+        saver = Saver(Job(config, folder, folder, (), 9, {}), place, "bench", lambda: None)
+        stalls, started = [], time.perf_counter()
+        for step in (1, 2):
+            stalls.append(saver.begin(Course(step=step), engine.slices()))
+            saver.settle()
+        seconds = (time.perf_counter() - started) / 2
+        saver.close()
+        engine.close()
+    gib = sum(one.numel() for one in objective.parameters()) * 12 / (1 << 30)
+    print(json.dumps({"first_s": stalls[0], "later_s": stalls[1], "written_s": seconds, "gib": gib}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
