@@ -30,7 +30,7 @@ faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, tr
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/test_equivalence.py tests/test_engines.py \
 		tests/test_learning.py tests/test_memory_model.py tests/test_bench.py tests/test_attention.py \
-		tests/test_compiling.py tests/test_kernel_matrix.py
+		tests/test_compiling.py tests/test_kernel_matrix.py tests/test_gpu_run.py
 
 versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_versions.py
