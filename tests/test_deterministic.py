@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
+from cluster import storage
 from tests.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
-from training.fit import loop
+from training.fit import __main__, launch, place
 from training.fit.deterministic import ENVIRONMENT, deterministic_algorithms
 
 
@@ -40,17 +41,37 @@ def test_without_it_nothing_changes_and_a_users_own_environment_holds(environmen
         assert os.environ["NCCL_ALGO"] == "Ring"
 
 
-def test_a_training_runs_under_it_and_comes_to_the_weights_it_comes_to_without(environment, monkeypatch, tmp_path):
+def test_a_training_runs_under_it_and_comes_to_the_weights_it_comes_to_without(environment, tmp_path):
     pack_tiny(str(tmp_path))
-    seen = []
-    backward = loop.Training._backward
-    monkeypatch.setattr(loop.Training, "_backward", lambda self, *of: (seen.append(state()[0]), backward(self, *of))[1])
-    found = [
-        final_weights(fit_alone(tiny_job(str(tmp_path), output=f"{tmp_path}/{wanted}", deterministic=wanted)))
-        for wanted in (True, False)
-    ]
-    assert set(seen[: len(seen) // 2]) == {True} and set(seen[len(seen) // 2 :]) == {False}
+    found = []
+    for wanted in (True, False):
+        with deterministic_algorithms(wanted):
+            found.append(final_weights(fit_alone(tiny_job(str(tmp_path), output=f"{tmp_path}/{wanted}"))))
     assert all((found[0][name] == found[1][name]).all() for name in found[0])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("under_ray", [True, False])
+def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
+    under_ray, wanted, environment, monkeypatch, tmp_path
+):
+    class Enough(Exception):
+        pass
+
+    met = []
+
+    def group(*_):
+        met.append((state()[0], os.environ.get("NCCL_ALGO")))
+        raise Enough
+
+    monkeypatch.setattr(place, "ray_group" if under_ray else "own_group", group)
+    pack_tiny(str(tmp_path))
+    job = tiny_job(str(tmp_path), deterministic=wanted)
+    storage.write_bytes(f"{tmp_path}/job.json", job.to_json())
+    with pytest.raises(Enough):
+        launch._work({"job": job, "submission": "a"}) if under_ray else __main__.main([f"{tmp_path}/job.json"])
+    assert met == [(wanted, "^NVLS" if wanted else None)]
+    assert not state()[0]
 
 
 def test_a_run_may_be_continued_with_it_that_began_without(tmp_path):

@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
     try:
         job = Job.from_json(storage.read_bytes(storage.absolute(arguments[0])))
         storage.configure(job.config.storage)
+        from training.fit.deterministic import deterministic_algorithms
         from training.fit.loop import fit
         from training.fit.place import own_group
 
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
         workers = job.config.workers
         with (
             held(job.root) if first else nullcontext(),
+            deterministic_algorithms(job.config.deterministic),
             own_group(workers.gpus_each, workers.timeout_s) as place,
         ):
             outcome = fit(job, place)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-# Read when a library is first used, so they are set before the first product and the first exchange of gradients.
+# Read when a library is first used.
 # cuBLAS: "Results reproducibility" in its documentation; two buffers of fixed size for each stream.
 # NCCL: reductions inside the switch (NVLS) add in no fixed order; Megatron-LM's deterministic mode leaves it out too.
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "^NVLS"}
@@ -18,7 +18,8 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
     Of this training's operators that changes the backward of the attention kernels, of embeddings and of indexing,
     which add with atomics otherwise. Memory that is allocated is not filled, since all of it is written before it is
-    read. ENVIRONMENT is set where the user has not set it, and stays.
+    read. ENVIRONMENT is set where the user has not set it, and stays. Enter it before the workers' first collective,
+    at which NCCL reads its part.
     """
     if not wanted:
         yield

@@ -146,12 +146,14 @@ def _work(told: dict[str, Any]) -> None:
     if failures.found(final=True) is not None:
         return  # a worker of an earlier attempt met what trying again cannot mend
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.workers.gpus_each else "cpu")
+    from training.fit.deterministic import deterministic_algorithms
     from training.fit.heartbeat import MissingWorker
     from training.fit.loop import fit
     from training.fit.place import ray_group
 
     try:
         with (
+            deterministic_algorithms(job.config.deterministic),
             ray_group(job.config.workers.timeout_s) as place,
             logs.about(run=job.root.rpartition("/")[2], stage="fit", rank=place.rank),
         ):

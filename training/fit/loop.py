@@ -32,7 +32,6 @@ from training.engines import Engine, make_engine
 from training.fit import broken
 from training.fit.checkpoint import at_step
 from training.fit.course import Course
-from training.fit.deterministic import deterministic_algorithms
 from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak, with_rows_that_fit
 from training.fit.job import Job
 from training.fit.notice import Notice
@@ -64,7 +63,6 @@ def fit(job: Job, place: Place) -> Outcome:
     if (done := place.from_first(finished(job) if place.first else None)) is not None:
         return done
     with ExitStack() as stack, place.naming_missing():
-        stack.enter_context(deterministic_algorithms(job.config.deterministic))
         return Training(job, place, stack).run()
 
 
