@@ -84,7 +84,7 @@ def redacted(text: str) -> str:
 )
 def test_personal_data_is_found_and_nothing_around_it(text, kind, value):
     assert found(text) == [(kind, value)]
-    assert redacted(text) == text.replace(value, PLACEHOLDERS[kind])
+    assert redacted(text) == text.replace(f"<{value}>", value).replace(value, PLACEHOLDERS[kind])
 
 
 @pytest.mark.parametrize(
