@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray.data
 
 from cluster import session as sessions
 from cluster import stage as stages
@@ -183,6 +182,8 @@ def test_an_artifact_is_a_ray_dataset_by_itself_and_by_its_bare_folder(session, 
     assert sorted((row["unit"], row["number"]) for row in rows) == [(u, n) for u in range(5) for n in range(u)]
     empty = engine(tmp_path / "empty", session).run(counting_stage(0))
     assert empty["numbers"].to_ray_dataset().count() == 0
+    import ray.data  # not above: Ray reads how it is to authenticate when it is imported, and the session decides that
+
     for artifact, count in ((made["numbers"], 10), (empty["numbers"], 0)):
         bare = ray.data.read_parquet(artifact.uri)  # the folder alone, as a stranger to this project opens it
         assert (bare.schema().names, bare.count()) == (NUMBERS.names, count)
