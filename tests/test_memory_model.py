@@ -1,6 +1,7 @@
 """The memory model against what really is in memory: counts, what engines hold, what autograd keeps."""
 
 import gc
+import itertools
 import os
 
 import pytest
@@ -245,6 +246,48 @@ def test_activations_are_within_a_tenth_of_what_autograd_keeps(precision, method
     expected += memory(config, shape).buffers if not checkpointing else 0
     ratio = expected / kept_for_backward(config)
     assert (0.9 < ratio < 1.1) if not checkpointing else (0.9 < ratio < 1.5)
+
+
+def most_allocated(call) -> int:
+    """The most bytes that a call had allocated at once, beside what was there before it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in changes))
+
+
+@pytest.mark.parametrize("chunk", [16, 256])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_fused_loss_takes_what_the_model_says(precision, method, chunk):
+    """With small chunks the lm_head's gradient is the most of it, with large ones the logits."""
+    import torch
+
+    from training.models.fused_loss import fused_loss
+
+    vocabulary, hidden = 3000, 192
+    size = {"vocab_size": vocabulary, "hidden_size": hidden}
+    config = tiny(size, length=512, precision=precision, method=method, loss_chunk_tokens=chunk)
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    full = method == "full"
+    weight = torch.randn(vocabulary, hidden, dtype=torch.float32 if full else dtype, requires_grad=full)
+    states_ = torch.randn(512, hidden, dtype=dtype, requires_grad=True)
+    targets = torch.randint(vocabulary, (512,))
+
+    def both() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+            loss, _ = fused_loss(states_, weight, targets, chunk)
+        loss.backward()
+
+    both()  # makes the gradients, which are the engine's
+    expected = memory(config, shape_of(config)).logits
+    # The weight as computed with is the engine's buffer in the model, and the gradient of the hidden states less than
+    # the work of the last layer, which has not begun.
+    beside = (2 * vocabulary * hidden if full and config.bf16 else 0) + states_.nbytes
+    assert 0.85 < (expected + beside) / most_allocated(both) < 1.3
 
 
 def test_a_model_that_the_kernel_cannot_compute_is_counted_with_a_mask_on_gpus_too():
