@@ -90,7 +90,7 @@ class Engine:
 
     def _make(self, stage: Stage) -> dict[str, Artifact]:
         records = committed(stage, self.root)
-        if len(records) < len(stage.units):
+        if len(records) < len(stage.units) and not stage.small:
             self._start_ray()
         started = time.perf_counter()
         self.progress.start(stage.name, len(stage.units), records.values())
@@ -121,9 +121,11 @@ class Engine:
     def _round(
         self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, Failure]
     ) -> None:
-        self._start_ray()  # again, where the round before stalled
+        if not stage.small:
+            self._start_ray()  # again, where the round before stalled
         try:
-            for answer in self._answers(stage, missing, failures):
+            answers = self._here(stage, missing) if stage.small else self._answers(stage, missing, failures)
+            for answer in answers:
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
@@ -139,6 +141,12 @@ class Engine:
             log.error("%s; starting Ray anew", stall)
             failures.setdefault(_NO_UNIT, Failure(str(stall)))
             self.session.stop()
+
+    def _here(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
+        """One answer a unit, done in this process."""
+        run = _RunUnit(stage, self.root, storage.options())
+        for index in missing:
+            yield run.answer(index, stage.units[index])
 
     def _answers(self, stage: Stage, missing: list[int], failures: dict[int, Failure]) -> Iterator[dict[str, Any]]:
         """One answer a unit as they come. A thread reads Ray, so that waiting can end when nothing comes."""
@@ -264,10 +272,10 @@ class _RunUnit:
     def __call__(self, rows: pa.Table) -> pa.Table:
         logs.setup()
         storage.configure(self.options)
-        answers = (self._answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist())
+        answers = (self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist())
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
-    def _answer(self, index: int, unit: Any) -> dict[str, Any]:
+    def answer(self, index: int, unit: Any) -> dict[str, Any]:
         with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=index):
             try:
                 return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}

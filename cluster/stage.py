@@ -54,6 +54,7 @@ class Stage:
     fingerprint: of everything the result depends on: code version, parameters, fingerprints of what it reads.
     units: JSON-able, in the order their results stand in the artifact.
     describe: what a unit reads, in a few words, for error messages: its file, or how many files from which one on.
+    small: all units together take less time than starting Ray's workers, so the driver does them itself.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Stage:
     work: Callable[[Any, "Scratch"], Counters]
     fingerprint: str
     describe: Callable[[Any], str] = _without_description
+    small: bool = False
 
     @property
     def folder(self) -> str:

@@ -18,7 +18,7 @@ from tests.packed_examples import config as plain_config
 from tests.tiny_tokenizers import saved, tiny
 from training.data.order import Order
 from training.data.packed import PackedRows
-from training.pack import job
+from training.pack import job, packing, tokenise
 from training.pack.chatml import CHATML
 from training.pack.command import pack as pack_verb
 from training.pack.job import pack
@@ -174,11 +174,20 @@ def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_name
         PackedRun.load(packed.uri)
 
 
+def test_little_is_packed_without_ray_and_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "Engine", Engine)
+    packed = pack(plain_config(**settings_of(corpus, tmp_path)), Session(address="nowhere:1"), Silent())
+    assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+
+
 @pytest.mark.ray
 def test_spread_over_ray_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "Engine", Engine)
+    monkeypatch.setattr(tokenise, "SMALL_BYTES", 0)
+    monkeypatch.setattr(packing, "SMALL_TOKENS", 0)
     with Session(cpus=1) as session:
         packed = pack(plain_config(**settings_of(corpus, tmp_path)), session, Silent())
+        assert session.started
     assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
 
 

@@ -49,11 +49,14 @@ PLAIN = {
 }
 
 
-def _fit(job, session, progress, replace=False, lease=None):
+def _fit(job, session, progress, replace=False, lease=None, afterwards=None):
     from training.fit.outcome import finished, make_way
 
     make_way(job, replace)
-    return finished(job) or fit_alone(job)
+    outcome = finished(job) or fit_alone(job)
+    if afterwards is not None:
+        afterwards(job, outcome)
+    return outcome
 
 
 def sentences(count: int = 80) -> list[dict]:

@@ -3,14 +3,13 @@
     pack -> fit -> evaluate -> export -> report
 
 Every part returns at once if what it leaves is finished, so the same command run again continues, and on a finished run
-does nothing and needs no Ray. The driver loads no torch: packing is done by units of a stage, training by the workers
-of Ray Train, evaluation and export by one worker.
+does nothing and needs no Ray. Packing is done by units of a stage, training by the workers of Ray Train, evaluation and
+export by the first of them, whose imports are done. The driver holds no model.
 """
 
 import dataclasses
 import json
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.run_manifest import RUN_MANIFEST, find_run, put_run
 from cluster.session import Session
+from training.afterwards import finish, finished
 from training.config import TrainConfig
 from training.fit.job import OUTCOME, Job
 from training.fit.records import Outcome
@@ -74,8 +74,7 @@ def train(
             check_model(config.phase(overrides))
         with held(config.output):
             return _phases(config, session, progress, replace, verify)
-    finished = storage.exists(storage.join(config.output, RUN_MANIFEST))
-    if finished and not replace:
+    if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
         packing = Packing.of(with_columns(config), replace=False)
         if packing.finished and (found := _finished(make_job(packing.config, packing.found()), replace=False)):
             return found
@@ -107,15 +106,10 @@ def _train(
 
     check_memory(config)
     lease.check()
-    outcome = fit_on_ray(job, session, progress, replace, lease)
-    gpus = config.workers.gpus_each
-    began = time.monotonic()
-    in_worker(session, _evaluate, job, outcome, packed, gpus=gpus)
-    progress.say(f"evaluation: took {time.monotonic() - began:,.0f} s")
-    lease.check()
-    began = time.monotonic()
-    exported = in_worker(session, _export, job, outcome, packed)  # in float32 on the CPU
-    progress.say(f"export: took {time.monotonic() - began:,.0f} s")
+    outcome = fit_on_ray(job, session, progress, replace, lease, finish)
+    exported = finished(job, outcome)
+    if exported is None:  # trained by an earlier call, or by torchrun
+        exported = in_worker(session, finish, job, outcome, gpus=config.workers.gpus_each)
     lease.check()
     return _publish(job, packed, outcome, exported)
 
@@ -206,18 +200,6 @@ def _finished(job: Job, replace: bool) -> TrainRun | None:
     if manifest is None:
         return None
     return TrainRun(job.root, manifest, _report(job.root), fresh=False)
-
-
-def _export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
-    from training.export.job import export
-
-    return export(job, outcome, packed)
-
-
-def _evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> None:
-    from training.evaluation.job import evaluate
-
-    evaluate(job, outcome, packed)
 
 
 def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:

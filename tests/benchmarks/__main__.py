@@ -6,7 +6,7 @@ import sys
 from tests.benchmarks.timing import load_texts
 
 CURATE = ("startup", "normalize", "rules", "signatures", "measure", "curate")
-TRAIN = ("pack", "rows", "training", "restart", "methods")
+TRAIN = ("pack", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 
 

@@ -30,8 +30,7 @@ _MADE_FROM = "made_from"
 
 def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
     """Measure, generate, score and write it down; a finished evaluation of the same weights is returned as it is."""
-    made_from = fingerprint(_identity(job, outcome))
-    if (found := read_evaluation(job.root, made_from)) is not None:
+    if (found := read_evaluation(job.root, made_from(job, outcome))) is not None:
         return found
     from training.pack.tokenizer import load_tokenizer
 
@@ -52,18 +51,20 @@ def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
         "answers": answers,
         "merged_check": None,
     }
-    write_evaluation(job.root, evaluation, made_from)
+    write_evaluation(job.root, evaluation, made_from(job, outcome))
     return evaluation
 
 
-def _identity(job: Job, outcome: Outcome) -> dict[str, Any]:
+def made_from(job: Job, outcome: Outcome) -> str:
+    """Fingerprint of what decides an evaluation."""
     generate = job.config.generate
-    return {
+    identity = {
         "version": cluster.__version__,
         "fit": outcome["fingerprint"],
         "checkpoint": outcome["best_checkpoint"] or outcome["checkpoint"],
         "generate": generate.model_dump() if generate else None,
     }
+    return fingerprint(identity)
 
 
 def read_evaluation(root: str, made_from: str | None = None) -> Evaluation | None:
@@ -84,9 +85,8 @@ def write_evaluation(root: str, evaluation: Evaluation, made_from: str) -> None:
 
 def add_merged_check(job: Job, outcome: Outcome, check: dict[str, Any]) -> None:
     """Note in a finished evaluation what the export found of its merged weights."""
-    made_from = fingerprint(_identity(job, outcome))
-    if (found := read_evaluation(job.root, made_from)) is not None:
-        write_evaluation(job.root, {**found, "merged_check": check}, made_from)
+    if (found := read_evaluation(job.root, made_from(job, outcome))) is not None:
+        write_evaluation(job.root, {**found, "merged_check": check}, made_from(job, outcome))
 
 
 def held_out(packed: "PackedRun") -> tuple[str, dict[str, Artifact]]:

@@ -43,10 +43,10 @@ def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
     Raises:
         RaymillError: the merged model is not the adapter's equal; the adapter stands, the manifest does not.
     """
+    if (found := finished(job, outcome)) is not None:
+        return found
     root = storage.join(job.root, publish.EXPORT)
     made_from = fingerprint(_identity(job, outcome))
-    if (found := publish.finished(root, made_from)) is not None:
-        return found
     publish.begin(root)
     scratch = temporary_folder("export")
     try:
@@ -73,6 +73,11 @@ def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
         return publish.finish(root, told, files)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def finished(job: Job, outcome: Outcome) -> dict[str, Any] | None:
+    """The manifest of a finished export of these weights."""
+    return publish.finished(storage.join(job.root, publish.EXPORT), fingerprint(_identity(job, outcome)))
 
 
 def _identity(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import os
 import queue
 import shutil
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from cluster import logs, storage
@@ -24,9 +26,11 @@ from training.fit.job import Job
 from training.fit.outcome import Failures, finished, make_way
 from training.fit.preflight import check_cluster, check_trackers
 from training.fit.records import Outcome
-from training.fit.watch import watch_like
+from training.fit.watch import Watch, watch_like
 
 log = logging.getLogger(__name__)
+
+Afterwards = Callable[[Job, Outcome], object]
 
 _LOOK_EVERY_S = 2.0
 
@@ -34,18 +38,27 @@ _LOOK_EVERY_S = 2.0
 _STARTS = 3
 _START_TIMEOUT_S = 600
 
+# Ray Train looks at its workers so often, and starts with a look; its default of 2 s adds up in a short run.
+_HEALTH_EVERY_S = 0.5
+
 # More workers than before begin from the last checkpoint, so growing is not to cost more than it brings.
 _GROW_EVERY_S = 600.0
 
 
 def fit_on_ray(
-    job: Job, session: Session, progress: Progress, replace: bool = False, lease: Lease | None = None
+    job: Job,
+    session: Session,
+    progress: Progress,
+    replace: bool = False,
+    lease: Lease | None = None,
+    afterwards: Afterwards | None = None,
 ) -> Outcome:
     """Train, or go on training, or find it done (then Ray is not started).
 
     Args:
         replace: remove what a training of other settings left in the run's folder.
         lease: of the run's folder; training stops when it is lost.
+        afterwards: what the first worker does after the last step; not called where training is found done.
 
     Raises:
         ConfigError: the cluster cannot hold the workers, or a tracker is not installed.
@@ -63,20 +76,30 @@ def fit_on_ray(
     submission = uuid.uuid4().hex[:12]
     failures = Failures(job, submission)
     with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
-        failed = _run(job, session, progress, submission, lease)
+        failed = _run(job, session, progress, submission, lease, afterwards)
     done = finished(job)
+    if (error := failures.found(final=True)) is not None:
+        raise error
     if done is None:
-        raise failures.found(final=True) or failures.found(final=False) or _explained(failed, job.config)
+        raise failures.found(final=False) or _explained(failed, job.config)
     failures.forget()
     return done
 
 
-def _run(job: Job, session: Session, progress: Progress, submission: str, lease: Lease | None) -> BaseException | None:
+def _run(
+    job: Job,
+    session: Session,
+    progress: Progress,
+    submission: str,
+    lease: Lease | None,
+    afterwards: Afterwards | None = None,
+) -> BaseException | None:
     """Ray Train's run in a thread: this one watches, and hears an interrupt, which Ray would take for a success."""
     ended: queue.Queue[BaseException | None] = queue.Queue()
     folder = temporary_folder("fit")
-    trainer = _trainer(job, submission, str(folder))
+    trainer = _trainer(job, submission, str(folder), afterwards, session.embedded)
     watch = watch_like(progress, job)
+    trained: float | None = None  # when the last step was seen to be done
     threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
     try:
         while True:
@@ -84,6 +107,8 @@ def _run(job: Job, session: Session, progress: Progress, submission: str, lease:
                 return ended.get(timeout=_LOOK_EVERY_S)
             except queue.Empty:
                 watch.look()
+                if afterwards is not None and trained is None:
+                    trained = _trained(job, watch, progress)
             if lease is not None:
                 lease.check()
             if session.dead():
@@ -92,8 +117,20 @@ def _run(job: Job, session: Session, progress: Progress, submission: str, lease:
                     "run the same command again and it continues."
                 )
     finally:
-        watch.finish()
+        if trained is None:
+            watch.finish()
+        else:
+            progress.say(f"evaluation and export: took {time.monotonic() - trained:,.0f} s")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trained(job: Job, watch: Watch, progress: Progress) -> float | None:
+    """Now, and a line for it, where all steps are done."""
+    if finished(job) is None:
+        return None
+    watch.finish()
+    progress.say("training: all steps are done; evaluation and export follow")
+    return time.monotonic()
 
 
 def _fit(trainer: Any, ended: "queue.Queue[BaseException | None]") -> None:
@@ -104,21 +141,22 @@ def _fit(trainer: Any, ended: "queue.Queue[BaseException | None]") -> None:
         ended.put(error)
 
 
-def _trainer(job: Job, submission: str, folder: str) -> Any:
+def _trainer(job: Job, submission: str, folder: str, afterwards: Afterwards | None, embedded: bool) -> Any:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_HEALTH_EVERY_S))
+    if embedded:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from training.fit.ray_trainer import EmbeddedTrainer, SharedGpus, Trainer
 
     config = job.config
     least, most = config.workers.range
     gpus = config.workers.gpus_each
-    return TorchTrainer(
+    return (EmbeddedTrainer if embedded else Trainer)(
         _work,
-        train_loop_config={"job": job, "submission": submission},
-        torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if gpus else "gloo",
-            timeout_s=config.workers.timeout_s,  # type: ignore[arg-type]  # taken for a timedelta's seconds
-        ),
+        train_loop_config={"job": job, "submission": submission, "afterwards": afterwards},
+        backend_config=SharedGpus(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # known by the names of an older version
             num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=_GROW_EVERY_S,
@@ -152,12 +190,15 @@ def _work(told: dict[str, Any]) -> None:
     from training.fit.place import ray_group
 
     try:
-        with (
-            deterministic_algorithms(job.config.deterministic),
-            ray_group(job.config.workers.timeout_s) as place,
-            logs.about(run=job.root.rpartition("/")[2], stage="fit", rank=place.rank),
-        ):
-            fit(job, place)
+        with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
+            with (
+                deterministic_algorithms(job.config.deterministic),
+                ray_group(job.config.workers.gpus_each, job.config.workers.timeout_s) as place,
+                logs.about(rank=place.rank),
+            ):
+                outcome = fit(job, place)
+            if place.first and told["afterwards"] is not None:
+                told["afterwards"](job, outcome)
     except RaymillError as error:
         # What a worker died of is told before what the others made of it.
         if not (isinstance(error, MissingWorker) and failures.found(final=False)):

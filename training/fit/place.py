@@ -3,6 +3,7 @@
 Small counts go around as whole numbers on the CPU, by gloo even where gradients go by NCCL: a GPU is never waited for.
 """
 
+import gc
 import os
 import pickle
 import socket
@@ -124,8 +125,10 @@ def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Place]:
 
 
 @contextmanager
-def ray_group(timeout_s: float) -> Iterator[Place]:
-    """This worker of Ray Train, whose process group stands already and is Ray Train's to end.
+def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Place]:
+    """A process group for a worker that Ray Train started.
+
+    After an error the group stays: who destroys one waits for the other workers, and Ray ends this process anyway.
 
     Raises:
         ConfigError, ClusterError: as `own_group`.
@@ -135,9 +138,41 @@ def ray_group(timeout_s: float) -> Iterator[Place]:
 
     context = ray.train.get_context()
     device = get_device()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    store, address, port = _first_workers_store(rank, world, timeout_s)
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_RANK=str(context.get_local_rank()),
+        LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
+        NODE_RANK=str(context.get_node_rank()),
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+        ACCELERATE_TORCH_DEVICE=str(device),
+    )
     _prepare(device)
-    with _watched(context.get_world_rank(), context.get_world_size(), device, timeout_s, under_ray=True) as place:
+    arrive(store, rank, world, timeout_s)
+    how: dict[str, Any] = {"rank": rank, "world_size": world, "timeout": timedelta(seconds=timeout_s)}
+    dist.init_process_group(BACKENDS[gpus_each > 0], store=store, **how)
+    with _watched(rank, world, device, timeout_s, under_ray=True) as place:
         yield place
+    dist.destroy_process_group()
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # for what comes after the fit
+
+
+def _first_workers_store(rank: int, world: int, timeout_s: float) -> tuple[dist.Store, str, int]:
+    """A store that the first worker opens at a free port, and its address, which goes to the others through Ray."""
+    import ray.util
+    from ray.train.collective import broadcast_from_rank_zero
+
+    wait = timedelta(seconds=timeout_s)
+    opened = None
+    if rank == 0:
+        opened = dist.TCPStore(ray.util.get_node_ip_address(), 0, world, True, timeout=wait, wait_for_workers=False)
+    address, port = broadcast_from_rank_zero(opened and (opened.host, opened.port))
+    return opened or dist.TCPStore(address, port, world, False, timeout=wait, wait_for_workers=False), address, port
 
 
 def joined_place() -> Place:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 PACKING_VERSION = "2"
 UNIT_TOKENS = 8 << 20
 _PLACES = 1 << 64
+# Packed in less than a second by one core, while workers of Ray take 3 s to start.
+SMALL_TOKENS = 4 << 20
 # The files of a range are fetched at once: what a thread waits for is the store, not a core.
 _THREADS = 8
 
@@ -79,7 +81,9 @@ def pack_stage(name: str, rule: Rule, examples: Artifact, unit_tokens: int = UNI
     group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
     outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
     units = list(ranges(examples.manifest.counters, unit_tokens))
-    return Stage(f"pack-{name}", outputs, units, Pack(name, rule, tuple(examples.file_uris)), made_from)
+    tokens = sum(examples.manifest.counters.get(f"tokens/{split}", 0) for split in SPLITS)
+    work = Pack(name, rule, tuple(examples.file_uris))
+    return Stage(f"pack-{name}", outputs, units, work, made_from, small=tokens <= SMALL_TOKENS)
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:

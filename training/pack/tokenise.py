@@ -40,6 +40,9 @@ _WRITTEN_ROWS = 1024
 # one unit any number tells.
 _TELLING = 32
 
+# Tokenised in about 3 s by one core, while workers of Ray take 5 s to start and to import transformers.
+SMALL_BYTES = 8 << 20
+
 
 def tokenise_stage(
     config: TrainConfig,
@@ -70,6 +73,7 @@ def tokenise_stage(
         ),
         fingerprint=fingerprint(decides),
         describe=_files,
+        small=sum(frozen.unit_bytes) <= SMALL_BYTES,
     )
 
 
