@@ -474,6 +474,8 @@ def test_unpacked_rows_of_short_documents_are_called_padding():
 def test_whole_logits_of_a_large_vocabulary_are_warned_of():
     warnings = advise(facts(big(loss_chunk_tokens=4096, engine="zero2"), gib=80))
     assert any(warning.startswith("loss_chunk_tokens: 4,096 positions of 128,256") for warning in warnings)
+    default = advise(facts(big(engine="zero2"), gib=80))
+    assert not any(warning.startswith("loss_chunk_tokens") for warning in default)
 
 
 def test_a_trained_model_wants_smaller_steps_than_a_random_one(tmp_path):
