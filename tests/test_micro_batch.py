@@ -160,27 +160,38 @@ def packed(*rows: list[int]) -> Batch:
     return collate([pa.Table.from_pylist(table, PACKED)], len(rows), LENGTH, 0)
 
 
-def test_fifty_batches_of_changing_documents_are_one_graph(monkeypatch):
+def fifty_batches() -> Iterator[Batch]:
+    """Two rows each, of 1 to 8 documents; some rows end in padding."""
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        rows = [random.multinomial(LENGTH - many, [1 / many] * many) + 1 for many in random.integers(1, 9, 2)]
+        yield packed(*(row[: len(row) - int(random.integers(2)) * (len(row) > 1)].tolist() for row in rows))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The kernel's stand-in in float32, and a compiler that traces and differentiates, and compiles no C++."""
     monkeypatch.setattr(attention, "_KERNEL", kernel_stand_in.varlen_attn)
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     kernel_stand_in.allow_float32(True)
     torch._dynamo.reset()
     counters.clear()
-    config = tiny_config(attention="eager", compile=True).model_copy(update={"attention": attention.VARLEN})
-    objective = build_objective(config)
-    random = np.random.default_rng(0)
-    numbers, lengths = set(), set()
-    try:
-        for number in range(50):
-            rows = [random.multinomial(LENGTH - many, [1 / many] * many) + 1 for many in random.integers(1, 9, 2)]
-            batch = packed(*(row[: len(row) - int(random.integers(2)) * (len(row) > 1)].tolist() for row in rows))
-            numbers.add(sum(map(len, rows)))
-            lengths.add(len(batch.starts))
-            with torch._dynamo.config.patch(error_on_recompile=number > 0):
-                loss, _ = objective(**objective.tensors(batch, "cpu"))
-                loss.backward()
-            assert counters["stats"]["unique_graphs"] == 1
-    finally:
-        kernel_stand_in.allow_float32(False)
-        torch._dynamo.reset()
-    assert len(numbers) > 8 and len(lengths) == 1
+    yield
+    kernel_stand_in.allow_float32(False)
+    torch._dynamo.reset()
+
+
+def test_fifty_batches_of_changing_documents_are_one_graph_of_the_layers_and_three_of_the_loss(traced):
+    """The loss has graphs for full chunks, for one position, and for any other number of them."""
+    settings = {"compile": True, "attention": "eager", "precision": "float32", "workers": {"gpus_each": 1}}
+    objective = build_objective(tiny_config(**settings).model_copy(update={"attention": attention.VARLEN}))
+    documents, lengths, labelled = set(), set(), set()
+    for batch in fifty_batches():
+        documents.add(int((np.diff(batch.starts) > 0).sum()))
+        lengths.add(len(batch.starts))
+        labelled.add(len(batch.labelled) % objective.loss_chunk_tokens)
+        loss, _ = objective(**objective.tensors(batch, "cpu"))
+        loss.backward()
+    assert counters["stats"]["unique_graphs"] == 1 + 3
+    assert not counters["graph_break"]
+    assert len(documents) > 8 and len(labelled) > 4 and len(lengths) == 1
