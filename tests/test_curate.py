@@ -228,10 +228,10 @@ def test_other_settings_are_refused_with_what_differs_and_replace_keeps_what_was
 
 
 def test_changed_input_files_are_noticed(inputs, run, monkeypatch, tmp_path):
-    shutil.copy(tmp_path / "in" / "texts.parquet", tmp_path / "in" / "more.parquet")
-    changed = inputs[1] | {"inputs": [inputs[1]["inputs"][0] | {"path": str(tmp_path / "in")}]}
-    with pytest.raises(DataError, match="differs"):
-        curate_inline(changed, monkeypatch)
+    path = tmp_path / "in" / "texts.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DataError, match="what is asked now differs: the input files changed"):
+        curate_inline(inputs[1], monkeypatch)
 
 
 @pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
@@ -270,6 +270,18 @@ def test_the_keeper_policy_decides_which_duplicate_stays(inputs, monkeypatch, de
     ids = run.corpus.table()["id"].to_pylist()
     assert len({"s4", "near"} & set(ids)) == 1
     assert kept is None or kept in ids
+
+
+def test_the_pair_shown_of_a_group_is_the_kept_document_and_a_near_duplicate(tmp_path, monkeypatch):
+    """An exact copy would show no difference."""
+    texts = {"first": story(4), "copy": story(4), "near": story(4).replace("chapter 47", "chapter fortyseven")}
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in texts.items()))
+    settings = {"inputs": [{"path": str(path), "id": "id"}], "language": None, "rules": None}
+    run = curate_inline(settings | {"output": str(tmp_path / "run")}, monkeypatch)
+    groups = Artifact.load(f"{run.uri}/_work/groups").table()
+    assert groups["reason"].to_pylist() == [None, "exact_duplicate", "near_duplicate"]
+    assert groups["shown"].to_pylist() == [True, False, True]
 
 
 def test_a_scope_keeps_duplicates_of_other_sources_apart(inputs, monkeypatch, tmp_path):

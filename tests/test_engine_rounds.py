@@ -141,6 +141,15 @@ def test_a_round_that_ray_ends_with_an_error_is_repeated_on_a_fresh_ray(tmp_path
     assert (broken.rounds, session.starts, session.stops) == (2, 2, 2)
 
 
+def test_what_a_killed_driver_left_beside_a_finished_artifact_is_swept_by_the_next_call(tmp_path):
+    made = engine(tmp_path).run(counting_stage(3))["squares"]
+    left = tmp_path / "squares" / "000001-000-zombie.parquet"
+    left.write_bytes(b"half a file")
+    session = NoRay()
+    assert engine(tmp_path, session).run(counting_stage(3))["squares"].manifest == made.manifest
+    assert not left.exists() and session.starts == 0
+
+
 def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path):
     class Forgetful(RoundsInline):
         def _map(self, run, rows):

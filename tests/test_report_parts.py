@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,9 @@ from pipelines.report.charts import SMALL, Limits, histogram
 from pipelines.report.names import stage_name
 from pipelines.report.text import funnel_text
 from pipelines.report.word_diff import Piece, word_diff
+from pipelines.rules.rule import Check
+from pipelines.tallies import edges
+from pipelines.tallies import histogram as histogram_table
 from tests.test_report_page import GOLDEN
 
 # Charts
@@ -40,6 +44,18 @@ NOWHERE = {"minimum": float("-inf"), "maximum": float("inf")}
 )
 def test_a_bin_has_the_colour_of_what_happens_to_all_of_its_documents(low, high, counts, bounds, style):
     assert Limits(**(NOWHERE | bounds), counts=counts).style(low, high) == style
+
+
+@pytest.mark.parametrize("signal", ["fineweb_list_ratio", "gopher_mean_word_length", "gopher_words"])
+def test_a_bound_is_an_edge_and_what_lies_on_it_is_with_what_stays(signal):
+    """A minimum and a maximum stay themselves; the next number beyond each is in another bin."""
+    least, most = (0.123, 0.456) if "ratio" in signal else (3.3, 12.3)
+    bounds = edges(signal, [Check("short", signal, minimum=least), Check("long", signal, maximum=most)])
+    values = np.array([np.nextafter(least, 0), least, most, np.nextafter(most, np.inf)])
+    below, lowest, highest, above = (np.searchsorted(bounds, values, side="right") - 1).tolist()
+    assert below + 1 == lowest <= highest == above - 1
+    rows = [row for row in histogram_table(signal, values, bounds).to_pylist() if row["bin"] in (below, above)]
+    assert [row["documents"] for row in rows] == [1, 1]
 
 
 def test_a_logarithmic_axis_gives_zero_a_slot_of_its_own():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ import pytest
 
 from cluster import discard, failpoints, storage, temporary
 from cluster import stage as stages
-from cluster.errors import DataError, StorageError
+from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import FAILPOINTS
 from cluster.stage import Output, Scratch
 from tests import simulation
@@ -266,6 +267,15 @@ def test_the_folders_of_killed_processes_are_swept_and_those_of_others_stay(tmp_
     temporary.temporary_folder("unit", str(tmp_path)).rmdir()
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {mine.name, f"{prefix}-{os.getppid()}-alive", f"raymill-unit-zzzz-{ended.pid}-far"}
+
+
+def test_a_file_that_reads_back_with_fewer_rows_is_not_uploaded(tmp_path, monkeypatch):
+    """Not the user's to mend and perhaps of this machine alone, so it is tried again: no UserError."""
+    stage = counting_stage(2)
+    monkeypatch.setattr(pq, "read_metadata", lambda path: SimpleNamespace(num_rows=0))
+    with pytest.raises(ClusterError, match=r"0 of 1 rows written were read back\. The disk under the scratch"):
+        stages.run_unit(stage, str(tmp_path), 1, 1)
+    assert list(tmp_path.rglob("*.parquet")) == [] and stages.committed(stage, str(tmp_path)) == {}
 
 
 # --- files

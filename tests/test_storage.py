@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from obstore.store import MemoryStore
+from obstore.store import LocalStore
 
 from cluster import local_store, object_store, storage
 from cluster.errors import StorageError
@@ -162,9 +162,12 @@ def test_a_store_whose_first_write_is_not_the_one_that_wins_is_refused(tmp_path,
         storage.require_conditional_writes(str(tmp_path))
 
 
-def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either():
-    """S3 answers a deletion with success whatever was there; Google's and Azure's stores say 404, as this one does."""
-    bucket = object_store.Bucket("gs://bucket", MemoryStore())
+def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either(tmp_path):
+    """S3 answers a deletion with success whatever was there; other stores report what was missing, as this one does."""
+    store = LocalStore(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        store.delete("gone")
+    bucket = object_store.Bucket("gs://bucket", store)
     bucket.write("there", b"1")
     bucket.delete(["gone", "there", "gone"])
     assert list(bucket.walk("")) == []
