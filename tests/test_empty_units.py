@@ -31,8 +31,8 @@ def saved_dataset(path: Path, table: pa.Table) -> None:
 # name: (format, how it is written, its problems)
 EMPTY = {
     "a line cut short": ("jsonl", "a.jsonl", b'{"id": "x", "text": "abc', ["broken_json"]),
-    "lines that end in CR": ("jsonl", "a.jsonl", b'{"text": "a"}\r{"text": "b"}\r', ["broken_json"]),
-    "a JSON array": ("jsonl", "a.jsonl", b'[{"text": "a"},\n{"text": "b"}]', ["broken_json"] * 2),
+    "lines that end in CR": ("jsonl", "a.jsonl", b'{"text": "a"}\r{"text": "b"}\r', ["carriage_returns"]),
+    "a JSON array": ("jsonl", "a.jsonl", b'[{"text": "a"},\n{"text": "b"}]', ["json_array"] * 2),
     "blank lines": ("jsonl", "a.jsonl", b"\n \n\n", []),
     "a broken gzip": ("jsonl", "a.jsonl.gz", b"no gzip at all", ["corrupt_compression"]),
     "a gzip of nothing": ("jsonl", "a.jsonl.gz", gzip.compress(b""), []),
