@@ -188,6 +188,21 @@ def test_what_cannot_be_read_is_refused_with_the_mend(folder, settings, message)
     assert refusal(folder, Input(**settings)) == message
 
 
+def test_a_json_file_is_refused_with_the_way_to_json_lines(tmp_path):
+    (tmp_path / "array.json").write_text('[{"text": "a"}]')
+    hint = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
+    for path in ("array.json", "."):
+        assert hint in refusal(tmp_path, Input(path=path))
+
+
+def test_a_table_of_another_separator_is_refused_with_the_separator(tmp_path):
+    (tmp_path / "a.csv").write_text("id;text\n1;one\n")
+    assert refusal(tmp_path, Input(path="a.csv")) == (
+        "inputs[0] (input): DIR/a.csv: no column text (text). The header is one column, 'id;text', so the fields seem "
+        "to be separated by ';'. Use commas in .csv files and tabs in .tsv files."
+    )
+
+
 def test_columns_of_the_wrong_type_are_refused(tmp_path):
     table = pa.table({"text": [1], "id": [0.5], "body": ["a"], "tags": [["a"]]})
     pq.write_table(table, tmp_path / "a.parquet")

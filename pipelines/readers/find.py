@@ -21,6 +21,9 @@ _LISTED = 12
 HIDDEN, NO_ENDING, ZERO_BYTES = "hidden", "(no ending)", "zero bytes"
 _LINKS = (DANGLING, CIRCULAR)
 
+# JSON Lines have endings of their own, as a .json file usually holds one value over many lines.
+_JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
+
 Found = tuple[list[tuple[FileInfo, str]], Counter[str]]
 
 
@@ -48,7 +51,8 @@ def find(input: Input, base: str) -> Found:
     if file is not None:
         format = input.format or format_of(path)
         if format is None:
-            raise DataError(f"{path}: its ending names no format. {_unknown_format()}")
+            hint = f" {_JSON_HINT}" if path.lower().endswith(".json") else ""
+            raise DataError(f"{path}: its ending names no format.{hint} {_unknown_format()}")
         return ([(file, format)], Counter()) if file.size else ([], Counter({ZERO_BYTES: 1}))
     if os.path.islink(path) and not os.path.exists(path):
         raise DataError(
@@ -109,7 +113,8 @@ def _chosen(
             chosen.append((file, format))
     if not chosen and skipped and ZERO_BYTES not in skipped:
         seen = skipped_text(dict(skipped.most_common(_LISTED)))
-        raise DataError(f"{path}: of the files there none can be read ({seen}). {_unknown_format(input)}")
+        hint = f" {_JSON_HINT}" if ".json" in skipped else ""
+        raise DataError(f"{path}: of the files there none can be read ({seen}).{hint} {_unknown_format(input)}")
     if not chosen and not skipped:
         raise _nothing(path, "no file matches")
     return chosen, skipped

@@ -227,6 +227,11 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
 
 
 def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
+    if len(names) == 1 and (other := next((mark for mark in ";|\t" if mark in names[0]), None)):
+        return (
+            f"no column {name} ({setting}). The header is one column, {names[0]!r}, so the fields seem to be separated "
+            f"by {other!r}. Use commas in .csv files and tabs in .tsv files."
+        )
     near = get_close_matches(name, names, 3, 0.5)
     mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them."
     return f"no column {name} ({setting}). It has: {', '.join(names) or 'none'}. {mend}"
