@@ -17,6 +17,7 @@ from cluster import storage
 from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
+from cluster.lease import held
 from cluster.progress import Progress
 from cluster.run_manifest import find_run, put_run
 from cluster.session import Session
@@ -72,7 +73,7 @@ def curate(
         replace: remove artifacts that other settings or inputs left at the output, and make them anew.
 
     Raises:
-        UserError: something the user can mend; all finished work is kept.
+        UserError: something the user can mend, another run at the same output too; all finished work is kept.
         ClusterError: machines failed; running it again continues.
     """
     storage.configure(config.storage)
@@ -84,12 +85,14 @@ def curate(
         return found
     check_files(config)
     storage.require_conditional_writes(root)
-    frozen = inputs.to_json() | {"storage": config.storage.without_secrets()}
-    storage.write_bytes(storage.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
-    patience = Patience(config.execution.attempts, config.execution.stall_s)
-    engine = Engine(root, session, progress, patience, replace)
-    artifacts = _stages(config, inputs, engine)
-    return _publish(config, inputs, engine, artifacts)
+    # Two drivers would do no harm, as the first commit of a unit counts; the lease saves the second one's work.
+    with held(root):
+        frozen = inputs.to_json() | {"storage": config.storage.without_secrets()}
+        storage.write_bytes(storage.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
+        patience = Patience(config.execution.attempts, config.execution.stall_s)
+        engine = Engine(root, session, progress, patience, replace)
+        artifacts = _stages(config, inputs, engine)
+        return _publish(config, inputs, engine, artifacts)
 
 
 def check_files(config: CurateConfig) -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.artifact import MANIFEST, Artifact
-from cluster.errors import ConfigError, DataError, UserError
+from cluster.errors import BusyError, ConfigError, DataError, UserError
+from cluster.lease import held
 from pipelines.choose import Select
 from pipelines.config import CurateConfig
 from pipelines.dedup.group import GROUPS_SCHEMA
@@ -213,6 +214,14 @@ def test_a_finished_run_is_found_and_not_made_again(inputs, run, monkeypatch, tm
     again = curate_inline(inputs[1], monkeypatch)
     assert not again.fresh and again.report == run.report
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_second_run_at_the_same_output_is_refused_while_the_first_is_under_way(inputs, monkeypatch, tmp_path):
+    output = str(tmp_path / "busy")
+    with held(output), pytest.raises(BusyError, match=r"another run is writing here: process \d+ of "):
+        curate_inline(inputs[1] | {"output": output}, monkeypatch)
+    assert [path.name for path in (tmp_path / "busy").iterdir()] == ["_lease"]
+    assert curate_inline(inputs[1] | {"output": output}, monkeypatch).fresh
 
 
 def test_other_settings_are_refused_with_what_differs_and_replace_keeps_what_was_measured(inputs, run, monkeypatch):
