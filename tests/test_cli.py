@@ -142,7 +142,7 @@ def test_a_panic_below_is_one_line_with_exit_code_1_and_a_failed_unit(run, verb,
     code, _, err = run("try")
     assert code == 1 and "raymill try failed in a way it should not: PanicException: request valid" in err
     assert len(err.splitlines()) == 2 and os.environ["RUST_BACKTRACE"] == "0"
-    answer = _RunUnit(counting_stage(1, panic), str(tmp_path), storage.options())._answer(0, 1)
+    answer = _RunUnit(counting_stage(1, panic), str(tmp_path), storage.options()).answer(0, 1)
     assert answer["kind"] == "PanicException" and answer["final"] is None and "request valid" in answer["error"]
 
 
