@@ -25,15 +25,15 @@ test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow'
 
 faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' tests/test_faults.py tests/test_fit_faults.py
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
+		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/test_equivalence.py tests/test_engines.py \
-		tests/test_learning.py tests/test_memory_model.py tests/test_bench.py tests/test_attention.py \
-		tests/test_compiling.py tests/test_kernel_matrix.py tests/test_gpu_run.py
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/training/engines tests/training/models \
+		tests/training/plan tests/training/bench tests/end_to_end/test_learning.py
 
 versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_versions.py
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/test_versions.py
 
 gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; one table within half an hour
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m training.bench.gpu

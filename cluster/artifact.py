@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
 from cluster.errors import DataError
+from cluster.store import storage
 
 if TYPE_CHECKING:
     import ray.data

@@ -20,10 +20,10 @@ from cluster.errors import RaymillError, is_panic
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
-    "curate": ("pipelines.commands:curate", "raw text to a training corpus; run it again to continue"),
-    "what-if": ("pipelines.commands:what_if", "decide a measured run again with other settings, in seconds"),
-    "explain": ("pipelines.commands:explain", "one document: its measurements, and why it was kept or removed"),
-    "sample": ("pipelines.commands:sample", "a few rows of an artifact, picked by column values"),
+    "curate": ("pipelines.curate.commands:curate", "raw text to a training corpus; run it again to continue"),
+    "what-if": ("pipelines.curate.commands:what_if", "decide a measured run again with other settings, in seconds"),
+    "explain": ("pipelines.curate.commands:explain", "one document: its measurements, and why it was kept or removed"),
+    "sample": ("pipelines.curate.commands:sample", "a few rows of an artifact, picked by column values"),
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
     "plan": ("training.plan.command:plan", "what a training would take: steps, memory, time, cost; allocates nothing"),

@@ -18,14 +18,14 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cluster import storage
 from cluster.config_text import parse
 from cluster.errors import ConfigError
-from cluster.storage import StorageOptions
+from cluster.store import storage
+from cluster.store.storage import StorageOptions
 
 # What `kind:` may say, and the model that reads it. A trade is imported only when its kind is asked for.
 KINDS = {
-    "curate": "pipelines.config:CurateConfig",
+    "curate": "pipelines.curate.config:CurateConfig",
     "train": "training.config:TrainConfig",
 }
 

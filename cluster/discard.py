@@ -1,8 +1,8 @@
 """Removing what a stage left: of other settings, damaged, or all of it; its units are then done again."""
 
-from cluster import storage
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.stage import Stage
+from cluster.store import storage
 
 
 def discard_stale(stage: Stage, root: str) -> None:

@@ -24,13 +24,14 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from cluster import logs, storage
+from cluster import logs
 from cluster.artifact import Artifact
 from cluster.discard import discard_damaged, discard_stale
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError, is_panic
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, publish, published, run_unit, sweep
+from cluster.store import storage
 
 log = logging.getLogger(__name__)
 

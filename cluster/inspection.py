@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster import storage
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.config import load_storage
 from cluster.errors import DataError, StorageError
-from cluster.run_manifest import RUN_MANIFEST
+from cluster.run import RUN_MANIFEST
+from cluster.store import storage
 
 _TEXT_SHOWN = 60
 

@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from cluster import storage
 from cluster.errors import BusyError, StorageError
+from cluster.store import storage
 
 log = logging.getLogger(__name__)
 

@@ -30,11 +30,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cluster
-from cluster import storage
 from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, describe_schema
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.output import Output, OutputFiles, empty_file
+from cluster.store import storage
 from cluster.temporary import temporary_folder
 
 log = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def s3_root(s3_server: str) -> Iterator[str]:
     """A fresh bucket on that server, with storage configured to reach it."""
-    from cluster import storage
+    from cluster.store import storage
 
     options = storage.StorageOptions(endpoint_url=s3_server, access_key_id="key", secret_access_key="secret", retries=2)
     name = f"bucket-{uuid.uuid4().hex[:12]}"

@@ -28,17 +28,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipelines", "training")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-# Who may touch a file system without `cluster.storage`, and why.
+# Who may touch a file system without `cluster.store.storage`, and why.
 PATHS_ALLOWED = {
     "pipelines/__init__.py": "hashes its own source, to name the version of the code",
-    "pipelines/classifiers.py": "checks the first bytes of a model that storage.local_copy brought to this machine",
+    "pipelines/language/fasttext_model.py": "checks the first bytes of a local copy of the model",
     "pipelines/dedup/candidates.py": "spills keys to its own scratch folder",
-    "pipelines/report/page.py": "its style sheet and script, inside the package",
+    "pipelines/curate/report/page.py": "its style sheet and script, inside the package",
     "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
     "pipelines/demo/__init__.py": "data inside the package",
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
-    "training/bench/gpu.py": "its result, on a machine where the packages that cluster.storage needs may be missing",
+    "training/bench/gpu.py": "its result: the packages that cluster.store.storage needs may be missing",
     "training/export/folders.py": "what transformers or peft just wrote to its scratch folder",
     "training/export/job.py": "its scratch folder",
     "training/export/publish.py": "uploads the files of a scratch folder",
@@ -97,9 +97,9 @@ def test_imports_go_only_downward(package, never):
         ("cluster", {"pydantic", "ray", "pyarrow"}),
         ("cluster.engine", {"ray", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
         ("pipelines", {"torch", "ray"}),
-        ("pipelines.curate", {"torch", "ray", "transformers"}),
+        ("pipelines.curate.job", {"torch", "ray", "transformers"}),
         ("training.commands", {"torch", "ray", "transformers", "numba", "pipelines"}),
-        ("training.train", {"torch", "ray", "transformers", "deepspeed", "pipelines"}),
+        ("training.job", {"torch", "ray", "transformers", "deepspeed", "pipelines"}),
         ("training.pack.tokenise", {"torch", "ray", "transformers"}),
     ],
 )
@@ -110,7 +110,7 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
 
 
 def test_only_cluster_storage_opens_paths():
-    """Local files and object stores are one thing only as long as nobody goes past `cluster.storage`."""
+    """Local files and object stores are one thing only as long as nobody goes past `cluster.store.storage`."""
     found: dict[str, list[int]] = {}
     for path in SOURCES:
         if name_of(path).startswith("cluster/"):

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster import storage
 from cluster.config import load
 from cluster.errors import ConfigError
+from cluster.store import storage
 from training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from training.train import TrainRun
+    from training.job import TrainRun
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -35,7 +35,7 @@ def train(
     """
     from cluster.progress import Lines
     from cluster.session import Session
-    from training.train import train as run_train
+    from training.job import train as run_train
 
     settings = load_train(config, override)
     if dry_run:

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cluster.storage import StorageOptions
-from training.settings import (
+from cluster.store.storage import StorageOptions
+from training.config_parts import (
     Checkpointing,
     Columns,
     Corpus,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from training.settings import Optimizer
+    from training.config_parts import Optimizer
 
 
 def learning_rate(optimizer: "Optimizer", step: int, steps: int) -> float:

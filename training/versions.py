@@ -1,7 +1,8 @@
 """The versions of torch and transformers that training supports, and the names that differ between them.
 
 `make versions` installs the oldest and the newest supported transformers and trains a tiny model with each
-(tests/test_versions.py). Older ones train too, but pass over scores that a model caps (Gemma 2 with sdpa) in silence.
+(tests/training/test_versions.py). Older ones train too, but silently ignore scores that a model caps (Gemma 2 with
+sdpa).
 torch is tested with the newest alone.
 """
 
@@ -10,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-# (oldest, newest); pyproject.toml and tests/test_versions.py agree with these.
+# (oldest, newest); pyproject.toml and tests/training/test_versions.py agree with these.
 TORCH = ("2.11", "2.13.0")
 TRANSFORMERS = ("5.21.0", "5.23.0")
 

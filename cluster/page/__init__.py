@@ -6,5 +6,5 @@
     axes, bars, lines    inline SVG, without any library
     document    the page around it, its style and its policy
 
-Knows no trade: `pipelines.report` and `training.report` say what stands in a report.
+Knows no trade: `pipelines.curate.report` and `training.report` say what stands in a report.
 """

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
-from pipelines.config import CurateConfig, Dedup
+from pipelines.curate.config import CurateConfig, Dedup
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.signatures import band_keys

@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 
-from cluster import storage
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
+from cluster.store import storage
 from cluster.typed import command
-from pipelines import commands
-from pipelines.choose import REMOVED
+from pipelines.curate import commands
+from pipelines.curate.write_corpus import REMOVED
 from pipelines.dedup.group import NEAR
 from pipelines.demo.installed import FINDERS, Document, collect, packages
 

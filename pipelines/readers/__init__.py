@@ -4,8 +4,8 @@ freeze      inputs of the config -> InputManifest: files, units, carried columns
 read_unit   one unit -> tables of documents, good and bad
 """
 
-from pipelines.inputs import Input, Limits
 from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reading import read_unit
 from pipelines.readers.registry import READERS, format_of
 

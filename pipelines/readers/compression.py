@@ -12,9 +12,9 @@ from typing import Protocol
 
 import zstandard
 
-from cluster import storage
-from pipelines.inputs import Limits
-from pipelines.units import Span
+from cluster.store import storage
+from pipelines.readers.inputs import Limits
+from pipelines.readers.units import Span
 
 _PLAIN_BLOCK = 1 << 20
 _INPUT_BLOCK = 1 << 16

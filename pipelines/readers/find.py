@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
-from cluster import storage
 from cluster.errors import DataError
-from cluster.local_store import CIRCULAR, DANGLING
-from cluster.storage import FileInfo
-from pipelines.inputs import Input
+from cluster.store import storage
+from cluster.store.local import CIRCULAR, DANGLING
+from cluster.store.storage import FileInfo
 from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
+from pipelines.readers.inputs import Input
 from pipelines.readers.registry import READERS, format_of
 
 _LISTED = 12

@@ -14,12 +14,12 @@ from difflib import get_close_matches
 import pyarrow as pa
 
 from cluster.errors import ConfigError, DataError, UserError
-from cluster.storage import FileInfo
-from pipelines.inputs import Input
+from cluster.store.storage import FileInfo
 from pipelines.readers.find import find, skipped_text
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.registry import READERS
-from pipelines.units import InputFile, InputManifest, Reading, Span, Unit, pack
+from pipelines.readers.units import InputFile, InputManifest, Reading, Span, Unit, pack
 
 # Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
 _THREADS = 16

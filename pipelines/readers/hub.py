@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from cluster import storage
 from cluster.errors import DataError
-from cluster.storage import FileInfo
-from pipelines.inputs import Input, Limits
+from cluster.store import storage
+from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reader import Cut, Reader, Skipped, documents, one_problem
-from pipelines.units import Span
+from pipelines.readers.units import Span
 
 
 class Hub(Reader):

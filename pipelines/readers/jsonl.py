@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.storage import FileInfo
-from pipelines.inputs import Input, Limits
+from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken, compression_ending, stream
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import BOM, lines
 from pipelines.readers.reader import Cut, Reader, Rows, Skipped, as_json_text
-from pipelines.units import Span
+from pipelines.readers.units import Span
 
 _PEEK_LINES = 100
 

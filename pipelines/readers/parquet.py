@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
 from cluster.errors import DataError
-from cluster.storage import FileInfo
-from pipelines.inputs import Input, Limits
+from cluster.store import storage
+from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, Skipped, documents, one_problem
-from pipelines.units import Span
+from pipelines.readers.units import Span
 
 # One decoded batch may not pass this, however the column is encoded.
 _MAX_BATCH_BYTES = 256 << 20

@@ -5,12 +5,12 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from cluster.storage import FileInfo
-from pipelines.inputs import Input, Limits
+from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken, stream
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import BOM
 from pipelines.readers.reader import Reader, Rows, Skipped
-from pipelines.units import Span
+from pipelines.readers.units import Span
 
 
 class OneDocument(Reader):

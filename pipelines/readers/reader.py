@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.storage import FileInfo
-from pipelines.inputs import Input, Limits
+from cluster.store.storage import FileInfo
 from pipelines.readers.compression import expanded_size
-from pipelines.units import Span
+from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.units import Span
 
 TABLE_BYTES = 8 << 20
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster import storage
 from cluster.errors import DataError, UserError
-from pipelines.inputs import Input, Limits
+from cluster.store import storage
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reader import TABLE_BYTES, Skipped, as_json_text
 from pipelines.readers.registry import READERS
-from pipelines.units import Reading, Span, Unit
+from pipelines.readers.units import Reading, Span, Unit
 
 
 def read_unit(

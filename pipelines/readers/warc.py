@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from cluster.storage import FileInfo
-from pipelines.inputs import Input, Limits
+from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken, stream
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.pages import add_page
 from pipelines.readers.reader import Reader, Rows, Skipped
-from pipelines.units import Span
+from pipelines.readers.units import Span
 
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _MAX_HEADER_BYTES = 1 << 16

@@ -18,7 +18,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
 
@@ -72,7 +72,7 @@ class BadWords:
 
 def _read_list(path: str) -> list[str]:
     """Entries in NFC with single spaces, as documents and the kernel see them."""
-    from cluster.storage import read_bytes
+    from cluster.store.storage import read_bytes
 
     try:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 from pipelines.text.lines import count_characters, strip_each
 from pipelines.text.prose_lines import CURLY_BRACKET, JAVASCRIPT, LOREM_IPSUM, POLICY, KeptLines, keep_prose_lines

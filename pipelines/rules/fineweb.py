@@ -7,10 +7,10 @@ import numpy as np
 from numba import njit
 from pydantic import ConfigDict, Field
 
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 from pipelines.text.characters import SPACE, code_point, tables
-from pipelines.text.datatrove_tables import TERMINAL, character_classes
+from pipelines.text.datatrove.tables import TERMINAL, character_classes
 from pipelines.text.hash_table import claim, slots_for
 from pipelines.text.lines import count_characters, count_newlines
 from pipelines.text.words import HASH_PRIME, HASH_SEED, finished

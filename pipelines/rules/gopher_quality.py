@@ -9,7 +9,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 from pipelines.rules.stop_words import STOP_WORDS, language_of
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 from pipelines.text.lines import count_characters, count_newlines, count_repeated_pieces
 from pipelines.text.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition

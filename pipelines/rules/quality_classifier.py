@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines import classifiers
-from pipelines.analysis import Analysis
-from pipelines.language import excerpts
+from pipelines.language import fasttext_model as classifiers
+from pipelines.language.identification import excerpts
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 
 Dialect = Literal["paper", "datatrove"]
 

@@ -16,7 +16,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from pipelines.analysis import Analysis
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.rule import Check, Dialect
 from pipelines.text.texts import Texts
 
@@ -115,7 +115,7 @@ def _lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
     """(hosts, paths) of its entries."""
-    from cluster.storage import read_bytes
+    from cluster.store.storage import read_bytes
 
     text = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     try:

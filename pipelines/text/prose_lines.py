@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from pipelines.text.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
-from pipelines.text.datatrove_tables import TERMINAL, character_classes
+from pipelines.text.datatrove.tables import TERMINAL, character_classes
 from pipelines.text.lines import after_line_end, strip
 from pipelines.text.texts import Texts
 

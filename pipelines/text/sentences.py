@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from pipelines.text.characters import code_point
-from pipelines.text.datatrove_words import ENDS_SENTENCE, ONLY_MARKS, split_tokens
+from pipelines.text.datatrove.words import ENDS_SENTENCE, ONLY_MARKS, split_tokens
 from pipelines.text.texts import Texts
 
 

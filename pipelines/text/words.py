@@ -57,7 +57,7 @@ class Words:
 def split_words(texts: Texts, dialect: str) -> Words:
     """The words of every document in a dialect, `paper` or `datatrove`."""
     if dialect == "datatrove":
-        from pipelines.text.datatrove_words import split_tokens  # here, for it builds on this module
+        from pipelines.text.datatrove.words import split_tokens  # here, for it builds on this module
 
         return split_tokens(texts)
     assert dialect == "paper", f"there is no dialect {dialect!r}"

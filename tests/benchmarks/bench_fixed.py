@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.timing import machine
-from tests.processes import Command
-from tests.train_inline import PLAIN, sentences
+from tests.support.processes import Command
+from tests.support.train_inline import PLAIN, sentences
 
 RUNS = 3
 STEPS = 60

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import classifiers
-from pipelines.analysis import Analysis
-from pipelines.language import excerpts, identify
+from pipelines.language import fasttext_model as classifiers
+from pipelines.language.identification import excerpts, identify
+from pipelines.rules.analysis import Analysis
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.url_blocklist import UrlBlocklist

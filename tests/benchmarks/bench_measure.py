@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines import language, personal_data
-from pipelines.analysis import Analysis
-from pipelines.config import CurateConfig
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.measure import Measure, text_hashes
 from pipelines.dedup.signatures import permutations, signatures
-from pipelines.measure import Measure, text_hashes
-from pipelines.normalize import normalize
+from pipelines.language import identification as language
+from pipelines.readers.units import Reading
+from pipelines.rules.analysis import Analysis
+from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
+from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
-from pipelines.units import Reading
 from tests.benchmarks.timing import machine, processor_seconds
 
 PEER = Path(__file__).resolve().parents[2] / ".venv-peers" / "bin" / "python"

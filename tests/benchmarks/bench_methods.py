@@ -21,8 +21,8 @@ from cluster.progress import Silent
 from cluster.session import Session
 from tests.benchmarks.timing import machine
 from training.config import TrainConfig
+from training.job import TrainRun, train
 from training.models.compose import compose_adapters
-from training.train import TrainRun, train
 
 CORPUS = "runs/demo/corpus"
 SOURCES = ("docs", "docstrings", "licences")

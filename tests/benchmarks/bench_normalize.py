@@ -6,8 +6,8 @@ FILE has a `text` column; left out, it is the technical documents beside the che
 import random
 import sys
 
-from pipelines import personal_data
-from pipelines.normalize import mojibake, normalize
+from pipelines.text import personal_data
+from pipelines.text.normalize import mojibake, normalize
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, load_texts, machine, processor_seconds
 

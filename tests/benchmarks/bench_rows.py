@@ -16,8 +16,8 @@ from cluster.artifact import Artifact, Counters
 from cluster.stage import Output, Scratch, Stage
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, machine, processor_seconds
-from tests.packed_examples import config
-from tests.stages import run_inline
+from tests.support.packed_examples import config
+from tests.support.stages import run_inline
 from training.data.loader import Loader, micro_rows
 from training.data.order import Order
 from training.data.packed import PackedRows

@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from pipelines.analysis import Analysis
 from pipelines.rules import PACKS
+from pipelines.rules.analysis import Analysis
 from pipelines.text.texts import Texts
 from pipelines.text.words import split_words
 from tests.benchmarks.timing import load_texts, machine, processor_seconds

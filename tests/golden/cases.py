@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from cluster.artifact import Artifact
-from pipelines.config import CurateConfig
-from pipelines.decide import objections
-from tests.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
-from tests.inline import curate_inline
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.decide import objections
+from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
+from tests.support.inline import curate_inline
 
 FOLDER = Path(__file__).parent
 

@@ -22,7 +22,7 @@ from training.config import EngineName, TrainConfig
 
 if TYPE_CHECKING:
     from training.bench.measure import Step, Timing
-    from training.fit.place import Place
+    from training.fit.ranks import Place
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
     from training.bench.parts import measure_parts
     from training.bench.result import describe
     from training.bench.rows import document_lengths
-    from training.fit.place import own_group
+    from training.fit.ranks import own_group
     from training.models.flops import mean_context
 
     gpus = int(torch.cuda.is_available() and not arguments.cpu)

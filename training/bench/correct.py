@@ -26,7 +26,7 @@ from training.data.batch import Batch, collate
 from training.data.schema import NO_TARGET, PACKED
 from training.engines import make_engine
 from training.fit.deterministic import deterministic_algorithms
-from training.fit.place import own_group
+from training.fit.ranks import own_group
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective

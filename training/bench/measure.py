@@ -17,7 +17,7 @@ from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines import make_engine
 from training.fit.device import memory_gib
-from training.fit.place import Place
+from training.fit.ranks import Place
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import objective_around

@@ -22,7 +22,7 @@ from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.fit.device import memory_gib
-from training.fit.place import Place
+from training.fit.ranks import Place
 from training.models.base import named_config
 from training.models.compiling import compile_refusal
 from training.versions import enable_activation_checkpointing

@@ -12,7 +12,7 @@ from training.bench.measure import Step, Timing
 from training.bench.parts import Part
 from training.bench.rows import document_lengths
 from training.config import TrainConfig
-from training.fit.place import Place
+from training.fit.ranks import Place
 from training.models.base import named_config
 from training.models.flops import flops_per_token, mean_context, peak_flops
 from training.versions import installed

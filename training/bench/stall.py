@@ -15,10 +15,10 @@ import torch
 from training.bench.measure import draw
 from training.bench.shapes import SHAPES, bench_config
 from training.engines import make_engine
-from training.fit.course import Course
+from training.fit.checkpoint.save import Saver
 from training.fit.job import Job
-from training.fit.place import own_group
-from training.fit.saving import Saver
+from training.fit.ranks import own_group
+from training.fit.training_progress import Course
 from training.models.build import objective_around
 
 

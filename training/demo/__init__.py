@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster import storage
 from cluster.artifact import Artifact
 from cluster.errors import UserError
 from cluster.page.formats import duration, share
+from cluster.store import storage
 from cluster.typed import command
 from training import commands
 from training.report.schema import chosen

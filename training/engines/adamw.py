@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import torch
 import torch.distributed
 
+from training.config_parts import Optimizer
 from training.optimizing import parameter_groups
-from training.settings import Optimizer
 
 
 def make_adamw(settings: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import cluster
-from cluster import storage
 from cluster.artifact import Artifact, fingerprint
+from cluster.store import storage
 from training.config import TrainConfig
 from training.evaluation.trained import at_start, evaluation_device, take_trained
 from training.fit.job import Job

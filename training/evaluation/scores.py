@@ -20,8 +20,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from training.evaluation.answer_text import answer_words, normalised, plain_words
 from training.evaluation.numerals import MARK, flexible_number, strict_number
-from training.evaluation.wording import answer_words, normalised, plain_words
 
 
 def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal_mark: str = ".") -> dict[str, float]:

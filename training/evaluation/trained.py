@@ -28,7 +28,7 @@ def at_start(job: Job, device: "torch.device | str" = "cpu", **changes: Any) -> 
 
 def take_trained(objective: "Objective", outcome: Outcome) -> None:
     """Give it the weights that the run ended with: the best on the validation split where there is one."""
-    from training.fit.checkpoint import Saved, fill
+    from training.fit.checkpoint.format import Saved, fill
 
     fill(objective, Saved.load(outcome["best_checkpoint"] or outcome["checkpoint"]))
 

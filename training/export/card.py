@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import cluster
-from cluster import storage
+from cluster.store import storage
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.export.lineage import Lineage

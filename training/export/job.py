@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cluster
-from cluster import storage
 from cluster.artifact import fingerprint
+from cluster.store import storage
 from cluster.temporary import temporary_folder
 from training.evaluation.job import add_merged_check, held_out, read_evaluation
 from training.evaluation.trained import at_start, take_trained

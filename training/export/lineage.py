@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import storage
 from cluster.artifact import Artifact
 from cluster.errors import DataError
-from cluster.run_manifest import RUN_MANIFEST
-from training.settings import Corpus
+from cluster.run import RUN_MANIFEST
+from cluster.store import storage
+from training.config_parts import Corpus
 
 _HUB = "hf://"
 

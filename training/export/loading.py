@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster import storage
+from cluster.store import storage
 from training.export.markdown import literal
 
 FOLDERS = ("full", "adapter", "merged", "base", "probe")

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
-from cluster import storage
 from cluster.artifact import fingerprint
+from cluster.store import storage
 
 EXPORT, MANIFEST = "export", "manifest.json"
 

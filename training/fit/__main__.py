@@ -9,9 +9,10 @@ import os
 import sys
 from contextlib import nullcontext
 
-from cluster import logs, storage
+from cluster import logs
 from cluster.errors import RaymillError
 from cluster.lease import held
+from cluster.store import storage
 from training.fit.job import Job
 
 
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
         storage.configure(job.config.storage)
         from training.fit.deterministic import deterministic_algorithms
         from training.fit.loop import fit
-        from training.fit.place import own_group
+        from training.fit.ranks import own_group
 
         first = os.environ.get("RANK", "0") == "0"
         workers = job.config.workers

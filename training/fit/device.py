@@ -11,7 +11,7 @@ import torch
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines import Slice
-from training.fit.place import Place
+from training.fit.ranks import Place
 from training.models.base import named_config
 from training.models.flops import attention_flops, flops_per_token, peak_flops
 from training.models.objective import Objective

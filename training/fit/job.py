@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError
-from cluster.run_manifest import differences
+from cluster.run import differences
 from training.config import TrainConfig
 
 OUTCOME = "fit.json"

@@ -15,18 +15,19 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from cluster import logs, storage
+from cluster import logs
 from cluster.errors import ClusterError, RaymillError
 from cluster.lease import Lease
 from cluster.progress import Progress
 from cluster.session import Session
+from cluster.store import storage
 from cluster.temporary import temporary_folder
 from training.config import TrainConfig
+from training.fit.console import Watch, watch_like
 from training.fit.job import Job
 from training.fit.outcome import Failures, finished, make_way
 from training.fit.preflight import check_cluster, check_trackers
 from training.fit.records import Outcome
-from training.fit.watch import Watch, watch_like
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ def _work(told: dict[str, Any]) -> None:
     from training.fit.deterministic import deterministic_algorithms
     from training.fit.heartbeat import MissingWorker
     from training.fit.loop import fit
-    from training.fit.place import ray_group
+    from training.fit.ranks import ray_group
 
     try:
         with logs.about(run=job.root.rpartition("/")[2], stage="fit"):

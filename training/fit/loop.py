@@ -23,25 +23,25 @@ from typing import Any
 
 import torch
 
-from cluster import storage
+from cluster.store import storage
 from training.data.batch import Batch
 from training.data.loader import Loader, micro_rows
 from training.data.order import Order
 from training.data.packed import PackedRows
 from training.engines import Engine, make_engine
-from training.fit import broken
-from training.fit.checkpoint import at_step
-from training.fit.course import Course
+from training.fit import loss_checks as broken
+from training.fit.checkpoint.format import at_step
+from training.fit.checkpoint.restore import restore
+from training.fit.checkpoint.save import Saver
 from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak, with_rows_that_fit
 from training.fit.job import Job
-from training.fit.notice import Notice
 from training.fit.outcome import finished, put
-from training.fit.place import Place
+from training.fit.preemption import Notice
+from training.fit.ranks import Place
 from training.fit.records import Attempt, Measured, Outcome, StepRecord
-from training.fit.restore import restore
-from training.fit.saving import Saver
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
+from training.fit.training_progress import Course
 from training.fit.validation import Validation
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock

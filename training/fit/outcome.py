@@ -3,9 +3,10 @@
 import json
 import time
 
-from cluster import errors, storage
+from cluster import errors
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StorageError
-from training.fit.checkpoint import MANIFEST, latest, saved_folders
+from cluster.store import storage
+from training.fit.checkpoint.format import MANIFEST, latest, saved_folders
 from training.fit.job import Job
 from training.fit.records import Outcome
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from cluster.errors import ConfigError
 from cluster.session import Session
 from training.config import TrainConfig
-from training.settings import Track, Workers
+from training.config_parts import Track, Workers
 
 _TOLERANCE = 1e-6  # Ray counts in ten-thousandths of a CPU
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import cast
 
-from cluster import storage
+from cluster.store import storage
 from training.fit.records import StepRecord
 
 _EVERY_S = 2.0

@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import Any, Protocol
 
-from cluster import storage
+from cluster.store import storage
 from cluster.temporary import temporary_folder
 from training.fit.job import Job
 from training.fit.records import StepRecord

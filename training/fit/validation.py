@@ -11,7 +11,7 @@ from training.data.loader import Loader, micro_rows
 from training.data.order import HeldOut
 from training.data.packed import PackedRows
 from training.data.schema import SPLITS
-from training.fit.place import Place
+from training.fit.ranks import Place
 from training.fit.records import Measured, measured
 from training.models.objective import Objective
 from training.pack.packed_run import PackedRun

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from cluster.errors import ConfigError
 from training.config import TrainConfig
-from training.settings import Lora
+from training.config_parts import Lora
 
 ALL_LINEAR = "all-linear"
 

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from cluster.errors import ConfigError, DataError
+from training.config_parts import Model
 from training.models.folder import model_folder, weight_files
-from training.settings import Model
 
 # Read by models whose config classes do not declare them, or written into every config.json.
 _COMMON_SETTINGS = {

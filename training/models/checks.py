@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
 from cluster.errors import ConfigError
+from cluster.store import storage
 from training.config import TrainConfig
+from training.config_parts import Model
 from training.models.folder import cached_folder, require_safetensors
 from training.models.linear_names import LINEAR_NAMES
-from training.settings import Model
 
 _POSITIONS = ("max_position_embeddings", "n_positions")
 

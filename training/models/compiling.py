@@ -22,7 +22,7 @@ from training.models.fused_loss import Elementwise, elementwise, fusable_element
 log = logging.getLogger(__name__)
 
 # transformers' model types whose decoder layer was compiled to one graph, forward and backward, by
-# tests/test_compiling.py. Mixtures of experts are not among them: their routing depends on the data.
+# tests/training/models/test_compiling.py. Mixtures of experts are not among them: their routing depends on the data.
 KNOWN_TO_COMPILE = frozenset({
     "cohere", "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
     "smollm3", "stablelm", "starcoder2",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster import storage
 from cluster.errors import ConfigError, DataError
+from cluster.store import storage
 from training.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from training.config_parts import Model
     from training.models.combine import LoraAdapter
-    from training.settings import Model
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _LARGEST_DEVIATION = 1e-5
@@ -101,7 +101,7 @@ def _read(uri: str) -> "LoraAdapter":
 
     from safetensors.torch import load_file
 
-    from cluster.local_copies import local_folder
+    from cluster.store.copies import local_folder
     from training.models.combine import LoraAdapter
 
     folder = local_folder(uri)
@@ -127,8 +127,8 @@ def _common_base(adapters: "list[LoraAdapter]") -> "Model":
     Raises:
         ConfigError: the adapters name no base, or bases that differ.
     """
+    from training.config_parts import Model
     from training.models.identity import model_identity
-    from training.settings import Model
 
     bases = []
     for adapter in adapters:
@@ -167,7 +167,7 @@ def _tokenizer_files(folder: Path) -> list[Path]:
 
 def _copy_tokenizer(uris: list[str], folder: Path) -> None:
     """Where all adapters were trained with the same one."""
-    from cluster.local_copies import local_folder
+    from cluster.store.copies import local_folder
 
     sets = [{path.name: path.read_bytes() for path in _tokenizer_files(local_folder(uri))} for uri in uris]
     if all(one == sets[0] for one in sets):

@@ -8,10 +8,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from cluster import storage
 from cluster.errors import DataError, StorageError
-from cluster.local_copies import local_folder
-from training.settings import Model
+from cluster.store import storage
+from cluster.store.copies import local_folder
+from training.config_parts import Model
 
 # What a hub repository holds of a model and its tokenizer in safe formats.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]

@@ -3,8 +3,8 @@
 import hashlib
 
 from cluster.artifact import canonical_json
+from training.config_parts import Model
 from training.models.folder import model_folder, weight_files
-from training.settings import Model
 
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 

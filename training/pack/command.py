@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cluster import storage
 from cluster.artifact import Counters
 from cluster.errors import ConfigError
+from cluster.store import storage
 from training.commands import Address, ConfigFile, Overrides, Verify, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
@@ -56,7 +56,7 @@ def pack(
         packed = run_pack(settings, session, Lines(), replace, verify)
     print(summary(settings, packed))
     if job is not None:
-        from training.train import packed_job
+        from training.job import packed_job
 
         storage.write_bytes(storage.absolute(job), packed_job(settings, packed).to_json())
         print(f"job        {storage.absolute(job)}")

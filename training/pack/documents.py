@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
+from training.config_parts import Columns
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
 from training.pack.sharegpt import from_sharegpt
 from training.pack.sources import FrozenCorpus, Unit
-from training.settings import Columns
 
 _SHOWN = 5
 # So many rows without one that can be used: there will be none.

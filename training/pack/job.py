@@ -15,16 +15,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import cluster
-from cluster import storage
 from cluster.artifact import Artifact, Counters
 from cluster.discard import discard
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
 from cluster.lease import held
 from cluster.progress import Progress
-from cluster.run_manifest import differences
+from cluster.run import differences
 from cluster.session import Session
 from cluster.stage import Stage
+from cluster.store import storage
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located

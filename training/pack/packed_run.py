@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from cluster import storage
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import DataError
+from cluster.store import storage
 from training.config import TrainConfig
 
 PACK_MANIFEST = "pack.json"

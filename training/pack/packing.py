@@ -31,7 +31,7 @@ from training.pack.pieces import Pieces, cut
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
-    from training.settings import Columns
+    from training.config_parts import Columns
 
 PACKING_VERSION = "2"
 UNIT_TOKENS = 8 << 20

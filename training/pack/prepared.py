@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from cluster import storage
 from cluster.artifact import canonical_json
+from cluster.store import storage
 
 FOLDER = "tokenizer"
 RECORD = "prepared.json"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cluster import storage
 from cluster.artifact import Counters
 from cluster.errors import DataError
+from cluster.store import storage
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES
 from training.pack import overflow

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from cluster import storage
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.errors import DataError
+from cluster.store import storage
 from training.data.schema import SPLITS
 from training.pack.packed_run import examples_name
 from training.pack.prepared import discard_tokenizer, tokenizer_damage

@@ -18,13 +18,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import ConfigError, DataError
-from cluster.storage import FileInfo
+from cluster.store import storage
+from cluster.store.storage import FileInfo
 from training.config import TrainConfig
+from training.config_parts import Columns, Corpus
 from training.pack.reading import FORMATS, Span, format_of, is_compressed, json_rows
-from training.settings import Columns, Corpus
 
 # Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
 _THREADS = 16

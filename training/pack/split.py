@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from cluster.errors import ConfigError
-from training.settings import Split
+from training.config_parts import Split
 
 MAX_RANKED = 4096
 _MAX_STRATA = 1000

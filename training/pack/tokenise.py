@@ -19,13 +19,13 @@ from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Scratch, Stage, files_from
 from training.config import TrainConfig
+from training.config_parts import Columns
 from training.data.schema import EXAMPLES, SPLITS
 from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json
 from training.pack.split import Cuts, choose_cuts, survey
 from training.pack.tokenizer import load_prepared
-from training.settings import Columns
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cluster import storage
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError, DataError
+from cluster.store import storage
 from training.config import TrainConfig
+from training.config_parts import Model
 from training.models.folder import hub_problem
 from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.prepared import RECORD, Prepared, discard_tokenizer, tokenizer_folder
-from training.settings import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from training.plan.shape import Shape
 
 # Of a GPU's memory. The rest is for fragments of the allocator and for the error of the memory model, whose
-# activations are within a tenth of what autograd keeps (tests/test_memory_model.py).
+# activations are within a tenth of what autograd keeps (tests/training/plan/test_memory_model.py).
 USABLE = 0.9
 MARGIN = f"{1 - USABLE:.0%} is left for fragments and for the error of the estimate"
 

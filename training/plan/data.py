@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from cluster import storage
+from cluster.store import storage
 from training.config import TrainConfig
 from training.data.order import Order, shares
 from training.data.schema import rows_per_group

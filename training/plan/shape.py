@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
 from cluster.errors import ConfigError, StorageError
+from cluster.store import storage
 from training.config import TrainConfig
-from training.settings import Model
+from training.config_parts import Model
 
 
 @dataclass(frozen=True)

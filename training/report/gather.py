@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import cluster
-from cluster import storage
 from cluster.artifact import Counters
+from cluster.store import storage
 from training.config import TrainConfig
 from training.evaluation.job import read_evaluation
 from training.export.loading import Base, loading

@@ -1,0 +1,209 @@
+"""Files on this machine or a shared file system, with the promises of an object store.
+
+A write goes to a hidden name beside the target and is moved there: a reader never sees half a file. `create` ends in
+a hard link, which fails if the name exists, on local disks and NFS alike.
+"""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+
+from cluster.errors import StorageError
+from cluster.store.storage import FileInfo, NotFound
+
+DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
+
+_PART = re.compile(r"\.[0-9a-f]{32}\.part")
+
+
+def _mended(path: str | Path, error: OSError) -> StorageError:
+    if isinstance(error, FileNotFoundError):
+        return NotFound(str(path))
+    mend = {
+        errno.EACCES: "Change its permissions, or run as a user who may.",
+        errno.ENOSPC: "The disk is full: free space there and run the same command again; finished work is kept.",
+        errno.EDQUOT: "The quota is used up: free space there and run the same command again; finished work is kept.",
+        errno.EROFS: "The file system is read-only: choose another output.",
+        errno.EISDIR: "This is a folder; a file was wanted.",
+        errno.ENOTDIR: "A file stands where a folder was wanted.",
+        errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
+        errno.EPERM: "The file system does not allow it, likely being protected or the system's own: choose another.",
+        errno.ELOOP: "The link leads back to itself: replace it by the file that was meant.",
+        errno.ENAMETOOLONG: "The name is too long for this file system.",
+    }.get(error.errno or 0, "Check the path and the disk under it.")
+    return StorageError(f"{path}: {error.strerror or error}. {mend}")
+
+
+def _mended_write(path: str | Path, error: OSError) -> StorageError:
+    """For who writes, a name that is not found is no wrong path: the file system makes nothing there."""
+    if isinstance(error, FileNotFoundError):
+        return StorageError(f"{path}: cannot be made here ({error.strerror or error}). Choose another output.")
+    return _mended(path, error)
+
+
+class LocalStore:
+    def read(self, key: str) -> bytes:
+        try:
+            return Path(key).read_bytes()
+        except NotADirectoryError:
+            raise NotFound(key) from None  # below a file there is nothing, as on object stores
+        except OSError as error:
+            raise _mended(key, error) from error
+
+    def open(self, key: str) -> pa.NativeFile:
+        try:
+            if Path(key).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder")
+            return pa.OSFile(key)
+        except OSError as error:
+            raise _mended(key, error) from error
+
+    def write(self, key: str, data: bytes) -> None:
+        self._place(key, lambda part: part.write_bytes(data), os.replace)
+
+    def create(self, key: str, data: bytes) -> bool:
+        try:
+            self._place(key, lambda part: part.write_bytes(data), _link)
+        except FileExistsError:
+            return False
+        return True
+
+    def upload(self, path: Path, key: str) -> None:
+        _make_folder(key)
+        try:
+            _flush(path)
+            os.replace(path, key)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise _mended_write(key, error) from error
+            self._place(key, lambda part: shutil.copyfile(path, part), os.replace)
+
+    def info(self, key: str) -> FileInfo:
+        try:
+            found = Path(key).stat()
+        except OSError as error:
+            raise _mended(key, error) from error
+        if stat.S_ISDIR(found.st_mode):
+            raise NotFound(key, "is a folder; a file was wanted")
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
+        return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
+
+    def walk(self, prefix: str) -> Iterator[FileInfo]:
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise _mended(error.filename, error) from error
+
+        for folder, inner, names in os.walk(prefix, onerror=refuse, followlinks=True):
+            inner[:] = [name for name in inner if not _leads_back(os.path.join(folder, name))]
+            for name in names:
+                path = os.path.join(folder, name)
+                if _PART.fullmatch(name) or not os.path.isfile(path):
+                    continue
+                if not path.isprintable() and not _encodable(path):
+                    raise StorageError(f"{path!a}: the name is not UTF-8, which files of a corpus must be. Rename it.")
+                try:
+                    yield self.info(path)
+                except NotFound:
+                    continue  # removed while we looked
+
+    def unreadable(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """(path, kind) of everything below a folder that `walk` leaves out because it is no file."""
+        for folder, inner, names in os.walk(prefix, followlinks=True):
+            circular = [name for name in inner if _leads_back(os.path.join(folder, name))]
+            inner[:] = [name for name in inner if name not in circular]
+            for name in circular:
+                yield os.path.join(folder, name), CIRCULAR
+            for name in names:
+                path = os.path.join(folder, name)
+                if not os.path.isfile(path) and (kind := _kind(path)):
+                    yield path, kind
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            try:
+                Path(key).unlink(missing_ok=True)
+            except OSError as error:
+                raise _mended(key, error) from error
+
+    def _place(self, key: str, fill: Callable[[Path], object], move: Callable[[Path, str], object]) -> None:
+        _make_folder(key)
+        part = Path(key).with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            fill(part)
+            _flush(part)
+            move(part, key)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise _mended_write(key, error) from error
+        finally:
+            with suppress(OSError):  # the folder that refused the file refuses this too
+                part.unlink(missing_ok=True)
+
+    def delete_empty_folder(self, key: str) -> None:
+        with suppress(OSError):  # someone wrote into it, or removed it first
+            os.rmdir(key)
+
+
+def _kind(path: str) -> str | None:
+    """What a path is that is neither file nor folder; None where nothing is there any more."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return DANGLING if os.path.islink(path) else None
+    except OSError as error:
+        return CIRCULAR if error.errno == errno.ELOOP else DANGLING
+    return SPECIAL
+
+
+def _make_folder(key: str) -> None:
+    try:
+        Path(key).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _mended_write(Path(key).parent, error) from error
+
+
+def _link(part: Path, key: str) -> None:
+    try:
+        os.link(part, key)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        raise StorageError(
+            f"{key}: {error.strerror or error}. The file system does not allow a hard link here, likely because it has "
+            "none, and commits are built on them: choose another output."
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    """To the disk itself: after a power cut a record must not outlive what it promises."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _leads_back(folder: str) -> bool:
+    """Whether a link points at a folder that it lies in."""
+    return (
+        os.path.islink(folder)
+        and Path(os.path.realpath(folder)) in Path(os.path.realpath(os.path.dirname(folder)), "x").parents
+    )
+
+
+def _encodable(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+LOCAL = LocalStore()

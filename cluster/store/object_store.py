@@ -1,0 +1,267 @@
+"""Buckets on S3, Google Cloud Storage and Azure through obstore: conditional puts, multipart uploads that vanish when
+they fail, retries with back-off and deadlines. boto3 finds the AWS credentials (profiles, SSO, IRSA, instance roles).
+"""
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pyarrow as pa
+from obstore import exceptions
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from cluster.errors import StorageError, is_panic
+from cluster.store.storage import FileInfo, NotFound, StorageOptions, Unavailable, checked_endpoint
+
+_READ_AHEAD = 1 << 20
+
+_MENDS = {
+    "s3": "Check storage.region, the endpoint and the keys.",
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `storage: {anonymous: true}` for a public bucket.",
+    "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
+}
+
+
+@cache
+def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
+    shared: dict[str, Any] = {
+        "client_options": {
+            "timeout": timedelta(seconds=options.timeout_s),
+            "connect_timeout": timedelta(seconds=min(10, options.timeout_s)),
+        },
+        "retry_config": {
+            "max_retries": options.retries,
+            "retry_timeout": timedelta(seconds=options.retry_deadline_s),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=15),
+                "base": 2,
+            },
+        },
+    }
+    root = f"{scheme}://{name}"
+    make: Callable[..., Any]
+    if scheme == "s3":
+        settings = _s3_settings(name, options)
+        shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
+        make, shared = S3Store, shared | settings
+    else:
+        shared |= {"skip_signature": True} if options.anonymous else {}
+        make = {"gs": GCSStore, "az": AzureStore}[scheme]
+    try:
+        with _without_panic(root):
+            return Bucket(root, make(name, **shared))
+    except (exceptions.BaseError, ValueError) as error:
+        raise StorageError(f"{root}: {_first_line(error)}. {_MENDS[scheme]}") from error
+
+
+def _s3_settings(name: str, options: StorageOptions) -> dict[str, Any]:
+    """Arguments of S3Store: region, endpoint and credentials, from the options, the environment and the AWS files."""
+    import boto3
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        aws = botocore.session.Session(profile=options.profile)
+        session = boto3.session.Session(botocore_session=aws, region_name=options.region)
+        # Asking looks as far as the metadata service of a cloud machine, so it is done only where it is needed.
+        credentials = None if options.anonymous or options.access_key_id else session.get_credentials()
+        configured = aws.get_scoped_config().get("endpoint_url")
+    except BotoCoreError as error:
+        raise StorageError(
+            f"s3://{name}: the AWS configuration cannot be used ({_first_line(error)}). "
+            "Check ~/.aws/config, AWS_PROFILE and storage.profile."
+        ) from error
+    settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
+    endpoint = options.endpoint_url or _outside_endpoint(name, configured)
+    path_style = options.path_style if options.path_style is not None else bool(endpoint)
+    settings["virtual_hosted_style_request"] = not path_style
+    if endpoint:
+        # With the bucket in the host name obstore wants it there already.
+        settings["endpoint"] = endpoint if path_style else endpoint.replace("://", f"://{name}.", 1)
+    if options.anonymous:
+        return settings | {"skip_signature": True}
+    if options.access_key_id and options.secret_access_key:
+        settings["access_key_id"] = options.access_key_id.get_secret_value()
+        settings["secret_access_key"] = options.secret_access_key.get_secret_value()
+        if options.session_token:
+            settings["session_token"] = options.session_token.get_secret_value()
+        return settings
+    if credentials is None:
+        raise StorageError(
+            f"s3://{name}: no AWS credentials found. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "give `storage: {profile: ...}` in the config, or `storage: {anonymous: true}` for a public bucket."
+        )
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    return settings | {"credential_provider": Boto3CredentialProvider(session)}
+
+
+def _outside_endpoint(name: str, configured: str | None) -> str | None:
+    """The endpoint that the environment gives, else the AWS configuration."""
+    found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
+    for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
+        if url:
+            try:
+                return checked_endpoint(url)
+            except ValueError as error:
+                raise StorageError(f"s3://{name}: {where}: {error}.") from error
+    return None
+
+
+@contextmanager
+def _without_panic(uri: str) -> Iterator[None]:
+    """Turn a panic of the Rust library into a StorageError."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise StorageError(
+            f"{uri}: the storage library stopped on an error of its own ({_first_line(error)}). Check what is set "
+            "under `storage:` and in the environment (address, region, keys) for stray characters."
+        ) from error
+
+
+class Bucket:
+    def __init__(self, root: str, store: Any) -> None:
+        self.root = root
+        self.store = store
+
+    def read(self, key: str) -> bytes:
+        with self._mended(key):
+            return bytes(obstore.get(self.store, key).bytes())
+
+    def open(self, key: str) -> pa.NativeFile:
+        with self._mended(key):
+            reader = obstore.open_reader(self.store, key, buffer_size=_READ_AHEAD)
+        return pa.PythonFile(_Seekable(reader, lambda: self._mended(key)), mode="r")
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._mended(key, writing=True):
+            obstore.put(self.store, key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._mended(key, writing=True):
+            try:
+                obstore.put(self.store, key, data, mode="create")
+            except exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def upload(self, path: Path, key: str) -> None:
+        with self._mended(key, writing=True):
+            obstore.put(self.store, key, path)
+
+    def info(self, key: str) -> FileInfo:
+        with self._mended(key):
+            return self._info(obstore.head(self.store, key))
+
+    def walk(self, prefix: str) -> Iterator[FileInfo]:
+        with self._mended(prefix):
+            files = [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
+        # Consoles and sync tools mark a folder by an empty object named like it.
+        folders = {f"{self.root}/{prefix}"}
+        for file in files:
+            folder = file.uri.rpartition("/")[0]
+            while folder not in folders and len(folder) > len(self.root):
+                folders.add(folder)
+                folder = folder.rpartition("/")[0]
+        yield from (file for file in files if file.size or file.uri not in folders)
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            with self._mended(key):
+                try:
+                    obstore.delete(self.store, key)
+                except (exceptions.NotFoundError, FileNotFoundError):
+                    continue
+
+    def _info(self, found: Any) -> FileInfo:
+        version = found["e_tag"] or f"{found['size']}-{found['last_modified'].timestamp()}"
+        return FileInfo(f"{self.root}/{found['path']}", found["size"], version.strip('"'))
+
+    @contextmanager
+    def _mended(self, key: str, writing: bool = False) -> Iterator[None]:
+        uri = f"{self.root}/{key}".rstrip("/")
+        try:
+            with _without_panic(uri):
+                yield
+        except (exceptions.NotFoundError, FileNotFoundError) as error:
+            # A store has no folders that could be missing: what a write does not find is the bucket.
+            if writing or _no_bucket(error):
+                raise self._missing() from error
+            raise NotFound(uri) from error
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise StorageError(
+                f"{uri}: the store refused these credentials ({_first_line(error)}). "
+                "Check AWS_PROFILE or the keys, and that their policy allows this prefix."
+            ) from error
+        except (exceptions.InvalidPathError, ValueError) as error:
+            raise self._unnameable(uri, error) from error
+        except exceptions.BaseError as error:
+            if _no_bucket(error):
+                raise self._missing() from error
+            if "invalid path" in str(error):  # met in a listing
+                raise self._unnameable(uri, error) from error
+            raise Unavailable(
+                f"{uri}: the store did not answer as it should ({_first_line(error)}). "
+                "Check storage.endpoint_url, the region and the network; finished work is kept, so run it again."
+            ) from error
+
+    def _unnameable(self, uri: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"{uri!r}: {_first_line(error)}. Object names with empty parts (//), `.`, `..` or control characters "
+            "do not work on every store: rename the object."
+        )
+
+    def _missing(self) -> StorageError:
+        return StorageError(f"{self.root}: no such bucket. Make it first, or check its name and storage.endpoint_url.")
+
+
+class _Seekable(io.RawIOBase):
+    """obstore's reader in the shape pyarrow and the decompressors of the standard library want."""
+
+    def __init__(self, reader: Any, mended: Callable[[], AbstractContextManager[None]]) -> None:
+        self._reader = reader
+        self._mended = mended
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        with self._mended():
+            return bytes(self._reader.read(None if size < 0 else size))
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _no_bucket(error: BaseException) -> bool:
+    return "NoSuchBucket" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    """What the library says, without the page of XML that a store adds; the store's own message is kept."""
+    text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
+    said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
+    line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
+    return (f"{line}: {' '.join(filter(None, said.groups()))}" if said else line)[:400]

@@ -1,0 +1,162 @@
+"""Documents to look at: the largest duplicate groups, and what was kept and removed for every reason."""
+
+import re
+from collections.abc import Sequence
+
+from cluster.page.formats import decimal
+from cluster.page.layout import Section, anchor, code, fold, note, outside_text, plural, sentence
+from cluster.page.markup import Html, element, join
+from pipelines.curate.report.names import stage_name
+from pipelines.curate.report.schema import Group, Report, Sample
+from pipelines.curate.report.word_diff import Piece, word_diff
+
+_OPEN_GROUPS = 3
+_LONG_EXCERPT = 600  # characters or
+_LONG_LINES = 10  # lines: more scrolls in its own box
+KEPT, NEAR = "kept", "near_duplicate"  # the only reasons that no bound gives and that are told apart here
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+
+Bounded = tuple[str, str]  # a signal, and on which side of a bound it had to be
+
+
+def groups(report: Report) -> Section:
+    rows, title = report["groups"], "Largest duplicate groups"
+    if not rows:
+        return Section("groups", title, sentence("No duplicate group was found."))
+    legend = join(
+        "The document that was kept, and one of those removed for it: ",
+        element("del", "only in the kept one"),
+        " ",
+        element("ins", "only in the removed one"),
+        ". The similarity is estimated on the whole documents, the words compared are those of the excerpts.",
+    )
+    folds = [_group(group, opened=number < _OPEN_GROUPS) for number, group in enumerate(rows)]
+    return Section("groups", title, join(note(legend), folds))
+
+
+def samples(report: Report) -> Section:
+    title = "Examples"
+    if not report["samples"]:
+        return Section("examples", title, sentence("No examples were asked for."))
+    totals = {(s["stage"], r["reason"]): r["documents"] for s in report["funnel"] for r in s["reasons"]}
+    found: dict[tuple[str, str], list[Sample]] = {}
+    for sample in report["samples"]:
+        found.setdefault((sample["stage"], sample["reason"]), []).append(sample)
+    order = list(totals)
+    # The kept come first, then the reasons as the funnel has them.
+    keys = sorted(found, key=lambda key: (key[1] != KEPT, order.index(key) if key in totals else len(order)))
+    bounds = _bounds(report)
+    kept = report["totals"]["corpus"]["documents"]
+    folds = [
+        _reason(found[key], kept if key[1] == KEPT else totals.get(key), bounds.get(key) or bounds.get(("", key[1])))
+        for key in keys
+    ]
+    return Section("examples", title, join(note("Drawn at random for every reason, and from what was kept."), folds))
+
+
+def _group(group: Group, *, opened: bool) -> Html:
+    kept, removed = group["kept"], group["removed"]
+    alike = "equal text" if group["similarity"] is None else f"similarity {decimal(group['similarity'])}"
+    heading = [
+        element("h3", f"{plural(group['documents'], 'document')}"),
+        element("span", f"{alike}, group ", outside_text(group["group_id"]), class_="aside"),
+    ]
+    facts = element(
+        "dl",
+        element(
+            "div",
+            element("dt", "Kept"),
+            element("dd", outside_text(kept["id"]), " from ", outside_text(kept["source"])),
+        ),
+        element(
+            "div",
+            element("dt", "Removed"),
+            element("dd", outside_text(removed["id"]), " from ", outside_text(removed["source"])),
+        ),
+        class_="facts",
+    )
+    pieces = word_diff(kept["excerpt"], removed["excerpt"])
+    if any(piece.kind in ("removed", "added") for piece in pieces):
+        body = _excerpt([_piece(piece) for piece in pieces], sum(len(p.text) for p in pieces), 0, None)
+    else:
+        body = join(note("The excerpts are equal."), _text_excerpt(kept["excerpt"], None))
+    return fold(heading, [facts, body], opened=opened)
+
+
+def _piece(piece: Piece) -> Html | str:
+    if piece.kind == "removed":
+        return element("del", piece.text)
+    if piece.kind == "added":
+        return element("ins", piece.text)
+    if piece.kind == "skipped":
+        return element("span", f" […{piece.text} equal words…] ", class_="skipped")
+    return piece.text
+
+
+def _bounds(report: Report) -> dict[tuple[str, str], Bounded]:
+    """By stage and reason; by reason alone, under no stage, for a signal that does not tell its stage."""
+    return {
+        (signal.get("stage", ""), bound["reason"]): (
+            signal["signal"],
+            "at least" if bound["minimum"] is not None else "at most",
+        )
+        for signal in report["histograms"]
+        for bound in signal["bounds"]
+    }
+
+
+def _reason(found: Sequence[Sample], total: int | None, bounded: Bounded | None) -> Html:
+    stage, reason = found[0]["stage"], found[0]["reason"]
+    facts = [] if reason == KEPT else [stage_name(stage)]
+    facts += [] if total is None else [plural(total, "document")]
+    heading = [
+        element("h3", "Kept" if reason == KEPT else code(reason)),
+        element("span", ", ".join([*facts, f"{len(found)} shown"]), class_="aside"),
+    ]
+    articles = [_sample(sample, bounded) for sample in found]
+    return fold(heading, articles, opened=reason == KEPT, anchor=anchor("sample", stage, reason))
+
+
+def _sample(sample: Sample, bounded: Bounded | None) -> Html:
+    facts = [outside_text(sample["id"]), " from ", outside_text(sample["source"])]
+    if sample["language"]:
+        facts += [", language ", outside_text(sample["language"])]
+    return element(
+        "article",
+        element("p", facts, class_="origin"),
+        _measured(sample, bounded),
+        _text_excerpt(sample["excerpt"], sample["language"]),
+    )
+
+
+def _measured(sample: Sample, bounded: Bounded | None) -> Html | None:
+    if sample["value"] is None:
+        return None
+    signal, wanted = bounded or ("similarity" if sample["reason"] == NEAR else "value", "")
+    limit = ""
+    if sample["threshold"] is not None:
+        number = decimal(sample["threshold"])
+        limit = f", {wanted} {number} wanted" if wanted else f", threshold {number}"
+    return element("p", f"{signal} ", element("b", decimal(sample["value"])), limit, class_="measured")
+
+
+def _text_excerpt(words: str, language: str | None) -> Html:
+    if not words.strip():
+        return sentence("Empty: no visible text.")
+    return _excerpt(words, len(words), words.count("\n"), language)
+
+
+def _excerpt(content: str | list[Html | str], characters: int, lines: int, language: str | None) -> Html:
+    """Its writing direction comes from the text. A long one scrolls in its own box, which the keyboard can reach."""
+    scrolls = characters > _LONG_EXCERPT or lines > _LONG_LINES
+    tag = language.replace("_", "-") if language and _LANGUAGE_TAG.fullmatch(language) else None
+    return element(
+        "div",
+        content,
+        class_="excerpt",
+        dir="auto",
+        lang=tag,
+        tabindex=0 if scrolls else None,
+        role="group" if scrolls else None,
+        aria_label="Excerpt, scrolls" if scrolls else None,
+    )

@@ -1,0 +1,110 @@
+"""How every measured number is spread over the documents, with the bounds that remove."""
+
+from collections.abc import Sequence
+
+from cluster.page.formats import count, decimal
+from cluster.page.layout import Section, anchor, code, fold, note, plural, sentence
+from cluster.page.markup import Html, element, join
+from pipelines.curate.report.charts import DEFINITIONS, WIDE, histogram
+from pipelines.curate.report.names import stage_name
+from pipelines.curate.report.schema import Bound, Histogram, Report
+
+_OPEN_PACKS = 2
+_UNJUDGED, _IDLE = "", "idle"  # signals without bounds, and with bounds that removed nothing and name no stage
+_TITLES = {_UNJUDGED: "Without bounds", _IDLE: "Bounds that removed nothing"}
+
+
+def signals(report: Report) -> Section:
+    title = "Signals and bounds"
+    if not report["histograms"]:
+        return Section("signals", title, sentence("No signal was measured."))
+    packs = _by_pack(report)
+    removed = {stage["stage"]: {r["reason"]: r["documents"] for r in stage["reasons"]} for stage in report["funnel"]}
+    losses = {pack: sum(_loss(signal, removed.get(pack, {})) for signal in group) for pack, group in packs.items()}
+    biggest = sorted((pack for pack in packs if losses[pack]), key=lambda pack: -losses[pack])[:_OPEN_PACKS]
+    folds = [
+        _pack(pack, group, removed.get(pack, {}), opened=pack in biggest or pack == _UNJUDGED)
+        for pack, group in packs.items()
+    ]
+    words = (
+        "All documents by measured value. Hatched: outside a bound; grey: a bin that a bound divides. The height of a "
+        "bar is the square root of its documents, so that tails can be seen. A document is removed for the first "
+        "reason it gives, so a reason may have removed fewer documents than lie outside its bound."
+    )
+    return Section("signals", title, join(DEFINITIONS, note(words), folds))
+
+
+def similarity(report: Report) -> Section:
+    found, title = report["similarity"], "Similarity of near-duplicates"
+    if not found:
+        return Section("similarity", title, sentence("Near-duplicates were not looked for in this run."))
+    total = sum(found["documents"])
+    if not total:
+        words = f"No two documents reached the similarity of {decimal(found['threshold'])}."
+        return Section("similarity", title, sentence(words))
+    bound: Bound = {"reason": "near_duplicate", "minimum": None, "maximum": found["threshold"]}
+    label = f"Similarity of {count(total)} documents with their nearest kept document, threshold {found['threshold']}"
+    drawing = histogram(
+        found["edges"], found["documents"], [bound], log=False, label=label, frame=WIDE, bound_signs=("≥", "≥")
+    )
+    words = (
+        f"Estimated Jaccard similarity of {plural(total, 'document')} with the most similar document that was kept. "
+        f"From the threshold of {decimal(found['threshold'])} on, a document is a duplicate and is removed."
+    )
+    return Section("similarity", title, join(note(words), element("div", drawing, class_="wide-chart")))
+
+
+def _by_pack(report: Report) -> dict[str, list[Histogram]]:
+    """Signals by the stage that judges them, in the funnel's order; those that no bound judges come first."""
+    stage_of = {r["reason"]: stage["stage"] for stage in report["funnel"] for r in stage["reasons"]}
+    packs: dict[str, list[Histogram]] = {name: [] for name in [_UNJUDGED, *(s["stage"] for s in report["funnel"])]}
+    for signal in report["histograms"]:
+        judges = [stage_of.get(bound["reason"], _IDLE) for bound in signal["bounds"]]
+        pack = signal.get("stage") or next(
+            (judge for judge in judges if judge != _IDLE), _IDLE if judges else _UNJUDGED
+        )
+        packs.setdefault(pack, []).append(signal)
+    return {name: group for name, group in packs.items() if group}
+
+
+def _loss(signal: Histogram, removed: dict[str, int]) -> int:
+    return sum(removed.get(bound["reason"], 0) for bound in signal["bounds"])
+
+
+def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, opened: bool) -> Html:
+    name = _TITLES.get(pack) or stage_name(pack)
+    loss = sum(_loss(signal, removed) for signal in group)
+    told = plural(len(group), "signal") + (f", {plural(loss, 'document')} removed" if loss else "")
+    ordered = sorted(group, key=lambda signal: -_loss(signal, removed))
+    charts = element("div", [_figure(signal, removed) for signal in ordered], class_="charts")
+    heading = [element("h3", name), element("span", told, class_="aside")]
+    return fold(heading, charts, opened=opened, anchor=anchor("signals", name))
+
+
+def _figure(signal: Histogram, removed: dict[str, int]) -> Html:
+    bounds = [_bound(bound, removed.get(bound["reason"], 0)) for bound in signal["bounds"]]
+    caption = element(
+        "figcaption",
+        element("h4", code(signal["signal"])),
+        element("p", signal["description"]),
+        element("ul", [element("li", bound) for bound in bounds]) if bounds else None,
+    )
+    total = sum(signal["documents"])
+    if not total:
+        return element("figure", caption, sentence("No document has a value."))
+    told = "; ".join(_bound_words(bound) for bound in signal["bounds"])
+    label = f"{signal['signal']}: histogram of {count(total)} documents" + (f", removed {told}" if told else "")
+    drawing = histogram(
+        signal["edges"], signal["documents"], signal["bounds"], log=signal["scale"] == "log", label=label
+    )
+    return element("figure", caption, drawing)
+
+
+def _bound_words(bound: Bound) -> str:
+    if bound["minimum"] is not None:
+        return f"under {decimal(bound['minimum'])}"
+    return f"over {decimal(bound['maximum'] or 0)}"
+
+
+def _bound(bound: Bound, documents: int) -> Html:
+    return join(_bound_words(bound), ": ", code(bound["reason"]), f" removed {count(documents)}")

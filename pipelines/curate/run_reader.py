@@ -1,0 +1,112 @@
+"""Looking back into a run: its config, its inputs, and any one of its documents.
+
+Works on a run that is still under way too, as far as its stages are finished.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.artifact import Artifact, open_parquet
+from cluster.errors import DataError
+from cluster.run import RUN_MANIFEST
+from cluster.store import storage
+from pipelines.curate.measure import ATTRIBUTES
+from pipelines.readers import read_unit
+from pipelines.readers.inputs import Limits
+from pipelines.readers.units import InputManifest
+from pipelines.text.normalize import normalize
+from pipelines.text.texts import Texts
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document stands: its unit of input, its row there, its row in the attributes, what was measured on it."""
+
+    unit: int
+    row: int
+    position: int
+    attributes: dict[str, Any]
+
+
+class FinishedRun:
+    """A run by its folder or URI.
+
+    Where this process has no storage settings, those that the run recorded are used: all but the keys.
+
+    Raises:
+        DataError: nothing was measured there.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.absolute(uri)
+        try:
+            frozen = json.loads(storage.read_bytes(storage.join(self.uri, "inputs.json")))
+        except storage.NotFound:
+            raise DataError(
+                f"{self.uri}: no run of `raymill curate` here (inputs.json is missing). Give the config's `output`."
+            ) from None
+        self.inputs = InputManifest.from_json(frozen)
+        if storage.options() == storage.StorageOptions():  # type: ignore[call-arg]
+            storage.configure(storage.StorageOptions(**frozen.get("storage", {})))
+        self.attributes = Artifact.load(storage.join(self.uri, ATTRIBUTES))
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The run's manifest, None while it is unfinished."""
+        uri = storage.join(self.uri, RUN_MANIFEST)
+        return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+    def artifact(self, name: str) -> Artifact | None:
+        """A finished artifact of the run, None where the run has not come that far."""
+        return Artifact.find(storage.join(self.uri, name))
+
+    def find(self, id: str) -> list[Place]:
+        """Every document of that id; one, unless an id is used twice."""
+        return list(self._find(id))
+
+    def text(self, place: Place) -> str:
+        """The document as it was measured: read again and normalised, before redaction."""
+        limits = (self.manifest or {}).get("config", {}).get("limits", {})
+        unit = self.inputs.units[place.unit]
+        for table in read_unit(unit, self.inputs.reading, Limits(**limits)):
+            mine = table.filter(pc.equal(table["row"], place.row))
+            if mine.num_rows:
+                return normalize(Texts.from_arrow(mine["text"]))[0]
+        raise DataError(f"{unit.spans[0].uri}: row {place.row} of unit {place.unit} is no longer there.")
+
+    def at(self, position: int) -> Place:
+        """The document that is this row of the attributes."""
+
+        def hits(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
+            inside = first <= position < first + parquet.metadata.row_group(group).num_rows
+            return np.array([position - first] if inside else [], np.int64)
+
+        return next(self._places(hits))
+
+    def _find(self, id: str) -> Iterator[Place]:
+        def hits(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
+            ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
+            return pc.indices_nonzero(pc.equal(ids, pa.scalar(id))).to_numpy()
+
+        return self._places(hits)
+
+    def _places(self, hits: Callable[[pq.ParquetFile, int, int], np.ndarray]) -> Iterator[Place]:
+        """The documents that `hits` picks of a row group, by their rows in it; its last argument is its first row."""
+        first = 0
+        for file in self.attributes.manifest.files:
+            with open_parquet(storage.join(self.attributes.uri, file.path)) as parquet:
+                columns = [name for name in parquet.schema_arrow.names if name not in ("signature", "text_hash")]
+                for group in range(parquet.num_row_groups):
+                    found = hits(parquet, group, first)
+                    if len(found):
+                        rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(pa.array(found))
+                        for at, attributes in zip(found.tolist(), rows.to_pylist(), strict=True):
+                            yield Place(file.unit, attributes["row"], first + at, attributes)
+                    first += parquet.metadata.row_group(group).num_rows

@@ -1,5 +1,0 @@
-"""The same text, written one way (steps.py says how)."""
-
-from pipelines.normalize.steps import NORMALIZE_VERSION, normalize
-
-__all__ = ["NORMALIZE_VERSION", "normalize"]

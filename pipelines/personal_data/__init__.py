@@ -1,5 +1,0 @@
-"""Personal data in text: found, counted, replaced by typed placeholders (spans.py says what is what)."""
-
-from pipelines.personal_data.spans import KINDS, PERSONAL_DATA_VERSION, PLACEHOLDERS, Spans, count, find, redact
-
-__all__ = ["KINDS", "PERSONAL_DATA_VERSION", "PLACEHOLDERS", "Spans", "count", "find", "redact"]

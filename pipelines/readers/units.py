@@ -1,0 +1,151 @@
+"""The input manifest: the files of a run, frozen, and the units of work they are cut into.
+
+    InputManifest   what `freeze` found: files, units, carried columns, fingerprint
+      Unit          the piece of work that is done, retried and committed as a whole; holds spans of one source
+        Span        a part of one file: row groups, bytes, or all of it
+
+A document's position is (unit index, row in the unit). Units depend on the files and on `unit_bytes`, on nothing else.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+
+from pipelines.readers.inputs import Input
+
+# One request to a store takes tens of milliseconds, so a unit of a thousand tiny files still ends within a minute.
+MAX_SPANS_PER_UNIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Part of a file. `start`, `end`: row groups of Parquet, else bytes; a line belongs to the span it begins in."""
+
+    uri: str
+    size: int
+    version: str
+    format: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """`bytes`: estimate of the uncompressed text in it."""
+
+    index: int
+    source: str
+    spans: tuple[Span, ...]
+    bytes: int
+
+    @property
+    def uris(self) -> list[str]:
+        return list(dict.fromkeys(span.uri for span in self.spans))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        return cls(record["index"], record["source"], tuple(Span(**span) for span in record["spans"]), record["bytes"])
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file of the run. `rows`: where the file itself says how many it has."""
+
+    uri: str
+    size: int
+    version: str
+    source: str
+    format: str
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a worker must know to read any unit. `carried`: name and type of the carried columns, of all sources."""
+
+    inputs: tuple[Input, ...]
+    carried: pa.Schema
+
+    def input_of(self, source: str) -> Input:
+        return next(one for one in self.inputs if one.source == source)
+
+
+@dataclass(frozen=True, slots=True)
+class InputManifest:
+    """The frozen input of a run.
+
+    skipped: source -> ending or kind -> number of files passed over. notes: what a person should know of the columns.
+    """
+
+    reading: Reading
+    files: tuple[InputFile, ...]
+    units: tuple[Unit, ...]
+    skipped: Mapping[str, Mapping[str, int]]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return self.reading.inputs
+
+    @property
+    def carried(self) -> pa.Schema:
+        return self.reading.carried
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint,
+            "inputs": [one.model_dump(mode="json") for one in self.inputs],
+            "carried": {field.name: str(field.type) for field in self.carried},  # for people
+            "carried_schema": base64.b64encode(self.carried.serialize()).decode(),
+            "skipped": {source: dict(endings) for source, endings in self.skipped.items()},
+            "notes": list(self.notes),
+            "files": [asdict(file) for file in self.files],
+            "units": [unit.to_json() for unit in self.units],
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
+        return cls(
+            Reading(tuple(Input(**one) for one in record["inputs"]), schema),
+            tuple(InputFile(**file) for file in record["files"]),
+            tuple(Unit.from_json(unit) for unit in record["units"]),
+            record["skipped"],
+            record["fingerprint"],
+            tuple(record.get("notes", ())),
+        )
+
+
+def pack(source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int, first_index: int) -> list[Unit]:
+    """Put (span, text bytes) pieces of one source, in order, into units of at most `unit_bytes`.
+
+    A piece over `unit_bytes` gets a unit of its own. Neighbouring pieces of one file become one span.
+    """
+    units: list[Unit] = []
+    spans: list[Span] = []
+    held = 0
+
+    def close() -> None:
+        nonlocal spans, held
+        if spans:
+            units.append(Unit(first_index + len(units), source, tuple(spans), held))
+        spans, held = [], 0
+
+    for span, text_bytes in pieces:
+        if held + text_bytes > unit_bytes or len(spans) == MAX_SPANS_PER_UNIT:
+            close()
+        last = spans[-1] if spans else None
+        if last is not None and last.uri == span.uri and last.end == span.start:
+            spans[-1] = Span(span.uri, span.size, span.version, span.format, last.start, span.end)
+        else:
+            spans.append(span)
+        held += text_bytes
+    close()
+    return units

@@ -1,0 +1,326 @@
+"""Tokens as datatrove 0.10.1 gets them for English: spaCy's blank `en` tokenizer, written anew as one compiled scan.
+
+A run of characters between spaces (a chunk) is taken apart alone, in spaCy's order:
+
+    affixes   while something comes off: a prefix and a suffix are split off; a special case ("don't", ":)") stops this
+    middle    a special case, a URL, or what infixes leave ("well-known" is three tokens)
+    cases     special cases that only now stand in adjacent tokens are put together again ("(e.g.)")
+
+Most chunks of a table were seen before in it, so a small direct-mapped memory of finished chunks answers for them.
+Known difference: spaCy also looks for special cases across a single space, where a match changes nothing but may keep
+another from being made.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba import njit
+
+from pipelines.text.characters import code_point
+from pipelines.text.datatrove import tables as datatrove_tables
+from pipelines.text.datatrove.affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
+from pipelines.text.datatrove.tables import BUSY, LETTER, MARK, SENTENCE_END, SPACE, SPOKEN
+from pipelines.text.hash_table import find_slot, hash_slots, slots_for
+from pipelines.text.texts import Texts
+from pipelines.text.words import (
+    HAS_ALPHA,
+    HAS_NON_SYMBOL,
+    HASH_PRIME,
+    HASH_SEED,
+    Words,
+    cut_words,
+    finished,
+    hash_bytes,
+    hash_each,
+)
+
+# More bits of Words.flags.
+ENDS_SENTENCE = 4  # the token is one of the characters at which spaCy's sentencizer ends a sentence
+ONLY_MARKS = 8  # every character is of Unicode category P
+
+_LONGEST_CASE = 40  # bytes: no special case is longer
+_MOST_REMEMBERED = 1 << 19  # chunks, of 32 bytes each
+
+
+def split_tokens(texts: Texts) -> Words:
+    """The tokens of every document, as Words."""
+    return cut_words(texts, _split, 1, *tokenizer_tables())
+
+
+@cache
+def tokenizer_tables() -> tuple[np.ndarray, ...]:
+    """(classes, case hashes, case tokens, case patterns, unit hashes): what every kernel below reads.
+
+    Cases are special cases in a hash table, slots of 0 are free. Bit k of a case's `tokens` says that one of its tokens
+    ends after k bytes. `patterns` says the same of the tokens that affixes and infixes alone would make of it: where
+    these stand in a row, they are put together. It is 0 where no affix or infix touches the case.
+    """
+    classes = datatrove_tables.character_classes()
+    units = Texts.from_strings(sorted(set(datatrove_tables.after_digits())))
+    unit_hashes = hash_slots(hash_each(units.data, units.offsets), 1024)[0]
+    cases = datatrove_tables.special_cases()
+    written = Texts.from_strings(["".join(case) for case in cases])
+    ends = [np.cumsum([len(token.encode()) for token in case]) for case in cases]
+    tokens = np.array([sum(1 << int(end) for end in case) for case in ends], np.uint64)
+    patterns = _find_patterns(written.data, written.offsets, classes, unit_hashes)
+    hashes, slots = hash_slots(hash_each(written.data, written.offsets), 8192)
+    case_tokens, case_patterns = np.zeros(len(hashes), np.uint64), np.zeros(len(hashes), np.uint64)
+    case_tokens[slots], case_patterns[slots] = tokens, patterns
+    return classes, hashes, case_tokens, case_patterns, unit_hashes
+
+
+@njit(cache=True, nogil=True)
+def _case(data, begin, end, case_hashes):
+    """The slot of the special case data[begin:end]; -1: it is none."""
+    if end - begin > _LONGEST_CASE or begin >= end:
+        return -1
+    return find_slot(case_hashes, hash_bytes(data, begin, end))
+
+
+@njit(cache=True, nogil=True)
+def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends):
+    """Write where the tokens of a chunk end, before cases are put together again; returns how many there are.
+
+    ends: int64, at least as long as the chunk. Suffixes come from the right, so they wait at its far end.
+    """
+    count, suffixes = 0, 0
+    last = len(ends)
+    case = -1
+    while begin < end:
+        case = _case(data, begin, end, case_hashes)
+        if case >= 0:
+            break
+        prefix_end = prefix_end_of(data, begin, end, classes)
+        if prefix_end > begin:
+            case = _case(data, prefix_end, end, case_hashes)
+        suffix_begin = end
+        if case < 0:
+            suffix_begin = suffix_begin_of(data, prefix_end, end, classes, unit_hashes)
+            if suffix_begin < end:
+                case = _case(data, begin, suffix_begin, case_hashes)
+                if case >= 0:
+                    prefix_end = begin  # the case begins with what looked like a prefix
+        if prefix_end == begin and suffix_begin == end:
+            break
+        if prefix_end > begin:
+            ends[count] = prefix_end
+            count += 1
+            begin = prefix_end
+        if suffix_begin < end:
+            suffixes += 1
+            ends[last - suffixes] = end
+            end = suffix_begin
+        if case >= 0:
+            break
+    if case >= 0:
+        for length in range(1, end - begin + 1):
+            if (case_tokens[case] >> np.uint64(length)) & np.uint64(1):
+                ends[count] = begin + length
+                count += 1
+    elif begin < end:
+        if not is_url(data, begin, end, classes):
+            count = _cut_infixes(data, begin, end, classes, ends, count)
+        if count == 0 or ends[count - 1] < end:
+            ends[count] = end
+            count += 1
+    for suffix in range(suffixes, 0, -1):
+        ends[count] = ends[last - suffix]
+        count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _cut_infixes(data, begin, end, classes, ends, count):
+    at, start = begin, begin
+    while at < end:
+        infix_end = infix_end_of(data, begin, at, end, classes)
+        if infix_end == at:
+            at += code_point(data, at)[1]
+            continue
+        if at > begin:  # an infix at the very beginning stays with what follows
+            if at > start:
+                ends[count] = at
+                count += 1
+            ends[count] = infix_end
+            count += 1
+            start = infix_end
+        at = infix_end
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _find_patterns(data, offsets, classes, unit_hashes):
+    """uint64[C]: see tokenizer_tables."""
+    patterns = np.zeros(len(offsets) - 1, np.uint64)
+    ends = np.empty(_LONGEST_CASE, np.int64)
+    none = np.zeros(1, np.uint64)
+    for case in range(len(patterns)):
+        begin, end = offsets[case], offsets[case + 1]
+        touched = prefix_end_of(data, begin, end, classes) > begin
+        touched |= suffix_begin_of(data, begin, end, classes, unit_hashes) < end
+        at = begin
+        while at < end:
+            touched |= infix_end_of(data, begin, at, end, classes) > at
+            at += code_point(data, at)[1]
+        if touched:
+            for token in range(_cut_chunk(data, begin, end, classes, none, none, unit_hashes, ends)):
+                patterns[case] |= np.uint64(1) << np.uint64(ends[token] - begin)
+    return patterns
+
+
+@njit(cache=True, nogil=True)
+def _match(data, begin, ends, first, count, case_hashes, case_patterns):
+    """Case slots for the tokens first, first+1, ... of a chunk: (slot or -1, number of tokens) of the longest match."""
+    start = ends[first - 1] if first else begin
+    hashed = HASH_SEED
+    pattern = np.uint64(0)
+    at = start
+    best, tokens = -1, 0
+    for token in range(first, count):
+        if ends[token] - start > _LONGEST_CASE:
+            break
+        while at < ends[token]:
+            hashed = (hashed ^ np.uint64(data[at])) * HASH_PRIME
+            at += 1
+        pattern |= np.uint64(1) << np.uint64(at - start)
+        slot = find_slot(case_hashes, finished(hashed))
+        if slot >= 0 and case_patterns[slot] == pattern:
+            best, tokens = slot, token - first + 1
+    return best, tokens
+
+
+@njit(cache=True, nogil=True)
+def _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns):
+    """Put special cases together that stand in adjacent tokens, longest first; returns the new number of tokens."""
+    lengths, slots = np.zeros(count, np.int64), np.empty(count, np.int64)
+    for token in range(count):
+        slots[token], lengths[token] = _match(data, begin, ends, token, count, case_hashes, case_patterns)
+    joined = np.zeros(count, np.bool_)
+    taken = np.zeros(count, np.bool_)
+    for length in range(lengths.max(), 0, -1):
+        for token in range(count):
+            if lengths[token] == length:
+                # As in spaCy, a match that is refused still keeps shorter ones from its tokens.
+                joined[token] = not taken[token] and not taken[token + length - 1]
+                taken[token : token + length] = True
+    old = ends[:count].copy()
+    written = token = 0
+    while token < count:
+        start = old[token - 1] if token else begin
+        if joined[token]:
+            for length in range(1, _LONGEST_CASE + 1):
+                if (case_tokens[slots[token]] >> np.uint64(length)) & np.uint64(1):
+                    ends[written] = start + length
+                    written += 1
+            token += lengths[token]
+        else:
+            ends[written] = old[token]
+            written += 1
+            token += 1
+    return written
+
+
+@njit(cache=True, nogil=True)
+def cut_chunk(data, begin, end, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends):
+    """Write where the tokens of the chunk data[begin:end] end, into ends; returns how many there are."""
+    count = _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends)
+    for token in range(count):
+        if _match(data, begin, ends, token, count, case_hashes, case_patterns)[1]:
+            return _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def describe_token(data, begin, end, classes):
+    """(length in characters, flags) of a token."""
+    length = 0
+    any_of, all_of = 0, 0xFFFF
+    at = begin
+    while at < end:
+        point, width = code_point(data, at)
+        any_of |= classes[point]
+        all_of &= classes[point]
+        at += width
+        length += 1
+    flags = (HAS_ALPHA if any_of & LETTER else 0) | (HAS_NON_SYMBOL if any_of & SPOKEN else 0)
+    flags |= ONLY_MARKS if all_of & MARK else 0
+    flags |= ENDS_SENTENCE if all_of & SENTENCE_END and length == 1 else 0
+    return length, flags
+
+
+@njit(cache=True, nogil=True)
+def _split(
+    data, offsets, classes, case_hashes, case_tokens, case_patterns, unit_hashes,
+    starts, hashes, lengths, word_flags, begins,
+):  # fmt: skip
+    """Fill the arrays of Words with tokens."""
+    # Finished chunks by hash: the chunk's hash, its length in bytes, its first token in the output, its tokens.
+    remembered = min(slots_for((offsets[-1] - offsets[0]) // 128), _MOST_REMEMBERED)
+    seen_hash, seen_size = np.zeros(remembered, np.uint64), np.zeros(remembered, np.int64)
+    seen_first, seen_count = np.zeros(remembered, np.int64), np.zeros(remembered, np.int64)
+    ends = np.empty(64, np.int64)
+    word = 0
+    for document in range(len(offsets) - 1):
+        at, end = offsets[document], offsets[document + 1]
+        while at < end:
+            begin = at
+            hashed = HASH_SEED
+            length = 0
+            kinds = 0
+            space = 1  # the width of the space that ends the chunk
+            while at < end:
+                byte = data[at]
+                if byte < 0x80:
+                    kind = classes[byte]
+                    if kind & SPACE:
+                        break
+                    hashed = (hashed ^ np.uint64(byte)) * HASH_PRIME
+                    at += 1
+                else:
+                    point, width = code_point(data, at)
+                    kind = classes[point]
+                    if kind & SPACE:
+                        space = width
+                        break
+                    for offset in range(width):
+                        hashed = (hashed ^ np.uint64(data[at + offset])) * HASH_PRIME
+                    at += width
+                kinds |= kind
+                length += 1
+            size = at - begin
+            if size == 0:
+                at += space
+                continue
+            hashed = finished(hashed)
+            if not kinds & (BUSY | MARK) and (size > _LONGEST_CASE or find_slot(case_hashes, hashed) < 0):
+                hashes[word] = hashed
+                lengths[word] = length
+                word_flags[word] = (HAS_ALPHA if kinds & LETTER else 0) | (HAS_NON_SYMBOL if kinds & SPOKEN else 0)
+                begins[word] = begin
+                word += 1
+                continue
+            slot = np.int64(hashed & np.uint64(remembered - 1))
+            if seen_hash[slot] == hashed and seen_size[slot] == size:
+                first, count = seen_first[slot], seen_count[slot]
+                shift = begin - begins[first]
+                for token in range(count):
+                    hashes[word + token] = hashes[first + token]
+                    lengths[word + token] = lengths[first + token]
+                    word_flags[word + token] = word_flags[first + token]
+                    begins[word + token] = begins[first + token] + shift
+            else:
+                if size > len(ends):
+                    ends = np.empty(2 * size, np.int64)
+                count = cut_chunk(data, begin, at, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends)
+                start = begin
+                for token in range(count):
+                    token_length, flags = describe_token(data, start, ends[token], classes)
+                    hashes[word + token] = hash_bytes(data, start, ends[token])
+                    lengths[word + token] = token_length
+                    word_flags[word + token] = flags
+                    begins[word + token] = start
+                    start = ends[token]
+                seen_hash[slot], seen_size[slot] = hashed, size
+                seen_first[slot], seen_count[slot] = word, count
+            word += count
+        starts[document + 1] = word

@@ -1,0 +1,122 @@
+"""Artifacts: a digest names content, and whatever is not a finished artifact says so."""
+
+import dataclasses
+import json
+
+import pyarrow as pa
+import pytest
+
+from cluster.artifact import MANIFEST, Artifact, DataFile, Manifest, canonical_json, describe_schema, fingerprint
+from cluster.errors import DataError
+from cluster.store import storage
+from tests.support.stages import counting_stage, run_inline
+
+SCHEMA = pa.schema([("x", pa.int64()), ("s", pa.large_string())], metadata={"note": "kept"})
+
+
+def manifest(**changes) -> Manifest:
+    files = [DataFile("000000-000-abc.parquet", 0, 2, 100, "ab" * 32)]
+    plain = {
+        "kind": "numbers",
+        "fingerprint": "f" * 32,
+        **describe_schema(SCHEMA),
+        "files": files,
+        "counters": {"documents": 2},
+        "seconds": 1.5,
+        "made": "2026-01-01T00:00:00+00:00",
+        "version": "0.1.0",
+    }
+    return Manifest(**plain | changes)
+
+
+def renamed(**changes) -> list[DataFile]:
+    return [dataclasses.replace(file, **changes) for file in manifest().files]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [{"seconds": 9.0}, {"made": "2027"}, {"version": "2"}, {"fingerprint": "0" * 32}, {"files": renamed(path="other")}],
+)
+def test_times_attempts_and_origin_are_no_part_of_the_digest(same):
+    assert manifest(**same).digest == manifest().digest
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"files": []},
+        {"files": renamed(sha256="cd" * 32)},
+        {"files": renamed(rows=3)},
+        {"files": renamed(unit=1)},
+        {"counters": {"documents": 3}},
+        describe_schema(SCHEMA.remove(0)),
+    ],
+)
+def test_content_is_the_digest(different):
+    assert manifest(**different).digest != manifest().digest
+
+
+def test_a_manifest_comes_back_from_its_json_with_schema_and_metadata(tmp_path):
+    again = Manifest.from_json(manifest().to_json())
+    assert again == manifest()
+    schema = Artifact("x", again).schema
+    assert schema.equals(SCHEMA, check_metadata=True)
+    assert (again.rows, again.bytes) == (2, 100)
+
+
+def test_canonical_json_does_not_depend_on_order():
+    assert canonical_json({"b": 1, "a": {"d": "ü", "c": 2}}) == '{"a":{"c":2,"d":"ü"},"b":1}'.encode()
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
+
+
+def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
+    with pytest.raises(DataError, match=r"no finished artifact here.*run the same command again and it continues"):
+        Artifact.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', json.dumps({"kind": "x", "files": []}), "\x00"])
+def test_what_is_no_manifest_is_named(tmp_path, content):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(DataError, match=r"manifest.json: not a manifest of this project"):
+        Artifact.load(str(tmp_path))
+
+
+@pytest.fixture
+def numbers(tmp_path) -> Artifact:
+    return run_inline(counting_stage(4), str(tmp_path))["numbers"]
+
+
+def test_rows_come_in_the_order_of_units(numbers):
+    assert numbers.table().to_pylist() == [{"unit": u, "number": n} for u in range(4) for n in range(u)]
+    assert numbers.table(["number"]).column_names == ["number"]
+    assert sum(table.num_rows for table in numbers.tables()) == numbers.manifest.rows == 6
+
+
+def test_an_empty_artifact_has_the_columns_that_are_asked_for(tmp_path):
+    empty = run_inline(counting_stage(0), str(tmp_path))["numbers"]
+    assert empty.table().column_names == ["unit", "number"]
+    assert empty.table(["number"]).column_names == ["number"]
+
+
+def test_files_are_found_by_unit_and_some_units_have_none(numbers):
+    files = numbers.files_by_unit(4)
+    assert [len(listed) for listed in files] == [0, 1, 2, 3]
+    assert all(storage.exists(uri) for listed in files for uri in listed)
+
+
+def test_readers_trust_the_manifest_and_not_the_listing(numbers, tmp_path):
+    (tmp_path / "numbers" / "000009-000-zombie.parquet").write_bytes(b"half a file")
+    assert Artifact.load(numbers.uri).table() == numbers.table()
+
+
+def test_a_damaged_file_is_named(numbers):
+    uri = numbers.file_uris[-1]
+    storage.write_bytes(uri, b"PAR1 no longer")
+    with pytest.raises(DataError, match=r"000003-.*parquet: cannot be read as Parquet.*damaged after it was written"):
+        numbers.table()
+
+
+def test_a_file_that_vanished_is_named(numbers):
+    storage.delete([numbers.file_uris[0]])
+    with pytest.raises(storage.NotFound, match=r"000001-000-.*parquet: no such file"):
+        numbers.table()

@@ -1,0 +1,382 @@
+# ruff: noqa: E501 - messages stand here as a person sees them
+"""Every mistake in a config is told at once, each in a line: file, key, what was seen, what was wanted, the mend."""
+
+import json
+
+import jsonschema
+import pytest
+
+from cluster.config import load, schema
+from cluster.config_text import parse
+from cluster.errors import ConfigError
+from cluster.store.storage import NotFound
+from pipelines.curate.config import CurateConfig
+
+GOOD = "kind: curate\nname: peps\ninputs: [{path: data}]\noutput: out\n"
+
+# The config of the design, as other tools write it.
+EXAMPLE = """
+kind: curate
+name: peps
+inputs:
+  - {source: peps, path: "data/*.parquet", text: text, id: id, licence: PSF}
+output: runs/peps
+language: {keep: [en], min_score: 0.65, max_chars: 1000}
+rules: {packs: [gopher_quality, gopher_repetition, c4, fineweb], dialect: paper, gopher_quality: {min_words: 50}}
+personal_data: {redact: [email, phone, ssn, credit_card, iban, ip]}
+dedup: {threshold: 0.8, ngram_words: 5, bands: 14, rows_per_band: 8, keeper: position, scope: all}
+"""
+
+TOP = "corpus, dedup, execution, inputs, kind, language, limits, name, output, personal_data, report, rules, storage"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Load a config of this text; the file's folder is left out of messages."""
+
+    def load_text(text: str | bytes, *overrides: str, name: str = "c.yaml") -> CurateConfig:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        try:
+            return load(str(path), overrides)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f"{tmp_path}/", "")) from error
+
+    return load_text
+
+
+def lines(caught) -> list[str]:
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config knows: {TOP}. Did you mean dedup?"),
+        (
+            "execution: {attemts: 3}",
+            "c.yaml, execution.attemts: no such setting. execution knows: attempts, cpus, max_bad_documents, stall_s, "
+            "unit_mib. Did you mean attempts?",
+        ),
+        ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),
+        ("dedup: {threshold: 7}", "c.yaml, dedup.threshold: 7 given; wanted at most 1.0."),
+        ("dedup: {threshold: 0}", "c.yaml, dedup.threshold: 0 given; wanted more than 0.0."),
+        ("dedup: 3", "c.yaml, dedup: 3 given; wanted a group of settings, as in {name: value}."),
+        ("rules: [c4]", "c.yaml, rules: ['c4'] given; wanted a group of settings, as in {name: value}."),
+        ("language: {keep: en}", "c.yaml, language.keep: 'en' given; wanted a list, as in [a, b]."),
+        ("execution: {attempts: 1.5}", "c.yaml, execution.attempts: 1.5 given; wanted a whole number."),
+        ("execution: {cpus: 0}", "c.yaml, execution.cpus: 0 given; wanted at least 1."),
+        ("dedup: {remove: perhaps}", "c.yaml, dedup.remove: 'perhaps' given; wanted true or false."),
+        ("report: {samples: }", "c.yaml, report.samples: nothing given; wanted a whole number."),
+        (
+            "rules: {packs: [c4, gopher_qualty]}",
+            "c.yaml, rules.packs.1: 'gopher_qualty' given; wanted 'gopher_quality', 'gopher_repetition', 'c4' or "
+            "'fineweb'. Did you mean gopher_quality?",
+        ),
+        (
+            "rules: {dialect: papr}",
+            "c.yaml, rules.dialect: 'papr' given; wanted 'paper' or 'datatrove'. Did you mean paper?",
+        ),
+        (
+            "dedup: {bands: 3}",
+            "c.yaml, dedup: 3 bands of 8 rows catch only 42% of the pairs at similarity 0.8; set bands and rows_per_band "
+            "to null to derive them from the threshold.",
+        ),
+        (
+            "rules: {gopher_quality: {min_words: 500, max_words: 3}}",
+            "c.yaml, rules.gopher_quality: min_words=500 is above max_words=3, so no document could pass. Swap them, or "
+            "set min_words to 0 to drop the lower bound.",
+        ),
+        (
+            "storage: {access_key_id: AKIA1}",
+            "c.yaml, storage: access_key_id and secret_access_key go together: give both, or neither.",
+        ),
+        ("3: x", "c.yaml: 3 stands for the name of a setting; a name is text."),
+        ("name: y", "c.yaml: not valid YAML: `name` is given twice, in lines 2 and 5: keep one."),
+        (
+            "dedup: {threshold: 0.7, threshold: 0.8}",
+            "c.yaml: not valid YAML: `threshold` is given twice, in lines 5 and 5: keep one.",
+        ),
+        ("? [a]\n: b", "c.yaml: not valid YAML: the key in line 5 is a list or a mapping: write a name."),
+        (
+            "dedup:\n\tthreshold: 0.8",
+            "c.yaml, line 6, column 1: not valid YAML: found character '\\t' that cannot start any token. Indent with spaces.",
+        ),
+        ("dedup: [", "c.yaml, line 6, column 1: not valid YAML: expected the node content, but found '<stream end>'."),
+        ("report: &a {x: *a}", "c.yaml, line 5, column 9: not valid YAML: found unconstructable recursive node."),
+        (
+            "report: !!python/object/apply:os.system [ls]",
+            "c.yaml, line 5, column 9: not valid YAML: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/object/apply:os.system'.",
+        ),
+        ("---\nkind: x", "c.yaml, line 5, column 1: not valid YAML: but found another document."),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_mend(read, added, line):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + added + "\n")
+    assert lines(caught) == [line]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", ["c.yaml: a config is a mapping of settings; this file holds nothing."]),
+        ("- a\n- b\n", ["c.yaml: a config is a mapping of settings; this file holds ['a', 'b']."]),
+        ("kind: curat\n", ["c.yaml, kind: 'curat' given; wanted one of: curate, train. Did you mean curate?"]),
+        ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate, train."]),
+        (
+            "kind: curate\nname: x\n",
+            [f"c.yaml, {name}: missing, and it has no default. Add `{name}:` here." for name in ("inputs", "output")],
+        ),
+        (
+            "kind: curate\nname: x y\noutput: o\ninputs: [{pth: x}, {path: 3}]\n",
+            [
+                "c.yaml, name: 'x y' given; wanted text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]*$.",
+                "c.yaml, inputs.0.path: missing, and it has no default. Add `path:` here.",
+                "c.yaml, inputs.0.pth: no such setting. inputs.0 knows: columns, delimiter, format, id, licence, path, "
+                "snapshot, source, split, text, weight. Did you mean path?",
+                "c.yaml, inputs.1.path: 3 given; wanted text (in quotes, if it looks like a number).",
+            ],
+        ),
+        (
+            "kind: curate\nname: x\noutput: ''\ninputs: []\n",
+            [
+                "c.yaml, inputs: [] given; wanted at least 1 in the list.",
+                "c.yaml, output: '' given; wanted at least 1 character.",
+            ],
+        ),
+        (
+            b"kind: curate\nname: caf\xe9\n",
+            ["c.yaml: not UTF-8 text (invalid continuation byte at byte 22). Save it as UTF-8."],
+        ),
+    ],
+)
+def test_everything_that_is_wrong_is_told_at_once(read, text, said):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert lines(caught) == said
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(NotFound, match=r"c\.yaml: no such file"):
+        load(str(tmp_path / "c.yaml"))
+
+
+def test_scalars_are_those_of_yaml_1_2(read):
+    config = read(
+        GOOD.replace("peps", "2026-01-01")
+        + "language: {keep: [no, on, y]}\nexecution: {max_bad_documents: 1e-4, unit_mib: 0x10}\n"
+        + "report: {samples: 010}\ndedup: {threshold: .9, keeper: position}\n"
+    )
+    assert config.language.keep == ("no", "on", "y")
+    assert config.name == "2026-01-01"
+    assert (config.execution.max_bad_documents, config.execution.unit_mib) == (1e-4, 16)
+    assert (config.report.samples, config.dedup.threshold) == (10, 0.9)
+
+
+def test_a_sixty_based_time_is_text(read):
+    with pytest.raises(ConfigError, match="'12:30:00' given"):
+        read(GOOD.replace("peps", "12:30:00"))
+
+
+def test_anchors_and_merges_work(read):
+    config = read("kind: curate\nname: x\noutput: o\ninputs:\n  - &one {path: a, source: s}\n  - {<<: *one, path: b}\n")
+    assert [(entry.path, entry.source) for entry in config.inputs] == [("a", "s"), ("b", "s")]
+
+
+def test_json_is_a_config_too_tabs_and_all(read):
+    plain = {"kind": "curate", "name": "x", "inputs": [{"path": "a"}], "output": "o"}
+    assert read(json.dumps(plain, indent="\t"), name="c.json").name == "x"
+    assert read("\ufeff" + json.dumps(plain), name="c.json").name == "x"
+    with pytest.raises(ConfigError, match=r"c.json: not valid JSON: `a` is given twice: keep one"):
+        read('{"a": 1, "a": 2}', name="c.json")
+    with pytest.raises(ConfigError, match=r"c.json: not valid JSON: Expecting.*line 1 column 2"):
+        read("{kind: curate}", name="c.json")
+
+
+@pytest.mark.parametrize(
+    ("added", "seen"),
+    [
+        ("dedup: {bands: 100000}", "dedup.bands: 100000 given; wanted at most 4096"),
+        ("dedup: {bands: 1000}", "dedup: 1000 bands of 8 rows are 8,000 signature columns"),
+        ("dedup: {rows_per_band: 9999}", "dedup.rows_per_band: 9999 given; wanted at most 4096"),
+        ("dedup: {permutations: 256}", "dedup: permutations: 256 has no effect beside bands"),
+        ("dedup: {keeper: source}", "dedup: keeper: source needs sources"),
+        ("dedup: {sources: [input]}", "dedup: keeper: source needs sources"),
+        ("dedup: {keeper: source, sources: [input, input]}", "names a source twice"),
+        ("execution: {stall_s: 0.001}", "execution.stall_s: 0.001 given; wanted at least 1.0"),
+        ("execution: {stall_s: .inf}", "execution.stall_s: inf given; wanted at most"),
+        ("execution: {attempts: 1000000}", "execution.attempts: 1000000 given; wanted at most 100"),
+        ("execution: {unit_mib: 1000000}", "execution.unit_mib: 1000000 given; wanted at most 4096"),
+        ("execution: {cpus: 1000000}", "execution.cpus: 1000000 given; wanted at most 1024"),
+        ("limits: {max_document_bytes: 10000000000}", "limits.max_document_bytes: 10000000000 given; wanted at most"),
+        ("storage: {timeout_s: 1e300}", "storage.timeout_s: 1e+300 given; wanted at most"),
+        ("storage: {retries: 100000}", "storage.retries: 100000 given; wanted at most 1000"),
+        ("storage: {endpoint_url: 'minio:9000'}", "storage.endpoint_url: 'minio:9000' is not the address of a store"),
+    ],
+)
+def test_a_setting_that_could_only_do_harm_or_nothing_is_refused(read, added, seen):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + added + "\n")
+    (line,) = lines(caught)
+    assert seen in line
+
+
+# --- overrides
+
+
+@pytest.mark.parametrize(
+    ("overrides", "get", "value"),
+    [
+        (["dedup.threshold=0.7"], lambda c: c.dedup.threshold, 0.7),
+        (["dedup.threshold=0.7", "dedup.threshold=0.9"], lambda c: c.dedup.threshold, 0.9),
+        (["dedup=null"], lambda c: c.dedup, None),
+        (["dedup=null", "dedup.threshold=0.7"], lambda c: c.dedup.threshold, 0.7),
+        (["inputs.0.path=elsewhere"], lambda c: c.inputs[0].path, "elsewhere"),
+        (["rules.packs=[c4]"], lambda c: c.rules.packs, ("c4",)),
+        (["rules.packs.0=c4", "rules.packs=[fineweb, c4]", "rules.packs.0=gopher_quality"],
+         lambda c: c.rules.packs, ("gopher_quality", "c4")),
+        (["rules.gopher_quality.min_words=5"], lambda c: c.rules.gopher_quality.min_words, 5),
+        (["language.keep=[no, de]"], lambda c: c.language.keep, ("no", "de")),
+        (["output=s3://b/x=y"], lambda c: c.output, "s3://b/x=y"),
+    ],
+)  # fmt: skip
+def test_an_override_changes_one_setting(read, overrides, get, value):
+    text = GOOD if overrides[0] != "rules.packs.0=c4" else GOOD + "rules: {packs: [fineweb]}\n"
+    assert get(read(text, *overrides)) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("dedup.threshold", "-o dedup.threshold: wanted key.sub=value, as in -o dedup.threshold=0.7."),
+        ("=3", "-o =3: wanted key.sub=value, as in -o dedup.threshold=0.7."),
+        ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o dedup.threshold=0.7."),
+        ("name.x=3", "-o name.x=3: there is no name that has a x. Entries of a list are numbered from 0."),
+        ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
+        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup knows: bands, keeper, keeper_score, ngram_words, "
+         "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
+        ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
+         "'<stream end>'."),
+    ],
+)  # fmt: skip
+def test_a_wrong_override_is_told_like_a_wrong_line(read, override, line):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD, override)
+    assert lines(caught) == [line]
+
+
+def test_wrong_overrides_and_wrong_lines_are_told_together(read):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + "dedupp: {}\n", "name.x=3", "execution.cpus=many")
+    assert [line.partition(":")[0] for line in lines(caught)] == [
+        "-o name.x=3",
+        "-o execution.cpus=many",
+        "c.yaml, dedupp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("added", "overrides", "where"),
+    [
+        ("", ["dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
+        ("dedup: {threshold: 8}", ["dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
+        ("", ["dedup.threshold=0.7", "dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
+        ("", ["dedup={threshold: 7}"], "-o dedup={threshold: 7}, dedup.threshold: 7 given"),
+        ("", ["dedup=3"], "-o dedup=3: 3 given"),
+        ("", ["dedup.bands=3"], "-o dedup.bands=3, dedup: 3 bands of 8 rows catch only"),
+        ("", ["inputs.0.format=pdf"], "-o inputs.0.format=pdf: 'pdf' given"),
+        ("", ["kind=bake"], "-o kind=bake: 'bake' given"),
+        ("", ["dedup.scope=snapshot"], "-o dedup.scope=snapshot: dedup.scope: snapshot needs"),
+        ("", ["output=${HOME}"], "-o output=${HOME}: '${HOME}' uses an environment variable"),
+        ("dedup: {bands: 3}", ["dedup.seed=2"], "c.yaml, dedup: 3 bands of 8 rows catch only"),
+        ("dedup: {threshold: 7}", ["dedup.seed=2"], "c.yaml, dedup.threshold: 7 given"),
+        ("dedup: {scope: snapshot}", ["name=z"], "c.yaml: dedup.scope: snapshot needs"),
+        ("", ["storage={secret_access_key: hunter2}"], "-o storage=(a secret): access_key_id and"),
+    ],
+)
+def test_a_mistake_is_blamed_on_the_override_that_made_it_and_else_on_the_file(read, added, overrides, where):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + added + "\n", *overrides)
+    (line,) = lines(caught)
+    assert line.startswith(where)
+
+
+# --- secrets and the environment
+
+KEYS = "storage: {access_key_id: '${KEY_ID}', secret_access_key: '${KEY}', session_token: 'tok-${KEY}'}\n"
+
+
+def test_the_environment_fills_secrets_and_they_are_never_shown(read, monkeypatch):
+    monkeypatch.setenv("KEY_ID", "AKIA1")
+    monkeypatch.setenv("KEY", "hunter2")
+    config = read(GOOD + KEYS)
+    assert config.storage.secret_access_key.get_secret_value() == "hunter2"
+    assert config.storage.session_token.get_secret_value() == "tok-hunter2"
+    shown = repr(config) + str(config) + config.model_dump_json() + str(config.model_dump())
+    assert "hunter2" not in shown and "AKIA1" not in shown
+
+
+def test_variables_that_are_not_set_are_all_named(read, monkeypatch):
+    monkeypatch.delenv("KEY_ID", raising=False)
+    monkeypatch.delenv("KEY", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + KEYS)
+    assert lines(caught) == [
+        f"c.yaml, storage.{key}: the environment has no {name}. Set it, or use storage.profile."
+        for key, name in (("access_key_id", "KEY_ID"), ("secret_access_key", "KEY"), ("session_token", "KEY"))
+    ]
+
+
+@pytest.mark.parametrize("line", ["output: $HOME/x", "output: ${HOME}/x"])
+def test_elsewhere_the_environment_means_nothing(read, line):
+    text = GOOD.replace("output: out", line)
+    if "{" not in line:
+        assert read(text).output == "$HOME/x"
+        return
+    with pytest.raises(
+        ConfigError, match=r"output: '\$\{HOME\}/x' uses an environment variable; those are read only in"
+    ):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("added", "overrides"),
+    [
+        ("storage: {access_key_id: x, secret_access_key: [hunter2]}", []),
+        ("storage: {secret_access_key: hunter2}", []),
+        ("storage: {access_key_id: x, secret_access_key: hunter2, profil: x}", []),
+        ("", ["storage.secret_access_key=[hunter2"]),
+        ("", ["storage.secret_access_key={hunter2: 1}", "storage.access_key_id=x"]),
+    ],
+)
+def test_no_mistake_shows_a_secret(read, added, overrides):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + added, *overrides)
+    assert "hunter2" not in str(caught.value)
+
+
+# --- the schema
+
+
+def test_the_schema_is_one_and_accepts_the_example_of_the_design(read):
+    found = schema()
+    jsonschema.Draft202012Validator.check_schema(found)
+    example = parse(EXAMPLE, "example")
+    jsonschema.validate(example, found)
+    assert read(EXAMPLE).rules.gopher_quality.min_words == 50
+    for wrong in ({"dedup": {"treshold": 1}}, {"name": 3}, {"rules": {"packs": ["c5"]}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(example | wrong, found)
+
+
+def test_the_schema_explains_every_setting_of_the_job_itself():
+    settings = schema()["$defs"]["Dedup"]["properties"]
+    assert [name for name, setting in settings.items() if "description" not in setting] == []
+
+
+@pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
+def test_any_of_the_four_parts_may_be_switched_off(read, part):
+    assert getattr(read(GOOD + f"{part}: null\n"), part) is None
+    jsonschema.validate(parse(EXAMPLE, "example") | {part: None}, schema())

@@ -1,0 +1,337 @@
+"""The engine on a real local Ray: whatever a unit or a process does, the driver ends and nothing finished is lost."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import session as sessions
+from cluster import stage as stages
+from cluster import temporary
+from cluster.engine import Engine, Patience
+from cluster.errors import ConfigError, DataError, StageError, StorageError
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.stage import Record
+from cluster.store import storage
+from tests.conftest import free_port
+from tests.support.processes import MARK, Command, wait_until
+from tests.support.stages import NUMBERS, blocked_from_two_on, count_up, counting_stage, run_inline
+
+# The warnings are of Ray itself: deprecations, and threads that a round broken off leaves.
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+
+# What a driver may take to end after Ray died under it: it looks every two seconds, and then cleans up.
+ENDS_S = 60
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session(cpus=2) as started:
+        yield started
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.told: list[tuple] = []
+
+    def start(self, stage, units, done) -> None:
+        self.told.append((stage, units, len(list(done))))
+
+    def advance(self, record: Record) -> None:
+        self.told.append(("unit", record.unit))
+
+
+def engine(root: Path, session: Session, **patience) -> Engine:
+    return Engine(str(root), session, Told(), Patience(**patience))
+
+
+def digests(artifacts: dict) -> dict[str, str]:
+    return {name: artifact.manifest.digest for name, artifact in artifacts.items()}
+
+
+def passes(folder: Path, unit: int) -> int:
+    """How often a unit was begun, this time included, over all processes."""
+    (folder / f"{unit}-{len(list(folder.glob(f'{unit}-*')))}").touch(exist_ok=False)
+    return len(list(folder.glob(f"{unit}-*")))
+
+
+@pytest.fixture
+def begun(tmp_path) -> Path:
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    return folder
+
+
+def test_ray_makes_what_a_plain_loop_makes(session, tmp_path):
+    made = engine(tmp_path / "ray", session).run(counting_stage(6))
+    assert digests(made) == digests(run_inline(counting_stage(6), str(tmp_path / "loop")))
+    assert made["squares"].table()["number"].to_pylist() == [0, 1, 4, 9, 16, 25]
+
+
+def test_units_done_before_are_told_and_not_done_again(session, tmp_path):
+    stage = counting_stage(5)
+    for unit in (0, 3):
+        stages.run_unit(stage, str(tmp_path), unit, unit)
+    running = engine(tmp_path, session)
+    running.run(stage)
+    first, *units = running.progress.told
+    assert first == ("count", 5, 2)
+    assert sorted(units) == [("unit", 1), ("unit", 2), ("unit", 4)]
+
+
+def test_a_unit_that_fails_twice_is_tried_a_third_time(session, tmp_path, begun):
+    def work(unit, scratch):
+        if unit == 2 and passes(begun, unit) < 3:
+            raise ValueError("not yet")
+        return count_up(unit, scratch)
+
+    made = engine(tmp_path / "run", session).run(counting_stage(4, work))
+    assert digests(made) == digests(run_inline(counting_stage(4), str(tmp_path / "loop")))
+    assert len(list(begun.iterdir())) == 3
+
+
+def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_path, begun):
+    mended = tmp_path / "mended"
+
+    def work(unit, scratch):
+        passes(begun, unit)
+        if unit == 1 and not mended.exists():
+            raise ValueError("the moon is full")
+        return count_up(unit, scratch)
+
+    stage = dataclasses.replace(counting_stage(4, work), describe=lambda unit: f"file-{unit}.txt")
+    with pytest.raises(StageError) as caught:
+        engine(tmp_path / "run", session, attempts=2).run(stage)
+    line = work.__code__.co_firstlineno + 3
+    assert str(caught.value) == (
+        "count: 1 of 4 units failed 2 times each. Unit 1 (file-1.txt): ValueError: the moon is full "
+        f"(test_engine.py, line {line}). The other 3 units are kept: mend the cause and run the same command again; "
+        "--debug shows the traceback."
+    )
+    assert 'raise ValueError("the moon is full")' in "".join(caught.value.__notes__)
+
+    mended.touch()
+    made = engine(tmp_path / "run", session).run(stage)
+    assert digests(made) == digests(run_inline(counting_stage(4), str(tmp_path / "loop")))
+    assert {unit: len(list(begun.glob(f"{unit}-*"))) for unit in range(4)} == {0: 1, 1: 3, 2: 1, 3: 1}
+
+
+def test_a_unit_whose_worker_dies_is_tried_again(session, tmp_path, begun):
+    def work(unit, scratch):
+        if unit == 1 and passes(begun, unit) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return count_up(unit, scratch)
+
+    made = engine(tmp_path / "run", session).run(counting_stage(3, work))
+    assert digests(made) == digests(run_inline(counting_stage(3), str(tmp_path / "loop")))
+
+
+def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path):
+    def work(unit, scratch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(StageError, match=r"^count: 1 of 1 units failed once\. Unit 0: .*worker died[^\n]*$"):
+        engine(tmp_path, session, attempts=1).run(counting_stage(1, work))
+
+
+@pytest.mark.parametrize("kind", [StorageError, DataError])
+def test_a_refusal_that_stays_ends_the_stage_at_once(session, tmp_path, begun, kind):
+    def work(unit, scratch):
+        passes(begun, unit)
+        raise kind("it stays so")
+
+    with pytest.raises(kind, match=r"^it stays so$"):
+        engine(tmp_path / "run", session, attempts=9).run(counting_stage(1, work))
+    assert len(list(begun.iterdir())) == 1
+
+
+@pytest.mark.parametrize("error", [storage.Unavailable("no answer"), storage.NotFound("s3://b/x")])
+def test_a_store_that_is_away_is_asked_again(session, tmp_path, begun, error):
+    def work(unit, scratch):
+        if passes(begun, unit) == 1:
+            raise error
+        return count_up(unit, scratch)
+
+    assert engine(tmp_path / "run", session).run(counting_stage(1, work))["squares"].manifest.rows == 1
+
+
+def test_logs_name_run_stage_unit_and_kind_and_never_the_message(session, tmp_path, capfd):
+    def work(unit, scratch):
+        raise ValueError("a document's own words")
+
+    from cluster import logs
+
+    logs.setup()
+    with pytest.raises(StageError):
+        engine(tmp_path / "nightly", session, attempts=1).run(counting_stage(1, work))
+    said = capfd.readouterr().err
+    assert " error run=nightly stage=count unit=0 cluster.engine: failed with ValueError" in said
+    assert "own words" not in said
+
+
+def test_an_artifact_is_a_ray_dataset_by_itself_and_by_its_bare_folder(session, tmp_path):
+    made = engine(tmp_path, session).run(counting_stage(5))
+    rows = made["numbers"].to_ray_dataset().take_all()
+    assert sorted((row["unit"], row["number"]) for row in rows) == [(u, n) for u in range(5) for n in range(u)]
+    empty = engine(tmp_path / "empty", session).run(counting_stage(0))
+    assert empty["numbers"].to_ray_dataset().count() == 0
+    import ray.data  # not above: Ray reads how it is to authenticate when it is imported, and the session decides that
+
+    for artifact, count in ((made["numbers"], 10), (empty["numbers"], 0)):
+        bare = ray.data.read_parquet(artifact.uri)  # the folder alone, as a stranger to this project opens it
+        assert (bare.schema().names, bare.count()) == (NUMBERS.names, count)
+
+
+def test_a_unit_that_hangs_is_broken_off_and_tried_again(session, tmp_path, begun):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    def work(unit, scratch):
+        if unit == 1 and passes(begun, unit) == 1:
+            gate.open().read()  # nobody will ever write
+        return count_up(unit, scratch)
+
+    made = engine(tmp_path / "run", session, stall_s=15).run(counting_stage(3, work))
+    assert digests(made) == digests(run_inline(counting_stage(3), str(tmp_path / "loop")))
+    assert len(list(begun.iterdir())) == 2
+
+
+# --- whole processes
+
+
+class Driver(Command):
+    """`raymill count ...` in a process group, home and temporary folder of its own."""
+
+    def __init__(self, folder: Path, *words: str, root: str = "run") -> None:
+        self.mark = folder.name + os.urandom(4).hex()
+        self.home, self.temporary = folder / "home", Path(tempfile.mkdtemp(dir="/tmp", prefix=""))
+        self.home.mkdir(exist_ok=True)
+        gate = folder / "gate"
+        if not gate.exists():
+            os.mkfifo(gate)
+        own = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "GATE": str(gate), MARK: self.mark}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.stages", "count", str(folder / root), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | own,
+            cwd=Path(__file__).resolve().parents[2],
+            start_new_session=True,
+            # A shell that starts the tests in the background has all of its children ignore interrupts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+
+@pytest.fixture
+def drive(tmp_path) -> Iterator:
+    drivers: list[Driver] = []
+
+    def start(*words: str) -> Driver:
+        drivers.append(Driver(tmp_path, *words))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.end_all()
+        shutil.rmtree(driver.temporary)
+
+
+def two_units_are_done(root: Path) -> bool:
+    return len(list(root.glob("_commits/*/*.json"))) == 2
+
+
+def nothing_is_left_of(driver: Driver) -> bool:
+    return wait_until(lambda: not driver.others(), 10)
+
+
+def test_a_run_leaves_no_process_and_no_file_outside_its_folder(drive, tmp_path):
+    before = set(Path("/tmp").glob("raymill-ray-*"))
+    driver = drive()
+    code, out, err = driver.wait(120)
+    assert (code, out.split()[1:]) == (0, ["with", "Ray"]), err
+    assert nothing_is_left_of(driver)
+    assert list(driver.home.rglob("*")) == []
+    assert list(driver.temporary.glob("raymill-*")) == []
+    assert {path for path in Path("/tmp").glob("raymill-ray-*") if f"-{driver.process.pid}-" in path.name} <= before
+
+    again = drive()
+    code, out_again, err = again.wait(60)
+    assert (code, out_again.split()) == (0, [out.split()[0], "without", "Ray"]), err
+
+
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
+def test_a_driver_whose_ray_dies_ends_and_the_next_continues(drive, tmp_path, victim):
+    driver = drive("--gated")
+    assert wait_until(lambda: two_units_are_done(tmp_path / "run"), 120)
+    for pid in driver.others(f"/{victim} "):
+        driver.kill(pid)
+    code, out, err = driver.wait(ENDS_S)
+    assert (code, out) == (1, "")
+    assert "Ray on this machine died" in err and "run the same command again and it continues" in err
+    assert "Traceback" not in err
+    assert nothing_is_left_of(driver)
+    made = run_inline(counting_stage(6), str(tmp_path / "run"))
+    assert digests(made) == digests(run_inline(counting_stage(6), str(tmp_path / "loop")))
+
+
+def test_ctrl_c_ends_with_130_and_the_next_run_continues(drive, tmp_path):
+    driver = drive("--gated")
+    assert wait_until(lambda: two_units_are_done(tmp_path / "run"), 120)
+    os.killpg(driver.process.pid, signal.SIGINT)  # a terminal sends it to all of them
+    code, out, err = driver.wait(ENDS_S)
+    assert (code, out) == (130, "")
+    assert "Interrupted. Finished units are kept: run the same command again to continue." in err
+    assert "Traceback" not in err
+    assert nothing_is_left_of(driver)
+    assert list(driver.temporary.glob("raymill-ray-*")) == []
+    assert sorted(stages.committed(counting_stage(6, blocked_from_two_on), str(tmp_path / "run"))) == [0, 1]
+
+
+# --- sessions
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once():
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(
+        ConfigError, match=rf"^--address {address}: no Ray cluster of version 2\.60.*Connection refused"
+    ):
+        Session(address).start()
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "embedded"),
+    [(None, "", True), ("local", "", True), (None, "ray://head", False), ("auto", "", False)],
+)
+def test_a_session_is_embedded_unless_an_address_is_given(monkeypatch, address, environment, embedded):
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert Session(address).embedded is embedded
+
+
+def test_ray_lies_where_its_sockets_have_short_names(monkeypatch):
+    for folder, chosen in (("/scratch", "/scratch"), ("/var/folders/of/a/user", "/tmp")):
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        assert sessions._short_folder() == chosen
+        longest = f"{chosen}/raymill-ray-12ab-4194304-abcdefgh{sessions._RAY_SOCKET}"
+        assert len(longest) <= 107
+
+
+def test_what_the_ray_of_a_killed_driver_left_running_is_ended(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = temporary.temporary_folder("ray", str(tmp_path))
+    left = folder.rename(str(folder).replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    with (left / "agent.log").open("w") as held:
+        agent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=held)
+    assert temporary.abandoned("ray", str(tmp_path)) == [left]
+    sessions._kill_holders(left)
+    assert agent.wait(10) == -signal.SIGKILL
+    agent.stdin.close()

@@ -1,0 +1,119 @@
+"""A folder of a store as a folder of this machine: whole or not at all, once, and anew when it changes."""
+
+import errno
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import StorageError
+from cluster.store import copies as local_copies
+from cluster.store import storage
+from cluster.store.copies import local_folder
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch) -> Path:
+    """Where this test's copies lie."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    monkeypatch.setattr(storage, "own_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def remote(s3_root) -> str:
+    uri = storage.join(s3_root, "model")
+    for name, data in {"config.json": b"{}", "deep/er/weights": b"w" * 100_000, "empty": b""}.items():
+        storage.write_bytes(storage.join(uri, name), data)
+    return uri
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def count_fetches(monkeypatch) -> list[str]:
+    fetched: list[str] = []
+    fetch = local_copies._copy
+    monkeypatch.setattr(local_copies, "_copy", lambda file, path: (fetched.append(file.uri), fetch(file, path)))
+    return fetched
+
+
+def test_a_local_folder_is_itself(tmp_path):
+    assert local_folder(str(tmp_path)) == tmp_path
+    with pytest.raises(storage.NotFound, match="no such folder"):
+        local_folder(str(tmp_path / "none"))
+
+
+def test_a_folder_is_fetched_whole_and_once(remote, copies, monkeypatch):
+    fetched = count_fetches(monkeypatch)
+    folder = local_folder(remote)
+    assert content(folder) == {"config.json": b"{}", "deep/er/weights": b"w" * 100_000, "empty": b""}
+    assert local_folder(remote + "/") == folder
+    assert len(fetched) == 3
+
+
+def test_a_folder_that_changes_is_fetched_anew_and_the_old_copy_stays(remote, copies):
+    before = local_folder(remote)
+    storage.write_bytes(storage.join(remote, "config.json"), b"[]")
+    after = local_folder(remote)
+    assert after != before
+    assert (content(before)["config.json"], content(after)["config.json"]) == (b"{}", b"[]")
+
+
+def test_nothing_there_is_no_folder(s3_root, copies):
+    with pytest.raises(storage.NotFound, match="nothing in it"):
+        local_folder(storage.join(s3_root, "nothing"))
+
+
+def test_a_copy_cut_short_is_not_taken_for_one_and_is_made_again(remote, copies, monkeypatch):
+    fetch = local_copies._copy
+
+    def die(file: storage.FileInfo, path: Path) -> None:
+        if file.uri.endswith("weights"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fetch(file, path)
+
+    monkeypatch.setattr(local_copies, "_copy", die)
+    with pytest.raises(StorageError, match=r"could not be copied.*No space left.*TMPDIR"):
+        local_folder(remote)
+    assert not [path for path in copies.iterdir() if path.is_dir()]
+    monkeypatch.setattr(local_copies, "_copy", fetch)
+    # As a killed process leaves it.
+    name = next(copies.glob("*.lock")).name.removesuffix(".lock")
+    (copies / f"{name}.part").mkdir()
+    (copies / f"{name}.part" / "junk").write_bytes(b"junk")
+    assert set(content(local_folder(remote))) == {"config.json", "deep/er/weights", "empty"}
+
+
+def test_an_object_that_would_leave_the_folder_is_refused(remote, copies, monkeypatch):
+    listed = storage.list_files(remote)
+    outside = storage.FileInfo(f"{remote}/../../evil", 1, "v")
+    monkeypatch.setattr(storage, "list_files", lambda uri: [*listed, outside])
+    with pytest.raises(StorageError, match=r"evil is no name of a file"):
+        local_folder(remote)
+
+
+def fetch_elsewhere(options: storage.StorageOptions, uri: str, folder: Path) -> Path:
+    """In a process of its own. Leaves a line in `fetched` for each file it fetches."""
+    storage.configure(options)
+    storage.own_folder = lambda: folder
+    fetch = local_copies._copy
+
+    def noted(file: storage.FileInfo, path: Path) -> None:
+        with (folder.parent / "fetched").open("a") as log:
+            log.write(f"{file.uri}\n")
+        fetch(file, path)
+
+    local_copies._copy = noted
+    return local_folder(uri)
+
+
+def test_of_two_processes_at_once_one_fetches_and_both_get_the_same_copy(remote, copies):
+    arguments = (storage.options(), remote, copies)
+    # Not forked: the store's client has threads, which a fork does not copy.
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = [pool.apply_async(fetch_elsewhere, arguments) for _ in range(2)]
+        assert first.get(timeout=60) == second.get(timeout=60)
+    assert len((copies.parent / "fetched").read_text().splitlines()) == 3

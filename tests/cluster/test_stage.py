@@ -1,0 +1,310 @@
+"""Commits: whatever dies, and whoever races, a finished artifact holds each unit once, and nothing lies beside it."""
+
+import dataclasses
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import discard, failpoints, temporary
+from cluster import stage as stages
+from cluster.errors import ClusterError, DataError, StorageError
+from cluster.failpoints import FAILPOINTS
+from cluster.stage import Output, Scratch
+from cluster.store import storage
+from tests.support import simulation
+from tests.support.simulation import World
+from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
+
+UNITS = 3
+ROOT = "s3://simulated/run"
+
+
+def disturb(world: World, stage, other) -> None:
+    """Two drivers and three workers that someone started twice, in any order, each step perhaps the last."""
+
+    def late_worker(unit: int):
+        return lambda: stages.run_unit(stage, ROOT, unit, unit)
+
+    def never_a_broken_promise() -> None:
+        for output in stage.outputs:
+            uri = f"{ROOT}/{output.name}"
+            if manifest := world.manifest(uri):
+                assert all(simulation.holds(world, uri, file) for file in manifest.files)
+
+    drivers = [lambda: run_inline(stage, ROOT)] * 2
+    world.run([*drivers, *map(late_worker, range(UNITS))], kill=0.04, check=never_a_broken_promise)
+
+
+def change_settings(world: World, stage, other) -> None:
+    """The same place is used with these settings and with others in turn, each run cut short somewhere."""
+
+    def replacing(chosen):
+        def drive() -> None:
+            discard.discard_stale(chosen, ROOT)
+            run_inline(chosen, ROOT)
+
+        return drive
+
+    for _ in range(4):
+        world.run([replacing(world.random.choice([stage, other]))], kill=0.03, check=lambda: None)
+
+
+@pytest.fixture
+def simulated(monkeypatch, tmp_path):
+    """Stages on a simulated store: (the world of a seed, a stage, the same stage with other settings)."""
+    stage = counting_stage(UNITS)
+    stage = dataclasses.replace(stage, outputs=(*stage.outputs, Output("nothing", NUMBERS)))
+    simulation.fill_library(count_up, stage.outputs, stage.units, tmp_path)
+    monkeypatch.setattr(stages, "Scratch", simulation.ReadyMade)
+    monkeypatch.setattr(stages, "ThreadPoolExecutor", simulation.inline_pool)
+    monkeypatch.setattr(pq, "read_metadata", _remembered(pq.read_metadata))
+
+    def make(seed: int) -> World:
+        world = World(seed)
+        monkeypatch.setattr(storage, "_backend", world.backend)
+        monkeypatch.setattr(stages, "failpoint", world.step)
+        return world
+
+    stage = dataclasses.replace(stage, work=simulation.take_ready_made)
+    return make, stage, dataclasses.replace(stage, fingerprint="e" * 32)
+
+
+def _remembered(read):
+    found: dict[Path, object] = {}
+    return lambda path: found.setdefault(path, read(path)) if path not in found else found[path]
+
+
+@pytest.mark.parametrize(("how", "schedules"), [(disturb, 1500), (change_settings, 500)])
+def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simulated, how, schedules):
+    make, stage, other = simulated
+    make(-1)
+    undisturbed = {name: artifact.manifest.digest for name, artifact in run_inline(stage, ROOT).items()}
+    killed_at: Counter[str] = Counter()
+    for seed in range(schedules):
+        world = make(seed)
+        world.lost_answers = 0.1
+        how(world, stage, other)
+        discard.discard_stale(stage, ROOT)
+        artifacts = run_inline(stage, ROOT)
+        killed_at += world.killed_at
+
+        assert {name: artifact.manifest.digest for name, artifact in artifacts.items()} == undisturbed, seed
+        for name, artifact in artifacts.items():
+            attempts = {
+                (file.unit, file.path.removesuffix(".parquet").rpartition("-")[2]) for file in artifact.manifest.files
+            }
+            assert len(attempts) == len({unit for unit, _ in attempts}), f"seed {seed}: two attempts of one unit"
+            stored = {uri: data for uri, data in world.objects.items() if uri.startswith(f"{ROOT}/{name}/")}
+            manifest = stored.pop(f"{ROOT}/{name}/{stages.MANIFEST}")
+            assert artifact.manifest == stages.Manifest.from_json(manifest), seed
+            listed = {storage.join(artifact.uri, file.path): file.sha256 for file in artifact.manifest.files}
+            assert {uri: hashlib.sha256(data).hexdigest() for uri, data in stored.items()} == listed, seed
+    assert killed_at.keys() >= set(FAILPOINTS), "the schedules were too few to try every failpoint"
+
+
+def test_a_simulated_schedule_repeats_itself(simulated):
+    make, stage, other = simulated
+    steps = []
+    for _ in range(2):
+        world = make(7)
+        disturb(world, stage, other)
+        steps.append((world.killed_at, len(world.objects)))
+    assert steps[0] == steps[1] and steps[0][0]
+
+
+# --- real processes, real files
+
+
+def _run_in_a_process(root: Path, point: str) -> int:
+    code = f"from tests.support.stages import *; run_inline(counting_stage(4), {str(root)!r})"
+    environment = os.environ | {"RAYMILL_FAILPOINT": point, "TMPDIR": str(root.parent)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[2]).returncode
+
+
+ONCE = ("before_manifest", "after_manifest")
+
+
+@pytest.mark.parametrize("point", [*FAILPOINTS, *(f"{name}@2" for name in FAILPOINTS if name not in ONCE)])
+def test_a_process_killed_at_a_failpoint_leaves_what_the_next_one_finishes(tmp_path, point):
+    undisturbed = run_inline(counting_stage(4), str(tmp_path / "undisturbed"))
+    assert _run_in_a_process(tmp_path / "run", point) == -9
+    finished = run_inline(counting_stage(4), str(tmp_path / "run"))
+    for name, artifact in finished.items():
+        assert artifact.manifest.digest == undisturbed[name].manifest.digest
+        assert artifact.table() == undisturbed[name].table()
+        on_disk = sorted(path.name for path in (tmp_path / "run" / name).glob("*.parquet"))
+        assert on_disk == sorted(file.path for file in artifact.manifest.files)
+
+
+def test_a_failpoint_counts_its_passes_and_an_unknown_name_is_ours_to_mend(monkeypatch):
+    killed: list[int] = []
+    monkeypatch.setattr(failpoints.os, "kill", lambda process, how: killed.append(how))
+    monkeypatch.setattr(failpoints, "_passed", Counter())
+    monkeypatch.setenv("RAYMILL_FAILPOINT", "unit_started@3")
+    for _ in range(4):
+        failpoints.failpoint("unit_started")
+        failpoints.failpoint("before_record")
+    assert killed == [9]
+    with pytest.raises(AssertionError):
+        failpoints.failpoint("elsewhere")
+
+
+# --- one run
+
+
+def test_records_of_an_earlier_run_are_kept_and_only_the_rest_is_done(tmp_path):
+    root, done = str(tmp_path), []
+
+    def work(unit, scratch):
+        done.append(unit)
+        return count_up(unit, scratch)
+
+    stage = counting_stage(4, work)
+    for unit in (1, 3):
+        stages.run_unit(stage, root, unit, unit)
+    assert sorted(stages.committed(stage, root)) == [1, 3]
+    run_inline(stage, root)
+    run_inline(stage, root)
+    assert done == [1, 3, 0, 2]
+
+
+def test_units_whose_files_were_removed_by_hand_are_done_again(tmp_path):
+    stage = counting_stage(4)
+    first = run_inline(stage, str(tmp_path))["numbers"]
+    rows = first.table()
+    for path in (tmp_path / "numbers").iterdir():
+        path.unlink()
+    again = run_inline(stage, str(tmp_path))["numbers"]
+    assert again.manifest.digest == first.manifest.digest
+    assert again.table() == rows
+
+
+def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_believed(tmp_path):
+    root, stage = str(tmp_path), counting_stage(4)
+    made = run_inline(stage, root)
+    digests = {name: artifact.manifest.digest for name, artifact in made.items()}
+    cut = Path(made["numbers"].file_uris[-1])
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert made["numbers"].damage() == {
+        str(cut): f"has {cut.stat().st_size:,} bytes, and {cut.stat().st_size + 1:,} were written"
+    }
+    discard.discard_damaged(counting_stage(4, fingerprint="e" * 32), root)
+    assert cut.exists() and stages.published(stage, root), "what other settings made stays"
+    discard.discard_damaged(stage, root)
+    assert stages.published(stage, root) is None
+    assert sorted(stages.committed(stage, root)) == [0, 1, 2]
+    again = run_inline(stage, root)
+    assert {name: artifact.manifest.digest for name, artifact in again.items()} == digests
+    assert not again["numbers"].damage(digests=True)
+    discard.discard(stage, root)
+    assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
+
+
+def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):
+    root, old, new = str(tmp_path), counting_stage(3), counting_stage(5, fingerprint="e" * 32)
+    run_inline(old, root)
+    with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
+        run_inline(new, root)
+    for stage, rows in ((new, 10), (old, 3), (new, 10)):
+        discard.discard_stale(stage, root)
+        assert run_inline(stage, root)["numbers"].table().num_rows == rows
+
+
+def test_half_of_an_old_artifact_is_noticed_before_any_work(tmp_path):
+    root = str(tmp_path)
+    run_inline(counting_stage(3), root)
+    (tmp_path / "numbers" / stages.MANIFEST).unlink()
+    with pytest.raises(DataError, match="squares: holds a finished artifact"):
+        stages.published(counting_stage(3, fingerprint="e" * 32), root)
+
+
+def test_a_stage_without_units_gives_empty_artifacts(tmp_path):
+    made = run_inline(counting_stage(0), str(tmp_path))
+    assert made["numbers"].table().schema == NUMBERS
+    assert made["numbers"].manifest.rows == 0
+
+
+def test_a_full_scratch_disk_is_named_with_the_mend(tmp_path):
+    def work(unit, scratch):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match=r"raymill-unit-.*No space left.*TMPDIR.*finished units are kept"):
+        stages.run_unit(counting_stage(1, work), str(tmp_path), 0, 0)
+
+
+def test_another_error_of_the_work_is_left_as_it_is(tmp_path):
+    def work(unit, scratch):
+        raise FileNotFoundError("input went away")
+
+    with pytest.raises(FileNotFoundError, match="input went away"):
+        stages.run_unit(counting_stage(1, work), str(tmp_path), 0, 0)
+
+
+def test_a_scratch_is_gone_however_its_unit_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), Scratch(counting_stage(1).outputs) as scratch:
+        assert scratch.folder.is_dir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folders_of_killed_processes_are_swept_and_those_of_others_stay(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = temporary.temporary_folder("unit", str(tmp_path))
+    prefix = mine.name.rpartition(f"-{os.getpid()}-")[0]
+    for name in (f"{prefix}-{ended.pid}-old", f"{prefix}-{os.getppid()}-alive", f"raymill-unit-zzzz-{ended.pid}-far"):
+        (tmp_path / name).mkdir()
+    temporary._sweep.cache_clear()
+    temporary.temporary_folder("unit", str(tmp_path)).rmdir()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {mine.name, f"{prefix}-{os.getppid()}-alive", f"raymill-unit-zzzz-{ended.pid}-far"}
+
+
+def test_a_file_that_reads_back_with_fewer_rows_is_not_uploaded(tmp_path, monkeypatch):
+    """Not the user's to mend and perhaps of this machine alone, so it is tried again: no UserError."""
+    stage = counting_stage(2)
+    monkeypatch.setattr(pq, "read_metadata", lambda path: SimpleNamespace(num_rows=0))
+    with pytest.raises(ClusterError, match=r"0 of 1 rows written were read back\. The disk under the scratch"):
+        stages.run_unit(stage, str(tmp_path), 1, 1)
+    assert list(tmp_path.rglob("*.parquet")) == [] and stages.committed(stage, str(tmp_path)) == {}
+
+
+# --- files
+
+
+def test_files_and_row_groups_are_cut_by_size(tmp_path):
+    output = Output("x", pa.schema([("x", pa.int64())]), file_bytes=8000, row_group_bytes=1600)
+    with Scratch((output,)) as scratch:
+        scratch.write("x", pa.table({"x": range(3000)}))
+        files = scratch.finish()["x"]
+        rows = [rows for _, rows in files]
+        groups = [pq.ParquetFile(path).metadata.num_row_groups for path, _ in files]
+    assert rows == [1000, 1000, 1000]
+    assert groups == [5, 5, 5]
+
+
+def test_a_row_larger_than_a_group_is_a_group(tmp_path):
+    output = Output("x", pa.schema([("x", pa.string())]), file_bytes=100, row_group_bytes=10)
+    with Scratch((output,)) as scratch:
+        scratch.write("x", pa.table({"x": ["a" * 1000, "b" * 1000]}))
+        assert [rows for _, rows in scratch.finish()["x"]] == [1, 1]
+
+
+def test_rows_of_another_type_are_refused(tmp_path):
+    with Scratch(counting_stage(1).outputs) as scratch, pytest.raises(pa.ArrowInvalid):
+        scratch.write("numbers", pa.table({"unit": ["no number"], "number": [1]}))
+
+
+def test_counters_add_up_by_name():
+    assert stages.add_counters([{"b": 1}, {"a": 2, "b": 3}]) == {"a": 2, "b": 4}
+    assert list(stages.add_counters([{"b": 1, "a": 1}])) == ["a", "b"]

@@ -1,0 +1,433 @@
+"""Local files and S3 (moto) keep the same promises; what differs between them is tested apart."""
+
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from obstore.store import LocalStore
+
+from cluster.errors import StorageError
+from cluster.store import local as local_store
+from cluster.store import object_store, storage
+from cluster.store.storage import NotFound
+
+ODD_NAMES = ["a b", "a#b", "50%", "a%20b", "what?", "ü-日本", "[1]", "a+b&c=d", "~x", "it's", "star*"]
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request, tmp_path) -> str:
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_root")
+
+
+def test_what_is_written_is_read_and_a_second_write_replaces_it(root):
+    uri = storage.join(root, "deep", "er", "x.txt")
+    storage.write_bytes(uri, b"one")
+    storage.write_bytes(uri, b"two")
+    assert storage.read_bytes(uri) == b"two"
+    with storage.open_input(uri) as file:
+        file.seek(1)
+        assert (file.read(1), file.read(), file.size()) == (b"w", b"o", 3)
+
+
+def test_only_an_empty_folder_is_removed_and_nothing_above_it(root):
+    uri = storage.join(root, "above", "folder", "x")
+    storage.write_bytes(uri, b"x")
+    for folder in ("above/folder", "above", "nowhere"):
+        storage.delete_empty_folder(storage.join(root, folder))
+    assert storage.read_bytes(uri) == b"x"
+    storage.delete([uri])
+    storage.delete_empty_folder(storage.join(root, "above", "folder"))
+    if not storage.is_remote(root):
+        assert os.listdir(Path(root, "above")) == []
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_ordinary_names(root, name):
+    uri = storage.join(root, "folder", name)
+    storage.write_bytes(uri, name.encode())
+    assert [(file.uri, storage.read_bytes(file.uri)) for file in storage.list_files(storage.join(root, "folder"))] == [
+        (uri, name.encode())
+    ]
+    assert storage.info(uri).size == len(name.encode())
+    storage.delete([uri])
+    assert not storage.exists(uri)
+
+
+def test_of_racing_creators_exactly_one_wins_and_its_bytes_stay(root):
+    for round_ in range(5):
+        uri = storage.join(root, f"record-{round_}.json")
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda number, uri=uri: storage.create(uri, bytes([number]) * 1000), range(8)))
+        assert won.count(True) == 1
+        assert storage.read_bytes(uri) == bytes([won.index(True)]) * 1000
+
+
+def test_a_version_changes_when_the_content_does_and_only_then(root):
+    uri = storage.join(root, "x")
+    storage.write_bytes(uri, b"one")
+    first = storage.info(uri).version
+    assert storage.info(uri).version == first
+    storage.write_bytes(uri, b"two")
+    assert storage.info(uri).version != first
+
+
+def test_a_large_upload_arrives_whole(root, tmp_path):
+    data = os.urandom(1 << 20) * 20
+    local = tmp_path / "scratch.bin"
+    local.write_bytes(data)
+    uri = storage.join(root, "up", "large.bin")
+    storage.upload(local, uri)
+    assert storage.read_bytes(uri) == data
+    assert [file.size for file in storage.list_files(storage.join(root, "up"))] == [len(data)]
+
+
+def test_missing_files_are_no_files_and_deleting_them_is_no_error(root):
+    uri = storage.join(root, "not", "there")
+    assert not storage.exists(uri)
+    assert storage.list_files(storage.join(root, "nowhere")) == []
+    storage.delete([uri, uri])
+    for read in (storage.read_bytes, storage.open_input, storage.info, storage.local_copy):
+        with pytest.raises(NotFound, match="no such file"):
+            read(uri)
+
+
+def test_a_folder_is_not_a_file(root):
+    storage.write_bytes(storage.join(root, "folder", "x"), b"1")
+    assert not storage.exists(storage.join(root, "folder"))
+    with pytest.raises(StorageError, match="folder"):
+        storage.read_bytes(storage.join(root, "folder"))
+    with pytest.raises(StorageError, match="folder"):
+        storage.open_input(storage.join(root, "folder"))
+
+
+def test_a_listing_takes_folders_and_not_prefixes_of_names(root):
+    for name in ("data/b.txt", "data/a/c.txt", "database/x", "data.txt"):
+        storage.write_bytes(storage.join(root, name), b"1")
+    names = [file.uri.removeprefix(root + "/") for file in storage.list_files(storage.join(root, "data"))]
+    assert names == ["data/a/c.txt", "data/b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("*.txt", ["a.txt", "b.txt"]),
+        ("?.txt", ["a.txt", "b.txt"]),
+        ("[a].txt", ["a.txt"]),
+        ("[!a].txt", ["b.txt"]),
+        ("[a-b].txt", ["a.txt", "b.txt"]),
+        ("sub/*", ["sub/c.txt"]),
+        ("**/*.txt", ["a.txt", "b.txt", "sub/c.txt", "sub/deep/d.txt"]),
+        ("sub/**", ["sub/c.txt", "sub/deep/d.txt"]),
+        ("s*/c.txt", ["sub/c.txt"]),
+        ("sub[!x]c.txt", []),  # a set stays inside a folder
+        ("[]x].txt", []),
+        ("*.json", []),
+    ],
+)
+def test_a_glob_matches_inside_folders_and_two_stars_cross_them(root, pattern, matched):
+    for name in ("a.txt", "b.txt", "sub/c.txt", "sub/deep/d.txt", "e.csv"):
+        storage.write_bytes(storage.join(root, name), b"1")
+    found = [file.uri.removeprefix(root + "/") for file in storage.glob(storage.join(root, pattern))]
+    assert found == matched
+
+
+def test_a_set_that_means_nothing_is_refused(root):
+    with pytest.raises(StorageError, match=r"a set in brackets is not right.*\[a-z\]"):
+        storage.glob(storage.join(root, "[z-a].txt"))
+
+
+def test_a_stored_parquet_file_is_read_in_pieces(root, tmp_path):
+    table = pa.table({"x": list(range(100_000))})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=10_000)
+    storage.upload(tmp_path / "x.parquet", storage.join(root, "y.parquet"))
+    with storage.open_input(storage.join(root, "y.parquet")) as file:
+        assert pq.ParquetFile(file).read_row_group(3)["x"].to_pylist() == list(range(30_000, 40_000))
+
+
+def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root):
+    storage.require_conditional_writes(root)
+    assert storage.list_files(root) == []
+
+
+@pytest.mark.parametrize("answers", [(True, True), (False, False), (False, True)])
+def test_a_store_whose_first_write_is_not_the_one_that_wins_is_refused(tmp_path, monkeypatch, answers):
+    given = iter(answers)
+    monkeypatch.setattr(local_store.LocalStore, "create", lambda self, key, data: next(given))
+    with pytest.raises(StorageError, match="ignores put-if-absent"):
+        storage.require_conditional_writes(str(tmp_path))
+
+
+def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either(tmp_path):
+    """S3 answers a deletion with success whatever was there; other stores report what was missing, as this one does."""
+    store = LocalStore(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        store.delete("gone")
+    bucket = object_store.Bucket("gs://bucket", store)
+    bucket.write("there", b"1")
+    bucket.delete(["gone", "there", "gone"])
+    assert list(bucket.walk("")) == []
+
+
+def test_a_local_copy_has_the_content_and_follows_its_changes(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
+    uri = storage.join(root, "m" * 150 + ".bin")
+    for content in (b"one", b"three"):
+        storage.write_bytes(uri, content)
+        assert storage.local_copy(uri).read_bytes() == content
+        assert storage.local_copy(uri) == storage.local_copy(uri)
+
+
+def test_a_link_or_a_folder_of_another_user_is_not_the_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"raymill-copies-{os.getuid()}"
+    assert storage.own_folder() == own and own.stat().st_mode & 0o777 == 0o700
+    own.rename(tmp_path / "elsewhere")
+    own.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"belongs to someone else\. Set TMPDIR"):
+        storage.own_folder()
+    own.unlink()
+    other = os.getuid() + 1
+    monkeypatch.setattr(storage.os, "getuid", lambda: other)
+    with pytest.raises(StorageError, match=rf"copies-{other}: belongs to someone else"):
+        storage.own_folder()
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("/a/b/", "/a/b"),
+        ("file:///a/b%20c%23", "/a/b c#"),
+        ("file://localhost/a", "/a"),
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("S3://Bucket/A%20b", "s3://Bucket/A%20b"),
+        ("s3://bucket/", "s3://bucket"),
+    ],
+)
+def test_absolute_names_a_place_in_one_way(uri, path):
+    assert storage.absolute(uri) == path
+
+
+def test_relative_and_home_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert storage.absolute("x/y") == f"{tmp_path}/x/y"
+    assert storage.absolute("~/x") == "/home/someone/x"
+
+
+@pytest.mark.parametrize(
+    ("parts", "joined"),
+    [
+        (("/", "a"), "/a"),
+        (("/x/", "/a/", "b"), "/x/a/b"),
+        (("s3://b", "k"), "s3://b/k"),
+        (("s3://b/", "k"), "s3://b/k"),
+    ],
+)
+def test_join_puts_one_slash_between_parts(parts, joined):
+    assert storage.join(*parts) == joined
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("hdfs://host/x", "hdfs:// is not a store.*s3://, gs://, az://"),
+        ("s3://", "no bucket. Write s3://BUCKET/PATH"),
+        ("s3://*/x", "no bucket"),
+        ("s3://bucket", "is a bucket; a file in it was wanted"),
+        ("file://host/x", "names a machine.*three slashes"),
+    ],
+)
+def test_a_uri_that_names_no_file_is_refused_with_the_right_form(uri, message):
+    with pytest.raises(StorageError, match=message):
+        storage.read_bytes(uri)
+
+
+# --- what only local files have
+
+
+def test_a_reader_never_sees_half_a_file_nor_its_part(tmp_path, monkeypatch):
+    target, seen = tmp_path / "x", []
+    monkeypatch.setattr(local_store, "_flush", lambda part: seen.append((part, storage.list_files(str(tmp_path)))))
+    storage.write_bytes(str(target), b"new")
+    (part, listed), *_ = seen
+    assert part.name.endswith(".part") and listed == []
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("how", ["write", "create", "upload", "upload onto another disk"])
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, how):
+    flushed: set[int] = set()
+    named: list[str] = []
+    fsync, replace, link = os.fsync, os.replace, os.link
+
+    def move(moved):
+        def checked(source, target):
+            if how == "upload onto another disk" and Path(source) == scratch:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            assert os.stat(source).st_ino in flushed, f"{target} has its name before its content is on the disk"
+            named.append(os.path.basename(target))
+            moved(source, target)
+
+        return checked
+
+    monkeypatch.setattr(local_store.os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino) or fsync(file))
+    monkeypatch.setattr(local_store.os, "replace", move(replace))
+    monkeypatch.setattr(local_store.os, "link", move(link))
+    scratch, target = tmp_path / "scratch", str(tmp_path / "target")
+    scratch.write_bytes(b"content")
+    if how == "write":
+        storage.write_bytes(target, b"content")
+    elif how == "create":
+        assert storage.create(target, b"content")
+    else:
+        storage.upload(scratch, target)
+    assert named == ["target"] and storage.read_bytes(target) == b"content"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local_store, "_flush", full)
+    for write in (storage.write_bytes, storage.create):
+        with pytest.raises(StorageError, match=r"No space left.*free space.*finished work is kept"):
+            write(str(target), b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"old"}
+
+
+def test_a_file_system_without_hard_links_is_named_as_the_cause(tmp_path, monkeypatch):
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(
+        StorageError, match=r"does not allow a hard link here, likely because it has none.*another output"
+    ):
+        storage.create(str(tmp_path / "x"), b"1")
+
+
+def test_what_a_file_system_does_not_allow_is_not_blamed_on_hard_links(tmp_path, monkeypatch):
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    with pytest.raises(StorageError, match="The file system does not allow it") as refused:
+        storage.create(str(tmp_path / "new" / "x"), b"1")
+    assert "hard link" not in str(refused.value)
+
+
+@pytest.mark.parametrize("write", [storage.write_bytes, storage.create])
+@pytest.mark.parametrize("refused", ["mkdir", "write_bytes"])
+def test_a_place_where_nothing_can_be_made_is_no_missing_file_to_who_writes(tmp_path, monkeypatch, write, refused):
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")  # as below /proc
+
+    monkeypatch.setattr(Path, refused, nowhere)
+    with pytest.raises(StorageError, match=r"cannot be made here \(No such file.*Choose another output") as told:
+        write(str(tmp_path / "new" / "x"), b"1")
+    assert not isinstance(told.value, NotFound)
+
+
+@pytest.mark.parametrize("write", [storage.write_bytes, storage.create])
+@pytest.mark.parametrize("below", ["file/x", "file/deeper/x"])
+def test_a_file_where_a_folder_should_be_is_named(tmp_path, write, below):
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(StorageError, match=r"file.*A file stands where a folder was wanted"):
+        write(str(tmp_path / below), b"2")
+
+
+def test_an_upload_onto_another_disk_is_a_copy(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(b"1")
+    replace = os.replace
+
+    def other_disk(source: object, target: object) -> None:
+        if Path(str(source)).name == "x":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", other_disk)
+    storage.upload(tmp_path / "x", str(tmp_path / "y"))
+    assert (tmp_path / "y").read_bytes() == b"1"
+
+
+def test_links_are_followed_but_never_round_in_circles(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x").write_bytes(b"1")
+    (tmp_path / "real" / "up").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    names = [file.uri.removeprefix(f"{tmp_path}/") for file in storage.list_files(str(tmp_path))]
+    assert names == ["linked/x", "real/x"]
+
+
+def test_a_file_removed_during_a_listing_is_left_out(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"1")
+    isfile = os.path.isfile
+
+    def removed(path: str) -> bool:
+        there = isfile(path)
+        if Path(path).name == "a":
+            Path(path).unlink()
+        return there
+
+    monkeypatch.setattr(os.path, "isfile", removed)
+    assert [Path(file.uri).name for file in storage.list_files(str(tmp_path))] == ["b"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_as_such(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_bytes(b"1")
+    with pytest.raises(StorageError, match=r"caf\\udce9.txt.*not UTF-8.*Rename it"):
+        storage.list_files(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "permissions"),
+        (errno.EROFS, "read-only"),
+        (errno.EDQUOT, "quota"),
+        (errno.ENAMETOOLONG, "too long"),
+    ],
+)
+def test_what_the_system_refuses_comes_with_the_mend(tmp_path, monkeypatch, number, said):
+    def refuse(self: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(StorageError, match=f"{tmp_path}/x: .*{said}"):
+        storage.read_bytes(str(tmp_path / "x"))
+
+
+def test_a_forbidden_folder_is_an_error_and_not_an_empty_one(tmp_path):
+    """In a process without root's rights: root may read everything."""
+    forbidden = tmp_path / "forbidden"
+    forbidden.mkdir()
+    (forbidden / "x").write_bytes(b"1")
+    forbidden.chmod(0)
+    for parent in [tmp_path, *tmp_path.parents[:2]]:
+        parent.chmod(0o755)
+    code = f"""
+import os
+from cluster import local_store, storage
+from cluster.errors import StorageError
+if os.getuid() == 0: os.setuid(65534)
+read, create = (lambda uri: storage.read_bytes(uri + "/x")), (lambda uri: storage.create(uri + "/y", b""))
+for act in (storage.list_files, read, create):
+    try: act({str(forbidden)!r}); print("allowed")
+    except StorageError as error: print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert result.stdout.count("Change its permissions, or run as a user who may") == 3, result.stdout + result.stderr

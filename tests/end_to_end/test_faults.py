@@ -1,0 +1,161 @@
+"""kill -9 of workers, raylet and driver at random points, then the same command: the same corpus, byte for byte."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.artifact import Artifact
+from tests.pipelines.curate.test_curate import story
+from tests.support.processes import Command, wait_until
+
+UNITS = 24
+VICTIMS = ("worker", "raylet", "driver")
+DRIVER_ENDS_S = 120
+RERUNS = 3
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def corpus_input(tmp_path_factory) -> Path:
+    """About a megabyte a row group: stories, a third of them repeated with a few words changed."""
+    path = tmp_path_factory.mktemp("faults") / "in.parquet"
+    generator = np.random.default_rng(7)
+    stories = [story(n, sentences=15) for n in range(60)]
+    with pq.ParquetWriter(path, pa.schema([("id", pa.string()), ("text", pa.string())])) as writer:
+        for group in range(UNITS):
+            texts = []
+            for _ in range(250):
+                parts = [stories[n] for n in generator.integers(0, 60, 2)]
+                words = " ".join(parts).split(" ")
+                for at in generator.integers(0, len(words), 10):
+                    words[at] = f"word{generator.integers(100)}"
+                texts.append(" ".join(words))
+            writer.write_table(pa.table({"id": [f"{group}-{n}" for n in range(250)], "text": texts}))
+    return path
+
+
+def config_for(source: Path, output: Path) -> Path:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    config = output.with_suffix(".yaml")
+    settings = {
+        "kind": "curate",
+        "name": "faults",
+        "inputs": [{"path": str(source), "id": "id"}],
+        "output": str(output),
+        "language": {"keep": ["en"]},
+        "corpus": {"file_mib": 2},
+        "execution": {"unit_mib": 1, "stall_s": 60, "cpus": 2},
+    }
+    config.write_text(json.dumps(settings))
+    return config
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus_input) -> Path:
+    output = corpus_input.parent / "undisturbed"
+    run_whole(config_for(corpus_input, output))
+    assert Artifact.load(f"{output}/corpus").manifest.rows > 100
+    return output
+
+
+def run_whole(config: Path, *words: str) -> None:
+    command = Command("curate", str(config), *words)
+    try:
+        code, _, err = command.wait(300)
+    finally:
+        command.end_all()
+    assert code == 0, err
+
+
+def content(output: Path) -> dict[str, object]:
+    """Everything of a run that must not depend on what happened on the way."""
+    found: dict[str, object] = {"digest": json.loads((output / "manifest.json").read_text())["digest"]}
+    for name in ("corpus", "removed", "attributes", "quarantine"):
+        artifact = Artifact.load(f"{output}/{name}")
+        listed = {str(path) for path in (output / name).glob("*.parquet")}
+        assert listed == set(artifact.file_uris), f"{name}: files that the manifest does not know"
+        found[name] = [Path(uri).read_bytes() for uri in artifact.file_uris]
+    return found
+
+
+def disturb(corpus_input: Path, undisturbed: Path, seed: int, victim: str) -> None:
+    output = corpus_input.parent / f"disturbed-{seed}"
+    config = config_for(corpus_input, output)
+    chance = random.Random(seed)
+    records = chance.randrange(UNITS * 2)
+    command = Command("curate", str(config))
+
+    def so_far() -> int:
+        return sum(1 for _ in (output / "_commits").glob("*/*.json"))
+
+    try:
+        wait_until(lambda: so_far() >= records or command.process.poll() is not None, 200)
+        find = {
+            "driver": lambda: [command.process.pid],
+            "raylet": lambda: command.others("/raylet "),
+            "worker": lambda: command.others("ray::") or command.others("default_worker.py"),
+        }[victim]
+        wait_until(lambda: bool(find()) or command.process.poll() is not None, 60)
+        killed = any(command.kill(pid) for pid in sorted(find(), key=lambda _: chance.random())[:1])
+        assert killed or command.process.poll() is not None, f"no {victim} was found to kill while the run went on"
+        if victim == "driver":
+            command.process.wait(DRIVER_ENDS_S)
+        else:
+            code, _, err = command.wait(DRIVER_ENDS_S)
+            assert code in (0, 1), err
+            assert code == 0 or "again" in err, err
+        print(f"seed {seed}: {victim} killed after {so_far()} records (killed: {killed})")
+    finally:
+        command.end_all()
+    for _ in range(RERUNS):
+        again = Command("curate", str(config))
+        try:
+            code, _, err = again.wait(300)
+        finally:
+            again.end_all()
+        if code == 0:
+            break
+    assert code == 0, err
+    assert content(output) == content(undisturbed)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_changes_nothing(corpus_input, undisturbed, workers):
+    output = corpus_input.parent / f"workers-{workers}"
+    run_whole(config_for(corpus_input, output), "-o", f"execution.cpus={workers}")
+    assert content(output) == content(undisturbed)
+
+
+def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
+    """In a process of its own: a session of Ray is for one command."""
+    program = (
+        "import sys; from cluster.artifact import Artifact; from cluster.session import Session\n"
+        "with Session(cpus=2) as session:\n"
+        "    session.start()\n"
+        "    rows = Artifact.load(sys.argv[1]).to_ray_dataset().take_all()\n"
+        "print(len(rows), sorted(rows[0])[0], len({row['id'] for row in rows}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"{undisturbed}/corpus"], capture_output=True, text=True, timeout=200
+    )
+    rows = Artifact.load(f"{undisturbed}/corpus").manifest.rows
+    assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
+
+
+@pytest.mark.parametrize(("seed", "victim"), [(1, "worker"), (2, "raylet"), (3, "driver")])
+def test_a_killed_process_changes_nothing(corpus_input, undisturbed, seed, victim):
+    disturb(corpus_input, undisturbed, seed, victim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_twenty_seeds_of_kills_change_nothing(corpus_input, undisturbed, seed):
+    disturb(corpus_input, undisturbed, seed, VICTIMS[seed % 3])

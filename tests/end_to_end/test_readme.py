@@ -1,0 +1,94 @@
+"""The code in the README is run, so that it stays true."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cluster.config import load
+from cluster.store.storage import FileInfo
+from pipelines.readers import READERS
+from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.plain import OneDocument
+from pipelines.readers.reader import Skipped
+from pipelines.readers.units import Span
+from pipelines.rules.analysis import Analysis
+from pipelines.text.normalize import normalize
+from pipelines.text.texts import Texts
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+
+
+def test_the_configs_in_the_readme_load(tmp_path):
+    names = []
+    for config in (code for language, code in BLOCKS if language == "yaml"):
+        path = tmp_path / "config.yaml"
+        path.write_text(config)
+        names.append(load(str(path)).name)
+    assert names == ["peps", "gsm8k-lora"]
+
+
+def test_the_rule_in_the_readme_removes_what_it_says():
+    names: dict = {}
+    exec(PYTHON[0], names)
+    rule = names["Shouting"]()
+    analysis = Analysis(Texts.from_strings(["A quiet text.", "A LOUD TEXT", ""]), "paper", pa.table({}))
+    signals = rule.measure(analysis)
+    (check,) = rule.checks("paper")
+    assert list(signals) == list(rule.signals) == [check.signal]
+    assert check.fails(signals[check.signal]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "problem"),
+    [
+        (
+            {"cells": [{"cell_type": "markdown", "source": ["# One\n", "two"]}, {"cell_type": "code"}]},
+            "# One\ntwo",
+            None,
+        ),
+        ({"no": "cells"}, None, "broken_json"),
+    ],
+)
+def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
+    names: dict = {}
+    exec(PYTHON[1], names)
+    reader = names["Notebook"]()
+    assert isinstance(reader, OneDocument)
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(content))
+    span = Span(str(path), path.stat().st_size, "", "notebook", 0, path.stat().st_size)
+    (row,) = pa.concat_tables(reader.read(span, Input(path=str(path)), Limits(), Skipped())).to_pylist()
+    assert (row["text"], row["problem"]) == (text, problem)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_extension_takes_under_thirty_lines(number):
+    code = PYTHON[number]
+    assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) < 30
+
+
+def test_the_columns_that_the_readme_gives_a_format_are_those_of_its_reader(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "x", "key": 1}\n')
+    (tmp_path / "a.csv").write_text("key,body\n1,x\n")
+    rows = dict(re.findall(r"^\| (`parquet`.*|`jsonl`|`csv`.*|`text`.*|`warc`.*) \| (.*) \|$", README, re.MULTILINE))
+    formats = {name: meaning for names, meaning in rows.items() for name in re.findall(r"`(\w+)`", names)}
+    assert set(formats) == set(READERS)
+    for format, meaning in formats.items():
+        kind = READERS[format].columns
+        if kind == "fixed":
+            columns = READERS[format].columns_of(FileInfo("none", 0, ""), Input(path="none"))
+            assert re.findall(r"`(\w+)`", meaning) == list(columns)
+        else:
+            assert {"typed": "schema", "open": "keys", "header": "header"}[kind] in meaning
+
+
+def test_normalising_does_what_the_readme_says():
+    assert "cafÃ©` becomes `café" in README
+    text = "\ufeff\n\n  cafÃ© \r\nA soft\u00adhyphen, a\u00a0space\x07 and e\u0301.  \r    Two  Spaces.\n\n"
+    assert normalize(Texts.from_strings([text]))[0] == "  café\nA softhyphen, a space and é.\n    Two  Spaces."
+    assert normalize(Texts.from_strings(["One sentence.  Another one."]))[0] == "One sentence. Another one."

@@ -1,0 +1,141 @@
+"""The report's page in a real browser: quiet, readable, as wide as the window, and reachable from the keyboard."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.curate.report.page import render
+from tests.pipelines.curate.test_report_page import GOLDEN, hostile
+from tests.support.browser import Browser, missing
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if what := missing():
+        pytest.skip(what)
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    report = json.loads(GOLDEN.read_text("utf-8"))
+    written = {}
+    for name, content in (("example", report), ("hostile", hostile(report))):
+        written[name] = tmp_path_factory.mktemp("pages") / f"{name}.html"
+        written[name].write_text(render(content), "utf-8")
+    return written
+
+
+OPEN_ALL = "for (const fold of document.querySelectorAll('details')) fold.open = true;"
+
+# WCAG 2.2, 1.4.3: the contrast of every visible text with what is painted behind it.
+LOW_CONTRAST = """
+const parse = c => { const n = c.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1]; };
+const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]));
+const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const behind = e => { const layers = [];
+  for (; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+  return layers.reverse().reduce((under, layer) => over(layer, under), [255, 255, 255]); };
+const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+let seen = 0;
+while (walker.nextNode()) {
+  const e = walker.currentNode.parentElement;
+  if (!walker.currentNode.data.trim() || ['SCRIPT', 'title'].includes(e.tagName) || !e.checkVisibility()) continue;
+  const style = getComputedStyle(e), ground = behind(e);
+  const ink = over(parse(e instanceof SVGElement ? style.fill : style.color), ground);
+  const [a, b] = [light(ink), light(ground)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+  seen++;
+  const what = `${e.tagName}.${e.className.baseVal ?? e.className}`;
+  if (ratio < 4.5) found.push(`${what} ${ratio.toFixed(2)} ${walker.currentNode.data.slice(0, 30)}`);
+}
+return [seen, found];
+"""
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("example", "light"), ("example", "dark"), ("hostile", "light")])
+def test_the_page_is_quiet_and_never_wider_than_the_window(browser, pages, name, scheme):
+    browser.open(pages[name], width=1440, scheme=scheme)
+    browser.script(OPEN_ALL)
+    for width in (1440, 768, 360):
+        browser.resize(width)
+        assert browser.script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    assert browser.script("return window.hacked") is None
+    assert browser.complaints() == []
+    assert browser.requests() == [pages[name].as_uri()]
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(21, 24, 28)")])
+def test_every_text_has_the_contrast_that_wcag_asks_for(browser, pages, scheme, paper):
+    browser.open(pages["example"], width=768, scheme=scheme)
+    browser.script(OPEN_ALL)
+    assert browser.script("return getComputedStyle(document.documentElement).backgroundColor") == paper
+    seen, faint = browser.script(LOW_CONTRAST)
+    assert seen > 1000
+    assert faint == []
+
+
+def test_the_contrast_check_finds_what_is_faint(browser, pages):
+    browser.open(pages["example"], width=768)
+    browser.script("document.querySelector('h1').style.color = '#999'")
+    seen, faint = browser.script(LOW_CONTRAST)
+    assert seen > 100
+    assert len(faint) == 1
+    assert faint[0].startswith("BDI. 2.85 peps-and-friends")
+
+
+def test_the_policy_stops_a_script_that_is_not_ours(browser, pages):
+    browser.open(pages["example"], width=768)
+    browser.script("const s = document.createElement('script'); s.text = 'window.hacked = 1'; document.body.append(s);")
+    assert browser.script("return window.hacked") is None
+    assert any("Content Security Policy" in line for line in browser.complaints())
+
+
+def test_wide_tables_scroll_in_boxes_that_the_keyboard_reaches(browser, pages):
+    browser.open(pages["example"], width=360)
+    browser.script(OPEN_ALL)
+    wide = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth)"
+    assert browser.script(f"return {wide}.length") > 5
+    assert browser.script(f"return {wide}.every(box => box.tabIndex === 0 && box.ariaLabel)")
+
+
+def test_a_fold_opens_from_the_keyboard(browser, pages):
+    browser.open(pages["example"], width=1440)
+    closed = "const e = document.activeElement; return e.tagName === 'SUMMARY' && !e.parentElement.open"
+    for _ in range(80):
+        browser.press("\ue004")  # Tab
+        if browser.script(closed):
+            break
+    assert browser.script(closed)
+    browser.press("\ue007")  # Enter
+    assert browser.script("return document.activeElement.parentElement.open")
+
+
+def test_a_link_to_an_example_opens_its_fold(browser, pages):
+    is_open = "return document.getElementById('sample-c4-too-few-sentences').open"
+    browser.open(pages["example"], width=1440)
+    assert browser.script(is_open) is False
+    browser.open(pages["example"], width=1440, fragment="#sample-c4-too-few-sentences")
+    assert browser.script(is_open) is True
+
+
+def test_texts_keep_their_own_direction(browser, pages):
+    browser.open(pages["example"], width=768)
+    browser.script(OPEN_ALL)
+    direction = "return getComputedStyle(document.querySelector(`.excerpt[lang='${arguments[0]}']`)).direction"
+    found = [browser.script(direction, language) for language in ("ar", "he", "zh", "en")]
+    assert found == ["rtl", "rtl", "ltr", "ltr"]
+
+
+def test_paper_shows_what_is_folded_away(browser, pages):
+    browser.open(pages["example"], width=768)
+    shown = "return document.querySelector('details:not([open]) .excerpt').checkVisibility()"
+    assert browser.script(shown) is False
+    browser.emulate(media="print")
+    assert browser.script(shown) is True
+    browser.emulate(media="")

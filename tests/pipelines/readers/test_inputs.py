@@ -1,0 +1,521 @@
+"""Which files an input means, how they are cut into units, and what is refused before anything is read."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, DatasetDict, disable_progress_bars
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cluster.errors import ConfigError, DataError
+from pipelines.readers import freeze, read_unit
+from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, Span, pack
+
+MIB = 1 << 20
+KNOWN_ENDINGS = (
+    "Known endings: .parquet, .pq, .jsonl, .ndjson, .json-lines, .csv, .tsv, .txt, .text, .md, .markdown, .rst, .html, "
+    ".htm, .xhtml, .warc, .wet. For others set `format`, and name a folder's files by a glob."
+)
+LINE = '{"text": "a"}\n'
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Six readable files, five that are not, in a small tree."""
+    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", "sub/deep/d.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(LINE)
+    (tmp_path / "e.txt").write_text("text")
+    pq.write_table(pa.table({"text": ["a"], "id": ["x"]}), tmp_path / "f.parquet")
+    for name in ("_SUCCESS", ".hidden.jsonl", "_temporary/0/g.jsonl", "picture.png", "LICENSE"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    return tmp_path
+
+
+def names(manifest: InputManifest, base: Path) -> list[str]:
+    return [str(Path(file.uri).relative_to(base)) for file in manifest.files]
+
+
+def frozen(base: Path, unit_bytes: int = MIB, **settings) -> InputManifest:
+    return freeze([Input(**settings)], str(base), unit_bytes)
+
+
+def refusal(base: Path, *inputs: Input) -> str:
+    with pytest.raises((DataError, ConfigError)) as caught:
+        freeze(inputs, str(base), MIB)
+    return str(caught.value).replace(str(base), "DIR")
+
+
+# ---- which files ----
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (".", ["a.jsonl", "b.jsonl", "e.txt", "f.parquet", "sub/c.jsonl", "sub/deep/d.jsonl"]),
+        ("sub", ["sub/c.jsonl", "sub/deep/d.jsonl"]),
+        ("sub/", ["sub/c.jsonl", "sub/deep/d.jsonl"]),
+        ("*.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("**/*.jsonl", ["a.jsonl", "b.jsonl", "sub/c.jsonl", "sub/deep/d.jsonl"]),
+        ("sub/*.jsonl", ["sub/c.jsonl"]),
+        ("s?b/*", ["sub/c.jsonl"]),
+        ("[be].*", ["b.jsonl", "e.txt"]),
+        ("a.jsonl", ["a.jsonl"]),
+        ("sub/../a.jsonl", ["a.jsonl"]),
+        (".hidden.jsonl", [".hidden.jsonl"]),
+        ("_temporary/0/g.jsonl", ["_temporary/0/g.jsonl"]),
+        ("_temporary/**", ["_temporary/0/g.jsonl"]),
+    ],
+)
+def test_a_path_is_a_folder_a_glob_or_a_file(folder, path, expected):
+    assert names(frozen(folder, path=path), folder) == expected
+
+
+def test_what_is_passed_over_is_counted_by_ending(folder):
+    manifest = frozen(folder, path=".", source="tree")
+    assert manifest.skipped == {"tree": {"hidden": 3, ".png": 1, "(no ending)": 1}}
+
+
+def test_an_absolute_path_and_a_file_uri_ignore_the_base(folder):
+    for path in (f"{folder}/a.jsonl", f"file://{folder}/a.jsonl"):
+        assert names(frozen(Path("/nowhere"), path=path), folder) == ["a.jsonl"]
+
+
+def test_a_format_reads_files_of_any_ending_that_a_glob_names(folder):
+    manifest = frozen(folder, path="LIC*", format="text")
+    assert [file.format for file in manifest.files] == ["text"]
+    assert names(frozen(folder, path="LICENSE", format="text"), folder) == ["LICENSE"]
+
+
+def test_a_format_takes_from_a_folder_only_its_own_endings(folder):
+    manifest = frozen(folder, path=".", format="text")
+    assert names(manifest, folder) == ["e.txt"]
+    assert manifest.skipped["input"][".jsonl"] == 3 + 1
+
+
+def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
+    (tmp_path / "a[1].jsonl").write_text(LINE)
+    assert names(frozen(tmp_path, path="a[1].jsonl"), tmp_path) == ["a[1].jsonl"]
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"path": "sub/*.parquet"},
+            "inputs[0] (input): DIR/sub/*.parquet: no file matches. The nearest folder, DIR/sub, holds c.jsonl, deep/. "
+            "Check the path.",
+        ),
+        (
+            {"path": "sbu/*.jsonl"},
+            "inputs[0] (input): DIR/sbu/*.jsonl: no file matches. The nearest folder, DIR, holds .hidden.jsonl, "
+            "LICENSE, _SUCCESS, _temporary/, a.jsonl, b.jsonl, e.txt, f.parquet, picture.png, sub/. Did you mean sub?",
+        ),
+        (
+            {"path": "sub/deep/e.jsonl"},
+            "inputs[0] (input): DIR/sub/deep/e.jsonl: no file matches. The nearest folder, DIR/sub/deep, holds "
+            "d.jsonl. Did you mean d.jsonl?",
+        ),
+        ({"path": "empty"}, "inputs[0] (input): DIR/empty: the folder is empty. Check the path."),
+        (
+            {"path": "picture.png"},
+            f"inputs[0] (input): DIR/picture.png: its ending names no format. {KNOWN_ENDINGS}",
+        ),
+        (
+            {"path": "[pL]*"},
+            "inputs[0] (input): DIR/[pL]*: of the files there none can be read (1 (no ending), 1 .png). "
+            f"{KNOWN_ENDINGS}",
+        ),
+        (
+            {"path": "sub", "format": "csv"},
+            "inputs[0] (input): DIR/sub: of the files there none can be read (2 .jsonl). With `format: csv` a folder "
+            "gives its .csv files; name others by a glob.",
+        ),
+        (
+            {"path": "sub", "format": "hf"},
+            "inputs[0] (input): DIR/sub: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` "
+            "wrote.",
+        ),
+        (
+            {"path": "f.parquet", "text": "txt"},
+            "inputs[0] (input): DIR/f.parquet: no column txt (text). It has: text, id. Did you mean text?",
+        ),
+        (
+            {"path": "f.parquet", "id": "url", "columns": ["licence"]},
+            "inputs[0] (input): DIR/f.parquet: no column url (id). It has: text, id. Set `id` to one of them.\n"
+            "inputs[0] (input): DIR/f.parquet: no column licence (columns). It has: text, id. Set `columns` to one of "
+            "them.",
+        ),
+        (
+            {"path": "a.jsonl", "text": "body"},
+            "inputs[0] (input): DIR/a.jsonl: no column body (text). It has: text. Set `text` to one of them.",
+        ),
+        (
+            {"path": "e.txt", "id": "name"},
+            "inputs[0] (input): DIR/e.txt: no column name (id). It has: path. Set `id` to one of them.",
+        ),
+        (
+            {"path": "a.jsonl", "format": "parquet"},
+            "inputs[0] (input): DIR/a.jsonl: not a readable Parquet file (Parquet magic bytes not found in footer. "
+            "Either the file is corrupted or this is not a parquet file). Was its writing cut short? Write it again, "
+            "or leave it out by a narrower path.",
+        ),
+        (
+            {"path": "ftp://host/a.jsonl"},
+            "inputs[0] (input): ftp://host/a.jsonl: ftp:// is not a store this project reads. Use a local path, s3://, "
+            "gs://, az://.",
+        ),
+        (
+            {"path": "hf://a/b/c/d"},
+            "inputs[0] (input): hf://a/b/c/d: a data set of the hub is written hf://ORG/NAME or hf://ORG/NAME/CONFIG.",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_mend(folder, settings, message):
+    (folder / "empty").mkdir()
+    if settings["path"] == "sbu/*.jsonl":
+        (folder / "empty").rmdir()
+    assert refusal(folder, Input(**settings)) == message
+
+
+def test_a_json_file_is_refused_with_the_way_to_json_lines(tmp_path):
+    (tmp_path / "array.json").write_text('[{"text": "a"}]')
+    hint = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
+    for path in ("array.json", "."):
+        assert hint in refusal(tmp_path, Input(path=path))
+
+
+def test_a_table_of_another_separator_is_refused_with_the_separator(tmp_path):
+    (tmp_path / "a.csv").write_text("id;text\n1;one\n")
+    assert refusal(tmp_path, Input(path="a.csv")) == (
+        "inputs[0] (input): DIR/a.csv: no column text (text). The header is one column, 'id;text', so the fields seem "
+        "to be separated by ';'. Use commas in .csv files and tabs in .tsv files."
+    )
+
+
+def test_columns_of_the_wrong_type_are_refused(tmp_path):
+    table = pa.table({"text": [1], "id": [0.5], "body": ["a"], "tags": [["a"]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert refusal(tmp_path, Input(path="a.parquet", id="id")) == (
+        "inputs[0] (input): DIR/a.parquet: column text (text) is int64; text must be strings. "
+        "Columns of strings: body.\n"
+        "inputs[0] (input): DIR/a.parquet: column id (id) is double; an id is a string or a whole number. "
+        "Choose another column, or leave `id` out to use the hash of the text."
+    )
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "a.parquet")
+    assert "DIR/a.parquet: has 2 columns text (text). Write it with unique names." in refusal(tmp_path, Input(path="."))
+
+
+def test_the_same_trouble_in_many_files_is_told_once(tmp_path):
+    for number in range(30):
+        pq.write_table(pa.table({"content": ["a"]}), tmp_path / f"{number:02}.parquet")
+    assert refusal(tmp_path, Input(path=".")) == (
+        "inputs[0] (input): DIR/00.parquet: no column text (text). It has: content. Did you mean content? "
+        "(and 29 more files)"
+    )
+
+
+# ---- folders of several formats ----
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """Every format in one folder; only text, Markdown, HTML and archives cannot have an id and a year."""
+    pq.write_table(pa.table({"id": ["p"], "text": ["a"], "year": [1999]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"id": "j", "text": "b", "year": 2001}\n')
+    (tmp_path / "c.csv").write_text("id,text,year\nc,c,2002\n")
+    for name in ("d.txt", "e.txt", "f.md"):
+        (tmp_path / name).write_text(name)
+    archived = b"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Record-ID: <urn:w>\r\nContent-Length: 1\r\n\r\nw\r\n\r\n"
+    (tmp_path / "g.warc.wet").write_bytes(archived)
+    return tmp_path
+
+
+def test_in_a_mixed_folder_formats_without_the_column_fall_back_to_their_own_id_and_say_so_once(mixed):
+    manifest = frozen(mixed, path=".", id="id", columns=("year",))
+    rows = [
+        row for unit in manifest.units for t in read_unit(unit, manifest.reading, Limits()) for row in t.to_pylist()
+    ]
+    own = [str(mixed / name) for name in ("d.txt", "e.txt", "f.md")]
+    assert [row["id"] for row in rows] == ["p", "j", "c", *own, "<urn:w>"]
+    assert [row["year"] for row in rows] == ["1999", "2001", "2002", None, None, None, None]
+    assert manifest.notes == (
+        "Source input: 2 text files cannot have a column id (id): path is the id instead.",
+        "Source input: 2 text files cannot have a column year (columns): it is empty for their documents.",
+        "Source input: 1 markdown file cannot have a column id (id): path is the id instead.",
+        "Source input: 1 markdown file cannot have a column year (columns): it is empty for their documents.",
+        "Source input: 1 wet file cannot have a column id (id): record_id is the id instead.",
+        "Source input: 1 wet file cannot have a column year (columns): it is empty for their documents.",
+    )
+    assert InputManifest.from_json(manifest.to_json()) == manifest
+
+
+def test_files_that_cannot_have_a_carried_column_do_not_change_its_type(mixed):
+    for name in ("b.jsonl", "c.csv"):
+        (mixed / name).unlink()
+    manifest = frozen(mixed, path=".", columns=("year",))
+    assert manifest.carried == pa.schema([("year", pa.int64())])
+
+
+def test_a_file_that_lacks_a_column_that_its_siblings_have_is_refused_and_all_such_are_counted(mixed):
+    for number in range(50):
+        (mixed / f"t{number:02}.csv").write_text(f"text,other{number}\na,1\n")
+        pq.write_table(pa.table({"text": ["a"], f"other{number}": [1]}), mixed / f"t{number:02}.parquet")
+    assert refusal(mixed, Input(path=".", id="id")) == (
+        "inputs[0] (input): DIR/t00.parquet: no column id (id). It has: text, other0. Set `id` to one of them. "
+        "(and 99 more files)"
+    )
+    assert refusal(mixed, Input(path="t0*.csv", id="id")).endswith("(and 9 more files)")
+
+
+def test_files_of_one_format_that_cannot_have_a_column_are_counted(tmp_path):
+    for number in range(50):
+        (tmp_path / f"{number:02}.txt").write_text("text")
+    message = "inputs[0] (input): DIR/00.txt: no column id (id). It has: path. Set `id` to one of them."
+    assert refusal(tmp_path, Input(path=".", id="id")) == f"{message} (and 49 more files)"
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "sub" / name).write_text("text")
+    assert refusal(tmp_path, Input(path="sub", id="id")).endswith("(and 1 more file)")
+
+
+def test_json_lines_without_the_text_are_counted(tmp_path):
+    for number in range(50):
+        (tmp_path / f"{number:02}.jsonl").write_text('{"body": "a"}\n')
+    assert refusal(tmp_path, Input(path=".")).endswith("It has: body. Set `text` to one of them. (and 49 more files)")
+
+
+def test_all_troubles_of_all_inputs_are_told_together(folder):
+    message = refusal(
+        folder,
+        Input(source="one", path="nothing"),
+        Input(source="two", path="f.parquet", text="body"),
+        Input(source="three", path="a.jsonl"),
+        Input(source="four", path="*.jsonl"),
+    )
+    assert [line.split(":")[0] for line in message.splitlines()] == [
+        "inputs[0] (one)",
+        "inputs[1] (two)",
+        "inputs[3] (four)",
+    ]
+    assert "DIR/a.jsonl: already read by inputs[2] (three). A file belongs to one input" in message
+
+
+def test_two_inputs_of_one_name_are_refused(folder):
+    message = refusal(folder, Input(path="a.jsonl"), Input(path="b.jsonl"))
+    assert message == "inputs 0 and 1 are both called input. Give each a `source` of its own."
+
+
+def test_inputs_without_anything_in_them_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
+    assert refusal(tmp_path, Input(path=".")) == (
+        "inputs[0] (input): .: nothing to read in its files (1 of zero bytes passed over). Point it at documents."
+    )
+
+
+def test_an_empty_file_beside_others_is_no_trouble(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "b.jsonl").write_text(LINE)
+    manifest = frozen(tmp_path, path=".")
+    assert names(manifest, tmp_path) == ["b.jsonl"] and manifest.skipped == {"input": {"zero bytes": 1}}
+    assert [span.uri[-7:] for unit in manifest.units for span in unit.spans] == ["b.jsonl"]
+
+
+def test_the_columns_are_looked_up_in_the_first_file_that_is_not_empty(tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "b.csv").write_text("id,content\n1,x\n")
+    assert refusal(tmp_path, Input(path=".")).startswith("inputs[0] (input): DIR/b.csv: no column text (text).")
+
+
+def test_a_file_without_permission_is_refused_with_the_mend(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a"]}), path)
+    path.chmod(0)
+    if os.access(path, os.R_OK):  # root may read everything, so here the store says no in its place
+
+        def refuse(name):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("pyarrow.OSFile", refuse)
+    assert "DIR/a.parquet: Permission denied. Change its permissions" in refusal(tmp_path, Input(path="."))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": "x", "columns": ["text"]}, "text: the corpus has a column of this name with another meaning"),
+        ({"path": "x", "columns": ["source", "url"]}, "source: the corpus has a column of this name"),
+        ({"path": "x", "columns": ["url", "url"]}, "url: named twice"),
+        ({"path": "x", "source": "a b"}, "String should match pattern"),
+        ({"path": "x", "format": "xml"}, "Input should be 'parquet', 'jsonl'"),
+        ({"path": "x", "glob": "y"}, "Extra inputs are not permitted"),
+        ({"path": ""}, "at least 1 character"),
+        ({"path": "x", "weight": 0}, "greater than 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        Input(**settings)
+
+
+def test_every_setting_explains_itself_or_has_a_plain_name():
+    for model in (Input, Limits):
+        for name, entry in model.model_json_schema()["properties"].items():
+            assert entry.get("description"), name
+
+
+# ---- the hub ----
+
+
+def test_splits_of_a_saved_dataset_are_named_when_one_is_not_there(tmp_path):
+    disable_progress_bars()
+    DatasetDict(train=Dataset.from_dict({"text": ["a"]})).save_to_disk(tmp_path / "d")
+    message = refusal(tmp_path, Input(path="d", split="test"))
+    assert message == "inputs[0] (input): DIR/d: no split test. It has: train. Set `split` to one of them."
+
+
+def test_a_saved_dataset_with_a_file_missing_is_refused(tmp_path):
+    disable_progress_bars()
+    Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "d", num_shards=2)
+    (tmp_path / "d" / "data-00001-of-00002.arrow").unlink()
+    assert "1 of 2 files of the data set are missing. Save it again." in refusal(tmp_path, Input(path="d"))
+
+
+def test_a_name_of_the_hub_is_loaded_and_its_cached_files_are_read(tmp_path, monkeypatch):
+    disable_progress_bars()
+    asked = []
+
+    def load_dataset(*name, split):
+        asked.append((*name, split))
+        Dataset.from_dict({"text": ["from the hub"]}).save_to_disk(tmp_path / "cache")
+        return Dataset.load_from_disk(tmp_path / "cache")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    manifest = frozen(tmp_path, path="hf://org/name/config", split="validation")
+    assert asked == [("org/name", "config", "validation")]
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
+    assert table["text"].to_pylist() == ["from the hub"]
+
+
+def test_a_hub_out_of_reach_is_refused_with_the_mend(tmp_path, monkeypatch):
+    def load_dataset(*name, split):
+        raise ConnectionError("Couldn't reach 'org/name' on the Hub\nand a long story")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert refusal(tmp_path, Input(path="hf://org/name")) == (
+        "inputs[0] (input): hf://org/name, split train: Couldn't reach 'org/name' on the Hub. Check the name, the "
+        "network and HF_TOKEN, or save the data set with `datasets` and give the folder as `path`."
+    )
+
+
+# ---- units ----
+
+
+def test_units_follow_the_order_of_inputs_names_and_positions(folder):
+    inputs = [Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")]
+    manifest = freeze(inputs, str(folder), 20)
+    spans = [(unit.index, unit.source, Path(span.uri).name) for unit in manifest.units for span in unit.spans]
+    assert spans == [(0, "b", "b.jsonl"), (1, "a", "a.jsonl"), (2, "a", "c.jsonl"), (3, "a", "d.jsonl")]
+
+
+def test_small_files_share_a_unit_and_sources_do_not(folder):
+    manifest = freeze([Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")], str(folder), MIB)
+    assert [(unit.source, len(unit.spans), unit.bytes) for unit in manifest.units] == [("b", 1, 14), ("a", 3, 42)]
+
+
+def test_a_large_parquet_file_is_cut_between_row_groups(tmp_path):
+    texts = [os.urandom(500).hex() for _ in range(100)]
+    options = {"row_group_size": 10, "use_dictionary": False, "compression": "none", "write_statistics": False}
+    pq.write_table(pa.table({"text": texts, "junk": texts}), tmp_path / "a.parquet", **options)
+    manifest = frozen(tmp_path, path=".", unit_bytes=31_000)  # three row groups of 10 kB, of the text column alone
+    assert [(span.start, span.end) for unit in manifest.units for span in unit.spans] == [
+        (0, 3),
+        (3, 6),
+        (6, 9),
+        (9, 10),
+    ]
+    assert all(30_000 <= unit.bytes <= 31_000 for unit in manifest.units[:-1])
+    assert manifest.files[0].rows == 100
+
+
+def test_a_large_plain_file_is_cut_by_bytes_and_a_compressed_one_is_not(tmp_path):
+    (tmp_path / "a.jsonl").write_text(LINE * 100)
+    (tmp_path / "b.jsonl.gz").write_bytes(b"x" * 2000)
+    manifest = frozen(tmp_path, path=".", unit_bytes=500)
+    spans = [(Path(span.uri).name, span.start, span.end) for unit in manifest.units for span in unit.spans]
+    assert spans == [("a.jsonl", 0, 466), ("a.jsonl", 466, 933), ("a.jsonl", 933, 1400), ("b.jsonl.gz", 0, 2000)]
+    assert manifest.units[-1].bytes == 6000  # an estimate of the text, not of the gzip
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 300)), max_size=60), st.integers(1, 400))
+def test_packing_keeps_every_piece_in_order(pieces, unit_bytes):
+    spans = [(Span(f"file{file}", 9, "v", "jsonl", at, at + 1), size) for at, (file, size) in enumerate(sorted(pieces))]
+    units = pack("s", spans, unit_bytes, 7)
+    unfolded = [(span.uri, at) for unit in units for span in unit.spans for at in range(span.start, span.end)]
+    assert unfolded == [(span.uri, span.start) for span, _ in spans]
+    assert sum(unit.bytes for unit in units) == sum(size for _, size in spans)
+    assert [unit.index for unit in units] == list(range(7, 7 + len(units)))
+    for unit in units:
+        pieces_held = sum(span.end - span.start for span in unit.spans)
+        assert unit.bytes <= unit_bytes or pieces_held == 1
+
+
+def test_pieces_that_fill_a_unit_to_the_byte_are_one_unit():
+    spans = [(Span(f"file{number}", 1, "v", "text", 0, 1), 50) for number in range(5)]
+    assert [unit.bytes for unit in pack("s", spans, 100, 0)] == [100, 100, 50]
+
+
+def test_a_unit_of_tiny_files_stays_short():
+    spans = [(Span(f"file{number:05}", 1, "v", "text", 0, 1), 1) for number in range(2500)]
+    assert [len(unit.spans) for unit in pack("s", spans, MIB, 0)] == [MAX_SPANS_PER_UNIT, MAX_SPANS_PER_UNIT, 500]
+
+
+# ---- the manifest ----
+
+
+def test_the_manifest_survives_json(folder):
+    pq.write_table(pa.table({"text": ["a"], "tags": [["x"]], "n": [1]}), folder / "sub" / "z.parquet")
+    inputs = [
+        Input(
+            source="tables", path="sub/*.parquet", columns=["tags", "n"], licence="CC0", weight=2, snapshot="2026-10"
+        ),
+        Input(source="lines", path="a.jsonl", id="id", columns=["url"]),
+    ]
+    manifest = freeze(inputs, str(folder), MIB)
+    record = json.loads(json.dumps(manifest.to_json()))
+    assert InputManifest.from_json(record) == manifest
+    assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}
+
+
+def test_the_same_files_give_the_same_manifest_and_fingerprint(folder):
+    assert frozen(folder, path=".") == frozen(folder, path=".")
+
+
+@pytest.mark.parametrize("change", ["content", "name", "setting"])
+def test_the_fingerprint_follows_files_and_settings(folder, change):
+    before = frozen(folder, path="*.jsonl").fingerprint
+    if change == "content":
+        (folder / "a.jsonl").write_text('{"text": "b"}\n')
+        os.utime(folder / "a.jsonl", ns=(1, 1))
+    elif change == "name":
+        (folder / "a.jsonl").rename(folder / "aa.jsonl")
+    after = frozen(folder, path="*.jsonl", licence="CC0" if change == "setting" else None).fingerprint
+    assert after != before
+
+
+def test_the_fingerprint_does_not_depend_on_the_size_of_units(folder):
+    assert frozen(folder, path=".", unit_bytes=10).fingerprint == frozen(folder, path=".").fingerprint

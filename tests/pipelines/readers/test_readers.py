@@ -1,0 +1,505 @@
+"""Every format gives the same documents, however files, units and tables are cut."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import zlib
+from datetime import datetime
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from datasets import Dataset, DatasetDict, disable_progress_bars
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.readers import READERS, format_of, freeze, read_unit
+from pipelines.readers.inputs import Format, Input, Limits
+from pipelines.readers.lines import lines
+from pipelines.readers.units import InputManifest
+
+LIMITS = Limits()
+COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress}
+TEXTS = ["plain words", "two\nlines", 'ünï, "quoted" 漢字 \U0001f600', "tab\tand, comma", ""]
+
+
+def read(manifest: InputManifest, limits: Limits = LIMITS, table_bytes: int = 8 << 20) -> list[tuple[int, dict]]:
+    """(unit, row as a dict) of everything."""
+    return [
+        (unit.index, row)
+        for unit in manifest.units
+        for table in read_unit(unit, manifest.reading, limits, table_bytes)
+        for row in table.to_pylist()
+    ]
+
+
+def rows_of(path: Path, unit_bytes: int = 1 << 20, limits: Limits = LIMITS, **settings) -> list[dict]:
+    return [row for _, row in read(freeze([Input(path=str(path), **settings)], "", unit_bytes), limits)]
+
+
+def json_lines(records: list[dict]) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def test_every_format_of_the_config_has_a_reader_and_every_reader_a_format():
+    assert set(READERS) == set(get_args(Format))
+
+
+def test_no_ending_is_claimed_twice():
+    endings = [ending for reader in READERS.values() for ending in reader.endings]
+    assert len(endings) == len(set(endings))
+    assert all(ending == ending.lower() and ending[0] == "." for ending in endings)
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.parquet", "parquet"),
+        ("a.parquet.gz", None),
+        ("A.JSONL.GZ", "jsonl"),
+        ("a.ndjson.zst", "jsonl"),
+        ("a.warc.gz", "warc"),
+        ("a.warc.wet.gz", "wet"),
+        ("a.tar.gz", None),
+        ("a.gz", None),
+        ("a.rst", "markdown"),
+        ("a.htm.bz2", "html"),
+        ("README", None),
+    ],
+)
+def test_the_format_is_read_from_the_ending_behind_the_compression(name, format):
+    assert format_of(f"s3://bucket/x.txt/{name}") == format
+
+
+# ---- the same documents from every format ----
+
+
+def write_csv(path: Path, ending: str, delimiter: str) -> Path:
+    content = io.StringIO()
+    writer = csv.writer(content, delimiter=delimiter, lineterminator="\n")
+    writer.writerows([["id", "text"], *enumerate(TEXTS)])
+    target = path / f"a.{'csv' if delimiter == ',' else 'tsv'}{ending}"
+    target.write_bytes(COMPRESS[ending](content.getvalue().encode()))
+    return target
+
+
+def write_jsonl(path: Path, ending: str, escaped: bool) -> Path:
+    records = [json.dumps({"text": text, "id": id}, ensure_ascii=escaped) for id, text in enumerate(TEXTS)]
+    target = path / f"a.jsonl{ending}"
+    target.write_bytes(COMPRESS[ending]("\r\n".join(records).encode()))
+    return target
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, ending: write_csv(path, ending, ","),
+        lambda path, ending: write_csv(path, ending, "\t"),
+        lambda path, ending: write_jsonl(path, ending, escaped=True),
+        lambda path, ending: write_jsonl(path, ending, escaped=False),
+    ],
+    ids=["csv", "tsv", "jsonl", "jsonl unescaped"],
+)
+def test_row_formats_give_the_same_documents(tmp_path, write, ending):
+    rows = rows_of(write(tmp_path, ending), id="id")
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
+
+
+def test_parquet_gives_the_same_documents(tmp_path):
+    pq.write_table(pa.table({"text": TEXTS, "id": range(5)}), tmp_path / "a.parquet", row_group_size=2)
+    rows = rows_of(tmp_path, id="id")
+    assert [(row["row"], row["id"], row["text"]) for row in rows] == [(n, str(n), TEXTS[n]) for n in range(5)]
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_trees_of_texts_give_one_document_a_file(tmp_path, ending):
+    for number, text in enumerate(TEXTS[:-1]):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / f"a.{'md' if number % 2 else 'txt'}{ending}").write_bytes(COMPRESS[ending](text.encode()))
+    rows = rows_of(tmp_path, id="path", columns=["path"])
+    assert [row["text"] for row in rows] == TEXTS[:-1]
+    assert [row["row"] for row in rows] == [0, 1, 2, 3]  # all of one unit
+    assert rows[1]["id"] == rows[1]["path"] == str(tmp_path / "1" / f"a.md{ending}")
+
+
+def test_saved_datasets_give_the_same_documents(tmp_path):
+    disable_progress_bars()
+    saved = Dataset.from_dict({"text": TEXTS, "id": range(5)})
+    saved.save_to_disk(tmp_path / "plain", num_shards=2)
+    DatasetDict(train=saved.select([0]), test=saved).save_to_disk(tmp_path / "splits")
+    for rows in (rows_of(tmp_path / "plain", id="id"), rows_of(tmp_path / "splits", id="id", split="test")):
+        assert [row["text"] for row in rows] == TEXTS
+        assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["text"] for row in rows_of(tmp_path / "splits")] == TEXTS[:1]
+
+
+def test_a_saved_dataset_cut_short_gives_what_is_there(tmp_path):
+    disable_progress_bars()
+    Dataset.from_dict({"text": [f"{n}" * 100 for n in range(5000)]}).save_to_disk(tmp_path / "d")
+    file = tmp_path / "d" / "data-00000-of-00001.arrow"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    rows = rows_of(tmp_path / "d")
+    assert [row["problem"] for row in rows if row["problem"]] == ["truncated"]
+    assert [row["text"] for row in rows[:-1]] == [f"{n}" * 100 for n in range(len(rows) - 1)]
+    assert len(rows) > 1000
+
+
+# ---- cutting ----
+
+LINE_SETS = st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LINE_SETS, st.integers(1, 400), st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"]), st.booleans(), st.booleans())
+def test_byte_ranges_never_lose_or_double_a_line(tmp_path_factory, texts, unit_bytes, line_end, last, bom):
+    path = tmp_path_factory.mktemp("cut") / "a.jsonl"
+    content = line_end.join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + line_end * last
+    path.write_bytes(b"\xef\xbb\xbf" * bom + content.encode() + b" ")  # never of size 0, which would be refused
+    manifest = freeze([Input(path=str(path))], "", unit_bytes)
+    assert [row["text"] for _, row in read(manifest)] == texts
+    assert len(manifest.units) == -(-path.stat().st_size // unit_bytes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200), st.lists(st.integers(1, 50), max_size=20), st.integers(1, 60))
+def test_lines_do_not_depend_on_the_blocks_they_come_in(data, sizes, max_line_bytes):
+    blocks = []
+    at = 0
+    for size in [*sizes, len(data)]:
+        blocks.append(data[at : at + size])
+        at += size
+    expected = []
+    at = 0
+    for line in data.split(b"\n"):
+        text = line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line
+        expected.append((at, None if len(line) > max_line_bytes else text))
+        at += len(line) + 1
+    if data.endswith(b"\n") or not data:
+        expected.pop()  # nothing follows the last line end
+    assert list(lines(iter(blocks), max_line_bytes)) == expected
+
+
+@pytest.fixture(scope="module")
+def mixed_folder(tmp_path_factory) -> Path:
+    """Good and bad rows of several formats."""
+    folder = tmp_path_factory.mktemp("mixed")
+    texts = [f"{number} " * (number % 50) for number in range(500)]
+    pq.write_table(pa.table({"text": [*texts, None]}), folder / "a.parquet", row_group_size=60)
+    good = json_lines([{"text": text} for text in texts])
+    (folder / "b.jsonl").write_bytes(b"broken\n" + good)
+    (folder / "c.jsonl.gz").write_bytes(gzip.compress(good)[:-100])
+    (folder / "d.csv").write_bytes(b"text,id\nfine,1\nbroken\n")
+    (folder / "e.txt").write_bytes(b"\xff")
+    return folder
+
+
+@pytest.mark.parametrize("table_bytes", [1, 100, 5000, 1 << 30])
+def test_positions_and_rows_do_not_depend_on_the_size_of_tables(mixed_folder, table_bytes):
+    manifest = freeze([Input(path=str(mixed_folder))], "", 20_000)
+    assert len(manifest.units) > 5
+    found = read(manifest, table_bytes=table_bytes)
+    assert found == read(manifest)
+    for index in range(len(manifest.units)):
+        rows = [row["row"] for unit, row in found if unit == index]
+        assert rows == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("unit_bytes", [100, 5000, 1 << 30])
+def test_documents_and_problems_do_not_depend_on_the_size_of_units(mixed_folder, unit_bytes):
+    def content(manifest: InputManifest) -> list[tuple]:
+        return [(row["text"], row["problem"], row["where"]) for _, row in read(manifest)]
+
+    manifest = freeze([Input(path=str(mixed_folder))], "", unit_bytes)
+    assert content(manifest) == content(freeze([Input(path=str(mixed_folder))], "", 20_000))
+
+
+@pytest.mark.parametrize("table_bytes", [1000, 20_000])
+def test_tables_hold_no_more_text_than_asked_and_have_the_agreed_columns(mixed_folder, table_bytes):
+    manifest = freeze([Input(path=str(mixed_folder))], "", 1 << 30)
+    for table in read_unit(manifest.units[0], manifest.reading, LIMITS, table_bytes):
+        assert table.num_rows > 0
+        assert pc.sum(pc.binary_length(table["text"])).as_py() or table_bytes >= 0
+        assert table.schema == pa.schema(
+            [
+                ("row", pa.int64()),
+                ("id", pa.string()),
+                ("text", pa.large_string()),
+                ("problem", pa.string()),
+                ("where", pa.string()),
+            ]
+        )
+        assert all(column.num_chunks == 1 for column in table.columns)
+
+
+def test_a_document_over_the_size_of_a_table_has_one_to_itself(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines([{"text": "a"}, {"text": "b" * 5000}, {"text": "c"}]))
+    manifest = freeze([Input(path=str(tmp_path))], "", 1 << 20)
+    tables = list(read_unit(manifest.units[0], manifest.reading, LIMITS, 1000))
+    assert [table["row"].to_pylist() for table in tables] == [[0], [1], [2]]
+
+
+# ---- carried columns ----
+
+
+def test_values_of_json_are_carried_as_strings_and_nested_ones_as_compact_json(tmp_path):
+    record = {"text": "a", "s": "x", "n": 5, "f": 1.5, "b": True, "z": None, "l": [1, "é"], "o": {"k": [1, 2]}}
+    (tmp_path / "a.jsonl").write_bytes(json_lines([record, {"text": "b"}]))
+    names = ["s", "n", "f", "b", "z", "l", "o", "absent"]
+    rows = rows_of(tmp_path, columns=names)
+    assert [rows[0][name] for name in names] == ["x", "5", "1.5", "true", None, '[1,"é"]', '{"k":[1,2]}', None]
+    assert [rows[1][name] for name in names] == [None] * 8
+
+
+@pytest.mark.parametrize(
+    ("id", "expected"), [("a", "a"), (7, "7"), (2**70, str(2**70)), (None, None), (True, "true"), ([1], "[1]")]
+)
+def test_ids_of_json_become_strings(tmp_path, id, expected):
+    (tmp_path / "a.jsonl").write_bytes(json_lines([{"text": "a", "id": id}]))
+    assert rows_of(tmp_path, id="id")[0]["id"] == expected
+
+
+def test_columns_of_parquet_keep_their_type(tmp_path):
+    when = datetime(2026, 1, 2, 3)
+    table = pa.table(
+        {
+            "text": ["a", None],
+            "score": pa.array([0.5, None], pa.float32()),
+            "when": pa.array([when, when], pa.timestamp("us")),
+            "tags": [["x"], ["y", "z"]],
+            "site": pa.array(["s", "s"]).dictionary_encode(),
+            "url": pa.array(["u", None], pa.large_string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    manifest = freeze([Input(path=str(tmp_path), columns=["score", "when", "tags", "site", "url"])], "", 1 << 20)
+    assert {field.name: str(field.type) for field in manifest.carried} == {
+        "score": "float",
+        "when": "timestamp[us]",
+        "tags": "list<element: string>",
+        "site": "string",
+        "url": "string",
+    }
+    (_, first), (_, second) = read(manifest)
+    assert first["score"] == 0.5
+    assert first["when"] == when
+    assert first["site"] == "s"
+    assert second["tags"] == ["y", "z"]  # carried though the text is missing
+    assert second["problem"] == "null_text"
+
+
+def test_types_on_which_files_disagree_become_strings(tmp_path):
+    pq.write_table(pa.table({"text": ["a"], "n": [1], "l": [[1, 2]], "same": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["b"], "n": ["x"], "l": ["y"], "same": [2]}), tmp_path / "b.parquet")
+    (tmp_path / "c.jsonl").write_bytes(json_lines([{"text": "c", "n": 2, "l": {"k": 1}}]))
+    inputs = [
+        Input(source="tables", path=str(tmp_path / "*.parquet"), columns=["n", "l", "same"]),
+        Input(source="lines", path=str(tmp_path / "c.jsonl"), columns=["n", "l"]),
+    ]
+    manifest = freeze(inputs, "", 1 << 20)
+    assert [(row["n"], row["l"], row["same"]) for _, row in read(manifest)] == [
+        ("1", "[1,2]", 1),
+        ("x", "y", 2),
+        ("2", '{"k":1}', None),
+    ]
+
+
+def test_csv_takes_another_delimiter(tmp_path):
+    (tmp_path / "a.csv").write_text("text;n\na,b;1\n")
+    assert (
+        rows_of(tmp_path, delimiter=";", columns=["n"])[0] | {"text": "a,b", "n": "1"}
+        == rows_of(tmp_path, delimiter=";", columns=["n"])[0]
+    )
+
+
+# ---- HTML and web archives ----
+
+PARAGRAPH = "The mill grinds raw text into a corpus, and the corpus into a model; nothing is lost on the way. " * 10
+PARAGRAPH = PARAGRAPH.strip()
+GREATER = PARAGRAPH.replace("raw", "größere")
+PAGE = (
+    "<html><head><title>T</title></head><body><nav><a href='/'>Home</a><a href='/x'>More</a></nav>"
+    f"<article><p>{PARAGRAPH}</p></article><footer>Copyright, all rights reserved</footer></body></html>"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (PAGE.encode(), PARAGRAPH),
+        (PAGE.replace("<head>", "<head><meta charset=latin-1>").replace("raw", "größere").encode("latin-1"), GREATER),
+        (PAGE.replace("<head>", "<head><meta charset=latin-1>").replace("raw", "größere").encode(), GREATER),
+        (('<?xml version="1.0" encoding="utf-8"?>' + PAGE.replace("raw", "größere")).encode(), GREATER),
+        (PAGE.replace("raw", "größere").encode("utf-16"), GREATER),
+        (b"<html><body></body></html>", "<empty_extraction>"),
+        (b"\x00\x01\x02", "<empty_extraction>"),
+        (b"<div>" * 100_000, "<empty_extraction>"),
+    ],
+    ids=["page", "latin-1", "UTF-8 that says latin-1", "XHTML", "UTF-16", "no content", "no HTML", "deeply nested"],
+)
+def test_html_is_its_main_content(tmp_path, content, expected):
+    (tmp_path / "a.html").write_bytes(content)
+    (row,) = rows_of(tmp_path, columns=["path"])
+    assert (row["text"] or f"<{row['problem']}>") == expected
+    assert row["path"] == str(tmp_path / "a.html")
+
+
+def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(tmp_path, monkeypatch):
+    def fail(page, **options):
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("pipelines.readers.pages._extract", lambda: fail)
+    (tmp_path / "a.html").write_bytes(PAGE.encode())
+    (row,) = rows_of(tmp_path)
+    assert (row["problem"], row["where"]) == ("failed_extraction", f"{tmp_path}/a.html (RecursionError)")
+
+
+def test_html_over_the_bound_is_not_parsed(tmp_path):
+    (tmp_path / "a.html").write_bytes(PAGE.encode())
+    (row,) = rows_of(tmp_path, limits=Limits(max_document_bytes=100))
+    assert row["problem"] == "too_large"
+
+
+def record(kind: str, content: bytes, number: int = 0, length: int | None = None) -> bytes:
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://x/{number}\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
+        f"WARC-Record-ID: <urn:uuid:{number}>\r\nContent-Length: {len(content) if length is None else length}\r\n\r\n"
+    )
+    return head.encode() + content + b"\r\n\r\n"
+
+
+def response(body: bytes, status: str = "200 OK", type: str = "text/html", extra: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {type}\r\n{extra}\r\n".encode() + body
+
+
+def chunked(body: bytes) -> bytes:
+    pieces = [body[at : at + 100] for at in range(0, len(body), 100)]
+    return b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces) + b"0\r\n\r\n"
+
+
+BODY = PAGE.encode()
+RESPONSES = {
+    "a page": (response(BODY), PARAGRAPH),
+    "XHTML": (response(BODY, type="application/xhtml+xml; charset=utf-8"), PARAGRAPH),
+    "gzip": (response(gzip.compress(BODY), extra="Content-Encoding: gzip\r\n"), PARAGRAPH),
+    "gzip undone by the crawler": (response(BODY, extra="Content-Encoding: gzip\r\n"), PARAGRAPH),
+    "deflate": (response(zlib.compress(BODY), extra="Content-Encoding: deflate\r\n"), PARAGRAPH),
+    "deflate without header": (response(zlib.compress(BODY)[2:-4], extra="Content-Encoding: deflate\r\n"), PARAGRAPH),
+    "chunks": (response(chunked(BODY), extra="Transfer-Encoding: chunked\r\n"), PARAGRAPH),
+    "chunks undone by the crawler": (response(BODY, extra="Transfer-Encoding: chunked\r\n"), PARAGRAPH),
+    "chunks of gzip": (
+        response(chunked(gzip.compress(BODY)), extra="Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n"),
+        PARAGRAPH,
+    ),
+    "the server's charset": (
+        response(PAGE.replace("raw", "сырой").encode("koi8-r"), type="text/html; charset=KOI8-R"),
+        PARAGRAPH.replace("raw", "сырой"),
+    ),
+    "a charset that nobody knows": (response(BODY, type="text/html; charset=klingon"), PARAGRAPH),
+    "an image": (response(b"\x89PNG", type="image/png"), None),
+    "a page that is not there": (response(BODY, status="404 Not Found"), None),
+    "an unknown encoding": (response(BODY, extra="Content-Encoding: br\r\n"), "<bad_http_response>"),
+    "damaged gzip": (
+        response(b"\x1f\x8b\x08\0\0\0\0\0" + b"\xff" * 50, extra="Content-Encoding: gzip\r\n"),
+        "<bad_http_response>",
+    ),
+    "no HTTP": (b"nonsense", "<bad_http_response>"),
+    "no content": (response(b"<html></html>"), "<empty_extraction>"),
+    "a page over the bound": (response(b"x" * 20_000), "<too_large>"),
+    "a page that unfolds over the bound": (
+        response(gzip.compress(b"x" * 20_000), extra="Content-Encoding: gzip\r\n"),
+        "<too_large>",
+    ),
+    "a record over the bound": (response(b"x" * 200_000), "<too_large>"),
+}
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_response_in_a_web_archive_is_a_document_a_problem_or_neither(tmp_path, name, ending):
+    content, expected = RESPONSES[name]
+    records = [
+        record("warcinfo", b"software: x"),
+        record("response", response(BODY), 1),
+        record("request", b"GET / HTTP/1.1\r\n\r\n", 2),
+        record("response", content, 3),
+        record("response", response(BODY), 4),
+    ]
+    (tmp_path / f"a.warc{ending}").write_bytes(b"".join(COMPRESS[ending](one) for one in records))
+    rows = rows_of(tmp_path, limits=Limits(max_document_bytes=10_000), id="record_id", columns=["url", "date"])
+    found = [(row["url"], row["text"] or f"<{row['problem']}>") for row in rows]
+    middle = [] if expected is None else [("http://x/3", expected)]
+    assert found == [("http://x/1", PARAGRAPH), *middle, ("http://x/4", PARAGRAPH)]
+    assert rows[0]["id"] == "<urn:uuid:1>"
+    assert rows[0]["date"] == "2026-01-02T03:04:05Z"
+
+
+def wet(*contents: bytes) -> list[bytes]:
+    return [record("warcinfo", b"x"), *(record("conversion", text, n) for n, text in enumerate(contents))]
+
+
+DAMAGED_ARCHIVES = {
+    "bytes between records": ([0, b"rubbish\r\n\r\nmore", 1], ["a", "<bad_warc_record>", "b"]),
+    "a length that is no number": (
+        [0, record("conversion", b"x").replace(b"Length: 1", b"Length: -1"), 1],
+        ["a", "<bad_warc_record>", "b"],
+    ),
+    "no length": ([0, b"WARC/1.0\r\nWARC-Type: conversion\r\n\r\nx\r\n\r\n", 1], ["a", "<bad_warc_record>", "b"]),
+    "a length that is too short": (
+        [0, record("conversion", b"long text", length=4), 1],
+        ["a", "long", "<bad_warc_record>", "b"],
+    ),
+    "bad UTF-8": ([0, record("conversion", b"\xff"), 1], ["a", "<bad_utf8>", "b"]),
+    "an end too early": ([0, 1, record("conversion", b"x" * 100)[:-50]], ["a", "b", "<truncated>"]),
+    "a header without end": ([0, b"WARC/1.0\r\n" + b"A: b\r\n" * 50_000, 1], ["a", "<bad_warc_record>", "b"]),
+    "nothing": ([], []),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_ARCHIVES)
+def test_damage_in_an_archive_of_texts_costs_no_other_record(tmp_path, name):
+    parts, expected = DAMAGED_ARCHIVES[name]
+    whole = [record("conversion", b"a", 0), record("conversion", b"b", 1)]
+    (tmp_path / "a.warc.wet").write_bytes(b"".join(whole[part] if isinstance(part, int) else part for part in parts))
+    (tmp_path / "b.warc.wet.gz").write_bytes(b"".join(map(gzip.compress, wet(b"next file"))))
+    rows = rows_of(tmp_path)
+    assert [row["text"] or f"<{row['problem']}>" for row in rows] == [*expected, "next file"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 250))
+def test_no_bytes_can_stop_the_reading_of_an_archive(tmp_path_factory, rubbish, at):
+    path = tmp_path_factory.mktemp("warc") / "a.warc.wet"
+    whole = b"".join(wet(b"text"))
+    path.write_bytes(whole[:at] + rubbish + whole[at:])
+    for row in rows_of(path):
+        assert (row["text"] is None) == (row["problem"] is not None)
+
+
+# ---- real data ----
+
+
+def test_real_parquet_is_read_as_pyarrow_reads_it(shared_data):
+    for name in ("peps", "udhr"):
+        path = shared_data / f"{name}.parquet"
+        manifest = freeze([Input(path=str(path), id="id")], "", 16 << 20)
+        tables = [t for unit in manifest.units for t in read_unit(unit, manifest.reading, LIMITS)]
+        whole = pq.read_table(path)
+        for column in ("id", "text"):
+            found = pa.chunked_array([chunk for table in tables for chunk in table[column].chunks])
+            assert found.cast(pa.large_string()).equals(whole[column].cast(pa.large_string()))
+
+
+def test_real_json_lines_are_read_as_json_reads_them(shared_data):
+    path = shared_data / "gsm8k_test.jsonl"
+    expected = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
+    for unit_bytes in (10_000, 1 << 20):
+        assert [row["text"] for row in rows_of(path, unit_bytes, text="answer")] == expected

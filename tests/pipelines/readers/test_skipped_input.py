@@ -1,0 +1,161 @@
+"""Whatever of an input is passed over is counted with its reason: in the dry run, the report and the counters."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import cli
+from cluster.artifact import Artifact
+from cluster.errors import DataError
+from pipelines.curate.report.page import render
+from pipelines.readers import freeze, read_unit
+from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.reader import Skipped
+from tests.pipelines.curate.test_curate import story
+from tests.pipelines.readers.test_readers import COMPRESS, record, response
+from tests.support.inline import curate_inline
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """One document, and everything that is none: links, a FIFO, a socket, files of zero bytes."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    path = tmp_path / "in"
+    (path / "good.jsonl").write_text(json.dumps({"text": story(1)}))
+    (path / "gone.jsonl").symlink_to("nowhere.jsonl")
+    (path / "deep" / "gone.txt").symlink_to(tmp_path / "removed" / "a.txt")
+    (path / "loop.jsonl").symlink_to("loop.jsonl")
+    (path / "deep" / "up").symlink_to("..")
+    os.mkfifo(path / "pipe.jsonl")
+    for name in ("empty.jsonl", "empty.txt", "deep/empty.csv", "empty.parquet"):
+        (path / name).touch()
+    (path / "picture.png").write_bytes(b"x")
+    (path / ".gone").symlink_to("nowhere")
+    return path
+
+
+SEEN = {"dangling link": 2, "circular link": 2, "FIFO, socket or device": 1, "zero bytes": 4, ".png": 1}
+
+
+def skipped_in(path: str, **settings) -> dict[str, int]:
+    return dict(freeze([Input(path=path, **settings)], "", 1 << 20).skipped["input"])
+
+
+def test_links_pipes_and_files_of_zero_bytes_are_counted(folder):
+    assert skipped_in(str(folder)) == SEEN
+
+
+def test_of_a_glob_only_what_it_names_is_counted(folder):
+    assert skipped_in(f"{folder}/*.jsonl") == {
+        "dangling link": 1, "circular link": 1, "FIFO, socket or device": 1, "zero bytes": 1
+    }  # fmt: skip
+
+
+def test_the_dry_run_the_report_and_the_page_say_what_was_passed_over(folder, monkeypatch, capsys, tmp_path):
+    settings = {"inputs": [{"path": str(folder)}], "output": str(tmp_path / "run")}
+    (tmp_path / "curate.yaml").write_text(json.dumps({"kind": "curate", "name": "test"} | settings))
+    with pytest.raises(SystemExit) as left:
+        cli.main(["curate", str(tmp_path / "curate.yaml"), "--dry-run"])
+    assert left.value.code == 0
+    told = "1 .png, 1 FIFO, socket or device, 2 circular links, 2 dangling links, 4 of zero bytes"
+    assert f"skipped  input: {told}\n" in capsys.readouterr().out
+    run = curate_inline(settings, monkeypatch)
+    assert f"Source input: files were passed over: {told}." in run.report["warnings"]
+    counted = {row["reason"]: row["count"] for row in run.report["skipped"]}
+    assert counted == SEEN and "FIFO, socket or device" in render(run.report)
+    assert json.loads(Path(run.uri, "inputs.json").read_text())["skipped"] == {"input": counted}
+
+
+def test_a_parquet_file_of_zero_bytes_is_like_other_files_of_zero_bytes(tmp_path):
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").touch()
+    (tmp_path / "c.txt").touch()
+    assert skipped_in(str(tmp_path)) == {"zero bytes": 2}
+    with pytest.raises(DataError, match=r"nothing to read in its files \(1 of zero bytes passed over\)"):
+        skipped_in(str(tmp_path / "b.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "is a FIFO, socket or device; a file was wanted"),
+        (lambda path: path.symlink_to(path), "link leads back to itself"),
+        (lambda path: path.symlink_to("nowhere.txt"), "is a dangling link: it leads to nowhere.txt, which"),
+    ],
+    ids=["a FIFO", "a circular link", "a dangling link"],
+)
+def test_a_path_that_names_no_file_is_refused_and_never_opened(tmp_path, make, message):
+    make(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=message):
+        skipped_in(str(tmp_path / "a.txt"))
+
+
+# --- inside files
+
+
+def skipped_while_reading(path: Path) -> tuple[list[str], dict[str, int]]:
+    manifest = freeze([Input(path=str(path))], "", 1 << 20)
+    skipped = Skipped()
+    texts = [
+        text
+        for unit in manifest.units
+        for table in read_unit(unit, manifest.reading, Limits(), skipped=skipped)
+        for text in table["text"].to_pylist()
+    ]
+    return texts, dict(skipped)
+
+
+PAGE = b"<html><body><article><p>" + b"A page about a river and a mountain. " * 10 + b"</p></article></body></html>"
+RECORDS = [
+    record("warcinfo", b"x"),
+    record("request", b"GET / HTTP/1.1\r\n\r\n"),
+    record("request", b"GET / HTTP/1.1\r\n\r\n"),
+    record("revisit", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+    record("surprise", b"x"),
+    record("response", response(PAGE)),
+    record("response", response(PAGE, status="404 Not Found")),
+    record("response", response(PAGE, status="404 Not Found")),
+    record("response", response(PAGE, status="9999 Odd")),
+    record("response", response(b"x", type="Image/PNG; q=1")),
+    record("response", response(b"x", type="made/up/by a stranger")),
+]
+COUNTED = {
+    "record of kind warcinfo": 1,
+    "record of kind request": 2,
+    "record of kind revisit": 1,
+    "record of kind (other)": 1,
+    "response with status 404": 2,
+    "response with status (other)": 1,
+    "response of type image/png": 1,
+    "response of type (other)": 1,
+}
+
+
+def test_records_of_an_archive_that_are_no_documents_are_counted_by_kind_status_and_type(tmp_path):
+    (tmp_path / "a.warc").write_bytes(b"".join(RECORDS))
+    texts, skipped = skipped_while_reading(tmp_path)
+    assert len(texts) == 1 and skipped == COUNTED
+    (tmp_path / "a.warc").rename(tmp_path / "a.warc.wet")
+    texts, skipped = skipped_while_reading(tmp_path)
+    assert texts == [] and skipped["record of kind response"] == 6
+
+
+def test_every_record_is_a_document_or_counted_in_the_run(tmp_path, monkeypatch):
+    (tmp_path / "a.warc").write_bytes(b"".join(RECORDS))
+    inputs = [{"source": "crawl", "path": str(tmp_path / "a.warc")}]
+    run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")}, monkeypatch)
+    counted = {row["reason"]: row["count"] for row in run.report["skipped"] if row["inside"]}
+    assert counted == COUNTED and sum(counted.values()) + 1 == len(RECORDS)
+    counters = Artifact.load(f"{run.uri}/attributes").manifest.counters
+    assert counters["skipped/crawl/response with status 404"] == 2
+    assert "response with status 404" in render(run.report)
+
+
+@pytest.mark.parametrize("ending", [ending for ending in COMPRESS if ending])
+def test_a_compressed_file_with_nothing_in_it_is_counted(tmp_path, ending):
+    (tmp_path / f"a.txt{ending}").write_bytes(COMPRESS[ending](b""))
+    assert skipped_while_reading(tmp_path) == ([], {"empty file": 1})

@@ -1,0 +1,152 @@
+"""Tiny trainings for tests of the loop: packed rows that can be learnt, a job, and functions that ranks import.
+
+Importing this loads no torch: a driver uses it too.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.store import storage
+from tests.support.packed_examples import pack_examples, write_examples
+from training.config import TrainConfig
+from training.data.order import Order
+from training.data.schema import SPLITS
+from training.fit.job import Job
+from training.fit.records import Outcome
+from training.pack.packed_run import PackedRun
+
+LENGTH = 16
+VOCABULARY = 64
+MODEL = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": LENGTH,
+}
+STEPS = 12
+
+
+def settings(root: str, **more: Any) -> TrainConfig:
+    plain: dict[str, Any] = {
+        "kind": "train",
+        "name": "tiny",
+        "corpus": "nowhere",
+        "model": {"config": MODEL, "tokenizer": "train"},
+        "sequence_length": LENGTH,
+        "tokens_per_step": 8 * LENGTH,
+        "micro_batch": 2,
+        "steps": STEPS,
+        "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
+        "evaluate": {"every_steps": 4},
+        "checkpoint": {"every_steps": 3},
+        "track": {"tensorboard": False},
+        "output": f"{root}/run",
+        "packed": f"{root}/packed",
+    }
+    return TrainConfig.model_validate(plain | more)
+
+
+def pack_tiny(root: str, documents: int = 200, validation: int = 20) -> None:
+    """Documents that count upwards from a random token: a model finds that out soon. Some are shorter than a row."""
+    generator = np.random.default_rng(5)
+    rows = []
+    for number in range(documents):
+        size = int(generator.integers(4, LENGTH + 1))
+        ids = ((np.arange(size) + generator.integers(VOCABULARY)) % VOCABULARY).tolist()
+        rows.append(
+            {
+                "split": int(number < validation),
+                "place": int(generator.integers(1 << 62)),
+                "document": f"doc-{number}",
+                "ids": ids,
+                "labels": [False] + [True] * (size - 1),
+                "label": None,
+            }
+        )
+    packed = f"{root}/packed"
+    artifacts = pack_examples(packed, write_examples(packed, rows), settings(root))
+    told = {
+        "settings": {},
+        "tokenizer": "tiny",
+        "classes": [],
+        "artifacts": {"test": {split: artifacts[split].manifest.digest for split in SPLITS}},
+    }
+    storage.write_bytes(f"{packed}/pack.json", json.dumps(told).encode())
+
+
+def tiny_job(root: str, **more: Any) -> Job:
+    config = settings(root, **more)
+    packed = PackedRun.load(f"{root}/packed")
+    identity = {f"settings.{name}": json.dumps(value) for name, value in config.fit_settings().items()}
+    steps = Order.for_training(config, packed).steps(config)
+    return Job(config, config.output, packed.uri, (), steps, identity | {"data": packed.fingerprint})
+
+
+def fit_here(job: Job) -> Outcome:
+    """In the process group that this process is in."""
+    from training.fit.loop import fit
+    from training.fit.ranks import joined_place
+
+    return fit(job, joined_place())
+
+
+def fit_alone(job: Job) -> Outcome:
+    """As the only worker, in a process group that is gone afterwards."""
+    from training.fit.loop import fit
+    from training.fit.ranks import own_group
+
+    with own_group(0) as place:
+        return fit(job, place)
+
+
+class Interrupted(Exception):
+    """What stands for a kill where processes are not to die."""
+
+
+def fit_until(job: Job, step: int, alone: bool = False) -> None:
+    """Fit, and break off after a step was taken and logged, on every worker."""
+    from training.fit.loop import Training
+
+    after = Training._after
+
+    def interrupted(self: Training, record: Any, late: bool) -> None:
+        after(self, record, late)
+        if self.course.step == step:
+            raise Interrupted
+
+    Training._after = interrupted  # type: ignore[method-assign]
+    try:
+        (fit_alone if alone else fit_here)(job)
+    except Interrupted:
+        return
+    finally:
+        Training._after = after  # type: ignore[method-assign]
+    raise AssertionError(f"step {step} was never taken")
+
+
+def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
+    """All state of the last checkpoint, by name and kind of state."""
+    from training.engines import STATES
+    from training.fit.checkpoint.format import Saved
+
+    saved = Saved.load(outcome["checkpoint"])
+    return {
+        f"{name}.{state}": saved.fetch(name, state, 0, int(np.prod(shape))).numpy()
+        for name, shape in saved.names.items()
+        for state in STATES
+    }
+
+
+def lines(job: Job) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(job.step_log).read_text().splitlines()]
+
+
+def column(job: Job, name: str) -> list[Any]:
+    return [line[name] for line in lines(job) if name in line]

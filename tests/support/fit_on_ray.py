@@ -1,0 +1,27 @@
+"""A training on an embedded Ray, as a process that a test may kill: python -m tests.support.fit_on_ray JOB.json"""
+
+import sys
+from pathlib import Path
+
+from cluster import logs
+from cluster.errors import RaymillError
+from cluster.progress import Lines
+from cluster.session import Session
+from training.fit.job import Job
+from training.fit.launch import fit_on_ray
+
+
+def main(path: str) -> int:
+    logs.setup()
+    job = Job.from_json(Path(path).read_bytes())
+    try:
+        with Session(cpus=2) as session:
+            fit_on_ray(job, session, Lines())
+    except RaymillError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

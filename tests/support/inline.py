@@ -1,0 +1,54 @@
+"""Runs a stage's units one after the other in this process: everything of a run but Ray, in milliseconds."""
+
+import pyarrow as pa
+
+from cluster import stage as stages
+from cluster.engine import Engine
+from cluster.progress import Silent
+from cluster.session import Session
+from pipelines.curate import job as job
+from pipelines.curate.config import CurateConfig
+
+
+class InlineEngine(Engine):
+    def _start_ray(self) -> None: ...
+
+    def _round(self, stage, missing, records, failures) -> None:
+        for index in missing:
+            records[index] = stages.run_unit(stage, self.root, index, stage.units[index])
+
+
+class RoundsInline(Engine):
+    """The engine with its rounds, attempts, patience and answers as they are; only Ray Data is replaced by a loop."""
+
+    def _map(self, run, rows):
+        for row in rows:
+            yield from run(pa.Table.from_pylist([row]))["answer"].to_pylist()
+
+
+class NoRay(Session):
+    """A session that starts nothing and counts how often it was started and stopped."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__()
+        self.starts = self.stops = 0
+        self.lost = False
+
+    def start(self) -> None:
+        self.starts += not self.started
+        self.started = True
+
+    def stop(self) -> None:
+        self.stops += self.started
+        self.started = False
+
+    def dead(self) -> bool:
+        return self.lost
+
+
+def curate_inline(settings: dict, monkeypatch, *, replace: bool = False) -> job.Run:
+    """`curate` on a config given as plain settings."""
+    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "Engine", InlineEngine)
+        return job.curate(config, Session(), Silent(), replace=replace)

@@ -1,0 +1,68 @@
+"""Finding and killing the processes of one command: they all carry a mark in their environment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MARK = "RAYMILL_TEST_MARK"
+
+
+class Command:
+    """A `raymill` command running in processes of its own."""
+
+    def __init__(self, *words: str, **environment: str) -> None:
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment | {MARK: self.mark},
+            cwd=Path(__file__).resolve().parents[2],
+        )
+
+    def wait(self, seconds: float) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error). Raises subprocess.TimeoutExpired."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+    def others(self, title: str = "") -> list[int]:
+        """Process ids of what the command started, whose command line contains `title`."""
+        return [pid for pid, line in _marked(self.mark) if pid != self.process.pid and title in line]
+
+    def kill(self, pid: int, how: int = signal.SIGKILL) -> bool:
+        try:
+            os.kill(pid, how)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def end_all(self) -> None:
+        for pid, _ in _marked(self.mark):
+            self.kill(pid)
+        self.process.wait()
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    """Poll; False if it did not come true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.02)
+    return true()
+
+
+def _marked(mark: str) -> Iterator[tuple[int, str]]:
+    wanted = f"{MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                yield int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue

@@ -1,0 +1,62 @@
+"""A small stage for tests of the ground, and the loop that runs one without Ray."""
+
+import os
+import sys
+
+import pyarrow as pa
+
+from cluster import cli
+from cluster import stage as stages
+from cluster.artifact import Artifact, Counters
+from cluster.engine import Engine
+from cluster.progress import Lines
+from cluster.session import Session
+from cluster.stage import Output, Scratch, Stage
+
+NUMBERS = pa.schema([("unit", pa.int64()), ("number", pa.int64())])
+
+
+def count_up(unit: int, scratch: Scratch) -> Counters:
+    """Unit n leaves n rows, in two files if there are more than one; unit 0 leaves no file."""
+    for number in range(unit):
+        scratch.write("numbers", pa.table({"unit": [unit], "number": [number]}))
+    scratch.write("squares", pa.table({"unit": [unit], "number": [unit * unit]}))
+    return {"documents": unit, "text_bytes": 1000 * unit}
+
+
+def counting_stage(units: int, work=count_up, fingerprint: str = "f" * 32) -> Stage:
+    outputs = (Output("numbers", NUMBERS, file_bytes=16, row_group_bytes=16), Output("squares", NUMBERS))
+    return Stage("count", outputs, list(range(units)), work, fingerprint)
+
+
+def run_inline(stage: Stage, root: str) -> dict[str, Artifact]:
+    """What the engine does, one unit after the other in this process."""
+    if (done := stages.published(stage, root)) is not None:
+        for artifact in done.values():
+            stages.sweep(artifact)
+        return done
+    records = stages.committed(stage, root)
+    for index, unit in enumerate(stage.units):
+        if index not in records:
+            records[index] = stages.run_unit(stage, root, index, unit)
+    return stages.publish(stage, root, records)
+
+
+def blocked_from_two_on(unit: int, scratch: Scratch) -> Counters:
+    """Units 2 and later wait for a writer of the gate, a FIFO: a job that can be hit in the middle of its work."""
+    if unit >= 2:
+        with open(os.environ["GATE"]) as gate:
+            gate.read()
+    return count_up(unit, scratch)
+
+
+def count(root: str, gated: bool = False) -> None:
+    """A verb of a `raymill` for tests."""
+    with Session(cpus=2) as session:
+        made = Engine(root, session, Lines()).run(counting_stage(6, blocked_from_two_on if gated else count_up))
+    print(made["numbers"].manifest.digest, "with Ray" if "ray" in sys.modules else "without Ray")
+
+
+if __name__ == "__main__":
+    cli.VERBS["count"] = ("tests.support.stages:count", "count")
+    cli.command()

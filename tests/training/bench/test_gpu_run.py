@@ -1,0 +1,104 @@
+"""`make gpu`, rehearsed on the CPU with tiny shapes and without the packages that a GPU machine's image may lack."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.bench import gpu
+
+ROOT = Path(__file__).parents[3]
+
+# A package that is None in sys.modules can be neither imported nor found.
+WITHOUT = """
+import sys, importlib.metadata as metadata
+absent = sys.argv[1].split(",")
+sys.modules.update(dict.fromkeys(absent))
+known = metadata.version
+def version(name):
+    if name in absent:
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+metadata.version = version
+from training.bench.gpu import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def without(packages: str, *words: str) -> subprocess.CompletedProcess:
+    # bf16 products end the process on CPUs that lack these instructions.
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
+    command = [sys.executable, "-c", WITHOUT, packages, *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+@pytest.mark.parametrize("sections", ["AD", pytest.param("ABCD", marks=pytest.mark.slow)])
+def test_it_runs_with_tiny_shapes_and_without_what_an_image_may_lack(sections, tmp_path):
+    """Ray and DeepSpeed, stores and the command line, what fits tokenizers and what curation needs."""
+    lacking = (
+        "ray,deepspeed,bitsandbytes,boto3,obstore,typer,datasets,numba,tensorboard,sacrebleu,torchmetrics,datasketch"
+    )
+    done = without(lacking, "--rehearse", "--sections", sections, "--output", str(tmp_path / "gpu.json"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert "deepspeed not installed, ray not installed" in found["about"]
+    lines = found["lines"]
+    assert {line["section"] for line in lines} == set(sections)
+    right = [line for line in lines if line["verdict"] == "ok"]
+    assert len(right) == 14  # of 18 checks: four are the kernel's, which needs a GPU
+    assert [line["name"] for line in lines if line["verdict"] in ("WRONG", "failed")] == []
+    assert len(found["found"]) == len([item for item in gpu.items(False) if item.section in sections])
+    names = [line["name"].strip() for line in lines]
+    assert {"HF Trainer", "a checkpoint of 1B stops training"} <= set(names)
+    assert ({"ceiling", "products of the layers", "fsdp2"} <= set(names)) == ("C" in sections)
+    assert done.stdout.count("| D | HF Trainer |") == 2 and "| A | float32: fused" in done.stdout
+
+
+def test_it_names_what_it_needs_and_that_there_is_no_gpu(tmp_path):
+    done = without("pydantic,peft")
+    assert (done.returncode, done.stderr) == (
+        2, "make gpu: peft, pydantic not installed here. Use pip install peft pydantic.\n",
+    )  # fmt: skip
+
+
+ARGUMENTS = argparse.Namespace(rehearse=True, minutes=30.0)
+
+
+def test_what_is_wrong_ends_the_run_before_anything_is_measured(monkeypatch, tmp_path):
+    def here(item):
+        return [{"name": "losses", "found": "3.0", "wanted": "1.0", "right": item.section != "A"}], None
+
+    monkeypatch.setattr(gpu, "_here", here)
+    lines, _ = gpu.run(gpu.items(True), ARGUMENTS)
+    assert [(line.section, line.verdict) for line in lines] == [("A", "WRONG")]
+    assert gpu.main(["--rehearse", "--output", str(tmp_path / "gpu.json")]) == 1
+
+
+def test_a_process_that_takes_too_long_or_crashes_is_its_lines_result():
+    slow = gpu.Item("C", "slow", "timeit", ("-n", "1", "-r", "1", "import time; time.sleep(60)"))
+    assert gpu._apart(slow, 0.5) == ([], "ended after 0 s")
+    printed, failed = gpu._apart(gpu.Item("C", "crash", "no.such.module", ()), 60)
+    assert printed == [] and "no" in (failed or "")
+    [line] = gpu._lines(slow, printed, failed)
+    assert line.verdict == "failed"
+
+
+def test_no_call_begins_after_the_end_of_its_section(monkeypatch):
+    monkeypatch.setattr(gpu, "_apart", lambda item, seconds: ([], f"began with {seconds:.0f} s"))
+    hurried = argparse.Namespace(rehearse=False, minutes=30.0)
+    monkeypatch.setattr(gpu, "ENDS", {"A": 5.0, "B": 0.3, "C": 20.0, "D": 30.0})
+    lines, _ = gpu.run([one for one in gpu.items(False) if one.section != "A"], hurried)
+    assert {line.verdict for line in lines if line.section == "B"} == {"skipped"}
+    assert {line.found for line in lines if line.section != "B"} == {"began with 480 s"}
+
+
+@pytest.mark.parametrize("item", gpu.items(False), ids=lambda item: f"{item.section}-{item.name}")
+def test_every_line_of_the_real_run_is_a_command_that_parses(item):
+    if item.module == "training.bench":
+        from training.bench.command import parser
+
+        assert parser().parse_args(item.words).shape in ("1b", "8b")

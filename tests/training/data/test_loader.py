@@ -1,0 +1,239 @@
+"""Rows become batches: each worker its share, all the shares together the step, and errors where they are asked for."""
+
+import math
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.artifact import Artifact
+from cluster.errors import DataError, StorageError
+from cluster.store import storage
+from tests.support.packed_examples import config, document, pack_examples, write_examples
+from training.data.batch import collate
+from training.data.loader import Loader, micro_rows
+from training.data.order import HeldOut, Order
+from training.data.packed import PackedRows
+from training.data.schema import NO_TARGET
+
+LENGTH = 16
+ROWS = 90
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory) -> Artifact:
+    """ROWS rows and more in several files of several row groups."""
+    root = str(tmp_path_factory.mktemp("packed"))
+    documents = [document(f"d{n}", 9 + 5 * n % 8) for n in range(ROWS)]
+    packed = pack_examples(root, write_examples(root, documents), config(), unit_tokens=500)["train"]
+    assert packed.manifest.rows == ROWS and len(packed.manifest.files) > 1
+    return packed
+
+
+def order() -> Order:
+    return Order([ROWS], [ROWS], rows_per_step=10, block_rows=4, seed=1)
+
+
+def loader(artifact: Artifact, rank: int = 0, world: int = 1, rows: int = 3, **more) -> Loader:
+    return Loader(more.pop("order", order()), [PackedRows(artifact)], rank, world, rows, LENGTH, 0, **more)
+
+
+def ids_of(batches) -> list[list[int]]:
+    """Real tokens of each row of some micro-batches."""
+    return [
+        batch.input_ids[row, : batch.ends[row] + 1].tolist() for batch in batches for row in range(len(batch.documents))
+    ]
+
+
+# --- packed rows
+
+
+@settings(max_examples=30, deadline=None)
+@given(indices=st.lists(st.integers(0, ROWS - 1), max_size=30), cache_bytes=st.sampled_from([0, 1 << 20]))
+def test_rows_are_read_by_number_in_the_order_asked_for(artifact, indices, cache_bytes):
+    everything = artifact.table()
+    tables = PackedRows(artifact, cache_bytes).read(indices)
+    assert [table.to_pylist() for table in tables] == [everything.slice(index, 1).to_pylist() for index in indices]
+
+
+def test_the_rows_of_all_row_groups_add_up(artifact):
+    rows = PackedRows(artifact)
+    assert sum(rows.group_rows) == len(rows) == ROWS
+    assert len(rows.group_rows) >= len(artifact.manifest.files)
+
+
+def test_files_are_opened_when_they_are_wanted_and_row_groups_kept_while_there_is_room(artifact, monkeypatch):
+    opened: list[str] = []
+    open_input = storage.open_input
+    monkeypatch.setattr(storage, "open_input", lambda uri: opened.append(uri) or open_input(uri))
+    rows = PackedRows(artifact)
+    assert opened == []
+    for _ in range(3):
+        rows.read([0, 1, 2])
+    assert opened == artifact.file_uris[:1] and rows.fetched_groups == 1
+    forgetful = PackedRows(artifact, cache_bytes=0)
+    forgetful.read([0, ROWS - 1, 0])
+    assert forgetful.fetched_groups == 3
+
+
+def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
+    root = str(tmp_path)
+    packed = pack_examples(root, write_examples(root, [document(f"d{n}", 12) for n in range(40)]), config())["train"]
+    uri = packed.file_uris[0]
+    data = storage.read_bytes(uri)
+    storage.write_bytes(uri, data[:4] + bytes(len(data) // 2) + data[4 + len(data) // 2 :])
+    with pytest.raises(DataError, match=uri):
+        PackedRows(packed).read([0])
+    storage.delete([uri])
+    with pytest.raises(StorageError, match=uri):
+        PackedRows(packed).read([0])
+
+
+def test_rows_on_an_object_store_are_fetched_by_ranges(s3_root):
+    documents = [document(f"d{n}", 12) for n in range(200)]
+    packed = pack_examples(s3_root, write_examples(s3_root, documents, units=3), config())["train"]
+    ours = loader(packed, order=Order([packed.manifest.rows], [1], 10, 4, 1))
+    assert sum(len(batch.documents) for batch in ours.micro_batches(7)) == 10
+    ours.close()
+
+
+# --- batches
+
+
+def test_a_batch_holds_positions_targets_and_padding_by_place(artifact):
+    rows = PackedRows(artifact).read([3, 5])
+    batch = collate(rows, 3, LENGTH, pad_id=7)
+    for at, table in enumerate(rows):
+        row = table.to_pylist()[0]
+        size = len(row["ids"])
+        positions = [n for length in row["lengths"] for n in range(length)]
+        wanted = [
+            token if counts else NO_TARGET for token, counts in zip(row["ids"][1:], row["labels"][1:], strict=True)
+        ]
+        assert batch.input_ids[at].tolist() == row["ids"] + [7] * (LENGTH - size)
+        assert batch.position_ids[at].tolist() == positions + list(range(LENGTH - size))
+        assert batch.targets[at].tolist() == wanted + [NO_TARGET] * (LENGTH - size + 1)
+        assert batch.ends[at] == size - 1 and batch.documents[at] == tuple(row["documents"])
+    assert (batch.input_ids[2] == 7).all() and (batch.targets[2] == NO_TARGET).all()
+    assert batch.position_ids[2].tolist() == list(range(LENGTH))
+    assert batch.tokens == sum(len(table["ids"][0]) for table in rows)
+    assert batch.label_tokens == (batch.targets != NO_TARGET).sum()
+
+
+def test_padding_that_equals_a_token_of_the_text_hides_no_label():
+    """The end-of-text token is the padding of many tokenizers; a model that never learns it never stops."""
+    import pyarrow as pa
+
+    from training.data.schema import PACKED
+
+    row = {"ids": [5, 2], "labels": [False, True], "lengths": [2], "documents": ["d"], "label": None}
+    batch = collate([pa.Table.from_pylist([row], PACKED)], 1, 4, pad_id=2)
+    assert batch.targets.tolist() == [[2, NO_TARGET, NO_TARGET, NO_TARGET]]
+
+
+def test_a_batch_without_rows_is_all_padding():
+    batch = collate([], 2, 4, 9)
+    assert batch.tokens == batch.label_tokens == batch.digest == 0 and batch.documents == ()
+    assert batch.input_ids.tolist() == [[9] * 4] * 2
+
+
+# --- loaders
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 10, 16])
+def test_the_workers_together_read_the_rows_of_the_step_each_once(artifact, world):
+    everything = artifact.table()["ids"].to_pylist()
+    for step in (0, 5, 8):
+        parts = []
+        for rank in range(world):
+            ours = loader(artifact, rank, world)
+            parts.append(ours.micro_batches(step))
+            ours.close()
+        assert len({len(part) for part in parts}) == 1, "every worker takes part equally often"
+        dealt = [ids_of(part) for part in parts]
+        expected = [everything[row] for _, row in order().step(step)]
+        assert [dealt[place % world][place // world] for place in range(len(expected))] == expected
+        digests = sum(batch.digest for part in parts for batch in part) % 2**64
+        alone = loader(artifact)
+        assert digests == sum(batch.digest for batch in alone.micro_batches(step)) % 2**64
+        alone.close()
+
+
+def test_begun_at_any_step_the_batches_are_those_of_the_run_that_was_never_stopped(artifact):
+    whole = loader(artifact)
+    expected = [ids_of(whole.micro_batches(step)) for step in range(12)]
+    for first in (1, 7, 11):
+        resumed = loader(artifact)
+        assert [ids_of(resumed.micro_batches(step)) for step in range(first, 12)] == expected[first:]
+        resumed.close()
+    assert ids_of(whole.micro_batches(4)) == expected[4], "and going back is allowed"
+    whole.close()
+
+
+def test_two_corpora_are_read_in_the_order_of_the_step(artifact):
+    mixed = Order([ROWS, ROWS], [2, 1], 9, 4, 1)
+    ours = Loader(mixed, [PackedRows(artifact), PackedRows(artifact)], 0, 1, 3, LENGTH, 0)
+    everything = artifact.table()["ids"].to_pylist()
+    assert ids_of(ours.micro_batches(1)) == [everything[row] for _, row in mixed.step(1)]
+    ours.close()
+
+
+def test_held_out_rows_are_all_read_once_and_nothing_beyond_them(artifact):
+    held_out = HeldOut([ROWS], rows_per_step=40)
+    parts = [[], []]
+    for rank in range(2):
+        ours = loader(artifact, rank, 2, order=held_out, steps=len(held_out))
+        parts[rank] = [ours.micro_batches(step) for step in range(len(held_out))]
+        ours.close()
+    assert [len(step) for step in parts[0]] == [len(step) for step in parts[1]] == [7, 7, 2]
+    read = [ids for part in parts for step in part for ids in ids_of(step)]
+    assert sorted(read) == sorted(artifact.table()["ids"].to_pylist())
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_asked_for(artifact, monkeypatch):
+    ours = loader(artifact)
+    monkeypatch.setattr(storage, "open_input", lambda uri: (_ for _ in ()).throw(StorageError(f"{uri}: no answer.")))
+    with pytest.raises(StorageError, match=r"\.parquet: no answer"):
+        ours.micro_batches(0)
+    ours._thread.submit(len, ()).result()  # the steps ahead have been tried too, or given up
+    monkeypatch.undo()
+    for step in (0, 1):
+        assert ids_of(ours.micro_batches(step)), "asked again when the store answers again, it succeeds"
+    ours.close()
+
+
+def test_the_next_steps_are_made_while_one_computes_and_waiting_is_counted(artifact, monkeypatch):
+    ours = loader(artifact, ahead=2)
+    ours.micro_batches(0)
+    made = [ours._coming[step] for step in (1, 2)]
+    assert all(batches.result(timeout=30) for batches in made) and sorted(ours._coming) == [1, 2]
+    waited = ours.waited_s
+    assert waited > 0
+    ours.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rows")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "world", "rows"),
+    [
+        ({}, 1, 4),
+        ({}, 3, 2),
+        ({"micro_batch": 3}, 1, 3),
+        ({"micro_batch": 30}, 2, 2),
+        ({"sequence_length": 4096, "tokens_per_step": 4096 * 9}, 1, 2),
+        ({"sequence_length": 4096, "tokens_per_step": 4096 * 9}, 3, 2),
+        ({"sequence_length": 16384, "tokens_per_step": 16384 * 4}, 1, 1),
+        ({"sequence_length": 1024, "tokens_per_step": 1024 * 9}, 1, 5),
+        ({"sequence_length": 1024, "tokens_per_step": 1024 * 17}, 1, 6),
+        ({"sequence_length": 1024, "tokens_per_step": 1024 * 9, "micro_batch": 8}, 1, 8),
+    ],
+)
+def test_micro_batches_are_as_large_as_a_worker_has_use_for(settings, world, rows):
+    given_ = config(**settings)
+    assert micro_rows(given_, world) == rows
+    if given_.micro_batch is None:
+        share = math.ceil(given_.rows_per_step / world)
+        most = max(1, 8192 // given_.sequence_length)
+        assert math.ceil(share / rows) == math.ceil(share / most), "no more micro-batches than need be"
+        assert rows == 1 or math.ceil(share / (rows - 1)) > math.ceil(share / most), "and none with more rows"

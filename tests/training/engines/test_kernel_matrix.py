@@ -1,0 +1,139 @@
+"""Every engine, precision, method and attention, compiled or not: equal losses, one graph, one type at the kernel.
+
+The kernel is the stand-in of tests/support/kernel_stand_in.py, which refuses what the real one refuses. Each case is
+compared with the same training by DDP with eager attention, not compiled, in the same precision. The default run takes
+a sample; `make matrix` takes all.
+"""
+
+import random
+from collections.abc import Iterable
+from importlib.util import find_spec
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+from torch._dynamo.utils import counters
+
+from cluster.errors import ConfigError
+from tests.support import kernel_stand_in
+from tests.support.ranks import Ranks
+from tests.support.tiny_models import tiny_config
+from tests.support.training_cases import Case, new_engine, take_steps
+from training.models import attention, compiling
+from training.models.build import build_objective
+
+ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+# qlora computes on a GPU alone, and where bitsandbytes is.
+METHODS = ("full", "lora", *(["qlora"] if torch.cuda.is_available() and find_spec("bitsandbytes") else []))
+# Of a step's loss. Float32 differs by the order of additions; bf16 by where values are rounded to 8 bits.
+TOLERANCE = {"float32": 1e-5, "bf16": 1e-3}
+STEPS = 3
+LAYERS = 2
+
+
+def case_of(engine: str, precision: str, method: str, chosen: str, compiled: bool) -> Case:
+    more = {"precision": precision, "attention": chosen, "compile": compiled}
+    return Case(engine, method, steps=STEPS, compute="cuda" if chosen == "varlen" else "cpu", more=more)
+
+
+# The kernel takes no float32, and ZeRO-3 does not compile: test_what_is_not_in_the_matrix_is_refused.
+MATRIX = [
+    case_of(*way)
+    for way in product(ENGINES, TOLERANCE, METHODS, ("varlen", "sdpa", "eager"), (False, True))
+    if (way[1], way[3]) != ("float32", "varlen") and (way[0], way[4]) != ("zero3", True)
+    if way[2] != "qlora" or (way[0] == "ddp" and not way[4])
+]
+
+
+def sample(seed: int) -> list[Case]:
+    """The kernel compiled, the kernel under an engine that shards, and another attention."""
+    chooser = random.Random(seed)
+    kernel = [case for case in MATRIX if case.compute == "cuda"]
+    return [
+        chooser.choice([case for case in kernel if case.more["compile"]]),
+        chooser.choice([case for case in kernel if case.engine in ("zero3", "fsdp2") and not case.more["compile"]]),
+        chooser.choice([case for case in MATRIX if case.compute == "cpu"]),
+    ]
+
+
+def observe(case: Case) -> dict[str, Any]:
+    """On a rank: losses, what the kernel was called with, how many graphs there are, types of buffers."""
+    kernel, attention._KERNEL = attention._KERNEL, kernel_stand_in.varlen_attn
+    compiling.BACKEND = "aot_eager"
+    torch._dynamo.reset()
+    counters.clear()
+    kernel_stand_in.CALLS.clear()
+    engine, objective = new_engine(case)
+    try:
+        losses, _ = take_steps(case, engine, objective, 0, case.steps)
+        return {
+            "losses": losses,
+            "attention": objective.attention,
+            "calls": list(kernel_stand_in.CALLS),
+            "graphs": counters["stats"]["unique_graphs"],
+            "breaks": dict(counters["graph_break"]),
+            "buffers": {one.dtype for one in objective.buffers()},
+        }
+    finally:
+        engine.close()
+        attention._KERNEL = kernel
+
+
+def failures(cases: Iterable[Case]) -> list[str]:
+    found = []
+    wanted: dict[tuple[str, str], list[float]] = {}
+    with Ranks(2) as ranks:
+        for case in cases:
+            precision = case.more["precision"]
+            plain = case_of("ddp", precision, case.method, "eager", False)
+            if (precision, case.method) not in wanted:
+                wanted[precision, case.method] = ranks.run(observe, plain)[0]["losses"]
+            for rank, seen in enumerate(ranks.run(observe, case)):
+                wrong = problems(case, seen, wanted[precision, case.method])
+                found += [f"{case}, rank {rank}: {'; '.join(wrong)}"] if wrong else []
+    return found
+
+
+def problems(case: Case, seen: dict[str, Any], losses: list[float]) -> list[str]:
+    off = max(abs(one - other) / other for one, other in zip(seen["losses"], losses, strict=True))
+    # The input of LoRA's first layer needs no gradient, since embeddings are frozen: a graph of its own.
+    graphs = (2 if case.method == "lora" else 1) if case.more["compile"] else 0
+    kernel = case.more["attention"] == "varlen"
+    micro_batches = case.rows // 2 // case.micro_rows
+    calls = LAYERS * micro_batches * case.steps if kernel else 0
+    used = attention.VARLEN if kernel else case.more["attention"]
+    dtypes = {dtype for call in seen["calls"] for dtype in call.dtypes}
+    found = {
+        f"a loss is off by {off:.1e}": off > TOLERANCE[case.more["precision"]],
+        f"{seen['graphs']} graphs, {graphs} wanted": seen["graphs"] != graphs,
+        f"graph breaks: {seen['breaks']}": bool(seen["breaks"]),
+        f"attention {seen['attention']}, {used} wanted": seen["attention"] != used,
+        f"{len(seen['calls'])} calls of the kernel, {calls} wanted": len(seen["calls"]) != calls,
+        f"the kernel got {dtypes}": kernel and dtypes != {torch.bfloat16},
+        f"boundaries of {len({call.documents for call in seen['calls']})} lengths": kernel
+        and len({call.documents for call in seen["calls"]}) != 1,
+        f"buffers of {seen['buffers']}": seen["buffers"] != {torch.float32},
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def test_a_sample_of_ways_to_compute_comes_to_equal_losses_in_one_graph():
+    assert failures(sample(seed=5)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_way_to_compute_comes_to_equal_losses_in_one_graph(engine):
+    assert failures(case for case in MATRIX if case.engine == engine) == []
+
+
+def test_what_is_not_in_the_matrix_is_refused(monkeypatch):
+    monkeypatch.setattr(attention, "_KERNEL", kernel_stand_in.varlen_attn)
+    with pytest.raises(ConfigError, match="attention: varlen does not fit: it needs precision bf16"):
+        build_objective(tiny_config(attention="varlen", precision="float32"), compute="cuda")
+    with pytest.raises(ValueError, match="compile: zero3"):
+        tiny_config(engine="zero3", compile=True)
+    with pytest.raises(ValueError, match="qlora wants engine ddp"):
+        tiny_config({"name": "some/model"}, engine="fsdp2", method="qlora", workers={"gpus_each": 1})

@@ -1,0 +1,107 @@
+"""The learning rate of a step, and what AdamW decays."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.config_parts import Optimizer
+from training.optimizing import learning_rate, parameter_groups
+
+
+def rates(steps: int, **wanted) -> list[float]:
+    optimizer = Optimizer(learning_rate=1.0, **wanted)
+    return [learning_rate(optimizer, step, steps) for step in range(steps)]
+
+
+def test_warm_up_rises_in_equal_parts_and_its_last_step_has_the_full_rate():
+    assert rates(8, warmup_steps=4, schedule="constant") == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [
+        ("linear", [1.0, 0.84, 0.68, 0.52, 0.36]),
+        ("cosine", [1.0, 0.9236068, 0.7236068, 0.4763932, 0.2763932]),
+        ("wsd", [1.0, 1.0, 1.0, 0.7333333, 0.4666667]),
+        ("constant", [1.0] * 5),
+    ],
+)
+def test_a_schedule_begins_with_the_full_rate_and_goes_towards_the_final_fraction(schedule, wanted):
+    assert rates(5, schedule=schedule, final_fraction=0.2, decay_steps=2) == pytest.approx(wanted)
+
+
+def transformers_rates(schedule: str, **specific) -> list[float]:
+    from transformers import get_scheduler
+
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    scheduler = get_scheduler(
+        schedule, theirs, num_warmup_steps=5, num_training_steps=30, scheduler_specific_kwargs=specific
+    )
+    found = []
+    for _ in range(30):
+        found.append(scheduler.get_last_lr()[0])
+        theirs.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_warm_up_is_one_step_ahead_of_transformers_and_the_rates_after_it_are_equal(schedule):
+    wanted, ours = transformers_rates(schedule), rates(30, schedule=schedule, warmup_steps=5)
+    assert ours[5:] == pytest.approx(wanted[5:])
+    assert wanted[:5] == pytest.approx([n / 5 for n in range(5)])
+    assert ours[:5] == pytest.approx([(n + 1) / 5 for n in range(5)])
+
+
+def test_wsd_decays_in_one_part_more_than_transformers_linear_decay():
+    wanted = transformers_rates("warmup_stable_decay", num_decay_steps=6, decay_type="linear")
+    ours = rates(30, schedule="wsd", warmup_steps=5, decay_steps=6)
+    assert ours[5:24] == pytest.approx([1] * 19) and wanted[5:24] == pytest.approx([1] * 19)
+    assert wanted[24:] == pytest.approx([1 - (k - 1) / 6 for k in range(1, 7)])
+    assert ours[24:] == pytest.approx([1 - k / 7 for k in range(1, 7)])
+
+
+def test_wsd_decays_over_a_tenth_unless_told():
+    assert [step for step, rate in enumerate(rates(40, schedule="wsd")) if rate < 1] == [36, 37, 38, 39]
+
+
+@given(
+    st.sampled_from(["cosine", "linear", "wsd", "constant"]),
+    st.integers(1, 60),
+    st.integers(0, 20),
+    st.integers(1, 80),
+    st.floats(0, 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_rate_lies_between_the_final_and_the_full_one_and_never_rises_after_warm_up(
+    schedule, after, warmup, decay, final
+):
+    found = rates(warmup + after, schedule=schedule, warmup_steps=warmup, decay_steps=decay, final_fraction=final)
+    assert all(0 < rate <= 1 for rate in found[:warmup])
+    assert all(final - 1e-9 <= rate <= 1 for rate in found[warmup:])
+    assert min(found) > 0, "no step is for nothing"
+    assert found[warmup:] == sorted(found[warmup:], reverse=True)
+
+
+def test_only_trained_matrices_decay_and_a_tied_one_is_there_once():
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 5))
+    model[2].weight = model[0].weight
+    model[1].weight.requires_grad_(False)
+    matrices, vectors = parameter_groups(model, 0.1)
+    assert (len(matrices["params"]), matrices["weight_decay"]) == (1, 0.1)
+    assert matrices["params"][0] is model[0].weight
+    assert [tuple(one.shape) for one in vectors["params"]] == [(4,), (5,)]
+    assert vectors["weight_decay"] == 0.0
+
+
+def test_a_group_without_parameters_is_left_out():
+    assert len(parameter_groups(torch.nn.Linear(3, 2, bias=False), 0.1)) == 1
+
+
+def test_a_schedule_can_be_drawn_without_torch():
+    code = "import sys, training.optimizing; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

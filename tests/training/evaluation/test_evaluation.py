@@ -1,0 +1,286 @@
+"""Held-out loss, prompts from packed rows, and greedy generation, against the same done plainly."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tests.support.export_runs import Run, byte_tokenizer, make_run
+from training.data.packed import PackedRows
+from training.data.schema import PACKED
+from training.evaluation.generate import complete, stop_ids
+from training.evaluation.job import EVALUATION, evaluate, generated, held_out, prompts_of
+from training.evaluation.measure import batches, measure
+from training.evaluation.prompts import held_out_prompts, last_run, spread
+from training.evaluation.trained import at_start
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CPU = torch.device("cpu")
+GENERATE = {"prompts": 4, "max_new_tokens": 8, "prompt_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory) -> Run:
+    return make_run(tmp_path_factory.mktemp("chat"), steps=20, generate=GENERATE | {"answer": "number"})
+
+
+def plain_loss(run: Run, objective) -> tuple[float, float]:
+    """Row by row, document by document, with the model's own forward: (loss, accuracy) over label tokens."""
+    losses, right, tokens = 0.0, 0, 0
+    for table in run.packed.corpora["test"]["test"].tables():
+        for row in table.to_pylist():
+            at = 0
+            for size in row["lengths"]:
+                ids = torch.tensor([row["ids"][at : at + size]])
+                labels = torch.tensor(row["labels"][at : at + size])[1:]
+                at += size
+                with torch.inference_mode():
+                    scores = objective.model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
+                losses -= scores[labels, ids[0, 1:][labels]].double().sum().item()
+                right += (scores[labels].argmax(-1) == ids[0, 1:][labels]).sum().item()
+                tokens += int(labels.sum())
+    return losses / tokens, right / tokens
+
+
+def test_before_and_after_are_the_token_weighted_losses_of_base_and_trained_model(chat):
+    evaluation = evaluate(chat.job, chat.outcome, chat.packed)
+    for when, objective in (("before", at_start(chat.job)), ("after", chat.trained)):
+        loss, accuracy = plain_loss(chat, objective)
+        found = evaluation[when]["test"]
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+        assert found["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+        assert found["accuracy"] == pytest.approx(accuracy)
+        assert found["label_tokens"] == chat.packed.packed("test")["label_tokens/test"]
+    assert evaluation["after"]["test"]["loss"] < evaluation["before"]["test"]["loss"]
+
+
+def test_an_evaluation_is_written_once_and_found_again(chat, monkeypatch):
+    first = evaluate(chat.job, chat.outcome, chat.packed)
+    monkeypatch.setattr("training.evaluation.job.at_start", lambda *_: pytest.fail("computed again"))
+    assert evaluate(chat.job, chat.outcome, chat.packed) == first
+    on_disk = json.loads((chat.export.parent / EVALUATION).read_text())
+    assert {name: on_disk[name] for name in first} == first
+
+
+def test_every_score_of_a_number_answer_is_there(chat):
+    evaluation = evaluate(chat.job, chat.outcome, chat.packed)
+    assert {"exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "number_match"} <= evaluation[
+        "generation"
+    ].keys()
+    assert len(evaluation["answers"]) == GENERATE["prompts"]
+    for answer in evaluation["answers"]:
+        number = int(answer["document"].removeprefix("doc-"))
+        assert answer["reference"] == f"#### {number + 1}"
+        assert answer["prompt"].endswith(f"What is {number} plus 1?<|im_end|>\n<|im_start|>assistant\n")
+        assert "<|" not in answer["generated"]
+
+
+@pytest.mark.parametrize("rows", [1, 3, None])
+def test_the_loss_does_not_depend_on_how_rows_are_batched(chat, rows):
+    tables = list(chat.packed.corpora["test"]["train"].tables())
+    whole = measure(chat.trained, tables, 2, 0, CPU)
+    assert measure(chat.trained, tables, rows, 0, CPU)["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
+def test_a_split_without_targets_has_no_loss(chat):
+    row = {"ids": [1, 2], "labels": [False, False], "lengths": [2], "documents": ["x"], "label": None}
+    assert measure(chat.trained, [pa.Table.from_pylist([row], PACKED)], None, 0, CPU) is None
+    assert list(batches([PACKED.empty_table()], None, 0)) == []
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt"])
+def test_generation_is_greedy_and_batches_say_what_single_prompts_say(tmp_path, method):
+    """Against the loop without cache, padding or library: the most probable next token, again and again."""
+    run = make_run(tmp_path, method, steps=1, prefix={"tokens": 3}, prompt={"tokens": 3})
+    torch.manual_seed(0)
+    for name, parameter in run.trained.named_parameters():
+        if "norm" not in name:
+            parameter.data.normal_(0, 0.5)  # so that what stands where decides what is said
+    prompts = [
+        run.tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("What is 1 plus 1?", "What", "1 plus", "What is 9 plus 1?")
+    ]
+    wanted = [greedily(run.trained, ids, 7) for ids in prompts]
+    found = complete(run.trained.model, prompts, 7, [], run.tokenizer.pad_token_id, padded=method == "lora")
+    assert found == wanted
+
+
+def greedily(objective, ids: list[int], count: int) -> list[int]:
+    said = list(ids)
+    with torch.inference_mode():
+        for _ in range(count):
+            hidden = objective.hidden(torch.tensor([said]), torch.arange(len(said))[None], torch.tensor([0, len(said)]))
+            said.append(int(objective.logits(hidden[0, -1:]).argmax()))
+    return said[len(ids) :]
+
+
+def test_generation_stops_at_any_stop_and_leaves_it_out(chat):
+    ids = chat.tokenizer("What is 1 plus 1?", add_special_tokens=False)["input_ids"]
+    free = complete(chat.trained.model, [ids], 8, [], 0, padded=True)[0]
+    assert len(free) == 8
+    stop = free[3]
+    stopped = complete(chat.trained.model, [ids, ids[:5]], 8, [263, stop], 0, padded=True)[0]
+    assert stopped == free[: free.index(stop)]
+
+
+def test_a_models_habits_of_sampling_are_left_aside_and_given_back(chat):
+    ids = chat.tokenizer("What is 1 plus 1?", add_special_tokens=False)["input_ids"]
+    plain = complete(chat.trained.model, [ids], 8, [], 0, padded=True)
+    holders = [chat.trained.model, chat.trained.model.get_base_model()]
+    own = [holder.generation_config for holder in holders]
+    habits = type(own[0])(do_sample=True, temperature=3.0, repetition_penalty=5.0, max_length=3)
+    for holder in holders:
+        holder.generation_config = habits
+    try:
+        assert complete(chat.trained.model, [ids], 8, [], 0, padded=True) == plain
+        assert all(holder.generation_config is habits for holder in holders)
+    finally:
+        for holder, config in zip(holders, own, strict=True):
+            holder.generation_config = config
+
+
+def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
+    run = make_run(
+        tmp_path, form="text", steps=1, generate={"prompts": 2, "max_new_tokens": 200, "prompt_tokens": 6},
+        model={"config": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 4, "vocab_size": 264,
+                          "n_positions": 80}, "tokenizer": "train"},
+    )  # fmt: skip
+    _, artifacts = held_out(run.packed)
+    _, answers = generated(run.trained, run.job.config, artifacts, run.tokenizer)
+    assert len(answers) == 2
+
+
+def test_answers_end_where_the_template_ends_a_turn():
+    tokenizer = byte_tokenizer()
+    end, turn = (tokenizer.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|im_end|>"))
+    assert stop_ids(tokenizer) == [end, turn]
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    assert stop_ids(tokenizer) == [end]
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    assert stop_ids(tokenizer) == [end]  # an ordinary line end ends no answer
+    tokenizer.chat_template = None
+    assert stop_ids(tokenizer) == [end]
+
+
+# --- prompts
+
+
+class Rows:
+    """Packed rows in memory."""
+
+    def __init__(self, rows: list[dict]) -> None:
+        self.table = pa.Table.from_pylist([{"label": None} | row for row in rows], PACKED)
+        self.rows = len(rows)
+
+    def read(self, indices):
+        return [self.table.slice(index, 1) for index in indices]
+
+    def prompts(self, form="chat", count=10, prompt_tokens=2, reference_tokens=3, full=10):
+        return held_out_prompts(self, [self.table], form, count, prompt_tokens, reference_tokens, full)
+
+
+def row(*documents: tuple[str, list[int], str]) -> dict:
+    """Of (id, tokens, labels as a text of - and x)."""
+    return {
+        "ids": [token for _, ids, _ in documents for token in ids],
+        "labels": [mark == "x" for _, _, marks in documents for mark in marks],
+        "lengths": [len(ids) for _, ids, _ in documents],
+        "documents": [name for name, _, _ in documents],
+    }
+
+
+def test_a_chats_prompt_is_all_before_its_last_answer():
+    rows = Rows([row(("a", [1, 2, 3, 4, 5, 6], "--x--x"), ("b", [7, 8, 9], "-xx"))])
+    assert [(p.document, p.ids, p.reference) for p in rows.prompts()] == [
+        ("a", (1, 2, 3, 4, 5), (6,)),
+        ("b", (7,), (8, 9)),
+    ]
+
+
+def test_what_follows_the_last_answer_is_no_part_of_it():
+    """A template may end with a line end after the end of turn, which is not labelled."""
+    (found,) = Rows([row(("a", [1, 2, 3, 4], "-xx-"))]).prompts()
+    assert (found.ids, found.reference) == ((1,), (2, 3))
+
+
+def test_cut_documents_and_those_without_an_answer_give_no_prompt():
+    rows = Rows([
+        row(("cut", [1, 2, 3], "-xx")),
+        row(("full", list(range(10)), "-xxxxxxxxx")),
+        row(("cut", [3, 4], "-x"), ("none", [5, 6], "--"), ("good", [7, 8], "-x")),
+    ])  # fmt: skip
+    assert [prompt.document for prompt in rows.prompts()] == ["good"]
+
+
+def test_a_texts_prompt_is_its_first_tokens_and_its_reference_the_next():
+    rows = Rows([row(("a", [1, 2, 3, 4, 5, 6, 7], "-xxxxxx"), ("short", [8, 9], "-x")), row(("a", [7, 8, 9], "-xx"))])
+    assert [(p.ids, p.reference) for p in rows.prompts("text")] == [((1, 2), (3, 4, 5)), ((7, 8), (9,))]
+
+
+def test_prompts_come_from_all_over_the_split_and_are_the_same_every_time():
+    rows = Rows([row((f"d{number}", [1, 2], "-x")) for number in range(100)])
+    found = [prompt.document for prompt in rows.prompts(count=3)]
+    assert found == [prompt.document for prompt in rows.prompts(count=3)]
+    assert found[0] == "d0" and found[-1] == "d99" and len(found) == 3
+    assert Rows([]).prompts() == [] and rows.prompts(count=0) == []
+
+
+def test_every_corpus_gives_its_share_of_prompts(chat):
+    test = chat.packed.corpora["test"]["test"]
+    config = chat.job.config.model_copy(
+        update={"corpus": tuple(chat.job.config.corpus[0].model_copy(update={"name": name}) for name in "abc")}
+    )
+    assert len(prompts_of(config, dict.fromkeys("abc", test), 5, 8)) == 5
+    assert PackedRows(test).rows
+
+
+@pytest.mark.parametrize(
+    ("marks", "run"), [("--xx-", (2, 4)), ("xx", (0, 2)), ("x-x", (2, 3)), ("---", None), ("", None), ("-x", (1, 2))]
+)
+def test_the_last_run_of_labels(marks, run):
+    assert last_run(np.array([mark == "x" for mark in marks], dtype=bool)) == run
+
+
+@pytest.mark.parametrize(("total", "count", "numbers"), [(5, 2, [0, 4]), (3, 9, [0, 1, 2]), (0, 3, []), (4, 0, [])])
+def test_spread_takes_the_first_and_the_last(total, count, numbers):
+    assert spread(total, count) == numbers
+
+
+# --- splits and methods
+
+
+def test_the_validation_split_is_measured_where_there_is_no_test_split(chat):
+    artifacts = chat.packed.corpora["test"]
+    assert held_out(chat.packed)[0] == "test"
+    empty = type(chat.packed)(chat.packed.uri, "tiny", (), {"test": artifacts | {"test": _empty(artifacts["test"])}})
+    split, found = held_out(empty)
+    assert (split, found["test"].uri) == ("validation", artifacts["validation"].uri)
+
+
+def _empty(artifact):
+    from dataclasses import replace
+
+    return type(artifact)(artifact.uri, replace(artifact.manifest, files=[], digest=""))
+
+
+def test_a_probe_has_the_rates_of_each_class(tmp_path):
+    run = make_run(tmp_path, "probe", steps=30)
+    evaluation = evaluate(run.job, run.outcome, run.packed)
+    rows = [line for table in run.packed.corpora["test"]["test"].tables() for line in table.to_pylist()]
+    said = []
+    for line in rows:
+        ids = torch.tensor([line["ids"]])
+        with torch.inference_mode():
+            at = torch.arange(ids.shape[1])[None]
+            starts, ends = torch.tensor([0, ids.shape[1]]), torch.tensor([ids.shape[1] - 1])
+            said.append(int(run.trained.scores(ids, at, starts, ends).argmax()))
+    wanted = [line["label"] for line in rows]
+    right = sum(one == other for one, other in zip(wanted, said, strict=True))
+    scores = evaluation["generation"]
+    assert scores["accuracy"] == pytest.approx(right / len(rows)) == evaluation["after"]["test"]["accuracy"]
+    assert {"f1/even", "f1/odd", "macro_f1"} <= scores.keys()
+    assert evaluation["after"]["test"]["label_tokens"] == len(rows)

@@ -1,0 +1,258 @@
+"""What a run leaves for other programs: folders that transformers and peft load, and that say what was trained."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from cluster.errors import RaymillError
+from cluster.store import storage
+from tests.support.export_runs import CLASSES, Run, make_run, save_outcome
+from tests.support.packed_examples import config as packed_config
+from tests.support.packed_examples import document, pack_examples, write_examples
+from training.config import TrainConfig
+from training.evaluation.trained import at_start
+from training.export.folders import base_of
+from training.export.job import export
+from training.export.merge import compare, first_tokens, logits, merge
+from training.pack.documents import Document
+from training.pack.encode import Encoder
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def trained_logits(run: Run, ids: list[int]) -> torch.Tensor:
+    """As training computes them, not as a library's generation does: through the objective."""
+    with torch.inference_mode():
+        tokens, starts = torch.tensor([ids]), torch.tensor([0, len(ids)], dtype=torch.int32)
+        return run.trained.logits(run.trained.hidden(tokens, torch.arange(len(ids))[None], starts)[0])
+
+
+def prompt(run: Run) -> list[int]:
+    return run.tokenizer("What is 7 plus 1?", add_special_tokens=False)["input_ids"]
+
+
+def load(run: Run, name: str):
+    return AutoModelForCausalLM.from_pretrained(run.export / name).eval()
+
+
+def with_adapter(run: Run):
+    return PeftModel.from_pretrained(load(run, "base"), run.export / "adapter").eval()
+
+
+def card_code(folder: Path) -> str:
+    return re.search(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
+
+
+def run_card(folder: Path, monkeypatch, capsys) -> str:
+    monkeypatch.chdir(folder)
+    exec(compile(card_code(folder), str(folder), "exec"), {})
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory) -> Run:
+    run = make_run(tmp_path_factory.mktemp("lora"))
+    export(run.job, run.outcome, run.packed)
+    return run
+
+
+def test_the_whole_model_loads_and_says_what_was_trained(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path, "full")
+    manifest = export(run.job, run.outcome, run.packed)
+    assert manifest["folders"] == {"full": "full"}
+    loaded = load(run, "full")
+    torch.testing.assert_close(logits(loaded, prompt(run)), trained_logits(run, prompt(run)))
+    run_card(run.export / "full", monkeypatch, capsys)
+
+
+def test_adapter_and_merged_model_load_and_say_what_was_trained(lora, monkeypatch, capsys):
+    wanted = trained_logits(lora, prompt(lora))
+    torch.testing.assert_close(logits(with_adapter(lora), prompt(lora)), wanted)
+    torch.testing.assert_close(logits(load(lora, "merged"), prompt(lora)), wanted, atol=1e-5, rtol=1e-5)
+    assert (logits(load(lora, "base"), prompt(lora)) - wanted).abs().max() > 0.01
+    for folder in ("adapter", "merged", "base"):
+        run_card(lora.export / folder, monkeypatch, capsys)
+
+
+def test_the_adapter_alone_finds_its_base(lora):
+    loaded = AutoPeftModelForCausalLM.from_pretrained(lora.export / "adapter").eval()
+    torch.testing.assert_close(logits(loaded, prompt(lora)), trained_logits(lora, prompt(lora)))
+
+
+@pytest.mark.parametrize("more", [{"rslora": True}, {"dora": True}], ids=str)
+def test_kinds_of_lora_are_merged_too(tmp_path, more):
+    run = make_run(tmp_path, form="text", lora={"rank": 4, "alpha": 8, **more})
+    check = export(run.job, run.outcome, run.packed)["merged_check"]
+    assert 0 <= check["max_abs_difference"] <= check["tolerance"] < 0.1 * check["adapter_effect"]
+    torch.testing.assert_close(
+        logits(load(run, "merged"), prompt(run)), trained_logits(run, prompt(run)), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_virtual_tokens_load_and_say_what_was_trained(tmp_path, method, monkeypatch, capsys):
+    run = make_run(tmp_path, method, prefix={"tokens": 4}, prompt={"tokens": 4})
+    manifest = export(run.job, run.outcome, run.packed)
+    assert manifest["folders"].keys() == {"adapter", "base"}
+    loaded = with_adapter(run)
+    with torch.inference_mode():
+        said = loaded(input_ids=torch.tensor([prompt(run)])).logits[0, -len(prompt(run)) :]
+    torch.testing.assert_close(said, trained_logits(run, prompt(run)))
+    run_card(run.export / "adapter", monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_the_code_on_a_probes_card_predicts_as_the_probe_does(tmp_path, pool, monkeypatch, capsys):
+    run = make_run(tmp_path, "probe", probe={"pool": pool}, steps=20)
+    manifest = export(run.job, run.outcome, run.packed)
+    assert manifest["folders"].keys() == {"probe", "base"}
+    code = card_code(run.export / "probe")
+    monkeypatch.chdir(run.export / "probe")
+    names: dict = {}
+    exec(code, names)
+    # As packing writes the text for training.
+    [example] = Encoder(run.tokenizer).encode([Document("", "Some text", 0, 0, "", None)]).examples
+    ids = torch.from_numpy(example.ids.astype("int64"))[None]
+    positions, starts = torch.arange(ids.shape[1])[None], torch.tensor([0, ids.shape[1]])
+    with torch.inference_mode():
+        wanted = run.trained.scores(ids, positions, starts, torch.tensor([ids.shape[1] - 1]))[0]
+    torch.testing.assert_close(names["scores"], wanted)
+    assert capsys.readouterr().out.strip() == CLASSES[int(wanted.argmax())]
+
+
+def test_bf16_is_cast_after_the_merge_and_loads(tmp_path):
+    run = make_run(tmp_path, export={"dtype": "bfloat16"})
+    manifest = export(run.job, run.outcome, run.packed)
+    assert manifest["merged_check"]["max_abs_difference"] < 1e-4  # in float32, before
+    with safe_open(run.export / "merged" / "model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in list(file.keys())} == {"BF16"}
+    loaded = AutoModelForCausalLM.from_pretrained(run.export / "merged")
+    assert loaded.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        logits(loaded.float(), prompt(run)), trained_logits(run, prompt(run)), atol=0.05, rtol=0.05
+    )
+    with safe_open(run.export / "adapter" / "adapter_model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in list(file.keys())} == {"F32"}
+
+
+def test_the_tokenizer_and_where_to_stop_come_along(lora):
+    for folder in ("adapter", "merged", "base"):
+        tokenizer = AutoTokenizer.from_pretrained(lora.export / folder)
+        assert tokenizer.chat_template == lora.tokenizer.chat_template
+        text = "<|im_start|>user\nJa, 你好<|im_end|>"
+        assert tokenizer(text)["input_ids"] == lora.tokenizer(text)["input_ids"]
+        settings = GenerationConfig.from_pretrained(lora.export / folder)
+        stops = [lora.tokenizer.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|im_end|>")]
+        assert settings.eos_token_id == stops
+        assert settings.pad_token_id == lora.tokenizer.pad_token_id
+        assert settings.bos_token_id is None
+
+
+def test_the_manifest_lists_every_file_and_none_can_run_code(lora):
+    manifest = json.loads((lora.export / "manifest.json").read_text())
+    there = {path.relative_to(lora.export).as_posix() for path in lora.export.rglob("*") if path.is_file()}
+    assert {file["path"] for file in manifest["files"]} == there - {"manifest.json"}
+    assert {path.rpartition(".")[2] for path in there} <= {"json", "safetensors", "md", "jinja"}
+    assert all((lora.export / file["path"]).stat().st_size == file["bytes"] for file in manifest["files"])
+    assert not re.search("raymill|sdpa", (lora.export / "merged" / "config.json").read_text())
+
+
+def test_a_finished_export_is_left_alone_and_another_one_replaces_it(tmp_path):
+    run = make_run(tmp_path)
+    first = export(run.job, run.outcome, run.packed)
+    (run.export / "merged" / "config.json").unlink()  # would be written again, were anything written
+    assert export(run.job, run.outcome, run.packed) == first
+    assert not (run.export / "merged" / "config.json").exists()
+    config = run.job.config.model_copy(update={"export": run.job.config.export.model_copy(update={"merged": False})})
+    job = type(run.job)(config, run.job.root, run.job.packed, (), 50, run.job.identity)
+    export(job, run.outcome, run.packed)
+    assert {path.name for path in run.export.iterdir() if any(path.glob("*"))} == {"adapter", "base"}
+
+
+def test_the_best_weights_are_exported_and_not_the_last(tmp_path):
+    run = make_run(tmp_path, "full")
+    last = at_start(run.job)
+    export(run.job, {**run.outcome, "checkpoint": save_outcome(run.job, last, 9)["checkpoint"]}, run.packed)
+    torch.testing.assert_close(logits(load(run, "full"), prompt(run)), trained_logits(run, prompt(run)))
+
+
+@pytest.mark.parametrize("damage", ["lost", "half", "no number"])
+def test_a_broken_merge_is_refused_with_numbers(tmp_path, damage, monkeypatch):
+    run = make_run(tmp_path, steps=1)
+    from peft.tuners.lora import layer
+
+    true = layer.Linear.get_delta_weight
+    factor = {"lost": 0.0, "half": 0.5, "no number": float("nan")}[damage]
+    monkeypatch.setattr(layer.Linear, "get_delta_weight", lambda self, adapter: true(self, adapter) * factor)
+    refusal = r"cannot be merged" if damage == "no number" else r"differ from the adapter's by up to \d.*was allowed"
+    with pytest.raises(RaymillError, match=refusal):
+        export(run.job, run.outcome, run.packed)
+    assert not (run.export / "manifest.json").exists()
+
+
+def test_logits_that_are_no_numbers_are_a_difference(tmp_path):
+    run = make_run(tmp_path)
+    ids = [prompt(run)]
+    wanted = [logits(run.trained.model, ids[0])]
+    merged, _ = merge(run.trained.model, ids)
+    with torch.no_grad():
+        merged.lm_head.weight[0] = float("nan")
+    with pytest.raises(RaymillError, match="nan"):
+        compare(merged, ids, wanted, effect=1.0)
+
+
+def test_a_merge_is_checked_on_held_out_rows_from_all_over(lora):
+    test = lora.packed.corpora["test"]["test"]
+    found = first_tokens([test, test], count=3, tokens=10)
+    assert [len(ids) for ids in found] == [10, 10, 10]
+    assert found[0] == found[1] == test.table()["ids"][0].as_py()[:10]
+    assert first_tokens([]) == []
+
+
+def test_prompts_of_a_merge_check_are_dealt_from_all_corpora_in_turn(tmp_path):
+    corpora = []
+    for name, rows in (("a", 9), ("b", 1), ("c", 9)):
+        root, documents = str(tmp_path / name), [document(f"{name}{n}", 16, split=2) for n in range(rows)]
+        corpora.append(pack_examples(root, write_examples(root, documents), packed_config())["test"])
+    owner = {row.as_py()[0]: number for number, corpus in enumerate(corpora) for row in corpus.table()["ids"]}
+    found = first_tokens(corpora, count=6, tokens=4)
+    assert [owner[ids[0]] for ids in found] == [0, 1, 2, 0, 2, 0]
+
+
+def test_4_bit_adapters_are_merged_into_the_whole_weights(tmp_path):
+    """Of the same names and shapes as lora's, whose checkpoint therefore stands in for one made on a GPU."""
+    run = make_run(tmp_path)
+    config = run.job.config.model_copy(update={"method": "qlora"})
+    job = type(run.job)(config, run.job.root, run.job.packed, (), 50, run.job.identity)
+    assert export(job, run.outcome, run.packed)["folders"].keys() >= {"adapter", "merged"}
+    torch.testing.assert_close(
+        logits(load(run, "merged"), prompt(run)), trained_logits(run, prompt(run)), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "identity", "name", "revision"),
+    [
+        ({"name": "org/model", "revision": "main"}, "org/model@0a1b", "org/model", "0a1b"),
+        ({"name": "s3://bucket/model"}, "weights-12", "s3://bucket/model", None),
+        ({"config": {"model_type": "llama"}, "tokenizer": "t"}, "random-12", "/runs/a/export/base", None),
+    ],
+)
+def test_an_adapter_names_the_base_it_was_trained_on(model, identity, name, revision):
+    plain = {"kind": "train", "name": "x", "corpus": "c", "model": model, "steps": 1, "output": "o"}
+    base = base_of(TrainConfig.model_validate(plain), identity, "/runs/a/export")
+    assert (base.name, base.revision) == (name, revision)
+
+
+def test_an_export_to_an_object_store_is_the_same(s3_root, tmp_path):
+    run = make_run(tmp_path)
+    job = type(run.job)(run.job.config, f"{s3_root}/run", run.job.packed, (), 50, run.job.identity)
+    manifest = export(job, run.outcome, run.packed)
+    there = {file.uri.removeprefix(f"{s3_root}/run/export/") for file in storage.list_files(f"{s3_root}/run/export")}
+    assert there == {file["path"] for file in manifest["files"]} | {"manifest.json"}

@@ -1,0 +1,211 @@
+"""The model card: what it says, that it is escaped, and that no document's text gets into it."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.config import TrainConfig
+from training.config_parts import Corpus
+from training.data.schema import SPLITS
+from training.export.card import CorpusFacts, Facts, card
+from training.export.lineage import Lineage, lineage
+from training.export.loading import FOLDERS, Base, loading
+from training.export.markdown import literal, plain, table
+
+NAMES = [f"{what}/{split}" for what in ("documents", "tokens", "label_tokens") for split in SPLITS]
+COUNTERS = {name: float(number) for number, name in enumerate(NAMES, 1000)}
+OUTCOME: Any = {
+    "fingerprint": "f" * 32, "ended": "patience", "steps": 150, "best_step": 100, "checkpoint": "c",
+    "best_checkpoint": "b", "trainable_parameters": 4_000, "all_parameters": 1_000_000, "unmoved": [], "skipped": [],
+    "restarts": 0, "seconds": 9.0,
+}  # fmt: skip
+CHECK: Any = {"prompts": 8, "tokens": 512, "max_abs_difference": 2.5e-6, "tolerance": 3e-4, "adapter_effect": 0.5,
+              "largest_logit": 9.0}  # fmt: skip
+
+
+def measured(loss: float) -> Any:
+    return {"loss": loss, "perplexity": 2.5, "accuracy": 0.625, "label_tokens": 12345}
+
+
+def evaluation(**more: Any) -> Any:
+    return {
+        "before": {"test": measured(5.5)}, "after": {"test": measured(1.25)}, "best_step": 100,
+        "generation": {"exact_match": 0.4375, "number_match": 0.5},
+        "answers": [{"document": "doc-1", "prompt": "SECRET", "reference": "SECRET", "generated": "SECRET"}],
+        "merged_check": None,
+    } | more  # fmt: skip
+
+
+def config(**more: Any) -> TrainConfig:
+    plain_settings = {
+        "kind": "train", "name": "demo", "corpus": "corpus", "model": {"name": "org/model", "revision": "main"},
+        "method": "lora", "steps": 200, "output": "o", "optimizer": {"learning_rate": 2e-4, "warmup_steps": 20},
+    }  # fmt: skip
+    return TrainConfig.model_validate(plain_settings | more)
+
+
+def facts(settings_: TrainConfig | None = None, origin: Lineage | None = None, **more: Any) -> Facts:
+    steps: Any = [
+        {"step": 0, "validation": measured(6.0)},
+        {"step": 50, "tokens": 100, "label_tokens": 60, "validation": measured(3.0)},
+        {"step": 100, "tokens": 100, "label_tokens": 60, "validation": measured(2.0)},
+        {"step": 150, "tokens": 100, "label_tokens": 60, "validation": measured(2.5)},
+    ]
+    known: dict[str, Any] = {
+        "config": settings_ or config(), "outcome": OUTCOME, "base": Base("org/model", "0a1b2c"), "chat": True,
+        "corpora": {"peps": CorpusFacts(origin or Lineage("corpus"), COUNTERS)}, "steps": steps,
+        "evaluation": evaluation(), "merged_check": CHECK,
+    }  # fmt: skip
+    return Facts(**known | more)
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def code_of(text: str) -> str:
+    return re.search(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
+
+
+def test_the_front_matter_is_what_the_hub_reads():
+    origin = Lineage("c", datasets=("org/data", "org/data", "../evil"))
+    assert front_matter(card(facts(origin=origin), "adapter")) == {
+        "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["raymill", "lora"],
+        "base_model": "org/model", "base_model_relation": "adapter", "datasets": ["org/data"],
+    }  # fmt: skip
+    assert front_matter(card(facts(), "merged"))["library_name"] == "transformers"
+
+
+@pytest.mark.parametrize("name", ["/home/someone/models/llama-tiny", "s3://bucket/llama-tiny"])
+def test_a_base_that_is_no_hub_name_is_not_claimed_to_be_one(name):
+    text = card(facts(config(model=name), base=Base(name)), "full")
+    assert "base_model" not in front_matter(text)
+    assert "llama-tiny" in text and "/home/someone" not in text
+
+
+def test_numbers_recipe_and_data_are_told():
+    origin = Lineage("c", "d1g3st", "demo-curate", "0.1.0", {"peps": "CC0-1.0", "web": None})
+    text = card(facts(origin=origin), "merged")
+    for told in (
+        "| step 0 | 6.0000 |", "| step 100 | 2.0000 |", "| test, before | 5.5000 |", "| test, after | 1.2500 |",
+        "62.50%", "12,345", "| Exact match | 0.4375 |", "2.5e-06", "0.0003",
+        "rank 16, alpha 32", "0.0002, cosine after 20 steps", "4,000 of 1,000,000 (0.40%)", "150 (ended: patience)",
+        "100, the best on the validation split", "300 (180 with a label)", "float32", "ddp, 1 workers",
+        "| peps | train | 1,000 | 1,003 | 1,006 |", "curate run demo-curate", "d1g3st", "CC0-1.0", "not stated",
+    ):  # fmt: skip
+        assert told in text, told
+    assert "step 150 |" not in text.replace("step 150 (", "")  # neither first nor best
+
+
+def test_a_probes_card_counts_documents_and_has_no_perplexity():
+    probe = config(
+        method="probe", columns={"text": "text", "label": "label"}, packing={"mode": "none", "overflow": "truncate"}
+    )
+    text = card(facts(probe, classes=("a", "b")), "probe")
+    assert "| Loss | Accuracy | Documents |" in text
+    assert "Perplexity" not in text and "abel tokens" not in text
+
+
+def test_a_card_says_of_how_many_rows_the_losses_while_training_are():
+    assert "at most 64 rows of it" in card(facts(config(evaluate={"rows": 64})), "merged")
+    assert "at most 512 rows of it" in card(facts(), "merged")
+    assert "rows of it" not in card(facts(config(evaluate={"rows": None})), "merged")
+
+
+def test_what_4_bits_lost_is_told_where_it_matters():
+    gpu = config(method="qlora", workers={"gpus_each": 1})
+    assert "4 bits" in card(facts(gpu), "merged")
+    assert "4 bits" not in card(facts(gpu), "adapter") and "4 bits" not in card(facts(), "merged")
+
+
+def test_no_text_of_a_document_is_quoted():
+    assert not any("SECRET" in card(facts(), folder) for folder in FOLDERS)
+
+
+def test_a_run_without_held_out_documents_says_so():
+    text = card(facts(evaluation=None, steps=[]), "adapter")
+    assert "the run held no documents back" in text
+
+
+HOSTILE = st.text(
+    alphabet=st.sampled_from(list("a<>&|`*_[]()#!\\\"'{}$~:@-=\n\r\t\x00\u2028é")), min_size=1, max_size=30
+)
+
+
+@given(HOSTILE)
+@settings(max_examples=150, deadline=None)
+def test_nothing_a_run_is_called_becomes_markup(name):
+    origin = Lineage(f"s3://bucket/{name}", name, name, name, {name: name}, (name,))
+    given = facts(config(model=f"s3://bucket/{name}x"), origin, base=Base(f"s3://bucket/{name}x"), classes=[name])
+    for folder in ("adapter", "probe"):
+        text = card(given, folder)
+        front_matter(text)
+        ast.parse(code_of(text))
+        assert text.count("```") == 2
+        outside = text.split("---\n", 2)[2].replace(code_of(text), "")
+        assert "<" not in outside
+        lines = outside.splitlines()
+        assert {line for line in lines if line.startswith("#")} == {"# demo"} | {
+            f"## {title}" for title in ("Load", "Numbers", "Recipe", "Data")
+        }
+
+
+@given(HOSTILE)
+@settings(max_examples=200)
+def test_a_literal_is_that_text_on_one_line_without_a_fence(text):
+    assert ast.literal_eval(literal(text)) == text
+    assert not set(literal(text)) & set("`\n\r")
+
+
+@given(HOSTILE)
+@settings(max_examples=200)
+def test_a_cell_stays_a_cell(text):
+    lines = table(("A", "B"), [(text, text)]).splitlines()
+    assert len(lines) == 3
+    assert len(re.findall(r"(?<!\\)\|", lines[2].replace("\\\\", ""))) == 3
+
+
+def test_plain_text_stays_readable():
+    assert plain("demo-lora 1.5, Straße") == "demo-lora 1.5, Straße"
+    assert plain("a|b <i>\n") == "a\\|b &lt;i&gt;"
+    assert plain("http://x.y www.x.y a@b.c") == "http\\://x.y www\\.x.y a\\@b.c"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("base", [Base("org/x", "0a1b"), Base("s3://b/x"), Base("/r/base", shown="../base")], ids=str)
+def test_the_code_is_python_and_names_the_base_where_one_is_wanted(folder, chat, base):
+    code = "\n".join(loading(folder, base, chat))
+    ast.parse(code)
+    shown = base.shown or base.name.removeprefix("s3://b/")
+    assert (f'from_pretrained("{shown}"' in code) == (folder in ("adapter", "probe"))
+    assert ('revision="0a1b"' in code) == (folder in ("adapter", "probe") and base.revision == "0a1b")
+
+
+# --- lineage
+
+
+def test_a_curated_corpus_tells_its_run_licences_and_data_sets(tmp_path, monkeypatch):
+    from tests.support.inline import curate_inline
+
+    (tmp_path / "in").mkdir()
+    text = "The quick brown fox jumps over the lazy dog, and the dog is not amused by it at all. " * 8
+    (tmp_path / "in" / "a.jsonl").write_text(f'{{"text": "{text}"}}\n')
+    inputs = [{"path": str(tmp_path / "in"), "source": "foxes", "licence": "CC0-1.0"}]
+    run = curate_inline({"inputs": inputs, "output": str(tmp_path / "out"), "rules": {"packs": []}}, monkeypatch)
+    found = lineage(Corpus(path=f"{run.uri}/corpus"))
+    assert found.run == "test" and found.digest and found.version
+    assert found.licences == {"foxes": "CC0-1.0"}
+
+
+def test_a_plain_folder_has_no_lineage(tmp_path: Path):
+    assert lineage(Corpus(path=str(tmp_path))) == Lineage(str(tmp_path))
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "manifest.json").write_text("{}")
+    assert lineage(Corpus(path=str(tmp_path / "corpus"))).digest == ""

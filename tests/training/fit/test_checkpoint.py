@@ -1,0 +1,456 @@
+"""The format of checkpoints, the choice of one, and what is kept: no training, one process."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from cluster.errors import ClusterError, DataError, StorageError
+from cluster.store import storage
+from tests.support import fit_jobs
+from training.engines import Slice
+from training.fit.checkpoint import format as checkpoint
+from training.fit.checkpoint import save as saving
+from training.fit.checkpoint.format import Piece, Saved, StateFile, complete, fill, latest
+from training.fit.checkpoint.restore import restore
+from training.fit.checkpoint.save import Saver, pack_file
+from training.fit.job import Job
+from training.fit.outcome import Failures, make_way
+from training.fit.ranks import Place
+from training.fit.step_log import StepLog, read
+from training.fit.training_progress import Best, Course, kept
+
+SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
+STATES = ("param", "exp_avg", "exp_avg_sq")
+
+
+def make_job(root: Path, keep: int = 2, **identity: str) -> Job:
+    config = fit_jobs.settings(str(root), checkpoint={"every_steps": 1, "keep": keep})
+    return Job(config, f"{root}/run", "nowhere", (), 10, {"settings.seed": "1", "data": "abc"} | identity)
+
+
+def values(name: str, state: str) -> torch.Tensor:
+    size = int(np.prod(SHAPES[name]))
+    return torch.arange(size, dtype=torch.float32) + 100 * STATES.index(state) + 1000 * list(SHAPES).index(name)
+
+
+def slices(rank: int = 0, world: int = 1):
+    for name, shape in SHAPES.items():
+        size = int(np.prod(shape))
+        start, stop = size * rank // world, size * (rank + 1) // world
+        for state in STATES:
+            yield Slice(name, state, shape, start, values(name, state)[start:stop])
+
+
+def write(job: Job, step: int, attempt: str = "a", course: Course | None = None) -> str:
+    """A whole checkpoint by one worker; its URI."""
+    saver = Saver(job, Place(0, 1, torch.device("cpu")), attempt, lambda: None)
+    saver.begin(course or Course(step=step, updates=step), slices())
+    saver.settle()
+    saver.close()
+    return saver.uri(step)
+
+
+def write_by(job: Job, world: int, step: int = 3) -> str:
+    """The same by several workers, one after the other."""
+    savers = [Saver(job, Place(rank, world, torch.device("cpu")), "a", lambda: None) for rank in range(world)]
+    for rank, saver in reversed(list(enumerate(savers))):
+        saver.begin(Course(step=step, updates=step), slices(rank, world))
+        saver._upload.result()
+        saver.heard(0)
+    savers[0]._commit.result()
+    for saver in savers:
+        saver.close()
+    return savers[0].uri(step)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, monkeypatch):
+    monkeypatch.setattr(saving, "PIECE_VALUES", 3)
+    monkeypatch.setattr(saving, "_FILE_VALUES", 10)
+    saved = Saved.load(write_by(make_job(tmp_path), world))
+    assert (saved.step, saved.names, saved.manifest.world) == (3, SHAPES, world)
+    for name in SHAPES:
+        for state in STATES:
+            whole = values(name, state)
+            for start in range(len(whole)):
+                for stop in range(start, len(whole) + 1):
+                    assert torch.equal(saved.fetch(name, state, start, stop), whole[start:stop])
+
+
+def test_the_files_are_safetensors_that_others_can_read(tmp_path):
+    from safetensors.torch import load_file
+
+    (path,) = Path(write(make_job(tmp_path), 1)).glob("*.safetensors")
+    found = load_file(path)
+    assert torch.equal(found["second|exp_avg|0"], values("second", "exp_avg"))
+
+
+def test_only_the_pieces_that_are_wanted_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "PIECE_VALUES", 4)
+    monkeypatch.setattr(checkpoint, "_WHOLE_BYTES", 0)
+    saved = Saved.load(write(make_job(tmp_path), 1))
+    wanted: list[Piece] = []
+    read_piece = Saved._read
+    monkeypatch.setattr(Saved, "_read", lambda self, file, piece: wanted.append(piece) or read_piece(self, file, piece))
+    assert saved.fetch("first.weight", "param", 6, 9).tolist() == [6, 7, 8]
+    assert sorted(piece.start for piece in wanted) == [4, 8]
+
+
+def test_a_changed_byte_is_found_where_it_is_read_and_only_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_WHOLE_BYTES", 0)
+    uri = write(make_job(tmp_path), 1)
+    saved = Saved.load(uri)
+    ((file, piece),) = saved._touching("second", "param", 0, 7)
+    path = Path(uri, file.path)
+    data = bytearray(path.read_bytes())
+    data[piece.offset + 5] ^= 1
+    path.write_bytes(data)
+    assert torch.equal(saved.fetch("second", "exp_avg", 0, 7), values("second", "exp_avg"))
+    with pytest.raises(DataError, match=r"param of second from 0 is not what was written"):
+        saved.fetch("second", "param", 6, 7)
+
+
+def test_a_state_that_was_never_saved_is_named(tmp_path):
+    saved = Saved.load(write(make_job(tmp_path), 1))
+    with pytest.raises(DataError, match="param of third was saved without values 0 to 4"):
+        saved.fetch("third", "param", 0, 4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "no manifest", "torn manifest"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, damage, caplog):
+    job = make_job(tmp_path)
+    older, newer = write(job, 1), write(job, 2)
+    (data,) = Path(newer).glob("*.safetensors")
+    manifest = Path(newer, "manifest.json")
+    match damage:
+        case "cut":
+            data.write_bytes(data.read_bytes()[:-1])
+        case "missing":
+            data.unlink()
+        case "no manifest":
+            manifest.unlink()
+        case "torn manifest":
+            manifest.write_bytes(manifest.read_bytes()[:50])
+    assert latest(job).uri == older
+    restored = restore(job, Place(0, 1, torch.device("cpu")), Remembering())
+    assert restored.saved.uri == older
+    if damage == "no manifest":
+        assert restored.damaged == [], "it was never finished"
+        return
+    (found,) = restored.damaged
+    assert (found["step"], found["resumed"]) == (2, 1) and found["problem"].startswith(newer)
+    assert newer in caplog.text
+
+
+class Remembering:
+    """An engine that takes what it is given."""
+
+    def load(self, fetch, steps_taken: int) -> None:
+        self.steps_taken = steps_taken
+        self.second = fetch("second", "param", 0, 7)
+
+
+def test_damage_that_only_reading_shows_goes_back_to_the_checkpoint_before(tmp_path, caplog):
+    job, place, engine = make_job(tmp_path), Place(0, 1, torch.device("cpu")), Remembering()
+    older, newer = write(job, 1), write(job, 2)
+    (path,) = Path(newer).glob("*.safetensors")
+    path.write_bytes(bytes(path.stat().st_size))
+    restored = restore(job, place, engine)
+    assert restored.saved.uri == older
+    assert [(one["step"], one["resumed"]) for one in restored.damaged] == [(2, 1)]
+    assert "is not what was written (another sha256)" in restored.damaged[0]["problem"]
+    assert engine.steps_taken == 1 and torch.equal(engine.second, values("second", "param"))
+    assert newer in caplog.text
+    (path,) = Path(older).glob("*.safetensors")
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DataError, match="every checkpoint is damaged"):
+        restore(job, place, engine)
+
+
+def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_begin_anew(tmp_path):
+    job = make_job(tmp_path)
+    for step in (1, 2):
+        next(Path(write(job, step)).glob("*.safetensors")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"every checkpoint is damaged \(2 tried.*Delete that folder to begin anew"):
+        restore(job, Place(0, 1, torch.device("cpu")), Remembering())
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tmp_path):
+    write(make_job(tmp_path), 1)
+    other = dataclasses.replace(make_job(tmp_path), identity={"settings.seed": "2", "data": "abc"})
+    with pytest.raises(DataError, match=r"settings\.seed was 1, now 2"):
+        latest(other)
+    with pytest.raises(DataError, match=r'data was "abc", now "xyz"'):
+        restore(make_job(tmp_path, data="xyz"), Place(0, 1, torch.device("cpu")), Remembering())
+
+
+def test_the_differing_setting_is_named_inside_a_part_that_is_json(tmp_path):
+    job = make_job(tmp_path, optimizer=json.dumps({"learning_rate": 0.1, "clip": 1.0}))
+    now = make_job(tmp_path, optimizer=json.dumps({"learning_rate": 0.2, "clip": 1.0}))
+    assert now.differing(job.identity) == ["optimizer.learning_rate was 0.1, now 0.2"]
+
+
+def test_weights_go_into_a_module_of_the_same_parameters_and_into_no_other(tmp_path):
+    module = torch.nn.Module()
+    module.register_parameter("second", torch.nn.Parameter(torch.zeros(7)))
+    saved = Saved.load(write(make_job(tmp_path), 1))
+    with pytest.raises(DataError, match=r"first\.weight: \(5, 4\) saved, none wanted"):
+        fill(module, saved)
+    module.first = torch.nn.Linear(4, 5, bias=False)
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    module.register_parameter("frozen", frozen)
+    fill(module, saved)
+    assert torch.equal(module.first.weight, values("first.weight", "param").view(5, 4))
+    assert torch.equal(module.second, values("second", "param")) and frozen.tolist() == [1, 1]
+
+
+def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_told(tmp_path):
+    job = make_job(tmp_path)
+    older, newer = write(job, 1), write(job, 2)
+    Path(newer, "manifest.json").write_text("{")
+    make_way(job, replace=False)
+    assert latest(job).uri == older
+    storage.write_bytes(job.outcome, json.dumps({"fingerprint": "another"}).encode())
+    with pytest.raises(DataError, match="left by a training of other settings"):
+        make_way(job, replace=False)
+    make_way(job, replace=True)
+    assert latest(job) is None and not storage.exists(job.outcome) and not storage.list_files(job.checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "final"),
+    [
+        (DataError("broken"), DataError, True),
+        (storage.NotFound("there"), StorageError, False),
+        (storage.Unavailable("gone"), StorageError, False),
+        (StorageError("refused"), StorageError, True),
+        (ClusterError("ours"), ClusterError, False),
+    ],
+)
+def test_a_workers_error_comes_back_by_its_kind_and_message(tmp_path, error, kind, final):
+    failures = Failures(make_job(tmp_path), "one")
+    assert failures.found(final=False) is None
+    failures.tell(error)
+    found = failures.found(final=False)
+    assert type(found) is kind and str(found) == str(error)
+    assert (failures.found(final=True) is not None) == final
+    assert Failures(make_job(tmp_path), "two").found(final=False) is None
+    failures.forget()
+    assert failures.found(final=False) is None
+
+
+# --- what stays
+
+
+def steps_left(job: Job) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in Path(job.checkpoints).iterdir() if any(path.iterdir()))
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    job = make_job(tmp_path, keep=2)
+    for step in range(1, 7):
+        write(job, step, course=Course(step=step, best=Best(min(step, 2), 1.0)))
+    assert steps_left(job) == [2, 5, 6]
+
+
+def test_of_a_removed_checkpoint_not_even_its_folder_stays(tmp_path):
+    job = make_job(tmp_path, keep=1)
+    being_written = Path(job.checkpoints, "step-00000009-other")
+    write(job, 1)
+    being_written.mkdir()
+    write(job, 2)
+    assert sorted(path.name for path in Path(job.checkpoints).iterdir()) == ["step-00000002-a", being_written.name]
+
+
+def test_a_folder_into_which_someone_writes_stays_when_its_checkpoint_goes(tmp_path):
+    job = make_job(tmp_path, keep=1)
+    first = Path(write(job, 1))
+    first.joinpath("unlisted").mkdir()
+    write(job, 2)
+    assert [path.name for path in first.iterdir()] == ["unlisted"]
+
+
+def test_a_checkpoint_that_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatch):
+    """The manifest is deleted first: whoever is killed after it leaves files that nobody reads."""
+    job = make_job(tmp_path)
+    uri = write(job, 1)
+    delete, calls = storage.delete, []
+
+    def killed_at_the_second(uris) -> None:
+        calls.append(uris)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        delete(uris)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage, "delete", killed_at_the_second)
+        checkpoint.discard(uri, [file.uri for file in storage.list_files(uri)])
+    assert storage.list_files(uri), "some of its files are left"
+    assert checkpoint.saved_folders(job) == []
+
+
+def test_the_log_is_written_before_the_manifest_that_relies_on_it(tmp_path):
+    job, seen = make_job(tmp_path), []
+    saver = Saver(
+        job, Place(0, 1, torch.device("cpu")), "a", lambda: seen.append(storage.exists(f"{saver.uri(1)}/manifest.json"))
+    )
+    saver.begin(Course(step=1, updates=1), slices())
+    saver.settle()
+    saver.close()
+    assert seen == [False] and storage.exists(f"{saver.uri(1)}/manifest.json")
+
+
+def test_a_later_step_of_lost_work_goes_and_never_the_one_just_made(tmp_path):
+    job = make_job(tmp_path, keep=1)
+    write(job, 1), write(job, 9)
+    write(job, 4, attempt="b")
+    assert steps_left(job) == [4]
+    write(job, 4, attempt="a")
+    assert [path.name for path in Path(job.checkpoints).iterdir() if any(path.iterdir())] == ["step-00000004-a"]
+
+
+def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
+    job = make_job(tmp_path)
+    whole = write(job, 1)
+    for name in ("rank-00000-00000.safetensors", "rank-00000.json"):
+        storage.write_bytes(f"{job.checkpoints}/step-00000002-dead/{name}", b"x")
+    Saver(job, Place(0, 1, torch.device("cpu")), "b", lambda: None).close()
+    assert steps_left(job) == [1] and latest(job).uri == whole
+    assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
+
+
+def test_a_checkpoint_with_a_gap_is_never_believed(tmp_path):
+    saver = Saver(make_job(tmp_path), Place(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver.begin(Course(step=1), list(slices(0, 2)))
+    with pytest.raises(Exception, match="do not hold every value"):
+        saver.settle()
+    assert latest(saver.job) is None
+
+
+@given(st.lists(st.integers(0, 50), unique=True), st.integers(1, 4), st.none() | st.integers(0, 50))
+@examples(max_examples=50, deadline=None)
+def test_no_more_is_kept_than_the_newest_and_the_best(steps, keep, best):
+    found = kept(steps, keep, best)
+    assert set(sorted(steps)[-keep:]) <= found <= set(steps)
+    assert len(found) <= keep + (best is not None)
+    assert best not in steps or best in found
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 5), st.sampled_from(["gap", "twice", "none"])
+)
+@examples(max_examples=50, deadline=None)
+def test_files_are_complete_only_if_each_value_is_there_once(counts, victim, damage):
+    victim %= len(counts)
+    starts = np.cumsum([0, *counts])[:-1]
+    pieces = [Piece("p", "param", int(s), c, 0, "") for s, c in zip(starts, counts, strict=True)]
+    match damage:
+        case "gap":
+            del pieces[victim]
+        case "twice":
+            pieces.append(pieces[victim])
+    assert complete({"p": (sum(counts),)}, [StateFile("f", 0, tuple(pieces))]) == (damage == "none")
+
+
+def test_where_a_piece_stands_in_its_file_is_told_exactly():
+    pieces = {("b", "param", 0): np.arange(3, dtype=np.float32), ("a", "param", 4): np.ones(2, np.float32)}
+    file, data = pack_file("f", pieces)
+    assert len(data) == file.bytes and len(file.pieces) == 2
+    for piece in file.pieces:
+        found = np.frombuffer(data, np.float32, piece.count, piece.offset)
+        assert found.tolist() == pieces[piece.name, piece.state, piece.start].tolist()
+
+
+def test_a_copy_is_taken_so_that_training_may_go_on_at_once(tmp_path):
+    weights = values("second", "param").clone()
+    wanted = weights.clone()
+    saver = Saver(make_job(tmp_path), Place(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver.begin(Course(step=1), [Slice("second", "param", (7,), 0, weights)])
+    weights.zero_()
+    saver.settle()
+    saver.close()
+    assert torch.equal(Saved.load(saver.uri(1)).fetch("second", "param", 0, 7), wanted)
+
+
+# --- course and log
+
+
+def test_the_first_measure_of_an_untrained_model_is_never_the_best():
+    course = Course().validated(1.0, 0.0)
+    assert (course.best, course.evaluated) == (None, 0)
+    course = dataclasses.replace(course, step=5).validated(2.0, 0.0)
+    assert course.best == Best(5, 2.0) and course.improved
+
+
+def test_a_loss_is_better_only_by_the_least_gain():
+    course = dataclasses.replace(Course(step=1).validated(2.0, 0.1), step=2).validated(1.95, 0.1)
+    assert (course.best, course.misses, course.improved) == (Best(1, 2.0), 1, False)
+    course = dataclasses.replace(course, step=3).validated(1.8, 0.1)
+    assert (course.best, course.misses) == (Best(3, 1.8), 0)
+
+
+def test_going_back_passes_over_every_step_up_to_the_broken_one():
+    course = Course(step=4, updates=4, skipped=(1,)).back(7, 2)
+    assert (course.step, course.updates, course.skipped, course.went_back) == (7, 4, (1, 5, 6, 7), 2)
+
+
+def test_a_course_survives_its_manifest():
+    course = Course(9, 8, 6, Best(3, 1.5), 1, (4,), 1, 2.5)
+    assert Course.from_plain(json.loads(json.dumps(dataclasses.asdict(course)))) == course
+
+
+def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(tmp_path):
+    uri = str(tmp_path / "steps.jsonl")
+    log = StepLog(uri, None)
+    for step in range(6):
+        log.append({"step": step, "time": "t", "workers": 1})
+    log.close()
+    log = StepLog(uri, 3)
+    log.append({"step": 4, "time": "again", "workers": 1})
+    log.flush()
+    assert [(line["step"], line["time"]) for line in read(uri)] == [
+        (0, "t"),
+        (1, "t"),
+        (2, "t"),
+        (3, "t"),
+        (4, "again"),
+    ]
+    log.cut(1)
+    log.close()
+    assert [line["step"] for line in read(uri)] == [0, 1]
+
+
+def test_a_training_begun_anew_forgets_the_old_lines(tmp_path):
+    uri = str(tmp_path / "steps.jsonl")
+    storage.write_bytes(uri, b'{"step": 1, "time": "old", "workers": 1}\n')
+    StepLog(uri, None).close()
+    assert read(uri) == []
+
+
+def test_a_log_that_cannot_be_written_is_heard_of(tmp_path):
+    (tmp_path / "file").write_text("")
+    log = StepLog(str(tmp_path / "file" / "steps.jsonl"), None)
+    log._thread.join(10)
+    with pytest.raises(Exception, match="A file stands where a folder was wanted"):
+        log.append({"step": 1, "time": "t", "workers": 1})
+
+
+def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
+    storage_settings = {"access_key_id": "the-key", "secret_access_key": "the-secret", "region": "r"}
+    config = fit_jobs.settings(str(tmp_path), storage=storage_settings)
+    job = Job(config, "/run", "/packed", ("a", "b"), 7, {"data": "x"})
+    data = job.to_json()
+    assert b"the-key" not in data and b"the-secret" not in data
+    again = Job.from_json(data)
+    assert again.config.storage.region == "r" and again.fingerprint == job.fingerprint
+    bare = {"storage": storage.StorageOptions()}
+    assert dataclasses.replace(again, config=again.config.model_copy(update=bare)) == dataclasses.replace(
+        job, config=config.model_copy(update=bare)
+    )

@@ -1,0 +1,559 @@
+"""The loop: what a step is, what a resumed run comes to, how a run ends. In this process, and on two or three ranks."""
+
+import io
+import json
+import shutil
+import sys
+import threading
+import types
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from cluster import lease
+from cluster.errors import BusyError, ConfigError, DataError
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.store import storage
+from tests.support.fit_jobs import (
+    LENGTH,
+    STEPS,
+    column,
+    final_weights,
+    fit_alone,
+    fit_here,
+    fit_until,
+    lines,
+    pack_tiny,
+    settings,
+    tiny_job,
+)
+from tests.support.ranks import Ranks
+from training.config_parts import Track, Workers
+from training.data.batch import collate
+from training.data.schema import PACKED
+from training.engines import Slice
+from training.fit import console as watch
+from training.fit import device, launch, loop, preflight, tracking
+from training.fit import preemption as notice
+from training.fit.ranks import Place
+from training.fit.time_left import Ahead
+from training.models.build import build_objective
+from training.pack.packed_run import PackedRun
+from training.plan.choices import USABLE
+from training.plan.memory import GIB, memory
+from training.plan.shape import shape_of
+
+torch.set_num_threads(1)
+
+# Dropout makes equal bits depend on the seeds of each micro-batch too.
+DROPOUT = {"method": "lora", "lora": {"rank": 2, "alpha": 4, "dropout": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("packed")
+    pack_tiny(str(root))
+    return root
+
+
+@pytest.fixture
+def job_at(packed, tmp_path):
+    """Makes jobs on the packed rows, each in a folder of its own."""
+
+    def make(name: str = "run", **more):
+        return tiny_job(str(packed), **{"output": f"{tmp_path}/{name}"} | more)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(packed):
+    """An uninterrupted run by one worker: (job, outcome)."""
+    job = tiny_job(str(packed), output=f"{packed}/whole")
+    return job, fit_alone(job)
+
+
+def same_weights(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_loss_falls_and_every_step_has_its_line(whole):
+    job, outcome = whole
+    losses = column(job, "loss")
+    assert losses[-1] < 0.7 * losses[0]
+    assert column(job, "step") == list(range(STEPS + 1))
+    validations = [line["validation"]["loss"] for line in lines(job) if "validation" in line]
+    assert validations == sorted(validations, reverse=True) and len(validations) == 1 + STEPS // 4
+    assert (outcome["ended"], outcome["steps"], outcome["best_step"], outcome["restarts"]) == ("steps", STEPS, STEPS, 0)
+    assert outcome["checkpoint"] == outcome["best_checkpoint"] and outcome["unmoved"] == outcome["skipped"] == []
+
+
+def test_the_default_micro_batch_is_what_fits_the_device_and_changes_no_loss(whole, job_at, monkeypatch):
+    job = job_at(micro_batch=None)
+    shape = shape_of(job.config)
+    room = (memory(job.config, shape, 3).total + memory(job.config, shape, 4).total) / 2 / USABLE / GIB
+    taken = []
+    make = loop.Loader
+    monkeypatch.setattr(loop, "Loader", lambda *args, **named: taken.append(args[4]) or make(*args, **named))
+    fit_alone(job_at(micro_batch=None, device_memory_gib=room))
+    assert taken == [3]  # of 8 rows: three micro-batches
+    assert column(job, "loss") == pytest.approx(column(whole[0], "loss"), rel=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_falls_without_a_step_at_nothing(whole):
+    rates = column(whole[0], "learning_rate")
+    assert rates[:2] == [0.5e-2, 1e-2] and 0 < rates[-1] < 0.1e-2 and rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_the_validation_loss_is_a_mean_over_tokens_of_the_weights_at_that_step(whole):
+    job, _ = whole
+    objective = build_objective(job.config)
+    rows = PackedRun.load(job.packed).split("validation")[0].table()
+    batch = collate([rows], rows.num_rows, job.config.sequence_length, 0)
+    with torch.no_grad():
+        loss_sum, correct = objective(**objective.tensors(batch, "cpu"))
+    measured = lines(job)[0]["validation"]
+    assert measured["loss"] == pytest.approx(loss_sum.item() / batch.label_tokens, rel=1e-6)
+    assert measured["accuracy"] == pytest.approx(correct.item() / batch.label_tokens)
+    assert measured["label_tokens"] == batch.label_tokens
+    assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
+
+
+def test_a_finished_fit_is_found_and_not_made_again(whole, monkeypatch):
+    job, outcome = whole
+    monkeypatch.setattr(loop, "build_objective", None)
+    assert fit_alone(job) == outcome
+
+
+def test_a_fit_cut_short_before_its_last_word_only_says_it(whole, tmp_path):
+    job, outcome = whole
+    copied = tmp_path / "copied"
+    shutil.copytree(job.root, copied)
+    (copied / "fit.json").unlink()
+    again = tiny_job(str(Path(job.packed).parent), output=str(copied))
+    told = fit_alone(again)
+    assert Path(told["checkpoint"]).name == Path(outcome["checkpoint"]).name
+    assert (told["restarts"], told["best_step"]) == (1, outcome["best_step"])
+    assert column(again, "step") == list(range(STEPS + 1))
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_resumed_run_comes_to_the_bits_of_an_uninterrupted_one(job_at, step):
+    whole, resumed = job_at("whole", **DROPOUT), job_at("resumed", **DROPOUT)
+    wanted = fit_alone(whole)
+    fit_until(resumed, step, alone=True)
+    outcome = fit_alone(resumed)
+    assert same_weights(final_weights(outcome), final_weights(wanted))
+    assert outcome["restarts"] == 1
+    for name in ("step", "samples", "loss", "grad_norm", "tokens", "validation"):
+        assert column(resumed, name) == column(whole, name), name
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_resumed_on_several_workers_it_comes_to_the_same_bits_too(workers, job_at):
+    """Three add a gradient in an order that depends on where it lies, which two do not."""
+    whole, resumed = job_at("whole"), job_at("resumed")
+    with Ranks(workers) as ranks:
+        wanted, *same = ranks.run(fit_here, whole)
+        assert all(one == wanted for one in same)
+        ranks.run(fit_until, resumed, 7)
+        outcome = ranks.run(fit_here, resumed)[0]
+    assert same_weights(final_weights(outcome), final_weights(wanted))
+    for name in ("step", "samples", "loss", "validation"):
+        assert column(resumed, name) == column(whole, name), name
+
+
+def test_samples_and_losses_are_those_of_any_number_of_workers_also_when_it_changes(whole, job_at):
+    job, outcome = whole
+    three, changing = job_at("three"), job_at("changing")
+    with Ranks(3) as ranks:
+        ranks.run(fit_here, three)
+        ranks.run(fit_until, changing, 5)
+    told = fit_alone(changing)
+    assert set(column(changing, "workers")) == {1, 3}
+    for other in (three, changing):
+        for name in ("step", "samples", "tokens", "label_tokens"):
+            assert column(other, name) == column(job, name), name
+        assert column(other, "loss") == pytest.approx(column(job, "loss"), rel=1e-4)
+        validations = [
+            [line["validation"]["loss"] for line in lines(one) if "validation" in line] for one in (other, job)
+        ]
+        assert validations[0] == pytest.approx(validations[1], rel=1e-4)
+    wanted = final_weights(outcome)
+    for name, found in final_weights(told).items():
+        assert np.allclose(found, wanted[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_the_last_step_is_validated_wherever_it_falls(job_at):
+    job = job_at("short", steps=3, evaluate={"every_steps": 2}, checkpoint={"every_steps": 9})
+    outcome = fit_alone(job)
+    assert [line["step"] for line in lines(job) if "validation" in line] == [0, 2, 3]
+    assert outcome["steps"] == 3 and Path(outcome["checkpoint"]).name.startswith("step-00000003")
+
+
+# --- how a run ends
+
+
+def breaks_at(step: int, monkeypatch) -> None:
+    """The loss of a step, from 1, is no number, however often it is taken."""
+    backward = loop.Training._backward
+
+    def broken(self, number, batches, units):
+        loss = backward(self, number, batches, units)
+        return float("nan") if number + 1 == step else loss
+
+    monkeypatch.setattr(loop.Training, "_backward", broken)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_documents_of_its_batch(job_at, monkeypatch):
+    breaks_at(5, monkeypatch)
+    job = job_at()
+    with pytest.raises(DataError, match=r"step 5: the loss is nan. Its batch held the documents doc-\d+, ") as told:
+        fit_alone(job)
+    assert "failures: {skip_back: 1}" in str(told.value)
+    listed = json.loads(Path(job.root, "broken", "step-00000005.json").read_text())
+    assert len(listed["documents"]) >= 8 and listed["documents"][0] in str(told.value)
+    assert column(job, "step") == [0, 1, 2, 3, 4]
+
+
+def test_every_workers_documents_are_named(job_at):
+    job = job_at(failures={"loss_limit": 1.0})
+    with Ranks(2) as ranks:
+        told = ranks.run(expect_broken, job)
+    assert told[0] == told[1] and "above failures.loss_limit 1" in told[0]
+    listed = json.loads(Path(job.root, "broken", "step-00000001.json").read_text())["documents"]
+    rows = {document for batch in first_step(job) for row in batch.documents for document in row}
+    assert set(listed) == rows
+
+
+def expect_broken(job) -> str:
+    with pytest.raises(DataError) as told:
+        fit_here(job)
+    return str(told.value)
+
+
+def first_step(job):
+    from training.data.loader import Loader
+    from training.data.order import Order
+    from training.data.packed import PackedRows
+
+    packed = PackedRun.load(job.packed)
+    order = Order.for_training(job.config, packed)
+    loader = Loader(order, [PackedRows(one) for one in packed.split("train")], 0, 1, 2, job.config.sequence_length, 0)
+    try:
+        return loader.micro_batches(0)
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize(("step", "skipped"), [(5, [4, 5]), (2, [1, 2]), (STEPS, [10, 11, STEPS])])
+def test_skip_back_goes_to_the_checkpoint_before_and_passes_over_the_steps(job_at, whole, monkeypatch, step, skipped):
+    breaks_at(step, monkeypatch)
+    job = job_at(failures={"skip_back": 1}, evaluate={"every_steps": 6})
+    outcome = fit_alone(job)
+    assert (outcome["skipped"], outcome["steps"], outcome["ended"]) == (skipped, STEPS, "steps")
+    trained = [line["step"] for line in lines(job) if "loss" in line]
+    assert trained == [step for step in range(1, STEPS + 1) if step not in skipped]
+    assert column(job, "samples") == [line["samples"] for line in lines(whole[0]) if line["step"] in trained]
+    assert lines(job)[-1]["validation"]["loss"] < lines(job)[0]["validation"]["loss"]
+    assert Path(outcome["checkpoint"]).name.startswith(f"step-{STEPS:08d}")
+
+
+def test_skip_back_is_done_no_more_often_than_allowed(job_at, monkeypatch):
+    backward = loop.Training._backward
+    monkeypatch.setattr(
+        loop.Training, "_backward", lambda self, n, b, u: float("inf") if n in (4, 8) else backward(self, n, b, u)
+    )
+    with pytest.raises(DataError, match="step 9: the loss is inf"):
+        fit_alone(job_at(failures={"skip_back": 1}))
+    assert fit_alone(job_at("twice", failures={"skip_back": 2}))["skipped"] == [5, 9]
+
+
+def test_patience_ends_a_run_that_gets_no_better_and_keeps_its_best(job_at):
+    job = job_at(
+        evaluate={"every_steps": 2, "patience": 2, "least_gain": 100.0}, checkpoint={"every_steps": 1, "keep": 1}
+    )
+    outcome = fit_alone(job)
+    assert (outcome["ended"], outcome["steps"], outcome["best_step"]) == ("patience", 6, 2)
+    assert sorted(path.name[:13] for path in Path(job.checkpoints).iterdir() if any(path.iterdir())) == [
+        "step-00000002",
+        "step-00000006",
+    ]
+    assert Path(outcome["best_checkpoint"]).name.startswith("step-00000002")
+
+
+def test_a_step_without_a_label_anywhere_updates_nothing(job_at, monkeypatch):
+    exchange = loop.Training._exchange
+
+    def unlabelled(self, batches):
+        counts = exchange(self, batches)
+        return loop.replace(counts, units=0) if self.course.step == 2 else counts
+
+    monkeypatch.setattr(loop.Training, "_exchange", unlabelled)
+    job = job_at(steps=4)
+    fit_alone(job)
+    assert [line["step"] for line in lines(job)[1:] if "loss" not in line] == [3]
+    assert saved_course(job).updates == 3
+
+
+def saved_course(job):
+    from training.fit.checkpoint.format import latest
+
+    return latest(job).manifest.course
+
+
+def test_every_so_many_minutes_and_never_by_steps(job_at):
+    job = job_at(checkpoint={"every_steps": None, "every_minutes": 1e-9, "keep": 50}, evaluate={"every_steps": 100})
+    fit_alone(job)
+    names = sorted(path.name[:13] for path in Path(job.checkpoints).iterdir())
+    assert names == [f"step-{step:08d}" for step in range(1, STEPS + 1)]
+
+
+def test_a_node_that_is_to_go_gets_one_checkpoint(monkeypatch):
+    import ray.train
+
+    told = types.SimpleNamespace(deadline_ms=7)
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: told)
+    asked = notice.Notice(Place(0, 1, torch.device("cpu"), under_ray=True))
+    assert [asked.given(step) for step in range(1, 12)] == [False] * 4 + [True] + [False] * 6
+    told.deadline_ms = 8
+    assert asked.given(15) and not asked.given(20)
+    assert not notice.Notice(Place(0, 1, torch.device("cpu"))).given(5)
+
+
+def test_what_never_had_a_gradient_is_named():
+    def part(name, state, *values):
+        return Slice(name, state, (2,), 0, torch.tensor(values))
+
+    slices = [part("a", "exp_avg_sq", 0.0, 1e-9), part("b", "exp_avg_sq", 0.0, 0.0), part("b", "param", 1.0, 1.0)]
+    assert device.moved(slices, Place(0, 1, torch.device("cpu"))) == {"a": True, "b": False}
+
+
+# --- trackers
+
+
+def test_tensorboard_shows_the_curves(job_at):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    job = job_at(track={"tensorboard": True}, steps=4)
+    fit_alone(job)
+    events = EventAccumulator(job.tensorboard).Reload()
+    assert [round(point.value, 4) for point in events.Scalars("loss")] == [round(x, 4) for x in column(job, "loss")]
+    assert [point.step for point in events.Scalars("validation/loss")] == [0, 4]
+
+
+def test_mlflow_and_wandb_are_told_each_step_and_a_failing_one_stops_nothing(job_at, monkeypatch):
+    said: list = []
+    run = types.SimpleNamespace(log=lambda values, step: said.append((step, values)), finish=lambda: said.append("end"))
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **told: said.append(told["id"]) or run))
+
+    def refuse(*_, **__):
+        raise ConnectionError
+
+    mlflow = types.SimpleNamespace(
+        set_tracking_uri=lambda uri: None,
+        set_experiment=lambda name: types.SimpleNamespace(experiment_id="1"),
+        search_runs=lambda *_, **__: [],
+        start_run=lambda **told: said.append(told["tags"]["raymill"]),
+        log_metrics=refuse,
+        end_run=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    job = job_at(track={"tensorboard": False, "mlflow": "http://nowhere", "wandb": "project"}, steps=4)
+    fit_alone(job)
+    assert said[:2] == [job.fingerprint] * 2 and said[-1] == "end"
+    assert [step for step, _ in said[2:-1]] == [0, 1, 2, 3, 4]
+    assert said[3][1]["loss"] == column(job, "loss")[0]
+
+
+def test_a_record_without_a_number_gives_no_curve_of_it():
+    assert tracking.curves({"step": 1, "time": "t", "workers": 1, "loss": 2.0, "mfu": None}) == {"loss": 2.0}
+
+
+def test_a_tracker_that_is_not_installed_is_found_before_training(monkeypatch):
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"track: mlflow, wandb, tensorboard not installed.*raymill\[train,track\]"):
+        preflight.check_trackers(Track(mlflow="x", wandb="y"))
+    preflight.check_trackers(Track(tensorboard=False))
+
+
+# --- what is asked and what is there
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "fit"),
+    [
+        ([{"CPU": 4}], 1, 0, 4),
+        ([{"CPU": 4}], 1.5, 0, 2),
+        ([{"CPU": 3}, {"CPU": 3}], 2, 0, 2),  # a worker stays on one node
+        ([{"CPU": 64, "GPU": 8}, {"CPU": 4, "GPU": 8}], 4, 1, 9),
+        ([{"CPU": 64}], 1, 1, 0),
+        ([{"CPU": 1}], 0.1, 0, 10),
+    ],
+)
+def test_so_many_workers_fit(nodes, cpus, gpus, fit):
+    assert preflight.fitting(Workers(cpus_each=cpus, gpus_each=gpus), nodes) == fit
+
+
+def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
+    workers = Workers(count=4, cpus_each=2)
+    with pytest.raises(
+        ConfigError, match=r"4 of 2 CPUs each are asked for; this machine has 6 CPUs, enough for 3.*to 3"
+    ):
+        preflight.check_fits(workers, [{"CPU": 6}], "this machine")
+    with pytest.raises(ConfigError, match=r"1 of 1 CPUs and 1 GPU each.*16 CPUs and 0 GPUs on 2 nodes, enough for 0"):
+        preflight.check_fits(Workers(gpus_each=1), [{"CPU": 8}, {"CPU": 8}], "the cluster")
+    preflight.check_fits(Workers.model_validate({"count": {"min": 2, "max": 8}}), [{"CPU": 2}], "this machine")
+
+
+# --- what a person sees
+
+
+def test_the_line_says_where_the_training_is():
+    records = [
+        {"step": 0, "time": "", "workers": 1, "validation": {"loss": 4.0}},
+        {"step": 1, "time": "2026-01-01T10:00:00", "workers": 1, "loss": 3.5, "seconds": 2.0, "tokens": 100},
+        {"step": 2, "time": "2026-01-01T10:00:05", "workers": 1, "loss": 3.25, "seconds": 4.0, "tokens": 500},
+    ]
+    # 30 steps are left, 5 s from one to the next by the clock.
+    wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s in steps, 2 min 30 s left, validation 4.0000 at step 0"
+    ahead = Ahead(32, 10)
+    assert watch.summary(records, ahead) == wanted
+    assert watch.summary([], ahead) == ""
+    compiled = [*records[:1], records[1] | {"seconds": 92.0, "compile_s": 90.0}, *records[2:]]
+    assert watch.summary(compiled, ahead) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), "not the pace"
+    timed = [records[0] | {"validation_s": 3.2}, *records[1:]]
+    assert watch.summary(timed, ahead).endswith("validation 4.0000 at step 0 in 3 s")
+
+
+def test_the_time_left_is_that_of_steps_validations_evaluation_and_export():
+    """A step every 2 s, validation of 100 rows on 2 workers 6 s after every tenth step, of 32 steps."""
+    records = [{"step": 0, "time": "", "workers": 2, "validation": {"loss": 4.0}, "validation_s": 6.0}]
+    start = datetime(2026, 1, 1)
+    for step in range(1, 15):
+        began = start + timedelta(seconds=2 * step + 6 * (step > 10))
+        record = {"step": step, "time": began.isoformat(), "workers": 2, "loss": 3.5, "seconds": 1.5, "tokens": 100}
+        records.append(record | ({"validation": {"loss": 3.0}, "validation_s": 6.0} if step == 10 else {}))
+    steps, validations = 18 * 2, 3 * 6  # after steps 20, 30 and 32
+    assert Ahead(32, 10).seconds_left(records) == pytest.approx(steps + validations)
+    # One worker takes 0.12 s a row, and measures 50 rows before and after; 4 GB are read and written at 0.2 GB/s.
+    after = Ahead(32, 10, validation_rows=100, evaluation_rows=50, export_bytes=4_000_000_000)
+    assert after.seconds_left(records) == pytest.approx(steps + validations + 2 * 50 * 0.12 + 20 + 20)
+    assert after.seconds_left(records[:1]) is None
+    last = [*records[:-1], records[-1] | {"step": 32, "validation_s": 6.0}]
+    assert after.seconds_left(last) == pytest.approx(12 + 20 + 20)
+
+
+def test_what_lies_ahead_is_known_from_the_packed_rows(tmp_path):
+    pack_tiny(str(tmp_path))
+    job = tiny_job(str(tmp_path))
+    packed = PackedRun.load(job.packed)
+    ahead = Ahead.of(job, 1000)
+    assert ahead.steps == job.steps and ahead.export_bytes == 1000 * 8
+    assert ahead.validation_rows == ahead.evaluation_rows == packed.rows("validation") > 0
+
+
+def begun(step: int) -> dict:
+    """What one worker writes when it begins after a step."""
+    return {
+        "attempt": "a", "time": "", "workers": 1, "step": step, "trainable_parameters": 1, "all_parameters": 2,
+        "attention": "sdpa", "attention_warning": None,
+    }  # fmt: skip
+
+
+def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
+    attempt = begun(0) | {"workers": 2, "trainable_parameters": 25, "all_parameters": 1000}
+    assert watch.greeting(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
+    assert watch.greeting(attempt | {"step": 9}).endswith("attention sdpa, going on after step 9")
+    assert watch.greeting(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
+
+
+def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed(job_at):
+    job, stream = job_at(), io.StringIO()
+    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
+    lines = watch.StepLines(job, stream)
+    lines.look()
+    attempt = begun(3)
+    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
+    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
+    lines.look()
+    lines.finish()
+    assert stream.getvalue().splitlines()[1:] == [], "the greeting alone"
+    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
+    lines.look()
+    lines.finish()
+    assert stream.getvalue().splitlines()[1:] == [f"training: 4/{job.steps} steps, loss 4.5000"], "once"
+
+
+def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained_again(job_at):
+    job, stream = job_at(), io.StringIO()
+    lines = watch.StepLines(job, stream)
+    attempt = begun(3)
+    problem = "/run/checkpoints/step-00000009-a/rank-00000.safetensors: has 5 bytes; 90 bytes were written."
+    damaged = [{"step": 9, "resumed": 3, "problem": problem}]
+    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    lines.look()
+    lines.look()
+    wanted = f"warning: The checkpoint of step 9 is damaged and was not used: {problem} Steps 4 to 9 are trained again."
+    assert stream.getvalue().splitlines() == [wanted, watch.greeting(attempt)]
+    damaged.append({"step": 6, "resumed": 5, "problem": "x."})  # met when going back after a broken loss
+    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    lines.finish()
+    wanted = "warning: The checkpoint of step 6 is damaged and was not used: x. Step 6 is trained again."
+    assert stream.getvalue().splitlines()[2:] == [wanted]
+
+
+def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "steps.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(100)))
+    monkeypatch.setattr(watch, "_TAIL_BYTES", 40)
+    assert [line["step"] for line in watch.tail(str(path), path.stat().st_size)] == [97, 98, 99]
+
+
+def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to():
+    from training.models.base import named_config
+    from training.models.flops import flops_per_token
+
+    job_config = settings("nowhere")
+    batch = collate([packed_row(3, 2), packed_row(4)], 3, LENGTH, 0)
+    assert (batch.tokens, device.attended(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
+    wanted = 1000 * flops_per_token(named_config(job_config.model), 0, "full", 3.5) / 1e9
+    assert device.Speed(job_config, 0, 1e9).mfu(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
+    assert device.Speed(job_config, 0, None).mfu(1000, 3.5) is None
+
+
+def packed_row(*lengths: int) -> pa.Table:
+    size = sum(lengths)
+    row = {"ids": [1] * size, "labels": [True] * size, "lengths": list(lengths), "documents": ["d"] * len(lengths)}
+    return pa.Table.from_pylist([row | {"label": None}], PACKED)
+
+
+def test_dropout_is_another_for_each_step_micro_batch_and_worker():
+    seeds = {loop.dropout_seed(1, s, m, r) for s in range(5) for m in range(5) for r in range(5)}
+    assert len(seeds) == 125 and max(seeds) < 1 << 63
+
+
+@pytest.mark.parametrize(("bf16", "wanted"), [(True, 2 * 989.4e12), (False, None)])
+def test_of_gpus_that_train_in_float32_no_peak_is_known(monkeypatch, bf16, wanted):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
+    place = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
+    assert device.peak(place, bf16) == wanted
+
+
+def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path, monkeypatch):
+    class Endless:
+        def fit(self):
+            threading.Event().wait(60)
+
+    monkeypatch.setattr(launch, "_trainer", lambda *_: Endless())
+    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
+    with lease.held(str(tmp_path / "run")) as mine:
+        storage.write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
+        with pytest.raises(BusyError, match="another run took over here"):
+            launch._run(job_at(), Session(), Silent(), "submission", mine)

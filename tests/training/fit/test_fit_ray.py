@@ -1,0 +1,69 @@
+"""Training under Ray Train: a killed worker changes nothing, and what cannot work is said before or in one line."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError, ConfigError, DataError
+from cluster.progress import Lines, Silent
+from cluster.session import Session
+from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
+from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
+from training.fit.launch import _explained, fit_on_ray
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("packed")
+    pack_tiny(str(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session(cpus=2) as started:
+        yield started
+
+
+def test_a_worker_killed_at_some_step_changes_nothing(packed):
+    kill_and_finish(packed, fit_by_ranks(packed), seed=1, victim="worker")
+
+
+def test_more_workers_than_fit_are_refused_before_training(packed, session):
+    job = tiny_job(str(packed), output=f"{packed}/infeasible", workers={"count": 3})
+    with pytest.raises(
+        ConfigError, match=r"3 of 1 CPUs each are asked for; this machine's Ray has 2 CPUs, enough for 2"
+    ):
+        fit_on_ray(job, session, Silent())
+    assert not Path(job.root, "attempts").exists()
+
+
+def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_tried_again(packed, session):
+    job = tiny_job(str(packed), output=f"{packed}/broken", workers={"count": 2}, failures={"loss_limit": 2.0, "max": 3})
+    shown = io.StringIO()
+    with pytest.raises(DataError, match=r"^step 1: the loss is .* above failures.loss_limit 2. Its batch held .*doc-"):
+        fit_on_ray(job, session, Lines(shown))
+    assert len(list(Path(job.attempts).iterdir())) == 1
+    assert "19,616 of 19,616 parameters train (100.00%), 2 workers" in shown.getvalue()
+    assert column(job, "step") == [0]
+
+
+def test_a_training_of_other_settings_is_refused_or_replaced(packed):
+    root = str(packed)
+    before = fit_alone(tiny_job(root, output=f"{root}/other", steps=3))
+    job = tiny_job(root, output=f"{root}/other", steps=4)
+    with pytest.raises(DataError, match=r"settings\.steps was 3, now 4"):
+        fit_on_ray(job, Session(), Silent())
+    again = tiny_job(root, output=f"{root}/other", steps=3)
+    assert fit_on_ray(again, Session(), Silent()) == before
+
+
+def test_what_ray_gave_up_for_is_one_line():
+    failed = Exception()
+    failed.worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
+    told = str(_explained(failed, settings("nowhere")))
+    assert "failures.max (3) allows, at last with: rank 1: ValueError: the cause. Checkpoints are kept" in told
+    assert isinstance(_explained(None, settings("nowhere")), ClusterError)

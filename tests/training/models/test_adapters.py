@@ -1,0 +1,236 @@
+"""Adapters: what is trained, what is not, and that what is trained moves and learns."""
+
+import pytest
+import torch
+
+from cluster.errors import ConfigError
+from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
+from training.models.adapters import coverage, expert_parameters, marks, must_move, unmoved
+from training.models.build import build_objective
+from training.models.objective import Objective
+
+torch.set_num_threads(1)
+
+METHODS = ["full", "lora", "prefix", "prompt", "probe"]
+
+
+def objective_for(method: str, model: str = "llama", **settings: object) -> Objective:
+    return build_objective(tiny_config(model, method=method, **settings), classes=2)
+
+
+def trained(objective: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+
+
+def taken_steps(objective: Objective, steps: int, learning_rate: float = 0.01) -> list[float]:
+    """Losses on one batch of documents with a class each: those of class 0 begin with a 7, the others with a 9."""
+    documents = [[[7 + 2 * (row % 2), *row_ids]] for row, (row_ids,) in enumerate(random_documents([[11]] * 4))]
+    batch = batch_of(documents)
+    optimizer = torch.optim.AdamW(trained(objective).values(), learning_rate, weight_decay=0)
+    losses = []
+    for _ in range(steps):
+        loss, _ = loss_of(objective, batch)
+        (loss / objective.units(batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_lowers_the_loss_and_touches_nothing_that_is_frozen(method: str) -> None:
+    objective = objective_for(method)
+    frozen = {name: p.clone() for name, p in objective.named_parameters() if not p.requires_grad}
+    before = marks(trained(objective).items())
+    losses = taken_steps(objective, 12)
+    assert losses[-1] < losses[0]
+    now = dict(objective.named_parameters())
+    assert all(torch.equal(values, now[name]) for name, values in frozen.items())
+    assert unmoved(before, marks(trained(objective).items())) == []
+
+
+@pytest.mark.parametrize("extra", [{}, {"rslora": True}, {"dora": True}, {"dropout": 0.1}])
+def test_lora_adapts_every_linear_module_but_the_lm_head(extra: dict[str, object]) -> None:
+    objective = objective_for("lora", lora={"rank": 4, "alpha": 8, **extra})
+    linear = {
+        name.removesuffix(".base_layer").removeprefix("model.base_model.model.")
+        for name, module in objective.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name
+    }
+    adapted = {name.removeprefix("model.base_model.model.") for name in coverage(objective).adapted}
+    assert adapted == linear - {"lm_head"}
+    assert len(adapted) == 2 * 7
+    losses = taken_steps(objective, 8)
+    assert losses[-1] < losses[0]
+
+
+def test_the_share_is_counted_by_hand() -> None:
+    found = coverage(objective_for("lora", lora={"rank": 4}))
+    # Per layer: q 32x32, k and v 32x16, o 32x32, gate and up 32x48, down 48x32, each with rank 4.
+    per_layer = 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+    assert found.trainable_parameters == 2 * per_layer
+    base = coverage(objective_for("full"))
+    assert base.trainable_parameters == base.all_parameters == found.all_parameters - 2 * per_layer
+    assert "in 14 adapted matrices" in str(found)
+
+
+def test_gpt2s_transposed_matrices_are_adapted_too() -> None:
+    objective = objective_for("lora", "gpt2")
+    assert len(coverage(objective).adapted) == 2 * 4
+    losses = taken_steps(objective, 8)
+    assert losses[-1] < losses[0]
+
+
+def test_experts_of_a_mixture_are_adapted_and_all_of_them_move() -> None:
+    objective = objective_for("lora", "qwen3_moe", lora={"rank": 2})
+    names = coverage(objective).adapted
+    assert sum("experts" in name for name in names) == 2 * 2
+    assert expert_parameters(objective) == []
+    before = marks(trained(objective).items())
+    taken_steps(objective, 3)
+    assert unmoved({name: before[name] for name in must_move(before)}, marks(trained(objective).items())) == []
+
+
+def test_scaling_is_alpha_over_rank_or_over_its_root() -> None:
+    scales = []
+    for rslora in (False, True):
+        objective = objective_for("lora", lora={"rank": 4, "alpha": 8, "rslora": rslora})
+        module = objective.model.base_model.model.model.layers[0].self_attn.q_proj
+        scales.append(module.scaling["default"])
+    assert scales == [2.0, 4.0]
+
+
+def test_a_matrix_that_never_moved_is_named() -> None:
+    objective = objective_for("lora")
+    watched = must_move(trained(objective))
+    assert len(watched) == 14
+    assert all("lora_B" in name for name in watched)
+    before = {name: mark for name, mark in marks(trained(objective).items()).items() if name in watched}
+    stuck = dict(objective.named_parameters())[watched[3]]
+    stuck.register_hook(torch.zeros_like)
+    taken_steps(objective, 3)
+    assert unmoved(before, marks(trained(objective).items())) == [watched[3]]
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "probe"])
+def test_equal_seeds_give_equal_adapters_and_other_seeds_others(method: str) -> None:
+    first, second = (trained(objective_for(method, seed=3)) for _ in range(2))
+    other = trained(objective_for(method, seed=4))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_bf16_what_is_frozen_is_stored_in_bf16_and_what_is_trained_in_float32(method: str) -> None:
+    objective = objective_for(method, precision="bf16")
+    for parameter in objective.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("method", ["full", "lora", "prompt"])
+def test_activation_checkpointing_changes_no_gradient(method: str, model: str) -> None:
+    batch = batch_of(random_documents([[12], [16]]))
+    found = []
+    for activation_checkpointing in (False, True):
+        objective = objective_for(method, model, activation_checkpointing=activation_checkpointing)
+        loss, _ = loss_of(objective, batch)
+        loss.backward()
+        found.append({name: parameter.grad for name, parameter in trained(objective).items()})
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_activation_checkpointing_really_keeps_less() -> None:
+    batch = batch_of(random_documents([[16]]))
+    kept = []
+    for activation_checkpointing in (False, True):
+        objective = objective_for("full", activation_checkpointing=activation_checkpointing)
+        values = []
+
+        def keep(tensor: torch.Tensor, values: list[int] = values) -> torch.Tensor:
+            values.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss_of(objective, batch)
+        kept.append(sum(values))
+    assert kept[1] < kept[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "prefix", "activation_checkpointing": True}, r"activation_checkpointing.*prefix.*method prompt"),
+        ({"method": "lora", "lora": {"target": "q_prj"}}, r"q_prj.*linear modules are down_proj.*q_proj"),
+        ({"method": "lora", "model": "gpt2", "lora": {"target": ["lm_head", "c_attn"]}}, r"lm_head is its embedding"),
+        ({"method": "qlora", "workers": {"gpus_each": 1}, "model": {"name": "MODEL"}}, r"qlora.*NVIDIA GPU.*cpu"),
+    ],
+)
+def test_an_adapter_that_cannot_work_is_refused_with_the_mend(settings: dict, said: str, tmp_path) -> None:
+    settings = dict(settings)
+    model = settings.pop("model", "llama")
+    if isinstance(model, dict):
+        build_objective(tiny_config("llama")).model.save_pretrained(tmp_path)
+        model = {"name": str(tmp_path), "tokenizer": "t"}
+    with pytest.raises(ConfigError, match=said):
+        build_objective(tiny_config(model, **settings))
+
+
+def test_names_choose_the_adapted_modules() -> None:
+    assert len(coverage(objective_for("lora", lora={"target": "q_proj"})).adapted) == 2
+    assert len(coverage(objective_for("lora", lora={"target": ["q_proj", "down_proj"]})).adapted) == 4
+
+
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_the_probe_learns_a_class_that_stands_in_the_text(pool: str) -> None:
+    objective = objective_for("probe", probe={"pool": pool})
+    batch = batch_of([[[7, 1, 2, 3]], [[9, 1, 2, 3]], [[7, 4]], [[9, 4]]])
+    assert objective.units(batch) == 4
+    optimizer = torch.optim.AdamW(trained(objective).values(), 0.1)
+    for _ in range(30):
+        loss, correct = loss_of(objective, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert correct.item() == 4
+
+
+def test_every_tiny_model_takes_lora() -> None:
+    for model in MODELS:
+        objective = objective_for("lora", model)
+        loss, _ = loss_of(objective, batch_of(random_documents([[8, 8]])))
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in trained(objective).values()), model
+
+
+def lora_bits(cast: bool, settings: dict[str, object]) -> tuple[list[str], list[torch.Tensor]]:
+    """Names of the LoRA layers that cast their input; loss and gradients after two steps of a bf16 run."""
+    objective = objective_for("lora", precision="bf16", lora={"rank": 4, **settings})
+    layers = {name: m for name, m in objective.named_modules() if hasattr(m, "cast_input_dtype_enabled")}
+    casting = [name for name, module in layers.items() if module.cast_input_dtype_enabled]
+    if cast:
+        for module in layers.values():
+            module.cast_input_dtype_enabled = True
+    torch.manual_seed(3)
+    batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6]]))
+    optimizer = torch.optim.AdamW(trained(objective).values(), 0.05)
+    for _ in range(3):  # lora_B starts at zero: the gradient of lora_A shows from the second step on
+        optimizer.zero_grad()
+        loss, _ = loss_of(objective, batch)
+        (loss / 20).backward()
+        optimizer.step()
+    return casting, [loss, *(parameter.grad for parameter in trained(objective).values())]
+
+
+def test_a_bf16_run_does_not_cast_the_input_of_lora_and_has_the_same_bits() -> None:
+    casting, without = lora_bits(False, {})
+    assert casting == []
+    _, with_cast = lora_bits(True, {})
+    assert all(torch.equal(one, other) for one, other in zip(without, with_cast, strict=True))
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.1}, {"dora": True}])
+def test_the_cast_stays_where_it_changes_bits(settings: dict[str, object]) -> None:
+    casting, _ = lora_bits(False, settings)
+    assert len(casting) == 2 * 7

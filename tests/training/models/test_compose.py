@@ -1,0 +1,246 @@
+"""Adapters combined with weights: exactly, loadable by peft, and refused where a sum is not what they are."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+
+from cluster.errors import ConfigError, DataError
+from cluster.store import storage
+from tests.support.tiny_models import tiny_config
+from training.config_parts import Model
+from training.models.base import load_base
+from training.models.build import build_objective
+from training.models.combine import LoraAdapter, combine, largest_deviation
+from training.models.compose import CONFIG, compose, compose_adapters, weighted
+
+torch.set_num_threads(1)
+
+IDS = torch.arange(1, 17).view(2, 8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """With a `base`, which the adapters made below are of."""
+    folder = tmp_path_factory.mktemp("compose")
+    build_objective(tiny_config("llama")).model.save_pretrained(folder / "base")
+    return folder
+
+
+def load_named(folder: Path, name: str = "base") -> Any:
+    return load_base(Model(name=str(folder / name)), 0, torch.float32, None)
+
+
+def make_adapter(folder: Path, name: str, seed: int, base: str = "base", **lora: Any) -> str:
+    """An adapter as if trained: its Bs are not zero."""
+    made = tiny_config({"name": str(folder / base)}, method="lora", seed=seed, lora={"rank": 4, "alpha": 8, **lora})
+    model = build_objective(made).model
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    model.peft_config["default"].base_model_name_or_path = str(folder / base)
+    model.save_pretrained(folder / name)
+    return str(folder / name)
+
+
+def changes(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
+    """What peft's own merging of an adapter adds to each weight of the base, in float64."""
+    before = load_named(folder).double()
+    after = PeftModel.from_pretrained(load_named(folder).double(), adapter, autocast_adapter_dtype=False)
+    after = after.double().merge_and_unload().state_dict()
+    return {name: after[name] - values for name, values in before.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        ({"rank": 2}, {"rank": 8, "alpha": 3}),
+        ({"rslora": True}, {}),
+        ({"target": ["q_proj", "down_proj"]}, {"target": ["down_proj", "v_proj"], "rank": 3}),
+    ],
+    ids=["alike", "other ranks and alphas", "rslora", "other targets"],
+)
+def test_peft_loads_exactly_the_weighted_sum(folder, tmp_path, first, second):
+    one, two = (
+        make_adapter(tmp_path, "one", 1, folder / "base", **first),
+        make_adapter(tmp_path, "two", 2, folder / "base", **second),
+    )
+    deviation, _ = compose_adapters(str(tmp_path / "out"), {one: 0.7, two: -0.3})
+    assert deviation < 1e-6
+    mine, left, right = (changes(folder, str(path)) for path in (tmp_path / "out", one, two))
+    moved = 0
+    for name, values in mine.items():
+        want = 0.7 * left[name] - 0.3 * right[name]
+        moved += bool(want.any())
+        torch.testing.assert_close(values, want, rtol=0, atol=1e-6 * max(1.0, want.abs().max().item()))
+    assert moved >= 6
+
+
+def test_it_is_what_peft_calls_cat(folder, tmp_path):
+    one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
+    compose_adapters(str(tmp_path / "out"), {one: 0.7, two: 0.3})
+    mine = PeftModel.from_pretrained(load_named(folder), str(tmp_path / "out"))(input_ids=IDS).logits
+    theirs = PeftModel.from_pretrained(load_named(folder), one, adapter_name="one")
+    theirs.load_adapter(two, "two")
+    theirs.add_weighted_adapter(["one", "two"], [0.7, 0.3], "both", combination_type="cat")
+    theirs.set_adapter("both")
+    torch.testing.assert_close(mine, theirs(input_ids=IDS).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_merged_model_is_a_plain_one_with_the_adapters_logits(folder, tmp_path):
+    one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
+    compose_adapters(str(tmp_path / "out"), {one: 0.5, two: 0.5}, merged=True)
+    merged = load_base(Model(name=str(tmp_path / "out" / "merged")), 0, torch.float32, None)
+    adapted = PeftModel.from_pretrained(load_named(folder), str(tmp_path / "out"))
+    torch.testing.assert_close(merged(input_ids=IDS).logits, adapted(input_ids=IDS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_it_reads_and_writes_an_object_store_and_says_from_what(folder, tmp_path, s3_root, capsys):
+    one = make_adapter(tmp_path, "one", 1, folder / "base")
+    (tmp_path / "one" / "tokenizer.json").write_text("{}")
+    remote = storage.join(s3_root, "one")
+    for path in (tmp_path / "one").iterdir():
+        storage.write_bytes(storage.join(remote, path.name), path.read_bytes())
+    output = storage.join(s3_root, "out")
+    compose(output, [f"{one}=0.25", f"{remote}=0.5"])
+    printed = capsys.readouterr().out
+    assert "largest relative deviation" in printed
+    assert "ranks 8" in printed
+    names = {Path(file.uri).name for file in storage.list_files(output)}
+    assert names == {CONFIG, "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    card = storage.read_bytes(storage.join(output, "README.md")).decode()
+    assert f"| 0.25 | `{one}` | 4 | 14 |" in card
+    assert f"| 0.5 | `{remote}` | 4 | 14 |" in card
+    assert card.startswith(f'---\nbase_model: "{folder / "base"}"\n')
+
+
+def test_the_verb_prints_its_own_lines_alone(folder, tmp_path):
+    one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
+    words = ["compose", str(tmp_path / "out"), "--adapter", f"{one}=0.5", "--adapter", f"{two}=0.5", "--merged"]
+    done = subprocess.run([sys.executable, "-m", "cluster.cli", *words], capture_output=True, text=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["adapter", "checked", "merged"]
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a"], "wanted PATH=WEIGHT"),
+        (["a=much"], "wanted PATH=WEIGHT"),
+        (["a=nan"], "wanted PATH=WEIGHT"),
+        (["=0.5"], "wanted PATH=WEIGHT"),
+        (["a=0"], "changes nothing"),
+        (["a=0.5", "./a=0.5"], "given twice"),
+    ],
+)
+def test_weights_are_checked(given, said):
+    with pytest.raises(ConfigError, match=said):
+        weighted(given)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.dictionaries(st.text("ab=/.", min_size=1, max_size=6), st.floats(0.1, 9), min_size=1, max_size=3))
+def test_a_path_may_hold_an_equals_sign(weights):
+    paths = {storage.absolute(f"/x{path}"): weight for path, weight in weights.items()}
+    if len(paths) == len(weights):
+        assert weighted([f"{path}={weight!r}" for path, weight in paths.items()]) == paths
+
+
+def test_dora_is_refused_with_the_reason(folder, tmp_path):
+    one, two = (
+        make_adapter(tmp_path, "one", 1, folder / "base"),
+        make_adapter(tmp_path, "two", 2, folder / "base", dora=True),
+    )
+    with pytest.raises(ConfigError, match=r"two: cannot be combined exactly: DoRA rescales"):
+        compose_adapters(str(tmp_path / "out"), {one: 0.7, two: 0.3})
+    assert not (tmp_path / "out").exists()
+
+
+def test_virtual_tokens_are_refused(folder, tmp_path):
+    model = build_objective(tiny_config("llama", method="prefix")).model
+    model.peft_config["default"].base_model_name_or_path = str(folder / "base")
+    model.save_pretrained(tmp_path / "prefix")
+    with pytest.raises(ConfigError, match="PREFIX_TUNING, whose effects do not add up"):
+        compose_adapters(str(tmp_path / "out"), {str(tmp_path / "prefix"): 1.0})
+
+
+def test_adapters_of_other_bases_are_refused_and_of_a_copy_of_the_base_are_not(folder, tmp_path):
+    for name, seed in (("copy", 1), ("other", 2)):
+        build_objective(tiny_config("llama", seed=seed)).model.save_pretrained(tmp_path / name)
+    one = make_adapter(tmp_path, "one", 1, folder / "base")
+    same, other = (
+        make_adapter(tmp_path, "same", 2, tmp_path / "copy"),
+        make_adapter(tmp_path, "else", 3, tmp_path / "other"),
+    )
+    with pytest.raises(ConfigError, match=r"else: is of base .*other.*Only adapters of one base add up"):
+        compose_adapters(str(tmp_path / "out"), {one: 0.7, other: 0.3})
+    compose_adapters(str(tmp_path / "out"), {one: 0.7, same: 0.3})
+
+
+def test_a_folder_that_is_no_adapter_and_an_output_that_is_taken_are_refused(folder, tmp_path):
+    one = make_adapter(tmp_path, "one", 1, folder / "base")
+    with pytest.raises(DataError, match=r"has no adapter_config.json"):
+        compose_adapters(str(tmp_path / "out"), {str(folder / "base"): 1.0})
+    with pytest.raises(ConfigError, match="there are files already"):
+        compose_adapters(one, {one: 1.0})
+
+
+def test_values_that_are_not_finite_are_not_written(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    one = make_adapter(tmp_path, "one", 1, folder / "base")
+    path = Path(one, "adapter_model.safetensors")
+    tensors = load_file(path)
+    tensors[next(iter(tensors))][0, 0] = torch.inf
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(DataError, match="not finite"):
+        compose_adapters(str(tmp_path / "out"), {one: 1.0})
+
+
+def lora_of(tensors: dict[str, torch.Tensor], **config: Any) -> LoraAdapter:
+    usual = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["x"]}
+    return LoraAdapter("hand-made", usual | config, tensors)
+
+
+def pair(name: str, rank: int, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(rank, 5, generator=generator), torch.randn(6, rank, generator=generator)
+    return {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
+
+
+def test_patterns_of_alpha_belong_to_the_modules_they_name():
+    adapter = lora_of(pair("a.x", 2, 1) | pair("b.x", 2, 2), alpha_pattern={"b.x": 10})
+    assert adapter.scale("base_model.model.a.x", 2) == 2
+    assert adapter.scale("base_model.model.b.x", 2) == 5
+
+
+def test_a_wrong_combination_is_seen():
+    one, two = lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 3, 2))
+    right = combine([one, two], [0.5, 2.0])
+    assert largest_deviation(right, [one, two], [0.5, 2.0]) < 1e-6
+    assert largest_deviation(right, [one, two], [0.5, 2.1]) > 1e-2
+
+
+def test_the_verb_does_not_load_torch_to_be_listed():
+    code = "import sys, training.models.compose; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_adapter_of_a_convolution_is_refused():
+    """Its A and B have four dimensions, so their product is not the change of a matrix."""
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["conv"]}
+    tensors = {
+        "base_model.model.conv.lora_A.weight": torch.ones(2, 3, 3, 3),
+        "base_model.model.conv.lora_B.weight": torch.ones(4, 2, 1, 1),
+    }
+    with pytest.raises(ConfigError, match=r"cannot be combined exactly: .*lora_A\.weight is of a convolution"):
+        combine([LoraAdapter("one", settings, tensors)], [1.0])

@@ -1,0 +1,234 @@
+"""What cannot work with a model is refused before anything is packed, fetched or started, and without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from cluster.errors import ConfigError, DataError
+from cluster.session import Session
+from tests.support.train_inline import MODEL, PLAIN, write_corpus
+from training.config import TrainConfig
+from training.config_parts import Model
+from training.fit.preflight import check_machine
+from training.models.checks import check_model, tokenizer_size
+from training.models.linear_names import LINEAR_NAMES
+from training.pack.command import pack as pack_verb
+from training.plan.shape import module_names
+
+LORA = {"method": "lora"}
+
+
+def config(**settings) -> TrainConfig:
+    return TrainConfig.model_validate(PLAIN | {"corpus": "nowhere", "output": "nowhere"} | settings)
+
+
+def folder(path: Path, *names: str, tokens: int = 0, **settings) -> str:
+    """A model's folder, as far as the checks look at it."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(MODEL | settings))
+    for name in names or ("model.safetensors",):
+        (path / name).write_bytes(b"")
+    if tokens:
+        vocabulary = {f"t{number}": number for number in range(tokens - 1)}
+        added = [{"id": tokens - 1, "content": "<end>"}]
+        plain = {"model": {"type": "BPE", "vocab": vocabulary}, "added_tokens": added}
+        (path / "tokenizer.json").write_text(json.dumps(plain))
+    return str(path)
+
+
+# --- lora.target
+
+
+@pytest.mark.parametrize("model_type", LINEAR_NAMES)
+def test_the_names_of_linear_modules_are_those_of_transformers(model_type):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+             "vocab_size": 16, "intermediate_size": 32, "pad_token_id": 0}  # fmt: skip
+    known = AutoConfig.for_model(model_type)
+    described = AutoConfig.for_model(
+        model_type, **{name: value for name, value in small.items() if hasattr(known, name)}
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(described)
+    found = {name.rpartition(".")[2] for name, module in model.named_modules()
+             if getattr(getattr(module, "weight", None), "ndim", 0) >= 2}  # fmt: skip
+    assert found == set(LINEAR_NAMES[model_type])
+
+
+@pytest.mark.parametrize("target", ["v_proj", ["q_proj", "down_proj"], "all-linear", ["self_attn.q_proj", "lm_head"]])
+def test_a_lora_target_that_a_module_has_passes(target):
+    assert check_model(config(**LORA, lora={"target": target})) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("v_porj", "named v_porj. The nearest: v_proj"),
+        (["q_proj", "attn_out"], "named attn_out."),
+        ("mlp.gate_prj", "named mlp.gate_prj. The nearest: gate_proj"),
+        ("model.layers.7.self_attn.q_proj", "no module of this llama is named model.layers.7.self_attn.q_proj"),
+    ],
+)
+def test_a_lora_target_without_a_match_is_refused_with_the_nearest_modules(target, told):
+    with pytest.raises(ConfigError, match=r"^lora\.target: no module of this llama") as refused:
+        check_model(config(**LORA, lora={"target": target}))
+    assert told in str(refused.value) and "down_proj" in str(refused.value) and "all-linear" in str(refused.value)
+    assert check_model(config(lora={"target": target})) == [], "method full has no use for it"
+
+
+def test_of_an_architecture_that_is_not_in_the_table_the_meta_model_tells_the_modules():
+    small = {"model_type": "opt", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "ffn_dim": 32, "vocab_size": 300, "word_embed_proj_dim": 32}  # fmt: skip
+    opt = {"config": small, "tokenizer": "train"}
+    assert "fc1" in {name.rpartition(".")[2] for name in module_names(Model.model_validate(opt))}
+    assert check_model(config(**LORA, model=opt, lora={"target": "fc1"})) == []
+    with pytest.raises(ConfigError, match=r"no module of this opt is named fc11\. The nearest: fc1"):
+        check_model(config(**LORA, model=opt, lora={"target": "fc11"}))
+
+
+# --- sequence_length
+
+
+LONG = {"sequence_length": 128, "tokens_per_step": 256}
+
+
+def test_rows_longer_than_the_models_positions_are_refused_with_both_numbers_and_the_mend(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"sequence_length: 128 is above .* 64, and it has no RoPE.*sequence_length to 64"
+    ):
+        check_model(config(**LONG, model=folder(tmp_path / "a")))
+    with pytest.raises(ConfigError, match=r"model\.config\.max_position_embeddings to 128"):
+        check_model(config(**LONG))
+    plain = {"model_type": "gpt2", "n_positions": 100, "vocab_size": 300}
+    with pytest.raises(ConfigError, match="above the model's max_position_embeddings, 100"):
+        check_model(config(**LONG, model={"config": plain, "tokenizer": "train"}))
+
+
+def test_where_a_random_models_config_does_not_state_positions_those_of_transformers_hold():
+    plain = {name: value for name, value in MODEL.items() if name != "max_position_embeddings"}
+    model = {"config": plain, "tokenizer": "train"}
+    assert check_model(config(**LONG, model=model)) == []
+    with pytest.raises(ConfigError, match="4,096 is above the model's max_position_embeddings, 2,048"):
+        check_model(config(sequence_length=4096, tokens_per_step=4096, model=model))
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_parameters": {"full_attention": {"rope_type": "llama3"}, "sliding_attention": {"rope_type": "default"}}},
+    ],
+)
+def test_with_rope_scaling_longer_rows_are_a_warning(tmp_path, scaling):
+    (said,) = check_model(config(**LONG, model=folder(tmp_path / "a", **scaling)))
+    assert "128 is above" in said and "RoPE scaling" in said
+    with pytest.raises(ConfigError, match="no RoPE scaling"):
+        check_model(config(**LONG, model=folder(tmp_path / "b", rope_parameters={"rope_type": "default"})))
+
+
+# --- tokenizer and weights
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused_with_both_sizes(tmp_path):
+    other = folder(tmp_path / "other", tokens=301)
+    assert tokenizer_size(f"{other}/tokenizer.json") == 301
+    with pytest.raises(ConfigError, match=r"has 301 tokens, and the model embeds 300\. .*config\.vocab_size: 301"):
+        check_model(config(model={"config": MODEL, "tokenizer": other}))
+    with pytest.raises(ConfigError, match=r"has 301 tokens, and the model embeds 300\. Give the model's own"):
+        check_model(config(model={"name": folder(tmp_path / "named", tokens=300), "tokenizer": other}))
+    assert check_model(config(model={"config": MODEL, "tokenizer": str(tmp_path / "named")})) == []
+    (said,) = check_model(config(model=other))
+    assert "301 tokens" in said and "300" in said
+
+
+def test_the_checks_read_a_models_folder_on_an_object_store_without_its_weights(s3_root, tmp_path):
+    from cluster.store import storage
+
+    for path in Path(folder(tmp_path / "a", tokens=400)).iterdir():
+        if path.suffix == ".json":
+            storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
+    with pytest.raises(DataError, match=r"has a config\.json and no weights"):
+        check_model(config(model=f"{s3_root}/base"))
+    storage.write_bytes(f"{s3_root}/base/model.safetensors", b"not read")
+    (said,) = check_model(config(model=f"{s3_root}/base"))
+    assert "400 tokens" in said
+
+
+@pytest.mark.parametrize("preview", [None, 2])
+def test_weights_that_are_not_safetensors_are_refused_by_pack_and_its_preview(tmp_path, preview):
+    plain = PLAIN | {"corpus": write_corpus(tmp_path), "output": str(tmp_path / "run")}
+    plain["model"] = folder(tmp_path / "base", "pytorch_model.bin", tokens=300)
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(DataError, match=r"holds pytorch_model\.bin, and \*\.safetensors was wanted"):
+        pack_verb(str(tmp_path / "train.yaml"), preview=preview)
+    assert not (tmp_path / "run").exists()
+
+
+# --- workers
+
+
+def test_more_workers_or_gpus_than_this_machine_has_are_refused_before_ray_starts():
+    with pytest.raises(ConfigError, match=r"workers: 3 of 1 CPUs each .* this machine has 2 CPUs, enough for 2"):
+        check_machine(config(workers={"count": 3}), Session(cpus=2))
+    check_machine(config(workers={"count": 2}), Session(cpus=2))
+    check_machine(config(workers={"count": 3}), Session(address="elsewhere:1", cpus=2))
+
+
+def test_a_training_with_phases_is_refused_for_what_a_later_phase_asks(tmp_path, monkeypatch):
+    from tests.support.train_inline import train_inline
+
+    phases = [{"name": "first", "method": "full"}, {"name": "second", "method": "lora", "lora": {"target": "q_porj"}}]
+    with pytest.raises(ConfigError, match="named q_porj"):
+        train_inline({"corpus": write_corpus(tmp_path), "output": str(tmp_path / "run"), "phases": phases}, monkeypatch)
+    assert not (tmp_path / "run").exists()
+
+
+# --- how fast
+
+
+REFUSE_ALL = """
+import contextlib, io, json, sys, time
+from cluster.cli import main
+told = []
+for words in json.loads(sys.argv[1]):
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(out):
+            main(words)
+    except SystemExit as left:
+        told.append([left.code, out.getvalue()])
+loaded = sorted({"torch", "transformers", "ray"} & sys.modules.keys())
+print(json.dumps([told, loaded, time.process_time()]))
+"""
+
+
+def test_every_refusal_comes_without_torch_transformers_and_ray_and_in_less_than_two_seconds_of_work(tmp_path):
+    """Processor time: what wall time is on a machine that does nothing else."""
+    write_corpus(tmp_path)
+    plain = PLAIN | {"corpus": str(tmp_path / "corpus.jsonl"), "output": str(tmp_path / "run")}
+    pickled = folder(tmp_path / "pickled", "pytorch_model.bin", tokens=300)
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(plain))
+    train = ["train", str(tmp_path / "train.yaml")]
+    larger = json.dumps({"config": MODEL, "tokenizer": folder(tmp_path / "larger", tokens=301)})
+    calls = {
+        "named q_porj": [*train, "-o", "method=lora", "-o", "lora.target=q_porj"],
+        "has 301 tokens": [*train, "-o", f"model={larger}"],
+        "workers: 99 of 1 CPUs": [*train, "-o", "workers.count=99", "-o", f"tokens_per_step={99 * 64}"],
+        "holds pytorch_model.bin": [*train, "-o", f"model={pickled}"],
+        "was wanted": ["pack", train[1], "--preview", "2", "-o", f"model={pickled}"],
+        "128 is above": [*train, "-o", "sequence_length=128"],
+    }
+    child = subprocess.run(
+        [sys.executable, "-c", REFUSE_ALL, json.dumps(list(calls.values()))], capture_output=True, text=True, check=True
+    )
+    told, loaded, seconds = json.loads(child.stdout)
+    for (code, message), wanted in zip(told, calls, strict=True):
+        assert code == 2 and wanted in message, (wanted, message)
+    assert loaded == [] and seconds < 2
+    assert not (tmp_path / "run").exists(), "nothing is written"

@@ -1,0 +1,231 @@
+"""Base models by every name, what is refused of them, and what tells them apart."""
+
+import json
+import shutil
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cluster.errors import ConfigError, DataError, StorageError
+from cluster.store import storage
+from tests.support.tiny_models import MODELS, tiny_config
+from training.config_parts import Model
+from training.models.base import decoder_layers, load_base
+from training.models.build import build_objective
+from training.models.folder import located, model_folder
+from training.models.identity import model_identity
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_objective(tiny_config("llama", seed=5)).model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def weights(model: Any) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def load(name: str, **how: Any) -> Any:
+    return load_base(Model(name=name), 1, torch.float32, None, **how)
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    torch.manual_seed(99)
+    first, drawn = weights(build_objective(tiny_config(seed=3)).model), torch.rand(1)
+    torch.manual_seed(99)
+    assert torch.rand(1) == drawn, "building a model must leave torch's own generator where it was"
+    torch.manual_seed(1)
+    assert torch.equal(first, weights(build_objective(tiny_config(seed=3)).model))
+    assert not torch.equal(first, weights(build_objective(tiny_config(seed=4)).model))
+
+
+def test_random_weights_in_bf16_are_those_of_float32_rounded():
+    exact = weights(build_objective(tiny_config(seed=3)).model)
+    frozen = build_objective(tiny_config(seed=3, method="prompt", precision="bf16")).model.get_base_model()
+    assert torch.equal(exact.bfloat16(), weights(frozen))
+
+
+def test_a_folder_and_a_uri_of_it_are_the_same_model(saved, s3_root):
+    uri = storage.join(s3_root, "tiny")
+    for path in saved.iterdir():
+        storage.write_bytes(storage.join(uri, path.name), path.read_bytes())
+    here, there = load(str(saved)), load(uri)
+    assert torch.equal(weights(here), weights(there))
+    assert torch.equal(weights(here), weights(build_objective(tiny_config("llama", seed=5)).model))
+    assert model_identity(Model(name=uri)) == model_identity(Model(name=str(saved)))
+
+
+def test_a_copy_is_the_same_model_and_one_trained_further_is_another(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "copy")
+    identity = model_identity(Model(name=str(saved)))
+    assert model_identity(Model(name=str(tmp_path / "copy"))) == identity
+    further = load(str(saved))
+    with torch.no_grad():
+        further.model.layers[0].mlp.up_proj.weight += 1e-3
+    further.save_pretrained(tmp_path / "further")
+    assert model_identity(Model(name=str(tmp_path / "further"))) != identity
+    (tmp_path / "copy" / "config.json").write_text(
+        json.dumps(json.loads((saved / "config.json").read_text()) | {"rms_norm_eps": 0.5})
+    )
+    assert model_identity(Model(name=str(tmp_path / "copy"))) != identity
+
+
+def test_a_random_model_is_its_config_and_seed():
+    one, other = (Model(config=MODELS[name], tokenizer="train") for name in ("llama", "qwen3"))
+    assert model_identity(one, 1) == model_identity(one, 1)
+    assert len({model_identity(one, 1), model_identity(one, 2), model_identity(other, 1)}) == 3
+
+
+def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--some--model" / "snapshots" / commit
+    shutil.copytree(saved, snapshot)
+    asked = []
+
+    def snapshot_download(name: str, **how: Any) -> str:
+        asked.append((name, how["revision"]))
+        assert not any("bin" in pattern for pattern in how["allow_patterns"])
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    model = Model(name="some/model", revision="v2")
+    assert model_identity(model) == f"some/model@{commit}"
+    assert weights(load("some/model")).numel() > 0
+    assert asked == [("some/model", "v2"), ("some/model", None)]
+
+
+@pytest.mark.parametrize("name", ["./nowhere/tiny", "/nowhere/tiny", "runs/demo/export/merged"])
+def test_a_path_without_a_folder_is_refused_as_a_path(name):
+    with pytest.raises(StorageError, match=r"no such folder on this machine.*object store.*hub name"):
+        model_folder(Model(name=name))
+
+
+@pytest.mark.parametrize("name", ["nobody/none", "none", "bad name!"])
+def test_a_name_that_the_hub_does_not_give_is_refused_with_what_to_do_offline(name, offline):
+    with pytest.raises(StorageError, match=r"the hub does not give it.*HF_TOKEN.*Without a network"):
+        model_folder(Model(name=name, revision="main"))
+
+
+def test_a_hub_name_is_read_at_the_commit_that_its_branch_had_when_the_run_began(monkeypatch, saved):
+    commits = {"main": "a" * 40, "v2": "b" * 40}
+    asked = []
+
+    def model_info(self: Any, name: str, revision: str | None, **how: Any) -> Any:
+        asked.append(name)
+        return types.SimpleNamespace(sha=commits[revision or "main"])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    assert located(Model(name="some/model")).revision == "a" * 40
+    assert located(Model(name="some/model", revision="v2")).revision == "b" * 40
+    for settled in ({"name": "some/model", "revision": "c" * 40}, {"name": "s3://b/model"}, {"name": str(saved)}):
+        assert located(Model(**settled)).revision == settled.get("revision")
+    assert len(asked) == 2
+
+
+def test_without_a_hub_a_name_is_read_at_the_commit_of_the_copy_that_is_here(monkeypatch, offline):
+    copy = f"/cache/models--some--model/snapshots/{'d' * 40}"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: copy)
+    assert located(Model(name="some/model")).revision == "d" * 40
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    def model_info(self: Any, name: str, **how: Any) -> None:
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    with pytest.raises(StorageError, match=r"it cannot be reached: no route.*Without a network"):
+        model_folder(Model(name="nobody/none"))
+    assert asked == ["nobody/none"]
+
+
+def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp_path):
+    shutil.copy(saved / "config.json", tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    for look in (load, lambda name: model_identity(Model(name=name))):
+        with pytest.raises(DataError, match=r"pytorch_model.bin.*safetensors was wanted.*run any code.*python -c"):
+            look(str(tmp_path))
+
+
+def test_a_folder_without_any_weights_is_called_incomplete_and_nothing_is_there_to_convert(saved, tmp_path):
+    shutil.copy(saved / "config.json", tmp_path)
+    with pytest.raises(DataError, match=r"no weights.*safetensors was wanted.*not complete: fetch it again") as refused:
+        load(str(tmp_path))
+    assert "from_pretrained" not in str(refused.value)
+
+
+def test_an_adapters_folder_is_no_base_model(tmp_path):
+    build_objective(tiny_config(method="lora")).model.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"is an adapter, and a base model was wanted.*merged"):
+        load(str(tmp_path))
+
+
+def test_missing_weights_are_refused_and_not_drawn_anew(saved, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(saved, tmp_path / "short")
+    tensors = load_file(saved / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"], tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "short" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"2 weights are not in its files, as lm_head.weight"):
+        load(str(tmp_path / "short"))
+
+
+def test_tied_embeddings_are_not_missed(tmp_path):
+    build_objective(tiny_config("gpt2")).model.save_pretrained(tmp_path)
+    model = load(str(tmp_path))
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_a_model_that_brings_its_own_code_is_refused_without_running_it(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "own")
+    config = json.loads((saved / "config.json").read_text())
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config | own))
+    (tmp_path / "own" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    config = tiny_config({"name": str(tmp_path / "own")})
+    with pytest.raises(ConfigError, match=r"code from a model's folder is never run|Code from a model's folder"):
+        build_objective(config)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "lama"}, r"model_type: lama.*Did you mean llama"),
+        ({"hiden_size": 64}, r"model.config.hiden_size: llama has no such setting. Did you mean hidden_size"),
+        ({"hidden_act": "none"}, r"model.config: transformers makes no such model.*none"),
+        ({"hidden_size": "x"}, r"model.config: .*'hidden_size' expected int"),
+        ({"num_attention_heads": 5}, r"model.config: .*not a multiple"),
+    ],
+)
+def test_a_random_models_settings_are_checked(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        build_objective(tiny_config(MODELS["llama"] | changes))
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_numbers():
+    build_objective(tiny_config(), vocabulary=300)
+    with pytest.raises(ConfigError, match=r"it has 301 tokens, and the model embeds 300.*vocab_size: 301"):
+        build_objective(tiny_config(), vocabulary=301)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", ["full", "lora", "probe"])
+def test_decoder_layers_are_the_models_blocks(model, method):
+    layers = decoder_layers(build_objective(tiny_config(model, method=method), classes=2).model)
+    assert [type(layer).__name__.endswith(("Layer", "Block")) for layer in layers] == [True, True]

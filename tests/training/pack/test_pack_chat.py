@@ -1,0 +1,249 @@
+"""Masks of conversations and pairs: read the brackets, they are what the loss counts."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.tiny_tokenizers import (
+    DOUBLED_BOS,
+    FORGETFUL,
+    LLAMA_LIKE,
+    NO_END,
+    PREFILLED,
+    SPECIALS,
+    shown,
+    tiny,
+)
+from training.pack.chat import template_roles
+from training.pack.chatml import CHATML
+from training.pack.documents import Chat, Document, Pair
+from training.pack.encode import Encoder
+
+USER, AGAIN = {"role": "user", "content": "hello"}, {"role": "user", "content": "what is it"}
+ONE, TWO = {"role": "assistant", "content": "world"}, {"role": "assistant", "content": "the dog"}
+
+
+def encode(tokenizer, *contents):
+    return Encoder(tokenizer).encode([Document(str(n), c, 1, 1, "", None) for n, c in enumerate(contents)])
+
+
+def masks(tokenizer, *contents):
+    return [shown(tokenizer, example.ids, example.labels) for example in encode(tokenizer, *contents).examples]
+
+
+def reasons(tokenizer, *contents):
+    return [misfit.reason for misfit in encode(tokenizer, *contents).misfits]
+
+
+def chatml(*turns):
+    return "".join(f"<|im_start|>{role}\n{text}\n" for role, text in turns)
+
+
+# --- what is learnt
+
+
+def test_only_assistant_turns_and_their_end_are_learnt():
+    system = {"role": "system", "content": "be quick"}
+    assert masks(tiny(CHATML), Chat([system, USER, ONE, AGAIN, TWO])) == [
+        chatml(
+            ("system", "be quick<|im_end|>"),
+            ("user", "hello<|im_end|>"),
+            ("assistant", "[world<|im_end|>]"),
+            ("user", "what is it<|im_end|>"),
+            ("assistant", "[the dog<|im_end|>]"),
+        )
+    ]
+
+
+def test_what_follows_the_last_assistant_turn_is_left_off():
+    assert masks(tiny(CHATML), Chat([USER, ONE, AGAIN])) == masks(tiny(CHATML), Chat([USER, ONE]))
+
+
+def test_a_bos_token_of_the_template_is_not_doubled_by_the_tokenizer():
+    assert masks(tiny(LLAMA_LIKE, adds_bos=True), Chat([USER, ONE])) == [
+        "<s><|head|>user<|/head|>\n\nhello<|eot|><|head|>assistant<|/head|>\n\n[world<|eot|>]"
+    ]
+
+
+def test_tool_calls_are_learnt_and_tool_answers_are_not():
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
+    answer = {"role": "tool", "content": "2"}
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    (mask,) = masks(tiny(CHATML), Chat([USER, call, answer, ONE], tools))
+    assert '{"type": "function", "function": {"name": "add"}}' in mask
+    assert mask.endswith(
+        chatml(
+            ("user", "hello<|im_end|>"),
+            ("assistant", '[<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><|im_end|>]'),
+            ("tool", "2<|im_end|>"),
+            ("assistant", "[world<|im_end|>]"),
+        )
+    )
+
+
+def test_a_turn_that_history_rewrites_is_learnt_in_a_rendering_that_ends_with_it():
+    first = {"role": "assistant", "content": "<think>\nlazy\n</think>\n\nworld"}
+    encoded = encode(tiny(FORGETFUL), Chat([USER, first, AGAIN, TWO]))
+    assert [shown(tiny(), example.ids, example.labels) for example in encoded.examples] == [
+        chatml(("user", "hello<|im_end|>"), ("assistant", "[<think>\nlazy\n</think>\n\nworld<|im_end|>]")),
+        chatml(
+            ("user", "hello<|im_end|>"),
+            ("assistant", "world<|im_end|>"),
+            ("user", "what is it<|im_end|>"),
+            ("assistant", "<think>\n\n</think>\n\n[the dog<|im_end|>]"),
+        ),
+    ]
+    assert [example.piece for example in encoded.examples] == [0, 1]
+    assert encoded.notes["extra_renderings"] == 1
+
+
+def test_an_empty_thought_in_the_data_itself_is_learnt():
+    own = {"role": "assistant", "content": "<think>\n\n</think>\n\nworld"}
+    assert masks(tiny(FORGETFUL), Chat([USER, own]))[0].endswith("[<think>\n\n</think>\n\nworld<|im_end|>]\n")
+
+
+def test_a_conversation_that_the_assistant_begins():
+    assert masks(tiny(CHATML), Chat([ONE, USER, TWO])) == [
+        chatml(("assistant", "[world<|im_end|>]"), ("user", "hello<|im_end|>"), ("assistant", "[the dog<|im_end|>]"))
+    ]
+
+
+def test_a_turn_whose_prompt_cannot_be_told_is_context_and_the_others_are_learnt():
+    # Llama's BOS stands before the first message, so the prompt of a first turn begins otherwise than the turn.
+    encoded = encode(tiny(LLAMA_LIKE), Chat([ONE, USER, TWO]))
+    assert shown(tiny(), encoded.examples[0].ids, encoded.examples[0].labels) == (
+        "<s><|head|>assistant<|/head|>\n\nworld<|eot|><|head|>user<|/head|>\n\nhello<|eot|>"
+        "<|head|>assistant<|/head|>\n\n[the dog<|eot|>]"
+    )
+    assert encoded.notes["unlearnt_turns"] == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "reason"),
+    [
+        (CHATML, [USER], "no_assistant_turn"),
+        (DOUBLED_BOS, [USER, ONE], "doubled_bos"),
+        (NO_END, [USER, ONE], "no_end_of_turn"),
+        (PREFILLED, [USER, ONE], "prompt_is_no_prefix"),
+        ("{{ raise_exception('roles must alternate') }}", [USER, ONE], "template_error"),
+        ("{{ messages[0].content + 1 }}", [USER, ONE], "template_error"),
+    ],
+)
+def test_a_conversation_that_fails_a_check_is_left_out_with_a_reason(template, messages, reason):
+    assert reasons(tiny(template), Chat(messages)) == [reason]
+
+
+def test_an_unknown_role_is_refused_and_the_templates_roles_are_named():
+    stranger = {"role": "moderator", "content": "calm down"}
+    named = "{% if m.role == 'developer' or m['role'] in [\"ipython\", 'tool'] %}{% endif %}"
+    template = "{% for m in messages %}" + named + "{% endfor %}" + CHATML
+    (misfit,) = encode(tiny(template), Chat([USER, stranger, ONE])).misfits
+    assert misfit.reason == "unknown_role"
+    roles = "system, user, assistant, tool, developer, ipython"
+    assert misfit.preview == f"a message of role moderator; the chat template has: {roles}"
+    assert masks(tiny(template), Chat([{"role": "developer", "content": "be quick"}, USER, ONE]))
+
+
+def test_a_template_that_tells_the_date_gives_the_same_example_on_every_day():
+    dated = tiny("Today is {{ strftime_now('%d %B %Y') }}.\n" + CHATML)
+    (mask,) = masks(dated, Chat([USER, ONE]))
+    assert mask.startswith("Today is 26 July 2024.<|im_start|>user")
+
+
+TRL_TEMPLATES = ("llama3", "llama3_1", "llama3_2", "qwen2_5", "qwen3", "gemma3", "phi3", "phi3_5", "gptoss", "cohere2")
+
+
+@pytest.mark.parametrize("name", TRL_TEMPLATES)
+def test_templates_of_real_models_learn_every_answer_once_with_its_end(name):
+    trl = pytest.importorskip("trl")
+    source = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
+    tokenizer = tiny(source)
+    tokens = sorted(set(re.findall(r"<\|[A-Za-z_]+\|>|<(?:end|start)_of_turn>", source)) | {"<|eot_id|>"})
+    tokenizer.add_special_tokens({"extra_special_tokens": tokens + SPECIALS[2:]})
+    found = masks(tokenizer, Chat([USER, ONE, AGAIN, TWO]))
+    assert {"system", "user", "assistant", "tool"} <= set(template_roles(source)) and len(template_roles(source)) < 12
+    learnt = re.findall(r"\[([^\[\]]*)\]", "".join(found).replace("[INST]", ""))
+    assert [re.sub(r"<\|?[a-zA-Z_|]+\|?>|</s>|final|\s", "", text) for text in learnt] == ["world", "thedog"]
+    assert all(text.rstrip().endswith(">") for text in learnt)
+
+
+# --- pairs
+
+
+def test_a_system_prompt_stands_before_the_prompt_and_is_not_learnt():
+    system = {"role": "system", "content": "be quick"}
+    assert masks(tiny(CHATML), Pair("hello", "world", "be quick")) == masks(tiny(CHATML), Chat([system, USER, ONE]))
+
+
+def test_a_pair_is_a_conversation_of_two_turns_where_there_is_a_template():
+    assert masks(tiny(CHATML), Pair("hello", "world")) == masks(tiny(CHATML), Chat([USER, ONE]))
+
+
+def test_a_pair_without_a_template_is_learnt_from_the_completion_to_the_end_of_the_text():
+    assert masks(tiny(adds_bos=True), Pair("what is it:", " hello")) == ["<s>what is it:[ hello</s>]"]
+
+
+def test_a_token_across_the_boundary_is_cut_there_because_the_prompt_ends_there():
+    tokenizer = tiny()
+    encoded = encode(tokenizer, Pair("what is it: ", "hello"))
+    (example,) = encoded.examples
+    prompt = tokenizer("what is it: ", add_special_tokens=False)["input_ids"]
+    assert example.ids[: len(prompt)].tolist() == prompt
+    assert tokenizer("what is it: hello", add_special_tokens=False)["input_ids"][: len(prompt)] != prompt
+    assert shown(tokenizer, example.ids, example.labels) == "what is it: [hello</s>]"
+    assert encoded.notes["tokenised_apart"] == 1
+
+
+def test_a_template_that_closes_each_rendering_with_the_end_of_text_needs_no_second_one():
+    closing = CHATML + "{{- eos_token if not add_generation_prompt }}"
+    encoded = encode(tiny(closing), Chat([USER, ONE, AGAIN, TWO]))
+    assert len(encoded.examples) == 1
+    (mask,) = masks(tiny(closing), Chat([USER, ONE, AGAIN, TWO]))
+    assert "[world<|im_end|>]" in mask
+    assert mask.endswith("[the dog<|im_end|>\n</s>]")
+
+
+WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(WORDS, WORDS.filter(str.strip))
+def test_the_tokens_of_any_pair_are_its_text_and_the_learnt_ones_its_completion(prompt, completion):
+    tokenizer = tiny()
+    (example,) = encode(tokenizer, Pair(prompt, completion)).examples
+    learnt = example.labels.copy()
+    learnt[0] |= not prompt  # the first token of all is never learnt
+    assert tokenizer.decode(example.ids) == prompt + completion + "</s>"
+    assert tokenizer.decode(example.ids[learnt]) == completion + "</s>"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+def test_the_learnt_tokens_of_any_conversation_are_its_answers(turns):
+    tokenizer = tiny(CHATML)
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    (example,) = encode(tokenizer, Chat(messages)).examples
+    assert tokenizer.decode(example.ids[example.labels]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    assert not example.labels[0]
+
+
+def test_grade_school_maths_as_chat(shared_data):
+    lines = (shared_data / "gsm8k_train.jsonl").read_text().splitlines()[:50]
+    rows = [json.loads(line) for line in lines]
+    chats = [
+        Chat([{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}])
+        for row in rows
+    ]
+    tokenizer = tiny(CHATML)
+    examples = encode(tokenizer, *chats).examples
+    assert [tokenizer.decode(example.ids[example.labels]) for example in examples] == [
+        row["answer"] + "<|im_end|>" for row in rows
+    ]

@@ -1,0 +1,396 @@
+"""`raymill pack` from files to rows: found again when finished, refused when it would differ, and a preview."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from cluster.artifact import MANIFEST
+from cluster.engine import Engine
+from cluster.errors import ConfigError, DataError
+from cluster.progress import Lines, Silent
+from cluster.session import Session
+from tests.support.inline import InlineEngine
+from tests.support.packed_examples import config as plain_config
+from tests.support.tiny_tokenizers import saved, tiny
+from training.data.order import Order
+from training.data.packed import PackedRows
+from training.job import tell_overflow
+from training.pack import job, packing, tokenise
+from training.pack.chatml import CHATML
+from training.pack.command import pack as pack_verb
+from training.pack.job import pack
+from training.pack.packed_run import PackedRun
+from training.pack.preview import draw, preview
+
+TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
+
+
+def write_lines(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    rows = [{"id": f"d{n}", "text": text} for n, text in enumerate(TEXTS)]
+    return write_lines(tmp_path_factory.mktemp("corpus") / "texts.jsonl", rows)
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch):
+    monkeypatch.setattr(job, "Engine", InlineEngine)
+
+
+def settings_of(corpus: str, output: Path, **more) -> dict:
+    plain = {"corpus": corpus, "output": str(output), "sequence_length": 64, "tokens_per_step": 128}
+    return plain | {"model": {"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"}} | more
+
+
+def packed_by(corpus: str, output: Path, replace: bool = False, verify: bool = False, **more) -> PackedRun:
+    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Silent(), replace, verify)
+
+
+def never(*_, **__):
+    raise AssertionError("nothing was to be done")
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "Engine", InlineEngine)
+        packed_by(corpus, output)
+    return output
+
+
+# --- a finished folder
+
+
+def test_every_document_is_in_one_split_and_what_was_packed_is_found_by_its_folder(finished):
+    packed = PackedRun.load(str(finished / "packed"))
+    names = {
+        split: {name for row in artifact.table().to_pylist() for name in row["documents"]}
+        for split, artifact in packed.corpora["corpus-0"].items()
+    }
+    assert set.union(*names.values()) == {f"d{n}" for n in range(60)}
+    assert sum(map(len, names.values())) == 60 and len(names["train"]) == 48
+    order = Order.for_training(plain_config(**settings_of("-", finished)), packed)
+    assert order.rows_per_epoch == packed.rows("train") == PackedRows(packed.split("train")[0]).rows
+
+
+def test_packed_again_nothing_is_done(corpus, finished, monkeypatch):
+    monkeypatch.setattr(job, "_make", never)
+    assert packed_by(corpus, finished).fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+
+
+def test_runs_that_differ_in_training_alone_share_a_folder(corpus, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_make", never)
+    other = {"packed": str(finished / "packed"), "optimizer": {"learning_rate": 1.0}, "steps": 3, "engine": "fsdp2"}
+    assert packed_by(corpus, tmp_path, **other).uri == str(finished / "packed")
+
+
+def test_the_same_corpus_packed_elsewhere_has_the_same_fingerprint_and_another_seed_has_not(corpus, finished, tmp_path):
+    first = PackedRun.load(str(finished / "packed")).fingerprint
+    units_of_a_mib = {"execution": {"unit_mib": 1}}
+    assert packed_by(corpus, tmp_path / "a", **units_of_a_mib).fingerprint == first
+    assert packed_by(corpus, tmp_path / "b", seed=2).fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sequence_length": 32}, "sequence_length was 64, now 32"),
+        ({"packing": {"overflow": "truncate"}}, r'corpora.corpus-0.overflow was "split", now "truncate"'),
+        ({"seed": 7}, "seed was 1, now 7"),
+        ({"split": {"train": 0.9, "validation": 0.1, "test": 0}}, "split.test was 0.1, now 0"),
+    ],
+)
+def test_a_folder_packed_in_another_way_is_refused_with_the_difference(corpus, finished, change, told):
+    with pytest.raises(DataError, match=told) as refused:
+        packed_by(corpus, finished, **change)
+    assert "--replace" in str(refused.value)
+    assert PackedRun.load(str(finished / "packed")), "and what stands there is left as it is"
+
+
+def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS])
+    before = packed_by(path, tmp_path / "run")
+    write_lines(tmp_path / "c.jsonl", [{"text": text + "!"} for text in TEXTS])
+    with pytest.raises(DataError, match=r"the files of .*/c\.jsonl changed"):
+        packed_by(path, tmp_path / "run")
+    after = packed_by(path, tmp_path / "run", replace=True)
+    assert after.fingerprint != before.fingerprint
+    assert PackedRun.load(after.uri).fingerprint == after.fingerprint
+
+
+def test_another_corpus_is_refused_with_both_places(corpus, finished, tmp_path):
+    other = write_lines(
+        tmp_path / "other.jsonl", [{"id": str(n), "text": f"other {text}"} for n, text in enumerate(TEXTS)]
+    )
+    with pytest.raises(DataError, match=r"corpus corpus-0 was .*/texts\.jsonl, now .*/other\.jsonl\."):
+        packed_by(other, finished)
+
+
+def test_a_chat_template_that_was_edited_where_it_lies_is_noticed(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 40)
+    template = tmp_path / "template.jinja"
+    text = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    template.write_text(text)
+    model = {
+        "config": {"model_type": "llama", "vocab_size": 300},
+        "tokenizer": "train",
+        "chat_template": str(template),
+    }
+    more = {"model": model, "columns": {"messages": "messages"}, "sequence_length": 64}
+    before = packed_by(path, tmp_path / "run", **more)
+    template.write_text(text.replace(": ", " says "))
+    with pytest.raises(DataError, match="--replace"):
+        packed_by(path, tmp_path / "run", **more)
+    assert packed_by(path, tmp_path / "run", True, **more).fingerprint != before.fingerprint
+
+
+def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(corpus, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "pack_stage", never)
+        with pytest.raises(AssertionError):
+            packed_by(corpus, tmp_path)
+    with pytest.raises(DataError, match=r"pack\.json is missing"):
+        PackedRun.load(str(tmp_path / "packed"))
+    assert packed_by(corpus, tmp_path).rows("train") > 0
+
+
+def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_named(corpus, tmp_path):
+    packed = packed_by(corpus, tmp_path)
+    manifest = Path(packed.uri, "corpus-0", "train", MANIFEST)
+    manifest.write_text(manifest.read_text().replace(packed.split("train")[0].manifest.digest, "0" * 64))
+    with pytest.raises(DataError, match="is not what pack"):
+        PackedRun.load(packed.uri)
+
+
+def test_little_is_packed_without_ray_and_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "Engine", Engine)
+    packed = pack(plain_config(**settings_of(corpus, tmp_path)), Session(address="nowhere:1"), Silent())
+    assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+
+
+@pytest.mark.ray
+def test_spread_over_ray_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "Engine", Engine)
+    monkeypatch.setattr(tokenise, "SMALL_BYTES", 0)
+    monkeypatch.setattr(packing, "SMALL_TOKENS", 0)
+    with Session(cpus=1) as session:
+        packed = pack(plain_config(**settings_of(corpus, tmp_path)), session, Silent())
+        assert session.started
+    assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+
+
+# --- too little
+
+
+def test_fewer_rows_than_one_step_are_refused_with_both_numbers(corpus, finished):
+    rows = PackedRun.load(str(finished / "packed")).rows("train")
+    with pytest.raises(DataError, match=rf"{rows} rows of 64 tokens.*one step takes 1,024"):
+        packed_by(corpus, finished, tokens_per_step=65536)
+
+
+def test_a_corpus_that_leaves_nothing_to_train_on_says_what_became_of_it(corpus, tmp_path):
+    with pytest.raises(DataError, match=r"no row to train on .*documents_dropped 60"):
+        packed_by(corpus, tmp_path, sequence_length=4, tokens_per_step=4, packing={"overflow": "drop"})
+
+
+# --- several corpora, classes
+
+
+def test_a_mixture_is_packed_corpus_by_corpus_and_drawn_from_in_its_shares(corpus, tmp_path):
+    write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS[:20]])
+    corpora = [
+        {"path": corpus, "weight": 3, "name": "a"},
+        {"path": str(tmp_path / "c.jsonl"), "weight": 1, "name": "b"},
+    ]
+    settings = settings_of("", tmp_path / "run") | {"corpus": corpora}
+    packed = pack(plain_config(**settings), Session(), Silent())
+    assert list(packed.corpora) == ["a", "b"]
+    order = Order.for_training(plain_config(**settings), packed)
+    sizes = [artifact.table()["ids"].to_pylist() for artifact in packed.split("train")]
+    tokens = [0, 0]
+    for step in range(500):
+        for number, row in order.step(step):
+            tokens[number] += len(sizes[number][row])
+    assert tokens[0] / sum(tokens) == pytest.approx(0.75, abs=0.01)
+
+
+def test_classes_of_a_probe_are_numbered_alike_in_every_row(tmp_path):
+    rows = [{"text": text, "label": "odd" if n % 2 else "even"} for n, text in enumerate(TEXTS)]
+    settings = settings_of(
+        write_lines(tmp_path / "c.jsonl", rows),
+        tmp_path / "run",
+        method="probe",
+        columns={"text": "text", "label": "label"},
+        packing={"mode": "none", "overflow": "truncate"},
+    )
+    packed = pack(plain_config(**settings), Session(), Silent())
+    assert packed.classes == ("even", "odd")
+    counted = packed.split("train")[0].table()["label"].value_counts().to_pylist()
+    assert {one["values"] for one in counted} == {0, 1}
+
+
+# --- the verb
+
+
+def config_file(path: Path, corpus: str, **more) -> str:
+    plain = {"kind": "train", "name": "t", "steps": 5} | settings_of(corpus, path / "run", **more)
+    (path / "train.yaml").write_text(yaml.safe_dump(plain))
+    return str(path / "train.yaml")
+
+
+def test_the_verb_tells_how_much_there_is_and_what_was_left_out(tmp_path, capsys):
+    path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in [*TEXTS, "", " "]])
+    pack_verb(config_file(tmp_path, path, sequence_length=32))
+    told = capsys.readouterr().out
+    packed = PackedRun.load(str(tmp_path / "run" / "packed"))
+    assert f"{packed.rows('train'):,}" in told and "left out: 2 empty" in told
+    assert "are longer than a row of 32 tokens and split" in told
+    assert packed.uri in told
+
+
+def test_phases_are_not_packed_by_the_verb(corpus, tmp_path):
+    with pytest.raises(ConfigError, match="phases"):
+        pack_verb(config_file(tmp_path, corpus, phases=[{"name": "a"}, {"name": "b"}]))
+
+
+# --- examples longer than a row
+
+LONG_CHAT = [{"role": "user", "content": "why " * 20}, {"role": "assistant", "content": "because " * 20}]
+
+
+def mixed_chats(path: Path, long: int, short: int) -> str:
+    """Conversations of about 190 tokens and of about 30."""
+    return write_lines(path / "c.jsonl", [{"messages": LONG_CHAT}] * long + [{"messages": CHAT}] * short)
+
+
+def test_pack_tells_which_share_of_conversations_is_too_long(tmp_path, capsys):
+    path = mixed_chats(tmp_path, 30, 90)
+    pack_verb(config_file(tmp_path, path, columns={"messages": "messages"}))
+    told = capsys.readouterr().out
+    assert "30 of 120 examples (25.0%) are longer than a row of 64 tokens and left out, with " in told
+    counters = PackedRun.load(str(tmp_path / "run" / "packed")).packed("corpus-0")
+    before = PackedRun.load(str(tmp_path / "run" / "packed")).tokenised("corpus-0")
+    tokens = sum(before[f"tokens/{split}"] for split in ("train", "validation", "test"))
+    assert f"{counters['tokens_dropped']:,.0f} of {tokens:,.0f} tokens" in told
+
+
+def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_path):
+    more = {"columns": {"messages": "messages"}}
+    path = mixed_chats(tmp_path, 30, 90)
+    packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
+    tell_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
+    assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
+
+
+@pytest.mark.parametrize(
+    ("overflow", "told", "each"),
+    [
+        (None, "2 of 4 examples (50.0%) are longer than a row of 64 tokens and left out, with", "left out"),
+        ("truncate", "2 of 4 examples (50.0%) have a question that fills a row of 64 tokens and are", "left out"),
+        ("split", "label tokens ", "split into"),
+    ],
+)
+def test_a_preview_tells_what_becomes_of_conversations_that_are_too_long(tmp_path, overflow, told, each):
+    shown = drawn(
+        mixed_chats(tmp_path, 2, 2), tmp_path, columns={"messages": "messages"}, packing={"overflow": overflow}
+    )
+    assert f"longer than a row: {each}" in shown
+    assert "warning: corpus-0, its first 4 documents:" in shown and told in shown
+
+
+def test_a_preview_of_conversations_that_are_all_too_long_is_refused_with_the_mend(tmp_path):
+    with pytest.raises(DataError, match=r"none of the first 2 documents gives a row.*larger sequence_length"):
+        drawn(mixed_chats(tmp_path, 2, 0), tmp_path, columns={"messages": "messages"}, sequence_length=16)
+
+
+# --- preview
+
+CHAT = [
+    {"role": "user", "content": "What is\n1 + 1?"},
+    {"role": "assistant", "content": "It is 2."},
+]
+
+
+def drawn(corpus: str, tmp_path: Path, terminal: bool = False, count: int = 2, **more) -> str:
+    stream = io.StringIO()
+    colours = "standard" if terminal else None
+    console = Console(file=stream, force_terminal=terminal, width=100, highlight=False, color_system=colours)
+    draw(preview(plain_config(**settings_of(corpus, tmp_path / "run", **more)), count), console)
+    return stream.getvalue()
+
+
+def test_a_preview_brackets_what_is_learnt_and_packs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_make", never)
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 5)
+    told = drawn(path, tmp_path, columns={"messages": "messages"})
+    assert told.count("⟦It is 2.<|im_end|>⟧") == 2
+    assert "What is↵\n1 + 1?<|im_end|>" in told and "turns: user, assistant" in told
+    assert not (tmp_path / "run" / "packed" / "corpus-0").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"messages": 3}] * 2, r"no row can be used.*2 bad_messages.*byte 0: bad_messages \(column messages is 3"),
+        ([{"messages": CHAT[:1]}], r"no row can be used.*1 no_assistant_turn.*no_assistant_turn \(user: What"),
+        ([{"messages": [{"role": "bot", "content": "x"}, *CHAT]}],
+         r"1 unknown_role.*a message of role bot; the chat template has: system, user, assistant, tool"),
+    ],
+)  # fmt: skip
+def test_a_preview_of_data_that_cannot_be_used_is_an_error_with_an_example(tmp_path, rows, said):
+    model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny(CHATML))}
+    with pytest.raises(DataError, match=f"(?s){said}") as refused:
+        drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns={"messages": "messages"}, model=model)
+    assert refused.value.exit_code == 2
+
+
+def test_a_system_prompt_needs_a_chat_template(tmp_path):
+    model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny())}
+    columns = {"prompt": "p", "completion": "c", "system_prompt": "Be brief."}
+    path = write_lines(tmp_path / "c.jsonl", [{"p": "a", "c": "b"}])
+    with pytest.raises(ConfigError, match="a system prompt is written by a chat template"):
+        drawn(path, tmp_path, columns=columns, model=model)
+
+
+def test_a_preview_on_a_terminal_is_coloured_unless_no_color_is_set(tmp_path, monkeypatch):
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 5)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = drawn(path, tmp_path, terminal=True, columns={"messages": "messages"})
+    assert "\x1b[32mIt is 2." in coloured and "⟦" not in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "⟦It is 2.<|im_end|>⟧" in drawn(path, tmp_path, terminal=True, columns={"messages": "messages"})
+
+
+def test_a_preview_shows_why_a_document_gives_no_example(tmp_path):
+    rows = [{"messages": CHAT[:1]}, {"messages": CHAT}, {"messages": CHAT}]
+    told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns={"messages": "messages"})
+    assert "left out: no_assistant_turn. It reads:\nuser: " in told and told.count("⟦It is 2.<|im_end|>⟧") == 2
+
+
+def test_a_preview_for_a_probe_shows_classes_and_nothing_as_learnt(tmp_path):
+    rows = [{"text": text, "label": n % 2} for n, text in enumerate(TEXTS)]
+    probe = {"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}
+    columns = {"text": "text", "label": "label"}
+    told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns=columns, **probe)
+    assert "; class 0" in told and "; class 1" in told
+    assert "what is learnt is the class of each document" in told
+    assert "tokens learnt" not in told and told.count("⟦") == 1, "in the key alone"
+
+
+def test_a_preview_cuts_long_runs_and_lets_no_document_steer_the_terminal(tmp_path):
+    text = "\x1b[2J[red]" + " ".join(f"word{n}" for n in range(3000))
+    told = drawn(write_lines(tmp_path / "c.jsonl", [{"text": text, "id": "[bold]x"}] * 3), tmp_path)
+    assert "\\x1b⟦[2J" in told and "\x1b" not in told and "[red]" in told and "document [bold]x" in told
+    assert "tokens more" in told and "longer than a row: split into" in told and len(told) < 6000

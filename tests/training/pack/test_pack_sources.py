@@ -1,0 +1,440 @@
+"""Corpora as files, columns and units; rows as documents; documents in splits."""
+
+import gzip
+import json
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.artifact import MANIFEST
+from cluster.errors import ConfigError, DataError
+from cluster.stage import Output, Stage
+from tests.support.stages import run_inline
+from training.config import TrainConfig
+from training.config_parts import Columns, Corpus, Split
+from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, find_classes
+from training.pack.sources import freeze_corpus, with_columns
+from training.pack.split import MAX_RANKED, choose_cuts, survey
+
+TEXT = Columns(text="text")
+
+
+def freeze(path, columns=TEXT, unit_bytes=1 << 20):
+    return freeze_corpus(Corpus(path=str(path)), columns, unit_bytes)
+
+
+def texts(frozen):
+    return [document.content for document in all_documents(frozen)]
+
+
+def jsonl(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def parquet(path, table, **how):
+    pq.write_table(pa.table(table), path, **how)
+    return path
+
+
+# --- files
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_every_format_gives_the_same_documents(tmp_path, name):
+    rows = [{"id": f"d{n}", "text": f"text {n} é\n"} for n in range(5)]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    match name.rpartition(".")[2]:
+        case "parquet":
+            parquet(tmp_path / name, {key: [row[key] for row in rows] for key in ("id", "text")})
+        case "gz":
+            half = len(data) // 2
+            (tmp_path / name).write_bytes(gzip.compress(data[:half]) + gzip.compress(data[half:]))
+        case "zst":
+            (tmp_path / name).write_bytes(zstandard.compress(data[:20]) + zstandard.compress(data[20:]))
+        case _:
+            (tmp_path / name).write_bytes(data)
+    found = list(all_documents(freeze(tmp_path)))
+    assert [(document.id, document.content) for document in found] == [(row["id"], row["text"]) for row in rows]
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_every_document_is_in_one_unit_however_large_units_are(tmp_path, unit_bytes, groups):
+    wanted = [f"text {n} " * (n % 5 + 1) for n in range(30)]
+    jsonl(tmp_path / "a.jsonl", *({"text": text} for text in wanted[:10]))
+    parquet(tmp_path / "b.parquet", {"text": wanted[10:]}, row_group_size=20 // groups)
+    frozen = freeze(tmp_path, unit_bytes=unit_bytes)
+    assert texts(frozen) == wanted
+    assert (len(frozen.units) == 1) == (unit_bytes == 1 << 20)
+    assert frozen.fingerprint == freeze(tmp_path).fingerprint
+
+
+def test_a_large_row_group_is_cut_so_that_no_unit_holds_it_whole(tmp_path):
+    parquet(tmp_path / "a.parquet", {"text": [f"{n:0100}" for n in range(100)]})
+    frozen = freeze(tmp_path, unit_bytes=1000)
+    sizes = [len(list(documents_of(unit, frozen.columns, LeftOut()))) for unit in frozen.units]
+    assert sum(sizes) == 100
+    assert max(sizes) <= 10
+
+
+def test_an_artifact_is_read_by_its_manifest_and_never_by_listing(tmp_path):
+    finished(tmp_path, {"text": ["one"]})
+    (tmp_path / "corpus" / "left-by-a-killed-attempt.parquet").write_bytes(b"not finished")
+    assert texts(freeze(tmp_path / "corpus")) == ["one"]
+
+
+def test_a_curated_corpus_is_known_by_its_digest_and_split_by_its_groups(tmp_path):
+    made = finished(
+        tmp_path, {"id": ["a", "b"], "text": ["one", "two"], "group_id": ["g", "g"], "language": ["en"] * 2}
+    )
+    frozen = freeze(tmp_path / "corpus")
+    assert frozen.fingerprint == made.manifest.digest
+    assert (frozen.columns.id, frozen.columns.group) == ("id", "group_id")
+    assert len({document.key for document in all_documents(frozen)}) == 1
+
+
+def test_an_unfinished_artifact_and_a_whole_run_are_refused_with_the_mend(tmp_path):
+    finished(tmp_path / "run", {"text": ["one"]})
+    with pytest.raises(DataError, match=r"its corpus is one folder below. Write corpus: .*run/corpus"):
+        freeze(tmp_path / "run")
+    (tmp_path / "run" / "corpus" / MANIFEST).unlink()
+    with pytest.raises(DataError, match="no finished artifact"):
+        freeze(tmp_path / "run" / "corpus")
+
+
+def test_a_folder_without_documents_says_what_is_in_it(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"Seen: notes.txt. Wanted: .*\.parquet"):
+        freeze(tmp_path)
+
+
+def test_a_glob_and_a_file_are_corpora_too(tmp_path):
+    for name in "abc":
+        jsonl(tmp_path / f"{name}.jsonl", {"text": name})
+    assert texts(freeze(tmp_path / "[ab].jsonl")) == ["a", "b"]
+    assert texts(freeze(tmp_path / "c.jsonl")) == ["c"]
+
+
+def test_a_file_that_changes_during_the_run_is_noticed(tmp_path):
+    frozen = freeze(jsonl(tmp_path / "a.jsonl", {"text": "one"}))
+    jsonl(tmp_path / "a.jsonl", {"text": "another"})
+    with pytest.raises(DataError, match="changed while it was being read"):
+        texts(frozen)
+
+
+def test_a_truncated_parquet_file_is_named(tmp_path):
+    whole = parquet(tmp_path / "a.parquet", {"text": ["one"]}).read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[:-10])
+    with pytest.raises(DataError, match=r"a\.parquet: not a readable Parquet file"):
+        freeze(tmp_path)
+
+
+# --- columns
+
+
+def test_a_column_that_is_not_there_is_an_error_with_those_that_are(tmp_path):
+    parquet(tmp_path / "a.parquet", {"txt": ["one"], "url": ["u"]})
+    with pytest.raises(ConfigError, match=r"no column text .*It has: txt, url. Did you mean txt\?"):
+        freeze(tmp_path)
+    (tmp_path / "a.parquet").unlink()
+    jsonl(tmp_path / "a.jsonl", {"txt": "one"})
+    with pytest.raises(ConfigError, match=r"It has: txt. Did you mean txt\?"):
+        freeze(tmp_path)
+
+
+def test_a_column_of_the_wrong_type_is_an_error_with_those_that_would_do(tmp_path):
+    parquet(tmp_path / "a.parquet", {"text": [1], "body": ["one"]})
+    with pytest.raises(ConfigError, match=r"column text .* is int64; wanted strings. Columns of strings: body"):
+        freeze(tmp_path)
+
+
+# --- rows
+
+
+def test_rows_that_are_no_documents_are_left_out_by_reason_and_never_crash(tmp_path):
+    lines = [
+        b'{"text": "good"}',
+        b"{broken",
+        b"[1]",
+        b'{"text": null}',
+        b'{"other": 1}',
+        b'{"text": 5}',
+        b'{"text": "  "}',
+        b'{"text": "\xff"}',
+        b'{"text": "\\ud800"}',
+        b"",
+        b"[" * 100_000,
+        b'{"text": "last"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    frozen, left_out = freeze(tmp_path), LeftOut()
+    found = [document for unit in frozen.units for document in documents_of(unit, frozen.columns, left_out)]
+    assert [document.content for document in found] == ["good", "last"]
+    assert left_out.reasons == {
+        "broken_json": 2,
+        "not_an_object": 1,
+        "null": 1,
+        "missing": 1,
+        "not_a_string": 1,
+        "empty": 1,
+        "bad_utf8": 1,
+        "not_unicode": 1,
+    }
+
+
+def test_what_came_before_a_defect_of_compression_is_kept(tmp_path):
+    data = "".join(json.dumps({"text": f"{n} {n * n}"}) + "\n" for n in range(5000)).encode()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data)[:-2000])
+    frozen, left_out = freeze(tmp_path), LeftOut()
+    found = list(documents_of(frozen.units[0], frozen.columns, left_out))
+    assert 100 < len(found) < 5000
+    assert left_out.reasons == {"broken_compression": 1}
+
+
+def test_a_corpus_of_nothing_but_bad_rows_is_an_error_that_shows_them(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {"text": 1}, {"text": None})
+    with pytest.raises(
+        DataError, match=r"(?s)1 not_a_string, 1 null.*a.jsonl byte 0: not_a_string \(column text is 1\)"
+    ):
+        texts(freeze(tmp_path))
+
+
+def test_pairs_and_conversations_of_both_formats(tmp_path):
+    call = {"name": "add", "arguments": {"a": 1}}
+    rows = [
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}],
+        [{"role": "assistant", "content": "yo"}],
+    ]
+    jsonl(tmp_path / "a.jsonl", *({"messages": row, "prompt": "p", "completion": "c"} for row in rows))
+    parquet(tmp_path / "b.parquet", {"messages": rows, "prompt": ["p"] * 2, "completion": ["c"] * 2})
+    parquet(tmp_path / "c.parquet", {"messages": [json.dumps(row) for row in rows]})
+    for name in "abc":
+        (path,) = tmp_path.glob(f"{name}.*")
+        assert texts(freeze(path, Columns(messages="messages"))) == [Chat(row) for row in rows]
+    assert (
+        texts(freeze(tmp_path / "b.parquet", Columns(prompt="prompt", completion="completion"))) == [Pair("p", "c")] * 2
+    )
+
+
+SHAREGPT = [
+    {"from": "system", "value": "be quick"},
+    {"from": "human", "value": "hi"},
+    {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+    {"from": "observation", "value": "2"},
+    {"from": "gpt", "value": "yo", "weight": 1},
+]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_conversations_of_sharegpt_are_recognised_and_mapped(tmp_path, ending):
+    if ending == "jsonl":
+        jsonl(tmp_path / "a.jsonl", {"conversations": SHAREGPT})
+    else:
+        parquet(tmp_path / "a.parquet", {"conversations": [SHAREGPT]})
+    (columns,) = recognised(tmp_path)
+    assert columns == Columns(messages="conversations")
+    (chat,) = texts(freeze(tmp_path, columns))
+    function = {"name": "add", "arguments": {"a": 1}}
+    assert chat.messages == [
+        {"role": "system", "content": "be quick"},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "yo", "weight": 1},
+    ]
+
+
+def test_conversations_named_as_text_are_refused_with_the_setting(tmp_path):
+    parquet(tmp_path / "a.parquet", {"conversations": [SHAREGPT]})
+    with pytest.raises(ConfigError, match=r"Of conversations: \{messages: conversations\}"):
+        freeze(tmp_path, Columns(text="conversations"))
+
+
+def recognised(*paths):
+    settings = {"kind": "train", "name": "t", "model": "m", "steps": 1, "output": "o"}
+    corpora = [str(path) for path in paths]
+    return with_columns(TrainConfig.model_validate(settings | {"corpus": corpora})).all_columns
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        ("id text messages", {"text": "text"}),
+        ("messages tools", {"messages": "messages", "tools": "tools"}),
+        ("conversations source", {"messages": "conversations"}),
+        ("prompt completion", {"prompt": "prompt", "completion": "completion"}),
+        ("instruction input output", {"prompt": "instruction", "input": "input", "completion": "output"}),
+        ("instruction output system", {"prompt": "instruction", "system": "system", "completion": "output"}),
+        ("instruction input", {"text": "text"}),
+    ],
+)
+def test_columns_that_are_not_given_are_recognised_by_their_names(tmp_path, names, columns):
+    jsonl(tmp_path / "a.jsonl", dict.fromkeys(names.split(), "x"))
+    parquet(tmp_path / "a.parquet", {name: ["x"] for name in names.split()})
+    assert recognised(tmp_path / "a.jsonl", tmp_path / "a.parquet") == (Columns(**columns),) * 2
+
+
+def test_columns_that_are_given_are_taken_as_they_are():
+    settings = {"kind": "train", "name": "t", "model": "m", "steps": 1, "output": "o", "corpus": "nowhere"}
+    given_columns = TrainConfig.model_validate(settings | {"columns": {"text": "body"}})
+    assert with_columns(given_columns).all_columns == (Columns(text="body"),)
+
+
+def test_alpacas_input_follows_its_instruction_and_a_system_prompt_is_the_rows_or_the_configs(tmp_path):
+    rows = [
+        {"instruction": "Add.", "input": "1 2", "output": "3", "system": "Be brief."},
+        {"instruction": "Sing.", "input": " ", "output": "La.", "system": ""},
+        {"instruction": "Hum.", "input": None, "output": "Mm."},
+    ]
+    columns = {"prompt": "instruction", "input": "input", "completion": "output", "system": "system"}
+    jsonl(tmp_path / "a.jsonl", *rows)
+    frozen = freeze(tmp_path, Columns(**columns, system_prompt="You help."))
+    assert texts(frozen) == [
+        Pair("Add.\n\n1 2", "3", "Be brief."), Pair("Sing.", "La.", "You help."), Pair("Hum.", "Mm.", "You help."),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ({"role": "assistant", "content": " \n"}, "empty_completion"),
+        ({"role": "assistant"}, "empty_completion"),
+        ({"role": "assistant", "content": [{"type": "text", "text": ""}]}, "empty_completion"),
+        ({"from": "gpt", "value": ""}, "empty_completion"),
+        ({"from": "function_call", "value": "add 1"}, "bad_messages"),
+        ({"from": "function_call", "value": "[1]"}, "bad_messages"),
+        ({"from": "gpt", "value": 7}, "bad_messages"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}, None),
+        ({"role": "assistant", "content": "", "reasoning_content": "hm"}, None),
+        ({"role": "assistant", "content": [{"type": "image"}]}, None),
+    ],
+)
+def test_an_assistant_turn_that_says_nothing_is_refused_like_an_empty_completion(tmp_path, turn, reason):
+    asked = {"role": "user", "content": "hi"}
+    jsonl(tmp_path / "a.jsonl", {"messages": [asked, turn, asked, {"role": "assistant", "content": "yo"}]})
+    left_out = LeftOut()
+    frozen = freeze(tmp_path, Columns(messages="messages"))
+    found = list(documents_of(frozen.units[0], frozen.columns, left_out))
+    assert (len(found), dict(left_out.reasons)) == ((0, {reason: 1}) if reason else (1, {}))
+
+
+def test_ids_are_the_columns_or_of_the_content(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {"id": 7, "text": "one"}, {"id": None, "text": "one"}, {"text": "one"})
+    ids = [document.id for document in all_documents(freeze(tmp_path))]
+    assert ids[0] == "7"
+    assert ids[1] == ids[2]
+    assert len(ids[1]) == 32
+
+
+def test_classes_are_in_the_order_of_numbers_then_names(tmp_path):
+    jsonl(tmp_path / "a.jsonl", *({"text": f"t{n}", "label": label} for n, label in enumerate([10, 9, "b", "a", None])))
+    frozen = freeze(tmp_path, Columns(text="text", label="label"))
+    assert find_classes([frozen]) == ("9", "10", "a", "b")
+    with pytest.raises(ConfigError, match="one value alone"):
+        find_classes(
+            [freeze(jsonl(tmp_path / "b.jsonl", {"text": "t", "label": 1}), Columns(text="text", label="label"))]
+        )
+
+
+# --- splits
+
+NAMES = ("train", "validation", "test")
+
+
+def split_counts(frozen, split=None):
+    split = split or Split()
+    documents = list(all_documents(frozen))
+    cuts = choose_cuts(survey(((d.key, d.stratum) for d in documents), frozen.columns.stratify is not None), split)
+    return documents, [NAMES[cuts.split_of(document.key, document.stratum)] for document in documents]
+
+
+@pytest.mark.parametrize(
+    ("documents", "counts"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (10, (8, 1, 1)), (40, (32, 4, 4))]
+)
+def test_a_small_corpus_is_split_to_the_document_and_leaves_no_split_empty(documents, counts):
+    found = survey(((hash((n, "x")) % (1 << 64), "") for n in range(documents)), False)
+    cuts = choose_cuts(found, Split())
+    counted = Counter(cuts.split_of(key, "") for key in found.strata[""])
+    assert tuple(counted[index] for index in range(3)) == counts
+
+
+def test_documents_of_a_group_and_equal_texts_are_never_apart(tmp_path):
+    rows = [{"id": str(n), "text": f"text {n}", "group_id": f"g{n % 40}"} for n in range(400)]
+    _, splits = split_counts(freeze(jsonl(tmp_path / "a.jsonl", *rows)))
+    assert len({(row["group_id"], split) for row, split in zip(rows, splits, strict=True)}) == 40
+    assert Counter(splits) == {"train": 320, "validation": 40, "test": 40}
+    twins = [{"id": str(n), "text": f"text {n % 50}"} for n in range(100)]
+    _, splits = split_counts(freeze(jsonl(tmp_path / "b.jsonl", *twins)))
+    assert splits[:50] == splits[50:]
+
+
+def test_every_stratum_has_the_shares_that_were_asked_for(tmp_path):
+    rows = [{"text": f"{language} {n}", "language": language} for language, count in
+            (("en", 500), ("de", 50), ("fi", 10)) for n in range(count)]  # fmt: skip
+    frozen = freeze(jsonl(tmp_path / "a.jsonl", *rows), Columns(text="text", stratify="language"))
+    documents, splits = split_counts(frozen)
+    counted = Counter((document.stratum, split) for document, split in zip(documents, splits, strict=True))
+    assert [counted["en", name] for name in NAMES] == [400, 50, 50]
+    assert [counted["de", name] for name in NAMES] == [40, 5, 5]
+    assert [counted["fi", name] for name in NAMES] == [8, 1, 1]
+
+
+def test_many_tiny_strata_do_not_all_round_to_nothing():
+    found = survey(((hash((s, n)) % (1 << 64), f"s{s}") for s in range(50) for n in range(3)), True)
+    cuts = choose_cuts(found, Split())
+    counted = Counter(cuts.split_of(key, name) for name, groups in found.strata.items() for key in groups)
+    assert [counted[index] for index in range(3)] == [120, 15, 15]
+
+
+def test_a_large_corpus_is_split_by_hash_alone_and_is_not_read_to_its_end():
+    read = Counter()
+
+    def keyed():
+        for n in range(1 << 20):
+            read["documents"] += 1
+            yield (n * 0x9E3779B97F4A7C15) % (1 << 64), ""
+
+    cuts = choose_cuts(survey(keyed(), False), Split())
+    assert read["documents"] == MAX_RANKED + 1
+    assert cuts.strata == {}
+    assert [cuts.split_of(int(share * (1 << 64)), "") for share in (0.0, 0.79, 0.81, 0.89, 0.91)] == [0, 0, 1, 1, 2]
+
+
+def test_too_many_strata_are_refused():
+    with pytest.raises(ConfigError, match=r"columns.stratify: more than 1000 different values"):
+        survey(((n, str(n)) for n in range(2000)), True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, (1 << 64) - 1), st.sampled_from("abc")), max_size=60),
+    st.integers(0, 10),
+    st.integers(0, 10),
+    st.randoms(use_true_random=False),
+)
+def test_splits_hang_neither_on_order_nor_leave_one_out_that_was_asked_for(keyed, validation, test, random):
+    split = Split(train=1 - (validation + test) / 30, validation=validation / 30, test=test / 30)
+    cuts = choose_cuts(survey(keyed, True), split)
+    shuffled = random.sample(keyed, len(keyed))
+    assert cuts == choose_cuts(survey(shuffled, True), split)
+    counted = Counter(cuts.split_of(key, stratum) for key, stratum in set(keyed))
+    wanted = [index for index, share in enumerate((split.train, split.validation, split.test)) if share]
+    assert set(counted) <= set(wanted)
+    assert len(counted) == min(len(wanted), len(set(keyed)))
+
+
+def finished(root, columns):
+    """A finished artifact `corpus` in a run's folder."""
+    table = pa.table(columns)
+
+    def work(unit, scratch):
+        scratch.write("corpus", table)
+        return {}
+
+    return run_inline(Stage("select", (Output("corpus", table.schema),), [0], work, "f" * 32), str(root))["corpus"]

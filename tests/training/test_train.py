@@ -1,0 +1,364 @@
+"""The whole of `raymill train`: what it leaves, finds again and refuses; from and to an object store too."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
+from cluster.inspection import inspect
+from cluster.lease import held
+from cluster.progress import Silent
+from cluster.remote import in_worker
+from cluster.session import Session
+from cluster.store import storage
+from tests.support import train_inline as inline
+from tests.support.fit_jobs import fit_until
+from tests.support.inline import InlineEngine
+from tests.support.processes import Command, wait_until
+from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
+from training import job as job
+from training.config import TrainConfig
+from training.config_parts import Workers
+from training.export.publish import digests
+from training.fit.job import Job
+from training.job import train, whole_weights
+from training.pack import job as packing
+from training.pack.command import pack as pack_verb
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def full(corpus, tmp_path_factory):
+    """A finished run, its settings, and the run."""
+    settings = {"corpus": corpus, "output": str(tmp_path_factory.mktemp("full") / "run")}
+    with pytest.MonkeyPatch.context() as patch:
+        return settings, train_inline(settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}, patch)
+
+
+def never(*_, **__):
+    raise AssertionError("nothing was to be done")
+
+
+def test_a_run_leaves_all_that_it_promises(full):
+    settings, run = full
+    root = Path(settings["output"])
+    for name in ("manifest.json", "steps.jsonl", "evaluation.json", "report.html", "report.json", "packed/pack.json"):
+        assert (root / name).is_file(), name
+    assert list((root / "checkpoints").glob("step-*/manifest.json"))
+    assert (root / "export/full/model.safetensors").is_file()
+    evaluation = json.loads((root / "evaluation.json").read_text())
+    assert evaluation["after"]["test"]["loss"] < evaluation["before"]["test"]["loss"]
+    records = [json.loads(line) for line in (root / "steps.jsonl").read_text().splitlines()]
+    timed = [record["step"] for record in records if record.get("validation_s", 0) > 0]
+    assert timed == [record["step"] for record in records if "validation" in record] == [0, 3, 6]
+    assert 0 < run.report["fits"][0]["totals"]["validation_s"] < run.report["fits"][0]["totals"]["seconds"]
+    assert {"exact_match", "rougeL", "bleu"} <= evaluation["generation"].keys()
+    assert run.manifest["export"]["folders"] == {"full": "full"}
+    assert "tiny" in (root / "report.html").read_text()
+
+
+def test_a_finished_run_is_found_again_and_nothing_is_done(full, monkeypatch):
+    settings, _ = full
+    monkeypatch.setattr(inline, "_fit", never)
+    again = train_inline(settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch)
+    assert not again.fresh and again.report["fits"][0]["totals"]["steps"] == PLAIN["steps"]
+
+
+def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finished(corpus, tmp_path, monkeypatch):
+    settings = PLAIN | {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1}
+    (tmp_path / "train.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(packing, "Engine", InlineEngine)
+    pack_verb(str(tmp_path / "train.json"), job=str(tmp_path / "job.json"))
+    written = Job.from_json((tmp_path / "job.json").read_bytes())
+    outcome = inline.fit_alone(written)
+    # The workers may have run on other machines: the one that evaluates and exports need not hold them.
+    elsewhere = TrainConfig.model_validate(settings | {"workers": {"cpus_each": 4096}})
+    monkeypatch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
+    run = train(elsewhere, Session(), Silent())
+    assert run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
+
+
+def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, tmp_path):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "workers": {"cpus_each": 4096}}
+    with pytest.raises(ConfigError, match="4096 CPUs"):
+        train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_while_another_run_writes_at_the_output_nothing_is_done_there_and_a_finished_run_is_shown(
+    full, corpus, tmp_path, monkeypatch
+):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1}
+    with (
+        held(settings["output"]),
+        pytest.raises(BusyError, match=f"another run is writing here: process {os.getpid()}"),
+    ):
+        train_inline(settings, monkeypatch)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["_lease"]
+    assert train_inline(settings, monkeypatch).fresh
+    with held(full[0]["output"]):
+        assert not train_inline(full[0] | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch).fresh
+
+
+def packed_elsewhere(corpus: str, folder: Path, name: str, **settings) -> dict:
+    packed = str(folder / settings.get("method", "full"))
+    return {"corpus": corpus, "packed": packed, "output": str(folder / name), "generate": None} | settings
+
+
+def test_equal_trainings_have_equal_digests_and_others_do_not_wherever_the_rows_lie(corpus, tmp_path, monkeypatch):
+    made = [
+        train_inline(packed_elsewhere(corpus, tmp_path, name, optimizer={"learning_rate": rate}), monkeypatch).manifest
+        for name, rate in (("one", 3e-3), ("same", 3e-3), ("other", 2e-3))
+    ]
+    assert [list(manifest["artifacts"]) for manifest in made] == [["export/full"]] * 3
+    one, same, other = (manifest["digest"] for manifest in made)
+    assert one == same != other
+
+
+@pytest.mark.parametrize(("method", "file"), [("lora", "adapter/adapter_config.json"), ("probe", "probe/probe.json")])
+def test_where_the_base_is_found_and_the_order_of_a_set_are_no_part_of_a_digest(
+    corpus, tmp_path, monkeypatch, method, file
+):
+    more: dict = {"method": method, "lora": {"rank": 2}} if method == "lora" else {"method": method}
+    if method == "probe":
+        more |= {"columns": {"text": "text", "label": "kind"}, "packing": {"mode": "none", "overflow": "truncate"}}
+    one, two = (train_inline(packed_elsewhere(corpus, tmp_path, name, **more), monkeypatch) for name in ("one", "two"))
+    folder = file.partition("/")[0]
+    texts = [Path(run.uri, "export", file).read_text() for run in (one, two)]
+    assert "one/export/base" in texts[0] and "two/export/base" in texts[1]
+    assert {f"export/{folder}", "export/base"} <= one.manifest["artifacts"].keys()
+    assert one.manifest["artifacts"] == two.manifest["artifacts"]
+    settings = json.loads(texts[1])
+    if method == "lora":
+        settings["target_modules"].reverse()
+    Path(two.uri, "export", file).write_text(json.dumps(settings))
+    root = f"{two.uri}/export"
+    assert digests(root, two.manifest["export"]) == digests(f"{one.uri}/export", one.manifest["export"])
+    Path(two.uri, "export", file).write_text(json.dumps(settings | {"lora_alpha": 99}))
+    assert digests(root, two.manifest["export"])[folder] != one.manifest["artifacts"][f"export/{folder}"]
+
+
+def test_inspect_tells_what_a_training_was(full, capsys):
+    run = full[1]
+    validation = run.report["fits"][0]["validation"]
+    inspect(run.uri)
+    lines = capsys.readouterr().out.splitlines()
+    assert "method    full" in lines and "steps     6" in lines and "exported  full" in lines
+    assert any(re.fullmatch(r"base +llama with random weights, hidden 32, layers 2, vocabulary \d+", x) for x in lines)
+    assert f"packed    {run.uri}/packed" in lines
+    best = min(validation[1:], key=lambda one: one["loss"])
+    fell = f"{validation[0]['loss']:.3f} -> {best['loss']:.3f} at step {best['step']}"
+    assert f"loss      validation {fell}" in lines
+    assert any(re.match(r"  packed/corpus-0/train +\d+ rows ", line) for line in lines)
+    (exported,) = [line for line in lines if line.startswith("  export/full")]
+    assert " 7 files " in exported and exported.endswith(run.manifest["artifacts"]["export/full"])
+
+
+def test_a_damaged_checkpoint_is_named_in_the_report_with_what_was_trained_again(corpus, tmp_path, monkeypatch):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "checkpoint": {"every_steps": 2, "keep": 9}}
+    with monkeypatch.context() as patch:
+        patch.setattr(inline, "fit_alone", lambda job: fit_until(job, 5, alone=True))
+        with pytest.raises(TypeError):
+            train_inline(settings, patch)
+    newest = max((tmp_path / "run" / "checkpoints").glob("*/manifest.json")).parent
+    (path,) = newest.glob("*.safetensors")
+    path.write_bytes(bytes(path.stat().st_size))
+    step = int(newest.name.split("-")[1])
+    report = train_inline(settings, monkeypatch).report
+    (said,) = [warning for warning in report["warnings"] if "damaged" in warning]
+    assert said.startswith(f"The checkpoint of step {step} is damaged and was not used: {path}: ")
+    assert re.search(rf"another sha256\)\. Steps? .*{step} (is|are) trained again\.$", said)
+
+
+@pytest.mark.parametrize("part", ["export", "export/full", "checkpoints", "checkpoints/*"])
+def test_inspect_of_a_part_of_a_finished_training_points_at_the_training(full, part):
+    run = full[1]
+    place = next(Path(run.uri).glob(part))
+    with pytest.raises(DataError, match=f"is part of the finished run at {run.uri}. Run: raymill inspect") as told:
+        inspect(str(place))
+    assert "makes it again" not in str(told.value)
+
+
+def test_inspect_of_a_part_of_an_unfinished_training_says_how_to_go_on(full, tmp_path):
+    shutil.copytree(full[1].uri, tmp_path / "run", ignore=lambda folder, names: {"manifest.json", "packed"} & {*names})
+    for place in (tmp_path / "run", tmp_path / "run" / "export" / "full", tmp_path / "run" / "checkpoints"):
+        with pytest.raises(DataError, match="run the command that makes it again: it continues"):
+            inspect(str(place))
+
+
+def test_another_setting_at_the_same_output_is_refused_with_both_values(full, monkeypatch):
+    settings, _ = full
+    with pytest.raises(DataError, match=r"optimizer\.learning_rate was 0\.003, now 0\.001"):
+        train_inline(settings | {"optimizer": {"learning_rate": 1e-3}, "generate": None}, monkeypatch)
+
+
+def test_replace_makes_it_anew(corpus, tmp_path, monkeypatch):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 2}
+    first = train_inline(settings, monkeypatch)
+    second = train_inline(settings | {"steps": 3}, monkeypatch, replace=True)
+    assert second.fresh and second.report["fits"][0]["totals"]["steps"] == 3
+    one, two = first.manifest["artifacts"], second.manifest["artifacts"]
+    assert {name for name in one if one[name] != two[name]} == {"export/full"}, "the packed rows still apply"
+
+
+def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, monkeypatch, capsys):
+    columns = {"prompt": "question", "completion": "answer"}
+    phases = [{"name": "first", "method": "full"}, {"name": "second", "columns": columns, "steps": 3}]
+    lora = {"method": "lora", "lora": {"rank": 2}, "phases": phases}
+    run = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
+    first, second = run.phases
+    assert whole_weights(first) in second.report["fits"][0]["recipe"]["base_model"]
+    assert [fit["name"] for fit in run.report["fits"]] == ["tiny-first", "tiny-second"]
+    assert Path(second.uri, "export/merged/model.safetensors").is_file()
+    assert "apply_chat_template" in Path(second.uri, "export/merged/README.md").read_text(), "pairs became turns"
+    assert "apply_chat_template" not in Path(first.uri, "export/full/README.md").read_text(), "texts did not"
+    assert (tmp_path / "run/report.html").is_file()
+    assert run.manifest["artifacts"] == {"first": first.manifest["digest"], "second": second.manifest["digest"]}
+    inspect(run.uri)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("phase 1   tiny-first; method full; base llama") for line in lines)
+    assert any(line.startswith("  second ") and line.endswith(second.manifest["digest"]) for line in lines)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "probe"])
+def test_every_method_runs_from_corpus_to_export(full, corpus, tmp_path, monkeypatch, method):
+    base = whole_weights(full[1])
+    whole = {"packing": {"mode": "none", "overflow": "truncate"}}
+    more: dict = whole if method != "lora" else {}
+    if method != "lora":
+        more = more | {"steps": 30, "optimizer": {"learning_rate": 0.1}}  # little is trained, from noise
+    if method == "probe":
+        more = more | {"columns": {"text": "text", "label": "kind"}}
+    run = train_inline(
+        {"corpus": corpus, "output": str(tmp_path / "run"), "method": method, "model": base} | more, monkeypatch
+    )
+    fit = run.report["fits"][0]
+    # Virtual tokens begin as noise, for which so little training need not make up: the loss falls after the first look.
+    looks = fit["validation"][1:] if method in ("prefix", "prompt") else [fit["before"]["test"], fit["after"]["test"]]
+    assert looks[-1]["loss"] < looks[0]["loss"]
+    assert fit["unmoved"] == []
+    assert ("probe" if method == "probe" else "adapter") in run.manifest["export"]["folders"]
+
+
+def test_before_training_every_method_is_worth_what_the_base_model_is(full, corpus, tmp_path, monkeypatch):
+    base = whole_weights(full[1])
+    more = {"corpus": corpus, "model": base, "steps": 1, "packing": {"mode": "none", "overflow": "truncate"}}
+    found = []
+    for method in ("lora", "prefix", "prompt"):
+        run = train_inline({"output": str(tmp_path / method), "method": method} | more, monkeypatch)
+        fit = run.report["fits"][0]
+        found.append((fit["validation"][0]["loss"], fit["before"]["test"]["loss"]))
+    assert found[1] == pytest.approx(found[0], rel=1e-6) and found[2] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_what_workers_are_told_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.models.folder._commit", lambda name, revision: "a" * 40)
+    plain = PLAIN | {"corpus": corpus, "output": str(tmp_path), "model": "some/model"}
+    assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
+
+
+def test_corpus_model_and_output_may_all_lie_on_an_object_store(s3_root, full, tmp_path, monkeypatch):
+    text = "".join(json.dumps(row) + "\n" for row in sentences())
+    storage.write_bytes(f"{s3_root}/corpus/part.jsonl", text.encode())
+    for path in sorted(Path(whole_weights(full[1])).iterdir()):
+        storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
+    settings = {
+        "corpus": f"{s3_root}/corpus",
+        "model": f"{s3_root}/base",
+        "method": "lora",
+        "output": f"{s3_root}/run",
+        "storage": storage.options().model_dump(),
+    }
+    run = train_inline(settings, monkeypatch)
+    assert run.uri == f"{s3_root}/run"
+    names = {file.uri.removeprefix(f"{s3_root}/run/") for file in storage.list_files(f"{s3_root}/run")}
+    assert {"manifest.json", "steps.jsonl", "report.html", "export/merged/model.safetensors"} <= names
+    elsewhere = train_inline(
+        {"corpus": write_corpus(tmp_path), "model": whole_weights(full[1]), "method": "lora",
+         "output": str(tmp_path / "run")}, monkeypatch
+    )  # fmt: skip
+    losses = [run.report["fits"][0]["after"]["test"]["loss"], elsewhere.report["fits"][0]["after"]["test"]["loss"]]
+    assert losses[0] == losses[1], "the same from a local disk"
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_packed(corpus, tmp_path):
+    config = TrainConfig.model_validate(
+        PLAIN | {"corpus": corpus, "output": str(tmp_path / "run"), "model": str(tmp_path / "nowhere")}
+    )
+    with pytest.raises(StorageError, match="no such folder on this machine"):
+        train(config, Session(address="nowhere:1"), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def refuse(path: str) -> None:
+    raise storage.NotFound(path)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatch):
+    """And what the parts that need one worker say, they say as if they ran here."""
+    settings = {"corpus": corpus, "method": "lora", "generate": {"prompts": 2, "max_new_tokens": 4}}
+    alone = train_inline(settings | {"output": str(tmp_path / "alone")}, monkeypatch)
+    config = TrainConfig.model_validate(
+        PLAIN | settings | {"output": str(tmp_path / "two"), "workers": {"count": {"min": 1, "max": 2}}}
+    )
+    with Session(cpus=2) as session:
+        two = train(config, session, Silent())
+        with pytest.raises(StorageError, match="nowhere/at/all"):
+            in_worker(session, refuse, "nowhere/at/all")
+        with pytest.raises(ClusterError, match="its worker failed"):
+            in_worker(session, die)
+        many = config.model_copy(update={"workers": Workers(count=5), "output": str(tmp_path / "many")})
+        with pytest.raises(ConfigError, match=r"workers: 5 of 1 CPUs each are asked for; .* 2 CPUs, enough for 2"):
+            train(many, session, Silent())
+        assert not list((tmp_path / "many").rglob("*.parquet")), "told before anything is packed"
+    losses = [run.report["fits"][0]["after"]["test"]["loss"] for run in (alone, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert two.report["fits"][0]["totals"]["workers"] == [2]
+    assert not train(config, Session(address="nowhere:1"), Silent()).fresh, "found again without Ray"
+
+
+@pytest.mark.ray
+def test_a_training_that_a_scheduler_tells_to_end_says_so_and_leaves_nothing_running(corpus, tmp_path):
+    steps = 400
+    config = PLAIN | {
+        "corpus": corpus,
+        "output": str(tmp_path / "run"),
+        "steps": steps,
+        "checkpoint": {"every_steps": 5},
+    }
+    (tmp_path / "train.yaml").write_text(json.dumps(config))
+    words = ("train", str(tmp_path / "train.yaml"))
+    first = Command(*words)
+    try:
+        saved = tmp_path / "run" / "checkpoints"
+        assert wait_until(lambda: len(list(saved.glob("*/manifest.json"))) > 1, 180)
+        second = Command(*words)
+        code, out, err = second.wait(60)
+        assert (code, out) == (2, "") and re.search(
+            rf"another run is writing here: process {first.process.pid} of", err
+        )
+        first.kill(first.process.pid, signal.SIGTERM)
+        code, _, err = first.wait(60)
+        assert code == 130, err
+        (lease,) = (tmp_path / "run" / "_lease").iterdir()
+        assert json.loads(lease.read_text())["released"]
+        assert not (tmp_path / "run" / "manifest.json").exists()
+        assert wait_until(lambda: not first.others(), 20), "workers and Ray are gone"
+    finally:
+        first.end_all()
+    log = [json.loads(line)["step"] for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert 5 <= log[-1] < steps

@@ -1,0 +1,128 @@
+"""What a train config accepts, what it refuses and how the refusal reads."""
+
+import json
+
+import pytest
+from pydantic import BaseModel
+
+from cluster.config import load
+from cluster.errors import ConfigError
+from training.config import TrainConfig
+from training.config_parts import Lora, Optimizer
+
+SMALLEST = {
+    "kind": "train",
+    "name": "tiny",
+    "corpus": "corpus",
+    "model": {"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"},
+    "sequence_length": 64,
+    "tokens_per_step": 512,
+    "steps": 10,
+    "output": "runs/tiny",
+}
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig.model_validate(SMALLEST | changes)
+
+
+def refusal(tmp_path, **changes) -> str:
+    path = tmp_path / "train.yaml"
+    path.write_text(json.dumps(SMALLEST | changes))
+    with pytest.raises(ConfigError) as refused:
+        load(str(path))
+    return str(refused.value)
+
+
+def settings_below(model: type[BaseModel], path: str) -> bool:
+    """Whether a dotted name is a setting of the model."""
+    first, _, rest = path.partition(".")
+    field = model.model_fields.get(first)
+    return field is not None and (not rest or settings_below(field.annotation, rest))
+
+
+@pytest.mark.parametrize("model", [TrainConfig, Optimizer, Lora])
+def test_names_of_other_programs_lead_to_settings_that_there_are(model):
+    assert all(settings_below(model, meant) for meant in model.other_names.values())
+    assert not model.other_names.keys() & model.model_fields.keys()
+
+
+def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
+    read = config(corpus="runs/a", model="gpt2")
+    assert [one.path for one in read.corpus] == ["runs/a"] and read.model.name == "gpt2"
+    assert config(corpus=["a", {"path": "b"}]).corpus_names == ("corpus-0", "corpus-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokens_per_step": 500}, "500 is no multiple of sequence_length 64; the nearest are 448 and 512"),
+        ({"workers": {"count": 9}}, "9 workers, but a step has 8 rows of 64; use 8 workers or fewer"),
+        ({"tokens_per_step": 32}, "32 is no multiple of sequence_length 64; the nearest is 64."),
+        ({"workers": {"count": 2}, "tokens_per_step": 64},
+         "2 workers, but a step has 1 row of 64; use 1 worker, or tokens_per_step 128 or more."),
+        ({"workers": {"count": 0}}, "0 given; wanted at least 1"),
+        ({"steps": None}, "none given; wanted exactly one of steps, epochs, tokens."),
+        ({"epochs": 2}, "steps and epochs given; wanted exactly one of steps, epochs, tokens."),
+        ({"optimizer": {"lr": 1}}, "optimizer.lr: no such setting. optimizer knows: betas, clip, "),
+        ({"optimizer": {"lr": 1}}, "warmup_steps, weight_decay. Did you mean learning_rate?"),
+        ({"learning_rate": 1}, "Did you mean optimizer.learning_rate?"),
+        ({"lora": {"r": 8}}, "Did you mean rank?"),
+        ({"columns": {"text": "a", "messages": "b"}}, "text and messages given; wanted one of"),
+        ({"columns": {"prompt": "a"}}, "prompt and completion go together"),
+        ({"columns": {"messages": "a", "system_prompt": "b"}}, "system_prompt goes with prompt and completion"),
+        ({"split": {"train": 0.9}}, "sum to 1.1; wanted 1"),
+        ({"model": {"config": {"vocab_size": 3}, "tokenizer": "train"}}, "needs a model_type"),
+        ({"model": {"config": {"model_type": "llama"}}}, "tokenizer: a randomly initialised model has none"),
+        ({"model": {"name": "a", "config": {"model_type": "llama"}}}, "not both"),
+        ({"corpus": [{"path": "a", "weight": 1}, {"path": "b"}]}, "every corpus of the list a weight"),
+        ({"corpus": [{"path": "a", "name": "x"}, {"path": "b", "name": "x"}]}, "not all different"),
+        ({"method": "prefix"}, "set packing: {mode: none}"),
+        ({"method": "qlora"}, "needs GPUs"),
+        ({"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}, "label: COLUMN"),
+        ({"columns": {"text": "text", "label": "kind"}}, "only method probe uses a label"),
+        ({"reduce_every_micro_batch": False}, "a choice of engine fsdp2; the engine is ddp"),
+        ({"offload": "optimizer"}, "only engines zero1, zero2, zero3 offload"),
+        ({"engine": "zero2", "offload": "parameters"}, "zero3 only"),
+        ({"engine": "zero3", "compile": True}, "use fsdp2"),
+        ({"optimizer": {"warmup_steps": 10}}, "10 of 10 steps"),
+        ({"workers": {"count": {"min": 3, "max": 2}}}, "min 3 is above max 2"),
+        ({"phases": [{"steps": 3}]}, "every phase needs a name"),
+        ({"phases": [{"name": "a", "tokens_per_step": 100}]}, "no multiple of sequence_length"),
+        ({"phases": [{"name": "a", "method": "prompt", "packing": {"mode": "none"}}, {"name": "b"}]}, "no whole"),
+        ({"lora": {"rnk": 3}}, "Did you mean rank?"),
+        ({"engine": "zero"}, "wanted 'ddp', 'zero1'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_mend(tmp_path, changes, said):
+    assert said in refusal(tmp_path, **changes)
+
+
+def test_what_no_single_setting_is_to_blame_for_is_said_of_the_file(tmp_path):
+    assert refusal(tmp_path, steps=None) == (
+        f"{tmp_path}/train.yaml: none given; wanted exactly one of steps, epochs, tokens."
+    )
+
+
+def test_a_phase_is_the_whole_config_with_its_own_settings_over_it():
+    whole = config(lora={"rank": 4, "alpha": 8}, phases=[{"name": "b", "epochs": 2, "lora": {"rank": 2}}], seed=7)
+    phase = whole.phase(whole.phases[0])
+    assert (phase.lora.rank, phase.lora.alpha, phase.seed) == (2, 8, 7)
+    assert (phase.steps, phase.epochs, phase.name, phase.output) == (None, 2, "tiny-b", "runs/tiny/b")
+    assert whole.phase(whole.phases[0], "runs/tiny/a/export/full").model.name == "runs/tiny/a/export/full"
+
+
+def test_where_and_how_a_run_goes_is_no_part_of_what_decides_the_weights():
+    plain = config().fit_settings()
+    elsewhere = config(
+        output="s3://x/y", engine="zero2", workers={"count": 4}, micro_batch=2, checkpoint={"keep": 9}, name="other"
+    )
+    assert elsewhere.fit_settings() == plain
+    for changed in ({"seed": 2}, {"method": "lora"}, {"steps": 11}, {"optimizer": {"clip": 2}}):
+        assert config(**changed).fit_settings() != plain
+
+
+def test_auto_precision_is_bf16_only_on_gpus():
+    assert not config().bf16
+    assert config(workers={"gpus_each": 1}).bf16
+    assert not config(workers={"gpus_each": 1}, precision="float32").bf16

@@ -1,0 +1,286 @@
+"""A corpus to a fine-tuned model: the main job, as parts that meet on storage.
+
+    pack -> fit -> evaluate -> export -> report
+
+Every part returns at once if what it leaves is finished, so the same command run again continues, and on a finished run
+does nothing and needs no Ray. Packing is done by units of a stage, training by the workers of Ray Train, evaluation and
+export by the first of them, whose imports are done. The driver holds no model.
+"""
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.artifact import canonical_json, fingerprint
+from cluster.lease import Lease, held
+from cluster.progress import Progress
+from cluster.remote import in_worker
+from cluster.run import RUN_MANIFEST, find_run, put_run
+from cluster.session import Session
+from cluster.store import storage
+from training.afterwards import finish, finished
+from training.config import TrainConfig
+from training.fit.job import OUTCOME, Job
+from training.fit.records import Outcome
+from training.models.checks import check_model
+from training.models.folder import located, on_hub
+from training.models.identity import model_identity
+from training.pack import overflow
+from training.pack.job import Packing
+from training.pack.packed_run import PackedRun
+from training.pack.sources import with_columns
+from training.report.schema import Fit, Report, chosen
+
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+
+log = logging.getLogger(__name__)
+
+# What the data's and the model's own fingerprints say better than a path does.
+_FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """A finished run. `fresh`: made by this call, not found finished. `phases`: of a run that has several, in order."""
+
+    uri: str
+    manifest: dict[str, Any]
+    report: Report
+    fresh: bool
+    phases: tuple["TrainRun", ...] = ()
+
+
+def train(
+    config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False
+) -> TrainRun:
+    """Fine-tune, or finish it, or find it finished.
+
+    Args:
+        replace: remove what other settings left at the output, and make it anew.
+        verify: compare the sha256 of packed files with what was written, not only their sizes.
+
+    Raises:
+        UserError: something the user can mend, another run at the same output too; all finished work is kept.
+        ClusterError: machines failed; running it again continues.
+    """
+    storage.configure(config.storage)
+    config = _located(config)
+    if config.phases:
+        if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
+            return _phases(config, session, progress, replace, verify)  # most likely finished
+        for overrides in config.phases:  # they all have the shape of the model they begin with
+            check_model(config.phase(overrides))
+        with held(config.output):
+            return _phases(config, session, progress, replace, verify)
+    if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
+        packing = Packing.of(with_columns(config), replace=False)
+        if packing.finished and (found := _finished(make_job(packing.config, packing.found()), replace=False)):
+            return found
+    # Trained already, most likely by torchrun on other machines than this one: evaluation and export are left.
+    trained = storage.exists(storage.join(config.output, OUTCOME)) and not replace
+    _look_ahead(config, session, here=not trained)
+    with held(config.output) as lease:
+        return _train(with_columns(config), session, progress, lease, replace, verify)
+
+
+def _train(
+    config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
+) -> TrainRun:
+    """The parts of one training, in their order."""
+    model_identity(config.model, config.seed)  # a model that is not there is refused before packing
+    packing = Packing.of(config, replace)
+    if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
+        return found
+    packing = packing.checked(verify)
+    if replace or not storage.exists(storage.join(config.output, OUTCOME)):
+        _look_at_cluster(config, session)
+    packed = packing.run(session, progress)
+    job = make_job(config, packed)
+    if (found := _finished(job, replace)) is not None:
+        return found
+    tell_overflow(config, packed, progress)
+    from training.fit.launch import fit_on_ray
+    from training.plan.choices import check_memory
+
+    check_memory(config)
+    lease.check()
+    outcome = fit_on_ray(job, session, progress, replace, lease, finish)
+    exported = finished(job, outcome)
+    if exported is None:  # trained by an earlier call, or by torchrun
+        exported = in_worker(session, finish, job, outcome, gpus=config.workers.gpus_each)
+    lease.check()
+    return _publish(job, packed, outcome, exported)
+
+
+def _look_ahead(config: TrainConfig, session: Session, here: bool) -> None:
+    """Refuse what cannot succeed, in under two seconds: nothing is fetched or started, torch and Ray are not loaded.
+
+    here: workers are to be started by this session, so its machines have to hold them.
+
+    Raises:
+        UserError: with what is wrong.
+    """
+    from training.fit.preflight import check_machine, check_trackers
+
+    check_trackers(config.track)
+    if here:
+        check_machine(config, session)
+    if on_hub(config.model):
+        model_identity(config.model)  # fetches it, the one check that may take longer
+    for warning in check_model(config):
+        log.warning("%s", warning)
+    storage.require_conditional_writes(config.output)
+
+
+def _look_at_cluster(config: TrainConfig, session: Session) -> None:
+    """
+    Raises:
+        ConfigError: the cluster cannot hold the workers.
+    """
+    from training.fit.preflight import check_cluster
+
+    session.start()
+    check_cluster(config, session)
+
+
+def make_job(config: TrainConfig, packed: PackedRun) -> Job:
+    """What the workers are told. `identity` is what a checkpoint must agree with to be continued."""
+    from training.data.order import Order
+
+    steps = Order.for_training(config, packed).steps(config)
+    settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
+    shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
+    identity = {
+        "model": model_identity(config.model, config.seed),
+        "data": packed.fingerprint,
+        "corpora": canonical_json(shares).decode(),
+    } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
+    return Job(config, storage.absolute(config.output), packed.uri, packed.classes, steps, identity)
+
+
+def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
+    """A line for each corpus that lost or split examples, before any time is spent on training."""
+    for name in packed.corpora:
+        whole = overflow.totals(packed.tokenised(name))
+        for note in overflow.notes(whole, packed.packed(name), config.sequence_length):
+            progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
+
+
+def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
+    """The job of a config whose corpora are packed, as `train` gives it to its workers."""
+    return make_job(with_columns(_located(config)), packed)
+
+
+def _located(config: TrainConfig) -> TrainConfig:
+    """Workers have working directories of their own, and may start when a hub's branch has moved on."""
+    corpus = tuple(one.model_copy(update={"path": storage.absolute(one.path)}) for one in config.corpus)
+    update: dict[str, Any] = {
+        "model": located(config.model),
+        "corpus": corpus,
+        "output": storage.absolute(config.output),
+    }
+    if config.packed:
+        update["packed"] = storage.absolute(config.packed)
+    return config.model_copy(update=update)
+
+
+def _inputs(job: Job) -> str:
+    return fingerprint({name: job.identity[name] for name in ("model", "data", "corpora")})
+
+
+def _run_settings(config: TrainConfig) -> dict[str, Any]:
+    settings = config.run_settings()
+    return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
+
+
+def _finished(job: Job, replace: bool) -> TrainRun | None:
+    manifest = find_run(job.root, job.config.kind, _run_settings(job.config), _inputs(job), replace)
+    if manifest is None:
+        return None
+    return TrainRun(job.root, manifest, _report(job.root), fresh=False)
+
+
+def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
+    from training.export import publish
+    from training.report.gather import gather
+
+    report = gather(job, packed, outcome)
+    artifacts = {
+        f"packed/{corpus}/{split}": artifact.manifest.digest
+        for corpus, splits in packed.corpora.items()
+        for split, artifact in splits.items()
+        if job.config.packed is None
+    }
+    digests = publish.digests(storage.join(job.root, publish.EXPORT), exported)
+    artifacts |= {f"{publish.EXPORT}/{folder}": digest for folder, digest in digests.items()}
+    told = _told(report["fits"][0]) | {"packed": packed.uri}
+    return _leave(job.root, job.config, report, _inputs(job), artifacts, {"told": told, "export": exported})
+
+
+def _told(fit: Fit) -> dict[str, str]:
+    """What a training was and what came of it, for who finds its folder; a line by its name."""
+    taken, planned = fit["totals"]["steps"], fit["totals"]["planned_steps"]
+    told = {
+        "method": fit["recipe"]["method"],
+        "base": fit["recipe"]["base_model"],
+        "steps": f"{taken:,}" if taken == planned else f"{taken:,} of {planned:,}",
+    }
+    if best := chosen(fit):
+        first = fit["validation"][0]
+        told["loss"] = f"validation {first['loss']:.3f} -> {best['loss']:.3f} at step {best['step']:,}"
+    return told | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}
+
+
+def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
+    """One training after the other; each starts from the whole weights that the one before left."""
+    from training.report.gather import combine
+
+    runs: list[TrainRun] = []
+    for overrides in config.phases:
+        model = whole_weights(runs[-1]) if runs else None
+        runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
+    root = storage.absolute(config.output)
+    inputs = fingerprint([run.manifest["inputs"] for run in runs])
+    found = find_run(root, config.kind, _run_settings(config), inputs, replace)
+    if found is not None:
+        return TrainRun(root, found, _report(root), fresh=False, phases=tuple(runs))
+    report = combine(config, [run.report for run in runs])
+    artifacts = {run.uri.removeprefix(f"{root}/"): run.manifest["digest"] for run in runs}
+    told = {
+        f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _told(fit).items())])
+        for number, fit in enumerate(report["fits"], start=1)
+    }
+    whole = _leave(root, config, report, inputs, artifacts, {"told": told})
+    return dataclasses.replace(whole, phases=tuple(runs))
+
+
+def _leave(
+    root: str,
+    config: TrainConfig,
+    report: Report,
+    inputs: str,
+    artifacts: dict[str, str],
+    more: dict[str, Any],
+) -> TrainRun:
+    """Report and manifest, the manifest last."""
+    from training.report.page import render
+
+    storage.write_bytes(storage.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    storage.write_bytes(storage.join(root, REPORT_HTML), render(report).encode())
+    finished = report["run"]["finished"]
+    manifest = put_run(
+        root, config.kind, config.name, _run_settings(config), inputs, artifacts, finished=finished, **more
+    )
+    return TrainRun(root, manifest, report, fresh=True)
+
+
+def _report(root: str) -> Report:
+    return json.loads(storage.read_bytes(storage.join(root, REPORT_JSON)))
+
+
+def whole_weights(run: TrainRun) -> str:
+    """The folder with a model that needs no adapter."""
+    export = storage.join(run.uri, "export")
+    return storage.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")
