@@ -8,8 +8,10 @@ import torch
 
 # Read when a library is first used.
 # cuBLAS: "Results reproducibility" in its documentation; two buffers of fixed size for each stream.
-# NCCL: reductions inside the switch (NVLS) add in no fixed order; Megatron-LM's deterministic mode leaves it out too.
-ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "^NVLS"}
+# NCCL: NVLS, and between nodes NVLSTree, add inside the NVLink switch, in no fixed order. A list that begins with ^
+# excludes (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-algo). torch's ProcessGroupNCCL and
+# Megatron-LM's deterministic mode set ^NVLS; NVLSTree has the same additions.
+ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "^NVLS,NVLSTree"}
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Place]:
 
 @contextmanager
 def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Place]:
-    """A process group for a worker that Ray Train started.
+    """A process group for a worker that Ray Train started, with the environment that Ray's TorchConfig would set.
 
     After an error the group stays: who destroys one waits for the other workers, and Ray ends this process anyway.
 
@@ -140,16 +140,7 @@ def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Place]:
     device = get_device()
     rank, world = context.get_world_rank(), context.get_world_size()
     store, address, port = _first_workers_store(rank, world, timeout_s)
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world),
-        LOCAL_RANK=str(context.get_local_rank()),
-        LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
-        NODE_RANK=str(context.get_node_rank()),
-        MASTER_ADDR=address,
-        MASTER_PORT=str(port),
-        ACCELERATE_TORCH_DEVICE=str(device),
-    )
+    os.environ.update(ray_environment(context, device), MASTER_ADDR=address, MASTER_PORT=str(port))
     _prepare(device)
     arrive(store, rank, world, timeout_s)
     how: dict[str, Any] = {"rank": rank, "world_size": world, "timeout": timedelta(seconds=timeout_s)}
@@ -160,6 +151,18 @@ def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Place]:
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()  # for what comes after the fit
+
+
+def ray_environment(context: Any, device: torch.device) -> dict[str, str]:
+    """What libraries look for in a worker's environment, from Ray Train's context: equal to what TorchConfig sets."""
+    return {
+        "RANK": str(context.get_world_rank()),
+        "WORLD_SIZE": str(context.get_world_size()),
+        "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
+        "NODE_RANK": str(context.get_node_rank()),
+        "ACCELERATE_TORCH_DEVICE": str(device),
+    }
 
 
 def _first_workers_store(rank: int, world: int, timeout_s: float) -> tuple[dist.Store, str, int]:
@@ -327,6 +330,25 @@ def use_expandable_segments() -> None:
         (newer or torch.cuda.memory._set_allocator_settings)(_EXPANDABLE)
 
 
+# Of torch and NCCL where workers have GPUs, unless the user's environment has them.
+# NCCL_DEBUG: WARN prints an explicit message for every NCCL call that fails, and nothing is printed without it
+# (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-debug).
+# TORCH_NCCL_ASYNC_ERROR_HANDLING: a collective that fails or exceeds the timeout ends its process, which Ray Train or
+# torchrun then starts again. 3 is torch's default and leaves the communicator as it is; Ray's TorchConfig sets 1, which
+# aborts it first (https://docs.pytorch.org/docs/stable/torch_nccl_environment_variables.html). It is set so that no
+# other default of torch can leave workers waiting. A user who sets TORCH_NCCL_BLOCKING_WAIT chose the other way.
+# init_process_group's device_id is left out, as in TorchConfig: `check_devices` connects at once, and with it torch
+# would make every further group by splitting.
+NCCL_ENVIRONMENT = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
+
+
+def set_nccl_environment() -> None:
+    """Before the process group is made."""
+    for name, value in NCCL_ENVIRONMENT.items():
+        if not (name == "TORCH_NCCL_ASYNC_ERROR_HANDLING" and "TORCH_NCCL_BLOCKING_WAIT" in os.environ):
+            os.environ.setdefault(name, value)
+
+
 def _prepare(device: torch.device) -> None:
     if device.type == "cpu":
         # The workers of a machine share its cores, and equal runs are to give equal bits.
@@ -334,5 +356,5 @@ def _prepare(device: torch.device) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     else:
         use_expandable_segments()
-        os.environ.setdefault("NCCL_DEBUG", "WARN")  # NCCL's errors name the peer and the network; unset, it is silent
+        set_nccl_environment()
         torch.cuda.set_device(device)

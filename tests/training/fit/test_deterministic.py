@@ -71,7 +71,7 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
     storage.write_bytes(f"{tmp_path}/job.json", job.to_json())
     with pytest.raises(Enough):
         launch._work({"job": job, "submission": "a"}) if under_ray else __main__.main([f"{tmp_path}/job.json"])
-    assert met == [(wanted, "^NVLS" if wanted else None)]
+    assert met == [(wanted, "^NVLS,NVLSTree" if wanted else None)]
     assert not state()[0]
 
 

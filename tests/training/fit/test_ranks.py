@@ -52,6 +52,42 @@ def test_an_allocator_setting_of_the_users_stays(name, allocator, monkeypatch):
     assert torch._C._accelerator_getAllocatorSettings() == ""
 
 
+# What Ray Train's own TorchConfig would do
+
+
+def test_a_worker_of_ray_has_the_environment_that_rays_torch_config_gives(monkeypatch):
+    from types import SimpleNamespace
+
+    import ray.train
+    import ray.train.torch
+    from ray.train.torch.config import _set_torch_distributed_env_vars
+
+    numbers = {"world_rank": 5, "world_size": 16, "local_rank": 1, "local_world_size": 4, "node_rank": 2}
+    context = SimpleNamespace(**{f"get_{name}": lambda value=value: value for name, value in numbers.items()})
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cuda:1"))
+    given: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", given)
+    _set_torch_distributed_env_vars()
+    assert place.ray_environment(context, torch.device("cuda:1")) == given != {}
+
+
+def test_a_failing_collective_of_nccl_ends_its_process_and_is_explained_unless_the_user_set_otherwise(monkeypatch):
+    for given, wanted in (
+        ({}, {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}),
+        ({"NCCL_DEBUG": "INFO", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}, {}),
+        ({"TORCH_NCCL_BLOCKING_WAIT": "1"}, {"NCCL_DEBUG": "WARN"}),
+    ):
+        monkeypatch.setattr(os, "environ", dict(given))
+        place.set_nccl_environment()
+        assert os.environ == given | wanted
+
+
+def test_the_timeout_of_the_workers_is_that_of_the_groups_collectives():
+    with own_group(0, timeout_s=123):
+        assert dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds() == 123
+
+
 # One process a GPU
 
 
