@@ -7,7 +7,6 @@ curates needs nothing of training. Exit codes: 0 done, 2 the user can mend it an
 
 import difflib
 import functools
-import importlib
 import os
 import sys
 import traceback
@@ -16,6 +15,7 @@ from typing import Any
 
 import cluster
 from cluster import logs
+from cluster.entry import Entry
 from cluster.errors import RaymillError, is_panic
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
@@ -139,8 +139,7 @@ def _out_of_sight(function: Callable[..., int | None]) -> Callable[..., int | No
 
 
 def _function(verb: str) -> Callable[..., int | None]:
-    module, _, name = VERBS[verb][0].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return Entry(VERBS[verb][0]).load()
 
 
 def _help() -> str:

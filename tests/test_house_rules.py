@@ -19,6 +19,7 @@ import yaml
 import cluster
 from cluster import cli
 from cluster.config import KINDS, load, model_of
+from cluster.entry import Entry
 from cluster.failpoints import FAILPOINTS
 from pipelines.readers import reader as readers
 from pipelines.readers.registry import READERS
@@ -95,18 +96,49 @@ def test_imports_go_only_downward(package, never):
     ("module", "never"),
     [
         ("cluster", {"pydantic", "ray", "pyarrow"}),
-        ("cluster.engine", {"ray", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
+        ("cluster.engine", {"ray.data", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
         ("pipelines", {"torch", "ray"}),
-        ("pipelines.curate.job", {"torch", "ray", "transformers"}),
-        ("training.commands", {"torch", "ray", "transformers", "numba", "pipelines"}),
-        ("training.job", {"torch", "ray", "transformers", "deepspeed", "pipelines"}),
-        ("training.pack.tokenise", {"torch", "ray", "transformers"}),
+        ("pipelines.curate.job", {"torch", "ray.data", "transformers"}),
+        ("training.commands", {"torch", "ray.data", "ray.train", "transformers", "numba", "pipelines"}),
+        ("training.job", {"torch", "ray.data", "ray.train", "transformers", "deepspeed", "pipelines"}),
+        ("training.pack.tokenise", {"torch", "ray.data", "transformers"}),
     ],
 )
 def test_importing_a_package_loads_only_what_it_needs(module, never):
     code = f"import sys, {module}; print([name for name in {sorted(never)!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_entry_names_a_function():
+    """An `Entry` is text that only a worker would resolve: a renamed function must fail here first."""
+    names = {
+        node.args[0].value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Entry"
+        if node.args and isinstance(node.args[0], ast.Constant)
+    } | {name for name, _ in cli.VERBS.values()}
+    for name in sorted(names):
+        assert callable(Entry(name).load()), name
+
+
+def test_modules_import_each_other_in_one_direction():
+    """No circle among the imports at the tops of files, over the whole tree."""
+    named = {name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in SOURCES}
+    needs: dict[str, set[str]] = {}
+    for module, path in named.items():
+        needs[module] = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                needs[module] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                needs[module] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        needs[module] &= named.keys() - {module}
+    ordered: set[str] = set()
+    while ready := {module for module in needs.keys() - ordered if needs[module] <= ordered}:
+        ordered |= ready
+    assert sorted(needs.keys() - ordered) == [], "these import each other in a circle, or import one that does"
 
 
 def test_only_cluster_storage_opens_paths():

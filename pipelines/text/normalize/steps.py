@@ -32,13 +32,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipelines.text.characters import UNICODE_VERSION, tables
-from pipelines.text.normalize import mojibake
 from pipelines.text.normalize.characters import any_scrub, scrub, which_unstable
 from pipelines.text.normalize.layout import lay_out
-from pipelines.text.normalize.mojibake import replace
+from pipelines.text.normalize.mojibake import FTFY_VERSION, marked_lines, repair, replace
 from pipelines.text.texts import Texts
 
-NORMALIZE_VERSION = f"1-unicode{UNICODE_VERSION}-ftfy{mojibake.FTFY_VERSION}"
+NORMALIZE_VERSION = f"1-unicode{UNICODE_VERSION}-ftfy{FTFY_VERSION}"
 
 # Mending can bare new mojibake (a soft hyphen inside a broken character), so a document still marked goes round again.
 # Two rounds are rare and three are made by hand; the bound only keeps the loop finite.
@@ -71,7 +70,7 @@ def _windows(texts: Texts) -> Iterator[Texts]:
 def _until_stable(texts: Texts) -> Texts:
     result = _once(texts)
     for _ in range(_ROUNDS):
-        marked = np.unique(mojibake.marked_lines(result)[:, 0]).tolist()
+        marked = np.unique(marked_lines(result)[:, 0]).tolist()
         again = _once(Texts.from_strings([result[document] for document in marked]))
         changes = []
         for document, new in zip(marked, range(len(again)), strict=True):
@@ -86,7 +85,7 @@ def _until_stable(texts: Texts) -> Texts:
 
 
 def _once(texts: Texts) -> Texts:
-    return _lay_out(_compose(_scrub(mojibake.repair(texts))))
+    return _lay_out(_compose(_scrub(repair(texts))))
 
 
 def _scrub(texts: Texts) -> Texts:
