@@ -93,10 +93,10 @@ def _train(
     packing = Packing.of(config, replace)
     if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
         return found
-    packing = packing.checked(verify)
     if replace or not storage.exists(storage.join(config.output, OUTCOME)):
         _look_at_cluster(config, session)
-    packed = packing.run(session, progress)
+    # Rows inside the output are under its lease; a folder that runs share has one of its own.
+    packed = packing.run_alone(session, progress, verify, lease_at=config.packed)
     job = make_job(config, packed)
     if (found := _finished(job, replace)) is not None:
         return found

@@ -25,7 +25,7 @@ from training import job as job
 from training.config import TrainConfig
 from training.config_parts import Workers
 from training.export.publish import digests
-from training.fit.job import Job
+from training.fit.job import OUTCOME, Job
 from training.job import train, whole_weights
 from training.pack import job as packing
 from training.pack.command import pack as pack_verb
@@ -107,6 +107,41 @@ def test_while_another_run_writes_at_the_output_nothing_is_done_there_and_a_fini
     assert train_inline(settings, monkeypatch).fresh
     with held(full[0]["output"]):
         assert not train_inline(full[0] | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch).fresh
+
+
+def test_a_shared_folder_of_rows_that_another_run_is_packing_is_left_to_it(corpus, tmp_path, monkeypatch):
+    settings = packed_elsewhere(corpus, tmp_path, "run", steps=1)
+    packed = Path(settings["packed"])
+    with held(str(packed)), pytest.raises(BusyError, match=rf"{packed}: another run is writing here: process"):
+        train_inline(settings, monkeypatch)
+    assert [path.name for path in packed.iterdir()] == ["_lease"]
+    assert train_inline(settings, monkeypatch).fresh
+    with held(str(packed)):  # nothing is written there any more
+        assert train_inline(settings | {"output": str(tmp_path / "other")}, monkeypatch).fresh
+
+
+@pytest.mark.parametrize("damage", ["zeros", "gone"])
+def test_damaged_best_weights_of_a_finished_fit_are_named_with_the_mend_and_replace_trains_anew(
+    corpus, tmp_path, monkeypatch, damage
+):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 2, "evaluate": {"every_steps": 1}}
+    first = train_inline(settings, monkeypatch)
+    for name in ("manifest.json", "evaluation.json"):
+        (tmp_path / "run" / name).unlink()
+    best = Path(json.loads((tmp_path / "run" / OUTCOME).read_text())["best_checkpoint"])
+    (path,) = best.glob("*.safetensors")
+    path.write_bytes(bytes(path.stat().st_size)) if damage == "zeros" else path.unlink()
+    seen = "another sha256" if damage == "zeros" else "is missing"
+    said = rf"{best}: the checkpoint with the best validation loss .*{seen}.*raymill train CONFIG --replace"
+    for _ in range(2):
+        with pytest.raises(DataError, match=said):
+            train_inline(settings, monkeypatch)
+    again = train_inline(settings, monkeypatch, replace=True)
+    assert again.fresh and again.manifest["artifacts"] == first.manifest["artifacts"]
+    kept = (tmp_path / "run" / OUTCOME).stat().st_mtime_ns
+    (tmp_path / "run" / "manifest.json").unlink()
+    train_inline(settings, monkeypatch, replace=True)
+    assert (tmp_path / "run" / OUTCOME).stat().st_mtime_ns == kept, "whole weights are not trained anew"
 
 
 def packed_elsewhere(corpus: str, folder: Path, name: str, **settings) -> dict:

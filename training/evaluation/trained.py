@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import DataError
 from training.fit.job import Job
 from training.fit.records import Outcome
 
@@ -27,10 +28,23 @@ def at_start(job: Job, device: "torch.device | str" = "cpu", **changes: Any) -> 
 
 
 def take_trained(objective: "Objective", outcome: Outcome) -> None:
-    """Give it the weights that the run ended with: the best on the validation split where there is one."""
-    from training.fit.checkpoint.format import Saved, fill
+    """Give it the weights that the run ended with: the best on the validation split where there is one.
 
-    fill(objective, Saved.load(outcome["best_checkpoint"] or outcome["checkpoint"]))
+    Raises:
+        DataError: their checkpoint is damaged.
+    """
+    from training.fit.checkpoint.format import Saved, fill, problem
+
+    uri = outcome["best_checkpoint"] or outcome["checkpoint"]
+    try:
+        fill(objective, Saved.load(uri))
+    except DataError as error:
+        which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
+        raise DataError(
+            f"{uri}: the checkpoint {which} of this finished training is damaged, so its weights cannot be evaluated "
+            f"or exported ({problem(error)}). Put its files back from a copy and run the same command again, or train "
+            "anew from step 0: raymill train CONFIG --replace."
+        ) from error
 
 
 def evaluation_device(job: Job) -> "torch.device":

@@ -6,7 +6,7 @@ import time
 from cluster import errors
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StorageError
 from cluster.store import storage
-from training.fit.checkpoint.format import MANIFEST, latest, saved_folders
+from training.fit.checkpoint.format import MANIFEST, Saved, latest, saved_folders
 from training.fit.job import Job
 from training.fit.records import Outcome
 
@@ -27,11 +27,16 @@ def put(job: Job, outcome: Outcome) -> None:
 def make_way(job: Job, replace: bool) -> None:
     """See that what stands in the run's folder is of this job, or remove it.
 
+    Args:
+        replace: remove what is of another job, and a finished training whose weights are damaged.
+
     Raises:
         DataError: it is of other settings, data or model, and `replace` is not given.
     """
     try:
         latest(job)
+        if replace and (done := finished(job)) is not None:
+            Saved.load(done["best_checkpoint"] or done["checkpoint"]).check_weights()
         if storage.exists(job.outcome) and finished(job) is None:
             raise DataError(
                 f"{job.outcome}: was left by a training of other settings, data or model. Choose another output, or "

@@ -53,12 +53,11 @@ def pack(
         DataError: the folder holds corpora packed in another way, or there is too little to train on.
         BusyError: another run is writing there.
     """
-    packing = None if replace else Packing.of(config, replace)
-    if packing is not None and packing.finished and not damaged(packing.root, packing.frozen, verify):
-        return packing.run(session, progress)
-    with held(storage.absolute(config.packed or config.output)):
-        packing = packing.checked(verify) if packing is not None else Packing.of(config, replace).anew()
-        return packing.run(session, progress)
+    lease_at = storage.absolute(config.packed or config.output)
+    if not replace:
+        return Packing.of(config, replace).run_alone(session, progress, verify, lease_at)
+    with held(lease_at):
+        return Packing.of(config, replace).anew().run(session, progress)
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,23 @@ class Packing:
         """What stands packed; no file of it is looked at."""
         assert self.finished
         return PackedRun.load(self.root)
+
+    def run_alone(self, session: Session, progress: Progress, verify: bool, lease_at: str | None) -> PackedRun:
+        """`run`, with what is damaged packed again, under a lease if anything is to be made.
+
+        Args:
+            lease_at: the folder whose lease keeps other runs away; None: the caller holds it.
+
+        Raises:
+            BusyError: another run is writing there. DataError: as `run`.
+        """
+        if self.finished and not damaged(self.root, self.frozen, verify):
+            return self.run(session, progress)
+        if lease_at is None:
+            return self.checked(verify).run(session, progress)
+        with held(lease_at):
+            now = Packing.of(self.config, self.replace)  # another run may have finished it since
+            return now.checked(verify).run(session, progress)
 
     def run(self, session: Session, progress: Progress) -> PackedRun:
         """

@@ -14,6 +14,8 @@ from training.pack.sources import freeze_corpus, with_columns
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
+# What packing counts of the examples that it leaves out for their length (training/pack/overflow.py).
+_LEFT_OUT = ("documents_dropped", "documents_all_question")
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,19 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
     damaged = len(packed.damage())
     files = "1 packed file is" if damaged == 1 else f"{damaged:,} packed files are"
     repair = f"; {files} damaged or gone, and `raymill pack` packs them again" if damaged else ""
-    counters = [packed.tokenised(name) for name in train]
-    tokens = sum(one.get("tokens/train", 0) for one in counters)
+    # Of the rows, so without the examples that packing left out.
+    counters = [manifest.counters for manifest in train.values()]
+    tokens = sum(one["tokens/train"] for one in counters)
+    left_out = sum(one.get(name, 0) for one in counters for name in _LEFT_OUT)
+    without = f", without {left_out:,.0f} examples longer than a row" if left_out else ""
     return Data(
         exact=True,
-        how=f"counted in {packed.uri}{repair}",
+        how=f"counted in {packed.uri}{without}{repair}",
         rows={name: manifest.rows for name, manifest in train.items()},
         tokens={name: int(manifest.counters["tokens/train"]) for name, manifest in train.items()},
-        documents=int(sum(one.get("examples/train", 0) for one in counters)) or None,
+        documents=int(sum(one["documents/train"] for one in counters)) or None,
         order=Order.for_training(config, packed),
-        label_share=sum(one.get("label_tokens/train", 0) for one in counters) / tokens if tokens else 1.0,
+        label_share=sum(one["label_tokens/train"] for one in counters) / tokens if tokens else 1.0,
     )
 
 
@@ -104,6 +109,8 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
         f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
         "`raymill pack` counts"
     )
+    if any(config.overflow(columns) == "drop" for columns in config.all_columns):
+        how += f" and leaves out examples longer than {config.sequence_length:,} tokens, which this includes"
     return Data(False, how, rows, tokens, None, order)
 
 

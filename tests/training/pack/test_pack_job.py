@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from rich.console import Console
@@ -25,6 +26,7 @@ from training.pack.command import pack as pack_verb
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
 from training.pack.preview import draw, preview
+from training.plan.data import find_data
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 
@@ -292,6 +294,19 @@ def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_pat
     packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
     tell_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
     assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
+
+
+def test_a_plan_counts_without_the_conversations_that_are_left_out(tmp_path):
+    path = mixed_chats(tmp_path, 30, 90)
+    settings = plain_config(**settings_of(path, tmp_path / "run", columns={"messages": "messages"}))
+    assert "leaves out examples longer than 64 tokens, which this includes" in find_data(settings, 300).how
+    packed = packed_by(path, tmp_path / "run", columns={"messages": "messages"})
+    found = find_data(settings, 300)
+    table = pa.concat_tables(packed.corpora["corpus-0"]["train"].tables())
+    assert found.exact and "without 30 examples longer than a row" in found.how
+    assert found.documents == sum(len(row) for row in table["documents"].to_pylist())
+    labels = [label for row in table["labels"].to_pylist() for label in row]
+    assert found.label_share == sum(labels) / found.tokens["corpus-0"]
 
 
 @pytest.mark.parametrize(

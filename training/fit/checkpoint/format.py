@@ -160,6 +160,18 @@ class Saved:
                 seen = f"has {present[uri]:,} bytes" if uri in present else "is missing"
                 raise DataError(f"{uri}: {seen}; {file.bytes:,} bytes were written. {_MEND}")
 
+    def check_weights(self) -> None:
+        """Read the weights, not the optimizer's state, and compare each piece with its sha256.
+
+        Raises:
+            DataError: a piece is not what was written.
+        """
+        for file in self.manifest.files:
+            for piece in file.pieces:
+                if piece.state == "param":
+                    self._read(file, piece)
+            self._whole.clear()
+
     def fetch(self, name: str, state: str, start: int, stop: int) -> "torch.Tensor":
         """Values [start, stop) of one state of a parameter in its flattened order: float32[stop - start], on the CPU.
 
