@@ -6,6 +6,7 @@ Everything later is decided from attributes, so text is read only twice in a run
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +24,7 @@ from pipelines.language import fasttext_model as classifiers
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
 from pipelines.readers import read_unit
-from pipelines.readers.reader import Skipped
+from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import InputManifest, Reading, Unit
 from pipelines.rules import Rule
 from pipelines.rules.analysis import Analysis
@@ -35,10 +36,13 @@ from pipelines.text.texts import Texts
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
-MEASURE_VERSION = "3"
+MEASURE_VERSION = "4"
 
 # Counters of what readers pass over are named SKIPPED + source + "/" + reason.
 SKIPPED = "skipped/"
+# Counters of documents, each followed by the source: without the id that the source's column should give, with an empty
+# text (normalised), and of records with a key that is given twice.
+NO_ID, EMPTY_TEXT, REPEATED_KEY = "no_id/", "empty_text/", "repeated_key/"
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -118,8 +122,10 @@ class Measure:
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         counters: Counters = {"documents": 0, "characters": 0, "text_bytes": 0, "quarantined": 0}
-        skipped = Skipped()
-        for table in read_unit(unit, self.reading, self.config.limits, skipped=skipped):
+        noted = Counter[str]()
+        counts = ReaderCounts()
+        named = self.reading.input_of(unit.source).id is not None
+        for table in read_unit(unit, self.reading, self.config.limits, counts=counts):
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows
@@ -132,7 +138,11 @@ class Measure:
                 counters["documents"] += attributes.num_rows
                 counters["characters"] += pc.sum(attributes["characters"]).as_py()
                 counters["text_bytes"] += pc.sum(attributes["bytes"]).as_py()
-        return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in skipped.items()}
+                noted[NO_ID] += readable["id"].null_count if named else 0
+                noted[EMPTY_TEXT] += pc.sum(pc.equal(attributes["bytes"], 0)).as_py()
+        noted[REPEATED_KEY] += counts.repeated_keys
+        counters |= {f"{kind}{unit.source}": count for kind, count in noted.items() if count}
+        return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
 
     def attributes(self, source: str, documents: pa.Table) -> pa.Table:
         """What is known of each document; the same rows, no text."""

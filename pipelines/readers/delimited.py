@@ -15,8 +15,9 @@ from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import lines
-from pipelines.readers.reader import Reader, Rows, Skipped
+from pipelines.readers.reader import Reader, ReaderCounts, Rows
 from pipelines.readers.units import Span
+from pipelines.readers.whole_file import WholeFile, encoding_problem, first_bytes, line_end_problem
 
 
 class Delimited(Reader):
@@ -29,6 +30,8 @@ class Delimited(Reader):
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
+        if self.file_problem(first_bytes(span, limits)):
+            return ()  # `read` refuses its rows
         try:
             with closing(stream(span, limits)) as blocks:
                 _, header = next(self._records(blocks, input, limits), (0, None))
@@ -36,25 +39,28 @@ class Delimited(Reader):
             header = None  # `read` says so, at its place
         return tuple(header or ())
 
-    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
-        rows = Rows(input, limits, skipped, unencodable="bad_utf8")
+    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        file = WholeFile(span, limits, self.file_problem)
+        rows = Rows(input, limits, counts, unencodable=lambda: file.problem("bad_utf8"))
         number = 0
         try:
             with closing(stream(span, limits)) as blocks:
                 records = self._records(blocks, input, limits)
                 number, header = next(records, (0, None))
+                if header is None and number:
+                    rows.refuse(file.problem("broken_csv"), f"{span.uri} line {number}")
                 position = {name: at for at, name in enumerate(header or ())}
                 for number, record in records:
                     where = f"{span.uri} line {number}"
                     if record is None or header is None or len(record) != len(header):
-                        rows.refuse("broken_csv", where)
+                        rows.refuse(file.problem("broken_csv"), where)
                         continue
                     value = {name: record[at] for name, at in position.items()}
                     id = value.get(input.id) if input.id is not None else None
                     carried = [value.get(name) for name in input.columns]
                     text = value.get(input.text)
                     if text is None:
-                        rows.refuse("missing_text", where, id, carried)
+                        rows.refuse(file.problem("missing_text"), where, id, carried)
                     else:
                         rows.add(text, where, id, carried)
                     if rows.full:
@@ -63,6 +69,9 @@ class Delimited(Reader):
             rows.refuse(broken.problem, f"{span.uri} after line {number}")
         if len(rows):
             yield rows.table()
+
+    def file_problem(self, head: bytes) -> str | None:
+        return encoding_problem(head) or line_end_problem(head)
 
     def _records(self, blocks: Iterator[bytes], input: Input, limits: Limits) -> Iterator[tuple[int, list[str] | None]]:
         """(line at which the record begins, its fields), None where it is broken. Empty lines are passed over."""

@@ -14,7 +14,7 @@ from cluster.store import storage
 from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken
 from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.reader import Cut, Reader, Skipped, documents, one_problem
+from pipelines.readers.reader import Cut, Reader, ReaderCounts, documents, one_problem
 from pipelines.readers.units import Span
 
 
@@ -35,7 +35,7 @@ class Hub(Reader):
             ) from error
         return Cut(((0, file.size, file.size),), None, schema)
 
-    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
         first = 0
         with storage.open_input(span.uri) as handle:

@@ -10,7 +10,7 @@ from cluster.store import storage
 from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken
 from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, Skipped, documents, one_problem
+from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, ReaderCounts, documents, one_problem
 from pipelines.readers.units import Span
 
 # One decoded batch may not pass this, however the column is encoded.
@@ -45,7 +45,7 @@ class Parquet(Reader):
                 pieces.append((group, group + 1, size))
         return Cut(tuple(pieces), footer.num_rows, schema)
 
-    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
+    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
         expanded_bytes = 0
         with storage.open_input(span.uri) as handle:

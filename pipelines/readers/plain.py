@@ -9,8 +9,9 @@ from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import BOM
-from pipelines.readers.reader import Reader, Rows, Skipped
+from pipelines.readers.reader import Reader, ReaderCounts, Rows
 from pipelines.readers.units import Span
+from pipelines.readers.whole_file import encoding_problem
 
 
 class OneDocument(Reader):
@@ -22,8 +23,8 @@ class OneDocument(Reader):
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
         return ("path",)
 
-    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
-        rows = Rows(input, limits, skipped)
+    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, counts)
         id = span.uri if input.id else None
         carried = [span.uri if name == "path" else None for name in input.columns]
         try:
@@ -51,9 +52,15 @@ class PlainText(OneDocument):
         try:
             text = content.removeprefix(BOM).decode()
         except UnicodeDecodeError as error:
-            rows.refuse("bad_utf8", f"{uri} byte {error.start}", id, carried)
+            rows.refuse(self.file_problem(content) or "bad_utf8", f"{uri} byte {error.start}", id, carried)
+            return
+        if "\0" in text and (problem := self.file_problem(content)):  # English in UTF-16 is valid UTF-8, too
+            rows.refuse(problem, uri, id, carried)
         else:
             rows.add(text, uri, id, carried)
+
+    def file_problem(self, head: bytes) -> str | None:
+        return encoding_problem(head)
 
 
 def _content(span: Span, limits: Limits) -> bytes:

@@ -2,7 +2,7 @@
 
 A reader yields tables with these columns, then the input's carried columns in any type:
 
-    id       string        null where the input has none
+    id       string        null where the input has none, or an empty one
     text     large_string  null where there is a problem
     problem  string        null where all is well, else one of PROBLEMS
     where    string        null where all is well, else where to look: the URI and line, byte, row or record
@@ -13,8 +13,8 @@ never harms its neighbours. Errors of the store (network, permissions) are raise
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,20 +28,27 @@ from pipelines.readers.units import Span
 
 TABLE_BYTES = 8 << 20
 
-# What a reader passes over because it is no document, such as a redirect in an archive: reason -> how many.
-Skipped = Counter[str]
+# A file has these as a whole (see whole_file.py); each has one mend.
+PROBLEMS_OF_WHOLE_FILES = {
+    "utf16": "the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` does",
+    "utf32": "the file is UTF-32, and UTF-8 is wanted; convert it, as `iconv -f UTF-32 -t UTF-8` does",
+    "other_encoding": "the file seems to be in an encoding of one byte a character, such as Windows-1252 or "
+    "ISO-8859-1, and UTF-8 is wanted; convert it, as `iconv -f WINDOWS-1252 -t UTF-8` does",
+    "json_array": "the file is one JSON array; write one object a line, as `jq -c '.[]'` does",
+    "carriage_returns": "lines end in carriage returns alone; make them line feeds, as `tr '\\r' '\\n'` does",
+}
 
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",
     "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
     "broken_json": "the line is not JSON",
     "not_an_object": "the line is JSON, but no object with fields",
-    "json_array": "the file is one JSON array; write one object a line, as `jq -c '.[]'` does",
-    "carriage_returns": "lines end in carriage returns alone; make them line feeds, as `tr '\\r' '\\n'` does",
+    **PROBLEMS_OF_WHOLE_FILES,
     "broken_csv": "wrong number of fields, or quotes that do not match",
     "missing_text": "no text field",
     "null_text": "the text is null",
     "not_a_string": "the text is a number, a list or an object",
+    "bad_id": "the id is neither a string nor a whole number",
     "too_large": "over max_document_bytes",
     "truncated": "the file ends too early; the rest is lost",
     "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",
@@ -52,6 +59,18 @@ PROBLEMS = {
     "failed_extraction": "the HTML could not be parsed",
     "empty_extraction": "no main content was found in the HTML",
 }
+
+
+@dataclass
+class ReaderCounts:
+    """What a reader counts beside the documents.
+
+    skipped: what is no document, such as a redirect in an archive, by reason. repeated_keys: records with a key that is
+    given twice, of which the last value holds.
+    """
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    repeated_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +111,29 @@ class Reader:
         """Column names at the beginning of the file; none where they cannot be read."""
         return ()
 
-    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
-        """The documents of the span; what is passed over is added to `skipped`."""
+    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """The documents of the span; what else is in it is added to `counts`."""
         raise NotImplementedError
+
+    def file_problem(self, head: bytes) -> str | None:
+        """The problem of a file as a whole that its first bytes show: one of PROBLEMS_OF_WHOLE_FILES."""
+        return None
 
 
 class Rows:
     """Collects documents that arrive one by one; `table()` hands them over and starts anew.
 
-    `skipped` counts what is no document. `unencodable`: the problem of a string that has no UTF-8.
+    `counts.skipped` counts what is no document. `unencodable`: gives the problem of a string that has no UTF-8.
     """
 
-    def __init__(self, input: Input, limits: Limits, skipped: Skipped, unencodable: str = "lone_surrogate") -> None:
-        self._skipped = skipped
+    def __init__(
+        self,
+        input: Input,
+        limits: Limits,
+        counts: ReaderCounts,
+        unencodable: Callable[[], str] = lambda: "lone_surrogate",
+    ) -> None:
+        self._skipped = counts.skipped
         self._columns = input.columns
         self._limits = limits
         self._unencodable = unencodable
@@ -132,7 +161,7 @@ class Rows:
                 if value is not None and not value.isascii():
                     value.encode()
         except UnicodeEncodeError:
-            self.refuse(self._unencodable, where)
+            self.refuse(self._unencodable(), where)
             return
         if len(encoded) > self._limits.max_document_bytes:
             self.refuse("too_large", where, id, carried)
@@ -150,7 +179,7 @@ class Rows:
     def _append(
         self, id: str | None, text: bytes | None, problem: str | None, where: str | None, carried: Sequence[str | None]
     ) -> None:
-        self._ids.append(id)
+        self._ids.append(id or None)
         self._texts.append(text)
         self._problems.append(problem)
         self._where.append(where)
@@ -178,7 +207,7 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         where, first_row: the file or its part, and the number in it of the batch's first row, from 0.
     """
     texts = as_large_string(batch.column(input.text))
-    ids = pa.nulls(len(texts), pa.string()) if input.id is None else _as_string(batch.column(input.id))
+    ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
     carried = {name: plain(batch.column(name)) for name in input.columns}
 
     problems: dict[int, str] = {}
@@ -206,7 +235,7 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
 
 def one_problem(input: Input, problem: str, where: str) -> pa.Table:
     """A table whose single row stands for what could not be read."""
-    rows = Rows(input, Limits(), Skipped())
+    rows = Rows(input, Limits(), ReaderCounts())
     rows.refuse(problem, where)
     return rows.table()
 
@@ -270,11 +299,11 @@ def as_large_string(column: pa.Array) -> pa.LargeStringArray:
     return column.cast(pa.large_binary()).view(pa.large_string())
 
 
-def _as_string(column: pa.Array) -> pa.StringArray:
+def _ids(column: pa.Array) -> pa.StringArray:
+    """The column as strings, null where one is empty: an empty id is none."""
     column = plain(column)
-    if pa.types.is_binary(column.type):
-        return column.view(pa.string())
-    return column.cast(pa.string())
+    ids = column.view(pa.string()) if pa.types.is_binary(column.type) else column.cast(pa.string())
+    return pc.if_else(pc.equal(pc.binary_length(ids), 0), pa.scalar(None, pa.string()), ids)
 
 
 def _invalid_rows(column: pa.Array) -> list[int]:

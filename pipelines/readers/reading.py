@@ -9,19 +9,19 @@ import pyarrow.compute as pc
 from cluster.errors import DataError, UserError
 from cluster.store import storage
 from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.reader import TABLE_BYTES, Skipped, as_json_text
+from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 from pipelines.readers.registry import READERS
 from pipelines.readers.units import Reading, Span, Unit
 
 
 def read_unit(
-    unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES, skipped: Skipped | None = None
+    unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES, counts: ReaderCounts | None = None
 ) -> Iterator[pa.Table]:
     """Tables of at most about `table_bytes` (a larger document has one to itself), none of them empty.
 
     Columns: row int64 (from 0, over good and bad rows), id string, text large_string, problem string, where string
     (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`. What the readers
-    pass over is added to `skipped`.
+    count beside them is added to `counts`.
 
     Raises:
         DataError: a file is not the one that the manifest froze.
@@ -29,16 +29,16 @@ def read_unit(
     """
     input = reading.input_of(unit.source)
     row = 0
-    for table in _sized(_tables(unit, input, reading.carried, limits, skipped), table_bytes):
+    for table in _sized(_tables(unit, input, reading.carried, limits, counts), table_bytes):
         numbers = pa.array(np.arange(row, row + table.num_rows))
         yield table.add_column(0, pa.field("row", pa.int64()), numbers)
         row += table.num_rows
 
 
 def _tables(
-    unit: Unit, input: Input, carried: pa.Schema, limits: Limits, skipped: Skipped | None
+    unit: Unit, input: Input, carried: pa.Schema, limits: Limits, counts: ReaderCounts | None
 ) -> Iterator[pa.Table]:
-    counted = Skipped() if skipped is None else skipped
+    counted = ReaderCounts() if counts is None else counts
     for span in unit.spans:
         _refuse_changed(span)
         try:

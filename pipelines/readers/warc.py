@@ -16,7 +16,7 @@ from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.pages import add_page
-from pipelines.readers.reader import Reader, Rows, Skipped
+from pipelines.readers.reader import Reader, ReaderCounts, Rows
 from pipelines.readers.units import Span
 
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
@@ -52,13 +52,13 @@ class Archive(Reader):
     def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
         return tuple(_COLUMNS)
 
-    def read(self, span: Span, input: Input, limits: Limits, skipped: Skipped) -> Iterator[pa.Table]:
-        rows = Rows(input, limits, skipped)
+    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, counts)
         source = None
         try:
             with closing(stream(span, limits)) as blocks:
                 source = _Source(blocks)
-                for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, skipped):
+                for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
                     where = f"{span.uri} record at byte {record.offset}"
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
@@ -210,8 +210,8 @@ def _known(value: str, pattern: re.Pattern[str]) -> str:
     return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
 
 
-def _records(source: _Source, kind: str, max_content_bytes: int, skipped: Skipped) -> Iterator[Record]:
-    """Records of a kind, and every place where a record should be and is not. Others are counted as `skipped`."""
+def _records(source: _Source, kind: str, max_content_bytes: int, counts: ReaderCounts) -> Iterator[Record]:
+    """Records of a kind, and every place where a record should be and is not. Others are counted."""
     while source.skip_blank_lines():
         offset = source.offset
         head = source.until(b"\r\n\r\n", _MAX_HEADER_BYTES)
@@ -231,7 +231,7 @@ def _records(source: _Source, kind: str, max_content_bytes: int, skipped: Skippe
             if wanted and got == size:
                 yield Record(offset, header, None)
             elif not wanted:
-                skipped[f"record of kind {_known(found, _KIND)}"] += 1
+                counts.skipped[f"record of kind {_known(found, _KIND)}"] += 1
         else:
             content = source.take(size)
             got = len(content)

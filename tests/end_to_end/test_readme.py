@@ -12,7 +12,7 @@ from cluster.store.storage import FileInfo
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.plain import OneDocument
-from pipelines.readers.reader import Skipped
+from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import Span
 from pipelines.rules.analysis import Analysis
 from pipelines.text.normalize import normalize
@@ -62,7 +62,7 @@ def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
     path = tmp_path / "a.ipynb"
     path.write_text(json.dumps(content))
     span = Span(str(path), path.stat().st_size, "", "notebook", 0, path.stat().st_size)
-    (row,) = pa.concat_tables(reader.read(span, Input(path=str(path)), Limits(), Skipped())).to_pylist()
+    (row,) = pa.concat_tables(reader.read(span, Input(path=str(path)), Limits(), ReaderCounts())).to_pylist()
     assert (row["text"], row["problem"]) == (text, problem)
 
 

@@ -21,7 +21,7 @@ from cluster.errors import DataError, StorageError
 from pipelines.readers import READERS, format_of, freeze, read_unit
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.plain import PlainText
-from pipelines.readers.reader import PROBLEMS, Skipped
+from pipelines.readers.reader import PROBLEMS, ReaderCounts
 from pipelines.readers.units import Span
 
 SMALL = Limits(max_document_bytes=1000)
@@ -124,6 +124,17 @@ NOT_JSON_LINES = {
     "an array above the bound": (b'[{"text": "a", "junk": "' + b"x" * 100_000 + b'"}]', ["<json_array>"]),
     "carriage returns alone": (b'{"text": "a"}\r{"text": "b"}\r', ["<carriage_returns>"]),
     "carriage returns alone, above the bound": (b'{"text": "a"}\r' * 10_000, ["<carriage_returns>"]),
+    "UTF-16": ('{"text": "a"}\n{"text": "b"}\n'.encode("utf-16"), ["<utf16>"] * 3),
+    "UTF-16 without mark": ('{"text": "a"}\r\n{"text": "b"}'.encode("utf-16-le"), ["<utf16>"] * 2),
+    "UTF-16, the other order": ('{"text": "a"}\n{"text": "b"}'.encode("utf-16-be"), ["<utf16>"] * 2),
+    "Windows-1252": (
+        '{"text": "é à"}\n{"text": "plain"}\n{"text": "ü"}\n'.encode("cp1252"),
+        ["<other_encoding>", "plain", "<other_encoding>"],
+    ),
+    "one bad line in UTF-8": (
+        '{"text": "é à ü ö ß"}\n'.encode() + b'{"text": "\xe9 \xe9 \xe9"}\n',
+        ["é à ü ö ß", "<bad_utf8>"],
+    ),
     "an array among objects": (b'["a"]\n{"text": "b"}\n', ["<not_an_object>", "b"]),
     "a broken line in a file with line feeds": (b'{"text": "a"}\r{\n{"text": "b"}\n', ["<broken_json>", "b"]),
 }
@@ -149,7 +160,16 @@ TEXT_FILES = {
     "an empty file": (b"", []),
     "a byte-order mark": (b"\xef\xbb\xbfabc", ["abc"]),
     "bad UTF-8": (b"abc\xff", ["<bad_utf8>"]),
-    "UTF-16": ("abc".encode("utf-16"), ["<bad_utf8>"]),
+    "UTF-16": ("abc".encode("utf-16"), ["<utf16>"]),
+    "UTF-16 without mark": ("plain words".encode("utf-16-be"), ["<utf16>"]),
+    "UTF-32": ("abc".encode("utf-32"), ["<utf32>"]),
+    "Windows-1252": ("cafés, crèmes, “thés”".encode("cp1252"), ["<other_encoding>"]),
+    "KOI8-R": ("мельница мелет сырой текст".encode("koi8-r"), ["<other_encoding>"]),
+    "UTF-8 with three bad bytes": (
+        "größere Bäche, Flüße\xff a \xff b \xff".encode().replace(b"\xc3\xbf", b"\xff"),
+        ["<bad_utf8>"],
+    ),
+    "three bad bytes and a control character": (b"\x89PNG \xfe \xff \x01", ["<bad_utf8>"]),
     "CRLF": (b"a\r\nb", ["a\r\nb"]),
     "a NUL": (b"a\0b", ["a\0b"]),
     "too much": (b"x" * 1001, ["<too_large>"]),
@@ -187,6 +207,11 @@ CSV_FILES = {
     "empty lines": (b"id,text\n\n1,a\n\n\n2,b\n", ["a", "b"]),
     "a NUL": (b"id,text\n1,a\0b\n", ["a\0b"]),
     "a header and nothing else": (b"id,text\n", []),
+    "UTF-16": ("id,text\n1,a\n2,b\n".encode("utf-16"), ["<utf16>"] * 3),
+    "UTF-16 without mark": ("id,text\n1,a\n2,b".encode("utf-16-le"), ["<utf16>"] * 2),
+    "Windows-1252": ("id,text\n1,é à ü\n2,b\n".encode("cp1252"), ["<other_encoding>", "b"]),
+    "carriage returns alone": (b"id,text\r1,a\r2,b\r", ["<carriage_returns>"]),
+    "a header that is broken": (b'id,"text"x\n1,a\n', ["<broken_csv>", "<broken_csv>"]),
 }
 
 
@@ -321,7 +346,7 @@ def test_no_bytes_at_any_place_can_stop_the_reading(tmp_path_factory, name, rubb
     path = tmp_path_factory.mktemp("fuzz") / name
     path.write_bytes(content[:at] + rubbish + content[at:])
     span = Span(str(path), path.stat().st_size, "", format_of(name) or "", 0, path.stat().st_size)
-    for table in READERS[span.format].read(span, Input(path=str(path)), DEFAULT, Skipped()):
+    for table in READERS[span.format].read(span, Input(path=str(path)), DEFAULT, ReaderCounts()):
         table.validate(full=True)
         texts_and_problems(table.to_pylist())
 

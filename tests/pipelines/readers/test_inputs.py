@@ -214,6 +214,14 @@ def test_columns_of_the_wrong_type_are_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("ids", [[True], [0.5], [[1]], [{"a": 1}]])
+def test_columns_whose_type_can_hold_no_id_are_refused(tmp_path, ids):
+    pq.write_table(pa.table({"text": ["a"], "id": ids}), tmp_path / "a.parquet")
+    assert "(id) is" in (message := refusal(tmp_path, Input(path=".", id="id")))
+    assert message.endswith("an id is a string or a whole number. Choose another column, or leave `id` out to use the "
+                            "hash of the text.")  # fmt: skip
+
+
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "a.parquet")
     assert "DIR/a.parquet: has 2 columns text (text). Write it with unique names." in refusal(tmp_path, Input(path="."))

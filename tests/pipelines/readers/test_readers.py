@@ -260,11 +260,45 @@ def test_values_of_json_are_carried_as_strings_and_nested_ones_as_compact_json(t
 
 
 @pytest.mark.parametrize(
-    ("id", "expected"), [("a", "a"), (7, "7"), (2**70, str(2**70)), (None, None), (True, "true"), ([1], "[1]")]
+    ("id", "expected"),
+    [
+        ("a", "a"),
+        (" ", " "),
+        (7, "7"),
+        (2**70, str(2**70)),
+        (None, None),
+        ("", None),
+        (True, "<bad_id>"),
+        (1.0, "<bad_id>"),
+        ([1], "<bad_id>"),
+        ({"a": 1}, "<bad_id>"),
+    ],
 )
-def test_ids_of_json_become_strings(tmp_path, id, expected):
+def test_ids_are_strings_and_whole_numbers(tmp_path, id, expected):
     (tmp_path / "a.jsonl").write_bytes(json_lines([{"text": "a", "id": id}]))
-    assert rows_of(tmp_path, id="id")[0]["id"] == expected
+    (row,) = rows_of(tmp_path, id="id")
+    assert (f"<{row['problem']}>" if row["problem"] else row["id"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array(["a", "", None]), ["a", None, None]),
+        (pa.array(["a", "", None]).dictionary_encode(), ["a", None, None]),
+        (pa.array([b"a", b"", None]), ["a", None, None]),
+        (pa.array([7, None, -1]), ["7", None, "-1"]),
+        (pa.nulls(3), [None, None, None]),
+    ],
+    ids=["string", "dictionary", "binary", "int64", "null"],
+)
+def test_an_empty_id_is_none_in_tables_too(tmp_path, ids, expected):
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "id": ids}), tmp_path / "a.parquet")
+    assert [row["id"] for row in rows_of(tmp_path, id="id")] == expected
+
+
+def test_an_empty_id_is_none_in_csv_too(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n,a\n"",b\n1.5,c\n')
+    assert [row["id"] for row in rows_of(tmp_path, id="id")] == [None, None, "1.5"]
 
 
 def test_columns_of_parquet_keep_their_type(tmp_path):

@@ -14,7 +14,7 @@ from cluster.errors import DataError
 from pipelines.curate.report.page import render
 from pipelines.readers import freeze, read_unit
 from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.reader import Skipped
+from pipelines.readers.reader import ReaderCounts
 from tests.pipelines.curate.test_curate import story
 from tests.pipelines.readers.test_readers import COMPRESS, record, response
 from tests.support.inline import curate_inline
@@ -99,14 +99,14 @@ def test_a_path_that_names_no_file_is_refused_and_never_opened(tmp_path, make, m
 
 def skipped_while_reading(path: Path) -> tuple[list[str], dict[str, int]]:
     manifest = freeze([Input(path=str(path))], "", 1 << 20)
-    skipped = Skipped()
+    counts = ReaderCounts()
     texts = [
         text
         for unit in manifest.units
-        for table in read_unit(unit, manifest.reading, Limits(), skipped=skipped)
+        for table in read_unit(unit, manifest.reading, Limits(), counts=counts)
         for text in table["text"].to_pylist()
     ]
-    return texts, dict(skipped)
+    return texts, dict(counts.skipped)
 
 
 PAGE = b"<html><body><article><p>" + b"A page about a river and a mountain. " * 10 + b"</p></article></body></html>"
