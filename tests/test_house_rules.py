@@ -31,7 +31,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Who may touch a file system without `cluster.store.storage`, and why.
 PATHS_ALLOWED = {
-    "pipelines/__init__.py": "hashes its own source, to name the version of the code",
+    "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache",
     "pipelines/language/fasttext_model.py": "checks the first bytes of a local copy of the model",
     "pipelines/dedup/candidates.py": "spills keys to its own scratch folder",
     "pipelines/curate/report/page.py": "its style sheet and script, inside the package",

@@ -14,9 +14,9 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, reaching
 from cluster.store import storage
-from pipelines import kernels_are_compiled
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.report.schema import Report
+from pipelines.kernel_cache import kernels_are_compiled
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]

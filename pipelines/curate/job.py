@@ -63,13 +63,11 @@ def curate(
     session: Session,
     progress: Progress,
     *,
-    base: str = ".",
     replace: bool = False,
 ) -> Run:
     """Make the corpus, or finish making it, or find it made.
 
     Args:
-        base: what relative input paths start from.
         replace: remove artifacts that other settings or inputs left at the output, and make them anew.
 
     Raises:
@@ -78,8 +76,8 @@ def curate(
     """
     storage.configure(config.storage)
     root = storage.absolute(config.output)
-    refuse_output_among_inputs(config, root, base)
-    inputs = freeze(config.inputs, base, config.execution.unit_mib << 20)
+    refuse_output_among_inputs(config, root, ".")
+    inputs = freeze(config.inputs, ".", config.execution.unit_mib << 20)
     refuse_files_inside(root, inputs.files)
     if (found := finished(config, inputs, root, replace)) is not None:
         return found
