@@ -1,12 +1,12 @@
-"""An artifact: an immutable folder of Parquet files on a store whose `_manifest.json` is written last.
+"""An artifact: an immutable folder of Parquet files on a store, with a `_manifest.json` that is written last.
 
-No manifest means not finished. Readers of this project take the list of files from the manifest and never from a
-listing, so what a killed attempt left behind is invisible. Other readers open the bare folder: names that begin with an
-underscore are skipped by pyarrow, pandas, DuckDB's globs, `datasets`, Ray Data, polars and Spark, and an artifact
-without rows holds one Parquet file without rows, for its schema.
+An artifact without a manifest is unfinished. Raymill takes the list of files from the manifest, never from a listing,
+so files of killed attempts are never read. Other programs open the folder itself: pyarrow, pandas, DuckDB's globs,
+`datasets`, Ray Data, polars and Spark skip names that begin with an underscore. An artifact without rows contains one
+Parquet file without rows, for its schema.
 
-The content digest covers schema, rows, bytes, hashes and counters, and leaves out attempt names, times and files
-without rows: equal digests mean equal artifacts.
+The content digest covers schema, rows, bytes, hashes and counters. It excludes attempt names, times and files without
+rows. Equal digests mean equal artifacts.
 """
 
 import base64
@@ -35,7 +35,7 @@ Counters = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file: `path` below the artifact, the unit that made it, and what must be found in it."""
+    """One Parquet file: its path below the artifact, the unit that wrote it, and its rows, bytes and sha256."""
 
     path: str
     unit: int
@@ -46,7 +46,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact holds. `fingerprint` says what it was made from, `digest` what came out."""
+    """Contents of an artifact. fingerprint: of what it was made from. digest: of its content."""
 
     kind: str
     fingerprint: str
@@ -89,24 +89,24 @@ class Manifest:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The same bytes for the same value: sorted keys, no spaces. What fingerprints are hashed from."""
+    """JSON with sorted keys and no spaces: equal values give equal bytes. Fingerprints are hashed from it."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def fingerprint(value: Any) -> str:
-    """A short name for a JSON-able value, the same in every process."""
+    """The first 32 hexadecimal digits of the sha256 of a JSON value, equal in every process."""
     return hashlib.sha256(canonical_json(value)).hexdigest()[:32]
 
 
 def describe_schema(schema: pa.Schema) -> dict[str, Any]:
-    """A schema's two fields of a manifest: one for people, one that Arrow reads back."""
+    """The two manifest entries of a schema: names and types as text, and Arrow's serialization in base64."""
     return {
         "schema": [[column.name, str(column.type)] for column in schema],
         "arrow_schema": base64.b64encode(schema.serialize().to_pybytes()).decode(),
     }
 
 
-_NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError)  # what `from_json` raises on anything else
+_NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError)  # `from_json` raises these on other content
 
 
 class Artifact:
@@ -119,24 +119,25 @@ class Artifact:
 
     @classmethod
     def load(cls, uri: str) -> Self:
-        """
+        """The finished artifact at `uri`.
+
         Raises:
-            DataError: there is no finished artifact at `uri`, or its manifest is not one.
+            DataError: there is no finished artifact, or its manifest cannot be read.
         """
         found = cls.find(uri)
         if found is None:
             raise DataError(
                 f"{storage.absolute(uri)}: no finished artifact here ({MANIFEST} is missing). Either the path is "
-                "wrong, or the stage was cut short: run the same command again and it continues."
+                "wrong, or the stage was interrupted: run the same command again and it continues."
             )
         return found
 
     @classmethod
     def find(cls, uri: str) -> Self | None:
-        """The finished artifact at `uri`, None where there is none.
+        """The finished artifact at `uri`, or None.
 
         Raises:
-            DataError: its manifest is not one.
+            DataError: its manifest cannot be read.
         """
         uri = storage.absolute(uri)
         try:
@@ -150,7 +151,7 @@ class Artifact:
 
     @classmethod
     def _find_earlier(cls, uri: str) -> Self | None:
-        """An artifact that an earlier version wrote. Many other tools write a manifest.json, which is none."""
+        """An artifact that an earlier version wrote as manifest.json. A manifest.json of another program gives None."""
         try:
             found = Manifest.from_json(storage.read_bytes(storage.join(uri, EARLIER_MANIFEST)))
         except (storage.NotFound, *_NO_MANIFEST):
@@ -166,9 +167,9 @@ class Artifact:
         return [storage.join(self.uri, file.path) for file in self.manifest.files]
 
     def damage(self, *, digests: bool = False) -> dict[str, str]:
-        """What was seen instead, by the URI of each file that is gone or not what the manifest states.
+        """URI -> what is wrong, for each file that is missing or differs from the manifest.
 
-        Sizes cost one listing. With `digests` every file is read and its sha256 compared.
+        Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
         """
         sizes = {file.uri: file.size for file in storage.list_files(self.uri)}
         found = {}
@@ -183,29 +184,32 @@ class Artifact:
         return found
 
     def discard(self, files: Iterable[str]) -> None:
-        """Remove files of this artifact; the manifest goes first, so that the artifact counts as unfinished."""
+        """Remove the manifest, which makes the artifact unfinished, and then `files`."""
         storage.delete([storage.join(self.uri, self.manifest_name)])
         storage.delete(files)
 
     def files_by_unit(self, units: int) -> list[list[str]]:
-        """The URIs that each of the making stage's units left, by unit; some may have left none."""
+        """URIs of the files that each unit wrote, by unit; empty for a unit that wrote no rows.
+
+        units: number of units of the stage that made the artifact.
+        """
         files: list[list[str]] = [[] for _ in range(units)]
         for file in self.manifest.files:
             files[file.unit].append(storage.join(self.uri, file.path))
         return files
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """One table per row group, in order."""
+        """One table per row group, in order. Reads one row group at a time."""
         return read_tables(self.file_uris, None if columns is None else set(columns).__contains__)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows in memory: for small artifacts and tests."""
+        """All rows as one table. Loads everything into memory."""
         tables = list(self.tables(columns))
         empty = self.schema.empty_table()
         return pa.concat_tables(tables) if tables else empty if columns is None else empty.select(columns)
 
     def to_ray_dataset(self) -> "ray.data.Dataset":
-        """The rows as a Ray Dataset, one block or more a file, read by its workers."""
+        """The rows as a Ray Dataset with at least one block per file; Ray's workers read them."""
         import ray.data
 
         if not self.manifest.rows:
@@ -243,9 +247,10 @@ def read_tables(uris: Sequence[str], wanted: Callable[[str], bool] | None = None
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
-    """
+    """Open a Parquet file of an artifact.
+
     Raises:
-        DataError: the file is not the Parquet file that a manifest promises.
+        DataError: it cannot be read as Parquet.
     """
     try:
         return pq.ParquetFile(storage.open_input(uri), pre_buffer=False)

@@ -1,8 +1,8 @@
-"""The command line's front door: `raymill VERB ...`.
+"""The command line: `raymill VERB ...`.
 
-A trade is imported only when one of its verbs is called, so `raymill --help` answers at once and a machine that only
-curates needs nothing of training. Exit codes: 0 done, 2 the user can mend it and the message says how, 1 we must,
-130 interrupted (finished units are kept).
+The module of a verb is imported when the verb is called, so `raymill --help` is fast and a machine that only curates
+needs no torch. Exit codes: 0 done; 1 a defect of Raymill, or a machine failed; 2 the user can mend it, and the message
+says how; 130 interrupted (finished units are kept).
 """
 
 import difflib
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command() -> None:
-    """`main` as a process of its own. After an interrupt Ray's threads may be anywhere, so none is waited for."""
+    """The process `raymill`. After an interrupt it exits without waiting for Ray's threads."""
     try:
         main()
     except SystemExit as leaving:
@@ -71,11 +71,11 @@ def _run(words: list[str], debug: bool) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        print(f"raymill {verb}: no such verb.{hint} It knows: {', '.join(VERBS)}.", file=sys.stderr)
+        print(f"raymill {verb}: no such verb.{hint} The verbs are: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     try:
         code = _call(verb, rest)
-        sys.stdout.flush()  # here, where a closed pipe is understood
+        sys.stdout.flush()  # here, so that a closed pipe is handled below
         return code
     except RaymillError as error:
         if debug:
@@ -86,7 +86,7 @@ def _run(words: list[str], debug: bool) -> int:
         print("\nInterrupted. Finished units are kept: run the same command again to continue.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
+        # The reader of our output has closed it. Prevents the interpreter's error message at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:
@@ -95,8 +95,8 @@ def _run(words: list[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         print(
-            f"raymill {verb} failed in a way it should not: {type(error).__name__}: {error}\n"
-            "This is our mistake. Run it with --debug for the traceback; finished units are kept.",
+            f"raymill {verb}: unexpected error: {type(error).__name__}: {error}\n"
+            "This is a defect of Raymill. Run it with --debug for the traceback; finished units are kept.",
             file=sys.stderr,
         )
         return 1
@@ -105,10 +105,10 @@ def _run(words: list[str], debug: bool) -> int:
 def _call(verb: str, rest: list[str]) -> int:
     import typer
 
-    # Click's own class; newer typers keep a click of their own inside.
+    # The UsageError of the click that this typer uses; newer typers contain their own copy of click.
     wrong_usage: Any = typer.BadParameter.__mro__[2]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_out_of_sight(_function(verb)))
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_past_typer(_function(verb)))
     try:
         result = app(rest, prog_name=f"raymill {verb}", standalone_mode=False)
     except wrong_usage as error:
@@ -125,8 +125,8 @@ class _Carried(Exception):
         self.cause = cause
 
 
-def _out_of_sight(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Typer would turn Ctrl-C and a closed pipe into exit codes of its own: carry them past it."""
+def _past_typer(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Carry Ctrl-C and a closed pipe past typer, which would turn them into its own exit codes."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> int | None:

@@ -1,9 +1,9 @@
-"""YAML (or JSON) into frozen pydantic models, with every mistake named at once.
+"""Loads a config, YAML or JSON, into a frozen pydantic model. All mistakes are reported together.
 
     load("curate.yaml", ["rules.gopher_quality.min_words=30"])  ->  CurateConfig
 
-An error line says: file, key: what was seen; what was wanted; what to do. `${NAME}` stands for an environment variable
-only where a secret may legitimately stand, so a config never changes its meaning with the machine it runs on.
+A line of an error says: file, key: what was seen; what was wanted; what to do. `${NAME}` is replaced by an environment
+variable only in settings that are secrets, so that a config means the same on every machine.
 """
 
 import copy
@@ -23,7 +23,7 @@ from cluster.errors import ConfigError
 from cluster.store import storage
 from cluster.store.storage import StorageOptions
 
-# What `kind:` may say, and the model that reads it. A trade is imported only when its kind is asked for.
+# kind -> model, imported when a config of that kind is loaded.
 KINDS = {
     "curate": "pipelines.curate.config:CurateConfig",
     "train": "training.config:TrainConfig",
@@ -36,7 +36,7 @@ Loc = tuple[str | int, ...]
 _HIDDEN = "(a secret)"
 _OUTSIDE = object()
 
-# What pydantic calls wrong, in words of the config's language.
+# pydantic's type of error -> what was wanted, in the words of YAML.
 _WANTED = {
     "model_type": "a group of settings, as in {{name: value}}",
     "model_attributes_type": "a group of settings, as in {{name: value}}",
@@ -70,9 +70,10 @@ def model_of(kind: str) -> type[BaseModel]:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
-    """
+    """The config in a file, with overrides (`key.sub=value`) applied.
+
     Raises:
-        ConfigError: listing everything that is wrong with the file and the overrides.
+        ConfigError: lists all mistakes of the file and the overrides.
     """
     raw = _read(path)
     origins = _Origins(path, copy.deepcopy(raw), overrides)
@@ -87,10 +88,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
 
 
 def load_storage(path: str | None, overrides: Sequence[str] = ()) -> StorageOptions:
-    """The `storage` settings of a config, or of overrides alone: how a command reaches a run that is made already.
+    """The `storage` settings of a config, or of overrides alone, for commands that read an existing run.
 
     Raises:
-        ConfigError: as `load`; without a config, an override of anything but `storage`.
+        ConfigError: as `load`; without a config, also if an override is not of `storage`.
     """
     if path is not None:
         return load(path, overrides).storage  # type: ignore[attr-defined]
@@ -129,7 +130,7 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
         lines = [
             _explain(origins, model, entry)
             for entry in entries
-            # An entry that is wrong leaves its list one too short.
+            # A wrong entry makes its list one too short, which is not a second mistake.
             if not (entry["type"] == "too_short" and entry["loc"] in wrong_inside)
         ]
         problems += dict.fromkeys(lines)
@@ -146,33 +147,33 @@ def schema() -> dict[str, Any]:
 
 
 class _Origins:
-    """Where each setting comes from, so that a mistake is shown beside the -o that made it, else beside the file."""
+    """The origin of each setting, file or -o, for error messages."""
 
     def __init__(self, path: str, in_file: dict[str, Any], overrides: Sequence[str]) -> None:
         self.path = path
         self.overrides = overrides
         self._in_file = in_file
         self._wrong_in_file: set[tuple[Loc, str]] = set()
-        self._applied: list[tuple[Loc, str]] = []  # each key, and the override as it is shown
+        self._applied: list[tuple[Loc, str]] = []  # key, and the override as shown in messages
 
     def apply(self, raw: dict[str, Any]) -> list[str]:
-        """Change the raw settings in place; what is wrong with the overrides themselves, a line each."""
+        """Apply the overrides to the raw settings in place. Returns the mistakes in the overrides, one line each."""
         return [line for override in self.overrides for line in self._apply_one(raw, override)]
 
     def validate_file_alone(self, model: type[BaseModel]) -> None:
-        """Learn what would be wrong without any override."""
+        """Record the mistakes of the file without any override."""
         try:
             model.model_validate(_expand(self._in_file, (), self)[0])
         except ValidationError as error:
             self._wrong_in_file = {(_real_loc(model, tuple(entry["loc"])), entry["type"]) for entry in error.errors()}
 
     def where(self, loc: Loc, kind: str) -> str:
-        """The beginning of a message on the setting at `loc`. `kind`: pydantic's name of the mistake."""
+        """The beginning of a message about the setting at `loc`. kind: pydantic's type of error."""
         keys = tuple(map(str, loc))
         shown = _dotted(loc)
         blamed = [(key, text) for key, text in self._applied if keys[: len(key)] == key][-1:]
         if not blamed and (loc, kind) not in self._wrong_in_file:
-            # A group of settings is wrong, and the file alone would be right.
+            # A group of settings is wrong that would be right without the overrides.
             blamed = [(key, text) for key, text in self._applied if key[: len(keys)] == keys]
         if not blamed:
             return f"{self.path}, {shown}" if shown else self.path
@@ -180,7 +181,7 @@ class _Origins:
         return typed if not shown or blamed[-1][0] == keys else f"{typed}, {shown}"
 
     def _apply_one(self, raw: dict[str, Any], override: str) -> list[str]:
-        """The value is read as YAML."""
+        """Apply one override, whose value is YAML. Returns its mistakes."""
         key, equals, value = override.partition("=")
         *parents, last = key.split(".")
         if not equals or not all((*parents, last)):
@@ -243,7 +244,7 @@ def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
 def _explain(origins: _Origins, model: type[BaseModel], entry: Mapping[str, Any]) -> str:
     loc: Loc = tuple(entry["loc"])
     known = _fields_at(model, loc[:-1])
-    # pydantic adds the tags of union members to a location; a person knows only the keys.
+    # pydantic adds the names of union members to a location; a user sees only the keys.
     real = _real_loc(model, loc)
     shown = _dotted(real)
     where = origins.where(real, entry["type"])
@@ -254,7 +255,7 @@ def _explain(origins: _Origins, model: type[BaseModel], entry: Mapping[str, Any]
             parent = _dotted(_real_loc(model, loc[:-1])) or "a config"
             names = ", ".join(known)
             meant = _named_elsewhere(model, loc) or _nearest(str(loc[-1]), known)
-            return f"{where}: no such setting. {parent} knows: {names}.{meant}"
+            return f"{where}: no such setting. {parent} has: {names}.{meant}"
         case "invalid_key":
             return f"{origins.path}: {seen} stands for the name of a setting; a name is text."
         case "missing" | "missing_argument":
@@ -294,7 +295,7 @@ def _models_at(model: type[BaseModel], loc: Loc) -> list[Any]:
 
 
 def _named_elsewhere(model: type[BaseModel], loc: Loc) -> str:
-    """For a name that other programs use: models list such names as `other_names`, each with the setting it means."""
+    """A hint for a name that other programs use. Models list these in `other_names`: name -> setting of ours."""
     for candidate in _models_at(model, loc[:-1]):
         if meant := getattr(candidate, "other_names", {}).get(loc[-1]):
             return f" Did you mean {meant}?"
@@ -302,7 +303,7 @@ def _named_elsewhere(model: type[BaseModel], loc: Loc) -> str:
 
 
 def _step(kind: Any, step: str | int) -> Iterator[Any]:
-    """The types that may stand at one key or index below a type."""
+    """The possible types at one key or index below a type."""
     origin, inner = get_origin(kind), get_args(kind)
     if isinstance(step, int):
         if origin in (list, tuple, Sequence):

@@ -1,4 +1,4 @@
-"""The text of a config, YAML or JSON, to plain values."""
+"""Parses the text of a config, YAML or JSON, into plain values."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of scalars: `no` is Norwegian, `1e-4` is a number, and a key given twice is a mistake."""
+    """Scalars as in YAML 1.2: `no` is text, `1e-4` is a number. A repeated key is an error."""
 
 
 def _one_of_each(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,7 +50,7 @@ def _integer(text: str) -> int:
 
 
 def parse(text: str, path: str) -> Any:
-    """The plain values. `path`: named in messages; one that ends in .json is read as JSON.
+    """The values in a text. path: for messages; if it ends in .json, the text is JSON, else YAML.
 
     Raises:
         ConfigError: it is not YAML, or not JSON.

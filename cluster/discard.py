@@ -1,4 +1,4 @@
-"""Removing what a stage left: of other settings, damaged, or all of it; its units are then done again."""
+"""Removal of a stage's results, so that its units are done again."""
 
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.stage import Stage
@@ -6,7 +6,7 @@ from cluster.store import storage
 
 
 def discard_stale(stage: Stage, root: str) -> None:
-    """Remove finished artifacts of other fingerprints that stand where this stage's will be."""
+    """Remove finished artifacts with another fingerprint from the places of this stage's outputs."""
     for output in stage.outputs:
         found = Artifact.find(storage.join(root, output.name))
         if found is not None and found.manifest.fingerprint != stage.fingerprint:
@@ -14,9 +14,9 @@ def discard_stale(stage: Stage, root: str) -> None:
 
 
 def discard_damaged(stage: Stage, root: str) -> None:
-    """Remove the manifests of finished outputs of which files are gone or have another size, and those files.
+    """Remove the manifest and the damaged files of each finished output with files that are missing or of another size.
 
-    The units that made them count as missing from then on, so that they are done again.
+    The units that wrote these files are then done again.
     """
     for output in stage.outputs:
         found = Artifact.find(storage.join(root, output.name))
@@ -27,7 +27,7 @@ def discard_damaged(stage: Stage, root: str) -> None:
 def discard(stage: Stage, root: str) -> None:
     """Remove the manifests and records of a stage, so that all of its units are done again.
 
-    Files stay until `publish` sweeps what the new manifests do not name.
+    Their files stay until `publish` removes those that the new manifests do not name.
     """
     root = storage.absolute(root)
     names = (MANIFEST, EARLIER_MANIFEST)

@@ -1,10 +1,11 @@
-"""Spread a stage's units over Ray, retry what fails, and notice when nothing moves.
+"""Runs the units of a stage on Ray, with retries and a limit on the time without progress.
 
-Units travel as rows of a Ray Dataset, one block each; their text never does. What comes back is the record of each
-unit, but the truth is on the store: after every round the engine asks which units have no record and does those again,
-a bounded number of times. A worker that dies, a node that vanishes and an exception are therefore one case.
+Units are rows of a Ray Dataset, one block each; documents never pass through Ray. Workers return the record of each
+unit. After every round the engine reads from the store which units have no record, and does those again, a bounded
+number of times. Dead workers, lost nodes and exceptions are all handled this way.
 
-Hangs, not crashes, are how long Ray Data jobs die, so no committed unit for `stall_s` breaks the round and restarts it.
+Long Ray Data jobs can hang without an error. If no unit is committed for `stall_s` seconds, the engine ends the round,
+restarts Ray and begins the next round.
 """
 
 import dataclasses
@@ -37,14 +38,14 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 2.0
 _NO_UNIT = -1
-# Errors of a unit that end the run at once. They cross the process by name and are raised again in the driver.
+# Errors of a unit that end the run at once. A worker returns their class by name; the driver raises it again.
 _FINAL: dict[str, type[UserError]] = {kind.__name__: kind for kind in (ConfigError, DataError, StorageError)}
-_NOTHING, _END = object(), object()  # nothing came in time; the round is over
+_TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the round has ended
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a unit may be tried, and how long nothing at all may be committed before a round is broken off."""
+    """Limits of a stage: attempts per unit, and seconds without any committed unit before a round is ended."""
 
     attempts: int = 3
     stall_s: float = 900.0
@@ -52,7 +53,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit failed: the cause in a line, and the traceback for `--debug`."""
+    """Why a unit failed: the cause as one line, and the traceback for `--debug`."""
 
     cause: str
     traceback: str = ""
@@ -60,7 +61,12 @@ class Failure:
 
 @dataclass
 class Engine:
-    """Runs stages of one run. `root` is the run's folder on the store."""
+    """Runs the stages of one run.
+
+    root: the run's folder on the store.
+    replace: remove artifacts that other settings left in the places of this run's outputs.
+    wall_s: seconds that each stage took in this call, by name.
+    """
 
     root: str
     session: Session
@@ -70,21 +76,19 @@ class Engine:
     wall_s: dict[str, float] = field(default_factory=dict)
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
-        """The stage's artifacts, made now or found finished. With `replace`, what other settings made goes first.
-
-        Of a finished artifact, what is damaged or gone is made again.
+        """The stage's artifacts: made now, or found finished. Damaged and missing files are made again.
 
         Raises:
-            DataError: an artifact of another fingerprint stands at the place of an output, or an input changed.
-            ConfigError, StorageError: of a unit, raised here without a retry.
-            StageError: a unit failed `attempts` times; everything else is committed.
+            DataError: an artifact with another fingerprint is in the place of an output, or an input changed.
+            ConfigError, StorageError: raised by a unit; not retried.
+            StageError: a unit failed in every attempt. The other units are committed.
         """
         if self.replace:
             discard_stale(stage, self.root)
         discard_damaged(stage, self.root)
         if (done := published(stage, self.root)) is not None:
             for artifact in done.values():
-                sweep(artifact)  # the driver that published may have been killed before it did
+                sweep(artifact)  # the driver that published them may have been killed before its own sweep
             return done
         with logs.about(run=self.root.rpartition("/")[2], stage=stage.name):
             return self._make(stage)
@@ -105,7 +109,7 @@ class Engine:
                     log.warning("attempt %d for %d units", attempt, len(missing))
                 self._round(stage, missing, records, failures)
                 if len(records) < len(stage.units):
-                    records |= committed(stage, self.root)  # a worker may have died between its record and its answer
+                    records |= committed(stage, self.root)  # a worker may have died after its commit, before its answer
         finally:
             self.progress.finish()
         if len(records) < len(stage.units):
@@ -123,7 +127,7 @@ class Engine:
         self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, Failure]
     ) -> None:
         if not stage.small:
-            self._start_ray()  # again, where the round before stalled
+            self._start_ray()  # a stalled round stopped it
         try:
             answers = self._here(stage, missing) if stage.small else self._answers(stage, missing, failures)
             for answer in answers:
@@ -139,18 +143,23 @@ class Engine:
                         log.info("committed after %.1f s", record.seconds)
                         self.progress.advance(record)
         except _Stalled as stall:
-            log.error("%s; starting Ray anew", stall)
+            log.error("%s; restarting Ray", stall)
             failures.setdefault(_NO_UNIT, Failure(str(stall)))
             self.session.stop()
 
     def _here(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
-        """One answer a unit, done in this process."""
+        """Do the units in this process; one answer per unit."""
         run = _RunUnit(stage, self.root, storage.options())
         for index in missing:
             yield run.answer(index, stage.units[index])
 
     def _answers(self, stage: Stage, missing: list[int], failures: dict[int, Failure]) -> Iterator[dict[str, Any]]:
-        """One answer a unit as they come. A thread reads Ray, so that waiting can end when nothing comes."""
+        """One answer per unit, in the order of completion. A thread reads from Ray, so that this thread can time out.
+
+        Raises:
+            _Stalled: no unit was committed for `stall_s` seconds, or Ray ended the round with an error.
+            ClusterError: the embedded Ray died.
+        """
         answers: queue.Queue[Any] = queue.Queue()
         reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
         with _complaints() as complaints:
@@ -160,13 +169,14 @@ class Engine:
                 try:
                     answer = answers.get(timeout=min(_POLL_S, self.patience.stall_s))
                 except queue.Empty:
-                    answer = _NOTHING
+                    answer = _TIMED_OUT
                 now = time.monotonic()
-                # Work may go on for a minute after Ray lost its head; then Ray ends this process without a word.
-                if now - checked >= _POLL_S or answer is _NOTHING or answer is _END:
+                # After its head process dies, Ray keeps running for about a minute and then exits this process
+                # without an error.
+                if now - checked >= _POLL_S or answer is _TIMED_OUT or answer is _END:
                     checked = now
                     self._check_ray()
-                if answer is _NOTHING:
+                if answer is _TIMED_OUT:
                     if now - last > self.patience.stall_s:
                         raise _Stalled(f"no unit was committed for {now - last:.0f} s")
                 elif answer is _END:
@@ -181,17 +191,17 @@ class Engine:
 
     def _read(self, stage: Stage, missing: list[int], answers: queue.Queue) -> None:
         try:
-            # A worker gets its unit with the row, not with the function: a stage may have a hundred thousand.
+            # Units travel with their rows: the function would carry all of them, which may be a hundred thousand.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
             run = _RunUnit(dataclasses.replace(stage, units=()), self.root, storage.options())
             for answer in self._map(run, rows):
                 answers.put(json.loads(answer))
             answers.put(_END)
-        except BaseException as error:  # whatever it is, it is raised again in the main thread
+        except BaseException as error:  # raised again in the main thread
             answers.put(error)
 
     def _map(self, run: "_RunUnit", rows: list[dict[str, Any]]) -> Iterator[str]:
-        """The answer to each row, in the order in which they come, from Ray Data."""
+        """The answer to each row from Ray Data, in the order of completion."""
         import ray.data
 
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -200,7 +210,7 @@ class Engine:
             run,
             batch_size=None,
             batch_format="pyarrow",
-            max_retries=0,  # a round repeats what a dead worker left, and counts
+            max_retries=0,  # the next round repeats the units of dead workers, and counts the attempt
         )
         for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, table)["answer"].to_pylist()
@@ -213,7 +223,7 @@ class Engine:
             )
 
     def _error(self, stage: Stage, records: dict[int, Record], failures: dict[int, Failure]) -> StageError:
-        """One line: stage, unit, file, cause and what to do. The traceback is a note, which `--debug` prints."""
+        """One line with stage, unit, file, cause and what to do. The traceback is a note, which `--debug` prints."""
         lost = [index for index in range(len(stage.units)) if index not in records]
         failure = failures.get(lost[0]) or failures.get(_NO_UNIT) or Failure(_WORKER_DIED)
         reads = stage.describe(stage.units[lost[0]])
@@ -242,28 +252,31 @@ def _one_line(text: str) -> str:
 
 
 class _Stalled(Exception):
-    """This round will bring nothing more."""
+    """No further answers will come in this round."""
 
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """What Ray Data says of tasks it lost: all there is of a worker that died or could not load its unit."""
-    said: list[str] = []
+    """The last message that Ray Data logs about a lost task: the only trace of a worker that died.
+
+    Yields a list that holds the message once there is one.
+    """
+    last: list[str] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said[:] = [str(record.exc_info[1]) if record.exc_info else record.getMessage()]
+            last[:] = [str(record.exc_info[1]) if record.exc_info else record.getMessage()]
 
     logger, listener = logging.getLogger(LOST_TASKS_LOGGER), Listener()
     logger.addHandler(listener)
     try:
-        yield said
+        yield last
     finally:
         logger.removeHandler(listener)
 
 
 class _RunUnit:
-    """What a worker does with a row: run the unit, and turn an exception into an answer."""
+    """The function that workers apply to rows: run the unit; return its record or its error as JSON."""
 
     def __init__(self, stage: Stage, root: str, options: storage.StorageOptions) -> None:
         self.stage = stage
@@ -294,7 +307,7 @@ class _RunUnit:
 
 
 def _cause(error: BaseException) -> str:
-    """A user's error as it stands; of any other, its class, message, notes and the line of code that raised it."""
+    """The message of a UserError; of other exceptions the class, message, notes and line of code."""
     if isinstance(error, UserError):
         return str(error)
     raised = traceback.extract_tb(error.__traceback__)[-1]
@@ -303,9 +316,9 @@ def _cause(error: BaseException) -> str:
 
 
 def _final(error: BaseException) -> str | None:
-    """The key in `_FINAL` of an error that a retry cannot mend, else None.
+    """The key in `_FINAL` of an error that is not retried, else None.
 
-    A store that does not answer and a file that is missing are retried: both may be back a minute later.
+    An unavailable store and a missing file are retried: both may be back a minute later.
     """
     if isinstance(error, storage.NotFound | storage.Unavailable):
         return None

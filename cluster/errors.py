@@ -1,26 +1,26 @@
-"""The tree of exceptions. Each class is named for what the reader of its message should do.
+"""Exceptions and their exit codes.
 
-    RaymillError          exit 1: ours to mend
-      UserError           exit 2: yours to mend, and the message says how
+    RaymillError          exit code 1: a defect of Raymill
+      UserError           exit code 2: the user can mend it, and the message says how
         ConfigError       a setting
         StorageError      a path, a credential, a store
-        DataError         the documents themselves
-        BusyError         another run that writes at the same output
-      ClusterError        exit 1: machines, Ray, time
-        StageError        a unit failed as often as it may
+        DataError         the documents
+        BusyError         another run is writing to the same output
+      ClusterError        exit code 1: a machine or Ray failed
+        StageError        a unit failed in every attempt
 
 A message has four parts: where, what was seen, what was wanted, what to do.
 """
 
 
 class RaymillError(Exception):
-    """Anything Raymill raises on purpose."""
+    """Base class of all exceptions that Raymill raises."""
 
     exit_code = 1
 
 
 class UserError(RaymillError):
-    """The user can mend it, and the message says how."""
+    """An error that the user can mend; the message says how."""
 
     exit_code = 2
 
@@ -28,12 +28,12 @@ class UserError(RaymillError):
 class ConfigError(UserError, ValueError):
     """A setting is unknown, of the wrong type, impossible, or contradicts another.
 
-    A ValueError too, so that pydantic collects what a rule says of its settings with everything else that is wrong.
+    Also a ValueError: pydantic then reports it together with the other mistakes of a config.
     """
 
 
 class StorageError(UserError):
-    """A path does not exist, a store refuses, or a credential is missing."""
+    """A path does not exist, a store refused a request, or a credential is missing."""
 
 
 class DataError(UserError):
@@ -41,17 +41,17 @@ class DataError(UserError):
 
 
 class BusyError(UserError):
-    """Another run is writing at the output, or took it over."""
+    """Another run is writing to the output, or took it over."""
 
 
 class ClusterError(RaymillError):
-    """Ray or a machine under it failed, and the work is not finished. Running the same command again continues."""
+    """Ray or one of its machines failed before the work was finished. The same command, run again, continues it."""
 
 
 class StageError(ClusterError):
-    """A unit of a stage failed as often as it may."""
+    """A unit of a stage failed in every attempt."""
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library written in Rust stopped on a bug of its own. Its exceptions derive from BaseException alone."""
+    """Whether the exception is a panic of a library written in Rust. Panics derive from BaseException."""
     return type(error).__name__ == "PanicException"

@@ -1,7 +1,7 @@
-"""Named places where a test may kill the process, to prove that nothing half done is ever believed.
+"""Named points in the code at which a test can kill the process.
 
-`RAYMILL_FAILPOINT=NAME` or `NAME@K` (the K-th time this process passes it, from 1) ends the process with SIGKILL there.
-Unset, a failpoint costs one dictionary look-up a unit.
+`RAYMILL_FAILPOINT=NAME` kills the process with SIGKILL when it reaches the point NAME; `NAME@K` when it reaches it for
+the K-th time, counted from 1. Without the variable a failpoint costs one dictionary look-up.
 """
 
 import os

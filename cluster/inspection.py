@@ -1,4 +1,4 @@
-"""Looking at what a run left, and at configs: `raymill inspect`, `raymill config`."""
+"""The verbs `raymill inspect` (runs and artifacts) and `raymill config` (schema and check)."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
-from cluster.config import load_storage
+from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
 from cluster.run import RUN_MANIFEST
 from cluster.store import storage
@@ -70,7 +70,7 @@ def _inspect(uri: str, rows: int) -> None:
 
 
 def _read_run_manifest(uri: str) -> Any:
-    """What stands in the folder's manifest.json, None where there is no such file."""
+    """The content of the folder's manifest.json; None if there is no such file."""
     path = storage.join(uri, RUN_MANIFEST)
     try:
         return json.loads(storage.read_bytes(path))
@@ -85,14 +85,14 @@ def _is_run(manifest: Any) -> bool:
 
 
 def _nothing_here(uri: str, seen: str) -> DataError:
-    """A part of a finished run (its checkpoints, an exported model) is not to be made again."""
+    """The error for a folder without a manifest. For a part of a finished run it names the run."""
     if run := _run_above(uri):
         return DataError(f"{uri}: {seen}. It is part of the finished run at {run}. Run: raymill inspect {run}")
     return DataError(f"{uri}: {seen}. Check the path, or run the command that makes it again: it continues.")
 
 
 def _run_above(uri: str) -> str | None:
-    """The folder of the finished run that this is a part of, at most two levels down."""
+    """The finished run that contains this folder, at most two levels down; None if there is none."""
     for _ in range(2):
         uri = uri.rpartition("/")[0]
         if not uri or uri.endswith(":/"):
@@ -100,7 +100,7 @@ def _run_above(uri: str) -> str | None:
         try:
             manifest = _read_run_manifest(uri)
         except (StorageError, DataError):
-            continue  # who may read a folder may not always read the one above
+            continue  # the folder above may be unreadable
         if _is_run(manifest):
             return uri
     return None
@@ -123,7 +123,7 @@ def _show_folder(uri: str, names: list[str]) -> None:
 
 
 def _show_parts(uri: str, digests: dict[str, str]) -> None:
-    """`digests`: what the run says of each, shown of those that are not artifacts and so do not say it themselves."""
+    """One line per part. digests: from the run's manifest, shown for parts that are not artifacts."""
     width = max([16, *map(len, digests)])
     for name, digest in digests.items():
         part = storage.join(uri, name)
@@ -137,11 +137,11 @@ def _show_parts(uri: str, digests: dict[str, str]) -> None:
 
 
 def _artifacts_below(uri: str) -> list[str]:
-    """Their names in the folder; without those of work in between."""
+    """Names of the finished artifacts in a folder, without intermediate ones."""
     try:
         files = storage.list_files(uri)
     except StorageError:
-        return []  # a folder with foreign things in it
+        return []  # the folder holds something that cannot be listed
     names = [file.uri.removeprefix(uri).strip("/").rpartition("/")[0] for file in files
              if file.uri.endswith((f"/{MANIFEST}", f"/{EARLIER_MANIFEST}"))]  # fmt: skip
     return [name for name in names if not name.startswith("_") and _is_artifact(storage.join(uri, name))]
@@ -174,7 +174,7 @@ def _show_artifact(artifact: Artifact, rows: int) -> None:
 
 
 def first_rows(artifact: Artifact, count: int) -> list[dict]:
-    """The first rows, long values cut."""
+    """The first `count` rows, with long values shortened."""
     found: list[dict] = []
     for table in artifact.tables():
         found += table.slice(0, count - len(found)).to_pylist()
@@ -197,14 +197,12 @@ def config(
     override: Annotated[list[str] | None, typer.Option("-o", help="key.sub=value")] = None,
 ) -> None:
     """`schema` prints the JSON schema of every kind of config; `check FILE` prints it with its defaults."""
-    from cluster.config import load, schema
-
     if action == "schema" and file is None:
         print(json.dumps(schema(), indent=1))
     elif action == "check" and file is not None:
         print(load(file, override or []).model_dump_json(indent=1))
     else:
-        raise typer.BadParameter("say `raymill config schema`, or `raymill config check FILE`")
+        raise typer.BadParameter("write `raymill config schema`, or `raymill config check FILE`")
 
 
 def _size(count: float) -> str:

@@ -1,11 +1,11 @@
-"""One driver at a time at an output: a lease on its store, which a living driver refreshes and a dead one loses.
+"""A lease on an output, so that one driver at a time writes to it.
 
-    OUTPUT/_lease/00000003.json     who holds the lease and since when; the highest number counts
+    OUTPUT/_lease/00000003.json     the holder and since when; the file with the highest number is the current lease
 
-Number N + 1 is created with put-if-absent, and only where N was released or its holder is gone, so that of several
-drivers one gets it. Afterwards only its holder writes to it: a refresh every 10 s. A holder on this machine is gone
-when its process is; elsewhere, when it did not refresh for 45 s by the clock of the driver that waits. A holder that
-was suspended meanwhile finds the higher number at its next refresh and stops.
+A driver takes the lease by creating number N + 1 (put-if-absent) after N was released or has expired, so of several
+drivers one succeeds. After that only the holder writes the file: it refreshes it every 10 s. A lease expires when its
+holder's process has ended, if that ran on this machine; else when it was not refreshed for 45 s by the clock of the
+driver that waits. A holder that was suspended finds the higher number at its next refresh and stops.
 """
 
 import getpass
@@ -31,13 +31,16 @@ _FOLDER = "_lease"
 _REFRESH_S = 10.0
 _EXPIRES_S = 45.0
 _LOOK_S = 1.0
-# Clocks of two machines differ by less: a lease this old is not waited for.
+# No two clocks differ by this much, so a lease that is older has expired: no waiting.
 _LONG_AGO_S = 900.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease. machine: tells boots and containers apart. process_started: as /proc states it."""
+    """The process that holds a lease.
+
+    machine: host, boot and process namespace. process_started: from /proc, as text. refreshed: Unix time in seconds.
+    """
 
     user: str
     host: str
@@ -59,12 +62,12 @@ class Holder:
 
     @property
     def here(self) -> bool:
-        """Whether its process would be visible to this one."""
+        """Whether it runs on this machine, in the same process namespace."""
         return self.machine == _machine()
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs; only for one that is `here`."""
+        """Whether the process is running; valid only if `here`."""
         try:
             os.kill(self.process, 0)
         except ProcessLookupError:
@@ -75,7 +78,7 @@ class Holder:
 
 
 class Lease:
-    """A lease that this process holds. `check` it where work begins that a lost lease would waste."""
+    """A lease that this process holds, refreshed by a thread. Call `check` before each longer piece of work."""
 
     def __init__(self, root: str, number: int, holder: Holder) -> None:
         self.root, self.number, self.holder = root, number, holder
@@ -85,9 +88,10 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """
+        """Verify that this process still holds the lease, as of the last refresh.
+
         Raises:
-            BusyError: another driver took the lease, because this one did not refresh it for too long.
+            BusyError: another driver took it, because this one did not refresh it in time.
         """
         if self._lost is not None:
             raise BusyError(self._lost)
@@ -112,8 +116,8 @@ class Lease:
         if newest is not None and newest[0] > self.number:
             self._lost = (
                 f"{self.root}: another run took over here ({newest[1]}), because this one did not refresh its lease "
-                f"for {_EXPIRES_S:.0f} s or more; was this machine suspended, or the store out of reach? This run "
-                "stops. The other one goes on from the checkpoints and units that were finished."
+                f"for {_EXPIRES_S:.0f} s or more (a suspended machine, or an unreachable store). This run "
+                "stops. The other run continues from the checkpoints and units that were finished."
             )
             return
         storage.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, refreshed=time.time())))
@@ -121,10 +125,12 @@ class Lease:
 
 @contextmanager
 def held(root: str) -> Iterator[Lease]:
-    """Hold the lease of an output, an absolute path or URI.
+    """Hold the lease of an output inside the `with`.
+
+    root: absolute path or URI of the output.
 
     Raises:
-        BusyError: another run is writing there.
+        BusyError: another run is writing there. Raised at once, or after waiting 45 s for a holder on another machine.
     """
     lease = _acquire(root)
     try:
@@ -148,10 +154,10 @@ def _acquire(root: str) -> Lease:
 
 
 def _require_gone(root: str, number: int, holder: Holder) -> None:
-    """Return once the holder released the lease or is gone.
+    """Wait until the lease was released or has expired.
 
     Raises:
-        BusyError: it is alive.
+        BusyError: the holder is alive.
     """
     if holder.released or time.time() - holder.refreshed > _LONG_AGO_S:
         return
@@ -178,12 +184,12 @@ def _require_gone(root: str, number: int, holder: Holder) -> None:
 def _busy(root: str, holder: Holder) -> BusyError:
     return BusyError(
         f"{root}: another run is writing here: {holder}. Nothing was done. Wait until it has ended and run the same "
-        "command again, which goes on from what it leaves; end that process; or choose another output."
+        "command again, which continues from its results; end that process; or choose another output."
     )
 
 
 def _newest(root: str) -> tuple[int, Holder] | None:
-    """The lease that counts; None where there never was one."""
+    """Number and holder of the current lease; None if there is none."""
     while True:
         uris = [file.uri for file in storage.list_files(storage.join(root, _FOLDER))]
         if not uris:
@@ -192,7 +198,7 @@ def _newest(root: str) -> tuple[int, Holder] | None:
         try:
             return _number(uri), Holder(**json.loads(storage.read_bytes(uri)))
         except storage.NotFound:
-            continue  # a higher one took its place
+            continue  # removed by the driver that created a higher one
 
 
 def _uri(root: str, number: int) -> str:
@@ -215,7 +221,7 @@ def _user() -> str:
 
 
 def _machine() -> str:
-    """Equal for processes that see each other's ids: the boot, and the namespace of process ids."""
+    """Host, boot and process namespace: equal for processes that see each other's process ids."""
     parts = [socket.gethostname()]
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
     if boot.exists():
@@ -224,7 +230,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, so that a later one with the same id is not taken for it; empty where that is not known."""
+    """Start time of a process in clock ticks, which distinguishes it from a later one with its id; empty if unknown."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

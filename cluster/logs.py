@@ -1,9 +1,9 @@
-"""Log lines on standard error: one a record, saying which run, stage and unit it belongs to.
+"""Log lines on standard error, one per record, with the run, stage and unit that the record is about.
 
-    2026-11-21T10:18:01Z warning run=peps stage=measure unit=17 cluster.engine: attempt 2 of 3 ended with ValueError
+    2026-11-21T10:18:01Z warning run=peps stage=measure cluster.engine: attempt 2 for 3 units
 
-What is logged are names, numbers and kinds of errors. Never a document's text, so never an exception's message either:
-it may quote one. Messages stand in the error that ends the command.
+Log lines hold names, numbers and classes of errors. They never hold a document's text, and therefore no exception's
+message, which may quote a document; messages are printed with the error that ends the command.
 """
 
 import logging
@@ -20,7 +20,7 @@ _about: ContextVar[dict[str, object]] = ContextVar("about", default={})  # noqa:
 
 @contextmanager
 def about(**ids: object) -> Iterator[None]:
-    """Everything logged inside carries these, beside what an outer `about` said."""
+    """Add `ids` to every line that is logged inside, together with those of an outer `about`."""
     token = _about.set(_about.get() | ids)
     try:
         yield
@@ -29,7 +29,7 @@ def about(**ids: object) -> Iterator[None]:
 
 
 def setup(verbose: bool = False) -> None:
-    """Log to standard error: warnings, and with `verbose` each unit too. Calling it again changes the level."""
+    """Log to standard error: warnings, and with `verbose` each unit. Calling it again changes the level."""
     for name in TREES:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO if verbose else logging.WARNING)
@@ -40,12 +40,12 @@ def setup(verbose: bool = False) -> None:
 
 
 def is_verbose() -> bool:
-    """Whether this process was asked to show more, by `--verbose`."""
+    """Whether `--verbose` was given to this process."""
     return logging.getLogger(TREES[0]).isEnabledFor(logging.INFO)
 
 
 class _StandardError(logging.Handler):
-    """Whatever standard error is when a line is written: a test or a notebook may have put another in its place."""
+    """Writes to the current `sys.stderr`, which a test or a notebook may have replaced since the handler was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a stage makes: an artifact's name and columns, and the Parquet files that a unit writes for it."""
+"""An output of a stage: its name and columns, and the writer of its Parquet files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 class Output:
     """One artifact that a stage makes: its folder below the run, and the columns of its Parquet files.
 
-    A file is closed when it holds `file_bytes` of Arrow data, so a unit may leave several.
+    file_bytes: Arrow data per file; a unit that writes more leaves several files.
+    row_group_bytes: Arrow data per row group.
     """
 
     name: str
@@ -21,7 +22,7 @@ class Output:
 
 
 class OutputFiles:
-    """A row of Parquet files. Row groups and files are cut by size alone, so equal rows give equal bytes."""
+    """Writer of one output of one unit. Row groups and files are cut by size alone, so equal rows give equal bytes."""
 
     def __init__(self, output: Output, folder: Path) -> None:
         self.output = output
@@ -75,7 +76,7 @@ def empty_file(schema: pa.Schema) -> bytes:
 
 
 def _cuts(table: pa.Table, first: int, size: int) -> list[tuple[int, int]]:
-    """Row ranges of about `size` bytes each, the first of about `first`; at least one row each."""
+    """Ranges of rows of about `size` bytes each, the first of about `first` bytes; each has at least one row."""
     if table.num_rows == 0:
         return []
     per_row = max(1, table.nbytes // table.num_rows)

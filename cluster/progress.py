@@ -1,11 +1,11 @@
-"""What a person sees while a stage runs: units, documents and megabytes a second, time left, reasons so far.
+"""Progress of a stage: units, documents and megabytes per second, time left, and reasons of removal so far.
 
-On a terminal one line is redrawn; elsewhere plain lines come at a steady pace. Work committed by an earlier run counts
-as done but not towards the pace.
+On a terminal one line is redrawn; elsewhere a line is printed every 10 s. Units that an earlier run committed count as
+done, but not in the rate.
 
-Time left is shown once it can be known. The pace is that of the second half of the time so far, and of no time before
-the first unit was committed, so the start of the workers does not count. It must cover three units and twice the time
-that a unit usually takes: the first units of all workers end at about the same time, and say nothing of the pace.
+Time left comes from the rate in the second half of the elapsed time, without the time before the first commit, in which
+the workers start. It is shown when that half covers at least three units and twice the median time of a unit: the first
+units of all workers end at about the same time, which says nothing about the rate.
 """
 
 import statistics
@@ -19,9 +19,9 @@ from typing import Protocol, TextIO
 from cluster.artifact import Counters
 from cluster.stage import Record, add_counters
 
-_EVERY_S = {True: 0.2, False: 10.0}  # a terminal's line, a log's line
+_EVERY_S = {True: 0.2, False: 10.0}  # on a terminal, elsewhere
 _TOP_REASONS = 3
-_LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # that a pace is taken from
+_LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # for an estimate of the time left
 
 
 class Progress(Protocol):
@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """For tests and for callers that show their own."""
+    """Prints nothing."""
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -47,7 +47,7 @@ class Silent:
 
 
 class Lines:
-    """Progress on a text stream, standard error by default: standard output stays free for results."""
+    """Progress as lines on a text stream; default: standard error, because standard output is for results."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
@@ -55,7 +55,7 @@ class Lines:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """A line of its own for something that is not a stage, with the seconds it took."""
+        """Print a line with the seconds that the body of the `with` took."""
         began = time.monotonic()
         if self.terminal:
             self._line(f"{what} ...")
@@ -72,7 +72,7 @@ class Lines:
         self.counters: Counters = add_counters(record.counters for record in records)
         self.before = dict(self.counters)
         self.began = self.shown = time.monotonic()
-        self.commits: list[float] = []  # when each unit of this call was committed, and how long it took
+        self.commits: list[float] = []  # time of commit and duration of each unit of this call
         self.seconds: list[float] = []
         if records:
             self._line(f"{stage}: {self.done} of {units} units were finished before")
@@ -94,7 +94,7 @@ class Lines:
             self.stream.flush()
 
     def say(self, text: str) -> None:
-        """A line of its own, between stages."""
+        """Print a line, between stages."""
         self.stream.write(f"{text}\n")
         self.stream.flush()
 
@@ -115,7 +115,7 @@ class Lines:
         self.shown_done = self.done
 
     def _left(self) -> float | None:
-        """Seconds that the other units will take at the present pace; None where that cannot be known yet."""
+        """Seconds that the remaining units will take at the present rate; None if there is no estimate yet."""
         since = max((self.began + self.shown) / 2, self.commits[0])
         units = len(self.commits) - bisect_right(self.commits, since)
         if units < _LEAST_UNITS or self.shown - since < _LEAST_UNIT_TIMES * statistics.median(self.seconds):
@@ -128,7 +128,7 @@ class Lines:
 
 
 def _top_reasons(counters: Counters) -> str:
-    """Counters named `reason/NAME` are documents removed so far."""
+    """The largest counters named `reason/NAME`: documents removed so far, by reason."""
     found = [(value, name.removeprefix("reason/")) for name, value in counters.items() if name.startswith("reason/")]
     return ", ".join(f"{name} {value:,.0f}" for value, name in sorted(found, reverse=True)[:_TOP_REASONS])
 

@@ -1,6 +1,6 @@
-"""A function run once in a Ray worker: what needs torch or a GPU, but no group of workers.
+"""Runs one function in a Ray worker: for work that needs torch or a GPU, but no group of workers.
 
-The driver stays small: it may be the head of a cluster, without a GPU and without memory for a model.
+The driver never loads a model: it may be the head of a cluster, without a GPU and with little memory.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 
 def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpus: float = 1, gpus: int = 0) -> T:
-    """`function(*arguments)` in a worker with these resources.
+    """The result of `function(*arguments)`, computed in a worker with these resources.
 
     Raises:
-        RaymillError: of the kind the function raised.
-        ClusterError: it raised anything else, or its worker died.
+        RaymillError: the function raised one; its class and message are kept.
+        ClusterError: the function raised another exception, or its worker died twice.
     """
     session.start()
     import ray
     from ray.exceptions import RayError
 
-    # A worker that dies takes a model's loading with it: once more is worth it, for ever is not.
+    # One retry: a worker that died twice, often for memory, will die again.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
     try:
         kind, result = ray.get(task.remote(storage.options(), function, arguments))
@@ -49,5 +49,5 @@ def _call(options: storage.StorageOptions, function: Callable[..., Any], argumen
 
 
 def _public_kind(error: RaymillError) -> str:
-    """The nearest class of `cluster.errors`: others, such as storage's own, are rebuilt from more than a message."""
+    """Name of the nearest class in cluster.errors; subclasses defined elsewhere take more arguments than a message."""
     return next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))

@@ -1,6 +1,7 @@
-"""A run's own manifest: put last, says what was asked, of what it was made, and the digest of each artifact.
+"""The manifest of a run: its settings, the fingerprint of its inputs and the digest of each artifact. Written last.
 
-A finished run is found by it and left alone; one of other settings at the same place is refused, or removed on request.
+A run with a manifest is finished. The same command finds it and does nothing; a command with other settings is refused,
+or replaces the run if `--replace` is given.
 """
 
 import json
@@ -15,11 +16,12 @@ RUN_MANIFEST = "manifest.json"
 
 
 def find_run(root: str, kind: str, settings: dict[str, Any], inputs: str, replace: bool) -> dict[str, Any] | None:
-    """The manifest of the run that stands finished at `root` for these settings and inputs.
+    """The manifest of the finished run at `root` with these settings and inputs; None if there is no finished run.
 
     Args:
-        settings: those that decide the result, as plain JSON values. inputs: fingerprint of what is read.
-        replace: what other settings or inputs left is no longer believed, instead of an error.
+        settings: those that decide the result, as plain JSON values.
+        inputs: fingerprint of the input files.
+        replace: remove the manifest of a run with other settings or inputs instead of raising an error.
 
     Raises:
         DataError: another run is finished there, and `replace` is not given.
@@ -40,20 +42,20 @@ def find_run(root: str, kind: str, settings: dict[str, Any], inputs: str, replac
         storage.delete([uri])
         return None
     raise DataError(
-        f"{root}: holds a finished run, and what is asked now differs: {'; '.join(changed)}. "
-        "Choose another output, or add --replace to make anew what no longer applies; what still does is kept."
+        f"{root}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
+        "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
     )
 
 
 def put_run(
     root: str, kind: str, name: str, settings: dict[str, Any], inputs: str, artifacts: dict[str, str], **more: Any
 ) -> dict[str, Any]:
-    """Put the manifest of a finished run, unless another driver just has.
+    """Write the manifest of a finished run, unless another driver has written one.
 
     Args:
-        artifacts: digest by the name of each thing that is the run's result, its path below `root`: artifacts, and
-            folders that are none (an exported model, a phase). The run's own digest is of these alone.
-        more: further entries. `told`, a line by its name, is what `raymill inspect` shows of this kind of run.
+        artifacts: path below `root` -> digest, for each result of the run: artifacts and other folders (an exported
+            model, a phase). The run's digest is computed from these alone.
+        more: further entries. `told` (name -> line) is shown by `raymill inspect`.
     """
     manifest = {
         "kind": kind,
@@ -70,7 +72,7 @@ def put_run(
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:
-    """What differs between two settings, a line each."""
+    """The differences between two groups of settings, one line each."""
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(before.keys() | now.keys())
         return [d for name in names for d in differences(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))]

@@ -1,11 +1,11 @@
-"""The one place that starts or joins Ray.
+"""Starts or joins Ray.
 
-    address None, no RAY_ADDRESS   an embedded Ray on this machine, without dashboard, gone when the command ends
-    address given                  that cluster; this project's source travels along, its dependencies must be there
-    RAY_ADDRESS set                the cluster this process runs in: how a RayJob or a submitted job finds its own
+    address None, no RAY_ADDRESS   an embedded Ray on this machine, without dashboard; it ends with the command
+    address given                  that cluster; Raymill's source is shipped to it, its dependencies must be installed
+    RAY_ADDRESS set                the cluster that this process runs in, as in a RayJob or a submitted job
 
-Every worker computes with one thread: units are the parallelism. `import ray` happens in `start`, so a command that
-finds its work already done never pays for it.
+Every worker computes with one thread; parallelism comes from units. Ray is imported in functions: it reads its
+authentication mode from the environment when it is imported, and a command whose work is finished does not need it.
 """
 
 import logging
@@ -38,18 +38,22 @@ ONE_THREAD = {
 
 LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
 
-# Blocks of this project's datasets are a few hundred bytes; Ray would reserve 30% of the memory for them.
+# Blocks of our datasets have a few hundred bytes; Ray's default reserves 30% of the memory for them.
 _OBJECT_STORE_BYTES = 256 << 20
 
 _KNOCK_S = 10
 
-# The longest path of a Unix socket is 107 bytes; behind our folder Ray puts this, with times and a process id.
+# The path of a Unix socket has at most 107 bytes; Ray appends this to our folder, with a time and a process id.
 _RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _LONGEST_PARENT = 107 - len(_RAY_SOCKET) - LONGEST_NAME - 1
 
 
 class Session:
-    """A Ray that starts when first needed. Use in a `with`; leaving it shuts down what `start` started."""
+    """A connection to Ray that is opened by `start`. Use it in a `with`; leaving it shuts down what `start` started.
+
+    address: of a cluster; None or "local" for an embedded Ray.
+    cpus: that the embedded Ray may use; default: all of this machine.
+    """
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
@@ -71,25 +75,26 @@ class Session:
         return self.address in (None, "local")
 
     def own_resources(self, gpus: bool) -> dict[str, float]:
-        """What an embedded Ray finds on this machine at most, without starting it.
+        """The CPUs and GPUs that an embedded Ray would find on this machine. Does not start it.
 
-        gpus: count GPUs, for which Ray is imported.
+        gpus: count GPUs, which imports Ray; else their number is 0.
         """
         found = {"CPU": float(self.cpus or os.cpu_count() or 1), "GPU": 0.0}
         if gpus:
             from ray._private.accelerators import get_accelerator_manager_for_resource
 
             manager = get_accelerator_manager_for_resource("GPU")
-            assert manager is not None, "Ray knows GPUs"
+            assert manager is not None, "Ray has no manager for GPUs"
             visible = manager.get_current_process_visible_accelerator_ids()
             count = manager.get_current_node_num_accelerators()
             found["GPU"] = float(count if visible is None else min(count, len(visible)))
         return found
 
     def start(self) -> None:
-        """
+        """Start the embedded Ray, or join the cluster. Does nothing if that was done before.
+
         Raises:
-            ConfigError: no Ray answers at the address.
+            ConfigError: no Ray cluster answers at the address.
             ClusterError: Ray does not start on this machine.
         """
         if self.started:
@@ -97,7 +102,7 @@ class Session:
         os.environ.update({name: value for name, value in ONE_THREAD.items() if name not in os.environ})
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        # A call that comes late, from a thread that still reads a broken round, would start another Ray.
+        # A late call from a thread that still reads an ended round would start another Ray.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         if self.embedded:
             self._start_embedded()
@@ -106,16 +111,16 @@ class Session:
         self._prepare_data()
         self.started = True
         if threading.current_thread() is threading.main_thread():
-            # Ray answers SIGTERM, which a pod is sent before it goes, with an abort; an interrupt ends in good order.
+            # A pod receives SIGTERM before it is removed. Ray would abort; a KeyboardInterrupt ends in good order.
             signal.signal(signal.SIGTERM, _interrupt)
 
     def stop(self) -> None:
-        """Shut down. Ray's own shutdown leaves agents behind if its control process died before: those go too."""
+        """Shut Ray down, and end the agents that Ray's own shutdown leaves behind if its control process has died."""
         if self.started:
             import ray
 
             if self._folder is not None and self.dead():
-                _kill_holders(self._folder)  # nobody is there to end them in an orderly way
+                _kill_holders(self._folder)  # without its control process Ray cannot end them
             ray.shutdown()
             self.started = False
         if self._folder is not None:
@@ -124,9 +129,9 @@ class Session:
             self._folder = None
 
     def abandon(self) -> None:
-        """End the embedded Ray at once, after an interrupt, when this process ends too.
+        """Kill the embedded Ray. For an interrupt, after which this process ends too.
 
-        An orderly shutdown races with the thread that still reads answers, and Ray then crashes.
+        An orderly shutdown would race with the thread that still reads answers, and crash.
         """
         self.started = False
         if self._folder is not None:
@@ -135,7 +140,7 @@ class Session:
             self._folder = None
 
     def dead(self) -> bool:
-        """Whether the embedded Ray lost a process it cannot live without. A cluster elsewhere is never called dead."""
+        """Whether a process that the embedded Ray needs has died. Always False for a cluster that was joined."""
         if not (self.started and self.embedded):
             return False
         import ray
@@ -144,18 +149,18 @@ class Session:
         return node is None or bool(node.dead_processes())
 
     def _start_embedded(self) -> None:
-        # A token for this session alone, in the environment: Ray would leave one in the user's home. Ray reads the mode
-        # when it is imported; a program that did so before keeps what it chose.
+        # A token for this session, in the environment: Ray would write one to the user's home. Ray reads the mode when
+        # it is imported; a program that imported Ray before keeps its own mode.
         if "ray" not in sys.modules:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Out-of-memory kills would be retried for ever; the stage engine counts attempts itself.
+        # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
         os.environ.setdefault("RAY_task_oom_retries", "1")
         import ray
 
-        # Of a driver that was killed, Ray's agents live on for ever.
+        # The agents of a killed driver's Ray never end by themselves.
         for folder in abandoned("ray", _short_folder()):
             _kill_holders(folder)
         self._folder = temporary_folder("ray", _short_folder())
@@ -179,7 +184,7 @@ class Session:
         import ray
 
         root = Path(__file__).parents[1]
-        # Inside a job the image or the job's working directory holds the source already.
+        # Inside a job the source comes with the image or the job's working directory.
         ship = not (os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"))
         runtime = {"env_vars": ONE_THREAD} | (
             {"py_modules": [str(root / name) for name in ("cluster", "pipelines", "training")]} if ship else {}
@@ -197,17 +202,17 @@ class Session:
         import ray._private.worker
         import ray.data
 
-        # Ray prints what its raylet complains of, pages of it, on standard output, which is for results.
+        # Ray prints the errors of its raylet on standard output, which is for results.
         ray._private.worker.print_to_stdstream = _log_raylet
         context = ray.data.DataContext.get_current()
-        # A unit that fails reports itself; a worker that dies must not take the other units with it.
+        # A failed unit returns its error as an answer; a dead worker must not end the other units.
         context.max_errored_blocks = -1
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
             logging.getLogger(name).propagate = False
-        # The engine listens here, and says it in its own words.
+        # The engine reads this logger for the messages of dead workers.
         lost = logging.getLogger(LOST_TASKS_LOGGER)
         lost.setLevel(logging.ERROR)
         lost.propagate = False
@@ -219,18 +224,22 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _knock(address: str) -> None:
-    """Whether anything listens at HOST:PORT. Ray itself would ask for minutes."""
+    """Connect once to HOST:PORT, because Ray would try for minutes.
+
+    Raises:
+        OSError: nothing listens there.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _log_raylet(data: dict, ignore_prefix: bool) -> None:
-    log.info("Ray says: %s", str(data["lines"][0]).partition("\n")[0])
+    log.info("raylet: %s", str(data["lines"][0]).partition("\n")[0])
 
 
 def _kill_holders(folder: Path) -> None:
-    """End every process that holds a file open in Ray's folder: its log, if nothing else. Needs /proc."""
+    """Kill every process that has a file open in Ray's folder; each has at least its log. Needs /proc."""
     mine = f"{folder}/"
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
@@ -238,7 +247,7 @@ def _kill_holders(folder: Path) -> None:
         try:
             if any(os.readlink(file).startswith(mine) for file in (process / "fd").iterdir()):
                 os.kill(int(process.name), signal.SIGKILL)
-        except OSError:  # it ended meanwhile, or is not ours to look at
+        except OSError:  # it ended, or belongs to another user
             continue
 
 

@@ -1,14 +1,15 @@
-"""A stage, its units, and how a unit's work becomes true.
+"""Stages, their units, and the commit of a unit.
 
 A unit is done, retried and committed as a whole:
 
-    write to scratch -> read the footers back -> upload under attempt-unique names -> put-if-absent one small record
+    write to scratch -> read the footers back -> upload under attempt-unique names -> create the unit's record
 
-The first record wins. A retry or a zombie that comes second finds the record, removes its own files and reports the
-winner's. When every unit has a record the stage's manifests are put, also if-absent. So the same command run again does
-only what has no record, and two drivers at once cannot mix their results.
+A unit is committed by creating its record (put-if-absent), so of several attempts the first wins. A later attempt finds
+the record, removes its own files and returns the first attempt's record. When every unit has a record, the manifests of
+the stage's artifacts are created, also put-if-absent. Running the same command again does the units without a record;
+two drivers at once cannot mix their results.
 
-This file knows no Ray: `engine.py` spreads units over machines, a test may call `run_unit` in a loop.
+This module does not use Ray: engine.py distributes units over workers, and a test can call `run_unit` in a loop.
 """
 
 import errno
@@ -39,7 +40,7 @@ from cluster.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 
-_COMMITS = "_commits"  # a leading underscore: listing readers such as Spark and `datasets` pass over it
+_COMMITS = "_commits"  # Spark and `datasets` skip names with a leading underscore when they list a folder
 _STORE_THREADS = 16
 
 
@@ -49,11 +50,13 @@ def _without_description(unit: Any) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """`work(unit, scratch)` is a pure function of the unit; it writes tables to the scratch and returns counters.
+    """One step of a run, cut into units.
 
-    fingerprint: of everything the result depends on: code version, parameters, fingerprints of what it reads.
-    units: JSON-able, in the order their results stand in the artifact.
-    describe: what a unit reads, in a few words, for error messages: its file, or how many files from which one on.
+    outputs: the artifacts it makes.
+    units: picklable, in the order in which their results stand in the artifacts.
+    work: `work(unit, scratch)`, a pure function of the unit, writes tables to the scratch and returns counters.
+    fingerprint: of everything the result depends on: code version, parameters, fingerprints of what is read.
+    describe: the files that a unit reads, in a few words, for error messages.
     small: all units together take less time than starting Ray's workers, so the driver does them itself.
     """
 
@@ -72,7 +75,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Record:
-    """The commit of one unit. `attempt` and `seconds` tell how it went and are no part of the content."""
+    """The commit of one unit: its files and counters. `attempt` and `seconds` are not part of the content."""
 
     unit: int
     attempt: str
@@ -91,7 +94,7 @@ class Record:
 
 
 class Scratch:
-    """Where a unit writes before anyone may see it: a local folder, gone when the unit ends, however it ends."""
+    """The local folder to which a unit writes before its upload. Removed when the unit ends or fails."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self.folder = temporary_folder("unit")
@@ -108,17 +111,24 @@ class Scratch:
         self._files[output].write(table)
 
     def finish(self) -> dict[str, list[tuple[Path, int]]]:
-        """Close everything; (path, rows) of each output's files, in order."""
+        """Close the files. Returns, by output, (path, rows) of each file in order."""
         return {name: files.finish() for name, files in self._files.items()}
 
 
 def files_from(uris: Sequence[str]) -> str:
-    """The one file, or how many files from which one on: what `Stage.describe` answers with."""
+    """The file, or 'N files from FIRST', or empty text: for `Stage.describe`."""
     return "" if not uris else uris[0] if len(uris) == 1 else f"{len(uris):,} files from {uris[0]}"
 
 
 def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
-    """Do one unit's work and commit it, or find that someone already has. `stage.units` is not looked at."""
+    """Do the work of a unit and commit it. Returns its record, or that of an attempt that committed it before.
+
+    `stage.units` is not read, so it may be empty in a worker.
+
+    Raises:
+        StorageError: the scratch disk is full, or the store failed.
+        ClusterError: rows that were written to scratch could not be read back.
+    """
     failpoint("unit_started")
     started = time.perf_counter()
     attempt = uuid.uuid4().hex[:12]
@@ -140,16 +150,16 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
 
 
 def committed(stage: Stage, root: str) -> dict[int, Record]:
-    """The records that hold, by unit.
+    """The valid records, by unit.
 
-    A record is removed if a file of it has another size or is gone (removed by hand, or by a run of other settings at
-    the same place).
+    A record is removed if one of its files is missing or has another size (changed by hand, or by a run with other
+    settings at the same output); its unit is then done again.
     """
     root = storage.absolute(root)
     found = [file.uri for file in storage.list_files(storage.join(root, stage.folder)) if file.uri.endswith(".json")]
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
         records = [Record.from_json(data) for data in pool.map(storage.read_bytes, found)]
-    # Listed after the records were read: what they name was uploaded before them.
+    # The files are listed after the records are read, because files are uploaded before their record is created.
     folders = [storage.join(root, output.name) for output in stage.outputs] if records else []
     there = {file.uri: file.size for folder in folders for file in storage.list_files(folder)}
     lost = {
@@ -164,7 +174,7 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
 
 
 def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str, Artifact]:
-    """Every unit has a record: put the manifests, and sweep what losing attempts left."""
+    """Write the manifests of a stage whose units all have records, and remove files of attempts that lost."""
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
     ordered = [records[index] for index in range(len(stage.units))]
     counters = add_counters(record.counters for record in ordered)
@@ -184,7 +194,7 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
         )
         storage.create(storage.join(uri, MANIFEST), manifest.to_json())
     failpoint("after_manifest")
-    artifacts = published(stage, root)  # another driver may have been first, and then its manifest is the one
+    artifacts = published(stage, root)  # read back: another driver may have written them first
     assert artifacts is not None
     for artifact in artifacts.values():
         sweep(artifact)
@@ -192,10 +202,10 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
 
 
 def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
-    """The stage's artifacts if all of them are finished.
+    """The stage's artifacts if all of them are finished, else None.
 
     Raises:
-        DataError: an artifact of another fingerprint stands there.
+        DataError: a finished artifact with another fingerprint is in the place of one of them.
     """
     artifacts = {}
     for output in stage.outputs:
@@ -206,19 +216,20 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
         if found.manifest.fingerprint != stage.fingerprint:
             raise DataError(
                 f"{uri}: holds a finished artifact made from other settings, inputs or code. "
-                "Choose another output, or run with --replace to remove what no longer applies and make it anew."
+                "Choose another output, or run with --replace to remove it and make it again."
             )
     return artifacts if len(artifacts) == len(stage.outputs) else None
 
 
 def sweep(artifact: Artifact) -> None:
-    """Remove files of killed attempts, so that readers that list a folder see what the manifest says."""
+    """Remove Parquet files that the manifest does not name, for readers that list the folder."""
     wanted = set(artifact.file_uris)
     found = storage.list_files(artifact.uri)
     storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
 
 
 def add_counters(all_counters: Iterable[Counters]) -> Counters:
+    """The sum of each counter, sorted by name."""
     total: Counters = {}
     for counters in all_counters:
         for name, value in counters.items():
@@ -232,7 +243,7 @@ def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Pa
         found = pq.read_metadata(path).num_rows
         if found != rows:
             raise ClusterError(
-                f"{path}: {found} of {rows} rows written were read back. The disk under the scratch is failing: "
+                f"{path}: {found} of {rows} rows written were read back. The scratch disk is failing: "
                 "replace it, or set TMPDIR to another disk, and run the same command again; finished units are kept."
             )
         with path.open("rb") as stream:
@@ -246,7 +257,7 @@ def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Pa
 
 
 def _put_empty_file(output: Output, uri: str) -> DataFile:
-    """A file without rows, for an artifact that no unit wrote a row to: readers find the schema in it."""
+    """Write a file without rows, from which readers take the schema of an artifact without rows."""
     data = empty_file(output.schema)
     name = f"000000-000-{uuid.uuid4().hex[:12]}.parquet"
     storage.write_bytes(storage.join(uri, name), data)
@@ -261,7 +272,7 @@ def _commit(stage: Stage, root: str, record: Record) -> Record:
     if won:
         return record
     winner = Record.from_json(storage.read_bytes(uri))
-    # A put whose answer was lost is repeated by the client and then loses against itself.
+    # If the reply to a put is lost, the client repeats the put, which then finds its own record.
     if winner.attempt != record.attempt:
         storage.delete(_sizes(root, record))
     return winner

@@ -1,7 +1,8 @@
-"""Folders for the length of one process, and those that killed processes left.
+"""Temporary folders of a process, and removal of those that killed processes left behind.
 
-A folder's name holds the machine and the process that made it. Whoever makes the next one removes those of processes
-that are gone. The machine is in the name because pods of one node may share a temporary folder and count alike.
+A folder's name contains a hash of the host name and the process id. The first call in each process removes the folders
+of processes that no longer exist. The host name is part of the name because pods of one node may share a temporary
+folder and have equal process ids.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ def temporary_folder(kind: str, within: str | None = None) -> Path:
 
 
 def abandoned(kind: str, within: str | None = None) -> list[Path]:
-    """Folders of this kind whose processes on this machine are gone. None where that cannot be told."""
+    """Folders of this kind whose processes on this machine have ended. Empty on systems without /proc."""
     if not Path("/proc/self").exists():
         return []
     prefix = f"raymill-{kind}-{_machine()}-"
@@ -34,7 +35,7 @@ def abandoned(kind: str, within: str | None = None) -> list[Path]:
 
 @cache
 def _sweep(kind: str, within: str | None) -> None:
-    """Once a process and kind."""
+    """Remove abandoned folders; runs once per process, kind and parent folder."""
     for folder in abandoned(kind, within):
         shutil.rmtree(folder, ignore_errors=True)
 

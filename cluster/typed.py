@@ -1,4 +1,4 @@
-"""What a person would type to call this program: for commands that are printed to be copied."""
+"""Raymill commands as shell text, for messages that print a command to be copied."""
 
 import os
 import shlex
@@ -7,7 +7,7 @@ import sys
 
 
 def command(verb: str, *arguments: str) -> str:
-    """A line for a shell. The program's name, or its path as it was called where a shell would not find it by name."""
+    """The shell line `raymill VERB ARGUMENTS`, with the program's path instead of its name where it is not on PATH."""
     return " ".join([shlex.quote(_program()), verb, *map(shlex.quote, arguments)])
 
 

@@ -87,7 +87,7 @@ def test_the_version_is_printed(run):
 def test_an_unknown_verb_names_the_nearest(run, wrong, hint):
     code, out, err = run(wrong)
     assert (code, out) == (2, "")
-    assert err.startswith(f"raymill {wrong}: no such verb.{hint} It knows: curate, ")
+    assert err.startswith(f"raymill {wrong}: no such verb.{hint} The verbs are: curate, ")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_mistake_of_ours_says_so_and_where_to_look(run, verb):
     verb(fail)
     code, _, err = run("try")
     assert code == 1
-    assert "raymill try failed in a way it should not: KeyError: 'x'" in err and "--debug" in err
+    assert "raymill try: unexpected error: KeyError: 'x'" in err and "--debug" in err
     assert "Traceback" not in err
 
 
@@ -141,7 +141,7 @@ def test_a_panic_below_is_one_line_with_exit_code_1_and_a_failed_unit(run, verb,
     monkeypatch.setenv("RUST_BACKTRACE", "1")
     verb(lambda: panic())
     code, _, err = run("try")
-    assert code == 1 and "raymill try failed in a way it should not: PanicException: request valid" in err
+    assert code == 1 and "raymill try: unexpected error: PanicException: request valid" in err
     assert len(err.splitlines()) == 2 and os.environ["RUST_BACKTRACE"] == "0"
     answer = _RunUnit(counting_stage(1, panic), str(tmp_path), storage.options()).answer(0, 1)
     assert answer["kind"] == "PanicException" and answer["final"] is None and "request valid" in answer["error"]

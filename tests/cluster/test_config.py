@@ -52,10 +52,10 @@ def lines(caught) -> list[str]:
 @pytest.mark.parametrize(
     ("added", "line"),
     [
-        ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config knows: {TOP}. Did you mean dedup?"),
+        ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config has: {TOP}. Did you mean dedup?"),
         (
             "execution: {attemts: 3}",
-            "c.yaml, execution.attemts: no such setting. execution knows: attempts, cpus, max_bad_documents, stall_s, "
+            "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, max_bad_documents, stall_s, "
             "unit_mib. Did you mean attempts?",
         ),
         ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),
@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
             [
                 "c.yaml, name: 'x y' given; wanted text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]*$.",
                 "c.yaml, inputs.0.path: missing, and it has no default. Add `path:` here.",
-                "c.yaml, inputs.0.pth: no such setting. inputs.0 knows: columns, delimiter, format, id, licence, path, "
+                "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, format, id, licence, path, "
                 "snapshot, source, split, text, weight. Did you mean path?",
                 "c.yaml, inputs.1.path: 3 given; wanted text (in quotes, if it looks like a number).",
             ],
@@ -255,7 +255,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o dedup.threshold=0.7."),
         ("name.x=3", "-o name.x=3: there is no name that has a x. Entries of a list are numbered from 0."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
-        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup knows: bands, keeper, keeper_score, ngram_words, "
+        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: bands, keeper, keeper_score, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
          "'<stream end>'."),

@@ -274,7 +274,7 @@ def test_a_file_that_reads_back_with_fewer_rows_is_not_uploaded(tmp_path, monkey
     """Not the user's to mend and perhaps of this machine alone, so it is tried again: no UserError."""
     stage = counting_stage(2)
     monkeypatch.setattr(pq, "read_metadata", lambda path: SimpleNamespace(num_rows=0))
-    with pytest.raises(ClusterError, match=r"0 of 1 rows written were read back\. The disk under the scratch"):
+    with pytest.raises(ClusterError, match=r"0 of 1 rows written were read back\. The scratch disk"):
         stages.run_unit(stage, str(tmp_path), 1, 1)
     assert list(tmp_path.rglob("*.parquet")) == [] and stages.committed(stage, str(tmp_path)) == {}
 

@@ -64,7 +64,7 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
         ({"workers": {"count": 0}}, "0 given; wanted at least 1"),
         ({"steps": None}, "none given; wanted exactly one of steps, epochs, tokens."),
         ({"epochs": 2}, "steps and epochs given; wanted exactly one of steps, epochs, tokens."),
-        ({"optimizer": {"lr": 1}}, "optimizer.lr: no such setting. optimizer knows: betas, clip, "),
+        ({"optimizer": {"lr": 1}}, "optimizer.lr: no such setting. optimizer has: betas, clip, "),
         ({"optimizer": {"lr": 1}}, "warmup_steps, weight_decay. Did you mean learning_rate?"),
         ({"learning_rate": 1}, "Did you mean optimizer.learning_rate?"),
         ({"lora": {"r": 8}}, "Did you mean rank?"),

@@ -239,7 +239,7 @@ def test_other_settings_are_refused_with_what_differs_and_replace_keeps_what_was
 def test_changed_input_files_are_noticed(inputs, run, monkeypatch, tmp_path):
     path = tmp_path / "in" / "texts.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(DataError, match="what is asked now differs: the input files changed"):
+    with pytest.raises(DataError, match="other settings or inputs: the input files changed"):
         curate_inline(inputs[1], monkeypatch)
 
 
