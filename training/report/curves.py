@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from cluster.page.lines import thinned
+from cluster.page.charts import thinned
 from training.fit.records import Attempt, StepRecord
 from training.report.schema import Curves, Event, StepRow, Validated
 

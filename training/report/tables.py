@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from cluster.page import formats
-from cluster.page.bars import Segment, bar
+from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, decimal, share
 from cluster.page.layout import Column, code, fold, name, note, outside_text, plural, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import yaml
 
 from cluster.page import formats
-from cluster.page.bars import Segment, bar
+from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, share
 from cluster.page.layout import (
     Column,

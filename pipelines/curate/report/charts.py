@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cluster.page.axes import Axis, Frame, ticks
+from cluster.page.charts import Axis, Frame, ticks
 from cluster.page.formats import count, decimal, short
 from cluster.page.markup import Html, element, join
 from pipelines.curate.report.schema import Bound

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cluster.page import formats
-from cluster.page.bars import Segment, bar
+from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, share
 from cluster.page.layout import Column, Section, anchor, code, fold, name, plural, sentence, table
 from cluster.page.markup import Html, element, join

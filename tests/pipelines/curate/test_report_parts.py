@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.page import formats
-from cluster.page.axes import Axis
-from cluster.page.bars import Segment, bar
+from cluster.page.charts import Axis, Segment, bar
 from pipelines.curate.report.charts import SMALL, Limits, histogram
 from pipelines.curate.report.names import stage_name
 from pipelines.curate.report.text import funnel_text

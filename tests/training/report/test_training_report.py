@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.page import lines
-from cluster.page.lines import Line, Mark, is_spread, line_chart, thinned
+from cluster.page import charts
+from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.store import storage
 from tests.pipelines.curate.test_report_page import HOSTILE, Page, faults
 from tests.support import training_report as made
@@ -49,7 +49,7 @@ def test_one_spike_among_a_hundred_thousand_steps_is_drawn():
     points = [(step, 1.0 + 99 * (step == 77_777)) for step in range(100_000)]
     kept = thinned(points)
     assert (77_777, 100.0) in kept
-    assert len(kept) <= 2 * lines._COLUMNS
+    assert len(kept) <= 2 * charts._COLUMNS
 
 
 @settings(max_examples=60)
