@@ -19,6 +19,9 @@ TRANSFORMERS = ("5.21.0", "5.23.0")
 # DeepSpeed are not among them: what asks for them loads them.
 BENCH_NEEDS = ("torch", "transformers", "peft", "accelerate", "pydantic", "numpy", "pyarrow", "safetensors")
 
+# And those that `raymill train` needs besides.
+RUN_NEEDS = ("ray", "typer", "rich", "yaml", "obstore", "boto3")
+
 
 def installed(package: str) -> str | None:
     """The version of a distribution, None where it is not installed."""

@@ -19,6 +19,7 @@ from cluster.errors import ConfigError, RaymillError
 from training.bench import WARM_UP
 from training.bench.shapes import SHAPES, bench_config
 from training.config import EngineName, TrainConfig
+from training.versions import missing
 
 if TYPE_CHECKING:
     from training.bench.measure import Step, Timing
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
     """Calls `show` on rank 0 with our numbers, before the peer starts, and again with the peer's."""
     import torch
 
-    from training.bench.measure import measure_ours, worker_steps
+    from training.bench.measure import PutBack, measure_ours, worker_steps
     from training.bench.parts import measure_parts
     from training.bench.result import describe
     from training.bench.rows import document_lengths
@@ -57,9 +58,10 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
     gpus = int(torch.cuda.is_available() and not arguments.cpu)
     with own_group(gpus) as place:
         config = make_config(arguments, place)
+        put_back = PutBack(arguments.optimize_ddp, arguments.peft_input_casts)
         drawn = worker_steps(config, place, arguments.documents)
         try:
-            ours = measure_ours(config, drawn, place, arguments.steps, arguments.profile)
+            ours = measure_ours(config, drawn, place, arguments.steps, arguments.profile, put_back)
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"bench: {_out_of_memory(config, error)}. Give a smaller --micro-batch.") from error
         context = mean_context(document_lengths([batch for step in drawn for batch in step]))
@@ -115,6 +117,8 @@ def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
     }
     if arguments.peer and (arguments.engine != "ddp" or arguments.method not in ("full", "lora")):
         raise ConfigError("--peer: the Trainer stands beside engine ddp and methods full and lora only; leave it out.")
+    if arguments.method == "qlora":
+        _require_quantising(arguments.engine)
     if not 1 <= arguments.documents < arguments.sequence:
         raise ConfigError(f"--documents {arguments.documents}: wanted 1 to {arguments.sequence - 1} a row.")
     try:
@@ -135,11 +139,22 @@ def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
     return config
 
 
+def _require_quantising(engine: str) -> None:
+    """
+    Raises:
+        ConfigError: there is no bitsandbytes, or an engine that cannot shard 4-bit weights.
+    """
+    if missing(["bitsandbytes"]):
+        raise ConfigError("--method qlora: bitsandbytes is not installed here. Use pip install bitsandbytes.")
+    if engine != "ddp":
+        raise ConfigError(f"--engine {engine}: cannot shard 4-bit weights; --method qlora wants ddp.")
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m training.bench", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--shape", default="tiny", choices=list(SHAPES))
-    add("--method", default="full", choices=["full", "lora"])
+    add("--method", default="full", choices=["full", "lora", "qlora"])
     add("--lora-rank", type=int, default=16)
     add("--sequence", type=int, default=4096, help="positions of a row")
     add("--documents", type=int, default=4, help="of a row, on average; attention stays inside each")
@@ -158,6 +173,8 @@ def parser() -> argparse.ArgumentParser:
     add("--activation-checkpointing", action="store_true")
     add("--loss-chunk-tokens", type=int)
     add("--learning-rate", type=float, default=1e-5)
+    add("--optimize-ddp", action="store_true", help="leave torch's splitting of compiled graphs on, to compare")
+    add("--peft-input-casts", action="store_true", help="leave peft's casts to float32 on in bf16, to compare")
     add("--parts", action="store_true", help="also time products, attention and loss alone: the ceiling of the rate")
     add("--profile", action="store_true", help="also print the ten costliest kernels of a step with their share")
     add("--peer", action="store_true", help="the same model and rows under transformers' Trainer, afterwards")

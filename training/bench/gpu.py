@@ -1,9 +1,10 @@
 """python -m training.bench.gpu: all that is to be measured on a GPU, in half an hour, as one table (`make gpu`).
 
-    A  correct before fast: training.bench.correct; what is wrong ends the run
+    A  correct before fast: training.bench.correct, and training.bench.resume: a `raymill train` that is killed and run
+       again; what is wrong ends the run
     B  parts alone: products, attention with few and many documents, the loss by chunks: the ceiling
     C  Llama 1B in full: compiled or not, chunks, micro-batches, fsdp2, one profile
-    D  Llama 8B by LoRA, HF Trainer beside it, what a checkpoint stops
+    D  Llama 8B by LoRA and QLoRA, HF Trainer beside it, what a checkpoint stops
 
 Each line is a process of its own, so that a lack of memory or a crash is that line's result. A section has its share of
 the time; what does not fit into it is skipped and named. --rehearse takes tiny shapes and this process instead.
@@ -21,10 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from training.versions import BENCH_NEEDS, TORCH, TRANSFORMERS, installed, missing
+from training.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, installed, missing
 
 # Minutes from the start at which a section must have ended, of thirty.
-ENDS = {"A": 5.0, "B": 9.0, "C": 20.0, "D": 30.0}
+ENDS = {"A": 6.0, "B": 9.5, "C": 20.0, "D": 30.0}
 # So much is left for a process that is ended to end, and for the table.
 _MARGIN_S = 15.0
 # No single call may take longer.
@@ -33,18 +34,21 @@ _LONGEST_S = 480.0
 
 @dataclass(frozen=True)
 class Item:
-    """One process. predicted: (shape, method) of bench/predict.py, where the line is a setting that it predicts."""
+    """One process. predicted: whether it is a setting that bench/predict.py predicts. needs: packages without which it
+    is not run, beside those that all of them need.
+    """
 
     section: str
     name: str
     module: str
     words: tuple[str, ...]
     predicted: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table. verdict: ok, WRONG, skipped, failed, or nothing."""
+    """A line of the table. verdict: ok, WRONG, skipped, not run, failed, or nothing."""
 
     section: str
     name: str
@@ -54,20 +58,23 @@ class Line:
 
 
 def items(rehearse: bool) -> list[Item]:
-    def bench(section: str, name: str, *words: str, predicted: bool = False) -> Item:
-        return Item(section, name, "training.bench", (*words, "--json"), predicted)
+    def bench(section: str, name: str, *words: str, predicted: bool = False, needs: tuple[str, ...] = ()) -> Item:
+        return Item(section, name, "training.bench", (*words, "--json"), predicted, needs)
 
     full = ("--shape", "1b", "--sequence", "8192", "--steps", "10")
     lora = ("--shape", "8b", "--method", "lora", "--sequence", "8192", "--steps", "10")
+    qlora = tuple("qlora" if word == "lora" else word for word in lora)
     four, chunk = ("--micro-batch", "4"), ("--loss-chunk-tokens", "4096")
     two = ("--micro-batch", "2")
     found = [
         Item("A", "correct", "training.bench.correct", ()),
+        Item("A", "killed, then run again by raymill train", "training.bench.resume", (), needs=RUN_NEEDS),
         bench("B", "parts, heads of 64, 2 documents", *full, "--micro-batch", "1", "--parts", "--documents", "2"),
         bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
         bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
         bench("C", "compiled, micro-batch 4, chunk 4,096", *full, *four, *chunk, "--profile", predicted=True),
         bench("C", "eager, micro-batch 4, chunk 4,096", *full, *four, *chunk, "--no-compile"),
+        bench("C", "compiled, optimize_ddp on", *full, *four, *chunk, "--optimize-ddp"),
         bench("C", "compiled, micro-batch 1, chunk 4,096", *full, "--micro-batch", "1", *chunk, predicted=True),
         bench("C", "chunk 1,024", *full, *four, "--loss-chunk-tokens", "1024"),
         bench("C", "1 document a row", *full, *four, *chunk, "--documents", "1"),
@@ -77,6 +84,8 @@ def items(rehearse: bool) -> list[Item]:
         bench("C", "largest micro-batch of the memory model", *full, *chunk),
         bench("D", "compiled, micro-batch 2; beside HF Trainer", *lora, *two, *chunk, "--peer", predicted=True),
         bench("D", "eager, micro-batch 2", *lora, *two, *chunk, "--no-compile"),
+        bench("D", "compiled, peft's input casts on", *lora, *two, *chunk, "--peft-input-casts"),
+        bench("D", "QLoRA, micro-batch 2", *qlora, *two, *chunk, needs=("bitsandbytes",)),
         bench("D", "1 document a row; beside HF Trainer", *lora, *two, *chunk, "--documents", "1", "--peer"),
         bench("D", "largest micro-batch of the memory model", *lora, *chunk),
         Item("D", "a checkpoint of 1B stops training", "training.bench.stall", ("--shape", "1b")),
@@ -88,6 +97,8 @@ def _tiny(item: Item) -> Item:
     """The same line in a fraction of a second on a CPU."""
     if item.module == "training.bench.correct":
         return replace(item, words=("--cpu", "--steps", "4"))
+    if item.module == "training.bench.resume":
+        return replace(item, words=("--cpu",))
     words = list(item.words)
     for name, value in (("--shape", "tiny"), ("--sequence", "64"), ("--steps", "1"), ("--loss-chunk-tokens", "32")):
         if name in words:
@@ -122,7 +133,9 @@ def main(words: Sequence[str] | None = None) -> int:
 def about() -> str:
     import platform
 
-    versions = ", ".join(f"{name} {installed(name) or 'not installed'}" for name in (*BENCH_NEEDS, "deepspeed", "ray"))
+    versions = ", ".join(
+        f"{name} {installed(name) or 'not installed'}" for name in (*BENCH_NEEDS, "bitsandbytes", "deepspeed", "ray")
+    )
     supported = f"supported: torch {' to '.join(TORCH)}, transformers {' to '.join(TRANSFORMERS)}"
     return f"python {platform.python_version()}, {versions}; {supported}; {time.strftime('%Y-%m-%d')}"
 
@@ -140,11 +153,15 @@ def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[Lin
     found: list[dict[str, Any]] = []
     for item in wanted:
         end = started + 60 * ENDS[item.section] * arguments.minutes / 30
+        printed: list[dict[str, Any]] = []
+        failed: str | None
         left = min(end - time.monotonic() - _MARGIN_S, _LONGEST_S)
-        if arguments.rehearse:
+        if lacking := missing(item.needs):
+            failed = f"not run: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed"
+        elif arguments.rehearse:
             printed, failed = _here(item)
         elif left < _MARGIN_S:
-            printed, failed = [], "skipped: no time left"
+            failed = "skipped: no time left"
         else:
             printed, failed = _apart(item, left)
         found.append({"section": item.section, "name": item.name, "printed": printed, "failed": failed})
@@ -186,10 +203,11 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 def _lines(item: Item, printed: Sequence[dict[str, Any]], failed: str | None) -> Iterator[Line]:
     if not printed:
-        skipped = failed is None or failed.startswith("skipped")
-        yield Line(item.section, item.name, failed or "nothing printed", "", "skipped" if skipped else "failed")
+        told = failed or "skipped: nothing printed"
+        verdict = next((word for word in ("skipped", "not run") if told.startswith(word)), "failed")
+        yield Line(item.section, item.name, told, "", verdict)
         return
-    if item.module == "training.bench.correct":
+    if item.section == "A":
         for check in printed:
             verdict = {True: "ok", False: "WRONG", None: "skipped"}[check["right"]]
             yield Line("A", check["name"], check["found"], check["wanted"], verdict)

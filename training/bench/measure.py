@@ -4,19 +4,20 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import torch
 
 from training.bench import WARM_UP
+from training.bench.four_bits import quantise
 from training.bench.kernels import Kernel, profiled
 from training.bench.rows import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines import make_engine
-from training.fit.device import memory_gib
+from training.fit.device import memory_gib, parameters
 from training.fit.ranks import Place
 from training.models.attention import choose_attention
 from training.models.base import named_config
@@ -31,12 +32,39 @@ Step = list[Batch]
 
 
 @dataclass(frozen=True)
+class PutBack:
+    """What training leaves out for speed, put back so that a measurement shows what leaving it out brings.
+
+    optimize_ddp: torch's splitting of compiled graphs at the borders of DDP's buckets, see models/compiling.py.
+    peft_input_casts: peft's casts of each LoRA layer's input to float32, see models/adapters.py.
+    """
+
+    optimize_ddp: bool = False
+    peft_input_casts: bool = False
+
+    def apply(self, objective: torch.nn.Module) -> None:
+        """After the objective is built, before its first call."""
+        import torch._dynamo
+        from peft.tuners import lora
+
+        if self.optimize_ddp:
+            torch._dynamo.config.optimize_ddp = True
+        if self.peft_input_casts:
+            for module in objective.modules():
+                if isinstance(module, lora.Linear):
+                    module.cast_input_dtype_enabled = True
+
+
+NOTHING = PutBack()
+
+
+@dataclass(frozen=True)
 class Timing:
     """seconds: of each step after the warm-up. tokens_per_step: over all workers. first_loss: mean over label tokens.
 
     peak_memory_gib: device memory on GPUs, of this worker; resident memory of the process so far on CPUs. attention:
     transformers' name of the one that was used. compile_s: what torch.compile took, None where nothing was compiled.
-    kernels: where they were asked for, the costliest first.
+    kernels: where they were asked for, the costliest first. put_back: names of what PutBack put back.
     """
 
     seconds: tuple[float, ...]
@@ -48,6 +76,7 @@ class Timing:
     attention: str
     compile_s: float | None = None
     kernels: tuple[Kernel, ...] = ()
+    put_back: tuple[str, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
@@ -69,30 +98,43 @@ def worker_steps(config: TrainConfig, place: Place, documents: int) -> list[Step
 
 
 def draw(config: TrainConfig, device: torch.device, attention: str | None) -> Any:
-    """A base model with random weights, drawn on the device; the same for the same config. Frozen ones in bf16."""
+    """A base model with random weights, drawn on the device; the same for the same config. Frozen ones in bf16, and of
+    QLoRA quantised from that.
+    """
     from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if config.method != "full" and config.bf16 else torch.float32
     torch.manual_seed(config.seed)
     with device:
-        return AutoModelForCausalLM.from_config(named_config(config.model), dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(named_config(config.model), dtype=dtype, attn_implementation=attention)
+    return quantise(model) if config.method == "qlora" else model
 
 
-def measure_ours(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool = False) -> Timing:
+def measure_ours(
+    config: TrainConfig,
+    drawn: Sequence[Step],
+    place: Place,
+    steps: int,
+    profile: bool = False,
+    put_back: PutBack = NOTHING,
+) -> Timing:
     """`WARM_UP` steps and then `steps` measured ones through the objective and the engine that `config` names.
 
     profile: two steps more, after the measured ones, under torch's profiler.
     """
     with freed_afterwards(place.device):
-        return _measured(config, drawn, place, steps, profile)
+        return _measured(config, drawn, place, steps, profile, put_back)
 
 
-def _measured(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool) -> Timing:
+def _measured(
+    config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool, put_back: PutBack
+) -> Timing:
     device = place.device
     model_config = named_config(config.model)
     attention = choose_attention(config.attention, model_config, device.type, config.bf16, False)
     objective = objective_around(config, draw(config, device, attention), 0, device)
-    sizes = [(one.numel(), one.requires_grad) for one in objective.parameters()]
+    put_back.apply(objective)
+    trained, every = parameters(objective)
     compiles = compile_refusal(config, model_config.model_type) is None
     before = compile_clock.seconds
     engine = make_engine(config, objective, device)
@@ -122,11 +164,12 @@ def _measured(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: i
         tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in drawn[0]))[0],
         first_loss=sum(sum(one) for one in place.exchange_floats([first])) / labels[0],
         peak_memory_gib=peak,
-        all_parameters=sum(size for size, _ in sizes),
-        trainable_parameters=sum(size for size, trains in sizes if trains),
+        all_parameters=every,
+        trainable_parameters=trained,
         attention=objective.attention,
         compile_s=compile_clock.seconds - before if compiles else None,
         kernels=kernels,
+        put_back=tuple(name for name, wanted in asdict(put_back).items() if wanted),
     )
     engine.close()
     return timing

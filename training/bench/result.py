@@ -56,6 +56,7 @@ def describe(
             "precision": "bf16" if config.bf16 else "float32",
             "attention": ours.attention,
             "compile": ours.compile_s is not None,
+            "put_back": list(ours.put_back),
             "activation_checkpointing": config.activation_checkpointing,
             "loss_chunk_tokens": config.loss_chunk,
             "sequence_length": config.sequence_length,

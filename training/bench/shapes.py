@@ -58,7 +58,9 @@ def bench_config(
     """
     if shape not in SHAPES:
         raise ConfigError(f"--shape {shape}: no such shape. There are {', '.join(SHAPES)}.")
-    return TrainConfig.model_validate(
+    # A config refuses to quantise random weights, for there is nothing in them to keep; their speed is that of others.
+    four_bits = settings.get("method") == "qlora"
+    config = TrainConfig.model_validate(
         {
             "kind": "train",
             "name": f"bench-{shape}",
@@ -71,4 +73,6 @@ def bench_config(
             "tokens_per_step": world * accumulation * micro_batch * sequence_length,
         }
         | {key: value for key, value in settings.items() if value is not None}
+        | ({"method": "lora"} if four_bits else {})
     )
+    return config.model_copy(update={"method": "qlora"}) if four_bits else config

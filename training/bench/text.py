@@ -13,6 +13,7 @@ def result_text(result: dict[str, Any]) -> str:
         f"model       {setting['shape']}: {result['trainable_parameters']:,} of {result['parameters']:,} parameters",
         f"setting     {setting['method']}, {setting['engine']}, {setting['precision']}, "
         f"{'compiled, ' if setting['compile'] else ''}"
+        f"{''.join(f'with {name}, ' for name in setting['put_back'])}"
         f"{'activation checkpointing, ' if setting['activation_checkpointing'] else ''}"
         f"{setting['workers']} x {result['device']}",
         f"rows        {setting['micro_batch']} x {setting['sequence_length']} tokens a micro-batch, "

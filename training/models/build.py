@@ -1,7 +1,7 @@
 """From a config to a module ready for an engine: the base, its adapter, its attention, its objective."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ from training.models.base import check_vocabulary, decoder_layers, load_base, na
 from training.models.compiling import compile_layers, compile_refusal, elementwise_part
 from training.models.objective import NextToken, Objective, Probe
 from training.versions import enable_activation_checkpointing
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def build_objective(
     attention = choose_attention(
         config.attention, named_config(config.model), compute.type, config.bf16, _puts_tokens_before(config)
     )
-    how: dict[str, Any] = _quantised(device) if config.method == "qlora" else {}
+    how: dict[str, Any] = _quantised(compute) if config.method == "qlora" else {}
     if device.type == "cuda" and config.model.name is not None:
         how["device_map"] = {"": device}
     dtype = torch.bfloat16 if frozen and config.bf16 else torch.float32
@@ -104,27 +107,30 @@ def _checkpoint_activations(config: TrainConfig, model: Any) -> None:
         model.enable_input_require_grads()
 
 
-def _quantised(device: torch.device) -> dict[str, Any]:
+def _quantised(compute: torch.device) -> dict[str, Any]:
     """
     Raises:
         ConfigError: no GPU or no bitsandbytes.
     """
     import importlib.util
 
-    if device.type != "cuda":
+    if compute.type != "cuda":
         raise ConfigError(
-            f"method: qlora computes on 4-bit weights, which needs an NVIDIA GPU; this worker has {device.type}. Use "
+            f"method: qlora computes on 4-bit weights, which needs an NVIDIA GPU; this worker has {compute.type}. Use "
             "method lora, or workers that have GPUs with workers.gpus_each: 1."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError("method: qlora needs the package bitsandbytes. Install raymill[qlora], or use method lora.")
+    return {"quantization_config": four_bit_settings()}
+
+
+def four_bit_settings() -> "BitsAndBytesConfig":
+    """Dettmers et al. 2023: the NF4 data type, its scales quantised too, products in bf16."""
     from transformers import BitsAndBytesConfig
 
-    # Dettmers et al. 2023: the NF4 data type, its scales quantised too, products in bf16.
-    settings = BitsAndBytesConfig(
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return {"quantization_config": settings}

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,56 @@ def test_our_numbers_are_printed_before_the_peer_starts_and_its_lack_of_memory_i
     assert main([*QUICK, "--peer", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["peer"], found["ratio"]) == (None, None) and "out of memory" in found["peer_failed"]
+
+
+def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monkeypatch):
+    import torch._dynamo
+    from peft.tuners import lora
+
+    from training.bench import measure
+
+    seen = []
+
+    def make_engine(config, objective, device):
+        casts = {one.cast_input_dtype_enabled for one in objective.modules() if isinstance(one, lora.Linear)}
+        seen.append((casts, torch._dynamo.config.optimize_ddp))
+        return engine_of(config, objective, device)
+
+    engine_of = measure.make_engine
+    monkeypatch.setattr(measure, "make_engine", make_engine)
+    monkeypatch.setattr("training.models.compiling.BACKEND", "eager")
+    compiled = ("--method", "lora", "--precision", "bf16", "--compile")
+    found = [run(capsys, *compiled), run(capsys, *compiled, "--peft-input-casts", "--optimize-ddp")]
+    assert seen == [({False}, False), ({True}, True)]
+    assert [one["setting"]["put_back"] for one in found] == [[], ["optimize_ddp", "peft_input_casts"]]
+    assert found[0]["ours"]["first_loss"] == found[1]["ours"]["first_loss"], "the casts change no bit"
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_qlora_is_measured_on_the_weights_that_transformers_would_quantise(capsys, tmp_path):
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from training.bench.four_bits import quantise
+    from training.models.build import four_bit_settings
+
+    found = run(capsys, "--method", "qlora", "--precision", "bf16")
+    assert found["setting"]["method"] == "qlora" and found["parameters"] > 139_584 > found["trainable_parameters"]
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPES["tiny"]), dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.bfloat16, quantization_config=four_bit_settings()
+    )
+    ours, theirs = dict(quantise(model).named_parameters()), dict(loaded.named_parameters())
+    assert ours.keys() == theirs.keys() and sum(one.dtype == torch.uint8 for one in ours.values()) == 14
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_qlora_without_bitsandbytes_is_refused(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert main([*QUICK, "--method", "qlora"]) == 2
+    assert capsys.readouterr().err == (
+        "--method qlora: bitsandbytes is not installed here. Use pip install bitsandbytes.\n"
+    )
 
 
 def test_our_lack_of_memory_names_the_rows_and_what_to_do(capsys, monkeypatch):

@@ -1,0 +1,183 @@
+"""python -m training.bench.resume: whether a killed `raymill train`, run again, comes to the bits of one undisturbed.
+
+A tiny Llama is trained in full with `deterministic: true` by one worker on an embedded Ray: once undisturbed, and once
+killed (SIGKILL of the driver and of all that it started) after its first checkpoint and then run again by the same
+command. Compared are the losses and samples of every step and the sha256 of all weights and optimizer state of the last
+checkpoint. Prints a JSON line for each check, see correct.py.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from training.bench.correct import Check
+from training.bench.shapes import SHAPES
+from training.fit.checkpoint.format import MANIFEST, Saved
+from training.fit.job import OUTCOME
+
+_STEPS, _CHECKPOINT_EVERY = 200, 20
+_LENGTH, _DOCUMENTS = 64, 400
+_LOOK_EVERY_S = 0.02
+# For one call of `raymill train`.
+_PATIENCE_S = 240
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.bench.resume", description=__doc__.partition("\n")[0])
+    parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
+    parser.add_argument("--steps", type=int, default=_STEPS)
+    arguments = parser.parse_args(words)
+    wrong = 0
+    with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
+        for check in checks(Path(folder), torch.cuda.is_available() and not arguments.cpu, arguments.steps):
+            print(json.dumps(asdict(check)), flush=True)
+            wrong += check.right is False
+    return 1 if wrong else 0
+
+
+def checks(folder: Path, gpu: bool, steps: int) -> Iterator[Check]:
+    name = "raymill train, deterministic, killed and run again"
+    write_corpus(folder / "corpus.jsonl")
+    whole, killed = (_config(folder, run, gpu, steps) for run in ("whole", "killed"))
+    if (failed := _train(whole)) is not None:
+        yield Check(name, f"the undisturbed run failed: {failed}", "it ends", False)
+        return
+    seen = _train_and_kill(killed, folder / "killed")
+    if seen is None:
+        yield Check(name, "not run: it ended before it was killed", "a kill amid training", None)
+        return
+    if (failed := _train(killed)) is not None:
+        yield Check(name, f"the second call failed: {failed}", "it goes on", False)
+        return
+    resumed = resumed_at(folder / "killed")
+    yield Check(
+        name, f"killed after the checkpoint of step {seen}, went on from step {resumed} of {steps}",
+        f"on from step {seen} or later", seen <= resumed < steps,
+    )  # fmt: skip
+    yield from compared(folder / "whole", folder / "killed")
+
+
+def compared(whole: Path, killed: Path) -> Iterator[Check]:
+    """Two finished runs: losses and samples of all steps, weights and optimizer state at the end."""
+    for column in ("loss", "samples"):
+        one, other = (_column(run, column) for run in (whole, killed))
+        differ = sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
+        yield Check(f"  {column} of every step", f"{differ} of {len(one)} differ", "0 differ, bit for bit", differ == 0)
+    first, second = (digests(run) for run in (whole, killed))
+    differ = sum(first.get(piece) != second.get(piece) for piece in first.keys() | second.keys())
+    yield Check(
+        "  weights and optimizer state", f"{differ} of {len(first)} tensors differ", "0 differ, by sha256", differ == 0
+    )
+
+
+def digests(run: Path) -> dict[tuple[str, str, int, int], str]:
+    """Of the last checkpoint of a finished run, by name, state, start and count of the values."""
+    saved = Saved.load(json.loads((run / OUTCOME).read_text())["checkpoint"])
+    return {(p.name, p.state, p.start, p.count): p.sha256 for file in saved.manifest.files for p in file.pieces}
+
+
+def resumed_at(run: Path) -> int:
+    """The step at which the last attempt began."""
+    return max(json.loads(file.read_text())["step"] for file in (run / "attempts").iterdir())
+
+
+def write_corpus(path: Path) -> None:
+    """Texts of small numbers, the same every time: something that a tiny model learns."""
+    with open(path, "w") as file:
+        for number in range(_DOCUMENTS):
+            words = " ".join(f"{number} and {place} make {number + place}." for place in range(3 + number % 5))
+            file.write(json.dumps({"id": f"d{number}", "text": words}) + "\n")
+
+
+def _config(folder: Path, run: str, gpu: bool, steps: int) -> Path:
+    settings: dict[str, Any] = {
+        "kind": "train",
+        "name": run,
+        "corpus": str(folder / "corpus.jsonl"),
+        "model": {"config": SHAPES["tiny"], "tokenizer": "train"},
+        "deterministic": True,
+        "workers": {"count": 1, "gpus_each": int(gpu)},
+        "sequence_length": _LENGTH,
+        "tokens_per_step": 4 * _LENGTH,
+        "micro_batch": 2,
+        "steps": steps,
+        "optimizer": {"learning_rate": 1e-3},
+        "checkpoint": {"every_steps": _CHECKPOINT_EVERY},
+        "track": {"tensorboard": False},
+        "packed": str(folder / "packed"),
+        "output": str(folder / run),
+    }
+    path = folder / f"{run}.json"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def _start(config: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "cluster.cli", "train", str(config)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _train(config: Path) -> str | None:
+    """Why the call failed; None where it did not."""
+    process = _start(config)
+    try:
+        _, err = process.communicate(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        _kill_all(process)
+        return f"it did not end in {_PATIENCE_S} s"
+    return None if process.returncode == 0 else (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+
+
+def _train_and_kill(config: Path, run: Path) -> int | None:
+    """The step of the last checkpoint that was whole at the kill; None where the run ended or stalled before."""
+    process = _start(config)
+    deadline = time.monotonic() + _PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if _newest_checkpoint(run) is not None:
+            _kill_all(process)
+            break
+        time.sleep(_LOOK_EVERY_S)
+    else:
+        _kill_all(process)
+    return None if (run / OUTCOME).exists() else _newest_checkpoint(run)
+
+
+def _kill_all(process: "subprocess.Popen[str]") -> None:
+    """The driver first, then Ray's processes and the worker, which would go on for a while without it."""
+    try:
+        started = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    for one in started:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.communicate()
+    psutil.wait_procs(started, timeout=30)
+
+
+def _newest_checkpoint(run: Path) -> int | None:
+    return max((int(path.parent.name.split("-")[1]) for path in run.glob(f"checkpoints/*/{MANIFEST}")), default=None)
+
+
+def _column(run: Path, name: str) -> list[Any]:
+    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
