@@ -1,10 +1,10 @@
-"""What a report is drawn with: a page that is one file, tables, folds, numbers, bars, line charts.
+"""HTML reports: a page in one file, with tables, folds, numbers and charts.
 
-    markup      elements that cannot forget to escape
-    formats     numbers as people read them
+    markup      HTML elements that escape their text
+    formats     numbers as text
     layout      sections, tables, folds
-    axes, bars, lines    inline SVG, without any library
-    document    the page around it, its style and its policy
+    charts      bars and line charts as inline SVG
+    document    the page: head, style, content policy
 
-Knows no trade: `pipelines.curate.report` and `training.report` say what stands in a report.
+`pipelines.curate.report` and `training.report` decide what a report contains.
 """

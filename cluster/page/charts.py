@@ -14,16 +14,16 @@ Point = tuple[float, float]
 
 _COLUMNS = 600
 _WIDTH = 1000  # of the stretching part, in units of its own
-_TOP, _BELOW = 18, 24  # room for the marks' words and for the ticks, in pixels
-_NUMBERED = 20  # marks: more would stand on each other
+_TOP, _BELOW = 18, 24  # pixels for the numbers of marks, and for ticks
+_NUMBERED = 20  # more marks than this would overlap
 _TICK_EVERY = 32  # pixels down, about
 _BAR_WIDTH = 1000
-_THINNEST = 2.0  # of 1000: what is there must be seen
+_THINNEST = 2.0  # of 1000, so that every segment is visible
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From values to horizontal positions 0 to 1. On a logarithmic axis, what is under `first` shares one slot."""
+    """Maps values to positions from 0 to 1. On a logarithmic axis, values below `first` share one slot."""
 
     low: float
     high: float
@@ -40,12 +40,12 @@ class Axis:
         return cls(low, math.log10(positive[-1]), True, positive[0])
 
     def place(self, value: float) -> float:
-        """Values beyond an end of the axis are drawn at that end."""
+        """The position of a value; values beyond an end of the axis are placed at that end."""
         position = ((self._level(value) if self.log else value) - self.low) / (self.high - self.low)
         return min(1.0, max(0.0, position))
 
     def ticks(self, about: int = 4) -> list[float]:
-        """Round numbers; on a linear axis about so many."""
+        """Round numbers along the axis; on a linear axis approximately `about` of them."""
         if not self.log:
             step = _round_step((self.high - self.low) / about)
             return [step * n for n in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
@@ -62,14 +62,14 @@ class Axis:
 
 
 def _round_step(rough: float) -> float:
-    """1, 2, 2.5 or 5 times a power of ten, not under `rough`."""
+    """The smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `rough`."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * (1 - 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The drawing's size and where the bars stand in it, in SVG units that are about pixels."""
+    """Size of a drawing and the area of its plot, in SVG units of about one pixel."""
 
     width: int = 320
     height: int = 150
@@ -97,7 +97,7 @@ def ticks(axis: Axis, frame: Frame) -> Html:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a bar: its size in the bar's unit, its style class, and what hovering over it says."""
+    """A piece of a bar: its size in the bar's unit, its style class, and the text shown on hovering."""
 
     size: float
     style: str
@@ -105,9 +105,9 @@ class Segment:
 
 
 def bar(segments: Sequence[Segment], whole: float, label: str, style: str = "") -> Html:
-    """Segments side by side on a track that stands for `whole`; `label` is what a screen reader says.
+    """Segments side by side on a track of size `whole`, as wide as the page allows.
 
-    Without a label the bar only repeats numbers beside it, and a screen reader passes over it.
+    label: for screen readers; without one they skip the bar, as its numbers stand beside it.
     """
     shapes, x = [], 0.0
     for segment in segments:
@@ -144,14 +144,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that happened at `x`. Charts number their marks from 1, for a list that has room for the words."""
+    """An event at `x`. Charts number their marks from 1; `words` is shown on hovering."""
 
     x: float
     words: str
 
 
 def thinned(points: Iterable[Point], columns: int = _COLUMNS) -> list[Point]:
-    """At most two points a column, its lowest and its highest, in their order. What is not finite is left out."""
+    """The lowest and the highest point of each column, in their order. Values that are not finite are left out."""
     found = [point for point in points if math.isfinite(point[1])]
     if len(found) <= 2 * columns:
         return found
@@ -171,7 +171,7 @@ def thinned(points: Iterable[Point], columns: int = _COLUMNS) -> list[Point]:
 
 
 def is_spread(values: Iterable[float], ratio: float = 50) -> bool:
-    """Whether only a logarithmic axis shows both ends."""
+    """Whether the largest value is more than `ratio` times the smallest, so that a logarithmic axis is needed."""
     positive = [value for value in values if math.isfinite(value)]
     return bool(positive) and min(positive) > 0 and max(positive) / min(positive) > ratio
 
@@ -187,8 +187,9 @@ def line_chart(
     height: int = 190,
     show: Callable[[float], str] = short,
 ) -> Html:
-    """`label` is what a screen reader says; `span` is where the horizontal axis begins and ends.
+    """A line chart, as wide as the page allows. Lines stretch with the page; text keeps its size.
 
+    label: for screen readers. span: first and last value of the horizontal axis.
     log: the vertical axis is logarithmic; every value has to be above 0.
     """
     values = [y for line in lines for _, y in line.points]

@@ -1,7 +1,7 @@
-"""One file that opens from anywhere, asks no network for anything, and runs nothing that a document says.
+"""An HTML page in one file, without requests to any network.
 
-Everything quoted is escaped (markup.py); besides, the page's own policy lets the browser load nothing and run only our
-script, known by its hash. Without scripts the page is complete: ours opens the folds that a link or the printer needs.
+All text is escaped (markup.py). The page's content policy forbids loading anything and every script but ours, which it
+names by hash. The script opens folds for links and printing; the page is complete without it.
 """
 
 import base64
@@ -18,7 +18,7 @@ _SCRIPT = resources.files(__package__).joinpath("page.js").read_text("utf-8")
 
 
 def document(title: str, header: Html, sections: Sequence[Section | None], style: str = "") -> str:
-    """The whole page; valid UTF-8 whatever it quotes. `style` comes after the one that all pages share."""
+    """The page as text that is valid UTF-8. style: CSS that follows the style sheet shared by all pages."""
     shown = [section for section in sections if section]
     style = _STYLE + style
     page = element(
@@ -36,7 +36,7 @@ def document(title: str, header: Html, sections: Sequence[Section | None], style
 
 
 def header(name: str, kind: str, finished: str, version: str, output: str, *more: Child) -> Html:
-    """The run's name, and below it what this page is. `finished`: ISO 8601. `more`: further paragraphs."""
+    """The run's name and facts. finished: time in ISO 8601. more: further paragraphs."""
     moment = datetime.fromisoformat(finished)
     return element(
         "header",

@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Numbers as text for readers."""
 
 import math
 
@@ -8,7 +8,7 @@ def count(number: int) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """A percentage with one decimal. Never rounded to nothing or to all: what is rare must not look absent."""
+    """A percentage with one decimal; shares near 0 and 1 become <0.1% and >99.9%."""
     if not whole:
         return "–"
     percent = 100 * part / whole
@@ -32,7 +32,7 @@ def decimal(number: float) -> str:
 def short(number: float) -> str:
     """For axes and headlines: 1.2k, 35M, 2.1B, 4T."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= 0.9995 * size:  # or rounding would show 1000k
+        if abs(number) >= 0.9995 * size:  # else rounding would give 1000k
             scaled = number / size
             return f"{scaled:.{0 if scaled >= 100 else 1}f}".removesuffix(".0") + letter
     return decimal(number)

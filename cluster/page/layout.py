@@ -1,4 +1,4 @@
-"""The shapes that every section is made of: a heading with its sentence, a table in a box of its own."""
+"""The parts of a page: sections, tables, folds, notes."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _LONGEST_NAME = 300  # characters; URLs serve as ids
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`id` is its anchor; `title` its heading and its name in the contents."""
+    """A section of the page. id: its anchor. title: its heading and its entry in the contents."""
 
     id: str
     title: str
@@ -31,7 +31,7 @@ class Column:
 def table(
     caption: Child, columns: Sequence[Column], rows: Sequence[Sequence[Child]], foot: Sequence[Child] = ()
 ) -> Html:
-    """The first cell of a row is its heading. A wide table scrolls in its box, which the keyboard can reach."""
+    """A table; the first cell of each row is its heading. Wide tables scroll, also by keyboard."""
     heads = [
         element("th", c.title, scope="col", class_="n" if c.numeric else None) if c.title else element("td")
         for c in columns
@@ -50,7 +50,7 @@ def scroll_box(content: Child, label: str) -> Html:
 
 
 def sentence(words: Child) -> Html:
-    """What stands where there is nothing to draw."""
+    """A sentence in place of a table or chart without data."""
     return element("p", words, class_="nothing")
 
 
@@ -63,17 +63,17 @@ def fold(summary: Child, content: Child, *, opened: bool, anchor: str | None = N
 
 
 def code(words: str) -> Html:
-    """A name as the config, the ledger and the command line spell it."""
+    """A name as in configs, ledger and command line."""
     return element("code", words)
 
 
 def outside_text(words: str) -> Html:
-    """A short text from the input, such as an id: its writing direction stays its own. A very long one is cut."""
+    """A short text from the input, such as an id, with its own writing direction; cut at 300 characters."""
     return element("bdi", words if len(words) <= _LONGEST_NAME else words[:_LONGEST_NAME] + "…")
 
 
 def name(words: Child) -> Html:
-    """A cell's name: as wide as it is, unless it is far too long."""
+    """A name in a cell, which wraps only if it is very long."""
     return element("span", words, class_="name")
 
 

@@ -1,7 +1,7 @@
-"""HTML that cannot forget to escape: `element` takes text as text, and only what it made itself as markup.
+"""HTML elements that escape their content: `element` treats only its own results as markup, everything else as text.
 
-Documents hold anything, and so do their ids: markup, NULs, lone surrogates. What cannot be shown becomes U+FFFD, so
-that a page is valid UTF-8 whatever it quotes.
+Documents and ids may hold markup, NULs and lone surrogates. Characters that HTML cannot hold become U+FFFD, so a page
+is always valid UTF-8.
 """
 
 import html
