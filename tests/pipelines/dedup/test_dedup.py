@@ -75,7 +75,7 @@ def variations(seed: int, count: int) -> list[str]:
 
 
 @given(documents)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_signature_is_the_one_datasketch_computes(text):
     found, tokens = signatures(Texts.from_strings([text]), 5, A, B)
     hashes = shingle_hashes(text, 5)
@@ -84,7 +84,7 @@ def test_a_signature_is_the_one_datasketch_computes(text):
 
 
 @given(documents, st.integers(1, 6))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_shingles_are_equal_where_their_tokens_are_and_only_there(text, ngram_words):
     """Whatever stands before a shingle, its hash is that of its own tokens."""
     tokens = re.findall(r"[中文]|ไ|ท|ย|[^\W中文]+", text.lower())
@@ -96,7 +96,7 @@ def test_shingles_are_equal_where_their_tokens_are_and_only_there(text, ngram_wo
 
 
 @given(st.lists(documents, max_size=8), st.integers(1, 7))
-@settings(deadline=None)
+@settings()
 def test_signatures_do_not_depend_on_how_documents_are_cut_into_tables(texts, cut):
     whole, tokens = signatures(Texts.from_strings(texts), 5, A, B)
     parts = [signatures(Texts.from_strings(texts[at : at + cut]), 5, A, B) for at in range(0, len(texts), cut)]
@@ -139,7 +139,7 @@ def test_a_chain_of_look_alikes_removes_only_what_resembles_something_kept():
 
 
 @given(st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), max_size=30))
-@settings(deadline=None)
+@settings()
 def test_shared_keys_are_those_of_two_documents_or_more(rows):
     keys = np.array(rows, np.uint64).reshape(len(rows), 3) * np.uint64(0x9E3779B97F4A7C15)
     ids, documents = shared_keys([(keys, np.arange(len(rows)))], len(rows) * 3)

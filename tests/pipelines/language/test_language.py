@@ -166,7 +166,7 @@ def test_no_documents_have_no_languages(lid176):
     assert (languages.to_pylist(), languages.type, scores.tolist()) == ([], pa.string(), [])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(ANYTHING, st.sampled_from(list(SENTENCES.values()))), max_size=6), st.integers(0, 6))
 def test_languages_do_not_depend_on_how_documents_are_cut_into_tables(documents, at):
     classifier = classifiers.load(None)

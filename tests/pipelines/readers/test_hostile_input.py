@@ -334,7 +334,7 @@ def test_a_line_of_three_hundred_megabytes_takes_little_memory(tmp_path):
     assert peak_mib_reading(path, "Limits(max_document_bytes=1_000_000)", 1 << 30)[0] < 40
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=300), st.integers(0, 400))
 @pytest.mark.parametrize(
     "name", ["a.jsonl", "a.csv", "a.txt", "a.html", "a.warc", "a.jsonl.gz", "a.csv.zst", "a.txt.bz2"]

@@ -158,7 +158,7 @@ def test_a_saved_dataset_cut_short_gives_what_is_there(tmp_path):
 LINE_SETS = st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LINE_SETS, st.integers(1, 400), st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"]), st.booleans(), st.booleans())
 def test_byte_ranges_never_lose_or_double_a_line(tmp_path_factory, texts, unit_bytes, line_end, last, bom):
     path = tmp_path_factory.mktemp("cut") / "a.jsonl"
@@ -169,7 +169,7 @@ def test_byte_ranges_never_lose_or_double_a_line(tmp_path_factory, texts, unit_b
     assert len(manifest.units) == -(-path.stat().st_size // unit_bytes)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200), st.lists(st.integers(1, 50), max_size=20), st.integers(1, 60))
 def test_lines_do_not_depend_on_the_blocks_they_come_in(data, sizes, max_line_bytes):
     blocks = []
@@ -508,7 +508,7 @@ def test_damage_in_an_archive_of_texts_costs_no_other_record(tmp_path, name):
     assert [row["text"] or f"<{row['problem']}>" for row in rows] == [*expected, "next file"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=300), st.integers(0, 250))
 def test_no_bytes_can_stop_the_reading_of_an_archive(tmp_path_factory, rubbish, at):
     path = tmp_path_factory.mktemp("warc") / "a.warc.wet"

@@ -134,7 +134,7 @@ HOST = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
 PATH = st.lists(LABEL, max_size=2).map(lambda parts: "".join(f"/{part}" for part in parts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(HOST, PATH), min_size=1, max_size=4), st.lists(st.tuples(HOST, PATH), max_size=8))
 def test_a_block_list_agrees_with_its_definition(tmp_path_factory, entries, urls):
     def is_blocked(host: str, path: str) -> bool:
@@ -261,7 +261,7 @@ def counted(text: str, entries: list[str]) -> int:
 ENTRY = st.text("ab毒-", min_size=1, max_size=3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(ENTRY, min_size=1, max_size=5), st.lists(st.text("ab毒- é", max_size=20), min_size=1, max_size=5))
 def test_bad_words_agree_with_their_definition_whatever_the_table(tmp_path_factory, entries, texts):
     file = written(tmp_path_factory.mktemp("lists") / "list.txt", "\n".join(entries))

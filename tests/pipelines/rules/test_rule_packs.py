@@ -434,7 +434,7 @@ def slow_repetition(text: str, words: list[str]) -> dict[str, float]:
     return signals
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(repetitive, scraps), st.sampled_from(DIALECTS))
 def test_gopher_repetition_equals_its_definition(texts, dialect):
     signals = GopherRepetition().measure(analysis_of(texts, dialect))
@@ -456,7 +456,7 @@ def slow_fineweb(text: str, words: list[str], terminal: str) -> dict[str, float]
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scraps, st.sampled_from(DIALECTS))
 def test_fineweb_equals_its_definition(texts, dialect):
     signals = FineWeb(short_line_characters=4).measure(analysis_of(texts, dialect))
@@ -465,7 +465,7 @@ def test_fineweb_equals_its_definition(texts, dialect):
             assert signals[name][number] == value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scraps, st.sampled_from(DIALECTS))
 def test_gopher_quality_equals_its_definition(texts, dialect):
     signals = GopherQuality().measure(analysis_of(texts, dialect))
@@ -512,7 +512,7 @@ def slow_clean(text: str) -> tuple[str, str | None]:
     return "\n".join(kept).strip(), reason
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scraps)
 def test_c4_equals_its_definition(texts):
     rule = C4(min_sentences=0)
@@ -524,7 +524,7 @@ def test_c4_equals_its_definition(texts):
         assert kept[number] == len(cleaned[number])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scraps, st.sampled_from(DIALECTS), st.sampled_from(PACKS))
 def test_numbers_do_not_depend_on_the_table_a_document_is_in(texts, dialect, rule):
     together = rule.measure(analysis_of(texts, dialect))

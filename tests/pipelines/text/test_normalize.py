@@ -217,7 +217,7 @@ NASTY += [
 nasty_texts = st.lists(st.sampled_from(NASTY), max_size=40).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.lists(nasty_texts, max_size=3))
 def test_it_equals_the_reference_and_twice_is_once(documents):
     texts = normalize(Texts.from_strings(documents))
@@ -225,7 +225,7 @@ def test_it_equals_the_reference_and_twice_is_once(documents):
     assert normalize(texts) is texts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_at_all_normalises_once(text):
     texts = normalize(Texts.from_strings([text]))
@@ -250,7 +250,7 @@ def test_the_screen_marks_every_pair_of_characters_that_ftfy_calls_bad():
     assert not (bad & ~marks(lines)).any()
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.sampled_from([*CHARACTERS, *"a Z.", *"ØÙÃÂâВГРСΒΓΞΟœŒ", "ГўВЂВ"] * 2), max_size=8).map("".join))
 def test_the_screen_marks_whatever_ftfy_calls_bad(line):
     line = line.replace("\x85", "")

@@ -438,7 +438,7 @@ texts_of_pieces = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(texts_of_pieces)
 def test_it_finds_what_the_reference_finds_and_redacting_twice_changes_nothing(text):
     wanted = [(kind, text[start:end]) for start, end, kind in reference(text)]
@@ -448,7 +448,7 @@ def test_it_finds_what_the_reference_finds_and_redacting_twice_changes_nothing(t
     assert redact(once, find(once)) is once, once[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.sampled_from(KINDS))
 def test_any_text_at_all_is_safe_to_scan(documents, kind):
     texts = Texts.from_strings(documents)

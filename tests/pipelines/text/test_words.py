@@ -109,13 +109,13 @@ def test_every_special_case_gives_its_own_tokens_also_between_brackets():
     assert enclosed == [["[", *case, "]"] for case in shortened]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(documents)
 def test_paper_words_are_those_of_the_definition(strings):
     assert words_of(strings, "paper") == [split_slowly(text) for text in strings]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(documents)
 def test_datatrove_tokens_hold_every_character_but_the_spaces_in_order(strings):
     for text, tokens in zip(strings, words_of(strings, "datatrove"), strict=True):
@@ -123,7 +123,7 @@ def test_datatrove_tokens_hold_every_character_but_the_spaces_in_order(strings):
         assert all(tokens)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(documents, st.sampled_from(DIALECTS))
 def test_words_do_not_depend_on_the_table_they_are_split_in(strings, dialect):
     together = words_of(strings, dialect)
@@ -133,7 +133,7 @@ def test_words_do_not_depend_on_the_table_they_are_split_in(strings, dialect):
     assert inner.counts.tolist() == [len(words) for words in together]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(documents, st.sampled_from(DIALECTS))
 def test_hashes_are_equal_just_where_words_are(strings, dialect):
     words = split_words(Texts.from_strings(strings), dialect)

@@ -34,7 +34,7 @@ packings = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(packings, st.integers(0, 2), st.floats(0, 8))
 def test_boundaries_cut_the_rows_into_documents_and_paddings_and_then_stay_at_the_end(lengths, blank, per_row):
     batch = collate([rows_of(lengths)], len(lengths) + blank, LENGTH, 0, per_row)
@@ -45,7 +45,7 @@ def test_boundaries_cut_the_rows_into_documents_and_paddings_and_then_stay_at_th
     assert not found[len(wanted) :].any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(packings)
 def test_labelled_positions_are_those_with_a_target_in_order(lengths):
     batch = collate([rows_of(lengths)], len(lengths), LENGTH, 0)
@@ -55,7 +55,7 @@ def test_labelled_positions_are_those_with_a_target_in_order(lengths):
     assert (np.diff(batch.labelled) > 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 64), st.floats(1, 500))
 def test_there_is_room_for_half_as_many_documents_again_as_are_expected_and_a_padding_a_row(rows, per_row):
     room = room_for_documents(rows, per_row)

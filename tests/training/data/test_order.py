@@ -18,7 +18,7 @@ def stream(order: Order, steps: int, first: int = 0) -> list[tuple[int, int]]:
     return [row for step in range(first, first + steps) for row in order.step(step)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 200),
     block_rows=st.integers(1, 30),
@@ -52,7 +52,7 @@ def test_rows_that_are_neighbours_on_disk_are_read_within_one_window():
         assert len({row // 10 for _, row in order.step(step)}) <= 8
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(step=st.integers(0, 10**12))
 def test_any_step_is_found_without_those_before_it(step):
     order = Order([3, 1000], [100, 250], 4, 16, 1)
@@ -70,7 +70,7 @@ def test_three_billion_rows_are_as_easy_as_three():
 # --- mixtures
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.floats(0.01, 10), min_size=2, max_size=5), st.integers(1, 3000))
 def test_every_stretch_of_a_mixture_has_each_corpus_in_its_share(weights, count):
     mixture = Mixture(weights, 1)

@@ -76,7 +76,7 @@ def test_wsd_decays_over_a_tenth_unless_told():
     st.integers(1, 80),
     st.floats(0, 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_rate_lies_between_the_final_and_the_full_one_and_never_rises_after_warm_up(
     schedule, after, warmup, decay, final
 ):

@@ -139,7 +139,7 @@ HOSTILE = st.text(
 
 
 @given(HOSTILE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_nothing_a_run_is_called_becomes_markup(name):
     origin = Lineage(f"s3://bucket/{name}", name, name, name, {name: name}, (name,))
     given = facts(config(model=f"s3://bucket/{name}x"), origin, base=Base(f"s3://bucket/{name}x"), classes=[name])

@@ -335,7 +335,7 @@ def test_a_checkpoint_with_a_gap_is_never_believed(tmp_path):
 
 
 @given(st.lists(st.integers(0, 50), unique=True), st.integers(1, 4), st.none() | st.integers(0, 50))
-@examples(max_examples=50, deadline=None)
+@examples(max_examples=50)
 def test_no_more_is_kept_than_the_newest_and_the_best(steps, keep, best):
     found = kept(steps, keep, best)
     assert set(sorted(steps)[-keep:]) <= found <= set(steps)
@@ -346,7 +346,7 @@ def test_no_more_is_kept_than_the_newest_and_the_best(steps, keep, best):
 @given(
     st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 5), st.sampled_from(["gap", "twice", "none"])
 )
-@examples(max_examples=50, deadline=None)
+@examples(max_examples=50)
 def test_files_are_complete_only_if_each_value_is_there_once(counts, victim, damage):
     victim %= len(counts)
     starts = np.cumsum([0, *counts])[:-1]

@@ -147,7 +147,7 @@ def test_weights_are_checked(given, said):
         weighted(given)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.dictionaries(st.text("ab=/.", min_size=1, max_size=6), st.floats(0.1, 9), min_size=1, max_size=3))
 def test_a_path_may_hold_an_equals_sign(weights):
     paths = {storage.absolute(f"/x{path}"): weight for path, weight in weights.items()}

@@ -83,7 +83,7 @@ def test_what_stands_in_another_document_of_the_row_changes_nothing() -> None:
     assert targets["second"] == targets["other"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 1 << 16))
 def test_chunks_of_any_size_give_the_whole_loss_and_its_gradients(positions: int, chunk: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -126,7 +126,7 @@ def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_count
     assert sorted(shapes) == sorted([(1, 10, VOCABULARY)] * 6 + [(1, 2, VOCABULARY)] * 2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 30), st.sampled_from([None, torch.float32, torch.bfloat16]))
 def test_the_part_that_is_compiled_computes_what_the_plain_one_does(positions, vocabulary, gradient) -> None:
     generator = torch.Generator().manual_seed(positions)
@@ -191,7 +191,7 @@ def test_where_the_operator_cannot_the_product_is_rounded_first() -> None:
     assert bf16_gradients()[0] < 2**-6
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 50), st.booleans(), st.integers(0, 1 << 16))
 def test_the_fused_loss_is_the_whole_one_with_its_gradients(
     positions: int, chunk: int, head_trains: bool, seed: int

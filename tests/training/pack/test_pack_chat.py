@@ -210,7 +210,7 @@ def test_a_template_that_closes_each_rendering_with_the_end_of_text_needs_no_sec
 WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(WORDS, WORDS.filter(str.strip))
 def test_the_tokens_of_any_pair_are_its_text_and_the_learnt_ones_its_completion(prompt, completion):
     tokenizer = tiny()
@@ -221,7 +221,7 @@ def test_the_tokens_of_any_pair_are_its_text_and_the_learnt_ones_its_completion(
     assert tokenizer.decode(example.ids[learnt]) == completion + "</s>"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
 def test_the_learnt_tokens_of_any_conversation_are_its_answers(turns):
     tokenizer = tiny(CHATML)

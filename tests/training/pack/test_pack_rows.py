@@ -55,7 +55,7 @@ def naive_best_fit(sizes: list[int], length: int) -> list[int]:
     return sorted(rooms)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 40), st.data())
 def test_best_fit_leaves_the_rooms_that_trying_every_row_leaves(length, data):
     sizes = data.draw(st.lists(st.integers(1, length), max_size=60))
@@ -69,7 +69,7 @@ def test_best_fit_leaves_the_rooms_that_trying_every_row_leaves(length, data):
 
 
 @pytest.mark.parametrize("mode", ["best_fit", "none"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=SIZES, length=st.integers(2, 24))
 def test_every_labelled_token_is_learnt_exactly_once_and_no_row_is_too_long(tmp_path_factory, mode, sizes, length):
     documents = [document(f"d{n}", size, labelled=slice(size // 3, None)) for n, size in enumerate(sizes)]

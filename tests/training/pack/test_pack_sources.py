@@ -411,7 +411,7 @@ def test_too_many_strata_are_refused():
         survey(((n, str(n)) for n in range(2000)), True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, (1 << 64) - 1), st.sampled_from("abc")), max_size=60),
     st.integers(0, 10),

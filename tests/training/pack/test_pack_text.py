@@ -310,7 +310,7 @@ def test_a_tokenizer_that_changed_after_it_was_prepared_is_noticed(tmp_path):
         run_inline(tokenise_stage(settings, "c", frozen, f"{packed}/tokenizer", "0" * 32), packed)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=30).filter(str.strip), min_size=1, max_size=5))
 def test_the_tokens_of_any_text_are_the_tokenizers_own_and_decode_to_it(texts):
     tokenizer = tiny()
