@@ -47,8 +47,8 @@ def build_objective(
         config.attention, named_config(config.model), compute.type, config.bf16, _puts_tokens_before(config)
     )
     how: dict[str, Any] = _quantised(compute) if config.method == "qlora" else {}
-    if device.type == "cuda" and config.model.name is not None:
-        how["device_map"] = {"": device}
+    if config.model.name is not None and (device.type == "cuda" or how):
+        how["device_map"] = {"": device}  # 4-bit weights go to a GPU otherwise, wherever the others are
     dtype = torch.bfloat16 if frozen and config.bf16 else torch.float32
     model = load_base(config.model, config.seed, dtype, attention, body_only=config.method == "probe", **how)
     if vocabulary is not None:

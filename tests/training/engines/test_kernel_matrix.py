@@ -6,7 +6,9 @@ a sample; `make matrix` takes all.
 """
 
 import random
+import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from typing import Any
@@ -20,13 +22,14 @@ from cluster.errors import ConfigError
 from tests.support import kernel_stand_in
 from tests.support.ranks import Ranks
 from tests.support.tiny_models import tiny_config
-from tests.support.training_cases import Case, new_engine, take_steps
+from tests.support.training_cases import MODEL, Case, new_engine, take_steps
+from training.config_parts import Model
 from training.models import attention, compiling
+from training.models.base import load_base
 from training.models.build import build_objective
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
-# qlora computes on a GPU alone, and where bitsandbytes is.
-METHODS = ("full", "lora", *(["qlora"] if torch.cuda.is_available() and find_spec("bitsandbytes") else []))
+METHODS = ("full", "lora", *(["qlora"] if find_spec("bitsandbytes") else []))
 # Of a step's loss. Float32 differs by the order of additions; bf16 by where values are rounded to 8 bits.
 TOLERANCE = {"float32": 1e-5, "bf16": 1e-3}
 STEPS = 3
@@ -59,7 +62,7 @@ def sample(seed: int) -> list[Case]:
 
 
 def observe(case: Case) -> dict[str, Any]:
-    """On a rank: losses, what the kernel was called with, how many graphs there are, types of buffers."""
+    """On a rank: losses, calls of the kernel, numbers of graphs and of 4-bit matrices, types of buffers."""
     kernel, attention._KERNEL = attention._KERNEL, kernel_stand_in.varlen_attn
     compiling.BACKEND = "aot_eager"
     torch._dynamo.reset()
@@ -75,35 +78,62 @@ def observe(case: Case) -> dict[str, Any]:
             "graphs": counters["stats"]["unique_graphs"],
             "breaks": dict(counters["graph_break"]),
             "buffers": {one.dtype for one in objective.buffers()},
+            "four_bits": sum(one.dtype == torch.uint8 for one in objective.parameters()),
         }
     finally:
         engine.close()
         attention._KERNEL = kernel
 
 
+def with_saved_base(case: Case, folder: str) -> Case:
+    """QLoRA quantises the weights of a folder; bitsandbytes computes with them on a CPU too, which a config refuses."""
+    if case.method != "qlora":
+        return case
+    base = {"model": {"name": folder}, "workers": {"gpus_each": 1}}
+    return replace(case, compute="cuda", more=case.more | base)
+
+
+def save_base(folder: str) -> None:
+    load_base(Model(config=MODEL, tokenizer="train"), 1, torch.float32, None).save_pretrained(folder)
+
+
 def failures(cases: Iterable[Case]) -> list[str]:
+    """What is wrong, and on standard output the largest difference of a loss by method and precision."""
     found = []
     wanted: dict[tuple[str, str], list[float]] = {}
-    with Ranks(2) as ranks:
+    largest: dict[tuple[str, str], tuple[int, float]] = {}
+    with Ranks(2) as ranks, tempfile.TemporaryDirectory() as folder:
+        save_base(folder)
         for case in cases:
-            precision = case.more["precision"]
-            plain = case_of("ddp", precision, case.method, "eager", False)
-            if (precision, case.method) not in wanted:
-                wanted[precision, case.method] = ranks.run(observe, plain)[0]["losses"]
-            for rank, seen in enumerate(ranks.run(observe, case)):
-                wrong = problems(case, seen, wanted[precision, case.method])
+            way = case.method, case.more["precision"]
+            if way not in wanted:
+                plain = case_of("ddp", case.more["precision"], case.method, "eager", False)
+                wanted[way] = ranks.run(observe, with_saved_base(plain, folder))[0]["losses"]
+            both = ranks.run(observe, with_saved_base(case, folder))
+            for rank, seen in enumerate(both):
+                wrong = problems(case, seen, wanted[way])
                 found += [f"{case}, rank {rank}: {'; '.join(wrong)}"] if wrong else []
+            count, before = largest.get(way, (0, 0.0))
+            largest[way] = count + 1, max(before, *(difference(seen["losses"], wanted[way]) for seen in both))
+    for (method, precision), (count, off) in largest.items():
+        print(f"{method}, {precision}: {count} cases, losses differ by {off:.1e} at most")
     return found
 
 
+def difference(losses: list[float], wanted: list[float]) -> float:
+    """The largest of a step's loss, relative."""
+    return max(abs(one - other) / other for one, other in zip(losses, wanted, strict=True))
+
+
 def problems(case: Case, seen: dict[str, Any], losses: list[float]) -> list[str]:
-    off = max(abs(one - other) / other for one, other in zip(seen["losses"], losses, strict=True))
+    off = difference(seen["losses"], losses)
     # The input of LoRA's first layer needs no gradient, since embeddings are frozen: a graph of its own.
     graphs = (2 if case.method == "lora" else 1) if case.more["compile"] else 0
     kernel = case.more["attention"] == "varlen"
     micro_batches = case.rows // 2 // case.micro_rows
     calls = LAYERS * micro_batches * case.steps if kernel else 0
     used = attention.VARLEN if kernel else case.more["attention"]
+    four_bits = 7 * LAYERS if case.method == "qlora" else 0
     dtypes = {dtype for call in seen["calls"] for dtype in call.dtypes}
     found = {
         f"a loss is off by {off:.1e}": off > TOLERANCE[case.more["precision"]],
@@ -114,6 +144,7 @@ def problems(case: Case, seen: dict[str, Any], losses: list[float]) -> list[str]
         f"the kernel got {dtypes}": kernel and dtypes != {torch.bfloat16},
         f"boundaries of {len({call.documents for call in seen['calls']})} lengths": kernel
         and len({call.documents for call in seen["calls"]}) != 1,
+        f"{seen['four_bits']} matrices of 4 bits, {four_bits} wanted": seen["four_bits"] != four_bits,
         f"buffers of {seen['buffers']}": seen["buffers"] != {torch.float32},
     }
     return [words for words, holds in found.items() if holds]
