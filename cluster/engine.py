@@ -29,6 +29,7 @@ from cluster import logs
 from cluster.artifact import Artifact
 from cluster.discard import discard_damaged, discard_stale
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError, is_panic
+from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, publish, published, run_unit, sweep
@@ -65,7 +66,7 @@ class Engine:
 
     root: the run's folder on the store.
     replace: remove artifacts that other settings left in the places of this run's outputs.
-    wall_s: seconds that each stage took in this call, by name.
+    wall_s: seconds that each stage took in this call, by name. units: how many units each has.
     """
 
     root: str
@@ -74,6 +75,7 @@ class Engine:
     patience: Patience = field(default_factory=Patience)
     replace: bool = False
     wall_s: dict[str, float] = field(default_factory=dict)
+    units: dict[str, int] = field(default_factory=dict)
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
         """The stage's artifacts: made now, or found finished. Damaged and missing files are made again.
@@ -83,6 +85,7 @@ class Engine:
             ConfigError, StorageError: raised by a unit; not retried.
             StageError: a unit failed in every attempt. The other units are committed.
         """
+        self.units[stage.name] = len(stage.units)
         if self.replace:
             discard_stale(stage, self.root)
         discard_damaged(stage, self.root)
@@ -229,9 +232,9 @@ class Engine:
         reads = stage.describe(stage.units[lost[0]])
         tried = "once" if self.patience.attempts == 1 else f"{self.patience.attempts} times each"
         error = StageError(
-            f"{stage.name}: {len(lost)} of {len(stage.units)} units failed {tried}. Unit {lost[0]}"
+            f"{stage.name}: {len(lost)} of {plural(len(stage.units), 'unit')} failed {tried}. Unit {lost[0]}"
             + (f" ({reads})" if reads else "")
-            + f": {_one_line(failure.cause)} The other {len(records)} units are kept: "
+            + f": {_one_line(failure.cause)} Finished units ({len(records)}) are kept: "
             "mend the cause and run the same command again; --debug shows the traceback."
         )
         if failure.traceback:

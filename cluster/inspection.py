@@ -10,6 +10,7 @@ import typer
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
+from cluster.page.formats import plural
 from cluster.run import RUN_MANIFEST
 from cluster.store import storage
 
@@ -117,7 +118,7 @@ def _show_run(uri: str, manifest: dict) -> None:
 
 
 def _show_folder(uri: str, names: list[str]) -> None:
-    print(f"folder    {len(names):,} finished artifact{'s' if len(names) > 1 else ''}, and no finished run of its own")
+    print(f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own")
     print(f"at        {uri}")
     _show_parts(uri, dict.fromkeys(names, ""))
 
@@ -160,7 +161,7 @@ def _show_artifact(artifact: Artifact, rows: int) -> None:
     print(f"at        {artifact.uri}")
     print(f"digest    {manifest.digest}")
     print(f"made from {manifest.fingerprint}")
-    print(f"holds     {manifest.rows:,} rows, {_size(manifest.bytes)}, {len(manifest.files):,} files")
+    print(f"holds     {plural(manifest.rows, 'row')}, {_size(manifest.bytes)}, {plural(len(manifest.files), 'file')}")
     print("columns")
     for name, kind in manifest.schema:
         print(f"  {name:<28} {kind}")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from cluster.artifact import Counters
+from cluster.page.formats import plural
 from cluster.stage import Record, add_counters
 
 _EVERY_S = {True: 0.2, False: 10.0}  # on a terminal, elsewhere
@@ -75,7 +76,8 @@ class Lines:
         self.commits: list[float] = []  # time of commit and duration of each unit of this call
         self.seconds: list[float] = []
         if records:
-            self._line(f"{stage}: {self.done} of {units} units were finished before")
+            were = "was" if self.done == 1 else "were"
+            self._line(f"{stage}: {self.done} of {plural(units, 'unit')} {were} finished before")
         self._show()
 
     def advance(self, record: Record) -> None:
@@ -101,7 +103,7 @@ class Lines:
     def _show(self) -> None:
         self.shown = time.monotonic()
         elapsed = max(self.shown - self.began, 1e-9)
-        parts = [f"{self.stage}: {self.done}/{self.units} units"]
+        parts = [f"{self.stage}: {self.done}/{plural(self.units, 'unit')}"]
         if self.done > self.resumed:
             documents, size = (self.counters.get(k, 0) - self.before.get(k, 0) for k in ("documents", "text_bytes"))
             if documents:

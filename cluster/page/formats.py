@@ -7,6 +7,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 document`, `2,000 documents`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def share(part: float, whole: float) -> str:
     """A percentage with one decimal; shares near 0 and 1 become <0.1% and >99.9%."""
     if not whole:

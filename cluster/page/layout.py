@@ -81,10 +81,6 @@ def anchor(*parts: str) -> str:
     return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
 
 
-def plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def _row(columns: Sequence[Column], cells: Sequence[Child]) -> Html:
     first, *rest = cells
     marked = [

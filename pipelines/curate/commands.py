@@ -13,6 +13,7 @@ from cluster import logs
 from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, reaching
+from cluster.page.formats import plural
 from cluster.store import storage
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.report.schema import Report
@@ -80,6 +81,7 @@ def _plan(settings: CurateConfig) -> None:
     from pipelines.curate.output_folder import check_output, refuse_files_inside, refuse_output_among_inputs
     from pipelines.readers import freeze
     from pipelines.readers.find import skipped_text
+    from pipelines.readers.first_look import first_look
 
     root = storage.absolute(settings.output)
     refuse_output_among_inputs(settings, root, ".")
@@ -89,8 +91,8 @@ def _plan(settings: CurateConfig) -> None:
     done = finished(settings, inputs, root, replace=False)
     if not done:
         check_output(root)
-    size = sum(unit.bytes for unit in inputs.units)
-    print(f"inputs   {len(inputs.files):,} files, {len(inputs.units):,} units, about {size / 1e6:,.1f} MB of text")
+    files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
+    print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
     if settings.dedup:
         bands, rows = settings.dedup.banding
@@ -102,7 +104,7 @@ def _plan(settings: CurateConfig) -> None:
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
-    for note in inputs.notes:
+    for note in [*inputs.notes, *first_look(inputs, settings.limits)]:
         print(f"note     {note}")
     everything = settings.model_dump(mode="json")
     if logs.is_verbose():

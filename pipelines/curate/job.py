@@ -17,6 +17,7 @@ from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
 from cluster.lease import held
+from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.run import find_run, put_run
 from cluster.session import Session
@@ -145,7 +146,7 @@ def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Ar
     rows = next(quarantine.tables()).slice(0, _QUARANTINE_SHOWN).to_pylist()
     first = "\n".join(f"  {row['problem']} ({PROBLEMS[row['problem']]}): {row['where']}" for row in rows)
     raise DataError(
-        f"{bad:,} of {bad + good:,} documents could not be read ({bad / (bad + good):.1%}; "
+        f"{bad:,} of {plural(bad + good, 'document')} could not be read ({bad / (bad + good):.1%}; "
         f"execution.max_bad_documents allows {allowed:.1%}). The first:\n{first}\n"
         f"All of them: {quarantine.uri}. Mend the input, or allow more with "
         f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."

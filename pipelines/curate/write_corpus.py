@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
 from cluster.errors import DataError
+from cluster.page.formats import plural
 from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import VERDICTS_SCHEMA
@@ -258,8 +259,8 @@ class Select:
             counters["corpus_characters"] += pc.sum(rows["characters"].take(kept)).as_py() or 0
         if first != attributes.num_rows:
             raise DataError(
-                f"unit {unit.index} ({unit.spans[0].uri}): {first} documents now, {attributes.num_rows} when measured. "
-                "The input changed while the run was under way: restore it, or start anew with --replace."
+                f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} when "
+                "measured. The input changed while the run was under way: restore it, or start anew with --replace."
             )
 
     def _corpus(

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 import pyarrow as pa
 
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.page.formats import plural
 from cluster.store.storage import FileInfo
 from pipelines.readers.find import find, skipped_text
 from pipelines.readers.inputs import Input
@@ -51,7 +52,7 @@ class _Source:
         for what, uris in self.troubles.values():
             at = f"{uris[0]}: " if uris[0] else ""
             others = len(uris) - 1
-            more = f" (and {others:,} more file{'s' * (others > 1)})" if others else ""
+            more = f" (and {plural(others, 'more file')})" if others else ""
             messages.append(f"{self.title}: {at}{what}{more}")
         return messages
 
@@ -186,7 +187,7 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
             continue
         if any(_may_have(other, name, source) for other in others):
             own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
-            count = f"{len(files):,} {format} file{'s' * (len(files) > 1)}"
+            count = plural(len(files), f"{format} file")
             source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
         else:
             for file in files:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
+from cluster.page.formats import plural
 from cluster.store import storage
 from cluster.store.storage import FileInfo
 from pipelines.readers.compression import Broken
@@ -66,7 +67,7 @@ class Parquet(Reader):
                 except Broken as broken:
                     last = span.end if broken.problem == "expansion_bomb" else group + 1
                     lost = sum(file.metadata.row_group(g).num_rows for g in range(group, last)) - done
-                    where = f"{span.uri} row group {group} row {done}: {lost} rows lost"
+                    where = f"{span.uri} row group {group} row {done}: {plural(lost, 'row')} lost"
                     yield one_problem(input, broken.problem, where)
                     if broken.problem == "expansion_bomb":
                         return

@@ -113,7 +113,7 @@ def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_
     line = work.__code__.co_firstlineno + 3
     assert str(caught.value) == (
         "count: 1 of 4 units failed 2 times each. Unit 1 (file-1.txt): ValueError: the moon is full "
-        f"(test_engine.py, line {line}). The other 3 units are kept: mend the cause and run the same command again; "
+        f"(test_engine.py, line {line}). Finished units (3) are kept: mend the cause and run the same command again; "
         "--debug shows the traceback."
     )
     assert 'raise ValueError("the moon is full")' in "".join(caught.value.__notes__)
@@ -138,7 +138,7 @@ def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path):
     def work(unit, scratch):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(StageError, match=r"^count: 1 of 1 units failed once\. Unit 0: .*worker died[^\n]*$"):
+    with pytest.raises(StageError, match=r"^count: 1 of 1 unit failed once\. Unit 0: .*worker died[^\n]*$"):
         engine(tmp_path, session, attempts=1).run(counting_stage(1, work))
 
 

@@ -95,7 +95,7 @@ def test_a_unit_that_hangs_is_broken_off_with_its_ray_and_tried_again(tmp_path):
 def test_a_stall_in_every_round_is_told_with_its_seconds(tmp_path):
     gate = threading.Event()
     session = NoRay()
-    with pytest.raises(StageError, match=r"1 of 1 units failed 2 times each(?s:.*)no unit was committed for \d+ s"):
+    with pytest.raises(StageError, match=r"1 of 1 unit failed 2 times each(?s:.*)no unit was committed for \d+ s"):
         engine(tmp_path, session, attempts=2, stall_s=0.05).run(counting_stage(1, lambda *_: gate.wait(60)))
     gate.set()
     assert session.stops == 2

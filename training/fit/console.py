@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import Protocol, TextIO, cast
 
+from cluster.page.formats import plural
 from cluster.progress import Lines, Progress
 from cluster.store import storage
 from training.fit.job import Job
@@ -112,7 +113,7 @@ def watch_like(progress: Progress, job: Job) -> Watch:
 def greeting(attempt: Attempt) -> str:
     trained, total, workers = attempt["trainable_parameters"], attempt["all_parameters"], attempt["workers"]
     going_on = f", going on after step {attempt['step']}" if attempt["step"] else ""
-    named = f"{workers} worker{'s' if workers > 1 else ''}"
+    named = plural(workers, "worker")
     share = f"{trained:,} of {total:,} parameters train ({trained / total:.2%})"
     warning = f"\nwarning: {attempt['attention_warning']}" if attempt["attention_warning"] else ""
     return f"training: {share}, {named}, attention {attempt['attention']}{going_on}{warning}"
@@ -127,7 +128,7 @@ def summary(records: Sequence[StepRecord], ahead: Ahead) -> str:
     if not records:
         return ""
     last = records[-1]
-    parts = [f"training: {last['step']}/{ahead.steps} steps"]
+    parts = [f"training: {last['step']}/{plural(ahead.steps, 'step')}"]
     taken = [record for record in records if "seconds" in record][-_RECENT:]
     if "loss" in last:
         parts.append(f"loss {last['loss']:.4f}")

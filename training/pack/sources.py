@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import ConfigError, DataError
+from cluster.page.formats import plural
 from cluster.store import storage
 from cluster.store.storage import FileInfo
 from training.config import TrainConfig
@@ -84,9 +85,7 @@ def freeze_corpus(corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCo
         units.append(unit)
         sizes.append(size)
     if not units:
-        raise DataError(
-            f"{corpus.path}: no row in {len(files)} file{'s' if len(files) > 1 else ''}. Point `corpus` at documents."
-        )
+        raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
     return FrozenCorpus(corpus.path, tuple(units), tuple(sizes), content, resolved)
 
 

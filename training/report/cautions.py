@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from cluster.page.formats import count, decimal, share
-from cluster.page.layout import plural
+from cluster.page.formats import count, decimal, plural, share
 from training.pack import overflow
 from training.report.schema import Fit, chosen
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
-from cluster.page.formats import count, decimal, share, short
-from cluster.page.layout import Column, fold, note, plural, sentence, table
+from cluster.page.formats import count, decimal, plural, share, short
+from cluster.page.layout import Column, fold, note, sentence, table
 from cluster.page.markup import Child, Html, element, join
 from training.report.schema import Fit, Point, StepRow
 from training.wording import wording

@@ -9,8 +9,8 @@ from importlib import resources
 
 from cluster.page import formats
 from cluster.page.document import document, header
-from cluster.page.formats import count, share, short
-from cluster.page.layout import Section, anchor, outside_text, plural
+from cluster.page.formats import count, plural, share, short
+from cluster.page.layout import Section, anchor, outside_text
 from cluster.page.markup import Html, element
 from training.report import tables
 from training.report.curve_charts import curves

@@ -7,8 +7,8 @@ import yaml
 
 from cluster.page import formats
 from cluster.page.charts import Segment, bar
-from cluster.page.formats import count, decimal, share
-from cluster.page.layout import Column, code, fold, name, note, outside_text, plural, scroll_box, sentence, table
+from cluster.page.formats import count, decimal, plural, share
+from cluster.page.layout import Column, code, fold, name, note, outside_text, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join
 from training.fit.records import Answer, Measured
 from training.report.schema import Corpus, Fit, chosen

@@ -6,20 +6,8 @@ import yaml
 
 from cluster.page import formats
 from cluster.page.charts import Segment, bar
-from cluster.page.formats import count, share
-from cluster.page.layout import (
-    Column,
-    Section,
-    code,
-    fold,
-    name,
-    note,
-    outside_text,
-    plural,
-    scroll_box,
-    sentence,
-    table,
-)
+from cluster.page.formats import count, plural, share
+from cluster.page.layout import Column, Section, code, fold, name, note, outside_text, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join
 from pipelines.curate.report.names import stage_name
 from pipelines.curate.report.schema import Amount, Language, Report, Source, StageTime

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from cluster.page.formats import decimal
-from cluster.page.layout import Section, anchor, code, fold, note, outside_text, plural, sentence
+from cluster.page.formats import decimal, plural
+from cluster.page.layout import Section, anchor, code, fold, note, outside_text, sentence
 from cluster.page.markup import Html, element, join
 from pipelines.curate.report.names import stage_name
 from pipelines.curate.report.schema import Group, Report, Sample

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, cast
@@ -14,17 +15,18 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
+from cluster.page.formats import plural
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import TALLIES, causes, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
-from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, SKIPPED
+from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, REPEATED_KEY, SKIPPED
 from pipelines.curate.report.schema import Report
 from pipelines.curate.report_samples import SAMPLES
 from pipelines.curate.tallies import add_tallies, edges, is_count
 from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.dedup.group import GROUPS, NEAR
 from pipelines.readers.find import skipped_text
-from pipelines.readers.reader import PROBLEMS
+from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES
 from pipelines.readers.units import InputManifest
 
 SCHEMA_VERSION = 1
@@ -43,7 +45,6 @@ _WHERE_SHOWN = 3
 _ID_SHOWN = 60  # characters
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _TELLING_DOCUMENTS = 1000  # of fewer, a rule that removes one document in a few hundred often removes none
-_OF_WHOLE_FILES = ("json_array", "carriage_returns")
 _LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 Counts = dict[str, int]
@@ -60,7 +61,7 @@ def gather(config: CurateConfig, inputs: InputManifest, engine: Engine, artifact
         "totals": _totals(tallies, engine, core_s),
         "funnel": tallies.funnel(),
         "languages": tallies.languages(),
-        "sources": _sources(config, tallies),
+        "sources": _sources(config, tallies, artifacts[ATTRIBUTES]),
         "histograms": _histograms(config, tallies),
         "similarity": _similarity(config, artifacts.get(GROUPS)),
         "groups": _groups(artifacts[SAMPLES]),
@@ -186,7 +187,8 @@ def _totals(tallies: _Tallies, engine: Engine, core_s: dict[str, float]) -> dict
     }
 
 
-def _sources(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]:
+def _sources(config: CurateConfig, tallies: _Tallies, attributes: Artifact) -> list[dict[str, Any]]:
+    counters = attributes.manifest.counters
     return [
         {
             "source": entry.source,
@@ -195,6 +197,9 @@ def _sources(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]:
             "input": tallies.total("input", source=entry.source),
             "corpus": tallies.total("kept", source=entry.source),
             "reasons": tallies.removed(source=entry.source),
+            "without_id": int(counters.get(NO_ID + entry.source, 0)),
+            "empty_texts": int(counters.get(EMPTY_TEXT + entry.source, 0)),
+            "repeated_keys": int(counters.get(REPEATED_KEY + entry.source, 0)),
         }
         for entry in config.inputs
     ]
@@ -341,7 +346,7 @@ def _stage_rows(engine: Engine, artifacts: dict[str, Artifact], core_s: dict[str
             rows.append(
                 {
                     "stage": stage,
-                    "units": len({file.unit for file in manifest.files}),
+                    "units": engine.units[stage],
                     "documents": int(manifest.counters.get("documents", 0)),
                     "text_bytes": int(manifest.counters.get("text_bytes", 0)),
                     "wall_s": engine.wall_s.get(stage, 0.0),
@@ -358,13 +363,17 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
         lost = 1 - after / before if before else 0.0
         if lost > config.report.warn_source_loss:
             top = max(source["reasons"], key=lambda entry: entry["documents"], default={"reason": "nothing"})["reason"]
-            found.append(f"Source {source['source']} lost {lost:.0%} of its {before:,} documents, most to {top}.")
+            found.append(
+                f"Source {source['source']} lost {lost:.0%} of its {plural(before, 'document')}, most to {top}."
+            )
     for step in report["funnel"][1:-1]:
         seen = step["left"]["documents"] + step["removed"]["documents"]
         if seen >= _TELLING_DOCUMENTS and not step["removed"]["documents"]:
             found.append(f"{step['stage']} removed nothing of {seen:,} documents.")
         elif seen and step["removed"]["documents"] > _RULE_REMOVES_ALMOST_ALL * seen:
-            found.append(f"{step['stage']} removed {step['removed']['documents'] / seen:.0%} of {seen:,} documents.")
+            found.append(
+                f"{step['stage']} removed {step['removed']['documents'] / seen:.0%} of {plural(seen, 'document')}."
+            )
     if not report["totals"]["input"]["documents"]:
         found.append("The corpus is empty: no document could be read.")
     elif not report["totals"]["corpus"]["documents"]:
@@ -376,16 +385,21 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
     for entry in report["quarantine"]:
         if entry["problem"] in _LOSES_THE_REST:
             found.append(
-                f"Source {entry['source']}: {entry['documents']:,} times the rest of a file was lost "
+                f"Source {entry['source']}: {plural(entry['documents'], 'time')} the rest of a file was lost "
                 f"({entry['problem']}, first {entry['examples'][0]}); how many documents it held is not known."
             )
-        if entry["problem"] in _OF_WHOLE_FILES:
+        if entry["problem"] in PROBLEMS_OF_WHOLE_FILES:
             found.append(f"Source {entry['source']}: {PROBLEMS[entry['problem']]} ({entry['examples'][0]}).")
     bad = sum(entry["documents"] for entry in report["quarantine"])
     if bad:
-        found.append(f"{bad:,} documents could not be read; they are listed under quarantine.")
+        found.append(
+            f"{plural(bad, 'document')} could not be read; {'it is' if bad == 1 else 'they are'} listed under "
+            "quarantine."
+        )
+    for source in report["sources"]:
+        found += [f"Source {source['source']}: {sentence}." for sentence in _odd(source)]
     for entry in report["duplicate_ids"]:
-        ids = "1 id is" if entry["ids"] == 1 else f"{entry['ids']:,} ids are"
+        ids = f"{plural(entry['ids'], 'id')} {'is' if entry['ids'] == 1 else 'are'}"
         found.append(
             f"Source {entry['source']}: {ids} used by more than one document, {entry['documents']:,} documents in all "
             f"({', '.join(entry['examples'])}). Positions tell them apart."
@@ -395,3 +409,18 @@ def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any
         if skipped:
             found.append(f"Source {source}: files were passed over: {skipped_text(skipped)}.")
     return found
+
+
+def _odd(source: dict[str, Any]) -> Iterator[str]:
+    """What was read although something is odd about it."""
+    if count := source["without_id"]:
+        verbs = ("has", "is", "its") if count == 1 else ("have", "are", "their")
+        yield (
+            f"{plural(count, 'document')} {verbs[0]} no id (null, missing or empty) and {verbs[1]} named by the "
+            f"hash of {verbs[2]} text"
+        )
+    if count := source["empty_texts"]:
+        yield f"{plural(count, 'document')} {'has' if count == 1 else 'have'} an empty text"
+    if count := source["repeated_keys"]:
+        verb = "gives" if count == 1 else "give"
+        yield f"{plural(count, 'record')} {verb} a key twice, of which the last value holds"

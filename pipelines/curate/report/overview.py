@@ -5,8 +5,8 @@ from typing import Literal
 
 from cluster.page import formats
 from cluster.page.charts import Segment, bar
-from cluster.page.formats import count, share
-from cluster.page.layout import Column, Section, anchor, code, fold, name, plural, sentence, table
+from cluster.page.formats import count, plural, share
+from cluster.page.layout import Column, Section, anchor, code, fold, name, sentence, table
 from cluster.page.markup import Html, element, join
 from pipelines.curate.report.names import stage_name
 from pipelines.curate.report.schema import Amount, FunnelStage, ReasonAmount, Report

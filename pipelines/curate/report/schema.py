@@ -71,12 +71,17 @@ class SourceReason(ReasonAmount):
 
 
 class Source(TypedDict):
+    """`without_id`: documents that its `id` column does not name. `repeated_keys`: records that give a key twice."""
+
     source: str
     licence: str | None
     weight: float
     input: Amount
     corpus: Amount
     reasons: list[SourceReason]
+    without_id: int
+    empty_texts: int
+    repeated_keys: int
 
 
 class Bound(TypedDict):
@@ -179,6 +184,8 @@ class Skipped(TypedDict):
 
 
 class StageTime(TypedDict):
+    """`units`: all of the stage, also those that left no file because no document reached it."""
+
     stage: str
     units: int
     documents: int

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cluster.page.formats import count, decimal
-from cluster.page.layout import Section, anchor, code, fold, note, plural, sentence
+from cluster.page.formats import count, decimal, plural
+from cluster.page.layout import Section, anchor, code, fold, note, sentence
 from cluster.page.markup import Html, element, join
 from pipelines.curate.report.charts import DEFINITIONS, WIDE, histogram
 from pipelines.curate.report.names import stage_name

@@ -2,7 +2,7 @@
 
 import re
 
-from cluster.page.formats import count, share
+from cluster.page.formats import count, plural, share
 from pipelines.curate.report.names import stage_name
 from pipelines.curate.report.schema import FunnelStage, Report
 
@@ -46,7 +46,7 @@ def _reasons(stage: FunnelStage, room: int) -> str:
         line = ", ".join(named[:shown]) + (f", +{rest} more" if rest else "")
         if len(line) <= room:
             return line
-    return f"{count(len(named))} reasons" if named else ""
+    return plural(len(named), "reason") if named else ""
 
 
 def _plain(words: str) -> str:

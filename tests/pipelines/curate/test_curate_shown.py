@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cluster import cli, logs
+from cluster.artifact import Artifact
 from cluster.config import load
 from pipelines.curate import job as job
 from pipelines.curate.commands import changed_settings
@@ -53,7 +54,7 @@ def test_a_dry_run_shows_the_plan_first_and_then_only_what_is_not_the_default(ra
     out, _ = raymill("curate", "c.yaml", "--dry-run", "-o", "inputs.0.path=.", "-o", "output=../run")
     plan, _, settings = out.partition("\n\n")
     assert [line.split()[0] for line in plan.splitlines()] == ["inputs", "rules", "dedup", "output", "skipped"]
-    assert "1 files, 1 units" in plan and "1 .pdf" in plan and f"{tmp_path}/../run: to be made" in plan
+    assert "1 file, 1 unit," in plan and "1 .pdf" in plan and f"{tmp_path}/../run: to be made" in plan
     title, _, text = settings.partition("\n")
     assert title == "Settings that differ from the defaults (--verbose shows all):"
     shown = yaml.safe_load(text)
@@ -65,7 +66,7 @@ def test_a_dry_run_shows_the_plan_first_and_then_only_what_is_not_the_default(ra
     assert shown["rules"]["gopher_quality"] == {"min_words": 20} and "execution" not in shown
     assert not (tmp_path.parent / "run").exists()
     everything = raymill("curate", "c.yaml", "--dry-run", "--verbose")[0]
-    assert everything.startswith("inputs   1 files") and "unit_mib: 64" in everything
+    assert everything.startswith("inputs   1 file, ") and "unit_mib: 64" in everything
 
 
 def test_the_settings_shown_are_a_config_of_the_same_run(tmp_path):
@@ -92,3 +93,71 @@ def test_explain_gives_the_verdict_first_and_the_measurements_after_it(raymill):
         lines = raymill("explain", "run", id)[0].splitlines()
         assert lines[0] == f"document  {id}" and lines[1].startswith(verdict)
         assert lines.index("measured") > 1 and any("gopher_words" in line for line in lines[lines.index("measured") :])
+
+
+# ---- what is odd about the input: in the dry run, the counters and the report ----
+
+
+@pytest.fixture
+def odd(tmp_path, raymill):
+    """Rows that are read although something is odd about them, one that is not read, and files of other encodings."""
+    stories = [story(n) for n in range(5)]
+    lines = [
+        json.dumps({"id": "a", "text": stories[0]}),
+        json.dumps({"id": "", "text": stories[1]}),
+        json.dumps({"text": stories[2]}),
+        '{"id": "first", "id": "b", "text": "", "meta": {"k": 1, "k": 2}}',
+        json.dumps({"id": "c", "text": " \n"}),
+        json.dumps({"id": 1.5, "text": stories[3]}),
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    (tmp_path / "wide.jsonl").write_bytes(json.dumps({"id": "w", "text": stories[4]}).encode("utf-16"))
+    (tmp_path / "wide.txt").write_bytes("plain words".encode("utf-16-le"))
+    return ["-o", "inputs.0.path=.", "-o", "output=../odd", "-o", "execution.max_bad_documents=1"]
+
+
+def test_a_dry_run_names_what_is_odd_about_the_first_rows_and_files(raymill, odd):
+    out, _ = raymill("curate", "c.yaml", "--dry-run", *odd)
+    notes = [line.removeprefix("note     ") for line in out.splitlines() if line.startswith("note")]
+    assert notes[1:] == [
+        "Source input: wide.jsonl: the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` "
+        "does (and 1 more file).",
+        "Source input: of the first 6 rows of in.jsonl, 2 have no id and are named by the hash of the text; 2 have an "
+        "empty text; 1 gives a key twice, of which the last value holds; 1 cannot be read: bad_id (the id is neither a "
+        "string nor a whole number).",
+    ]
+
+
+def test_the_report_and_the_counters_have_what_is_odd_about_the_input(raymill, odd, tmp_path):
+    out, _ = raymill("curate", "c.yaml", *odd, "-o", "rules=null", "-o", "language=null")
+    report = json.loads((tmp_path.parent / "odd" / "report.json").read_text())
+    (source,) = report["sources"]
+    assert [source[key] for key in ("without_id", "empty_texts", "repeated_keys")] == [2, 2, 1]
+    assert {(one["problem"], one["documents"]) for one in report["quarantine"]} == {("bad_id", 1), ("utf16", 2)}
+    for warning in (
+        "Source input: 2 documents have no id (null, missing or empty) and are named by the hash of their text.",
+        "Source input: 2 documents have an empty text.",
+        "Source input: 1 record gives a key twice, of which the last value holds.",
+        "Source input: the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` does",
+        "3 documents could not be read",
+    ):
+        assert f"warning: {warning}" in out
+    counters = Artifact.load(str(tmp_path.parent / "odd" / "attributes")).manifest.counters
+    assert [counters[f"{kind}/input"] for kind in ("no_id", "empty_text", "repeated_key")] == [2, 2, 1]
+
+
+def test_one_is_written_as_one(raymill, tmp_path):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a", "text": story(1)}) + "\n{\n")
+    out, _ = raymill("curate", "c.yaml", "-o", "execution.max_bad_documents=1", "-o", "rules=null")
+    assert "warning: 1 document could not be read; it is listed under quarantine." in out
+    out, _ = raymill("curate", "c.yaml", "--dry-run", "-o", "output=other")
+    assert out.startswith("inputs   1 file, 1 unit, about")
+
+
+def test_the_units_of_a_stage_are_all_of_its_units(raymill, tmp_path):
+    (tmp_path / "two.jsonl").write_text("broken")  # a unit without any document leaves no file
+    inputs = "inputs=[{source: a, path: in.jsonl, id: id}, {source: b, path: two.jsonl}]"
+    raymill("curate", "c.yaml", "-o", inputs, "-o", "execution.max_bad_documents=1")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    units = {stage["stage"]: stage["units"] for stage in report["stages"]}
+    assert units == {"measure": 2, "decide": 2, "group": 1, "select": 1}

@@ -289,7 +289,17 @@ def test_a_run_that_read_nothing_has_a_report(report):
     }  # fmt: skip
     report["funnel"] = [{"stage": "read", "left": nothing, "removed": nothing, "reasons": []}]
     report["sources"] = [
-        {"source": "a", "licence": None, "weight": 1.0, "input": nothing, "corpus": nothing, "reasons": []}
+        {
+            "source": "a",
+            "licence": None,
+            "weight": 1.0,
+            "input": nothing,
+            "corpus": nothing,
+            "reasons": [],
+            "without_id": 0,
+            "empty_texts": 0,
+            "repeated_keys": 0,
+        }
     ]
     for signal in report["histograms"]:
         signal["documents"] = [0] * len(signal["documents"])

@@ -1,0 +1,79 @@
+"""What a dry run finds in the first rows of the first files: problems, and what is read although it is odd."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from posixpath import basename
+
+import pyarrow.compute as pc
+
+from cluster.page.formats import plural
+from pipelines.readers.inputs import Limits
+from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES, Reader, ReaderCounts
+from pipelines.readers.registry import READERS
+from pipelines.readers.units import InputManifest, Span
+from pipelines.readers.whole_file import first_bytes
+
+_THREADS = 16
+_FILES = 100  # of a source, of which the first bytes are read
+
+
+def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
+    """Sentences about each source; none where nothing is odd.
+
+    Reads the first bytes of 100 files of a source, and up to 8 MB of the first file of each format with columns.
+    """
+    notes = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for source in dict.fromkeys(unit.source for unit in inputs.units):
+            spans = {span.uri: span for unit in reversed(inputs.units) if unit.source == source
+                     for span in reversed(unit.spans)}  # the first span of each file  # fmt: skip
+            first = [spans[uri] for uri in sorted(spans)[:_FILES]]
+            of_files = list(pool.map(lambda span: _file_problem(span, limits), first))
+            notes += [f"Source {source}: {note}" for note in _of_files(first, of_files)]
+            good = [span for span, problem in zip(first, of_files, strict=True) if problem is None]
+            by_format = {span.format: span for span in reversed(good) if READERS[span.format].columns != "fixed"}
+            looked = (_of_rows(span, inputs, source, limits) for span in by_format.values())
+            notes += [f"Source {source}: {note}" for note in looked if note]
+    return notes
+
+
+def _file_problem(span: Span, limits: Limits) -> str | None:
+    reader = READERS[span.format]
+    if type(reader).file_problem is Reader.file_problem:
+        return None
+    return reader.file_problem(first_bytes(span, limits))
+
+
+def _of_files(spans: list[Span], problems: list[str | None]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for span, problem in zip(spans, problems, strict=True):
+        if problem is not None:
+            found.setdefault(problem, []).append(basename(span.uri))
+    return [
+        f"{names[0]}: {PROBLEMS_OF_WHOLE_FILES[problem]}"
+        + (f" (and {plural(len(names) - 1, 'more file')})" if len(names) > 1 else "")
+        + "."
+        for problem, names in found.items()
+    ]
+
+
+def _of_rows(span: Span, inputs: InputManifest, source: str, limits: Limits) -> str | None:
+    """The first table that the reader gives, at most 8 MB of text."""
+    input, counts = inputs.reading.input_of(source), ReaderCounts()
+    table = next(READERS[span.format].read(span, input, limits, counts), None)
+    if table is None:
+        return None
+    good = table.filter(pc.is_null(table["problem"]))
+    empty = pc.sum(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(good["text"])), 0)).as_py() or 0
+    found = [
+        (good["id"].null_count if input.id else 0, "has no id and is named", "have no id and are named",
+         " by the hash of the text"),
+        (empty, "has", "have", " an empty text"),
+        (counts.repeated_keys, "gives", "give", " a key twice, of which the last value holds"),
+    ]  # fmt: skip
+    parts = [f"{count:,} {one if count == 1 else many}{what}" for count, one, many, what in found if count]
+    for problem, count in Counter(table["problem"].drop_null().to_pylist()).most_common():
+        parts.append(f"{count:,} cannot be read: {problem} ({PROBLEMS[problem]})")
+    if not parts:
+        return None
+    return f"of the first {plural(table.num_rows, 'row')} of {basename(span.uri)}, {'; '.join(parts)}."
