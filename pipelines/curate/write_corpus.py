@@ -259,8 +259,8 @@ class Select:
             counters["corpus_characters"] += pc.sum(rows["characters"].take(kept)).as_py() or 0
         if first != attributes.num_rows:
             raise DataError(
-                f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} when "
-                "measured. The input changed while the run was under way: restore it, or start anew with --replace."
+                f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
+                "when measured. The input changed during the run: restore it, or start anew with --replace."
             )
 
     def _corpus(

@@ -19,10 +19,13 @@ _LISTED = 12
 
 # How files are counted that are passed over, beside their endings and the kinds of `storage.list_unreadable`.
 HIDDEN, NO_ENDING, ZERO_BYTES = "hidden", "(no ending)", "zero bytes"
-_LINKS = (DANGLING, CIRCULAR)
+REPEATED = "link to a file that is read"
+_PLURALS = {DANGLING: f"{DANGLING}s", CIRCULAR: f"{CIRCULAR}s", REPEATED: "links to a file that is read"}
 
 # JSON Lines have endings of their own, as a .json file usually holds one value over many lines.
 _JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
+
+_NO_FOLDER = "the folder does not exist"
 
 Found = tuple[list[tuple[FileInfo, str]], Counter[str]]
 
@@ -116,8 +119,30 @@ def _chosen(
         hint = f" {_JSON_HINT}" if ".json" in skipped else ""
         raise DataError(f"{path}: of the files there none can be read ({seen}).{hint} {_unknown_format(input)}")
     if not chosen and not skipped:
-        raise _nothing(path, "no file matches")
+        raise _nothing(path, is_folder)
+    if not storage.is_remote(path):
+        several = len(chosen)
+        chosen = _without_repeats(chosen, root)
+        if len(chosen) < several:
+            skipped[REPEATED] += several - len(chosen)
     return chosen, skipped
+
+
+def _without_repeats(chosen: list[tuple[FileInfo, str]], root: str) -> list[tuple[FileInfo, str]]:
+    """Of the names that lead to one file by links, the one that is no link; else the first."""
+    real_root, folders = os.path.realpath(root), dict[str, str]()
+    first: dict[str, tuple[bool, str]] = {}  # real path -> (is a link, name)
+    for file, _ in chosen:
+        folder, name = os.path.split(file.uri)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.join(folders[folder], name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        is_link = real != os.path.join(real_root, file.uri.removeprefix(root))
+        first[real] = min(first.get(real, (True, file.uri)), (is_link, file.uri))
+    names = {name for _, name in first.values()}
+    return [(file, format) for file, format in chosen if file.uri in names]
 
 
 def _is_hidden(uri: str, root: str) -> bool:
@@ -127,7 +152,7 @@ def _is_hidden(uri: str, root: str) -> bool:
 def skipped_text(skipped: Mapping[str, int]) -> str:
     """What was passed over, for people: `2 .png, 1 dangling link, 3 of zero bytes`."""
     return ", ".join(
-        f"{count:,} of {kind}" if kind == ZERO_BYTES else f"{count:,} {kind}{'s' * (kind in _LINKS and count > 1)}"
+        f"{count:,} of {kind}" if kind == ZERO_BYTES else f"{count:,} {_PLURALS.get(kind, kind) if count > 1 else kind}"
         for kind, count in skipped.items()
     )
 
@@ -140,14 +165,18 @@ def _unknown_format(input: Input | None = None) -> str:
     return f"Known endings: {endings}. For others set `format`, and name a folder's files by a glob."
 
 
-def _nothing(path: str, what: str) -> DataError:
+def _nothing(path: str, is_folder: bool) -> DataError:
     """No such path: name the nearest folder that exists and what is in it."""
     if storage.is_remote(path):
+        what = "no file of this name and none below it" if is_folder else "no file matches"
         return DataError(f"{path}: {what}. Check the bucket and the prefix.")
     folder = next(parent for parent in [Path(path), *Path(path).parents] if parent.is_dir())
     if folder == Path(path):
-        what = "no file below this folder" if any(folder.iterdir()) else "the folder is empty"
+        inside = sorted(f"{entry.name}/" for entry in folder.iterdir())
+        shown = ", ".join(inside[:_LISTED]) + ", ..." * (len(inside) > _LISTED)
+        what = f"it holds only folders ({shown}), and no file lies below it" if inside else "the folder is empty"
         return DataError(f"{path}: {what}. Check the path.")
+    what = "no file matches" if not is_folder else "the file does not exist" if format_of(path) else _NO_FOLDER
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
     missing = str(Path(path).relative_to(folder)).split("/")[0]
     near = get_close_matches(missing, [name.rstrip("/") for name in names], 1)

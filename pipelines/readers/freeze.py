@@ -160,7 +160,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
             if count == 0:
                 source.trouble(_no_column(setting, name, schema.names), file.uri, key=f"no {setting} {name}")
             elif count > 1:
-                source.trouble(f"has {count} columns {name} ({setting}). Write it with unique names.", file.uri)
+                source.trouble(_repeated(setting, name, schema.names), file.uri)
             elif setting == "text" and not is_text_type(schema.field(name).type):
                 strings = [one.name for one in schema if is_text_type(one.type)]
                 source.trouble(
@@ -177,7 +177,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
 
 
 def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
-    """Columns that the format cannot have: a note where other files of the source may have them, else a trouble."""
+    """A note on an id that the format cannot have, and on another column if other files of the source may have it."""
     reader = READERS[format]
     names = reader.columns_of(files[0], source.input)
     others = {one for _, one in source.files} - {format}
@@ -185,7 +185,7 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
     for setting, name in wanted:
         if name is None or name in names:
             continue
-        if any(_may_have(other, name, source) for other in others):
+        if setting == "id" or any(_may_have(other, name, source) for other in others):
             own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
             count = plural(len(files), f"{format} file")
             source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
@@ -205,7 +205,7 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
     """Check the columns that the beginning of each file shows; whether any was missing."""
     reader = READERS[format]
 
-    def peek(file: FileInfo) -> Sequence[str] | UserError:
+    def peek(file: FileInfo) -> tuple[str, ...] | UserError:
         try:
             return reader.columns_of(file, source.input)
         except UserError as error:
@@ -224,7 +224,13 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
             if names and name not in names:
                 source.trouble(_no_column(setting, name, names), file.uri, key=f"no {setting} {name}")
                 missing = True
+            elif names.count(name) > 1:
+                source.trouble(_repeated(setting, name, names), file.uri)
     return missing
+
+
+def _repeated(setting: str, name: str, names: Sequence[str]) -> str:
+    return f"has {names.count(name)} columns {name} ({setting}). Write it with unique names."
 
 
 def _no_column(setting: str, name: str, names: Sequence[str]) -> str:

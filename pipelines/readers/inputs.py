@@ -28,8 +28,9 @@ class Input(BaseModel):
     id: str | None = Field(
         default=None,
         min_length=1,
-        description="column that names a document; default: the hash of its text. In a folder of several formats "
-        "files that can have no such column are named by their path, records of archives by their record_id",
+        description="column of strings or whole numbers that names a document; default, and where it is null or empty: "
+        "the hash of the text. Files that can have no such column are named by their path, records of archives by "
+        "their record_id",
     )
     columns: tuple[str, ...] = Field(default=(), description="more columns to carry into the corpus, by name")
     licence: str | None = Field(default=None, description="licence of this source, recorded in the manifests")

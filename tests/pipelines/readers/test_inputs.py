@@ -123,7 +123,7 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
         ),
         (
             {"path": "sub/deep/e.jsonl"},
-            "inputs[0] (input): DIR/sub/deep/e.jsonl: no file matches. The nearest folder, DIR/sub/deep, holds "
+            "inputs[0] (input): DIR/sub/deep/e.jsonl: the file does not exist. The nearest folder, DIR/sub/deep, holds "
             "d.jsonl. Did you mean d.jsonl?",
         ),
         ({"path": "empty"}, "inputs[0] (input): DIR/empty: the folder is empty. Check the path."),
@@ -161,8 +161,18 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
             "inputs[0] (input): DIR/a.jsonl: no column body (text). It has: text. Set `text` to one of them.",
         ),
         (
-            {"path": "e.txt", "id": "name"},
-            "inputs[0] (input): DIR/e.txt: no column name (id). It has: path. Set `id` to one of them.",
+            {"path": "e.txt", "columns": ["name"]},
+            "inputs[0] (input): DIR/e.txt: no column name (columns). It has: path. Set `columns` to one of them.",
+        ),
+        (
+            {"path": "sub/none/of/it"},
+            "inputs[0] (input): DIR/sub/none/of/it: the folder does not exist. The nearest folder, DIR/sub, holds "
+            "c.jsonl, deep/. Check the path.",
+        ),
+        (
+            {"path": "sub/none/*.jsonl"},
+            "inputs[0] (input): DIR/sub/none/*.jsonl: no file matches. The nearest folder, DIR/sub, holds "
+            "c.jsonl, deep/. Check the path.",
         ),
         (
             {"path": "a.jsonl", "format": "parquet"},
@@ -292,12 +302,41 @@ def test_a_file_that_lacks_a_column_that_its_siblings_have_is_refused_and_all_su
 def test_files_of_one_format_that_cannot_have_a_column_are_counted(tmp_path):
     for number in range(50):
         (tmp_path / f"{number:02}.txt").write_text("text")
-    message = "inputs[0] (input): DIR/00.txt: no column id (id). It has: path. Set `id` to one of them."
-    assert refusal(tmp_path, Input(path=".", id="id")) == f"{message} (and 49 more files)"
+    message = "inputs[0] (input): DIR/00.txt: no column year (columns). It has: path. Set `columns` to one of them."
+    assert refusal(tmp_path, Input(path=".", columns=("year",))) == f"{message} (and 49 more files)"
     (tmp_path / "sub").mkdir()
     for name in ("a.txt", "b.txt"):
         (tmp_path / "sub" / name).write_text("text")
-    assert refusal(tmp_path, Input(path="sub", id="id")).endswith("(and 1 more file)")
+    assert refusal(tmp_path, Input(path="sub", columns=("year",))).endswith("(and 1 more file)")
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("g.warc.wet", "Source input: 1 wet file cannot have a column id (id): record_id is the id instead."),
+        ("d.txt", "Source input: 1 text file cannot have a column id (id): path is the id instead."),
+    ],
+)
+def test_an_id_that_a_format_cannot_have_is_its_own_also_where_no_other_format_is_there(mixed, name, note):
+    manifest = frozen(mixed, path=name, id="id")
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
+    assert manifest.notes == (note,)
+    assert table["id"].to_pylist() == ["<urn:w>" if name.endswith(".wet") else str(mixed / name)]
+
+
+def test_a_header_with_a_column_twice_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text,text\n1,a,b\n")
+    assert refusal(tmp_path, Input(path=".")) == (
+        "inputs[0] (input): DIR/a.csv: has 2 columns text (text). Write it with unique names."
+    )
+    assert frozen(tmp_path, path=".", text="id").units
+
+
+def test_a_folder_that_holds_only_folders_is_named_as_such(tmp_path):
+    (tmp_path / "in" / "a" / "b").mkdir(parents=True)
+    assert refusal(tmp_path, Input(path="in")) == (
+        "inputs[0] (input): DIR/in: it holds only folders (a/), and no file lies below it. Check the path."
+    )
 
 
 def test_json_lines_without_the_text_are_counted(tmp_path):

@@ -13,6 +13,7 @@ from cluster.artifact import Artifact
 from cluster.errors import DataError
 from pipelines.curate.report.page import render
 from pipelines.readers import freeze, read_unit
+from pipelines.readers.find import skipped_text
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reader import ReaderCounts
 from tests.pipelines.curate.test_curate import story
@@ -68,6 +69,24 @@ def test_the_dry_run_the_report_and_the_page_say_what_was_passed_over(folder, mo
     counted = {row["reason"]: row["count"] for row in run.report["skipped"]}
     assert counted == SEEN and "FIFO, socket or device" in render(run.report)
     assert json.loads(Path(run.uri, "inputs.json").read_text())["skipped"] == {"input": counted}
+
+
+def test_a_file_with_several_names_is_read_by_the_one_that_is_no_link(tmp_path):
+    folder, outside = tmp_path / "in", tmp_path / "outside.jsonl"
+    (folder / "sub").mkdir(parents=True)
+    for path in (folder / "m.jsonl", folder / "sub" / "n.jsonl", outside):
+        path.write_text('{"text": "a"}')
+    (folder / "a.jsonl").symlink_to("m.jsonl")
+    (folder / "b").symlink_to("sub")
+    (folder / "x.jsonl").symlink_to(outside)
+    (folder / "y.jsonl").symlink_to(outside)
+    read = [file.uri for file in freeze([Input(path=str(folder))], "", 1 << 20).files]
+    assert [os.path.relpath(uri, folder) for uri in read] == ["m.jsonl", "sub/n.jsonl", "x.jsonl"]
+    assert skipped_in(str(folder)) == {"link to a file that is read": 3}
+    assert skipped_in(f"{folder}/[ab]*") == {}
+    (tmp_path / "other").symlink_to("in")
+    assert skipped_in(f"{tmp_path}/other") == {"link to a file that is read": 3}
+    assert skipped_text({"link to a file that is read": 3}) == "3 links to a file that is read"
 
 
 def test_a_parquet_file_of_zero_bytes_is_like_other_files_of_zero_bytes(tmp_path):
