@@ -30,7 +30,7 @@ VERBS = {
     "compose": ("training.models.compose:compose", "one adapter of several, with weights, exactly"),
     "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
-    "demo": ("pipelines.demo:demo", "curate the documentation found on this machine, as a first run"),
+    "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),
     "tune-demo": ("training.demo:tune_demo", "fine-tune a tiny model on the demo's corpus: LoRA, then in full"),
 }
 

@@ -34,7 +34,7 @@ from pipelines.language import identification as language
 from pipelines.readers import freeze
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
-from pipelines.rules.analysis import Analysis
+from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
 
 INPUTS = "inputs.json"

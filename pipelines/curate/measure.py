@@ -27,7 +27,7 @@ from pipelines.readers import read_unit
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import InputManifest, Reading, Unit
 from pipelines.rules import Rule
-from pipelines.rules.analysis import Analysis
+from pipelines.rules.rule import Analysis
 from pipelines.text import personal_data
 from pipelines.text.characters import UNICODE_VERSION
 from pipelines.text.lines import count_characters

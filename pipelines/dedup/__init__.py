@@ -1,1 +1,1 @@
-"""Duplicates: signatures, candidates that share a band, the verified greedy loop, and the stage that runs them."""
+"""Deduplication: MinHash signatures, candidates that share a band, the verified greedy loop, the stage `group`."""

@@ -1,9 +1,10 @@
-"""Which documents share a key with another: the only ones that deduplication must hold in memory.
+"""Candidates for deduplication: documents that share a key with another one.
 
-Most documents share no band with anyone. Keys are spilled to disk in partitions by their high bits, so that one
-partition at a time is sorted in memory; what survives are the (key, document) pairs of keys that stand twice.
+Most documents share no band with another one. Keys are written to local disk in partitions by their high bits, and one
+partition at a time is sorted in memory. The result is the (key, document) pairs of keys that occur more than once; only
+the documents in it have to be in memory afterwards.
 
-Memory: 16 bytes x keys per document x documents / partitions for the sort, plus 16 bytes for each surviving pair.
+Memory: 16 bytes x keys per document x documents / partitions for the sort, plus 16 bytes per pair of the result.
 Disk: 16 bytes x keys per document x documents.
 """
 
@@ -18,20 +19,20 @@ from numba import njit
 
 _PAIR = np.dtype([("key", "<u8"), ("document", "<i8")])
 _PARTITION_BYTES = 128 << 20
-_MOST_PARTITIONS = 256  # open files
+_MAX_PARTITIONS = 256  # each is an open file
 
 
 def shared_keys(tables: Iterable[tuple[np.ndarray, np.ndarray]], expected_pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs whose key occurs with at least two documents.
+    """(key, document) pairs of the keys that occur in at least two documents.
 
     Args:
-        tables: (keys uint64[D, K], documents int64[D]); a key with itself in one row counts once.
-        expected_pairs: about how many pairs will come; sets the number of partitions.
+        tables: (keys uint64[D, K], documents int64[D]) each; a key that a document has twice counts once.
+        expected_pairs: approximate number of pairs in all tables; sets the number of partitions.
 
     Returns:
         key ids int64[P] (dense, from 0) and documents int64[P], sorted by key and then document.
     """
-    partitions = int(min(_MOST_PARTITIONS, max(1, expected_pairs * _PAIR.itemsize // _PARTITION_BYTES)))
+    partitions = int(min(_MAX_PARTITIONS, max(1, expected_pairs * _PAIR.itemsize // _PARTITION_BYTES)))
     with tempfile.TemporaryDirectory(prefix="raymill-keys-") as folder, ExitStack() as stack:
         names = [Path(folder, str(partition)) for partition in range(partitions)]
         files = [stack.enter_context(name.open("w+b")) for name in names]
@@ -48,27 +49,29 @@ def shared_keys(tables: Iterable[tuple[np.ndarray, np.ndarray]], expected_pairs:
 
 
 def _spill(keys: np.ndarray, documents: np.ndarray, files: Sequence[BinaryIO]) -> None:
+    """Append the pairs of one table to the files of their partitions."""
     pairs = np.empty(keys.size, _PAIR)
     pairs["key"] = keys.ravel()
     pairs["document"] = np.repeat(documents, keys.shape[1])
     if len(files) == 1:
         pairs.tofile(files[0])
         return
-    place = (pairs["key"] >> np.uint64(32)) * np.uint64(len(files)) >> np.uint64(32)
-    order = np.argsort(place, kind="stable")
-    ends = np.searchsorted(place[order], np.arange(len(files) + 1, dtype=np.uint64))
-    for partition, file in enumerate(files):
-        pairs[order[ends[partition] : ends[partition + 1]]].tofile(file)
+    partition = (pairs["key"] >> np.uint64(32)) * np.uint64(len(files)) >> np.uint64(32)
+    order = np.argsort(partition, kind="stable")
+    ends = np.searchsorted(partition[order], np.arange(len(files) + 1, dtype=np.uint64))
+    for number, file in enumerate(files):
+        pairs[order[ends[number] : ends[number + 1]]].tofile(file)
 
 
 def _shared(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
+    """(key ids, documents) of one partition, as in shared_keys."""
     file.seek(0)
     pairs = np.fromfile(file, _PAIR)
     order = np.lexsort((pairs["document"], pairs["key"]))
     keys, documents = pairs["key"][order], pairs["document"][order]
-    fresh = np.ones(len(keys), bool)
-    fresh[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
-    keys, documents = keys[fresh], documents[fresh]
+    distinct = np.ones(len(keys), bool)
+    distinct[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
+    keys, documents = keys[distinct], documents[distinct]
     ids = np.empty(len(keys), np.int64)
     kept = _number_shared(keys, ids)
     return ids[kept], documents[kept]
@@ -76,7 +79,7 @@ def _shared(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 def _number_shared(keys, ids):
-    """Give the runs of at least two equal keys dense ids; a mask of the members of such runs."""
+    """Write dense ids of the runs of at least two equal keys to `ids`; returns bool[P], the members of such runs."""
     kept = np.zeros(len(keys), np.bool_)
     count = 0
     start = 0

@@ -1,8 +1,8 @@
 """MinHash signatures of word shingles, bit for bit those of datasketch 2.0's `MinHash(scheme="affine32")`.
 
 A dedup token is a run of letters, marks and numbers, lower-cased; in scripts written without spaces every character is
-one. Punctuation and case therefore do not tell documents apart. A shingle is `ngram_words` tokens in a row, hashed to
-32 bits; a datasketch MinHash fed with those hashes (`update_batch`, `hashfunc=int`) holds the same values:
+one. So documents that differ only in punctuation or case have equal signatures. A shingle is `ngram_words` tokens in a
+row, hashed to 32 bits; a datasketch MinHash of those hashes (`update_batch`, `hashfunc=int`) holds the same values:
 
     h = fmix32(shingle);  signature[k] = min over shingles of (a[k] * h + b[k]) mod 2^32
 
@@ -57,7 +57,7 @@ def count_tokens(texts: Texts) -> np.ndarray:
 
 
 def shingle_hashes(text: str, ngram_words: int) -> np.ndarray:
-    """uint32[S]: one document's shingles in order, repeats included. What an oracle is fed with."""
+    """uint32[S]: one document's shingles in order, repeats included, as datasketch takes them."""
     flags, lower = characters.tables()
     texts = Texts.from_strings([text])
     hashes = np.empty(len(texts.data) + 1, np.uint32)
@@ -66,7 +66,7 @@ def shingle_hashes(text: str, ngram_words: int) -> np.ndarray:
 
 
 def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
-    """uint64[D, bands]: a hash of each band's columns, equal where they are and practically nowhere else."""
+    """uint64[D, bands]: a 64-bit hash of the columns of each band."""
     keys = np.empty((len(found), bands), np.uint64)
     _hash_bands(found, bands, rows_per_band, keys)
     return keys
@@ -74,7 +74,7 @@ def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
 
 @njit(inline="always")
 def _mix(value):
-    """A bijection of 64 bits in which every bit of the input moves every bit of the output (MurmurHash3)."""
+    """MurmurHash3's finaliser of 64 bits: a bijection; every bit of the output depends on every bit of the input."""
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
     value ^= value >> np.uint64(33)
@@ -93,7 +93,7 @@ def _sign(data, offsets, flags, lower, ngram_words, a, b, found, tokens):
         tokens[document] = seen
         for at in range(count):
             hashes[at] = _fmix32(hashes[at])
-        # Permutations outside, a block of shingles inside: one multiply, add and minimum a lane, no stores.
+        # The inner loop runs over a block of shingles: one multiply, add and minimum per lane, and no stores.
         row = found[document]
         for start in range(0, count, _BLOCK):
             block = hashes[start : min(start + _BLOCK, count)]
@@ -103,7 +103,7 @@ def _sign(data, offsets, flags, lower, ngram_words, a, b, found, tokens):
 
 @njit(inline="always")
 def _fmix32(h):
-    # numba computes unsigned 32-bit products in 64 bits, so each is cut back at once.
+    # numba computes unsigned 32-bit products in 64 bits, so each product is truncated.
     h = np.uint32(h ^ (h >> np.uint32(16)))
     h = np.uint32(h * np.uint32(0x85EBCA6B))
     h = np.uint32(h ^ (h >> np.uint32(13)))
@@ -121,12 +121,12 @@ def _smallest(block, a, b):
 
 @njit(cache=True, nogil=True)
 def _shingles(data, start, end, flags, lower, ngram_words, hashes):
-    """Fill `hashes` with the document's shingles; (shingles, tokens). One pass, no list of tokens is kept.
+    """Fill `hashes` with the document's shingles; returns (shingles, tokens). One pass, without a list of tokens.
 
-    The last `ngram_words` token hashes lie in a ring; a shingle's hash is their polynomial, rolled on by one token.
+    The last `ngram_words` token hashes are in a ring buffer. A shingle's hash is their polynomial, a rolling hash.
     """
     ring = np.zeros(ngram_words, np.uint64)
-    leaving = _PRIME  # the power that the oldest token carries when one more comes
+    leaving = _PRIME  # the power by which the oldest token is multiplied when it leaves the ring
     for _ in range(ngram_words):
         leaving *= _PRIME
     rolling = np.uint64(0)
@@ -146,7 +146,7 @@ def _shingles(data, start, end, flags, lower, ngram_words, hashes):
             if bits & WORD:
                 alone = (bits & UNSPACED) != 0
                 ends_token = alone
-        # A lone character closes the token before it and is one itself, so up to two tokens end here.
+        # A character of an unspaced script ends the token before it and is a token itself: up to two tokens end here.
         for turn in range(2):
             if turn == 0:
                 if not (ends_token and inside):

@@ -1,13 +1,13 @@
-"""Real text that every machine with this project has: what its Python and the packages beside it say in prose.
+"""Text installed on this machine, as documents: licences, documentation and docstrings of Python and its packages.
 
-    packages()  ->  what is installed: the standard library, then every distribution, in the order of their names
-    collect()   ->  documents of three sources, in bounded number and size
+    packages()  ->  the installed packages: the standard library, then every distribution in order of its name
+    collect()   ->  documents of three sources, bounded in number and size
 
-    licences    licence texts and notices: hundreds of near-copies of a few dozen texts
-    docs        readme texts, .rst, .md and .txt files, and the language reference that `help()` shows
-    docstrings  of modules, classes and functions, read from source by `ast`: no package is imported
+    licences    licence texts and notices: hundreds of near-duplicates of a few dozen texts
+    docs        readme texts, .rst, .md and .txt files, and the language reference of `help()`
+    docstrings  of modules, classes and functions, parsed from source by `ast`; no package is imported
 
-The same installation gives the same documents in the same order. What cannot be read or is no UTF-8 is passed over.
+The same installation gives the same documents in the same order. Files that are unreadable or not UTF-8 are skipped.
 """
 
 import ast
@@ -30,28 +30,31 @@ from cluster.store import storage
 _DOC_ENDINGS = (".rst", ".md", ".txt")
 _LICENCE_NAME = re.compile(r"licen[cs]e|copying|copyright|notice", re.IGNORECASE)
 _CODE_ENDINGS = (".py", ".pyi", ".pyc", ".pyx", ".js", ".json", ".css", ".html", ".toml", ".xml", ".so")
-_NOT_OURS_TO_READ = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-_LONGEST_LICENCE_NAME = 60  # of what stands under `License:` in old metadata, where some paste the whole text
+_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+_MAX_LICENCE_NAME_CHARS = 60  # of `License:` in old metadata, which may hold the whole text
 
-# The language reference as one dictionary: topic -> text.
+# The language reference, a module with one dictionary: topic -> text.
 _TOPICS = "pydoc_data/topics.py"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much is collected at most. Bytes are those of UTF-8."""
+    """Upper bounds of what is collected, except for the last one. Bytes are those of UTF-8."""
 
     documents: int = 20_000
     text_bytes: int = 30_000_000
-    file_bytes: int = 1_000_000  # larger files are passed over
-    docstrings_of_package: int = 200  # so that no large package is all there is
-    source_chars_of_package: int = 1_000_000  # of Python code, which takes longest: `ast` reads about 5 MB/s
-    min_docstring_chars: int = 300  # a line or two of reference is no document
+    file_bytes: int = 1_000_000  # larger files are skipped
+    docstrings_of_package: int = 200  # so that one large package does not fill the set
+    source_chars_of_package: int = 1_000_000  # of Python code; `ast` parses about 5 MB/s
+    min_docstring_chars: int = 300  # shorter ones are skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """`files`: below `root`, sorted, with forward slashes, tests left out. `readme`: its long description, or empty."""
+    """An installed package.
+
+    files: paths below `root`, sorted, with forward slashes, without tests. readme: its long description, or empty.
+    """
 
     name: str
     version: str
@@ -63,7 +66,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`id`: the file's path as the installation has it, for docstrings with `#` and the qualified name."""
+    """A collected text. `id`: path of its file in the installation; for a docstring with `#` and the qualified name."""
 
     source: str
     id: str
@@ -74,7 +77,7 @@ class Document:
 
 
 def collect(packages: Iterable[Package], bounds: Bounds = Bounds()) -> Iterator[Document]:
-    """Licences of all packages, then docs, then docstrings, until a bound is reached; no id twice."""
+    """Licences of all packages, then docs, then docstrings, until a bound is reached. Ids are unique."""
     packages = list(packages)
     seen: set[str] = set()
     size = 0
@@ -92,22 +95,23 @@ def collect(packages: Iterable[Package], bounds: Bounds = Bounds()) -> Iterator[
 
 
 def packages() -> list[Package]:
-    """What is installed for this interpreter: its standard library first."""
+    """The packages installed for this interpreter, its standard library first."""
     folders = dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
     return [standard_library(), *(package for folder in folders for package in distributions(folder))]
 
 
 def standard_library() -> Package:
+    """Python's standard library as one package, named `python`."""
     root = sysconfig.get_path("stdlib")
     files = []
     for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if name not in _NOT_OURS_TO_READ)
+        inner[:] = sorted(name for name in inner if name not in _SKIPPED_FOLDERS)
         files += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/") for name in names]
     return Package("python", platform.python_version(), "PSF-2.0", root, tuple(sorted(files)))
 
 
 def distributions(folder: str) -> list[Package]:
-    """Every distribution installed in a folder of site-packages, by name; our own is left out."""
+    """The distributions installed in a folder of site-packages, in order of name, without raymill."""
     found = [_package(installed, folder) for installed in metadata.distributions(path=[folder])]
     return sorted(
         (package for package in found if package and package.name.lower() != "raymill"),
@@ -116,7 +120,7 @@ def distributions(folder: str) -> list[Package]:
 
 
 def _package(installed: metadata.Distribution, folder: str) -> Package | None:
-    """None where the metadata are missing or damaged."""
+    """The package of a distribution; None if its metadata is missing or damaged."""
     try:
         about = message_from_string(installed.read_text("METADATA") or installed.read_text("PKG-INFO") or "")
     except UnicodeDecodeError:
@@ -124,20 +128,20 @@ def _package(installed: metadata.Distribution, folder: str) -> Package | None:
     if not about["Name"]:
         return None
     files = sorted(file.as_posix() for file in installed.files or [])
-    wanted = tuple(file for file in files if not _NOT_OURS_TO_READ & set(file.split("/")[:-1]))
+    wanted = tuple(file for file in files if not _SKIPPED_FOLDERS & set(file.split("/")[:-1]))
     readme = about.get_payload() or about["Description"] or ""
     return Package(about["Name"], about["Version"] or "", _licence(about), folder, wanted, str(readme))
 
 
 def _licence(about: Message) -> str | None:
-    """The shortest name of the licence that the metadata give."""
+    """Name of the licence in the metadata: its expression, else its classifier, else a short `License:`."""
     if about.get("License-Expression"):
         return about["License-Expression"]
     classifiers = [text for text in about.get_all("Classifier") or [] if text.startswith("License :: ")]
     if classifiers:
         return classifiers[0].rpartition(" :: ")[2]
     named = (about.get("License") or "").strip()
-    return named if 0 < len(named) <= _LONGEST_LICENCE_NAME and "\n" not in named else None
+    return named if 0 < len(named) <= _MAX_LICENCE_NAME_CHARS and "\n" not in named else None
 
 
 def _licences(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
@@ -183,7 +187,7 @@ FINDERS: dict[str, Callable[[Package, Bounds], Iterator[tuple[str, str]]]] = {
 
 
 def docstrings(code: str) -> Iterator[tuple[str, str]]:
-    """(qualified name, docstring without its indentation), in the order of the file; a module is named `module`."""
+    """(qualified name, docstring without indentation) of code, in order; a module is named `module`."""
     module = _parsed(code)
     if module is not None:
         yield from _docstrings_below(module, "")
@@ -213,10 +217,10 @@ def _topics(code: str) -> Iterator[tuple[str, str]]:
 def _parsed(code: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other people's escapes
+            warnings.simplefilter("ignore")  # about invalid escapes in strings
             return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # other versions' syntax, templates, generated expressions of great depth
+        return None  # syntax of other versions, templates, deeply nested generated code
 
 
 def _is_licence(file: str) -> bool:
@@ -229,12 +233,12 @@ def _is_doc(file: str) -> bool:
 
 
 def _id(package: Package, file: str) -> str:
-    """Files of distributions begin with an import name, those of the standard library need a first word."""
+    """Id of a file. Paths of distributions begin with an import name; those of the standard library get `python/`."""
     return f"python/{file}" if package.name == "python" else file.removeprefix("/").replace("../", "")
 
 
 def _read(package: Package, file: str, bounds: Bounds) -> str:
-    """The file's text; nothing where it is not there, too large, or not UTF-8."""
+    """Text of a file; empty if the file does not exist, is too large or is not UTF-8."""
     path = os.path.join(package.root, file)
     try:
         if storage.info(path).size > bounds.file_bytes:
@@ -245,7 +249,7 @@ def _read(package: Package, file: str, bounds: Bounds) -> str:
 
 
 def _utf8(text: str) -> bytes:
-    """Nothing where the text has half of a surrogate pair: docstrings may."""
+    """UTF-8 of a text; empty if the text has half of a surrogate pair, as an escape in a docstring can write."""
     try:
         return text.encode()
     except UnicodeEncodeError:

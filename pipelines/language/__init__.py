@@ -1,0 +1,1 @@
+"""Language identification, and the fastText classifiers that it and the quality rule use."""

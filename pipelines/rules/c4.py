@@ -1,4 +1,4 @@
-"""C4's rules: pages without sentences, with code or placeholder text; and lines that are no prose."""
+"""C4's rules: remove lines that are not prose, and pages with few sentences, code or placeholder text."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -6,32 +6,33 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
+from pipelines.text.datatrove.sentences import count_sentence_breaks
 from pipelines.text.lines import count_characters, strip_each
 from pipelines.text.prose_lines import CURLY_BRACKET, JAVASCRIPT, LOREM_IPSUM, POLICY, KeptLines, keep_prose_lines
-from pipelines.text.sentences import count_sentence_breaks
 from pipelines.text.texts import Texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class C4:
-    """Remove documents with lorem ipsum, a curly bracket or too few sentences, after taking out lines without prose.
+    """Remove lines that are not prose, then documents with lorem ipsum, a curly bracket or too few sentences.
 
-    Source: C4, Raffel et al. 2020, section 2.2, https://arxiv.org/abs/1910.10683, as datatrove 0.10.1 reads it. A line
-    (str.splitlines) is taken out when it has a word of more than `max_word_length` characters, fewer than
-    `min_words_per_line` words, the word javascript, a phrase about cookies or policies, or, with
-    `require_terminal_punctuation`, no terminal punctuation or an ellipsis at its end. FineWeb leaves that one off, and
-    so do we by default; the paper has it on. Wikipedia's citation marks ([1], [edit]) are taken out of lines. Only
-    lines that reach the test make a document fall for lorem ipsum or a bracket; the first of them gives the reason.
+    Source: C4, Raffel et al. 2020, section 2.2, https://arxiv.org/abs/1910.10683, as datatrove 0.10.1 implements it.
 
-    The numbers are always those of the text without these lines. The corpus is written without them only where
-    `remove_lines` is set; `clean` makes that text.
+    A line (str.splitlines) is removed if it has a word of more than `max_word_length` characters, fewer than
+    `min_words_per_line` words, the word javascript or a phrase about cookies or policies; with
+    `require_terminal_punctuation` also if it ends without terminal punctuation or in an ellipsis. The paper has that
+    setting on; FineWeb has it off, which is the default here. Wikipedia's citation marks ([1], [edit]) are removed from
+    lines. A document is dropped for lorem ipsum or a bracket only if the line has not been removed by an earlier test;
+    the first such line gives the reason.
 
-    Dialects. `datatrove`: words are what spaces separate; sentences are those of spaCy's sentencizer, line by line,
-    at least one a line; . ? ! " and ' are terminal. `paper`: a letter of an unspaced script is a word; a sentence ends
-    where a word, quotes and brackets after it aside, ends in punctuation that is sentence-final in some script, or with
-    the line, and has a character that is no symbol; lines may end in any such punctuation or a closing quote.
+    The signals are measured on the text without the removed lines. The corpus is written without them only if
+    `remove_lines` is set (see `clean`).
+
+    Dialects. `datatrove`: spaces separate words; sentences are those of spaCy's sentencizer in each line, at least one
+    per line; . ? ! " and ' are terminal. `paper`: a letter of an unspaced script is a word; a sentence has a character
+    that is not a symbol, and ends with the line or with a word that ends in sentence-final punctuation of any script,
+    quotes and brackets after it ignored; such punctuation and closing quotes are terminal.
     """
 
     min_sentences: Annotated[int, Field(ge=0)] = 5
@@ -66,6 +67,7 @@ class C4:
     )
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        """The two flags int8[D], the two counts int64[D]."""
         kept = self._keep_lines(analysis.texts, analysis.dialect)
         sentences = kept.sentences
         if analysis.dialect == "datatrove":
@@ -85,10 +87,9 @@ class C4:
         )
 
     def clean(self, texts: Texts, dialect: Dialect = "paper") -> Texts:
-        """The documents without the lines and marks that are taken out, remaining lines joined by line feeds.
+        """The documents without removed lines and citation marks; the remaining lines are joined by line feeds.
 
-        Lines with lorem ipsum or a curly bracket stay: it is their document that goes, and datatrove leaves the text of
-        such a document as it was.
+        Lines with lorem ipsum or a curly bracket remain, since they drop their whole document.
         """
         return strip_each(self._keep_lines(texts, dialect).texts)
 
@@ -100,6 +101,6 @@ class C4:
             max_word_length=self.max_word_length,
             require_terminal_punctuation=self.require_terminal_punctuation,
             remove_citations=self.remove_citations,
-            removing=JAVASCRIPT * self.remove_javascript_lines | POLICY * self.remove_policy_lines,
-            dropping=LOREM_IPSUM * self.drop_lorem_ipsum | CURLY_BRACKET * self.drop_curly_bracket,
+            remove_line_on=JAVASCRIPT * self.remove_javascript_lines | POLICY * self.remove_policy_lines,
+            drop_document_on=LOREM_IPSUM * self.drop_lorem_ipsum | CURLY_BRACKET * self.drop_curly_bracket,
         )

@@ -1,4 +1,4 @@
-"""FineWeb's own rules: pages made of lists, menus and repeated lines."""
+"""FineWeb's additional rules: remove pages made of lists, menus and repeated lines."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -7,29 +7,28 @@ import numpy as np
 from numba import njit
 from pydantic import ConfigDict, Field
 
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
-from pipelines.text.hash_table import claim, slots_for
+from pipelines.text.hash_table import find_or_insert, slots_for
 from pipelines.text.lines import count_characters, count_newlines
-from pipelines.text.words import HASH_PRIME, HASH_SEED, finished
+from pipelines.text.words import HASH_PRIME, HASH_SEED, mix_hash
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineWeb:
-    """Remove documents whose lines seldom end in punctuation, are mostly short, repeat each other, or are many a word.
+    """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few words.
 
-    Source: FineWeb, Penedo et al. 2024, section 3.6, https://arxiv.org/abs/2406.17557. Lines are what line feeds
-    separate, blank ones left out; a line ends in punctuation when its last character, spaces included, is
-    sentence-final in some script; a repeated line counts from its second occurrence on. As in datatrove 0.10.1, whose
-    TERMINAL_PUNCTUATION this uses in both dialects, a line of exactly `short_line_characters` is short, and a document
-    without any text is removed as `empty`.
+    Source: FineWeb, Penedo et al. 2024, section 3.6, https://arxiv.org/abs/2406.17557. Line feeds separate lines; blank
+    lines do not count. A line ends in punctuation if its last character, which may be a space, is sentence-final in
+    some script (datatrove's TERMINAL_PUNCTUATION, in both dialects). A repeated line counts from its second occurrence
+    on. As in datatrove 0.10.1, a line of exactly `short_line_characters` is short, and a document without text is
+    removed as `empty`.
 
-    Dialects. Besides what a word is: the paper allows a tenth of the characters in repeated lines, datatrove (and the
-    published FineWeb) a hundredth; `max_char_dup_ratio: null` means the dialect's own.
+    Dialects differ in words, and in the bound on characters in repeated lines: 0.1 in the paper, 0.01 in datatrove (and
+    in the published FineWeb). `max_char_dup_ratio: null` takes the dialect's bound.
     """
 
     min_line_punct_ratio: Fraction = 0.12
@@ -51,13 +50,14 @@ class FineWeb:
     measured_by: ClassVar = ("short_line_characters",)
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        """The number of lines int64[D], the ratios float64[D], NaN for a document without text."""
         texts = analysis.texts
         newlines = count_newlines(texts)
         char_flags, _ = tables()
         lines, ended, short, repeated = _count_lines(
             texts.data, texts.offsets, newlines, self.short_line_characters, char_flags, character_classes()
         ).T
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, and passes: the document is empty
+        with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes; the document is `empty`
             return {
                 "fineweb_lines": lines,
                 "fineweb_line_punct_ratio": ended / lines,
@@ -80,7 +80,10 @@ class FineWeb:
 
 @njit(cache=True, nogil=True)
 def _count_lines(data, offsets, newlines, short_characters, char_flags, classes):
-    """int64[D, 4]: lines that are not blank; that end in punctuation; short ones; characters in repeated ones."""
+    """int64[D, 4], of lines that are not blank: all; ending in punctuation; short; characters in repeated ones.
+
+    newlines: int64[D], lines.count_newlines of the same texts.
+    """
     counts = np.zeros((len(offsets) - 1, 4), np.int64)
     slots = slots_for(newlines.max() + 1) if len(newlines) else 0
     keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
@@ -91,7 +94,7 @@ def _count_lines(data, offsets, newlines, short_characters, char_flags, classes)
             hashed = HASH_SEED
             length = 0
             blank = True
-            last = at  # where the line's last character begins
+            last = at  # first byte of the line's last character
             while at < end and data[at] != 10:
                 byte = data[at]
                 if byte & 0xC0 != 0x80:
@@ -107,6 +110,6 @@ def _count_lines(data, offsets, newlines, short_characters, char_flags, classes)
             counts[document, 0] += 1
             counts[document, 1] += (classes[code_point(data, last)[0]] & TERMINAL) != 0
             counts[document, 2] += length <= short_characters
-            if not claim(keys, stamps, mask, document + 1, finished(hashed))[1]:
+            if not find_or_insert(keys, stamps, mask, document + 1, mix_hash(hashed))[1]:
                 counts[document, 3] += length
     return counts

@@ -1,4 +1,4 @@
-"""Gopher's quality rules: documents that do not look like running text."""
+"""Gopher's quality rules: remove documents whose words, lines and symbols are not those of running text."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -9,8 +9,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.rules.stop_words import STOP_WORDS, language_of
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
 from pipelines.text.texts import Texts
@@ -22,19 +21,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GopherQuality:
-    """Remove documents too short, too long, of odd words, or full of symbols, bullets and ellipses.
+    """Remove documents with too few or too many words, with words of unusual length, or with many symbols or bullets.
 
     Bounds and stop words: Gopher, Rae et al. 2021, appendix A.1.1, https://arxiv.org/abs/2112.11446. As in datatrove
-    0.10.1, a word of nothing but punctuation counts neither as a word nor for the mean length, but it does count under
-    the symbol and alphabetic fractions; a stop word counts once however often it occurs.
+    0.10.1, a word of only punctuation counts neither as a word nor for the mean length, but it does count in the
+    denominators of the symbol and alphabetic fractions. A stop word counts once, however often it occurs.
 
-    Dialects. Besides what a word is: `datatrove` looks for exactly the English words, in their exact case. `paper`
-    lowers words, takes symbols off their ends, and looks for the list of the document's language (column `language`,
-    see stop_words.py); a language without a list is not judged by its stop words. Where there is no such column, or
-    `stop_words: english`, every document is taken for English. In a language written without spaces every character is
-    a word, so the mean word length and the alphabetic fraction do not apply to it.
+    Dialects. `datatrove` searches for the English stop words in their exact case. `paper` searches for those of the
+    document's language (column `language`, see stop_words.py) among words in lower case without symbols at their ends;
+    a language without a list has no such check. Without that column, and with `stop_words: english`, every document
+    counts as English. In a language written without spaces every character is a word, so the mean word length and the
+    alphabetic fraction do not apply.
 
-    A fraction whose denominator is 0, in a document without words or lines, is NaN, and passes.
+    A fraction with denominator 0, in a document without words or lines, is NaN, which passes.
     """
 
     min_words: Count = 50
@@ -85,11 +84,12 @@ class GopherQuality:
                 )
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        """gopher_words int64[D], all others float64[D]; NaN where a signal does not apply."""
         words = analysis.words
         counted, characters, alphabetic = _count_words(words.starts, words.lengths, words.flags)
         hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
         spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: there is nothing to judge
+        with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes
             return {
                 "gopher_words": counted,
                 "gopher_mean_word_length": spaced * characters / counted,
@@ -118,38 +118,39 @@ class GopherQuality:
         )
 
     def _count_stop_words(self, analysis: Analysis) -> np.ndarray:
-        """float64[D]."""
+        """float64[D]: distinct stop words that occur; NaN without a list for the language."""
         words, texts = analysis.words, analysis.texts
         if analysis.dialect == "datatrove":
-            return _count_exact(words.starts, words.hashes, split_words(_as_texts("en"), "paper").hashes)
+            return _count_exact(words.starts, words.hashes, split_words(_stop_words("en")).hashes)
         if self.stop_words == "english" or "language" not in analysis.columns.column_names:
-            return _count_bare(texts, words, ["en"], np.zeros(len(texts), np.int64))
+            return _count_in_languages(texts, words, ["en"], np.zeros(len(texts), np.int64))
         labels = analysis.columns["language"].combine_chunks().cast(pa.string()).dictionary_encode()
-        spoken = [language_of(label) for label in labels.dictionary.to_pylist()]
-        known = sorted({language for language in spoken if language is not None})
-        numbers = np.array([known.index(language) if language else -1 for language in spoken] + [-1])
-        return _count_bare(texts, words, known, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
+        languages = [language_of(label) for label in labels.dictionary.to_pylist()]
+        listed = sorted({language for language in languages if language is not None})
+        numbers = np.array([listed.index(language) if language else -1 for language in languages] + [-1])  # last: null
+        return _count_in_languages(texts, words, listed, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
 
 
-def _as_texts(*languages: str) -> Texts:
+def _stop_words(*languages: str) -> Texts:
+    """The lists of some languages as documents of one word each."""
     return Texts.from_strings([word for language in languages for word in STOP_WORDS[language]])
 
 
-def _count_bare(texts: Texts, words: Words, languages: list[str], numbers: np.ndarray) -> np.ndarray:
-    """float64[D]: distinct stop words among lowered words without symbols at their ends.
+def _count_in_languages(texts: Texts, words: Words, languages: list[str], numbers: np.ndarray) -> np.ndarray:
+    """float64[D]: distinct stop words among the words in lower case without symbols at their ends.
 
-    numbers: int64[D], each document's language by its place in `languages`; -1 (no list) gives NaN.
+    numbers: int64[D], index in `languages` of each document's language; -1 gives NaN.
     """
-    listed = _as_texts(*languages)
-    inside = split_words(listed, "paper")
+    listed = _stop_words(*languages)
+    inside = split_words(listed)
     char_flags, lower = tables()
-    hashes = _hash_bare(listed.data, inside.begins, inside.lengths, char_flags, lower).reshape(-1, 8)
-    return _count_bare_words(texts.data, words.starts, words.begins, words.lengths, numbers, hashes, char_flags, lower)
+    hashes = _hash_stripped_words(listed.data, inside.begins, inside.lengths, char_flags, lower).reshape(-1, 8)
+    return _count_stripped(texts.data, words.starts, words.begins, words.lengths, numbers, hashes, char_flags, lower)
 
 
 @njit(cache=True, nogil=True)
 def _count_words(starts, lengths, flags):
-    """Per document: words that are not only symbols, their characters, words with an alphabetic character."""
+    """int64[D] each: words that are not only symbols, their characters, words with an alphabetic character."""
     documents = len(starts) - 1
     counted, characters = np.zeros(documents, np.int64), np.zeros(documents, np.int64)
     alphabetic = np.zeros(documents, np.int64)
@@ -181,8 +182,8 @@ def _count_exact(starts, hashes, listed):
 
 
 @njit(cache=True, nogil=True)
-def _hash_one_bare(data, at, length, char_flags, lower):
-    """The hash of a word's lowered characters without the symbols at its ends."""
+def _hash_stripped(data, at, length, char_flags, lower):
+    """Hash of the word at data[at] of `length` characters, in lower case without symbols at its ends."""
     hashed = result = HASH_SEED
     inside = False
     for _ in range(length):
@@ -198,15 +199,17 @@ def _hash_one_bare(data, at, length, char_flags, lower):
 
 
 @njit(cache=True, nogil=True)
-def _hash_bare(data, begins, lengths, char_flags, lower):
+def _hash_stripped_words(data, begins, lengths, char_flags, lower):
+    """uint64[W]: _hash_stripped of every word."""
     hashes = np.empty(len(begins), np.uint64)
     for word in range(len(begins)):
-        hashes[word] = _hash_one_bare(data, begins[word], lengths[word], char_flags, lower)
+        hashes[word] = _hash_stripped(data, begins[word], lengths[word], char_flags, lower)
     return hashes
 
 
 @njit(cache=True, nogil=True)
-def _count_bare_words(data, starts, begins, lengths, numbers, hashes, char_flags, lower):
+def _count_stripped(data, starts, begins, lengths, numbers, hashes, char_flags, lower):
+    """float64[D]: see _count_in_languages. hashes: uint64[L, 8], the stop words of each language."""
     counts = np.full(len(starts) - 1, np.nan)
     for document in range(len(counts)):
         if numbers[document] < 0:
@@ -214,9 +217,9 @@ def _count_bare_words(data, starts, begins, lengths, numbers, hashes, char_flags
         listed = hashes[numbers[document]]
         found, occurring = 0, 0
         for word in range(starts[document], starts[document + 1]):
-            bare = _hash_one_bare(data, begins[word], lengths[word], char_flags, lower)
+            stripped = _hash_stripped(data, begins[word], lengths[word], char_flags, lower)
             for number in range(len(listed)):
-                if bare == listed[number] and not (found >> number) & 1:
+                if stripped == listed[number] and not (found >> number) & 1:
                     found |= 1 << number
                     occurring += 1
             if occurring == len(listed):
@@ -225,8 +228,8 @@ def _count_bare_words(data, starts, begins, lengths, numbers, hashes, char_flags
     return counts
 
 
-# What an ASCII character, or the lead byte of another one, is to the line scan.
-_PLAIN, _SPACE, _LINE_END, _HASH, _DOT, _DASH, _WIDE = range(7)
+# Kinds of ASCII characters in the line scan, and of the first byte of any other character.
+_PLAIN, _SPACE, _LINE_END, _HASH, _DOT, _DASH, _NON_ASCII = range(7)
 
 
 def _count_marks(texts: Texts) -> tuple[np.ndarray, ...]:
@@ -235,7 +238,7 @@ def _count_marks(texts: Texts) -> tuple[np.ndarray, ...]:
     Lines are those of str.splitlines(); spaces around a line's text do not count.
     """
     char_flags, _ = tables()
-    kinds = np.full(256, _WIDE, np.uint8)
+    kinds = np.full(256, _NON_ASCII, np.uint8)
     kinds[:128] = np.where(char_flags[:128] & SPACE, _SPACE, _PLAIN)
     kinds[:128][(char_flags[:128] & LINE_END) != 0] = _LINE_END
     kinds[ord("#")], kinds[ord(".")], kinds[ord("-")] = _HASH, _DOT, _DASH
@@ -256,7 +259,7 @@ def _scan_marks(data, offsets, kinds, char_flags, counts):
         while at < end:
             kind = kinds[data[at]]
             at += 1
-            if kind == _WIDE:
+            if kind == _NON_ASCII:
                 point, width = code_point(data, at - 1)
                 at += width - 1
                 if point == 0x2026:  # …

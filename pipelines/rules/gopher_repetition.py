@@ -1,4 +1,4 @@
-"""Gopher's repetition rules: documents that say the same thing over and over."""
+"""Gopher's repetition rules: remove documents with repeated lines, paragraphs or word n-grams."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -6,12 +6,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.lines import count_characters, count_newlines, count_repeated_pieces
 from pipelines.text.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
 
-Fraction = Annotated[float, Field(ge=0)]  # not bounded by 1: a commonest n-gram may overlap itself
+Fraction = Annotated[float, Field(ge=0)]  # may exceed 1: occurrences of the most frequent n-gram may overlap
 
 _FRACTIONS = {
     "dup_para_frac": "paragraphs equal to an earlier one / paragraphs",
@@ -25,16 +24,16 @@ _FRACTIONS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GopherRepetition:
-    """Remove documents in which too much is repetition of lines, paragraphs or word n-grams.
+    """Remove documents with too large a fraction of repeated lines, paragraphs or word n-grams.
 
-    The bounds are table A1 of Gopher: Rae et al. 2021, https://arxiv.org/abs/2112.11446. What the paper leaves open
-    follows datatrove 0.10.1: a piece counts as repeated from its second occurrence on; paragraphs are what two or more
-    line feeds separate, lines what one or more do; repeated n-grams are counted without overlap from the left; the
-    denominator is every character of the document, spaces included. We differ in that an n-gram is a sequence of
-    words, so "ab c" does not repeat "a bc". An empty document is removed as `empty`.
+    The bounds are table A1 of Gopher: Rae et al. 2021, https://arxiv.org/abs/2112.11446. Definitions that the paper
+    leaves open are those of datatrove 0.10.1: a line or paragraph counts as repeated from its second occurrence on; two
+    or more line feeds separate paragraphs, one or more separate lines; repeated n-grams are counted from the left
+    without overlap; the denominator is all characters of the document, spaces included. One definition differs: an
+    n-gram is a sequence of words, so "ab c" does not repeat "a bc". An empty document is removed as `empty`.
 
-    The dialect changes only what a word is (see words.py). In a language written without spaces every character is one,
-    so there the n-gram checks do not apply in the `paper` dialect.
+    Dialects differ only in words. In a language written without spaces every character is a word in the `paper`
+    dialect, so the n-gram checks do not apply to it.
     """
 
     max_dup_para_frac: Fraction = 0.30
@@ -58,14 +57,15 @@ class GopherRepetition:
     measured_by: ClassVar = ()
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        """repetition_characters int64[D], the fractions float64[D]; NaN where the n-gram checks do not apply."""
         texts = analysis.texts
         characters = count_characters(texts)
         newlines = count_newlines(texts)
         paragraphs = count_repeated_pieces(texts, newlines, min_run=2, stripped=True)
         lines = count_repeated_pieces(texts, newlines, min_run=1, stripped=False)
         top, duplicated = count_ngram_repetition(analysis.words)
-        spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)  # n characters in a row are no n words
-        over = np.maximum(characters, 1)  # in an empty document nothing repeats: its fractions are 0
+        spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)  # NaN: not applicable
+        over = np.maximum(characters, 1)  # the fractions of an empty document are 0
         return {
             "repetition_characters": characters,
             "dup_para_frac": paragraphs[:, 1] / paragraphs[:, 0],

@@ -1,4 +1,4 @@
-"""A fastText quality classifier as a rule: the probability of its positive label, and the least that may stay."""
+"""A fastText quality classifier as a rule: a lower bound on the probability of its positive label."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -6,23 +6,22 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.language import fasttext_model as classifiers
+from pipelines.language import fasttext_model
 from pipelines.language.identification import excerpts
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QualityClassifier:
-    """Remove documents to which a classifier gives less than `min_score` probability of being good.
+    """Remove documents whose probability of the positive label is below `min_score`.
 
     `model` is the path or URI of a supervised fastText .bin or .ftz, `label` its positive label with or without
-    "__label__" ("hq" of DCLM's classifier). The classifier sees at most `max_chars` characters from four places of the
-    document, on one line and otherwise as they are; a model that was trained on lower-cased text will score low.
-    Raising `max_chars` to the length of the documents shows it all of them, at fastText's pace.
+    "__label__" ("hq" of DCLM's classifier). The classifier is given an excerpt of at most `max_chars` characters from
+    four positions of the document, on one line and otherwise unchanged: a model that was trained on lower-cased text
+    gives low scores. With `max_chars` at the length of the documents it is given all of the text, at fastText's speed.
 
-    Source: DataComp-LM, Li et al. 2024, section 4.4: a linear fastText classifier beat the costlier filters tried.
-    https://arxiv.org/abs/2406.11794. There the threshold is a share of the documents, here a probability.
+    Source: DataComp-LM, Li et al. 2024, section 4.4, https://arxiv.org/abs/2406.11794: a linear fastText classifier did
+    better than costlier filters. There the threshold is a fraction of the documents, here a probability.
     """
 
     model: str
@@ -37,8 +36,12 @@ class QualityClassifier:
     measured_by: ClassVar = ("model", "label", "max_chars")
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
-        """float32[D]. A text of which the model knows nothing scores 0."""
-        classifier = classifiers.load(self.model)
+        """quality_score: float32[D]; 0 for a text without a word or n-gram of the model.
+
+        Raises:
+            ConfigError: the model does not have the label.
+        """
+        classifier = fasttext_model.load(self.model)
         label = self.label.removeprefix("__label__")
         classifier.require(label, f"{self.name}.label")
         return {"quality_score": classifier.score(excerpts(analysis.texts, self.max_chars), label)}
@@ -47,4 +50,5 @@ class QualityClassifier:
         return (Check("low_quality_score", "quality_score", minimum=self.min_score),)
 
     def fingerprint_files(self) -> tuple[str, ...]:
+        """The model."""
         return (self.model,)

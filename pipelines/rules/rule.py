@@ -1,22 +1,71 @@
-"""What a rule is: numbers measured on a document, and bounds on them, each with the reason it gives.
+"""The interface of a rule: what it is given (Analysis), what it measures, and the bounds on that (Check).
 
-`measure` looks at text once and returns signals; `checks` are comparisons of signals with bounds and never see text.
-So a run can be decided again with other bounds in seconds, and every removal has a value and a threshold to show.
+`measure` reads text once and returns signals; `checks` compare signals with bounds and do not read text. So a run can
+be decided again with other bounds in seconds, and every removal has a value and a threshold.
+
+The dialect defines a word:
+
+    paper      a run of characters between white space; every character in scripts written without spaces
+    datatrove  a token of spaCy's blank English tokenizer, as datatrove 0.10.1 uses it: punctuation marks are words
+
+Deduplication has tokens of its own in both dialects (dedup/signatures.py).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.rules.analysis import Analysis
+from pipelines.text.datatrove.tokenizer import split_tokens
+from pipelines.text.texts import Texts
+from pipelines.text.words import Words, split_words
 
 Dialect = Literal["paper", "datatrove"]
+
+# Labels, of lid.176 and of GlotLID, of languages written without spaces between words.
+WITHOUT_SPACES = (
+    *("zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz"),
+    *("cmn", "zho", "lzh", "hak", "jpn", "tha", "lao", "khm", "mya", "bod", "dzo", "shn", "nod"),
+)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One table of documents to measure, with values that several rules need; each is computed at most once.
+
+    texts: D normalised documents. columns: their other columns (source, url, language, ...), D rows.
+    """
+
+    texts: Texts
+    dialect: Dialect
+    columns: pa.Table
+
+    @cached_property
+    def words(self) -> Words:
+        """The words of the documents in the dialect."""
+        return split_tokens(self.texts) if self.dialect == "datatrove" else split_words(self.texts)
+
+    @cached_property
+    def written_with_spaces(self) -> np.ndarray:
+        """bool[D]: whether the document's language is written with spaces between words.
+
+        Where it is not, a word is one character in the `paper` dialect, and signals that presume longer words do not
+        apply. All True in the `datatrove` dialect, which has one tokenizer for all languages, and without a column
+        `language`, since then every document counts as English.
+        """
+        if self.dialect == "datatrove" or "language" not in self.columns.column_names:
+            return np.ones(len(self.texts), bool)
+        labels = self.columns["language"].combine_chunks().cast(pa.string())
+        codes = pc.fill_null(pc.replace_substring_regex(labels, "_.*", ""), "")
+        return pc.invert(pc.is_in(codes, pa.array(WITHOUT_SPACES))).to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Remove a document, for `reason`, when `signal` is under `minimum` or over `maximum`: the bounds themselves stay.
+    """Remove a document for `reason` if `signal` is below `minimum` or above `maximum`. A value at the bound remains.
 
     Exactly one bound is set. A document whose signal is null or NaN passes.
     """
@@ -31,10 +80,11 @@ class Check:
 
     @property
     def threshold(self) -> float:
+        """The bound that is set."""
         return self.minimum if self.minimum is not None else self.maximum  # type: ignore[return-value]
 
     def fails(self, values: np.ndarray) -> np.ndarray:
-        """bool[D]: which of the values lie outside. NaN compares false, so it stays."""
+        """bool[D]: which of the values are out of bounds. NaN compares false, so it passes."""
         return values < self.minimum if self.minimum is not None else values > self.maximum
 
 
@@ -42,10 +92,12 @@ class Rule(Protocol):
     """A frozen dataclass whose fields are its settings; the field names are the config's keys.
 
     name: its key under `rules` in the config, and the `stage` of its rows in the ledger.
-    reasons: every reason its checks can give, in the order they are tried.
-    signals: the attribute columns `measure` adds, each with what it is (and its unit) for people.
-    measured_by: the settings that change what `measure` returns. All others only move bounds, so changing
-        them does not make a finished measurement stale.
+    reasons: every reason of its checks, in the order of the checks.
+    signals: the attribute columns that `measure` adds, each with its definition and unit, as reports show it.
+    measured_by: the settings that change the result of `measure`. All other settings only move bounds, so a finished
+        measurement stays valid when they change.
+
+    A rule that reads files has a method `fingerprint_files() -> tuple[str, ...]`: their paths or URIs, in fixed order.
     """
 
     name: ClassVar[str]
@@ -54,9 +106,9 @@ class Rule(Protocol):
     measured_by: ClassVar[tuple[str, ...]]
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
-        """One array per signal, each of length D; float32, float64 or an integer type."""
+        """One array per signal, of length D; float32, float64 or an integer type."""
         ...
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
-        """In the order they are tried; the first that fails is the document's reason."""
+        """The checks in order; the first one that fails gives the document's reason."""
         ...

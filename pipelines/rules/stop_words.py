@@ -1,7 +1,7 @@
-"""Eight very frequent function words for each of some languages written with spaces.
+"""Eight frequent function words of each of 26 languages written with spaces.
 
-English is Gopher's own list (Rae et al. 2021, appendix A.1.1, https://arxiv.org/abs/2112.11446). The others are ours,
-chosen the same way: words that almost any page of running text holds at least two of.
+English is Gopher's list (Rae et al. 2021, appendix A.1.1, https://arxiv.org/abs/2112.11446). The other lists were made
+for this project in the same way: almost every page of running text has at least two of the words.
 """
 
 STOP_WORDS: dict[str, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ STOP_WORDS: dict[str, tuple[str, ...]] = {
     "vi": ("và", "của", "là", "các", "có", "không", "được", "cho"),
 }
 
-# Other labels of the same languages: ISO 639-3, as GlotLID and FLORES write them, and the two written Norwegians.
+# Other labels of the same languages: ISO 639-3, as in GlotLID and FLORES, and the two written standards of Norwegian.
 OTHER_LABELS = {
     "eng": "en", "arb": "ar", "ara": "ar", "cat": "ca", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "spa": "es",
     "pes": "fa", "fas": "fa", "fin": "fi", "fra": "fr", "hin": "hi", "hun": "hu", "ind": "id", "ita": "it", "kor": "ko",
@@ -43,7 +43,7 @@ OTHER_LABELS = {
 
 
 def language_of(label: str) -> str | None:
-    """The key in STOP_WORDS for a language label such as `de`, `de-AT` or `deu_Latn`; None where there is no list."""
+    """Key in STOP_WORDS of a language label such as `de`, `de-AT` or `deu_Latn`; None without a list."""
     language = label.replace("-", "_").split("_")[0].lower()
     language = OTHER_LABELS.get(language, language)
     return language if language in STOP_WORDS else None

@@ -1,8 +1,7 @@
 """Block lists of domains and URL prefixes.
 
-A list of millions of entries (UT1 has 4.6 million) must fit in every worker, so the lists are kept as sorted 64-bit
-hashes, 8 bytes an entry. That a given URL matches a list of n entries by accident has probability about
-s * n / 2**64 for its s possible matches: 1e-12 for UT1.
+Every worker holds the lists as sorted 64-bit hashes, 8 bytes per entry: 37 MB for UT1 with 4.6 million. A URL with s
+possible matches matches a list of n entries by accident with probability s * n / 2**64: about 1e-12 for UT1.
 """
 
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from pipelines.rules.analysis import Analysis
-from pipelines.rules.rule import Check, Dialect
+from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.texts import Texts
 
 # scheme, user, host, port, path (with query and fragment)
@@ -26,23 +24,23 @@ _URL = (
     r"(?P<host>\[[^\]]*\]|[^/?#:]*?)\.?(?::[0-9]*)?(?P<path>(?:[/?#].*)?)$"
 )
 _DOMAIN = r"^[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*$"  # almost every line of a list: five times faster than _URL
-_WWW = r"^www\.([^.]+\.)"  # not the "www" of www.com, which would leave a whole top-level domain
+_WWW = r"^www\.([^.]+\.)"  # not for www.com, of which the top-level domain would remain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UrlBlocklist:
     """Remove documents whose URL is on a block list.
 
-    `paths` are files or URIs with one entry a line and '#' comments. A domain (`example.com`) blocks itself and its
-    subdomains; an entry with a path (`example.com/forum/`) blocks the URLs of exactly that host which begin so. Scheme,
-    user, port and a leading "www." do not matter, nor does the case of the host; the case of a path does.
+    `paths` are files or URIs with one entry per line and '#' comments. A domain (`example.com`) blocks itself and its
+    subdomains. An entry with a path (`example.com/forum/`) blocks the URLs of exactly that host that begin with it.
+    Scheme, user, port, a leading "www." and the case of the host are ignored; the case of a path is not.
     Internationalised hosts match in the spelling of the list, Unicode or punycode.
 
-    A document without a URL stays, and so do all documents of an input that has no such column (checking that the
-    config's inputs carry it is the config's task).
+    Documents without a URL remain, and so do all documents of an input without the column. (The config checks that its
+    inputs carry the column.)
 
-    As in RefinedWeb (Penedo et al. 2023, section 3.1), which blocked 4.6 million domains of the University of
-    Toulouse's list UT1; its scoring of words inside URLs is not part of this rule.
+    Source: RefinedWeb, Penedo et al. 2023, section 3.1, which blocked 4.6 million domains of the University of
+    Toulouse's list UT1. Its scoring of words inside URLs is not part of this rule.
     """
 
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -55,55 +53,64 @@ class UrlBlocklist:
     measured_by: ClassVar = ("paths", "column")
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
-        """uint8[D]."""
+        """url_blocked: uint8[D].
+
+        Raises:
+            ConfigError: the column does not hold strings, or a list has a wrong line or no entry.
+        """
         if self.column not in analysis.columns.column_names:
             return {"url_blocked": np.zeros(len(analysis.texts), np.uint8)}
         urls = analysis.columns[self.column]
         if not (pa.types.is_string(urls.type) or pa.types.is_large_string(urls.type) or pa.types.is_null(urls.type)):
             raise ConfigError(
-                f"url_blocklist.column: {self.column!r} holds {urls.type}, but URLs are strings. Name the URL's column."
+                f"url_blocklist.column: {self.column!r} holds {urls.type}, and URLs are strings. Name the URL's column."
             )
         hosts, paths = _split(urls.cast(pa.large_string()))
-        keys = _joined(hosts, paths)
+        keys = _join(hosts, paths)
         host_bytes = pc.binary_length(hosts).to_numpy(zero_copy_only=False).astype(np.int64)
-        return {"url_blocked": _blocked(keys.data, keys.offsets, host_bytes, *_lists(self.paths))}
+        return {"url_blocked": _find_blocked(keys.data, keys.offsets, host_bytes, *_load_lists(self.paths))}
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
         return (Check("blocked_url", "url_blocked", maximum=0),)
 
     def fingerprint_files(self) -> tuple[str, ...]:
+        """The lists."""
         return self.paths
 
 
 def _split(urls: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, pa.Array]:
-    """(host in lower case without "www.", path with its query) of each URL; empty for a null and for what is none."""
+    """(host in lower case without "www.", path with its query) of each URL; empty for null and for other text."""
     if isinstance(urls, pa.ChunkedArray):
         urls = urls.combine_chunks()
     parts = pc.extract_regex(urls, _URL)
     host, path = (pc.fill_null(pc.struct_field(parts, part), "") for part in ("host", "path"))
-    return _bare(host), path
+    return _host_without_www(host), path
 
 
-def _bare(host: pa.Array) -> pa.Array:
+def _host_without_www(host: pa.Array) -> pa.Array:
+    """Hosts in lower case without a leading "www."."""
     return pc.replace_substring_regex(pc.utf8_lower(host), _WWW, r"\1")
 
 
-def _joined(host: pa.Array, path: pa.Array) -> Texts:
+def _join(host: pa.Array, path: pa.Array) -> Texts:
+    """host + path of each entry."""
     return Texts.from_arrow(pc.binary_join_element_wise(host, path, pa.scalar("", pa.large_string())))
 
 
 @cache
-def _lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(domains uint64, prefixes uint64, prefix_ends bool), the hashes sorted; prefix_ends[n]: some prefix has n bytes.
+def _load_lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(domains uint64[N], prefixes uint64[M], prefix_ends bool[L]) of all entries.
+
+    domains, prefixes: sorted hashes. prefix_ends[n]: whether a prefix has n bytes.
 
     Raises:
-        ConfigError: a line that is neither a domain nor a URL.
+        ConfigError: a line is neither a domain nor a URL.
     """
     hosts, rests = zip(*(_read_list(path) for path in paths), strict=True)
     host, rest = pa.concat_arrays(hosts), pa.concat_arrays(rests)
     is_domain = pc.is_in(rest, pa.array(["", "/"], pa.large_string()))
     domains = Texts.from_arrow(host.filter(is_domain))
-    prefixes = _joined(host.filter(pc.invert(is_domain)), rest.filter(pc.invert(is_domain)))
+    prefixes = _join(host.filter(pc.invert(is_domain)), rest.filter(pc.invert(is_domain)))
     prefix_ends = np.zeros(prefixes.byte_lengths.max(initial=0) + 1, np.bool_)
     prefix_ends[prefixes.byte_lengths] = True
     return (
@@ -114,7 +121,7 @@ def _lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
-    """(hosts, paths) of its entries."""
+    """(hosts, paths) of the entries of a list."""
     from cluster.store.storage import read_bytes
 
     text = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
@@ -136,19 +143,19 @@ def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
             f"url_blocklist.paths: {path}, line {line}: {wrong[0].as_py()!r} is neither a domain nor a URL. "
             "Write example.com (its subdomains are included) or example.com/path, without wildcards or filter syntax."
         )
-    domains = _bare(wanted.filter(plain))
+    domains = _host_without_www(wanted.filter(plain))
     return pa.concat_arrays([domains, host]), pa.concat_arrays([pc.utf8_slice_codeunits(domains, 0, 0), rest])
 
 
 @njit(inline="always")
 def _add(hashed, byte):
-    """FNV-1a, 64 bits."""
+    """One step of FNV-1a, 64 bits."""
     return (hashed ^ np.uint64(byte)) * np.uint64(0x100000001B3)
 
 
 @njit(inline="always")
 def _finish(hashed):
-    """Spread the last bytes over all 64 bits (the finaliser of splitmix64)."""
+    """Mix the bits of a hash (the finaliser of splitmix64)."""
     hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashed ^ (hashed >> np.uint64(31))
@@ -159,7 +166,10 @@ _START = np.uint64(0xCBF29CE484222325)
 
 @njit(cache=True, nogil=True)
 def _hashes(data, offsets, backward):
-    """uint64[D]. Domains are hashed from their end, so that one pass over a host meets all its parent domains."""
+    """uint64[D]: hash of each document, from its end if `backward`.
+
+    Domains are hashed from their end: one pass over a host then gives the hashes of all its parent domains.
+    """
     hashes = np.empty(len(offsets) - 1, np.uint64)
     for entry in range(len(hashes)):
         first, last = offsets[entry], offsets[entry + 1]
@@ -171,13 +181,14 @@ def _hashes(data, offsets, backward):
 
 
 @njit(cache=True, nogil=True)
-def _listed(hashed, hashes):
+def _contains(hashed, hashes):
+    """Whether the sorted `hashes` hold `hashed`."""
     index = np.searchsorted(hashes, hashed)
     return index < len(hashes) and hashes[index] == hashed
 
 
 @njit(cache=True, nogil=True)
-def _blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
+def _find_blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
     """uint8[D]: 1 where the host or a parent of it is in `domains`, or the URL begins with one of `prefixes`."""
     blocked = np.zeros(len(offsets) - 1, np.uint8)
     for document in range(len(blocked)):
@@ -186,7 +197,7 @@ def _blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
         hashed = _START
         for at in range(host_end - 1, first - 1, -1):
             hashed = _add(hashed, data[at])
-            if (at == first or data[at - 1] == 0x2E) and _listed(_finish(hashed), domains):
+            if (at == first or data[at - 1] == 0x2E) and _contains(_finish(hashed), domains):
                 blocked[document] = 1
                 break
         if blocked[document] or len(prefixes) == 0:
@@ -194,7 +205,7 @@ def _blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
         hashed = _START
         for at in range(first, min(last, first + len(prefix_ends) - 1)):
             hashed = _add(hashed, data[at])
-            if at >= host_end and prefix_ends[at + 1 - first] and _listed(_finish(hashed), prefixes):
+            if at >= host_end and prefix_ends[at + 1 - first] and _contains(_finish(hashed), prefixes):
                 blocked[document] = 1
                 break
     return blocked

@@ -1,1 +1,1 @@
-"""Text as flat arrays, and the kernels that read it: characters, words, lines, sentences, n-grams."""
+"""Documents as flat arrays, and the kernels that read them: characters, words, lines, n-grams, personal data."""

@@ -1,8 +1,8 @@
-"""How kernels pass over the bytes they need not look at, 32 or 64 at a time.
+"""Building blocks of kernels that search and copy bytes, 32 or 64 at a time.
 
-LLVM makes vector code of a loop over one block if all its values are bytes, nothing in it branches, and it indexes with
-unsigned integers (numba wraps negative ones, which takes a branch): then it runs eight times as fast. So a search
-computes 0 or 1 for every byte of a block and keeps the `sooner` position.
+A search computes 0 or 1 for every byte of a block and reduces the block to its first match. LLVM vectorises such a loop
+if all values are bytes, the loop has no branch, and indexes are unsigned (numba adds a branch to wrap negative ones).
+The vectorised loop is eight times as fast.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from numba import njit
 
 
 @njit(inline="always")
-def sooner(first, position, found):
-    """The smaller of `first` and `position` where `found` is 1, else `first`; all are bytes."""
+def first_match(first, position, found):
+    """The smaller of `first` and `position` if `found` is 1, else `first`; uint8 each, `found` 0 or 1."""
     candidate = np.uint8(np.uint8(position) | np.uint8(found - np.uint8(1)))
     return candidate if candidate < first else first
 
 
 @njit(cache=True, nogil=True)
 def next_non_ascii(data, at, stop):
-    """The first position from `at` on that holds a byte over 0x7F; `stop` if there is none."""
+    """Position of the first byte over 0x7F in data[at:stop]; `stop` if there is none."""
     while at + 64 <= stop:
         seen = np.uint8(0)
         for ahead in range(np.uint64(64)):
@@ -33,6 +33,6 @@ def next_non_ascii(data, at, stop):
 
 @njit(inline="always")
 def copy_bytes(data, start, stop, out, put):
-    """Append data[start:stop] to `out`, which is written up to `put`: the new end."""
+    """Copy data[start:stop] to `out` at `put`; returns the end of the copy in `out`."""
     out[put : put + stop - start] = data[start:stop]
     return put + stop - start

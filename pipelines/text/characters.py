@@ -1,10 +1,10 @@
-"""What Unicode says of every character, as tables a kernel can index by code point.
+"""Properties of Unicode characters as tables that a kernel indexes by code point, and UTF-8 decoding for kernels.
 
     flags    uint16[0x110000]  the bits below
-    lower    int32[0x110000]   the single-character lower case, else the character itself
+    lower    int32[0x110000]   the lower case if it is one character, else the character itself
 
-Kernels take the tables as arguments: as globals numba would freeze 4 MB of constants into every compiled function.
-The tables follow the `unicodedata` of the running Python, so `UNICODE_VERSION` belongs in a measuring fingerprint.
+Kernels take the tables as arguments: numba would copy a global table, 4 MB, into every compiled function. The tables
+follow the `unicodedata` of the running Python, so `UNICODE_VERSION` is part of the fingerprint of measurements.
 """
 
 import unicodedata
@@ -17,16 +17,16 @@ UNICODE_VERSION = unicodedata.unidata_version
 
 SPACE = 1  # str.isspace()
 ALPHA = 2  # str.isalpha()
-WORD = 4  # a letter, mark or number: what a dedup token is made of
-UNSPACED = 8  # a letter of a script written without spaces: one character is one word
+WORD = 4  # a letter, mark or number: the characters of a dedup token
+UNSPACED = 8  # a letter of a script written without spaces, where every character counts as a word
 SYMBOL = 16  # punctuation or symbol, Unicode categories P and S
-LINE_END = 32  # where str.splitlines() cuts
+LINE_END = 32  # a line end of str.splitlines()
 UPPER = 64  # str.isupper()
 LOWER = 128  # str.islower()
 DIGIT = 256  # str.isdigit()
-UNSTABLE = 512  # may change under NFC: a combining mark, or a character NFC replaces
+UNSTABLE = 512  # NFC may change it: a combining mark, or a character that NFC replaces
 
-# Scripts that put no space between words (Unicode Script property; ranges of their letters).
+# Letters of scripts written without spaces between words (Unicode property Script): first and last code point.
 UNSPACED_RANGES = (
     (0x0E01, 0x0E5B),  # Thai
     (0x0E81, 0x0EDF),  # Lao
@@ -49,16 +49,16 @@ UNSPACED_RANGES = (
     (0x20000, 0x3FFFF),  # CJK extensions B and later
 )
 
-# Assigned characters end here but for the tags and variation selectors of plane 14 (and private use).
-_SCANNED = ((0x0, 0x32400), (0xE0000, 0xE0200))
+# All assigned characters that are not for private use: planes 0 to 3, and tags and variation selectors of plane 14.
+_ASSIGNED = ((0x0, 0x32400), (0xE0000, 0xE0200))
 
 
 @cache
 def tables() -> tuple[np.ndarray, np.ndarray]:
-    """(flags, lower). About a tenth of a second, once a process."""
+    """(flags, lower), read-only. Computed once a process, in about 0.1 s."""
     flags = np.zeros(0x110000, np.uint16)
     lower = np.arange(0x110000, dtype=np.int32)
-    for first, end in _SCANNED:
+    for first, end in _ASSIGNED:
         for point in range(first, end):
             if 0xD800 <= point < 0xE000:
                 continue
@@ -66,8 +66,8 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
             flags[point] |= bits
             decomposed = unicodedata.decomposition(chr(point)).split()
             if len(decomposed) == 2 and decomposed[0][0] != "<":
-                flags[int(decomposed[1], 16)] |= UNSTABLE  # may join the character before it
-    flags[0x1161:0x1176] |= UNSTABLE  # Hangul vowels and final consonants join too, by rule, not by table
+                flags[int(decomposed[1], 16)] |= UNSTABLE  # composes with the character before it
+    flags[0x1161:0x1176] |= UNSTABLE  # Hangul vowels and final consonants compose by an algorithm, without a table
     flags[0x11A8:0x11C3] |= UNSTABLE
     for first, last in UNSPACED_RANGES:
         letters = flags[first : last + 1]
@@ -78,6 +78,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _describe(character: str) -> tuple[int, int]:
+    """(flags, lower) of one character; UNSPACED is added later."""
     category = unicodedata.category(character)
     if category == "Cn":
         return 0, ord(character)

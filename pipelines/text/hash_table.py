@@ -1,8 +1,10 @@
-"""Hash tables for kernels: open addressing over arrays.
+"""Hash tables for kernels: open addressing over numpy arrays.
 
-`claim` works on arrays that serve one document after the other. A slot belongs to the present user only where its stamp
-is the present stamp, so nothing is ever cleared. Each document uses only the first `mask + 1` slots, as many as it
-needs, so that short documents stay in the cache. `hash_slots` makes a table once, for `find_slot`.
+`find_or_insert` uses one pair of arrays for one document after the other. A slot is in use if its stamp is the current
+stamp, so a new stamp empties the table without clearing it. A document uses only the first `mask + 1` slots, which
+keeps the table of a short document in the processor's cache.
+
+`hash_slots` builds a constant table, which `find_slot` searches.
 """
 
 import numpy as np
@@ -14,7 +16,7 @@ _HIGH = np.uint64(29)
 
 @njit(cache=True, nogil=True)
 def slots_for(items):
-    """The power of two that holds so many items at most half full."""
+    """Size of a table for so many items: the smallest power of two, at least 16, that they fill at most by half."""
     slots = 16
     while slots < 2 * items:
         slots *= 2
@@ -22,8 +24,12 @@ def slots_for(items):
 
 
 @njit(inline="always")
-def claim(keys, stamps, mask, stamp, key):
-    """(slot of `key`: int64, whether it is new). There must be a free slot among the first mask + 1."""
+def find_or_insert(keys, stamps, mask, stamp, key):
+    """(slot of `key`: int64, whether this call inserted it).
+
+    keys: uint64[N]; stamps: int64[N]; mask: slots in use - 1, where that number is a power of two, at most N. At least
+    one of these slots must be free.
+    """
     slot = np.int64((key * _SPREAD) >> _HIGH) & mask
     while stamps[slot] == stamp:
         if keys[slot] == key:
@@ -36,9 +42,9 @@ def claim(keys, stamps, mask, stamp, key):
 
 @njit(cache=True, nogil=True)
 def hash_slots(hashes, size):
-    """A table that never changes: (uint64[size] with each hash in its slot and 0 elsewhere, the slot of each hash).
+    """A constant table: (uint64[size] with each hash in its slot and 0 elsewhere; int64[N], the slot of each hash).
 
-    size: a power of two, well above the number of hashes.
+    hashes: uint64[N], none is 0. size: a power of two, at least twice the number of hashes.
     """
     table, slots = np.zeros(size, np.uint64), np.empty(len(hashes), np.int64)
     for number, hashed in enumerate(hashes):
@@ -52,7 +58,7 @@ def hash_slots(hashes, size):
 
 @njit(cache=True, nogil=True)
 def find_slot(table, hashed):
-    """Where the hash is in a table of `hash_slots`; -1: it is not."""
+    """Slot of a hash in a table of `hash_slots`; -1 if the table does not hold it."""
     slot = np.int64(hashed & np.uint64(len(table) - 1))
     while table[slot]:
         if table[slot] == hashed:

@@ -1,12 +1,12 @@
-"""Lines and paragraphs of documents: how many characters there are, and which pieces repeat an earlier one."""
+"""Lines and paragraphs of documents: characters, line feeds, pieces that repeat an earlier one, stripped ends."""
 
 import numpy as np
 from numba import njit
 
 from pipelines.text.characters import SPACE, code_point, tables
-from pipelines.text.hash_table import claim, slots_for
+from pipelines.text.hash_table import find_or_insert, slots_for
 from pipelines.text.texts import Texts
-from pipelines.text.words import HASH_PRIME, HASH_SEED, finished
+from pipelines.text.words import HASH_PRIME, HASH_SEED, mix_hash
 
 _NEWLINE = 10
 
@@ -17,20 +17,21 @@ def count_characters(texts: Texts) -> np.ndarray:
 
 
 def count_newlines(texts: Texts) -> np.ndarray:
-    """int64[D]: the line feeds of every document."""
+    """int64[D]: the number of line feeds of every document."""
     return _count_newlines(texts.data, texts.offsets)
 
 
 def count_repeated_pieces(texts: Texts, newlines: np.ndarray, min_run: int, stripped: bool) -> np.ndarray:
-    """What runs of at least `min_run` line feeds cut a document into, and how much of it was there before.
+    """Count lines or paragraphs, and those that repeat an earlier one of the same document.
 
-    min_run 1 gives lines, 2 paragraphs. `stripped`: without the spaces at the document's two ends. As with `re.split`,
-    a separator at an end leaves an empty piece, and an empty document is one empty piece.
-
-    newlines: int64[D], count_newlines of the same texts.
+    Args:
+        newlines: int64[D], count_newlines of the same texts.
+        min_run: line feeds in a row that separate two pieces, at least: 1 gives lines, 2 paragraphs.
+        stripped: leave out white space at the document's two ends first.
 
     Returns:
-        int64[D, 3]: pieces; those equal to an earlier piece of the same document; the characters in these.
+        int64[D, 3]: pieces; pieces equal to an earlier one; characters in those. As with `re.split`, a separator at an
+        end of the document makes an empty piece, and an empty document is one empty piece.
     """
     flags, _ = tables()
     counts = np.empty((len(texts), 3), np.int64)
@@ -39,13 +40,13 @@ def count_repeated_pieces(texts: Texts, newlines: np.ndarray, min_run: int, stri
 
 
 def strip_each(texts: Texts) -> Texts:
-    """The documents without the spaces at their ends; the same object where there are none."""
+    """The documents without white space at their ends, as by str.strip(); the same object if no document changes."""
     begins, ends = _find_stripped(texts.data, texts.offsets, tables()[0])
     if np.array_equal(begins, texts.offsets[:-1]) and np.array_equal(ends, texts.offsets[1:]):
         return texts
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(ends - begins, out=offsets[1:])
-    return Texts(_pack(texts.data, begins, offsets), offsets)
+    return Texts(_copy_documents(texts.data, begins, offsets), offsets)
 
 
 @njit(cache=True, nogil=True)
@@ -72,7 +73,7 @@ def _count_newlines(data, offsets):
 
 @njit(cache=True, nogil=True)
 def strip(data, begin, end, char_flags):
-    """(begin, end) without the spaces at both ends, as str.strip()."""
+    """(begin, end) of data[begin:end] without white space at both ends, as by str.strip()."""
     while begin < end:
         point, width = code_point(data, begin)
         if not char_flags[point] & SPACE:
@@ -97,8 +98,8 @@ def _find_stripped(data, offsets, char_flags):
 
 
 @njit(cache=True, nogil=True)
-def _pack(data, begins, offsets):
-    """The bytes of documents that begin at `begins`, without what lies between them."""
+def _copy_documents(data, begins, offsets):
+    """uint8[offsets[D]]: the documents that begin at data[begins], one after the other, at their new offsets."""
     packed = np.empty(offsets[-1], np.uint8)
     for document in range(len(begins)):
         size = offsets[document + 1] - offsets[document]
@@ -108,7 +109,7 @@ def _pack(data, begins, offsets):
 
 @njit(inline="always")
 def after_line_end(data, at, end):
-    """The begin of the next line, where a line ends at `at` as str.splitlines() cuts: CR LF is one end."""
+    """Begin of the next line, for a line that ends at `at` by str.splitlines(); CR LF is one line end."""
     if at >= end:
         return end
     if data[at] == 13 and at + 1 < end and data[at + 1] == _NEWLINE:
@@ -142,7 +143,7 @@ def _count_repeated_pieces(data, offsets, newlines, min_run, stripped, char_flag
                 length += (byte & 0xC0) != 0x80
                 at += 1
             pieces += 1
-            if not claim(keys, stamps, mask, document + 1, finished(hashed))[1]:
+            if not find_or_insert(keys, stamps, mask, document + 1, mix_hash(hashed))[1]:
                 repeats += 1
                 repeated_characters += length
             hashed, length = HASH_SEED, 0

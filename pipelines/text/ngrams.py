@@ -1,34 +1,34 @@
 """Repetition of word n-grams inside documents, for n = 2 to 10, in Gopher's two measures.
 
-    top_n         the commonest n-gram: its length with single spaces between the words, times its occurrences
-                  (overlapping ones too); among equals the one that comes first
-    duplicated_n  reading from the left, an n-gram that was read before is counted, its words without spaces, and
-                  skipped as a whole; any other is remembered and reading moves on by one word
+    top_n         characters in the most frequent n-gram: its length with single spaces between the words, times its
+                  occurrences, overlapping ones included; the first one among equally frequent
+    duplicated_n  characters in n-grams that repeat an earlier one, without spaces. The scan goes from left to right: a
+                  repeated n-gram is counted and skipped as a whole, any other moves the scan on by one word
 
-Only a word sequence makes an n-gram: "ab c" and "a bc" differ.
+An n-gram is a sequence of words: "ab c" and "a bc" differ.
 
-An n-gram can repeat only where both (n-1)-grams in it do. So each n looks at the places the previous n left over, and
-an n-gram's key is the pair of its two parts' table slots: exact from n = 3 on, a 64-bit hash for n = 2. Text that does
-not repeat costs one table access a word for all nine n together.
+An n-gram can repeat only if both (n-1)-grams in it repeat. So each n examines only positions at which the (n-1)-gram
+repeats. The key of an n-gram is the pair of its two parts' table slots: exact for n >= 3, a 64-bit hash for n = 2. Text
+without repetition costs one table access per word for all nine n together.
 """
 
 import numpy as np
 from numba import njit
 
-from pipelines.text.hash_table import claim, slots_for
+from pipelines.text.hash_table import find_or_insert, slots_for
 from pipelines.text.words import Words
 
 TOP_N = (2, 3, 4)
 DUPLICATED_N = (5, 6, 7, 8, 9, 10)
 
-_PAIR = np.uint64(0xD6E8FEB86659FD93)  # any odd multiplier: it keeps (a, b) and (b, a) apart
+_PAIR = np.uint64(0xD6E8FEB86659FD93)  # any odd multiplier: (a, b) and (b, a) get different keys
 _LEFT = np.uint64(32)
 
 
 def count_ngram_repetition(words: Words) -> tuple[np.ndarray, np.ndarray]:
-    """Characters in the top n-gram, int64[D, 3] for TOP_N, and in duplicated ones, int64[D, 6] for DUPLICATED_N.
+    """(top int64[D, 3] for TOP_N, duplicated int64[D, 6] for DUPLICATED_N), in characters.
 
-    Both are 0 where a document has fewer than n words.
+    A document of fewer than n words has 0 for n.
     """
     documents = len(words.starts) - 1
     top = np.zeros((documents, len(TOP_N)), np.int64)
@@ -44,8 +44,8 @@ def _count(starts, hashes, lengths, top, duplicated):
         longest = max(longest, starts[document + 1] - starts[document])
     slots = slots_for(longest)
     keys, stamps, counts = np.empty(slots, np.uint64), np.zeros(slots, np.int64), np.empty(slots, np.int32)
-    # The places, first word of each, where the present n-grams may repeat, and the table slot of each one.
-    places, ids = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    # First words of the n-grams that may repeat, and the table slots of these n-grams.
+    positions, ids = np.empty(longest, np.int64), np.empty(longest, np.int64)
     stamp = 0
     for document in range(len(starts) - 1):
         first, total = starts[document], starts[document + 1] - starts[document]
@@ -54,77 +54,80 @@ def _count(starts, hashes, lengths, top, duplicated):
         for n in range(2, min(total, 10) + 1):
             stamp += 1
             if n == 2:
-                found = _pair_words(hashes[first : first + total], keys, stamps, counts, mask, stamp, places, ids)
+                found = _count_bigrams(hashes[first : first + total], keys, stamps, counts, mask, stamp, positions, ids)
             elif found:
-                found = _pair_ngrams(found, keys, stamps, counts, mask, stamp, places, ids)
-            found = _keep_repeated(found, counts, places, ids)
+                found = _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, ids)
+            found = _keep_repeated(found, counts, positions, ids)
             if n <= 4:
-                # With nothing repeated, the first n-gram of the document is the commonest, once.
-                place, times = _commonest(found, counts, places, ids)
-                begin = first + place
+                # If nothing repeats, this is the first n-gram of the document, with one occurrence.
+                position, times = _most_frequent(found, counts, positions, ids)
+                begin = first + position
                 top[document, n - 2] = (lengths[begin : begin + n].sum() + n - 1) * times
             else:
-                duplicated[document, n - 5] = _read(n, found, counts, places, ids, lengths[first : first + total])
+                duplicated[document, n - 5] = _count_duplicated(
+                    n, found, counts, positions, ids, lengths[first : first + total]
+                )
 
 
 @njit(cache=True, nogil=True)
-def _pair_words(hashes, keys, stamps, counts, mask, stamp, places, ids):
-    """Count every 2-gram; returns how many there are."""
-    for place in range(len(hashes) - 1):
-        slot, new = claim(keys, stamps, mask, stamp, hashes[place] * _PAIR + hashes[place + 1])
+def _count_bigrams(hashes, keys, stamps, counts, mask, stamp, positions, ids):
+    """Count every 2-gram of a document; returns how many there are."""
+    for position in range(len(hashes) - 1):
+        slot, new = find_or_insert(keys, stamps, mask, stamp, hashes[position] * _PAIR + hashes[position + 1])
         counts[slot] = 1 if new else counts[slot] + 1
-        places[place] = place
-        ids[place] = slot
+        positions[position] = position
+        ids[position] = slot
     return len(hashes) - 1
 
 
 @njit(cache=True, nogil=True)
-def _pair_ngrams(found, keys, stamps, counts, mask, stamp, places, ids):
-    """Count the n-grams whose two parts both repeat, in place of the (n-1)-grams; returns how many there are."""
+def _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, ids):
+    """Replace the (n-1)-grams by the n-grams whose parts both repeat, and count these; returns how many there are."""
     pairs = 0
     for index in range(found - 1):
-        place = places[index]
-        if places[index + 1] == place + 1:
+        position = positions[index]
+        if positions[index + 1] == position + 1:
             key = (np.uint64(ids[index]) << _LEFT) | np.uint64(ids[index + 1])
-            slot, new = claim(keys, stamps, mask, stamp, key)
+            slot, new = find_or_insert(keys, stamps, mask, stamp, key)
             counts[slot] = 1 if new else counts[slot] + 1
-            places[pairs] = place
+            positions[pairs] = position
             ids[pairs] = slot
             pairs += 1
     return pairs
 
 
 @njit(cache=True, nogil=True)
-def _keep_repeated(found, counts, places, ids):
+def _keep_repeated(found, counts, positions, ids):
+    """Drop n-grams that occur once; returns how many remain."""
     kept = 0
     for index in range(found):
         if counts[ids[index]] > 1:
-            places[kept] = places[index]
+            positions[kept] = positions[index]
             ids[kept] = ids[index]
             kept += 1
     return kept
 
 
 @njit(cache=True, nogil=True)
-def _commonest(found, counts, places, ids):
-    """(first place, occurrences) of the commonest n-gram."""
-    place, times = 0, 1
+def _most_frequent(found, counts, positions, ids):
+    """(first position, occurrences) of the most frequent n-gram."""
+    position, times = 0, 1
     for index in range(found):
         if counts[ids[index]] > times:
-            place, times = places[index], counts[ids[index]]
-    return place, times
+            position, times = positions[index], counts[ids[index]]
+    return position, times
 
 
 @njit(cache=True, nogil=True)
-def _read(n, found, counts, places, ids, lengths):
-    """Characters of duplicated n-grams. Makes the count of an n-gram 0 once it was read."""
+def _count_duplicated(n, found, counts, positions, ids, lengths):
+    """Characters of duplicated n-grams. Sets the count of an n-gram to 0 when the scan passes it first."""
     characters = 0
-    free = 0  # the first word that no counted n-gram covers
+    free = 0  # the first word after the last counted n-gram
     for index in range(found):
-        place, slot = places[index], ids[index]
-        if place >= free:
+        position, slot = positions[index], ids[index]
+        if position >= free:
             if counts[slot] == 0:
-                characters += lengths[place : place + n].sum()
-                free = place + n
+                characters += lengths[position : position + n].sum()
+                free = position + n
             counts[slot] = 0
     return characters

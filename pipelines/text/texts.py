@@ -1,8 +1,4 @@
-"""A column of documents as two flat arrays, the form every kernel reads.
-
-`data[offsets[i]:offsets[i + 1]]` is document i in UTF-8. Built from an Arrow string array without a copy where its
-offsets are 64 bits wide; kernels then run over one buffer and no document ever becomes a Python object.
-"""
+"""A column of documents as two flat arrays, the input of every kernel."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,17 +9,22 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """D documents. `data`: uint8[B]; `offsets`: int64[D + 1], rising, first >= 0, last <= B."""
+    """D documents in UTF-8: document i is data[offsets[i]:offsets[i + 1]].
+
+    data: uint8[B]. offsets: int64[D + 1], not decreasing, in 0..B; the first may be above 0 in a slice of a table.
+    """
 
     data: np.ndarray
     offsets: np.ndarray
 
     @classmethod
     def from_arrow(cls, column: pa.Array | pa.ChunkedArray) -> Self:
-        """From any Arrow string type. Nulls become empty documents.
+        """From a column of any Arrow string type; nulls become empty documents.
+
+        A large_string array (64-bit offsets) in one chunk and without nulls is not copied.
 
         Raises:
-            TypeError: the column holds no strings.
+            TypeError: the column is not of a string type.
         """
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
@@ -31,7 +32,7 @@ class Texts:
             column = column.dictionary_decode()
         if not pa.types.is_large_string(column.type):
             if not (pa.types.is_string(column.type) or pa.types.is_string_view(column.type)):
-                raise TypeError(f"documents are strings; this column is {column.type}")
+                raise TypeError(f"documents have to be strings, and this column is {column.type}")
             column = column.cast(pa.large_string())
         if column.null_count:
             column = column.fill_null("")
@@ -44,10 +45,11 @@ class Texts:
 
     @classmethod
     def from_strings(cls, strings: list[str]) -> Self:
+        """From Python strings, which are copied."""
         return cls.from_arrow(pa.array(strings, pa.large_string()))
 
     def to_arrow(self) -> pa.LargeStringArray:
-        """The same bytes as an Arrow array; nothing is copied."""
+        """The documents as an Arrow array over the same buffers, without a copy."""
         return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self.offsets), pa.py_buffer(self.data))
 
     def __len__(self) -> int:
@@ -58,5 +60,5 @@ class Texts:
 
     @property
     def byte_lengths(self) -> np.ndarray:
-        """int64[D]."""
+        """int64[D]: size of each document in bytes."""
         return np.diff(self.offsets)

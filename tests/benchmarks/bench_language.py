@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.language import fasttext_model as classifiers
+from pipelines.language import fasttext_model
 from pipelines.language.identification import excerpts, identify
-from pipelines.rules.analysis import Analysis
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
+from pipelines.rules.rule import Analysis
 from pipelines.rules.url_blocklist import UrlBlocklist
 from pipelines.text.texts import Texts
 from tests.conftest import SHARED
@@ -65,7 +65,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, pyarrow {pa.__version__}")
     print(f"{file.name}: {len(texts)} documents, {texts.byte_lengths.sum() / 1e6:.1f} MB")
 
-    model = classifiers.load(None)
+    model = fasttext_model.load(None)
     for characters in (1000, 2000, 5000):
         report(f"excerpts of {characters} characters", texts, excerpts, texts, characters)
         report(f"identify, {characters} characters", texts, identify, texts, model, characters)

@@ -14,7 +14,7 @@ from pipelines.curate.measure import Measure, text_hashes
 from pipelines.dedup.signatures import permutations, signatures
 from pipelines.language import identification as language
 from pipelines.readers.units import Reading
-from pipelines.rules.analysis import Analysis
+from pipelines.rules.rule import Analysis
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import normalize

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.rules import PACKS
-from pipelines.rules.analysis import Analysis
+from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
-from pipelines.text.words import split_words
 from tests.benchmarks.timing import load_texts, machine, processor_seconds
 
 DIALECTS = ("paper", "datatrove")
@@ -26,7 +25,7 @@ def run(texts: Texts) -> None:
     print(f"{len(texts):,} documents, {megabytes:.1f} MB; MB of text per second of processor time, one thread")
     for dialect in DIALECTS:
         analysis = fresh_analysis(texts, dialect)
-        seconds = {"split_words": processor_seconds(partial(split_words, texts, dialect))}
+        seconds = {"words": processor_seconds(lambda dialect=dialect: fresh_analysis(texts, dialect).words)}
         for name, pack in PACKS.items():
             seconds[name] = processor_seconds(partial(pack().measure, analysis))
         seconds["all but repetition"] = sum(seconds[name] for name in PACKS if name != "gopher_repetition")

@@ -14,7 +14,7 @@ from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.plain import OneDocument
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import Span
-from pipelines.rules.analysis import Analysis
+from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 

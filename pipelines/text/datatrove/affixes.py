@@ -1,8 +1,8 @@
-"""What spaCy's English rules split off a token, or leave whole: prefixes, suffixes, infixes, URLs.
+"""Prefixes, suffixes, infixes and URLs of spaCy's English tokenizer, as scans over UTF-8.
 
-Each function here stands for one regular expression of spaCy 3.8 (`lang/punctuation.py`, `lang/en/punctuation.py`,
-`lang/tokenizer_exceptions.py`), read once and written as a scan over UTF-8. `classes` is
-datatrove_tables.character_classes(); `units` holds the hashes of datatrove_tables.after_digits().
+Each function implements one regular expression of spaCy 3.8 (`lang/punctuation.py`, `lang/en/punctuation.py`,
+`lang/tokenizer_exceptions.py`). In all of them `classes` is tables.character_classes(), and `unit_hashes` is a table of
+hash_table.hash_slots with the hashes of tables.after_digits().
 """
 
 from numba import njit
@@ -19,7 +19,7 @@ _MINUS, _EN_DASH, _EM_DASH, _TILDE = (ord(character) for character in "-–—~"
 
 @njit(inline="always")
 def _back(data, at):
-    """Where the character before `at` begins."""
+    """Begin of the character before `at`."""
     at -= 1
     while data[at] & 0xC0 == 0x80:
         at -= 1
@@ -33,7 +33,7 @@ def _is_digit(byte):
 
 @njit(cache=True, nogil=True)
 def prefix_end_of(data, begin, end, classes):
-    """The end of the prefix of data[begin:end]; `begin`: it has none."""
+    """End of the prefix of data[begin:end]; `begin` if it has none."""
     point, width = code_point(data, begin)
     if point == _STOP:
         at = begin + 1
@@ -53,7 +53,7 @@ def prefix_end_of(data, begin, end, classes):
 
 @njit(cache=True, nogil=True)
 def suffix_begin_of(data, begin, end, classes, unit_hashes):
-    """The begin of the longest suffix of data[begin:end]; `end`: it has none."""
+    """Begin of the longest suffix of data[begin:end]; `end` if it has none."""
     if begin >= end:
         return end
     last = _back(data, end)
@@ -69,13 +69,13 @@ def suffix_begin_of(data, begin, end, classes, unit_hashes):
             at -= 1
         if at < last:
             return at
-        if before >= 0 and _takes_stop(data, begin, before, before_point, classes):
+        if before >= 0 and _splits_full_stop(data, begin, before, before_point, classes):
             best = last
     elif classes[point] & SUFFIX:
         best = before if point == _ELLIPSIS and before_point == _ELLIPSIS else last
     elif (point == ord("s") or point == ord("S")) and before_point in (_APOSTROPHE, _QUOTE):
         best = before
-    # The whole tail behind the last digit may be a unit, a currency or a plus sign; none is longer than 5 characters.
+    # All that follows the last digit may be a unit, a currency or a plus sign, of at most 5 characters.
     at = last
     for _ in range(5):
         if at <= begin or _is_digit(data[at]):
@@ -89,8 +89,8 @@ def suffix_begin_of(data, begin, end, classes, unit_hashes):
 
 
 @njit(cache=True, nogil=True)
-def _takes_stop(data, begin, before, before_point, classes):
-    """Whether a full stop after the character at `before` is a token of its own."""
+def _splits_full_stop(data, begin, before, before_point, classes):
+    """Whether a full stop after the character at `before` is split off."""
     if classes[before_point] & BEFORE_STOP:
         return True
     if before <= begin:
@@ -105,7 +105,7 @@ def _takes_stop(data, begin, before, before_point, classes):
 
 @njit(cache=True, nogil=True)
 def infix_end_of(data, begin, at, end, classes):
-    """The end of the infix of data[begin:end] that begins at `at`; `at`: there is none."""
+    """End of the infix of data[begin:end] that begins at `at`; `at` if there is none."""
     point, width = code_point(data, at)
     after = at + width
     kind = classes[point]
@@ -155,7 +155,7 @@ def infix_end_of(data, begin, at, end, classes):
 
 @njit(cache=True, nogil=True)
 def is_url(data, begin, end, classes):
-    """Whether spaCy would take data[begin:end] for a URL: [scheme://][user@]host[:port][/path]."""
+    """Whether data[begin:end] matches spaCy's URL expression: [scheme://][user@]host[:port][/path]."""
     dot = False
     for at in range(begin, end):
         dot |= data[at] == _STOP
@@ -174,7 +174,7 @@ def is_url(data, begin, end, classes):
     scheme = length >= 2 and at + 2 < end and data[at] == _COLON
     if scheme and data[at + 1] == ord("/") and data[at + 2] == ord("/") and _is_address(data, at + 3, end, classes):
         return True
-    for at in range(begin + 1, end):  # noqa: SIM110, a generator is no faster and numba cannot compile it inline
+    for at in range(begin + 1, end):  # noqa: SIM110, numba cannot compile any() over a generator
         if data[at] == _AT and _is_address(data, at + 1, end, classes):
             return True
     return False
@@ -207,10 +207,13 @@ def _ends_host(byte):
 
 @njit(cache=True, nogil=True)
 def _is_domain(data, begin, end, classes):
-    """Labels of 1 to 64 letters, digits, and inside also - and _; the last of 2 to 63 lower-case letters."""
+    """Whether data[begin:end] is a domain name under a top-level domain.
+
+    Its labels have 1 to 64 letters and digits, and - and _ between them; the last one has 2 to 63 lower-case letters.
+    """
     labels = length = 0
     is_label = is_lower = True
-    inner = False  # the last character may only stand inside a label
+    inner = False  # the last character is - or _, which cannot end a label
     at = begin
     while at < end:
         point, width = code_point(data, at)
@@ -235,6 +238,7 @@ def _is_domain(data, begin, end, classes):
 
 @njit(cache=True, nogil=True)
 def _is_public_ip(data, begin, end):
+    """Whether data[begin:end] is an IPv4 address that spaCy's URL expression accepts."""
     part = value = digits = 0
     first = second = 0
     for at in range(begin, end + 1):

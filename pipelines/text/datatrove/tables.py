@@ -1,8 +1,8 @@
-"""Facts about spaCy's blank English tokenizer (3.8) and datatrove 0.10.1: characters and strings they treat apart.
+"""Character classes and special cases of spaCy's blank English tokenizer (3.8) and of datatrove 0.10.1.
 
-Only the facts are theirs (spaCy is MIT, datatrove Apache-2.0); `datatrove_words` does the splitting.
+The lists are facts about the behaviour of spaCy (MIT) and datatrove (Apache-2.0). tokenizer.py uses them.
 
-spaCy's symbols are category So of Unicode 11 (2018): younger emoji are letters to it.
+spaCy's symbols are category So of Unicode 11 (2018). It handles newer emoji like letters.
 """
 
 import unicodedata
@@ -10,23 +10,23 @@ from functools import cache
 
 import numpy as np
 
-# Bits of a character.
+# Bits of a character class.
 ALPHA = 1  # a letter between which infixes split
 LOWER = 2  # lower case, or of a script without case
 UPPER = 4  # upper case, or of a script without case
 QUOTE = 8
-PREFIX = 16  # split off at the front, alone
-SUFFIX = 32  # split off at the end, alone
-ICON = 64  # split off anywhere
-BEFORE_STOP = 128  # a full stop after it is split off at the end
-SPOKEN = 256  # not in datatrove's PUNCTUATION_SET: a token with such a character counts as a word
-MARK = 512  # Unicode category P
+PREFIX = 16  # a prefix by itself
+SUFFIX = 32  # a suffix by itself
+ICON = 64  # split off at any position
+BEFORE_STOP = 128  # a full stop after it is a suffix
+NON_PUNCTUATION = 256  # not in datatrove's PUNCTUATION_SET: a token with such a character counts as a word
+PUNCTUATION = 512  # Unicode category P
 SENTENCE_END = 1024  # spaCy's sentencizer ends a sentence at a token that is this character alone
 TERMINAL = 2048  # datatrove's TERMINAL_PUNCTUATION: FineWeb's line ends
 LETTER = 4096  # str.isalpha()
 ALPHANUMERIC = 8192  # str.isalnum(), or an underscore: \w of a URL's scheme
 SPACE = 16384  # str.isspace()
-BUSY = 32768  # some rule begins with it: a chunk without such a character is one token, or a special case
+MAY_SPLIT = 32768  # an affix begins with it: a chunk without such a character is one token or a special case
 
 _CASED = (
     (0x41, 0x5A), (0x61, 0x7A), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x1BF), (0x1C4, 0x2AF), (0x386, 0x386),
@@ -46,8 +46,8 @@ _UNCASED = (
 )  # fmt: skip
 _LOWER_TOO, _UPPER_TOO = 0x294, 0x3A2
 
-# Category So since Unicode 12, with the gaps still to be filled.
-_YOUNG_SYMBOLS = (
+# Category So since Unicode 12, with unassigned code points between them.
+_NEW_SYMBOLS = (
     (0x166D, 0x166D), (0x2B97, 0x2B97), (0x2BC9, 0x2BC9), (0x2BFF, 0x2BFF), (0x2E50, 0x2E51), (0x2FFC, 0x2FFF),
     (0x31E4, 0x31EF), (0x32FF, 0x32FF), (0xFD40, 0xFD4F), (0xFDCF, 0xFDCF), (0xFDFE, 0xFDFF), (0x1019C, 0x1019C),
     (0x11FD5, 0x11FF1), (0x1CC00, 0x1CFC3), (0x1D1E9, 0x1D1EA), (0x1E14F, 0x1E14F), (0x1ED2E, 0x1ED2E),
@@ -61,7 +61,7 @@ _PUNCTUATION = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 _QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉\u2329\u232a⟦⟧"
 _CURRENCY = "$£€¥฿₽﷼₴₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₵₶₷₸₹₺₻₼₾₿"
 
-# What is split off the end of a number; the last-but-one row ends in two words that spaCy's list runs together.
+# Suffixes of a number. "тбكم" joins two units: spaCy's list lacks the space between them.
 _AFTER_DIGITS = (
     "+ US$ C$ A$ km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h "
     "kmh mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм "
@@ -103,7 +103,7 @@ _NO_SENTENCE_END = (
 
 @cache
 def character_classes() -> np.ndarray:
-    """uint16[0x110000]: the bits above, by code point."""
+    """uint16[0x110000], read-only: the bits above, by code point. Computed once a process."""
     classes = np.zeros(0x110000, np.uint16)
 
     def add(bits: int, characters: str) -> None:
@@ -120,13 +120,13 @@ def character_classes() -> np.ndarray:
         character = chr(point)
         category = unicodedata.category(character)
         classes[point] |= (
-            MARK * (category[0] == "P")
+            PUNCTUATION * (category[0] == "P")
             | (ICON | PREFIX | SUFFIX) * (category == "So")
             | LETTER * character.isalpha()
             | ALPHANUMERIC * (character.isalnum() or character == "_")
             | SPACE * character.isspace()
         )
-    for first, last in _YOUNG_SYMBOLS:
+    for first, last in _NEW_SYMBOLS:
         classes[first : last + 1] &= ~np.uint16(ICON | PREFIX | SUFFIX)
     add(PREFIX | SUFFIX, _PUNCTUATION + _QUOTES + "—–")
     add(PREFIX, "§%=" + _CURRENCY)
@@ -137,22 +137,22 @@ def character_classes() -> np.ndarray:
         classes[first : last + 1] |= TERMINAL | SENTENCE_END
     for first, last in _NO_SENTENCE_END:
         classes[first : last + 1] &= ~np.uint16(SENTENCE_END)
-    classes[(classes & (PREFIX | SUFFIX | ICON)) != 0] |= BUSY
-    add(BUSY, "0123456789.+-*^,:<>=/~")
-    silent = (classes & TERMINAL) != 0
+    classes[(classes & (PREFIX | SUFFIX | ICON)) != 0] |= MAY_SPLIT
+    add(MAY_SPLIT, "0123456789.+-*^,:<>=/~")
+    punctuation = (classes & TERMINAL) != 0
     for first, last in _OTHER_PUNCTUATION:
-        silent[first : last + 1] = True
-    classes[~silent] |= SPOKEN
+        punctuation[first : last + 1] = True
+    classes[~punctuation] |= NON_PUNCTUATION
     classes.setflags(write=False)
     return classes
 
 
 def after_digits() -> list[str]:
-    """The strings that are split off the end of a token where a digit 0-9 comes before them."""
+    """Strings that are a suffix if a digit 0-9 comes before them."""
     return [*_CURRENCY, *_AFTER_DIGITS.split()]
 
 
-# Contractions and abbreviations, written with a space where a token ends. Each also in title case.
+# Contractions: stems and endings; a space separates tokens. Each stem also stands in title case.
 _WILL_WOULD = ("'ll", "ll", "'ll 've", "ll ve", "'d", "d", "'d 've", "d ve")
 _NOT = ("n't", "nt")
 _NOT_HAVE = ("n't 've", "nt ve")
@@ -199,7 +199,7 @@ _LEFT_QUOTED = ("‘S", "‘s")
 
 @cache
 def special_cases() -> tuple[tuple[str, ...], ...]:
-    """Strings that no rule may take apart, each as the tokens it gives instead."""
+    """The tokens of each special case: a string, all tokens joined, that is split in this way and in no other."""
     cases = [tuple(word.split()) for word in (*_WHOLE.split(), *_SPLIT, *_LEFT_QUOTED)]
     for stems, endings in _CONTRACTIONS:
         for stem in stems.split():

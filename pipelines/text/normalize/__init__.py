@@ -1,4 +1,4 @@
-"""The same text, written one way (steps.py says how)."""
+"""Normalisation of text. Its steps are defined in steps.py."""
 
 from pipelines.text.normalize.steps import NORMALIZE_VERSION, normalize
 

@@ -1,28 +1,28 @@
-"""Steps 2 and 3 of normalize.py over bytes: which characters go or are written otherwise, and which may compose."""
+"""Kernels of steps 2 and 3 of steps.py: replace and remove characters; find documents that NFC may change."""
 
 import numpy as np
 from numba import njit
 
-from pipelines.text.byte_scan import copy_bytes, next_non_ascii, sooner
+from pipelines.text.byte_scan import copy_bytes, first_match, next_non_ascii
 from pipelines.text.characters import UNSTABLE, code_point
 
 TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 
-# What becomes of a character; 0 is to keep it.
+# Replacements of a character; 0 keeps it.
 _DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
 
 
 @njit(inline="always")
 def _after_mongolian(data, begin, at):
-    """Whether the character before `at` is in U+1800 to U+18BF, U+180E itself apart."""
+    """Whether the character before `at` is in U+1800 to U+18BF and not U+180E."""
     if at - begin < 3 or data[at - 3] != 0xE1:
         return False
     return 0xA0 <= data[at - 2] <= 0xA2 and not (data[at - 2] == 0xA0 and data[at - 1] == 0x8E)
 
 
 @njit(inline="always")
-def _fate(data, begin, at, stop):
-    """(fate, width in bytes) of the character at `at`, which may also be inside one that is kept."""
+def _replacement_at(data, begin, at, stop):
+    """(replacement, width in bytes) of the character at `at`; inside a character (0, 1)."""
     byte = data[at]
     if byte < 0x80:
         if byte == RETURN and at + 1 < stop and data[at + 1] == NEWLINE:
@@ -60,10 +60,10 @@ def _fate(data, begin, at, stop):
 
 
 @njit(cache=True, nogil=True)
-def _next_scrub(data, begin, at, stop):
-    """(position, fate, width) of the next character from `at` on that step 2 changes; position `stop` if none."""
+def _next_replaced(data, begin, at, stop):
+    """(position, replacement, width) of the first character from `at` on that step 2 changes; (stop, 0, 0) if none."""
     while at < stop:
-        # Pass over what is neither a control character nor the first byte of any other character in question.
+        # Skip bytes that are neither a control character nor the first byte of another character that step 2 changes.
         while at + 32 <= stop:
             first = np.uint8(255)
             for ahead in range(np.uint64(32)):
@@ -71,43 +71,44 @@ def _next_scrub(data, begin, at, stop):
                 odd = np.uint8(byte < 32) & np.uint8(byte != NEWLINE) & np.uint8(byte != TAB)
                 odd |= np.uint8(byte == 0x7F) | np.uint8(byte == 0xC2)
                 odd |= np.uint8(byte == 0xE1) | np.uint8(byte == 0xE2) | np.uint8(byte == 0xEF)
-                first = sooner(first, ahead, odd)
+                first = first_match(first, ahead, odd)
             if first < 32:
                 at += np.int64(first)
                 break
             at += 32
-        if at == stop:  # the blocks came out even: what follows is another document
+        if at == stop:  # after a whole number of blocks: data[stop] belongs to the next document
             break
-        fate, width = _fate(data, begin, at, stop)
-        if fate:
-            return at, fate, width
+        replacement, width = _replacement_at(data, begin, at, stop)
+        if replacement:
+            return at, replacement, width
         at += width
     return stop, 0, 0
 
 
 @njit(cache=True, nogil=True)
-def any_scrub(data, offsets):
+def any_replaced(data, offsets):
+    """Whether step 2 changes any document."""
     for document in range(len(offsets) - 1):
         begin, stop = offsets[document], offsets[document + 1]
-        if _next_scrub(data, begin, begin, stop)[0] < stop:
+        if _next_replaced(data, begin, begin, stop)[0] < stop:
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
-def scrub(data, offsets, out):
-    """Write the documents after step 2 to `out`: their offsets."""
+def replace_characters(data, offsets, out):
+    """Write the documents after step 2 to `out`; returns their offsets, int64[D + 1]."""
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
         begin, stop = offsets[document], offsets[document + 1]
         at = begin
         while at < stop:
-            found, fate, width = _next_scrub(data, begin, at, stop)
+            found, replacement, width = _next_replaced(data, begin, at, stop)
             put = copy_bytes(data, at, found, out, put)
             at = found + width
-            if fate > _DROP:
-                out[put] = NEWLINE if fate == _AS_NEWLINE else SPACE
+            if replacement > _DROP:
+                out[put] = NEWLINE if replacement == _AS_NEWLINE else SPACE
                 put += 1
         ends[document + 1] = put
     return ends
@@ -115,7 +116,7 @@ def scrub(data, offsets, out):
 
 @njit(cache=True, nogil=True)
 def which_unstable(data, offsets, flags):
-    """bool[D]: which documents hold a character that may change under normal form C."""
+    """bool[D]: whether each document holds a character that NFC may change."""
     unstable = np.zeros(len(offsets) - 1, np.bool_)
     for document in range(len(offsets) - 1):
         stop = offsets[document + 1]

@@ -1,23 +1,26 @@
-"""Step 4 of normalize.py over bytes: blanks at ends, and gaps that are a habit, a slip, or layout."""
+"""Kernels of step 4 of steps.py: blanks at ends of lines and documents, and gaps inside lines.
+
+A blank is a space or a tab.
+"""
 
 import numpy as np
 from numba import njit
 
-from pipelines.text.byte_scan import copy_bytes, sooner
+from pipelines.text.byte_scan import copy_bytes, first_match
 from pipelines.text.normalize.characters import NEWLINE, SPACE, TAB
 
-# What gaps a line has.
-_NO_GAP, _SENTENCE, _SLIP, _LAYOUT = 0, 1, 2, 3
+# Kinds of gaps in a line, defined in steps.py.
+_NO_GAP, _SENTENCE_GAP, _WORD_GAP, _LAYOUT = 0, 1, 2, 3
 
 
 @njit(inline="always")
-def _letter(byte):
+def _is_letter(byte):
     return 65 <= byte <= 90 or 97 <= byte <= 122 or byte >= 0x80
 
 
 @njit(inline="always")
 def _ends_sentence(data, start, at):
-    """Whether a sentence ends just before `at`: one of . ! ? : and after it any closing quotes, brackets or * _ `."""
+    """Whether a sentence ends just before `at`: one of . ! ? : and any closing quotes, brackets or * _ ` after it."""
     at -= 1
     while at > start:
         byte = data[at]
@@ -31,18 +34,18 @@ def _ends_sentence(data, start, at):
 
 
 @njit(inline="always")
-def _sentence_word(data, start, end):
-    """Whether a line's first word, data[start:end], ends a sentence and is no list's number nor a label."""
+def _is_sentence_end_word(data, start, end):
+    """Whether a line's first word, data[start:end], ends a sentence and is neither a list number nor a label."""
     last = data[end - 1]
     return end - start >= 5 and (last == 46 or last == 33 or last == 63) and not 48 <= data[end - 2] <= 57
 
 
 @njit(inline="always")
 def _read_line(data, at, stop):
-    """(end of its text, end, gaps) of the line that starts at `at`; a blank line's text ends where it starts."""
+    """(end of its text, end, kind of gaps) of the line that starts at `at`; the text of a blank line is empty."""
     start = text_end = at
     gaps = _NO_GAP
-    runs = 0  # of blanks inside the line
+    runs = 0  # runs of blanks inside the line
     while at < stop:
         while at < stop and data[at] != SPACE and data[at] != TAB and data[at] != NEWLINE:
             at += 1
@@ -57,12 +60,12 @@ def _read_line(data, at, stop):
             return (text_end if first > start else start), at, gaps
         if first > start and (tabs or at - first > 1) and gaps != _LAYOUT:
             indented = data[start] == SPACE or data[start] == TAB
-            if tabs or indented or at - first > 2 or (runs == 0 and not _sentence_word(data, start, first)):
+            if tabs or indented or at - first > 2 or (runs == 0 and not _is_sentence_end_word(data, start, first)):
                 gaps = _LAYOUT
             elif _ends_sentence(data, start, first):
-                gaps = max(gaps, _SENTENCE)
-            elif gaps != _SLIP and (_letter(data[first - 1]) or data[first - 1] == 44) and _letter(data[at]):
-                gaps = _SLIP
+                gaps = max(gaps, _SENTENCE_GAP)
+            elif gaps != _WORD_GAP and (_is_letter(data[first - 1]) or data[first - 1] == 44) and _is_letter(data[at]):
+                gaps = _WORD_GAP
             else:
                 gaps = _LAYOUT
         if first > start:
@@ -72,13 +75,15 @@ def _read_line(data, at, stop):
 
 @njit(cache=True, nogil=True)
 def _next_gap(data, at, stop):
-    """The first position from `at` on of a blank that opens a gap or ends a line, else `stop`. There is a character
-    before `at`, and the last one before `stop` is text."""
+    """Position of the first blank from `at` on that begins a gap or ends a line; `stop` if none.
+
+    The document has a character before `at`, and its last character is not a blank.
+    """
     while at + 33 <= stop:
         first = np.uint8(255)
         for ahead in range(np.uint64(32)):
             place = np.uint64(at) + ahead
-            first = sooner(
+            first = first_match(
                 first, ahead, _opens_gap(data[place - np.uint64(1)], data[place], data[place + np.uint64(1)])
             )
         if first < 32:
@@ -91,7 +96,7 @@ def _next_gap(data, at, stop):
 
 @njit(inline="always")
 def _opens_gap(before, here, after):
-    """1 or 0: whether `here` is the first blank of two or more, a tab inside a line, or the last blank of a line."""
+    """1 if `here` is the first blank of two or more, a tab inside a line, or the last blank of a line; else 0."""
     blank = np.uint8(here == SPACE) | np.uint8(here == TAB)
     wide = np.uint8(here == TAB) | np.uint8(after == SPACE) | np.uint8(after == TAB)
     return np.uint8(blank & (np.uint8(after == NEWLINE) | (wide & np.uint8(before > SPACE))))
@@ -99,8 +104,10 @@ def _opens_gap(before, here, after):
 
 @njit(inline="always")
 def _next_line_with_gap(data, begin, at, stop):
-    """(start, end of its text, end, gaps) of the next line with a gap or blanks at its end; start `stop` if none.
-    The document starts at `begin`, a line at `at`."""
+    """(start, end of its text, end, kind of gaps) of the first line from `at` on with a gap or blanks at its end.
+
+    The start is `stop` if there is none. The document starts at `begin`, a line starts at `at`.
+    """
     start = _next_gap(data, max(at, begin + 1), stop)
     if start == stop:
         return stop, stop, stop, _NO_GAP
@@ -111,8 +118,8 @@ def _next_line_with_gap(data, begin, at, stop):
 
 
 @njit(inline="always")
-def _trimmed(data, at, stop):
-    """(start, end) of a document without blank lines at both ends and blanks at its end; its first indent stays."""
+def _trim(data, at, stop):
+    """(start, end) of a document without blank lines at its ends and blanks at its end; its first indentation stays."""
     first = at
     while first < stop and (data[first] == SPACE or data[first] == TAB or data[first] == NEWLINE):
         if data[first] == NEWLINE:
@@ -127,18 +134,18 @@ def _trimmed(data, at, stop):
 
 @njit(cache=True, nogil=True)
 def lay_out(data, offsets, out):
-    """Write the documents after step 4 to `out`: their offsets. Stretches without a change are copied whole."""
+    """Write the documents after step 4 to `out`; returns their offsets, int64[D + 1]."""
     ends = np.zeros(len(offsets), np.int64)
     put = 0
     for document in range(len(offsets) - 1):
-        begin, stop = _trimmed(data, offsets[document], offsets[document + 1])
-        done = begin  # everything before it is in `out`, or dropped
+        begin, stop = _trim(data, offsets[document], offsets[document + 1])
+        done = begin  # everything before it was copied to `out` or dropped
         above, above_end = _NO_GAP, np.int64(-2)
         start, text_end, end, gaps = _next_line_with_gap(data, begin, begin, stop)
         while start < stop:
             next_start, next_text_end, next_end, next_gaps = _next_line_with_gap(data, begin, end + 1, stop)
             most = max(above if above_end + 1 == start else _NO_GAP, next_gaps if next_start == end + 1 else _NO_GAP)
-            if (gaps == _SENTENCE and most <= _SENTENCE) or (gaps == _SLIP and most == _NO_GAP):
+            if (gaps == _SENTENCE_GAP and most <= _SENTENCE_GAP) or (gaps == _WORD_GAP and most == _NO_GAP):
                 for position in range(start + 1, text_end):
                     if data[position] == SPACE and data[position - 1] == SPACE:
                         put = copy_bytes(data, done, position, out, put)

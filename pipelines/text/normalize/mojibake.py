@@ -1,14 +1,16 @@
-"""Text whose UTF-8 was once read in another encoding ("cafÃ©", "itâ€™s"): found by a cheap screen, mended by ftfy.
+"""Repair of mojibake: text whose UTF-8 was decoded in another encoding ("cafÃ©", "itâ€™s").
 
-ftfy knows such text by its BADNESS_RE, some forty short patterns over about four hundred characters, but needs a
-Python string and runs at 2 MB/s even to say that nothing is wrong. The screen is that expression, a little widened,
-as a bit-parallel automaton (Shift-And: Baeza-Yates and Gonnet 1992) that skips ASCII altogether: every line that
-ftfy would change is marked, so only marked lines reach ftfy and the outcome is ftfy's on every line, as in its own
-`fix_text`. One exception: a lone U+0085 is a line end (see normalize.py) and marks nothing by itself; in a marked
-line ftfy reads it as the ellipsis of Windows-1252.
+A kernel marks the lines that may hold mojibake, and ftfy repairs the marked lines. ftfy by itself runs at 2 MB/s on
+Python strings, also where nothing is wrong.
 
-Limits are ftfy's: damage across a line end is not seen, Cyrillic or Greek is mended only where its patterns are
-certain, and a line that *quotes* mojibake is mended too.
+The kernel searches for the patterns of ftfy's BADNESS_RE: some forty short patterns over about four hundred characters,
+here slightly wider, as a bit-parallel automaton (Shift-And: Baeza-Yates and Gonnet 1992) that skips ASCII. It marks
+every line that ftfy would change, so the result is that of ftfy's `fix_text` on every line. There is one exception: a
+lone U+0085 is a line end (see steps.py) and does not mark its line; in a marked line ftfy reads it as the ellipsis of
+Windows-1252.
+
+Limits are those of ftfy: mojibake across a line end is not found, Cyrillic and Greek are repaired only where the
+patterns are certain, and a line that quotes mojibake is repaired too.
 """
 
 import re
@@ -25,13 +27,16 @@ from pipelines.text.texts import Texts
 
 FTFY_VERSION = ftfy.__version__
 
-_OTHER = 0xFFFF  # stands for every character above the basic plane: none of them takes part in mojibake
-_LINE_CHARACTERS = 1_000_000  # ftfy's own max_decode_length: longer lines are mended in pieces
+_OTHER = 0xFFFF  # represents every character above the basic plane: none of them occurs in a pattern
+_LINE_CHARACTERS = 1_000_000  # ftfy's max_decode_length: longer lines are repaired in pieces
 
 
 def _patterns() -> list[tuple[str, ...]]:
-    """Sequences of character classes (inside of a regex `[...]`). No first class holds an ASCII character, and
-    an ASCII character may only come last: what BADNESS_RE wants of ASCII before that is left out."""
+    """Sequences of character classes, each written as the inside of a regex `[...]`.
+
+    ASCII characters occur only in the last class of a sequence. Where BADNESS_RE requires ASCII characters before it,
+    they are left out.
+    """
     kinds = MOJIBAKE_CATEGORIES
     bad, box, law, numeric, currency = (kinds[kind] for kind in ("bad", "box", "law", "numeric", "currency"))
     start, end = kinds["start_punctuation"], kinds["end_punctuation"]
@@ -73,7 +78,10 @@ def _patterns() -> list[tuple[str, ...]]:
 
 @cache
 def _automaton() -> tuple[np.ndarray, np.uint64, np.uint64]:
-    """(masks, starts, accepts): uint64[0x10000] by code point: which pattern elements the character satisfies."""
+    """(masks uint64[0x10000], starts, accepts): the Shift-And automaton of all patterns, one bit per character class.
+
+    masks: by code point, the classes that hold the character. starts, accepts: first and last classes of the patterns.
+    """
     alphabet = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000)]))
     masks = np.zeros(0x10000, np.uint64)
     starts = accepts = at = 0
@@ -84,14 +92,14 @@ def _automaton() -> tuple[np.ndarray, np.uint64, np.uint64]:
             masks[[ord(character) for character in found]] |= np.uint64(1 << at)
             at += 1
         accepts |= 1 << (at - 1)
-    assert at <= 64, f"the patterns have {at} elements; the automaton holds 64"
-    masks[_OTHER] = masks[0xA001]  # as any letter that is in no category
+    assert at <= 64, f"the patterns have {at} classes, and the automaton has 64 bits"
+    masks[_OTHER] = masks[0xA001]  # a letter that is in no category of ftfy
     return masks, np.uint64(starts), np.uint64(accepts)
 
 
 @njit(cache=True, nogil=True)
 def _marked_lines(data, offsets, masks, starts, accepts):
-    """int64[M, 3]: document, start and end (positions in `data`, line end left out) of each marked line, in order."""
+    """int64[M, 3]: see marked_lines."""
     marked = np.empty((64, 3), np.int64)
     count = 0
     one = np.uint64(1)
@@ -107,9 +115,9 @@ def _marked_lines(data, offsets, masks, starts, accepts):
                 found = (state & accepts) != 0
                 at += width
                 if point < 0x80:
-                    break  # no pattern goes on after an ASCII character
+                    break  # ASCII characters occur only at the end of a pattern
             if found:
-                first = at - 1  # inside the marked line, or on the ASCII character that ended the pattern
+                first = at - 1  # a byte of the marked line, or the ASCII character that ended the pattern
                 while first > offsets[document] and data[first - 1] != 10 and data[first - 1] != 13:
                     first -= 1
                 while at < stop and data[at] != 10 and data[at] != 13:
@@ -124,12 +132,12 @@ def _marked_lines(data, offsets, masks, starts, accepts):
 
 
 def marked_lines(texts: Texts) -> np.ndarray:
-    """int64[M, 3]: document, start and end in `texts.data` of every line that bears a mark of mojibake."""
+    """int64[M, 3]: document, start and end in `texts.data`, without its line end, of every line with a pattern."""
     return _marked_lines(texts.data, texts.offsets, *_automaton())
 
 
 def repair(texts: Texts) -> Texts:
-    """Mend the marked lines; the same `texts` if ftfy leaves them all as they are."""
+    """The documents with their marked lines repaired by ftfy; the same object if no line changes."""
     changed = []
     for document, start, end in marked_lines(texts).tolist():
         line = texts.data[start:end].tobytes().decode()
@@ -137,11 +145,14 @@ def repair(texts: Texts) -> Texts:
         mended = "".join(map(ftfy.fix_encoding, pieces))
         if mended != line:
             changed.append((document, start, end, mended.encode()))
-    return replace(texts, changed)
+    return replace_parts(texts, changed)
 
 
-def replace(texts: Texts, changes: list[tuple[int, int, int, bytes]]) -> Texts:
-    """Put other bytes in place of parts of documents: (document, start, end in `texts.data`, bytes), in order."""
+def replace_parts(texts: Texts, changes: list[tuple[int, int, int, bytes]]) -> Texts:
+    """The documents with some parts replaced; the same object if there are no changes.
+
+    changes: (document, start and end in `texts.data`, new bytes), in order and without overlap.
+    """
     if not changes:
         return texts
     pieces, at = [], texts.offsets[0]

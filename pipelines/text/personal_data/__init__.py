@@ -1,4 +1,4 @@
-"""Personal data in text: found, counted, replaced by typed placeholders (spans.py says what is what)."""
+"""Personal data in text: find it, count it, replace it by typed placeholders. Defined in spans.py."""
 
 from pipelines.text.personal_data.spans import KINDS, PERSONAL_DATA_VERSION, PLACEHOLDERS, Spans, count, find, redact
 

@@ -1,5 +1,8 @@
-"""Questions about bytes that every finder of personal data asks. `begin` is where a finding may begin: see
-scan.py. Bytes over 0x7F are no letters here: what is looked for is ASCII, in text of any script."""
+"""Tests of single bytes and runs of digits, shared by all kinds of personal data.
+
+`begin` is the earliest position at which a finding may begin, see spans.py. Bytes over 0x7F are neither letters nor
+digits here: findings are ASCII, in text of any script.
+"""
 
 import numpy as np
 from numba import njit
@@ -27,7 +30,7 @@ def is_word(byte):
 
 @njit(cache=True, nogil=True)
 def hex_value(byte):
-    """The value of a hexadecimal digit, else -1."""
+    """Value of a hexadecimal digit; -1 for any other byte."""
     if is_digit(byte):
         return np.int64(byte) - 48
     if 65 <= (byte & 0xDF) <= 70:
@@ -37,7 +40,7 @@ def hex_value(byte):
 
 @njit(cache=True, nogil=True)
 def is_free_left(data, begin, at):
-    """Whether a number may start at `at`: not inside a word, nor after one of . - + % @"""
+    """Whether a number may start at `at`: the byte before is neither of a word nor one of . - + % @"""
     if at <= begin:
         return True
     before = data[at - 1]
@@ -46,7 +49,7 @@ def is_free_left(data, begin, at):
 
 @njit(cache=True, nogil=True)
 def is_free_right(data, at, stop):
-    """Whether a number may end before `at`: no word goes on, not even behind a dot or hyphen, and no + % @"""
+    """Whether a number may end before `at`: not before a word, a dot or hyphen and a word, or one of + % @"""
     if at >= stop:
         return True
     after = data[at]
@@ -57,14 +60,15 @@ def is_free_right(data, at, stop):
 
 @njit(cache=True, nogil=True)
 def digits_end(data, at, stop):
-    """The end of the run of digits at `at`."""
+    """End of the run of digits at `at`."""
     while at < stop and is_digit(data[at]):
         at += 1
     return at
 
 
 @njit(cache=True, nogil=True)
-def number_of(data, start, end):
+def parse_digits(data, start, end):
+    """Value of the digits data[start:end]."""
     value = np.int64(0)
     for at in range(start, end):
         value = value * 10 + np.int64(data[at]) - 48
@@ -73,7 +77,7 @@ def number_of(data, start, end):
 
 @njit(cache=True, nogil=True)
 def follows_number(data, begin, at):
-    """Whether the text before `at` is a digit and spaces: a column of figures, so no place for a spaced number."""
+    """Whether a digit and spaces precede `at`: a number with spaces there is taken for a column of figures."""
     while at > begin and data[at - 1] == 32:
         at -= 1
     return at > begin and is_digit(data[at - 1])

@@ -1,6 +1,6 @@
-"""Telephone, social security, card and account numbers, as personal_data.py defines them.
+"""Telephone, social security, card and account numbers, as spans.py defines them.
 
-Every `..._end` is the end of the finding, or -1.
+Every `..._end` function returns the end of the finding, or -1 if there is none.
 """
 
 import numpy as np
@@ -13,19 +13,22 @@ from pipelines.text.personal_data.bytes import (
     is_free_left,
     is_free_right,
     is_upper,
-    number_of,
+    parse_digits,
 )
 
 
 @njit(cache=True, nogil=True)
-def _north_american(area, exchange):
-    """NANPA: area codes are [2-9][0-8]x, exchanges [2-9]xx, and neither ends in 11."""
+def _is_north_american(area, exchange):
+    """Whether NANPA assigns both: area codes are [2-9][0-8]x, exchanges [2-9]xx, and neither ends in 11."""
     return area >= 200 and exchange >= 200 and area // 10 % 10 != 9 and area % 100 != 11 and exchange % 100 != 11
 
 
 @njit(cache=True, nogil=True)
 def international_end(data, plus, stop, country_code_digits):
-    """The end of the number whose + is at `plus`: the longest one that fits."""
+    """End of the longest E.164 number whose + is at `plus`.
+
+    country_code_digits: registries.COUNTRY_CODE_DIGITS.
+    """
     at = plus + 1
     if at == stop or not is_digit(data[at]):
         return np.int64(-1)
@@ -39,11 +42,11 @@ def international_end(data, plus, stop, country_code_digits):
         size = last - first
         if size == 0 or total + size > 15 or (size == 1 and groups > 1):
             return end
-        value = value * 10**size + number_of(data, first, last)
+        value = value * 10**size + parse_digits(data, first, last)
         total += size
         groups += 1
         if code == 0:
-            # The table is by three digits; a first group that is shorter must be the whole code.
+            # The table is indexed by three digits. A shorter first group has to be the whole code.
             prefix = value // 10 ** (total - 3) if total >= 3 else value * 10 ** (3 - total)
             code = np.int64(country_code_digits[prefix])
             if code == 0 or code > total:
@@ -57,7 +60,7 @@ def international_end(data, plus, stop, country_code_digits):
             first_digit = value // 10 ** (total - 1)
             fits = total == 11 if first_digit == 1 or first_digit == 7 else True
             if fits and first_digit == 1:
-                fits = _north_american(value // 10_000_000 % 1000, value // 10_000 % 1000)
+                fits = _is_north_american(value // 10_000_000 % 1000, value // 10_000 % 1000)
             if fits:
                 end = at
         if at < stop and (data[at] == 32 or data[at] == 45 or data[at] == 46 or data[at] == 47):
@@ -67,16 +70,19 @@ def international_end(data, plus, stop, country_code_digits):
 
 
 @njit(cache=True, nogil=True)
-def _separator(byte):
+def _is_separator(byte):
     return byte == 32 or byte == 45 or byte == 46
 
 
 @njit(cache=True, nogil=True)
 def national_span(data, begin, at, run_end, stop):
-    """(start, end) of the North American number whose first digit is at `at`; end -1 if there is none."""
+    """(start, end) of the North American number whose first digit is at `at`; end -1 if there is none.
+
+    run_end: end of the run of digits at `at`. An opening parenthesis before the area code belongs to the number.
+    """
     none = (at, np.int64(-1))
     start = at
-    if run_end - at == 1 and data[at] == 49 and run_end + 1 < stop and _separator(data[run_end]):
+    if run_end - at == 1 and data[at] == 49 and run_end + 1 < stop and _is_separator(data[run_end]):
         at = run_end + 1  # 1-212-..., 1 (212) ...
         opened = data[at] == 40
         if opened:
@@ -90,21 +96,21 @@ def national_span(data, begin, at, run_end, stop):
     exchange = at + 4
     separator = data[at + 3]
     if opened and separator == 41:
-        if _separator(data[exchange]):
+        if _is_separator(data[exchange]):
             exchange += 1
         separator = data[exchange + 3] if exchange + 3 < stop else np.uint8(0)
     elif opened and start < at - 1:
         return none
     else:
         if opened:
-            start = at  # the parenthesis is around more than the area code
+            start = at  # the parentheses enclose more than the area code
         opened = False
     line = exchange + 4
-    if not _separator(separator) or line + 4 > stop or data[exchange + 3] != separator:
+    if not _is_separator(separator) or line + 4 > stop or data[exchange + 3] != separator:
         return none
     if digits_end(data, exchange, stop) - exchange != 3 or digits_end(data, line, stop) - line != 4:
         return none
-    if not _north_american(number_of(data, at, at + 3), number_of(data, exchange, exchange + 3)):
+    if not _is_north_american(parse_digits(data, at, at + 3), parse_digits(data, exchange, exchange + 3)):
         return none
     if separator == 32 and follows_number(data, begin, start):
         return none
@@ -115,21 +121,30 @@ def national_span(data, begin, at, run_end, stop):
 
 @njit(cache=True, nogil=True)
 def ssn_end(data, begin, at, stop):
+    """End of the US social security number at `at`."""
     end = at + 11
     if end > stop or data[at + 3] != 45 or data[at + 6] != 45:
         return np.int64(-1)
     if digits_end(data, at + 4, stop) != at + 6 or digits_end(data, at + 7, stop) != end:
         return np.int64(-1)
-    area, group, serial = number_of(data, at, at + 3), number_of(data, at + 4, at + 6), number_of(data, at + 7, end)
+    area, group, serial = (
+        parse_digits(data, at, at + 3),
+        parse_digits(data, at + 4, at + 6),
+        parse_digits(data, at + 7, end),
+    )
     if area == 0 or area == 666 or area >= 900 or group == 0 or serial == 0:
         return np.int64(-1)
     if (area == 78 and group == 5 and serial == 1120) or (area == 219 and group == 9 and serial == 9999):
-        return np.int64(-1)  # printed on a sample card and in a pamphlet, and withdrawn
+        return np.int64(-1)  # withdrawn after they were printed on a sample card and in a pamphlet
     return end if is_free_left(data, begin, at) and is_free_right(data, end, stop) else np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
 def card_end(data, begin, at, run_end, stop, card_lengths):
+    """End of the card number at `at`, whose first run of digits ends at `run_end`.
+
+    card_lengths: registries.CARD_LENGTHS.
+    """
     if not is_free_left(data, begin, at):
         return np.int64(-1)
     size = run_end - at
@@ -140,7 +155,7 @@ def card_end(data, begin, at, run_end, stop, card_lengths):
     separator = data[run_end]
     if separator == 32 and follows_number(data, begin, at):
         return np.int64(-1)
-    # Groups behind the same separator: 4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4. The longest that is a card.
+    # Groups with the same separator: 4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4. The longest one that is a card number.
     end = np.int64(-1)
     second, total, groups = np.int64(0), size, 1
     last = run_end
@@ -155,25 +170,29 @@ def card_end(data, begin, at, run_end, stop, card_lengths):
             if second != 4 and second != 6:
                 break
         elif second == 6:
-            if (size == 4 or size == 5) and _whole_card(data, at, last, total, stop, card_lengths):
+            if (size == 4 or size == 5) and _is_whole_card(data, at, last, total, stop, card_lengths):
                 end = last
             break
         elif groups < 5 and size != 4:
             break
-        elif (groups == 4 or size == 3) and groups > 3 and _whole_card(data, at, last, total, stop, card_lengths):
+        elif (groups == 4 or size == 3) and groups > 3 and _is_whole_card(data, at, last, total, stop, card_lengths):
             end = last
     return end
 
 
 @njit(cache=True, nogil=True)
-def _whole_card(data, at, end, total, stop, card_lengths):
+def _is_whole_card(data, at, end, total, stop, card_lengths):
+    """Whether data[at:end], with `total` digits, is a card number, and no number or word continues after it."""
     return is_free_right(data, end, stop) and _is_card(data, at, end, total, card_lengths)
 
 
 @njit(cache=True, nogil=True)
 def _is_card(data, at, end, total, card_lengths):
-    """Issuer, length and Luhn digit of `total` digits between `at` and `end`; the first four stand together."""
-    if not card_lengths[number_of(data, at, at + 4)] >> np.uint32(total) & np.uint32(1):
+    """Whether the `total` digits in data[at:end] have an issuer's prefix and length and the right Luhn check digit.
+
+    The first four digits have no separator between them.
+    """
+    if not card_lengths[parse_digits(data, at, at + 4)] >> np.uint32(total) & np.uint32(1):
         return False
     check = np.int64(0)
     double = False
@@ -190,7 +209,7 @@ def _is_card(data, at, end, total, card_lengths):
 
 @njit(cache=True, nogil=True)
 def iban_end(data, begin, at, stop, iban_lengths):
-    """The end of the IBAN whose country starts at `at`."""
+    """End of the IBAN whose two-letter country code is at `at`. iban_lengths: registries.IBAN_LENGTHS."""
     country = (np.int64(data[at]) - 65) * 26 + np.int64(data[at + 1]) - 65
     length = np.int64(iban_lengths[country])
     if length == 0 or not is_free_left(data, begin, at) or not is_digit(data[at + 3]):
@@ -205,7 +224,7 @@ def iban_end(data, begin, at, stop, iban_lengths):
                 return np.int64(-1)
     remainder = np.int64(0)
     for step in range(length):
-        index = (step + 4) % length  # the first four characters come last
+        index = (step + 4) % length  # the first four characters are moved to the end
         byte = data[at + index + (index // 4 if grouped else 0)]
         if is_digit(byte):
             remainder = (remainder * 10 + np.int64(byte) - 48) % 97

@@ -1,4 +1,7 @@
-"""E-mail and IP addresses, as personal_data.py defines them. Every `..._end` is the end of the finding, or -1."""
+"""E-mail and IP addresses, as spans.py defines them.
+
+Every `..._end` function returns the end of the finding, or -1 if there is none.
+"""
 
 import numpy as np
 from numba import njit
@@ -12,18 +15,18 @@ from pipelines.text.personal_data.bytes import (
     is_letter,
     is_upper,
     is_word,
-    number_of,
+    parse_digits,
 )
 
-_LOCAL_PART = 64  # octets at most, RFC 5321
-_DOMAIN = 253
+_MAX_LOCAL_PART = 64  # octets, RFC 5321
+_MAX_DOMAIN = 253  # octets, RFC 1035 without the length bytes
 
 
 @njit(cache=True, nogil=True)
 def email_start(data, begin, sign):
-    """Where the local part of the address whose @ is at `sign` starts; `sign` if there is none."""
+    """Start of the local part of the address whose @ is at `sign`; `sign` if there is none."""
     start = sign
-    while start > begin and sign - start <= _LOCAL_PART:
+    while start > begin and sign - start <= _MAX_LOCAL_PART:
         byte = data[start - 1]
         dots = byte == 46 and data[start] == 46
         if dots or not (is_word(byte) or byte == 46 or byte == 45 or byte == 43 or byte == 37):
@@ -31,10 +34,10 @@ def email_start(data, begin, sign):
         start -= 1
     while start < sign and not is_word(data[start]):
         start += 1
-    if sign - start > _LOCAL_PART or start == sign or data[sign - 1] == 46:
+    if sign - start > _MAX_LOCAL_PART or start == sign or data[sign - 1] == 46:
         return sign
     if start - 2 >= begin and data[start - 1] == 47 and data[start - 2] == 47:
-        return sign  # the user of a URL
+        return sign  # the user name of a URL
     return start
 
 
@@ -47,18 +50,18 @@ def _all_letters(data, start, end):
 
 @njit(cache=True, nogil=True)
 def email_end(data, sign, stop):
-    """The end of the domain after the @ at `sign`: the most labels whose last is alphabetic and 2 long or more."""
+    """End of the domain after the @ at `sign`: as many labels as possible, the last of two letters or more."""
     at = sign + 1
     end = np.int64(-1)
     labels = 0
-    limit = min(stop, at + _DOMAIN)
+    limit = min(stop, at + _MAX_DOMAIN)
     while at < limit:
         label = at
         while at < limit and (is_digit(data[at]) or is_letter(data[at]) or data[at] == 45):
             at += 1
         last = at
         while last > label and data[last - 1] == 45:
-            last -= 1  # a hyphen cannot end a label, but a dash may follow an address
+            last -= 1  # a label does not end in a hyphen, but a dash may follow an address
         if last == label or data[label] == 45 or last - label > 63:
             break
         if labels == 0 and last - label == 2 and is_digit(data[label]) and data[label + 1] == 120:
@@ -80,8 +83,8 @@ def email_end(data, sign, stop):
 
 
 @njit(cache=True, nogil=True)
-def _public_v4(address):
-    """Globally reachable unicast, by IANA's IPv4 special-purpose registry."""
+def _is_public_v4(address):
+    """Whether the address is globally reachable unicast by IANA's IPv4 special-purpose registry."""
     first, second, third = address >> 24, address >> 16 & 255, address >> 8 & 255
     if first == 0 or first == 10 or first == 127 or first >= 224:
         return False
@@ -97,14 +100,20 @@ def _public_v4(address):
 
 
 @njit(cache=True, nogil=True)
-def _public_resolver(address):
-    """8.8.8.8, 8.8.4.4, 9.9.9.9, 1.1.1.1: any other four single digits (one address in 400,000) are a version."""
+def _is_public_resolver(address):
+    """Whether the address is 8.8.8.8, 8.8.4.4, 9.9.9.9 or 1.1.1.1.
+
+    Any other four single digits (one address in 400,000) count as a version number.
+    """
     return address == 0x08080808 or address == 0x08080404 or address == 0x09090909 or address == 0x01010101
 
 
 @njit(cache=True, nogil=True)
 def ipv4_end(data, start, begin, at, stop, names, name_ends):
-    """The end of the IPv4 address at `at`; `start` is the document's."""
+    """End of the public IPv4 address at `at`.
+
+    start: the document's start. names, name_ends: registries.VERSION_WORDS.
+    """
     if not is_free_left(data, begin, at):
         return np.int64(-1)
     address, small = np.int64(0), True
@@ -115,7 +124,7 @@ def ipv4_end(data, start, begin, at, stop, names, name_ends):
         size = last - end
         if size == 0 or size > 3 or (size > 1 and data[end] == 48):
             return np.int64(-1)
-        value = number_of(data, end, last)
+        value = parse_digits(data, end, last)
         if value > 255:
             return np.int64(-1)
         small &= value < 32
@@ -126,17 +135,20 @@ def ipv4_end(data, start, begin, at, stop, names, name_ends):
             if end >= stop or data[end] != 46:
                 return np.int64(-1)
             end += 1
-    if not _public_v4(address) or not is_free_right(data, end, stop):
+    if not _is_public_v4(address) or not is_free_right(data, end, stop):
         return np.int64(-1)
-    if digits == 4 and not _public_resolver(address):
+    if digits == 4 and not _is_public_resolver(address):
         return np.int64(-1)
-    return np.int64(-1) if _numbers_something(data, start, begin, at, end, stop, small, names, name_ends) else end
+    return np.int64(-1) if _is_version_number(data, start, begin, at, end, stop, small, names, name_ends) else end
 
 
 @njit(cache=True, nogil=True)
-def _numbers_something(data, start, begin, at, end, stop, small, names, name_ends):
-    """Whether four numbers with dots are a version or a section: agent/1.2.3.4, pkg==1.2.3.4, version 1.2.3.4, or at
-    the start of a line "1.2.3.4 Title", all under 32."""
+def _is_version_number(data, start, begin, at, end, stop, small, names, name_ends):
+    """Whether four numbers with dots are a version or a section number.
+
+    They are after a word and a slash (agent/1.2.3.4), a comparison (pkg==1.2.3.4) or a version word (version 1.2.3.4),
+    and at the start of a line before a capital letter ("1.2.3.4 Title") if all are under 32 (`small`).
+    """
     if at - 2 >= begin:
         before, last = data[at - 2], data[at - 1]
         if last == 47 and is_word(before):
@@ -164,7 +176,7 @@ def _numbers_something(data, start, begin, at, end, stop, small, names, name_end
 
 @njit(cache=True, nogil=True)
 def ipv6_end(data, begin, at, stop):
-    """The end of the IPv6 address at `at`, whose first group must be four digits long, as all given out so far are."""
+    """End of the public IPv6 address at `at`. Its first group has four digits, as in all blocks assigned so far."""
     if at + 5 > stop or data[at + 4] != 58 or not is_free_left(data, begin, at):
         return np.int64(-1)
     if (
@@ -173,7 +185,7 @@ def ipv6_end(data, begin, at, stop):
         and at - 2 >= begin
         and (hex_value(data[at - 2]) >= 0 or data[at - 2] == 58)
     ):
-        return np.int64(-1)  # inside a longer one
+        return np.int64(-1)  # inside a longer address
     groups, value, first, second = 0, np.int64(0), np.int64(0), np.int64(0)
     compressed = dotted = False
     end = at
@@ -184,7 +196,7 @@ def ipv6_end(data, begin, at, stop):
             value = (value << 4 | hex_value(data[last])) & 0xFFFFF
             last += 1
         if groups and last + 1 < stop and data[last] == 46 and is_digit(data[last + 1]):
-            dotted = True  # 2001:4860::8.8.8.8: an address in front of an IPv4 address, which is found by itself
+            dotted = True  # 2001:4860::8.8.8.8: ends before the IPv4 address, which is a finding by itself
             if data[end - 2] != 58:
                 end -= 1
             break
@@ -214,12 +226,15 @@ def ipv6_end(data, begin, at, stop):
         return np.int64(-1)
     if not dotted and not is_free_right(data, end, stop):
         return np.int64(-1)
-    return end if _public_v6(first, second) else np.int64(-1)
+    return end if _is_public_v6(first, second) else np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
-def _public_v6(first, second):
-    """Blocks IANA gave to the regional registries, without 2001:0000::/23 (protocols) and 2001:db8::/32 (examples)."""
+def _is_public_v6(first, second):
+    """Whether an address that begins with these two groups is in a block that IANA assigned to a regional registry.
+
+    Without 2001:0000::/23 (protocols) and 2001:db8::/32 (documentation).
+    """
     if first == 0x2001:
         return second >= 0x200 and second != 0xDB8
     if first == 0x2003 or 0x2400 <= first <= 0x241F or 0x2600 <= first <= 0x263F:

@@ -1,27 +1,31 @@
-"""Personal data with a shape of its own: found, counted, and replaced by typed placeholders.
+"""Personal data in text: find it, count it, and replace it by typed placeholders.
 
-What counts, and where it comes from:
+What is found, and the source of each definition:
 
-    email        local@domain: letters, digits and . _ % + - before the @ (64 at most), a domain with a dot and a top
-                 level of two letters or more after it (a practical part of RFC 5322). Not `git@host.org:path`, not the
-                 user of a URL (`//user@host`), not a call (`a@b.dot(c)`), not `icon@2x.png`, not "me at host.org".
+    email        local@domain. Before the @ up to 64 letters, digits and . _ % + -; after it a domain with a dot and a
+                 top level of two letters or more (a practical part of RFC 5322). Not found: `git@host.org:path`, the
+                 user of a URL (`//user@host`), a call (`a@b.dot(c)`), `icon@2x.png`, "me at host.org".
     phone        +CC and 8 to 15 digits in groups (E.164, country codes of ITU-T E.164 annex 2011; +1 and +7 have 11),
                  or North American with separators: (212) 555-1234, 212-555-1234, 1.212.555.1234 (area code and
-                 exchange as NANPA assigns them). Ten digits in a row, and local numbers, are not told from others.
+                 exchange as NANPA assigns them). Not found: ten digits in a row, and local numbers.
     ssn          ddd-dd-dddd without the areas 000, 666 and 900 up, group 00 and serial 0000, which the US Social
                  Security Administration never issues, and without the two numbers it withdrew after they were printed.
     credit_card  13 to 19 digits, in a row or grouped 4-4-4-4(-3), 4-6-5 or 4-6-4 by spaces or hyphens, with an issuer's
-                 prefix and length (ISO/IEC 7812) and the Luhn check digit: one random number in ten passes the last.
+                 prefix and length (ISO/IEC 7812) and the Luhn check digit, which one random number in ten has.
     iban         a country of the ISO 13616 registry with its length and check digits (mod 97), upper case, in a row or
                  in groups of four.
-    ip           public addresses only, by IANA's special-purpose registries: an IPv4 address that is no version or
+    ip           public addresses by IANA's special-purpose registries: an IPv4 address that is not a version or
                  section number ("version 1.2.3.4", "pkg==1.2.3.4", "agent/1.2.3.4", four single digits, a fifth part),
-                 an IPv6 address inside the blocks given to the regional registries.
+                 and an IPv6 address in the blocks of the regional registries.
 
-Numbers inside longer words, after a dot, hyphen, plus or percent sign, or with more digits or letters behind a dot or
-hyphen, are parts of something else: hashes, UUIDs, versions, dates, decimals. What is found depends on the document
-alone; redacting twice changes nothing. One pass over the bytes that stops only at digits, @ and +: 1,200 MB/s on one
-core for English technical text.
+A number inside a longer word, after a dot, hyphen, plus or percent sign, or before a dot or hyphen with more digits or
+letters, is not found: it is part of a hash, UUID, version, date or decimal.
+
+What is found depends on the document alone, and redaction is idempotent. The scan is one pass that stops at digits, @
+and +: 1,200 MB/s on one core for English technical text. At each stop it tries the wanted kinds in the order IBAN, IP,
+SSN, phone, card. It takes the first one that fits and continues after it. In the kernels `begin` is the earliest
+position at which a finding may begin: the start of the document or the end of the last finding. No byte before `begin`
+is read, so findings stay the same when an earlier one is replaced.
 """
 
 from collections.abc import Collection
@@ -31,7 +35,11 @@ import numpy as np
 from numba import njit
 
 from cluster.errors import ConfigError
-from pipelines.text.personal_data.scan import scan
+from pipelines.text.byte_scan import first_match
+from pipelines.text.personal_data.bytes import digits_end, is_digit, is_free_left, is_upper
+from pipelines.text.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
+from pipelines.text.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
+from pipelines.text.personal_data.registries import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
 from pipelines.text.texts import Texts
 
 KINDS = ("email", "phone", "ssn", "credit_card", "iban", "ip")
@@ -45,18 +53,19 @@ PLACEHOLDERS = {
     "ip": "<IP_ADDRESS>",
 }
 
-# What may stand between the start of an angle bracket and a finding that is alone in it.
-_LINK_SCHEMES = tuple(np.frombuffer(scheme, np.uint8) for scheme in (b"<", b"<mailto:", b"<tel:"))
+# What may precede a finding that stands alone in angle brackets.
+_BRACKET_OPENINGS = tuple(np.frombuffer(scheme, np.uint8) for scheme in (b"<", b"<mailto:", b"<tel:"))
 
-PERSONAL_DATA_VERSION = "2"  # in fingerprints: changes whenever what is found, or written in its place, can change
+PERSONAL_DATA_VERSION = "2"  # part of fingerprints; changes with anything that changes findings or placeholders
+
+EMAIL, PHONE, SSN, CARD, IBAN, IP = range(len(KINDS))
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """S findings, in the order of the text and never overlapping.
+    """S findings, in order of the text and without overlap.
 
-    `document`: int64[S]. `start`, `end`: int64[S], bytes from the start of the document. `kind`: uint8[S], its index
-    in KINDS.
+    document: int64[S]. start, end: int64[S], bytes from the start of the document. kind: uint8[S], index in KINDS.
     """
 
     document: np.ndarray
@@ -69,10 +78,10 @@ class Spans:
 
 
 def find(texts: Texts, kinds: Collection[str] = KINDS) -> Spans:
-    """Every finding of the wanted kinds.
+    """All findings of the wanted kinds.
 
     Raises:
-        ConfigError: a kind that is not in KINDS.
+        ConfigError: a kind is not in KINDS.
     """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
@@ -80,45 +89,135 @@ def find(texts: Texts, kinds: Collection[str] = KINDS) -> Spans:
             f"personal_data: no kind is called {', '.join(unknown)}. There are: {', '.join(KINDS)}. Correct the name."
         )
     wanted = np.array([kind in kinds for kind in KINDS])
-    return Spans(*scan(texts, wanted))
+    found = _scan(texts.data, texts.offsets, wanted, CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, *VERSION_WORDS)
+    return Spans(found[:, 0].copy(), found[:, 1].copy(), found[:, 2].copy(), found[:, 3].astype(np.uint8))
 
 
 def count(spans: Spans, documents: int) -> np.ndarray:
-    """int32[D, K]: findings of each of KINDS in each of D documents."""
+    """int32[D, 6]: findings by document and kind."""
     cells = np.bincount(spans.document * len(KINDS) + spans.kind, minlength=documents * len(KINDS))
     return cells.astype(np.int32).reshape(documents, len(KINDS))
 
 
 def redact(texts: Texts, spans: Spans) -> Texts:
-    """Each finding replaced by its kind's placeholder; the same `texts` if there are none.
+    """The documents with each finding replaced by its kind's placeholder; the same object if there are no findings.
 
-    A finding that stands alone in angle brackets, as in "Jane <jane@example.org>" or "<mailto:jane@example.org>", is
-    replaced with them: a placeholder brings a pair of its own.
+    Angle brackets around a finding, as in "Jane <jane@example.org>" or "<mailto:jane@example.org>", are replaced with
+    it, since a placeholder has angle brackets.
     """
     if not len(spans):
         return texts
     positions = texts.offsets[spans.document]
     starts, ends = positions + spans.start, positions + spans.end
-    _take_brackets(texts.data, positions, texts.offsets[spans.document + 1], starts, ends)
+    _include_brackets(texts.data, positions, texts.offsets[spans.document + 1], starts, ends)
     names = [PLACEHOLDERS[kind].encode() for kind in KINDS]
     name_ends = np.cumsum([0, *map(len, names)])
     growth = np.diff(name_ends)[spans.kind] - (ends - starts)
     lengths = texts.byte_lengths + np.bincount(spans.document, growth, len(texts)).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     data = np.empty(offsets[-1], np.uint8)
-    _fill(
+    _replace(
         data, texts.data, texts.offsets, starts, ends, spans.kind, np.frombuffer(b"".join(names), np.uint8), name_ends
     )
     return Texts(data, offsets)
 
 
 @njit(cache=True, nogil=True)
-def _take_brackets(data, firsts, stops, starts, ends):
-    """Widen each span, in place, over the brackets around it, with a mailto: or tel: between."""
+def _next_trigger(data, at, stop):
+    """Position of the first @, + or digit from `at` on; `stop` if there is none."""
+    while at + 32 <= stop:
+        first = np.uint8(255)
+        for ahead in range(np.uint64(32)):
+            byte = data[np.uint64(at) + ahead]
+            found = np.uint8(np.uint8(byte - 48) < 10) | np.uint8(byte == 64) | np.uint8(byte == 43)
+            first = first_match(first, ahead, found)
+        if first < 32:
+            return at + np.int64(first)
+        at += 32
+    while at < stop and not (is_digit(data[at]) or data[at] == 64 or data[at] == 43):
+        at += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, iban_lengths, names, name_ends):
+    """(start, end, kind) of the finding whose first run of digits is data[at:run_end]; end -1 if there is none.
+
+    origin: the document's start.
+    """
+    size = run_end - at
+    after = data[run_end] if run_end < stop else np.uint8(0)
+    if wanted[IBAN] and size >= 2 and at - 2 >= begin and is_upper(data[at - 1]) and is_upper(data[at - 2]):
+        end = iban_end(data, begin, at - 2, stop, iban_lengths)
+        if end >= 0:
+            return at - 2, end, IBAN
+    if wanted[IP]:
+        end = np.int64(-1)
+        if size <= 3 and after == 46:
+            end = ipv4_end(data, origin, begin, at, stop, names, name_ends)
+        elif data[at] == 50 and size <= 4:
+            end = ipv6_end(data, begin, at, stop)
+        if end >= 0:
+            return at, end, IP
+    if size == 3 and after == 45 and wanted[SSN]:
+        end = ssn_end(data, begin, at, stop)
+        if end >= 0:
+            return at, end, SSN
+    if (size == 3 or (size == 1 and data[at] == 49)) and wanted[PHONE]:
+        start, end = national_span(data, begin, at, run_end, stop)
+        if end >= 0:
+            return start, end, PHONE
+    if (size == 4 or size >= 13) and wanted[CARD]:
+        end = card_end(data, begin, at, run_end, stop, card_lengths)
+        if end >= 0:
+            return at, end, CARD
+    return at, np.int64(-1), EMAIL
+
+
+@njit(cache=True, nogil=True)
+def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths, names, name_ends):
+    """int64[S, 4]: document, start and end (bytes from the start of the document), kind."""
+    found = np.empty((64, 4), np.int64)
+    count = 0
+    for document in range(len(offsets) - 1):
+        origin, stop = offsets[document], offsets[document + 1]
+        begin = origin
+        at = _next_trigger(data, origin, stop)
+        while at < stop:
+            start = at
+            end, kind, after = np.int64(-1), EMAIL, at + 1
+            if data[at] == 64:
+                if wanted[EMAIL]:
+                    start = email_start(data, begin, at)
+                    end = email_end(data, at, stop) if start < at else end
+            elif data[at] == 43:
+                if wanted[PHONE] and is_free_left(data, begin, at) and not (at > begin and data[at - 1] == 41):
+                    end = international_end(data, at, stop, country_code_digits)
+                    kind = PHONE
+            else:
+                after = digits_end(data, at, stop)
+                start, end, kind = _number_span(
+                    data, origin, begin, at, after, stop, wanted, card_lengths, iban_lengths, names, name_ends
+                )
+            if end >= 0:
+                if count == len(found):
+                    grown = np.empty((2 * count, 4), np.int64)
+                    grown[:count] = found
+                    found = grown
+                found[count] = (document, start - origin, end - origin, kind)
+                count += 1
+                begin = after = end
+            at = _next_trigger(data, after, stop)
+    return found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _include_brackets(data, firsts, stops, starts, ends):
+    """Widen each span in place to include angle brackets around it, and a mailto: or tel: inside them."""
     for span in range(len(starts)):
         start, end = starts[span], ends[span]
         if end < stops[span] and data[end] == 62:
-            for scheme in _LINK_SCHEMES:
+            for scheme in _BRACKET_OPENINGS:
                 opening = start - len(scheme)
                 if opening >= firsts[span] and np.all(data[opening:start] == scheme):
                     starts[span], ends[span] = opening, end + 1
@@ -126,8 +225,8 @@ def _take_brackets(data, firsts, stops, starts, ends):
 
 
 @njit(cache=True, nogil=True)
-def _fill(out, data, offsets, starts, ends, kinds, names, name_ends):
-    """Copy `data` to `out` with names in place of the spans: positions in `data`."""
+def _replace(out, data, offsets, starts, ends, kinds, names, name_ends):
+    """Copy `data` to `out` with the spans data[starts:ends] replaced by the names of their kinds."""
     done, put = offsets[0], 0
     for span in range(len(starts)):
         gap = starts[span] - done

@@ -1,4 +1,4 @@
-"""Near-duplicate removal is, document for document, the plain datasketch loop with verification."""
+"""Near-duplicate removal equals, document by document, the datasketch loop with verification."""
 
 import re
 
@@ -86,7 +86,7 @@ def test_a_signature_is_the_one_datasketch_computes(text):
 @given(documents, st.integers(1, 6))
 @settings(max_examples=200)
 def test_shingles_are_equal_where_their_tokens_are_and_only_there(text, ngram_words):
-    """Whatever stands before a shingle, its hash is that of its own tokens."""
+    """The hash of a shingle depends on its own tokens only."""
     tokens = re.findall(r"[中文]|ไ|ท|ย|[^\W中文]+", text.lower())
     grams = [tuple(tokens[at : at + ngram_words]) for at in range(len(tokens) - ngram_words + 1)]
     hashes = shingle_hashes(text, ngram_words).tolist()
@@ -115,7 +115,7 @@ def test_signatures_do_not_depend_on_how_documents_are_cut_into_tables(texts, cu
         ("price 10 units of 5 items", "price 1 units of 5 items", False),
     ],
 )
-def test_shingles_see_words_and_not_their_dress(one, other, equal):
+def test_shingles_depend_on_words_and_not_on_case_or_punctuation(one, other, equal):
     assert np.array_equal(shingle_hashes(one, 5), shingle_hashes(other, 5)) is equal
 
 
@@ -128,8 +128,8 @@ def test_the_greedy_loop_removes_what_the_datasketch_loop_removes(seed, threshol
     assert ours, "no document was removed: the test shows nothing"
 
 
-def test_a_chain_of_look_alikes_removes_only_what_resembles_something_kept():
-    """Each link resembles the next; the ends share nothing. Connected components would keep one document."""
+def test_in_a_chain_of_similar_documents_each_removed_one_has_a_similar_kept_one():
+    """Each document resembles the next; the first and the last share nothing. Connected components would keep one."""
     base = [f"w{n}" for n in range(400)]
     chain = [" ".join([f"x{n}" for n in range(12 * link)] + base[12 * link :]) for link in range(30)]
     removed = our_loop(chain, 0.8)
@@ -202,7 +202,7 @@ def close_pairs(shingles: list[set], least: float) -> int:
     return found
 
 
-def test_close_pairs_counts_what_it_says():
+def test_close_pairs_counts_pairs_of_the_similarity():
     first = set(range(100))
     assert close_pairs([first, set(range(1, 101)), set(range(500, 600))], 0.9) == 1
 

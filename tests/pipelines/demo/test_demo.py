@@ -1,4 +1,4 @@
-"""The demo: what it collects, what is planted in it, and that every command it ends with works."""
+"""The demo: the collected text, the planted documents, and every command that it prints."""
 
 import json
 import shlex
@@ -11,18 +11,18 @@ from cluster.artifact import Artifact
 from cluster.config import load
 from cluster.progress import Silent
 from cluster.session import Session
-from pipelines import demo
-from pipelines.curate import commands
-from pipelines.curate import job as job
+from pipelines.curate import commands as curate_commands
+from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import causes, objections
 from pipelines.dedup.group import EXACT, NEAR
-from pipelines.demo import CONFIG, DATA, config_text, stage_inputs, written_out
+from pipelines.demo import commands as demo
+from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
 from pipelines.demo.installed import Bounds, collect, distributions, docstrings, packages, standard_library
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS
 from tests.support.inline import InlineEngine
 
-# An empty document is in no kept language and too short, so its own reasons come too late ever to be the first.
+# An empty document is in no kept language and too short: those reasons come before its own ones.
 NEVER_FIRST = {("gopher_repetition", "empty"), ("fineweb", "empty")}
 
 LICENCE = (
@@ -92,7 +92,7 @@ def found(site, **bounds):
     return [(d.source, d.id) for d in collect(distributions(str(site)), Bounds(**bounds))]
 
 
-def test_licences_docs_and_docstrings_are_collected_once_each_and_what_cannot_be_read_is_passed_over(site):
+def test_licences_docs_and_docstrings_are_collected_once_each_and_unreadable_files_are_skipped(site):
     assert found(site) == [
         ("licences", "alpha-1.0.dist-info/licenses/LICENSE"),
         ("licences", "shared/NOTICE"),
@@ -108,7 +108,7 @@ def test_licences_docs_and_docstrings_are_collected_once_each_and_what_cannot_be
     ]
 
 
-def test_a_document_says_which_package_it_is_from(site):
+def test_a_document_has_the_package_version_and_licence_of_its_file(site):
     first = next(collect(distributions(str(site))))
     assert (first.package, first.version, first.licence) == ("alpha", "1.0", "MIT")
     assert first.text == LICENCE
@@ -155,9 +155,9 @@ def test_the_config_is_one_for_the_default_output_and_for_any_other(tmp_path):
     assert all(entry.path.startswith(f"{folder}-input/") for entry in config.inputs)
 
 
-def test_a_repeated_text_is_written_out():
-    assert written_out(b'{"id": "a", "text": "so ", "times": 3}\n') == b'{"id": "a", "text": "so so so "}\n'
-    assert written_out(b"no JSON at all") == b"no JSON at all"
+def test_a_repeated_text_is_expanded():
+    assert expand_repeated(b'{"id": "a", "text": "so ", "times": 3}\n') == b'{"id": "a", "text": "so so so "}\n'
+    assert expand_repeated(b"no JSON at all") == b"no JSON at all"
 
 
 def test_the_unreadable_lines_are_few_enough_for_a_thousand_documents():
@@ -183,7 +183,7 @@ def own_documents():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Our own sets through the demo's config, without Ray, as on a machine where nothing else is found."""
+    """A run on the demo's own sets with its config, without Ray, as on a machine without installed text."""
     folder = tmp_path_factory.mktemp("demo")
     stage_inputs(f"{folder}-input", [])
     (folder / "curate.yaml").write_text(config_text(str(folder)), "utf-8")
@@ -235,7 +235,7 @@ def test_every_kind_of_personal_data_is_replaced(run):
     assert "4111" not in shown["credit_card"] and "8.8.8.8" not in shown["ip"]
 
 
-def test_mojibake_and_control_characters_are_mended(run):
+def test_mojibake_and_control_characters_are_repaired(run):
     texts = {row["id"]: row["text"] for row in rows(run[0], "corpus")}
     assert "café" in texts["planted/mojibake"] and "Ã" not in texts["planted/mojibake"]
     assert "the first time in forty years. It began" in texts["planted/control_characters"]
@@ -261,9 +261,9 @@ def demo_inline(site, monkeypatch):
     """The demo with the packages of `site`, without Ray; returns what was printed."""
 
     def curate(config, address, replace):
-        settings = commands.load_curate(config, ["execution.max_bad_documents=0.2"])
+        settings = curate_commands.load_curate(config, ["execution.max_bad_documents=0.2"])
         run = job.curate(settings, Session(), Silent(), replace=replace)
-        commands.print_outcome(run.report, run.uri, run.fresh)
+        curate_commands.print_outcome(run.report, run.uri, run.fresh)
 
     monkeypatch.setattr(demo, "packages", lambda: distributions(str(site)))
     monkeypatch.setattr(demo, "commands", SimpleNamespace(curate=curate))
@@ -308,5 +308,5 @@ def test_the_commands_that_the_demo_ends_with_work(demo_inline, capsys):
 
 
 def test_a_remote_output_is_refused():
-    with pytest.raises(demo.ConfigError, match="has to be on it too"):
+    with pytest.raises(demo.ConfigError, match="has to be a folder on this machine"):
         demo.demo("s3://bucket/demo", False)

@@ -1,4 +1,4 @@
-"""Language identification: which excerpt is judged, what it is called, and which documents it removes."""
+"""Language identification: the excerpt, its label and score, the verdicts, the models."""
 
 import re
 import shutil
@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError, StorageError
-from pipelines.language import fasttext_model as classifiers
+from pipelines.language import fasttext_model
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId, check_labels, excerpts, identify, language_verdict
 from pipelines.text.texts import Texts
 
-BUILT_IN = classifiers.local_path(None)
+BUILT_IN = fasttext_model.local_path(None)
 
 
 @pytest.fixture(scope="module")
-def lid176() -> classifiers.Classifier:
-    return classifiers.load(None)
+def lid176() -> fasttext_model.Classifier:
+    return fasttext_model.load(None)
 
 
 def strings(texts: Texts) -> list[str]:
@@ -31,7 +31,7 @@ def strings(texts: Texts) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """What an excerpt makes of controls, line and paragraph separators."""
+    """A text with a space for each control character, line and paragraph separator, as in an excerpt."""
     return "".join(" " if ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or c in "\u2028\u2029" else c for c in text)
 
 
@@ -148,7 +148,7 @@ def test_one_sentence_is_enough_in_every_script(lid176):
     assert (scores <= 1).all()
 
 
-def test_a_long_document_is_judged_by_all_of_its_places(lid176):
+def test_a_long_document_is_identified_by_all_four_positions(lid176):
     text = SENTENCES["en"] + "\n" + (SENTENCES["de"] + "\n") * 200
     languages, _ = identify(Texts.from_strings([text]), lid176, 1000)
     assert languages.to_pylist() == ["de"]
@@ -169,14 +169,14 @@ def test_no_documents_have_no_languages(lid176):
 @settings(max_examples=30)
 @given(st.lists(st.one_of(ANYTHING, st.sampled_from(list(SENTENCES.values()))), max_size=6), st.integers(0, 6))
 def test_languages_do_not_depend_on_how_documents_are_cut_into_tables(documents, at):
-    classifier = classifiers.load(None)
+    classifier = fasttext_model.load(None)
     whole = identify(Texts.from_strings(documents), classifier, 100)
     parts = [identify(Texts.from_strings(part), classifier, 100) for part in (documents[:at], documents[at:])]
     assert parts[0][0].to_pylist() + parts[1][0].to_pylist() == whole[0].to_pylist()
     assert [*parts[0][1], *parts[1][1]] == [*whole[1]]
 
 
-# The Declaration's languages that lid.176 knows: ISO 639-3, as the data names them, and lid.176's label.
+# Languages of the Declaration with a label of lid.176: ISO 639-3, as in the data, and that label.
 LARGE = """
     eng en  deu de  fra fr  spa es  por pt  ita it  nld nl  swe sv  dan da  fin fi  pol pl  ces cs  slk sk
     hun hu  ron ro  bul bg  rus ru  ukr uk  ell el  tur tr  heb he  arb ar  pes fa  hin hi  ben bn  tam ta  kat ka
@@ -204,7 +204,7 @@ def test_the_declaration_of_human_rights_is_recognised(lid176, shared_data):
     assert set(large) <= set(codes)
     assert [row for row in found if row[0] in large and (row[1] != large[row[0]] or row[2] < 0.65)] == []
     wrong = [(code, label) for code, label, _ in found if code in small and label != small[code]]
-    # Bosnian is written nearly as Serbian and Croatian are; the others are in scripts that lid.176 did not learn.
+    # Bosnian resembles Serbian and Croatian; the others are in scripts that were not in the training data of lid.176.
     assert {code for code, _ in wrong} == {"bos", "uzn", "azj", "tgl"}
     known = sum(code in large or code in small for code in codes)
     print(f"lid.176 agrees with {known - len(wrong)} of {known} translations of the Declaration")
@@ -280,7 +280,7 @@ def test_settings_come_from_plain_yaml_values():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"keep": ("en", "eng")}, r"language\.keep: 'eng' is not a label of lid\.176\.ftz, which knows 176: .*mean en"),
+        ({"keep": ("en", "eng")}, r"language\.keep: 'eng' is not a label of lid\.176\.ftz, which has 176: .*mean en"),
         ({"keep": ("eng_Latn",)}, r"Did you mean .*en"),
         ({"keep": ("__label__de",)}, r"Did you mean de\b"),
         ({"keep": ("eng",)}, r"'eng' is not a label .* Did you mean en\?"),
@@ -293,7 +293,7 @@ def test_settings_come_from_plain_yaml_values():
         ({"min_scores": {"klingon": 0.5}}, r"language\.min_scores: 'klingon' is not a label"),
     ],
 )
-def test_a_language_the_model_does_not_know_is_refused_with_near_names(lid176, wrong, message):
+def test_a_language_without_a_label_is_refused_with_near_names(lid176, wrong, message):
     with pytest.raises(ConfigError, match=message):
         check_labels(LanguageId(**wrong), lid176)
     check_labels(LanguageId(keep=("en", "und"), min_scores={"de": 0.3}), lid176)
@@ -310,13 +310,13 @@ def test_the_labels_are_read_from_the_file_in_the_models_order(lid176):
 def test_a_model_is_loaded_once_and_again_when_its_file_changed(tmp_path):
     copy = tmp_path / "model.ftz"
     shutil.copy(BUILT_IN, copy)
-    first = classifiers.load(str(copy))
-    assert classifiers.load(str(copy)) is first
-    assert classifiers.fingerprint(str(copy)) == classifiers.fingerprint(None)
+    first = fasttext_model.load(str(copy))
+    assert fasttext_model.load(str(copy)) is first
+    assert fasttext_model.fingerprint(str(copy)) == fasttext_model.fingerprint(None)
     with copy.open("ab") as file:
         file.write(b"more")
-    assert classifiers.load(str(copy)) is not first
-    assert classifiers.fingerprint(str(copy)) != classifiers.fingerprint(None)
+    assert fasttext_model.load(str(copy)) is not first
+    assert fasttext_model.fingerprint(str(copy)) != fasttext_model.fingerprint(None)
 
 
 @pytest.mark.parametrize("share", [0, 0.000_005, 0.0001, 0.01, 0.1, 0.5, 0.99, 0.999_999])
@@ -325,7 +325,7 @@ def test_a_model_cut_short_is_refused_before_fasttext_crashes_on_it(tmp_path, sh
     part = tmp_path / "part.ftz"
     part.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(StorageError, match=r"part\.ftz: .*ends before its header says"):
-        classifiers.load(str(part))
+        fasttext_model.load(str(part))
 
 
 def test_a_file_that_is_no_classifier_is_refused(tmp_path):
@@ -335,18 +335,18 @@ def test_a_file_that_is_no_classifier_is_refused(tmp_path):
     header[36:40] = struct.pack("<i", 2)  # args.model: 1 cbow, 2 skip-gram, 3 supervised
     vectors.write_bytes(header)
     with pytest.raises(ConfigError, match=r"notes\.txt: this is not a fastText model"):
-        classifiers.load(str(text))
+        fasttext_model.load(str(text))
     with pytest.raises(ConfigError, match=r"vectors\.bin: .*has no labels.*supervised"):
-        classifiers.load(str(vectors))
+        fasttext_model.load(str(vectors))
 
 
 def test_a_model_that_is_not_there_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"absent\.bin: no such file"):
-        classifiers.load(str(tmp_path / "absent.bin"))
+        fasttext_model.load(str(tmp_path / "absent.bin"))
 
 
 @pytest.mark.parametrize(("asked", "answer"), [("en", "eng_Latn"), ("eng", "eng_Latn"), ("zh", "cmn_Hani or zho_Hans")])
-def test_a_model_of_longer_labels_answers_a_code_with_its_own(lid176, asked, answer):
-    glot = classifiers.Classifier(lid176.path, ("deu_Latn", "eng_Latn", "cmn_Hani", "zho_Hans"), None)
+def test_a_code_is_answered_with_the_longer_labels_of_the_model(lid176, asked, answer):
+    glot = fasttext_model.Classifier(lid176.path, ("deu_Latn", "eng_Latn", "cmn_Hani", "zho_Hans"), None)
     with pytest.raises(ConfigError, match=rf"Did you mean {answer}\?"):
         glot.require(asked, "language.keep")

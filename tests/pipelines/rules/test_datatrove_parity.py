@@ -7,7 +7,7 @@ Beyond these texts, three classes of disagreement are known, all found with rand
                          (20 of 6,000 texts of two-letter words)
     citations            [²] is a citation mark to us and none to datatrove
     tokens               a special case that spaCy finds across a single space may keep it from another (see
-                         pipelines/datatrove_words.py); none seen in 60,000 random strings, nor in the 2.7 million
+                         text/datatrove/tokenizer.py); none seen in 60,000 random strings, nor in the 2.7 million
                          tokens of 662 PEP texts and the 387 declarations, which are all equal
 """
 
@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.rules.analysis import Analysis
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
 from pipelines.rules.gopher_repetition import GopherRepetition
+from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
 
 FILTERS: dict[str, GopherRepetition | GopherQuality | C4 | FineWeb] = {

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError, StorageError
-from pipelines.language import fasttext_model as classifiers
-from pipelines.rules.analysis import Analysis
+from pipelines.language import fasttext_model
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
+from pipelines.rules.rule import Analysis
 from pipelines.rules.url_blocklist import UrlBlocklist
 from pipelines.text.characters import UNSPACED, WORD, tables
 from pipelines.text.texts import Texts
@@ -286,7 +286,7 @@ def test_a_word_list_without_entries_or_in_another_encoding_is_refused(tmp_path,
 
 
 def lid176_as_quality(**changes) -> QualityClassifier:
-    return replace(QualityClassifier(model=str(classifiers.local_path(None)), label="en", min_score=0.6), **changes)
+    return replace(QualityClassifier(model=str(fasttext_model.local_path(None)), label="en", min_score=0.6), **changes)
 
 
 TEXTS = ["This is plainly a good English text about nothing.", "Das ist ein deutscher Satz.", ""]
@@ -304,7 +304,7 @@ def test_a_low_probability_of_the_positive_label_removes_a_document(label):
 
 
 def test_the_score_is_that_of_the_label_even_when_another_is_more_probable():
-    """Both are what fastText itself says of the text."""
+    """Both are fastText's own probabilities."""
     german = lid176_as_quality(label="de").measure(documents(TEXTS[1:2]))["quality_score"][0]
     english = lid176_as_quality(label="en").measure(documents(TEXTS[1:2]))["quality_score"][0]
     assert german > 0.9

@@ -1,4 +1,4 @@
-"""The four packs on texts one can read, and against plain Python written from their definitions."""
+"""The four packs on readable texts, and against slow Python code of their definitions."""
 
 import re
 from collections import Counter
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError
-from pipelines.rules.analysis import Analysis
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
 from pipelines.rules.gopher_repetition import GopherRepetition
+from pipelines.rules.rule import Analysis
 from pipelines.rules.stop_words import OTHER_LABELS, STOP_WORDS, language_of
 from pipelines.text.prose_lines import PHRASES
 from pipelines.text.texts import Texts
@@ -135,7 +135,7 @@ PROSE = "One line is here.\nTwo lines are here.\nThree lines are here.\nFour lin
         (PROSE + "{ alone", None),
     ],
 )
-def test_c4_looks_for_reasons_in_the_lines_that_stay(text, reason, dialect):
+def test_c4_drops_documents_for_lines_that_no_earlier_test_removed(text, reason, dialect):
     assert verdict(C4(), text, dialect) == reason
 
 
@@ -165,7 +165,7 @@ def test_c4_cleans_citations_but_no_other_brackets(dialect):
 
 
 @both_dialects
-def test_c4_settings_turn_each_objection_off(dialect):
+def test_c4_settings_turn_each_test_off(dialect):
     text = PROSE + "javascript is here now\nour privacy policy applies\nlorem ipsum dolor [1]\na { b c"
     loose = C4(
         remove_citations=False,
@@ -187,7 +187,7 @@ def test_c4_finds_every_phrase_in_any_case_and_place(phrase, change):
         assert found, line
 
 
-# How many sentences spaCy's sentencizer 3.8.18 finds in a line, as datatrove 0.10.1 asks it.
+# Sentences in a line by the sentencizer of spaCy 3.8.18, as datatrove 0.10.1 uses it.
 @pytest.mark.parametrize(
     ("line", "sentences"),
     [
@@ -226,7 +226,7 @@ def test_c4_counts_sentences_by_the_ends_of_words_in_the_paper_dialect(line, sen
     assert C4().measure(analysis_of([line], "paper"))["c4_sentences"].tolist() == [sentences]
 
 
-def test_the_datatrove_dialect_knows_only_english_stop_words_in_exact_case():
+def test_the_datatrove_dialect_counts_only_english_stop_words_in_exact_case():
     rule = replace(LOOSE_QUALITY, min_stop_words=2)
     assert verdict(rule, "The (and) of", "datatrove") is None
     assert verdict(rule, "The And of", "datatrove") == "gopher_enough_stop_words"
@@ -245,18 +245,18 @@ def test_the_datatrove_dialect_knows_only_english_stop_words_in_exact_case():
         ("и в не на что с как по и", "ru", 8),
     ],
 )
-def test_the_paper_dialect_looks_for_the_stop_words_of_the_documents_language(text, language, stop_words):
+def test_the_paper_dialect_counts_the_stop_words_of_the_documents_language(text, language, stop_words):
     analysis = analysis_of([text, "the and"], "paper", language=pa.array([language, "en"], pa.string()))
     counted = GopherQuality().measure(analysis)["gopher_stop_words"]
     np.testing.assert_array_equal(counted, [stop_words, 2])
 
 
-def test_documents_of_languages_without_a_list_are_not_judged_by_stop_words():
+def test_documents_of_languages_without_a_list_have_no_stop_word_signal():
     analysis = analysis_of(["你好", "สวัสดี"], "paper", language=["zh", "th"])
     assert np.isnan(GopherQuality().measure(analysis)["gopher_stop_words"]).all()
 
 
-def test_without_a_language_every_document_is_taken_for_english():
+def test_without_a_language_every_document_counts_as_english():
     assert GopherQuality().measure(analysis_of(["the of"], "paper"))["gopher_stop_words"].tolist() == [2]
     english = GopherQuality(stop_words="english")
     assert english.measure(analysis_of(["the of"], "paper", language=["de"]))["gopher_stop_words"].tolist() == [2]
@@ -265,7 +265,7 @@ def test_without_a_language_every_document_is_taken_for_english():
 def test_every_stop_word_list_has_eight_words_that_are_one_lowered_word_each():
     for language, words in STOP_WORDS.items():
         assert len(set(words)) == 8
-        assert split_words(Texts.from_strings(list(words)), "paper").counts.tolist() == [1] * 8
+        assert split_words(Texts.from_strings(list(words))).counts.tolist() == [1] * 8
         assert [word.lower() for word in words] == list(words)
         assert language_of(language) == language
     assert set(OTHER_LABELS.values()) <= set(STOP_WORDS)
@@ -363,7 +363,7 @@ def test_a_setting_out_of_range_or_unknown_is_refused(pack, config):
     assert TypeAdapter(pack).validate_python({}) == pack()
 
 
-# Against plain Python.
+# Against slow Python code.
 
 SCRAPS = [
     "a",
@@ -396,9 +396,8 @@ repetitive = st.lists(st.lists(st.sampled_from(["a", "b", "cc", "\n", "\n\n"]), 
 
 
 def slow_words(text: str, dialect: str) -> list[str]:
-    texts = Texts.from_strings([text])
-    words = split_words(texts, dialect)
-    data = texts.data.tobytes()
+    analysis = analysis_of([text], dialect)
+    words, data = analysis.words, analysis.texts.data.tobytes()
     places = zip(words.begins.tolist(), words.lengths.tolist(), strict=True)
     return [data[begin:].decode()[:length] for begin, length in places]
 
@@ -475,7 +474,7 @@ def test_gopher_quality_equals_its_definition(texts, dialect):
             assert signals["gopher_words"][number] == 0
             continue
         spoken = [word for word in words if not re.fullmatch(r'[-#.…•!。{\[\]"]+', word)]
-        if dialect == "datatrove":  # which does not know • as punctuation
+        if dialect == "datatrove":  # where • is not punctuation
             spoken = [word for word in words if not re.fullmatch(r'[-#.…!。{\[\]"]+', word)]
         assert signals["gopher_words"][number] == len(spoken)
         if spoken:
@@ -536,7 +535,7 @@ def test_numbers_do_not_depend_on_the_table_a_document_is_in(texts, dialect, rul
         np.testing.assert_array_equal(values, inner[name])
 
 
-def test_word_length_and_letters_do_not_judge_a_language_written_without_spaces():
+def test_word_length_and_letters_do_not_apply_to_a_language_written_without_spaces():
     texts = Texts.from_strings(["春天来了，花开了。" * 20, "a b c d e f g h i j " * 20])
     analysis = Analysis(texts, "paper", pa.table({"language": ["zh", "en"]}))
     found = GopherQuality().measure(analysis)

@@ -1,4 +1,4 @@
-"""One way to write a text: each step on text one can read, the whole against a plain reference, and twice is once."""
+"""Normalisation: each step on readable text, all steps against a slow reference, idempotence."""
 
 import re
 import unicodedata
@@ -37,7 +37,7 @@ def normalized(text: str) -> str:
         ("他说：“你好”“再见”", "他说：“你好”“再见”"),
     ],
 )
-def test_mojibake_is_mended_and_sound_text_is_not(broken, whole):
+def test_mojibake_is_repaired_and_other_text_is_unchanged(broken, whole):
     assert normalized(broken) == whole
 
 
@@ -52,14 +52,14 @@ def test_mojibake_is_mended_and_sound_text_is_not(broken, whole):
         ("全角\u3000空格", "全角\u3000空格"),
         ("می\u200cخواهم क्\u200dष \u200e\u202bx\u202c", "می\u200cخواهم क्\u200dष \u200e\u202bx\u202c"),
         ("👩\u200d👩\u200d👧 ❤\ufe0f", "👩\u200d👩\u200d👧 ❤\ufe0f"),
-        ("ᠠ\u180eᠠ a\u180eb", "ᠠ\u180eᠠ ab"),  # the vowel separator shapes Mongolian and nothing else
+        ("ᠠ\u180eᠠ a\u180eb", "ᠠ\u180eᠠ ab"),  # the vowel separator shapes Mongolian letters only
         ("e\u0301 A\u030a \u1112\u1161\u11ab", "é Å 한"),
-        ("e\u200b\u0301", "é"),  # composed over what was between
+        ("e\u200b\u0301", "é"),  # composed after a character between them is removed
         ("\ufb01 ① ½ ﾊ", "\ufb01 ① ½ ﾊ"),  # compatibility forms stay: NFC, not NFKC
         ("tab\tstays", "tab\tstays"),
     ],
 )
-def test_characters_are_written_one_way_and_those_with_meaning_stay(text, clean):
+def test_characters_are_normalised_and_those_with_meaning_remain(text, clean):
     assert normalized(text) == clean
 
 
@@ -73,7 +73,7 @@ def test_characters_are_written_one_way_and_those_with_meaning_stay(text, clean)
         ("a\n\n\nb", "a\n\n\nb"),
     ],
 )
-def test_blank_ends_of_lines_and_documents_go(text, clean):
+def test_blank_ends_of_lines_and_documents_are_removed(text, clean):
     assert normalized(text) == clean
 
 
@@ -97,7 +97,7 @@ def test_gaps_in_prose_become_one_space(text, clean):
     "text",
     [
         "=====  =====\nab cd  wide\nab ef  wide\n=====  =====",  # an RST table: no cell is padded
-        "======  ======\nit is.  It is.\n======  ======",  # ... with sentences in it
+        "======  ======\nit is.  It is.\n======  ======",  # with sentences in it
         "name     value\nalpha    1",
         "some words     apart",
         "x = 1  # a comment",
@@ -137,7 +137,7 @@ def test_the_version_names_unicode_and_ftfy():
     assert ftfy.__version__ in NORMALIZE_VERSION
 
 
-# The reference: the same rules on one Python string, slowly.
+# The reference: the same steps on one Python string.
 
 DROPPED = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]|(?<![\u1800-\u180d\u180f-\u18bf])\u180e"
@@ -160,7 +160,7 @@ def once(text: str) -> str:
     kinds = ["none", *map(gap_kind, lines), "none"]
     for at, (above, here, below) in enumerate(zip(kinds, kinds[1:], kinds[2:], strict=False)):
         around = {above, below}
-        if (here == "sentence" and around <= {"none", "sentence"}) or (here == "slip" and around == {"none"}):
+        if (here == "sentence" and around <= {"none", "sentence"}) or (here == "word" and around == {"none"}):
             lines[at] = re.sub(" +", " ", lines[at])
     return "\n".join(lines).strip("\n")
 
@@ -179,7 +179,7 @@ def gap_kind(line: str) -> str:
         return "sentence"
     before, after = line[others[0].start() - 1], line[others[0].end()]
     words = re.fullmatch("[A-Za-z,\x80-\U0010ffff][A-Za-z\x80-\U0010ffff]", before + after)
-    return "slip" if words else "layout"
+    return "word" if words else "layout"
 
 
 # U+0085 is left out: alone it is a line end here and an ellipsis to ftfy.
@@ -219,7 +219,7 @@ nasty_texts = st.lists(st.sampled_from(NASTY), max_size=40).map("".join)
 
 @settings(max_examples=1500)
 @given(st.lists(nasty_texts, max_size=3))
-def test_it_equals_the_reference_and_twice_is_once(documents):
+def test_normalisation_equals_the_reference_and_is_idempotent(documents):
     texts = normalize(Texts.from_strings(documents))
     assert texts.to_arrow().to_pylist() == [reference(document) for document in documents]
     assert normalize(texts) is texts
@@ -227,7 +227,7 @@ def test_it_equals_the_reference_and_twice_is_once(documents):
 
 @settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_text_at_all_normalises_once(text):
+def test_normalisation_of_any_text_is_idempotent(text):
     texts = normalize(Texts.from_strings([text]))
     assert normalize(texts) is texts
 
@@ -241,7 +241,7 @@ def marks(lines: list[str]) -> np.ndarray:
     return marked
 
 
-def test_the_screen_marks_every_pair_of_characters_that_ftfy_calls_bad():
+def test_every_pair_of_characters_that_ftfy_calls_bad_marks_its_line():
     lines = [
         f"a{first}{second}b" for first in CHARACTERS for second in [*CHARACTERS, " "] if "\x85" not in first + second
     ]
@@ -252,12 +252,12 @@ def test_the_screen_marks_every_pair_of_characters_that_ftfy_calls_bad():
 
 @settings(max_examples=1000)
 @given(st.lists(st.sampled_from([*CHARACTERS, *"a Z.", *"ØÙÃÂâВГРСΒΓΞΟœŒ", "ГўВЂВ"] * 2), max_size=8).map("".join))
-def test_the_screen_marks_whatever_ftfy_calls_bad(line):
+def test_every_line_that_ftfy_calls_bad_is_marked(line):
     line = line.replace("\x85", "")
     assert marks([line])[0] or not is_bad(line)
 
 
-def test_the_screen_says_which_lines_of_which_document():
+def test_marked_lines_are_given_by_document_start_and_end():
     texts = Texts.from_strings(["sound", "ok\r\ncafÃ©\rÃ¼ber\nok", "", "â€™"])
     assert [(row[0], texts.data[row[1] : row[2]].tobytes().decode()) for row in mojibake.marked_lines(texts)] == [
         (1, "cafÃ©"),
@@ -266,7 +266,7 @@ def test_the_screen_says_which_lines_of_which_document():
     ]
 
 
-def test_a_next_line_character_ends_a_line_unless_it_belongs_to_a_broken_one():
+def test_a_next_line_character_ends_a_line_unless_the_line_holds_mojibake():
     assert normalized("one\x85two\x85") == "one\ntwo"
     assert normalized("Ã\x85ngstrÃ¶m") == "Ångström"
     assert normalized("wait\x85 \x93what\x94") == "wait… “what”"
@@ -298,7 +298,7 @@ def test_real_texts_equal_the_reference_and_do_not_depend_on_the_table(shared_da
 @pytest.mark.parametrize("length", [31, 32, 33, 64, 96, 128])
 @pytest.mark.parametrize("first", ["\x0c", "\x00", "\u200b", "\u00a0", "\r\n"])
 def test_a_document_ends_where_the_next_begins_whatever_its_length(length, first):
-    """Blocks of bytes that come out even must not let a kernel look into the next document."""
+    """A kernel must not read the next document if its last block of bytes is full."""
     texts = ["a" * (length - 1) + "b", first + "next", "a" * length]
     assert normalize(Texts.from_strings(texts)).to_arrow().to_pylist() == [
         normalize(Texts.from_strings([text]))[0] for text in texts

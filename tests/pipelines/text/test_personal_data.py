@@ -1,4 +1,4 @@
-"""What counts as personal data and what only looks like it, by kind; the scan against a plain reference."""
+"""Personal data of every kind, text that only resembles it, and the scan against a slow reference."""
 
 import ipaddress
 import re
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS, count, find, redact
-from pipelines.text.personal_data.tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, NUMBERED
+from pipelines.text.personal_data.registries import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
 from pipelines.text.texts import Texts
 
 
@@ -148,7 +148,7 @@ def test_personal_data_is_found_and_nothing_around_it(text, kind, value):
         "fe80::1 ::1 fc00::1 ff02::1 2001:db8::1 2001:0:53aa::1 3fff::1",
         "12:30:45 00:1a:2b:3c:4d:5e 00:1a:2b:ff:fe:3c:4d:5e std::vector a[2:3] 2001:4860 2001:::1",
         "2001:4860:4860:0:0:0:0:8888:1 20011:4860::1 fe80::2001:4860:1:2",
-        # numbers of other trades
+        # other numbers
         "d41d8cd98f00b204e9800998ecf8427e 3f2504e0-4f89-41d3-9a0c-0305e82c3301",
         "2026-11-21T10:15:30.123456+00:00 1700000000000000000 07-Mar-2002",
         "ISBN 978-3-16-148410-0, PEP 484, RFC 2822, 0x7fff5fbff8c0, 3.141592653589793",
@@ -157,13 +157,13 @@ def test_personal_data_is_found_and_nothing_around_it(text, kind, value):
         "Mit Umlaut: übergröße ١٢٣-٤٥-٦٧٨٩",
     ],
 )
-def test_what_only_looks_like_personal_data_is_left_alone(text):
+def test_text_that_only_resembles_personal_data_is_not_found(text):
     assert found(text) == []
     texts = Texts.from_strings([text])
     assert redact(texts, find(texts)) is texts
 
 
-def test_only_the_wanted_kinds_are_looked_for():
+def test_only_the_wanted_kinds_are_found():
     text = "a@example.com 123-45-6789"
     assert found(text, ("ssn",)) == [("ssn", "123-45-6789")]
     assert found(text, ()) == []
@@ -181,7 +181,7 @@ def test_counts_are_by_document_and_kind():
     assert count(find(Texts.from_strings([])), 0).shape == (0, 6)
 
 
-def test_a_slice_of_a_table_sees_nothing_of_its_neighbours():
+def test_findings_in_a_slice_of_a_table_do_not_depend_on_the_documents_around_it():
     column = Texts.from_strings(["jane.", "doe@example.org", "8.8.8.", "8", "+44 20 7946", " 0958 1"]).to_arrow()
     for first in range(6):
         texts = Texts.from_arrow(column.slice(first))
@@ -227,13 +227,14 @@ def test_public_addresses_are_those_of_the_standard_library():
         assert bool(found(f"at {address}")) == (not special), address
 
 
-# The reference: every rule once more, with regular expressions on a string whose part before `begin` is blotted out.
+# The reference: every kind by regular expressions, on a string with null characters before `begin`.
 
 LEFT = r"(?<![A-Za-z0-9_.+%@-])"
 RIGHT = r"(?![A-Za-z0-9_+%@]|[.-][A-Za-z0-9_])"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-NUMBERED_WORDS = {
-    NUMBERED[0][NUMBERED[1][i] : NUMBERED[1][i + 1]].tobytes().decode() for i in range(len(NUMBERED[1]) - 1)
+REFERENCE_VERSION_WORDS = {
+    VERSION_WORDS[0][VERSION_WORDS[1][i] : VERSION_WORDS[1][i + 1]].tobytes().decode()
+    for i in range(len(VERSION_WORDS[1]) - 1)
 }
 PUBLIC_V6 = [ipaddress.IPv6Network(f"{block}00::/{bits}") for block, bits in [("24", 11), ("26", 10), ("28", 12)]]
 PUBLIC_V6 += [ipaddress.IPv6Network(net) for net in ("2001::/16", "2003::/16", "2a00::/11", "2c00::/12")]
@@ -359,7 +360,7 @@ def ip(text, at):
         before = before.rstrip(" :=")
         if all(int(part) < 32 for part in parts) and before[-1:] in ("", "\n") and len(after) == 2 and after[0] == " ":
             return None if re.match("[A-Z]", after[1]) else match.span()
-        return None if re.findall(r"[A-Za-z]*\Z", before)[0].lower() in NUMBERED_WORDS else match.span()
+        return None if re.findall(r"[A-Za-z]*\Z", before)[0].lower() in REFERENCE_VERSION_WORDS else match.span()
     pattern = LEFT + "(?<![0-9A-Fa-f:]:)2[0-9A-Fa-f]{3}(?=:)(?:::?[0-9A-Fa-f]+(?![0-9A-Fa-f]|[.][0-9]))*(?:::)?"
     match = re.compile(pattern).match(text, at)
     if not match or not re.compile(RIGHT + "|:?[0-9A-Fa-f]+[.][0-9]").match(text, match.end()):
@@ -440,7 +441,7 @@ texts_of_pieces = st.one_of(
 
 @settings(max_examples=1500)
 @given(texts_of_pieces)
-def test_it_finds_what_the_reference_finds_and_redacting_twice_changes_nothing(text):
+def test_findings_equal_the_reference_and_redaction_is_idempotent(text):
     wanted = [(kind, text[start:end]) for start, end, kind in reference(text)]
     assert found(text) == wanted
     texts = Texts.from_strings([text])
@@ -457,7 +458,7 @@ def test_any_text_at_all_is_safe_to_scan(documents, kind):
     assert (spans.end <= texts.byte_lengths[spans.document]).all()
 
 
-def test_the_proposals_hold_addresses_and_hardly_anything_else(shared_data):
+def test_in_the_peps_only_addresses_are_found(shared_data):
     texts = Texts.from_arrow(pq.read_table(shared_data / "peps.parquet")["text"])
     spans = find(texts)
     by_kind = dict(zip(KINDS, count(spans, len(texts)).sum(axis=0).tolist(), strict=True))

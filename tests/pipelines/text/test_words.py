@@ -1,4 +1,4 @@
-"""Words of both dialects: by hand, against a slow reference, and however documents are cut."""
+"""Words of both dialects: examples, a slow reference, independence of the table they are in."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from pipelines.text.characters import UNSPACED, tables
 from pipelines.text.datatrove.tables import special_cases
-from pipelines.text.datatrove.words import ENDS_SENTENCE, ONLY_MARKS
+from pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
 from pipelines.text.texts import Texts
-from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, split_words
+from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, Words, split_words
 
-DIALECTS = ("paper", "datatrove")
+DIALECTS = {"paper": split_words, "datatrove": split_tokens}
 
-# Characters that rules treat apart, and whole strings that spaCy treats apart.
+# Characters of different classes, and strings that are special to spaCy.
 PIECES = [
     *"abZ19.,-—'’\"()[]{}<>_#*&+^=/:;!?$%°é中文。ไทयя😀²|\\`~… \n\t\u00a0\u2028\r",
     "...",
@@ -26,10 +26,14 @@ PIECES += ["@", "don't", "n't", "e.g.", ":)", "10a.m.", "U.S."]
 documents = st.lists(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), max_size=6)
 
 
+def split(texts: Texts, dialect: str) -> Words:
+    return DIALECTS[dialect](texts)
+
+
 def words_of(strings: list[str], dialect: str) -> list[list[str]]:
-    """The words as strings, read back from where Words says they lie."""
+    """The words as strings, read at the positions in Words."""
     texts = Texts.from_strings(strings)
-    words = split_words(texts, dialect)
+    words = split(texts, dialect)
     data = texts.data.tobytes()
     return [
         [data[words.begins[at] :].decode()[: words.lengths[at]] for at in range(words.starts[d], words.starts[d + 1])]
@@ -38,7 +42,7 @@ def words_of(strings: list[str], dialect: str) -> list[list[str]]:
 
 
 def split_slowly(text: str) -> list[str]:
-    """The paper dialect by its definition."""
+    """The words of the paper dialect by its definition."""
     flags, _ = tables()
     words, run = [], ""
     for character in text + " ":
@@ -68,7 +72,7 @@ def test_a_paper_word_is_a_run_between_spaces_or_one_unspaced_letter(text, words
     assert words_of([text], "paper") == [words]
 
 
-# What spaCy 3.8.18 makes of these, stripped as datatrove 0.10.1 does; tokens joined by |.
+# The tokens of spaCy 3.8.18, stripped as by datatrove 0.10.1, joined by |.
 SPACY = [
     ("Don't say \"can't\", he'll go.", "Do|n't|say|\"|ca|n't|\"|,|he|'ll|go|."),
     ("(e.g. this, i.e. that.)", "(|e.g.|this|,|i.e.|that|.|)"),
@@ -124,19 +128,19 @@ def test_datatrove_tokens_hold_every_character_but_the_spaces_in_order(strings):
 
 
 @settings(max_examples=100)
-@given(documents, st.sampled_from(DIALECTS))
+@given(documents, st.sampled_from([*DIALECTS]))
 def test_words_do_not_depend_on_the_table_they_are_split_in(strings, dialect):
     together = words_of(strings, dialect)
     assert together == [words_of([text], dialect)[0] for text in strings]
     part = Texts.from_strings(["other ", *strings])
-    inner = split_words(Texts(part.data, part.offsets[1:]), dialect)
+    inner = split(Texts(part.data, part.offsets[1:]), dialect)
     assert inner.counts.tolist() == [len(words) for words in together]
 
 
 @settings(max_examples=100)
-@given(documents, st.sampled_from(DIALECTS))
+@given(documents, st.sampled_from([*DIALECTS]))
 def test_hashes_are_equal_just_where_words_are(strings, dialect):
-    words = split_words(Texts.from_strings(strings), dialect)
+    words = split(Texts.from_strings(strings), dialect)
     spelled = [word for document in words_of(strings, dialect) for word in document]
     assert len(set(zip(spelled, words.hashes.tolist(), strict=True))) == len(set(spelled))
     assert len(set(words.hashes.tolist())) == len(set(spelled))
@@ -144,19 +148,19 @@ def test_hashes_are_equal_just_where_words_are(strings, dialect):
 
 
 def flags_of(text: str, dialect: str) -> list[int]:
-    return split_words(Texts.from_strings([text]), dialect).flags.tolist()
+    return split(Texts.from_strings([text]), dialect).flags.tolist()
 
 
-def test_flags_tell_letters_symbols_and_sentence_ends():
+def test_flags_of_letters_symbols_and_sentence_ends():
     both = HAS_ALPHA | HAS_NON_SYMBOL
     assert flags_of("word w1 12 -- *é*", "paper") == [both, both, HAS_NON_SYMBOL, 0, both]
     tokens = ["word", "12", "--", ".", "...", "+", "é"]
     assert flags_of(" ".join(tokens), "datatrove") == [
         both,
         HAS_NON_SYMBOL,
-        ONLY_MARKS,
-        ONLY_MARKS | ENDS_SENTENCE,
-        ONLY_MARKS,
+        ONLY_PUNCTUATION,
+        ONLY_PUNCTUATION | ENDS_SENTENCE,
+        ONLY_PUNCTUATION,
         0,
         both,
     ]
@@ -169,7 +173,7 @@ def test_a_symbol_that_datatrove_does_not_list_counts_as_a_word_there():
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_no_documents_give_no_words(dialect):
-    words = split_words(Texts.from_strings([]), dialect)
+    words = split(Texts.from_strings([]), dialect)
     assert words.starts.tolist() == [0]
     assert len(words.hashes) == len(words.begins) == 0
 
@@ -177,6 +181,6 @@ def test_no_documents_give_no_words(dialect):
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_chunk_of_a_million_characters_is_one_pass(dialect):
     text = "(" * 300_000 + "a@" * 200_000 + "." * 300_000
-    words = split_words(Texts.from_strings([text, "end"]), dialect)
+    words = split(Texts.from_strings([text, "end"]), dialect)
     assert words.lengths.sum() == len(text) + 3
     assert np.all(np.diff(words.begins) > 0)

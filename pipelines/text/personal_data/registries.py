@@ -1,8 +1,8 @@
-"""Who may issue what: the registries behind personal_data.py, as small arrays a kernel can index."""
+"""Registries of number ranges and formats that spans.py refers to, as small arrays for kernels."""
 
 import numpy as np
 
-# ISO 13616 registry (SWIFT, release 99): the length of an account number by country.
+# ISO 13616 registry (SWIFT, release 99): length of an IBAN by country.
 _IBAN = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
     "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
@@ -10,7 +10,7 @@ _IBAN = (
     "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
 )
 
-# ITU-T E.164 country codes of one, two and three digits that are in use, shared and global services included.
+# ITU-T E.164 country codes in use, of one to three digits, shared and global services included.
 _COUNTRY_CODES = (
     "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 "
     "86 90 91 92 93 94 95 98 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235 236 "
@@ -22,7 +22,7 @@ _COUNTRY_CODES = (
     "977 979 992 993 994 995 996 998"
 )
 
-# Payment card issuers (ISO/IEC 7812; the networks' published ranges): first and last prefix of four digits, lengths.
+# Payment card issuers (ISO/IEC 7812; ranges as the networks publish them): first and last four-digit prefix, lengths.
 _CARDS = (
     (4000, 4999, (13, 16, 19)),  # Visa
     (5100, 5599, (16,)),  # Mastercard
@@ -45,8 +45,8 @@ _CARDS = (
     *((prefix, prefix, tuple(range(13, 20))) for prefix in (5018, 5020, 5038, 5893, 6304, 6759, 6761, 6762, 6763)),
 )
 
-# Words that make the four numbers with dots behind them a version or a section.
-_NUMBERED = (
+# Words before a version or section number: four numbers with dots after one of them are not an IP address.
+_VERSION_WORDS = (
     "v ver version versions rev revision release releases build patch firmware kernel driver upgrade "
     "section sections sec chapter clause paragraph para appendix annex article item step table figure fig rfc"
 )
@@ -74,12 +74,14 @@ def _card_lengths() -> np.ndarray:
     return lengths
 
 
-def _numbered() -> tuple[np.ndarray, np.ndarray]:
-    words = [word.encode() for word in _NUMBERED.split()]
+def _version_words() -> tuple[np.ndarray, np.ndarray]:
+    words = [word.encode() for word in _VERSION_WORDS.split()]
     return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
 
 
-IBAN_LENGTHS = _iban_lengths()  # uint8[26 * 26] by country, 0 where there is none
-COUNTRY_CODE_DIGITS = _country_code_digits()  # uint8[1000] by three digits: how many of them are the code, 0 for none
-CARD_LENGTHS = _card_lengths()  # uint32[10000] by four digits: bit n is set where cards have n digits
-NUMBERED = _numbered()  # (uint8[...], int64[W + 1]): W lower-case words end to end, and where they start
+IBAN_LENGTHS = _iban_lengths()  # uint8[26 * 26] by country code, 0 for no country
+COUNTRY_CODE_DIGITS = _country_code_digits()  # uint8[1000] by three digits: digits of the country code, 0 for none
+CARD_LENGTHS = _card_lengths()  # uint32[10000] by four digits: bit n is set if such cards have n digits
+VERSION_WORDS = (
+    _version_words()
+)  # (uint8[...], int64[W + 1]): W lower-case words one after the other, and their offsets

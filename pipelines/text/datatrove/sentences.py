@@ -1,17 +1,17 @@
-"""Sentences as spaCy's sentencizer cuts them, on the tokens of the datatrove dialect."""
+"""Sentences of the datatrove dialect: those of spaCy's sentencizer, counted on the tokens of the same dialect."""
 
 import numpy as np
 from numba import njit
 
 from pipelines.text.characters import code_point
-from pipelines.text.datatrove.words import ENDS_SENTENCE, ONLY_MARKS, split_tokens
+from pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
 from pipelines.text.texts import Texts
 
 
 def count_sentence_breaks(texts: Texts) -> np.ndarray:
-    """int64[D]: how often another sentence begins inside a line.
+    """int64[D]: how many sentences begin inside a line, after another sentence.
 
-    Every line (between line feeds) is cut alone, so a document's sentences are its lines plus its breaks.
+    Lines (separated by line feeds) are cut one by one, so a document has lines + breaks sentences.
     """
     words = split_tokens(texts)
     return _count_breaks(texts.data, texts.offsets, words.starts, words.begins, words.lengths, words.flags)
@@ -19,10 +19,10 @@ def count_sentence_breaks(texts: Texts) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _count_breaks(data, offsets, starts, begins, lengths, flags):
-    """int64[D]: how often spaCy's sentencizer begins another sentence inside a line.
+    """int64[D]: see count_sentence_breaks.
 
-    After a sentence's end it does so at the first token that is not punctuation. A run of spaces, other than a single
-    one, is such a token.
+    The sentencizer begins a sentence at the first token after a sentence end that is not punctuation. White space other
+    than a single space is such a token.
     """
     breaks = np.zeros(len(offsets) - 1, np.int64)
     for document in range(len(breaks)):
@@ -30,7 +30,7 @@ def _count_breaks(data, offsets, starts, begins, lengths, flags):
         for word in range(starts[document], starts[document + 1]):
             if flags[word] & ENDS_SENTENCE:
                 ended = True
-            elif ended and not flags[word] & ONLY_MARKS:
+            elif ended and not flags[word] & ONLY_PUNCTUATION:
                 breaks[document] += 1
                 ended = False
             if not ended:

@@ -1,0 +1,113 @@
+"""The verb `demo`: a first run of `raymill curate` on real text, without a download.
+
+It writes text found on this machine (installed.py) and small sets written for the demo (data/) to OUTPUT-input, and a
+commented config to OUTPUT/curate.yaml; then it curates with that config. Input and config are written once: a second
+call continues the run or finds it finished, and edits of the config remain.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError
+from cluster.store import storage
+from cluster.typed import command
+from pipelines.curate import commands
+from pipelines.curate.write_corpus import REMOVED
+from pipelines.dedup.group import NEAR
+from pipelines.demo.installed import FINDERS, Document, collect, packages
+
+DATA = Path(__file__).parent / "data"
+CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
+OUTPUT = "runs/demo"  # the output in CONFIG
+
+_COLUMNS = ("id", "text", "package", "version", "licence")
+
+
+def demo(
+    output: Annotated[str, typer.Option(help="folder for the run; the collected text goes to OUTPUT-input")] = OUTPUT,
+    replace: Annotated[bool, typer.Option("--replace", help="collect and curate everything again")] = False,
+) -> None:
+    """Curate the documentation, licences and docstrings found on this machine, as a first run. No download."""
+    if storage.is_remote(output):
+        raise ConfigError(
+            f"--output {output}: the demo collects text of this machine and writes it beside the output, so that "
+            "has to be a folder on this machine. Give a local path."
+        )
+    config = storage.join(output, "curate.yaml")
+    if replace or not storage.exists(config):
+        print("Collecting text from this Python and the packages installed with it ...", flush=True)
+        stage_inputs(f"{output.rstrip('/')}-input", collect(packages()))
+        storage.write_bytes(config, config_text(output).encode())
+    print(f"\n{command('curate', config)}\n", flush=True)
+    commands.curate(config, address="local", replace=replace)
+    print(f"\n{next_steps(output, config)}")
+
+
+def stage_inputs(folder: str, documents: Iterable[Document]) -> None:
+    """Write one JSON Lines file per source of `documents`, and the demo's own sets; print their sizes.
+
+    The file of a source without documents is empty.
+    """
+    found: dict[str, list[bytes]] = {source: [] for source in FINDERS}
+    for document in documents:
+        found[document.source].append(_json_line({name: getattr(document, name) for name in _COLUMNS}))
+    for source, lines in found.items():
+        storage.write_bytes(storage.join(folder, f"{source}.jsonl"), b"".join(lines))
+        print(f"  {source:<20}{len(lines):>7,} documents {sum(map(len, lines)) / 1e6:>6.1f} MB", flush=True)
+    for file in sorted(DATA.glob("*.jsonl")):
+        lines = storage.read_bytes(str(file)).splitlines(keepends=True)
+        storage.write_bytes(storage.join(folder, file.name), b"".join(map(expand_repeated, lines)))
+        print(f"  {file.stem:<20}{len(lines):>7,} documents, written for this demo", flush=True)
+
+
+def expand_repeated(line: bytes) -> bytes:
+    """A line of the demo's own sets with its text repeated `times` times, if it has that key."""
+    if b'"times": ' not in line:
+        return line
+    document = json.loads(line)
+    document["text"] *= document.pop("times")
+    return _json_line(document)
+
+
+def config_text(output: str) -> str:
+    """CONFIG with its output and inputs at another path."""
+    text = storage.read_bytes(str(CONFIG)).decode()
+    # YAML in double quotes accepts the escapes of JSON.
+    return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
+
+
+def next_steps(output: str, config: str) -> str:
+    """Commands to continue with, as text. Each works as printed, except for the folder in the last one."""
+    corpus = storage.join(output, "corpus")
+    mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]")
+    steps = {
+        "Why a document was removed: this one is a near-duplicate, and these words differ":
+            command("explain", output, _near_duplicate(output)),
+        "Five documents that one rule removed, with the value it measured":
+            command("sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"),
+        "What another bound would change, decided from the same measurements":
+            command("what-if", config, "-o", "language.min_score=0.5"),
+        "What the corpus holds, and one document of it with its personal data replaced":
+            command("inspect", corpus) + "\n    "
+            + command("sample", corpus, "--where", "id=planted/personal_data/iban"),
+        "The same for your own text: put its folder in place of FOLDER":
+            command("curate", config, *mine),
+    }  # fmt: skip
+    return "What next:\n" + "\n".join(f"  {what}:\n    {line}" for what, line in steps.items())
+
+
+def _near_duplicate(output: str) -> str:
+    """Id of the removed licence that is least similar to its kept partner; without any, that of a planted document."""
+    ledger = Artifact.load(storage.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"])
+    rows = (row for table in ledger for row in table.to_pylist())
+    found = [(row["similarity"], row["id"]) for row in rows if (row["source"], row["reason"]) == ("licences", NEAR)]
+    return min(found)[1] if found else "planted/near_duplicate/another_word"
+
+
+def _json_line(record: dict[str, object]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
