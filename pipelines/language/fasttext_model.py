@@ -144,7 +144,7 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    """The labels of a model, after checks that it is supervised and as long as its header says.
+    """The labels of a model, after checks that it is supervised and as long as its header requires.
 
     Raises:
         StorageError: the file is truncated. ConfigError: it is not a supervised fastText model.
@@ -222,6 +222,4 @@ def _walk(path: Path, data: mmap.mmap) -> tuple[tuple[str, ...], int]:
 
 
 def _cut_short(path: Path) -> StorageError:
-    return StorageError(
-        f"{path}: this fastText model ends before its header says it should. Copy or download it again."
-    )
+    return StorageError(f"{path}: this fastText model is shorter than its header requires. Copy or download it again.")

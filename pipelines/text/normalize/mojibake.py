@@ -142,9 +142,9 @@ def repair(texts: Texts) -> Texts:
     for document, start, end in marked_lines(texts).tolist():
         line = texts.data[start:end].tobytes().decode()
         pieces = (line[at : at + _LINE_CHARACTERS] for at in range(0, len(line), _LINE_CHARACTERS))
-        mended = "".join(map(ftfy.fix_encoding, pieces))
-        if mended != line:
-            changed.append((document, start, end, mended.encode()))
+        repaired = "".join(map(ftfy.fix_encoding, pieces))
+        if repaired != line:
+            changed.append((document, start, end, repaired.encode()))
     return replace_parts(texts, changed)
 
 

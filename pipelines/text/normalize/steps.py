@@ -75,9 +75,9 @@ def _until_stable(texts: Texts) -> Texts:
         changes = []
         for document, new in zip(marked, range(len(again)), strict=True):
             start, end = result.offsets[document], result.offsets[document + 1]
-            mended = again.data[again.offsets[new] : again.offsets[new + 1]].tobytes()
-            if mended != result.data[start:end].tobytes():
-                changes.append((document, start, end, mended))
+            repaired = again.data[again.offsets[new] : again.offsets[new + 1]].tobytes()
+            if repaired != result.data[start:end].tobytes():
+                changes.append((document, start, end, repaired))
         if not changes:
             break
         result = replace_parts(result, changes)

@@ -20,11 +20,13 @@ def is_upper(byte):
 
 @njit(cache=True, nogil=True)
 def is_letter(byte):
+    """Whether the byte is an ASCII letter."""
     return 65 <= (byte & 0xDF) <= 90
 
 
 @njit(cache=True, nogil=True)
 def is_word(byte):
+    """Whether the byte is an ASCII letter, a digit or an underscore."""
     return is_digit(byte) or is_letter(byte) or byte == 95
 
 
