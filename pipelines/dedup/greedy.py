@@ -17,7 +17,7 @@ def remove_near_duplicates(
     """Run the loop over C candidates.
 
     Args:
-        order: int64[O], the candidates to compare, in keeper order; all others are kept.
+        order: int64[O], the candidates to compare, in keeper order; the others are not compared and get -1.
         starts, keys: int64[C + 1], int64[K]: candidate c has the band keys keys[starts[c]:starts[c + 1]], dense ids
             below key_count.
         signatures: uint32[C, H].

@@ -119,7 +119,7 @@ def _next_line_with_gap(data, begin, at, stop):
 
 @njit(inline="always")
 def _trim(data, at, stop):
-    """(start, end) of a document without blank lines at its ends and blanks at its end; its first indentation remains."""
+    """(start, end) of a document without blank lines at its ends and blanks at its end, but with its first indent."""
     first = at
     while first < stop and (data[first] == SPACE or data[first] == TAB or data[first] == NEWLINE):
         if data[first] == NEWLINE:
