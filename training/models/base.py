@@ -1,6 +1,7 @@
 """Base models: the weights of a folder, or random ones by config; always safetensors, never code of the model's."""
 
 import difflib
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from cluster.errors import ConfigError, DataError
 from training.config_parts import Model
 from training.models.folder import model_folder, weight_files
+
+log = logging.getLogger(__name__)
 
 # Read by models whose config classes do not declare them, or written into every config.json.
 _COMMON_SETTINGS = {
@@ -45,7 +48,9 @@ def load_base(
             folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
             local_files_only=True, output_loading_info=True, **how,
         )  # fmt: skip
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of transformers, safetensors and what quantises: they have no class in common
         said = (str(error).strip() or repr(error)).splitlines()[0][:300]
         raise ConfigError(
             f"model {model.name}: transformers cannot load it as {kind.__name__.removeprefix('Auto')} ({said}). A "
@@ -58,6 +63,11 @@ def load_base(
             f"model {model.name}: {len(missing)} weights are not in its files, as {missing[0]}; they would be random. "
             "Is it a model without lm_head, or a download cut short?"
         )
+    if unused := sorted(key for key in seen["unexpected_keys"] if not (body_only and key.startswith("lm_head."))):
+        log.warning(
+            "model %s: %d weights of its files are not used, as %s: config.json describes a model without them",
+            model.name, len(unused), unused[0],
+        )  # fmt: skip
     return loaded
 
 
@@ -118,10 +128,11 @@ def named_config(model: Model) -> Any:
         return model_config(model.config)
     try:
         return AutoConfig.from_pretrained(model_folder(model), trust_remote_code=False, local_files_only=True)
-    except (StrictDataclassError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a class of settings makes of values that it does not expect
+        said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
-            f"model {model.name}: transformers cannot read its config.json "
-            f"({str(error).strip().splitlines()[0][:300]}). Code from a model's folder is never run."
+            f"model {model.name}: transformers cannot read its config.json ({said}). Code from a model's "
+            "folder is never run."
         ) from error
 
 

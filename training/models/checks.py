@@ -5,18 +5,23 @@ not settle a question, the meta model of transformers does, or the check is left
 """
 
 import difflib
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, DataError
 from cluster.store import storage
 from training.config import TrainConfig
 from training.config_parts import Model
-from training.models.folder import cached_folder, require_safetensors
-from training.models.linear_names import LINEAR_NAMES
+from training.models.folder import cached_folder, on_hub, require_safetensors
+from training.models.json_files import read_object
+from training.models.linear_names import ENCODERS, LINEAR_NAMES
+from training.models.safetensors_files import weight_shapes
+from training.models.tokenizer_checks import check_tokenizer
+from training.models.weights_fit import differences
 
+# Besides config.json and tokenizer.json, what transformers reads of a folder if it is there.
+_JSON_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"}
 _POSITIONS = ("max_position_embeddings", "n_positions")
 
 
@@ -26,19 +31,41 @@ def check_model(config: TrainConfig) -> list[str]:
     A hub name is looked up in this machine's cache only, and passes where it is not there.
 
     Raises:
-        ConfigError: `lora.target`, `sequence_length` or the tokenizer does not fit the model.
-        DataError: the model's folder holds no safetensors.
+        ConfigError: transformers has no causal language model of this type, or `lora.target`, `sequence_length` or the
+            tokenizer does not fit it.
+        DataError: a file of the model's folder is missing, damaged, or does not fit its config.json.
         StorageError: there is no such folder.
     """
     folder = _folder(config.model)
     if config.model.config is None and folder is None:
         return []
-    if folder is not None:
-        names = {file.uri.removeprefix(folder).lstrip("/") for file in storage.list_files(folder)}
+    names = set() if folder is None else _names(folder)
+    if folder is not None and not _fetched_in_part(config.model, names):
         require_safetensors(folder, names)
-    described = _described(config.model, folder)
+    plain = _plain_config(config.model, folder)
+    check_architecture(plain, _where(config.model, folder), probe=config.method == "probe")
+    described = _text_config(plain)
     _check_targets(config, described)
-    return [*_check_length(config, described), *_check_tokenizer(config.model, folder, described)]
+    warnings = _check_length(config, described)
+    if folder is not None:
+        for name in names & _JSON_FILES:
+            read_object(storage.join(folder, name))
+        if not _fetched_in_part(config.model, names):
+            _check_weights(config, folder, names, plain)
+    return [*warnings, *check_tokenizer(config.model, folder, described.get("vocab_size"))]
+
+
+def embedded_tokens(model: Model) -> int | None:
+    """How many tokens a model has embeddings for, as its config states it; None where that is not known here.
+
+    Raises:
+        DataError, StorageError: its config.json cannot be read.
+    """
+    folder = _folder(model)
+    if model.config is None and folder is None:
+        return None
+    size = _text_config(_plain_config(model, folder)).get("vocab_size")
+    return size if isinstance(size, int) else None
 
 
 def _folder(model: Model) -> str | None:
@@ -51,11 +78,91 @@ def _folder(model: Model) -> str | None:
     return str(path) if path.is_dir() else cached_folder(model)
 
 
-def _described(model: Model, folder: str | None) -> dict[str, Any]:
-    """config.json, or the config of a random model; of a model with several parts, that of the text model."""
-    plain = model.config if folder is None else json.loads(storage.read_bytes(storage.join(folder, "config.json")))
-    assert plain is not None
-    return plain | plain.get("text_config", {})
+def _names(folder: str) -> set[str]:
+    return {file.uri.removeprefix(folder).lstrip("/") for file in storage.list_files(folder)}
+
+
+def _fetched_in_part(model: Model, names: Collection[str]) -> bool:
+    """Whether the hub's cache holds a model without its weights."""
+    return on_hub(model) and not any(name.endswith(".safetensors") for name in names)
+
+
+def _where(model: Model, folder: str | None) -> str:
+    return "model.config" if folder is None else storage.join(folder, "config.json")
+
+
+def _plain_config(model: Model, folder: str | None) -> dict[str, Any]:
+    """config.json, or the config of a random model."""
+    if folder is None:
+        assert model.config is not None
+        return model.config
+    return read_object(storage.join(folder, "config.json"), {"model_type": str})
+
+
+def _text_config(plain: dict[str, Any]) -> dict[str, Any]:
+    """Of a model with several parts, that of the text model."""
+    inner = plain.get("text_config")
+    return plain | inner if isinstance(inner, dict) else plain
+
+
+def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
+    """
+    Args:
+        plain: a config.json. where: it came from. probe: only the model's body is used.
+
+    Raises:
+        ConfigError: transformers has no model of this type, or none that predicts each token from those before it.
+    """
+    kind = plain["model_type"]
+    if kind in ENCODERS and not plain.get("causal" if kind == "xlm" else "is_decoder"):
+        raise ConfigError(
+            f"{where}: {kind} is an encoder: each of its positions sees later tokens too, so it would learn to copy "
+            "them and not to predict. Give a causal language model, such as a llama or qwen3."
+        )
+    if plain.get("is_encoder_decoder"):
+        raise ConfigError(
+            f"{where}: {kind} is an encoder with a decoder, and a causal language model (a decoder alone) was wanted."
+        )
+    if kind not in LINEAR_NAMES:
+        _check_type(kind, where, probe)
+
+
+def _check_type(kind: str, where: str, probe: bool) -> None:
+    """By the names that transformers has, whose import takes seconds but needs no torch."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+    if kind not in CONFIG_MAPPING_NAMES:
+        near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
+        raise ConfigError(
+            f"{where}: model_type: {kind} is none that transformers has. Did you mean {', '.join(near) or 'llama'}? "
+            "Code from a model's folder is never run."
+        )
+    if kind not in (MODEL_MAPPING_NAMES if probe else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        raise ConfigError(
+            f"{where}: transformers has no causal language model of the type {kind}. Give one, such as a "
+            "llama or qwen3."
+        )
+
+
+def _check_weights(config: TrainConfig, folder: str, names: Collection[str], plain: dict[str, Any]) -> None:
+    """Every file whole, and the tensors those of the config."""
+    quantised = plain.get("quantization_config")
+    if quantised is not None:
+        how = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
+        if not (config.method == "qlora" and how == "bitsandbytes"):
+            raise ConfigError(
+                f"{storage.join(folder, 'config.json')}: the weights are quantised (quant_method {how}), and weights "
+                "in float32, bf16 or float16 were wanted. Give the model in its original precision; method qlora "
+                "quantises it by itself."
+            )
+    shapes = weight_shapes(folder, names)
+    if quantised is None and (found := differences(plain, shapes, needs_head=config.method != "probe")):
+        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+        raise DataError(
+            f"model {folder}: its weights do not fit its config.json: {'; '.join(found[:2])}{more}. Fetch both again "
+            "from the same version of the model, or correct config.json."
+        )
 
 
 def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:
@@ -95,47 +202,6 @@ def _has_rope_scaling(described: dict[str, Any]) -> bool:
             if part.get("rope_type", part.get("type", "default")) != "default":
                 return True
     return False
-
-
-def _check_tokenizer(model: Model, folder: str | None, described: dict[str, Any]) -> list[str]:
-    """A tokenizer with more tokens than the model has embeddings for."""
-    embedded = described.get("vocab_size")
-    source = _tokenizer_folder(model, folder)
-    if source is None or embedded is None:
-        return []
-    tokens = tokenizer_size(storage.join(source, "tokenizer.json"))
-    if tokens is None or tokens <= embedded:
-        return []
-    if source == folder:
-        return [
-            f"model {model.name}: its tokenizer has {tokens:,} tokens, and the model embeds {embedded:,}. A document "
-            "with one of the others cannot be trained on: resize the model's embeddings if you added tokens."
-        ]
-    raise ConfigError(
-        f"model.tokenizer: it has {tokens:,} tokens, and the model embeds {embedded:,}. Give the model's own "
-        f"(leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
-    )
-
-
-def _tokenizer_folder(model: Model, folder: str | None) -> str | None:
-    if model.tokenizer is None:
-        return folder
-    if model.tokenizer == "train":
-        return None
-    if storage.is_remote(model.tokenizer) or Path(storage.absolute(model.tokenizer)).is_dir():
-        return storage.absolute(model.tokenizer)
-    return cached_folder(Model(name=model.tokenizer))
-
-
-def tokenizer_size(uri: str) -> int | None:
-    """One more than the highest id of a tokenizer.json; None where there is none."""
-    try:
-        plain = json.loads(storage.read_bytes(uri))
-    except storage.NotFound:
-        return None
-    vocabulary = plain["model"].get("vocab") or {}
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    return 1 + max((*ids, *(token["id"] for token in plain.get("added_tokens", []))), default=-1)
 
 
 def _check_targets(config: TrainConfig, described: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from cluster.errors import DataError, StorageError
 from cluster.store import storage
 from cluster.store.copies import local_folder
 from training.config_parts import Model
+from training.models.safetensors_files import weight_shapes
 
 # What a hub repository holds of a model and its tokenizer in safe formats.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -134,9 +135,11 @@ def _no_folder(name: str) -> StorageError:
 def weight_files(folder: Path) -> list[Path]:
     """
     Raises:
-        DataError: the folder holds no model in safetensors.
+        DataError: the folder holds no model in safetensors, or a damaged file of weights.
     """
-    require_safetensors(str(folder), {path.name for path in folder.iterdir()})
+    names = {path.name for path in folder.iterdir()}
+    require_safetensors(str(folder), names)
+    weight_shapes(str(folder), names)
     return sorted(folder.glob("*.safetensors"))
 
 

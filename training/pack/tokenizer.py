@@ -9,7 +9,7 @@ brings along as code is run.
 
 import hashlib
 import json
-import re
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,16 +20,18 @@ from cluster.store import storage
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.models.folder import hub_problem
+from training.models.tokenizer_checks import is_tokenizer_file, no_tokenizer
 from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.prepared import RECORD, Prepared, discard_tokenizer, tokenizer_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+log = logging.getLogger(__name__)
+
 # What a tokenizer's folder may consist of; weights beside it are left where they are.
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
 _MAX_FILE_BYTES = 256 << 20
-_TOKENIZER = re.compile(r"token|vocab|merges|\.model$")  # in names of files without which a folder has none
 
 
 def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = False) -> str:
@@ -75,12 +77,9 @@ def load_tokenizer(uri: str, revision: str | None = None) -> "PreTrainedTokenize
         ConfigError: none there, or only a slow one.
     """
     found = [file for file in storage.list_files(uri) if _belongs(file, storage.absolute(uri))]
-    if not any(_TOKENIZER.search(file.uri.rpartition("/")[2]) for file in found):
+    if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in found):
         if found or storage.is_remote(uri) or uri.startswith((".", "/", "~")):
-            raise ConfigError(
-                f"{uri}: no tokenizer here. Wanted a folder with a tokenizer.json: give its path or URI as "
-                "model.tokenizer."
-            )
+            raise no_tokenizer(uri)
         return _load(uri, uri, revision, hub_problem(uri, revision))
     with tempfile.TemporaryDirectory() as scratch:
         for file in found:
@@ -126,7 +125,7 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
         tokenizer = AutoTokenizer.from_pretrained(
             where, revision=revision, trust_remote_code=False, local_files_only=problem is not None
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # of transformers, and of tokenizers, whose errors have no class of their own
         first = problem and f"no such folder here, and the hub: {problem}"
         first = first or (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
@@ -196,6 +195,8 @@ def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
         if "default" not in tokenizer.chat_template:
             raise ConfigError("model.tokenizer: several chat templates and no default. Give model.chat_template one.")
         tokenizer.chat_template = tokenizer.chat_template["default"]
+    if tokenizer.chat_template:
+        _check_syntax(tokenizer, config.model)
     if any(columns.form == "chat" for columns in config.all_columns) and not tokenizer.chat_template:
         raise ConfigError(
             "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
@@ -215,6 +216,22 @@ def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
             f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this "
             "tokenizer does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
         )
+
+
+def _check_syntax(tokenizer: "PreTrainedTokenizerFast", model: Model) -> None:
+    """Whether the chat template compiles; what conversations it takes is seen with each document."""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        tokenizer.apply_chat_template([[{"role": "user", "content": "a"}]], tokenize=False)
+    except TemplateSyntaxError as error:
+        place = model.chat_template or f"that of {model.tokenizer or model.name}"
+        raise ConfigError(
+            f"model.chat_template: {place} is not a Jinja template (line {error.lineno}: {error.message}). Correct it, "
+            "or set model.chat_template to another file."
+        ) from error
+    except Exception as error:
+        log.debug("the chat template refuses a first question alone: %s", error)
 
 
 def _check_vocabulary(tokens: int, model: Model) -> None:

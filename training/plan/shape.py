@@ -136,12 +136,13 @@ def transformers_config(model: Model) -> Any:
     from transformers import AutoConfig
 
     from training.models.base import named_config
+    from training.models.json_files import read_object
 
     if model.config is not None or not _elsewhere(model):
         return named_config(model)
     assert model.name is not None
     if storage.is_remote(model.name):
-        plain = json.loads(storage.read_bytes(storage.join(model.name, "config.json")))
+        plain = read_object(storage.join(model.name, "config.json"), {"model_type": str})
         with tempfile.TemporaryDirectory(prefix="plan-") as folder:
             Path(folder, "config.json").write_text(json.dumps(plain))
             return named_config(model.model_copy(update={"name": folder}))

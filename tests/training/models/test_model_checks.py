@@ -12,11 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import ConfigError, DataError
 from cluster.session import Session
+from tests.support.model_folders import folder
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.fit.preflight import check_machine
-from training.models.checks import check_model, tokenizer_size
+from training.models.checks import check_model
 from training.models.linear_names import LINEAR_NAMES
 from training.pack.command import pack as pack_verb
 from training.plan.shape import module_names
@@ -26,20 +27,6 @@ LORA = {"method": "lora"}
 
 def config(**settings) -> TrainConfig:
     return TrainConfig.model_validate(PLAIN | {"corpus": "nowhere", "output": "nowhere"} | settings)
-
-
-def folder(path: Path, *names: str, tokens: int = 0, **settings) -> str:
-    """A model's folder, as far as the checks look at it."""
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(MODEL | settings))
-    for name in names or ("model.safetensors",):
-        (path / name).write_bytes(b"")
-    if tokens:
-        vocabulary = {f"t{number}": number for number in range(tokens - 1)}
-        added = [{"id": tokens - 1, "content": "<end>"}]
-        plain = {"model": {"type": "BPE", "vocab": vocabulary}, "added_tokens": added}
-        (path / "tokenizer.json").write_text(json.dumps(plain))
-    return str(path)
 
 
 # --- lora.target
@@ -137,7 +124,6 @@ def test_with_rope_scaling_longer_rows_are_a_warning(tmp_path, scaling):
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused_with_both_sizes(tmp_path):
     other = folder(tmp_path / "other", tokens=301)
-    assert tokenizer_size(f"{other}/tokenizer.json") == 301
     with pytest.raises(ConfigError, match=r"has 301 tokens, and the model embeds 300\. .*config\.vocab_size: 301"):
         check_model(config(model={"config": MODEL, "tokenizer": other}))
     with pytest.raises(ConfigError, match=r"has 301 tokens, and the model embeds 300\. Give the model's own"):
@@ -147,17 +133,21 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused_with_both_sizes(tmp_p
     assert "301 tokens" in said and "300" in said
 
 
-def test_the_checks_read_a_models_folder_on_an_object_store_without_its_weights(s3_root, tmp_path):
+def test_the_checks_read_a_models_folder_on_an_object_store_by_the_headers_of_its_weights(s3_root, tmp_path):
     from cluster.store import storage
 
-    for path in Path(folder(tmp_path / "a", tokens=400)).iterdir():
-        if path.suffix == ".json":
-            storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
+    local = Path(folder(tmp_path / "a", tokens=301))
+    for path in local.glob("*.json"):
+        storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
     with pytest.raises(DataError, match=r"has a config\.json and no weights"):
         check_model(config(model=f"{s3_root}/base"))
-    storage.write_bytes(f"{s3_root}/base/model.safetensors", b"not read")
+    weights = (local / "model.safetensors").read_bytes()
+    storage.write_bytes(f"{s3_root}/base/model.safetensors", weights)
     (said,) = check_model(config(model=f"{s3_root}/base"))
-    assert "400 tokens" in said
+    assert "301 tokens" in said
+    storage.write_bytes(f"{s3_root}/base/model.safetensors", weights[:-1])
+    with pytest.raises(DataError, match=r"s3://.*/base/model\.safetensors: has .* bytes, and its header states"):
+        check_model(config(model=f"{s3_root}/base"))
 
 
 @pytest.mark.parametrize("preview", [None, 2])

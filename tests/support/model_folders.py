@@ -1,0 +1,45 @@
+"""Folders of models as hubs have them: config.json, a tokenizer, and weights that are zeros."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tests.support.train_inline import MODEL
+from training.models.safetensors_files import SINGLE
+
+
+@cache
+def shapes_of(settings: str) -> dict[str, tuple[int, ...]]:
+    """Of the weights of a model, by name; without those that are tied to others."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**json.loads(settings)))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tied = getattr(model, "_tied_weights_keys", None) if model.config.tie_word_embeddings else None
+    return {name: shape for name, shape in shapes.items() if name not in (tied or {})}
+
+
+def folder(path: Path, *names: str, tokens: int = 280, **settings) -> str:
+    """A model's folder with weights of zeros. names: empty files instead of the weights. tokens: of its tokenizer."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(MODEL | settings))
+    for name in names:
+        (path / name).write_bytes(b"")
+    if not names:
+        write_weights(path)
+    vocabulary = {f"t{number}": number for number in range(tokens - 1)}
+    added = [{"id": tokens - 1, "content": "<end>"}]
+    plain = {"model": {"type": "BPE", "vocab": vocabulary}, "added_tokens": added}
+    (path / "tokenizer.json").write_text(json.dumps(plain))
+    return str(path)
+
+
+def write_weights(path: Path, **changed: tuple[int, ...] | None) -> None:
+    """As config.json describes them, but for the shapes `changed` by names with __ for dots; None: left out."""
+    shapes = dict(shapes_of((path / "config.json").read_text()))
+    shapes |= {name.replace("__", "."): shape for name, shape in changed.items()}
+    save_file({name: np.zeros(shape, np.float16) for name, shape in shapes.items() if shape}, path / SINGLE)

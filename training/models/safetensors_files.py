@@ -1,0 +1,106 @@
+"""The safetensors files of a model: whether each is whole, and the names and shapes of the tensors in it.
+
+Only the headers are read, so no weights are fetched from an object store, and torch is not needed. The format is 8
+bytes with the length N of the header, N bytes of JSON (name -> dtype, shape, data_offsets), then the tensors' bytes
+without gaps: https://github.com/huggingface/safetensors#format
+"""
+
+import json
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster.errors import DataError
+from cluster.store import storage
+from training.models.json_files import read_object
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+_LENGTH_BYTES = 8
+_GIT_LFS = b"version https://git-lfs"
+_THREADS = 16
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def weight_shapes(folder: str, names: Collection[str]) -> Shapes:
+    """Shapes by tensor name, of the files that transformers reads: model.safetensors, else those of the index.
+
+    Args:
+        names: of the files in the folder; at least one is a safetensors file.
+
+    Raises:
+        DataError: a file is missing, damaged or cut short, or does not hold the tensors that the index states.
+    """
+    if SINGLE in names:
+        return read_shapes(storage.join(folder, SINGLE))
+    found = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))
+    if INDEX not in names:
+        raise DataError(
+            f"model {folder}: holds {', '.join(found[:3])}, and neither {SINGLE} nor {INDEX}, of which transformers "
+            "reads one. The download or copy is not complete: fetch it again."
+        )
+    index = storage.join(folder, INDEX)
+    placed = read_object(index, {"weight_map": dict})["weight_map"]
+    wanted = sorted(set(map(str, placed.values())))
+    if missing := [name for name in wanted if name not in names]:
+        raise DataError(
+            f"{index}: names {len(wanted)} files of weights, and {len(missing)} of them are not in the folder: "
+            f"{', '.join(missing[:3])}. The download or copy is not complete: fetch it again."
+        )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        shapes = dict(zip(wanted, pool.map(lambda name: read_shapes(storage.join(folder, name)), wanted), strict=True))
+    for tensor, name in placed.items():
+        if tensor not in shapes[str(name)]:
+            raise DataError(
+                f"{storage.join(folder, str(name))}: holds no tensor {tensor}, and {INDEX} states that it does. "
+                "Fetch both files again from the same version of the model."
+            )
+    return {tensor: shapes[str(name)][tensor] for tensor, name in placed.items()}
+
+
+def read_shapes(uri: str) -> Shapes:
+    """Shapes by tensor name, of one file.
+
+    Raises:
+        DataError: it is no safetensors file, or its size is not that which its header states.
+    """
+    size = storage.info(uri).size
+    if size <= _LENGTH_BYTES:
+        raise _damaged(uri, f"has {size} bytes" if size else "is empty")
+    with storage.open_input(uri) as file:
+        beginning = file.read(64)
+        length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
+        if beginning.startswith(_GIT_LFS):
+            raise DataError(
+                f"{uri}: is a Git LFS pointer of {size} bytes, and the weights themselves were wanted. Run `git lfs "
+                "pull` in the clone of the model, or fetch the model again."
+            )
+        if beginning[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{" or length > _MAX_HEADER_BYTES:
+            raise _damaged(uri, f"does not begin like a safetensors file but with {beginning[:32]!r}")
+        if _LENGTH_BYTES + length > size:
+            raise _damaged(uri, f"has {size:,} bytes, and its header alone takes {length:,}")
+        file.seek(_LENGTH_BYTES)
+        header = file.read(length)
+    try:
+        plain = json.loads(header)
+        tensors = {name: one for name, one in plain.items() if name != "__metadata__"}
+        end = max((one["data_offsets"][1] for one in tensors.values()), default=0)
+        shapes = {name: tuple(map(int, one["shape"])) for name, one in tensors.items()}
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _damaged(uri, f"has a broken header ({type(error).__name__}: {str(error)[:100]})") from error
+    if (stated := _LENGTH_BYTES + length + end) != size:
+        raise _damaged(uri, f"has {size:,} bytes, and its header states {stated:,}")
+    return shapes
+
+
+def _damaged(uri: str, seen: str) -> DataError:
+    return DataError(
+        f"{uri}: {seen}; a whole safetensors file was wanted. The download or copy was cut short, or is of something "
+        "else: fetch it again."
+    )
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:,}" for size in shape) or "one value"

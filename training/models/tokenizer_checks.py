@@ -1,0 +1,125 @@
+"""Whether a model has an embedding for every token that its tokenizer can make of the data; by tokenizer.json alone."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ConfigError, DataError
+from cluster.store import storage
+from training.config_parts import Model
+from training.models.folder import cached_folder
+from training.models.json_files import read_object
+
+_TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
+
+
+def check_tokenizer(model: Model, folder: str | None, embedded: int | None) -> list[str]:
+    """Warnings, a sentence each.
+
+    Args:
+        folder: of the model. embedded: how many tokens it has embeddings for; None: not known.
+
+    Raises:
+        ConfigError: a token that the data or the chat template can use has no embedding, or the tokenizer is not the
+            model's own and has more tokens.
+        DataError: tokenizer.json is damaged.
+    """
+    source = _tokenizer_folder(model, folder)
+    if source is None:
+        return []
+    if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in storage.list_files(source)):
+        raise no_tokenizer(source)
+    ids, added = _ids(storage.join(source, "tokenizer.json"))
+    tokens = 1 + max((*ids.values(), *added.values()), default=-1)
+    if embedded is None or tokens <= embedded:
+        return []
+    if source != folder:
+        raise ConfigError(
+            f"model.tokenizer: it has {tokens:,} tokens, and the model embeds {embedded:,}. Give the model's own "
+            f"(leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
+        )
+    seen = f"model {model.name}: its tokenizer has {tokens:,} tokens, and the model embeds {embedded:,}"
+    mend = f"enlarge the embeddings (`resize_token_embeddings({tokens})` of transformers) and save the model"
+    used = _Used.of(model, source)
+    for token, id in (ids | {token: id for token, id in added.items() if token in used}).items():
+        if id >= embedded:
+            raise ConfigError(
+                f"{seen}, so {token!r} (id {id:,}) has no embedding. Give tokenizer and weights of the same version of "
+                f"the model, or {mend}."
+            )
+    return [
+        f"{seen}. A document with one of the others cannot be trained on, and packing stops at the first. If you "
+        f"added tokens, {mend}."
+    ]
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file is one of those without which a folder has no tokenizer."""
+    return _TOKENIZER.search(name) is not None
+
+
+def no_tokenizer(uri: str) -> ConfigError:
+    return ConfigError(
+        f"{uri}: no tokenizer here. Wanted a folder with a tokenizer.json: give its path or URI as model.tokenizer."
+    )
+
+
+def _tokenizer_folder(model: Model, folder: str | None) -> str | None:
+    if model.tokenizer is None:
+        return folder
+    if model.tokenizer == "train":
+        return None
+    if storage.is_remote(model.tokenizer) or Path(storage.absolute(model.tokenizer)).is_dir():
+        return storage.absolute(model.tokenizer)
+    return cached_folder(Model(name=model.tokenizer))
+
+
+def _ids(uri: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Ids by token of a tokenizer.json: its vocabulary, and the tokens added to it; none where there is no file."""
+    plain = _read_if_there(uri, {"model": dict})
+    if plain is None:
+        return {}, {}
+    vocabulary = plain["model"].get("vocab") or {}
+    try:
+        added = {str(token["content"]): int(token["id"]) for token in plain.get("added_tokens") or []}
+        if isinstance(vocabulary, dict):
+            ids = {str(token): int(id) for token, id in vocabulary.items()}
+        else:  # of a unigram model: [token, score]
+            ids = {str(entry[0]): number for number, entry in enumerate(vocabulary)}
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise DataError(
+            f"{uri}: its vocabulary or added_tokens are not those of a tokenizer ({type(error).__name__}: {error}). "
+            "Fetch the file again."
+        ) from error
+    return {token: id for token, id in ids.items() if token not in added}, added
+
+
+class _Used:
+    """Which of the added tokens are in use: beginning and end of a text, and those in the chat template."""
+
+    def __init__(self, named: tuple[Any, ...], template: str) -> None:
+        self.named = tuple(token.get("content") if isinstance(token, dict) else token for token in named)
+        self.template = template
+
+    @classmethod
+    def of(cls, model: Model, source: str) -> "_Used":
+        settings = _read_if_there(storage.join(source, "tokenizer_config.json")) or {}
+        template = storage.join(source, "chat_template.jinja")
+        if model.chat_template not in (None, "chatml"):
+            template = str(model.chat_template)
+        try:
+            text = storage.read_bytes(template).decode(errors="replace")
+        except storage.NotFound:
+            text = str(settings.get("chat_template") or "")
+        return cls((settings.get("bos_token"), settings.get("eos_token")), text)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self.named or token in self.template
+
+
+def _read_if_there(uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any] | None:
+    try:
+        return read_object(uri, keys)
+    except storage.NotFound:
+        return None
