@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cluster.config_text import parse
+from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
 from cluster.store import storage
 from cluster.store.storage import StorageOptions
@@ -63,6 +63,11 @@ _WANTED = {
     "less_than_equal": "at most {le}",
 }
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+# pydantic's types of error that mean: the value is of another type, and so of another alternative if there is one.
+_OTHER_TYPE = {name for name in _WANTED if name.endswith(("_type", "_parsing"))} | {"int_from_float", "literal_error"}
+
 
 def model_of(kind: str) -> type[BaseModel]:
     module, _, name = KINDS[kind].partition(":")
@@ -77,7 +82,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     """
     raw = _read(path)
     origins = _Origins(path, copy.deepcopy(raw), overrides)
-    problems = origins.apply(raw)
+    in_file = raw.get("kind")
+    problems = origins.apply(raw, model_of(in_file) if in_file in KINDS else None)
     kind = raw.get("kind")
     if kind not in KINDS:
         wanted = ", ".join(KINDS)
@@ -97,7 +103,7 @@ def load_storage(path: str | None, overrides: Sequence[str] = ()) -> StorageOpti
         return load(path, overrides).storage  # type: ignore[attr-defined]
     raw: dict[str, Any] = {}
     origins = _Origins("-o", {}, overrides)
-    return _validated(_StorageAlone, raw, origins, origins.apply(raw)).storage  # type: ignore[attr-defined]
+    return _validated(_StorageAlone, raw, origins, origins.apply(raw, _StorageAlone)).storage  # type: ignore[attr-defined]
 
 
 class _StorageAlone(BaseModel):
@@ -108,7 +114,7 @@ class _StorageAlone(BaseModel):
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        raw = parse(storage.read_bytes(path).decode("utf-8-sig"), path)
+        raw = parse(storage.read_bytes(path).decode("utf-8-sig"), path, format_of(path))
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
@@ -127,12 +133,9 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
         entries = error.errors()
         origins.validate_file_alone(model)
         wrong_inside = {entry["loc"][:depth] for entry in entries for depth in range(len(entry["loc"]))}
-        lines = [
-            _explain(origins, model, entry)
-            for entry in entries
-            # A wrong entry makes its list one too short, which is not a second mistake.
-            if not (entry["type"] == "too_short" and entry["loc"] in wrong_inside)
-        ]
+        # A wrong entry makes its list one too short, which is not a second mistake.
+        entries = [one for one in entries if not (one["type"] == "too_short" and one["loc"] in wrong_inside)]
+        lines = [_explain(origins, model, mistake) for mistake in _mistakes(model, entries)]
         problems += dict.fromkeys(lines)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -156,16 +159,19 @@ class _Origins:
         self._wrong_in_file: set[tuple[Loc, str]] = set()
         self._applied: list[tuple[Loc, str]] = []  # key, and the override as shown in messages
 
-    def apply(self, raw: dict[str, Any]) -> list[str]:
-        """Apply the overrides to the raw settings in place. Returns the mistakes in the overrides, one line each."""
-        return [line for override in self.overrides for line in self._apply_one(raw, override)]
+    def apply(self, raw: dict[str, Any], model: type[BaseModel] | None) -> list[str]:
+        """Apply the overrides to the raw settings in place. Returns the mistakes in the overrides, one line each.
+
+        model: of the config, None if its kind is unknown.
+        """
+        return [line for override in self.overrides for line in self._apply_one(raw, override, model)]
 
     def validate_file_alone(self, model: type[BaseModel]) -> None:
         """Record the mistakes of the file without any override."""
         try:
             model.model_validate(_expand(self._in_file, (), self)[0])
         except ValidationError as error:
-            self._wrong_in_file = {(_real_loc(model, tuple(entry["loc"])), entry["type"]) for entry in error.errors()}
+            self._wrong_in_file = {(_real_loc(model, entry)[0], entry["type"]) for entry in error.errors()}
 
     def where(self, loc: Loc, kind: str) -> str:
         """The beginning of a message about the setting at `loc`. kind: pydantic's type of error."""
@@ -180,21 +186,25 @@ class _Origins:
         typed = " and ".join(text for _, text in blamed)
         return typed if not shown or blamed[-1][0] == keys else f"{typed}, {shown}"
 
-    def _apply_one(self, raw: dict[str, Any], override: str) -> list[str]:
+    def _apply_one(self, raw: dict[str, Any], override: str, model: type[BaseModel] | None) -> list[str]:
         """Apply one override, whose value is YAML. Returns its mistakes."""
         key, equals, value = override.partition("=")
         *parents, last = key.split(".")
         if not equals or not all((*parents, last)):
-            return [f"-o {override}: wanted key.sub=value, as in -o dedup.threshold=0.7."]
+            return [f"-o {override}: wanted key.sub=value, as in -o storage.retries=5."]
         secret = key in SECRETS or (key == "storage" and any(name.partition(".")[2] in value for name in SECRETS))
         shown = f"-o {key}={_HIDDEN if secret else value}"
         place: Any = raw
-        for name in parents:
+        for depth, name in enumerate(parents, start=1):
             if isinstance(place, dict) and place.get(name) is None:
                 place[name] = {}
-            place = _inside(place, name)
+            inner = _inside(place, name)
+            if isinstance(inner, str) and model is not None:
+                inner = _written_out(inner, model, tuple(_key(one) for one in parents[:depth]))
+                place[_key(name)] = inner
+            place = inner
         try:
-            parsed = parse(value, shown)
+            parsed = parse(value, shown, "yaml")
         except ConfigError as error:
             return [str(error)]
         if isinstance(place, dict):
@@ -202,11 +212,27 @@ class _Origins:
         elif isinstance(place, list) and _inside(place, last) is not _OUTSIDE:
             place[int(last)] = parsed
         else:
-            return [
-                f"{shown}: there is no {'.'.join(parents)} that has a {last}. Entries of a list are numbered from 0."
-            ]
+            where = ".".join(parents)
+            if place is not _OUTSIDE and not isinstance(place, list):
+                return [f"{shown}: {where} is {_show(place)}, which has no settings. Give {where} as a whole instead."]
+            return [f"{shown}: there is no {where} that has a {last}. Entries of a list are numbered from 0."]
         self._applied.append(((*parents, last), shown))
         return []
+
+
+def _key(name: str) -> str | int:
+    return int(name) if name.isdigit() else name
+
+
+def _written_out(value: str, model: type[BaseModel], loc: Loc) -> Any:
+    """A group of settings, or a list of one, for which a text may stand: models name the setting as `short_form`."""
+    for candidate in _models_at(model, loc):
+        if short := getattr(candidate, "short_form", None):
+            return {short: value}
+        for entry in _step(candidate, 0):
+            if short := getattr(entry, "short_form", None):
+                return [{short: value}]
+    return value
 
 
 def _inside(place: Any, name: str) -> Any:
@@ -241,18 +267,42 @@ def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
     return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value), []
 
 
-def _explain(origins: _Origins, model: type[BaseModel], entry: Mapping[str, Any]) -> str:
+def _mistakes(model: type[BaseModel], entries: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """pydantic's errors by the mistake that they are about.
+
+    Where a setting has alternatives (a number, or a group), pydantic reports each of them. If the value has the type
+    of one, the errors of the others are left out; if of none, they are one mistake.
+    """
+    alternatives: dict[Loc, set[str]] = {}  # location of a setting with alternatives -> those whose type fits
+    for entry in entries:
+        _, at, label = _real_loc(model, entry)
+        if at is not None:
+            fitting = alternatives.setdefault(at, set())
+            if entry["loc"][-1] != label or entry["type"] not in _OTHER_TYPE:
+                fitting.add(label)
+    mistakes: dict[Any, list[Mapping[str, Any]]] = {}
+    for number, entry in enumerate(entries):
+        _, at, label = _real_loc(model, entry)
+        if at is None or label in alternatives[at]:
+            mistakes[number] = [entry]
+        elif not alternatives[at]:
+            mistakes.setdefault(at, []).append(entry)
+    return list(mistakes.values())
+
+
+def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mapping[str, Any]]) -> str:
+    """mistake: one error of pydantic, or those of all alternatives of a setting."""
+    entry = mistake[0]
     loc: Loc = tuple(entry["loc"])
     known = _fields_at(model, loc[:-1])
-    # pydantic adds the names of union members to a location; a user sees only the keys.
-    real = _real_loc(model, loc)
+    real = _real_loc(model, entry)[0]
     shown = _dotted(real)
     where = origins.where(real, entry["type"])
     seen = _HIDDEN if shown in SECRETS else _show(entry["input"])
     context = entry.get("ctx", {})
     match entry["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            parent = _dotted(_real_loc(model, loc[:-1])) or "a config"
+        case kind if kind in _UNKNOWN:
+            parent = _dotted(real[:-1]) or "a config"
             names = ", ".join(known)
             meant = _named_elsewhere(model, loc) or _nearest(str(loc[-1]), known)
             return f"{where}: no such setting. {parent} has: {names}.{meant}"
@@ -264,23 +314,37 @@ def _explain(origins: _Origins, model: type[BaseModel], entry: Mapping[str, Any]
             return f"{where}: {str(context['error']).removeprefix(f'{loc[-1]}: ' if loc else '').rstrip('.')}."
         case "literal_error":
             choices = re.findall(r"'([^']+)'", context["expected"])
-            return f"{where}: {seen} given; wanted {context['expected']}.{_nearest(str(entry['input']), choices)}"
-    wanted = _WANTED.get(entry["type"], entry["msg"].removeprefix("Input should be ").removeprefix("a valid "))
-    return f"{where}: {seen} given; wanted {wanted.format(**context)}."
+            wanted = _wanted(mistake)
+            return f"{where}: {seen} given; wanted {wanted}.{_nearest(str(entry['input']), choices)}"
+    return f"{where}: {seen} given; wanted {_wanted(mistake)}."
 
 
-def _real_loc(model: type[BaseModel], loc: Loc) -> Loc:
-    """The location without the names pydantic gives to union members."""
+def _wanted(mistake: Sequence[Mapping[str, Any]]) -> str:
+    found = []
+    for entry in mistake:
+        said = entry["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        found.append(_WANTED.get(entry["type"], said).format(**entry.get("ctx", {})))
+    return ", or ".join(dict.fromkeys(found))
+
+
+def _real_loc(model: type[BaseModel], entry: Mapping[str, Any]) -> tuple[Loc, Loc | None, str]:
+    """The location of an error without the names that pydantic gives to the alternatives of a setting.
+
+    Also the location of the first setting with alternatives on the way, None if there is none, and the alternative's
+    name.
+    """
+    loc: Loc = tuple(entry["loc"])
     real: list[str | int] = []
     place: list[Any] = [model]
-    for step in loc:
+    at, label = None, ""
+    for number, step in enumerate(loc):
         inner = [found for candidate in place for found in _step(candidate, step)]
-        if inner:
+        if inner or (number == len(loc) - 1 and entry["type"] in _UNKNOWN):
             real.append(step)
             place = inner
-        elif step == loc[-1] and isinstance(step, str) and "[" not in step and step not in ("str", "int", "float"):
-            real.append(step)
-    return tuple(real)
+        elif at is None and isinstance(step, str):
+            at, label = tuple(real), step
+    return tuple(real), at, label
 
 
 def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:

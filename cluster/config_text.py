@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -49,13 +49,21 @@ def _integer(text: str) -> int:
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
-def parse(text: str, path: str) -> Any:
-    """The values in a text. path: for messages; if it ends in .json, the text is JSON, else YAML.
+Format = Literal["yaml", "json"]
+
+
+def format_of(path: str) -> Format:
+    """The format of a config file, by its ending: `.json` is JSON, every other one YAML."""
+    return "json" if path.lower().endswith(".json") else "yaml"
+
+
+def parse(text: str, path: str, format: Format) -> Any:
+    """The values in a text. path: where the text stands, for messages.
 
     Raises:
         ConfigError: it is not YAML, or not JSON.
     """
-    if path.endswith(".json"):
+    if format == "json":
         try:
             return json.loads(text, object_pairs_hook=_no_repeats)
         except ValueError as error:

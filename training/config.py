@@ -128,9 +128,10 @@ class TrainConfig(Settings):
     def _kind_to_people(cls, settings: Any) -> Any:
         if isinstance(settings, dict):
             if isinstance(corpus := settings.get("corpus"), str):
-                settings = settings | {"corpus": [{"path": corpus}]}
+                settings = settings | {"corpus": [{Corpus.short_form: corpus}]}
             elif isinstance(corpus, list):
-                settings = settings | {"corpus": [{"path": one} if isinstance(one, str) else one for one in corpus]}
+                whole = [{Corpus.short_form: one} if isinstance(one, str) else one for one in corpus]
+                settings = settings | {"corpus": whole}
         return settings
 
     @model_validator(mode="after")

@@ -66,6 +66,8 @@ class Columns(Settings):
 class Corpus(Settings):
     """One corpus of a mixture."""
 
+    short_form: ClassVar = "path"
+
     path: str = Field(min_length=1, description="an artifact, a folder, file or glob of Parquet or JSONL, or a URI")
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
@@ -78,6 +80,8 @@ class Corpus(Settings):
 
 class Model(Settings):
     """A base model by name, or a randomly initialised one by its config."""
+
+    short_form: ClassVar = "name"
 
     name: str | None = Field(None, description="local folder, URI of one (fetched once a machine), or hub name")
     revision: str | None = Field(None, description="of a hub name; pin it to a commit")
@@ -93,7 +97,7 @@ class Model(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return {cls.short_form: value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -240,6 +240,7 @@ def test_a_setting_that_could_only_do_harm_or_nothing_is_refused(read, added, se
         (["rules.gopher_quality.min_words=5"], lambda c: c.rules.gopher_quality.min_words, 5),
         (["language.keep=[no, de]"], lambda c: c.language.keep, ("no", "de")),
         (["output=s3://b/x=y"], lambda c: c.output, "s3://b/x=y"),
+        (["output=runs/a.json"], lambda c: c.output, "runs/a.json"),
     ],
 )  # fmt: skip
 def test_an_override_changes_one_setting(read, overrides, get, value):
@@ -250,10 +251,10 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("dedup.threshold", "-o dedup.threshold: wanted key.sub=value, as in -o dedup.threshold=0.7."),
-        ("=3", "-o =3: wanted key.sub=value, as in -o dedup.threshold=0.7."),
-        ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o dedup.threshold=0.7."),
-        ("name.x=3", "-o name.x=3: there is no name that has a x. Entries of a list are numbered from 0."),
+        ("dedup.threshold", "-o dedup.threshold: wanted key.sub=value, as in -o storage.retries=5."),
+        ("=3", "-o =3: wanted key.sub=value, as in -o storage.retries=5."),
+        ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o storage.retries=5."),
+        ("name.x=3", "-o name.x=3: name is 'peps', which has no settings. Give name as a whole instead."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
         ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: bands, keeper, keeper_score, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
@@ -363,7 +364,7 @@ def test_no_mistake_shows_a_secret(read, added, overrides):
 def test_the_schema_is_one_and_accepts_the_example_of_the_design(read):
     found = schema()
     jsonschema.Draft202012Validator.check_schema(found)
-    example = parse(EXAMPLE, "example")
+    example = parse(EXAMPLE, "example", "yaml")
     jsonschema.validate(example, found)
     assert read(EXAMPLE).rules.gopher_quality.min_words == 50
     for wrong in ({"dedup": {"treshold": 1}}, {"name": 3}, {"rules": {"packs": ["c5"]}}):
@@ -379,4 +380,4 @@ def test_the_schema_explains_every_setting_of_the_job_itself():
 @pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
 def test_any_of_the_four_parts_may_be_switched_off(read, part):
     assert getattr(read(GOOD + f"{part}: null\n"), part) is None
-    jsonschema.validate(parse(EXAMPLE, "example") | {part: None}, schema())
+    jsonschema.validate(parse(EXAMPLE, "example", "yaml") | {part: None}, schema())

@@ -54,6 +54,40 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
 
 
 @pytest.mark.parametrize(
+    ("overrides", "name", "tokenizer", "path", "weight"),
+    [
+        (["model=b", "model.tokenizer=t"], "b", "t", "corpus", None),
+        (["model.tokenizer=t.json"], "a", "t.json", "corpus", None),
+        (["corpus.0.weight=3", "corpus.0.path=d"], "a", None, "d", 3),
+    ],
+)
+def test_an_override_inside_a_model_or_corpus_that_is_given_by_its_path_alone(
+    tmp_path, overrides, name, tokenizer, path, weight
+):
+    (tmp_path / "train.yaml").write_text(json.dumps(SMALLEST | {"model": "a"}))
+    read = load(str(tmp_path / "train.yaml"), overrides)
+    assert (read.model.name, read.model.tokenizer) == (name, tokenizer)
+    assert (read.corpus[0].path, read.corpus[0].weight) == (path, weight)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("workers.count=0", "0 given; wanted at least 1."),
+        ("workers.count=x", "'x' given; wanted a whole number, or a group of settings, as in {name: value}."),
+        ("workers.count={min: 3, max: 1}", "min 3 is above max 1."),
+        ("compile=maybe", "'maybe' given; wanted 'auto', or true or false."),
+        ("lora.target=3", "3 given; wanted text (in quotes, if it looks like a number), or a list, as in [a, b]."),
+    ],
+)
+def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_path, override, line):
+    (tmp_path / "train.yaml").write_text(json.dumps(SMALLEST))
+    with pytest.raises(ConfigError) as refused:
+        load(str(tmp_path / "train.yaml"), [override])
+    assert str(refused.value) == f"-o {override}: {line}"
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"tokens_per_step": 500}, "500 is no multiple of sequence_length 64; the nearest are 448 and 512"),
