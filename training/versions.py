@@ -5,8 +5,8 @@
 sdpa).
 
 Tested are torch 2.13.0 (the build for CPUs) and Python 3.11 alone. torch 2.11, the first release whose variable-length
-attention takes a scale and a window, and 2.12 were not run. Of Python 3.12 and 3.13 it is known that every dependency of
-curation has wheels and that mypy passes.
+attention takes a scale and a window, and 2.12 were not run. Of Python 3.12 and 3.13 it is known that every dependency
+of curation has wheels and that mypy passes.
 """
 
 from collections.abc import Iterable
