@@ -109,6 +109,18 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
 _NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError)  # `from_json` raises these on other content
 
 
+def require_files(uri: str) -> None:
+    """
+    Raises:
+        DataError: nothing is at this path.
+    """
+    if not storage.holds_files(uri):
+        raise DataError(
+            f"{storage.absolute(uri)}: there is no run and no artifact here: the folder does not exist, or is empty. "
+            "Check the path."
+        )
+
+
 class Artifact:
     """A finished artifact, opened by its URI."""
 
@@ -126,6 +138,7 @@ class Artifact:
         """
         found = cls.find(uri)
         if found is None:
+            require_files(uri)
             raise DataError(
                 f"{storage.absolute(uri)}: no finished artifact here ({MANIFEST} is missing). Either the path is "
                 "wrong, or the stage was interrupted: run the same command again and it continues."

@@ -34,6 +34,7 @@ SECRETS = ("storage.access_key_id", "storage.secret_access_key", "storage.sessio
 Loc = tuple[str | int, ...]
 
 _HIDDEN = "(a secret)"
+_MISPLACED_SHOWN = 3
 _OUTSIDE = object()
 
 # pydantic's type of error -> what was wanted, in the words of YAML.
@@ -120,7 +121,11 @@ def _read(path: str) -> dict[str, Any]:
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
         ) from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a config is a mapping of settings; this file holds {_show(raw)}.")
+        seen, without = ("a list", "without `- ` before it, ") if isinstance(raw, list) else (_show(raw), "")
+        raise ConfigError(
+            f"{path}: {seen}; a config is a mapping of settings. Write each as `name: value` on a line of its own, "
+            f"{without}as in `kind: curate`."
+        )
     return raw
 
 
@@ -304,7 +309,7 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
         case kind if kind in _UNKNOWN:
             parent = _dotted(real[:-1]) or "a config"
             names = ", ".join(known)
-            meant = _named_elsewhere(model, loc) or _nearest(str(loc[-1]), known)
+            meant = _named_elsewhere(model, loc) or _misplaced(model, loc[-1]) or _nearest(str(loc[-1]), known)
             return f"{where}: no such setting. {parent} has: {names}.{meant}"
         case "invalid_key":
             return f"{origins.path}: {seen} stands for the name of a setting; a name is text."
@@ -364,6 +369,29 @@ def _named_elsewhere(model: type[BaseModel], loc: Loc) -> str:
         if meant := getattr(candidate, "other_names", {}).get(loc[-1]):
             return f" Did you mean {meant}?"
     return ""
+
+
+def _misplaced(model: type[BaseModel], name: str | int) -> str:
+    """For a name that is a setting of another group: where it is, at the least depth."""
+    level: list[tuple[tuple[str, ...], Any]] = [((), model)]
+    seen: set[int] = set()
+    while level:
+        found = sorted({".".join((*keys, str(name))) for keys, kind in level if name in _field_types(kind)})
+        if found:
+            return f" Did you mean {' or '.join(found[:_MISPLACED_SHOWN])}?"
+        seen |= {id(kind) for _, kind in level}
+        level = [(inside, kind) for keys, kind in level for inside, kind in _inner(keys, kind) if id(kind) not in seen]
+    return ""
+
+
+def _inner(keys: tuple[str, ...], kind: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The groups of settings inside a type, with the keys that lead to them; of a list, those of its first entry."""
+    if get_origin(kind) in (list, tuple, Sequence):
+        for member in _step(kind, 0):
+            yield (*keys, "0"), member
+    for name, annotation in _field_types(kind).items():
+        for member in _members(annotation):
+            yield (*keys, name), member
 
 
 def _step(kind: Any, step: str | int) -> Iterator[Any]:

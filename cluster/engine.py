@@ -122,9 +122,7 @@ class Engine:
         return artifacts
 
     def _start_ray(self) -> None:
-        if not self.session.started:
-            with self.progress.waiting("starting Ray" if self.session.embedded else "joining Ray"):
-                self.session.start()
+        self.session.start()
 
     def _round(
         self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, Failure]

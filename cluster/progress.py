@@ -48,10 +48,14 @@ class Silent:
 
 
 class Lines:
-    """Progress as lines on a text stream; default: standard error, because standard output is for results."""
+    """Progress as lines on a text stream; default: standard error, because standard output is for results.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    at_first: shown until the first unit is committed: what the workers do before.
+    """
+
+    def __init__(self, stream: TextIO | None = None, at_first: str = "") -> None:
         self.stream = stream or sys.stderr
+        self.at_first = at_first
         self.terminal = self.stream.isatty()
 
     @contextmanager
@@ -82,6 +86,7 @@ class Lines:
 
     def advance(self, record: Record) -> None:
         self.done += 1
+        self.at_first = ""
         self.commits.append(time.monotonic())
         self.seconds.append(record.seconds)
         self.counters = add_counters([self.counters, record.counters])
@@ -89,6 +94,7 @@ class Lines:
             self._show()
 
     def finish(self) -> None:
+        self.at_first = ""
         if self.shown_done != self.done:
             self._show()
         if self.terminal:
@@ -106,12 +112,13 @@ class Lines:
         parts = [f"{self.stage}: {self.done}/{plural(self.units, 'unit')}"]
         if self.done > self.resumed:
             documents, size = (self.counters.get(k, 0) - self.before.get(k, 0) for k in ("documents", "text_bytes"))
-            if documents:
-                parts.append(f"{documents / elapsed:,.0f} documents/s, {size / elapsed / 1e6:.1f} MB/s")
+            parts += [*_rate(documents / elapsed, "documents/s"), *_rate(size / elapsed / 1e6, "MB/s")]
             if self.done == self.units:
                 parts.append(f"took {clock(elapsed)}")
             elif (left := self._left()) is not None:
                 parts.append(f"{clock(left)} left")
+        elif self.at_first and self.done < self.units:
+            parts.append(self.at_first)
         reasons = _top_reasons(self.counters)
         self._line(", ".join(parts) + (f" | {reasons}" if reasons else ""))
         self.shown_done = self.done
@@ -127,6 +134,12 @@ class Lines:
     def _line(self, text: str) -> None:
         self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
         self.stream.flush()
+
+
+def _rate(rate: float, unit: str) -> list[str]:
+    """The rate with its unit; nothing where it would be shown as 0."""
+    text = f"{rate:,.0f}" if unit != "MB/s" and (rate >= 10 or rate == round(rate)) else f"{rate:.1f}"
+    return [] if float(text.replace(",", "")) == 0 else [f"{text} {unit}"]
 
 
 def _top_reasons(counters: Counters) -> str:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.progress import Progress, Silent
 from cluster.temporary import LONGEST_NAME, abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,13 @@ class Session:
 
     address: of a cluster; None or "local" for an embedded Ray.
     cpus: that the embedded Ray may use; default: all of this machine.
+    progress: shows a line with the seconds that `start` takes.
     """
 
-    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+    def __init__(self, address: str | None = None, cpus: int | None = None, progress: Progress | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
         self.cpus = cpus
+        self.progress = progress or Silent()
         self.started = False
         self._folder: Path | None = None
 
@@ -104,11 +107,12 @@ class Session:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # A late call from a thread that still reads an ended round would start another Ray.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-        if self.embedded:
-            self._start_embedded()
-        else:
-            self._join()
-        self._prepare_data()
+        with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
+            if self.embedded:
+                self._start_embedded()
+            else:
+                self._join()
+            self._prepare_data()
         self.started = True
         if threading.current_thread() is threading.main_thread():
             # A pod receives SIGTERM before it is removed. Ray would abort; a KeyboardInterrupt ends in good order.
@@ -176,8 +180,9 @@ class Session:
             )
         except Exception as error:
             raise ClusterError(
-                f"Ray did not start on this machine: {_first_line(error)} Logs: {self._folder}. Look for a full disk "
-                "or a memory limit, or give --address to use a running cluster."
+                f"Ray did not start on this machine: {_first_line(error)} Logs: {self._folder}. A busy machine may "
+                "be the cause, as Ray waits for its processes for a limited time: run the same command again. Else look "
+                "for a full disk or a memory limit, or give --address to use a running cluster."
             ) from error
 
     def _join(self) -> None:

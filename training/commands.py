@@ -44,8 +44,9 @@ def train(
         print(settings.model_dump_json(indent=1, exclude_unset=True))
         print_plan(settings)
         return
-    with Session(address, settings.execution.cpus) as session:
-        run = run_train(settings, session, Lines(), replace=replace, verify=verify)
+    progress = Lines()
+    with Session(address, settings.execution.cpus, progress) as session:
+        run = run_train(settings, session, progress, replace=replace, verify=verify)
     print_outcome(run)
 
 

@@ -200,6 +200,12 @@ def list_files(folder: str) -> list[FileInfo]:
     return sorted(backend.walk(key), key=lambda file: file.uri)
 
 
+def holds_files(folder: str) -> bool:
+    """Whether any file lies below a folder, at any depth."""
+    backend, key = _backend(folder, file=False)
+    return next(iter(backend.walk(key)), None) is not None
+
+
 def list_unreadable(folder: str) -> list[tuple[str, str]]:
     """(path, kind) of what is below a local folder and no file: dangling or circular links, FIFOs, devices."""
     if is_remote(folder):

@@ -1,7 +1,6 @@
 """The verbs of this trade: `raymill curate | what-if | explain | sample`."""
 
 import json
-import sys
 import textwrap
 import time
 from typing import Annotated, Any
@@ -46,11 +45,11 @@ def curate(
     if dry_run:
         _plan(settings)
         return
-    if address in (None, "local") and not kernels_are_compiled():
-        print("The first run on this machine compiles its kernels: up to a minute, once.", file=sys.stderr)
+    compiled = kernels_are_compiled() or address not in (None, "local")
+    progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to a minute)")
     began = time.monotonic()
-    with Session(address, settings.execution.cpus) as session:
-        run = run_curate(settings, session, Lines(), replace=replace)
+    with Session(address, settings.execution.cpus, progress) as session:
+        run = run_curate(settings, session, progress, replace=replace)
     print_outcome(run.report, run.uri, run.fresh)
     print(f"elapsed {clock(time.monotonic() - began)}")
 
@@ -88,7 +87,7 @@ def _plan(settings: CurateConfig) -> None:
     inputs = freeze(settings.inputs, ".", settings.execution.unit_mib << 20)
     refuse_files_inside(root, inputs.files)
     check_files(settings)
-    done = finished(settings, inputs, root, replace=False)
+    done, damage = finished(settings, inputs, root, replace=False)
     if not done:
         check_output(root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
@@ -100,7 +99,7 @@ def _plan(settings: CurateConfig) -> None:
         print(f"dedup    {bands} bands of {rows} rows; pairs compared, by similarity: {caught}")
     else:
         print("dedup    none")
-    print(f"output   {root}: {'finished, nothing to do' if done else 'to be made'}")
+    print(f"output   {root}: {_state(done is not None, damage)}")
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
@@ -111,6 +110,12 @@ def _plan(settings: CurateConfig) -> None:
         print("\nEvery setting:\n" + _yaml(everything))
     else:
         print("\nSettings that differ from the defaults (--verbose shows all):\n" + _yaml(changed_settings(settings)))
+
+
+def _state(done: bool, damage: str) -> str:
+    if damage:
+        return f"{damage}, which are made again"
+    return "finished, nothing to do" if done else "to be made"
 
 
 def changed_settings(settings: CurateConfig) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
-from cluster.errors import DataError
+from cluster.errors import DataError, UserError
+from cluster.page.formats import plural
 from pipelines.curate.report.word_diff import Piece, word_diff
 from pipelines.curate.run_reader import FinishedRun, Place
 from pipelines.curate.write_corpus import CORPUS, REMOVED
@@ -27,14 +28,20 @@ def explain(uri: str, id: str) -> str:
 
 
 def _one(run: FinishedRun, id: str, place: Place) -> str:
-    unit = run.inputs.units[place.unit]
-    files = unit.spans[0].uri if len(unit.spans) == 1 else f"{len(unit.spans)} files from {unit.spans[0].uri}"
     lines = [f"document  {id}", *_fate(run, id, place)]
-    lines += [f"position  unit {place.unit}, row {place.row} ({files})", "measured"]
+    lines += [f"position  unit {place.unit}, row {place.row} ({_file(run, place)})", "measured"]
     for name, value in place.attributes.items():
         if name not in ("row", "id"):
             lines.append(f"  {name:<32} {_number(value)}")
     return "\n".join(lines)
+
+
+def _file(run: FinishedRun, place: Place) -> str:
+    try:
+        return run.file_of(place)
+    except UserError as error:
+        uris = run.inputs.units[place.unit].uris
+        return f"{plural(len(uris), 'file')} from {uris[0]}; {error}"
 
 
 def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:

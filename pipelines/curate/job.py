@@ -16,11 +16,12 @@ import pyarrow as pa
 from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
-from cluster.lease import held
+from cluster.lease import Lease, held
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.run import find_run, put_run
 from cluster.session import Session
+from cluster.stage import Stage
 from cluster.store import storage
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import decide_stage
@@ -40,6 +41,7 @@ from pipelines.text.texts import Texts
 INPUTS = "inputs.json"
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _QUARANTINE_SHOWN = 5
+_DAMAGE_SHOWN = 5
 
 # Settings that change how a run goes, or what is shown of it, and never what the corpus holds.
 _NO_RESULT = {"output", "storage", "execution"}
@@ -80,17 +82,21 @@ def curate(
     refuse_output_among_inputs(config, root, ".")
     inputs = freeze(config.inputs, ".", config.execution.unit_mib << 20)
     refuse_files_inside(root, inputs.files)
-    if (found := finished(config, inputs, root, replace)) is not None:
+    found, damage = finished(config, inputs, root, replace)
+    if found is not None:
         return found
+    if damage:
+        progress.say(f"{root}: {damage}. What is damaged is made again.")
     check_files(config)
     storage.require_conditional_writes(root)
     # Two drivers would do no harm, as the first commit of a unit counts; the lease saves the second one's work.
-    with held(root):
+    with held(root) as lease:
         frozen = inputs.to_json() | {"storage": config.storage.without_secrets()}
         storage.write_bytes(storage.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
         patience = Patience(config.execution.attempts, config.execution.stall_s)
         engine = Engine(root, session, progress, patience, replace)
-        artifacts = _stages(config, inputs, engine)
+        artifacts = _stages(config, inputs, engine, lease)
+        lease.check()
         return _publish(config, inputs, engine, artifacts)
 
 
@@ -108,16 +114,35 @@ def check_files(config: CurateConfig) -> None:
             rule.measure(nothing)
 
 
-def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> Run | None:
-    """The run that stands finished at `root` for this config and these inputs.
+def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> tuple[Run | None, str]:
+    """The finished run at `root` for this config and these inputs, and what of it is damaged, in words.
+
+    A damaged run is none. Sizes are compared with a listing of each artifact; no file is read.
 
     Raises:
         DataError: a run of other settings or inputs is finished there, and `replace` is not given.
     """
     manifest = find_run(root, config.kind, settings(config), inputs.fingerprint, replace)
     if manifest is None:
-        return None
-    return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False)
+        return None, ""
+    if damage := _damage(root, manifest):
+        shown = "; ".join(damage[:_DAMAGE_SHOWN]) + "; ..." * (len(damage) > _DAMAGE_SHOWN)
+        return None, f"a finished run with {plural(len(damage), 'damaged file')} ({shown})"
+    return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False), ""
+
+
+def _damage(root: str, manifest: dict[str, Any]) -> list[str]:
+    """What is seen of each damaged file of a finished run; work in between is not looked at."""
+    found = []
+    for name in manifest["artifacts"]:
+        uri = storage.join(root, name)
+        if name.startswith("_"):
+            continue
+        artifact = Artifact.find(uri)
+        damage = {uri: "is gone"} if artifact is None else artifact.damage()
+        found += [f"{file}: {seen}" for file, seen in damage.items()]
+    reports = [storage.join(root, name) for name in (REPORT_JSON, REPORT_HTML)]
+    return found + [f"{uri}: is gone" for uri in reports if not storage.exists(uri)]
 
 
 def settings(config: CurateConfig) -> dict[str, Any]:
@@ -125,17 +150,23 @@ def settings(config: CurateConfig) -> dict[str, Any]:
     return json.loads(config.model_dump_json(exclude=_NO_RESULT))
 
 
-def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine) -> dict[str, Artifact]:
+def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine, lease: Lease) -> dict[str, Artifact]:
+    """The artifacts of all stages. Before each, the lease of the output is checked."""
+
+    def run(stage: Stage) -> dict[str, Artifact]:
+        lease.check()
+        return engine.run(stage)
+
     units = len(inputs.units)
-    artifacts = engine.run(measure_stage(config, inputs))
+    artifacts = run(measure_stage(config, inputs))
     _check_quarantine(config, artifacts[ATTRIBUTES], artifacts[QUARANTINE])
     if (ids := ids_stage(config, artifacts[ATTRIBUTES])) is not None:
-        artifacts |= engine.run(ids)
-    artifacts |= (decided := engine.run(decide_stage(config, artifacts[ATTRIBUTES], units)))
+        artifacts |= run(ids)
+    artifacts |= (decided := run(decide_stage(config, artifacts[ATTRIBUTES], units)))
     verdicts = next(iter(decided.values()))
     if config.dedup:
-        artifacts |= engine.run(group_stage(config, artifacts[ATTRIBUTES], verdicts, units))
-    return artifacts | engine.run(select_stage(config, inputs, artifacts[ATTRIBUTES], verdicts, artifacts.get(GROUPS)))
+        artifacts |= run(group_stage(config, artifacts[ATTRIBUTES], verdicts, units))
+    return artifacts | run(select_stage(config, inputs, artifacts[ATTRIBUTES], verdicts, artifacts.get(GROUPS)))
 
 
 def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Artifact) -> None:

@@ -3,6 +3,7 @@
 Works on a run that is still under way too, as far as its stages are finished.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.artifact import Artifact, open_parquet
+from cluster.artifact import Artifact, open_parquet, require_files
 from cluster.errors import DataError
 from cluster.run import RUN_MANIFEST
 from cluster.store import storage
@@ -49,6 +50,7 @@ class FinishedRun:
         try:
             frozen = json.loads(storage.read_bytes(storage.join(self.uri, "inputs.json")))
         except storage.NotFound:
+            require_files(self.uri)
             raise DataError(
                 f"{self.uri}: no run of `raymill curate` here (inputs.json is missing). Give the config's `output`."
             ) from None
@@ -71,11 +73,30 @@ class FinishedRun:
         """Every document of that id; one, unless an id is used twice."""
         return list(self._find(id))
 
+    def file_of(self, place: Place) -> str:
+        """The file that the document is in; where its unit has several, they are read up to it.
+
+        Raises:
+            DataError, StorageError: one of them changed or cannot be read.
+        """
+        unit, row = self.inputs.units[place.unit], place.row
+        for span in unit.spans:
+            if span.uri == unit.spans[-1].uri:
+                break
+            for table in read_unit(dataclasses.replace(unit, spans=(span,)), self.inputs.reading, self._limits):
+                if row < table.num_rows:
+                    return span.uri
+                row -= table.num_rows
+        return unit.spans[-1].uri
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(**(self.manifest or {}).get("config", {}).get("limits", {}))
+
     def text(self, place: Place) -> str:
         """The document as it was measured: read again and normalised, before redaction."""
-        limits = (self.manifest or {}).get("config", {}).get("limits", {})
         unit = self.inputs.units[place.unit]
-        for table in read_unit(unit, self.inputs.reading, Limits(**limits)):
+        for table in read_unit(unit, self.inputs.reading, self._limits):
             mine = table.filter(pc.equal(table["row"], place.row))
             if mine.num_rows:
                 return normalize(Texts.from_arrow(mine["text"]))[0]

@@ -70,8 +70,15 @@ def test_canonical_json_does_not_depend_on_order():
 
 
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
+    (tmp_path / "part.parquet").touch()
     with pytest.raises(DataError, match=r"no finished artifact here.*run the same command again and it continues"):
         Artifact.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", "nowhere"], ids=["an empty folder", "no folder"])
+def test_a_path_with_nothing_below_it_is_no_run(tmp_path, name):
+    with pytest.raises(DataError, match=r"there is no run and no artifact here: .*Check the path"):
+        Artifact.load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', json.dumps({"kind": "x", "files": []}), "\x00"])

@@ -52,6 +52,20 @@ def lines(caught) -> list[str]:
 @pytest.mark.parametrize(
     ("added", "line"),
     [
+        (
+            "max_bad_documents: 0.1",
+            f"c.yaml, max_bad_documents: no such setting. a config has: {TOP}. Did you mean "
+            "execution.max_bad_documents?",
+        ),
+        (
+            "dedup: {attempts: 3}",
+            "c.yaml, dedup.attempts: no such setting. dedup has: bands, keeper, keeper_score, ngram_words, permutations, "
+            "remove, rows_per_band, scope, seed, sources, threshold. Did you mean execution.attempts?",
+        ),
+        (
+            "min_words: 3",
+            f"c.yaml, min_words: no such setting. a config has: {TOP}. Did you mean rules.gopher_quality.min_words?",
+        ),
         ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config has: {TOP}. Did you mean dedup?"),
         (
             "execution: {attemts: 3}",
@@ -121,8 +135,13 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", ["c.yaml: a config is a mapping of settings; this file holds nothing."]),
-        ("- a\n- b\n", ["c.yaml: a config is a mapping of settings; this file holds ['a', 'b']."]),
+        (
+            "",
+            [
+                "c.yaml: nothing; a config is a mapping of settings. Write each as `name: value` on a line of its own, "
+                "as in `kind: curate`."
+            ],
+        ),
         ("kind: curat\n", ["c.yaml, kind: 'curat' given; wanted one of: curate, train. Did you mean curate?"]),
         ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate, train."]),
         (
@@ -149,6 +168,20 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
         (
             b"kind: curate\nname: caf\xe9\n",
             ["c.yaml: not UTF-8 text (invalid continuation byte at byte 22). Save it as UTF-8."],
+        ),
+        (
+            "- a\n- b\n",
+            [
+                "c.yaml: a list; a config is a mapping of settings. Write each as `name: value` on a line of its own, "
+                "without `- ` before it, as in `kind: curate`."
+            ],
+        ),
+        (
+            "curate",
+            [
+                "c.yaml: 'curate'; a config is a mapping of settings. Write each as `name: value` on a line of its own, "
+                "as in `kind: curate`."
+            ],
         ),
     ],
 )

@@ -67,6 +67,38 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
     ]
 
 
+def test_until_the_first_unit_the_line_says_what_the_workers_do(clock):
+    stream = io.StringIO()
+    lines = Lines(stream, at_first="compiling kernels, once on this machine")
+    lines.start("measure", 2, [])
+    clock[0] += 20
+    lines.advance(record(0, documents=1000))
+    lines.start("select", 2, [])
+    assert stream.getvalue().splitlines() == [
+        "measure: 0/2 units, compiling kernels, once on this machine",
+        "measure: 1/2 units, 50 documents/s",
+        "select: 0/2 units",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("documents", "text_bytes", "rate"),
+    [
+        (4, 100, ""),
+        (30, 100, ", 0.3 documents/s"),
+        (250, 4e6, ", 2.5 documents/s"),
+        (5000, 1e7, ", 50 documents/s, 0.1 MB/s"),
+    ],
+)
+def test_a_rate_is_shown_once_it_is_not_nothing(clock, documents, text_bytes, rate):
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("measure", 3, [])
+    clock[0] += 100
+    lines.advance(record(0, documents=documents, text_bytes=text_bytes))
+    assert stream.getvalue().splitlines()[-1] == f"measure: 1/3 units{rate}"
+
+
 @pytest.mark.parametrize("workers", [1, 2, 64])
 @pytest.mark.parametrize("unit_s", [0.5, 30])
 def test_time_left_is_shown_only_when_it_is_nearly_right(clock, monkeypatch, workers, unit_s):

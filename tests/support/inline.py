@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from cluster import stage as stages
 from cluster.engine import Engine
-from cluster.progress import Silent
+from cluster.progress import Progress, Silent
 from cluster.session import Session
 from pipelines.curate import job as job
 from pipelines.curate.config import CurateConfig
@@ -46,9 +46,9 @@ class NoRay(Session):
         return self.lost
 
 
-def curate_inline(settings: dict, monkeypatch, *, replace: bool = False) -> job.Run:
+def curate_inline(settings: dict, monkeypatch, *, replace: bool = False, progress: Progress | None = None) -> job.Run:
     """`curate` on a config given as plain settings."""
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
         patch.setattr(job, "Engine", InlineEngine)
-        return job.curate(config, Session(), Silent(), replace=replace)
+        return job.curate(config, Session(), progress or Silent(), replace=replace)

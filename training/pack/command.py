@@ -52,8 +52,9 @@ def pack(
     from cluster.session import Session
     from training.pack.job import pack as run_pack
 
-    with Session(address, settings.execution.cpus) as session:
-        packed = run_pack(settings, session, Lines(), replace, verify)
+    progress = Lines()
+    with Session(address, settings.execution.cpus, progress) as session:
+        packed = run_pack(settings, session, progress, replace, verify)
     print(summary(settings, packed))
     if job is not None:
         from training.job import packed_job

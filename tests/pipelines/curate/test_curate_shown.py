@@ -161,3 +161,39 @@ def test_the_units_of_a_stage_are_all_of_its_units(raymill, tmp_path):
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     units = {stage["stage"]: stage["units"] for stage in report["stages"]}
     assert units == {"measure": 2, "decide": 2, "group": 1, "select": 1}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "nowhere"),
+        ("inspect", "nowhere"),
+        ("explain", "nowhere", "id"),
+        ("what-if", "c.yaml", "-o", "output=nowhere", "-o", "rules=null"),
+    ],
+)
+def test_a_run_that_does_not_exist_is_said_not_to_exist(raymill, tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    assert left.value.code == 2
+    assert f"{tmp_path}/nowhere: there is no run " in capsys.readouterr().err
+
+
+def test_explain_names_the_file_among_those_of_the_unit(raymill, tmp_path):
+    for number, name in enumerate(("one.txt", "two.txt", "three.txt")):
+        (tmp_path / name).write_text(story(10 + number))
+    raymill("curate", "c.yaml", "-o", "inputs=[{path: '*.txt', id: path}]")
+    out, _ = raymill("explain", "run", f"{tmp_path}/three.txt")
+    assert f"position  unit 0, row 1 ({tmp_path}/three.txt)\n" in out
+    (tmp_path / "one.txt").write_text("changed")
+    out, _ = raymill("explain", "run", f"{tmp_path}/two.txt")
+    assert f"position  unit 0, row 2 (3 files from {tmp_path}/one.txt; " in out and "changed since" in out
+
+
+def test_the_line_of_the_first_stage_says_that_kernels_compile(raymill, monkeypatch):
+    monkeypatch.setattr("pipelines.curate.commands.kernels_are_compiled", lambda: False)
+    _, err = raymill("curate", "c.yaml")
+    assert "measure: 0/1 unit, compiling kernels (first run on this machine, up to a minute)\n" in err
+    assert err.count("compiling") == 1
+    _, err = raymill("curate", "c.yaml")
+    assert "compiling" not in err, "a finished run computes nothing"

@@ -1,0 +1,90 @@
+"""Running again at the same output: what is damaged is made again, and a driver that lost its lease stops."""
+
+import dataclasses
+import io
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import lease as leases
+from cluster.errors import BusyError
+from cluster.lease import Holder
+from cluster.progress import Lines, Silent
+from cluster.session import Session
+from cluster.store import storage
+from pipelines.curate import job
+from pipelines.curate.config import CurateConfig
+from tests.pipelines.curate.test_curate import story
+from tests.support.inline import InlineEngine, curate_inline
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    texts = {f"s{number}": story(number) for number in range(4)} | {"copy": story(3)}
+    lines = [json.dumps({"id": id, "text": text}) + "\n" for id, text in texts.items()]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    return {"inputs": [{"path": str(tmp_path / "in.jsonl"), "id": "id"}], "output": str(tmp_path / "run")}
+
+
+@pytest.fixture
+def run(settings, monkeypatch):
+    return curate_inline(settings, monkeypatch)
+
+
+def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monkeypatch, tmp_path):
+    monkeypatch.setattr(leases, "_REFRESH_S", 0.02)
+    output, stages = str(tmp_path / "lost"), []
+
+    class TakenOver(InlineEngine):
+        def run(self, stage):
+            stages.append(stage.name)
+            made = super().run(stage)
+            other = dataclasses.replace(Holder.me(), user="other")
+            storage.create(leases._uri(output, 2), leases._to_json(other))
+            while a_lease_is_refreshed():
+                time.sleep(0.01)
+            return made
+
+    def a_lease_is_refreshed() -> bool:
+        return any(thread.name == "lease" and thread.is_alive() for thread in threading.enumerate())
+
+    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings | {"output": output})
+    monkeypatch.setattr(job, "Engine", TakenOver)
+    with pytest.raises(BusyError, match=r"another run took over here \(process \d+ of other"):
+        job.curate(config, Session(), Silent())
+    assert stages == ["measure"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "a folder gone", "report gone"])
+def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run, monkeypatch, tmp_path, damage):
+    output, digest = Path(run.uri), run.manifest["digest"]
+    file = next((output / "corpus").glob("*.parquet"))
+    whole = file.read_bytes()
+    match damage:
+        case "truncated":
+            file.write_bytes(whole[:-10])
+        case "gone":
+            file.unlink()
+        case "a folder gone":
+            shutil.rmtree(output / "removed")
+        case "report gone":
+            (output / "report.html").unlink()
+    shown = io.StringIO()
+    again = curate_inline(settings, monkeypatch, progress=Lines(shown))
+    assert again.fresh and again.manifest["digest"] == digest
+    assert [path.read_bytes() for path in (output / "corpus").glob("*.parquet")] == [whole]
+    assert (output / "removed" / "_manifest.json").is_file() and (output / "report.html").is_file()
+    seen = {
+        "truncated": f"{file}: has {len(whole) - 10:,} bytes, and {len(whole):,} were written",
+        "gone": f"{file}: is gone",
+        "a folder gone": f"{output}/removed: is gone",
+        "report gone": f"{output}/report.html: is gone",
+    }[damage]
+    assert (
+        f"{output}: a finished run with 1 damaged file ({seen}). What is damaged is made again.\n" in shown.getvalue()
+    )
+    assert not curate_inline(settings, monkeypatch).fresh
