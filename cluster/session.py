@@ -181,8 +181,8 @@ class Session:
         except Exception as error:
             raise ClusterError(
                 f"Ray did not start on this machine: {_first_line(error)} Logs: {self._folder}. A busy machine may "
-                "be the cause, as Ray waits for its processes for a limited time: run the same command again. Else look "
-                "for a full disk or a memory limit, or give --address to use a running cluster."
+                "be the cause, as Ray waits for its processes for a limited time: run the same command again. If it "
+                "fails again, look for a full disk or a memory limit, or give --address to use a running cluster."
             ) from error
 
     def _join(self) -> None:

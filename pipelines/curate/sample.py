@@ -19,8 +19,8 @@ def sample_rows(uri: str, count: int, where: list[str], seed: int) -> list[dict]
 
     Args:
         uri: of an artifact; of a run, its ledger is meant.
-        where: `column=value`, all of which must hold. A reason may be given with its stage before it and in part:
-            `reason=fineweb_line_punct` finds `line_punct_ratio` of the stage `fineweb`.
+        where: `column=value`, all of which must hold. A reason is named as in the ledger (`line_punct_ratio`), or with
+            its stage in front, also in part: `fineweb_line_punct_ratio`, `gopher_repetition`.
 
     Raises:
         ConfigError: no such column, or no row has the value.

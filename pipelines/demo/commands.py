@@ -89,7 +89,7 @@ def next_steps(output: str, config: str) -> str:
         "Why a document was removed: this one is a near-duplicate, and these words differ":
             command("explain", output, _near_duplicate(output)),
         "Five documents that one rule removed, with the value it measured":
-            command("sample", output, "-n", "5", "--where", "reason=fineweb_line_punct"),
+            command("sample", output, "-n", "5", "--where", "reason=line_punct_ratio"),
         "What another bound would change, decided from the same measurements":
             command("what-if", config, "-o", "language.min_score=0.5"),
         "What the corpus holds, and one document of it with its personal data replaced":

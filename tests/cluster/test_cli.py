@@ -206,6 +206,7 @@ def test_inspect_of_a_folder_lists_the_artifacts_in_it(run, tmp_path):
 
 
 def test_inspect_of_a_place_without_a_manifest_says_what_is_missing(run, tmp_path):
+    (tmp_path / "notes.txt").touch()
     code, _, err = run("inspect", str(tmp_path))
     assert code == 2 and f"{tmp_path}: no manifest.json and no _manifest.json here" in err
     (tmp_path / "manifest.json").write_text("{")

@@ -59,13 +59,13 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
     assert stages == ["measure"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "gone", "a folder gone", "report gone"])
+@pytest.mark.parametrize("damage", ["truncated", "truncated, without _work", "gone", "a folder gone", "report gone"])
 def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run, monkeypatch, tmp_path, damage):
     output, digest = Path(run.uri), run.manifest["digest"]
     file = next((output / "corpus").glob("*.parquet"))
     whole = file.read_bytes()
     match damage:
-        case "truncated":
+        case "truncated" | "truncated, without _work":
             file.write_bytes(whole[:-10])
         case "gone":
             file.unlink()
@@ -73,6 +73,9 @@ def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run,
             shutil.rmtree(output / "removed")
         case "report gone":
             (output / "report.html").unlink()
+    if damage.endswith("_work"):
+        shutil.rmtree(output / "_work")
+        assert not (output / "_work").exists()
     shown = io.StringIO()
     again = curate_inline(settings, monkeypatch, progress=Lines(shown))
     assert again.fresh and again.manifest["digest"] == digest
@@ -83,7 +86,7 @@ def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run,
         "gone": f"{file}: is gone",
         "a folder gone": f"{output}/removed: is gone",
         "report gone": f"{output}/report.html: is gone",
-    }[damage]
+    }[damage.removesuffix(", without _work")]
     assert (
         f"{output}: a finished run with 1 damaged file ({seen}). What is damaged is made again.\n" in shown.getvalue()
     )
