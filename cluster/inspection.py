@@ -87,9 +87,9 @@ def _is_run(manifest: Any) -> bool:
 
 def _nothing_here(uri: str, seen: str) -> DataError:
     """The error for a folder without a manifest. For a part of a finished run it names the run."""
-    require_files(uri)
     if run := _run_above(uri):
         return DataError(f"{uri}: {seen}. It is part of the finished run at {run}. Run: raymill inspect {run}")
+    require_files(uri)
     return DataError(f"{uri}: {seen}. Check the path, or run the command that makes it again: it continues.")
 
 

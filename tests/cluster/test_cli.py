@@ -230,6 +230,7 @@ def test_inspect_of_a_run_shows_what_is_told_and_also_parts_that_are_no_artifact
 def test_inspect_looks_two_folders_up_for_the_run_that_a_place_is_part_of(run, tmp_path, deep):
     put_run(str(tmp_path / "made"), "train", "tiny", {}, "", {}, finished="today")
     (tmp_path / "made" / deep).mkdir(parents=True)
+    (tmp_path / "made" / deep / "weights").touch()
     for manifest in (None, "[]", '{"course": 1}'):
         if manifest:
             (tmp_path / "made" / deep / "manifest.json").write_text(manifest)
