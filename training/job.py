@@ -27,6 +27,7 @@ from training.fit.records import Outcome
 from training.models.checks import check_model
 from training.models.folder import located, on_hub
 from training.models.identity import model_identity
+from training.output_folder import refuse_output_among_inputs
 from training.pack import overflow
 from training.pack.job import Packing
 from training.pack.packed_run import PackedRun
@@ -66,6 +67,7 @@ def train(
         ClusterError: machines failed; running it again continues.
     """
     storage.configure(config.storage)
+    refuse_output_among_inputs(config)
     config = _located(config)
     if config.phases:
         if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:

@@ -76,8 +76,9 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
 
 def _plan(settings: CurateConfig) -> None:
     """What a run would read and do, without doing it."""
+    from cluster.output_folder import check_output
     from pipelines.curate.job import check_files, finished
-    from pipelines.curate.output_folder import check_output, refuse_files_inside, refuse_output_among_inputs
+    from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
     from pipelines.readers import freeze
     from pipelines.readers.find import skipped_text
     from pipelines.readers.first_look import first_look

@@ -1,11 +1,10 @@
-"""Where a run may write: apart from its input, and only where files can be made."""
+"""Where a run may write: apart from its input."""
 
 import os
-import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from cluster.errors import ConfigError
+from cluster.output_folder import fixed_folder, path_below, real_path, same_folder
 from cluster.store import storage
 from pipelines.curate.config import CurateConfig
 from pipelines.readers.find import absolute_path
@@ -25,16 +24,13 @@ def refuse_output_among_inputs(config: CurateConfig, root: str, base: str) -> No
         if entry.path.startswith("hf://"):
             continue
         path = absolute_path(entry.path, base)
-        wild = re.search(r"[*?\[]", path)
-        if wild and not storage.is_remote(path) and os.path.exists(path):
-            wild = None  # a name with brackets in it, not a pattern
-        folder = path[: path.rindex("/", 0, wild.start())] if wild else path.rstrip("/")
+        folder, pattern = fixed_folder(path)
         named = f"inputs[{number}] ({entry.source}, {path})"
         choose = f"Choose an output of its own, such as {folder}-curated."
-        if same := _same(root, folder or "/"):
+        if same := same_folder(root, folder):
             raise ConfigError(f"output: {root} {same} {named}, so the run would write among the raw files. {choose}")
-        inside = _path_below(root, folder or "/")
-        if inside is not None and (not wild or _matches_own_files(path[len(folder) :], inside)):
+        inside = path_below(root, folder)
+        if inside is not None and (pattern is None or _matches_own_files(pattern, inside)):
             raise ConfigError(
                 f"output: {root} lies inside {named}, so the next call would read this run's own files. {choose}"
             )
@@ -45,12 +41,12 @@ def refuse_files_inside(root: str, files: Iterable[InputFile]) -> None:
     Raises:
         ConfigError: an input file lies below the output, links followed.
     """
-    real_root = _real(root)
+    real_root = real_path(root)
     real_folders: dict[str, str] = {}
     for file in files:
         folder, _, name = file.uri.rpartition("/")
         if folder not in real_folders:
-            real_folders[folder] = _real(folder)
+            real_folders[folder] = real_path(folder)
         real = f"{real_folders[folder]}/{name}"
         if not storage.is_remote(file.uri) and os.path.islink(file.uri):
             real = os.path.realpath(file.uri)
@@ -62,56 +58,6 @@ def refuse_files_inside(root: str, files: Iterable[InputFile]) -> None:
             )
 
 
-def check_output(root: str) -> None:
-    """Make the output and write one small file there; remove both again.
-
-    Raises:
-        StorageError: the output cannot be made, or the store has no conditional writes.
-    """
-    missing = []
-    if not storage.is_remote(root):
-        missing = [folder for folder in (Path(root), *Path(root).parents) if not os.path.exists(folder)]
-    try:
-        storage.require_conditional_writes(root)
-    finally:
-        for folder in missing:
-            storage.delete_empty_folder(str(folder))
-
-
-def _same(root: str, folder: str) -> str | None:
-    """How the two are one folder, as the middle of a sentence; None where they are not."""
-    if storage.is_remote(root) or storage.is_remote(folder):
-        return "is the folder of" if root == folder else None
-    if _real(root) == _real(folder) or _same_file(root, folder):
-        return "is the folder of"
-    if _real(root).casefold() == _real(folder).casefold():
-        return "differs only in upper and lower case, which many file systems do not tell apart, from"
-    return None
-
-
-def _path_below(root: str, folder: str) -> str | None:
-    """The path of `root` from `folder` on, with a slash before it; None where it does not lie inside."""
-    if storage.is_remote(root) or storage.is_remote(folder):
-        start = folder.rstrip("/") + "/"
-        return "/" + root.removeprefix(start) if root.startswith(start) else None
-    real = Path(_real(root))
-    for parent in real.parents:
-        if _same_file(str(parent), folder):
-            return "/" + str(real.relative_to(parent))
-    return None
-
-
 def _matches_own_files(pattern: str, below: str) -> bool:
     """Whether a glob, from its fixed folder on, matches any file of a run at `below` that folder."""
     return any(storage.matches(pattern, f"{below}/{name}") for name in _LEFT_BY_A_RUN)
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
-def _real(path: str) -> str:
-    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)

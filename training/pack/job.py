@@ -28,6 +28,7 @@ from cluster.store import storage
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located
+from training.output_folder import refuse_output_among_inputs
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, digests_of, examples_name, packed_uri, read_manifest
 from training.pack.packing import Rule, pack_stage
 from training.pack.prepared import discard_tokenizer
@@ -53,6 +54,7 @@ def pack(
         DataError: the folder holds corpora packed in another way, or there is too little to train on.
         BusyError: another run is writing there.
     """
+    refuse_output_among_inputs(config)
     lease_at = storage.absolute(config.packed or config.output)
     if not replace:
         return Packing.of(config, replace).run_alone(session, progress, verify, lease_at)

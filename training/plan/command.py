@@ -8,6 +8,7 @@ import typer
 from cluster.errors import ConfigError
 from training.commands import ConfigFile, Overrides, load_train
 from training.config import TrainConfig
+from training.output_folder import refuse_output_among_inputs
 from training.plan.gpus import gpu_named
 
 
@@ -55,6 +56,7 @@ def print_plan(
     from training.plan.planning import plan_run
     from training.plan.text import plan_text
 
+    refuse_output_among_inputs(config)
     found: dict[str, Any] = plan_run(config, machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price))
     print(json.dumps(found, indent=1) if as_json else plan_text(found))
 

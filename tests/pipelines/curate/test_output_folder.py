@@ -6,9 +6,10 @@ import os
 import pytest
 
 from cluster.errors import ConfigError, StorageError
+from cluster.output_folder import check_output
 from cluster.store import storage
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.output_folder import check_output, refuse_files_inside, refuse_output_among_inputs
+from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers import freeze
 from tests.support.inline import curate_inline
 

@@ -1,0 +1,70 @@
+"""How an output folder lies to a folder of input, and whether an output can be made. Links are followed.
+
+Nothing has to exist yet, except where `check_output` writes.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from cluster.store import storage
+
+
+def same_folder(output: str, folder: str) -> str | None:
+    """How the two are one folder, as the middle of a sentence; None where they are not."""
+    if storage.is_remote(output) or storage.is_remote(folder):
+        return "is the folder of" if output.rstrip("/") == folder.rstrip("/") else None
+    if real_path(output) == real_path(folder) or _same_file(output, folder):
+        return "is the folder of"
+    if real_path(output).casefold() == real_path(folder).casefold():
+        return "differs only in upper and lower case, which many file systems do not tell apart, from"
+    return None
+
+
+def path_below(inner: str, folder: str) -> str | None:
+    """The path of `inner` from `folder` on, with a slash before it; None where it does not lie inside."""
+    if storage.is_remote(inner) or storage.is_remote(folder):
+        start = folder.rstrip("/") + "/"
+        return "/" + inner.removeprefix(start) if inner.startswith(start) else None
+    real = Path(real_path(inner))
+    for parent in real.parents:
+        if _same_file(str(parent), folder) or str(parent) == real_path(folder):
+            return "/" + str(real.relative_to(parent))
+    return None
+
+
+def fixed_folder(path: str) -> tuple[str, str | None]:
+    """(the folder above the first wildcard of a glob, the rest of it); (the path, None) of any other path."""
+    wild = re.search(r"[*?\[]", path)
+    if wild is None or (not storage.is_remote(path) and os.path.exists(path)):  # a name with brackets is no pattern
+        return path.rstrip("/") or "/", None
+    folder = path[: path.rindex("/", 0, wild.start())]
+    return folder or "/", path[len(folder) :]
+
+
+def check_output(root: str) -> None:
+    """Make the output and write one small file there; remove both again.
+
+    Raises:
+        StorageError: the output cannot be made, or the store has no conditional writes.
+    """
+    missing = []
+    if not storage.is_remote(root):
+        missing = [folder for folder in (Path(root), *Path(root).parents) if not os.path.exists(folder)]
+    try:
+        storage.require_conditional_writes(root)
+    finally:
+        for folder in missing:
+            storage.delete_empty_folder(str(folder))
+
+
+def real_path(path: str) -> str:
+    """A local path with its links followed; a URI without a trailing slash."""
+    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

@@ -1,0 +1,91 @@
+"""Where a training may write: never among what it reads."""
+
+import json
+
+import pytest
+
+from cluster.errors import ConfigError
+from cluster.progress import Silent
+from cluster.session import Session
+from tests.support.train_inline import PLAIN
+from training.commands import train as train_verb
+from training.config import TrainConfig
+from training.job import train
+from training.output_folder import refuse_output_among_inputs
+from training.pack.job import pack
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A corpus at data, a model's folder at base, a tokenizer's at words, and links to data and to the folder above."""
+    for folder in ("data/deep", "base", "words"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data" / "a.jsonl").write_text(json.dumps({"text": "A text."}) + "\n")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "above").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig.model_validate(PLAIN | {"corpus": "data", "output": "runs/out"} | changes)
+
+
+NAMED = {"name": "base", "tokenizer": "words"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"output": "data"}, r"output: \S+/data is the folder of the corpus corpus-0 \("),
+        ({"output": "data/sub"}, r"output: \S+/data/sub lies inside the corpus corpus-0 \("),
+        ({"output": "link/sub"}, "output: .* lies inside the corpus"),
+        ({"output": "above/data/sub"}, "output: .* lies inside the corpus"),
+        ({"output": "data/sub", "corpus": "data/**/*.jsonl"}, "output: .* lies inside the corpus"),
+        ({"output": "data/sub", "corpus": "data/*/*.jsonl"}, "output: .* lies inside the corpus"),
+        ({"output": "data/sub", "corpus": "link"}, "output: .* lies inside the corpus"),
+        ({"output": "."}, "output: .* holds the corpus"),
+        ({"packed": "data/rows"}, "packed: .* lies inside the corpus"),
+        ({"output": "base", "model": "base"}, r"output: \S+/base is the folder of the model \("),
+        ({"output": "base/tuned", "model": NAMED}, r"output: \S+/base/tuned lies inside the model \("),
+        ({"output": "words/x", "model": NAMED}, "output: .* lies inside the tokenizer"),
+        ({"corpus": "s3://b/data", "output": "s3://b/data/run"}, "output: .* lies inside the corpus"),
+        ({"corpus": "s3://b/data/", "output": "s3://b/data"}, "output: .* is the folder of the corpus"),
+        ({"model": "s3://b/base", "output": "s3://b/base/run"}, "output: .* lies inside the model"),
+        ({"phases": [{"name": "a"}, {"name": "b", "corpus": "runs/out/b/x"}]}, "output: .* holds the corpus"),
+    ],
+)
+def test_an_output_among_the_inputs_is_refused_with_both_places(here, changes, seen):
+    with pytest.raises(ConfigError, match=seen):
+        refuse_output_among_inputs(config(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"output": "data-trained"},
+        {"output": "data/sub", "corpus": "data/*.jsonl"},
+        {"output": "data/sub", "corpus": "data/a.jsonl"},
+        {"output": "based", "model": "base"},
+        {"corpus": "s3://b/data", "output": "s3://b/data-run"},
+        {"corpus": "s3://b/data", "output": "data"},
+        {"model": "some/hub-model", "output": "some/hub-model"},
+        {"phases": [{"name": "a"}, {"name": "b"}]},
+    ],
+)
+def test_an_output_apart_from_the_inputs_is_accepted(here, changes):
+    refuse_output_among_inputs(config(**changes))
+
+
+def test_training_packing_and_the_dry_run_refuse_before_anything_is_written(here):
+    settings = config(output="data/sub")
+    (here / "c.yaml").write_text(settings.model_dump_json(exclude_unset=True))
+    for refuse in (
+        lambda: train(settings, Session(address="nowhere:1"), Silent()),
+        lambda: pack(settings, Session(address="nowhere:1"), Silent()),
+        lambda: train_verb("c.yaml", dry_run=True),
+    ):
+        with pytest.raises(ConfigError, match="lies inside the corpus"):
+            refuse()
+    assert not (here / "data" / "sub").exists()

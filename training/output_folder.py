@@ -1,0 +1,60 @@
+"""Where a training may write: apart from its corpora, its model and its tokenizer."""
+
+from pathlib import Path
+
+from cluster.errors import ConfigError
+from cluster.output_folder import fixed_folder, path_below, same_folder
+from cluster.store import storage
+from training.config import TrainConfig
+from training.pack.reading import format_of
+
+# A file of each kind that a run leaves below its output and that a glob of a corpus may match.
+_LEFT_BY_A_RUN = ("steps.jsonl", "packed/corpus-0/train/000000-000-0.parquet")
+assert all(format_of(name) for name in _LEFT_BY_A_RUN)
+
+
+def refuse_output_among_inputs(config: TrainConfig) -> None:
+    """Compare `output` and `packed` with the folders of corpora, model and tokenizer, in every phase.
+
+    Raises:
+        ConfigError: one is the other or lies inside it.
+    """
+    for one in (config, *(config.phase(overrides) for overrides in config.phases)):
+        for setting in ("output", "packed"):
+            if folder := getattr(one, setting):
+                _refuse(setting, storage.absolute(folder), one)
+
+
+def _refuse(setting: str, root: str, config: TrainConfig) -> None:
+    for named, path in _inputs(config):
+        folder, pattern = fixed_folder(path)
+        choose = f"Choose a folder of its own, such as {folder}-trained."
+        if same := same_folder(root, folder):
+            raise ConfigError(f"{setting}: {root} {same} {named}, so the run would write among its files. {choose}")
+        inside = path_below(root, folder)
+        if inside is not None and (pattern is None or _matches_own_files(pattern, inside)):
+            raise ConfigError(
+                f"{setting}: {root} lies inside {named}, so the next run would read this run's own files. {choose}"
+            )
+        if path_below(folder, root) is not None:
+            raise ConfigError(
+                f"{setting}: {root} holds {named}, so the run would write around what it reads. Choose a folder that "
+                "is not above it."
+            )
+
+
+def _inputs(config: TrainConfig) -> list[tuple[str, str]]:
+    """(what it is, absolute path or URI) of what a training reads; names of a hub are left out."""
+    found = []
+    for name, corpus in zip(config.corpus_names, config.corpus, strict=True):
+        path = storage.absolute(corpus.path)
+        found.append((f"the corpus {name} ({path})", path))
+    for what, place in (("model", config.model.name), ("tokenizer", config.model.tokenizer)):
+        if place and (storage.is_remote(place) or Path(storage.absolute(place)).is_dir()):
+            found.append((f"the {what} ({storage.absolute(place)})", storage.absolute(place)))
+    return found
+
+
+def _matches_own_files(pattern: str, below: str) -> bool:
+    """Whether a glob, from its fixed folder on, matches a file of a run at `below` that folder."""
+    return any(storage.matches(pattern, f"{below}/{name}") for name in _LEFT_BY_A_RUN)
