@@ -15,15 +15,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from cluster.store import storage
 from training.bench.correct import Check
 from training.bench.shapes import SHAPES
-from training.fit.checkpoint.format import MANIFEST, Saved
+from training.fit.checkpoint.format import MANIFEST, Saved, step_of
 from training.fit.job import OUTCOME
 
 _STEPS, _CHECKPOINT_EVERY = 200, 20
@@ -40,35 +40,35 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
-        for check in checks(Path(folder), torch.cuda.is_available() and not arguments.cpu, arguments.steps):
+        for check in checks(folder, torch.cuda.is_available() and not arguments.cpu, arguments.steps):
             print(json.dumps(asdict(check)), flush=True)
             wrong += check.right is False
     return 1 if wrong else 0
 
 
-def checks(folder: Path, gpu: bool, steps: int) -> Iterator[Check]:
+def checks(folder: str, gpu: bool, steps: int) -> Iterator[Check]:
     name = "raymill train, deterministic, killed and run again"
-    write_corpus(folder / "corpus.jsonl")
+    write_corpus(f"{folder}/corpus.jsonl")
     whole, killed = (_config(folder, run, gpu, steps) for run in ("whole", "killed"))
     if (failed := _train(whole)) is not None:
         yield Check(name, f"the undisturbed run failed: {failed}", "it ends", False)
         return
-    seen = _train_and_kill(killed, folder / "killed")
+    seen = _train_and_kill(killed, f"{folder}/killed")
     if seen is None:
         yield Check(name, "not run: it ended before it was killed", "a kill amid training", None)
         return
     if (failed := _train(killed)) is not None:
         yield Check(name, f"the second call failed: {failed}", "it goes on", False)
         return
-    resumed = resumed_at(folder / "killed")
+    resumed = resumed_at(f"{folder}/killed")
     yield Check(
         name, f"killed after the checkpoint of step {seen}, went on from step {resumed} of {steps}",
         f"on from step {seen} or later", seen <= resumed < steps,
     )  # fmt: skip
-    yield from compared(folder / "whole", folder / "killed")
+    yield from compared(f"{folder}/whole", f"{folder}/killed")
 
 
-def compared(whole: Path, killed: Path) -> Iterator[Check]:
+def compared(whole: str, killed: str) -> Iterator[Check]:
     """Two finished runs: losses and samples of all steps, weights and optimizer state at the end."""
     for column in ("loss", "samples"):
         one, other = (_column(run, column) for run in (whole, killed))
@@ -81,30 +81,31 @@ def compared(whole: Path, killed: Path) -> Iterator[Check]:
     )
 
 
-def digests(run: Path) -> dict[tuple[str, str, int, int], str]:
+def digests(run: str) -> dict[tuple[str, str, int, int], str]:
     """Of the last checkpoint of a finished run, by name, state, start and count of the values."""
-    saved = Saved.load(json.loads((run / OUTCOME).read_text())["checkpoint"])
+    saved = Saved.load(json.loads(storage.read_bytes(f"{run}/{OUTCOME}"))["checkpoint"])
     return {(p.name, p.state, p.start, p.count): p.sha256 for file in saved.manifest.files for p in file.pieces}
 
 
-def resumed_at(run: Path) -> int:
+def resumed_at(run: str) -> int:
     """The step at which the last attempt began."""
-    return max(json.loads(file.read_text())["step"] for file in (run / "attempts").iterdir())
+    return max(json.loads(storage.read_bytes(file.uri))["step"] for file in storage.list_files(f"{run}/attempts"))
 
 
-def write_corpus(path: Path) -> None:
+def write_corpus(path: str) -> None:
     """Texts of small numbers, the same every time: something that a tiny model learns."""
-    with open(path, "w") as file:
-        for number in range(_DOCUMENTS):
-            words = " ".join(f"{number} and {place} make {number + place}." for place in range(3 + number % 5))
-            file.write(json.dumps({"id": f"d{number}", "text": words}) + "\n")
+    lines = []
+    for number in range(_DOCUMENTS):
+        words = " ".join(f"{number} and {place} make {number + place}." for place in range(3 + number % 5))
+        lines.append(json.dumps({"id": f"d{number}", "text": words}) + "\n")
+    storage.write_bytes(path, "".join(lines).encode())
 
 
-def _config(folder: Path, run: str, gpu: bool, steps: int) -> Path:
+def _config(folder: str, run: str, gpu: bool, steps: int) -> str:
     settings: dict[str, Any] = {
         "kind": "train",
         "name": run,
-        "corpus": str(folder / "corpus.jsonl"),
+        "corpus": f"{folder}/corpus.jsonl",
         "model": {"config": SHAPES["tiny"], "tokenizer": "train"},
         "deterministic": True,
         "workers": {"count": 1, "gpus_each": int(gpu)},
@@ -115,20 +116,20 @@ def _config(folder: Path, run: str, gpu: bool, steps: int) -> Path:
         "optimizer": {"learning_rate": 1e-3},
         "checkpoint": {"every_steps": _CHECKPOINT_EVERY},
         "track": {"tensorboard": False},
-        "packed": str(folder / "packed"),
-        "output": str(folder / run),
+        "packed": f"{folder}/packed",
+        "output": f"{folder}/{run}",
     }
-    path = folder / f"{run}.json"
-    path.write_text(json.dumps(settings))
+    path = f"{folder}/{run}.json"
+    storage.write_bytes(path, json.dumps(settings).encode())
     return path
 
 
-def _start(config: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "cluster.cli", "train", str(config)]
+def _start(config: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "cluster.cli", "train", config]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _train(config: Path) -> str | None:
+def _train(config: str) -> str | None:
     """Why the call failed; None where it did not."""
     process = _start(config)
     try:
@@ -139,7 +140,7 @@ def _train(config: Path) -> str | None:
     return None if process.returncode == 0 else (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
-def _train_and_kill(config: Path, run: Path) -> int | None:
+def _train_and_kill(config: str, run: str) -> int | None:
     """The step of the last checkpoint that was whole at the kill; None where the run ended or stalled before."""
     process = _start(config)
     deadline = time.monotonic() + _PATIENCE_S
@@ -150,7 +151,7 @@ def _train_and_kill(config: Path, run: Path) -> int | None:
         time.sleep(_LOOK_EVERY_S)
     else:
         _kill_all(process)
-    return None if (run / OUTCOME).exists() else _newest_checkpoint(run)
+    return None if storage.exists(f"{run}/{OUTCOME}") else _newest_checkpoint(run)
 
 
 def _kill_all(process: "subprocess.Popen[str]") -> None:
@@ -170,12 +171,13 @@ def _kill_all(process: "subprocess.Popen[str]") -> None:
     psutil.wait_procs(started, timeout=30)
 
 
-def _newest_checkpoint(run: Path) -> int | None:
-    return max((int(path.parent.name.split("-")[1]) for path in run.glob(f"checkpoints/*/{MANIFEST}")), default=None)
+def _newest_checkpoint(run: str) -> int | None:
+    manifests = [file.uri for file in storage.list_files(f"{run}/checkpoints") if file.uri.endswith(f"/{MANIFEST}")]
+    return max((step_of(uri.removesuffix(f"/{MANIFEST}")) for uri in manifests), default=None)
 
 
-def _column(run: Path, name: str) -> list[Any]:
-    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+def _column(run: str, name: str) -> list[Any]:
+    lines = [json.loads(line) for line in storage.read_bytes(f"{run}/steps.jsonl").splitlines()]
     return [line[name] for line in lines if name in line]
 
 

@@ -9,7 +9,7 @@ from training.bench import resume
 
 
 def verdicts(*runs) -> list[bool | None]:
-    return [check.right for check in resume.compared(*runs)]
+    return [check.right for check in resume.compared(*map(str, runs))]
 
 
 def test_losses_samples_weights_and_optimizer_state_are_each_compared(tmp_path):
@@ -19,7 +19,7 @@ def test_losses_samples_weights_and_optimizer_state_are_each_compared(tmp_path):
         fit_alone(tiny_job(str(tmp_path), output=str(run), steps=3, seed=seed))
     assert verdicts(whole, same) == [True, True, True]
     assert verdicts(whole, other) == [False, False, False]
-    pieces = resume.digests(whole)
+    pieces = resume.digests(str(whole))
     assert {state for _, state, _, _ in pieces} == {"param", "exp_avg", "exp_avg_sq"}
     lines = [json.loads(line) for line in (same / "steps.jsonl").read_text().splitlines()]
     lines[-1]["loss"] += 1e-7
