@@ -114,7 +114,7 @@ def require_files(uri: str) -> None:
     Raises:
         DataError: nothing is at this path.
     """
-    if not storage.holds_files(uri):
+    if not (storage.exists(uri) or storage.holds_files(uri)):
         raise DataError(
             f"{storage.absolute(uri)}: there is no run and no artifact here: the folder does not exist, or is empty. "
             "Check the path."

@@ -69,6 +69,12 @@ def test_canonical_json_does_not_depend_on_order():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
 
 
+def test_a_file_is_no_artifact(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text("{}")
+    with pytest.raises(DataError, match="no finished artifact here"):
+        Artifact.load(str(tmp_path / "corpus.jsonl"))
+
+
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
     (tmp_path / "part.parquet").touch()
     with pytest.raises(DataError, match=r"no finished artifact here.*run the same command again and it continues"):
