@@ -11,7 +11,9 @@ from training.models.adapters import with_adapter
 from training.models.attention import choose_attention, dense_mask_warning
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal, elementwise_part
-from training.models.objective import NextToken, Objective, Probe
+from training.models.independence import require_independence
+from training.models.linear_names import LINEAR_NAMES
+from training.models.objective import NextToken, Objective, Probe, body_name
 from training.versions import enable_activation_checkpointing
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def build_objective(
     model = load_base(config.model, config.seed, dtype, attention, body_only=config.method == "probe", **how)
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
+    if model.config.model_type not in LINEAR_NAMES:  # these are tested
+        body = model if config.method == "probe" else model._modules[body_name(model)]
+        require_independence(body, config.packing.mode != "none", config.bf16)
     return objective_around(config, model, classes, device)
 
 

@@ -9,7 +9,7 @@ the logits are the lm_head's product and nothing else, and the engine has that w
 (fused_loss.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,7 +84,7 @@ class NextToken(Objective):
         self.loss_chunk_tokens = loss_chunk_tokens
         self.after_logits = after_logits
         self.virtual = virtual
-        self.body_name = _body_name(self.causal)
+        self.body_name = body_name(self.causal)
         self.fused = whole_weights and self._head_is_all()
 
     @contextmanager
@@ -162,7 +162,7 @@ class NextToken(Objective):
             return torch.allclose(self.logits(hidden), head(hidden), rtol=1e-3)
 
 
-def _body_name(causal: Any) -> str:
+def body_name(causal: Any) -> str:
     """Of the child that leads from tokens to hidden states: the one that is a transformers model itself.
 
     Raises:
@@ -178,9 +178,15 @@ def _body_name(causal: Any) -> str:
 
 
 class _Given(nn.Module):
-    def __init__(self, hidden: Tensor) -> None:
+    """In the place of a body and, for models that call a part of it (OPT: its decoder), of all its children."""
+
+    def __init__(self, hidden: Tensor, children: Collection[str]) -> None:
         super().__init__()
         self.outputs = _Outputs(hidden)
+        self.parts = frozenset(children)
+
+    def __getattr__(self, name: str) -> Any:
+        return self if name in self.__dict__.get("parts", ()) else super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> "_Outputs":
         return self.outputs
@@ -204,7 +210,7 @@ class _Outputs:
 def _body_that_gives(causal: Any, name: str, hidden: Tensor) -> Iterator[None]:
     modules = causal._modules
     body = modules[name]
-    modules[name] = _Given(hidden)
+    modules[name] = _Given(hidden, body._modules)
     try:
         yield
     finally:

@@ -11,12 +11,13 @@ import torch
 
 from cluster.errors import ConfigError, DataError, StorageError
 from cluster.store import storage
-from tests.support.tiny_models import MODELS, tiny_config
+from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 from training.config_parts import Model
 from training.models.base import decoder_layers, load_base
 from training.models.build import build_objective
 from training.models.folder import located, model_folder
 from training.models.identity import model_identity
+from training.models.independence import require_independence
 
 torch.set_num_threads(1)
 
@@ -229,3 +230,42 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_numbers():
 def test_decoder_layers_are_the_models_blocks(model, method):
     layers = decoder_layers(build_objective(tiny_config(model, method=method), classes=2).model)
     assert [type(layer).__name__.endswith(("Layer", "Block")) for layer in layers] == [True, True]
+
+
+# --- what a prediction depends on
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "bert": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 48, "vocab_size": 300},
+    "mamba": {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 300},
+    "opt": {"model_type": "opt", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48,
+            "vocab_size": 300, "word_embed_proj_dim": 32},
+    "gpt_oss": {"model_type": "gpt_oss", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 16, "num_local_experts": 2,
+                "num_experts_per_tok": 1, "vocab_size": 300},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_depend_on_earlier_tokens_of_the_same_document_alone(model):
+    objective = build_objective(tiny_config(model))
+    require_independence(objective.body, packed=True, bf16=False)
+    assert objective.model.training
+
+
+def test_a_model_that_sees_later_tokens_is_refused():
+    for method in ("full", "probe"):
+        with pytest.raises(ConfigError, match=r"in this bert, what is predicted after a token depends on later tokens"):
+            build_objective(tiny_config(OTHERS["bert"], method=method), classes=2)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "opt", "gpt_oss"])
+def test_a_model_that_carries_one_document_of_a_row_to_the_next_is_refused_unless_each_has_a_row(kind):
+    with pytest.raises(ConfigError, match=rf"in this {kind}.*other documents of the same row.*packing: {{mode: none}}"):
+        build_objective(tiny_config(OTHERS[kind]))
+    objective = build_objective(tiny_config(OTHERS[kind], packing={"mode": "none"}))
+    assert objective.model.training
+    objective.eval()
+    ids = torch.tensor(random_documents([[16], [16]])).squeeze(1)
+    ours, _ = loss_of(objective, batch_of([[ids[0].tolist()], [ids[1].tolist()]]))
+    torch.testing.assert_close(ours, objective.model(input_ids=ids, labels=ids).loss * 30, rtol=1e-5, atol=1e-5)
