@@ -12,7 +12,7 @@ rows. Equal digests mean equal artifacts.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -184,17 +184,7 @@ class Artifact:
 
         Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
         """
-        sizes = {file.uri: file.size for file in storage.list_files(self.uri)}
-        found = {}
-        for file in self.manifest.files:
-            uri = storage.join(self.uri, file.path)
-            if uri not in sizes:
-                found[uri] = "is gone"
-            elif sizes[uri] != file.bytes:
-                found[uri] = f"has {sizes[uri]:,} bytes, and {file.bytes:,} were written"
-            elif digests and _sha256(uri) != file.sha256:
-                found[uri] = "has another sha256 than what was written"
-        return found
+        return changed_files(self.uri, {file.path: (file.bytes, file.sha256) for file in self.manifest.files}, digests)
 
     def discard(self, files: Iterable[str]) -> None:
         """Remove the manifest, which makes the artifact unfinished, and then `files`."""
@@ -231,6 +221,26 @@ class Artifact:
             [{"uri": uri} for uri in self.file_uris], override_num_blocks=len(self.manifest.files)
         )
         return files.map_batches(_ReadFiles(storage.options()), batch_format="pyarrow", batch_size=None)
+
+
+def changed_files(root: str, written: Mapping[str, tuple[int, str]], digests: bool = False) -> dict[str, str]:
+    """URI -> what is wrong, for each file that is missing or is not what was written.
+
+    Args:
+        written: path below `root` -> bytes and sha256. digests: read every file and compare its sha256; else only the
+            sizes, from one listing, are compared.
+    """
+    sizes = {file.uri: file.size for file in storage.list_files(root)}
+    found = {}
+    for path, (size, sha256) in written.items():
+        uri = storage.join(root, path)
+        if uri not in sizes:
+            found[uri] = "is gone"
+        elif sizes[uri] != size:
+            found[uri] = f"has {sizes[uri]:,} bytes, and {size:,} were written"
+        elif digests and _sha256(uri) != sha256:
+            found[uri] = "has another sha256 than what was written"
+    return found
 
 
 def _sha256(uri: str) -> str:

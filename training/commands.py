@@ -18,7 +18,7 @@ Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one sett
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
 Replace = Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")]
 
-Verify = Annotated[bool, typer.Option("--verify", help="read packed files and compare digests; else only their sizes")]
+Verify = Annotated[bool, typer.Option("--verify", help="read what is finished and compare digests; else only sizes")]
 
 
 def train(

@@ -32,9 +32,8 @@ from training.pack import overflow
 from training.pack.job import Packing
 from training.pack.packed_run import PackedRun
 from training.pack.sources import with_columns
+from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
 from training.report.schema import Fit, Report, chosen
-
-REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,8 @@ def train(
 
     Args:
         replace: remove what other settings left at the output, and make it anew.
-        verify: compare the sha256 of packed files with what was written, not only their sizes.
+        verify: compare the sha256 of packed and exported files with what was written, not only their sizes. What is
+            damaged or gone is made again.
 
     Raises:
         UserError: something the user can mend, another run at the same output too; all finished work is kept.
@@ -78,7 +78,7 @@ def train(
             return _phases(config, session, progress, replace, verify)
     if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
         packing = Packing.of(with_columns(config), replace=False)
-        if packing.finished and (found := _finished(make_job(packing.config, packing.found()), replace=False)):
+        if packing.whole(verify) and (found := _finished(make_job(packing.config, packing.found()), False, verify)):
             return found
     # Trained already, most likely by torchrun on other machines than this one: evaluation and export are left.
     trained = storage.exists(storage.join(config.output, OUTCOME)) and not replace
@@ -93,15 +93,17 @@ def _train(
     """The parts of one training, in their order."""
     model_identity(config.model, config.seed)  # a model that is not there is refused before packing
     packing = Packing.of(config, replace)
-    if packing.finished and (found := _finished(make_job(config, packing.found()), replace)) is not None:
+    digests = verify or replace
+    if packing.whole(digests) and (found := _finished(make_job(config, packing.found()), replace, digests)) is not None:
         return found
     if replace or not storage.exists(storage.join(config.output, OUTCOME)):
         _look_at_cluster(config, session)
     # Rows inside the output are under its lease; a folder that runs share has one of its own.
-    packed = packing.run_alone(session, progress, verify, lease_at=config.packed)
+    packed = packing.run_alone(session, progress, digests, lease_at=config.packed)
     job = make_job(config, packed)
-    if (found := _finished(job, replace)) is not None:
+    if (found := _finished(job, replace, digests)) is not None:
         return found
+    discard_damaged(job.root, digests)
     tell_overflow(config, packed, progress)
     from training.fit.launch import fit_on_ray
     from training.plan.choices import check_memory
@@ -197,9 +199,10 @@ def _run_settings(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
 
 
-def _finished(job: Job, replace: bool) -> TrainRun | None:
+def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
+    """The finished run; None where there is none, or a file of it is damaged or gone."""
     manifest = find_run(job.root, job.config.kind, _run_settings(job.config), _inputs(job), replace)
-    if manifest is None:
+    if manifest is None or run_damage(job.root, manifest, digests):
         return None
     return TrainRun(job.root, manifest, _report(job.root), fresh=False)
 
@@ -246,7 +249,7 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
     root = storage.absolute(config.output)
     inputs = fingerprint([run.manifest["inputs"] for run in runs])
     found = find_run(root, config.kind, _run_settings(config), inputs, replace)
-    if found is not None:
+    if found is not None and not run_damage(root, found):
         return TrainRun(root, found, _report(root), fresh=False, phases=tuple(runs))
     report = combine(config, [run.report for run in runs])
     artifacts = {run.uri.removeprefix(f"{root}/"): run.manifest["digest"] for run in runs}

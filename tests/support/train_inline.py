@@ -25,14 +25,15 @@ MODEL = {
 }
 
 
-def train_inline(settings: dict, monkeypatch, *, replace: bool = False) -> job.TrainRun:
+def train_inline(settings: dict, monkeypatch, *, replace: bool = False, verify: bool = False) -> job.TrainRun:
     """`train` on a config given as plain settings, on one worker that is this process."""
     with monkeypatch.context() as patch:
         patch.setattr(packing, "Engine", InlineEngine)
         patch.setattr(launch, "fit_on_ray", _fit)
         patch.setattr(job, "_look_at_cluster", lambda config, session: None)
         patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
-        return job.train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent(), replace=replace)
+        config = TrainConfig.model_validate(PLAIN | settings)
+        return job.train(config, Session(), Silent(), replace=replace, verify=verify)
 
 
 PLAIN = {

@@ -144,6 +144,45 @@ def test_damaged_best_weights_of_a_finished_fit_are_named_with_the_mend_and_repl
     assert (tmp_path / "run" / OUTCOME).stat().st_mtime_ns == kept, "whole weights are not trained anew"
 
 
+ALL = {"generate": {"prompts": 2, "max_new_tokens": 4}}
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "digests"),
+    [
+        ("export/full/model.safetensors", "gone", {}),
+        ("export/full/model.safetensors", "short", {}),
+        ("export/full/model.safetensors", "flipped", {"verify": True}),
+        ("export/full/model.safetensors", "flipped", {"replace": True}),
+        ("export/full/README.md", "gone", {}),
+        ("export/manifest.json", "gone", {}),
+        ("evaluation.json", "gone", {}),
+        ("evaluation.json", "short", {}),
+        ("report.json", "short", {}),
+        ("report.html", "gone", {}),
+        ("packed/corpus-0/validation/_manifest.json", "gone", {}),
+    ],
+)
+def test_what_is_damaged_or_gone_of_a_finished_run_is_made_again_without_training(
+    full, monkeypatch, caplog, name, how, digests
+):
+    settings, first = full
+    path = Path(settings["output"], name)
+    data = path.read_bytes()
+    if how == "flipped":
+        path.write_bytes(data[:-9] + bytes(one ^ 1 for one in data[-9:]))
+        assert not train_inline(settings | ALL, monkeypatch).fresh, "sizes alone do not show it"
+    else:
+        path.unlink() if how == "gone" else path.write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(inline, "fit_alone", never)
+    again = train_inline(settings | ALL, monkeypatch, **digests)
+    assert str(path) in caplog.text
+    assert again.manifest["artifacts"] == first.manifest["artifacts"]
+    assert path.read_bytes() == data if name.startswith("export/full/model") else path.is_file()
+    caplog.clear()
+    assert not train_inline(settings | ALL, monkeypatch, verify=True).fresh and not caplog.text
+
+
 def packed_elsewhere(corpus: str, folder: Path, name: str, **settings) -> dict:
     packed = str(folder / settings.get("method", "full"))
     return {"corpus": corpus, "packed": packed, "output": str(folder / name), "generate": None} | settings
@@ -258,6 +297,13 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     assert "apply_chat_template" not in Path(first.uri, "export/full/README.md").read_text(), "texts did not"
     assert (tmp_path / "run/report.html").is_file()
     assert run.manifest["artifacts"] == {"first": first.manifest["digest"], "second": second.manifest["digest"]}
+    Path(first.uri, "export/full/model.safetensors").unlink()
+    Path(second.uri, "export/merged/model.safetensors").write_bytes(b"")
+    (tmp_path / "run/report.html").unlink()
+    again = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
+    assert again.manifest["artifacts"] == run.manifest["artifacts"] and (tmp_path / "run/report.html").is_file()
+    assert Path(whole_weights(again.phases[0]), "model.safetensors").is_file()
+    assert Path(second.uri, "export/merged/model.safetensors").stat().st_size
     inspect(run.uri)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("phase 1   tiny-first; method full; base llama") for line in lines)

@@ -32,9 +32,12 @@ class Lineage:
 def lineage(corpus: Corpus) -> Lineage:
     """What can be known of a corpus from what lies beside it; never an error, since a card can do without."""
     try:
-        manifest = Artifact.load(corpus.path).manifest
+        artifact = Artifact.find(corpus.path)
     except DataError:
+        artifact = None
+    if artifact is None:
         return Lineage(corpus.path)
+    manifest = artifact.manifest
     run = _run_above(corpus.path)
     inputs = run.get("config", {}).get("inputs", [])
     return Lineage(

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
-from cluster.artifact import fingerprint
+from cluster.artifact import changed_files, fingerprint
 from cluster.store import storage
 
 EXPORT, MANIFEST = "export", "manifest.json"
@@ -21,12 +21,30 @@ class ExportedFile(TypedDict):
 
 
 def finished(root: str, made_from: str) -> dict[str, Any] | None:
-    """The manifest of an export that stands finished and was made from this."""
+    """The manifest of a finished export that was made from this; its files have the sizes that were written."""
+    found = _manifest(root)
+    if found is None or found.get("made_from") != made_from or damage(root, found):
+        return None
+    return found
+
+
+def damage(root: str, manifest: dict[str, Any], *, digests: bool = False) -> dict[str, str]:
+    """URI -> what is wrong, for each file of an export that is missing or is not what was written.
+
+    Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
+    """
+    found = changed_files(root, {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}, digests)
+    if (_manifest(root) or {}).get("made_from") != manifest["made_from"]:
+        found[storage.join(root, MANIFEST)] = "is gone or damaged"
+    return found
+
+
+def _manifest(root: str) -> dict[str, Any] | None:
     try:
         found = json.loads(storage.read_bytes(storage.join(root, MANIFEST)))
     except (storage.NotFound, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("made_from") == made_from else None
+    return found if isinstance(found, dict) else None
 
 
 def begin(root: str) -> None:

@@ -118,6 +118,10 @@ class Packing:
         discard_damaged(self.root, self.frozen, damage)
         return dataclasses.replace(self, finished=False)
 
+    def whole(self, digests: bool = False) -> bool:
+        """Whether it stands packed and no file of it is damaged or gone."""
+        return self.finished and not damaged(self.root, self.frozen, digests)
+
     def anew(self) -> Self:
         """The same, with nothing of it made yet."""
         storage.delete([storage.join(self.root, PACK_MANIFEST)])
@@ -137,7 +141,7 @@ class Packing:
         Raises:
             BusyError: another run is writing there. DataError: as `run`.
         """
-        if self.finished and not damaged(self.root, self.frozen, verify):
+        if self.whole(verify):
             return self.run(session, progress)
         if lease_at is None:
             return self.checked(verify).run(session, progress)

@@ -3,13 +3,12 @@
 It is written last: without it the folder is not finished.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from cluster.artifact import canonical_json
+from cluster.artifact import canonical_json, changed_files
 from cluster.store import storage
 
 FOLDER = "tokenizer"
@@ -55,18 +54,8 @@ def tokenizer_damage(packed_uri: str, digests: bool = False) -> dict[str, str]:
     prepared = Prepared.read(packed_uri)
     if prepared is None:
         return {}
-    folder = tokenizer_folder(packed_uri)
-    sizes = {file.uri: file.size for file in storage.list_files(folder)}
-    found = {}
-    for name, (sha256, size) in prepared.files.items():
-        uri = storage.join(folder, name)
-        if uri not in sizes:
-            found[uri] = "is gone"
-        elif sizes[uri] != size:
-            found[uri] = f"has {sizes[uri]:,} bytes, and {size:,} were written"
-        elif digests and hashlib.sha256(storage.read_bytes(uri)).hexdigest() != sha256:
-            found[uri] = "has another sha256 than what was written"
-    return found
+    written = {name: (size, sha256) for name, (sha256, size) in prepared.files.items()}
+    return changed_files(tokenizer_folder(packed_uri), written, digests)
 
 
 def discard_tokenizer(packed_uri: str) -> None:
