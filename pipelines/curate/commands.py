@@ -115,7 +115,7 @@ def _plan(settings: CurateConfig) -> None:
 
 def _state(done: bool, damage: str) -> str:
     if damage:
-        return f"{damage}, which are made again"
+        return f"{damage}; what is damaged is to be made again"
     return "finished, nothing to do" if done else "to be made"
 
 

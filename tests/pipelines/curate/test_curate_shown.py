@@ -197,3 +197,12 @@ def test_the_line_of_the_first_stage_says_that_kernels_compile(raymill, monkeypa
     assert err.count("compiling") == 1
     _, err = raymill("curate", "c.yaml")
     assert "compiling" not in err, "a finished run computes nothing"
+
+
+def test_a_dry_run_names_the_damaged_files_of_a_finished_run(raymill, tmp_path):
+    raymill("curate", "c.yaml")
+    assert f"output   {tmp_path}/run: finished, nothing to do\n" in raymill("curate", "c.yaml", "--dry-run")[0]
+    file = next((tmp_path / "run" / "removed").glob("*.parquet"))
+    file.unlink()
+    out, _ = raymill("curate", "c.yaml", "--dry-run")
+    assert f"run: a finished run with 1 damaged file ({file}: is gone); what is damaged is to be made again\n" in out
