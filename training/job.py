@@ -78,7 +78,7 @@ def train(
             return _phases(config, session, progress, replace, verify)
     if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
         packing = Packing.of(with_columns(config), replace=False)
-        if packing.whole(verify) and (found := _finished(make_job(packing.config, packing.found()), False, verify)):
+        if (found := _found(packing, False, verify)) is not None:
             return found
     # Trained already, most likely by torchrun on other machines than this one: evaluation and export are left.
     trained = storage.exists(storage.join(config.output, OUTCOME)) and not replace
@@ -94,7 +94,7 @@ def _train(
     model_identity(config.model, config.seed)  # a model that is not there is refused before packing
     packing = Packing.of(config, replace)
     digests = verify or replace
-    if packing.whole(digests) and (found := _finished(make_job(config, packing.found()), replace, digests)) is not None:
+    if (found := _found(packing, replace, digests)) is not None:
         return found
     if replace or not storage.exists(storage.join(config.output, OUTCOME)):
         _look_at_cluster(config, session)
@@ -197,6 +197,12 @@ def _inputs(job: Job) -> str:
 def _run_settings(config: TrainConfig) -> dict[str, Any]:
     settings = config.run_settings()
     return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
+
+
+def _found(packing: Packing, replace: bool, digests: bool) -> TrainRun | None:
+    """The finished run, as `_finished`, found before anything is packed."""
+    packed = packing.found(digests)
+    return None if packed is None else _finished(make_job(packing.config, packed), replace, digests)
 
 
 def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:

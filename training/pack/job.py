@@ -118,19 +118,23 @@ class Packing:
         discard_damaged(self.root, self.frozen, damage)
         return dataclasses.replace(self, finished=False)
 
-    def whole(self, digests: bool = False) -> bool:
-        """Whether it stands packed and no file of it is damaged or gone."""
-        return self.finished and not damaged(self.root, self.frozen, digests)
-
     def anew(self) -> Self:
         """The same, with nothing of it made yet."""
         storage.delete([storage.join(self.root, PACK_MANIFEST)])
         return dataclasses.replace(self, finished=False, discard=True)
 
-    def found(self) -> PackedRun:
-        """What stands packed; no file of it is looked at."""
-        assert self.finished
-        return PackedRun.load(self.root)
+    def found(self, digests: bool = False) -> PackedRun | None:
+        """What stands packed, for a finished training: its rows may have been removed since. None where nothing does.
+
+        Args:
+            digests: None, too, where a file is damaged or gone; every file is read.
+        """
+        if not self.finished or (digests and damaged(self.root, self.frozen, digests)):
+            return None
+        try:
+            return PackedRun.load(self.root)
+        except DataError:  # a manifest is damaged or gone
+            return None
 
     def run_alone(self, session: Session, progress: Progress, verify: bool, lease_at: str | None) -> PackedRun:
         """`run`, with what is damaged packed again, under a lease if anything is to be made.
@@ -141,7 +145,7 @@ class Packing:
         Raises:
             BusyError: another run is writing there. DataError: as `run`.
         """
-        if self.whole(verify):
+        if self.finished and not damaged(self.root, self.frozen, verify):
             return self.run(session, progress)
         if lease_at is None:
             return self.checked(verify).run(session, progress)
