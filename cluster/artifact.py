@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 
 if TYPE_CHECKING:
     import ray.data
@@ -109,67 +111,68 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
 _NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError)  # `from_json` raises these on other content
 
 
-def require_files(uri: str) -> None:
+def require_files(store: Store, uri: str) -> None:
     """
     Raises:
         DataError: nothing is at this path.
     """
-    if not (storage.exists(uri) or storage.holds_files(uri)):
+    if not (store.exists(uri) or store.holds_files(uri)):
         raise DataError(
-            f"{storage.absolute(uri)}: there is no run and no artifact here: the folder does not exist, or is empty. "
+            f"{paths.absolute(uri)}: there is no run and no artifact here: the folder does not exist, or is empty. "
             "Check the path."
         )
 
 
 class Artifact:
-    """A finished artifact, opened by its URI."""
+    """A finished artifact, opened by its URI on a store; its files are read from there."""
 
-    def __init__(self, uri: str, manifest: Manifest, manifest_name: str = MANIFEST) -> None:
+    def __init__(self, store: Store, uri: str, manifest: Manifest, manifest_name: str = MANIFEST) -> None:
+        self.store = store
         self.uri = uri
         self.manifest = manifest
         self.manifest_name = manifest_name
 
     @classmethod
-    def load(cls, uri: str) -> Self:
+    def load(cls, store: Store, uri: str) -> Self:
         """The finished artifact at `uri`.
 
         Raises:
             DataError: there is no finished artifact, or its manifest cannot be read.
         """
-        found = cls.find(uri)
+        found = cls.find(store, uri)
         if found is None:
-            require_files(uri)
+            require_files(store, uri)
             raise DataError(
-                f"{storage.absolute(uri)}: no finished artifact here ({MANIFEST} is missing). Either the path is "
+                f"{paths.absolute(uri)}: no finished artifact here ({MANIFEST} is missing). Either the path is "
                 "wrong, or the stage was interrupted: run the same command again and it continues."
             )
         return found
 
     @classmethod
-    def find(cls, uri: str) -> Self | None:
+    def find(cls, store: Store, uri: str) -> Self | None:
         """The finished artifact at `uri`, or None.
 
         Raises:
             DataError: its manifest cannot be read.
         """
-        uri = storage.absolute(uri)
+        uri = paths.absolute(uri)
         try:
-            return cls(uri, Manifest.from_json(storage.read_bytes(storage.join(uri, MANIFEST))))
-        except storage.NotFound:
-            return cls._find_earlier(uri)
+            return cls(store, uri, Manifest.from_json(store.read_bytes(paths.join(uri, MANIFEST))))
+        except NotFound:
+            return cls._find_earlier(store, uri)
         except _NO_MANIFEST as error:
             raise DataError(
                 f"{uri}/{MANIFEST}: not a manifest of this project ({error}). Point at a folder that Raymill wrote."
             ) from error
 
     @classmethod
-    def _find_earlier(cls, uri: str) -> Self | None:
+    def _find_earlier(cls, store: Store, uri: str) -> Self | None:
         """An artifact that an earlier version wrote as manifest.json. A manifest.json of another program gives None."""
         try:
-            found = Manifest.from_json(storage.read_bytes(storage.join(uri, EARLIER_MANIFEST)))
-        except (storage.NotFound, *_NO_MANIFEST):
+            found = Manifest.from_json(store.read_bytes(paths.join(uri, EARLIER_MANIFEST)))
+        except (NotFound, *_NO_MANIFEST):
             return None
-        return cls(uri, found, EARLIER_MANIFEST)
+        return cls(store, uri, found, EARLIER_MANIFEST)
 
     @property
     def schema(self) -> pa.Schema:
@@ -177,19 +180,20 @@ class Artifact:
 
     @property
     def file_uris(self) -> list[str]:
-        return [storage.join(self.uri, file.path) for file in self.manifest.files]
+        return [paths.join(self.uri, file.path) for file in self.manifest.files]
 
     def damage(self, *, digests: bool = False) -> dict[str, str]:
         """URI -> what is wrong, for each file that is missing or differs from the manifest.
 
         Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
         """
-        return changed_files(self.uri, {file.path: (file.bytes, file.sha256) for file in self.manifest.files}, digests)
+        written = {file.path: (file.bytes, file.sha256) for file in self.manifest.files}
+        return changed_files(self.store, self.uri, written, digests)
 
     def discard(self, files: Iterable[str]) -> None:
         """Remove the manifest, which makes the artifact unfinished, and then `files`."""
-        storage.delete([storage.join(self.uri, self.manifest_name)])
-        storage.delete(files)
+        self.store.delete([paths.join(self.uri, self.manifest_name)])
+        self.store.delete(files)
 
     def files_by_unit(self, units: int) -> list[list[str]]:
         """URIs of the files that each unit wrote, by unit; empty for a unit that wrote no rows.
@@ -198,12 +202,12 @@ class Artifact:
         """
         files: list[list[str]] = [[] for _ in range(units)]
         for file in self.manifest.files:
-            files[file.unit].append(storage.join(self.uri, file.path))
+            files[file.unit].append(paths.join(self.uri, file.path))
         return files
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """One table per row group, in order. Reads one row group at a time."""
-        return read_tables(self.file_uris, None if columns is None else set(columns).__contains__)
+        return read_tables(self.store, self.file_uris, None if columns is None else set(columns).__contains__)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one table. Loads everything into memory."""
@@ -220,62 +224,63 @@ class Artifact:
         files = ray.data.from_items(
             [{"uri": uri} for uri in self.file_uris], override_num_blocks=len(self.manifest.files)
         )
-        return files.map_batches(_ReadFiles(storage.options()), batch_format="pyarrow", batch_size=None)
+        return files.map_batches(_ReadFiles(self.store), batch_format="pyarrow", batch_size=None)
 
 
-def changed_files(root: str, written: Mapping[str, tuple[int, str]], digests: bool = False) -> dict[str, str]:
+def changed_files(
+    store: Store, root: str, written: Mapping[str, tuple[int, str]], digests: bool = False
+) -> dict[str, str]:
     """URI -> what is wrong, for each file that is missing or is not what was written.
 
     Args:
         written: path below `root` -> bytes and sha256. digests: read every file and compare its sha256; else only the
             sizes, from one listing, are compared.
     """
-    sizes = {file.uri: file.size for file in storage.list_files(root)}
+    sizes = {file.uri: file.size for file in store.list_files(root)}
     found = {}
     for path, (size, sha256) in written.items():
-        uri = storage.join(root, path)
+        uri = paths.join(root, path)
         if uri not in sizes:
             found[uri] = "is gone"
         elif sizes[uri] != size:
             found[uri] = f"has {sizes[uri]:,} bytes, and {size:,} were written"
-        elif digests and _sha256(uri) != sha256:
+        elif digests and _sha256(store, uri) != sha256:
             found[uri] = "has another sha256 than what was written"
     return found
 
 
-def _sha256(uri: str) -> str:
+def _sha256(store: Store, uri: str) -> str:
     digest = hashlib.sha256()
-    with storage.open_input(uri) as file:
+    with store.open_input(uri) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 class _ReadFiles:
-    def __init__(self, options: storage.StorageOptions) -> None:
-        self.options = options
+    def __init__(self, store: Store) -> None:
+        self.store = store
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        storage.configure(self.options)
-        return read_tables(rows["uri"].to_pylist())
+        return read_tables(self.store, rows["uri"].to_pylist())
 
 
-def read_tables(uris: Sequence[str], wanted: Callable[[str], bool] | None = None) -> Iterator[pa.Table]:
+def read_tables(store: Store, uris: Sequence[str], wanted: Callable[[str], bool] | None = None) -> Iterator[pa.Table]:
     """One table per row group of each Parquet file, in order; only the columns whose name is `wanted`."""
     for uri in uris:
-        with open_parquet(uri) as parquet:
+        with open_parquet(store, uri) as parquet:
             columns = None if wanted is None else [name for name in parquet.schema_arrow.names if wanted(name)]
             for group in range(parquet.num_row_groups):
                 yield parquet.read_row_group(group, columns=columns, use_threads=False)
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
+def open_parquet(store: Store, uri: str) -> pq.ParquetFile:
     """Open a Parquet file of an artifact.
 
     Raises:
         DataError: it cannot be read as Parquet.
     """
     try:
-        return pq.ParquetFile(storage.open_input(uri), pre_buffer=False)
+        return pq.ParquetFile(store.open_input(uri), pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri}: cannot be read as Parquet ({error}). It was damaged after it was written.") from error

@@ -20,16 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
-from cluster.store import storage
-from cluster.store.storage import StorageOptions
+from cluster.store.interface import SECRETS, StorageOptions
+from cluster.store.store import Store
 
 # kind -> model, imported when a config of that kind is loaded.
 KINDS = {
     "curate": "pipelines.curate.config:CurateConfig",
     "train": "training.config:TrainConfig",
 }
-
-SECRETS = ("storage.access_key_id", "storage.secret_access_key", "storage.session_token")
 
 Loc = tuple[str | int, ...]
 
@@ -115,7 +113,8 @@ class _StorageAlone(BaseModel):
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        raw = parse(storage.read_bytes(path).decode("utf-8-sig"), path, format_of(path))
+        # A config on a store is read with the credentials of the environment: its own are inside.
+        raw = parse(Store().read_bytes(path).decode("utf-8-sig"), path, format_of(path))
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
@@ -197,8 +196,7 @@ class _Origins:
         *parents, last = key.split(".")
         if not equals or not all((*parents, last)):
             return [f"-o {override}: wanted key.sub=value, as in -o storage.retries=5."]
-        secret = key in SECRETS or (key == "storage" and any(name.partition(".")[2] in value for name in SECRETS))
-        shown = f"-o {key}={_HIDDEN if secret else value}"
+        shown = f"-o {key}={_HIDDEN if _holds_secret(override) else value}"
         place: Any = raw
         for depth, name in enumerate(parents, start=1):
             if isinstance(place, dict) and place.get(name) is None:
@@ -259,15 +257,16 @@ def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
     if not names:
         return value, []
     key = _dotted(loc)
-    if key not in SECRETS:
+    if not _is_secret(loc):
         return value, [
             f"{origins.where(loc, '')}: {value!r} uses an environment variable; those are read only in "
-            f"{', '.join(SECRETS)}. Write the value itself, or pass -o {key}=..."
+            f"{', '.join(f'storage.{name}' for name in SECRETS)}. Write the value itself, or pass -o {key}=..."
         ]
     missing = [name for name in names if name not in os.environ]
     if missing:
         return value, [
-            f"{origins.where(loc, '')}: the environment has no {', '.join(missing)}. Set it, or use storage.profile."
+            f"{origins.where(loc, '')}: the environment has no {', '.join(missing)}. Set it, or use "
+            f"{_dotted(loc[:-1])}.profile."
         ]
     return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value), []
 
@@ -301,9 +300,8 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
     loc: Loc = tuple(entry["loc"])
     known = _fields_at(model, loc[:-1])
     real = _real_loc(model, entry)[0]
-    shown = _dotted(real)
     where = origins.where(real, entry["type"])
-    seen = _HIDDEN if shown in SECRETS else _show(entry["input"])
+    seen = _HIDDEN if _is_secret(real) or _holds_secret(entry["input"]) else _show(entry["input"])
     context = entry.get("ctx", {})
     match entry["type"]:
         case kind if kind in _UNKNOWN:
@@ -420,6 +418,16 @@ def _field_types(kind: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(kind):
         return {field.name: field.type for field in dataclasses.fields(kind)}
     return {}
+
+
+def _is_secret(loc: Loc) -> bool:
+    """Whether a setting is a key of a store: that of the run (`storage`), or of one of its inputs."""
+    return loc[-2:-1] == ("storage",) and loc[-1] in SECRETS
+
+
+def _holds_secret(value: Any) -> bool:
+    """Whether a value, or the text of an override, names a key of a store."""
+    return any(name in str(value) for name in SECRETS)
 
 
 def _dotted(loc: Loc) -> str:

@@ -2,13 +2,13 @@
 
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.stage import Stage
-from cluster.store import storage
+from cluster.store import paths
 
 
 def discard_stale(stage: Stage, root: str) -> None:
     """Remove finished artifacts with another fingerprint from the places of this stage's outputs."""
     for output in stage.outputs:
-        found = Artifact.find(storage.join(root, output.name))
+        found = Artifact.find(stage.store, paths.join(root, output.name))
         if found is not None and found.manifest.fingerprint != stage.fingerprint:
             found.discard(found.file_uris)
 
@@ -19,7 +19,7 @@ def discard_damaged(stage: Stage, root: str) -> None:
     The units that wrote these files are then done again.
     """
     for output in stage.outputs:
-        found = Artifact.find(storage.join(root, output.name))
+        found = Artifact.find(stage.store, paths.join(root, output.name))
         if found is not None and found.manifest.fingerprint == stage.fingerprint and (damage := found.damage()):
             found.discard(damage)
 
@@ -29,7 +29,7 @@ def discard(stage: Stage, root: str) -> None:
 
     Their files stay until `publish` removes those that the new manifests do not name.
     """
-    root = storage.absolute(root)
+    root = paths.absolute(root)
     names = (MANIFEST, EARLIER_MANIFEST)
-    storage.delete(storage.join(root, output.name, name) for output in stage.outputs for name in names)
-    storage.delete(file.uri for file in storage.list_files(storage.join(root, stage.folder)))
+    stage.store.delete(paths.join(root, output.name, name) for output in stage.outputs for name in names)
+    stage.store.delete(file.uri for file in stage.store.list_files(paths.join(root, stage.folder)))

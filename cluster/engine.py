@@ -33,7 +33,7 @@ from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, publish, published, run_unit, sweep
-from cluster.store import storage
+from cluster.store.interface import NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Engine:
 
     def _here(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
         """Do the units in this process; one answer per unit."""
-        run = _RunUnit(stage, self.root, storage.options())
+        run = _RunUnit(stage, self.root)
         for index in missing:
             yield run.answer(index, stage.units[index])
 
@@ -194,7 +194,7 @@ class Engine:
         try:
             # Units travel with their rows: the function would carry all of them, which may be a hundred thousand.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            run = _RunUnit(dataclasses.replace(stage, units=()), self.root, storage.options())
+            run = _RunUnit(dataclasses.replace(stage, units=()), self.root)
             for answer in self._map(run, rows):
                 answers.put(json.loads(answer))
             answers.put(_END)
@@ -279,14 +279,12 @@ def _complaints() -> Iterator[list[str]]:
 class _RunUnit:
     """The function that workers apply to rows: run the unit; return its record or its error as JSON."""
 
-    def __init__(self, stage: Stage, root: str, options: storage.StorageOptions) -> None:
+    def __init__(self, stage: Stage, root: str) -> None:
         self.stage = stage
         self.root = root
-        self.options = options
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         logs.setup()
-        storage.configure(self.options)
         answers = (self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist())
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
@@ -321,6 +319,6 @@ def _final(error: BaseException) -> str | None:
 
     An unavailable store and a missing file are retried: both may be back a minute later.
     """
-    if isinstance(error, storage.NotFound | storage.Unavailable):
+    if isinstance(error, NotFound | Unavailable):
         return None
     return next((name for name, kind in _FINAL.items() if isinstance(error, kind)), None)

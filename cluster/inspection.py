@@ -12,7 +12,9 @@ from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
 from cluster.page.formats import plural
 from cluster.run import RUN_MANIFEST
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 
 _TEXT_SHOWN = 60
 
@@ -25,19 +27,18 @@ StorageOverrides = Annotated[
 
 
 @contextmanager
-def reaching(uri: str, config: str | None, override: list[str] | None) -> Iterator[str]:
-    """Use the storage settings of a run's config, if one is given, while looking at the run; gives the whole URI.
+def reaching(uri: str, config: str | None, override: list[str] | None) -> Iterator[tuple[Store, str]]:
+    """The store that the settings of a run's config reach, if one is given, and the absolute path or URI of the run.
 
     Raises:
         ConfigError: the config or an override is wrong.
         StorageError: of the body, with a word on `--config` where none was given.
     """
-    if config is not None or override:
-        storage.configure(load_storage(config, override or []))
+    store = Store() if config is None and not override else Store(load_storage(config, override or []))
     try:
-        yield storage.absolute(uri)
+        yield store, paths.absolute(uri)
     except StorageError as error:
-        if config is None and not override and storage.is_remote(uri):
+        if config is None and not override and paths.is_remote(uri):
             raise StorageError(
                 f"{error} If the run's config has `storage:` settings, give them: --config CONFIG, or "
                 "-o storage.endpoint_url=..."
@@ -52,30 +53,30 @@ def inspect(
     override: StorageOverrides = None,
 ) -> None:
     """Print an artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests."""
-    with reaching(artifact, config, override) as uri:
-        _inspect(uri, rows)
+    with reaching(artifact, config, override) as (store, uri):
+        _inspect(store, uri, rows)
 
 
-def _inspect(uri: str, rows: int) -> None:
-    if (found := Artifact.find(uri)) is not None:
+def _inspect(store: Store, uri: str, rows: int) -> None:
+    if (found := Artifact.find(store, uri)) is not None:
         _show_artifact(found, rows)
-    elif (manifest := _read_run_manifest(uri)) is None and (names := _artifacts_below(uri)):
-        _show_folder(uri, names)
+    elif (manifest := _read_run_manifest(store, uri)) is None and (names := _artifacts_below(store, uri)):
+        _show_folder(store, uri, names)
     elif manifest is None:
         missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
-        raise _nothing_here(uri, missing)
+        raise _nothing_here(store, uri, missing)
     elif not _is_run(manifest):
-        raise _nothing_here(uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
+        raise _nothing_here(store, uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
     else:
-        _show_run(uri, manifest)
+        _show_run(store, uri, manifest)
 
 
-def _read_run_manifest(uri: str) -> Any:
+def _read_run_manifest(store: Store, uri: str) -> Any:
     """The content of the folder's manifest.json; None if there is no such file."""
-    path = storage.join(uri, RUN_MANIFEST)
+    path = paths.join(uri, RUN_MANIFEST)
     try:
-        return json.loads(storage.read_bytes(path))
-    except storage.NotFound:
+        return json.loads(store.read_bytes(path))
+    except NotFound:
         return None
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}). It was not written by this project.") from error
@@ -85,22 +86,22 @@ def _is_run(manifest: Any) -> bool:
     return isinstance(manifest, dict) and "artifacts" in manifest
 
 
-def _nothing_here(uri: str, seen: str) -> DataError:
+def _nothing_here(store: Store, uri: str, seen: str) -> DataError:
     """The error for a folder without a manifest. For a part of a finished run it names the run."""
-    if run := _run_above(uri):
+    if run := _run_above(store, uri):
         return DataError(f"{uri}: {seen}. It is part of the finished run at {run}. Run: raymill inspect {run}")
-    require_files(uri)
+    require_files(store, uri)
     return DataError(f"{uri}: {seen}. Check the path, or run the command that makes it again: it continues.")
 
 
-def _run_above(uri: str) -> str | None:
+def _run_above(store: Store, uri: str) -> str | None:
     """The finished run that contains this folder, at most two levels down; None if there is none."""
     for _ in range(2):
         uri = uri.rpartition("/")[0]
         if not uri or uri.endswith(":/"):
             return None
         try:
-            manifest = _read_run_manifest(uri)
+            manifest = _read_run_manifest(store, uri)
         except (StorageError, DataError):
             continue  # the folder above may be unreadable
         if _is_run(manifest):
@@ -108,50 +109,50 @@ def _run_above(uri: str) -> str | None:
     return None
 
 
-def _show_run(uri: str, manifest: dict) -> None:
+def _show_run(store: Store, uri: str, manifest: dict) -> None:
     print(f"run       {manifest['name']} ({manifest['kind']}), finished {manifest['finished']}")
     print(f"at        {uri}")
     print(f"made by   raymill {manifest['version']}")
     print(f"digest    {manifest['digest']}")
     for name, line in manifest.get("told", {}).items():
         print(f"{name:<9} {line}")
-    _show_parts(uri, manifest["artifacts"])
+    _show_parts(store, uri, manifest["artifacts"])
 
 
-def _show_folder(uri: str, names: list[str]) -> None:
+def _show_folder(store: Store, uri: str, names: list[str]) -> None:
     print(f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own")
     print(f"at        {uri}")
-    _show_parts(uri, dict.fromkeys(names, ""))
+    _show_parts(store, uri, dict.fromkeys(names, ""))
 
 
-def _show_parts(uri: str, digests: dict[str, str]) -> None:
+def _show_parts(store: Store, uri: str, digests: dict[str, str]) -> None:
     """One line per part. digests: from the run's manifest, shown for parts that are not artifacts."""
     width = max([16, *map(len, digests)])
     for name, digest in digests.items():
-        part = storage.join(uri, name)
+        part = paths.join(uri, name)
         try:
-            found = Artifact.load(part).manifest
+            found = Artifact.load(store, part).manifest
             held = f"{found.rows:>12,} rows  {_size(found.bytes):>10}  {found.digest}"
         except DataError:
-            files = storage.list_files(part)
+            files = store.list_files(part)
             held = f"{len(files):>12,} files {_size(sum(file.size for file in files)):>10}  {digest}"
         print(f"  {name:<{width}} {held}")
 
 
-def _artifacts_below(uri: str) -> list[str]:
+def _artifacts_below(store: Store, uri: str) -> list[str]:
     """Names of the finished artifacts in a folder, without intermediate ones."""
     try:
-        files = storage.list_files(uri)
+        files = store.list_files(uri)
     except StorageError:
         return []  # the folder holds something that cannot be listed
     names = [file.uri.removeprefix(uri).strip("/").rpartition("/")[0] for file in files
              if file.uri.endswith((f"/{MANIFEST}", f"/{EARLIER_MANIFEST}"))]  # fmt: skip
-    return [name for name in names if not name.startswith("_") and _is_artifact(storage.join(uri, name))]
+    return [name for name in names if not name.startswith("_") and _is_artifact(store, paths.join(uri, name))]
 
 
-def _is_artifact(uri: str) -> bool:
+def _is_artifact(store: Store, uri: str) -> bool:
     try:
-        return Artifact.find(uri) is not None
+        return Artifact.find(store, uri) is not None
     except DataError:
         return False
 

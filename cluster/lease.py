@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Self
 
 from cluster.errors import BusyError, StorageError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +82,8 @@ class Holder:
 class Lease:
     """A lease that this process holds, refreshed by a thread. Call `check` before each longer piece of work."""
 
-    def __init__(self, root: str, number: int, holder: Holder) -> None:
-        self.root, self.number, self.holder = root, number, holder
+    def __init__(self, store: Store, root: str, number: int, holder: Holder) -> None:
+        self.store, self.root, self.number, self.holder = store, root, number, holder
         self._lost: str | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._refresh_on, daemon=True, name="lease")
@@ -100,7 +102,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         if self._lost is None:
-            storage.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, released=True)))
+            self.store.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, released=True)))
 
     def _refresh_on(self) -> None:
         while not self._ended.wait(_REFRESH_S):
@@ -112,7 +114,7 @@ class Lease:
                 return
 
     def _refresh(self) -> None:
-        newest = _newest(self.root)
+        newest = _newest(self.store, self.root)
         if newest is not None and newest[0] > self.number:
             self._lost = (
                 f"{self.root}: another run took over here ({newest[1]}), because this one did not refresh its lease "
@@ -120,11 +122,11 @@ class Lease:
                 "stops. The other run continues from the checkpoints and units that were finished."
             )
             return
-        storage.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, refreshed=time.time())))
+        self.store.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, refreshed=time.time())))
 
 
 @contextmanager
-def held(root: str) -> Iterator[Lease]:
+def held(store: Store, root: str) -> Iterator[Lease]:
     """Hold the lease of an output inside the `with`.
 
     root: absolute path or URI of the output.
@@ -132,28 +134,28 @@ def held(root: str) -> Iterator[Lease]:
     Raises:
         BusyError: another run is writing there. Raised at once, or after waiting 45 s for a holder on another machine.
     """
-    lease = _acquire(root)
+    lease = _acquire(store, root)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _acquire(root: str) -> Lease:
+def _acquire(store: Store, root: str) -> Lease:
     while True:
-        newest = _newest(root)
+        newest = _newest(store, root)
         number = 1
         if newest is not None:
             number = newest[0] + 1
-            _require_gone(root, *newest)
+            _require_gone(store, root, *newest)
         holder = Holder.me()
-        if storage.create(_uri(root, number), _to_json(holder)):
-            files = storage.list_files(storage.join(root, _FOLDER))
-            storage.delete(file.uri for file in files if _number(file.uri) < number)
-            return Lease(root, number, holder)
+        if store.create(_uri(root, number), _to_json(holder)):
+            files = store.list_files(paths.join(root, _FOLDER))
+            store.delete(file.uri for file in files if _number(file.uri) < number)
+            return Lease(store, root, number, holder)
 
 
-def _require_gone(root: str, number: int, holder: Holder) -> None:
+def _require_gone(store: Store, root: str, number: int, holder: Holder) -> None:
     """Wait until the lease was released or has expired.
 
     Raises:
@@ -174,7 +176,7 @@ def _require_gone(root: str, number: int, holder: Holder) -> None:
     until = time.monotonic() + _EXPIRES_S
     while time.monotonic() < until:
         time.sleep(_LOOK_S)
-        newest = _newest(root)
+        newest = _newest(store, root)
         if newest is None or newest[1].released:
             return
         if newest[0] != number or newest[1].refreshed != holder.refreshed:
@@ -188,21 +190,21 @@ def _busy(root: str, holder: Holder) -> BusyError:
     )
 
 
-def _newest(root: str) -> tuple[int, Holder] | None:
+def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
     """Number and holder of the current lease; None if there is none."""
     while True:
-        uris = [file.uri for file in storage.list_files(storage.join(root, _FOLDER))]
+        uris = [file.uri for file in store.list_files(paths.join(root, _FOLDER))]
         if not uris:
             return None
         uri = max(uris, key=_number)
         try:
-            return _number(uri), Holder(**json.loads(storage.read_bytes(uri)))
-        except storage.NotFound:
+            return _number(uri), Holder(**json.loads(store.read_bytes(uri)))
+        except NotFound:
             continue  # removed by the driver that created a higher one
 
 
 def _uri(root: str, number: int) -> str:
-    return storage.join(root, _FOLDER, f"{number:08d}.json")
+    return paths.join(root, _FOLDER, f"{number:08d}.json")
 
 
 def _number(uri: str) -> int:

@@ -7,12 +7,13 @@ import os
 import re
 from pathlib import Path
 
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 
 
 def same_folder(output: str, folder: str) -> str | None:
     """How the two are one folder, as the middle of a sentence; None where they are not."""
-    if storage.is_remote(output) or storage.is_remote(folder):
+    if paths.is_remote(output) or paths.is_remote(folder):
         return "is the folder of" if output.rstrip("/") == folder.rstrip("/") else None
     if real_path(output) == real_path(folder) or _same_file(output, folder):
         return "is the folder of"
@@ -23,7 +24,7 @@ def same_folder(output: str, folder: str) -> str | None:
 
 def path_below(inner: str, folder: str) -> str | None:
     """The path of `inner` from `folder` on, with a slash before it; None where it does not lie inside."""
-    if storage.is_remote(inner) or storage.is_remote(folder):
+    if paths.is_remote(inner) or paths.is_remote(folder):
         start = folder.rstrip("/") + "/"
         return "/" + inner.removeprefix(start) if inner.startswith(start) else None
     real = Path(real_path(inner))
@@ -36,31 +37,31 @@ def path_below(inner: str, folder: str) -> str | None:
 def fixed_folder(path: str) -> tuple[str, str | None]:
     """(the folder above the first wildcard of a glob, the rest of it); (the path, None) of any other path."""
     wild = re.search(r"[*?\[]", path)
-    if wild is None or (not storage.is_remote(path) and os.path.exists(path)):  # a name with brackets is no pattern
+    if wild is None or (not paths.is_remote(path) and os.path.exists(path)):  # a name with brackets is no pattern
         return path.rstrip("/") or "/", None
     folder = path[: path.rindex("/", 0, wild.start())]
     return folder or "/", path[len(folder) :]
 
 
-def check_output(root: str) -> None:
+def check_output(store: Store, root: str) -> None:
     """Make the output and write one small file there; remove both again.
 
     Raises:
         StorageError: the output cannot be made, or the store has no conditional writes.
     """
     missing = []
-    if not storage.is_remote(root):
+    if not paths.is_remote(root):
         missing = [folder for folder in (Path(root), *Path(root).parents) if not os.path.exists(folder)]
     try:
-        storage.require_conditional_writes(root)
+        store.require_conditional_writes(root)
     finally:
         for folder in missing:
-            storage.delete_empty_folder(str(folder))
+            store.delete_empty_folder(str(folder))
 
 
 def real_path(path: str) -> str:
     """A local path with its links followed; a URI without a trailing slash."""
-    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)
+    return path.rstrip("/") if paths.is_remote(path) else os.path.realpath(path)
 
 
 def _same_file(one: str, other: str) -> bool:

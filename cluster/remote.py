@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from cluster import errors, logs
 from cluster.errors import ClusterError, RaymillError
 from cluster.session import Session
-from cluster.store import storage
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
     # One retry: a worker that died twice, often for memory, will die again.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
     try:
-        kind, result = ray.get(task.remote(storage.options(), function, arguments))
+        kind, result = ray.get(task.remote(function, arguments))
     except RayError as error:
         raise ClusterError(
             f"{function.__module__}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
@@ -39,9 +38,8 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
     return result
 
 
-def _call(options: storage.StorageOptions, function: Callable[..., Any], arguments: tuple) -> tuple[str | None, Any]:
+def _call(function: Callable[..., Any], arguments: tuple) -> tuple[str | None, Any]:
     logs.setup()
-    storage.configure(options)
     try:
         return None, function(*arguments)
     except RaymillError as error:

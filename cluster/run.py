@@ -5,70 +5,80 @@ or replaces the run if `--replace` is given.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import cluster
 from cluster.artifact import fingerprint
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 
 RUN_MANIFEST = "manifest.json"
 
 
-def find_run(root: str, kind: str, settings: dict[str, Any], inputs: str, replace: bool) -> dict[str, Any] | None:
-    """The manifest of the finished run at `root` with these settings and inputs; None if there is no finished run.
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, local or on a store, and the manifest in it."""
 
-    Args:
-        settings: those that decide the result, as plain JSON values.
-        inputs: fingerprint of the input files.
-        replace: remove the manifest of a run with other settings or inputs instead of raising an error.
+    store: Store
+    uri: str
 
-    Raises:
-        DataError: another run is finished there, and `replace` is not given.
-    """
-    uri = storage.join(root, RUN_MANIFEST)
-    if not storage.exists(uri):
-        return None
-    try:
-        manifest = json.loads(storage.read_bytes(uri))
-        changed = differences(manifest["config"], settings)
-        if manifest["inputs"] != inputs:
-            changed = changed or ["the input files changed"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{uri}: not the manifest of a {kind} run ({error}). Choose another output.") from error
-    if not changed:
+    def find(self, kind: str, settings: dict[str, Any], inputs: str, replace: bool) -> dict[str, Any] | None:
+        """The manifest of the finished run with these settings and inputs; None if there is none.
+
+        Args:
+            settings: those that decide the result, as plain JSON values.
+            inputs: fingerprint of the input files.
+            replace: remove the manifest of a run with other settings or inputs instead of raising an error.
+
+        Raises:
+            DataError: another run is finished there, and `replace` is not given.
+        """
+        uri = paths.join(self.uri, RUN_MANIFEST)
+        if not self.store.exists(uri):
+            return None
+        try:
+            manifest = json.loads(self.store.read_bytes(uri))
+            changed = differences(manifest["config"], settings)
+            if manifest["inputs"] != inputs:
+                changed = changed or ["the input files changed"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{uri}: not the manifest of a {kind} run ({error}). Choose another output.") from error
+        if not changed:
+            return manifest
+        if replace:
+            self.store.delete([uri])
+            return None
+        raise DataError(
+            f"{self.uri}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
+            "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
+        )
+
+    def put(
+        self, kind: str, name: str, settings: dict[str, Any], inputs: str, artifacts: dict[str, str], **more: Any
+    ) -> dict[str, Any]:
+        """Write the manifest of a finished run, unless another driver has written one.
+
+        Args:
+            artifacts: path below this folder -> digest, for each result of the run: artifacts and other folders (an
+                exported model, a phase). The run's digest is computed from these alone.
+            more: further entries. `told` (name -> line) is shown by `raymill inspect`.
+        """
+        manifest = {
+            "kind": kind,
+            "name": name,
+            "version": cluster.__version__,
+            **more,
+            "inputs": inputs,
+            "config": settings,
+            "artifacts": dict(sorted(artifacts.items())),
+        }
+        manifest["digest"] = fingerprint(manifest["artifacts"])
+        self.store.create(
+            paths.join(self.uri, RUN_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode()
+        )
         return manifest
-    if replace:
-        storage.delete([uri])
-        return None
-    raise DataError(
-        f"{root}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
-        "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
-    )
-
-
-def put_run(
-    root: str, kind: str, name: str, settings: dict[str, Any], inputs: str, artifacts: dict[str, str], **more: Any
-) -> dict[str, Any]:
-    """Write the manifest of a finished run, unless another driver has written one.
-
-    Args:
-        artifacts: path below `root` -> digest, for each result of the run: artifacts and other folders (an exported
-            model, a phase). The run's digest is computed from these alone.
-        more: further entries. `told` (name -> line) is shown by `raymill inspect`.
-    """
-    manifest = {
-        "kind": kind,
-        "name": name,
-        "version": cluster.__version__,
-        **more,
-        "inputs": inputs,
-        "config": settings,
-        "artifacts": dict(sorted(artifacts.items())),
-    }
-    manifest["digest"] = fingerprint(manifest["artifacts"])
-    storage.create(storage.join(root, RUN_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-    return manifest
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:

@@ -35,7 +35,8 @@ from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, d
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.output import Output, OutputFiles, empty_file
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from cluster.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Stage:
     units: picklable, in the order in which their results stand in the artifacts.
     work: `work(unit, scratch)`, a pure function of the unit, writes tables to the scratch and returns counters.
     fingerprint: of everything the result depends on: code version, parameters, fingerprints of what is read.
+    store: what the artifacts are written to.
     describe: the files that a unit reads, in a few words, for error messages.
     small: all units together take less time than starting Ray's workers, so the driver does them itself.
     """
@@ -65,6 +67,7 @@ class Stage:
     units: Sequence[Any]
     work: Callable[[Any, "Scratch"], Counters]
     fingerprint: str
+    store: Store
     describe: Callable[[Any], str] = _without_description
     small: bool = False
 
@@ -144,7 +147,8 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
                 ) from error
             raise
         failpoint("files_written")
-        files = {name: _upload(root, name, index, attempt, made) for name, made in written.items()}
+        folders = {name: paths.join(root, name) for name in written}
+        files = {name: _upload(stage.store, folders[name], index, attempt, made) for name, made in written.items()}
     record = Record(index, attempt, files, counters, time.perf_counter() - started)
     return _commit(stage, root, record)
 
@@ -155,13 +159,13 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     A record is removed if one of its files is missing or has another size (changed by hand, or by a run with other
     settings at the same output); its unit is then done again.
     """
-    root = storage.absolute(root)
-    found = [file.uri for file in storage.list_files(storage.join(root, stage.folder)) if file.uri.endswith(".json")]
+    root = paths.absolute(root)
+    found = [file.uri for file in stage.store.list_files(paths.join(root, stage.folder)) if file.uri.endswith(".json")]
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
-        records = [Record.from_json(data) for data in pool.map(storage.read_bytes, found)]
+        records = [Record.from_json(data) for data in pool.map(stage.store.read_bytes, found)]
     # The files are listed after the records are read, because files are uploaded before their record is created.
-    folders = [storage.join(root, output.name) for output in stage.outputs] if records else []
-    there = {file.uri: file.size for folder in folders for file in storage.list_files(folder)}
+    folders = [paths.join(root, output.name) for output in stage.outputs] if records else []
+    there = {file.uri: file.size for folder in folders for file in stage.store.list_files(folder)}
     lost = {
         uri
         for uri, record in zip(found, records, strict=True)
@@ -169,7 +173,7 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     }
     if lost:
         log.warning("%s: files of %d finished units are gone or damaged; these are done again", stage.name, len(lost))
-        storage.delete(lost)
+        stage.store.delete(lost)
     return {record.unit: record for uri, record in zip(found, records, strict=True) if uri not in lost}
 
 
@@ -180,19 +184,19 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
     counters = add_counters(record.counters for record in ordered)
     failpoint("before_manifest")
     for output in stage.outputs:
-        uri = storage.join(root, output.name)
+        uri = paths.join(root, output.name)
         files = [file for record in ordered for file in record.files[output.name]]
         manifest = Manifest(
             kind=output.name,
             fingerprint=stage.fingerprint,
             **describe_schema(output.schema),
-            files=files or [_put_empty_file(output, uri)],
+            files=files or [_put_empty_file(stage.store, output, uri)],
             counters=counters,
             seconds=round(sum(record.seconds for record in ordered), 3),
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             version=cluster.__version__,
         )
-        storage.create(storage.join(uri, MANIFEST), manifest.to_json())
+        stage.store.create(paths.join(uri, MANIFEST), manifest.to_json())
     failpoint("after_manifest")
     artifacts = published(stage, root)  # read back: another driver may have written them first
     assert artifacts is not None
@@ -209,8 +213,8 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     """
     artifacts = {}
     for output in stage.outputs:
-        uri = storage.join(root, output.name)
-        if (found := Artifact.find(uri)) is None:
+        uri = paths.join(root, output.name)
+        if (found := Artifact.find(stage.store, uri)) is None:
             continue
         artifacts[output.name] = found
         if found.manifest.fingerprint != stage.fingerprint:
@@ -224,8 +228,8 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
 def sweep(artifact: Artifact) -> None:
     """Remove Parquet files that the manifest does not name, for readers that list the folder."""
     wanted = set(artifact.file_uris)
-    found = storage.list_files(artifact.uri)
-    storage.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
+    found = artifact.store.list_files(artifact.uri)
+    artifact.store.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
 
 
 def add_counters(all_counters: Iterable[Counters]) -> Counters:
@@ -237,7 +241,7 @@ def add_counters(all_counters: Iterable[Counters]) -> Counters:
     return dict(sorted(total.items()))
 
 
-def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Path, int]]) -> list[DataFile]:
+def _upload(store: Store, folder: str, unit: int, attempt: str, made: list[tuple[Path, int]]) -> list[DataFile]:
     files = []
     for number, (path, rows) in enumerate(made):
         found = pq.read_metadata(path).num_rows
@@ -250,34 +254,34 @@ def _upload(root: str, output: str, unit: int, attempt: str, made: list[tuple[Pa
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         name = f"{unit:06}-{number:03}-{attempt}.parquet"
         file = DataFile(name, unit, rows, path.stat().st_size, sha256)
-        storage.upload(path, storage.join(root, output, name))
+        store.upload(path, paths.join(folder, name))
         failpoint("file_uploaded")
         files.append(file)
     return files
 
 
-def _put_empty_file(output: Output, uri: str) -> DataFile:
+def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
     """Write a file without rows, from which readers take the schema of an artifact without rows."""
     data = empty_file(output.schema)
     name = f"000000-000-{uuid.uuid4().hex[:12]}.parquet"
-    storage.write_bytes(storage.join(uri, name), data)
+    store.write_bytes(paths.join(uri, name), data)
     return DataFile(name, 0, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _commit(stage: Stage, root: str, record: Record) -> Record:
-    uri = storage.join(root, stage.folder, f"{record.unit:06}.json")
+    uri = paths.join(root, stage.folder, f"{record.unit:06}.json")
     failpoint("before_record")
-    won = storage.create(uri, record.to_json())
+    won = stage.store.create(uri, record.to_json())
     failpoint("after_record")
     if won:
         return record
-    winner = Record.from_json(storage.read_bytes(uri))
+    winner = Record.from_json(stage.store.read_bytes(uri))
     # If the reply to a put is lost, the client repeats the put, which then finds its own record.
     if winner.attempt != record.attempt:
-        storage.delete(_sizes(root, record))
+        stage.store.delete(_sizes(root, record))
     return winner
 
 
 def _sizes(root: str, record: Record) -> dict[str, int]:
     """Bytes of each file of a record, by URI."""
-    return {storage.join(root, name, file.path): file.bytes for name, files in record.files.items() for file in files}
+    return {paths.join(root, name, file.path): file.bytes for name, files in record.files.items() for file in files}

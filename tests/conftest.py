@@ -1,5 +1,7 @@
 """Shared fixtures. Pure tests need none of them; what needs Ray, a store or real data asks by name."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from pathlib import Path
 import boto3
 import pytest
 from hypothesis import HealthCheck, settings
+
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
 
 # Tests do not assert timings: a busy machine must not fail one.
 settings.register_profile("raymill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,17 +48,55 @@ def s3_server() -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture
-def s3_root(s3_server: str) -> Iterator[str]:
-    """A fresh bucket on that server, with storage configured to reach it."""
-    from cluster.store import storage
+@pytest.fixture(scope="session")
+def s3_with_keys() -> Iterator[Store]:
+    """What reaches a second moto server, which knows one user with keys of its own and refuses everybody else."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    # So many first calls, those below, are answered whoever makes them.
+    environment = os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, server)
+        place = {"endpoint_url": f"http://127.0.0.1:{port}", "region_name": "us-east-1"} | CREDENTIALS
+        iam = boto3.client("iam", **place)
+        iam.create_user(UserName="writer")
+        policy = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [policy]})
+        iam.put_user_policy(UserName="writer", PolicyName="all", PolicyDocument=document)
+        keys = iam.create_access_key(UserName="writer")["AccessKey"]
+        boto3.client("s3", **place).create_bucket(Bucket="private")
+        yield Store(
+            StorageOptions(
+                endpoint_url=f"http://127.0.0.1:{port}",
+                access_key_id=keys["AccessKeyId"],
+                secret_access_key=keys["SecretAccessKey"],
+                retries=1,
+            )
+        )
+    finally:
+        server.terminate()
+        server.wait()
 
-    options = storage.StorageOptions(endpoint_url=s3_server, access_key_id="key", secret_access_key="secret", retries=2)
+
+@pytest.fixture
+def private(s3_with_keys: Store) -> str:
+    """A fresh folder in the bucket of that server."""
+    return f"s3://private/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def s3_store(s3_server: str) -> Store:
+    """The store that reaches that server; local paths too, as every store."""
+    return Store(StorageOptions(endpoint_url=s3_server, access_key_id="key", secret_access_key="secret", retries=2))
+
+
+@pytest.fixture
+def s3_root(s3_server: str) -> str:
+    """A fresh bucket on that server."""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS).create_bucket(Bucket=name)
-    storage.configure(options)
-    yield f"s3://{name}"
-    storage.configure(storage.StorageOptions())
+    return f"s3://{name}"
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import typer
 
 from cluster.config import load
 from cluster.errors import ConfigError
-from cluster.store import storage
+from cluster.store import paths
 from training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
     settings = load(config, override or [])
     if not isinstance(settings, TrainConfig):
         raise ConfigError(f"{config}, kind: {settings.kind} given; this verb wants kind: train.")  # type: ignore[attr-defined]
-    storage.configure(settings.storage)
     return settings
 
 
@@ -91,5 +90,5 @@ def print_outcome(run: "TrainRun") -> None:
     for warning in run.report["warnings"]:
         print(f"warning: {warning}")
     for name, folder in run.manifest["export"]["folders"].items():
-        print(f"{name:<8}{storage.join(run.uri, 'export', folder)}")
-    print(f"report  {storage.join(run.uri, 'report.html')}")
+        print(f"{name:<8}{paths.join(run.uri, 'export', folder)}")
+    print(f"report  {paths.join(run.uri, 'report.html')}")

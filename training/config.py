@@ -1,11 +1,13 @@
 """What a `kind: train` config may say. `raymill config schema` prints every setting with its description."""
 
 import json
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from cluster.store.storage import StorageOptions
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
 from training.config_parts import (
     Checkpointing,
     Columns,
@@ -132,6 +134,8 @@ class TrainConfig(Settings):
             elif isinstance(corpus, list):
                 whole = [{Corpus.short_form: one} if isinstance(one, str) else one for one in corpus]
                 settings = settings | {"corpus": whole}
+            if isinstance(phases := settings.get("phases"), list):
+                settings = settings | {"phases": [_with_secrets_hidden(phase) for phase in phases]}
         return settings
 
     @model_validator(mode="after")
@@ -143,6 +147,8 @@ class TrainConfig(Settings):
         names = [str(phase.get("name")) for phase in self.phases]
         if self.phases and (any("name" not in phase for phase in self.phases) or len(set(names)) < len(names)):
             raise ValueError("phases: every phase needs a name of its own, as in {name: domain, corpus: ...}")
+        if any("storage" in phase for phase in self.phases):
+            raise ValueError("phases: all phases write to one store; give `storage` beside `phases`, not in a phase")
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
             if number + 1 < len(self.phases) and not (
@@ -238,6 +244,19 @@ class TrainConfig(Settings):
         return tuple(corpus.name or f"corpus-{number}" for number, corpus in enumerate(self.corpus))
 
     @property
+    def store(self) -> Store:
+        """The store of the output, of models, and of corpora without `storage` of their own."""
+        return Store(self.storage)
+
+    @property
+    def corpus_stores(self) -> tuple[Store, ...]:
+        """The store that each corpus is read from."""
+        return tuple(
+            self.store if one.storage is None else Store(one.storage, f"corpus[{number}].storage")
+            for number, one in enumerate(self.corpus)
+        )
+
+    @property
     def all_columns(self) -> tuple[Columns, ...]:
         """Of each corpus."""
         return tuple(corpus.columns or self.columns for corpus in self.corpus)
@@ -267,7 +286,9 @@ class TrainConfig(Settings):
 
         model: folder of the weights that the phase before left, with their tokenizer.
         """
-        own = json.loads(self.model_dump_json(exclude={"phases", "storage", "packed"}, exclude_unset=True))
+        own = self.without_stores({"phases", "packed"}, exclude_unset=True)
+        for plain, corpus in zip(own["corpus"], self.corpus, strict=True):
+            plain |= {} if corpus.storage is None else {"storage": corpus.storage}
         name = overrides["name"]
         place = {"name": f"{self.name}-{name}", "output": f"{self.output.rstrip('/')}/{name}", "storage": self.storage}
         if {"steps", "epochs", "tokens"} & overrides.keys():
@@ -276,11 +297,44 @@ class TrainConfig(Settings):
 
     def fit_settings(self) -> dict[str, Any]:
         """What decides the weights, as plain JSON values: a checkpoint is continued only where these are equal."""
-        return json.loads(self.model_dump_json(exclude=_NO_RESULT | _AFTERWARDS | {"name", "phases"}))
+        return self.without_stores(_NO_RESULT | _AFTERWARDS | {"name", "phases"})
 
     def run_settings(self) -> dict[str, Any]:
         """What decides a run's results."""
-        return json.loads(self.model_dump_json(exclude=_NO_RESULT))
+        return self.without_stores(_NO_RESULT)
+
+    def without_stores(self, left_out: Collection[str] = (), **how: Any) -> dict[str, Any]:
+        """The settings as plain JSON values, without how stores are reached: their keys are in no record or report.
+
+        Args:
+            left_out: further settings to leave out. how: passed on to pydantic's model_dump_json.
+        """
+        stores: dict[str, Any] = {"storage": True, "corpus": {"__all__": {"storage": True}}}
+        plain = json.loads(self.model_dump_json(exclude=stores | dict.fromkeys(left_out, True), **how))
+        for phase in plain.get("phases", ()):
+            for corpus in phase["corpus"] if isinstance(phase.get("corpus"), list) else ():
+                corpus.pop("storage", None)
+        return plain
+
+
+def _with_secrets_hidden(phase: Any) -> Any:
+    """A phase as it was given, the storage of its corpora parsed, so that their keys are never shown.
+
+    Raises:
+        ValueError: such a storage is wrong; the message holds none of its values.
+    """
+    if not isinstance(phase, dict) or not isinstance(corpora := phase.get("corpus"), list):
+        return phase
+    parsed = []
+    for number, corpus in enumerate(corpora):
+        if isinstance(corpus, dict) and isinstance(corpus.get("storage"), dict):
+            try:
+                corpus = corpus | {"storage": StorageOptions.model_validate(corpus["storage"])}
+            except ValidationError as error:
+                wrong = "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}".strip() for one in error.errors())
+                raise ValueError(f"phases: {phase.get('name')}, corpus[{number}].storage: {wrong}") from None
+        parsed.append({"path": corpus} if isinstance(corpus, str) else corpus)
+    return phase | {"corpus": parsed}
 
 
 def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

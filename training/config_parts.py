@@ -4,6 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cluster.store.interface import StorageOptions
+
 Overflow = Literal["split", "truncate", "drop"]
 
 
@@ -76,6 +78,9 @@ class Corpus(Settings):
     weight: float | None = Field(None, gt=0, description="share of the mixture's tokens, relative to the others'")
     epochs: float | None = Field(None, gt=0, description="instead: how often this corpus is seen")
     tokens: int | None = Field(None, ge=1, description="instead: how many of its tokens are seen")
+    storage: StorageOptions | None = Field(
+        None, description="how its bucket is reached; default: the settings of the whole run"
+    )
 
 
 class Model(Settings):

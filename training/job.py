@@ -17,9 +17,9 @@ from cluster.artifact import canonical_json, fingerprint
 from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.remote import in_worker
-from cluster.run import RUN_MANIFEST, find_run, put_run
+from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.session import Session
-from cluster.store import storage
+from cluster.store import paths
 from training.afterwards import finish, finished
 from training.config import TrainConfig
 from training.fit.job import OUTCOME, Job
@@ -66,24 +66,24 @@ def train(
         UserError: something the user can mend, another run at the same output too; all finished work is kept.
         ClusterError: machines failed; running it again continues.
     """
-    storage.configure(config.storage)
     refuse_output_among_inputs(config)
     config = _located(config)
+    store = config.store
     if config.phases:
-        if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
+        if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
             return _phases(config, session, progress, replace, verify)  # most likely finished
         for overrides in config.phases:  # they all have the shape of the model they begin with
             check_model(config.phase(overrides))
-        with held(config.output):
+        with held(store, config.output):
             return _phases(config, session, progress, replace, verify)
-    if storage.exists(storage.join(config.output, RUN_MANIFEST)) and not replace:
+    if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
         packing = Packing.of(with_columns(config), replace=False)
         if (found := _found(packing, False, verify)) is not None:
             return found
     # Trained already, most likely by torchrun on other machines than this one: evaluation and export are left.
-    trained = storage.exists(storage.join(config.output, OUTCOME)) and not replace
+    trained = store.exists(paths.join(config.output, OUTCOME)) and not replace
     _look_ahead(config, session, here=not trained)
-    with held(config.output) as lease:
+    with held(store, config.output) as lease:
         return _train(with_columns(config), session, progress, lease, replace, verify)
 
 
@@ -91,19 +91,19 @@ def _train(
     config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
 ) -> TrainRun:
     """The parts of one training, in their order."""
-    model_identity(config.model, config.seed)  # a model that is not there is refused before packing
+    model_identity(config.store, config.model, config.seed)  # a model that is not there is refused before packing
     packing = Packing.of(config, replace)
     digests = verify or replace
     if (found := _found(packing, replace, digests)) is not None:
         return found
-    if replace or not storage.exists(storage.join(config.output, OUTCOME)):
+    if replace or not config.store.exists(paths.join(config.output, OUTCOME)):
         _look_at_cluster(config, session)
     # Rows inside the output are under its lease; a folder that runs share has one of its own.
     packed = packing.run_alone(session, progress, digests, lease_at=config.packed)
     job = make_job(config, packed)
     if (found := _finished(job, replace, digests)) is not None:
         return found
-    discard_damaged(job.root, digests)
+    discard_damaged(RunFolder(job.store, job.root), digests)
     tell_overflow(config, packed, progress)
     from training.fit.launch import fit_on_ray
     from training.plan.choices import check_memory
@@ -132,10 +132,10 @@ def _look_ahead(config: TrainConfig, session: Session, here: bool) -> None:
     if here:
         check_machine(config, session)
     if on_hub(config.model):
-        model_identity(config.model)  # fetches it, the one check that may take longer
+        model_identity(config.store, config.model)  # fetches it, the one check that may take longer
     for warning in check_model(config):
         log.warning("%s", warning)
-    storage.require_conditional_writes(config.output)
+    config.store.require_conditional_writes(config.output)
 
 
 def _look_at_cluster(config: TrainConfig, session: Session) -> None:
@@ -157,11 +157,11 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
     identity = {
-        "model": model_identity(config.model, config.seed),
+        "model": model_identity(config.store, config.model, config.seed),
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
-    return Job(config, storage.absolute(config.output), packed.uri, packed.classes, steps, identity)
+    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, identity)
 
 
 def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
@@ -179,14 +179,14 @@ def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
 
 def _located(config: TrainConfig) -> TrainConfig:
     """Workers have working directories of their own, and may start when a hub's branch has moved on."""
-    corpus = tuple(one.model_copy(update={"path": storage.absolute(one.path)}) for one in config.corpus)
+    corpus = tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus)
     update: dict[str, Any] = {
         "model": located(config.model),
         "corpus": corpus,
-        "output": storage.absolute(config.output),
+        "output": paths.absolute(config.output),
     }
     if config.packed:
-        update["packed"] = storage.absolute(config.packed)
+        update["packed"] = paths.absolute(config.packed)
     return config.model_copy(update=update)
 
 
@@ -207,10 +207,11 @@ def _found(packing: Packing, replace: bool, digests: bool) -> TrainRun | None:
 
 def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
     """The finished run; None where there is none, or a file of it is damaged or gone."""
-    manifest = find_run(job.root, job.config.kind, _run_settings(job.config), _inputs(job), replace)
-    if manifest is None or run_damage(job.root, manifest, digests):
+    folder = RunFolder(job.store, job.root)
+    manifest = folder.find(job.config.kind, _run_settings(job.config), _inputs(job), replace)
+    if manifest is None or run_damage(folder, manifest, digests):
         return None
-    return TrainRun(job.root, manifest, _report(job.root), fresh=False)
+    return TrainRun(job.root, manifest, _report(folder), fresh=False)
 
 
 def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
@@ -224,10 +225,12 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
         for split, artifact in splits.items()
         if job.config.packed is None
     }
-    digests = publish.digests(storage.join(job.root, publish.EXPORT), exported)
+    digests = publish.digests(job.store, paths.join(job.root, publish.EXPORT), exported)
     artifacts |= {f"{publish.EXPORT}/{folder}": digest for folder, digest in digests.items()}
     told = _told(report["fits"][0]) | {"packed": packed.uri}
-    return _leave(job.root, job.config, report, _inputs(job), artifacts, {"told": told, "export": exported})
+    return _leave(
+        RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, {"told": told, "export": exported}
+    )
 
 
 def _told(fit: Fit) -> dict[str, str]:
@@ -252,23 +255,23 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
     for overrides in config.phases:
         model = whole_weights(runs[-1]) if runs else None
         runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
-    root = storage.absolute(config.output)
+    folder = RunFolder(config.store, paths.absolute(config.output))
     inputs = fingerprint([run.manifest["inputs"] for run in runs])
-    found = find_run(root, config.kind, _run_settings(config), inputs, replace)
-    if found is not None and not run_damage(root, found):
-        return TrainRun(root, found, _report(root), fresh=False, phases=tuple(runs))
+    found = folder.find(config.kind, _run_settings(config), inputs, replace)
+    if found is not None and not run_damage(folder, found):
+        return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
     report = combine(config, [run.report for run in runs])
-    artifacts = {run.uri.removeprefix(f"{root}/"): run.manifest["digest"] for run in runs}
+    artifacts = {run.uri.removeprefix(f"{folder.uri}/"): run.manifest["digest"] for run in runs}
     told = {
         f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _told(fit).items())])
         for number, fit in enumerate(report["fits"], start=1)
     }
-    whole = _leave(root, config, report, inputs, artifacts, {"told": told})
+    whole = _leave(folder, config, report, inputs, artifacts, {"told": told})
     return dataclasses.replace(whole, phases=tuple(runs))
 
 
 def _leave(
-    root: str,
+    folder: RunFolder,
     config: TrainConfig,
     report: Report,
     inputs: str,
@@ -278,20 +281,19 @@ def _leave(
     """Report and manifest, the manifest last."""
     from training.report.page import render
 
-    storage.write_bytes(storage.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
-    storage.write_bytes(storage.join(root, REPORT_HTML), render(report).encode())
+    root, store = folder.uri, folder.store
+    store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
     finished = report["run"]["finished"]
-    manifest = put_run(
-        root, config.kind, config.name, _run_settings(config), inputs, artifacts, finished=finished, **more
-    )
+    manifest = folder.put(config.kind, config.name, _run_settings(config), inputs, artifacts, finished=finished, **more)
     return TrainRun(root, manifest, report, fresh=True)
 
 
-def _report(root: str) -> Report:
-    return json.loads(storage.read_bytes(storage.join(root, REPORT_JSON)))
+def _report(folder: RunFolder) -> Report:
+    return json.loads(folder.store.read_bytes(paths.join(folder.uri, REPORT_JSON)))
 
 
 def whole_weights(run: TrainRun) -> str:
     """The folder with a model that needs no adapter."""
-    export = storage.join(run.uri, "export")
-    return storage.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")
+    export = paths.join(run.uri, "export")
+    return paths.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")

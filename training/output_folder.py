@@ -4,7 +4,8 @@ from pathlib import Path
 
 from cluster.errors import ConfigError
 from cluster.output_folder import fixed_folder, path_below, same_folder
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.pack.reading import format_of
 
@@ -22,11 +23,13 @@ def refuse_output_among_inputs(config: TrainConfig) -> None:
     for one in (config, *(config.phase(overrides) for overrides in config.phases)):
         for setting in ("output", "packed"):
             if folder := getattr(one, setting):
-                _refuse(setting, storage.absolute(folder), one)
+                _refuse(setting, paths.absolute(folder), one)
 
 
 def _refuse(setting: str, root: str, config: TrainConfig) -> None:
-    for named, path in _inputs(config):
+    for named, path, store in _inputs(config):
+        if store.endpoint_of(path) != config.store.endpoint_of(root):
+            continue
         folder, pattern = fixed_folder(path)
         choose = f"Choose a folder of its own, such as {folder}-trained."
         if same := same_folder(root, folder):
@@ -43,18 +46,18 @@ def _refuse(setting: str, root: str, config: TrainConfig) -> None:
             )
 
 
-def _inputs(config: TrainConfig) -> list[tuple[str, str]]:
-    """(what it is, absolute path or URI) of what a training reads; names of a hub are left out."""
+def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
+    """(what it is, absolute path or URI, its store) of what a training reads; names of a hub are left out."""
     found = []
-    for name, corpus in zip(config.corpus_names, config.corpus, strict=True):
-        path = storage.absolute(corpus.path)
-        found.append((f"the corpus {name} ({path})", path))
+    for name, corpus, store in zip(config.corpus_names, config.corpus, config.corpus_stores, strict=True):
+        path = paths.absolute(corpus.path)
+        found.append((f"the corpus {name} ({path})", path, store))
     for what, place in (("model", config.model.name), ("tokenizer", config.model.tokenizer)):
-        if place and (storage.is_remote(place) or Path(storage.absolute(place)).is_dir()):
-            found.append((f"the {what} ({storage.absolute(place)})", storage.absolute(place)))
+        if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
+            found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))
     return found
 
 
 def _matches_own_files(pattern: str, below: str) -> bool:
     """Whether a glob, from its fixed folder on, matches a file of a run at `below` that folder."""
-    return any(storage.matches(pattern, f"{below}/{name}") for name in _LEFT_BY_A_RUN)
+    return any(paths.matches(pattern, f"{below}/{name}") for name in _LEFT_BY_A_RUN)

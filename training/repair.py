@@ -4,8 +4,9 @@ import json
 import logging
 from typing import Any
 
-from cluster.run import RUN_MANIFEST
-from cluster.store import storage
+from cluster.run import RUN_MANIFEST, RunFolder
+from cluster.store import paths
+from cluster.store.interface import NotFound
 from training.evaluation.job import EVALUATION
 from training.export import publish
 
@@ -14,7 +15,7 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 log = logging.getLogger(__name__)
 
 
-def run_damage(root: str, manifest: dict[str, Any], digests: bool = False) -> dict[str, str]:
+def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = False) -> dict[str, str]:
     """URI -> what is wrong, for each file of a finished run that is missing or is not what was written.
 
     Checked are the exported files, evaluation.json, report.json and report.html. Checkpoints are not: they are needed
@@ -24,37 +25,39 @@ def run_damage(root: str, manifest: dict[str, Any], digests: bool = False) -> di
         manifest: of the run; one of several phases has no export of its own. digests: read every exported file and
             compare its sha256; else only the sizes, from one listing, are compared.
     """
+    store, root = folder.store, folder.uri
     found: dict[str, str] = {}
     names = [REPORT_JSON]
     if exported := manifest.get("export"):
-        found |= publish.damage(storage.join(root, publish.EXPORT), exported, digests=digests)
+        found |= publish.damage(store, paths.join(root, publish.EXPORT), exported, digests=digests)
         names.append(EVALUATION)
     for name in names:
-        uri = storage.join(root, name)
+        uri = paths.join(root, name)
         try:
-            json.loads(storage.read_bytes(uri))
-        except storage.NotFound:
+            json.loads(store.read_bytes(uri))
+        except NotFound:
             found[uri] = "is gone"
         except ValueError:
             found[uri] = "is no JSON"
-    if not storage.exists(page := storage.join(root, REPORT_HTML)):
+    if not store.exists(page := paths.join(root, REPORT_HTML)):
         found[page] = "is gone"
     return found
 
 
-def discard_damaged(root: str, digests: bool = False) -> None:
+def discard_damaged(folder: RunFolder, digests: bool = False) -> None:
     """Remove the run's manifest and what is damaged, with a warning that names it; nothing where all is well."""
-    uri = storage.join(root, RUN_MANIFEST)
-    if not storage.exists(uri):
+    store, root = folder.store, folder.uri
+    uri = paths.join(root, RUN_MANIFEST)
+    if not store.exists(uri):
         return
-    damage = run_damage(root, json.loads(storage.read_bytes(uri)), digests)
+    damage = run_damage(folder, json.loads(store.read_bytes(uri)), digests)
     if not damage:
         return
     first, seen = next(iter(damage.items()))
     others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
     log.warning("%s: %s%s. What is damaged or gone is made again from the best checkpoint.", first, seen, others)
-    export = storage.join(root, publish.EXPORT)
-    storage.delete([uri])  # first: without it the run is not finished
+    export = paths.join(root, publish.EXPORT)
+    store.delete([uri])  # first: without it the run is not finished
     if any(one.startswith(f"{export}/") for one in damage):
-        publish.begin(export)
-    storage.delete(damage)
+        publish.begin(store, export)
+    store.delete(damage)

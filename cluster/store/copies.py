@@ -11,50 +11,54 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import StorageError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import FileInfo, NotFound, Unavailable
+from cluster.store.local import own_folder
+from cluster.store.store import Store
 
 _FILES_AT_ONCE = 8
 _PIECE_BYTES = 16 << 20
 
 
-def local_folder(uri: str) -> Path:
+def local_folder(store: Store, uri: str) -> Path:
     """A local folder with everything below the URI: the folder itself, or a copy kept for this machine.
 
     Raises:
         NotFound: there is no such folder, or nothing in it.
         StorageError: the disk is full, or an object's name leaves the folder.
     """
-    if not storage.is_remote(uri):
-        path = Path(storage.absolute(uri))
+    if not paths.is_remote(uri):
+        path = Path(paths.absolute(uri))
         if not path.is_dir():
-            raise storage.NotFound(uri, "no such folder")
+            raise NotFound(uri, "no such folder")
         return path
-    files = storage.list_files(uri)
+    files = store.list_files(uri)
     if not files:
-        raise storage.NotFound(uri, "no such folder, or nothing in it")
-    root = storage.absolute(uri)
+        raise NotFound(uri, "no such folder, or nothing in it")
+    root = paths.absolute(uri)
     inside = [PurePosixPath(file.uri.removeprefix(root).lstrip("/")) for file in files]
     if outside := [str(path) for path in inside if ".." in path.parts or not path.parts]:
         raise StorageError(f"{uri}: {outside[0]} is no name of a file in a folder. Rename that object, or remove it.")
     listing = "\n".join(f"{file.uri}\n{file.version}\n{file.size}" for file in files)
     name = hashlib.sha256(listing.encode()).hexdigest()[:32] + "-" + PurePosixPath(root).name[-100:]
-    target = storage.own_folder() / name
+    target = own_folder() / name
     with _alone(target):
         if not target.is_dir():
-            _fetch(uri, files, inside, target)
+            _fetch(store, uri, files, inside, target)
     return target
 
 
-def _fetch(uri: str, files: list[storage.FileInfo], inside: list[PurePosixPath], target: Path) -> None:
+def _fetch(store: Store, uri: str, files: list[FileInfo], inside: list[PurePosixPath], target: Path) -> None:
     unfinished = target.with_name(f"{target.name}.part")
-    # What a process left that was killed here. Nobody else is at it: the caller is alone.
+    # Left by a process that was killed here; the caller holds the lock.
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            list(pool.map(_copy, files, (unfinished / path for path in inside)))
+            list(pool.map(partial(_copy, store), files, (unfinished / path for path in inside)))
         os.rename(unfinished, target)
     except OSError as error:
         size = sum(file.size for file in files)
@@ -66,20 +70,20 @@ def _fetch(uri: str, files: list[storage.FileInfo], inside: list[PurePosixPath],
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _copy(file: storage.FileInfo, path: Path) -> None:
+def _copy(store: Store, file: FileInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with storage.open_input(file.uri) as source, path.open("wb") as copy:
+    with store.open_input(file.uri) as source, path.open("wb") as copy:
         while piece := source.read(_PIECE_BYTES):
             copy.write(piece)
     if (size := path.stat().st_size) != file.size:
-        raise storage.Unavailable(
+        raise Unavailable(
             f"{file.uri}: {size} bytes arrived, and the store listed {file.size}. It changed meanwhile: run again."
         )
 
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """No other process of this machine is inside for the same target. The kernel lets go of a dead one's lock."""
+    """Hold a lock of this machine on the target; the kernel releases that of a process that died."""
     with target.with_name(f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

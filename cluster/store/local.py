@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.errors import StorageError
-from cluster.store.storage import FileInfo, NotFound
+from cluster.store.interface import FileInfo, NotFound
 
 DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
 
@@ -207,3 +208,12 @@ def _encodable(path: str) -> bool:
 
 
 LOCAL = LocalStore()
+
+
+def own_folder() -> Path:
+    """A folder for copies that no other user of this machine could have put files into."""
+    folder = Path(tempfile.gettempdir(), f"raymill-copies-{os.getuid()}")
+    folder.mkdir(exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+        raise StorageError(f"{folder}: belongs to someone else. Set TMPDIR to a folder of your own.")
+    return folder

@@ -18,19 +18,27 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from cluster.errors import StorageError, is_panic
-from cluster.store.storage import FileInfo, NotFound, StorageOptions, Unavailable, checked_endpoint
+from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, checked_endpoint
 
 _READ_AHEAD = 1 << 20
 
 _MENDS = {
-    "s3": "Check storage.region, the endpoint and the keys.",
-    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `storage: {anonymous: true}` for a public bucket.",
+    "s3": "Check {setting}.region, the endpoint and the keys.",
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `{setting}: {{anonymous: true}}` for a public bucket.",
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
 }
 
 
 @cache
-def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
+def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bucket":
+    """A bucket of S3, Google Cloud Storage or Azure (scheme s3, gs or az); one object a process and settings.
+
+    Args:
+        setting: where a config has the options, for error messages: `storage`, or `inputs[0].storage`.
+
+    Raises:
+        StorageError: the settings or the credentials cannot be used. Nothing is sent yet.
+    """
     shared: dict[str, Any] = {
         "client_options": {
             "timeout": timedelta(seconds=options.timeout_s),
@@ -49,21 +57,22 @@ def bucket(scheme: str, name: str, options: StorageOptions) -> "Bucket":
     root = f"{scheme}://{name}"
     make: Callable[..., Any]
     if scheme == "s3":
-        settings = _s3_settings(name, options)
+        settings = _s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
         make, shared = S3Store, shared | settings
     else:
         shared |= {"skip_signature": True} if options.anonymous else {}
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
-        with _without_panic(root):
-            return Bucket(root, make(name, **shared))
+        with _without_panic(root, setting):
+            return Bucket(root, make(name, **shared), setting)
     except (exceptions.BaseError, ValueError) as error:
-        raise StorageError(f"{root}: {_first_line(error)}. {_MENDS[scheme]}") from error
+        raise StorageError(f"{root}: {_first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
 
-def _s3_settings(name: str, options: StorageOptions) -> dict[str, Any]:
+def _s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, Any]:
     """Arguments of S3Store: region, endpoint and credentials, from the options, the environment and the AWS files."""
+    # Loaded here, as they take 0.3 s that only S3 needs.
     import boto3
     import botocore.session
     from botocore.exceptions import BotoCoreError
@@ -77,7 +86,7 @@ def _s3_settings(name: str, options: StorageOptions) -> dict[str, Any]:
     except BotoCoreError as error:
         raise StorageError(
             f"s3://{name}: the AWS configuration cannot be used ({_first_line(error)}). "
-            "Check ~/.aws/config, AWS_PROFILE and storage.profile."
+            f"Check ~/.aws/config, AWS_PROFILE and {setting}.profile."
         ) from error
     settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
     endpoint = options.endpoint_url or _outside_endpoint(name, configured)
@@ -97,7 +106,8 @@ def _s3_settings(name: str, options: StorageOptions) -> dict[str, Any]:
     if credentials is None:
         raise StorageError(
             f"s3://{name}: no AWS credentials found. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "give `storage: {profile: ...}` in the config, or `storage: {anonymous: true}` for a public bucket."
+            f"give `{setting}: {{profile: ...}}` in the config, or `{setting}: {{anonymous: true}}` for a public "
+            "bucket."
         )
     from obstore.auth.boto3 import Boto3CredentialProvider
 
@@ -117,7 +127,7 @@ def _outside_endpoint(name: str, configured: str | None) -> str | None:
 
 
 @contextmanager
-def _without_panic(uri: str) -> Iterator[None]:
+def _without_panic(uri: str, setting: str) -> Iterator[None]:
     """Turn a panic of the Rust library into a StorageError."""
     try:
         yield
@@ -126,14 +136,17 @@ def _without_panic(uri: str) -> Iterator[None]:
             raise
         raise StorageError(
             f"{uri}: the storage library stopped on an error of its own ({_first_line(error)}). Check what is set "
-            "under `storage:` and in the environment (address, region, keys) for stray characters."
+            f"under `{setting}:` and in the environment (address, region, keys) for stray characters."
         ) from error
 
 
 class Bucket:
-    def __init__(self, root: str, store: Any) -> None:
+    """The backend of one bucket, over obstore's store of it."""
+
+    def __init__(self, root: str, store: Any, setting: str) -> None:
         self.root = root
         self.store = store
+        self.setting = setting
 
     def read(self, key: str) -> bytes:
         with self._mended(key):
@@ -192,7 +205,7 @@ class Bucket:
     def _mended(self, key: str, writing: bool = False) -> Iterator[None]:
         uri = f"{self.root}/{key}".rstrip("/")
         try:
-            with _without_panic(uri):
+            with _without_panic(uri, self.setting):
                 yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
             # A store has no folders that could be missing: what a write does not find is the bucket.
@@ -200,21 +213,27 @@ class Bucket:
                 raise self._missing() from error
             raise NotFound(uri) from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StorageError(
-                f"{uri}: the store refused these credentials ({_first_line(error)}). "
-                "Check AWS_PROFILE or the keys, and that their policy allows this prefix."
-            ) from error
+            raise self._refused(uri, error) from error
         except (exceptions.InvalidPathError, ValueError) as error:
             raise self._unnameable(uri, error) from error
         except exceptions.BaseError as error:
             if _no_bucket(error):
                 raise self._missing() from error
+            if re.search(r"status code: 40[13]\b", str(error)):  # met in a listing
+                raise self._refused(uri, error) from error
             if "invalid path" in str(error):  # met in a listing
                 raise self._unnameable(uri, error) from error
             raise Unavailable(
                 f"{uri}: the store did not answer as it should ({_first_line(error)}). "
-                "Check storage.endpoint_url, the region and the network; finished work is kept, so run it again."
+                f"Check {self.setting}.endpoint_url, the region and the network; finished work is kept, so run it "
+                "again."
             ) from error
+
+    def _refused(self, uri: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"{uri}: the store refused these credentials ({_first_line(error)}). "
+            f"Check AWS_PROFILE or the keys under `{self.setting}:`, and that their policy allows this prefix."
+        )
 
     def _unnameable(self, uri: str, error: Exception) -> StorageError:
         return StorageError(
@@ -223,11 +242,13 @@ class Bucket:
         )
 
     def _missing(self) -> StorageError:
-        return StorageError(f"{self.root}: no such bucket. Make it first, or check its name and storage.endpoint_url.")
+        return StorageError(
+            f"{self.root}: no such bucket. Make it first, or check its name and {self.setting}.endpoint_url."
+        )
 
 
 class _Seekable(io.RawIOBase):
-    """obstore's reader in the shape pyarrow and the decompressors of the standard library want."""
+    """obstore's reader as a raw binary file, which pyarrow and the decompressors of the standard library take."""
 
     def __init__(self, reader: Any, mended: Callable[[], AbstractContextManager[None]]) -> None:
         self._reader = reader
@@ -260,7 +281,7 @@ def _no_bucket(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """What the library says, without the page of XML that a store adds; the store's own message is kept."""
+    """The library's message without the page of XML that a store adds, of which code and message are kept."""
     text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
     said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
     line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")

@@ -13,7 +13,7 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, reaching
 from cluster.page.formats import plural
-from cluster.store import storage
+from cluster.store import paths
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.report.schema import Report
 from pipelines.kernel_cache import kernels_are_compiled
@@ -58,7 +58,6 @@ def load_curate(config: str, override: list[str] | None) -> CurateConfig:
     settings = load(config, override or [])
     if not isinstance(settings, CurateConfig):
         raise ConfigError(f"{config}, kind: {settings.kind} given; this verb wants kind: curate.")  # type: ignore[attr-defined]
-    storage.configure(settings.storage)
     return settings
 
 
@@ -70,8 +69,8 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
     print(funnel_text(report))
     for warning in report["warnings"]:
         print(f"warning: {warning}")
-    print(f"\ncorpus  {storage.join(uri, 'corpus')}")
-    print(f"report  {storage.join(uri, 'report.html')}")
+    print(f"\ncorpus  {paths.join(uri, 'corpus')}")
+    print(f"report  {paths.join(uri, 'report.html')}")
 
 
 def _plan(settings: CurateConfig) -> None:
@@ -83,14 +82,14 @@ def _plan(settings: CurateConfig) -> None:
     from pipelines.readers.find import skipped_text
     from pipelines.readers.first_look import first_look
 
-    root = storage.absolute(settings.output)
+    root = paths.absolute(settings.output)
     refuse_output_among_inputs(settings, root, ".")
-    inputs = freeze(settings.inputs, ".", settings.execution.unit_mib << 20)
-    refuse_files_inside(root, inputs.files)
+    inputs = freeze(settings.store, settings.inputs, ".", settings.execution.unit_mib << 20)
+    refuse_files_inside(root, inputs)
     check_files(settings)
     done, damage = finished(settings, inputs, root, replace=False)
     if not done:
-        check_output(root)
+        check_output(settings.store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
@@ -169,9 +168,11 @@ def explain(
 ) -> None:
     """One document: the rule that removed it or a word diff to what it duplicates, then its measurements."""
     from pipelines.curate.explain import explain as explain_document
+    from pipelines.curate.run_reader import FinishedRun
 
-    with reaching(run, config, override) as uri:
-        print(explain_document(uri, id))
+    settings = None if config is None else load_curate(config, override)
+    with reaching(run, config, override) as (store, uri):
+        print(explain_document(FinishedRun(store, uri, settings.inputs if settings else ()), id))
 
 
 def sample(
@@ -185,6 +186,6 @@ def sample(
     """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger of removals."""
     from pipelines.curate.sample import sample_rows
 
-    with reaching(artifact, config, override) as uri:
-        for row in sample_rows(uri, rows, where or [], seed):
+    with reaching(artifact, config, override) as (store, uri):
+        for row in sample_rows(store, uri, rows, where or [], seed):
             print(json.dumps(row, ensure_ascii=False, default=str))

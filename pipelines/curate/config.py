@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 from datasketch import MinHashLSH
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from cluster.store.storage import StorageOptions
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
 from pipelines.language.identification import LanguageId
 from pipelines.readers import Limits
 from pipelines.readers.inputs import Input
@@ -20,6 +21,10 @@ _LEAST_RECALL_AT_THRESHOLD = 0.5
 # Four bytes of every document each, and time: 128 columns are computed at 238 MB/s of text, 4,096 at a 32nd of that.
 _MOST_COLUMNS = 4096
 _PERMUTATIONS = 128
+
+
+# How stores are reached, keys included: left out of run manifests and reports (`exclude` of pydantic's model_dump).
+STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
 
 class _Settings(BaseModel):
@@ -198,6 +203,11 @@ class CurateConfig(_Settings):
         if self.dedup and self.dedup.scope == "snapshot" and any(entry.snapshot is None for entry in self.inputs):
             raise ValueError("dedup.scope: snapshot needs `snapshot:` on every input")
         return self
+
+    @property
+    def store(self) -> Store:
+        """The store of the output, of the files that rules read, and of inputs without `storage` of their own."""
+        return Store(self.storage)
 
     @property
     def dialect(self) -> Dialect:

@@ -121,7 +121,9 @@ def decide_stage(config: CurateConfig, attributes: Artifact, units: int) -> Stag
             "rules": [[rule.name, plain_settings(rule)] for rule in config.active_rules()],
         }
     )
-    return Stage("decide", outputs, attributes.files_by_unit(units), Decide(config), made_from, files_from)
+    return Stage(
+        "decide", outputs, attributes.files_by_unit(units), Decide(config), made_from, config.store, files_from
+    )
 
 
 def plain_settings(rule: object) -> dict[str, object]:
@@ -136,7 +138,7 @@ class Decide:
         counters: Counters = {"documents": 0, "text_bytes": 0, "passed": 0}
         bounds = checks_by_signal(self.config)
         tallies = []
-        for attributes in read_tables(files, _without_wide_columns):
+        for attributes in read_tables(self.config.store, files, _without_wide_columns):
             verdicts = decide(attributes, self.config)
             removed = np.flatnonzero(verdicts.removed)
             stages = pa.array([stage for stage, _ in verdicts.causes], pa.string())

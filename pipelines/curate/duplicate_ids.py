@@ -18,6 +18,7 @@ import pyarrow as pa
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.dedup.candidates import shared_keys
 
@@ -42,7 +43,9 @@ def ids_stage(config: CurateConfig, attributes: Artifact) -> Stage | None:
     )
     unit = {"attributes": attributes.file_uris, "documents": attributes.manifest.rows}
     outputs = (Output(DUPLICATE_IDS, DUPLICATE_IDS_SCHEMA),)
-    return Stage("ids", outputs, [unit], FindDuplicateIds(sources), made_from, _files)
+    return Stage(
+        "ids", outputs, [unit], FindDuplicateIds(attributes.store, sources), made_from, attributes.store, _files
+    )
 
 
 def _files(unit: dict[str, Any]) -> str:
@@ -53,6 +56,7 @@ def _files(unit: dict[str, Any]) -> str:
 class FindDuplicateIds:
     """Counters: `ids/SOURCE`, ids that occur again, and `documents/SOURCE`, documents that have one of them."""
 
+    store: Store
     sources: tuple[str, ...]
 
     def __call__(self, unit: dict[str, Any], scratch: Scratch) -> Counters:
@@ -84,7 +88,7 @@ class FindDuplicateIds:
     def _tables(self, files: list[str]) -> Iterator[tuple[int, str, pa.Table]]:
         """(position of the first document, source, table) of the sources with ids of their own."""
         first = 0
-        for table in read_tables(files, {"id", "source"}.__contains__):
+        for table in read_tables(self.store, files, {"id", "source"}.__contains__):
             source = table["source"][0].as_py()  # a unit, and so each of its files, is of one source
             if source in self.sources:
                 yield first, source, table

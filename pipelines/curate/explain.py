@@ -13,13 +13,12 @@ from pipelines.curate.write_corpus import CORPUS, REMOVED
 _SHOWN_WORDS = 12  # around a difference
 
 
-def explain(uri: str, id: str) -> str:
+def explain(run: FinishedRun, id: str) -> str:
     """A page of plain text.
 
     Raises:
         DataError: the run has no document of that id.
     """
-    run = FinishedRun(uri)
     places = run.find(id)
     if not places:
         near = _some_ids(run)

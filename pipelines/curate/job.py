@@ -19,11 +19,12 @@ from cluster.errors import DataError
 from cluster.lease import Lease, held
 from cluster.page.formats import plural
 from cluster.progress import Progress
-from cluster.run import find_run, put_run
+from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.stage import Stage
-from cluster.store import storage
-from pipelines.curate.config import CurateConfig
+from cluster.store import paths
+from cluster.store.store import Store
+from pipelines.curate.config import STORES, CurateConfig
 from pipelines.curate.decide import decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
@@ -44,13 +45,14 @@ _QUARANTINE_SHOWN = 5
 _DAMAGE_SHOWN = 5
 
 # Settings that change how a run goes, or what is shown of it, and never what the corpus holds.
-_NO_RESULT = {"output", "storage", "execution"}
+_NO_RESULT = STORES | {"output": True, "execution": True}
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished run. `fresh`: made by this call, not found finished."""
 
+    store: Store
     uri: str
     manifest: dict[str, Any]
     report: Report
@@ -58,7 +60,7 @@ class Run:
 
     @property
     def corpus(self) -> Artifact:
-        return Artifact.load(storage.join(self.uri, "corpus"))
+        return Artifact.load(self.store, paths.join(self.uri, "corpus"))
 
 
 def curate(
@@ -77,22 +79,22 @@ def curate(
         UserError: something the user can mend, another run at the same output too; all finished work is kept.
         ClusterError: machines failed; running it again continues.
     """
-    storage.configure(config.storage)
-    root = storage.absolute(config.output)
+    store = config.store
+    root = paths.absolute(config.output)
     refuse_output_among_inputs(config, root, ".")
-    inputs = freeze(config.inputs, ".", config.execution.unit_mib << 20)
-    refuse_files_inside(root, inputs.files)
+    inputs = freeze(store, config.inputs, ".", config.execution.unit_mib << 20)
+    refuse_files_inside(root, inputs)
     found, damage = finished(config, inputs, root, replace)
     if found is not None:
         return found
     if damage:
         progress.say(f"{root}: {damage}. What is damaged is made again.")
     check_files(config)
-    storage.require_conditional_writes(root)
+    store.require_conditional_writes(root)
     # Two drivers would do no harm, as the first commit of a unit counts; the lease saves the second one's work.
-    with held(root) as lease:
+    with held(store, root) as lease:
         frozen = inputs.to_json() | {"storage": config.storage.without_secrets()}
-        storage.write_bytes(storage.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
+        store.write_bytes(paths.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
         patience = Patience(config.execution.attempts, config.execution.stall_s)
         engine = Engine(root, session, progress, patience, replace)
         artifacts = _stages(config, inputs, engine, lease)
@@ -107,8 +109,9 @@ def check_files(config: CurateConfig) -> None:
         ConfigError, StorageError: one is missing, is no such file, or does not know a label.
     """
     if config.language:
-        language.load(config.language)
-    nothing = Analysis(Texts.from_strings([]), config.dialect, pa.table({"language": pa.array([], pa.string())}))
+        language.load(config.store, config.language)
+    no_rows = pa.table({"language": pa.array([], pa.string())})
+    nothing = Analysis(Texts.from_strings([]), config.dialect, no_rows, config.store)
     for rule in config.active_rules():
         if getattr(rule, "fingerprint_files", tuple)():
             rule.measure(nothing)
@@ -122,27 +125,29 @@ def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bo
     Raises:
         DataError: a run of other settings or inputs is finished there, and `replace` is not given.
     """
-    manifest = find_run(root, config.kind, settings(config), inputs.fingerprint, replace)
+    store = config.store
+    manifest = RunFolder(store, root).find(config.kind, settings(config), inputs.fingerprint, replace)
     if manifest is None:
         return None, ""
-    if damage := _damage(root, manifest):
+    if damage := _damage(store, root, manifest):
         shown = "; ".join(damage[:_DAMAGE_SHOWN]) + "; ..." * (len(damage) > _DAMAGE_SHOWN)
         return None, f"a finished run with {plural(len(damage), 'damaged file')} ({shown})"
-    return Run(root, manifest, json.loads(storage.read_bytes(storage.join(root, REPORT_JSON))), fresh=False), ""
+    report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
+    return Run(store, root, manifest, report, fresh=False), ""
 
 
-def _damage(root: str, manifest: dict[str, Any]) -> list[str]:
+def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:
     """What is seen of each damaged file of a finished run; work in between is not looked at."""
     found = []
     for name in manifest["artifacts"]:
-        uri = storage.join(root, name)
+        uri = paths.join(root, name)
         if name.startswith("_"):
             continue
-        artifact = Artifact.find(uri)
+        artifact = Artifact.find(store, uri)
         damage = {uri: "is gone"} if artifact is None else artifact.damage()
         found += [f"{file}: {seen}" for file, seen in damage.items()]
-    reports = [storage.join(root, name) for name in (REPORT_JSON, REPORT_HTML)]
-    return found + [f"{uri}: is gone" for uri in reports if not storage.exists(uri)]
+    reports = [paths.join(root, name) for name in (REPORT_JSON, REPORT_HTML)]
+    return found + [f"{uri}: is gone" for uri in reports if not store.exists(uri)]
 
 
 def settings(config: CurateConfig) -> dict[str, Any]:
@@ -189,12 +194,11 @@ def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifa
     from pipelines.curate.report.page import render
 
     report = gather(config, inputs, engine, artifacts)
-    root = engine.root
-    storage.write_bytes(storage.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
-    storage.write_bytes(storage.join(root, REPORT_HTML), render(report).encode())
+    root, store = engine.root, config.store
+    store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
     digests = {name: artifact.manifest.digest for name, artifact in artifacts.items()}
-    manifest = put_run(
-        root,
+    manifest = RunFolder(store, root).put(
         config.kind,
         config.name,
         settings(config),
@@ -202,4 +206,4 @@ def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifa
         digests,
         finished=report["run"]["finished"],
     )
-    return Run(root, manifest, report, fresh=True)
+    return Run(store, root, manifest, report, fresh=True)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Counters, fingerprint
 from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.dedup import signatures
 from pipelines.language import fasttext_model as classifiers
@@ -83,30 +84,30 @@ def measure_stage(config: CurateConfig, inputs: InputManifest) -> Stage:
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
     work = Measure(config, inputs.reading)
-    return Stage("measure", outputs, inputs.units, work, _fingerprint(config, inputs), describe=_files)
+    return Stage("measure", outputs, inputs.units, work, _fingerprint(config, inputs), config.store, _files)
 
 
 def _files(unit: Unit) -> str:
     return files_from(unit.uris)
 
 
-def measuring(rule: Rule | LanguageId) -> dict[str, object]:
+def measuring(store: Store, rule: Rule | LanguageId) -> dict[str, object]:
     """The settings of a rule that change what is measured; all others only move bounds."""
-    files = [classifiers.fingerprint(path) for path in getattr(rule, "fingerprint_files", tuple)()]
+    files = [classifiers.fingerprint(store, path) for path in getattr(rule, "fingerprint_files", tuple)()]
     return {name: getattr(rule, name) for name in rule.measured_by} | {"files": files}
 
 
 def _fingerprint(config: CurateConfig, inputs: InputManifest) -> str:
-    dedup = config.dedup
+    dedup, store = config.dedup, config.store
     return fingerprint(
         {
             "version": [cluster.__version__, MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
             "inputs": inputs.fingerprint,
             "limits": config.limits.model_dump(),
             "language": config.language
-            and measuring(config.language) | {"model": classifiers.fingerprint(config.language.model)},
+            and measuring(store, config.language) | {"model": classifiers.fingerprint(store, config.language.model)},
             "dialect": config.rules and config.rules.dialect,
-            "rules": {rule.name: measuring(rule) for rule in config.active_rules()},
+            "rules": {rule.name: measuring(store, rule) for rule in config.active_rules()},
             "personal_data": config.personal_data and personal_data.PERSONAL_DATA_VERSION,
             "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
         }
@@ -160,13 +161,13 @@ class Measure:
             "bytes": texts.byte_lengths,
         }
         if config.language:
-            classifier = language.load(config.language)
+            classifier = language.load(config.store, config.language)
             columns["language"], columns["language_score"] = language.identify(
                 texts, classifier, config.language.max_chars
             )
             documents = documents.append_column("language", columns["language"])
         if config.rules:
-            analysis = Analysis(texts, config.dialect, documents.drop_columns(["text"]))
+            analysis = Analysis(texts, config.dialect, documents.drop_columns(["text"]), config.store)
             for rule in config.active_rules():
                 columns |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
         if config.personal_data:

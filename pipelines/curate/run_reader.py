@@ -5,7 +5,7 @@ Works on a run that is still under way too, as far as its stages are finished.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 from cluster.artifact import Artifact, open_parquet, require_files
 from cluster.errors import DataError
 from cluster.run import RUN_MANIFEST
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound, StorageOptions
+from cluster.store.store import Store
 from pipelines.curate.measure import ATTRIBUTES
 from pipelines.readers import read_unit
-from pipelines.readers.inputs import Limits
+from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.units import InputManifest
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
@@ -39,35 +41,40 @@ class Place:
 class FinishedRun:
     """A run by its folder or URI.
 
-    Where this process has no storage settings, those that the run recorded are used: all but the keys.
+    Where the store has no settings, those that the run recorded are used: all but the keys. Inputs with `storage` of
+    their own are read by what the run recorded of it, or by that of `inputs`, which has the keys.
+
+    Args:
+        inputs: of the run's config, if it is known.
 
     Raises:
         DataError: nothing was measured there.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = storage.absolute(uri)
+    def __init__(self, store: Store, uri: str, inputs: Sequence[Input] = ()) -> None:
+        self.uri = paths.absolute(uri)
         try:
-            frozen = json.loads(storage.read_bytes(storage.join(self.uri, "inputs.json")))
-        except storage.NotFound:
-            require_files(self.uri)
+            frozen = json.loads(store.read_bytes(paths.join(self.uri, "inputs.json")))
+        except NotFound:
+            require_files(store, self.uri)
             raise DataError(
                 f"{self.uri}: no run of `raymill curate` here (inputs.json is missing). Give the config's `output`."
             ) from None
-        self.inputs = InputManifest.from_json(frozen)
-        if storage.options() == storage.StorageOptions():  # type: ignore[call-arg]
-            storage.configure(storage.StorageOptions(**frozen.get("storage", {})))
-        self.attributes = Artifact.load(storage.join(self.uri, ATTRIBUTES))
+        if store == Store():
+            store = Store(StorageOptions(**frozen.get("storage", {})))
+        self.store = store
+        self.inputs = InputManifest.from_json(frozen, store).with_storage_of(inputs)
+        self.attributes = Artifact.load(store, paths.join(self.uri, ATTRIBUTES))
 
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The run's manifest, None while it is unfinished."""
-        uri = storage.join(self.uri, RUN_MANIFEST)
-        return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+        uri = paths.join(self.uri, RUN_MANIFEST)
+        return json.loads(self.store.read_bytes(uri)) if self.store.exists(uri) else None
 
     def artifact(self, name: str) -> Artifact | None:
         """A finished artifact of the run, None where the run has not come that far."""
-        return Artifact.find(storage.join(self.uri, name))
+        return Artifact.find(self.store, paths.join(self.uri, name))
 
     def find(self, id: str) -> list[Place]:
         """Every document of that id; one, unless an id is used twice."""
@@ -122,7 +129,7 @@ class FinishedRun:
         """The documents that `hits` picks of a row group, by their rows in it; its last argument is its first row."""
         first = 0
         for file in self.attributes.manifest.files:
-            with open_parquet(storage.join(self.attributes.uri, file.path)) as parquet:
+            with open_parquet(self.store, paths.join(self.attributes.uri, file.path)) as parquet:
                 columns = [name for name in parquet.schema_arrow.names if name not in ("signature", "text_hash")]
                 for group in range(parquet.num_row_groups):
                     found = hits(parquet, group, first)

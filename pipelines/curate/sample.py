@@ -7,14 +7,15 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.inspection import shortened
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from pipelines.curate.write_corpus import REMOVED
 
 _TEXT_SHOWN = 500
 _VALUES_LISTED = 20
 
 
-def sample_rows(uri: str, count: int, where: list[str], seed: int) -> list[dict]:
+def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int) -> list[dict]:
     """A uniform sample without replacement, the same for the same seed.
 
     Args:
@@ -25,7 +26,7 @@ def sample_rows(uri: str, count: int, where: list[str], seed: int) -> list[dict]
     Raises:
         ConfigError: no such column, or no row has the value.
     """
-    artifact = Artifact.find(storage.join(uri, REMOVED)) or Artifact.load(uri)
+    artifact = Artifact.find(store, paths.join(uri, REMOVED)) or Artifact.load(store, uri)
     conditions = [_parse(condition, artifact) for condition in where]
     generator = np.random.default_rng(seed)
     best: list[tuple[float, dict]] = []

@@ -32,7 +32,7 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
     Raises:
         DataError: nothing is measured there, or the new settings need another measurement.
     """
-    run = FinishedRun(before.output)
+    run = FinishedRun(before.store, before.output, before.inputs)
     if before.dedup and after.dedup and before.dedup != after.dedup:
         raise ConfigError(
             "what-if decides rules and languages again, not duplicates, so a change of dedup would show nothing. "

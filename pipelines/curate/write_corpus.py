@@ -132,7 +132,7 @@ def select_stage(
     kept = _kept_bytes(verdicts, groups, inputs)
     group_files = groups.file_uris if groups else []
     work = Select(config, inputs.reading, group_files)
-    return Stage("select", outputs, list(_fill(sources, kept, file_bytes)), work, made_from, _files)
+    return Stage("select", outputs, list(_fill(sources, kept, file_bytes)), work, made_from, config.store, _files)
 
 
 def _files(sources: list[Source]) -> str:
@@ -192,7 +192,7 @@ class Select:
         found = []
         wanted = pa.array(sorted(units), pa.int32())
         for uri in self.group_files:
-            with open_parquet(uri) as parquet:
+            with open_parquet(self.config.store, uri) as parquet:
                 place = parquet.schema_arrow.names.index("unit")
                 for number in range(parquet.num_row_groups):
                     held = parquet.metadata.row_group(number).column(place).statistics
@@ -204,8 +204,8 @@ class Select:
     def _chosen(self, source: Source, groups: pa.Table) -> Chosen:
         names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.config.corpus.columns}
         schema = pa.schema([column for column in attributes_schema(self.config) if column.name in names])
-        attributes = _concat(read_tables(source.attributes, names.__contains__), schema)
-        removed = _removals(_concat(read_tables(source.verdicts), VERDICTS_SCHEMA))
+        attributes = _concat(read_tables(self.config.store, source.attributes, names.__contains__), schema)
+        removed = _removals(_concat(read_tables(self.config.store, source.verdicts), VERDICTS_SCHEMA))
         mine = groups.filter(pc.equal(groups["unit"], source.unit.index))
         if self.config.dedup and self.config.dedup.remove:
             gone = mine.filter(pc.is_valid(mine["reason"]))

@@ -69,7 +69,8 @@ def group_stage(config: CurateConfig, attributes: Artifact, verdicts: Artifact, 
         "verdicts": verdicts.files_by_unit(units),
         "passed": int(verdicts.manifest.counters.get("passed", 0)),
     }
-    return Stage("group", (Output(GROUPS, GROUPS_SCHEMA),), [unit], Group(config), stage_fingerprint, _files)
+    outputs = (Output(GROUPS, GROUPS_SCHEMA),)
+    return Stage("group", outputs, [unit], Group(config), stage_fingerprint, config.store, _files)
 
 
 def _files(unit: dict[str, Any]) -> str:
@@ -118,9 +119,9 @@ class Group:
         """(unit, positions int64[D], attributes with the `wanted` columns) of the documents that passed, by table."""
         first = 0
         for index, (attributes, verdicts) in enumerate(zip(unit["attributes"], unit["verdicts"], strict=True)):
-            removed = [table["row"].to_numpy() for table in read_tables(verdicts, "row".__eq__)]
+            removed = [table["row"].to_numpy() for table in read_tables(self.config.store, verdicts, "row".__eq__)]
             removed_rows = np.concatenate(removed) if removed else np.empty(0, np.int64)
-            for table in read_tables(attributes, wanted.__contains__):
+            for table in read_tables(self.config.store, attributes, wanted.__contains__):
                 passed = ~np.isin(table["row"].to_numpy(), removed_rows)
                 yield index, first + np.flatnonzero(passed), table.filter(pa.array(passed))
                 first += table.num_rows

@@ -14,7 +14,8 @@ import typer
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from cluster.typed import command
 from pipelines.curate import commands
 from pipelines.curate.write_corpus import REMOVED
@@ -33,16 +34,16 @@ def demo(
     replace: Annotated[bool, typer.Option("--replace", help="collect and curate everything again")] = False,
 ) -> None:
     """Curate the documentation, licences and docstrings found on this machine, as a first run. No download."""
-    if storage.is_remote(output):
+    if paths.is_remote(output):
         raise ConfigError(
             f"--output {output}: the demo collects text of this machine and writes it beside the output, so that "
             "has to be a folder on this machine. Give a local path."
         )
-    config = storage.join(output, "curate.yaml")
-    if replace or not storage.exists(config):
+    config, store = paths.join(output, "curate.yaml"), Store()
+    if replace or not store.exists(config):
         print("Collecting text from this Python and the packages installed with it ...", flush=True)
         stage_inputs(f"{output.rstrip('/')}-input", collect(packages()))
-        storage.write_bytes(config, config_text(output).encode())
+        store.write_bytes(config, config_text(output).encode())
     print(f"\n{command('curate', config)}\n", flush=True)
     commands.curate(config, address="local", replace=replace)
     print(f"\n{next_steps(output, config)}")
@@ -53,15 +54,16 @@ def stage_inputs(folder: str, documents: Iterable[Document]) -> None:
 
     The file of a source without documents is empty.
     """
+    store = Store()
     found: dict[str, list[bytes]] = {source: [] for source in FINDERS}
     for document in documents:
         found[document.source].append(_json_line({name: getattr(document, name) for name in _COLUMNS}))
     for source, lines in found.items():
-        storage.write_bytes(storage.join(folder, f"{source}.jsonl"), b"".join(lines))
+        store.write_bytes(paths.join(folder, f"{source}.jsonl"), b"".join(lines))
         print(f"  {source:<20}{len(lines):>7,} documents {sum(map(len, lines)) / 1e6:>6.1f} MB", flush=True)
     for file in sorted(DATA.glob("*.jsonl")):
-        lines = storage.read_bytes(str(file)).splitlines(keepends=True)
-        storage.write_bytes(storage.join(folder, file.name), b"".join(map(expand_repeated, lines)))
+        lines = store.read_bytes(str(file)).splitlines(keepends=True)
+        store.write_bytes(paths.join(folder, file.name), b"".join(map(expand_repeated, lines)))
         print(f"  {file.stem:<20}{len(lines):>7,} documents, written for this demo", flush=True)
 
 
@@ -76,14 +78,14 @@ def expand_repeated(line: bytes) -> bytes:
 
 def config_text(output: str) -> str:
     """CONFIG with its output and inputs at another path."""
-    text = storage.read_bytes(str(CONFIG)).decode()
+    text = Store().read_bytes(str(CONFIG)).decode()
     # YAML in double quotes accepts the escapes of JSON.
     return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
 
 
 def next_steps(output: str, config: str) -> str:
     """Commands to continue with, as text. Each works as printed, except for the folder in the last one."""
-    corpus = storage.join(output, "corpus")
+    corpus = paths.join(output, "corpus")
     mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]")
     steps = {
         "Why a document was removed: this one is a near-duplicate, and these words differ":
@@ -103,7 +105,7 @@ def next_steps(output: str, config: str) -> str:
 
 def _near_duplicate(output: str) -> str:
     """Id of the removed licence that is least similar to its kept partner; without any, that of a planted document."""
-    ledger = Artifact.load(storage.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"])
+    ledger = Artifact.load(Store(), paths.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"])
     rows = (row for table in ledger for row in table.to_pylist())
     found = [(row["similarity"], row["id"]) for row in rows if (row["source"], row["reason"]) == ("licences", NEAR)]
     return min(found)[1] if found else "planted/near_duplicate/another_word"

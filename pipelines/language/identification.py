@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numba import njit
 from pydantic import ConfigDict, Field
 
+from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_model import Classifier
 from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
@@ -112,13 +113,13 @@ def excerpts(texts: Texts, max_chars: int) -> Texts:
     return Texts(*_excerpts(texts.data, texts.offsets, tables()[0], max_chars))
 
 
-def load(settings: LanguageId) -> Classifier:
+def load(store: Store, settings: LanguageId) -> Classifier:
     """The classifier of these settings.
 
     Raises:
         ConfigError, StorageError: the model is missing or wrong, or does not have a label of the settings.
     """
-    classifier = fasttext_model.load(settings.model)
+    classifier = fasttext_model.load(store, settings.model)
     check_labels(settings, classifier)
     return classifier
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import zstandard
 
-from cluster.store import storage
+from cluster.store.store import Store
 from pipelines.readers.inputs import Limits
 from pipelines.readers.units import Span
 
@@ -44,7 +44,7 @@ def expanded_size(size: int, uri: str) -> int:
     return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4}.get(compression_ending(uri), 1))
 
 
-def stream(span: Span, limits: Limits, start: int = 0) -> Generator[bytes, None, None]:
+def stream(store: Store, span: Span, limits: Limits, start: int = 0) -> Generator[bytes, None, None]:
     """The decompressed content of the file; plain files from byte `start`.
 
     Raises:
@@ -52,7 +52,7 @@ def stream(span: Span, limits: Limits, start: int = 0) -> Generator[bytes, None,
         StorageError: the store failed.
     """
     ending = compression_ending(span.uri)
-    with storage.open_input(span.uri) as file:
+    with store.open_input(span.uri) as file:
         if not ending:
             file.seek(start)
             while block := file.read(_PLAIN_BLOCK):

@@ -11,7 +11,8 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import lines
@@ -27,24 +28,24 @@ class Delimited(Reader):
         self.delimiter = delimiter
         self.endings = endings
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
-        if self.file_problem(first_bytes(span, limits)):
+        if self.file_problem(first_bytes(store, span, limits)):
             return ()  # `read` refuses its rows
         try:
-            with closing(stream(span, limits)) as blocks:
+            with closing(stream(store, span, limits)) as blocks:
                 _, header = next(self._records(blocks, input, limits), (0, None))
         except Broken:
             header = None  # `read` says so, at its place
         return tuple(header or ())
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        file = WholeFile(span, limits, self.file_problem)
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        file = WholeFile(store, span, limits, self.file_problem)
         rows = Rows(input, limits, counts, unencodable=lambda: file.problem("bad_utf8"))
         number = 0
         try:
-            with closing(stream(span, limits)) as blocks:
+            with closing(stream(store, span, limits)) as blocks:
                 records = self._records(blocks, input, limits)
                 number, header = next(records, (0, None))
                 if header is None and number:

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import FileInfo, NotFound
 from cluster.store.local import CIRCULAR, DANGLING
-from cluster.store.storage import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
 from pipelines.readers.inputs import Input
 from pipelines.readers.registry import READERS, format_of
@@ -30,7 +31,7 @@ _NO_FOLDER = "the folder does not exist"
 Found = tuple[list[tuple[FileInfo, str]], Counter[str]]
 
 
-def find(input: Input, base: str) -> Found:
+def find(store: Store, input: Input, base: str) -> Found:
     """((file, format) in the order of their names, how many files were passed over by ending).
 
     Names that begin with `.` or `_` below the folder or the fixed part of the glob are passed over, and so are unknown
@@ -44,13 +45,13 @@ def find(input: Input, base: str) -> Found:
         return [(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)], Counter()
     path = absolute_path(input.path, base)
     wild = re.search(r"[*?\[]", path)
-    if wild and not storage.is_remote(path) and Path(path).exists():
+    if wild and not paths.is_remote(path) and Path(path).exists():
         wild = None  # a name with brackets in it, not a pattern
     if wild:
         root = path[: path.rindex("/", 0, wild.start()) + 1]
-        others = [(one, kind) for one, kind in storage.list_unreadable(root) if storage.matches(path, one)]
-        return _chosen(input, path, root, storage.glob(path), others)
-    file = _file(path)
+        others = [(one, kind) for one, kind in store.list_unreadable(root) if paths.matches(path, one)]
+        return _chosen(input, path, root, store.glob(path), others)
+    file = _file(store, path)
     if file is not None:
         format = input.format or format_of(path)
         if format is None:
@@ -61,35 +62,35 @@ def find(input: Input, base: str) -> Found:
         raise DataError(
             f"{path}: is a {DANGLING}: it leads to {os.readlink(path)}, which is not there. Name the file itself."
         )
-    files = storage.list_files(path)
+    files = store.list_files(path)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
-        return [(file, "hf") for file in saved_files(path, files, input.split)], Counter()
+        return [(file, "hf") for file in saved_files(store, path, files, input.split)], Counter()
     if input.format == "hf":
         raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
-    return _chosen(input, path, path.rstrip("/") + "/", files, storage.list_unreadable(path), is_folder=True)
+    return _chosen(input, path, path.rstrip("/") + "/", files, store.list_unreadable(path), is_folder=True)
 
 
-def _file(path: str) -> FileInfo | None:
-    if not storage.is_remote(path) and Path(path).is_dir():
+def _file(store: Store, path: str) -> FileInfo | None:
+    if not paths.is_remote(path) and Path(path).is_dir():
         return None
     try:
-        return storage.info(path)
-    except storage.NotFound:
+        return store.info(path)
+    except NotFound:
         return None
 
 
 def absolute_path(path: str, base: str) -> str:
     """An input's path or URI, a relative one below `base`."""
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", path):
-        return storage.absolute(path)
+        return paths.absolute(path)
     path = os.path.expanduser(path)
     return os.path.normpath(path) if os.path.isabs(path) or not base else _joined(base, path)
 
 
 def _joined(base: str, path: str) -> str:
-    if storage.is_remote(base):
-        return storage.join(base, os.path.normpath(path))
-    return os.path.normpath(os.path.join(storage.absolute(base), path))
+    if paths.is_remote(base):
+        return paths.join(base, os.path.normpath(path))
+    return os.path.normpath(os.path.join(paths.absolute(base), path))
 
 
 def _chosen(
@@ -120,7 +121,7 @@ def _chosen(
         raise DataError(f"{path}: of the files there none can be read ({seen}).{hint} {_unknown_format(input)}")
     if not chosen and not skipped:
         raise _nothing(path, is_folder)
-    if not storage.is_remote(path):
+    if not paths.is_remote(path):
         several = len(chosen)
         chosen = _without_repeats(chosen, root)
         if len(chosen) < several:
@@ -167,7 +168,7 @@ def _unknown_format(input: Input | None = None) -> str:
 
 def _nothing(path: str, is_folder: bool) -> DataError:
     """No such path: name the nearest folder that exists and what is in it."""
-    if storage.is_remote(path):
+    if paths.is_remote(path):
         what = "no file of this name and none below it" if is_folder else "no file matches"
         return DataError(f"{path}: {what}. Check the bucket and the prefix.")
     folder = next(parent for parent in [Path(path), *Path(path).parents] if parent.is_dir())

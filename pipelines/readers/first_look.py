@@ -7,6 +7,7 @@ from posixpath import basename
 import pyarrow.compute as pc
 
 from cluster.page.formats import plural
+from cluster.store.store import Store
 from pipelines.readers.inputs import Limits
 from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES, Reader, ReaderCounts
 from pipelines.readers.registry import READERS
@@ -25,10 +26,11 @@ def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
     notes = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for source in dict.fromkeys(unit.source for unit in inputs.units):
+            store = inputs.reading.store_of(source)
             spans = {span.uri: span for unit in reversed(inputs.units) if unit.source == source
                      for span in reversed(unit.spans)}  # the first span of each file  # fmt: skip
             first = [spans[uri] for uri in sorted(spans)[:_FILES]]
-            of_files = list(pool.map(lambda span: _file_problem(span, limits), first))
+            of_files = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
             notes += [f"Source {source}: {note}" for note in _of_files(first, of_files)]
             good = [span for span, problem in zip(first, of_files, strict=True) if problem is None]
             by_format = {span.format: span for span in reversed(good) if READERS[span.format].columns != "fixed"}
@@ -37,11 +39,11 @@ def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
     return notes
 
 
-def _file_problem(span: Span, limits: Limits) -> str | None:
+def _file_problem(store: Store, span: Span, limits: Limits) -> str | None:
     reader = READERS[span.format]
     if type(reader).file_problem is Reader.file_problem:
         return None
-    return reader.file_problem(first_bytes(span, limits))
+    return reader.file_problem(first_bytes(store, span, limits))
 
 
 def _of_files(spans: list[Span], problems: list[str | None]) -> list[str]:
@@ -59,8 +61,8 @@ def _of_files(spans: list[Span], problems: list[str | None]) -> list[str]:
 
 def _of_rows(span: Span, inputs: InputManifest, source: str, limits: Limits) -> str | None:
     """The first table that the reader gives, at most 8 MB of text."""
-    input, counts = inputs.reading.input_of(source), ReaderCounts()
-    table = next(READERS[span.format].read(span, input, limits, counts), None)
+    store, input, counts = inputs.reading.store_of(source), inputs.reading.input_of(source), ReaderCounts()
+    table = next(READERS[span.format].read(store, span, input, limits, counts), None)
     if table is None:
         return None
     good = table.filter(pc.is_null(table["problem"]))

@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.page.formats import plural
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.find import find, skipped_text
-from pipelines.readers.inputs import Input
+from pipelines.readers.inputs import Input, input_stores
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.registry import READERS
 from pipelines.readers.units import InputFile, InputManifest, Reading, Span, Unit, pack
@@ -37,6 +38,7 @@ class _Source:
 
     title: str
     input: Input
+    store: Store
     files: list[tuple[FileInfo, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     cuts: list[Cut] = field(default_factory=list)
@@ -57,8 +59,11 @@ class _Source:
         return messages
 
 
-def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest:
+def freeze(store: Store, inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest:
     """List, check and cut. Relative paths start at `base`. The same files give the same manifest.
+
+    Args:
+        store: that of the inputs without `storage` of their own.
 
     Raises:
         ConfigError: two inputs have one source name.
@@ -66,10 +71,13 @@ def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest
     """
     assert unit_bytes > 0
     _refuse_equal_names(inputs)
-    sources = [_Source(f"inputs[{number}] ({one.source})", one) for number, one in enumerate(inputs)]
+    sources = [
+        _Source(f"inputs[{number}] ({one.source})", one, of_input)
+        for number, (one, of_input) in enumerate(zip(inputs, input_stores(store, inputs), strict=True))
+    ]
     for source in sources:
         try:
-            source.files, skipped = find(source.input, base)
+            source.files, skipped = find(source.store, source.input, base)
             source.skipped.update(skipped)
         except UserError as error:
             source.trouble(str(error))
@@ -92,7 +100,7 @@ def freeze(inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest
         for (file, format), cut in zip(source.files, source.cuts, strict=True)
     )
     return InputManifest(
-        Reading(tuple(inputs), _carried(sources)),
+        Reading(store, tuple(inputs), _carried(sources)),
         files,
         tuple(units),
         {source.input.source: dict(sorted(source.skipped.items())) for source in sources},
@@ -109,10 +117,10 @@ def _refuse_equal_names(inputs: Sequence[Input]) -> None:
 
 
 def _check_claims(sources: Iterable[_Source]) -> None:
-    owner: dict[str, str] = {}
+    owner: dict[tuple[str, str], str] = {}
     for source in sources:
         for file, _ in source.files:
-            first = owner.setdefault(file.uri, source.title)
+            first = owner.setdefault((source.store.endpoint_of(file.uri), file.uri), source.title)
             if first != source.title:
                 source.trouble(
                     f"already read by {first}. A file belongs to one input: narrow one of the paths.", file.uri
@@ -125,7 +133,7 @@ def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
     def cut(found: tuple[FileInfo, str]) -> Cut | UserError:
         file, format = found
         try:
-            return READERS[format].cut(file, source.input, unit_bytes)
+            return READERS[format].cut(source.store, file, source.input, unit_bytes)
         except UserError as error:
             return error
 
@@ -179,7 +187,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
 def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
     """A note on an id that the format cannot have, and on another column if other files of the source may have it."""
     reader = READERS[format]
-    names = reader.columns_of(files[0], source.input)
+    names = reader.columns_of(source.store, files[0], source.input)
     others = {one for _, one in source.files} - {format}
     wanted = [("id", source.input.id), *(("columns", name) for name in source.input.columns)]
     for setting, name in wanted:
@@ -198,7 +206,8 @@ def _may_have(format: str, name: str, source: _Source) -> bool:
     reader = READERS[format]
     if reader.columns != "fixed":
         return True
-    return name in reader.columns_of(next(file for file, one in source.files if one == format), source.input)
+    first = next(file for file, one in source.files if one == format)
+    return name in reader.columns_of(source.store, first, source.input)
 
 
 def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
@@ -207,7 +216,7 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
 
     def peek(file: FileInfo) -> tuple[str, ...] | UserError:
         try:
-            return reader.columns_of(file, source.input)
+            return reader.columns_of(source.store, file, source.input)
         except UserError as error:
             return error
 
@@ -274,12 +283,12 @@ def _carried(sources: Iterable[_Source]) -> pa.Schema:
                 reader = READERS[format]
                 if cut.schema is not None:
                     known.add(plain_type(cut.schema.field(name).type))
-                elif reader.columns != "fixed" or name in reader.columns_of(file, source.input):
+                elif reader.columns != "fixed" or name in reader.columns_of(source.store, file, source.input):
                     known.add(pa.string())
     agreed = {name: known - {pa.null()} for name, known in types.items()}
     return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])
 
 
 def _fingerprint(inputs: Sequence[Input], files: Sequence[InputFile]) -> str:
-    content = [[one.model_dump(mode="json") for one in inputs], [asdict(file) for file in files]]
+    content = [[one.model_dump(mode="json", exclude={"storage"}) for one in inputs], [asdict(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.store import storage
-from cluster.store.storage import FileInfo
+from cluster.store import paths
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reader import Cut, Reader, ReaderCounts, documents, one_problem
@@ -23,11 +24,11 @@ class Hub(Reader):
     compressible = False
     columns = "typed"
 
-    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         if not file.size:
             return Cut(())
         try:
-            with storage.open_input(file.uri) as handle:
+            with store.open_input(file.uri) as handle:
                 schema = pa.ipc.open_stream(handle).schema
         except pa.ArrowInvalid as error:
             raise DataError(
@@ -35,10 +36,10 @@ class Hub(Reader):
             ) from error
         return Cut(((0, file.size, file.size),), None, schema)
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
         first = 0
-        with storage.open_input(span.uri) as handle:
+        with store.open_input(span.uri) as handle:
             try:
                 for batch in _batches(handle):
                     yield documents(batch.select(names), input, limits, span.uri, first)
@@ -57,21 +58,21 @@ def _batches(handle: pa.NativeFile) -> Iterator[pa.RecordBatch]:
 
 
 def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:
-    marks = {storage.join(folder, "state.json"), storage.join(folder, "dataset_dict.json")}
+    marks = {paths.join(folder, "state.json"), paths.join(folder, "dataset_dict.json")}
     return any(file.uri in marks for file in files)
 
 
-def saved_files(folder: str, files: Sequence[FileInfo], split: str) -> list[FileInfo]:
+def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str) -> list[FileInfo]:
     """The Arrow files of a saved `Dataset`, or of one split of a saved `DatasetDict`."""
     known = {file.uri: file for file in files}
-    splits = storage.join(folder, "dataset_dict.json")
+    splits = paths.join(folder, "dataset_dict.json")
     if splits in known:
-        names = json.loads(storage.read_bytes(splits))["splits"]
+        names = json.loads(store.read_bytes(splits))["splits"]
         if split not in names:
             raise DataError(f"{folder}: no split {split}. It has: {', '.join(names)}. Set `split` to one of them.")
-        folder = storage.join(folder, split)
-    state = json.loads(storage.read_bytes(storage.join(folder, "state.json")))
-    uris = [storage.join(folder, entry["filename"]) for entry in state["_data_files"]]
+        folder = paths.join(folder, split)
+    state = json.loads(store.read_bytes(paths.join(folder, "state.json")))
+    uris = [paths.join(folder, entry["filename"]) for entry in state["_data_files"]]
     lost = [uri for uri in uris if uri not in known]
     if lost:
         raise DataError(f"{lost[0]}: {len(lost)} of {len(uris)} files of the data set are missing. Save it again.")
@@ -93,4 +94,4 @@ def hub_files(name: str, split: str) -> list[FileInfo]:
             f"hf://{name}, split {split}: {said}. Check the name, the network and HF_TOKEN, "
             "or save the data set with `datasets` and give the folder as `path`."
         ) from error
-    return [storage.info(entry["filename"]) for entry in loaded.cache_files]
+    return [Store().info(entry["filename"]) for entry in loaded.cache_files]  # local files, whatever the settings

@@ -1,8 +1,12 @@
 """What the user says about the documents to read: `inputs` and `limits` of the config."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
 
 # A carried column may not take the name of a column that Raymill gives its own meaning.
 RESERVED_COLUMNS = frozenset(
@@ -45,6 +49,9 @@ class Input(BaseModel):
         default=None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv"
     )
     split: str = Field(default="train", min_length=1, description="hf: which split to read")
+    storage: StorageOptions | None = Field(
+        default=None, description="how its bucket is reached; default: the settings of the whole run"
+    )
 
     @field_validator("columns")
     @classmethod
@@ -58,6 +65,19 @@ class Input(BaseModel):
         if twice:
             raise ValueError(f"{', '.join(twice)}: named twice; name every column once")
         return columns
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as JSON values, without the keys of its store: what a run may record."""
+        plain = self.model_dump(mode="json", exclude={"storage"})
+        return plain if self.storage is None else plain | {"storage": self.storage.without_secrets()}
+
+
+def input_stores(store: Store, inputs: Sequence[Input]) -> tuple[Store, ...]:
+    """The store that each input is read from: by its own `storage`, else `store`."""
+    return tuple(
+        store if one.storage is None else Store(one.storage, f"inputs[{number}].storage")
+        for number, one in enumerate(inputs)
+    )
 
 
 class Limits(BaseModel):

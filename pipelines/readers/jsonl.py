@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken, compression_ending, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import lines
@@ -28,21 +29,21 @@ class Jsonl(Reader):
     endings = (".jsonl", ".ndjson", ".json-lines")
     columns = "open"
 
-    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         if compression_ending(file.uri):
-            return super().cut(file, input, unit_bytes)
+            return super().cut(store, file, input, unit_bytes)
         ranges = -(-file.size // unit_bytes)
         ends = [file.size * part // ranges for part in range(ranges + 1)] if ranges else []
         return Cut(tuple((start, end, end - start) for start, end in pairwise(ends)))
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Every key of the first objects."""
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "jsonl", 0, file.size)
         names: dict[str, None] = {}
         parser = _Parser(ReaderCounts())
         try:
-            with closing(stream(span, limits)) as blocks:
+            with closing(stream(store, span, limits)) as blocks:
                 for _, line in islice(lines(blocks, limits.max_line_bytes), _PEEK_LINES):
                     record = parser.parse(line or b"")
                     if isinstance(record, dict):
@@ -51,16 +52,16 @@ class Jsonl(Reader):
             pass  # `read` says so, at its place
         return tuple(names)
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         rows = Rows(input, limits, counts)
-        file = WholeFile(span, limits, self.file_problem)
+        file = WholeFile(store, span, limits, self.file_problem)
         parser = _Parser(counts)
         compressed = bool(compression_ending(span.uri))
         # From the byte before the range, so that what follows the first line feed is a line that begins in it.
         begin = max(span.start - 1, 0)
         number = 0
         try:
-            with closing(stream(span, limits, begin)) as blocks:
+            with closing(stream(store, span, limits, begin)) as blocks:
                 found = lines(blocks, limits.max_line_bytes, begin)
                 if span.start:
                     next(found, None)

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from cluster.page.formats import plural
-from cluster.store import storage
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, ReaderCounts, documents, one_problem
@@ -25,9 +25,9 @@ class Parquet(Reader):
     compressible = False
     columns = "typed"
 
-    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         try:
-            with storage.open_input(file.uri) as handle:
+            with store.open_input(file.uri) as handle:
                 opened = pq.ParquetFile(handle, pre_buffer=False)
                 footer, schema = opened.metadata, opened.schema_arrow
         except (pa.ArrowInvalid, OSError) as error:
@@ -46,10 +46,10 @@ class Parquet(Reader):
                 pieces.append((group, group + 1, size))
         return Cut(tuple(pieces), footer.num_rows, schema)
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
         expanded_bytes = 0
-        with storage.open_input(span.uri) as handle:
+        with store.open_input(span.uri) as handle:
             file = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
             for group in range(span.start, span.end):
                 chunks = _chunks(file.metadata, group, names)

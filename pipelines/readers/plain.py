@@ -5,7 +5,8 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.lines import BOM
@@ -20,15 +21,15 @@ class OneDocument(Reader):
     columns = "fixed"
     own_id = "path"
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         return ("path",)
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         rows = Rows(input, limits, counts)
         id = span.uri if input.id else None
         carried = [span.uri if name == "path" else None for name in input.columns]
         try:
-            content = _content(span, limits)
+            content = _content(store, span, limits)
         except Broken as broken:
             rows.refuse(broken.problem, span.uri, id, carried)
         else:
@@ -63,11 +64,11 @@ class PlainText(OneDocument):
         return encoding_problem(head)
 
 
-def _content(span: Span, limits: Limits) -> bytes:
+def _content(store: Store, span: Span, limits: Limits) -> bytes:
     """The whole file, unless it is too large to be a document."""
     blocks = []
     size = 0
-    with closing(stream(span, limits)) as content:
+    with closing(stream(store, span, limits)) as content:
         for block in content:
             blocks.append(block)
             size += len(block)

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import expanded_size
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.units import Span
@@ -103,15 +104,15 @@ class Reader:
     columns: Literal["typed", "header", "open", "fixed"]
     own_id: str = ""
 
-    def cut(self, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
         """Raises DataError where the file is not of this format at all."""
         return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Column names at the beginning of the file; none where they cannot be read."""
         return ()
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """The documents of the span; what else is in it is added to `counts`."""
         raise NotImplementedError
 

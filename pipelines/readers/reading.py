@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError, UserError
-from cluster.store import storage
-from pipelines.readers.inputs import Input, Limits
+from cluster.store.store import Store
+from pipelines.readers.inputs import Limits
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 from pipelines.readers.registry import READERS
 from pipelines.readers.units import Reading, Span, Unit
@@ -27,23 +27,21 @@ def read_unit(
         DataError: a file is not the one that the manifest froze.
         StorageError: the store failed.
     """
-    input = reading.input_of(unit.source)
     row = 0
-    for table in _sized(_tables(unit, input, reading.carried, limits, counts), table_bytes):
+    for table in _sized(_tables(unit, reading, limits, counts), table_bytes):
         numbers = pa.array(np.arange(row, row + table.num_rows))
         yield table.add_column(0, pa.field("row", pa.int64()), numbers)
         row += table.num_rows
 
 
-def _tables(
-    unit: Unit, input: Input, carried: pa.Schema, limits: Limits, counts: ReaderCounts | None
-) -> Iterator[pa.Table]:
+def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:
+    store, input = reading.store_of(unit.source), reading.input_of(unit.source)
     counted = ReaderCounts() if counts is None else counts
     for span in unit.spans:
-        _refuse_changed(span)
+        _refuse_changed(store, span)
         try:
-            for table in READERS[span.format].read(span, input, limits, counted):
-                yield _conformed(table, carried)
+            for table in READERS[span.format].read(store, span, input, limits, counted):
+                yield _conformed(table, reading.carried)
         except UserError:
             raise  # names the file itself
         except Exception as error:
@@ -51,8 +49,8 @@ def _tables(
             raise
 
 
-def _refuse_changed(span: Span) -> None:
-    now = storage.info(span.uri)
+def _refuse_changed(store: Store, span: Span) -> None:
+    now = store.info(span.uri)
     if now.version != span.version:
         raise DataError(
             f"{span.uri}: changed since this run began (version {span.version}, now {now.version}). "

@@ -9,12 +9,13 @@ A document's position is (unit index, row in the unit). Units depend on the file
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import pyarrow as pa
 
-from pipelines.readers.inputs import Input
+from cluster.store.store import Store
+from pipelines.readers.inputs import Input, input_stores
 
 # One request to a store takes tens of milliseconds, so a unit of a thousand tiny files still ends within a minute.
 MAX_SPANS_PER_UNIT = 1000
@@ -67,13 +68,23 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a worker must know to read any unit. `carried`: name and type of the carried columns, of all sources."""
+    """What is needed to read any unit.
 
+    store: that of the inputs without `storage` of their own. carried: name and type of the carried columns, of all
+    sources.
+    """
+
+    store: Store
     inputs: tuple[Input, ...]
     carried: pa.Schema
 
     def input_of(self, source: str) -> Input:
         return next(one for one in self.inputs if one.source == source)
+
+    def store_of(self, source: str) -> Store:
+        """The store that an input is read from."""
+        stores = zip(self.inputs, input_stores(self.store, self.inputs), strict=True)
+        return next(store for one, store in stores if one.source == source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +109,16 @@ class InputManifest:
     def carried(self) -> pa.Schema:
         return self.reading.carried
 
+    def with_storage_of(self, inputs: Iterable[Input]) -> Self:
+        """The manifest with the `storage` of these inputs, by their sources: what it recorded has no keys."""
+        storage = {one.source: one.storage for one in inputs}
+        read = (one.model_copy(update={"storage": storage.get(one.source, one.storage)}) for one in self.inputs)
+        return replace(self, reading=replace(self.reading, inputs=tuple(read)))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "fingerprint": self.fingerprint,
-            "inputs": [one.model_dump(mode="json") for one in self.inputs],
+            "inputs": [one.recorded() for one in self.inputs],
             "carried": {field.name: str(field.type) for field in self.carried},  # for people
             "carried_schema": base64.b64encode(self.carried.serialize()).decode(),
             "skipped": {source: dict(endings) for source, endings in self.skipped.items()},
@@ -111,10 +128,11 @@ class InputManifest:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
+    def from_json(cls, record: Mapping[str, Any], store: Store) -> Self:
+        """The manifest that `to_json` recorded: without the keys of any store. store: that of the run."""
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
         return cls(
-            Reading(tuple(Input(**one) for one in record["inputs"]), schema),
+            Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
             tuple(InputFile(**file) for file in record["files"]),
             tuple(Unit.from_json(unit) for unit in record["units"]),
             record["skipped"],

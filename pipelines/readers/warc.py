@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.pages import add_page
@@ -49,14 +50,14 @@ class Archive(Reader):
     own_id = "record_id"
     kind: str
 
-    def columns_of(self, file: FileInfo, input: Input) -> tuple[str, ...]:
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         return tuple(_COLUMNS)
 
-    def read(self, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         rows = Rows(input, limits, counts)
         source = None
         try:
-            with closing(stream(span, limits)) as blocks:
+            with closing(stream(store, span, limits)) as blocks:
                 source = _Source(blocks)
                 for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
                     where = f"{span.uri} record at byte {record.offset}"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import cached_property
 
+from cluster.store.store import Store
 from pipelines.readers.compression import Broken, stream
 from pipelines.readers.inputs import Limits
 from pipelines.readers.lines import BOM
@@ -33,7 +34,8 @@ class WholeFile:
     find: the problem that the first bytes show, None where there is none.
     """
 
-    def __init__(self, span: Span, limits: Limits, find: Callable[[bytes], str | None]) -> None:
+    def __init__(self, store: Store, span: Span, limits: Limits, find: Callable[[bytes], str | None]) -> None:
+        self._store = store
         self._span = span
         self._limits = limits
         self._find = find
@@ -44,13 +46,13 @@ class WholeFile:
 
     @cached_property
     def _of_file(self) -> str | None:
-        return self._find(first_bytes(self._span, self._limits))
+        return self._find(first_bytes(self._store, self._span, self._limits))
 
 
-def first_bytes(span: Span, limits: Limits) -> bytes:
+def first_bytes(store: Store, span: Span, limits: Limits) -> bytes:
     """The first block of the decompressed file; nothing where it cannot be decompressed."""
     try:
-        with closing(stream(span, limits)) as blocks:
+        with closing(stream(store, span, limits)) as blocks:
             return next(blocks, b"")
     except Broken:
         return b""

@@ -19,6 +19,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
+from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
 
@@ -57,9 +58,10 @@ class BadWords:
             languages = analysis.columns["language"].cast(pa.string())
             for language, path in self.paths.items():
                 in_language = pc.fill_null(pc.equal(languages, language), False).to_numpy(zero_copy_only=False)
-                _count(texts.data, texts.offsets, in_language, *tables(), *_trie((path,)), counts)
+                _count(texts.data, texts.offsets, in_language, *tables(), *_trie(analysis.store, (path,)), counts)
         else:
-            wanted, trie = np.ones(len(texts), np.bool_), _trie(tuple(sorted(self.paths.values())))
+            wanted = np.ones(len(texts), np.bool_)
+            trie = _trie(analysis.store, tuple(sorted(self.paths.values())))
             _count(texts.data, texts.offsets, wanted, *tables(), *trie, counts)
         return {"bad_words": counts}
 
@@ -71,16 +73,14 @@ class BadWords:
         return tuple(self.paths[language] for language in sorted(self.paths))
 
 
-def _read_list(path: str) -> list[str]:
+def _read_list(store: Store, path: str) -> list[str]:
     """The entries of a list in NFC with single spaces, as in normalised documents.
 
     Raises:
         ConfigError: the file is not UTF-8 or has no entry.
     """
-    from cluster.store.storage import read_bytes
-
     try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+        lines = store.read_bytes(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"bad_words.paths: {path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
     entries = [" ".join(unicodedata.normalize("NFC", line).split()) for line in lines]
@@ -95,7 +95,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2**64 over the gol
 
 
 @cache
-def _trie(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _trie(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(begins bool[0x110000], keys uint64[2**n], targets int32[2**n], is_entry bool[nodes]): the trie of some lists.
 
     begins: characters, of either case, with which an entry begins. keys, targets: the edges in a hash table with open
@@ -105,7 +105,7 @@ def _trie(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     edges: dict[tuple[int, int], int] = {}
     ends = set()
     for path in paths:
-        for entry in _read_list(path):
+        for entry in _read_list(store, path):
             node = 0
             for character in entry:
                 node = edges.setdefault((node, int(lower[ord(character)])), len(edges) + 1)

@@ -41,7 +41,7 @@ class QualityClassifier:
         Raises:
             ConfigError: the model does not have the label.
         """
-        classifier = fasttext_model.load(self.model)
+        classifier = fasttext_model.load(analysis.store, self.model)
         label = self.label.removeprefix("__label__")
         classifier.require(label, f"{self.name}.label")
         return {"quality_score": classifier.score(excerpts(analysis.texts, self.max_chars), label)}

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.store.store import Store
 from pipelines.text.datatrove.tokenizer import split_tokens
 from pipelines.text.texts import Texts
 from pipelines.text.words import Words, split_words
@@ -36,12 +37,14 @@ WITHOUT_SPACES = (
 class Analysis:
     """One table of documents to measure, with values that several rules need; each is computed at most once.
 
-    texts: D normalised documents. columns: their other columns (source, url, language, ...), D rows.
+    texts: D normalised documents. columns: their other columns (source, url, language, ...), D rows. store: what rules
+    read their own files from, such as lists and models.
     """
 
     texts: Texts
     dialect: Dialect
     columns: pa.Table
+    store: Store
 
     @cached_property
     def words(self) -> Words:

@@ -15,6 +15,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
+from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.texts import Texts
 
@@ -68,7 +69,8 @@ class UrlBlocklist:
         hosts, paths = _split(urls.cast(pa.large_string()))
         keys = _join(hosts, paths)
         host_bytes = pc.binary_length(hosts).to_numpy(zero_copy_only=False).astype(np.int64)
-        return {"url_blocked": _find_blocked(keys.data, keys.offsets, host_bytes, *_load_lists(self.paths))}
+        lists = _load_lists(analysis.store, self.paths)
+        return {"url_blocked": _find_blocked(keys.data, keys.offsets, host_bytes, *lists)}
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
         return (Check("blocked_url", "url_blocked", maximum=0),)
@@ -98,7 +100,7 @@ def _join(host: pa.Array, path: pa.Array) -> Texts:
 
 
 @cache
-def _load_lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _load_lists(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(domains uint64[N], prefixes uint64[M], prefix_ends bool[L]) of all entries.
 
     domains, prefixes: sorted hashes. prefix_ends[n]: whether a prefix has n bytes.
@@ -106,7 +108,7 @@ def _load_lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndar
     Raises:
         ConfigError: a line is neither a domain nor a URL.
     """
-    hosts, rests = zip(*(_read_list(path) for path in paths), strict=True)
+    hosts, rests = zip(*(_read_list(store, path) for path in paths), strict=True)
     host, rest = pa.concat_arrays(hosts), pa.concat_arrays(rests)
     is_domain = pc.is_in(rest, pa.array(["", "/"], pa.large_string()))
     domains = Texts.from_arrow(host.filter(is_domain))
@@ -120,11 +122,9 @@ def _load_lists(paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndar
     )
 
 
-def _read_list(path: str) -> tuple[pa.Array, pa.Array]:
+def _read_list(store: Store, path: str) -> tuple[pa.Array, pa.Array]:
     """(hosts, paths) of the entries of a list."""
-    from cluster.store.storage import read_bytes
-
-    text = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    text = store.read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     try:
         lines = pc.list_flatten(pc.split_pattern(pa.array([text], pa.large_binary()).cast(pa.large_string()), "\n"))
     except pa.ArrowInvalid as error:

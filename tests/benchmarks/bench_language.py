@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.language.identification import excerpts, identify
 from pipelines.rules.bad_words import BadWords
@@ -65,7 +66,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, pyarrow {pa.__version__}")
     print(f"{file.name}: {len(texts)} documents, {texts.byte_lengths.sum() / 1e6:.1f} MB")
 
-    model = fasttext_model.load(None)
+    model = fasttext_model.load(Store(), None)
     for characters in (1000, 2000, 5000):
         report(f"excerpts of {characters} characters", texts, excerpts, texts, characters)
         report(f"identify, {characters} characters", texts, identify, texts, model, characters)
@@ -73,7 +74,7 @@ def main() -> None:
     report("fastText alone, on those excerpts of 1000", lines, model.best, lines)
     report("identify, documents of 500 characters", short, identify, short, model, 1000)
 
-    analysis = Analysis(texts, "paper", pa.table({"language": pa.array(["en"] * len(texts))}))
+    analysis = Analysis(texts, "paper", pa.table({"language": pa.array(["en"] * len(texts))}), Store())
     quality = QualityClassifier(model=str(model.path), label="en")
     report("quality_classifier, lid.176 at 5000 characters", texts, quality.measure, analysis)
 
@@ -100,7 +101,7 @@ def bench_url_blocklist(folder: Path) -> None:
     path = folder / "domains.txt"
     path.write_text("\n".join(f"site{number}.example" for number in numbers))
     urls = [f"https://www.host{number}.net/a/{number}.html?q=1" for number in numbers[:100_000]]
-    analysis = Analysis(Texts.from_strings([""] * len(urls)), "paper", pa.table({"url": urls}))
+    analysis = Analysis(Texts.from_strings([""] * len(urls)), "paper", pa.table({"url": urls}), Store())
     blocklist = UrlBlocklist(paths=(str(path),))
     start = time.perf_counter()
     blocklist.measure(analysis)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.measure import Measure, text_hashes
 from pipelines.dedup.signatures import permutations, signatures
@@ -56,7 +57,7 @@ def _tables(texts: Texts):
 
 def _parts(config: CurateConfig) -> dict:
     """What the stage is made of, each alone on normalised text."""
-    classifier = language.load(config.language)
+    classifier = language.load(Store(), config.language)
     a, b = permutations(112, 1)
 
     def texts(table: pa.Table) -> Texts:
@@ -64,7 +65,7 @@ def _parts(config: CurateConfig) -> dict:
 
     def packs(table: pa.Table) -> None:
         columns = table.drop_columns(["text"]).append_column("language", pa.repeat("en", table.num_rows))
-        analysis = Analysis(texts(table), "paper", columns)
+        analysis = Analysis(texts(table), "paper", columns, Store())
         for rule in config.active_rules():
             rule.measure(analysis)
 
@@ -97,7 +98,7 @@ def _beside_datatrove(texts: Texts, config: CurateConfig) -> None:
     a, b = permutations(112, 1)
 
     def same_work() -> None:
-        analysis = Analysis(some, "paper", columns)
+        analysis = Analysis(some, "paper", columns, Store())
         for rule in config.active_rules():
             rule.measure(analysis)
         signatures(some, 5, a, b)

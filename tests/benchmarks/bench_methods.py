@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.store.store import Store
 from tests.benchmarks.timing import machine
 from training.config import TrainConfig
 from training.job import TrainRun, train
@@ -41,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def run(texts: object) -> None:
-    if Artifact.find(CORPUS) is None:
+    if Artifact.find(Store(), CORPUS) is None:
         raise SystemExit(f"{CORPUS}: run `raymill demo` first.")
     print(machine("torch", "peft"))
     with tempfile.TemporaryDirectory(prefix="methods-") as folder, Session(cpus=2) as session:
@@ -62,7 +63,7 @@ def run(texts: object) -> None:
 
 def split_by_source(folder: Path) -> dict[str, str]:
     """JSONL files: one a source, and one of all with equal parts."""
-    table = Artifact.load(CORPUS).table(["id", "text", "source"])
+    table = Artifact.load(Store(), CORPUS).table(["id", "text", "source"])
     paths, together = {}, []
     for source in SOURCES:
         rows = table.filter(pc.equal(table["source"], source)).slice(0, DOCUMENTS).to_pylist()

@@ -31,6 +31,7 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.store.store import Store
 from tests.benchmarks.timing import REAL, machine
 
 _MEBIBYTES = 4
@@ -119,9 +120,9 @@ def _ours(file: str, folder: str) -> dict[str, float]:
     from training.pack.tokenizer import load_tokenizer, tokenizer_fingerprint
 
     config, uri = _config(file), f"{folder}/tokenizer"
-    fingerprint = tokenizer_fingerprint(load_tokenizer(uri))
+    fingerprint = tokenizer_fingerprint(load_tokenizer(Store(), uri))
     _encoder(uri, fingerprint)
-    frozen = freeze_corpus(config.corpus[0], config.all_columns[0], 32 << 20)
+    frozen = freeze_corpus(Store(), config.corpus[0], config.all_columns[0], 32 << 20)
     stage = tokenise_stage(config, "bench", frozen, uri, fingerprint)
     with tempfile.TemporaryDirectory() as root:
         meter = _Meter()
@@ -136,7 +137,7 @@ def _theirs(file: str, folder: str) -> dict[str, float]:
 
     from training.pack.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(f"{folder}/tokenizer")
+    tokenizer = load_tokenizer(Store(), f"{folder}/tokenizer")
     with tempfile.TemporaryDirectory() as cache:
         rows = load_dataset("parquet", data_files=file, split="train", cache_dir=cache)
         meter = _Meter()

@@ -14,6 +14,7 @@ import pyarrow as pa
 from cluster import stage as stages
 from cluster.artifact import Artifact, Counters
 from cluster.stage import Output, Scratch, Stage
+from cluster.store.store import Store
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, machine, processor_seconds
 from tests.support.packed_examples import config
@@ -51,7 +52,7 @@ def examples_of(root: str, sizes: np.ndarray) -> Artifact:
         scratch.write("examples", table)
         return {"tokens/train": int(ends[-1])}
 
-    stage = Stage("examples", (Output("examples", EXAMPLES, row_group_bytes=1 << 20),), [0], work, "b" * 32)
+    stage = Stage("examples", (Output("examples", EXAMPLES, row_group_bytes=1 << 20),), [0], work, "b" * 32, Store())
     return run_inline(stage, root)["examples"]
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from cluster.store.store import Store
 from pipelines.rules import PACKS
 from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
@@ -35,7 +36,7 @@ def run(texts: Texts) -> None:
 
 
 def fresh_analysis(texts: Texts, dialect: str) -> Analysis:
-    return Analysis(texts, dialect, pa.table({"id": np.arange(len(texts))}))
+    return Analysis(texts, dialect, pa.table({"id": np.arange(len(texts))}), Store())
 
 
 def measure_all(texts: Texts, dialect: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.artifact import MANIFEST, Artifact, DataFile, Manifest, canonical_json, describe_schema, fingerprint
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 from tests.support.stages import counting_stage, run_inline
 
 SCHEMA = pa.schema([("x", pa.int64()), ("s", pa.large_string())], metadata={"note": "kept"})
@@ -59,7 +60,7 @@ def test_content_is_the_digest(different):
 def test_a_manifest_comes_back_from_its_json_with_schema_and_metadata(tmp_path):
     again = Manifest.from_json(manifest().to_json())
     assert again == manifest()
-    schema = Artifact("x", again).schema
+    schema = Artifact(Store(), "x", again).schema
     assert schema.equals(SCHEMA, check_metadata=True)
     assert (again.rows, again.bytes) == (2, 100)
 
@@ -72,26 +73,26 @@ def test_canonical_json_does_not_depend_on_order():
 def test_a_file_is_no_artifact(tmp_path):
     (tmp_path / "corpus.jsonl").write_text("{}")
     with pytest.raises(DataError, match="no finished artifact here"):
-        Artifact.load(str(tmp_path / "corpus.jsonl"))
+        Artifact.load(Store(), str(tmp_path / "corpus.jsonl"))
 
 
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
     (tmp_path / "part.parquet").touch()
     with pytest.raises(DataError, match=r"no finished artifact here.*run the same command again and it continues"):
-        Artifact.load(str(tmp_path))
+        Artifact.load(Store(), str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["", "nowhere"], ids=["an empty folder", "no folder"])
 def test_a_path_with_nothing_below_it_is_no_run(tmp_path, name):
     with pytest.raises(DataError, match=r"there is no run and no artifact here: .*Check the path"):
-        Artifact.load(str(tmp_path / name))
+        Artifact.load(Store(), str(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', json.dumps({"kind": "x", "files": []}), "\x00"])
 def test_what_is_no_manifest_is_named(tmp_path, content):
     (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(DataError, match=r"manifest.json: not a manifest of this project"):
-        Artifact.load(str(tmp_path))
+        Artifact.load(Store(), str(tmp_path))
 
 
 @pytest.fixture
@@ -114,22 +115,22 @@ def test_an_empty_artifact_has_the_columns_that_are_asked_for(tmp_path):
 def test_files_are_found_by_unit_and_some_units_have_none(numbers):
     files = numbers.files_by_unit(4)
     assert [len(listed) for listed in files] == [0, 1, 2, 3]
-    assert all(storage.exists(uri) for listed in files for uri in listed)
+    assert all(numbers.store.exists(uri) for listed in files for uri in listed)
 
 
 def test_readers_trust_the_manifest_and_not_the_listing(numbers, tmp_path):
     (tmp_path / "numbers" / "000009-000-zombie.parquet").write_bytes(b"half a file")
-    assert Artifact.load(numbers.uri).table() == numbers.table()
+    assert Artifact.load(Store(), numbers.uri).table() == numbers.table()
 
 
 def test_a_damaged_file_is_named(numbers):
     uri = numbers.file_uris[-1]
-    storage.write_bytes(uri, b"PAR1 no longer")
+    numbers.store.write_bytes(uri, b"PAR1 no longer")
     with pytest.raises(DataError, match=r"000003-.*parquet: cannot be read as Parquet.*damaged after it was written"):
         numbers.table()
 
 
 def test_a_file_that_vanished_is_named(numbers):
-    storage.delete([numbers.file_uris[0]])
-    with pytest.raises(storage.NotFound, match=r"000001-000-.*parquet: no such file"):
+    numbers.store.delete([numbers.file_uris[0]])
+    with pytest.raises(NotFound, match=r"000001-000-.*parquet: no such file"):
         numbers.table()

@@ -14,8 +14,8 @@ import cluster
 from cluster import cli
 from cluster.engine import _RunUnit
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
-from cluster.run import put_run
-from cluster.store import storage
+from cluster.run import RunFolder
+from cluster.store.store import Store
 from cluster.typed import command
 from tests.support.stages import counting_stage, run_inline
 
@@ -143,7 +143,7 @@ def test_a_panic_below_is_one_line_with_exit_code_1_and_a_failed_unit(run, verb,
     code, _, err = run("try")
     assert code == 1 and "raymill try: unexpected error: PanicException: request valid" in err
     assert len(err.splitlines()) == 2 and os.environ["RUST_BACKTRACE"] == "0"
-    answer = _RunUnit(counting_stage(1, panic), str(tmp_path), storage.options()).answer(0, 1)
+    answer = _RunUnit(counting_stage(1, panic), str(tmp_path)).answer(0, 1)
     assert answer["kind"] == "PanicException" and answer["final"] is None and "request valid" in answer["error"]
 
 
@@ -219,7 +219,8 @@ def test_inspect_of_a_run_shows_what_is_told_and_also_parts_that_are_no_artifact
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_bytes(b"12345")
     parts = {"numbers": made.manifest.digest, "model": "abc", "lost": "def"}
-    put_run(str(tmp_path), "train", "tiny", {}, "", parts, finished="today", told={"method": "full", "long name": "x"})
+    told = {"method": "full", "long name": "x"}
+    RunFolder(Store(), str(tmp_path)).put("train", "tiny", {}, "", parts, finished="today", told=told)
     code, out, _ = run("inspect", str(tmp_path))
     assert code == 0 and "\nmethod    full\nlong name x\n" in out
     assert re.search(rf"\n  numbers +6 rows .* {made.manifest.digest}\n", out)
@@ -228,7 +229,7 @@ def test_inspect_of_a_run_shows_what_is_told_and_also_parts_that_are_no_artifact
 
 @pytest.mark.parametrize("deep", ["part", "part/of", "part/of/it"])
 def test_inspect_looks_two_folders_up_for_the_run_that_a_place_is_part_of(run, tmp_path, deep):
-    put_run(str(tmp_path / "made"), "train", "tiny", {}, "", {}, finished="today")
+    RunFolder(Store(), str(tmp_path / "made")).put("train", "tiny", {}, "", {}, finished="today")
     (tmp_path / "made" / deep).mkdir(parents=True)
     (tmp_path / "made" / deep / "weights").touch()
     for manifest in (None, "[]", '{"course": 1}'):

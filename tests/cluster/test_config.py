@@ -9,8 +9,10 @@ import pytest
 from cluster.config import load, schema
 from cluster.config_text import parse
 from cluster.errors import ConfigError
-from cluster.store.storage import NotFound
+from cluster.store.interface import NotFound
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.job import settings as curate_settings
+from pipelines.readers.inputs import input_stores
 
 GOOD = "kind: curate\nname: peps\ninputs: [{path: data}]\noutput: out\n"
 
@@ -154,7 +156,7 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
                 "c.yaml, name: 'x y' given; wanted text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]*$.",
                 "c.yaml, inputs.0.path: missing, and it has no default. Add `path:` here.",
                 "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, format, id, licence, path, "
-                "snapshot, source, split, text, weight. Did you mean path?",
+                "snapshot, source, split, storage, text, weight. Did you mean path?",
                 "c.yaml, inputs.1.path: 3 given; wanted text (in quotes, if it looks like a number).",
             ],
         ),
@@ -363,6 +365,24 @@ def test_variables_that_are_not_set_are_all_named(read, monkeypatch):
     ]
 
 
+def test_an_input_has_a_store_of_its_own_with_keys_that_are_never_shown(read, monkeypatch):
+    monkeypatch.setenv("KEY", "hunter2")
+    own = "-o inputs.0.storage.profil=x: no such setting"
+    keys = ["inputs.0.storage.access_key_id=AKIA1", "inputs.0.storage.secret_access_key=${KEY}"]
+    config = read(GOOD, *keys, "storage.anonymous=true")
+    assert config.inputs[0].storage.secret_access_key.get_secret_value() == "hunter2"
+    (store,) = input_stores(config.store, config.inputs)
+    assert (store.options, store.setting) == (config.inputs[0].storage, "inputs[0].storage")
+    assert config.store.options.anonymous and config.store.setting == "storage"
+    shown = repr(config) + config.model_dump_json() + repr(store) + json.dumps(curate_settings(config))
+    assert "hunter2" not in shown and "AKIA1" not in shown
+    with pytest.raises(ConfigError, match=own):
+        read(GOOD, *keys, "inputs.0.storage.profil=x")
+    monkeypatch.delenv("KEY")
+    with pytest.raises(ConfigError, match=r"environment has no KEY. Set it, or use inputs.0.storage.profile"):
+        read(GOOD, *keys)
+
+
 @pytest.mark.parametrize("line", ["output: $HOME/x", "output: ${HOME}/x"])
 def test_elsewhere_the_environment_means_nothing(read, line):
     text = GOOD.replace("output: out", line)
@@ -383,6 +403,11 @@ def test_elsewhere_the_environment_means_nothing(read, line):
         ("storage: {access_key_id: x, secret_access_key: hunter2, profil: x}", []),
         ("", ["storage.secret_access_key=[hunter2"]),
         ("", ["storage.secret_access_key={hunter2: 1}", "storage.access_key_id=x"]),
+        ("", ["inputs.0.storage.secret_access_key=[hunter2"]),
+        ("", ["inputs.0.storage.secret_access_key=hunter2"]),
+        ("", ["inputs=[{path: x, storage: {secret_access_key: hunter2}}]"]),
+        ("", ["inputs={path: x, storage: {secret_access_key: hunter2}}"]),
+        ("", ["inputs.0.storage=[{secret_access_key: hunter2}]"]),
     ],
 )
 def test_no_mistake_shows_a_secret(read, added, overrides):

@@ -20,7 +20,7 @@ from cluster.errors import ConfigError, DataError, StageError, StorageError
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Record
-from cluster.store import storage
+from cluster.store.interface import NotFound, Unavailable
 from tests.conftest import free_port
 from tests.support.processes import MARK, Command, wait_until
 from tests.support.stages import NUMBERS, blocked_from_two_on, count_up, counting_stage, run_inline
@@ -153,7 +153,7 @@ def test_a_refusal_that_stays_ends_the_stage_at_once(session, tmp_path, begun, k
     assert len(list(begun.iterdir())) == 1
 
 
-@pytest.mark.parametrize("error", [storage.Unavailable("no answer"), storage.NotFound("s3://b/x")])
+@pytest.mark.parametrize("error", [Unavailable("no answer"), NotFound("s3://b/x")])
 def test_a_store_that_is_away_is_asked_again(session, tmp_path, begun, error):
     def work(unit, scratch):
         if passes(begun, unit) == 1:

@@ -14,7 +14,7 @@ from cluster import stage as stages
 from cluster.engine import Patience
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError
 from cluster.progress import Silent
-from cluster.store import storage
+from cluster.store.interface import NotFound, Unavailable
 from pipelines.curate import job as curate
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import NoRay, RoundsInline
@@ -66,7 +66,7 @@ def test_what_a_retry_cannot_mend_ends_the_run_at_once_with_its_own_class(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "error", [storage.Unavailable("no answer"), storage.NotFound("s3://b/x"), ClusterError("a bad disk"), OSError(5)]
+    "error", [Unavailable("no answer"), NotFound("s3://b/x"), ClusterError("a bad disk"), OSError(5)]
 )
 def test_what_may_be_gone_a_minute_later_is_tried_again(tmp_path, error):
     work = Failing({0: [error]})

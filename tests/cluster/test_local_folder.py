@@ -8,8 +8,15 @@ import pytest
 
 from cluster.errors import StorageError
 from cluster.store import copies as local_copies
-from cluster.store import storage
+from cluster.store import paths
 from cluster.store.copies import local_folder
+from cluster.store.interface import FileInfo, NotFound
+from cluster.store.store import Store
+
+
+@pytest.fixture
+def store(s3_store) -> Store:
+    return s3_store
 
 
 @pytest.fixture
@@ -17,15 +24,15 @@ def copies(tmp_path, monkeypatch) -> Path:
     """Where this test's copies lie."""
     folder = tmp_path / "copies"
     folder.mkdir()
-    monkeypatch.setattr(storage, "own_folder", lambda: folder)
+    monkeypatch.setattr(local_copies, "own_folder", lambda: folder)
     return folder
 
 
 @pytest.fixture
-def remote(s3_root) -> str:
-    uri = storage.join(s3_root, "model")
+def remote(s3_root, s3_store) -> str:
+    uri = paths.join(s3_root, "model")
     for name, data in {"config.json": b"{}", "deep/er/weights": b"w" * 100_000, "empty": b""}.items():
-        storage.write_bytes(storage.join(uri, name), data)
+        s3_store.write_bytes(paths.join(uri, name), data)
     return uri
 
 
@@ -36,82 +43,83 @@ def content(folder: Path) -> dict[str, bytes]:
 def count_fetches(monkeypatch) -> list[str]:
     fetched: list[str] = []
     fetch = local_copies._copy
-    monkeypatch.setattr(local_copies, "_copy", lambda file, path: (fetched.append(file.uri), fetch(file, path)))
+    monkeypatch.setattr(
+        local_copies, "_copy", lambda store, file, path: (fetched.append(file.uri), fetch(store, file, path))
+    )
     return fetched
 
 
 def test_a_local_folder_is_itself(tmp_path):
-    assert local_folder(str(tmp_path)) == tmp_path
-    with pytest.raises(storage.NotFound, match="no such folder"):
-        local_folder(str(tmp_path / "none"))
+    assert local_folder(Store(), str(tmp_path)) == tmp_path
+    with pytest.raises(NotFound, match="no such folder"):
+        local_folder(Store(), str(tmp_path / "none"))
 
 
-def test_a_folder_is_fetched_whole_and_once(remote, copies, monkeypatch):
+def test_a_folder_is_fetched_whole_and_once(remote, copies, monkeypatch, store):
     fetched = count_fetches(monkeypatch)
-    folder = local_folder(remote)
+    folder = local_folder(store, remote)
     assert content(folder) == {"config.json": b"{}", "deep/er/weights": b"w" * 100_000, "empty": b""}
-    assert local_folder(remote + "/") == folder
+    assert local_folder(store, remote + "/") == folder
     assert len(fetched) == 3
 
 
-def test_a_folder_that_changes_is_fetched_anew_and_the_old_copy_stays(remote, copies):
-    before = local_folder(remote)
-    storage.write_bytes(storage.join(remote, "config.json"), b"[]")
-    after = local_folder(remote)
+def test_a_folder_that_changes_is_fetched_anew_and_the_old_copy_stays(remote, copies, store):
+    before = local_folder(store, remote)
+    store.write_bytes(paths.join(remote, "config.json"), b"[]")
+    after = local_folder(store, remote)
     assert after != before
     assert (content(before)["config.json"], content(after)["config.json"]) == (b"{}", b"[]")
 
 
-def test_nothing_there_is_no_folder(s3_root, copies):
-    with pytest.raises(storage.NotFound, match="nothing in it"):
-        local_folder(storage.join(s3_root, "nothing"))
+def test_nothing_there_is_no_folder(s3_root, copies, store):
+    with pytest.raises(NotFound, match="nothing in it"):
+        local_folder(store, paths.join(s3_root, "nothing"))
 
 
-def test_a_copy_cut_short_is_not_taken_for_one_and_is_made_again(remote, copies, monkeypatch):
+def test_a_copy_cut_short_is_not_taken_for_one_and_is_made_again(remote, copies, monkeypatch, store):
     fetch = local_copies._copy
 
-    def die(file: storage.FileInfo, path: Path) -> None:
+    def die(store: Store, file: FileInfo, path: Path) -> None:
         if file.uri.endswith("weights"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        fetch(file, path)
+        fetch(store, file, path)
 
     monkeypatch.setattr(local_copies, "_copy", die)
     with pytest.raises(StorageError, match=r"could not be copied.*No space left.*TMPDIR"):
-        local_folder(remote)
+        local_folder(store, remote)
     assert not [path for path in copies.iterdir() if path.is_dir()]
     monkeypatch.setattr(local_copies, "_copy", fetch)
     # As a killed process leaves it.
     name = next(copies.glob("*.lock")).name.removesuffix(".lock")
     (copies / f"{name}.part").mkdir()
     (copies / f"{name}.part" / "junk").write_bytes(b"junk")
-    assert set(content(local_folder(remote))) == {"config.json", "deep/er/weights", "empty"}
+    assert set(content(local_folder(store, remote))) == {"config.json", "deep/er/weights", "empty"}
 
 
-def test_an_object_that_would_leave_the_folder_is_refused(remote, copies, monkeypatch):
-    listed = storage.list_files(remote)
-    outside = storage.FileInfo(f"{remote}/../../evil", 1, "v")
-    monkeypatch.setattr(storage, "list_files", lambda uri: [*listed, outside])
+def test_an_object_that_would_leave_the_folder_is_refused(remote, copies, monkeypatch, store):
+    listed = store.list_files(remote)
+    outside = FileInfo(f"{remote}/../../evil", 1, "v")
+    monkeypatch.setattr(Store, "list_files", lambda self, uri: [*listed, outside])
     with pytest.raises(StorageError, match=r"evil is no name of a file"):
-        local_folder(remote)
+        local_folder(store, remote)
 
 
-def fetch_elsewhere(options: storage.StorageOptions, uri: str, folder: Path) -> Path:
+def fetch_elsewhere(store: Store, uri: str, folder: Path) -> Path:
     """In a process of its own. Leaves a line in `fetched` for each file it fetches."""
-    storage.configure(options)
-    storage.own_folder = lambda: folder
+    local_copies.own_folder = lambda: folder
     fetch = local_copies._copy
 
-    def noted(file: storage.FileInfo, path: Path) -> None:
+    def noted(store: Store, file: FileInfo, path: Path) -> None:
         with (folder.parent / "fetched").open("a") as log:
             log.write(f"{file.uri}\n")
-        fetch(file, path)
+        fetch(store, file, path)
 
     local_copies._copy = noted
-    return local_folder(uri)
+    return local_folder(store, uri)
 
 
-def test_of_two_processes_at_once_one_fetches_and_both_get_the_same_copy(remote, copies):
-    arguments = (storage.options(), remote, copies)
+def test_of_two_processes_at_once_one_fetches_and_both_get_the_same_copy(remote, copies, s3_store):
+    arguments = (s3_store, remote, copies)
     # Not forked: the store's client has threads, which a fork does not copy.
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = [pool.apply_async(fetch_elsewhere, arguments) for _ in range(2)]

@@ -13,8 +13,8 @@ import boto3
 import pytest
 
 from cluster.errors import StorageError, UserError
-from cluster.store import storage
-from cluster.store.storage import StorageOptions
+from cluster.store.interface import StorageOptions, Unavailable
+from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, free_port, wait_for_port
 from tests.support.ceph import CephS3
 
@@ -35,70 +35,74 @@ def no_aws(monkeypatch, tmp_path) -> Path:
 
 
 @pytest.fixture
-def with_options(s3_root) -> Iterator:
-    """Change some of the options that reach the test server."""
-    usual = storage.options()
+def with_options(s3_store):
+    """A store that reaches the test server, some of its options changed."""
 
-    def change(**changes: object) -> None:
-        storage.configure(StorageOptions.model_validate(usual.model_dump(exclude_unset=True) | changes))
+    def change(**changes: object) -> Store:
+        return Store(StorageOptions.model_validate(s3_store.options.model_dump(exclude_unset=True) | changes))
 
     return change
 
 
-def test_a_bucket_that_is_missing_is_named_as_missing_by_reads_and_writes(s3_root):
-    for act in (storage.read_bytes, storage.list_files, lambda uri: storage.write_bytes(uri, b"1")):
+@pytest.fixture
+def store(s3_store) -> Store:
+    return s3_store
+
+
+def test_a_bucket_that_is_missing_is_named_as_missing_by_reads_and_writes(s3_root, store):
+    for act in (store.read_bytes, store.list_files, lambda uri: store.write_bytes(uri, b"1")):
         with pytest.raises(StorageError, match=r"^s3://nowhere-at-all: no such bucket. Make it first"):
             act("s3://nowhere-at-all/x")
 
 
 def test_a_store_that_does_not_answer_is_unavailable_and_no_secret_is_shown(with_options):
-    with_options(endpoint_url=f"http://127.0.0.1:{free_port()}", secret_access_key="hunter2", retries=0)
-    with pytest.raises(storage.Unavailable, match=r"did not answer.*storage.endpoint_url") as caught:
-        storage.read_bytes("s3://bucket/x")
+    store = with_options(endpoint_url=f"http://127.0.0.1:{free_port()}", secret_access_key="hunter2", retries=0)
+    with pytest.raises(Unavailable, match=r"did not answer.*storage.endpoint_url") as caught:
+        store.read_bytes("s3://bucket/x")
     assert "hunter2" not in str(caught.value)
 
 
 def test_without_credentials_the_ways_to_give_them_are_listed(s3_server, no_aws):
-    storage.configure(StorageOptions(endpoint_url=s3_server))
+    store = Store(StorageOptions(endpoint_url=s3_server))
     with pytest.raises(StorageError, match=r"no AWS credentials found.*AWS_PROFILE.*storage: \{profile.*anonymous"):
-        storage.read_bytes("s3://bucket/x")
+        store.read_bytes("s3://bucket/x")
 
 
 def test_a_profile_that_is_missing_is_named(s3_server, no_aws):
-    storage.configure(StorageOptions(endpoint_url=s3_server, profile="nope"))
+    store = Store(StorageOptions(endpoint_url=s3_server, profile="nope"))
     with pytest.raises(StorageError, match=r"nope.*Check ~/.aws/config, AWS_PROFILE and storage.profile"):
-        storage.read_bytes("s3://bucket/x")
+        store.read_bytes("s3://bucket/x")
 
 
 def test_half_a_profile_is_refused_with_the_half_that_is_missing(s3_server, no_aws):
     (no_aws / "credentials").write_text("[lab]\naws_access_key_id = key\n")
-    storage.configure(StorageOptions(endpoint_url=s3_server, profile="lab"))
+    store = Store(StorageOptions(endpoint_url=s3_server, profile="lab"))
     with pytest.raises(StorageError, match="aws_secret_access_key"):
-        storage.read_bytes("s3://bucket/x")
+        store.read_bytes("s3://bucket/x")
 
 
 def test_a_profile_gives_credentials_region_and_endpoint(s3_root, s3_server, no_aws):
     (no_aws / "credentials").write_text("[lab]\naws_access_key_id = key\naws_secret_access_key = secret\n")
     (no_aws / "config").write_text(f"[profile lab]\nregion = eu-west-1\nendpoint_url = {s3_server}\n")
-    storage.configure(StorageOptions(profile="lab"))
-    assert storage.create(f"{s3_root}/x", b"1")
-    assert storage.read_bytes(f"{s3_root}/x") == b"1"
+    store = Store(StorageOptions(profile="lab"))
+    assert store.create(f"{s3_root}/x", b"1")
+    assert store.read_bytes(f"{s3_root}/x") == b"1"
 
 
 def test_the_environment_gives_credentials_and_endpoint(s3_root, s3_server, no_aws, monkeypatch):
     for name, value in CREDENTIALS.items() | {("AWS_ENDPOINT_URL_S3", s3_server)}:
         monkeypatch.setenv(name.upper(), value)
-    storage.configure(StorageOptions(retries=1))
-    storage.write_bytes(f"{s3_root}/x", b"1")
-    assert storage.exists(f"{s3_root}/x")
+    store = Store(StorageOptions(retries=1))
+    store.write_bytes(f"{s3_root}/x", b"1")
+    assert store.exists(f"{s3_root}/x")
 
 
-def test_anonymous_access_reads_what_is_public(s3_root, with_options, s3_server):
-    storage.write_bytes(f"{s3_root}/x", b"1")
-    storage.configure(StorageOptions(endpoint_url=s3_server, anonymous=True))
+def test_anonymous_access_reads_what_is_public(s3_root, s3_store, s3_server):
+    s3_store.write_bytes(f"{s3_root}/x", b"1")
+    store = Store(StorageOptions(endpoint_url=s3_server, anonymous=True))
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
     client.put_object_acl(Bucket=s3_root.removeprefix("s3://"), Key="x", ACL="public-read")
-    assert storage.read_bytes(f"{s3_root}/x") == b"1"
+    assert store.read_bytes(f"{s3_root}/x") == b"1"
 
 
 def test_the_bucket_may_stand_in_the_host_name(no_aws):
@@ -109,9 +113,9 @@ def test_the_bucket_may_stand_in_the_host_name(no_aws):
         access_key_id="key",
         secret_access_key="secret",
     )
-    storage.configure(options)
-    with pytest.raises(storage.Unavailable, match=r"http://bucket\.s3\.invalid:80/x "):
-        storage.read_bytes("s3://bucket/x")
+    store = Store(options)
+    with pytest.raises(Unavailable, match=r"http://bucket\.s3\.invalid:80/x "):
+        store.read_bytes("s3://bucket/x")
 
 
 @pytest.mark.parametrize(
@@ -139,10 +143,10 @@ def test_an_endpoint_that_is_no_address_is_refused_in_the_config_and_in_the_envi
     with pytest.raises(ValueError, match=wanted):
         StorageOptions(endpoint_url=url)
     if url:
-        storage.configure(StorageOptions(access_key_id="key", secret_access_key="secret", retries=0))
+        store = Store(StorageOptions(access_key_id="key", secret_access_key="secret", retries=0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(StorageError, match=rf"AWS_ENDPOINT_URL: .*{wanted}"):
-            storage.read_bytes("s3://any-bucket/x")
+            store.read_bytes("s3://any-bucket/x")
 
 
 def test_an_endpoint_with_a_password_is_refused_without_showing_it():
@@ -153,9 +157,9 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it():
 
 @pytest.mark.parametrize("url", ["{}/", "HTTP{}"])
 def test_a_slash_at_the_end_and_capitals_in_the_scheme_do_no_harm(s3_root, s3_server, with_options, url):
-    with_options(endpoint_url=url.format(s3_server if url.startswith("{") else s3_server.removeprefix("http")))
-    storage.write_bytes(f"{s3_root}/x", b"1")
-    assert storage.read_bytes(f"{s3_root}/x") == b"1"
+    store = with_options(endpoint_url=url.format(s3_server if url.startswith("{") else s3_server.removeprefix("http")))
+    store.write_bytes(f"{s3_root}/x", b"1")
+    assert store.read_bytes(f"{s3_root}/x") == b"1"
 
 
 def test_a_panic_of_the_library_is_a_storage_error_of_one_line(capfd):
@@ -168,6 +172,7 @@ def test_a_panic_of_the_library_is_a_storage_error_of_one_line(capfd):
         "s3://b",
         S3Store("b", endpoint="127.0.0.1:9000", region="x", access_key_id="key", secret_access_key="secret",
                 virtual_hosted_style_request=False),
+        "storage",
     )  # fmt: skip
     acts = (bucket.read, bucket.info, lambda key: list(bucket.walk(key)), lambda key: bucket.write(key, b"1"),
             lambda key: bucket.create(key, b"1"), lambda key: bucket.delete([key]), bucket.open)  # fmt: skip
@@ -179,45 +184,45 @@ def test_a_panic_of_the_library_is_a_storage_error_of_one_line(capfd):
 
 @pytest.mark.parametrize("part", ["access_key_id", "session_token", "region"])
 def test_a_line_end_behind_a_key_is_answered_without_showing_the_key(s3_root, with_options, part):
-    with_options(**{part: "hunter2\n"})
+    store = with_options(**{part: "hunter2\n"})
     with pytest.raises(StorageError, match=r"stray characters") as caught:
-        storage.read_bytes(f"{s3_root}/x")
+        store.read_bytes(f"{s3_root}/x")
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a//b", "a/../b", "a\nb"])
-def test_names_that_not_every_store_can_hold_are_refused(s3_root, name):
+def test_names_that_not_every_store_can_hold_are_refused(s3_root, name, store):
     with pytest.raises(StorageError, match="Object names with empty parts"):
-        storage.write_bytes(f"{s3_root}/{name}", b"1")
+        store.write_bytes(f"{s3_root}/{name}", b"1")
 
 
-def test_a_listing_says_which_name_it_cannot_hold(s3_root, s3_server):
+def test_a_listing_says_which_name_it_cannot_hold(s3_root, s3_server, store):
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
     client.put_object(Bucket=s3_root.removeprefix("s3://"), Key="data/a//b", Body=b"1")
     with pytest.raises(StorageError, match=r"data/a//b.*rename the object"):
-        storage.list_files(f"{s3_root}/data")
+        store.list_files(f"{s3_root}/data")
 
 
-def test_the_empty_objects_that_mark_folders_are_no_files(s3_root, s3_server):
+def test_the_empty_objects_that_mark_folders_are_no_files(s3_root, s3_server, store):
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
     for key in ("data/", "data/deep/", "data/deep/er/x", "data/empty.txt"):
         client.put_object(Bucket=s3_root.removeprefix("s3://"), Key=key, Body=b"1" if key.endswith("x") else b"")
-    names = [file.uri.removeprefix(f"{s3_root}/") for file in storage.list_files(f"{s3_root}/data")]
+    names = [file.uri.removeprefix(f"{s3_root}/") for file in store.list_files(f"{s3_root}/data")]
     assert names == ["data/deep/er/x", "data/empty.txt"]
-    assert len(storage.list_files(s3_root)) == 2
+    assert len(store.list_files(s3_root)) == 2
 
 
-def test_a_listing_is_complete_beyond_one_page(s3_root):
+def test_a_listing_is_complete_beyond_one_page(s3_root, store):
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: storage.write_bytes(f"{s3_root}/many/{number:04}", b""), range(1001)))
-    assert len(storage.list_files(f"{s3_root}/many")) == 1001
+        list(pool.map(lambda number: store.write_bytes(f"{s3_root}/many/{number:04}", b""), range(1001)))
+    assert len(store.list_files(f"{s3_root}/many")) == 1001
 
 
-def test_an_error_while_reading_on_is_a_storage_error(s3_root):
-    storage.write_bytes(f"{s3_root}/x", bytes(3 << 20))
-    with storage.open_input(f"{s3_root}/x") as file:
+def test_an_error_while_reading_on_is_a_storage_error(s3_root, store):
+    store.write_bytes(f"{s3_root}/x", bytes(3 << 20))
+    with store.open_input(f"{s3_root}/x") as file:
         file.read(10)
-        storage.delete([f"{s3_root}/x"])
+        store.delete([f"{s3_root}/x"])
         with pytest.raises(StorageError, match=f"{s3_root}/x: no such file"):
             file.read()
 
@@ -246,9 +251,9 @@ def test_options_never_show_their_secrets():
 def test_azure_and_google_say_what_they_miss(monkeypatch):
     for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    storage.configure(StorageOptions(retries=0))
+    store = Store(StorageOptions(retries=0))
     with pytest.raises(StorageError, match=r"Account must be specified. Set AZURE_STORAGE_ACCOUNT_NAME"):
-        storage.read_bytes("az://container/x")
+        store.read_bytes("az://container/x")
 
 
 # --- stores that are not moto
@@ -265,12 +270,11 @@ def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path):
     try:
         wait_for_port(port, server)
         options = StorageOptions(endpoint_url=f"http://{address}", access_key_id="key", secret_access_key="secret")
-        storage.configure(options)
+        store = Store(options)
         with pytest.raises(UserError, match=r"s3://bucket/run: this store ignores put-if-absent.*Use a store"):
-            storage.require_conditional_writes("s3://bucket/run")
+            store.require_conditional_writes("s3://bucket/run")
         assert [path.name for path in (tmp_path / "bucket").rglob("*") if path.is_file()] == []
     finally:
-        storage.configure(StorageOptions())
         server.terminate()
         server.wait()
 
@@ -284,47 +288,49 @@ def ceph(tmp_path_factory) -> Iterator[CephS3]:
 
 
 @pytest.fixture
-def ceph_root(ceph) -> Iterator[str]:
+def ceph_root(ceph) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=ceph.url, region_name="us-east-1", **CREDENTIALS).create_bucket(Bucket=name)
-    storage.configure(StorageOptions(endpoint_url=ceph.url, access_key_id="key", secret_access_key="secret", retries=2))
-    yield f"s3://{name}"
-    storage.configure(StorageOptions())
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def ceph_store(ceph) -> Store:
+    return Store(StorageOptions(endpoint_url=ceph.url, access_key_id="key", secret_access_key="secret", retries=2))
 
 
 @real_s3
-def test_ceph_keeps_the_promises_that_commits_are_built_on(ceph_root, tmp_path):
-    storage.require_conditional_writes(ceph_root)
+def test_ceph_keeps_the_promises_that_commits_are_built_on(ceph_store, ceph_root, tmp_path):
+    ceph_store.require_conditional_writes(ceph_root)
     for round_ in range(5):
         uri = f"{ceph_root}/record-{round_}"
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(lambda number, uri=uri: storage.create(uri, bytes([number])), range(8)))
-        assert won.count(True) == 1 and storage.read_bytes(uri) == bytes([won.index(True)])
+            won = list(pool.map(lambda number, uri=uri: ceph_store.create(uri, bytes([number])), range(8)))
+        assert won.count(True) == 1 and ceph_store.read_bytes(uri) == bytes([won.index(True)])
     (tmp_path / "large").write_bytes(b"0123456789" * 2_000_000)
-    storage.upload(tmp_path / "large", f"{ceph_root}/up/large")
-    assert [file.size for file in storage.list_files(f"{ceph_root}/up")] == [20_000_000]
-    with storage.open_input(f"{ceph_root}/up/large") as file:
+    ceph_store.upload(tmp_path / "large", f"{ceph_root}/up/large")
+    assert [file.size for file in ceph_store.list_files(f"{ceph_root}/up")] == [20_000_000]
+    with ceph_store.open_input(f"{ceph_root}/up/large") as file:
         file.seek(19_999_995)
         assert file.read() == b"56789"
 
 
 @real_s3
 @pytest.mark.parametrize("name", ["a b", "a#b", "50%", "a%20b", "what?", "ü-日本", "[1]", "a+b&c=d"])
-def test_ceph_takes_odd_names_as_they_are(ceph_root, name):
-    storage.write_bytes(f"{ceph_root}/{name}", b"1")
-    assert [file.uri for file in storage.list_files(ceph_root)] == [f"{ceph_root}/{name}"]
-    assert storage.read_bytes(f"{ceph_root}/{name}") == b"1"
+def test_ceph_takes_odd_names_as_they_are(ceph_store, ceph_root, name):
+    ceph_store.write_bytes(f"{ceph_root}/{name}", b"1")
+    assert [file.uri for file in ceph_store.list_files(ceph_root)] == [f"{ceph_root}/{name}"]
+    assert ceph_store.read_bytes(f"{ceph_root}/{name}") == b"1"
 
 
 @real_s3
-def test_ceph_refuses_a_wrong_secret_and_we_say_so(ceph, ceph_root):
-    storage.configure(StorageOptions(endpoint_url=ceph.url, access_key_id="key", secret_access_key="wrong"))
+def test_ceph_refuses_a_wrong_secret_and_we_say_so(ceph, ceph_store, ceph_root):
+    wrong = Store(StorageOptions(endpoint_url=ceph.url, access_key_id="key", secret_access_key="wrong"))
     with pytest.raises(StorageError, match=r"the store refused these credentials.*SignatureDoesNotMatch") as caught:
-        storage.write_bytes(f"{ceph_root}/x", b"1")
+        wrong.write_bytes(f"{ceph_root}/x", b"1")
     assert "wrong" not in str(caught.value)
     with pytest.raises(StorageError, match="no such bucket"):
-        storage.configure(StorageOptions(endpoint_url=ceph.url, access_key_id="key", secret_access_key="secret"))
-        storage.write_bytes("s3://nowhere-at-all/x", b"1")
+        ceph_store.write_bytes("s3://nowhere-at-all/x", b"1")
 
 
 @real_s3

@@ -19,7 +19,8 @@ from cluster import stage as stages
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import FAILPOINTS
 from cluster.stage import Output, Scratch
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from tests.support import simulation
 from tests.support.simulation import World
 from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
@@ -70,7 +71,7 @@ def simulated(monkeypatch, tmp_path):
 
     def make(seed: int) -> World:
         world = World(seed)
-        monkeypatch.setattr(storage, "_backend", world.backend)
+        monkeypatch.setattr(Store, "_backend", world.backend)
         monkeypatch.setattr(stages, "failpoint", world.step)
         return world
 
@@ -106,7 +107,7 @@ def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simul
             stored = {uri: data for uri, data in world.objects.items() if uri.startswith(f"{ROOT}/{name}/")}
             manifest = stored.pop(f"{ROOT}/{name}/{stages.MANIFEST}")
             assert artifact.manifest == stages.Manifest.from_json(manifest), seed
-            listed = {storage.join(artifact.uri, file.path): file.sha256 for file in artifact.manifest.files}
+            listed = {paths.join(artifact.uri, file.path): file.sha256 for file in artifact.manifest.files}
             assert {uri: hashlib.sha256(data).hexdigest() for uri, data in stored.items()} == listed, seed
     assert killed_at.keys() >= set(FAILPOINTS), "the schedules were too few to try every failpoint"
 

@@ -14,8 +14,9 @@ from obstore.store import LocalStore
 
 from cluster.errors import StorageError
 from cluster.store import local as local_store
-from cluster.store import object_store, storage
-from cluster.store.storage import NotFound
+from cluster.store import object_store, paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 
 ODD_NAMES = ["a b", "a#b", "50%", "a%20b", "what?", "ü-日本", "[1]", "a+b&c=d", "~x", "it's", "star*"]
 
@@ -25,91 +26,96 @@ def root(request, tmp_path) -> str:
     return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_root")
 
 
-def test_what_is_written_is_read_and_a_second_write_replaces_it(root):
-    uri = storage.join(root, "deep", "er", "x.txt")
-    storage.write_bytes(uri, b"one")
-    storage.write_bytes(uri, b"two")
-    assert storage.read_bytes(uri) == b"two"
-    with storage.open_input(uri) as file:
+@pytest.fixture
+def store(root, request) -> Store:
+    return request.getfixturevalue("s3_store") if paths.is_remote(root) else Store()
+
+
+def test_what_is_written_is_read_and_a_second_write_replaces_it(root, store):
+    uri = paths.join(root, "deep", "er", "x.txt")
+    store.write_bytes(uri, b"one")
+    store.write_bytes(uri, b"two")
+    assert store.read_bytes(uri) == b"two"
+    with store.open_input(uri) as file:
         file.seek(1)
         assert (file.read(1), file.read(), file.size()) == (b"w", b"o", 3)
 
 
-def test_only_an_empty_folder_is_removed_and_nothing_above_it(root):
-    uri = storage.join(root, "above", "folder", "x")
-    storage.write_bytes(uri, b"x")
+def test_only_an_empty_folder_is_removed_and_nothing_above_it(root, store):
+    uri = paths.join(root, "above", "folder", "x")
+    store.write_bytes(uri, b"x")
     for folder in ("above/folder", "above", "nowhere"):
-        storage.delete_empty_folder(storage.join(root, folder))
-    assert storage.read_bytes(uri) == b"x"
-    storage.delete([uri])
-    storage.delete_empty_folder(storage.join(root, "above", "folder"))
-    if not storage.is_remote(root):
+        store.delete_empty_folder(paths.join(root, folder))
+    assert store.read_bytes(uri) == b"x"
+    store.delete([uri])
+    store.delete_empty_folder(paths.join(root, "above", "folder"))
+    if not paths.is_remote(root):
         assert os.listdir(Path(root, "above")) == []
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names_are_ordinary_names(root, name):
-    uri = storage.join(root, "folder", name)
-    storage.write_bytes(uri, name.encode())
-    assert [(file.uri, storage.read_bytes(file.uri)) for file in storage.list_files(storage.join(root, "folder"))] == [
+def test_odd_names_are_ordinary_names(root, name, store):
+    uri = paths.join(root, "folder", name)
+    store.write_bytes(uri, name.encode())
+    assert [(file.uri, store.read_bytes(file.uri)) for file in store.list_files(paths.join(root, "folder"))] == [
         (uri, name.encode())
     ]
-    assert storage.info(uri).size == len(name.encode())
-    storage.delete([uri])
-    assert not storage.exists(uri)
+    assert store.info(uri).size == len(name.encode())
+    store.delete([uri])
+    assert not store.exists(uri)
 
 
-def test_of_racing_creators_exactly_one_wins_and_its_bytes_stay(root):
+def test_of_racing_creators_exactly_one_wins_and_its_bytes_stay(root, store):
     for round_ in range(5):
-        uri = storage.join(root, f"record-{round_}.json")
+        uri = paths.join(root, f"record-{round_}.json")
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(lambda number, uri=uri: storage.create(uri, bytes([number]) * 1000), range(8)))
+            won = list(pool.map(lambda number, uri=uri: store.create(uri, bytes([number]) * 1000), range(8)))
         assert won.count(True) == 1
-        assert storage.read_bytes(uri) == bytes([won.index(True)]) * 1000
+        assert store.read_bytes(uri) == bytes([won.index(True)]) * 1000
 
 
-def test_a_version_changes_when_the_content_does_and_only_then(root):
-    uri = storage.join(root, "x")
-    storage.write_bytes(uri, b"one")
-    first = storage.info(uri).version
-    assert storage.info(uri).version == first
-    storage.write_bytes(uri, b"two")
-    assert storage.info(uri).version != first
+def test_a_version_changes_when_the_content_does_and_only_then(root, store):
+    uri = paths.join(root, "x")
+    store.write_bytes(uri, b"one")
+    first = store.info(uri).version
+    assert store.info(uri).version == first
+    store.write_bytes(uri, b"two")
+    assert store.info(uri).version != first
 
 
-def test_a_large_upload_arrives_whole(root, tmp_path):
+def test_a_large_upload_arrives_whole(root, tmp_path, store):
     data = os.urandom(1 << 20) * 20
     local = tmp_path / "scratch.bin"
     local.write_bytes(data)
-    uri = storage.join(root, "up", "large.bin")
-    storage.upload(local, uri)
-    assert storage.read_bytes(uri) == data
-    assert [file.size for file in storage.list_files(storage.join(root, "up"))] == [len(data)]
+    uri = paths.join(root, "up", "large.bin")
+    store.upload(local, uri)
+    assert store.read_bytes(uri) == data
+    assert [file.size for file in store.list_files(paths.join(root, "up"))] == [len(data)]
 
 
-def test_missing_files_are_no_files_and_deleting_them_is_no_error(root):
-    uri = storage.join(root, "not", "there")
-    assert not storage.exists(uri)
-    assert storage.list_files(storage.join(root, "nowhere")) == []
-    storage.delete([uri, uri])
-    for read in (storage.read_bytes, storage.open_input, storage.info, storage.local_copy):
+def test_missing_files_are_no_files_and_deleting_them_is_no_error(root, store):
+    uri = paths.join(root, "not", "there")
+    assert not store.exists(uri)
+    assert store.list_files(paths.join(root, "nowhere")) == []
+    store.delete([uri, uri])
+    for read in (store.read_bytes, store.open_input, store.info, store.local_copy):
         with pytest.raises(NotFound, match="no such file"):
             read(uri)
 
 
-def test_a_folder_is_not_a_file(root):
-    storage.write_bytes(storage.join(root, "folder", "x"), b"1")
-    assert not storage.exists(storage.join(root, "folder"))
+def test_a_folder_is_not_a_file(root, store):
+    store.write_bytes(paths.join(root, "folder", "x"), b"1")
+    assert not store.exists(paths.join(root, "folder"))
     with pytest.raises(StorageError, match="folder"):
-        storage.read_bytes(storage.join(root, "folder"))
+        store.read_bytes(paths.join(root, "folder"))
     with pytest.raises(StorageError, match="folder"):
-        storage.open_input(storage.join(root, "folder"))
+        store.open_input(paths.join(root, "folder"))
 
 
-def test_a_listing_takes_folders_and_not_prefixes_of_names(root):
+def test_a_listing_takes_folders_and_not_prefixes_of_names(root, store):
     for name in ("data/b.txt", "data/a/c.txt", "database/x", "data.txt"):
-        storage.write_bytes(storage.join(root, name), b"1")
-    names = [file.uri.removeprefix(root + "/") for file in storage.list_files(storage.join(root, "data"))]
+        store.write_bytes(paths.join(root, name), b"1")
+    names = [file.uri.removeprefix(root + "/") for file in store.list_files(paths.join(root, "data"))]
     assert names == ["data/a/c.txt", "data/b.txt"]
 
 
@@ -130,29 +136,29 @@ def test_a_listing_takes_folders_and_not_prefixes_of_names(root):
         ("*.json", []),
     ],
 )
-def test_a_glob_matches_inside_folders_and_two_stars_cross_them(root, pattern, matched):
+def test_a_glob_matches_inside_folders_and_two_stars_cross_them(root, pattern, matched, store):
     for name in ("a.txt", "b.txt", "sub/c.txt", "sub/deep/d.txt", "e.csv"):
-        storage.write_bytes(storage.join(root, name), b"1")
-    found = [file.uri.removeprefix(root + "/") for file in storage.glob(storage.join(root, pattern))]
+        store.write_bytes(paths.join(root, name), b"1")
+    found = [file.uri.removeprefix(root + "/") for file in store.glob(paths.join(root, pattern))]
     assert found == matched
 
 
-def test_a_set_that_means_nothing_is_refused(root):
+def test_a_set_that_means_nothing_is_refused(root, store):
     with pytest.raises(StorageError, match=r"a set in brackets is not right.*\[a-z\]"):
-        storage.glob(storage.join(root, "[z-a].txt"))
+        store.glob(paths.join(root, "[z-a].txt"))
 
 
-def test_a_stored_parquet_file_is_read_in_pieces(root, tmp_path):
+def test_a_stored_parquet_file_is_read_in_pieces(root, tmp_path, store):
     table = pa.table({"x": list(range(100_000))})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=10_000)
-    storage.upload(tmp_path / "x.parquet", storage.join(root, "y.parquet"))
-    with storage.open_input(storage.join(root, "y.parquet")) as file:
+    store.upload(tmp_path / "x.parquet", paths.join(root, "y.parquet"))
+    with store.open_input(paths.join(root, "y.parquet")) as file:
         assert pq.ParquetFile(file).read_row_group(3)["x"].to_pylist() == list(range(30_000, 40_000))
 
 
-def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root):
-    storage.require_conditional_writes(root)
-    assert storage.list_files(root) == []
+def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root, store):
+    store.require_conditional_writes(root)
+    assert store.list_files(root) == []
 
 
 @pytest.mark.parametrize("answers", [(True, True), (False, False), (False, True)])
@@ -160,7 +166,7 @@ def test_a_store_whose_first_write_is_not_the_one_that_wins_is_refused(tmp_path,
     given = iter(answers)
     monkeypatch.setattr(local_store.LocalStore, "create", lambda self, key, data: next(given))
     with pytest.raises(StorageError, match="ignores put-if-absent"):
-        storage.require_conditional_writes(str(tmp_path))
+        Store().require_conditional_writes(str(tmp_path))
 
 
 def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either(tmp_path):
@@ -168,34 +174,34 @@ def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either(tmp_p
     store = LocalStore(tmp_path)
     with pytest.raises(FileNotFoundError):
         store.delete("gone")
-    bucket = object_store.Bucket("gs://bucket", store)
+    bucket = object_store.Bucket("gs://bucket", store, "storage")
     bucket.write("there", b"1")
     bucket.delete(["gone", "there", "gone"])
     assert list(bucket.walk("")) == []
 
 
-def test_a_local_copy_has_the_content_and_follows_its_changes(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
-    uri = storage.join(root, "m" * 150 + ".bin")
+def test_a_local_copy_has_the_content_and_follows_its_changes(root, tmp_path, monkeypatch, store):
+    monkeypatch.setattr(local_store.tempfile, "tempdir", str(tmp_path))
+    uri = paths.join(root, "m" * 150 + ".bin")
     for content in (b"one", b"three"):
-        storage.write_bytes(uri, content)
-        assert storage.local_copy(uri).read_bytes() == content
-        assert storage.local_copy(uri) == storage.local_copy(uri)
+        store.write_bytes(uri, content)
+        assert store.local_copy(uri).read_bytes() == content
+        assert store.local_copy(uri) == store.local_copy(uri)
 
 
 def test_a_link_or_a_folder_of_another_user_is_not_the_own_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(local_store.tempfile, "tempdir", str(tmp_path))
     own = tmp_path / f"raymill-copies-{os.getuid()}"
-    assert storage.own_folder() == own and own.stat().st_mode & 0o777 == 0o700
+    assert local_store.own_folder() == own and own.stat().st_mode & 0o777 == 0o700
     own.rename(tmp_path / "elsewhere")
     own.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match=r"belongs to someone else\. Set TMPDIR"):
-        storage.own_folder()
+        local_store.own_folder()
     own.unlink()
     other = os.getuid() + 1
-    monkeypatch.setattr(storage.os, "getuid", lambda: other)
+    monkeypatch.setattr(local_store.os, "getuid", lambda: other)
     with pytest.raises(StorageError, match=rf"copies-{other}: belongs to someone else"):
-        storage.own_folder()
+        local_store.own_folder()
 
 
 # --- paths
@@ -213,14 +219,14 @@ def test_a_link_or_a_folder_of_another_user_is_not_the_own_folder(tmp_path, monk
     ],
 )
 def test_absolute_names_a_place_in_one_way(uri, path):
-    assert storage.absolute(uri) == path
+    assert paths.absolute(uri) == path
 
 
 def test_relative_and_home_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
-    assert storage.absolute("x/y") == f"{tmp_path}/x/y"
-    assert storage.absolute("~/x") == "/home/someone/x"
+    assert paths.absolute("x/y") == f"{tmp_path}/x/y"
+    assert paths.absolute("~/x") == "/home/someone/x"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +239,7 @@ def test_relative_and_home_paths_become_absolute(tmp_path, monkeypatch):
     ],
 )
 def test_join_puts_one_slash_between_parts(parts, joined):
-    assert storage.join(*parts) == joined
+    assert paths.join(*parts) == joined
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,7 @@ def test_join_puts_one_slash_between_parts(parts, joined):
 )
 def test_a_uri_that_names_no_file_is_refused_with_the_right_form(uri, message):
     with pytest.raises(StorageError, match=message):
-        storage.read_bytes(uri)
+        Store().read_bytes(uri)
 
 
 # --- what only local files have
@@ -256,8 +262,8 @@ def test_a_uri_that_names_no_file_is_refused_with_the_right_form(uri, message):
 
 def test_a_reader_never_sees_half_a_file_nor_its_part(tmp_path, monkeypatch):
     target, seen = tmp_path / "x", []
-    monkeypatch.setattr(local_store, "_flush", lambda part: seen.append((part, storage.list_files(str(tmp_path)))))
-    storage.write_bytes(str(target), b"new")
+    monkeypatch.setattr(local_store, "_flush", lambda part: seen.append((part, Store().list_files(str(tmp_path)))))
+    Store().write_bytes(str(target), b"new")
     (part, listed), *_ = seen
     assert part.name.endswith(".part") and listed == []
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
@@ -285,12 +291,12 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     scratch, target = tmp_path / "scratch", str(tmp_path / "target")
     scratch.write_bytes(b"content")
     if how == "write":
-        storage.write_bytes(target, b"content")
+        Store().write_bytes(target, b"content")
     elif how == "create":
-        assert storage.create(target, b"content")
+        assert Store().create(target, b"content")
     else:
-        storage.upload(scratch, target)
-    assert named == ["target"] and storage.read_bytes(target) == b"content"
+        Store().upload(scratch, target)
+    assert named == ["target"] and Store().read_bytes(target) == b"content"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -301,7 +307,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(local_store, "_flush", full)
-    for write in (storage.write_bytes, storage.create):
+    for write in (Store().write_bytes, Store().create):
         with pytest.raises(StorageError, match=r"No space left.*free space.*finished work is kept"):
             write(str(target), b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"old"}
@@ -315,7 +321,7 @@ def test_a_file_system_without_hard_links_is_named_as_the_cause(tmp_path, monkey
     with pytest.raises(
         StorageError, match=r"does not allow a hard link here, likely because it has none.*another output"
     ):
-        storage.create(str(tmp_path / "x"), b"1")
+        Store().create(str(tmp_path / "x"), b"1")
 
 
 def test_what_a_file_system_does_not_allow_is_not_blamed_on_hard_links(tmp_path, monkeypatch):
@@ -324,11 +330,11 @@ def test_what_a_file_system_does_not_allow_is_not_blamed_on_hard_links(tmp_path,
 
     monkeypatch.setattr(Path, "mkdir", forbidden)
     with pytest.raises(StorageError, match="The file system does not allow it") as refused:
-        storage.create(str(tmp_path / "new" / "x"), b"1")
+        Store().create(str(tmp_path / "new" / "x"), b"1")
     assert "hard link" not in str(refused.value)
 
 
-@pytest.mark.parametrize("write", [storage.write_bytes, storage.create])
+@pytest.mark.parametrize("write", [Store().write_bytes, Store().create])
 @pytest.mark.parametrize("refused", ["mkdir", "write_bytes"])
 def test_a_place_where_nothing_can_be_made_is_no_missing_file_to_who_writes(tmp_path, monkeypatch, write, refused):
     def nowhere(*_: object, **__: object) -> None:
@@ -340,7 +346,7 @@ def test_a_place_where_nothing_can_be_made_is_no_missing_file_to_who_writes(tmp_
     assert not isinstance(told.value, NotFound)
 
 
-@pytest.mark.parametrize("write", [storage.write_bytes, storage.create])
+@pytest.mark.parametrize("write", [Store().write_bytes, Store().create])
 @pytest.mark.parametrize("below", ["file/x", "file/deeper/x"])
 def test_a_file_where_a_folder_should_be_is_named(tmp_path, write, below):
     (tmp_path / "file").write_bytes(b"1")
@@ -358,7 +364,7 @@ def test_an_upload_onto_another_disk_is_a_copy(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", other_disk)
-    storage.upload(tmp_path / "x", str(tmp_path / "y"))
+    Store().upload(tmp_path / "x", str(tmp_path / "y"))
     assert (tmp_path / "y").read_bytes() == b"1"
 
 
@@ -368,7 +374,7 @@ def test_links_are_followed_but_never_round_in_circles(tmp_path):
     (tmp_path / "real" / "up").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     (tmp_path / "broken").symlink_to(tmp_path / "gone")
-    names = [file.uri.removeprefix(f"{tmp_path}/") for file in storage.list_files(str(tmp_path))]
+    names = [file.uri.removeprefix(f"{tmp_path}/") for file in Store().list_files(str(tmp_path))]
     assert names == ["linked/x", "real/x"]
 
 
@@ -384,13 +390,13 @@ def test_a_file_removed_during_a_listing_is_left_out(tmp_path, monkeypatch):
         return there
 
     monkeypatch.setattr(os.path, "isfile", removed)
-    assert [Path(file.uri).name for file in storage.list_files(str(tmp_path))] == ["b"]
+    assert [Path(file.uri).name for file in Store().list_files(str(tmp_path))] == ["b"]
 
 
 def test_a_name_that_is_not_utf8_is_refused_as_such(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_bytes(b"1")
     with pytest.raises(StorageError, match=r"caf\\udce9.txt.*not UTF-8.*Rename it"):
-        storage.list_files(str(tmp_path))
+        Store().list_files(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -408,7 +414,7 @@ def test_what_the_system_refuses_comes_with_the_mend(tmp_path, monkeypatch, numb
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(StorageError, match=f"{tmp_path}/x: .*{said}"):
-        storage.read_bytes(str(tmp_path / "x"))
+        Store().read_bytes(str(tmp_path / "x"))
 
 
 def test_a_forbidden_folder_is_an_error_and_not_an_empty_one(tmp_path):
@@ -421,11 +427,11 @@ def test_a_forbidden_folder_is_an_error_and_not_an_empty_one(tmp_path):
         parent.chmod(0o755)
     code = f"""
 import os
-from cluster import local_store, storage
 from cluster.errors import StorageError
+from cluster.store.store import Store
 if os.getuid() == 0: os.setuid(65534)
-read, create = (lambda uri: storage.read_bytes(uri + "/x")), (lambda uri: storage.create(uri + "/y", b""))
-for act in (storage.list_files, read, create):
+read, create = (lambda uri: Store().read_bytes(uri + "/x")), (lambda uri: Store().create(uri + "/y", b""))
+for act in (Store().list_files, read, create):
     try: act({str(forbidden)!r}); print("allowed")
     except StorageError as error: print(error)
 """

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
+from cluster.store.store import Store
 from tests.pipelines.curate.test_curate import story
 from tests.support.processes import Command, wait_until
 
@@ -62,7 +63,7 @@ def config_for(source: Path, output: Path) -> Path:
 def undisturbed(corpus_input) -> Path:
     output = corpus_input.parent / "undisturbed"
     run_whole(config_for(corpus_input, output))
-    assert Artifact.load(f"{output}/corpus").manifest.rows > 100
+    assert Artifact.load(Store(), f"{output}/corpus").manifest.rows > 100
     return output
 
 
@@ -79,7 +80,7 @@ def content(output: Path) -> dict[str, object]:
     """Everything of a run that must not depend on what happened on the way."""
     found: dict[str, object] = {"digest": json.loads((output / "manifest.json").read_text())["digest"]}
     for name in ("corpus", "removed", "attributes", "quarantine"):
-        artifact = Artifact.load(f"{output}/{name}")
+        artifact = Artifact.load(Store(), f"{output}/{name}")
         listed = {str(path) for path in (output / name).glob("*.parquet")}
         assert listed == set(artifact.file_uris), f"{name}: files that the manifest does not know"
         found[name] = [Path(uri).read_bytes() for uri in artifact.file_uris]
@@ -140,13 +141,13 @@ def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
         "import sys; from cluster.artifact import Artifact; from cluster.session import Session\n"
         "with Session(cpus=2) as session:\n"
         "    session.start()\n"
-        "    rows = Artifact.load(sys.argv[1]).to_ray_dataset().take_all()\n"
+        "    rows = Artifact.load(Store(), sys.argv[1]).to_ray_dataset().take_all()\n"
         "print(len(rows), sorted(rows[0])[0], len({row['id'] for row in rows}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, f"{undisturbed}/corpus"], capture_output=True, text=True, timeout=200
     )
-    rows = Artifact.load(f"{undisturbed}/corpus").manifest.rows
+    rows = Artifact.load(Store(), f"{undisturbed}/corpus").manifest.rows
     assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
 
 

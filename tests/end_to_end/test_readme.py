@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.config import load
-from cluster.store.storage import FileInfo
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.plain import OneDocument
@@ -29,14 +30,14 @@ def test_the_configs_in_the_readme_load(tmp_path):
         path = tmp_path / "config.yaml"
         path.write_text(config)
         names.append(load(str(path)).name)
-    assert names == ["peps", "gsm8k-lora"]
+    assert names == ["peps", "web", "gsm8k-lora"]
 
 
 def test_the_rule_in_the_readme_removes_what_it_says():
     names: dict = {}
     exec(PYTHON[0], names)
     rule = names["Shouting"]()
-    analysis = Analysis(Texts.from_strings(["A quiet text.", "A LOUD TEXT", ""]), "paper", pa.table({}))
+    analysis = Analysis(Texts.from_strings(["A quiet text.", "A LOUD TEXT", ""]), "paper", pa.table({}), Store())
     signals = rule.measure(analysis)
     (check,) = rule.checks("paper")
     assert list(signals) == list(rule.signals) == [check.signal]
@@ -62,7 +63,7 @@ def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
     path = tmp_path / "a.ipynb"
     path.write_text(json.dumps(content))
     span = Span(str(path), path.stat().st_size, "", "notebook", 0, path.stat().st_size)
-    (row,) = pa.concat_tables(reader.read(span, Input(path=str(path)), Limits(), ReaderCounts())).to_pylist()
+    (row,) = pa.concat_tables(reader.read(Store(), span, Input(path=str(path)), Limits(), ReaderCounts())).to_pylist()
     assert (row["text"], row["problem"]) == (text, problem)
 
 
@@ -81,7 +82,7 @@ def test_the_columns_that_the_readme_gives_a_format_are_those_of_its_reader(tmp_
     for format, meaning in formats.items():
         kind = READERS[format].columns
         if kind == "fixed":
-            columns = READERS[format].columns_of(FileInfo("none", 0, ""), Input(path="none"))
+            columns = READERS[format].columns_of(Store(), FileInfo("none", 0, ""), Input(path="none"))
             assert re.findall(r"`(\w+)`", meaning) == list(columns)
         else:
             assert {"typed": "schema", "open": "keys", "header": "header"}[kind] in meaning

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from cluster.artifact import Artifact
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import objections
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
@@ -31,9 +32,9 @@ def verdicts(scratch: Path) -> dict[str, Any]:
     documents, settings = _documents("documents.yaml", scratch)
     settings |= {"dedup": None, "language": {"keep": ["en"]}}
     run = curate_inline(settings, pytest.MonkeyPatch())
-    attributes = Artifact.load(f"{run.uri}/attributes").table()
+    attributes = Artifact.load(Store(), f"{run.uri}/attributes").table()
     config = CurateConfig.model_validate({"kind": "curate", "name": "golden"} | settings)
-    removed = {row["id"]: row for row in Artifact.load(f"{run.uri}/removed").table().to_pylist()}
+    removed = {row["id"]: row for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
     kept = {row["id"]: row["text"] for row in run.corpus.table().to_pylist()}
     failing: dict[str, list[str]] = {id: [] for id in documents}
     for check in objections(attributes, config):
@@ -60,7 +61,7 @@ def ledger(scratch: Path) -> dict[str, Any]:
     for row in run.corpus.table().to_pylist():
         entry = {name: row[name] for name in ("duplicate_count", "group_id")}
         found[row["id"]] = {"about": documents[row["id"]]["about"], "verdict": "kept"} | entry
-    for row in Artifact.load(f"{run.uri}/removed").table().to_pylist():
+    for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist():
         entry = {name: row[name] for name in ("stage", "reason", "value", "threshold", "partner", "similarity")}
         found[row["id"]] = {"about": documents[row["id"]]["about"], "verdict": "removed"} | entry
     return _rounded({id: found[id] for id in documents}, 6)

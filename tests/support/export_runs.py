@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from tests.support.packed_examples import pack_examples, write_examples
 from training.config import TrainConfig
 from training.data.batch import collate
@@ -99,7 +100,7 @@ def make_run(root: Path, method: str = "lora", form: str = "chat", steps: int = 
     documents = [example(tokenizer, shape, number, (0, 0, 1, 2)[number % 4]) for number in range(48)]
     artifacts = pack_examples(f"{root}/packed", write_examples(f"{root}/packed", documents), config)
     classes = CLASSES if method == "probe" else ()
-    packed = PackedRun(f"{root}/packed", "tiny", classes, {"test": artifacts})
+    packed = PackedRun(Store(), f"{root}/packed", "tiny", classes, {"test": artifacts})
     job = Job(config, f"{root}/run", packed.uri, classes, 50, {"model": "random-1", "data": packed.fingerprint})
     trained = at_start(job)
     _train(trained, artifacts["train"], tokenizer.pad_token_id, steps)
@@ -120,13 +121,13 @@ def _train(objective: Any, artifact: Any, pad: int, steps: int) -> None:
 def save_outcome(job: Job, objective: Any, step: int) -> Outcome:
     """Its trained weights as a checkpoint of the run, and how the run ended."""
     trained = {name: p.detach() for name, p in objective.named_parameters() if p.requires_grad}
-    uri = storage.join(job.checkpoints, folder_name(step, "test"))
+    uri = paths.join(job.checkpoints, folder_name(step, "test"))
     pieces = {(name, "param", 0): values.reshape(-1).numpy() for name, values in trained.items()}
     file, data = pack_file("rank-00000-00000.safetensors", pieces)
-    storage.write_bytes(storage.join(uri, file.path), data)
+    job.store.write_bytes(paths.join(uri, file.path), data)
     shapes = {name: tuple(values.shape) for name, values in trained.items()}
     manifest = CheckpointManifest(job.identity, Course(step=step), shapes, (file,), 1, "2026-01-01", {})
-    storage.write_bytes(storage.join(uri, "manifest.json"), manifest.to_json())
+    job.store.write_bytes(paths.join(uri, "manifest.json"), manifest.to_json())
     return {
         "fingerprint": f"{job.fingerprint}-{step}", "ended": "steps", "steps": step, "best_step": step,
         "checkpoint": uri, "best_checkpoint": uri, "trainable_parameters": sum(p.numel() for p in trained.values()),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.store import storage
+from cluster.store.store import Store
 from tests.support.packed_examples import pack_examples, write_examples
 from training.config import TrainConfig
 from training.data.order import Order
@@ -78,12 +78,12 @@ def pack_tiny(root: str, documents: int = 200, validation: int = 20) -> None:
         "classes": [],
         "artifacts": {"test": {split: artifacts[split].manifest.digest for split in SPLITS}},
     }
-    storage.write_bytes(f"{packed}/pack.json", json.dumps(told).encode())
+    Store().write_bytes(f"{packed}/pack.json", json.dumps(told).encode())
 
 
 def tiny_job(root: str, **more: Any) -> Job:
     config = settings(root, **more)
-    packed = PackedRun.load(f"{root}/packed")
+    packed = PackedRun.load(Store(), f"{root}/packed")
     identity = {f"settings.{name}": json.dumps(value) for name, value in config.fit_settings().items()}
     steps = Order.for_training(config, packed).steps(config)
     return Job(config, config.output, packed.uri, (), steps, identity | {"data": packed.fingerprint})
@@ -136,7 +136,7 @@ def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     from training.engines import STATES
     from training.fit.checkpoint.format import Saved
 
-    saved = Saved.load(outcome["checkpoint"])
+    saved = Saved.load(Store(), outcome["checkpoint"])
     return {
         f"{name}.{state}": saved.fetch(name, state, 0, int(np.prod(shape))).numpy()
         for name, shape in saved.names.items()

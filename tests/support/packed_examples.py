@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
 from cluster.stage import Output, Scratch, Stage
+from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES, SPLITS
@@ -42,7 +43,13 @@ def document(name: str, size: int, split: int = 0, labelled: slice = slice(1, No
     }
 
 
-def write_examples(root: str, documents: list[dict], units: int = 1, row_group_bytes: int = 16 << 20) -> Artifact:
+def write_examples(
+    root: str,
+    documents: list[dict],
+    units: int = 1,
+    row_group_bytes: int = 16 << 20,
+    store: Store = Store(),  # noqa: B008 - a value without state
+) -> Artifact:
     """The artifact that tokenising would leave, its documents dealt to `units` units."""
 
     def work(unit: int, scratch: Scratch) -> Counters:
@@ -55,7 +62,7 @@ def write_examples(root: str, documents: list[dict], units: int = 1, row_group_b
         return counters
 
     output = Output("_work/examples/test", EXAMPLES, row_group_bytes=row_group_bytes)
-    stage = Stage("tokenise-test", (output,), list(range(units)), work, "e" * 32)
+    stage = Stage("tokenise-test", (output,), list(range(units)), work, "e" * 32, store)
     return run_inline(stage, root)["_work/examples/test"]
 
 

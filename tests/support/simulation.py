@@ -13,8 +13,8 @@ from pathlib import Path
 from cluster import stage as stages
 from cluster.artifact import Counters, DataFile, Manifest
 from cluster.stage import Scratch
-from cluster.store import storage
-from cluster.store.storage import FileInfo, NotFound
+from cluster.store import paths
+from cluster.store.interface import FileInfo, NotFound
 
 
 class Killed(BaseException):
@@ -51,7 +51,7 @@ class Actor(threading.Thread):
 
 
 class World:
-    """A store, and the actors that use it: stands in for `storage._backend` and for `failpoint`."""
+    """A store, and the actors that use it: stands in for `Store._backend` and for `failpoint`."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -60,8 +60,9 @@ class World:
         self.killed_at: Counter[str] = Counter()
         self.lost_answers = 0.0
 
-    def backend(self, uri: str, *, file: bool = True) -> tuple["World", str]:
-        return self, uri
+    @property
+    def backend(self) -> Callable[..., tuple["World", str]]:
+        return lambda store, uri, *, file=True: (self, uri)
 
     def step(self, place: str) -> None:
         actor = threading.current_thread()
@@ -180,5 +181,5 @@ class InlinePool:
 
 
 def holds(world: World, uri: str, file: DataFile) -> bool:
-    data = world.objects.get(storage.join(uri, file.path))
+    data = world.objects.get(paths.join(uri, file.path))
     return data is not None and len(data) == file.bytes

@@ -12,6 +12,7 @@ from cluster.engine import Engine
 from cluster.progress import Lines
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage
+from cluster.store.store import Store
 
 NUMBERS = pa.schema([("unit", pa.int64()), ("number", pa.int64())])
 
@@ -26,7 +27,7 @@ def count_up(unit: int, scratch: Scratch) -> Counters:
 
 def counting_stage(units: int, work=count_up, fingerprint: str = "f" * 32) -> Stage:
     outputs = (Output("numbers", NUMBERS, file_bytes=16, row_group_bytes=16), Output("squares", NUMBERS))
-    return Stage("count", outputs, list(range(units)), work, fingerprint)
+    return Stage("count", outputs, list(range(units)), work, fingerprint, Store())
 
 
 def run_inline(stage: Stage, root: str) -> dict[str, Artifact]:

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
 from cluster.inspection import inspect
@@ -15,7 +16,8 @@ from cluster.lease import held
 from cluster.progress import Silent
 from cluster.remote import in_worker
 from cluster.session import Session
-from cluster.store import storage
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import fit_until
 from tests.support.inline import InlineEngine
@@ -99,24 +101,24 @@ def test_while_another_run_writes_at_the_output_nothing_is_done_there_and_a_fini
 ):
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1}
     with (
-        held(settings["output"]),
+        held(Store(), settings["output"]),
         pytest.raises(BusyError, match=f"another run is writing here: process {os.getpid()}"),
     ):
         train_inline(settings, monkeypatch)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["_lease"]
     assert train_inline(settings, monkeypatch).fresh
-    with held(full[0]["output"]):
+    with held(Store(), full[0]["output"]):
         assert not train_inline(full[0] | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch).fresh
 
 
 def test_a_shared_folder_of_rows_that_another_run_is_packing_is_left_to_it(corpus, tmp_path, monkeypatch):
     settings = packed_elsewhere(corpus, tmp_path, "run", steps=1)
     packed = Path(settings["packed"])
-    with held(str(packed)), pytest.raises(BusyError, match=rf"{packed}: another run is writing here: process"):
+    with held(Store(), str(packed)), pytest.raises(BusyError, match=rf"{packed}: another run is writing here: process"):
         train_inline(settings, monkeypatch)
     assert [path.name for path in packed.iterdir()] == ["_lease"]
     assert train_inline(settings, monkeypatch).fresh
-    with held(str(packed)):  # nothing is written there any more
+    with held(Store(), str(packed)):  # nothing is written there any more
         assert train_inline(settings | {"output": str(tmp_path / "other")}, monkeypatch).fresh
 
 
@@ -216,9 +218,11 @@ def test_where_the_base_is_found_and_the_order_of_a_set_are_no_part_of_a_digest(
         settings["target_modules"].reverse()
     Path(two.uri, "export", file).write_text(json.dumps(settings))
     root = f"{two.uri}/export"
-    assert digests(root, two.manifest["export"]) == digests(f"{one.uri}/export", one.manifest["export"])
+    assert digests(Store(), root, two.manifest["export"]) == digests(
+        Store(), f"{one.uri}/export", one.manifest["export"]
+    )
     Path(two.uri, "export", file).write_text(json.dumps(settings | {"lora_alpha": 99}))
-    assert digests(root, two.manifest["export"])[folder] != one.manifest["artifacts"][f"export/{folder}"]
+    assert digests(Store(), root, two.manifest["export"])[folder] != one.manifest["artifacts"][f"export/{folder}"]
 
 
 def test_inspect_tells_what_a_training_was(full, capsys):
@@ -347,22 +351,31 @@ def test_what_workers_are_told_names_a_hub_models_commit(corpus, tmp_path, monke
     assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
 
 
-def test_corpus_model_and_output_may_all_lie_on_an_object_store(s3_root, full, tmp_path, monkeypatch):
+def test_corpus_model_and_output_may_all_lie_on_object_stores(
+    s3_root, s3_store, s3_with_keys, private, full, tmp_path, monkeypatch
+):
+    """The corpus on another one than the rest, with keys of its own."""
     text = "".join(json.dumps(row) + "\n" for row in sentences())
-    storage.write_bytes(f"{s3_root}/corpus/part.jsonl", text.encode())
+    s3_with_keys.write_bytes(f"{private}/corpus/part.jsonl", text.encode())
     for path in sorted(Path(whole_weights(full[1])).iterdir()):
-        storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
+        s3_store.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
     settings = {
-        "corpus": f"{s3_root}/corpus",
+        "corpus": [{"path": f"{private}/corpus", "storage": s3_with_keys.options}],
         "model": f"{s3_root}/base",
         "method": "lora",
         "output": f"{s3_root}/run",
-        "storage": storage.options().model_dump(),
+        "storage": s3_store.options,
     }
     run = train_inline(settings, monkeypatch)
     assert run.uri == f"{s3_root}/run"
-    names = {file.uri.removeprefix(f"{s3_root}/run/") for file in storage.list_files(f"{s3_root}/run")}
+    names = {file.uri.removeprefix(f"{s3_root}/run/") for file in s3_store.list_files(f"{s3_root}/run")}
     assert {"manifest.json", "steps.jsonl", "report.html", "export/merged/model.safetensors"} <= names
+    secret = s3_with_keys.options.secret_access_key.get_secret_value().encode()
+    assert not [name for name in names if secret in s3_store.read_bytes(f"{s3_root}/run/{name}")]
+    assert not train_inline(settings, monkeypatch).fresh
+    wrong = s3_with_keys.options.model_copy(update={"secret_access_key": SecretStr("wrong")})
+    with pytest.raises(StorageError, match=r"refused these credentials.*keys under `corpus\[0\]\.storage:`"):
+        train_inline(settings | {"corpus": [{"path": f"{private}/corpus", "storage": wrong}]}, monkeypatch)
     elsewhere = train_inline(
         {"corpus": write_corpus(tmp_path), "model": whole_weights(full[1]), "method": "lora",
          "output": str(tmp_path / "run")}, monkeypatch
@@ -381,7 +394,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_packed(corpus, tmp
 
 
 def refuse(path: str) -> None:
-    raise storage.NotFound(path)
+    raise NotFound(path)
 
 
 def die() -> None:

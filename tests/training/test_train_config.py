@@ -9,6 +9,7 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.config_parts import Lora, Optimizer
+from training.fit.job import Job
 
 SMALLEST = {
     "kind": "train",
@@ -160,3 +161,48 @@ def test_auto_precision_is_bf16_only_on_gpus():
     assert not config().bf16
     assert config(workers={"gpus_each": 1}).bf16
     assert not config(workers={"gpus_each": 1}, precision="float32").bf16
+
+
+KEYS = {"access_key_id": "AKIA1", "secret_access_key": "hunter2"}
+
+
+def test_a_corpus_has_a_store_of_its_own_with_keys_that_are_in_no_record():
+    corpus = [{"path": "s3://a/x", "name": "own", "storage": KEYS}, {"path": "s3://b/x"}]
+    phases = [{"name": "b", "epochs": 2}, {"name": "c", "corpus": [{"path": "s3://c/x", "storage": KEYS}]}]
+    whole = config(corpus=corpus, phases=phases, storage={"anonymous": True})
+    own, usual = whole.corpus_stores
+    assert (own.setting, own.options.secret_access_key.get_secret_value()) == ("corpus[0].storage", "hunter2")
+    assert usual == whole.store and usual.options.anonymous
+    for phase in whole.phases:
+        (store, *_) = whole.phase(phase).corpus_stores
+        assert store.options.secret_access_key.get_secret_value() == "hunter2"
+    first = whole.phase(whole.phases[0])
+    job = Job(first, "/run", "/packed", (), 10, {})
+    assert Job.from_json(job.to_json()).config.corpus[0].storage.access_key_id is None
+    recorded = [whole.run_settings(), whole.fit_settings(), first.run_settings(), json.loads(job.to_json())]
+    assert "storage" not in json.dumps(recorded[:3])
+    shown = json.dumps(recorded) + repr(whole) + whole.model_dump_json() + str(whole.model_dump())
+    assert "hunter2" not in shown and "AKIA1" not in shown
+
+
+def test_keys_of_a_phases_corpus_come_from_the_environment_and_are_never_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY", "hunter2")
+    path = tmp_path / "train.yaml"
+
+    def phase(**storage: str) -> dict:
+        return {"phases": [{"name": "a", "corpus": [{"path": "s3://a/x", "storage": storage}]}]}
+
+    path.write_text(json.dumps(SMALLEST | phase(access_key_id="AKIA1", secret_access_key="${KEY}")))
+    read = load(str(path))
+    (store,) = read.phase(read.phases[0]).corpus_stores
+    assert store.options.secret_access_key.get_secret_value() == "hunter2"
+    for wrong, said in (
+        (
+            phase(secret_access_key="hunter2"),
+            "a, corpus[0].storage: Value error, access_key_id and secret",
+        ),
+        (phase(access_key_id="AKIA1", secret_access_key="hunter2", x="hunter2"), "corpus[0].storage: x Extra inputs"),
+        ({"phases": [{"name": "a", "storage": KEYS}]}, "give `storage` beside `phases`"),
+    ):
+        refused = refusal(tmp_path, **wrong)
+        assert said in refused and "hunter2" not in refused

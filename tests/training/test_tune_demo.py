@@ -12,7 +12,7 @@ from cluster import cli
 from cluster.config import load
 from cluster.errors import UserError
 from cluster.stage import Output, Stage
-from cluster.store import storage
+from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.support.stages import run_inline
 from training import commands
@@ -23,7 +23,7 @@ from training.demo import CONFIGS, OUTPUT, RUNS, comparison, config_text, tune_d
 @pytest.fixture
 def folder(tmp_path):
     """As `raymill demo` leaves it, as far as this demo looks."""
-    run_inline(Stage("select", (Output("corpus", pa.schema([])),), [], print, "f" * 32), str(tmp_path))
+    run_inline(Stage("select", (Output("corpus", pa.schema([])),), [], print, "f" * 32, Store()), str(tmp_path))
     return tmp_path
 
 
@@ -33,11 +33,11 @@ def trained(monkeypatch):
     calls = []
 
     def train(config, override=None, address=None, dry_run=False, replace=False):
-        settings = yaml.safe_load(storage.read_bytes(config))
+        settings = yaml.safe_load(Store().read_bytes(config))
         calls.append((settings, address, replace))
         report = made.report()
         report["fits"][0]["totals"]["trainable_parameters"] = 14_000 if settings["method"] == "lora" else 140_000
-        storage.write_bytes(f"{settings['output']}/report.json", json.dumps(report).encode())
+        Store().write_bytes(f"{settings['output']}/report.json", json.dumps(report).encode())
 
     monkeypatch.setattr(commands, "train", train)
     return calls

@@ -126,7 +126,7 @@ def _as_on_the_cpu(
     name = f"{method}, {precision}, {attention}: losses of {steps} steps"
     config = config_of(method, precision, attention, device)
     bound = f"within {TOLERANCE[precision]:.2%} of float32 on the CPU"
-    best = choose_attention("auto", named_config(config.model), device.type, config.bf16, False)
+    best = choose_attention("auto", named_config(config.store, config.model), device.type, config.bf16, False)
     if attention == "varlen" and best != VARLEN:
         return Check(name, "skipped: the kernel needs a GPU and bf16", bound, None)
     found = losses(config, device, steps)

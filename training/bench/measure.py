@@ -106,7 +106,9 @@ def draw(config: TrainConfig, device: torch.device, attention: str | None) -> An
     dtype = torch.bfloat16 if config.method != "full" and config.bf16 else torch.float32
     torch.manual_seed(config.seed)
     with device:
-        model = AutoModelForCausalLM.from_config(named_config(config.model), dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(
+            named_config(config.store, config.model), dtype=dtype, attn_implementation=attention
+        )
     return quantise(model) if config.method == "qlora" else model
 
 
@@ -130,7 +132,7 @@ def _measured(
     config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool, put_back: PutBack
 ) -> Timing:
     device = place.device
-    model_config = named_config(config.model)
+    model_config = named_config(config.store, config.model)
     attention = choose_attention(config.attention, model_config, device.type, config.bf16, False)
     objective = objective_around(config, draw(config, device, attention), 0, device)
     put_back.apply(objective)

@@ -79,7 +79,7 @@ def _products(config: TrainConfig, batch: Batch, device: torch.device) -> Part:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(named_config(config.model))
+        model = AutoModelForCausalLM.from_config(named_config(config.store, config.model))
     shapes = Counter(
         (module.out_features, module.in_features)
         for layer in decoder_layers(model)
@@ -110,7 +110,7 @@ class _Causal(nn.Module):
 
 def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
     """The kernel inside documents where it can run here; sdpa with a mask of the documents; sdpa over whole rows."""
-    model = named_config(config.model)
+    model = named_config(config.store, config.model)
     text = model.get_text_config()
     rows, length = batch.input_ids.shape
     heads = text.num_attention_heads
@@ -161,7 +161,7 @@ def _documents_mask(batch: Batch, device: torch.device) -> Tensor:
 
 def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -> Part:
     """Of the positions with a target, with the lm_head's products."""
-    text = named_config(config.model).get_text_config()
+    text = named_config(config.store, config.model).get_text_config()
     trains = config.method == "full"
     weight = torch.randn(text.vocab_size, text.hidden_size, device=device, requires_grad=trains)
     hidden = torch.randn(len(batch.labelled), text.hidden_size, dtype=_type(config), device=device)

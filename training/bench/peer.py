@@ -70,7 +70,7 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], place: Place, steps
             optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
             bf16=config.bf16,
             use_cpu=device.type == "cpu",
-            torch_compile=compile_refusal(config, named_config(config.model).model_type) is None,
+            torch_compile=compile_refusal(config, named_config(config.store, config.model).model_type) is None,
             logging_strategy="steps",
             logging_steps=1,
             save_strategy="no",

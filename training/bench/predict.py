@@ -86,13 +86,13 @@ def context_of(length: int, documents: int) -> float:
 @functools.cache
 def _counted(shape: str, method: str) -> tuple[Shape, Multiplied]:
     config = setting(shape, method, 1, 64)
-    return shape_of(config), multiplied(named_config(config.model))
+    return shape_of(config), multiplied(named_config(config.store, config.model))
 
 
 def predict(config: TrainConfig, documents: int) -> list[Line]:
     """The parts of one step of one micro-batch, compiled, in bf16."""
     assert config.micro_batch
-    model = named_config(config.model)
+    model = named_config(config.store, config.model)
     shape, weights = _counted(config.name.removeprefix("bench-"), config.method)
     positions = config.micro_batch * config.sequence_length
     full = config.method == "full"
@@ -161,7 +161,7 @@ class Prediction:
 def summed(config: TrainConfig, documents: int) -> Prediction:
     """Of one step; between the two lie 2% for launches and waits of the host at the least."""
     lines = predict(config, documents)
-    model, context = named_config(config.model), context_of(config.sequence_length, documents)
+    model, context = named_config(config.store, config.model), context_of(config.sequence_length, documents)
     shape, weights = _counted(config.name.removeprefix("bench-"), config.method)
     products = 6 * weights.all if config.method == "full" else 4 * weights.all + 6 * shape.trained
     flops = products + 3 * attention_flops(model, context)

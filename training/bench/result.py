@@ -87,7 +87,7 @@ def describe(
 
 
 def _flops(config: TrainConfig, ours: Timing, context: float) -> float:
-    return flops_per_token(named_config(config.model), ours.trainable_parameters, config.method, context)
+    return flops_per_token(named_config(config.store, config.model), ours.trainable_parameters, config.method, context)
 
 
 def _side(timing: Timing, flops: float, whole: float, workers: int, peak: float | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import torch
 
-from cluster.store import storage
+from cluster.store.store import Store
 from training.bench.correct import Check
 from training.bench.shapes import SHAPES
 from training.fit.checkpoint.format import MANIFEST, Saved, step_of
@@ -83,13 +83,13 @@ def compared(whole: str, killed: str) -> Iterator[Check]:
 
 def digests(run: str) -> dict[tuple[str, str, int, int], str]:
     """Of the last checkpoint of a finished run, by name, state, start and count of the values."""
-    saved = Saved.load(json.loads(storage.read_bytes(f"{run}/{OUTCOME}"))["checkpoint"])
+    saved = Saved.load(Store(), json.loads(Store().read_bytes(f"{run}/{OUTCOME}"))["checkpoint"])
     return {(p.name, p.state, p.start, p.count): p.sha256 for file in saved.manifest.files for p in file.pieces}
 
 
 def resumed_at(run: str) -> int:
     """The step at which the last attempt began."""
-    return max(json.loads(storage.read_bytes(file.uri))["step"] for file in storage.list_files(f"{run}/attempts"))
+    return max(json.loads(Store().read_bytes(file.uri))["step"] for file in Store().list_files(f"{run}/attempts"))
 
 
 def write_corpus(path: str) -> None:
@@ -98,7 +98,7 @@ def write_corpus(path: str) -> None:
     for number in range(_DOCUMENTS):
         words = " ".join(f"{number} and {place} make {number + place}." for place in range(3 + number % 5))
         lines.append(json.dumps({"id": f"d{number}", "text": words}) + "\n")
-    storage.write_bytes(path, "".join(lines).encode())
+    Store().write_bytes(path, "".join(lines).encode())
 
 
 def _config(folder: str, run: str, gpu: bool, steps: int) -> str:
@@ -120,7 +120,7 @@ def _config(folder: str, run: str, gpu: bool, steps: int) -> str:
         "output": f"{folder}/{run}",
     }
     path = f"{folder}/{run}.json"
-    storage.write_bytes(path, json.dumps(settings).encode())
+    Store().write_bytes(path, json.dumps(settings).encode())
     return path
 
 
@@ -151,7 +151,7 @@ def _train_and_kill(config: str, run: str) -> int | None:
         time.sleep(_LOOK_EVERY_S)
     else:
         _kill_all(process)
-    return None if storage.exists(f"{run}/{OUTCOME}") else _newest_checkpoint(run)
+    return None if Store().exists(f"{run}/{OUTCOME}") else _newest_checkpoint(run)
 
 
 def _kill_all(process: "subprocess.Popen[str]") -> None:
@@ -172,12 +172,12 @@ def _kill_all(process: "subprocess.Popen[str]") -> None:
 
 
 def _newest_checkpoint(run: str) -> int | None:
-    manifests = [file.uri for file in storage.list_files(f"{run}/checkpoints") if file.uri.endswith(f"/{MANIFEST}")]
+    manifests = [file.uri for file in Store().list_files(f"{run}/checkpoints") if file.uri.endswith(f"/{MANIFEST}")]
     return max((step_of(uri.removesuffix(f"/{MANIFEST}")) for uri in manifests), default=None)
 
 
 def _column(run: str, name: str) -> list[Any]:
-    lines = [json.loads(line) for line in storage.read_bytes(f"{run}/steps.jsonl").splitlines()]
+    lines = [json.loads(line) for line in Store().read_bytes(f"{run}/steps.jsonl").splitlines()]
     return [line[name] for line in lines if name in line]
 
 

@@ -95,7 +95,7 @@ class PackedRows:
         if (found := self._files.get(file)) is not None:
             self._files.move_to_end(file)
             return found
-        opened = _File(open_parquet(self._uris[file]))
+        opened = _File(open_parquet(self.artifact.store, self._uris[file]))
         if opened.starts[-1] != self.artifact.manifest.files[file].rows:
             raise DataError(
                 f"{self._uris[file]}: {opened.starts[-1]} rows, and its manifest promises "

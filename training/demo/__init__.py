@@ -14,7 +14,8 @@ import typer
 from cluster.artifact import Artifact
 from cluster.errors import UserError
 from cluster.page.formats import duration, share
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from cluster.typed import command
 from training import commands
 from training.report.schema import chosen
@@ -29,23 +30,23 @@ def tune_demo(
     replace: Annotated[bool, typer.Option("--replace", help="write the configs again and train anew")] = False,
 ) -> None:
     """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download."""
-    corpus = storage.join(output, "corpus")
-    if Artifact.find(corpus) is None:
+    corpus, store = paths.join(output, "corpus"), Store()
+    if Artifact.find(store, corpus) is None:
         first = command("demo", *([] if output == OUTPUT else ["--output", output]))
         raise UserError(f"{corpus}: no finished corpus here, and this demo trains on it. Run `{first}` first.")
     for run in RUNS:
         config = _config(output, run)
-        if replace or not storage.exists(config):
-            storage.write_bytes(config, config_text(run, output).encode())
+        if replace or not store.exists(config):
+            store.write_bytes(config, config_text(run, output).encode())
         print(f"\n{command('train', config)}\n", flush=True)
         commands.train(config, address="local", replace=replace)
-    reports = {run: json.loads(storage.read_bytes(storage.join(_folder(output, run), "report.json"))) for run in RUNS}
+    reports = {run: json.loads(store.read_bytes(paths.join(_folder(output, run), "report.json"))) for run in RUNS}
     print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
 
 
 def config_text(run: str, output: str) -> str:
     """The demo's config with another output; the one in the package is a config for OUTPUT."""
-    text = storage.read_bytes(str(CONFIGS / f"demo-{run}.yaml")).decode()
+    text = Store().read_bytes(str(CONFIGS / f"demo-{run}.yaml")).decode()
     # In double quotes YAML reads JSON's escapes.
     return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
 
@@ -79,11 +80,11 @@ def _row(name: str, fit: dict[str, Any]) -> tuple[str, ...]:
 def whats_next(output: str) -> str:
     """Commands to go on with, each of which works as it stands but for the last one's folder."""
     lora, full = (_config(output, run) for run in RUNS)
-    zero = ("-o", "name=demo-zero2", "-o", "engine=zero2", "-o", f"output={storage.join(output, 'tune-zero2')}")
+    zero = ("-o", "name=demo-zero2", "-o", "engine=zero2", "-o", f"output={paths.join(output, 'tune-zero2')}")
     mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "packed=runs/mine/packed", "-o", "corpus=FOLDER")
     steps = {
         "Curves, data and numbers, in a browser":
-            "\n    ".join(storage.join(_folder(output, run), "report.html") for run in RUNS),
+            "\n    ".join(paths.join(_folder(output, run), "report.html") for run in RUNS),
         "Documents as the model sees them, and which tokens the loss counts":
             command("pack", full, "--preview", "3"),
         "What a training would take in steps, memory and time, without starting it":
@@ -97,8 +98,8 @@ def whats_next(output: str) -> str:
 
 
 def _config(output: str, run: str) -> str:
-    return storage.join(output, f"tune-{run}.yaml")
+    return paths.join(output, f"tune-{run}.yaml")
 
 
 def _folder(output: str, run: str) -> str:
-    return storage.join(output, f"tune-{run}")
+    return paths.join(output, f"tune-{run}")

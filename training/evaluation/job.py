@@ -12,7 +12,8 @@ import pyarrow as pa
 
 import cluster
 from cluster.artifact import Artifact, fingerprint
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
 from training.config import TrainConfig
 from training.evaluation.trained import at_start, evaluation_device, take_trained
 from training.fit.job import Job
@@ -30,17 +31,17 @@ _MADE_FROM = "made_from"
 
 def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
     """Measure, generate, score and write it down; a finished evaluation of the same weights is returned as it is."""
-    if (found := read_evaluation(job.root, made_from(job, outcome))) is not None:
+    if (found := read_evaluation(job, made_from(job, outcome))) is not None:
         return found
     from training.pack.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(storage.join(packed.uri, "tokenizer"))
+    tokenizer = load_tokenizer(job.store, paths.join(packed.uri, "tokenizer"))
     device = evaluation_device(job)
     objective = at_start(job, device)
     split, artifacts = held_out(packed)
     with objective.bare():
         before = _measured(objective, job, artifacts, tokenizer, device)
-    take_trained(objective, outcome)
+    take_trained(objective, job, outcome)
     after = _measured(objective, job, artifacts, tokenizer, device)
     generation, answers = _qualities(objective, job, artifacts, tokenizer, device)
     evaluation: Evaluation = {
@@ -51,7 +52,7 @@ def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
         "answers": answers,
         "merged_check": None,
     }
-    write_evaluation(job.root, evaluation, made_from(job, outcome))
+    write_evaluation(job, evaluation, made_from(job, outcome))
     return evaluation
 
 
@@ -67,26 +68,26 @@ def made_from(job: Job, outcome: Outcome) -> str:
     return fingerprint(identity)
 
 
-def read_evaluation(root: str, made_from: str | None = None) -> Evaluation | None:
-    """The evaluation at a run's root; None where there is none, or not of what `made_from` says."""
+def read_evaluation(job: Job, made_from: str | None = None) -> Evaluation | None:
+    """The evaluation at a job's root; None where there is none, or not of what `made_from` says."""
     try:
-        found = json.loads(storage.read_bytes(storage.join(root, EVALUATION)))
-    except storage.NotFound:
+        found = json.loads(job.store.read_bytes(paths.join(job.root, EVALUATION)))
+    except NotFound:
         return None
     if found.pop(_MADE_FROM, None) != made_from and made_from is not None:
         return None
     return found
 
 
-def write_evaluation(root: str, evaluation: Evaluation, made_from: str) -> None:
+def write_evaluation(job: Job, evaluation: Evaluation, made_from: str) -> None:
     data = json.dumps({_MADE_FROM: made_from} | evaluation, indent=1, ensure_ascii=False)
-    storage.write_bytes(storage.join(root, EVALUATION), data.encode("utf-8", "backslashreplace"))
+    job.store.write_bytes(paths.join(job.root, EVALUATION), data.encode("utf-8", "backslashreplace"))
 
 
 def add_merged_check(job: Job, outcome: Outcome, check: dict[str, Any]) -> None:
     """Note in a finished evaluation what the export found of its merged weights."""
-    if (found := read_evaluation(job.root, made_from(job, outcome))) is not None:
-        write_evaluation(job.root, {**found, "merged_check": check}, made_from(job, outcome))
+    if (found := read_evaluation(job, made_from(job, outcome))) is not None:
+        write_evaluation(job, {**found, "merged_check": check}, made_from(job, outcome))
 
 
 def held_out(packed: "PackedRun") -> tuple[str, dict[str, Artifact]]:

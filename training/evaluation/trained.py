@@ -22,12 +22,12 @@ def at_start(job: Job, device: "torch.device | str" = "cpu", **changes: Any) -> 
     from training.models.build import build_objective
 
     # What `auto` takes on a CPU works everywhere, with a cache and with padding; `varlen` has neither.
-    attention = choose_attention("auto", named_config(job.config.model), "cpu", False, False)
+    attention = choose_attention("auto", named_config(job.store, job.config.model), "cpu", False, False)
     plain = {"attention": attention, "compile": False, "activation_checkpointing": False}
     return build_objective(job.config.model_copy(update=plain | changes), len(job.classes), device=device).eval()
 
 
-def take_trained(objective: "Objective", outcome: Outcome) -> None:
+def take_trained(objective: "Objective", job: Job, outcome: Outcome) -> None:
     """Give it the weights that the run ended with: the best on the validation split where there is one.
 
     Raises:
@@ -37,7 +37,7 @@ def take_trained(objective: "Objective", outcome: Outcome) -> None:
 
     uri = outcome["best_checkpoint"] or outcome["checkpoint"]
     try:
-        fill(objective, Saved.load(uri))
+        fill(objective, Saved.load(job.store, uri))
     except DataError as error:
         which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
         raise DataError(

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import cluster
-from cluster.store import storage
+from cluster.store import paths
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.export.lineage import Lineage
@@ -102,7 +102,7 @@ def _front_matter(facts: Facts, folder: str) -> dict[str, Any]:
 
 
 def _is_hub_name(name: str) -> bool:
-    return not storage.is_remote(name) and _HUB_NAME.fullmatch(name) is not None
+    return not paths.is_remote(name) and _HUB_NAME.fullmatch(name) is not None
 
 
 def _base_name(config: TrainConfig) -> str:
@@ -111,7 +111,7 @@ def _base_name(config: TrainConfig) -> str:
     if model.config is not None:
         return f"{model.config['model_type']} with random weights, seed {config.seed}"
     assert model.name is not None
-    shown = model.name if storage.is_remote(model.name) or _is_hub_name(model.name) else _last_name(model.name)
+    shown = model.name if paths.is_remote(model.name) or _is_hub_name(model.name) else _last_name(model.name)
     return f"{shown}, revision {model.revision}" if model.revision else shown
 
 
@@ -229,7 +229,7 @@ _COUNTED = ("documents", "tokens", "label_tokens")
 
 
 def _told(lineage: Lineage) -> Iterator[str]:
-    if storage.is_remote(lineage.path):
+    if paths.is_remote(lineage.path):
         yield f"read from {plain(lineage.path)}"
     if lineage.digest:
         run = f" of the curate run {plain(lineage.run)}" if lineage.run else ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import cluster
 from cluster.artifact import fingerprint
-from cluster.store import storage
+from cluster.store import paths
 from cluster.temporary import temporary_folder
 from training.evaluation.job import add_merged_check, held_out, read_evaluation
 from training.evaluation.trained import at_start, take_trained
@@ -45,9 +45,9 @@ def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
     """
     if (found := finished(job, outcome)) is not None:
         return found
-    root = storage.join(job.root, publish.EXPORT)
+    root = paths.join(job.root, publish.EXPORT)
     made_from = fingerprint(_identity(job, outcome))
-    publish.begin(root)
+    publish.begin(job.store, root)
     scratch = temporary_folder("export")
     try:
         files: list[publish.ExportedFile] = []
@@ -55,7 +55,7 @@ def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
         making = _Making(job, outcome, packed, root)
         for folder in making.folders(scratch):
             (folder / "README.md").write_text(card(making.facts(), folder.name), "utf-8", "backslashreplace")
-            files += publish.put_folder(folder, root)
+            files += publish.put_folder(job.store, folder, root)
             folders.append(folder.name)
         if making.check is not None:
             add_merged_check(job, outcome, dict(making.check))
@@ -70,14 +70,15 @@ def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
             "folders": {name: name for name in folders},
             "merged_check": making.check,
         }
-        return publish.finish(root, told, files)
+        return publish.finish(job.store, root, told, files)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def finished(job: Job, outcome: Outcome) -> dict[str, Any] | None:
     """The manifest of a finished export of these weights."""
-    return publish.finished(storage.join(job.root, publish.EXPORT), fingerprint(_identity(job, outcome)))
+    root = paths.join(job.root, publish.EXPORT)
+    return publish.finished(job.store, root, fingerprint(_identity(job, outcome)))
 
 
 def _identity(job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class _Making:
 
         self.job, self.outcome, self.packed = job, outcome, packed
         self.config = job.config
-        self.tokenizer = load_tokenizer(packed.tokenizer_uri)
+        self.tokenizer = load_tokenizer(job.store, packed.tokenizer_uri)
         self.own_tokenizer = self.config.model.name is not None and self.config.model.tokenizer is None
         self.base = base_of(self.config, job.identity["model"], root)
         self.check: MergedCheck | None = None
@@ -112,7 +113,7 @@ class _Making:
         # 4-bit weights have no place on a CPU, and the adapter of qlora is one of lora in every name and shape.
         method = "lora" if self.config.method == "qlora" else self.config.method
         objective = at_start(self.job, "cpu", method=method, precision="float32")
-        take_trained(objective, self.outcome)
+        take_trained(objective, self.job, self.outcome)
         if self.config.method == "full":
             yield self._model(objective.model, scratch / "full", dtype)
             return
@@ -132,7 +133,7 @@ class _Making:
             del merged
         del objective
         if self.config.model.config is not None:
-            drawn = load_base(self.config.model, self.config.seed, torch.float32, "eager")
+            drawn = load_base(self.job.store, self.config.model, self.config.seed, torch.float32, "eager")
             yield self._model(drawn, scratch / "base", torch.float32)
 
     def base_name(self, folders: list[str]) -> str | None:
@@ -157,8 +158,10 @@ class _Making:
         from training.fit.step_log import read
 
         corpora = {
-            name: CorpusFacts(lineage(corpus), dict(self.packed.packed(name)))
-            for name, corpus in zip(self.config.corpus_names, self.config.corpus, strict=True)
+            name: CorpusFacts(lineage(store, corpus), dict(self.packed.packed(name)))
+            for name, store, corpus in zip(
+                self.config.corpus_names, self.config.corpus_stores, self.config.corpus, strict=True
+            )
         }
         return Facts(
             config=self.config,
@@ -166,7 +169,7 @@ class _Making:
             corpora=corpora,
             base=self.base,
             chat=self.packed.asks_in_turns(self.config),
-            steps=read(self.job.step_log),
-            evaluation=read_evaluation(self.job.root),
+            steps=read(self.job.store, self.job.step_log),
+            evaluation=read_evaluation(self.job),
             classes=self.job.classes,
         )

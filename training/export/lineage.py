@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.artifact import Artifact
-from cluster.errors import DataError
+from cluster.errors import DataError, StorageError
 from cluster.run import RUN_MANIFEST
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.config_parts import Corpus
 
 _HUB = "hf://"
@@ -29,16 +30,16 @@ class Lineage:
     datasets: tuple[str, ...] = ()
 
 
-def lineage(corpus: Corpus) -> Lineage:
+def lineage(store: Store, corpus: Corpus) -> Lineage:
     """What can be known of a corpus from what lies beside it; never an error, since a card can do without."""
     try:
-        artifact = Artifact.find(corpus.path)
-    except DataError:
+        artifact = Artifact.find(store, corpus.path)
+    except (DataError, StorageError):
         artifact = None
     if artifact is None:
         return Lineage(corpus.path)
     manifest = artifact.manifest
-    run = _run_above(corpus.path)
+    run = _run_above(store, corpus.path)
     inputs = run.get("config", {}).get("inputs", [])
     return Lineage(
         path=corpus.path,
@@ -54,11 +55,11 @@ def lineage(corpus: Corpus) -> Lineage:
     )
 
 
-def _run_above(path: str) -> dict[str, Any]:
+def _run_above(store: Store, path: str) -> dict[str, Any]:
     """The manifest of the run whose folder this artifact lies in, if it has one."""
-    above = storage.absolute(path).rpartition("/")[0]
+    above = paths.absolute(path).rpartition("/")[0]
     try:
-        found = json.loads(storage.read_bytes(storage.join(above, RUN_MANIFEST)))
-    except (storage.StorageError, ValueError):
+        found = json.loads(store.read_bytes(paths.join(above, RUN_MANIFEST)))
+    except (StorageError, ValueError):
         return {}
     return found if isinstance(found, dict) and found.get("kind") == "curate" else {}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster.store import storage
+from cluster.store import paths
 from training.export.markdown import literal
 
 FOLDERS = ("full", "adapter", "merged", "base", "probe")
@@ -48,7 +48,7 @@ def _load_base(kind: str, base: Base) -> list[str]:
     """A URI is not loaded as it is: the code names a copy of it in the working directory."""
     name, revision = base.shown or base.name, f", revision={literal(base.revision)}" if base.revision else ""
     note = []
-    if storage.is_remote(name):
+    if paths.is_remote(name):
         note = [f"# A copy of {literal(name)} on this machine."]
         name = name.rstrip("/").rpartition("/")[2]
     return [*note, f"base = {kind}.from_pretrained({literal(name)}{revision}).eval()"]

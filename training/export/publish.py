@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from cluster.artifact import changed_files, fingerprint
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 
 EXPORT, MANIFEST = "export", "manifest.json"
 
@@ -20,39 +22,40 @@ class ExportedFile(TypedDict):
     sha256: str
 
 
-def finished(root: str, made_from: str) -> dict[str, Any] | None:
+def finished(store: Store, root: str, made_from: str) -> dict[str, Any] | None:
     """The manifest of a finished export that was made from this; its files have the sizes that were written."""
-    found = _manifest(root)
-    if found is None or found.get("made_from") != made_from or damage(root, found):
+    found = _manifest(store, root)
+    if found is None or found.get("made_from") != made_from or damage(store, root, found):
         return None
     return found
 
 
-def damage(root: str, manifest: dict[str, Any], *, digests: bool = False) -> dict[str, str]:
+def damage(store: Store, root: str, manifest: dict[str, Any], *, digests: bool = False) -> dict[str, str]:
     """URI -> what is wrong, for each file of an export that is missing or is not what was written.
 
     Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
     """
-    found = changed_files(root, {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}, digests)
-    if (_manifest(root) or {}).get("made_from") != manifest["made_from"]:
-        found[storage.join(root, MANIFEST)] = "is gone or damaged"
+    written = {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}
+    found = changed_files(store, root, written, digests)
+    if (_manifest(store, root) or {}).get("made_from") != manifest["made_from"]:
+        found[paths.join(root, MANIFEST)] = "is gone or damaged"
     return found
 
 
-def _manifest(root: str) -> dict[str, Any] | None:
+def _manifest(store: Store, root: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(storage.read_bytes(storage.join(root, MANIFEST)))
-    except (storage.NotFound, ValueError):
+        found = json.loads(store.read_bytes(paths.join(root, MANIFEST)))
+    except (NotFound, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def begin(root: str) -> None:
+def begin(store: Store, root: str) -> None:
     """An export of something else is no longer believed."""
-    storage.delete([storage.join(root, MANIFEST)])
+    store.delete([paths.join(root, MANIFEST)])
 
 
-def put_folder(folder: Path, root: str) -> list[ExportedFile]:
+def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
     """Move everything in a local folder to the export, under the folder's name. The folder is gone afterwards."""
     put: list[ExportedFile] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -60,21 +63,21 @@ def put_folder(folder: Path, root: str) -> list[ExportedFile]:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         put.append({"path": name, "bytes": path.stat().st_size, "sha256": sha256})
-        storage.upload(path, storage.join(root, name))
+        store.upload(path, paths.join(root, name))
     shutil.rmtree(folder)
     return put
 
 
-def finish(root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:
+def finish(store: Store, root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:
     """Remove what an earlier export left and this one has not, and write the manifest."""
-    wanted = {storage.join(root, file["path"]) for file in files}
-    storage.delete([file.uri for file in storage.list_files(root) if file.uri not in wanted])
+    wanted = {paths.join(root, file["path"]) for file in files}
+    store.delete([file.uri for file in store.list_files(root) if file.uri not in wanted])
     whole = manifest | {"files": files, "bytes": sum(file["bytes"] for file in files)}
-    storage.write_bytes(storage.join(root, MANIFEST), json.dumps(whole, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(paths.join(root, MANIFEST), json.dumps(whole, indent=1, ensure_ascii=False).encode())
     return whole
 
 
-def digests(root: str, manifest: dict[str, Any]) -> dict[str, str]:
+def digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[str, str]:
     """Of each exported folder, by its name, a digest of its weights, tokenizer and settings.
 
     The same training anywhere gives the same ones. So the card is left out, which tells where data came from, and so is
@@ -83,7 +86,7 @@ def digests(root: str, manifest: dict[str, Any]) -> dict[str, str]:
     return {
         name: fingerprint(
             {
-                file["path"]: _content(root, file)
+                file["path"]: _content(store, root, file)
                 for file in manifest["files"]
                 if file["path"].startswith(f"{name}/") and file["path"] != f"{name}/README.md"
             }
@@ -92,15 +95,15 @@ def digests(root: str, manifest: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _content(root: str, file: ExportedFile) -> Any:
+def _content(store: Store, root: str, file: ExportedFile) -> Any:
     if file["path"] == "adapter/adapter_config.json":
-        settings = json.loads(storage.read_bytes(storage.join(root, file["path"])))
+        settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
         del settings["base_model_name_or_path"]
         if isinstance(modules := settings.get("target_modules"), list):
             settings["target_modules"] = sorted(modules)  # peft writes a set, in the order of this process's hashes
         return settings
     if file["path"] == "probe/probe.json":
-        settings = json.loads(storage.read_bytes(storage.join(root, file["path"])))
+        settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
         del settings["base"]["name"]
         return settings
     return file["sha256"]

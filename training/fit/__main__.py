@@ -12,7 +12,8 @@ from contextlib import nullcontext
 from cluster import logs
 from cluster.errors import RaymillError
 from cluster.lease import held
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.fit.job import Job
 
 
@@ -22,8 +23,7 @@ def main(arguments: list[str]) -> int:
         return 2
     logs.setup()
     try:
-        job = Job.from_json(storage.read_bytes(storage.absolute(arguments[0])))
-        storage.configure(job.config.storage)
+        job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # its own settings of stores are inside
         from training.fit.deterministic import deterministic_algorithms
         from training.fit.loop import fit
         from training.fit.ranks import own_group
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         first = os.environ.get("RANK", "0") == "0"
         workers = job.config.workers
         with (
-            held(job.root) if first else nullcontext(),
+            held(job.store, job.root) if first else nullcontext(),
             deterministic_algorithms(job.config.deterministic),
             own_group(workers.gpus_each, workers.timeout_s) as place,
         ):

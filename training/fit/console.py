@@ -13,7 +13,8 @@ from typing import Protocol, TextIO, cast
 
 from cluster.page.formats import plural
 from cluster.progress import Lines, Progress
-from cluster.store import storage
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 from training.fit.job import Job
 from training.fit.records import Attempt, StepRecord, damage_lines
 from training.fit.time_left import Ahead
@@ -46,7 +47,7 @@ class StepLines:
         self.newest = self.said = ""
         self.version = ""
         self.since: int | None = None  # the step that this call's workers began after; none began yet
-        self.known = {file.uri: file.version for file in storage.list_files(job.attempts)}
+        self.known = {file.uri: file.version for file in job.store.list_files(job.attempts)}
         self.warned: set[str] = set()
         self.ahead = Ahead(job.steps, job.config.evaluate.every_steps)
 
@@ -67,12 +68,12 @@ class StepLines:
 
     def _greet(self) -> None:
         """A line for each time that workers began, and for each damaged checkpoint that they passed over."""
-        for file in storage.list_files(self.job.attempts):
+        for file in self.job.store.list_files(self.job.attempts):
             if self.known.get(file.uri) == file.version:
                 continue
             began = file.uri not in self.known
             self.known[file.uri] = file.version
-            attempt = cast(Attempt, json.loads(storage.read_bytes(file.uri)))
+            attempt = cast(Attempt, json.loads(self.job.store.read_bytes(file.uri)))
             self._lines(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
             if began:
@@ -90,12 +91,12 @@ class StepLines:
         if self.since is None:
             return
         try:
-            found = storage.info(self.job.step_log)
-        except storage.NotFound:
+            found = self.job.store.info(self.job.step_log)
+        except NotFound:
             return
         if found.version != self.version:
             self.version = found.version
-            lines = tail(self.job.step_log, found.size)
+            lines = tail(self.job.store, self.job.step_log, found.size)
             own = [line for line in lines if line["step"] > self.since or not self.since]
             self.newest = summary(own, self.ahead) or self.newest
 
@@ -147,9 +148,9 @@ def summary(records: Sequence[StepRecord], ahead: Ahead) -> str:
     return ", ".join(parts)
 
 
-def tail(uri: str, size: int) -> list[StepRecord]:
+def tail(store: Store, uri: str, size: int) -> list[StepRecord]:
     """The last lines of a step log; a first line that is cut is left out."""
-    with storage.open_input(uri) as file:
+    with store.open_input(uri) as file:
         file.seek(max(0, size - _TAIL_BYTES))
         lines = file.read().splitlines()
     return [json.loads(line) for line in (lines[1:] if size > _TAIL_BYTES else lines)]

@@ -101,7 +101,7 @@ class Speed:
     def __init__(self, config: TrainConfig, trained_parameters: int, peak: float | None) -> None:
         self.peak = peak
         if peak:
-            self.model = named_config(config.model)
+            self.model = named_config(config.store, config.model)
             self.products = flops_per_token(self.model, trained_parameters, config.method, 0.0)
             with_attention = flops_per_token(self.model, trained_parameters, config.method, 1.0)
             self.passes = (with_attention - self.products) / attention_flops(self.model, 1.0)

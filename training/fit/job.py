@@ -8,10 +8,11 @@ from typing import Any, Self
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError
 from cluster.run import differences
+from cluster.store.interface import SECRETS
+from cluster.store.store import Store
 from training.config import TrainConfig
 
 OUTCOME = "fit.json"
-_SECRETS = {"access_key_id", "secret_access_key", "session_token"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Job:
     classes: tuple[str, ...]
     steps: int
     identity: dict[str, str]
+
+    @property
+    def store(self) -> Store:
+        """The store of the run's folder."""
+        return self.config.store
 
     @property
     def checkpoints(self) -> str:
@@ -61,7 +67,8 @@ class Job:
 
     def to_json(self) -> bytes:
         """Without the keys of a store: a file with secrets would outlive its use. torchrun's workers find their own."""
-        config = json.loads(self.config.model_dump_json(exclude={"storage": _SECRETS}, exclude_unset=True))
+        keys: dict[str, Any] = {"storage": set(SECRETS), "corpus": {"__all__": {"storage": set(SECRETS)}}}
+        config = json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True))
         plain = {name: value for name, value in asdict(self).items() if name not in ("config", "fingerprint")}
         return json.dumps(plain | {"config": config}, indent=1, ensure_ascii=False).encode()
 

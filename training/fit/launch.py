@@ -20,7 +20,6 @@ from cluster.errors import ClusterError, RaymillError
 from cluster.lease import Lease
 from cluster.progress import Progress
 from cluster.session import Session
-from cluster.store import storage
 from cluster.temporary import temporary_folder
 from training.config import TrainConfig
 from training.fit.console import Watch, watch_like
@@ -66,12 +65,11 @@ def fit_on_ray(
         UserError: what a worker met that the user can mend, with its message alone.
         ClusterError: the workers failed more often than `failures` allows.
     """
-    storage.configure(job.config.storage)
     make_way(job, replace)
     if (done := finished(job)) is not None:
         return done
     check_trackers(job.config.track)
-    storage.require_conditional_writes(job.root)
+    job.store.require_conditional_writes(job.root)
     session.start()
     check_cluster(job.config, session)
     submission = uuid.uuid4().hex[:12]
@@ -181,7 +179,6 @@ def _work(told: dict[str, Any]) -> None:
     job: Job = told["job"]
     failures = Failures(job, told["submission"])
     logs.setup()
-    storage.configure(job.config.storage)
     if failures.found(final=True) is not None:
         return  # a worker of an earlier attempt met what trying again cannot mend
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.workers.gpus_each else "cpu")

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from cluster.store import storage
+from cluster.store import paths
 from training.data.batch import Batch
 from training.data.loader import Loader, micro_rows
 from training.data.order import Order
@@ -87,7 +87,7 @@ class Training:
         self.config = with_rows_that_fit(job.config, place, len(job.classes))
         self.began = self.saved_at = time.monotonic()
         attempt = place.from_first(uuid.uuid4().hex[:8])
-        packed = PackedRun.load(job.packed)
+        packed = PackedRun.load(job.store, job.packed)
         # An engine that shards moves each part to the device as it cuts it: whole, the model may not fit there.
         at_first = place.device if self.config.engine == "ddp" else "cpu"
         place.at("building the model")
@@ -107,7 +107,7 @@ class Training:
         self.course = saved.manifest.course if saved else Course()
         self.resumed_seconds = self.course.seconds
         self.saved_step = saved.step if saved else -1
-        self.log = StepLog(job.step_log, self.course.step if saved else None) if place.first else None
+        self.log = StepLog(job.store, job.step_log, self.course.step if saved else None) if place.first else None
         if self.log:
             stack.callback(self.log.close)
         self.trackers: list[Tracker] = trackers(job, attempt, self.course.step) if place.first else []
@@ -295,7 +295,7 @@ class Training:
     def _write_attempt(self) -> None:
         if self.place.first:
             name = f"{self.attempt['time'].replace(':', '')[:21]}-{self.attempt['attempt']}.json"
-            storage.write_bytes(storage.join(self.job.attempts, name), json.dumps(self.attempt).encode())
+            self.job.store.write_bytes(paths.join(self.job.attempts, name), json.dumps(self.attempt).encode())
 
     def _finish(self) -> Outcome:
         unmoved = sorted(name for name, has in moved(self.engine.slices(), self.place).items() if not has)
@@ -315,7 +315,7 @@ class Training:
                 all_parameters=self.all_parameters,
                 unmoved=unmoved,
                 skipped=list(course.skipped),
-                restarts=len(storage.list_files(self.job.attempts)) - 1,
+                restarts=len(self.job.store.list_files(self.job.attempts)) - 1,
                 seconds=course.seconds,
             )
             put(self.job, outcome)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
 from training.data.batch import Batch
 from training.fit.job import Job
 from training.fit.ranks import Place
@@ -32,10 +32,10 @@ def documents_of(batches: Sequence[Batch], place: Place) -> list[str]:
 
 def report(job: Job, place: Place, step: int, wrong: str, documents: Sequence[str]) -> DataError:
     """The error that ends a run at a step, counted from 1. All ids go to a file; the message names the first few."""
-    uri = storage.join(job.root, "broken", f"step-{step:08d}.json")
+    uri = paths.join(job.root, "broken", f"step-{step:08d}.json")
     if place.first:
         told = {"step": step, "problem": wrong, "documents": list(documents)}
-        storage.write_bytes(uri, json.dumps(told, indent=1, ensure_ascii=False).encode())
+        job.store.write_bytes(uri, json.dumps(told, indent=1, ensure_ascii=False).encode())
     named = ", ".join(documents[:_NAMED])
     more = f" and {len(documents) - _NAMED} more ({uri} has all)" if len(documents) > _NAMED else ""
     return DataError(

@@ -5,7 +5,8 @@ import time
 
 from cluster import errors
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StorageError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound, Unavailable
 from training.fit.checkpoint.format import MANIFEST, Saved, latest, saved_folders
 from training.fit.job import Job
 from training.fit.records import Outcome
@@ -14,14 +15,14 @@ from training.fit.records import Outcome
 def finished(job: Job) -> Outcome | None:
     """What a fit of the same identity left when it ended."""
     try:
-        outcome: Outcome = json.loads(storage.read_bytes(job.outcome))
-    except storage.NotFound:
+        outcome: Outcome = json.loads(job.store.read_bytes(job.outcome))
+    except NotFound:
         return None
     return outcome if outcome["fingerprint"] == job.fingerprint else None
 
 
 def put(job: Job, outcome: Outcome) -> None:
-    storage.write_bytes(job.outcome, json.dumps(outcome, indent=1).encode())
+    job.store.write_bytes(job.outcome, json.dumps(outcome, indent=1).encode())
 
 
 def make_way(job: Job, replace: bool) -> None:
@@ -36,8 +37,8 @@ def make_way(job: Job, replace: bool) -> None:
     try:
         latest(job)
         if replace and (done := finished(job)) is not None:
-            Saved.load(done["best_checkpoint"] or done["checkpoint"]).check_weights()
-        if storage.exists(job.outcome) and finished(job) is None:
+            Saved.load(job.store, done["best_checkpoint"] or done["checkpoint"]).check_weights()
+        if job.store.exists(job.outcome) and finished(job) is None:
             raise DataError(
                 f"{job.outcome}: was left by a training of other settings, data or model. Choose another output, or "
                 "add --replace to begin anew."
@@ -46,37 +47,38 @@ def make_way(job: Job, replace: bool) -> None:
         if not replace:
             raise
         checkpoints = saved_folders(job)
-        storage.delete([job.outcome, *(storage.join(uri, MANIFEST) for uri in checkpoints), job.step_log])
+        job.store.delete([job.outcome, *(paths.join(uri, MANIFEST) for uri in checkpoints), job.step_log])
         for folder in (job.checkpoints, job.attempts, job.tensorboard):
-            storage.delete(file.uri for file in storage.list_files(folder))
+            job.store.delete(file.uri for file in job.store.list_files(folder))
         for uri in checkpoints:
-            storage.delete_empty_folder(uri)
+            job.store.delete_empty_folder(uri)
 
 
 class Failures:
     """Why workers of one submission failed, told through the store: an exception's class does not survive Ray."""
 
     def __init__(self, job: Job, submission: str) -> None:
-        self.folder = storage.join(job.root, "errors", submission)
+        self.store = job.store
+        self.folder = paths.join(job.root, "errors", submission)
 
     def tell(self, error: RaymillError) -> None:
         kind = next(cls.__name__ for cls in type(error).__mro__ if hasattr(errors, cls.__name__))
         told = {"kind": kind, "message": str(error), "final": _final(error)}
-        storage.write_bytes(storage.join(self.folder, f"{time.time_ns()}.json"), json.dumps(told).encode())
+        self.store.write_bytes(paths.join(self.folder, f"{time.time_ns()}.json"), json.dumps(told).encode())
 
     def found(self, *, final: bool) -> RaymillError | None:
         """The last one told; only those that trying again would not mend, if `final`."""
-        for file in reversed(storage.list_files(self.folder)):
-            told = json.loads(storage.read_bytes(file.uri))
+        for file in reversed(self.store.list_files(self.folder)):
+            told = json.loads(self.store.read_bytes(file.uri))
             if told["final"] or not final:
                 return getattr(errors, told["kind"], ClusterError)(told["message"])
         return None
 
     def forget(self) -> None:
-        storage.delete(file.uri for file in storage.list_files(self.folder))
+        self.store.delete(file.uri for file in self.store.list_files(self.folder))
 
 
 def _final(error: RaymillError) -> bool:
     """The network may come back, and a file too; a setting, a refused credential and broken data stay as they are."""
-    passing = isinstance(error, storage.NotFound | storage.Unavailable)
+    passing = isinstance(error, NotFound | Unavailable)
     return isinstance(error, ConfigError | DataError | StorageError) and not passing

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import cast
 
-from cluster.store import storage
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 from training.fit.records import StepRecord
 
 _EVERY_S = 2.0
@@ -24,22 +25,23 @@ def parse(data: bytes) -> Iterator[StepRecord]:
             yield cast(StepRecord, json.loads(line))
 
 
-def read(uri: str) -> list[StepRecord]:
+def read(store: Store, uri: str) -> list[StepRecord]:
     """The steps logged so far; none if there is no log yet."""
     try:
-        return list(parse(storage.read_bytes(uri)))
-    except storage.NotFound:
+        return list(parse(store.read_bytes(uri)))
+    except NotFound:
         return []
 
 
 class StepLog:
     """The first worker's. `resumed`: lines after this step are of work that was lost, and go; None: all do."""
 
-    def __init__(self, uri: str, resumed: int | None) -> None:
+    def __init__(self, store: Store, uri: str, resumed: int | None) -> None:
+        self.store = store
         self.uri = uri
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._lines = [] if resumed is None else [line for line in _lines(uri) if line[0] <= resumed]
+        self._lines = [] if resumed is None else [line for line in _lines(store, uri) if line[0] <= resumed]
         self._changed = True
         self._closing = threading.Event()
         self._error: BaseException | None = None
@@ -72,7 +74,7 @@ class StepLog:
                     return
                 data = b"".join(line for _, line in self._lines)
                 self._changed = False
-            storage.write_bytes(self.uri, data)
+            self.store.write_bytes(self.uri, data)
 
     def close(self) -> None:
         self._closing.set()
@@ -90,6 +92,6 @@ class StepLog:
             self._error = error
 
 
-def _lines(uri: str) -> Iterator[tuple[int, bytes]]:
-    for record in read(uri):
+def _lines(store: Store, uri: str) -> Iterator[tuple[int, bytes]]:
+    for record in read(store, uri):
         yield record["step"], json.dumps(record, ensure_ascii=False).encode() + b"\n"

@@ -40,7 +40,7 @@ class Ahead:
         config = job.config
         every = config.evaluate.every_steps
         try:
-            packed = PackedRun.load(job.packed)
+            packed = PackedRun.load(job.store, job.packed)
         except RaymillError:  # it is only for show; the workers report what is wrong with it
             return cls(job.steps, every)
         rows = packed.rows("validation")

@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import Any, Protocol
 
-from cluster.store import storage
+from cluster.store import paths
 from cluster.temporary import temporary_folder
 from training.fit.job import Job
 from training.fit.records import StepRecord
@@ -82,8 +82,9 @@ class TensorBoard:
     def __init__(self, job: Job, attempt: str, resumed: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.store = job.store
         self.folder = temporary_folder("tensorboard")
-        self.uri = storage.join(job.tensorboard, f"events.out.tfevents.{time.time():.0f}.{attempt}")
+        self.uri = paths.join(job.tensorboard, f"events.out.tfevents.{time.time():.0f}.{attempt}")
         self.writer = SummaryWriter(str(self.folder), purge_step=resumed + 1 if resumed else None)
         self.uploaded = time.monotonic()
 
@@ -95,8 +96,8 @@ class TensorBoard:
 
     def flush(self) -> None:
         self.writer.flush()
-        (events,) = storage.list_files(str(self.folder))
-        storage.write_bytes(self.uri, storage.read_bytes(events.uri))
+        (events,) = self.store.list_files(str(self.folder))
+        self.store.write_bytes(self.uri, self.store.read_bytes(events.uri))
         self.uploaded = time.monotonic()
 
     def close(self) -> None:

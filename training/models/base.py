@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
 from training.config_parts import Model
 from training.models.folder import model_folder, weight_files
 
@@ -27,7 +28,14 @@ _COMMON_SETTINGS = {
 
 
 def load_base(
-    model: Model, seed: int, dtype: torch.dtype, attention: str | None, body_only: bool = False, **how: Any
+    store: Store,
+    model: Model,
+    seed: int,
+    dtype: torch.dtype,
+    attention: str | None,
+    *,
+    body_only: bool = False,
+    **how: Any,
 ) -> PreTrainedModel:
     """The model with its lm_head (`body_only`: without), on the CPU unless `how` says otherwise.
 
@@ -41,7 +49,7 @@ def load_base(
     kind: Any = AutoModel if body_only else AutoModelForCausalLM
     if model.config is not None:
         return _random(model.config, seed, dtype, attention, kind)
-    folder = model_folder(model)
+    folder = model_folder(store, model)
     weight_files(folder)
     try:
         loaded, seen = kind.from_pretrained(
@@ -122,12 +130,12 @@ def model_config(settings: dict[str, Any]) -> Any:
         raise _impossible(error) from error
 
 
-def named_config(model: Model) -> Any:
+def named_config(store: Store, model: Model) -> Any:
     """A model's transformers config, without its weights."""
     if model.config is not None:
         return model_config(model.config)
     try:
-        return AutoConfig.from_pretrained(model_folder(model), trust_remote_code=False, local_files_only=True)
+        return AutoConfig.from_pretrained(model_folder(store, model), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a class of settings makes of values that it does not expect
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(

@@ -46,13 +46,19 @@ def build_objective(
     device, compute = torch.device(device), torch.device(compute or device)
     frozen = config.method != "full"
     attention = choose_attention(
-        config.attention, named_config(config.model), compute.type, config.bf16, _puts_tokens_before(config)
+        config.attention,
+        named_config(config.store, config.model),
+        compute.type,
+        config.bf16,
+        _puts_tokens_before(config),
     )
     how: dict[str, Any] = _quantised(compute) if config.method == "qlora" else {}
     if config.model.name is not None and (device.type == "cuda" or how):
         how["device_map"] = {"": device}  # 4-bit weights go to a GPU otherwise, wherever the others are
     dtype = torch.bfloat16 if frozen and config.bf16 else torch.float32
-    model = load_base(config.model, config.seed, dtype, attention, body_only=config.method == "probe", **how)
+    model = load_base(
+        config.store, config.model, config.seed, dtype, attention, body_only=config.method == "probe", **how
+    )
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
     if model.config.model_type not in LINEAR_NAMES:  # these are tested
@@ -79,7 +85,7 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
     if config.activation_checkpointing:
         _checkpoint_activations(config, model)
     objective = _objective(config, model, classes).to(device)
-    if (refusal := compile_refusal(config, named_config(config.model).model_type)) is None:
+    if (refusal := compile_refusal(config, named_config(config.store, config.model).model_type)) is None:
         compile_layers(config, decoder_layers(objective.model))
     else:
         log.info("layers are not compiled: %s", refusal)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ConfigError, DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.models.folder import cached_folder, on_hub, require_safetensors
@@ -39,23 +40,23 @@ def check_model(config: TrainConfig) -> list[str]:
     folder = _folder(config.model)
     if config.model.config is None and folder is None:
         return []
-    names = set() if folder is None else _names(folder)
+    names = set() if folder is None else _names(config.store, folder)
     if folder is not None and not _fetched_in_part(config.model, names):
         require_safetensors(folder, names)
-    plain = _plain_config(config.model, folder)
+    plain = _plain_config(config.store, config.model, folder)
     check_architecture(plain, _where(config.model, folder), probe=config.method == "probe")
     described = _text_config(plain)
     _check_targets(config, described)
     warnings = _check_length(config, described)
     if folder is not None:
         for name in names & _JSON_FILES:
-            read_object(storage.join(folder, name))
+            read_object(config.store, paths.join(folder, name))
         if not _fetched_in_part(config.model, names):
             _check_weights(config, folder, names, plain)
-    return [*warnings, *check_tokenizer(config.model, folder, described.get("vocab_size"))]
+    return [*warnings, *check_tokenizer(config.store, config.model, folder, described.get("vocab_size"))]
 
 
-def embedded_tokens(model: Model) -> int | None:
+def embedded_tokens(store: Store, model: Model) -> int | None:
     """How many tokens a model has embeddings for, as its config states it; None where that is not known here.
 
     Raises:
@@ -64,7 +65,7 @@ def embedded_tokens(model: Model) -> int | None:
     folder = _folder(model)
     if model.config is None and folder is None:
         return None
-    size = _text_config(_plain_config(model, folder)).get("vocab_size")
+    size = _text_config(_plain_config(store, model, folder)).get("vocab_size")
     return size if isinstance(size, int) else None
 
 
@@ -72,14 +73,14 @@ def _folder(model: Model) -> str | None:
     """URI of the folder of a named model; None where it would have to be fetched from a hub first."""
     if model.name is None:
         return None
-    if storage.is_remote(model.name):
-        return storage.absolute(model.name)
-    path = Path(storage.absolute(model.name))
+    if paths.is_remote(model.name):
+        return paths.absolute(model.name)
+    path = Path(paths.absolute(model.name))
     return str(path) if path.is_dir() else cached_folder(model)
 
 
-def _names(folder: str) -> set[str]:
-    return {file.uri.removeprefix(folder).lstrip("/") for file in storage.list_files(folder)}
+def _names(store: Store, folder: str) -> set[str]:
+    return {file.uri.removeprefix(folder).lstrip("/") for file in store.list_files(folder)}
 
 
 def _fetched_in_part(model: Model, names: Collection[str]) -> bool:
@@ -88,15 +89,15 @@ def _fetched_in_part(model: Model, names: Collection[str]) -> bool:
 
 
 def _where(model: Model, folder: str | None) -> str:
-    return "model.config" if folder is None else storage.join(folder, "config.json")
+    return "model.config" if folder is None else paths.join(folder, "config.json")
 
 
-def _plain_config(model: Model, folder: str | None) -> dict[str, Any]:
+def _plain_config(store: Store, model: Model, folder: str | None) -> dict[str, Any]:
     """config.json, or the config of a random model."""
     if folder is None:
         assert model.config is not None
         return model.config
-    return read_object(storage.join(folder, "config.json"), {"model_type": str})
+    return read_object(store, paths.join(folder, "config.json"), {"model_type": str})
 
 
 def _text_config(plain: dict[str, Any]) -> dict[str, Any]:
@@ -152,11 +153,11 @@ def _check_weights(config: TrainConfig, folder: str, names: Collection[str], pla
         how = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
         if not (config.method == "qlora" and how == "bitsandbytes"):
             raise ConfigError(
-                f"{storage.join(folder, 'config.json')}: the weights are quantised (quant_method {how}), and weights "
+                f"{paths.join(folder, 'config.json')}: the weights are quantised (quant_method {how}), and weights "
                 "in float32, bf16 or float16 were wanted. Give the model in its original precision; method qlora "
                 "quantises it by itself."
             )
-    shapes = weight_shapes(folder, names)
+    shapes = weight_shapes(config.store, folder, names)
     if quantised is None and (found := differences(plain, shapes, needs_head=config.method != "probe")):
         more = f" and {len(found) - 2} more" if len(found) > 2 else ""
         raise DataError(
@@ -169,7 +170,7 @@ def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:
     """A sequence_length above the positions that the model was made for."""
     positions = next((described[name] for name in _POSITIONS if described.get(name)), None)
     if positions is None and config.model.config is not None:
-        positions = _default_positions(config.model)
+        positions = _default_positions(config.store, config.model)
     if positions is None or config.sequence_length <= positions:
         return []
     seen = f"sequence_length: {config.sequence_length:,} is above the model's max_position_embeddings, {positions:,}"
@@ -186,11 +187,11 @@ def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:
     raise ConfigError(f"{seen}, and it has no RoPE scaling. Set sequence_length to {positions} or less, or {where}.")
 
 
-def _default_positions(model: Model) -> int | None:
+def _default_positions(store: Store, model: Model) -> int | None:
     """What transformers takes where a random model's config does not state it."""
     from training.plan.shape import transformers_config
 
-    text = transformers_config(model).get_text_config()
+    text = transformers_config(store, model).get_text_config()
     return next((getattr(text, name) for name in _POSITIONS if getattr(text, name, None)), None)
 
 
@@ -214,7 +215,7 @@ def _check_targets(config: TrainConfig, described: dict[str, Any]) -> None:
     if not names or any("." in name for name in wanted):
         from training.plan.shape import module_names
 
-        names = module_names(config.model)
+        names = module_names(config.store, config.model)
     missing = [name for name in wanted if not any(name == one or one.endswith(f".{name}") for one in names)]
     if missing:
         raise ConfigError(_no_such_module(missing[0], names, described["model_type"]))

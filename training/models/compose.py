@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import ConfigError, DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def compose(
     raymill compose OUT --adapter A=0.7 --adapter B=0.3
     """
     with quiet_libraries():
-        deviation, ranks = compose_adapters(output, weighted(adapter), merged)
-    print(f"adapter   {storage.absolute(output)}, ranks {ranks}")
+        deviation, ranks = compose_adapters(Store(), output, weighted(adapter), merged)
+    print(f"adapter   {paths.absolute(output)}, ranks {ranks}")
     print(f"checked   every matrix against the weighted sum: largest relative deviation {deviation:.1e}")
     if merged:
-        print(f"merged    {storage.join(storage.absolute(output), 'merged')}")
+        print(f"merged    {paths.join(paths.absolute(output), 'merged')}")
 
 
 def weighted(adapters: list[str]) -> dict[str, float]:
@@ -54,14 +55,14 @@ def weighted(adapters: list[str]) -> dict[str, float]:
             raise ConfigError(f"--adapter {one}: wanted PATH=WEIGHT with a number, as in runs/a/export/adapter=0.7")
         if weight == 0:
             raise ConfigError(f"--adapter {one}: with weight 0 it changes nothing. Leave it out.")
-        uri = storage.absolute(path)
+        uri = paths.absolute(path)
         if uri in found:
             raise ConfigError(f"--adapter {uri}: given twice. Give it once, with the sum of the weights.")
         found[uri] = weight
     return found
 
 
-def compose_adapters(output: str, weights: dict[str, float], merged: bool = False) -> tuple[float, str]:
+def compose_adapters(store: Store, output: str, weights: dict[str, float], merged: bool = False) -> tuple[float, str]:
     """Write the combination, and return its largest relative deviation from the weighted sum and its ranks in words.
 
     Raises:
@@ -70,33 +71,33 @@ def compose_adapters(output: str, weights: dict[str, float], merged: bool = Fals
     """
     from training.models.combine import combine, largest_deviation
 
-    output = storage.absolute(output)
-    if storage.list_files(output):
+    output = paths.absolute(output)
+    if store.list_files(output):
         raise ConfigError(f"{output}: there are files already. Give another folder, or remove them.")
-    adapters = [_read(uri) for uri in weights]
-    base = _common_base(adapters)
+    adapters = [_read(store, uri) for uri in weights]
+    base = _common_base(store, adapters)
     with tempfile.TemporaryDirectory(prefix="compose-") as scratch:
         folder = Path(scratch, "adapter")
         folder.mkdir()
         _write(combine(adapters, list(weights.values())), folder)
         # What was written is checked, as a reader will see it.
-        written = _read(str(folder))
+        written = _read(store, str(folder))
         deviation = largest_deviation(written, adapters, list(weights.values()))
         if not deviation <= _LARGEST_DEVIATION:  # NaN is not, either
             raise DataError(
                 f"{output}: the combination is off by {deviation:.1e} of the largest change, and at most "
                 f"{_LARGEST_DEVIATION:.0e} was wanted. Nothing was written. Are there values that are not finite?"
             )
-        _copy_tokenizer(list(weights), folder)
+        _copy_tokenizer(store, list(weights), folder)
         ranks = _ranks(written)
         (folder / "README.md").write_text(_card(base, weights, adapters, ranks, deviation), encoding="utf-8")
         if merged:
-            _put(_merge(base, folder, Path(scratch, "merged")), storage.join(output, "merged"))
-        _put(folder, output)
+            _put(store, _merge(store, base, folder, Path(scratch, "merged")), paths.join(output, "merged"))
+        _put(store, folder, output)
     return deviation, ranks
 
 
-def _read(uri: str) -> "LoraAdapter":
+def _read(store: Store, uri: str) -> "LoraAdapter":
     import json
 
     from safetensors.torch import load_file
@@ -104,7 +105,7 @@ def _read(uri: str) -> "LoraAdapter":
     from cluster.store.copies import local_folder
     from training.models.combine import LoraAdapter
 
-    folder = local_folder(uri)
+    folder = local_folder(store, uri)
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
             raise DataError(f"--adapter {uri}: has no {name}, so it is no adapter as peft writes it.")
@@ -122,7 +123,7 @@ def _write(adapter: "LoraAdapter", folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(adapter.config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def _common_base(adapters: "list[LoraAdapter]") -> "Model":
+def _common_base(store: Store, adapters: "list[LoraAdapter]") -> "Model":
     """
     Raises:
         ConfigError: the adapters name no base, or bases that differ.
@@ -139,7 +140,7 @@ def _common_base(adapters: "list[LoraAdapter]") -> "Model":
         bases.append(Model(name=name, revision=adapter.config.get("revision")))
     for adapter, base in zip(adapters[1:], bases[1:], strict=True):
         # One base may lie in two folders.
-        if base != bases[0] and model_identity(base) != model_identity(bases[0]):
+        if base != bases[0] and model_identity(store, base) != model_identity(store, bases[0]):
             raise ConfigError(
                 f"--adapter {adapter.name}: is of base {base.name} at revision {base.revision}, and {adapters[0].name} "
                 f"of {bases[0].name} at {bases[0].revision}. Only adapters of one base add up."
@@ -147,13 +148,13 @@ def _common_base(adapters: "list[LoraAdapter]") -> "Model":
     return bases[0]
 
 
-def _merge(base: "Model", adapter: Path, folder: Path) -> Path:
+def _merge(store: Store, base: "Model", adapter: Path, folder: Path) -> Path:
     import torch
     from peft import PeftModel
 
     from training.models.base import load_base
 
-    model: Any = PeftModel.from_pretrained(load_base(base, 0, torch.float32, None), str(adapter))
+    model: Any = PeftModel.from_pretrained(load_base(store, base, 0, torch.float32, None), str(adapter))
     model.merge_and_unload(safe_merge=True).save_pretrained(folder)
     for path in _tokenizer_files(adapter):
         shutil.copy(path, folder)
@@ -165,21 +166,21 @@ def _tokenizer_files(folder: Path) -> list[Path]:
     return sorted({path for name in names for path in folder.glob(name) if path.is_file()})
 
 
-def _copy_tokenizer(uris: list[str], folder: Path) -> None:
+def _copy_tokenizer(store: Store, uris: list[str], folder: Path) -> None:
     """Where all adapters were trained with the same one."""
     from cluster.store.copies import local_folder
 
-    sets = [{path.name: path.read_bytes() for path in _tokenizer_files(local_folder(uri))} for uri in uris]
+    sets = [{path.name: path.read_bytes() for path in _tokenizer_files(local_folder(store, uri))} for uri in uris]
     if all(one == sets[0] for one in sets):
         for name, data in sets[0].items():
             (folder / name).write_bytes(data)
 
 
-def _put(folder: Path, output: str) -> None:
+def _put(store: Store, folder: Path, output: str) -> None:
     """The config last: without it a folder is no adapter."""
     for path in sorted(folder.rglob("*"), key=lambda path: path.name == CONFIG):
         if path.is_file():
-            storage.upload(path, storage.join(output, path.relative_to(folder).as_posix()))
+            store.upload(path, paths.join(output, path.relative_to(folder).as_posix()))
 
 
 def _ranks(adapter: "LoraAdapter") -> str:

@@ -9,8 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cluster.errors import DataError, StorageError
-from cluster.store import storage
+from cluster.store import paths
 from cluster.store.copies import local_folder
+from cluster.store.store import Store
 from training.config_parts import Model
 from training.models.safetensors_files import weight_shapes
 
@@ -29,25 +30,25 @@ def located(model: Model) -> Model:
     """
     places = {name: getattr(model, name) for name in ("name", "tokenizer", "chat_template")}
     local = {
-        name: storage.absolute(place)
+        name: paths.absolute(place)
         for name, place in places.items()
-        if place and not storage.is_remote(place) and Path(storage.absolute(place)).exists()
+        if place and not paths.is_remote(place) and Path(paths.absolute(place)).exists()
     }
     if model.name is None or "name" in local or _is_path(model.name) or _COMMIT.fullmatch(model.revision or ""):
         return model.model_copy(update=local)
     return model.model_copy(update=local | {"revision": _commit(model.name, model.revision) or model.revision})
 
 
-def model_folder(model: Model) -> Path:
+def model_folder(store: Store, model: Model) -> Path:
     """A named model's files on this machine: the folder itself, a copy of the URI's, or the hub's cache.
 
     Raises:
         StorageError: there is no such model, or it cannot be reached.
     """
     assert model.name is not None, "a model of random weights has no folder"
-    if storage.is_remote(model.name):
-        return local_folder(model.name)
-    path = Path(storage.absolute(model.name))
+    if paths.is_remote(model.name):
+        return local_folder(store, model.name)
+    path = Path(paths.absolute(model.name))
     if path.is_dir():
         return path
     if _is_path(model.name):
@@ -57,11 +58,11 @@ def model_folder(model: Model) -> Path:
 
 def on_hub(model: Model) -> bool:
     """Whether the name is one of a hub, and no folder's or URI's."""
-    return model.name is not None and not _is_path(model.name) and not Path(storage.absolute(model.name)).is_dir()
+    return model.name is not None and not _is_path(model.name) and not Path(paths.absolute(model.name)).is_dir()
 
 
 def _is_path(name: str) -> bool:
-    return storage.is_remote(name) or name.startswith(("/", "./", "../", "~", "file:")) or name.count("/") > 1
+    return paths.is_remote(name) or name.startswith(("/", "./", "../", "~", "file:")) or name.count("/") > 1
 
 
 def _commit(name: str, revision: str | None) -> str | None:
@@ -139,7 +140,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     names = {path.name for path in folder.iterdir()}
     require_safetensors(str(folder), names)
-    weight_shapes(str(folder), names)
+    weight_shapes(Store(), str(folder), names)
     return sorted(folder.glob("*.safetensors"))
 
 

@@ -3,13 +3,14 @@
 import hashlib
 
 from cluster.artifact import canonical_json
+from cluster.store.store import Store
 from training.config_parts import Model
 from training.models.folder import model_folder, weight_files
 
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
-def model_identity(model: Model, seed: int = 0) -> str:
+def model_identity(store: Store, model: Model, seed: int = 0) -> str:
     """What tells this model from every other, without reading it whole; a checkpoint carries it.
 
     Random weights: a hash of the config and the seed. A hub name: the commit it resolves to. A folder: a hash of its
@@ -18,7 +19,7 @@ def model_identity(model: Model, seed: int = 0) -> str:
     """
     if model.config is not None:
         return "random-" + _hash(canonical_json([model.config, seed]))
-    folder = model_folder(model)
+    folder = model_folder(store, model)
     if folder.parent.name == "snapshots":
         return f"{model.name}@{folder.name}"
     parts = [(folder / "config.json").read_bytes()]

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store.store import Store
 
 _TYPES = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
-def read_object(uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any]:
+def read_object(store: Store, uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
@@ -20,7 +20,7 @@ def read_object(uri: str, keys: Mapping[str, type] | None = None) -> dict[str, A
         NotFound: there is no such file.
         DataError: it is no JSON, no object, or one without such a key.
     """
-    data = storage.read_bytes(uri)
+    data = store.read_bytes(uri)
     try:
         plain = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

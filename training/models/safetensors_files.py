@@ -10,7 +10,8 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.models.json_files import read_object
 
 INDEX = "model.safetensors.index.json"
@@ -24,7 +25,7 @@ _THREADS = 16
 Shapes = dict[str, tuple[int, ...]]
 
 
-def weight_shapes(folder: str, names: Collection[str]) -> Shapes:
+def weight_shapes(store: Store, folder: str, names: Collection[str]) -> Shapes:
     """Shapes by tensor name, of the files that transformers reads: model.safetensors, else those of the index.
 
     Args:
@@ -34,15 +35,15 @@ def weight_shapes(folder: str, names: Collection[str]) -> Shapes:
         DataError: a file is missing, damaged or cut short, or does not hold the tensors that the index states.
     """
     if SINGLE in names:
-        return read_shapes(storage.join(folder, SINGLE))
+        return read_shapes(store, paths.join(folder, SINGLE))
     found = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))
     if INDEX not in names:
         raise DataError(
             f"model {folder}: holds {', '.join(found[:3])}, and neither {SINGLE} nor {INDEX}, of which transformers "
             "reads one. The download or copy is not complete: fetch it again."
         )
-    index = storage.join(folder, INDEX)
-    placed = read_object(index, {"weight_map": dict})["weight_map"]
+    index = paths.join(folder, INDEX)
+    placed = read_object(store, index, {"weight_map": dict})["weight_map"]
     wanted = sorted(set(map(str, placed.values())))
     if missing := [name for name in wanted if name not in names]:
         raise DataError(
@@ -50,26 +51,27 @@ def weight_shapes(folder: str, names: Collection[str]) -> Shapes:
             f"{', '.join(missing[:3])}. The download or copy is not complete: fetch it again."
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        shapes = dict(zip(wanted, pool.map(lambda name: read_shapes(storage.join(folder, name)), wanted), strict=True))
+        read = pool.map(lambda name: read_shapes(store, paths.join(folder, name)), wanted)
+        shapes = dict(zip(wanted, read, strict=True))
     for tensor, name in placed.items():
         if tensor not in shapes[str(name)]:
             raise DataError(
-                f"{storage.join(folder, str(name))}: holds no tensor {tensor}, and {INDEX} states that it does. "
+                f"{paths.join(folder, str(name))}: holds no tensor {tensor}, and {INDEX} states that it does. "
                 "Fetch both files again from the same version of the model."
             )
     return {tensor: shapes[str(name)][tensor] for tensor, name in placed.items()}
 
 
-def read_shapes(uri: str) -> Shapes:
+def read_shapes(store: Store, uri: str) -> Shapes:
     """Shapes by tensor name, of one file.
 
     Raises:
         DataError: it is no safetensors file, or its size is not that which its header states.
     """
-    size = storage.info(uri).size
+    size = store.info(uri).size
     if size <= _LENGTH_BYTES:
         raise _damaged(uri, f"has {size} bytes" if size else "is empty")
-    with storage.open_input(uri) as file:
+    with store.open_input(uri) as file:
         beginning = file.read(64)
         length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
         if beginning.startswith(_GIT_LFS):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ConfigError, DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 from training.config_parts import Model
 from training.models.folder import cached_folder
 from training.models.json_files import read_object
@@ -14,7 +16,7 @@ from training.models.json_files import read_object
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 
 
-def check_tokenizer(model: Model, folder: str | None, embedded: int | None) -> list[str]:
+def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: int | None) -> list[str]:
     """Warnings, a sentence each.
 
     Args:
@@ -28,9 +30,9 @@ def check_tokenizer(model: Model, folder: str | None, embedded: int | None) -> l
     source = _tokenizer_folder(model, folder)
     if source is None:
         return []
-    if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in storage.list_files(source)):
+    if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in store.list_files(source)):
         raise no_tokenizer(source)
-    ids, added = _ids(storage.join(source, "tokenizer.json"))
+    ids, added = _ids(store, paths.join(source, "tokenizer.json"))
     tokens = 1 + max((*ids.values(), *added.values()), default=-1)
     if embedded is None or tokens <= embedded:
         return []
@@ -41,7 +43,7 @@ def check_tokenizer(model: Model, folder: str | None, embedded: int | None) -> l
         )
     seen = f"model {model.name}: its tokenizer has {tokens:,} tokens, and the model embeds {embedded:,}"
     mend = f"enlarge the embeddings (`resize_token_embeddings({tokens})` of transformers) and save the model"
-    used = _Used.of(model, source)
+    used = _Used.of(store, model, source)
     for token, id in (ids | {token: id for token, id in added.items() if token in used}).items():
         if id >= embedded:
             raise ConfigError(
@@ -70,14 +72,14 @@ def _tokenizer_folder(model: Model, folder: str | None) -> str | None:
         return folder
     if model.tokenizer == "train":
         return None
-    if storage.is_remote(model.tokenizer) or Path(storage.absolute(model.tokenizer)).is_dir():
-        return storage.absolute(model.tokenizer)
+    if paths.is_remote(model.tokenizer) or Path(paths.absolute(model.tokenizer)).is_dir():
+        return paths.absolute(model.tokenizer)
     return cached_folder(Model(name=model.tokenizer))
 
 
-def _ids(uri: str) -> tuple[dict[str, int], dict[str, int]]:
+def _ids(store: Store, uri: str) -> tuple[dict[str, int], dict[str, int]]:
     """Ids by token of a tokenizer.json: its vocabulary, and the tokens added to it; none where there is no file."""
-    plain = _read_if_there(uri, {"model": dict})
+    plain = _read_if_there(store, uri, {"model": dict})
     if plain is None:
         return {}, {}
     vocabulary = plain["model"].get("vocab") or {}
@@ -103,14 +105,14 @@ class _Used:
         self.template = template
 
     @classmethod
-    def of(cls, model: Model, source: str) -> "_Used":
-        settings = _read_if_there(storage.join(source, "tokenizer_config.json")) or {}
-        template = storage.join(source, "chat_template.jinja")
+    def of(cls, store: Store, model: Model, source: str) -> "_Used":
+        settings = _read_if_there(store, paths.join(source, "tokenizer_config.json")) or {}
+        template = paths.join(source, "chat_template.jinja")
         if model.chat_template not in (None, "chatml"):
             template = str(model.chat_template)
         try:
-            text = storage.read_bytes(template).decode(errors="replace")
-        except storage.NotFound:
+            text = store.read_bytes(template).decode(errors="replace")
+        except NotFound:
             text = str(settings.get("chat_template") or "")
         return cls((settings.get("bos_token"), settings.get("eos_token")), text)
 
@@ -118,8 +120,8 @@ class _Used:
         return token in self.named or token in self.template
 
 
-def _read_if_there(uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any] | None:
+def _read_if_there(store: Store, uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any] | None:
     try:
-        return read_object(uri, keys)
-    except storage.NotFound:
+        return read_object(store, uri, keys)
+    except NotFound:
         return None

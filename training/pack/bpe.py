@@ -13,7 +13,7 @@ from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.documents import Content, LeftOut, Pair, all_documents, documents_of
-from training.pack.sources import FrozenCorpus, freeze_corpus
+from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.pack.split import choose_cuts, survey
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def fit(config: TrainConfig) -> "PreTrainedTokenizerFast":
 
 def freeze_all(config: TrainConfig) -> list[FrozenCorpus]:
     """All corpora, cut the same way whatever the config's unit size is."""
-    pairs = zip(config.corpus, config.all_columns, strict=True)
-    return [freeze_corpus(corpus, columns, _UNIT_BYTES) for corpus, columns in pairs]
+    return list(freeze_corpora(config, _UNIT_BYTES).values())
 
 
 def _sample(corpora: list[FrozenCorpus], config: TrainConfig) -> Iterator[str]:
@@ -84,7 +83,7 @@ def _sample(corpora: list[FrozenCorpus], config: TrainConfig) -> Iterator[str]:
         cuts[id(frozen)] = choose_cuts(survey(keyed, frozen.columns.stratify is not None), config.split)
     for frozen, number in chosen:
         left = share * frozen.unit_bytes[number]
-        for document in documents_of(frozen.units[number], frozen.columns, LeftOut()):
+        for document in documents_of(frozen.store, frozen.units[number], frozen.columns, LeftOut()):
             if cuts[id(frozen)].split_of(document.key, document.stratum) == 0:
                 yield from _texts(document.content)
             left -= document.bytes

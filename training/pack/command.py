@@ -7,7 +7,7 @@ import typer
 
 from cluster.artifact import Counters
 from cluster.errors import ConfigError
-from cluster.store import storage
+from cluster.store import paths
 from training.commands import Address, ConfigFile, Overrides, Verify, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
@@ -59,8 +59,8 @@ def pack(
     if job is not None:
         from training.job import packed_job
 
-        storage.write_bytes(storage.absolute(job), packed_job(settings, packed).to_json())
-        print(f"job        {storage.absolute(job)}")
+        settings.store.write_bytes(paths.absolute(job), packed_job(settings, packed).to_json())
+        print(f"job        {paths.absolute(job)}")
 
 
 def summary(config: TrainConfig, packed: PackedRun) -> str:
@@ -122,5 +122,4 @@ def _print_preview(settings: TrainConfig, count: int) -> None:
 
     from training.pack.preview import draw, preview
 
-    storage.configure(settings.storage)
     draw(preview(settings, count), Console(highlight=False, emoji=False))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
 from training.config_parts import Columns
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
 from training.pack.sharegpt import from_sharegpt
@@ -72,11 +73,11 @@ class LeftOut:
         return {f"left_out/{reason}": count for reason, count in self.reasons.items()}
 
 
-def documents_of(unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
+def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
     """The documents of a unit, in order; every other row is added to `left_out`."""
     wanted = list(dict.fromkeys(columns.named.values()))
     for span in unit:
-        for row, where in read_rows(span, wanted):
+        for row, where in read_rows(store, span, wanted):
             if isinstance(row, Unreadable):
                 left_out.add(row, where)
                 continue
@@ -95,7 +96,7 @@ def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iter
     left_out = LeftOut() if left_out is None else left_out
     usable = False
     for unit in frozen.units:
-        for document in documents_of(unit, frozen.columns, left_out):
+        for document in documents_of(frozen.store, unit, frozen.columns, left_out):
             usable = True
             yield document
         if not usable and left_out.reasons.total() >= _HOPELESS_ROWS:

@@ -24,7 +24,7 @@ from cluster.progress import Progress
 from cluster.run import differences
 from cluster.session import Session
 from cluster.stage import Stage
-from cluster.store import storage
+from cluster.store import paths
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located
@@ -55,10 +55,10 @@ def pack(
         BusyError: another run is writing there.
     """
     refuse_output_among_inputs(config)
-    lease_at = storage.absolute(config.packed or config.output)
+    lease_at = paths.absolute(config.packed or config.output)
     if not replace:
         return Packing.of(config, replace).run_alone(session, progress, verify, lease_at)
-    with held(lease_at):
+    with held(config.store, lease_at):
         return Packing.of(config, replace).anew().run(session, progress)
 
 
@@ -84,20 +84,15 @@ class Packing:
         Raises:
             UserError: a corpus, a column, or the folder is not as it must be.
         """
-        from training.pack.sources import freeze_corpus, with_columns
+        from training.pack.sources import freeze_corpora, with_columns
 
-        storage.configure(config.storage)
         config = with_columns(config.model_copy(update={"model": located(config.model)}))
         root = packed_uri(config)
-        unit_bytes = config.execution.unit_mib << 20
-        frozen = {
-            name: freeze_corpus(corpus, columns, unit_bytes)
-            for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
-        }
+        frozen = freeze_corpora(config, config.execution.unit_mib << 20)
         settings = pack_settings(config, frozen)
         finished = _finished(config, root, settings, replace)
         if not finished:
-            storage.require_conditional_writes(root)
+            config.store.require_conditional_writes(root)
         return cls(config, root, frozen, settings, finished, replace)
 
     def checked(self, digests: bool = False) -> Self:
@@ -108,19 +103,19 @@ class Packing:
         """
         if not (self.finished or digests):
             return self  # the stages compare sizes of what they find
-        damage = damaged(self.root, self.frozen, digests)
+        damage = damaged(self.config.store, self.root, self.frozen, digests)
         if not damage:
             return self
         uri, seen = next(iter(damage.items()))
         others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
         log.warning("%s: %s%s. What is damaged or gone is packed again.", uri, seen, others)
-        storage.delete([storage.join(self.root, PACK_MANIFEST)])
-        discard_damaged(self.root, self.frozen, damage)
+        self.config.store.delete([paths.join(self.root, PACK_MANIFEST)])
+        discard_damaged(self.config.store, self.root, self.frozen, damage)
         return dataclasses.replace(self, finished=False)
 
     def anew(self) -> Self:
         """The same, with nothing of it made yet."""
-        storage.delete([storage.join(self.root, PACK_MANIFEST)])
+        self.config.store.delete([paths.join(self.root, PACK_MANIFEST)])
         return dataclasses.replace(self, finished=False, discard=True)
 
     def found(self, digests: bool = False) -> PackedRun | None:
@@ -129,10 +124,10 @@ class Packing:
         Args:
             digests: None, too, where a file is damaged or gone; every file is read.
         """
-        if not self.finished or (digests and damaged(self.root, self.frozen, digests)):
+        if not self.finished or (digests and damaged(self.config.store, self.root, self.frozen, digests)):
             return None
         try:
-            return PackedRun.load(self.root)
+            return PackedRun.load(self.config.store, self.root)
         except DataError:  # a manifest is damaged or gone
             return None
 
@@ -145,11 +140,11 @@ class Packing:
         Raises:
             BusyError: another run is writing there. DataError: as `run`.
         """
-        if self.finished and not damaged(self.root, self.frozen, verify):
+        if self.finished and not damaged(self.config.store, self.root, self.frozen, verify):
             return self.run(session, progress)
         if lease_at is None:
             return self.checked(verify).run(session, progress)
-        with held(lease_at):
+        with held(self.config.store, lease_at):
             now = Packing.of(self.config, self.replace)  # another run may have finished it since
             return now.checked(verify).run(session, progress)
 
@@ -160,7 +155,7 @@ class Packing:
         """
         if not self.finished:
             _make(self, session, progress)
-        packed = PackedRun.load(self.root)
+        packed = PackedRun.load(self.config.store, self.root)
         require_enough(self.config, packed)
         return packed
 
@@ -220,8 +215,9 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
     from training.pack.tokenizer import prepare_tokenizer
 
     config, root, frozen = packing.config, packing.root, packing.frozen
+    store = config.store
     if packing.discard:
-        discard_tokenizer(root)
+        discard_tokenizer(store, root)
     tokenizer = prepare_tokenizer(config, root, packing.replace)
     classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
     patience = Patience(config.execution.attempts, config.execution.stall_s)
@@ -234,7 +230,7 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
 
     corpora = {}
     for name, corpus in frozen.items():
-        tokenised = tokenise_stage(config, name, corpus, storage.join(root, "tokenizer"), tokenizer, classes)
+        tokenised = tokenise_stage(config, name, corpus, paths.join(root, "tokenizer"), tokenizer, classes)
         examples = run(tokenised)[examples_name(name)]
         refuse_no_examples(examples, corpus.path)
         packed = run(pack_stage(name, Rule.of(config, corpus.columns), examples))
@@ -248,13 +244,13 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
         "classes": list(classes),
         "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
     }
-    storage.create(storage.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    store.create(paths.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
 def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace: bool) -> bool:
     from training.pack.tokenizer import prepare_tokenizer
 
-    manifest = read_manifest(root)
+    manifest = read_manifest(config.store, root)
     if manifest is None:
         return False
     changed = _changes(manifest, settings, _places(config))
@@ -266,13 +262,13 @@ def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace:
             f"{root}: holds corpora packed in another way: {'; '.join(changed)}. Set `packed` to another folder, or "
             "add --replace to make them anew; what still applies is kept."
         )
-    storage.delete([storage.join(root, PACK_MANIFEST)])
+    config.store.delete([paths.join(root, PACK_MANIFEST)])
     return False
 
 
 def _places(config: TrainConfig) -> dict[str, str]:
     """Where each corpus was read from: only told, since what was moved is the same corpus."""
-    return {name: storage.absolute(one.path) for name, one in zip(config.corpus_names, config.corpus, strict=True)}
+    return {name: paths.absolute(one.path) for name, one in zip(config.corpus_names, config.corpus, strict=True)}
 
 
 def _changes(manifest: dict[str, Any], settings: dict[str, Any], places: dict[str, str]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.config import TrainConfig
 
 PACK_MANIFEST = "pack.json"
@@ -20,26 +21,27 @@ class PackedRun:
     classes: of method probe, in the order of their indices; else none. corpora: artifacts by corpus and split name.
     """
 
+    store: Store
     uri: str
     tokenizer_fingerprint: str
     classes: tuple[str, ...]
     corpora: dict[str, dict[str, Artifact]]
 
     @classmethod
-    def load(cls, uri: str) -> Self:
+    def load(cls, store: Store, uri: str) -> Self:
         """
         Raises:
             DataError: packing has not finished there.
         """
-        uri = storage.absolute(uri)
-        manifest = read_manifest(uri)
+        uri = paths.absolute(uri)
+        manifest = read_manifest(store, uri)
         if manifest is None:
             raise DataError(
                 f"{uri}: no packed corpora here ({PACK_MANIFEST} is missing). Either the path is wrong, or packing was "
                 "cut short: run `raymill pack` with the same config and it continues."
             )
         corpora = {
-            name: {split: Artifact.load(storage.join(uri, name, split)) for split in digests}
+            name: {split: Artifact.load(store, paths.join(uri, name, split)) for split in digests}
             for name, digests in manifest["artifacts"].items()
         }
         for name, artifacts in corpora.items():
@@ -49,7 +51,7 @@ class PackedRun:
                         f"{artifact.uri}: is not what {PACK_MANIFEST} beside it names: someone packed there again. "
                         "Run `raymill pack` with the config that is to hold, and --replace."
                     )
-        return cls(uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora)
+        return cls(store, uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora)
 
     @property
     def fingerprint(self) -> str:
@@ -59,7 +61,7 @@ class PackedRun:
 
     @property
     def tokenizer_uri(self) -> str:
-        return storage.join(self.uri, "tokenizer")
+        return paths.join(self.uri, "tokenizer")
 
     def damage(self, *, digests: bool = False) -> dict[str, str]:
         """What was seen instead, by the URI of each packed file that is gone or not what was written."""
@@ -73,8 +75,8 @@ class PackedRun:
     def asks_in_turns(self, config: TrainConfig) -> bool:
         """Whether the model learnt to answer what the chat template asks: chats, and pairs where there is one."""
         forms = {columns.form for columns in config.all_columns}
-        template = storage.join(self.tokenizer_uri, "chat_template.jinja")
-        return "chat" in forms or ("pair" in forms and storage.exists(template))
+        template = paths.join(self.tokenizer_uri, "chat_template.jinja")
+        return "chat" in forms or ("pair" in forms and self.store.exists(template))
 
     def split(self, name: str) -> list[Artifact]:
         """One split of every corpus, in the order of the config."""
@@ -85,7 +87,7 @@ class PackedRun:
 
     def tokenised(self, corpus: str) -> Counters:
         """What tokenising a corpus counted: documents, tokens, what was left out and why."""
-        return Artifact.load(storage.join(self.uri, examples_name(corpus))).manifest.counters
+        return Artifact.load(self.store, paths.join(self.uri, examples_name(corpus))).manifest.counters
 
     def packed(self, corpus: str) -> Counters:
         """What packing it counted. See packing.py and pieces.py."""
@@ -93,24 +95,24 @@ class PackedRun:
 
 
 def packed_uri(config: TrainConfig) -> str:
-    return storage.absolute(config.packed or storage.join(config.output, "packed"))
+    return paths.absolute(config.packed or paths.join(config.output, "packed"))
 
 
 def examples_name(corpus: str) -> str:
     return f"_work/examples/{corpus}"
 
 
-def read_manifest(root: str) -> dict[str, Any] | None:
+def read_manifest(store: Store, root: str) -> dict[str, Any] | None:
     """None where nothing is finished.
 
     Raises:
         DataError: another program's file stands there.
     """
-    uri = storage.join(root, PACK_MANIFEST)
-    if not storage.exists(uri):
+    uri = paths.join(root, PACK_MANIFEST)
+    if not store.exists(uri):
         return None
     try:
-        manifest = json.loads(storage.read_bytes(uri))
+        manifest = json.loads(store.read_bytes(uri))
         missing = {"settings", "tokenizer", "classes", "artifacts"} - manifest.keys()
     except (ValueError, AttributeError) as error:
         raise DataError(f"{uri}: is not what `raymill pack` leaves ({error}). Choose another folder.") from error

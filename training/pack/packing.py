@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
 from cluster.stage import Output, Scratch, Stage
+from cluster.store.store import Store
 from training.data.schema import EXAMPLES, PACKED, SPLITS, rows_per_group
 from training.data.shuffle import permutation
 from training.pack.pieces import Pieces, cut
@@ -82,8 +83,8 @@ def pack_stage(name: str, rule: Rule, examples: Artifact, unit_tokens: int = UNI
     outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
     units = list(ranges(examples.manifest.counters, unit_tokens))
     tokens = sum(examples.manifest.counters.get(f"tokens/{split}", 0) for split in SPLITS)
-    work = Pack(name, rule, tuple(examples.file_uris))
-    return Stage(f"pack-{name}", outputs, units, work, made_from, small=tokens <= SMALL_TOKENS)
+    work = Pack(name, rule, examples.store, tuple(examples.file_uris))
+    return Stage(f"pack-{name}", outputs, units, work, made_from, examples.store, small=tokens <= SMALL_TOKENS)
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
@@ -96,15 +97,18 @@ def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
 
 @dataclass(frozen=True)
 class Pack:
-    """The work of one unit. `uris`: of all examples files."""
+    """The work of one unit. `uris`: of all examples files, on `store`."""
 
     name: str
     rule: Rule
+    store: Store
     uris: tuple[str, ...]
 
     def __call__(self, unit: Range, scratch: Scratch) -> Counters:
         split = SPLITS[unit["split"]]
-        pieces, told = cut(read_range(self.uris, unit), self.rule.length, self.rule.overflow, self.rule.classify)
+        pieces, told = cut(
+            read_range(self.store, self.uris, unit), self.rule.length, self.rule.overflow, self.rule.classify
+        )
         rows = to_rows(pieces, self.rule, unit)
         scratch.write(f"{self.name}/{split}", rows)
         tokens = len(rows["ids"].chunk(0).values)
@@ -119,18 +123,18 @@ class Pack:
         return {f"{name}/{split}": value for name, value in counted.items()} | told
 
 
-def read_range(uris: Sequence[str], unit: Range) -> pa.Table:
+def read_range(store: Store, uris: Sequence[str], unit: Range) -> pa.Table:
     """The documents of a range, sorted by place, from the row groups that may hold some."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda uri: _read_file(uri, unit), uris))
+        found = list(pool.map(lambda uri: _read_file(store, uri, unit), uris))
     table = pa.concat_tables([EXAMPLES.empty_table(), *found])
     # Equal places are copies of one document; their ids tell apart what a hash confused.
     return table.take(pc.sort_indices(table, [("place", "ascending"), ("document", "ascending")]))
 
 
-def _read_file(uri: str, unit: Range) -> pa.Table:
+def _read_file(store: Store, uri: str, unit: Range) -> pa.Table:
     found = [EXAMPLES.empty_table()]
-    with open_parquet(uri) as parquet:
+    with open_parquet(store, uri) as parquet:
         for group in _groups(parquet, unit):
             table = parquet.read_row_group(group, use_threads=False)
             place = table["place"].to_numpy()

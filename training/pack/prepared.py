@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from cluster.artifact import canonical_json, changed_files
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 
 FOLDER = "tokenizer"
 RECORD = "prepared.json"
@@ -27,37 +28,37 @@ class Prepared:
     files: Mapping[str, tuple[str, int]]
 
     @classmethod
-    def read(cls, packed_uri: str) -> Self | None:
+    def read(cls, store: Store, packed_uri: str) -> Self | None:
         """None where no tokenizer is finished."""
         uri = record_uri(packed_uri)
-        if not storage.exists(uri):
+        if not store.exists(uri):
             return None
-        plain = json.loads(storage.read_bytes(uri))
+        plain = json.loads(store.read_bytes(uri))
         files = {name: (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
         return cls(plain["request"], plain["fingerprint"], files)
 
-    def create(self, packed_uri: str) -> None:
+    def create(self, store: Store, packed_uri: str) -> None:
         """Write it, unless another driver just has."""
-        storage.create(record_uri(packed_uri), canonical_json(vars(self)))
+        store.create(record_uri(packed_uri), canonical_json(vars(self)))
 
 
 def tokenizer_folder(packed_uri: str) -> str:
-    return storage.join(storage.absolute(packed_uri), FOLDER)
+    return paths.join(paths.absolute(packed_uri), FOLDER)
 
 
 def record_uri(packed_uri: str) -> str:
-    return storage.join(tokenizer_folder(packed_uri), RECORD)
+    return paths.join(tokenizer_folder(packed_uri), RECORD)
 
 
-def tokenizer_damage(packed_uri: str, digests: bool = False) -> dict[str, str]:
+def tokenizer_damage(store: Store, packed_uri: str, digests: bool = False) -> dict[str, str]:
     """What was seen instead, by the URI of each file of a finished tokenizer that is not as it was written."""
-    prepared = Prepared.read(packed_uri)
+    prepared = Prepared.read(store, packed_uri)
     if prepared is None:
         return {}
     written = {name: (size, sha256) for name, (sha256, size) in prepared.files.items()}
-    return changed_files(tokenizer_folder(packed_uri), written, digests)
+    return changed_files(store, tokenizer_folder(packed_uri), written, digests)
 
 
-def discard_tokenizer(packed_uri: str) -> None:
+def discard_tokenizer(store: Store, packed_uri: str) -> None:
     """Remove the record, so that the tokenizer is made again."""
-    storage.delete([record_uri(packed_uri)])
+    store.delete([record_uri(packed_uri)])

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES
 from training.pack import overflow
@@ -25,7 +25,7 @@ from training.pack.documents import Content, Document, LeftOut, Pair, all_docume
 from training.pack.encode import Encoder, Example, Misfit
 from training.pack.packing import Rule
 from training.pack.pieces import cut
-from training.pack.sources import FrozenCorpus, freeze_corpus, with_columns
+from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
 from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
 
 if TYPE_CHECKING:
@@ -89,12 +89,9 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     unit_bytes = config.execution.unit_mib << 20
     with tempfile.TemporaryDirectory() as scratch:
         prepare_tokenizer(config, scratch)  # nothing is left behind: a preview is for trying things out
-        tokenizer = load_tokenizer(storage.join(scratch, "tokenizer"))
-    corpora = zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
-    return [
-        _of_corpus(config, name, freeze_corpus(corpus, columns, unit_bytes), tokenizer, count)
-        for name, corpus, columns in corpora
-    ]
+        tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))
+    corpora = freeze_corpora(config, unit_bytes)
+    return [_of_corpus(config, name, frozen, tokenizer, count) for name, frozen in corpora.items()]
 
 
 def draw(previews: list[Preview], console: "Console") -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store.store import Store
 
 FORMATS = (".parquet", ".pq", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 
@@ -54,28 +54,28 @@ def is_compressed(name: str) -> bool:
     return name.lower().endswith((".gz", ".zst"))
 
 
-def read_rows(span: Span, columns: Sequence[str]) -> Iterator[tuple[Row | Unreadable, str]]:
+def read_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tuple[Row | Unreadable, str]]:
     """(row, where it stands). Parquet gives the named columns; JSON objects come whole.
 
     Raises:
         DataError: the file is another one than at the beginning of the run, or is damaged Parquet.
     """
-    found = storage.info(span.uri)
+    found = store.info(span.uri)
     if found.size != span.size or (span.version and found.version != span.version):
         raise DataError(
             f"{span.uri}: changed while it was being read ({span.size} bytes at the start of the run, {found.size} now)"
             ". Run the same command again, to take it as it is now."
         )
     if span.format == "parquet":
-        yield from _parquet_rows(span, columns)
+        yield from _parquet_rows(store, span, columns)
     else:
-        for row, offset in json_rows(span):
+        for row, offset in json_rows(store, span):
             yield row, f"{span.uri} {'line' if is_compressed(span.uri) else 'byte'} {offset}"
 
 
-def _parquet_rows(span: Span, columns: Sequence[str]) -> Iterator[tuple[Row, str]]:
+def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tuple[Row, str]]:
     try:
-        with storage.open_input(span.uri) as handle:
+        with store.open_input(span.uri) as handle:
             file = pq.ParquetFile(handle, buffer_size=_BLOCK_BYTES, pre_buffer=False)
             first = 0
             for group in range(file.metadata.num_row_groups):
@@ -108,10 +108,10 @@ def _group_rows(
         first += batch.num_rows
 
 
-def json_rows(span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
+def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
     """Objects with the byte they begin at (compressed: their line, from 1); blank lines are no rows."""
     compressed = is_compressed(span.uri)
-    with storage.open_input(span.uri) as handle:
+    with store.open_input(span.uri) as handle:
         # From the byte before the range, so that what follows the first line feed is a line that begins in it.
         begin = 0 if compressed else max(span.start - 1, 0)
         found = _lines(_blocks(cast(BinaryIO, handle), span.uri, begin), begin)

@@ -8,7 +8,7 @@ is read whole. No text is read here but the first lines of one JSONL file.
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
-from cluster.store import storage
-from cluster.store.storage import FileInfo
+from cluster.store import paths
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.pack.reading import FORMATS, Span, format_of, is_compressed, json_rows
@@ -55,10 +56,12 @@ class _File(NamedTuple):
 class FrozenCorpus:
     """A corpus as it was when the run began.
 
+    store: that its files are read from.
     units: runs of spans of about the wished size, in the order of the documents. unit_bytes: of each. fingerprint: of
     the content (an artifact's digest; else names, sizes and versions of the files). columns: id and group filled in.
     """
 
+    store: Store
     path: str
     units: tuple[Unit, ...]
     unit_bytes: tuple[int, ...]
@@ -66,7 +69,13 @@ class FrozenCorpus:
     columns: Columns
 
 
-def freeze_corpus(corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCorpus:
+def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
+    """`freeze_corpus` of each corpus of a config with columns, by its name."""
+    each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
+    return {name: freeze_corpus(store, corpus, columns, unit_bytes) for name, store, corpus, columns in each}
+
+
+def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCorpus:
     """List, check and cut. The same files give the same answer.
 
     Raises:
@@ -74,19 +83,19 @@ def freeze_corpus(corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCo
         DataError: nothing to read at the path, or an artifact that is not finished.
     """
     assert unit_bytes > 0
-    files, content = _find(corpus.path)
+    files, content = _find(store, corpus.path)
     with ThreadPoolExecutor(_THREADS) as pool:
-        looked = list(pool.map(lambda file: _look(file.info, columns, unit_bytes), files))
+        looked = list(pool.map(lambda file: _look(store, file.info, columns, unit_bytes), files))
     schemas = [(file.info.uri, schema) for file, (schema, _) in zip(files, looked, strict=True) if schema is not None]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
-    resolved = _resolve(columns, schemas, lines)
+    resolved = _resolve(columns, schemas, lines, _peek(store, lines) if lines else {})
     units, sizes = [], []
     for unit, size in _gather([piece for _, pieces in looked for piece in pieces], unit_bytes):
         units.append(unit)
         sizes.append(size)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    return FrozenCorpus(corpus.path, tuple(units), tuple(sizes), content, resolved)
+    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved)
 
 
 def with_columns(config: TrainConfig) -> TrainConfig:
@@ -100,34 +109,37 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     """
     if "columns" in config.model_fields_set:
         return config
-    corpora = [one if one.columns else one.model_copy(update={"columns": _recognised(one)}) for one in config.corpus]
+    corpora = [
+        one if one.columns else one.model_copy(update={"columns": _recognised(store, one)})
+        for store, one in zip(config.corpus_stores, config.corpus, strict=True)
+    ]
     return config.model_copy(update={"corpus": tuple(corpora)})
 
 
-def _recognised(corpus: Corpus) -> Columns:
-    file = _find(corpus.path)[0][0].info
-    schema, _ = _look(file, Columns(text="text"), 1 << 30)
-    names = _peek(file) if schema is None else schema.names
+def _recognised(store: Store, corpus: Corpus) -> Columns:
+    file = _find(store, corpus.path)[0][0].info
+    schema, _ = _look(store, file, Columns(text="text"), 1 << 30)
+    names = _peek(store, file) if schema is None else schema.names
     for needed, optional in RECOGNISED:
         if all(name in names for name in needed.values()):
             return Columns(**needed | {role: name for role, name in optional.items() if name in names})
     return Columns(text="text")
 
 
-def _find(path: str) -> tuple[list[_File], str]:
+def _find(store: Store, path: str) -> tuple[list[_File], str]:
     """The files, and the fingerprint of what is in them."""
-    root = storage.absolute(path)
+    root = paths.absolute(path)
     wild = re.search(r"[*?\[]", root)
-    there = storage.exists(root) or bool(wild and storage.list_files(root))  # a name with brackets in it is no pattern
+    there = store.exists(root) or bool(wild and store.list_files(root))  # a name with brackets in it is no pattern
     if wild and not there:
-        found, root = storage.glob(root), root[: root.rindex("/", 0, wild.start())]
-    elif storage.exists(root):
-        found, root = [storage.info(root)], posixpath.dirname(root)
-    elif (artifact := Artifact.find(root)) is not None:
+        found, root = store.glob(root), root[: root.rindex("/", 0, wild.start())]
+    elif store.exists(root):
+        found, root = [store.info(root)], posixpath.dirname(root)
+    elif (artifact := Artifact.find(store, root)) is not None:
         return _of_artifact(artifact)
     else:
-        found = storage.list_files(root)
-        _refuse_unfinished(root)
+        found = store.list_files(root)
+        _refuse_unfinished(store, root)
     files = [_File(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
     chosen = [file for file in files if not _hidden(file.name) and format_of(file.name)]
     if not chosen:
@@ -144,14 +156,14 @@ def _of_artifact(artifact: Artifact) -> tuple[list[_File], str]:
     root = artifact.uri
     files = artifact.manifest.files
     # An artifact's files never change: their size alone says that they are what the manifest promises.
-    infos = [FileInfo(storage.join(root, file.path), file.bytes, "") for file in files]
+    infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
     return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest
 
 
-def _refuse_unfinished(root: str) -> None:
-    if Artifact.find(storage.join(root, "corpus")) is not None:
+def _refuse_unfinished(store: Store, root: str) -> None:
+    if Artifact.find(store, paths.join(root, "corpus")) is not None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
-    if storage.list_files(storage.join(posixpath.dirname(root), "_commits")):
+    if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
         raise DataError(
             f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it has begun. Run "
             "`raymill curate` with its config again: it continues."
@@ -162,11 +174,13 @@ def _hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def _look(file: FileInfo, columns: Columns, unit_bytes: int) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
+def _look(
+    store: Store, file: FileInfo, columns: Columns, unit_bytes: int
+) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
     """The columns of a Parquet file, and the pieces of the file with their bytes of documents."""
     kind = format_of(file.uri)
     if kind == "parquet":
-        return _look_at_parquet(file, columns, unit_bytes)
+        return _look_at_parquet(store, file, columns, unit_bytes)
     if not file.size:
         return None, []
     if is_compressed(file.uri):
@@ -176,9 +190,11 @@ def _look(file: FileInfo, columns: Columns, unit_bytes: int) -> tuple[pa.Schema 
     return None, [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
 
 
-def _look_at_parquet(file: FileInfo, columns: Columns, unit_bytes: int) -> tuple[pa.Schema, list[tuple[Span, int]]]:
+def _look_at_parquet(
+    store: Store, file: FileInfo, columns: Columns, unit_bytes: int
+) -> tuple[pa.Schema, list[tuple[Span, int]]]:
     try:
-        with storage.open_input(file.uri) as handle:
+        with store.open_input(file.uri) as handle:
             opened = pq.ParquetFile(handle, pre_buffer=False)
             footer, schema = opened.metadata, opened.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
@@ -223,10 +239,14 @@ def _gather(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tup
         yield tuple(held), held_bytes
 
 
-def _resolve(columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: FileInfo | None) -> Columns:
-    """Check what is named, and fill in id and group where the corpus has them under their usual names."""
+def _resolve(
+    columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: FileInfo | None, peeked: Mapping[str, None]
+) -> Columns:
+    """Check what is named, and fill in id and group where the corpus has them under their usual names.
+
+    peeked: keys of the first objects of `lines`, a file of JSON Lines.
+    """
     named = columns.named
-    peeked = _peek(lines) if lines else {}
     for role, name in named.items():
         for uri, schema in schemas:
             if name not in schema.names:
@@ -243,11 +263,11 @@ def _resolve(columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: 
     return columns.model_copy(update=found)
 
 
-def _peek(file: FileInfo) -> dict[str, None]:
+def _peek(store: Store, file: FileInfo) -> dict[str, None]:
     """Keys of the first objects, in the order in which they appear."""
     span = Span(*_identity(file), "jsonl", 0, file.size)
     keys: dict[str, None] = {}
-    for row, _ in islice(json_rows(span), _PEEKED_LINES):
+    for row, _ in islice(json_rows(store, span), _PEEKED_LINES):
         if isinstance(row, dict):
             keys |= dict.fromkeys(row)
     return keys

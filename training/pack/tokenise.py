@@ -18,6 +18,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.schema import EXAMPLES, SPLITS
@@ -69,9 +70,19 @@ def tokenise_stage(
         outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
         units=frozen.units,
         work=Tokenise(
-            output, frozen.columns, cuts, config.seed, tokenizer_uri, tokenizer_fingerprint, tuple(classes), telling
+            source=frozen.store,
+            output=output,
+            columns=frozen.columns,
+            cuts=cuts,
+            seed=config.seed,
+            store=config.store,
+            tokenizer_uri=tokenizer_uri,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+            classes=tuple(classes),
+            telling=telling,
         ),
         fingerprint=fingerprint(decides),
+        store=config.store,
         describe=_files,
         small=sum(frozen.unit_bytes) <= SMALL_BYTES,
     )
@@ -82,9 +93,9 @@ def _files(unit: Unit) -> str:
 
 
 @lru_cache(maxsize=2)
-def _encoder(uri: str, fingerprint: str) -> Encoder:
+def _encoder(store: Store, uri: str, fingerprint: str) -> Encoder:
     """Made once a process, however many units it does."""
-    return Encoder(load_prepared(uri, fingerprint))
+    return Encoder(load_prepared(store, uri, fingerprint))
 
 
 def refuse_no_examples(examples: Artifact, path: str) -> None:
@@ -103,23 +114,25 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
 
 @dataclass(frozen=True)
 class Tokenise:
-    """The work of one unit; a worker gets it by pickle."""
+    """The work of one unit; a worker gets it by pickle. source: store of the corpus. store: of the tokenizer."""
 
+    source: Store
     output: str
     columns: Columns
     cuts: Cuts
     seed: int
+    store: Store
     tokenizer_uri: str
     tokenizer_fingerprint: str
     classes: tuple[str, ...]
     telling: int
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        encoder = _encoder(self.tokenizer_uri, self.tokenizer_fingerprint)
+        encoder = _encoder(self.store, self.tokenizer_uri, self.tokenizer_fingerprint)
         left_out = LeftOut()
         tally = _Tally()
         tables = []
-        for documents in _tables(documents_of(unit, self.columns, left_out)):
+        for documents in _tables(documents_of(self.source, unit, self.columns, left_out)):
             encoded = encoder.encode(documents)
             learnt = {example.document for example in encoded.examples}
             tally.add(documents, learnt, encoded.notes, encoded.misfits, left_out)

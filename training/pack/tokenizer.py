@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, cast
 
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError, DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import FileInfo, NotFound
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.models.folder import hub_problem
@@ -41,9 +43,9 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
         ConfigError: there is no such tokenizer, or it cannot do what this config needs.
         DataError: another one stands there already, and not `replace`.
     """
-    folder = tokenizer_folder(packed_uri)
+    folder, store = tokenizer_folder(packed_uri), config.store
     wanted = fingerprint(_request(config))
-    if (prepared := Prepared.read(packed_uri)) is not None:
+    if (prepared := Prepared.read(store, packed_uri)) is not None:
         if prepared.request == wanted:
             return prepared.fingerprint
         if not replace:
@@ -51,50 +53,50 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
                 f"{folder}: holds a tokenizer of other settings or another corpus. Choose another output, or run with "
                 "--replace to make it anew."
             )
-        discard_tokenizer(packed_uri)  # first: without it nobody believes the other files
+        discard_tokenizer(store, packed_uri)  # first: without it nobody believes the other files
     tokenizer = _make(config)
     _check(tokenizer, config)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
-        paths = [path for path in sorted(Path(scratch).rglob("*")) if path.is_file()]
-        contents = {path.relative_to(scratch).as_posix(): path.read_bytes() for path in paths}
+        made = [path for path in sorted(Path(scratch).rglob("*")) if path.is_file()]
+        contents = {path.relative_to(scratch).as_posix(): path.read_bytes() for path in made}
     for name, content in contents.items():
-        storage.write_bytes(storage.join(folder, name), content)
+        store.write_bytes(paths.join(folder, name), content)
     # What an attempt with other settings left would be loaded too.
-    uris = {storage.join(folder, name) for name in (*contents, RECORD)}
-    storage.delete({file.uri for file in storage.list_files(folder)} - uris)
+    uris = {paths.join(folder, name) for name in (*contents, RECORD)}
+    store.delete({file.uri for file in store.list_files(folder)} - uris)
     files = {name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
-    Prepared(wanted, tokenizer_fingerprint(tokenizer), files).create(packed_uri)
-    prepared = Prepared.read(packed_uri)  # another driver may have been first, and then its record holds
+    Prepared(wanted, tokenizer_fingerprint(tokenizer), files).create(store, packed_uri)
+    prepared = Prepared.read(store, packed_uri)  # another driver may have been first, and then its record holds
     assert prepared is not None
     return prepared.fingerprint
 
 
-def load_tokenizer(uri: str, revision: str | None = None) -> "PreTrainedTokenizerFast":
+def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> "PreTrainedTokenizerFast":
     """A fast tokenizer from a local folder, a store's folder or, where there is no such folder, the hub.
 
     Raises:
         ConfigError: none there, or only a slow one.
     """
-    found = [file for file in storage.list_files(uri) if _belongs(file, storage.absolute(uri))]
+    found = [file for file in store.list_files(uri) if _belongs(file, paths.absolute(uri))]
     if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in found):
-        if found or storage.is_remote(uri) or uri.startswith((".", "/", "~")):
+        if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
             raise no_tokenizer(uri)
         return _load(uri, uri, revision, hub_problem(uri, revision))
     with tempfile.TemporaryDirectory() as scratch:
         for file in found:
-            path = Path(scratch, file.uri.removeprefix(storage.absolute(uri)).lstrip("/"))
+            path = Path(scratch, file.uri.removeprefix(paths.absolute(uri)).lstrip("/"))
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(storage.read_bytes(file.uri))
+            path.write_bytes(store.read_bytes(file.uri))
         return _load(scratch, uri, None)
 
 
-def load_prepared(uri: str, fingerprint: str) -> "PreTrainedTokenizerFast":
+def load_prepared(store: Store, uri: str, fingerprint: str) -> "PreTrainedTokenizerFast":
     """
     Raises:
         DataError: it is not the one with this fingerprint.
     """
-    tokenizer = load_tokenizer(uri)
+    tokenizer = load_tokenizer(store, uri)
     if (found := tokenizer_fingerprint(tokenizer)) != fingerprint:
         raise DataError(f"{uri}: the tokenizer has changed since it was prepared ({found}, not {fingerprint}).")
     return tokenizer
@@ -140,7 +142,7 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 
-def _belongs(file: storage.FileInfo, root: str) -> bool:
+def _belongs(file: FileInfo, root: str) -> bool:
     name = file.uri.removeprefix(root).lstrip("/")
     nested = "/" in name and not name.startswith("additional_chat_templates/")
     kind = name.endswith(_ENDINGS) and not name.endswith(".index.json")
@@ -151,7 +153,7 @@ def _request(config: TrainConfig) -> list[object]:
     """What decides the tokenizer. A fitted one also hangs on the documents; they are listed, not read."""
     model = config.model
     forms = sorted({columns.form for columns in config.all_columns})
-    request: list[object] = [model.name, model.revision, model.tokenizer, _template(model.chat_template), forms]
+    request: list[object] = [model.name, model.revision, model.tokenizer, _template(config), forms]
     if model.tokenizer == "train":
         from training.pack.bpe import VERSION, freeze_all
 
@@ -170,18 +172,19 @@ def _make(config: TrainConfig) -> "PreTrainedTokenizerFast":
     else:
         source = model.tokenizer or model.name
         assert source is not None
-        tokenizer = load_tokenizer(source, model.revision if source == model.name else None)
-    if (template := _template(model.chat_template)) is not None:
+        tokenizer = load_tokenizer(config.store, source, model.revision if source == model.name else None)
+    if (template := _template(config)) is not None:
         tokenizer.chat_template = template
     return tokenizer
 
 
-def _template(setting: str | None) -> str | None:
+def _template(config: TrainConfig) -> str | None:
+    setting = config.model.chat_template
     if setting is None or setting == "chatml":
         return setting and CHATML
     try:
-        return storage.read_bytes(setting).decode()
-    except storage.NotFound:
+        return config.store.read_bytes(setting).decode()
+    except NotFound:
         raise ConfigError(f"model.chat_template: no file {setting}. Give a Jinja file, or `chatml`.") from None
 
 
@@ -209,7 +212,7 @@ def _check(tokenizer: "PreTrainedTokenizerFast", config: TrainConfig) -> None:
         )
     model = config.model
     if model.tokenizer not in (None, "train", model.name):
-        _check_vocabulary(len(tokenizer), model)
+        _check_vocabulary(len(tokenizer), config)
     known = tokenizer.get_added_vocab()
     if config.model.chat_template == "chatml" and not {TURN_START, TURN_END} <= known.keys():
         raise ConfigError(
@@ -234,11 +237,11 @@ def _check_syntax(tokenizer: "PreTrainedTokenizerFast", model: Model) -> None:
         log.debug("the chat template refuses a first question alone: %s", error)
 
 
-def _check_vocabulary(tokens: int, model: Model) -> None:
+def _check_vocabulary(tokens: int, config: TrainConfig) -> None:
     """Of a tokenizer that is not the model's own."""
     from training.plan.shape import transformers_config
 
-    embedded = transformers_config(model).get_text_config().vocab_size
+    embedded = transformers_config(config.store, config.model).get_text_config().vocab_size
     if tokens > embedded:
         raise ConfigError(
             f"model.tokenizer: it has {tokens:,} tokens, and the model embeds {embedded:,}. Give the model's own "

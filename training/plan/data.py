@@ -4,13 +4,13 @@ import json
 import math
 from dataclasses import dataclass
 
-from cluster.store import storage
+from cluster.store import paths
 from training.config import TrainConfig
 from training.data.order import Order, shares
 from training.data.schema import rows_per_group
 from training.pack.job import pack_settings
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, packed_uri
-from training.pack.sources import freeze_corpus, with_columns
+from training.pack.sources import freeze_corpora, with_columns
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
@@ -55,16 +55,11 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
         DataError, ConfigError, StorageError: there is no such corpus, or a column is not there.
     """
     config = with_columns(config)
-    frozen = {
-        name: freeze_corpus(corpus, columns, config.execution.unit_mib << 20)
-        for name, corpus, columns in zip(config.corpus_names, config.corpus, config.all_columns, strict=True)
-    }
-    root = packed_uri(config)
-    manifest = storage.join(root, PACK_MANIFEST)
-    if storage.exists(manifest) and json.loads(storage.read_bytes(manifest))["settings"] == pack_settings(
-        config, frozen
-    ):
-        return _counted(config, PackedRun.load(root))
+    frozen = freeze_corpora(config, config.execution.unit_mib << 20)
+    root, store = packed_uri(config), config.store
+    manifest = paths.join(root, PACK_MANIFEST)
+    if store.exists(manifest) and json.loads(store.read_bytes(manifest))["settings"] == pack_settings(config, frozen):
+        return _counted(config, PackedRun.load(store, root))
     return _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
 
 

@@ -157,7 +157,7 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
 
     per_row = max(1.0, data.documents_per_row or 1.0)
     context = (data.tokens_per_row / per_row + 1) / 2
-    flops = flops_per_token(transformers_config(config.model), shape.trained, config.method, context)
+    flops = flops_per_token(transformers_config(config.store, config.model), shape.trained, config.method, context)
     peak = machine.peak(config.bf16)
     found: dict[str, Any] = {"flops_per_token": flops, "peak_flops": peak}
     found |= {"seconds": None, "gpu_hours": None, "cost": None}

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ConfigError, StorageError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 
@@ -76,7 +77,7 @@ def shape_of(config: TrainConfig, classes: int = 2) -> Shape:
         ConfigError: transformers knows no such model, or the adapter does not fit it.
         StorageError: the model's config.json cannot be read.
     """
-    described = transformers_config(config.model)
+    described = transformers_config(config.store, config.model)
     return _measured(described, _parameters(config, described, classes))
 
 
@@ -111,7 +112,7 @@ def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Para
     )
 
 
-def module_names(model: Model) -> list[str]:
+def module_names(store: Store, model: Model) -> list[str]:
     """Paths of the modules of a model that have a matrix of weights: what an adapter can stand beside.
 
     Raises:
@@ -120,13 +121,13 @@ def module_names(model: Model) -> list[str]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    described = transformers_config(model)
+    described = transformers_config(store, model)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(described)
     return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
 
 
-def transformers_config(model: Model) -> Any:
+def transformers_config(store: Store, model: Model) -> Any:
     """A model's description without its weights: of a URI or hub name, only config.json is read.
 
     Raises:
@@ -139,13 +140,13 @@ def transformers_config(model: Model) -> Any:
     from training.models.json_files import read_object
 
     if model.config is not None or not _elsewhere(model):
-        return named_config(model)
+        return named_config(store, model)
     assert model.name is not None
-    if storage.is_remote(model.name):
-        plain = read_object(storage.join(model.name, "config.json"), {"model_type": str})
+    if paths.is_remote(model.name):
+        plain = read_object(store, paths.join(model.name, "config.json"), {"model_type": str})
         with tempfile.TemporaryDirectory(prefix="plan-") as folder:
             Path(folder, "config.json").write_text(json.dumps(plain))
-            return named_config(model.model_copy(update={"name": folder}))
+            return named_config(store, model.model_copy(update={"name": folder}))
     try:
         return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
     except (ValueError, OSError) as error:
@@ -158,7 +159,7 @@ def transformers_config(model: Model) -> Any:
 
 def _elsewhere(model: Model) -> bool:
     assert model.name is not None
-    return storage.is_remote(model.name) or not Path(storage.absolute(model.name)).is_dir()
+    return paths.is_remote(model.name) or not Path(paths.absolute(model.name)).is_dir()
 
 
 def _measured(described: Any, parameters: tuple[Parameter, ...]) -> Shape:

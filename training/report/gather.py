@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import cluster
 from cluster.artifact import Counters
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.evaluation.job import read_evaluation
 from training.export.loading import Base, loading
@@ -41,13 +42,13 @@ def gather(job: Job, packed: "PackedRun", outcome: Outcome) -> Report:
 
 def combine(config: TrainConfig, reports: Sequence[Report]) -> Report:
     """The report of a run of phases, from those of its phases in their order."""
-    return _report(config, storage.absolute(config.output), [fit for report in reports for fit in report["fits"]])
+    return _report(config, paths.absolute(config.output), [fit for report in reports for fit in report["fits"]])
 
 
 def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
-    config, log = job.config, Log(_records(job.step_log))
-    attempts = _attempts(job.attempts)
-    evaluation = read_evaluation(job.root) or _NOT_EVALUATED
+    config, log = job.config, Log(_records(job.store, job.step_log))
+    attempts = _attempts(job.store, job.attempts)
+    evaluation = read_evaluation(job) or _NOT_EVALUATED
     return {
         "name": config.name,
         "output": job.root,
@@ -96,25 +97,25 @@ def _report(config: TrainConfig, root: str, fits: list[Fit]) -> Report:
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         # Where a tracker or a store is reached may hold a password.
-        "config": json.loads(config.model_dump_json(exclude={"storage", "track"}, exclude_none=True)),
+        "config": config.without_stores({"track"}, exclude_none=True),
     }
     said = [(fit["name"], words) for fit in fits for words in cautions(fit)]
     warnings = [words if len(fits) == 1 else f"{name}: {words}" for name, words in said]
     return {"schema": 1, "run": run, "fits": fits, "warnings": warnings}
 
 
-def _records(uri: str) -> Iterator[StepRecord]:
+def _records(store: Store, uri: str) -> Iterator[StepRecord]:
     """One after the other: a log of a million steps is 300 MB."""
-    if not storage.exists(uri):
+    if not store.exists(uri):
         return
-    with storage.open_input(uri) as file:
+    with store.open_input(uri) as file:
         for line in io.BufferedReader(file):  # type: ignore[type-var]
             if line.strip():
                 yield json.loads(line)
 
 
-def _attempts(folder: str) -> list[Attempt]:
-    return [json.loads(storage.read_bytes(file.uri)) for file in storage.list_files(folder)]
+def _attempts(store: Store, folder: str) -> list[Attempt]:
+    return [json.loads(store.read_bytes(file.uri)) for file in store.list_files(folder)]
 
 
 def _shortened(answer: Answer) -> Answer:
@@ -191,17 +192,17 @@ def _split(split: str, counted: Counters, length: int) -> SplitData:
 
 
 def _folders(job: Job, packed: "PackedRun") -> list[Folder]:
-    root = storage.join(job.root, EXPORT)
-    if not storage.exists(uri := storage.join(root, MANIFEST)):
+    root = paths.join(job.root, EXPORT)
+    if not job.store.exists(uri := paths.join(root, MANIFEST)):
         return []
-    manifest = json.loads(storage.read_bytes(uri))
+    manifest = json.loads(job.store.read_bytes(uri))
     name, revision = manifest["base"]["name"] or "", manifest["base"]["revision"]
     chat = packed.asks_in_turns(job.config)
     base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)
     return [
         {
             "kind": kind,
-            "uri": storage.join(root, kind),
+            "uri": paths.join(root, kind),
             "bytes": sum(file["bytes"] for file in manifest["files"] if file["path"].startswith(f"{kind}/")),
             "code": "\n".join(loading(kind, base, chat)),
         }

@@ -16,7 +16,7 @@ import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.page.formats import plural
-from pipelines.curate.config import CurateConfig
+from pipelines.curate.config import STORES, CurateConfig
 from pipelines.curate.decide import TALLIES, causes, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, REPEATED_KEY, SKIPPED
@@ -164,7 +164,7 @@ def _run(config: CurateConfig, engine: Engine) -> dict[str, Any]:
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "config": _without_passwords(config.model_dump(mode="json", exclude={"storage"})),
+        "config": _without_passwords(config.model_dump(mode="json", exclude=STORES)),
     }
 
 

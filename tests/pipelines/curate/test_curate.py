@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from cluster.artifact import MANIFEST, Artifact
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.lease import held
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
+from pipelines.curate.run_reader import FinishedRun
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.curate.write_corpus import Select
@@ -141,7 +143,7 @@ def run(inputs, monkeypatch):
 
 
 def ledger(run) -> dict[str, dict]:
-    return {row["id"]: row for row in Artifact.load(f"{run.uri}/removed").table().to_pylist()}
+    return {row["id"]: row for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
 
 
 def test_every_document_is_in_the_corpus_or_in_the_ledger_and_never_in_both(inputs, run):
@@ -188,13 +190,13 @@ def test_the_output_folder_holds_what_the_contract_names(run, tmp_path):
     assert {"manifest.json", "corpus", "removed", "attributes", "quarantine", "report.json", "report.html"} <= names
     listed = sorted(path.name for path in (tmp_path / "run" / "corpus").iterdir())
     assert listed == sorted([*(file.path for file in run.corpus.manifest.files), MANIFEST])
-    assert "text" not in Artifact.load(f"{run.uri}/attributes").table().column_names
+    assert "text" not in Artifact.load(Store(), f"{run.uri}/attributes").table().column_names
 
 
 def test_the_verdicts_count_the_documents_that_passed(run):
-    removed = Artifact.load(f"{run.uri}/removed").table()
+    removed = Artifact.load(Store(), f"{run.uri}/removed").table()
     duplicates = sum(stage.endswith("_duplicates") for stage in removed["stage"].to_pylist())
-    counters = Artifact.load(f"{run.uri}/_work/verdicts").manifest.counters
+    counters = Artifact.load(Store(), f"{run.uri}/_work/verdicts").manifest.counters
     assert duplicates > 0
     assert counters["passed"] == run.corpus.manifest.rows + duplicates
     assert counters["documents"] == run.corpus.manifest.rows + removed.num_rows
@@ -218,7 +220,7 @@ def test_a_finished_run_is_found_and_not_made_again(inputs, run, monkeypatch, tm
 
 def test_a_second_run_at_the_same_output_is_refused_while_the_first_is_under_way(inputs, monkeypatch, tmp_path):
     output = str(tmp_path / "busy")
-    with held(output), pytest.raises(BusyError, match=r"another run is writing here: process \d+ of "):
+    with held(Store(), output), pytest.raises(BusyError, match=r"another run is writing here: process \d+ of "):
         curate_inline(inputs[1] | {"output": output}, monkeypatch)
     assert [path.name for path in (tmp_path / "busy").iterdir()] == ["_lease"]
     assert curate_inline(inputs[1] | {"output": output}, monkeypatch).fresh
@@ -228,9 +230,9 @@ def test_other_settings_are_refused_with_what_differs_and_replace_keeps_what_was
     changed = inputs[1] | {"rules": {"gopher_quality": {"min_words": 5}}}
     with pytest.raises(DataError, match=r"rules\.gopher_quality.*min_words.*--replace"):
         curate_inline(changed, monkeypatch)
-    attributes = Artifact.load(f"{run.uri}/attributes").manifest
+    attributes = Artifact.load(Store(), f"{run.uri}/attributes").manifest
     new = curate_inline(changed, monkeypatch, replace=True)
-    assert Artifact.load(f"{run.uri}/attributes").manifest == attributes
+    assert Artifact.load(Store(), f"{run.uri}/attributes").manifest == attributes
     assert ledger(new)["short"]["reason"] != "gopher_short_doc"
     fresh = curate_inline(changed | {"output": f"{run.uri}-2"}, monkeypatch)
     assert fresh.manifest["digest"] == new.manifest["digest"]
@@ -288,7 +290,7 @@ def test_the_pair_shown_of_a_group_is_the_kept_document_and_a_near_duplicate(tmp
     path.write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in texts.items()))
     settings = {"inputs": [{"path": str(path), "id": "id"}], "language": None, "rules": None}
     run = curate_inline(settings | {"output": str(tmp_path / "run")}, monkeypatch)
-    groups = Artifact.load(f"{run.uri}/_work/groups").table()
+    groups = Artifact.load(Store(), f"{run.uri}/_work/groups").table()
     assert groups["reason"].to_pylist() == [None, "exact_duplicate", "near_duplicate"]
     assert groups["shown"].to_pylist() == [True, False, True]
 
@@ -329,10 +331,11 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
     found = []
     for number, unit_bytes in enumerate((1, 20_000, 1 << 30)):
         monkeypatch.setattr(
-            "pipelines.curate.job.freeze", lambda inputs, base, _, size=unit_bytes: real_freeze(inputs, base, size)
+            "pipelines.curate.job.freeze",
+            lambda store, inputs, base, _, size=unit_bytes: real_freeze(store, inputs, base, size),
         )
         run = curate_inline(inputs[1] | {"output": str(tmp_path / f"units{number}")}, monkeypatch)
-        units = len({file.unit for file in Artifact.load(f"{run.uri}/attributes").manifest.files})
+        units = len({file.unit for file in Artifact.load(Store(), f"{run.uri}/attributes").manifest.files})
         rows = sorted(ledger(run).items())
         found.append((run.corpus.table(), rows))
         assert units == (5, 3, 1)[number] or number == 1
@@ -396,12 +399,14 @@ def test_everything_removed_is_a_warning_and_not_a_crash(inputs, monkeypatch):
 
 
 def test_explain_tells_what_became_of_a_document(run):
-    assert "gopher_short_doc" in explain(run.uri, "short") and "8 is under the least" in explain(run.uri, "short")
-    near = explain(run.uri, "near")
+    assert "gopher_short_doc" in explain(FinishedRun(Store(), run.uri), "short") and "8 is under the least" in explain(
+        FinishedRun(Store(), run.uri), "short"
+    )
+    near = explain(FinishedRun(Store(), run.uri), "near")
     assert "near_duplicate of s4" in near and "[-47-]{+fortyseven+}" in near
-    assert "outcome   kept, standing for a group of 2 duplicates" in explain(run.uri, "s3")
+    assert "outcome   kept, standing for a group of 2 duplicates" in explain(FinishedRun(Store(), run.uri), "s3")
     with pytest.raises(DataError, match="no document has id 'nobody'"):
-        explain(run.uri, "nobody")
+        explain(FinishedRun(Store(), run.uri), "nobody")
 
 
 def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(inputs, run, monkeypatch):
@@ -470,21 +475,21 @@ def test_a_sample_is_of_all_tables_and_not_of_the_first(tmp_path):
     """Of 0 + 1 + .. + 19 rows in tables of one row or more; ten of them, for five seeds."""
     artifact = run_inline(counting_stage(20), str(tmp_path))["numbers"]
     for seed in range(5):
-        units = [row["unit"] for row in sample_rows(artifact.uri, 10, [], seed)]
+        units = [row["unit"] for row in sample_rows(Store(), artifact.uri, 10, [], seed)]
         assert len(units) == 10 and max(units) > 10, f"seed {seed}: all from the first quarter of the rows"
 
 
 def test_sample_finds_rows_by_value_and_says_what_there_is(run):
-    rows = sample_rows(f"{run.uri}/removed", 5, ["reason=gopher_quality_gopher_short"], 1)
+    rows = sample_rows(Store(), f"{run.uri}/removed", 5, ["reason=gopher_quality_gopher_short"], 1)
     assert [row["id"] for row in rows] == ["short"]
-    assert sample_rows(run.uri, 2, [], 1) == sample_rows(run.uri, 2, [], 1)
+    assert sample_rows(Store(), run.uri, 2, [], 1) == sample_rows(Store(), run.uri, 2, [], 1)
     with pytest.raises(ConfigError, match="reason there holds: exact_duplicate"):
-        sample_rows(run.uri, 5, ["reason=nonsense"], 1)
+        sample_rows(Store(), run.uri, 5, ["reason=nonsense"], 1)
     with pytest.raises(ConfigError, match="wanted COLUMN=VALUE"):
-        sample_rows(run.uri, 5, ["colour=red"], 1)
+        sample_rows(Store(), run.uri, 5, ["colour=red"], 1)
 
 
-def real_freeze(inputs, base, size):
+def real_freeze(store, inputs, base, size):
     from pipelines.readers import freeze
 
-    return freeze(inputs, base, size)
+    return freeze(store, inputs, base, size)

@@ -11,7 +11,6 @@ import pytest
 
 from cluster import cli
 from cluster.errors import StorageError
-from cluster.store import storage
 from tests.conftest import CREDENTIALS
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
@@ -28,9 +27,9 @@ def texts(tmp_path):
     return folder
 
 
-def test_a_run_on_s3_makes_the_corpus_of_a_local_run(texts, tmp_path, monkeypatch, s3_server, s3_root):
+def test_a_run_on_s3_makes_the_corpus_of_a_local_run(texts, tmp_path, monkeypatch, s3_server, s3_root, s3_store):
     for path in texts.iterdir():
-        storage.write_bytes(f"{s3_root}/in/{path.name}", path.read_bytes())
+        s3_store.write_bytes(f"{s3_root}/in/{path.name}", path.read_bytes())
     shared = {"name": "s3", "language": {"keep": ["en"]}}
     local = curate_inline(
         shared | {"inputs": [{"path": str(texts), "id": "id"}], "output": str(tmp_path / "run")}, monkeypatch
@@ -46,7 +45,7 @@ def test_a_run_on_s3_makes_the_corpus_of_a_local_run(texts, tmp_path, monkeypatc
     assert [f.sha256 for f in remote.corpus.manifest.files] == [f.sha256 for f in local.corpus.manifest.files]
     assert remote.corpus.manifest.digest == local.corpus.manifest.digest
     assert not curate_inline(remote_settings, monkeypatch).fresh
-    assert "secret" not in storage.read_bytes(f"{s3_root}/run/manifest.json").decode()
+    assert "secret" not in s3_store.read_bytes(f"{s3_root}/run/manifest.json").decode()
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
     bucket = s3_root.removeprefix("s3://")
     keys = [found["Key"] for found in client.list_objects_v2(Bucket=bucket, Prefix="run/corpus/")["Contents"]]
@@ -57,13 +56,12 @@ def test_a_run_on_s3_makes_the_corpus_of_a_local_run(texts, tmp_path, monkeypatc
 
 @pytest.fixture
 def run(texts, monkeypatch, s3_server, s3_root):
-    """A finished run at the server, its config as a file, and a process that has no storage settings of its own."""
+    """A finished run at the server, its config as a file, and an environment that reaches no store."""
     options = {"endpoint_url": s3_server, "access_key_id": "key", "secret_access_key": "secret", "retries": 1}
     settings = {"inputs": [{"path": str(texts), "id": "id"}], "output": f"{s3_root}/run", "storage": options}
     made = curate_inline(settings, monkeypatch)
     config = texts.parent / "curate.yaml"
     config.write_text(json.dumps({"kind": "curate", "name": "test"} | settings))
-    storage.configure(storage.StorageOptions())
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -77,7 +75,6 @@ def raymill(capsys):
     def call(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
             cli.main(words)
-        storage.configure(storage.StorageOptions())
         return (left.value.code, *capsys.readouterr())
 
     return call
@@ -123,15 +120,14 @@ def test_the_commands_that_look_at_a_run_reach_it_by_the_variables_that_the_read
 
 
 def test_a_local_run_of_remote_input_is_explained_by_the_settings_it_recorded(
-    texts, tmp_path, monkeypatch, raymill, s3_server, s3_root
+    texts, tmp_path, monkeypatch, raymill, s3_server, s3_root, s3_store
 ):
     for path in texts.iterdir():
-        storage.write_bytes(f"{s3_root}/in/{path.name}", path.read_bytes())
+        s3_store.write_bytes(f"{s3_root}/in/{path.name}", path.read_bytes())
     options = {"endpoint_url": s3_server, "access_key_id": "key", "secret_access_key": "secret", "retries": 1}
     settings = {"inputs": [{"path": f"{s3_root}/in", "id": "id"}], "output": str(tmp_path / "run"), "storage": options}
     curate_inline(settings, monkeypatch)
     assert b"secret" not in (tmp_path / "run" / "inputs.json").read_bytes()
-    storage.configure(storage.StorageOptions())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     code, out, err = raymill("explain", str(tmp_path / "run"), "copy")

@@ -9,6 +9,7 @@ import yaml
 from cluster import cli, logs
 from cluster.artifact import Artifact
 from cluster.config import load
+from cluster.store.store import Store
 from pipelines.curate import job as job
 from pipelines.curate.commands import changed_settings
 from pipelines.curate.config import CurateConfig
@@ -142,7 +143,7 @@ def test_the_report_and_the_counters_have_what_is_odd_about_the_input(raymill, o
         "3 documents could not be read",
     ):
         assert f"warning: {warning}" in out
-    counters = Artifact.load(str(tmp_path.parent / "odd" / "attributes")).manifest.counters
+    counters = Artifact.load(Store(), str(tmp_path.parent / "odd" / "attributes")).manifest.counters
     assert [counters[f"{kind}/input"] for kind in ("no_id", "empty_text", "repeated_key")] == [2, 2, 1]
 
 

@@ -10,9 +10,11 @@ import pytest
 from datasets import Dataset, disable_progress_bars
 
 from cluster.artifact import Artifact
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
 from pipelines.curate.report.page import render
+from pipelines.curate.run_reader import FinishedRun
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.readers import READERS
@@ -80,8 +82,8 @@ def looked_at_in_every_way(run, config: dict) -> None:
     """Every command that reads a run reads this one."""
     whole = CurateConfig.model_validate({"kind": "curate", "name": "test"} | config)
     assert table_text(compare(whole, whole))
-    sample_rows(run.uri, 3, [], 1)
-    sample_rows(f"{run.uri}/quarantine", 3, [], 1)
+    sample_rows(Store(), run.uri, 3, [], 1)
+    sample_rows(Store(), f"{run.uri}/quarantine", 3, [], 1)
     assert "<html" in render(run.report)
 
 
@@ -97,7 +99,7 @@ def test_a_source_without_a_readable_document_costs_no_other(tmp_path, monkeypat
     config = settings(tmp_path, inputs)
     run = curate_inline(config, monkeypatch)
     assert run.corpus.table()["text"].to_pylist() == [story(number) for number in range(4)]
-    problems = Artifact.load(f"{run.uri}/quarantine").table()["problem"].to_pylist()
+    problems = Artifact.load(Store(), f"{run.uri}/quarantine").table()["problem"].to_pylist()
     assert problems == EMPTY[name][3]
     counts = {entry["source"]: entry["input"]["documents"] for entry in run.report["sources"]}
     assert counts == {"empty": 0, "good": 6}
@@ -118,7 +120,7 @@ def test_a_run_without_a_readable_document_ends_with_an_empty_corpus(tmp_path, m
     assert "The corpus is empty: no document could be read." in run.report["warnings"]
     looked_at_in_every_way(run, config)
     with pytest.raises(Exception, match="no document has id 'x'"):
-        explain(run.uri, "x")
+        explain(FinishedRun(Store(), run.uri), "x")
 
 
 OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
@@ -141,7 +143,7 @@ def test_every_stage_takes_units_without_documents(tmp_path, monkeypatch, part, 
     inputs["good"] = write_empty(tmp_path / "in2", "null texts") if whole else write_good(tmp_path / "good.jsonl")
     config = settings(tmp_path, inputs, **PARTS[part])
     run = curate_inline(config, monkeypatch)
-    removed = Artifact.load(f"{run.uri}/removed").table().num_rows
+    removed = Artifact.load(Store(), f"{run.uri}/removed").table().num_rows
     assert run.corpus.manifest.rows + removed == (0 if whole else 6)
     looked_at_in_every_way(run, config)
 

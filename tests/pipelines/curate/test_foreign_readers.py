@@ -14,6 +14,7 @@ from datasets import disable_progress_bars, load_dataset
 
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.discard import discard_stale
+from cluster.store.store import Store
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import FinishedRun
 from pipelines.curate.sample import sample_rows
@@ -72,7 +73,7 @@ def test_a_reader_opens_the_bare_folder(run, reader, name):
     folder = Path(run.uri, name)
     assert (folder / MANIFEST).is_file() and not (folder / EARLIER_MANIFEST).exists()
     columns, rows = READERS[reader](folder)
-    assert (list(columns), rows) == (Artifact.load(str(folder)).schema.names, ARTIFACTS[name])
+    assert (list(columns), rows) == (Artifact.load(Store(), str(folder)).schema.names, ARTIFACTS[name])
 
 
 def test_a_query_over_the_quarantine_needs_no_case_for_a_run_where_all_is_well(run):
@@ -111,12 +112,15 @@ def test_a_run_of_an_earlier_version_is_still_read(run, tmp_path):
     shutil.copytree(run.uri, tmp_path / "run")
     uri = str(tmp_path / "run")
     as_earlier(uri)
-    corpus = Artifact.load(f"{uri}/corpus")
+    corpus = Artifact.load(Store(), f"{uri}/corpus")
     assert corpus.table().equals(run.corpus.table()) and corpus.manifest.digest == run.corpus.manifest.digest
-    assert Artifact.load(f"{uri}/quarantine").table().schema == Artifact.load(f"{run.uri}/quarantine").schema
-    assert "exact_duplicate of d0" in explain(uri, "d3")
-    assert sample_rows(uri, 5, ["reason=exact_duplicate"], 1)[0]["id"] == "d3"
-    assert FinishedRun(uri).artifact("corpus") is not None
+    assert (
+        Artifact.load(Store(), f"{uri}/quarantine").table().schema
+        == Artifact.load(Store(), f"{run.uri}/quarantine").schema
+    )
+    assert "exact_duplicate of d0" in explain(FinishedRun(Store(), uri), "d3")
+    assert sample_rows(Store(), uri, 5, ["reason=exact_duplicate"], 1)[0]["id"] == "d3"
+    assert FinishedRun(Store(), uri).artifact("corpus") is not None
 
 
 def test_an_artifact_of_an_earlier_version_is_found_and_discarded_like_any_other(tmp_path):
@@ -126,11 +130,11 @@ def test_an_artifact_of_an_earlier_version_is_found_and_discarded_like_any_other
     assert run_inline(stage, root)["squares"].manifest == made["squares"].manifest
     other = counting_stage(3, fingerprint="e" * 32)
     discard_stale(other, root)
-    assert Artifact.find(f"{root}/numbers") is None
-    assert run_inline(other, root)["numbers"].table() == Artifact.load(f"{root}/numbers").table()
+    assert Artifact.find(Store(), f"{root}/numbers") is None
+    assert run_inline(other, root)["numbers"].table() == Artifact.load(Store(), f"{root}/numbers").table()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{", '{"files": []}', '{"artifacts": {}}'])
 def test_a_manifest_of_another_tool_is_no_artifact(tmp_path, content):
     (tmp_path / EARLIER_MANIFEST).write_text(content)
-    assert Artifact.find(str(tmp_path)) is None
+    assert Artifact.find(Store(), str(tmp_path)) is None

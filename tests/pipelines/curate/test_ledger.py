@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from cluster.artifact import Artifact
+from cluster.store.store import Store
 from pipelines.curate.explain import explain
+from pipelines.curate.run_reader import FinishedRun
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
 
@@ -51,11 +53,11 @@ def made(folder: Path, id: str | None, **settings):
 
 
 def ledger(run) -> dict[int, dict]:
-    return {row["position"]: row for row in Artifact.load(f"{run.uri}/removed").table().to_pylist()}
+    return {row["position"]: row for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
 
 
 def test_a_position_is_a_row_of_the_attributes(run):
-    attributes = Artifact.load(f"{run.uri}/attributes").table().to_pylist()
+    attributes = Artifact.load(Store(), f"{run.uri}/attributes").table().to_pylist()
     assert [(row["source"], row["id"]) for row in attributes] == [(source, id) for source, id, _ in DOCUMENTS]
     rows = ledger(run)
     assert sorted(rows) == [2, 3, 4, 6, 7]
@@ -82,7 +84,9 @@ def test_a_document_removed_for_its_language_has_the_language_and_its_score(run)
     assert (row["reason"], row["language"]) == ("language_not_kept", "de")
     assert 0.5 < row["language_score"] <= 1
     assert (row["value"], row["threshold"], row["partner_source"], row["partner_position"]) == (None,) * 4
-    assert f"language_not_kept (de, score {row['language_score']:.4g})" in explain(run.uri, "german")
+    assert f"language_not_kept (de, score {row['language_score']:.4g})" in explain(
+        FinishedRun(Store(), run.uri), "german"
+    )
 
 
 def test_ids_that_are_used_twice_in_a_source_are_counted_and_warned_of(run):
@@ -97,7 +101,7 @@ def test_ids_that_are_used_twice_in_a_source_are_counted_and_warned_of(run):
 
 
 def test_explain_tells_documents_of_one_id_apart(run):
-    first, second = explain(run.uri, "y").split("\n\n")
+    first, second = explain(FinishedRun(Store(), run.uri), "y").split("\n\n")
     assert "document  y" in first and "near_duplicate of x (source one, position 0)" in first
     assert "near_duplicate of x (source one, position 1)" in second
     assert "[-of-]{+off+}" in first and "[-of-]{+off+}" in second
@@ -111,5 +115,5 @@ def test_ids_that_are_hashes_of_texts_are_no_duplicate_ids(tmp_path):
 
 def test_the_ledger_has_its_columns_without_language_and_deduplication(tmp_path, run):
     bare = made(tmp_path, "id", language=None, dedup=None)
-    assert Artifact.load(f"{bare.uri}/removed").schema == Artifact.load(f"{run.uri}/removed").schema
+    assert Artifact.load(Store(), f"{bare.uri}/removed").schema == Artifact.load(Store(), f"{run.uri}/removed").schema
     assert len(bare.report["duplicate_ids"]) == 2

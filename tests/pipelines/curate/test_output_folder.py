@@ -7,7 +7,8 @@ import pytest
 
 from cluster.errors import ConfigError, StorageError
 from cluster.output_folder import check_output
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers import freeze
@@ -27,12 +28,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def check(output: str, *paths: str) -> None:
-    inputs = [{"path": path, "source": f"s{number}"} for number, path in enumerate(paths)]
-    config = CurateConfig.model_validate({"kind": "curate", "name": "x", "inputs": inputs, "output": output})
-    root = storage.absolute(output)
+def check(output: str, *folders: str, **settings: object) -> None:
+    inputs = [{"path": path, "source": f"s{number}"} for number, path in enumerate(folders)]
+    plain = {"kind": "curate", "name": "x", "inputs": inputs, "output": output}
+    config = CurateConfig.model_validate(plain | settings)
+    root = paths.absolute(output)
     refuse_output_among_inputs(config, root, ".")
-    refuse_files_inside(root, freeze(config.inputs, ".", 1 << 20).files)
+    refuse_files_inside(root, freeze(config.store, config.inputs, ".", 1 << 20))
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,20 @@ def test_an_output_apart_from_every_input_is_taken(here, output, input):
     check(output, input)
 
 
-def test_on_a_store_the_same_holds_by_name(s3_root):
-    storage.write_bytes(f"{s3_root}/raw/a.jsonl", b'{"text": "A text."}\n')
+def test_on_a_store_the_same_holds_by_name(s3_root, s3_store):
+    s3_store.write_bytes(f"{s3_root}/raw/a.jsonl", b'{"text": "A text."}\n')
     for output, seen in (("raw/", "is the folder of"), ("raw/run", "lies inside"), ("", "holds the input file")):
         with pytest.raises(ConfigError, match=seen):
-            check(f"{s3_root}/{output}", f"{s3_root}/raw")
-    check(f"{s3_root}/raw-curated", f"{s3_root}/raw")
-    check(f"{s3_root}/Raw", f"{s3_root}/raw")
+            check(f"{s3_root}/{output}", f"{s3_root}/raw", storage=s3_store.options)
+    check(f"{s3_root}/raw-curated", f"{s3_root}/raw", storage=s3_store.options)
+    check(f"{s3_root}/Raw", f"{s3_root}/raw", storage=s3_store.options)
+
+
+def test_one_name_at_two_endpoints_is_two_places(s3_root, s3_store):
+    s3_store.write_bytes(f"{s3_root}/raw/a.jsonl", b'{"text": "A text."}\n')
+    elsewhere = [{"path": f"{s3_root}/raw", "storage": s3_store.options}]
+    for output in ("raw", "raw/run", ""):
+        check(f"{s3_root}/{output}", inputs=elsewhere, storage={"endpoint_url": "http://127.0.0.1:9"})
 
 
 def test_a_run_refuses_before_it_writes(here, monkeypatch):
@@ -110,13 +119,13 @@ def test_a_run_refuses_before_it_writes(here, monkeypatch):
 
 def test_checking_an_output_leaves_nothing_behind(here):
     before = sorted(here.rglob("*"))
-    check_output(str(here / "runs" / "new" / "one"))
-    check_output(str(here / "data"))
+    check_output(Store(), str(here / "runs" / "new" / "one"))
+    check_output(Store(), str(here / "data"))
     assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.parametrize("output", ["data/raw/b.jsonl", "data/raw/b.jsonl/run", "/proc/run", "x" * 300])
 def test_an_output_that_cannot_be_made_is_refused(here, output):
     with pytest.raises(StorageError, match=r"stands where a folder|cannot be made here|is too long"):
-        check_output(storage.absolute(output))
+        check_output(Store(), paths.absolute(output))
     assert not os.path.isdir(output)

@@ -15,7 +15,7 @@ from cluster.errors import BusyError
 from cluster.lease import Holder
 from cluster.progress import Lines, Silent
 from cluster.session import Session
-from cluster.store import storage
+from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from tests.pipelines.curate.test_curate import story
@@ -44,7 +44,7 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
             stages.append(stage.name)
             made = super().run(stage)
             other = dataclasses.replace(Holder.me(), user="other")
-            storage.create(leases._uri(output, 2), leases._to_json(other))
+            Store().create(leases._uri(output, 2), leases._to_json(other))
             while a_lease_is_refreshed():
                 time.sleep(0.01)
             return made

@@ -11,6 +11,7 @@ from cluster.artifact import Artifact
 from cluster.config import load
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.store.store import Store
 from pipelines.curate import commands as curate_commands
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
@@ -195,7 +196,7 @@ def run(tmp_path_factory):
 
 
 def rows(folder, artifact):
-    return [row for table in Artifact.load(str(folder / artifact)).tables() for row in table.to_pylist()]
+    return [row for table in Artifact.load(Store(), str(folder / artifact)).tables() for row in table.to_pylist()]
 
 
 def test_something_planted_is_removed_for_every_reason_there_is(run):
@@ -215,7 +216,7 @@ def test_something_planted_is_removed_for_every_reason_there_is(run):
 
 def test_the_empty_document_fails_the_checks_that_never_come_first(run):
     folder, config = run
-    attributes = Artifact.load(str(folder / "attributes"))
+    attributes = Artifact.load(Store(), str(folder / "attributes"))
     table = next(table for table in attributes.tables() if "planted/empty" in table["id"].to_pylist())
     row = table["id"].to_pylist().index("planted/empty")
     failed = {(objection.stage, objection.reason) for objection in objections(table, config) if objection.fails[row]}

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cluster.engine import _cause
 from cluster.errors import DataError, StorageError
+from cluster.store.store import Store
 from pipelines.readers import READERS, format_of, freeze, read_unit
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.plain import PlainText
@@ -30,7 +31,7 @@ COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compre
 
 
 def rows_of(path: Path, limits: Limits = DEFAULT, unit_bytes: int = 1 << 20, **settings) -> list[dict]:
-    manifest = freeze([Input(path=str(path), **settings)], "", unit_bytes)
+    manifest = freeze(Store(), [Input(path=str(path), **settings)], "", unit_bytes)
     return [
         row
         for unit in manifest.units
@@ -45,9 +46,10 @@ def peak_mib_reading(
     """(growth of the largest memory while a process of its own reads, the problems it met)."""
     code = f"""
 import resource
+from cluster.store.store import Store
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers import freeze, read_unit
-manifest = freeze([Input(path={str(path)!r}, {settings})], "", {unit_bytes})
+manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], "", {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []
 for unit in manifest.units:
@@ -346,7 +348,7 @@ def test_no_bytes_at_any_place_can_stop_the_reading(tmp_path_factory, name, rubb
     path = tmp_path_factory.mktemp("fuzz") / name
     path.write_bytes(content[:at] + rubbish + content[at:])
     span = Span(str(path), path.stat().st_size, "", format_of(name) or "", 0, path.stat().st_size)
-    for table in READERS[span.format].read(span, Input(path=str(path)), DEFAULT, ReaderCounts()):
+    for table in READERS[span.format].read(Store(), span, Input(path=str(path)), DEFAULT, ReaderCounts()):
         table.validate(full=True)
         texts_and_problems(table.to_pylist())
 
@@ -463,7 +465,7 @@ def test_random_damage_to_parquet_never_stops_the_run_and_never_changes_a_good_r
     path = parquet(tmp_path / "a.parquet", pa.array(words), row_group_size=50, write_page_checksum=True)
     whole = path.read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little") + 8
-    manifest = freeze([Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
     stat = path.stat()
     for seed in range(60):
         draw = random.Random(seed)
@@ -528,7 +530,7 @@ def test_short_repeated_values_are_no_bomb(tmp_path):
 def test_an_error_that_no_reader_expects_names_the_file_that_was_read(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(name)
-    manifest = freeze([Input(path=str(tmp_path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(tmp_path))], "", 1 << 20)
 
     class Mistaken(PlainText):
         def add(self, rows, content, uri, id, carried):
@@ -548,7 +550,7 @@ def test_an_error_that_no_reader_expects_names_the_file_that_was_read(tmp_path, 
 def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}\n')
-    manifest = freeze([Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
     path.write_text('{"text": "another"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl: changed since this run began.*new run"):
         list(read_unit(manifest.units[0], manifest.reading, SMALL))
@@ -557,7 +559,7 @@ def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path):
 def test_a_file_that_is_gone_is_an_error_of_the_store_and_no_bad_document(tmp_path):
     path = tmp_path / "a.parquet"
     parquet(path, pa.array(["a"]))
-    manifest = freeze([Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
     path.unlink()
     with pytest.raises(StorageError, match="no such file"):
         list(read_unit(manifest.units[0], manifest.reading, SMALL))
@@ -602,8 +604,8 @@ def test_a_broken_connection_is_raised_and_never_taken_for_bad_data(tmp_path, mo
     else:
         lines = "".join(f'{{"text": "{text}"}}\n' for text in texts).encode()
         path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
-    manifest = freeze([Input(path=str(path))], "", 1 << 30)
+    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 30)
     half = path.stat().st_size // 2
-    monkeypatch.setattr("cluster.store.storage.open_input", lambda uri: pa.PythonFile(FailingFile(uri, half), mode="r"))
+    monkeypatch.setattr(Store, "open_input", lambda self, uri: pa.PythonFile(FailingFile(uri, half), mode="r"))
     with pytest.raises(StorageError, match="the network went away"):
         list(read_unit(manifest.units[0], manifest.reading, Limits()))

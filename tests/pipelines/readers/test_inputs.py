@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
 from pipelines.readers import freeze, read_unit
 from pipelines.readers.inputs import Input, Limits
 from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, Span, pack
@@ -44,12 +45,12 @@ def names(manifest: InputManifest, base: Path) -> list[str]:
 
 
 def frozen(base: Path, unit_bytes: int = MIB, **settings) -> InputManifest:
-    return freeze([Input(**settings)], str(base), unit_bytes)
+    return freeze(Store(), [Input(**settings)], str(base), unit_bytes)
 
 
 def refusal(base: Path, *inputs: Input) -> str:
     with pytest.raises((DataError, ConfigError)) as caught:
-        freeze(inputs, str(base), MIB)
+        freeze(Store(), inputs, str(base), MIB)
     return str(caught.value).replace(str(base), "DIR")
 
 
@@ -278,7 +279,7 @@ def test_in_a_mixed_folder_formats_without_the_column_fall_back_to_their_own_id_
         "Source input: 1 wet file cannot have a column id (id): record_id is the id instead.",
         "Source input: 1 wet file cannot have a column year (columns): it is empty for their documents.",
     )
-    assert InputManifest.from_json(manifest.to_json()) == manifest
+    assert InputManifest.from_json(manifest.to_json(), Store()) == manifest
 
 
 def test_files_that_cannot_have_a_carried_column_do_not_change_its_type(mixed):
@@ -474,13 +475,18 @@ def test_a_hub_out_of_reach_is_refused_with_the_mend(tmp_path, monkeypatch):
 
 def test_units_follow_the_order_of_inputs_names_and_positions(folder):
     inputs = [Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")]
-    manifest = freeze(inputs, str(folder), 20)
+    manifest = freeze(Store(), inputs, str(folder), 20)
     spans = [(unit.index, unit.source, Path(span.uri).name) for unit in manifest.units for span in unit.spans]
     assert spans == [(0, "b", "b.jsonl"), (1, "a", "a.jsonl"), (2, "a", "c.jsonl"), (3, "a", "d.jsonl")]
 
 
 def test_small_files_share_a_unit_and_sources_do_not(folder):
-    manifest = freeze([Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")], str(folder), MIB)
+    manifest = freeze(
+        Store(),
+        [Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")],
+        str(folder),
+        MIB,
+    )
     assert [(unit.source, len(unit.spans), unit.bytes) for unit in manifest.units] == [("b", 1, 14), ("a", 3, 42)]
 
 
@@ -542,9 +548,9 @@ def test_the_manifest_survives_json(folder):
         ),
         Input(source="lines", path="a.jsonl", id="id", columns=["url"]),
     ]
-    manifest = freeze(inputs, str(folder), MIB)
+    manifest = freeze(Store(), inputs, str(folder), MIB)
     record = json.loads(json.dumps(manifest.to_json()))
-    assert InputManifest.from_json(record) == manifest
+    assert InputManifest.from_json(record, Store()) == manifest
     assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}
 
 

@@ -11,6 +11,7 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.store.store import Store
 from pipelines.curate.report.page import render
 from pipelines.readers import freeze, read_unit
 from pipelines.readers.find import skipped_text
@@ -43,7 +44,7 @@ SEEN = {"dangling link": 2, "circular link": 2, "FIFO, socket or device": 1, "ze
 
 
 def skipped_in(path: str, **settings) -> dict[str, int]:
-    return dict(freeze([Input(path=path, **settings)], "", 1 << 20).skipped["input"])
+    return dict(freeze(Store(), [Input(path=path, **settings)], "", 1 << 20).skipped["input"])
 
 
 def test_links_pipes_and_files_of_zero_bytes_are_counted(folder):
@@ -80,7 +81,7 @@ def test_a_file_with_several_names_is_read_by_the_one_that_is_no_link(tmp_path):
     (folder / "b").symlink_to("sub")
     (folder / "x.jsonl").symlink_to(outside)
     (folder / "y.jsonl").symlink_to(outside)
-    read = [file.uri for file in freeze([Input(path=str(folder))], "", 1 << 20).files]
+    read = [file.uri for file in freeze(Store(), [Input(path=str(folder))], "", 1 << 20).files]
     assert [os.path.relpath(uri, folder) for uri in read] == ["m.jsonl", "sub/n.jsonl", "x.jsonl"]
     assert skipped_in(str(folder)) == {"link to a file that is read": 3}
     assert skipped_in(f"{folder}/[ab]*") == {}
@@ -117,7 +118,7 @@ def test_a_path_that_names_no_file_is_refused_and_never_opened(tmp_path, make, m
 
 
 def skipped_while_reading(path: Path) -> tuple[list[str], dict[str, int]]:
-    manifest = freeze([Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
     counts = ReaderCounts()
     texts = [
         text
@@ -169,7 +170,7 @@ def test_every_record_is_a_document_or_counted_in_the_run(tmp_path, monkeypatch)
     run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")}, monkeypatch)
     counted = {row["reason"]: row["count"] for row in run.report["skipped"] if row["inside"]}
     assert counted == COUNTED and sum(counted.values()) + 1 == len(RECORDS)
-    counters = Artifact.load(f"{run.uri}/attributes").manifest.counters
+    counters = Artifact.load(Store(), f"{run.uri}/attributes").manifest.counters
     assert counters["skipped/crawl/response with status 404"] == 2
     assert "response with status 404" in render(run.report)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.store.store import Store
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
@@ -41,7 +42,9 @@ def judged(shared_data):
         table = pq.read_table(shared_data / f"{name}.parquet", columns=["id", "text"]).to_pydict()
         texts |= dict(zip(table["id"], table["text"], strict=True))
     ids = verdicts["id"]
-    return Analysis(Texts.from_strings([texts[number] for number in ids]), "datatrove", pa.table({"id": ids})), verdicts
+    return Analysis(
+        Texts.from_strings([texts[number] for number in ids]), "datatrove", pa.table({"id": ids}), Store()
+    ), verdicts
 
 
 @pytest.mark.parametrize("column", FILTERS)

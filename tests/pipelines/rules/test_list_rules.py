@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError, StorageError
+from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
@@ -23,7 +24,7 @@ from pipelines.text.texts import Texts
 
 def documents(texts: list[str], **columns: list) -> Analysis:
     table = pa.table(columns) if columns else pa.table({"row": list(range(len(texts)))})
-    return Analysis(Texts.from_strings(texts), "paper", table)
+    return Analysis(Texts.from_strings(texts), "paper", table, Store())
 
 
 def written(path: Path, text: str) -> str:
@@ -286,7 +287,9 @@ def test_a_word_list_without_entries_or_in_another_encoding_is_refused(tmp_path,
 
 
 def lid176_as_quality(**changes) -> QualityClassifier:
-    return replace(QualityClassifier(model=str(fasttext_model.local_path(None)), label="en", min_score=0.6), **changes)
+    return replace(
+        QualityClassifier(model=str(fasttext_model.local_path(Store(), None)), label="en", min_score=0.6), **changes
+    )
 
 
 TEXTS = ["This is plainly a good English text about nothing.", "Das ist ein deutscher Satz.", ""]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError
+from cluster.store.store import Store
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
@@ -43,7 +44,7 @@ LOOSE_FINEWEB = FineWeb(min_line_punct_ratio=0, max_short_line_ratio=1, max_char
 
 
 def analysis_of(texts: list[str], dialect: str, **columns: list) -> Analysis:
-    return Analysis(Texts.from_strings(texts), dialect, pa.table({"id": range(len(texts)), **columns}))
+    return Analysis(Texts.from_strings(texts), dialect, pa.table({"id": range(len(texts)), **columns}), Store())
 
 
 def verdicts(rule, analysis: Analysis) -> list[str | None]:
@@ -528,7 +529,9 @@ def test_c4_equals_its_definition(texts):
 def test_numbers_do_not_depend_on_the_table_a_document_is_in(texts, dialect, rule):
     together = rule.measure(analysis_of(texts, dialect))
     part = Texts.from_strings(["a b\n\na b\n\n{ lorem ipsum", *texts])
-    inner = rule.measure(Analysis(Texts(part.data, part.offsets[1:]), dialect, pa.table({"id": range(len(texts))})))
+    inner = rule.measure(
+        Analysis(Texts(part.data, part.offsets[1:]), dialect, pa.table({"id": range(len(texts))}), Store())
+    )
     for name, values in together.items():
         alone = [rule.measure(analysis_of([text], dialect))[name][0] for text in texts]
         np.testing.assert_array_equal(values, alone)
@@ -537,9 +540,9 @@ def test_numbers_do_not_depend_on_the_table_a_document_is_in(texts, dialect, rul
 
 def test_word_length_and_letters_do_not_apply_to_a_language_written_without_spaces():
     texts = Texts.from_strings(["春天来了，花开了。" * 20, "a b c d e f g h i j " * 20])
-    analysis = Analysis(texts, "paper", pa.table({"language": ["zh", "en"]}))
+    analysis = Analysis(texts, "paper", pa.table({"language": ["zh", "en"]}), Store())
     found = GopherQuality().measure(analysis)
     assert np.isnan(found["gopher_mean_word_length"]).tolist() == [True, False]
     assert np.isnan(found["gopher_alpha_word_fraction"]).tolist() == [True, False]
-    unknown = GopherQuality().measure(Analysis(texts, "paper", pa.table({"x": [1, 2]})))
+    unknown = GopherQuality().measure(Analysis(texts, "paper", pa.table({"x": [1, 2]}), Store()))
     assert unknown["gopher_mean_word_length"][0] == 1

@@ -36,7 +36,9 @@ def test_more_rows_cost_more_but_not_the_optimizers_part_again():
     one, four = (summed(setting("1b", "full", rows, 8192), 4) for rows in (1, 4))
     assert 3 * one.fast < four.fast < 4 * one.fast and one.slow > one.fast
     config = setting("1b", "full", 4, 8192)
-    of_flops = flops_per_token(named_config(config.model), shape_of(config).trained, "full", context_of(8192, 4))
+    of_flops = flops_per_token(
+        named_config(config.store, config.model), shape_of(config).trained, "full", context_of(8192, 4)
+    )
     assert four.flops == pytest.approx(of_flops)
     assert four.mfu(four.fast) > one.mfu(one.fast)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
-from cluster.store import storage
+from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data.batch import collate
 from training.data.loader import Loader, micro_rows
@@ -65,8 +65,8 @@ def test_the_rows_of_all_row_groups_add_up(artifact):
 
 def test_files_are_opened_when_they_are_wanted_and_row_groups_kept_while_there_is_room(artifact, monkeypatch):
     opened: list[str] = []
-    open_input = storage.open_input
-    monkeypatch.setattr(storage, "open_input", lambda uri: opened.append(uri) or open_input(uri))
+    open_input = Store.open_input
+    monkeypatch.setattr(Store, "open_input", lambda self, uri: opened.append(uri) or open_input(self, uri))
     rows = PackedRows(artifact)
     assert opened == []
     for _ in range(3):
@@ -81,18 +81,19 @@ def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
     root = str(tmp_path)
     packed = pack_examples(root, write_examples(root, [document(f"d{n}", 12) for n in range(40)]), config())["train"]
     uri = packed.file_uris[0]
-    data = storage.read_bytes(uri)
-    storage.write_bytes(uri, data[:4] + bytes(len(data) // 2) + data[4 + len(data) // 2 :])
+    data = Store().read_bytes(uri)
+    Store().write_bytes(uri, data[:4] + bytes(len(data) // 2) + data[4 + len(data) // 2 :])
     with pytest.raises(DataError, match=uri):
         PackedRows(packed).read([0])
-    storage.delete([uri])
+    Store().delete([uri])
     with pytest.raises(StorageError, match=uri):
         PackedRows(packed).read([0])
 
 
-def test_rows_on_an_object_store_are_fetched_by_ranges(s3_root):
+def test_rows_on_an_object_store_are_fetched_by_ranges(s3_root, s3_store):
     documents = [document(f"d{n}", 12) for n in range(200)]
-    packed = pack_examples(s3_root, write_examples(s3_root, documents, units=3), config())["train"]
+    examples = write_examples(s3_root, documents, units=3, store=s3_store)
+    packed = pack_examples(s3_root, examples, config())["train"]
     ours = loader(packed, order=Order([packed.manifest.rows], [1], 10, 4, 1))
     assert sum(len(batch.documents) for batch in ours.micro_batches(7)) == 10
     ours.close()
@@ -193,7 +194,8 @@ def test_held_out_rows_are_all_read_once_and_nothing_beyond_them(artifact):
 
 def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_asked_for(artifact, monkeypatch):
     ours = loader(artifact)
-    monkeypatch.setattr(storage, "open_input", lambda uri: (_ for _ in ()).throw(StorageError(f"{uri}: no answer.")))
+    failing = lambda self, uri: (_ for _ in ()).throw(StorageError(f"{uri}: no answer."))  # noqa: E731
+    monkeypatch.setattr(Store, "open_input", failing)
     with pytest.raises(StorageError, match=r"\.parquet: no answer"):
         ours.micro_batches(0)
     ours._thread.submit(len, ()).result()  # the steps ahead have been tried too, or given up

@@ -19,6 +19,7 @@ import torch._dynamo
 from torch._dynamo.utils import counters
 
 from cluster.errors import ConfigError
+from cluster.store.store import Store
 from tests.support import kernel_stand_in
 from tests.support.ranks import Ranks
 from tests.support.tiny_models import tiny_config
@@ -94,7 +95,7 @@ def with_saved_base(case: Case, folder: str) -> Case:
 
 
 def save_base(folder: str) -> None:
-    load_base(Model(config=MODEL, tokenizer="train"), 1, torch.float32, None).save_pretrained(folder)
+    load_base(Store(), Model(config=MODEL, tokenizer="train"), 1, torch.float32, None).save_pretrained(folder)
 
 
 def failures(cases: Iterable[Case]) -> list[str]:

@@ -11,7 +11,6 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cluster.errors import RaymillError
-from cluster.store import storage
 from tests.support.export_runs import CLASSES, Run, make_run, save_outcome
 from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
@@ -250,9 +249,10 @@ def test_an_adapter_names_the_base_it_was_trained_on(model, identity, name, revi
     assert (base.name, base.revision) == (name, revision)
 
 
-def test_an_export_to_an_object_store_is_the_same(s3_root, tmp_path):
+def test_an_export_to_an_object_store_is_the_same(s3_root, s3_store, tmp_path):
     run = make_run(tmp_path)
-    job = type(run.job)(run.job.config, f"{s3_root}/run", run.job.packed, (), 50, run.job.identity)
+    config = run.job.config.model_copy(update={"storage": s3_store.options})
+    job = type(run.job)(config, f"{s3_root}/run", run.job.packed, (), 50, run.job.identity)
     manifest = export(job, run.outcome, run.packed)
-    there = {file.uri.removeprefix(f"{s3_root}/run/export/") for file in storage.list_files(f"{s3_root}/run/export")}
+    there = {file.uri.removeprefix(f"{s3_root}/run/export/") for file in s3_store.list_files(f"{s3_root}/run/export")}
     assert there == {file["path"] for file in manifest["files"]} | {"manifest.json"}

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus
 from training.data.schema import SPLITS
@@ -199,13 +200,13 @@ def test_a_curated_corpus_tells_its_run_licences_and_data_sets(tmp_path, monkeyp
     (tmp_path / "in" / "a.jsonl").write_text(f'{{"text": "{text}"}}\n')
     inputs = [{"path": str(tmp_path / "in"), "source": "foxes", "licence": "CC0-1.0"}]
     run = curate_inline({"inputs": inputs, "output": str(tmp_path / "out"), "rules": {"packs": []}}, monkeypatch)
-    found = lineage(Corpus(path=f"{run.uri}/corpus"))
+    found = lineage(Store(), Corpus(path=f"{run.uri}/corpus"))
     assert found.run == "test" and found.digest and found.version
     assert found.licences == {"foxes": "CC0-1.0"}
 
 
 def test_a_plain_folder_has_no_lineage(tmp_path: Path):
-    assert lineage(Corpus(path=str(tmp_path))) == Lineage(str(tmp_path))
+    assert lineage(Store(), Corpus(path=str(tmp_path))) == Lineage(str(tmp_path))
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "manifest.json").write_text("{}")
-    assert lineage(Corpus(path=str(tmp_path / "corpus"))).digest == ""
+    assert lineage(Store(), Corpus(path=str(tmp_path / "corpus"))).digest == ""

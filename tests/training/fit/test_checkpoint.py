@@ -12,7 +12,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from cluster.errors import ClusterError, DataError, StorageError
-from cluster.store import storage
+from cluster.store.interface import NotFound, StorageOptions, Unavailable
+from cluster.store.store import Store
 from tests.support import fit_jobs
 from training.engines import Slice
 from training.fit.checkpoint import format as checkpoint
@@ -74,7 +75,7 @@ def write_by(job: Job, world: int, step: int = 3) -> str:
 def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, monkeypatch):
     monkeypatch.setattr(saving, "PIECE_VALUES", 3)
     monkeypatch.setattr(saving, "_FILE_VALUES", 10)
-    saved = Saved.load(write_by(make_job(tmp_path), world))
+    saved = Saved.load(Store(), write_by(make_job(tmp_path), world))
     assert (saved.step, saved.names, saved.manifest.world) == (3, SHAPES, world)
     for name in SHAPES:
         for state in STATES:
@@ -95,7 +96,7 @@ def test_the_files_are_safetensors_that_others_can_read(tmp_path):
 def test_only_the_pieces_that_are_wanted_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "PIECE_VALUES", 4)
     monkeypatch.setattr(checkpoint, "_WHOLE_BYTES", 0)
-    saved = Saved.load(write(make_job(tmp_path), 1))
+    saved = Saved.load(Store(), write(make_job(tmp_path), 1))
     wanted: list[Piece] = []
     read_piece = Saved._read
     monkeypatch.setattr(Saved, "_read", lambda self, file, piece: wanted.append(piece) or read_piece(self, file, piece))
@@ -106,7 +107,7 @@ def test_only_the_pieces_that_are_wanted_are_read(tmp_path, monkeypatch):
 def test_a_changed_byte_is_found_where_it_is_read_and_only_there(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_WHOLE_BYTES", 0)
     uri = write(make_job(tmp_path), 1)
-    saved = Saved.load(uri)
+    saved = Saved.load(Store(), uri)
     ((file, piece),) = saved._touching("second", "param", 0, 7)
     path = Path(uri, file.path)
     data = bytearray(path.read_bytes())
@@ -118,7 +119,7 @@ def test_a_changed_byte_is_found_where_it_is_read_and_only_there(tmp_path, monke
 
 
 def test_a_state_that_was_never_saved_is_named(tmp_path):
-    saved = Saved.load(write(make_job(tmp_path), 1))
+    saved = Saved.load(Store(), write(make_job(tmp_path), 1))
     with pytest.raises(DataError, match="param of third was saved without values 0 to 4"):
         saved.fetch("third", "param", 0, 4)
 
@@ -200,7 +201,7 @@ def test_the_differing_setting_is_named_inside_a_part_that_is_json(tmp_path):
 def test_weights_go_into_a_module_of_the_same_parameters_and_into_no_other(tmp_path):
     module = torch.nn.Module()
     module.register_parameter("second", torch.nn.Parameter(torch.zeros(7)))
-    saved = Saved.load(write(make_job(tmp_path), 1))
+    saved = Saved.load(Store(), write(make_job(tmp_path), 1))
     with pytest.raises(DataError, match=r"first\.weight: \(5, 4\) saved, none wanted"):
         fill(module, saved)
     module.first = torch.nn.Linear(4, 5, bias=False)
@@ -217,19 +218,19 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     Path(newer, "manifest.json").write_text("{")
     make_way(job, replace=False)
     assert latest(job).uri == older
-    storage.write_bytes(job.outcome, json.dumps({"fingerprint": "another"}).encode())
+    Store().write_bytes(job.outcome, json.dumps({"fingerprint": "another"}).encode())
     with pytest.raises(DataError, match="left by a training of other settings"):
         make_way(job, replace=False)
     make_way(job, replace=True)
-    assert latest(job) is None and not storage.exists(job.outcome) and not storage.list_files(job.checkpoints)
+    assert latest(job) is None and not Store().exists(job.outcome) and not Store().list_files(job.checkpoints)
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "final"),
     [
         (DataError("broken"), DataError, True),
-        (storage.NotFound("there"), StorageError, False),
-        (storage.Unavailable("gone"), StorageError, False),
+        (NotFound("there"), StorageError, False),
+        (Unavailable("gone"), StorageError, False),
         (StorageError("refused"), StorageError, True),
         (ClusterError("ours"), ClusterError, False),
     ],
@@ -281,30 +282,30 @@ def test_a_checkpoint_that_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatc
     """The manifest is deleted first: whoever is killed after it leaves files that nobody reads."""
     job = make_job(tmp_path)
     uri = write(job, 1)
-    delete, calls = storage.delete, []
+    delete, calls = Store.delete, []
 
-    def killed_at_the_second(uris) -> None:
+    def killed_at_the_second(self, uris) -> None:
         calls.append(uris)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        delete(uris)
+        delete(self, uris)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(storage, "delete", killed_at_the_second)
-        checkpoint.discard(uri, [file.uri for file in storage.list_files(uri)])
-    assert storage.list_files(uri), "some of its files are left"
+        patch.setattr(Store, "delete", killed_at_the_second)
+        checkpoint.discard(Store(), uri, [file.uri for file in Store().list_files(uri)])
+    assert Store().list_files(uri), "some of its files are left"
     assert checkpoint.saved_folders(job) == []
 
 
 def test_the_log_is_written_before_the_manifest_that_relies_on_it(tmp_path):
     job, seen = make_job(tmp_path), []
     saver = Saver(
-        job, Place(0, 1, torch.device("cpu")), "a", lambda: seen.append(storage.exists(f"{saver.uri(1)}/manifest.json"))
+        job, Place(0, 1, torch.device("cpu")), "a", lambda: seen.append(Store().exists(f"{saver.uri(1)}/manifest.json"))
     )
     saver.begin(Course(step=1, updates=1), slices())
     saver.settle()
     saver.close()
-    assert seen == [False] and storage.exists(f"{saver.uri(1)}/manifest.json")
+    assert seen == [False] and Store().exists(f"{saver.uri(1)}/manifest.json")
 
 
 def test_a_later_step_of_lost_work_goes_and_never_the_one_just_made(tmp_path):
@@ -320,7 +321,7 @@ def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
     job = make_job(tmp_path)
     whole = write(job, 1)
     for name in ("rank-00000-00000.safetensors", "rank-00000.json"):
-        storage.write_bytes(f"{job.checkpoints}/step-00000002-dead/{name}", b"x")
+        Store().write_bytes(f"{job.checkpoints}/step-00000002-dead/{name}", b"x")
     Saver(job, Place(0, 1, torch.device("cpu")), "b", lambda: None).close()
     assert steps_left(job) == [1] and latest(job).uri == whole
     assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
@@ -376,7 +377,7 @@ def test_a_copy_is_taken_so_that_training_may_go_on_at_once(tmp_path):
     weights.zero_()
     saver.settle()
     saver.close()
-    assert torch.equal(Saved.load(saver.uri(1)).fetch("second", "param", 0, 7), wanted)
+    assert torch.equal(Saved.load(Store(), saver.uri(1)).fetch("second", "param", 0, 7), wanted)
 
 
 # --- course and log
@@ -408,11 +409,11 @@ def test_a_course_survives_its_manifest():
 
 def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(tmp_path):
     uri = str(tmp_path / "steps.jsonl")
-    log = StepLog(uri, None)
+    log = StepLog(Store(), uri, None)
     for step in range(6):
         log.append({"step": step, "time": "t", "workers": 1})
     log.close()
-    log = StepLog(uri, 3)
+    log = StepLog(Store(), uri, 3)
     log.append({"step": 4, "time": "again", "workers": 1})
     log.flush()
     assert [(line["step"], line["time"]) for line in read(uri)] == [
@@ -429,14 +430,14 @@ def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(t
 
 def test_a_training_begun_anew_forgets_the_old_lines(tmp_path):
     uri = str(tmp_path / "steps.jsonl")
-    storage.write_bytes(uri, b'{"step": 1, "time": "old", "workers": 1}\n')
-    StepLog(uri, None).close()
+    Store().write_bytes(uri, b'{"step": 1, "time": "old", "workers": 1}\n')
+    StepLog(Store(), uri, None).close()
     assert read(uri) == []
 
 
 def test_a_log_that_cannot_be_written_is_heard_of(tmp_path):
     (tmp_path / "file").write_text("")
-    log = StepLog(str(tmp_path / "file" / "steps.jsonl"), None)
+    log = StepLog(Store(), str(tmp_path / "file" / "steps.jsonl"), None)
     log._thread.join(10)
     with pytest.raises(Exception, match="A file stands where a folder was wanted"):
         log.append({"step": 1, "time": "t", "workers": 1})
@@ -450,7 +451,7 @@ def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
     assert b"the-key" not in data and b"the-secret" not in data
     again = Job.from_json(data)
     assert again.config.storage.region == "r" and again.fingerprint == job.fingerprint
-    bare = {"storage": storage.StorageOptions()}
+    bare = {"storage": StorageOptions()}
     assert dataclasses.replace(again, config=again.config.model_copy(update=bare)) == dataclasses.replace(
         job, config=config.model_copy(update=bare)
     )

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from cluster.store import storage
+from cluster.store.store import Store
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
 from training.fit import __main__, launch
 from training.fit import ranks as place
@@ -68,7 +68,7 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
     monkeypatch.setattr(place, "ray_group" if under_ray else "own_group", group)
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path), deterministic=wanted)
-    storage.write_bytes(f"{tmp_path}/job.json", job.to_json())
+    Store().write_bytes(f"{tmp_path}/job.json", job.to_json())
     with pytest.raises(Enough):
         launch._work({"job": job, "submission": "a"}) if under_ray else __main__.main([f"{tmp_path}/job.json"])
     assert met == [(wanted, "^NVLS,NVLSTree" if wanted else None)]

@@ -18,7 +18,7 @@ from cluster import lease
 from cluster.errors import BusyError, ConfigError, DataError
 from cluster.progress import Silent
 from cluster.session import Session
-from cluster.store import storage
+from cluster.store.store import Store
 from tests.support.fit_jobs import (
     LENGTH,
     STEPS,
@@ -113,7 +113,7 @@ def test_the_learning_rate_warms_up_and_falls_without_a_step_at_nothing(whole):
 def test_the_validation_loss_is_a_mean_over_tokens_of_the_weights_at_that_step(whole):
     job, _ = whole
     objective = build_objective(job.config)
-    rows = PackedRun.load(job.packed).split("validation")[0].table()
+    rows = PackedRun.load(Store(), job.packed).split("validation")[0].table()
     batch = collate([rows], rows.num_rows, job.config.sequence_length, 0)
     with torch.no_grad():
         loss_sum, correct = objective(**objective.tensors(batch, "cpu"))
@@ -242,7 +242,7 @@ def first_step(job):
     from training.data.order import Order
     from training.data.packed import PackedRows
 
-    packed = PackedRun.load(job.packed)
+    packed = PackedRun.load(Store(), job.packed)
     order = Order.for_training(job.config, packed)
     loader = Loader(order, [PackedRows(one) for one in packed.split("train")], 0, 1, 2, job.config.sequence_length, 0)
     try:
@@ -452,7 +452,7 @@ def test_the_time_left_is_that_of_steps_validations_evaluation_and_export():
 def test_what_lies_ahead_is_known_from_the_packed_rows(tmp_path):
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path))
-    packed = PackedRun.load(job.packed)
+    packed = PackedRun.load(Store(), job.packed)
     ahead = Ahead.of(job, 1000)
     assert ahead.steps == job.steps and ahead.export_bytes == 1000 * 8
     assert ahead.validation_rows == ahead.evaluation_rows == packed.rows("validation") > 0
@@ -475,16 +475,16 @@ def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
 
 def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed(job_at):
     job, stream = job_at(), io.StringIO()
-    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
+    Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
     lines = watch.StepLines(job, stream)
     lines.look()
     attempt = begun(3)
-    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
-    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
+    Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
+    Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
     lines.look()
     lines.finish()
     assert stream.getvalue().splitlines()[1:] == [], "the greeting alone"
-    storage.write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
+    Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
     lines.look()
     lines.finish()
     assert stream.getvalue().splitlines()[1:] == [f"training: 4/{job.steps} steps, loss 4.5000"], "once"
@@ -496,13 +496,13 @@ def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained
     attempt = begun(3)
     problem = "/run/checkpoints/step-00000009-a/rank-00000.safetensors: has 5 bytes; 90 bytes were written."
     damaged = [{"step": 9, "resumed": 3, "problem": problem}]
-    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
     lines.look()
     lines.look()
     wanted = f"warning: The checkpoint of step 9 is damaged and was not used: {problem} Steps 4 to 9 are trained again."
     assert stream.getvalue().splitlines() == [wanted, watch.greeting(attempt)]
     damaged.append({"step": 6, "resumed": 5, "problem": "x."})  # met when going back after a broken loss
-    storage.write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
     lines.finish()
     wanted = "warning: The checkpoint of step 6 is damaged and was not used: x. Step 6 is trained again."
     assert stream.getvalue().splitlines()[2:] == [wanted]
@@ -512,7 +512,7 @@ def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):
     path = tmp_path / "steps.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(100)))
     monkeypatch.setattr(watch, "_TAIL_BYTES", 40)
-    assert [line["step"] for line in watch.tail(str(path), path.stat().st_size)] == [97, 98, 99]
+    assert [line["step"] for line in watch.tail(Store(), str(path), path.stat().st_size)] == [97, 98, 99]
 
 
 def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to():
@@ -522,7 +522,7 @@ def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to
     job_config = settings("nowhere")
     batch = collate([packed_row(3, 2), packed_row(4)], 3, LENGTH, 0)
     assert (batch.tokens, device.attended(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
-    wanted = 1000 * flops_per_token(named_config(job_config.model), 0, "full", 3.5) / 1e9
+    wanted = 1000 * flops_per_token(named_config(job_config.store, job_config.model), 0, "full", 3.5) / 1e9
     assert device.Speed(job_config, 0, 1e9).mfu(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
     assert device.Speed(job_config, 0, None).mfu(1000, 3.5) is None
 
@@ -554,6 +554,6 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
     monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
     with lease.held(str(tmp_path / "run")) as mine:
-        storage.write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
+        Store().write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
         with pytest.raises(BusyError, match="another run took over here"):
             launch._run(job_at(), Session(), Silent(), "submission", mine)

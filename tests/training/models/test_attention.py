@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError, UserError
+from cluster.store.store import Store
 from tests.support import kernel_stand_in
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 from training.config_parts import Model
@@ -253,7 +254,7 @@ def test_a_frozen_bf16_base_turns_position_4096_as_a_float32_export_does(name, t
     own: Any = MODELS["llama" if name == "saved" else name] | {"max_position_embeddings": 8192}
     exported = build_objective(tiny_config(own)).model
     exported.save_pretrained(tmp_path)
-    reference = load_base(Model(name=str(tmp_path)), 1, torch.float32, None)
+    reference = load_base(Store(), Model(name=str(tmp_path)), 1, torch.float32, None)
     settings = {"name": str(tmp_path)} if name == "saved" else own
     frozen = build_objective(tiny_config(settings, method="lora", precision="bf16")).model.get_base_model()
     assert {one.dtype for one in frozen.parameters() if not one.requires_grad} == {torch.bfloat16}

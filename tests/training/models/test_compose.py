@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from cluster.errors import ConfigError, DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from tests.support.tiny_models import tiny_config
 from training.config_parts import Model
 from training.models.base import load_base
@@ -34,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def load_named(folder: Path, name: str = "base") -> Any:
-    return load_base(Model(name=str(folder / name)), 0, torch.float32, None)
+    return load_base(Store(), Model(name=str(folder / name)), 0, torch.float32, None)
 
 
 def make_adapter(folder: Path, name: str, seed: int, base: str = "base", **lora: Any) -> str:
@@ -99,25 +100,30 @@ def test_it_is_what_peft_calls_cat(folder, tmp_path):
 def test_the_merged_model_is_a_plain_one_with_the_adapters_logits(folder, tmp_path):
     one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
     compose_adapters(str(tmp_path / "out"), {one: 0.5, two: 0.5}, merged=True)
-    merged = load_base(Model(name=str(tmp_path / "out" / "merged")), 0, torch.float32, None)
+    merged = load_base(Store(), Model(name=str(tmp_path / "out" / "merged")), 0, torch.float32, None)
     adapted = PeftModel.from_pretrained(load_named(folder), str(tmp_path / "out"))
     torch.testing.assert_close(merged(input_ids=IDS).logits, adapted(input_ids=IDS).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_it_reads_and_writes_an_object_store_and_says_from_what(folder, tmp_path, s3_root, capsys):
+def test_it_reads_and_writes_an_object_store_and_says_from_what(
+    folder, tmp_path, s3_root, s3_store, s3_server, capsys, monkeypatch
+):
+    named = {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
     one = make_adapter(tmp_path, "one", 1, folder / "base")
     (tmp_path / "one" / "tokenizer.json").write_text("{}")
-    remote = storage.join(s3_root, "one")
+    remote = paths.join(s3_root, "one")
     for path in (tmp_path / "one").iterdir():
-        storage.write_bytes(storage.join(remote, path.name), path.read_bytes())
-    output = storage.join(s3_root, "out")
+        s3_store.write_bytes(paths.join(remote, path.name), path.read_bytes())
+    output = paths.join(s3_root, "out")
     compose(output, [f"{one}=0.25", f"{remote}=0.5"])
     printed = capsys.readouterr().out
     assert "largest relative deviation" in printed
     assert "ranks 8" in printed
-    names = {Path(file.uri).name for file in storage.list_files(output)}
+    names = {Path(file.uri).name for file in s3_store.list_files(output)}
     assert names == {CONFIG, "adapter_model.safetensors", "README.md", "tokenizer.json"}
-    card = storage.read_bytes(storage.join(output, "README.md")).decode()
+    card = s3_store.read_bytes(paths.join(output, "README.md")).decode()
     assert f"| 0.25 | `{one}` | 4 | 14 |" in card
     assert f"| 0.5 | `{remote}` | 4 | 14 |" in card
     assert card.startswith(f'---\nbase_model: "{folder / "base"}"\n')
@@ -150,7 +156,7 @@ def test_weights_are_checked(given, said):
 @settings(max_examples=20)
 @given(st.dictionaries(st.text("ab=/.", min_size=1, max_size=6), st.floats(0.1, 9), min_size=1, max_size=3))
 def test_a_path_may_hold_an_equals_sign(weights):
-    paths = {storage.absolute(f"/x{path}"): weight for path, weight in weights.items()}
+    paths = {paths.absolute(f"/x{path}"): weight for path, weight in weights.items()}
     if len(paths) == len(weights):
         assert weighted([f"{path}={weight!r}" for path, weight in paths.items()]) == paths
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import ConfigError, DataError
 from cluster.session import Session
+from cluster.store.store import Store
 from tests.support.model_folders import folder
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
 from training.config import TrainConfig
@@ -72,7 +73,7 @@ def test_of_an_architecture_that_is_not_in_the_table_the_meta_model_tells_the_mo
     small = {"model_type": "opt", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
              "ffn_dim": 32, "vocab_size": 300, "word_embed_proj_dim": 32}  # fmt: skip
     opt = {"config": small, "tokenizer": "train"}
-    assert "fc1" in {name.rpartition(".")[2] for name in module_names(Model.model_validate(opt))}
+    assert "fc1" in {name.rpartition(".")[2] for name in module_names(Store(), Model.model_validate(opt))}
     assert check_model(config(**LORA, model=opt, lora={"target": "fc1"})) == []
     with pytest.raises(ConfigError, match=r"no module of this opt is named fc11\. The nearest: fc1"):
         check_model(config(**LORA, model=opt, lora={"target": "fc11"}))
@@ -133,21 +134,19 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused_with_both_sizes(tmp_p
     assert "301 tokens" in said and "300" in said
 
 
-def test_the_checks_read_a_models_folder_on_an_object_store_by_the_headers_of_its_weights(s3_root, tmp_path):
-    from cluster.store import storage
-
+def test_the_checks_read_a_models_folder_on_an_object_store_by_the_headers_of_its_weights(s3_root, s3_store, tmp_path):
     local = Path(folder(tmp_path / "a", tokens=301))
     for path in local.glob("*.json"):
-        storage.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
+        s3_store.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
     with pytest.raises(DataError, match=r"has a config\.json and no weights"):
-        check_model(config(model=f"{s3_root}/base"))
+        check_model(config(model=f"{s3_root}/base", storage=s3_store.options))
     weights = (local / "model.safetensors").read_bytes()
-    storage.write_bytes(f"{s3_root}/base/model.safetensors", weights)
-    (said,) = check_model(config(model=f"{s3_root}/base"))
+    s3_store.write_bytes(f"{s3_root}/base/model.safetensors", weights)
+    (said,) = check_model(config(model=f"{s3_root}/base", storage=s3_store.options))
     assert "301 tokens" in said
-    storage.write_bytes(f"{s3_root}/base/model.safetensors", weights[:-1])
+    s3_store.write_bytes(f"{s3_root}/base/model.safetensors", weights[:-1])
     with pytest.raises(DataError, match=r"s3://.*/base/model\.safetensors: has .* bytes, and its header states"):
-        check_model(config(model=f"{s3_root}/base"))
+        check_model(config(model=f"{s3_root}/base", storage=s3_store.options))
 
 
 @pytest.mark.parametrize("preview", [None, 2])

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
 from tests.support.model_folders import folder, shapes_of, write_weights
 from tests.support.train_inline import MODEL, PLAIN
 from training.config import TrainConfig
@@ -56,8 +57,8 @@ def test_a_damaged_file_of_weights_is_refused_with_its_name_and_what_was_seen(tm
     Path(place, SINGLE).write_bytes(content)
     for look in (
         check,
-        lambda name: model_identity(Model(name=name)),
-        lambda name: load_base(Model(name=name), 0, **HOW),
+        lambda name: model_identity(Store(), Model(name=name)),
+        lambda name: load_base(Store(), Model(name=name), 0, **HOW),
     ):
         with pytest.raises(DataError, match=f"{place}/.*{told}"):
             look(place)
@@ -254,4 +255,4 @@ def test_a_token_without_embedding_that_the_data_or_the_template_use_is_refused_
     (place / "chat_template.jinja").write_text("{% for m in messages %}<end>{% endfor %}")
     with pytest.raises(ConfigError, match=r"'<end>' \(id 399\) has no embedding"):
         check(str(place))
-    assert embedded_tokens(Model(name=str(place))) == 300
+    assert embedded_tokens(Store(), Model(name=str(place))) == 300

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError, DataError, StorageError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.store import Store
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 from training.config_parts import Model
 from training.models.base import decoder_layers, load_base
@@ -38,8 +39,8 @@ def weights(model: Any) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def load(name: str, **how: Any) -> Any:
-    return load_base(Model(name=name), 1, torch.float32, None, **how)
+def load(name: str, store: Store = Store(), **how: Any) -> Any:  # noqa: B008 - a value without state
+    return load_base(store, Model(name=name), 1, torch.float32, None, **how)
 
 
 def test_random_weights_depend_on_the_seed_alone():
@@ -58,35 +59,37 @@ def test_random_weights_in_bf16_are_those_of_float32_rounded():
     assert torch.equal(exact.bfloat16(), weights(frozen))
 
 
-def test_a_folder_and_a_uri_of_it_are_the_same_model(saved, s3_root):
-    uri = storage.join(s3_root, "tiny")
+def test_a_folder_and_a_uri_of_it_are_the_same_model(saved, s3_root, s3_store):
+    uri = paths.join(s3_root, "tiny")
     for path in saved.iterdir():
-        storage.write_bytes(storage.join(uri, path.name), path.read_bytes())
-    here, there = load(str(saved)), load(uri)
+        s3_store.write_bytes(paths.join(uri, path.name), path.read_bytes())
+    here, there = load(str(saved)), load(uri, s3_store)
     assert torch.equal(weights(here), weights(there))
     assert torch.equal(weights(here), weights(build_objective(tiny_config("llama", seed=5)).model))
-    assert model_identity(Model(name=uri)) == model_identity(Model(name=str(saved)))
+    assert model_identity(s3_store, Model(name=uri)) == model_identity(Store(), Model(name=str(saved)))
 
 
 def test_a_copy_is_the_same_model_and_one_trained_further_is_another(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "copy")
-    identity = model_identity(Model(name=str(saved)))
-    assert model_identity(Model(name=str(tmp_path / "copy"))) == identity
+    identity = model_identity(Store(), Model(name=str(saved)))
+    assert model_identity(Store(), Model(name=str(tmp_path / "copy"))) == identity
     further = load(str(saved))
     with torch.no_grad():
         further.model.layers[0].mlp.up_proj.weight += 1e-3
     further.save_pretrained(tmp_path / "further")
-    assert model_identity(Model(name=str(tmp_path / "further"))) != identity
+    assert model_identity(Store(), Model(name=str(tmp_path / "further"))) != identity
     (tmp_path / "copy" / "config.json").write_text(
         json.dumps(json.loads((saved / "config.json").read_text()) | {"rms_norm_eps": 0.5})
     )
-    assert model_identity(Model(name=str(tmp_path / "copy"))) != identity
+    assert model_identity(Store(), Model(name=str(tmp_path / "copy"))) != identity
 
 
 def test_a_random_model_is_its_config_and_seed():
     one, other = (Model(config=MODELS[name], tokenizer="train") for name in ("llama", "qwen3"))
-    assert model_identity(one, 1) == model_identity(one, 1)
-    assert len({model_identity(one, 1), model_identity(one, 2), model_identity(other, 1)}) == 3
+    assert model_identity(Store(), one, 1) == model_identity(Store(), one, 1)
+    assert (
+        len({model_identity(Store(), one, 1), model_identity(Store(), one, 2), model_identity(Store(), other, 1)}) == 3
+    )
 
 
 def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
@@ -102,7 +105,7 @@ def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     model = Model(name="some/model", revision="v2")
-    assert model_identity(model) == f"some/model@{commit}"
+    assert model_identity(Store(), model) == f"some/model@{commit}"
     assert weights(load("some/model")).numel() > 0
     assert asked == [("some/model", "v2"), ("some/model", None)]
 
@@ -110,13 +113,13 @@ def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["./nowhere/tiny", "/nowhere/tiny", "runs/demo/export/merged"])
 def test_a_path_without_a_folder_is_refused_as_a_path(name):
     with pytest.raises(StorageError, match=r"no such folder on this machine.*object store.*hub name"):
-        model_folder(Model(name=name))
+        model_folder(Store(), Model(name=name))
 
 
 @pytest.mark.parametrize("name", ["nobody/none", "none", "bad name!"])
 def test_a_name_that_the_hub_does_not_give_is_refused_with_what_to_do_offline(name, offline):
     with pytest.raises(StorageError, match=r"the hub does not give it.*HF_TOKEN.*Without a network"):
-        model_folder(Model(name=name, revision="main"))
+        model_folder(Store(), Model(name=name, revision="main"))
 
 
 def test_a_hub_name_is_read_at_the_commit_that_its_branch_had_when_the_run_began(monkeypatch, saved):
@@ -150,14 +153,14 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
     with pytest.raises(StorageError, match=r"it cannot be reached: no route.*Without a network"):
-        model_folder(Model(name="nobody/none"))
+        model_folder(Store(), Model(name="nobody/none"))
     assert asked == ["nobody/none"]
 
 
 def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp_path):
     shutil.copy(saved / "config.json", tmp_path)
     torch.save({}, tmp_path / "pytorch_model.bin")
-    for look in (load, lambda name: model_identity(Model(name=name))):
+    for look in (load, lambda name: model_identity(Store(), Model(name=name))):
         with pytest.raises(DataError, match=r"pytorch_model.bin.*safetensors was wanted.*run any code.*python -c"):
             look(str(tmp_path))
 

@@ -14,6 +14,7 @@ from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
 from cluster.progress import Lines, Silent
 from cluster.session import Session
+from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
@@ -73,7 +74,7 @@ def finished(corpus, tmp_path_factory) -> Path:
 
 
 def test_every_document_is_in_one_split_and_what_was_packed_is_found_by_its_folder(finished):
-    packed = PackedRun.load(str(finished / "packed"))
+    packed = PackedRun.load(Store(), str(finished / "packed"))
     names = {
         split: {name for row in artifact.table().to_pylist() for name in row["documents"]}
         for split, artifact in packed.corpora["corpus-0"].items()
@@ -86,7 +87,7 @@ def test_every_document_is_in_one_split_and_what_was_packed_is_found_by_its_fold
 
 def test_packed_again_nothing_is_done(corpus, finished, monkeypatch):
     monkeypatch.setattr(job, "_make", never)
-    assert packed_by(corpus, finished).fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+    assert packed_by(corpus, finished).fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
 
 def test_runs_that_differ_in_training_alone_share_a_folder(corpus, finished, tmp_path, monkeypatch):
@@ -96,7 +97,7 @@ def test_runs_that_differ_in_training_alone_share_a_folder(corpus, finished, tmp
 
 
 def test_the_same_corpus_packed_elsewhere_has_the_same_fingerprint_and_another_seed_has_not(corpus, finished, tmp_path):
-    first = PackedRun.load(str(finished / "packed")).fingerprint
+    first = PackedRun.load(Store(), str(finished / "packed")).fingerprint
     units_of_a_mib = {"execution": {"unit_mib": 1}}
     assert packed_by(corpus, tmp_path / "a", **units_of_a_mib).fingerprint == first
     assert packed_by(corpus, tmp_path / "b", seed=2).fingerprint != first
@@ -115,7 +116,7 @@ def test_a_folder_packed_in_another_way_is_refused_with_the_difference(corpus, f
     with pytest.raises(DataError, match=told) as refused:
         packed_by(corpus, finished, **change)
     assert "--replace" in str(refused.value)
-    assert PackedRun.load(str(finished / "packed")), "and what stands there is left as it is"
+    assert PackedRun.load(Store(), str(finished / "packed")), "and what stands there is left as it is"
 
 
 def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_path):
@@ -126,7 +127,7 @@ def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_p
         packed_by(path, tmp_path / "run")
     after = packed_by(path, tmp_path / "run", replace=True)
     assert after.fingerprint != before.fingerprint
-    assert PackedRun.load(after.uri).fingerprint == after.fingerprint
+    assert PackedRun.load(Store(), after.uri).fingerprint == after.fingerprint
 
 
 def test_another_corpus_is_refused_with_both_places(corpus, finished, tmp_path):
@@ -164,7 +165,7 @@ def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(cor
         with pytest.raises(AssertionError):
             packed_by(corpus, tmp_path)
     with pytest.raises(DataError, match=r"pack\.json is missing"):
-        PackedRun.load(str(tmp_path / "packed"))
+        PackedRun.load(Store(), str(tmp_path / "packed"))
     assert packed_by(corpus, tmp_path).rows("train") > 0
 
 
@@ -173,13 +174,13 @@ def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_name
     manifest = Path(packed.uri, "corpus-0", "train", MANIFEST)
     manifest.write_text(manifest.read_text().replace(packed.split("train")[0].manifest.digest, "0" * 64))
     with pytest.raises(DataError, match="is not what pack"):
-        PackedRun.load(packed.uri)
+        PackedRun.load(Store(), packed.uri)
 
 
 def test_little_is_packed_without_ray_and_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "Engine", Engine)
     packed = pack(plain_config(**settings_of(corpus, tmp_path)), Session(address="nowhere:1"), Silent())
-    assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+    assert packed.fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
 
 @pytest.mark.ray
@@ -190,14 +191,14 @@ def test_spread_over_ray_the_rows_are_the_same(corpus, finished, tmp_path, monke
     with Session(cpus=1) as session:
         packed = pack(plain_config(**settings_of(corpus, tmp_path)), session, Silent())
         assert session.started
-    assert packed.fingerprint == PackedRun.load(str(finished / "packed")).fingerprint
+    assert packed.fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
 
 # --- too little
 
 
 def test_fewer_rows_than_one_step_are_refused_with_both_numbers(corpus, finished):
-    rows = PackedRun.load(str(finished / "packed")).rows("train")
+    rows = PackedRun.load(Store(), str(finished / "packed")).rows("train")
     with pytest.raises(DataError, match=rf"{rows} rows of 64 tokens.*one step takes 1,024"):
         packed_by(corpus, finished, tokens_per_step=65536)
 
@@ -256,7 +257,7 @@ def test_the_verb_tells_how_much_there_is_and_what_was_left_out(tmp_path, capsys
     path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in [*TEXTS, "", " "]])
     pack_verb(config_file(tmp_path, path, sequence_length=32))
     told = capsys.readouterr().out
-    packed = PackedRun.load(str(tmp_path / "run" / "packed"))
+    packed = PackedRun.load(Store(), str(tmp_path / "run" / "packed"))
     assert f"{packed.rows('train'):,}" in told and "left out: 2 empty" in told
     assert "are longer than a row of 32 tokens and split" in told
     assert packed.uri in told
@@ -282,8 +283,8 @@ def test_pack_tells_which_share_of_conversations_is_too_long(tmp_path, capsys):
     pack_verb(config_file(tmp_path, path, columns={"messages": "messages"}))
     told = capsys.readouterr().out
     assert "30 of 120 examples (25.0%) are longer than a row of 64 tokens and left out, with " in told
-    counters = PackedRun.load(str(tmp_path / "run" / "packed")).packed("corpus-0")
-    before = PackedRun.load(str(tmp_path / "run" / "packed")).tokenised("corpus-0")
+    counters = PackedRun.load(Store(), str(tmp_path / "run" / "packed")).packed("corpus-0")
+    before = PackedRun.load(Store(), str(tmp_path / "run" / "packed")).tokenised("corpus-0")
     tokens = sum(before[f"tokens/{split}"] for split in ("train", "validation", "test"))
     assert f"{counters['tokens_dropped']:,.0f} of {tokens:,.0f} tokens" in told
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.train_inline import train_inline, write_corpus
 from tests.training.pack.test_pack_job import packed_by, settings_of, write_lines
@@ -102,12 +103,12 @@ def config_file(path: Path, corpus: str) -> str:
 def test_pack_replaces_with_replace_and_reads_everything_with_verify(corpus, tmp_path, capsys, options, mended):
     verb = config_file(tmp_path, corpus)
     pack_verb(verb)
-    packed = PackedRun.load(str(tmp_path / "run" / "packed"))
+    packed = PackedRun.load(Store(), str(tmp_path / "run" / "packed"))
     flip(file_of(packed, TRAIN))
     flip(file_of(packed, EXAMPLES))
     before = file_of(packed, "corpus-0/validation").name
     pack_verb(verb, **options)
-    again = PackedRun.load(packed.uri)
+    again = PackedRun.load(Store(), packed.uri)
     assert whole(again) is mended and again.fingerprint == packed.fingerprint
     replaced = file_of(again, "corpus-0/validation").name != before
     assert replaced is options.get("replace", False), "--replace makes every file anew, --verify what is damaged"
@@ -118,7 +119,7 @@ def test_a_training_packs_again_what_is_gone_and_a_finished_one_does_not_look(tm
     packed = packed_by(settings["corpus"], tmp_path / "run", steps=1)
     file_of(packed, TRAIN).unlink()
     first = train_inline(settings, monkeypatch)
-    assert first.fresh and whole(PackedRun.load(packed.uri)) and "packed again" in caplog.text
+    assert first.fresh and whole(PackedRun.load(Store(), packed.uri)) and "packed again" in caplog.text
     file_of(packed, TRAIN).unlink()
     assert not train_inline(settings, monkeypatch).fresh
     assert not list(Path(packed.uri, TRAIN).glob("*.parquet")), "who needs them no more may remove them"
@@ -127,7 +128,7 @@ def test_a_training_packs_again_what_is_gone_and_a_finished_one_does_not_look(tm
 def test_plan_says_that_packed_files_are_damaged(corpus, tmp_path, capsys):
     verb = config_file(tmp_path, corpus)
     pack_verb(verb)
-    shorten(file_of(PackedRun.load(str(tmp_path / "run" / "packed")), TRAIN))
+    shorten(file_of(PackedRun.load(Store(), str(tmp_path / "run" / "packed")), TRAIN))
     capsys.readouterr()
     plan_verb(verb, json_=True)
     told = json.loads(capsys.readouterr().out)["phases"][0]["data"]["how"]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
+from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data.schema import PACKED, SPLITS
 from training.pack.best_fit import best_fit
@@ -127,7 +128,7 @@ def test_a_unit_reads_only_row_groups_that_may_hold_its_range(tmp_path, monkeypa
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: read.append(1) or fetch(*a, **k))
     total = sum(pq.read_metadata(uri).num_row_groups for uri in examples.file_uris)
     low, high = 3 << 62, 1 << 64
-    found = read_range(examples.file_uris, {"split": 1, "low": low, "high": high})
+    found = read_range(Store(), examples.file_uris, {"split": 1, "low": low, "high": high})
     expected = sorted((row["place"], row["document"]) for row in documents if row["split"] == 1 and row["place"] >= low)
     assert [(row["place"], row["document"]) for row in found.to_pylist()] == expected
     assert 0 < len(read) < total / 6

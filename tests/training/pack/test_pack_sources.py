@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cluster.artifact import MANIFEST
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Stage
+from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
@@ -25,7 +26,7 @@ TEXT = Columns(text="text")
 
 
 def freeze(path, columns=TEXT, unit_bytes=1 << 20):
-    return freeze_corpus(Corpus(path=str(path)), columns, unit_bytes)
+    return freeze_corpus(Store(), Corpus(path=str(path)), columns, unit_bytes)
 
 
 def texts(frozen):
@@ -78,7 +79,7 @@ def test_every_document_is_in_one_unit_however_large_units_are(tmp_path, unit_by
 def test_a_large_row_group_is_cut_so_that_no_unit_holds_it_whole(tmp_path):
     parquet(tmp_path / "a.parquet", {"text": [f"{n:0100}" for n in range(100)]})
     frozen = freeze(tmp_path, unit_bytes=1000)
-    sizes = [len(list(documents_of(unit, frozen.columns, LeftOut()))) for unit in frozen.units]
+    sizes = [len(list(documents_of(frozen.store, unit, frozen.columns, LeftOut()))) for unit in frozen.units]
     assert sum(sizes) == 100
     assert max(sizes) <= 10
 
@@ -174,7 +175,9 @@ def test_rows_that_are_no_documents_are_left_out_by_reason_and_never_crash(tmp_p
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     frozen, left_out = freeze(tmp_path), LeftOut()
-    found = [document for unit in frozen.units for document in documents_of(unit, frozen.columns, left_out)]
+    found = [
+        document for unit in frozen.units for document in documents_of(frozen.store, unit, frozen.columns, left_out)
+    ]
     assert [document.content for document in found] == ["good", "last"]
     assert left_out.reasons == {
         "broken_json": 2,
@@ -192,7 +195,7 @@ def test_what_came_before_a_defect_of_compression_is_kept(tmp_path):
     data = "".join(json.dumps({"text": f"{n} {n * n}"}) + "\n" for n in range(5000)).encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data)[:-2000])
     frozen, left_out = freeze(tmp_path), LeftOut()
-    found = list(documents_of(frozen.units[0], frozen.columns, left_out))
+    found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
     assert 100 < len(found) < 5000
     assert left_out.reasons == {"broken_compression": 1}
 
@@ -320,7 +323,7 @@ def test_an_assistant_turn_that_says_nothing_is_refused_like_an_empty_completion
     jsonl(tmp_path / "a.jsonl", {"messages": [asked, turn, asked, {"role": "assistant", "content": "yo"}]})
     left_out = LeftOut()
     frozen = freeze(tmp_path, Columns(messages="messages"))
-    found = list(documents_of(frozen.units[0], frozen.columns, left_out))
+    found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
     assert (len(found), dict(left_out.reasons)) == ((0, {reason: 1}) if reason else (1, {}))
 
 
@@ -437,4 +440,6 @@ def finished(root, columns):
         scratch.write("corpus", table)
         return {}
 
-    return run_inline(Stage("select", (Output("corpus", table.schema),), [0], work, "f" * 32), str(root))["corpus"]
+    return run_inline(Stage("select", (Output("corpus", table.schema),), [0], work, "f" * 32, Store()), str(root))[
+        "corpus"
+    ]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
 from tests.support.stages import run_inline
 from tests.support.tiny_tokenizers import DOUBLED_BOS, NO_END, saved, shown, tiny
 from training.config import TrainConfig
@@ -53,7 +54,7 @@ def run(root, settings, unit_bytes=1 << 20, classes=()):
     """The artifact of examples of the first corpus, by the stage alone."""
     packed = str(root / "packed")
     fingerprint = prepare_tokenizer(settings, packed)
-    frozen = freeze_corpus(settings.corpus[0], settings.all_columns[0], unit_bytes)
+    frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], unit_bytes)
     stage = tokenise_stage(settings, "corpus-0", frozen, f"{packed}/tokenizer", fingerprint, classes)
     (made,) = run_inline(stage, packed).values()
     return made
@@ -69,7 +70,7 @@ def rows(artifact):
 def test_a_fitted_tokenizer_writes_any_text_and_gives_it_back(tmp_path):
     settings = config(corpus(tmp_path / "c"))
     prepare_tokenizer(settings, str(tmp_path / "p"))
-    tokenizer = load_tokenizer(f"{tmp_path}/p/tokenizer")
+    tokenizer = load_tokenizer(Store(), f"{tmp_path}/p/tokenizer")
     for text in ("the quick fox", "\x00\x7f é字🦊\u200b\r\n\t  x", "", "  two  spaces "):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) <= 320
@@ -96,7 +97,7 @@ def test_a_fitted_tokenizer_does_not_see_held_out_documents(tmp_path):
     made = run(tmp_path, config(documents, split={"train": 0.5, "validation": 0.5, "test": 0}))
     split = {row["document"]: row["split"] for row in made.table().to_pylist()}
     seen, unseen = (words["a"], words["b"]) if split["d0"] == 0 else (words["b"], words["a"])
-    tokenizer = load_tokenizer(f"{tmp_path}/packed/tokenizer")
+    tokenizer = load_tokenizer(Store(), f"{tmp_path}/packed/tokenizer")
     assert len(tokenizer(seen)["input_ids"]) == 1
     assert len(tokenizer(unseen)["input_ids"]) == len(unseen)
 
@@ -129,20 +130,19 @@ def test_a_prepared_tokenizer_is_found_again_and_another_is_refused(tmp_path):
 def test_a_prepared_tokenizer_gives_the_ids_of_the_one_it_was_made_from(tmp_path):
     source = tiny(CHATML, adds_bos=True)
     prepare_tokenizer(config(corpus(tmp_path / "c"), tokenizer=saved(tmp_path / "t", source)), str(tmp_path / "p"))
-    kept = load_tokenizer(f"{tmp_path}/p/tokenizer")
+    kept = load_tokenizer(Store(), f"{tmp_path}/p/tokenizer")
     assert kept("the quick fox <|im_end|>")["input_ids"] == source("the quick fox <|im_end|>")["input_ids"]
     assert kept.chat_template == CHATML
 
 
-def test_a_tokenizer_on_an_object_store(tmp_path, s3_root):
-    from cluster.store import storage
+def test_a_tokenizer_on_an_object_store(tmp_path, s3_root, s3_store):
 
     saved(tmp_path / "t", tiny(CHATML))
     for file in (tmp_path / "t").iterdir():
-        storage.write_bytes(f"{s3_root}/models/tiny/{file.name}", file.read_bytes())
-    settings = config(corpus(tmp_path / "c"), tokenizer=f"{s3_root}/models/tiny")
+        s3_store.write_bytes(f"{s3_root}/models/tiny/{file.name}", file.read_bytes())
+    settings = config(corpus(tmp_path / "c"), tokenizer=f"{s3_root}/models/tiny", storage=s3_store.options)
     prepare_tokenizer(settings, f"{s3_root}/packed")
-    kept = load_tokenizer(f"{s3_root}/packed/tokenizer")
+    kept = load_tokenizer(s3_store, f"{s3_root}/packed/tokenizer")
     assert kept("the fox")["input_ids"] == tiny()("the fox")["input_ids"]
 
 
@@ -162,13 +162,13 @@ def test_a_tokenizer_that_cannot_do_what_is_asked_is_refused(tmp_path, template,
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no tokenizer here"):
-        load_tokenizer(str(tmp_path))
+        load_tokenizer(Store(), str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="no tokenizer here"):
-        load_tokenizer(str(tmp_path))
+        load_tokenizer(Store(), str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigError, match="no tokenizer can be loaded"):
-        load_tokenizer(str(tmp_path))
+        load_tokenizer(Store(), str(tmp_path))
 
 
 def test_chatml_is_refused_where_its_marks_are_no_tokens(tmp_path):
@@ -284,7 +284,7 @@ def test_classes_are_numbered_for_a_probe(tmp_path):
         columns={"text": "text", "label": "label"},
         packing={"mode": "none", "overflow": "truncate"},
     )
-    classes = find_classes([freeze_corpus(settings.corpus[0], settings.all_columns[0], 1 << 20)])
+    classes = find_classes([freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)])
     made = run(tmp_path, settings, classes=classes)
     labels = {row["document"]: row["label"] for row in made.table().to_pylist()}
     assert labels == {"d0": 1, "d1": 0, "d3": 1, "d4": 0}
@@ -305,7 +305,7 @@ def test_a_tokenizer_that_changed_after_it_was_prepared_is_noticed(tmp_path):
     settings = config(corpus(tmp_path / "c"))
     packed = str(tmp_path / "packed")
     prepare_tokenizer(settings, packed)
-    frozen = freeze_corpus(settings.corpus[0], settings.all_columns[0], 1 << 20)
+    frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)
     with pytest.raises(DataError, match="the tokenizer has changed since it was prepared"):
         run_inline(tokenise_stage(settings, "c", frozen, f"{packed}/tokenizer", "0" * 32), packed)
 
@@ -327,6 +327,6 @@ def test_technical_texts_of_a_parquet_corpus(tmp_path, shared_data):
     pq.write_table(table.select(["id", "text"]), tmp_path / "peps.parquet")
     made = run(tmp_path, config(tmp_path / "peps.parquet", vocab_size=600), unit_bytes=200_000)
     found = pa.table({"document": table["id"], "text": table["text"]}).to_pylist()
-    tokenizer = load_tokenizer(f"{tmp_path}/packed/tokenizer")
+    tokenizer = load_tokenizer(Store(), f"{tmp_path}/packed/tokenizer")
     texts = {row["document"]: tokenizer.decode(row["ids"]) for row in made.table().to_pylist()}
     assert texts == {row["document"]: row["text"] + "<|endoftext|>" for row in found}

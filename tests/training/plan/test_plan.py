@@ -11,6 +11,7 @@ import pytest
 
 from cluster import cli
 from cluster.errors import ConfigError, StorageError
+from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.loader import micro_rows
@@ -489,11 +490,10 @@ def test_a_trained_model_wants_smaller_steps_than_a_random_one(tmp_path):
 # --- models and GPUs by name
 
 
-def test_a_model_on_a_store_is_described_by_its_config_alone(s3_root):
-    from cluster.store import storage
+def test_a_model_on_a_store_is_described_by_its_config_alone(s3_root, s3_store):
 
-    storage.write_bytes(f"{s3_root}/model/config.json", json.dumps(TINY).encode())
-    assert transformers_config(Model(name=f"{s3_root}/model")).hidden_size == 64
+    s3_store.write_bytes(f"{s3_root}/model/config.json", json.dumps(TINY).encode())
+    assert transformers_config(s3_store, Model(name=f"{s3_root}/model")).hidden_size == 64
 
 
 def test_a_hub_name_that_cannot_be_reached_says_so(monkeypatch):
@@ -501,7 +501,7 @@ def test_a_hub_name_that_cannot_be_reached_says_so(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(StorageError, match="nobody/nothing-of-this-name: no folder of that name here"):
-        transformers_config(Model(name="nobody/nothing-of-this-name"))
+        transformers_config(Store(), Model(name="nobody/nothing-of-this-name"))
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are():

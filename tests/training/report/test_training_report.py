@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cluster.page import charts
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
-from cluster.store import storage
+from cluster.store.store import Store
 from tests.pipelines.curate.test_report_page import HOSTILE, Page, faults
 from tests.support import training_report as made
 from training.fit.job import Job
@@ -222,18 +222,18 @@ def test_a_report_is_gathered_from_what_a_run_leaves(finished):
 
 def test_steps_that_the_log_lost_are_counted(finished):
     job, packed, outcome = finished
-    kept = storage.read_bytes(job.step_log).splitlines(keepends=True)[6:]  # step 0 to 5 are gone
+    kept = Store().read_bytes(job.step_log).splitlines(keepends=True)[6:]  # step 0 to 5 are gone
     lost = dataclasses.replace(job, root=f"{job.root}-lost")
-    storage.write_bytes(lost.step_log, b"".join(kept))
+    Store().write_bytes(lost.step_log, b"".join(kept))
     counted = [fit_of(one, packed, outcome)["totals"]["unlogged_steps"] for one in (job, lost)]
     assert counted == [0, 4]  # the made-up run logs the step that it says it passed over
 
 
 def test_the_report_tells_the_attention_of_every_beginning_and_its_warning(finished):
     job, packed, outcome = finished
-    begun = sorted(storage.list_files(job.attempts), key=lambda file: file.uri)[-1].uri
-    changed = json.loads(storage.read_bytes(begun)) | {"attention": "varlen", "attention_warning": "slow"}
-    storage.write_bytes(begun, json.dumps(changed).encode())
+    begun = sorted(Store().list_files(job.attempts), key=lambda file: file.uri)[-1].uri
+    changed = json.loads(Store().read_bytes(begun)) | {"attention": "varlen", "attention_warning": "slow"}
+    Store().write_bytes(begun, json.dumps(changed).encode())
     report = gather(job, packed, outcome)
     assert report["fits"][0]["recipe"]["attention"] == "sdpa and varlen"
     assert "attention sdpa and varlen" in " ".join(Page(render(report)).text.values())

@@ -20,7 +20,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster.errors import DataError
-from cluster.store import storage
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
 from training.fit.job import Job
 from training.fit.training_progress import Course
 
@@ -114,7 +116,8 @@ def folder_name(step: int, attempt: str) -> str:
 class Saved:
     """A finished checkpoint, opened by its URI. Reads only what is asked for."""
 
-    def __init__(self, uri: str, manifest: CheckpointManifest) -> None:
+    def __init__(self, store: Store, uri: str, manifest: CheckpointManifest) -> None:
+        self.store = store
         self.uri = uri
         self.manifest = manifest
         self._whole: dict[str, bytes] = {}
@@ -126,15 +129,15 @@ class Saved:
             places.sort(key=lambda place: place[0])
 
     @classmethod
-    def load(cls, uri: str) -> Self:
+    def load(cls, store: Store, uri: str) -> Self:
         """
         Raises:
             DataError: no finished checkpoint is there, or a file is not as long as its manifest promises.
         """
-        uri = storage.absolute(uri)
+        uri = paths.absolute(uri)
         try:
-            saved = cls(uri, CheckpointManifest.from_json(storage.read_bytes(storage.join(uri, MANIFEST))))
-        except storage.NotFound:
+            saved = cls(store, uri, CheckpointManifest.from_json(store.read_bytes(paths.join(uri, MANIFEST))))
+        except NotFound:
             raise DataError(
                 f"{uri}: no finished checkpoint here ({MANIFEST} is missing). Use another one of the folder above."
             ) from None
@@ -153,9 +156,9 @@ class Saved:
         return self.manifest.shapes
 
     def check_sizes(self) -> None:
-        present = {file.uri: file.size for file in storage.list_files(self.uri)}
+        present = {file.uri: file.size for file in self.store.list_files(self.uri)}
         for file in self.manifest.files:
-            uri = storage.join(self.uri, file.path)
+            uri = paths.join(self.uri, file.path)
             if present.get(uri) != file.bytes:
                 seen = f"has {present[uri]:,} bytes" if uri in present else "is missing"
                 raise DataError(f"{uri}: {seen}; {file.bytes:,} bytes were written. {_MEND}")
@@ -209,14 +212,14 @@ class Saved:
                 yield file, piece
 
     def _read(self, file: StateFile, piece: Piece) -> bytes:
-        uri = storage.join(self.uri, file.path)
+        uri = paths.join(self.uri, file.path)
         size = piece.count * VALUE_BYTES
         if file.bytes <= _WHOLE_BYTES:
             if file.path not in self._whole:
-                self._whole[file.path] = storage.read_bytes(uri)
+                self._whole[file.path] = self.store.read_bytes(uri)
             data = self._whole[file.path][piece.offset : piece.offset + size]
         else:
-            with storage.open_input(uri) as opened:
+            with self.store.open_input(uri) as opened:
                 opened.seek(piece.offset)
                 data = opened.read(size)
         if hashlib.sha256(data).hexdigest() != piece.sha256:
@@ -230,15 +233,15 @@ class Saved:
 def saved_folders(job: Job) -> list[str]:
     """URIs of the folders of this run that have a manifest, oldest step first. Nothing is read yet."""
     ends = f"/{MANIFEST}"
-    found = [file.uri.removesuffix(ends) for file in storage.list_files(job.checkpoints) if file.uri.endswith(ends)]
+    found = [file.uri.removesuffix(ends) for file in job.store.list_files(job.checkpoints) if file.uri.endswith(ends)]
     return sorted(found, key=lambda uri: uri.rpartition("/")[2])
 
 
-def discard(uri: str, files: Iterable[str]) -> None:
+def discard(store: Store, uri: str, files: Iterable[str]) -> None:
     """Delete a checkpoint: its files, and on a local disk its own folder if nothing is left in it."""
-    storage.delete([storage.join(uri, MANIFEST)])  # first: nothing half deleted may be believed
-    storage.delete(files)
-    storage.delete_empty_folder(uri)
+    store.delete([paths.join(uri, MANIFEST)])  # first: nothing half deleted may be believed
+    store.delete(files)
+    store.delete_empty_folder(uri)
 
 
 def step_of(uri: str) -> int:
@@ -266,7 +269,7 @@ def newest(job: Job, damaged: dict[str, str]) -> Saved | None:
         if uri in damaged:
             continue
         try:
-            saved = Saved.load(uri)
+            saved = Saved.load(job.store, uri)
         except DataError as error:
             damaged[uri] = problem(error)
             continue

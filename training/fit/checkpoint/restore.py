@@ -38,7 +38,7 @@ def restore(job: Job, place: Place, engine: Engine) -> Restored:
         uri = _agreed(job, place, damaged)
         if uri is None:
             break
-        saved = Saved.load(uri)
+        saved = Saved.load(job.store, uri)
         fetch = _Noting(saved)
         engine.load(fetch, saved.manifest.course.updates)
         noted = [damage for damage in place.gather(fetch.damage) if damage]

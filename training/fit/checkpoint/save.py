@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 import cluster
 from cluster.errors import ClusterError
-from cluster.store import storage
+from cluster.store import paths
 from training.engines import Slice
 from training.fit.checkpoint.format import (
     MANIFEST,
@@ -69,7 +69,7 @@ class Saver:
             sweep(job)
 
     def uri(self, step: int) -> str:
-        return storage.join(self.job.checkpoints, folder_name(step, self.attempt))
+        return paths.join(self.job.checkpoints, folder_name(step, self.attempt))
 
     def begin(self, course: Course, slices: Iterable[Slice]) -> float:
         """Copy the state as it is now, and upload it in the background. All workers call it at the same step.
@@ -141,17 +141,17 @@ class Saver:
         for number, pieces in enumerate(_files(self._copies)):
             path = f"rank-{self.place.rank:05d}-{number:05d}.safetensors"
             file, data = pack_file(path, pieces)
-            storage.write_bytes(storage.join(folder, path), data)
+            self.job.store.write_bytes(paths.join(folder, path), data)
             files.append(file.to_plain())
         told = {"shapes": self._shapes, "files": files}
-        storage.write_bytes(storage.join(folder, _part(self.place.rank)), json.dumps(told).encode())
+        self.job.store.write_bytes(paths.join(folder, _part(self.place.rank)), json.dumps(told).encode())
 
     def _put_manifest(self, course: Course) -> None:
         folder = self.uri(course.step)
         shapes: dict[str, tuple[int, ...]] = {}
         files: list[StateFile] = []
         for rank in range(self.place.world):
-            told = json.loads(storage.read_bytes(storage.join(folder, _part(rank))))
+            told = json.loads(self.job.store.read_bytes(paths.join(folder, _part(rank))))
             shapes |= {name: tuple(shape) for name, shape in told["shapes"].items()}
             files += [StateFile.from_plain(file) for file in told["files"]]
         if not complete(shapes, files):
@@ -169,7 +169,7 @@ class Saver:
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
-        storage.create(storage.join(folder, MANIFEST), manifest.to_json())
+        self.job.store.create(paths.join(folder, MANIFEST), manifest.to_json())
         retain(self.job, course, folder)
 
 
@@ -223,20 +223,20 @@ def retain(job: Job, course: Course, own: str) -> None:
     steps = kept([step for step in by_step if step <= course.step], job.config.checkpoint.keep, _best(course))
     stay = {by_step[step] for step in steps}
     for folder in sorted(finished - stay):
-        discard(folder, folders[folder])
+        discard(job.store, folder, folders[folder])
 
 
 def sweep(job: Job) -> None:
     """Delete what attempts left that were killed before their checkpoint was finished."""
     for folder, files in _folders(job).items():
         if f"{folder}/{MANIFEST}" not in files:
-            discard(folder, files)
+            discard(job.store, folder, files)
 
 
 def _folders(job: Job) -> dict[str, list[str]]:
     """The files of each checkpoint's folder."""
     folders: dict[str, list[str]] = {}
-    for file in storage.list_files(job.checkpoints):
+    for file in job.store.list_files(job.checkpoints):
         folders.setdefault(file.uri.rpartition("/")[0], []).append(file.uri)
     return folders
 

@@ -1,0 +1,109 @@
+"""What every kind of store has in common: its settings, its errors, and the operations of a backend."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Self
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from cluster.errors import StorageError
+
+SECRETS = ("access_key_id", "secret_access_key", "session_token")
+
+Secret = Annotated[SecretStr | None, Field(description="may be ${ENVIRONMENT_VARIABLE}")]
+
+
+class StorageOptions(BaseModel):
+    """How to reach the object store. Everything left out is found the way that cloud's own tools find it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint_url: str | None = Field(None, description="an S3-compatible store's address, http(s)://host:port")
+    path_style: bool | None = Field(None, description="bucket in the path; default: only with endpoint_url")
+    region: str | None = None
+    profile: str | None = Field(None, description="a profile of the AWS configuration (SSO and roles included)")
+    access_key_id: Secret = None
+    secret_access_key: Secret = None
+    session_token: Secret = None
+    anonymous: bool = Field(False, description="public buckets: send no credentials")
+    timeout_s: float = Field(60, gt=0, le=86_400, description="one request")
+    retries: int = Field(10, ge=0, le=1000)
+    retry_deadline_s: float = Field(180, gt=0, le=86_400, description="one request with all its retries")
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        return None if url is None else checked_endpoint(url)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together: give both, or neither")
+        if self.session_token and not self.access_key_id:
+            raise ValueError("session_token goes with access_key_id and secret_access_key: give all three, or none")
+        for other in ("access_key_id", "profile"):
+            if self.anonymous and getattr(self, other) is not None:
+                raise ValueError(f"anonymous sends no credentials, and {other} is one: keep one of them")
+        return self
+
+    def without_secrets(self) -> dict[str, Any]:
+        """The settings that are not the defaults, as JSON values, without keys: what a run may record."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=set(SECRETS))
+
+
+def checked_endpoint(url: str) -> str:
+    """The address of an S3-compatible store, without a slash at its end.
+
+    Raises:
+        ValueError: it is not http://HOST[:PORT][/PATH] or https://..., or it holds a password.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError("the address holds a user name or password; give access_key_id and secret_access_key instead")
+    try:
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or above 65535
+        whole = False
+    if not whole or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError(
+            f"{url!r} is not the address of a store; wanted http://HOST:PORT or https://HOST. Write the scheme, the "
+            "host and no more"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """`version` changes whenever the content does: an ETag, or size and modification time."""
+
+    uri: str
+    size: int
+    version: str
+
+
+class Backend(Protocol):
+    """What a kind of store must offer; `key` is a local path or the part of the URI after the bucket."""
+
+    def read(self, key: str) -> bytes: ...
+    def open(self, key: str) -> pa.NativeFile: ...
+    def write(self, key: str, data: bytes) -> None: ...
+    def create(self, key: str, data: bytes) -> bool: ...
+    def upload(self, path: Path, key: str) -> None: ...
+    def info(self, key: str) -> FileInfo: ...
+    def walk(self, prefix: str) -> Iterable[FileInfo]: ...
+    def delete(self, keys: list[str]) -> None: ...
+
+
+class NotFound(StorageError):
+    """There is no such object."""
+
+    def __init__(self, uri: str, seen: str = "no such file") -> None:
+        super().__init__(f"{uri}: {seen}. Check the path, or list the folder it should be in.")
+
+
+class Unavailable(StorageError):
+    """The store did not answer, or not as it should: the one refusal that may be gone a minute later."""

@@ -1,0 +1,173 @@
+"""A store: every path and URI that one set of storage settings reaches, local files included.
+
+    read_bytes, open_input, local_copy     read
+    write_bytes, upload                    write (a reader sees the old object or the new, never a part)
+    create                                 write if absent: the one primitive that commits are built on
+    info, exists, list_files, glob         look
+    delete, delete_empty_folder            tidy
+
+A local path goes through `local.py`, an s3://, gs:// or az:// URI through `object_store.py` (obstore). Errors of both
+are `StorageError` with the URI and the mend. Nothing outside of this package opens a path.
+"""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.errors import StorageError
+from cluster.store import paths
+from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions
+from cluster.store.local import LOCAL, own_folder
+from cluster.store.object_store import bucket
+
+
+@dataclass(frozen=True)
+class Store:
+    """The operations on paths and URIs, with the settings that reach their buckets.
+
+    A store is a value that pickles. It is made from the settings of a config and passed to whatever reads or writes; a
+    worker gets it with its work, keys included. Equal stores share their connections within a process.
+
+    Attributes:
+        options: how object stores are reached; local paths do not depend on them.
+        setting: where a config has these options, for error messages: `storage`, or `inputs[0].storage`.
+    """
+
+    options: StorageOptions = field(default_factory=StorageOptions)
+    setting: str = "storage"
+
+    def read_bytes(self, uri: str) -> bytes:
+        backend, key = self._backend(uri)
+        return backend.read(key)
+
+    def open_input(self, uri: str) -> pa.NativeFile:
+        """A seekable binary file. Close it, or use it in a `with`."""
+        backend, key = self._backend(uri)
+        return backend.open(key)
+
+    def write_bytes(self, uri: str, data: bytes) -> None:
+        backend, key = self._backend(uri)
+        backend.write(key, data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Write the object unless it exists; of any number of racing callers exactly one gets True."""
+        backend, key = self._backend(uri)
+        return backend.create(key, data)
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Move a finished local file to the store, whole or not at all. The local file may be gone afterwards."""
+        backend, key = self._backend(uri)
+        backend.upload(path, key)
+
+    def info(self, uri: str) -> FileInfo:
+        """
+        Raises:
+            NotFound: there is no such file.
+        """
+        backend, key = self._backend(uri)
+        return backend.info(key)
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is such a file; a folder is none."""
+        try:
+            self.info(uri)
+        except NotFound:
+            return False
+        return True
+
+    def list_files(self, folder: str) -> list[FileInfo]:
+        """Every file below a folder, at any depth, in the order of their names. None if there is no such folder."""
+        backend, key = self._backend(folder, file=False)
+        return sorted(backend.walk(key), key=lambda file: file.uri)
+
+    def holds_files(self, folder: str) -> bool:
+        """Whether any file lies below a folder, at any depth."""
+        backend, key = self._backend(folder, file=False)
+        return next(iter(backend.walk(key)), None) is not None
+
+    def list_unreadable(self, folder: str) -> list[tuple[str, str]]:
+        """(path, kind) of what is below a local folder and no file: dangling or circular links, FIFOs, devices."""
+        return [] if paths.is_remote(folder) else sorted(LOCAL.unreadable(paths.absolute(folder)))
+
+    def glob(self, pattern: str) -> list[FileInfo]:
+        """Files whose URI matches a pattern, see `paths.glob_regex`."""
+        pattern = paths.absolute(pattern)
+        wild = re.search(r"[*?\[]", pattern)
+        if wild is None:
+            return [self.info(pattern)]
+        fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
+        regex = paths.glob_regex(pattern)
+        return [file for file in self.list_files(fixed) if regex.fullmatch(file.uri)]
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """Remove objects; those already gone are no error."""
+        grouped: dict[int, tuple[Backend, list[str]]] = {}
+        for uri in uris:
+            backend, key = self._backend(uri)
+            grouped.setdefault(id(backend), (backend, []))[1].append(key)
+        for backend, keys in grouped.values():
+            backend.delete(keys)
+
+    def delete_empty_folder(self, uri: str) -> None:
+        """Remove a local folder that holds nothing; one that holds something stays. Object stores have no folders."""
+        if not paths.is_remote(uri):
+            LOCAL.delete_empty_folder(paths.absolute(uri))
+
+    def require_conditional_writes(self, root: str) -> None:
+        """Refuse a store on which two writers could both believe they were first.
+
+        Raises:
+            StorageError: a second put-if-absent of the same object succeeded.
+        """
+        probe = paths.join(root, f"_probe-{uuid.uuid4().hex}")
+        first, second = self.create(probe, b"1"), self.create(probe, b"2")
+        self.delete([probe])
+        if second or not first:
+            raise StorageError(
+                f"{root}: this store ignores put-if-absent (If-None-Match), so a retried worker could corrupt the run. "
+                "Use a store that honours it: AWS S3, GCS, Azure, Ceph from 16, MinIO, or a local path."
+            )
+
+    def local_copy(self, uri: str) -> Path:
+        """A local path with the object's content: the file itself, or a download kept for this machine by its version.
+
+        Raises:
+            NotFound: there is no such file.
+        """
+        if not paths.is_remote(uri):
+            path = Path(paths.absolute(uri))
+            if not path.is_file():
+                raise NotFound(uri)
+            return path
+        found = self.info(uri)
+        name = hashlib.sha256(f"{found.uri}\n{found.version}".encode()).hexdigest()[:32] + "-" + Path(uri).name[-100:]
+        target = own_folder() / name
+        if not target.exists():
+            LOCAL.write(str(target), self.read_bytes(uri))
+        return target
+
+    def endpoint_of(self, uri: str) -> str:
+        """The endpoint that the options set for an s3:// URI, else "": at another endpoint a URI is another file."""
+        return (self.options.endpoint_url or "") if paths.scheme(uri) == "s3" else ""
+
+    def _backend(self, uri: str, *, file: bool = True) -> tuple[Backend, Any]:
+        scheme = paths.scheme(uri)
+        if scheme in ("", "file"):
+            return LOCAL, paths.absolute(uri)
+        if scheme not in paths.OBJECT_SCHEMES:
+            known = ", ".join(f"{name}://" for name in paths.OBJECT_SCHEMES)
+            raise StorageError(f"{uri}: {scheme}:// is not a store this project reads. Use a local path, {known}.")
+        # Not urlsplit: `?` and `#` are ordinary characters in an object's name.
+        name, _, key = uri.partition("://")[2].partition("/")
+        key = key.rstrip("/")
+        if not name or re.search(r"[*?\[]", name):
+            raise StorageError(f"{uri}: no bucket. Write {scheme}://BUCKET/PATH.")
+        if file and not key:
+            raise NotFound(uri, "is a bucket; a file in it was wanted")
+        return bucket(scheme, name, self.options, self.setting), key
