@@ -1,5 +1,6 @@
 """The verb `raymill train`. The others of this trade stand beside what they do: pack, plan, compose, tune-demo."""
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from training.config import TrainConfig
 
 if TYPE_CHECKING:
     from training.job import TrainRun
+
+log = logging.getLogger(__name__)
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -36,14 +39,21 @@ def train(
     from cluster.progress import Lines
     from cluster.session import Session
     from training.job import train as run_train
+    from training.plan.advice import unused
 
     settings = load_train(config, override)
     if dry_run:
+        from training.fit.preflight import check_machine
         from training.plan.command import print_plan
 
         print(settings.model_dump_json(indent=1, exclude_unset=True))
         print_plan(settings)
+        with Session(address, settings.execution.cpus) as session:  # never started
+            for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
+                check_machine(one, session)
         return
+    for warning in unused(settings):
+        log.warning("%s", warning)
     progress = Lines()
     with Session(address, settings.execution.cpus, progress) as session:
         run = run_train(settings, session, progress, replace=replace, verify=verify)

@@ -38,6 +38,8 @@ ZERO = ("zero1", "zero2", "zero3")
 _NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "failures", "track", "device_memory_gib", "compile", "deterministic",
               "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
+# Groups of settings that only some methods use.
+_OF_METHODS = {"lora": ("lora", "qlora"), "prefix": ("prefix",), "prompt": ("prompt",), "probe": ("probe",)}
 # What happens after the last step.
 _AFTERWARDS = {"export", "generate"}
 
@@ -271,6 +273,13 @@ class TrainConfig(Settings):
         if self.method == "probe":
             return "truncate"
         return "split" if columns.form == "text" else "drop"
+
+    @property
+    def ignored(self) -> list[str]:
+        """Groups of settings that are given, and that no method of this config uses."""
+        methods = {self.phase(overrides).method for overrides in self.phases} or {self.method}
+        given = set().union(self.model_fields_set, *self.phases)
+        return [name for name, of in _OF_METHODS.items() if name in given and not methods & {*of}]
 
     @property
     def bf16(self) -> bool:

@@ -24,6 +24,7 @@ from tests.support.inline import InlineEngine
 from tests.support.processes import Command, wait_until
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training import job as job
+from training.commands import train as train_verb
 from training.config import TrainConfig
 from training.config_parts import Workers
 from training.export.publish import digests
@@ -89,10 +90,14 @@ def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finish
     assert run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
 
 
-def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, tmp_path):
+def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, tmp_path, capsys):
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "workers": {"cpus_each": 4096}}
     with pytest.raises(ConfigError, match="4096 CPUs"):
         train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent())
+    (tmp_path / "c.json").write_text(json.dumps(PLAIN | settings))
+    with pytest.raises(ConfigError, match="4096 CPUs"):
+        train_verb(str(tmp_path / "c.json"), dry_run=True)
+    assert "plan of tiny" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 

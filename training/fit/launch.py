@@ -18,6 +18,7 @@ from typing import Any
 from cluster import logs
 from cluster.errors import ClusterError, RaymillError
 from cluster.lease import Lease
+from cluster.page.formats import duration
 from cluster.progress import Progress
 from cluster.session import Session
 from cluster.temporary import temporary_folder
@@ -75,7 +76,7 @@ def fit_on_ray(
     submission = uuid.uuid4().hex[:12]
     failures = Failures(job, submission)
     with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
-        failed = _run(job, session, progress, submission, lease, afterwards)
+        failed = _run(job, session, progress, submission, failures, lease, afterwards)
     done = finished(job)
     if (error := failures.found(final=True)) is not None:
         raise error
@@ -90,10 +91,14 @@ def _run(
     session: Session,
     progress: Progress,
     submission: str,
+    failures: Failures,
     lease: Lease | None,
     afterwards: Afterwards | None = None,
 ) -> BaseException | None:
-    """Ray Train's run in a thread: this one watches, and hears an interrupt, which Ray would take for a success."""
+    """Ray Train's run in a thread: this one watches, and hears an interrupt, which Ray would take for a success.
+
+    Ends at once where a worker met what trying again cannot mend: Ray Train would start all workers again first.
+    """
     ended: queue.Queue[BaseException | None] = queue.Queue()
     folder = temporary_folder("fit")
     trainer = _trainer(job, submission, str(folder), afterwards, session.embedded)
@@ -106,6 +111,8 @@ def _run(
                 return ended.get(timeout=_LOOK_EVERY_S)
             except queue.Empty:
                 watch.look()
+                if failures.found(final=True) is not None:
+                    return None
                 if afterwards is not None and trained is None:
                     trained = _trained(job, watch, progress)
             if lease is not None:
@@ -119,7 +126,7 @@ def _run(
         if trained is None:
             watch.finish()
         else:
-            progress.say(f"evaluation and export: took {time.monotonic() - trained:,.0f} s")
+            progress.say(f"evaluation and export: took {duration(time.monotonic() - trained)}")
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """How long a training still takes: its steps, validations, the evaluation after it and the export.
 
-Steps and validations are timed as they pass. Evaluation measures the held-out split twice on one worker, row by row as
-long as validation took; generating answers is not counted. What no step tells is taken from the constants below.
+Steps and validations are timed as they pass. Evaluation measures the held-out split twice on the first worker, row by
+row as long as validation took; generating answers is not counted. The speed of the export is a constant.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,6 @@ from training.fit.job import Job
 from training.fit.records import StepRecord
 from training.pack.packed_run import PackedRun
 
-# Starting the worker that evaluates and the one that exports: Python, torch and transformers.
-_STARTS_S = 2 * 10.0
 # Weights are read from a checkpoint and written as they are exported; disks are faster, stores often are not.
 _EXPORT_BYTES_PER_S = 200e6
 _RECENT = 50
@@ -68,7 +66,7 @@ class Ahead:
             left += took * (validations if step < self.steps else 0)
             if self.validation_rows:
                 left += 2 * self.evaluation_rows * took * workers / self.validation_rows
-        return left + (self.export_bytes / _EXPORT_BYTES_PER_S + _STARTS_S if self.export_bytes else 0.0)
+        return left + self.export_bytes / _EXPORT_BYTES_PER_S
 
 
 def pace_s(taken: Sequence[StepRecord]) -> float:

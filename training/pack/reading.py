@@ -132,9 +132,7 @@ def _parsed(line: bytes) -> Row | Unreadable:
     except UnicodeDecodeError:
         return Unreadable("bad_utf8")
     except (ValueError, RecursionError):
-        return Unreadable("json_array" if line.strip() == b"[" else "broken_json")
-    if isinstance(row, list) and row and isinstance(row[0], dict):
-        return Unreadable("json_array")
+        return Unreadable("broken_json")
     return row if isinstance(row, dict) else Unreadable("not_an_object")
 
 

@@ -40,6 +40,15 @@ def advise(facts: Facts) -> list[str]:
     return [sentence for advice in ADVICE for sentence in advice(facts)]
 
 
+def unused(config: TrainConfig) -> list[str]:
+    """Settings that are given and have no effect."""
+    methods = {"lora": "lora or qlora"}
+    return [
+        f"{name}: method {config.method} does not use it. Set method: {methods.get(name, name)}, or remove {name}."
+        for name in config.ignored
+    ]
+
+
 def no_gpus(facts: Facts) -> Iterator[str]:
     """A plan for GPUs of a config that uses none."""
     if facts.planned_on_gpu and not facts.config.workers.gpus_each:
@@ -124,6 +133,16 @@ def small_adapter(facts: Facts) -> Iterator[str]:
         f"{room:,} bits; {seen:,} label tokens x {BITS_PER_TOKEN} bit = {wanted:,} bits. If held-out loss stays "
         f"above what full fine-tuning reaches, {use}."
     )
+
+
+def large_rank(facts: Facts) -> Iterator[str]:
+    """No product of two matrices has a higher rank than the matrix that it is added to."""
+    config, hidden = facts.config, facts.shape.hidden
+    if config.method in ("lora", "qlora") and config.lora.rank > hidden:
+        yield (
+            f"lora.rank: {config.lora.rank:,} is above the model's hidden size, {hidden:,}, so most of the adapter's "
+            f"{facts.shape.trained:,} parameters add nothing. Use {hidden:,} or less, or method: full."
+        )
 
 
 def idle_workers(facts: Facts) -> Iterator[str]:
@@ -213,6 +232,7 @@ ADVICE: tuple[Advice, ...] = (
     sharded_adapter,
     learning_rate,
     small_adapter,
+    large_rank,
     idle_workers,
     short_documents,
     many_epochs,

@@ -1,6 +1,5 @@
 """How many rows and tokens there are to train on: counted where packed, else estimated from the files' bytes."""
 
-import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -61,9 +60,7 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     manifest = paths.join(root, PACK_MANIFEST)
     if store.exists(manifest) and json.loads(store.read_bytes(manifest))["settings"] == pack_settings(config, frozen):
         return _counted(config, PackedRun.load(store, root))
-    estimated = _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
-    notes = [f"; {name}: {corpus.note}" for name, corpus in frozen.items() if corpus.note]
-    return dataclasses.replace(estimated, how=estimated.how + "".join(notes))
+    return _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
 
 
 def _counted(config: TrainConfig, packed: PackedRun) -> Data:

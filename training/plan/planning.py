@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.config import TrainConfig
-from training.plan.advice import Facts, advise
+from training.plan.advice import Facts, advise, unused
 from training.plan.choices import (
     CHOICES,
     USABLE,
@@ -55,6 +55,7 @@ def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     # A phase goes on with the weights of the one before, which have the shape of the model they all begin with.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     phases = [plan_phase(one, machine) for one in configs]
+    phases[0]["warnings"] = [*unused(config), *phases[0]["warnings"]]
     totals: dict[str, Any] = {
         total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
         for total in ("seconds", "gpu_hours", "cost")

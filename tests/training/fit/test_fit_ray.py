@@ -1,6 +1,7 @@
 """Training under Ray Train: a killed worker changes nothing, and what cannot work is said before or in one line."""
 
 import io
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_
     shown = io.StringIO()
     with pytest.raises(DataError, match=r"^step 1: the loss is .* above failures.loss_limit 2. Its batch held .*doc-"):
         fit_on_ray(job, session, Lines(shown))
+    assert "ray-train" in {one.name for one in threading.enumerate()}, "told before Ray Train has started them again"
     assert len(list(Path(job.attempts).iterdir())) == 1
     assert "19,616 of 19,616 parameters train (100.00%), 2 workers" in shown.getvalue()
     assert column(job, "step") == [0]

@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.loader import micro_rows
 from training.data.order import Order
-from training.plan.advice import Facts, advise
+from training.plan.advice import Facts, advise, unused
 from training.plan.choices import (
     USABLE,
     changes,
@@ -438,6 +438,25 @@ def test_a_doubtful_pair_is_named_and_a_usual_one_is_not(settings, known, said):
     else:
         assert len(warnings) == 1
         assert said in warnings[0]
+
+
+def test_an_adapter_of_more_rank_than_the_model_has_dimensions_is_named():
+    found = [[one for one in advise(facts(config(**LORA | {"lora": {"rank": rank}}))) if "above the model's" in one]
+             for rank in (64, 100_000)]  # fmt: skip
+    assert [len(one) for one in found] == [0, 1] and "lora.rank: 100,000 is above" in found[1][0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "ignored"),
+    [
+        ({"lora": {"rank": 2}}, ["lora"]),
+        ({"lora": {"rank": 2}, "probe": {"pool": "mean"}, "method": "lora"}, ["probe"]),
+        ({"lora": {"rank": 2}, "phases": [{"name": "a"}, {"name": "b", "method": "lora"}]}, []),
+        ({"phases": [{"name": "a"}, {"name": "b", "lora": {"rank": 2}}]}, ["lora"]),
+    ],
+)
+def test_settings_of_a_method_that_is_not_used_are_named(settings, ignored):
+    assert [line.partition(":")[0] for line in unused(config(**settings))] == ignored
 
 
 # By hand, rank 16 of TINY: q and o 16 x (64 + 64), k and v 16 x (64 + 32), gate, up and down 16 x (64 + 192), two
