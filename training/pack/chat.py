@@ -14,9 +14,9 @@ from the labels later, by token (encode.py).
 import re
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from training.pack.documents import Chat, Pair
+from training.pack.documents import CALLS, OTHER_CONTENT, Chat, Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -73,7 +73,8 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
     template writes the generation prompt otherwise than it begins the turn itself.
 
     Raises:
-        Unfit: no assistant turn, a role that is none of the template's, or the template cannot write this conversation.
+        Unfit: no assistant turn, a role that is none of the template's, or the template cannot write this conversation
+            or leaves a part of it out.
     """
     roles = template_roles(str(tokenizer.chat_template))
     if unknown := next((message["role"] for message in chat.messages if message["role"] not in roles), None):
@@ -90,6 +91,7 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
             spans[turn] = _said(through[turn], len(before), chat.messages[turn])
     if not spans:
         raise Unfit("prompt_is_no_prefix", through[turns[-1]])
+    _require_all_rendered(tokenizer, chat, through)
     renderings = []
     left = list(spans)
     while left:
@@ -99,6 +101,44 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
         renderings.append(Marked(whole, tuple(inside)))
         left = [turn for turn in left if ends[turn] is None]
     return renderings[::-1], len(turns) - len(spans)
+
+
+def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, through: dict[int, str]) -> None:
+    """
+    Args:
+        through: by assistant turn, the rendering that ends with it.
+
+    Raises:
+        Unfit: the template leaves out a message or an assistant's tool calls, so that something else would be learnt.
+    """
+    last = max(through)
+    for number, message in enumerate(chat.messages[: last + 1]):
+        text = str(message.get("content", "")).strip()
+        calls = [key for key in CALLS if message.get(key)]
+        others = calls if calls or text else [key for key in OTHER_CONTENT if message.get(key)]
+        if number in through and others:
+            without = {key: value for key, value in message.items() if key not in others}
+            if _renders_alike(tokenizer, chat, number, without, number, through[number]):
+                raise Unfit(
+                    "tool_calls_not_rendered" if calls else "reasoning_not_rendered",
+                    f"the chat template leaves out {', '.join(others)} of {message!r}",
+                )
+        end = number if number in through else last
+        if text and not calls and text not in through[end]:
+            replaced = message | {"content": "other words"}
+            if _renders_alike(tokenizer, chat, number, replaced, end, through[end]):
+                raise Unfit("message_not_rendered", f"the chat template leaves out the content of {message!r}")
+
+
+def _renders_alike(
+    tokenizer: "PreTrainedTokenizerFast", chat: Chat, number: int, other: dict[str, Any], end: int, rendered: str
+) -> bool:
+    """Whether the messages up to `end` are written the same with another message at `number`."""
+    messages = [*chat.messages[:number], other, *chat.messages[number + 1 :]]
+    try:
+        return _render(tokenizer, Chat(messages, chat.tools), end + 1, prompt=False) == rendered
+    except Unfit:
+        return False
 
 
 def _end_within(whole: str, shorter: str, end_of_text: str | None) -> int | None:

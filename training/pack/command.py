@@ -87,7 +87,7 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
         cells = [f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens")]
         cells += [] if probe else [_share(of["label_tokens"], of["tokens"])]
         lines.append(_line(split, [*cells, _share(of["tokens"], of["tokens"] + of["padding"])]))
-    notes = [*_left_out(tokenised), *_cut(config, tokenised, counters)]
+    notes = [*_left_out(tokenised), *_cut(config, tokenised, counters), *_as_text(tokenised)]
     return [*lines, *(f"  {note}" for note in notes)]
 
 
@@ -111,6 +111,13 @@ def _cut(config: TrainConfig, tokenised: Counters, counters: Counters) -> list[s
         tokens = counters["tokens_without_label"]
         told.append(f"{pieces:,.0f} pieces of which nothing would be learnt, left out: {tokens:,.0f} tokens")
     return told
+
+
+def _as_text(tokenised: Counters) -> list[str]:
+    documents = tokenised.get("special_tokens_as_text", 0)
+    return (
+        [f"{documents:,.0f} documents have control tokens in their messages, which are text there"] if documents else []
+    )
 
 
 def _share(part: float, whole: float) -> str:

@@ -18,12 +18,22 @@ from training.pack.reading import Row, Unreadable, read_rows, without_nulls
 from training.pack.sharegpt import from_sharegpt
 from training.pack.sources import FrozenCorpus, Unit
 
-_SHOWN = 5
 # So many rows without one that can be used: there will be none.
 _HOPELESS_ROWS = 10_000
 _MAX_CLASSES = 1000
-# What an assistant's turn may consist of beside its content.
-_OTHER_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+# What to do about rows that cannot be read.
+_MENDS = {
+    "json_array": "JSON Lines have one object on each line: convert the array with `jq -c '.[]' FILE > FILE.jsonl`.",
+    "not_an_object": 'Write each line as an object, such as {"text": "..."}.',
+    "broken_json": "Write one whole JSON object on each line.",
+    "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
+    "bad_utf8": "Write the file as UTF-8.",
+}
+# Types of a message's parts that hold text: of chat templates, and of OpenAI's two interfaces.
+_TEXT_PARTS = ("text", "input_text", "output_text")
+# What an assistant's turn may consist of besides its content.
+CALLS = ("tool_calls", "function_call")
+OTHER_CONTENT = (*CALLS, "reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +68,17 @@ class Document:
 
 @dataclass
 class LeftOut:
-    """Rows that are no documents: how many by reason, and the first of them with their places."""
+    """Rows that are no documents, and documents that give no example: how many by reason, and the first of each.
+
+    first: by reason, its place and what was seen there.
+    """
 
     reasons: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    first: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, reason: str, where: str, seen: str = "") -> None:
         self.reasons[reason] += 1
-        if len(self.examples) < _SHOWN:
-            self.examples.append(f"  {where}: {reason}" + (f" ({seen:.200})" if seen else ""))
+        self.first.setdefault(reason, (where, seen))
 
     @property
     def counters(self) -> dict[str, float]:
@@ -105,17 +117,30 @@ def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iter
         refuse_all(frozen.path, left_out)
 
 
+def require_documents(frozen: FrozenCorpus) -> None:
+    """Read up to the first document.
+
+    Raises:
+        DataError: there is none; as `all_documents`.
+    """
+    next(all_documents(frozen), None)
+
+
 def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
     """
     Raises:
-        DataError: with the reasons and the first rows.
+        DataError: with the reasons, the first row of each, and what to do.
     """
-    counted = ", ".join(f"{count} {reason}" for reason, count in left_out.reasons.most_common())
-    shown = "\n".join(left_out.examples)
-    raise DataError(
-        f"{path}: no row can be used. Left out: {counted or 'nothing, there is no row'}. The first of them:\n{shown}\n"
-        "Check `columns`, and of conversations the chat template, against these rows."
-    )
+    if not left_out.reasons:
+        raise DataError(f"{path}: no row can be used: there is none. Point `corpus` at documents.")
+    lines = []
+    for reason, count in left_out.reasons.most_common():
+        where, seen = left_out.first[reason]
+        lines.append(f"  {count:,} {reason}, the first at {where}" + (f": {seen:.200}" if seen else ""))
+    mends = [mend for reason, mend in _MENDS.items() if reason in left_out.reasons]
+    if set(left_out.reasons) - set(_MENDS):
+        mends.append("Check `columns`, and of conversations the chat template, against these rows.")
+    raise DataError(f"{path}: no row can be used. Left out:\n" + "\n".join(lines) + "\n" + " ".join(mends))
 
 
 def find_classes(corpora: Sequence[FrozenCorpus]) -> tuple[str, ...]:
@@ -254,20 +279,34 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise _Refused("bad_messages", f"not a message with a role: {message!r}")
-        if not isinstance(message.get("content", ""), str | list):
-            raise _Refused("bad_messages", f"its content is neither text nor a list of parts: {message!r}")
+    messages = [message | {"content": _joined(message)} if "content" in message else message for message in messages]
+    for message in messages:
         if message["role"] == "assistant" and _says_nothing(message):
             raise _Refused("empty_completion", f"an assistant turn without content: {message!r}")
     return messages
 
 
+def _joined(message: dict[str, Any]) -> str:
+    """The content of a message as text; of a list of parts, theirs one after the other."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise _Refused("bad_messages", f"its content is neither text nor a list of parts: {message!r}")
+    return "".join(_part_text(part) for part in content)
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and isinstance(part.get("text"), str):
+        return part["text"]
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    raise _Refused("content_not_text", f"a part of type {kind}, and only text can be trained on: {part!r}")
+
+
 def _says_nothing(message: dict[str, Any]) -> bool:
-    content = message.get("content", "")
-    if isinstance(content, list):
-        if not all(isinstance(part, dict) and part.get("type", "text") == "text" for part in content):
-            return False
-        content = "".join(str(part.get("text", "")) for part in content)
-    return not content.strip() and not any(message.get(key) for key in _OTHER_CONTENT)
+    return not message.get("content", "").strip() and not any(message.get(key) for key in OTHER_CONTENT)
 
 
 def _tools(row: Row, name: str | None) -> list[Any] | None:

@@ -6,7 +6,8 @@
 
 A text is tokenised whole, so its tokens are those of the model's own tokenizer. Where a token would straddle the place
 at which labels begin or end, the parts are tokenised apart, because at inference the prompt ends there: counted as
-`tokenised_apart`.
+`tokenised_apart`. A control token that stands in a message is text there (special_text.py), counted as
+`special_tokens_as_text`.
 """
 
 import json
@@ -18,14 +19,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from training.pack.chat import Marked, Unfit, as_chat, mark
+from cluster.errors import ConfigError
+from training.pack.chat import Unfit, as_chat, mark
 from training.pack.documents import Chat, Document, Pair
+from training.pack.special_text import Restored, SpecialText
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerFast
 
 # Checks on what a template and a tokenizer make of a document, rather than on the document.
-TEMPLATE_REASONS = ("template_error", "unknown_role", "prompt_is_no_prefix", "no_end_of_turn", "doubled_bos")
+TEMPLATE_REASONS = (
+    "template_error",
+    "unknown_role",
+    "prompt_is_no_prefix",
+    "no_end_of_turn",
+    "doubled_bos",
+    "message_not_rendered",
+    "tool_calls_not_rendered",
+    "reasoning_not_rendered",
+)
 
 
 class Example(NamedTuple):
@@ -55,30 +68,42 @@ class Encoded:
 
 
 class Encoder:
-    """A tokenizer made ready. One thread; not to be shared between threads."""
+    """A tokenizer made ready. One thread; not to be shared between threads.
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+    vocabulary: how many tokens the model has embeddings for; None: not known.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", vocabulary: int | None = None) -> None:
         from tokenizers import Tokenizer
 
         self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
+        self.special_text = SpecialText(tokenizer)
         # Special tokens are put here, and never truncated away; and post-processing would trim spaces off the offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(
             json.dumps(plain | dict.fromkeys(("post_processor", "truncation", "padding")))
         )
+        self.without_specials = Tokenizer.from_str(self.backend.to_str())
+        self.without_specials.encode_special_tokens = True
         self.start = _start(tokenizer, self.backend)
         self.bos = tokenizer.bos_token_id
         self.end = [tokenizer.eos_token_id]
         self.added = frozenset(tokenizer.added_tokens_decoder)
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
-        """All documents have the same form."""
+        """All documents have the same form.
+
+        Raises:
+            ConfigError: a document has a token that the model has no embedding for.
+        """
         encoded = Encoded([], [], Counter())
         if documents and isinstance(documents[0].content, str):
             found = self._texts([str(document.content) for document in documents])
         else:
             found = self._marked(documents, encoded)
         for example in found:
+            self._require_embeddings(example, documents)
             trouble = self._trouble(example)
             if trouble:
                 encoded.misfits.append(Misfit(example.document, trouble, self._read(example.ids[:200].tolist())))
@@ -96,28 +121,33 @@ class Encoder:
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         owners: list[tuple[int, int, bool]] = []
-        marked: list[Marked] = []
+        marked: list[Restored] = []
         for number, document in enumerate(documents):
             chat = document.content
             if isinstance(chat, Pair) and not self.tokenizer.chat_template:
                 text = chat.prompt + chat.completion
                 owners.append((number, 0, False))
-                marked.append(Marked(text, ((len(chat.prompt), len(text)),)))
+                marked.append(Restored(text, ((len(chat.prompt), len(text)),), ()))
                 continue
             try:
                 assert isinstance(chat, Chat | Pair)
-                renderings, unlearnt = mark(self.tokenizer, as_chat(chat) if isinstance(chat, Pair) else chat)
+                chat = as_chat(chat) if isinstance(chat, Pair) else chat
+                hidden = self.special_text.hide(chat)
+                marks, unlearnt = mark(self.tokenizer, hidden)
             except Unfit as unfit:
-                encoded.misfits.append(Misfit(number, unfit.reason, unfit.preview))
+                encoded.misfits.append(Misfit(number, unfit.reason, self.special_text.restore(unfit.preview).text))
                 continue
+            if hidden is not chat:
+                encoded.notes["special_tokens_as_text"] += 1
+            renderings = [self.special_text.restore(*one) for one in marks]
             owners += [(number, piece, True) for piece in range(len(renderings))]
             marked += renderings
             encoded.notes["unlearnt_turns"] += unlearnt
             encoded.notes["extra_renderings"] += len(renderings) - 1
         found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
         for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
-            ids = encoding.ids
-            runs = _runs(np.array(encoding.offsets, np.int64).reshape(-1, 2)[:, 1], one.spans)
+            ids, ends = self._with_text(encoding, one.text, one.places)
+            runs = _runs(np.array(ends, np.int64), one.spans)
             if runs is None:
                 ids, runs = self._apart(one)
                 encoded.notes["tokenised_apart"] += 1
@@ -141,13 +171,48 @@ class Encoder:
         end = [] if ids[-1:] == self.end else self.end
         return [*start, *ids, *end], len(start)
 
-    def _apart(self, marked: Marked) -> tuple[list[int], list[tuple[int, int]]]:
+    def _with_text(self, encoding: "Encoding", text: str, places: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Ids, and where the characters of each end. places: of control tokens that are text."""
+        if not places:
+            return encoding.ids, [end for _, end in encoding.offsets]
+        ids: list[int] = []
+        ends: list[int] = []
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self.added and any(start <= place < end for place in places):
+                plain = self.without_specials.encode(text[start:end], add_special_tokens=False)
+                ids += plain.ids
+                ends += [start + stop for _, stop in plain.offsets]
+            else:
+                ids.append(token)
+                ends.append(end)
+        return ids, ends
+
+    def _apart(self, marked: Restored) -> tuple[list[int], list[tuple[int, int]]]:
         """The text cut at every end of a span, each part tokenised on its own."""
         ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
-        parts = [marked.text[start:end] for start, end in pairwise(ends)]
-        found = [encoding.ids for encoding in self.backend.encode_batch_fast(parts, add_special_tokens=False)]
+        found = []
+        for start, end in pairwise(ends):
+            part = marked.text[start:end]
+            places = [place - start for place in marked.places if start <= place < end]
+            found.append(self._with_text(self.backend.encode(part, add_special_tokens=False), part, places)[0])
         at = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
         return [token for part in found for token in part], [(at[start], at[end]) for start, end in marked.spans]
+
+    def _require_embeddings(self, example: Example, documents: Sequence[Document]) -> None:
+        """
+        Raises:
+            ConfigError: a token's id is not below the vocabulary.
+        """
+        if self.vocabulary is None or int(example.ids.max()) < self.vocabulary:
+            return
+        token = int(example.ids[example.ids >= self.vocabulary][0])
+        name = self.tokenizer.convert_ids_to_tokens(token)
+        raise ConfigError(
+            f"document {documents[example.document].id}: has the token {name!r}, whose id {token:,} is not below the "
+            f"model's vocab_size, {self.vocabulary:,}. Enlarge the model's embeddings "
+            f"(`resize_token_embeddings({len(self.tokenizer)})` of transformers) and save it, or give the "
+            "model's own tokenizer."
+        )
 
     def _until_end_of_turn(self, ids: list[int], runs: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
         """Each run up to the token that ends the turn; None where a turn ends with no token of its own.

@@ -210,7 +210,7 @@ def require_enough(config: TrainConfig, packed: PackedRun) -> None:
 
 
 def _make(packing: Packing, session: Session, progress: Progress) -> None:
-    from training.pack.documents import find_classes
+    from training.pack.documents import find_classes, require_documents
     from training.pack.tokenise import refuse_no_examples, tokenise_stage
     from training.pack.tokenizer import prepare_tokenizer
 
@@ -218,6 +218,10 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
     store = config.store
     if packing.discard:
         discard_tokenizer(store, root)
+    for name, corpus in frozen.items():
+        require_documents(corpus)  # before the tokenizer, whose libraries take seconds to import
+        if corpus.note:
+            progress.say(f"{name}: {corpus.note}")
     tokenizer = prepare_tokenizer(config, root, packing.replace)
     classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
     patience = Patience(config.execution.attempts, config.execution.stall_s)

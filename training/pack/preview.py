@@ -20,9 +20,10 @@ from cluster.errors import DataError
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES
+from training.models.checks import embedded_tokens
 from training.pack import overflow
-from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
-from training.pack.encode import Encoder, Example, Misfit
+from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all, require_documents
+from training.pack.encode import Encoder, Example
 from training.pack.packing import Rule
 from training.pack.pieces import cut
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
@@ -66,17 +67,19 @@ class Shown:
 
 @dataclass(frozen=True)
 class Preview:
-    """examples, refused: the first of one corpus; documents that give none have a reason and what they read.
+    """examples: the first of one corpus. refused: by reason, place and words of the first document that gives none.
 
-    seen: documents read for `left_out` (by reason) and `notes`, which tell of examples longer than a row.
+    seen: documents read for `left_out` (by reason) and `notes`, which tell of examples longer than a row. passed_over:
+    files that are not read, in words.
     """
 
     corpus: str
     examples: tuple[Shown, ...]
-    refused: tuple[tuple[str, str, str], ...]
+    refused: dict[str, tuple[str, str]]
     left_out: Counter[str]
     seen: int
     notes: tuple[overflow.Note, ...]
+    passed_over: str
 
 
 def preview(config: TrainConfig, count: int) -> list[Preview]:
@@ -87,11 +90,13 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     """
     config = with_columns(config)
     unit_bytes = config.execution.unit_mib << 20
+    frozen = freeze_corpora(config, unit_bytes)
+    for corpus in frozen.values():
+        require_documents(corpus)
     with tempfile.TemporaryDirectory() as scratch:
         prepare_tokenizer(config, scratch)  # nothing is left behind: a preview is for trying things out
         tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))
-    corpora = freeze_corpora(config, unit_bytes)
-    return [_of_corpus(config, name, frozen, tokenizer, count) for name, frozen in corpora.items()]
+    return [_of_corpus(config, name, corpus, tokenizer, count) for name, corpus in frozen.items()]
 
 
 def draw(previews: list[Preview], console: "Console") -> None:
@@ -109,11 +114,12 @@ def draw(previews: list[Preview], console: "Console") -> None:
             console.rule(Text(f"{one.corpus}: document {_plain(shown.document)}"), style="dim", align="left")
             console.print(_heading(shown), markup=False)
             console.print(_text(shown.runs, colour), soft_wrap=True)
-        for document, reason, text in one.refused:
-            console.rule(Text(f"{one.corpus}: document {_plain(document)}"), style="dim", align="left")
-            console.print(f"left out: {reason}.{' It reads:' if text else ''}", markup=False)
+        for reason, (where, text) in one.refused.items():
+            console.rule(Text(f"{one.corpus}: {_plain(where)}"), style="dim", align="left")
+            told = f"left out: {reason}, the first of {one.left_out[reason]:,}.{' It reads:' if text else ''}"
+            console.print(told, markup=False, soft_wrap=True)
             if text:
-                console.print(_plain(text), markup=False, soft_wrap=True, style="dim")
+                console.print(_plain(text[: 4 * _SHOWN_TOKENS]), markup=False, soft_wrap=True, style="dim")
         tokens, learnt = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "learnt_tokens"))
         told = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
         if any(shown.label is not None for shown in one.examples):
@@ -126,6 +132,8 @@ def draw(previews: list[Preview], console: "Console") -> None:
         if one.left_out:
             counted = ", ".join(f"{count:,} {name}" for name, count in one.left_out.items())
             console.print(f"{first} left out: {counted}", markup=False, soft_wrap=True)
+        if one.passed_over:
+            console.print(f"{one.corpus}: {one.passed_over}", markup=False, soft_wrap=True)
 
 
 def runs_of(ids: np.ndarray, labels: np.ndarray, tokenizer: "PreTrainedTokenizerFast") -> Iterator[Run]:
@@ -148,10 +156,9 @@ def runs_of(ids: np.ndarray, labels: np.ndarray, tokenizer: "PreTrainedTokenizer
 def _of_corpus(
     config: TrainConfig, name: str, frozen: FrozenCorpus, tokenizer: "PreTrainedTokenizerFast", count: int
 ) -> Preview:
-    encoder, left_out = Encoder(tokenizer), LeftOut()
+    encoder, left_out = Encoder(tokenizer, embedded_tokens(config.store, config.model)), LeftOut()
     rule = Rule.of(config, frozen.columns)
     found: list[Shown] = []
-    refused: list[tuple[str, str, str]] = []
     whole: Counter[str] = Counter({"examples": 0, "tokens": 0, "label_tokens": 0})
     counted: Counter[str] = Counter()
     seen = size = misfits = 0
@@ -163,7 +170,6 @@ def _of_corpus(
         seen, size = seen + len(some), size + sum(document.bytes for document in some)
         shown = encoded.examples[: max(count - len(found), 0)]
         found += [_shown(config, rule, name, some[example.document], example, tokenizer) for example in shown]
-        refused += [_refused(some, misfit) for misfit in encoded.misfits[: max(count - len(refused), 0)]]
         misfits += len(encoded.misfits)
         for misfit in encoded.misfits:
             left_out.add(misfit.reason, f"document {some[misfit.document].id}", misfit.preview)
@@ -182,7 +188,7 @@ def _of_corpus(
             f"{'; '.join(note.words for note in notes) or 'nothing in them is learnt'}. "
             "Set a larger sequence_length, or another packing.overflow."
         )
-    return Preview(name, tuple(found), tuple(refused), left_out.reasons, seen, notes)
+    return Preview(name, tuple(found), left_out.first, left_out.reasons, seen, notes, frozen.note)
 
 
 def _cut(example: Example, rule: Rule) -> tuple[int, Counters]:
@@ -224,10 +230,6 @@ def _overflow(example: Example, rule: Rule) -> str:
     if rule.overflow == "truncate" and pieces:
         return f"truncated after {len(example.ids) - told['tokens_truncated']:,} tokens"
     return "left out"
-
-
-def _refused(documents: list[Document], misfit: Misfit) -> tuple[str, str, str]:
-    return documents[misfit.document].id, misfit.reason, misfit.preview[: 4 * _SHOWN_TOKENS]
 
 
 def _form(content: Content) -> str:

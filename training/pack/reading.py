@@ -132,7 +132,9 @@ def _parsed(line: bytes) -> Row | Unreadable:
     except UnicodeDecodeError:
         return Unreadable("bad_utf8")
     except (ValueError, RecursionError):
-        return Unreadable("broken_json")
+        return Unreadable("json_array" if line.strip() == b"[" else "broken_json")
+    if isinstance(row, list) and row and isinstance(row[0], dict):
+        return Unreadable("json_array")
     return row if isinstance(row, dict) else Unreadable("not_an_object")
 
 

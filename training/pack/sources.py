@@ -8,11 +8,13 @@ is read whole. No text is read here but the first lines of one JSONL file.
 import json
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -59,6 +61,7 @@ class FrozenCorpus:
     store: that its files are read from.
     units: runs of spans of about the wished size, in the order of the documents. unit_bytes: of each. fingerprint: of
     the content (an artifact's digest; else names, sizes and versions of the files). columns: id and group filled in.
+    passed_over: how many files are of no format that is read here, by ending.
     """
 
     store: Store
@@ -67,6 +70,16 @@ class FrozenCorpus:
     unit_bytes: tuple[int, ...]
     fingerprint: str
     columns: Columns
+    passed_over: Mapping[str, int]
+
+    @property
+    def note(self) -> str:
+        """A sentence about the files that are not read; empty where there are none."""
+        if not self.passed_over:
+            return ""
+        files = sum(self.passed_over.values())
+        told = ", ".join(f"{count:,} {ending}" for ending, count in self.passed_over.items())
+        return f"{files:,} file{'s are' if files > 1 else ' is'} passed over ({told}): read are {', '.join(FORMATS)}"
 
 
 def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
@@ -83,7 +96,7 @@ def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: in
         DataError: nothing to read at the path, or an artifact that is not finished.
     """
     assert unit_bytes > 0
-    files, content = _find(store, corpus.path)
+    files, content, passed_over = _find(store, corpus.path)
     with ThreadPoolExecutor(_THREADS) as pool:
         looked = list(pool.map(lambda file: _look(store, file.info, columns, unit_bytes), files))
     schemas = [(file.info.uri, schema) for file, (schema, _) in zip(files, looked, strict=True) if schema is not None]
@@ -95,7 +108,7 @@ def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: in
         sizes.append(size)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved)
+    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, passed_over)
 
 
 def with_columns(config: TrainConfig) -> TrainConfig:
@@ -126,8 +139,8 @@ def _recognised(store: Store, corpus: Corpus) -> Columns:
     return Columns(text="text")
 
 
-def _find(store: Store, path: str) -> tuple[list[_File], str]:
-    """The files, and the fingerprint of what is in them."""
+def _find(store: Store, path: str) -> tuple[list[_File], str, dict[str, int]]:
+    """The files, the fingerprint of what is in them, and how many others there are by ending."""
     root = paths.absolute(path)
     wild = re.search(r"[*?\[]", root)
     there = store.exists(root) or bool(wild and store.list_files(root))  # a name with brackets in it is no pattern
@@ -141,23 +154,32 @@ def _find(store: Store, path: str) -> tuple[list[_File], str]:
         found = store.list_files(root)
         _refuse_unfinished(store, root)
     files = [_File(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
-    chosen = [file for file in files if not _hidden(file.name) and format_of(file.name)]
+    visible = [file for file in files if not _hidden(file.name)]
+    chosen = [file for file in visible if format_of(file.name)]
     if not chosen:
-        seen = ", ".join(file.name for file in files[:8]) or "nothing at all"
-        raise DataError(
-            f"{path}: no file of documents here. Seen: {seen}. Wanted: an artifact ({MANIFEST}), or files that end in "
-            f"{', '.join(FORMATS)}."
-        )
+        raise DataError(_nothing_here(path, [file.name for file in files]))
     content = [[file.name, file.info.size, file.info.version] for file in chosen]
-    return chosen, fingerprint(content)
+    others = Counter(posixpath.splitext(file.name)[1] or "without ending" for file in visible if file not in chosen)
+    return chosen, fingerprint(content), dict(sorted(others.items(), key=lambda one: (-one[1], one[0])))
 
 
-def _of_artifact(artifact: Artifact) -> tuple[list[_File], str]:
+def _nothing_here(path: str, names: Sequence[str]) -> str:
+    wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
+    if names:
+        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}"
+    if paths.is_remote(path) or re.search(r"[*?\[]", path):
+        return f"{path}: no file has such a name. Check it against a listing. {wanted}"
+    if Path(paths.absolute(path)).exists():
+        return f"{path}: an empty folder. {wanted}"
+    return f"{path}: there is no such file or folder. {wanted}"
+
+
+def _of_artifact(artifact: Artifact) -> tuple[list[_File], str, dict[str, int]]:
     root = artifact.uri
     files = artifact.manifest.files
     # An artifact's files never change: their size alone says that they are what the manifest promises.
     infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
-    return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest
+    return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
 
 
 def _refuse_unfinished(store: Store, root: str) -> None:

@@ -22,6 +22,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.schema import EXAMPLES, SPLITS
+from training.models.checks import embedded_tokens
 from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json
@@ -30,7 +31,7 @@ from training.pack.tokenizer import load_prepared
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what an example is; another one makes examples anew
+VERSION = 3  # of what an example is; another one makes examples anew
 
 _TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048
@@ -80,6 +81,7 @@ def tokenise_stage(
             tokenizer_fingerprint=tokenizer_fingerprint,
             classes=tuple(classes),
             telling=telling,
+            vocabulary=embedded_tokens(config.store, config.model),
         ),
         fingerprint=fingerprint(decides),
         store=config.store,
@@ -93,9 +95,9 @@ def _files(unit: Unit) -> str:
 
 
 @lru_cache(maxsize=2)
-def _encoder(store: Store, uri: str, fingerprint: str) -> Encoder:
+def _encoder(store: Store, uri: str, fingerprint: str, vocabulary: int | None) -> Encoder:
     """Made once a process, however many units it does."""
-    return Encoder(load_prepared(store, uri, fingerprint))
+    return Encoder(load_prepared(store, uri, fingerprint), vocabulary)
 
 
 def refuse_no_examples(examples: Artifact, path: str) -> None:
@@ -114,7 +116,10 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
 
 @dataclass(frozen=True)
 class Tokenise:
-    """The work of one unit; a worker gets it by pickle. source: store of the corpus. store: of the tokenizer."""
+    """The work of one unit; a worker gets it by pickle.
+
+    source: store of the corpus. store: of the tokenizer. vocabulary: of the model, None where it is not known.
+    """
 
     source: Store
     output: str
@@ -126,9 +131,10 @@ class Tokenise:
     tokenizer_fingerprint: str
     classes: tuple[str, ...]
     telling: int
+    vocabulary: int | None
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        encoder = _encoder(self.store, self.tokenizer_uri, self.tokenizer_fingerprint)
+        encoder = _encoder(self.store, self.tokenizer_uri, self.tokenizer_fingerprint, self.vocabulary)
         left_out = LeftOut()
         tally = _Tally()
         tables = []
@@ -138,8 +144,8 @@ class Tokenise:
             tally.add(documents, learnt, encoded.notes, encoded.misfits, left_out)
             _refuse_template(tally, encoded.misfits, self.telling)
             tables.append(self._table(documents, encoded.examples, tally))
-        if left_out.examples:
-            log.info("left out, the first of %d:\n%s", left_out.reasons.total(), "\n".join(left_out.examples))
+        for reason, (where, _) in left_out.first.items():
+            log.info("left out: %d %s, the first at %s", left_out.reasons[reason], reason, where)
         examples = pa.concat_tables([EXAMPLES.empty_table(), *tables])
         for table in _sorted(examples):
             scratch.write(self.output, table)
@@ -247,6 +253,9 @@ def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], telling: int) -> 
         "prompt_is_no_prefix": "The template begins an assistant's turn otherwise than its generation prompt does.",
         "no_end_of_turn": "An assistant's turn ends with no token of its own, so a model could not learn to stop.",
         "doubled_bos": "Texts begin with two BOS tokens: one of the tokenizer's or template's, one of the texts'.",
+        "message_not_rendered": "The template leaves out messages of a role: remove them, or give another template.",
+        "tool_calls_not_rendered": "The template does not write tool calls: give one that does, such as `chatml`.",
+        "reasoning_not_rendered": "The template does not write reasoning: put it into the content, or give another.",
     }
     first = failed[0]
     raise ConfigError(

@@ -1,5 +1,6 @@
 """How many rows and tokens there are to train on: counted where packed, else estimated from the files' bytes."""
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     manifest = paths.join(root, PACK_MANIFEST)
     if store.exists(manifest) and json.loads(store.read_bytes(manifest))["settings"] == pack_settings(config, frozen):
         return _counted(config, PackedRun.load(store, root))
-    return _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
+    estimated = _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
+    notes = [f"; {name}: {corpus.note}" for name, corpus in frozen.items() if corpus.note]
+    return dataclasses.replace(estimated, how=estimated.how + "".join(notes))
 
 
 def _counted(config: TrainConfig, packed: PackedRun) -> Data:

@@ -359,8 +359,8 @@ def test_a_preview_brackets_what_is_learnt_and_packs_nothing(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"messages": 3}] * 2, r"no row can be used.*2 bad_messages.*byte 0: bad_messages \(column messages is 3"),
-        ([{"messages": CHAT[:1]}], r"no row can be used.*1 no_assistant_turn.*no_assistant_turn \(user: What"),
+        ([{"messages": 3}] * 2, r"no row can be used.*2 bad_messages, the first at .*byte 0: column messages is 3"),
+        ([{"messages": CHAT[:1]}], r"no row can be used.*1 no_assistant_turn, the first at document .*: user: What"),
         ([{"messages": [{"role": "bot", "content": "x"}, *CHAT]}],
          r"1 unknown_role.*a message of role bot; the chat template has: system, user, assistant, tool"),
     ],
@@ -389,10 +389,61 @@ def test_a_preview_on_a_terminal_is_coloured_unless_no_color_is_set(tmp_path, mo
     assert "⟦It is 2.<|im_end|>⟧" in drawn(path, tmp_path, terminal=True, columns={"messages": "messages"})
 
 
-def test_a_preview_shows_why_a_document_gives_no_example(tmp_path):
-    rows = [{"messages": CHAT[:1]}, {"messages": CHAT}, {"messages": CHAT}]
+def test_a_preview_shows_every_reason_with_its_count_and_the_first_document(tmp_path):
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, CHAT[1]]
+    bad = [[5], [6], image, CHAT[:1], [CHAT[0], {"role": "critic", "content": "no"}, CHAT[1]]]
+    rows = [{"id": f"d{n}", "messages": messages} for n, messages in enumerate([*bad, CHAT, CHAT])]
     told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns={"messages": "messages"})
-    assert "left out: no_assistant_turn. It reads:\nuser: " in told and told.count("⟦It is 2.<|im_end|>⟧") == 2
+    assert "left out: no_assistant_turn, the first of 1. It reads:\nuser: " in told
+    assert (
+        "byte 0 " in told and "left out: bad_messages, the first of 2. It reads:\nnot a message with a role: 5" in told
+    )
+    assert "left out: content_not_text, the first of 1. It reads:\na part of type image_url, and only text" in told
+    assert (
+        "document d4 " in told and "left out: unknown_role, the first of 1. It reads:\na message of role critic" in told
+    )
+    assert told.count("⟦It is 2.<|im_end|>⟧") == 2
+    assert (
+        "its first 7 documents: left out: 2 bad_messages, 1 content_not_text, 1 no_assistant_turn, 1 unknown_role"
+        in told
+    )
+
+
+def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing(tmp_path):
+    (tmp_path / "c").mkdir()
+    write_lines(tmp_path / "c" / "a.jsonl", [{"text": text} for text in TEXTS])
+    for name in ("notes.csv", "b.txt", "c.txt", "README", ".hidden.txt", "_SUCCESS"):
+        (tmp_path / "c" / name).write_text("text")
+    note = "4 files are passed over (2 .txt, 1 .csv, 1 without ending): read are .parquet"
+    assert f"corpus-0: {note}" in drawn(str(tmp_path / "c"), tmp_path)
+    config, lines = plain_config(**settings_of(str(tmp_path / "c"), tmp_path / "run")), io.StringIO()
+    assert note in find_data(config, 300).how
+    pack(config, Session(), Lines(lines))
+    assert f"corpus-0: {note}" in lines.getvalue()
+
+
+def test_a_chat_template_that_is_not_jinja_is_refused_before_any_unit(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "Engine", never)
+    path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 40)
+    (tmp_path / "broken.jinja").write_text("{% for m in messages %}\n{{ m['role'] ")
+    model = {"config": {"model_type": "llama", "vocab_size": 400}, "chat_template": str(tmp_path / "broken.jinja")}
+    model["tokenizer"] = saved(tmp_path / "t", tiny(CHATML))
+    with pytest.raises(ConfigError, match=r"model\.chat_template: .*broken\.jinja is not a Jinja template \(line 2: "):
+        packed_by(path, tmp_path / "run", columns={"messages": "messages"}, model=model)
+
+
+def test_a_token_without_embedding_stops_packing_and_the_preview_with_its_document(tmp_path):
+    tokenizer = tiny(CHATML)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["<extra>"])
+    place = Path(saved(tmp_path / "base", tokenizer))
+    (place / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": size}))
+    rows = [{"id": f"d{n}", "text": text} for n, text in enumerate([*TEXTS, "one <extra> more"])]
+    settings = settings_of(write_lines(tmp_path / "c.jsonl", rows), tmp_path / "run", model=str(place))
+    told = f"document d60: has the token '<extra>', whose id {size} is not below the model's vocab_size, {size}.*embed"
+    for use in (lambda config: pack(config, Session(), Silent()), lambda config: preview(config, 1)):
+        with pytest.raises(ConfigError, match=told):
+            use(plain_config(**settings))
 
 
 def test_a_preview_for_a_probe_shows_classes_and_nothing_as_learnt(tmp_path):

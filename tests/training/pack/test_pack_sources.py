@@ -18,7 +18,7 @@ from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
-from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, find_classes
+from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, find_classes, require_documents
 from training.pack.sources import freeze_corpus, with_columns
 from training.pack.split import MAX_RANKED, choose_cuts, survey
 
@@ -203,7 +203,7 @@ def test_what_came_before_a_defect_of_compression_is_kept(tmp_path):
 def test_a_corpus_of_nothing_but_bad_rows_is_an_error_that_shows_them(tmp_path):
     jsonl(tmp_path / "a.jsonl", {"text": 1}, {"text": None})
     with pytest.raises(
-        DataError, match=r"(?s)1 not_a_string, 1 null.*a.jsonl byte 0: not_a_string \(column text is 1\)"
+        DataError, match=r"(?s)1 not_a_string, the first at .*a.jsonl byte 0: column text is 1\n  1 null, the first"
     ):
         texts(freeze(tmp_path))
 
@@ -315,7 +315,7 @@ def test_alpacas_input_follows_its_instruction_and_a_system_prompt_is_the_rows_o
         ({"from": "gpt", "value": 7}, "bad_messages"),
         ({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}, None),
         ({"role": "assistant", "content": "", "reasoning_content": "hm"}, None),
-        ({"role": "assistant", "content": [{"type": "image"}]}, None),
+        ({"role": "assistant", "content": [{"type": "image"}]}, "content_not_text"),
     ],
 )
 def test_an_assistant_turn_that_says_nothing_is_refused_like_an_empty_completion(tmp_path, turn, reason):
@@ -325,6 +325,82 @@ def test_an_assistant_turn_that_says_nothing_is_refused_like_an_empty_completion
     frozen = freeze(tmp_path, Columns(messages="messages"))
     found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
     assert (len(found), dict(left_out.reasons)) == ((0, {reason: 1}) if reason else (1, {}))
+
+
+PART, LINK = {"type": "text", "text": "hi "}, {"type": "image_url", "image_url": {"url": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([PART, {"type": "text", "text": "you"}], "hi you"),
+        ([PART, "you"], "hi you"),
+        ([{"type": "input_text", "text": "hi"}, {"text": " you"}], "hi you"),
+        ([], ""),
+        ([PART, LINK], "a part of type image_url, and only text can be trained on"),
+        ([{"type": "text", "text": {"value": "hi"}}], "a part of type text, and only text can be trained on"),
+        ([["hi"]], "a part of type list, and only text can be trained on"),
+        ({"type": "text", "text": "hi"}, "its content is neither text nor a list of parts"),
+        (5, "its content is neither text nor a list of parts"),
+    ],
+)
+def test_parts_of_text_are_joined_and_other_parts_are_refused_by_name(tmp_path, parts, wanted):
+    jsonl(
+        tmp_path / "a.jsonl", {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "x"}]}
+    )
+    left_out = LeftOut()
+    frozen = freeze(tmp_path, Columns(messages="messages"))
+    found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
+    if found:
+        assert found[0].content.messages[0] == {"role": "user", "content": wanted}
+    else:
+        ((reason, (_, seen)),) = left_out.first.items()
+        assert reason == ("content_not_text" if "only text" in wanted else "bad_messages") and seen.startswith(wanted)
+
+
+def test_parts_of_a_parquet_column_are_joined_though_each_has_the_keys_of_all(tmp_path):
+    messages = [{"role": "user", "content": [PART, {"type": "text", "text": "you"}]},
+                {"role": "assistant", "content": [PART]}]  # fmt: skip
+    other = [{"role": "user", "content": [LINK]}, {"role": "assistant", "content": [PART]}]
+    parquet(tmp_path / "a.parquet", {"messages": [messages, other]})
+    frozen, left_out = freeze(tmp_path, Columns(messages="messages")), LeftOut()
+    (found,) = documents_of(frozen.store, frozen.units[0], frozen.columns, left_out)
+    assert [message["content"] for message in found.content.messages] == ["hi you", "hi "]
+    assert dict(left_out.reasons) == {"content_not_text": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", json.dumps([{"text": "one"}] * 3).encode(), "1 json_array, the first at .*a.jsonl byte 0.*jq -c"),
+        ("a.jsonl", json.dumps([{"text": "one"}] * 3, indent=1).encode(), "1 json_array, .*jq -c"),
+        ("a.jsonl", b"1\n2\n", "2 not_an_object, .*Write each line as an object"),
+        ("a.jsonl.gz", b'{"text": "one"}\n', "1 broken_compression, .*a.jsonl.gz line 1.*not what its ending states"),
+        ("a.jsonl", '{"text": "één"}'.encode("latin-1"), "1 bad_utf8, .*Write the file as UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"(?s)no row can be used.*{told}") as refused:
+        require_documents(freeze(tmp_path))
+    assert "Check `columns`" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("nowhere", "nowhere: there is no such file or folder. Wanted: an artifact"),
+        ("empty", "empty: an empty folder. Wanted: an artifact"),
+        ("*.parquet", r"no file has such a name"),
+        ("other", r"no file of documents here. Seen: a.csv. Wanted"),
+    ],
+)
+def test_a_path_without_documents_is_refused_with_what_is_there(tmp_path, path, told):
+    for name in ("empty", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other" / "a.csv").write_text("text")
+    with pytest.raises(DataError, match=told):
+        freeze(tmp_path / path)
 
 
 def test_ids_are_the_columns_or_of_the_content(tmp_path):
