@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, open_parquet, require_files
 from cluster.errors import DataError
+from cluster.read.limits import Limits
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.measure import ATTRIBUTES
 from pipelines.readers import read_unit
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.units import InputManifest
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

@@ -4,8 +4,9 @@ freeze      inputs of the config -> InputManifest: files, units, carried columns
 read_unit   one unit -> tables of documents, good and bad
 """
 
+from cluster.read.limits import Limits
 from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.reading import read_unit
 from pipelines.readers.registry import READERS, format_of
 

@@ -11,13 +11,14 @@ from contextlib import closing
 
 import pyarrow as pa
 
+from cluster.read.compression import Broken, stream
+from cluster.read.limits import Limits
+from cluster.read.lines import lines
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken, stream
-from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.lines import lines
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
-from pipelines.readers.units import Span
 from pipelines.readers.whole_file import WholeFile, encoding_problem, first_bytes, line_end_problem
 
 
@@ -34,7 +35,7 @@ class Delimited(Reader):
         if self.file_problem(first_bytes(store, span, limits)):
             return ()  # `read` refuses its rows
         try:
-            with closing(stream(store, span, limits)) as blocks:
+            with closing(stream(store, span.uri, limits)) as blocks:
                 _, header = next(self._records(blocks, input, limits), (0, None))
         except Broken:
             header = None  # `read` says so, at its place
@@ -45,7 +46,7 @@ class Delimited(Reader):
         rows = Rows(input, limits, counts, unencodable=lambda: file.problem("bad_utf8"))
         number = 0
         try:
-            with closing(stream(store, span, limits)) as blocks:
+            with closing(stream(store, span.uri, limits)) as blocks:
                 records = self._records(blocks, input, limits)
                 number, header = next(records, (0, None))
                 if header is None and number:

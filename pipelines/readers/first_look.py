@@ -7,11 +7,12 @@ from posixpath import basename
 import pyarrow.compute as pc
 
 from cluster.page.formats import plural
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store.store import Store
-from pipelines.readers.inputs import Limits
 from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES, Reader, ReaderCounts
 from pipelines.readers.registry import READERS
-from pipelines.readers.units import InputManifest, Span
+from pipelines.readers.units import InputManifest
 from pipelines.readers.whole_file import first_bytes
 
 _THREADS = 16

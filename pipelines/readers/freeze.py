@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.page.formats import plural
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.find import find, skipped_text
 from pipelines.readers.inputs import Input, input_stores
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.registry import READERS
-from pipelines.readers.units import InputFile, InputManifest, Reading, Span, Unit, pack
+from pipelines.readers.units import InputFile, InputManifest, Reading, Unit, pack
 
 # Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
 _THREADS = 16

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from cluster.errors import DataError
+from cluster.read.compression import Broken
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Cut, Reader, ReaderCounts, documents, one_problem
-from pipelines.readers.units import Span
 
 
 class Hub(Reader):

@@ -13,13 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.read.compression import Broken, compression_ending, stream
+from cluster.read.limits import Limits
+from cluster.read.lines import lines, span_lines
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken, compression_ending, stream
-from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.lines import lines
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Cut, Reader, ReaderCounts, Rows, as_json_text
-from pipelines.readers.units import Span
 from pipelines.readers.whole_file import WholeFile, encoding_problem, json_array_problem, line_end_problem
 
 _PEEK_LINES = 100
@@ -39,11 +40,10 @@ class Jsonl(Reader):
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Every key of the first objects."""
         limits = Limits()
-        span = Span(file.uri, file.size, file.version, "jsonl", 0, file.size)
         names: dict[str, None] = {}
         parser = _Parser(ReaderCounts())
         try:
-            with closing(stream(store, span, limits)) as blocks:
+            with closing(stream(store, file.uri, limits)) as blocks:
                 for _, line in islice(lines(blocks, limits.max_line_bytes), _PEEK_LINES):
                     record = parser.parse(line or b"")
                     if isinstance(record, dict):
@@ -56,22 +56,14 @@ class Jsonl(Reader):
         rows = Rows(input, limits, counts)
         file = WholeFile(store, span, limits, self.file_problem)
         parser = _Parser(counts)
-        compressed = bool(compression_ending(span.uri))
-        # From the byte before the range, so that what follows the first line feed is a line that begins in it.
-        begin = max(span.start - 1, 0)
+        kind = "line" if compression_ending(span.uri) else "byte"
         number = 0
         try:
-            with closing(stream(store, span, limits, begin)) as blocks:
-                found = lines(blocks, limits.max_line_bytes, begin)
-                if span.start:
-                    next(found, None)
-                for number, (offset, line) in enumerate(found, start=1):
-                    if offset >= span.end and not compressed:
-                        break
-                    where = f"{span.uri} line {number}" if compressed else f"{span.uri} byte {offset}"
-                    _add(rows, line, where, input, file, parser)
-                    if rows.full:
-                        yield rows.table()
+            for position, line in span_lines(store, span, limits):
+                number += 1
+                _add(rows, line, f"{span.uri} {kind} {position}", input, file, parser)
+                if rows.full:
+                    yield rows.table()
         except Broken as broken:
             rows.refuse(broken.problem, f"{span.uri} after line {number}")
         if len(rows):

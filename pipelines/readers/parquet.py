@@ -7,12 +7,13 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from cluster.page.formats import plural
+from cluster.read.compression import Broken
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, ReaderCounts, documents, one_problem
-from pipelines.readers.units import Span
 
 # One decoded batch may not pass this, however the column is encoded.
 _MAX_BATCH_BYTES = 256 << 20

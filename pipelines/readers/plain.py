@@ -5,13 +5,14 @@ from contextlib import closing
 
 import pyarrow as pa
 
+from cluster.read.compression import Broken, stream
+from cluster.read.limits import Limits
+from cluster.read.lines import BOM
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken, stream
-from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.lines import BOM
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
-from pipelines.readers.units import Span
 from pipelines.readers.whole_file import encoding_problem
 
 
@@ -68,7 +69,7 @@ def _content(store: Store, span: Span, limits: Limits) -> bytes:
     """The whole file, unless it is too large to be a document."""
     blocks = []
     size = 0
-    with closing(stream(store, span, limits)) as content:
+    with closing(stream(store, span.uri, limits)) as content:
         for block in content:
             blocks.append(block)
             size += len(block)

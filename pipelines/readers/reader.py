@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.read.compression import expanded_size
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import expanded_size
-from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.units import Span
+from pipelines.readers.inputs import Input
 
 TABLE_BYTES = 8 << 20
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import DataError, UserError
-from cluster.store.store import Store
-from pipelines.readers.inputs import Limits
+from cluster.errors import UserError
+from cluster.read.limits import Limits
+from cluster.read.span import refuse_changed
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 from pipelines.readers.registry import READERS
-from pipelines.readers.units import Reading, Span, Unit
+from pipelines.readers.units import Reading, Unit
 
 
 def read_unit(
@@ -38,7 +38,7 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
     counted = ReaderCounts() if counts is None else counts
     for span in unit.spans:
-        _refuse_changed(store, span)
+        refuse_changed(store, span)
         try:
             for table in READERS[span.format].read(store, span, input, limits, counted):
                 yield _conformed(table, reading.carried)
@@ -47,15 +47,6 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
         except Exception as error:
             error.add_note(f"while reading {span.uri}")
             raise
-
-
-def _refuse_changed(store: Store, span: Span) -> None:
-    now = store.info(span.uri)
-    if now.version != span.version:
-        raise DataError(
-            f"{span.uri}: changed since this run began (version {span.version}, now {now.version}). "
-            "Put the old file back, or start a new run with another output."
-        )
 
 
 def _conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:

@@ -1,6 +1,6 @@
 """Every format by name. A new one is a subclass of `reader.Reader`, a line here and one in `Format`."""
 
-from pipelines.readers.compression import compression_ending
+from cluster.read.compression import compression_ending
 from pipelines.readers.delimited import Delimited
 from pipelines.readers.hub import Hub
 from pipelines.readers.jsonl import Jsonl

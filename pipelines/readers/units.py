@@ -14,23 +14,12 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input, input_stores
 
 # One request to a store takes tens of milliseconds, so a unit of a thousand tiny files still ends within a minute.
 MAX_SPANS_PER_UNIT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Part of a file. `start`, `end`: row groups of Parquet, else bytes; a line belongs to the span it begins in."""
-
-    uri: str
-    size: int
-    version: str
-    format: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)

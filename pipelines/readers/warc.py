@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from cluster.read.compression import Broken, stream
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken, stream
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.pages import add_page
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
-from pipelines.readers.units import Span
 
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _MAX_HEADER_BYTES = 1 << 16
@@ -57,7 +58,7 @@ class Archive(Reader):
         rows = Rows(input, limits, counts)
         source = None
         try:
-            with closing(stream(store, span, limits)) as blocks:
+            with closing(stream(store, span.uri, limits)) as blocks:
                 source = _Source(blocks)
                 for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
                     where = f"{span.uri} record at byte {record.offset}"

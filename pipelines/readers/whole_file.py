@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import cached_property
 
+from cluster.read.compression import Broken, stream
+from cluster.read.limits import Limits
+from cluster.read.lines import BOM
+from cluster.read.span import Span
 from cluster.store.store import Store
-from pipelines.readers.compression import Broken, stream
-from pipelines.readers.inputs import Limits
-from pipelines.readers.lines import BOM
-from pipelines.readers.units import Span
 
 _WIDE_LOOKED_AT = 1 << 12
 _ENCODING_LOOKED_AT = 1 << 16
@@ -52,7 +52,7 @@ class WholeFile:
 def first_bytes(store: Store, span: Span, limits: Limits) -> bytes:
     """The first block of the decompressed file; nothing where it cannot be decompressed."""
     try:
-        with closing(stream(store, span, limits)) as blocks:
+        with closing(stream(store, span.uri, limits)) as blocks:
             return next(blocks, b"")
     except Broken:
         return b""

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 
 from cluster.config import load
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers import READERS
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.plain import OneDocument
 from pipelines.readers.reader import ReaderCounts
-from pipelines.readers.units import Span
 from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

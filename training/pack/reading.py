@@ -1,41 +1,27 @@
 """A span of a file as rows: plain dicts, or the reason why a row could not be read.
 
-Plain JSON Lines are cut by byte range: a line belongs to the range in which it begins. json.loads on each line reads
-200 to 400 MB/s, a hundred times what a tokenizer takes, and one bad line costs one line.
+json.loads on each line reads 200 to 400 MB/s, a hundred times what a tokenizer takes, and one bad line costs one line.
 """
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from cluster.errors import DataError
+from cluster.read.compression import Broken
+from cluster.read.limits import Limits
+from cluster.read.lines import span_lines
+from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
 
 FORMATS = (".parquet", ".pq", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 
 _BLOCK_BYTES = 1 << 20
 _TABLE_BYTES = 4 << 20
-_MAX_LINE_BYTES = 256 << 20
-# `zstd --long=31`, which some large dumps were made with; memory for it is used only by files that ask for it.
-_ZSTD_MAX_WINDOW = 1 << 31
-_BOM = b"\xef\xbb\xbf"
-
-
-class Span(NamedTuple):
-    """A run of documents of one file. start, end: rows of Parquet, bytes of JSON Lines (whole where compressed)."""
-
-    uri: str
-    size: int
-    version: str
-    format: str
-    start: int
-    end: int
+_LIMITS = Limits(max_document_bytes=80_000_000)  # lines of up to 240 MB
 
 
 class Unreadable(str):
@@ -58,14 +44,9 @@ def read_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tupl
     """(row, where it stands). Parquet gives the named columns; JSON objects come whole.
 
     Raises:
-        DataError: the file is another one than at the beginning of the run, or is damaged Parquet.
+        DataError: the file changed since the run began, or is damaged Parquet.
     """
-    found = store.info(span.uri)
-    if found.size != span.size or (span.version and found.version != span.version):
-        raise DataError(
-            f"{span.uri}: changed while it was being read ({span.size} bytes at the start of the run, {found.size} now)"
-            ". Run the same command again, to take it as it is now."
-        )
+    refuse_changed(store, span)
     if span.format == "parquet":
         yield from _parquet_rows(store, span, columns)
     else:
@@ -109,21 +90,16 @@ def _group_rows(
 
 
 def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
-    """Objects with the byte they begin at (compressed: their line, from 1); blank lines are no rows."""
-    compressed = is_compressed(span.uri)
-    with store.open_input(span.uri) as handle:
-        # From the byte before the range, so that what follows the first line feed is a line that begins in it.
-        begin = 0 if compressed else max(span.start - 1, 0)
-        found = _lines(_blocks(cast(BinaryIO, handle), span.uri, begin), begin)
-        if span.start and not compressed:
-            next(found, None)
-        for number, (offset, line) in enumerate(found, 1):
-            if offset >= span.end and not compressed:
-                return
-            if isinstance(line, Unreadable):
-                yield line, number if compressed else offset
+    """Objects with the byte at which they begin (in compressed files their line, from 1); blank lines are no rows."""
+    position = 0
+    try:
+        for position, line in span_lines(store, span, _LIMITS):
+            if line is None:
+                yield Unreadable("line_too_long"), position
             elif line and not line.isspace():
-                yield _parsed(line), number if compressed else offset
+                yield _parsed(line), position
+    except Broken:
+        yield Unreadable("broken_compression"), position + 1
 
 
 def _parsed(line: bytes) -> Row | Unreadable:
@@ -136,54 +112,6 @@ def _parsed(line: bytes) -> Row | Unreadable:
     if isinstance(row, list) and row and isinstance(row[0], dict):
         return Unreadable("json_array")
     return row if isinstance(row, dict) else Unreadable("not_an_object")
-
-
-def _blocks(handle: BinaryIO, uri: str, begin: int) -> Iterator[bytes | Unreadable]:
-    """The content from byte `begin`, decompressed; after everything before a defect, the defect."""
-    stream: Any = handle
-    if uri.lower().endswith(".gz"):
-        stream = gzip.GzipFile(fileobj=handle)
-    elif uri.lower().endswith(".zst"):
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
-        stream = decompressor.stream_reader(handle, read_across_frames=True)
-    else:
-        handle.seek(begin)
-    while True:
-        try:
-            block = stream.read1(_BLOCK_BYTES) if stream is not handle else stream.read(_BLOCK_BYTES)
-        except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError):
-            yield Unreadable("broken_compression")
-            return
-        if not block:
-            return
-        yield block
-
-
-def _lines(blocks: Iterator[bytes | Unreadable], offset: int) -> Iterator[tuple[int, bytes | Unreadable]]:
-    """(offset, line). A line over _MAX_LINE_BYTES is given up and passed over, and so is all after a defect."""
-    pending: list[bytes] = []
-    held = 0
-    too_long = False
-    for block in blocks:
-        if isinstance(block, Unreadable):
-            yield offset, block
-            return
-        *whole, rest = block.split(b"\n")
-        for piece in whole:
-            line = b"".join([*pending, piece])
-            if not too_long:
-                yield offset, line.removeprefix(_BOM) if offset == 0 else line
-            offset += held + len(piece) + 1
-            pending, held, too_long = [], 0, False
-        held += len(rest)
-        if not too_long:
-            pending.append(rest)
-        if held > _MAX_LINE_BYTES and not too_long:
-            yield offset, Unreadable("line_too_long")
-            pending, too_long = [], True
-    if held and not too_long:
-        line = b"".join(pending)
-        yield offset, line.removeprefix(_BOM) if offset == 0 else line
 
 
 def without_nulls(value: Any) -> Any:

@@ -5,13 +5,12 @@ JSON Lines (.jsonl, .ndjson; also .gz and .zst). Parquet is cut by rows, plain J
 is read whole. No text is read here but the first lines of one JSONL file.
 """
 
-import json
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from difflib import get_close_matches
 from itertools import islice, pairwise
 from pathlib import Path
@@ -23,12 +22,13 @@ import pyarrow.parquet as pq
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
+from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
-from training.pack.reading import FORMATS, Span, format_of, is_compressed, json_rows
+from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 
 # Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
 _THREADS = 16
@@ -253,7 +253,7 @@ def _gather(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tup
             yield tuple(held), held_bytes
             held, held_bytes = [], 0
         if held and held[-1].uri == span.uri and held[-1].end == span.start:
-            held[-1] = held[-1]._replace(end=span.end)
+            held[-1] = replace(held[-1], end=span.end)
         else:
             held.append(span)
         held_bytes += size
@@ -335,4 +335,4 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
 
 def as_json(units: Sequence[Unit]) -> list[object]:
     """Units as plain values, for a fingerprint."""
-    return json.loads(json.dumps(units))
+    return [[list(astuple(span)) for span in unit] for unit in units]

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers import freeze, read_unit
-from pipelines.readers.inputs import Input, Limits
-from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, Span, pack
+from pipelines.readers.inputs import Input
+from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, pack
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (

@@ -19,10 +19,11 @@ from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.read.limits import Limits
+from cluster.read.lines import lines
 from cluster.store.store import Store
 from pipelines.readers import READERS, format_of, freeze, read_unit
-from pipelines.readers.inputs import Format, Input, Limits
-from pipelines.readers.lines import lines
+from pipelines.readers.inputs import Format, Input
 from pipelines.readers.units import InputManifest
 
 LIMITS = Limits()

@@ -11,11 +11,12 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.read.limits import Limits
 from cluster.store.store import Store
 from pipelines.curate.report.page import render
 from pipelines.readers import freeze, read_unit
 from pipelines.readers.find import skipped_text
-from pipelines.readers.inputs import Input, Limits
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import ReaderCounts
 from tests.pipelines.curate.test_curate import story
 from tests.pipelines.readers.test_readers import COMPRESS, record, response

@@ -125,7 +125,7 @@ def test_a_glob_and_a_file_are_corpora_too(tmp_path):
 def test_a_file_that_changes_during_the_run_is_noticed(tmp_path):
     frozen = freeze(jsonl(tmp_path / "a.jsonl", {"text": "one"}))
     jsonl(tmp_path / "a.jsonl", {"text": "another"})
-    with pytest.raises(DataError, match="changed while it was being read"):
+    with pytest.raises(DataError, match="changed since this run began"):
         texts(frozen)
 
 

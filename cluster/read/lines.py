@@ -1,6 +1,12 @@
 """Lines of a file of any size, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+from cluster.read.compression import compression_ending, stream
+from cluster.read.limits import Limits
+from cluster.read.span import Span
+from cluster.store.store import Store
 
 BOM = b"\xef\xbb\xbf"
 
@@ -39,6 +45,32 @@ def lines(blocks: Iterable[bytes], max_line_bytes: int, offset: int = 0) -> Iter
             pending, held = [], 0
     if held:
         yield offset, _line(b"".join(pending), offset, max_line_bytes)
+
+
+def span_lines(store: Store, span: Span, limits: Limits) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that begin in a span of bytes, each with its offset; of a compressed file all lines, numbered from 1.
+
+    None stands in place of a line over `limits.max_line_bytes`.
+
+    Raises:
+        Broken: after everything before the defect.
+        StorageError: the store failed.
+    """
+    if compression_ending(span.uri):
+        with closing(stream(store, span.uri, limits)) as blocks:
+            for number, (_, line) in enumerate(lines(blocks, limits.max_line_bytes), start=1):
+                yield number, line
+        return
+    # Reading starts one byte before the span: what follows the first line feed is then a line that begins in the span.
+    begin = max(span.start - 1, 0)
+    with closing(stream(store, span.uri, limits, begin)) as blocks:
+        found = lines(blocks, limits.max_line_bytes, begin)
+        if span.start:
+            next(found, None)
+        for offset, line in found:
+            if offset >= span.end:
+                return
+            yield offset, line
 
 
 def _line(line: bytes, offset: int, max_line_bytes: int) -> bytes | None:

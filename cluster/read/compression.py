@@ -1,4 +1,4 @@
-"""Files as streams of bytes, decompressed on the way, with everything before a defect delivered.
+"""Decompression of files as streams of bytes, with everything before a defect delivered.
 
 gzip of many members, zstd of many frames and bzip2 of many streams are read to the last one. Memory is bounded by a
 block of output however strongly the input is compressed.
@@ -12,21 +12,23 @@ from typing import Protocol
 
 import zstandard
 
+from cluster.read.limits import Limits
 from cluster.store.store import Store
-from pipelines.readers.inputs import Limits
-from pipelines.readers.units import Span
 
 _PLAIN_BLOCK = 1 << 20
 _INPUT_BLOCK = 1 << 16
 _OUTPUT_BLOCK = 1 << 16
 # A zstd block of 4 bytes can stand for 128 KiB, and zstd has no bound on output: 2 KiB at a time make 64 MiB at worst.
 _ZSTD_SLICE = 1 << 11
-# `zstd --long=31`, which the large Reddit dumps were made with. Memory for it is used only by files that ask for it.
+# `zstd --long=31`, with which the large Reddit dumps were made. Only files that need it use memory for it.
 _ZSTD_MAX_WINDOW = 1 << 31
 
 
 class Broken(Exception):
-    """The rest of a file cannot be read; what came before was delivered. `problem` is one of reader.PROBLEMS."""
+    """The rest of a file cannot be read; what came before was delivered.
+
+    problem: corrupt_compression, expansion_bomb or truncated; readers have further ones.
+    """
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -44,15 +46,15 @@ def expanded_size(size: int, uri: str) -> int:
     return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4}.get(compression_ending(uri), 1))
 
 
-def stream(store: Store, span: Span, limits: Limits, start: int = 0) -> Generator[bytes, None, None]:
+def stream(store: Store, uri: str, limits: Limits, start: int = 0) -> Generator[bytes, None, None]:
     """The decompressed content of the file; plain files from byte `start`.
 
     Raises:
         Broken: after everything before the defect.
         StorageError: the store failed.
     """
-    ending = compression_ending(span.uri)
-    with store.open_input(span.uri) as file:
+    ending = compression_ending(uri)
+    with store.open_input(uri) as file:
         if not ending:
             file.seek(start)
             while block := file.read(_PLAIN_BLOCK):
@@ -79,7 +81,7 @@ def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", li
             if block:
                 yield block
             if decoder.eof:
-                # Tape and disk tools fill up with zeros; all else must be the next member.
+                # Tape and disk tools pad files with zeros; anything else must be the next member.
                 data = decoder.unused_data.lstrip(b"\0")
                 decoder, inside = decoder_of(), False
     if inside:

@@ -1,0 +1,1 @@
+"""Reading input files for curation and packing: spans of files, decompression, lines, bounds."""

@@ -1,0 +1,31 @@
+"""Bounds on what one input file may take: `limits` of a config."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Bounds that keep one bad file from taking a worker down. What exceeds them is quarantined."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_document_bytes: int = Field(
+        default=10_000_000, ge=1, le=2_000_000_000, description="of one text in UTF-8; of a web page's HTML"
+    )
+    max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
+    max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
+
+    @property
+    def harmless_bytes(self) -> int:
+        """Files that expand to less are never bombs: a few blanks in a small file compress 1,000 to 1 too."""
+        return 4 * self.max_document_bytes + (1 << 20)
+
+    @property
+    def max_line_bytes(self) -> int:
+        """Longest line that is held in memory. JSON may spend three bytes of escapes on one byte of UTF-8."""
+        return 3 * self.max_document_bytes + 65_536
+
+    def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
+        if expanded_bytes <= self.harmless_bytes:
+            return False
+        ratio_exceeded = expanded_bytes > self.max_expansion_ratio * max(compressed_bytes, 1)
+        return ratio_exceeded or expanded_bytes > self.max_expanded_gib * 2**30
