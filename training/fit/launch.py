@@ -22,7 +22,7 @@ from cluster.page.formats import duration
 from cluster.progress import Progress
 from cluster.session import Session
 from cluster.temporary import temporary_folder
-from training.config import TrainConfig
+from training.fit.checkpoint.format import saved_folders, step_of
 from training.fit.console import Watch, watch_like
 from training.fit.job import Job
 from training.fit.outcome import Failures, finished, make_way
@@ -81,7 +81,7 @@ def fit_on_ray(
     if (error := failures.found(final=True)) is not None:
         raise error
     if done is None:
-        raise failures.found(final=False) or _explained(failed, job.config)
+        raise failures.found(final=False) or _explained(failed, job)
     failures.forget()
     return done
 
@@ -119,8 +119,8 @@ def _run(
                 lease.check()
             if session.dead():
                 raise ClusterError(
-                    "Ray on this machine died (its raylet or control process is gone). Checkpoints are kept: "
-                    "run the same command again and it continues."
+                    "Ray on this machine died (its raylet or control process is gone). "
+                    f"{_kept(job)}: run the same command again."
                 )
     finally:
         if trained is None:
@@ -211,7 +211,13 @@ def _work(told: dict[str, Any]) -> None:
         raise
 
 
-def _explained(failed: BaseException | None, config: TrainConfig) -> ClusterError:
+def _kept(job: Job) -> str:
+    """What a training that failed has left, as the beginning of a sentence."""
+    found = saved_folders(job)
+    return f"Checkpoints up to step {step_of(found[-1]):,} are kept" if found else "There is no checkpoint yet"
+
+
+def _explained(failed: BaseException | None, job: Job) -> ClusterError:
     """What Ray Train gave up for, in one line."""
     causes = getattr(failed, "worker_failures", None) or {None: getattr(failed, "controller_failure", None) or failed}
     rank, cause = next(iter(causes.items()))
@@ -219,6 +225,6 @@ def _explained(failed: BaseException | None, config: TrainConfig) -> ClusterErro
     said = lines[-1] if isinstance(cause, Exception) and "Traceback" in str(cause) else (lines or ["no cause told"])[0]
     named = "" if rank is None else f"rank {rank}: "
     return ClusterError(
-        f"training: its workers failed more often than failures.max ({config.failures.max}) allows, at last with: "
-        f"{named}{said[:400]}. Checkpoints are kept: mend the cause and run the same command again."
+        f"training: its workers failed more often than failures.max ({job.config.failures.max}) allows, at last with: "
+        f"{named}{said[:400].rstrip('.')}. {_kept(job)}: mend the cause and run the same command again."
     )

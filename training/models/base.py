@@ -71,12 +71,28 @@ def load_base(
             f"model {model.name}: {len(missing)} weights are not in its files, as {missing[0]}; they would be random. "
             "Is it a model without lm_head, or a download cut short?"
         )
+    _require_finite(model.name, loaded)
     if unused := sorted(key for key in seen["unexpected_keys"] if not (body_only and key.startswith("lm_head."))):
         log.warning(
-            "model %s: %d weights of its files are not used, as %s: config.json describes a model without them",
+            "model %s: %d tensors of its files are not used, such as %s: config.json describes a model without them",
             model.name, len(unused), unused[0],
         )  # fmt: skip
     return loaded
+
+
+def _require_finite(name: str | None, loaded: PreTrainedModel) -> None:
+    """
+    Raises:
+        DataError: a weight is NaN or infinite, so that every loss would be.
+    """
+    for place, values in loaded.named_parameters():
+        if values.is_meta or not values.is_floating_point():  # 4-bit weights are whole numbers
+            continue
+        if not values.detach().sum(dtype=torch.float32).isfinite():
+            raise DataError(
+                f"model {name}: {place} holds NaN or infinite values, so every loss would be NaN. The training that "
+                "wrote it diverged, or the file was converted wrongly: take other weights."
+            )
 
 
 def _random(

@@ -11,6 +11,8 @@ from cluster.progress import Lines, Silent
 from cluster.session import Session
 from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
+from training.fit.checkpoint.format import MANIFEST
+from training.fit.job import Job
 from training.fit.launch import _explained, fit_on_ray
 
 pytestmark = pytest.mark.ray
@@ -63,9 +65,17 @@ def test_a_training_of_other_settings_is_refused_or_replaced(packed):
     assert fit_on_ray(again, Session(), Silent()) == before
 
 
-def test_what_ray_gave_up_for_is_one_line():
+def test_what_ray_gave_up_for_is_one_line_that_states_which_checkpoints_there_are(tmp_path):
     failed = Exception()
     failed.worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
-    told = str(_explained(failed, settings("nowhere")))
-    assert "failures.max (3) allows, at last with: rank 1: ValueError: the cause. Checkpoints are kept" in told
-    assert isinstance(_explained(None, settings("nowhere")), ClusterError)
+    config = settings(str(tmp_path), output=str(tmp_path / "run"))
+    job = Job(config, config.output, "", (), 1, {})
+    told = str(_explained(failed, job))
+    assert (
+        "failures.max (3) allows, at last with: rank 1: ValueError: the cause. There is no checkpoint yet: me" in told
+    )
+    folder = Path(job.checkpoints, "step-00000012")
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text("{}")
+    assert "Checkpoints up to step 12 are kept: mend the cause" in str(_explained(None, job))
+    assert isinstance(_explained(None, job), ClusterError)

@@ -189,6 +189,29 @@ def test_missing_weights_are_refused_and_not_drawn_anew(saved, tmp_path):
         load(str(tmp_path / "short"))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_with_the_tensors_name(saved, tmp_path, value):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(saved, tmp_path / "broken")
+    tensors = load_file(saved / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 2] = value
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"broken: model\.layers\.1\.mlp\.up_proj\.weight holds NaN or infinite values"):
+        load(str(tmp_path / "broken"))
+
+
+def test_weights_that_the_config_does_not_describe_are_warned_of(saved, tmp_path, caplog):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(saved, tmp_path / "more")
+    tensors = load_file(saved / "model.safetensors") | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
+    save_file(tensors, tmp_path / "more" / "model.safetensors", {"format": "pt"})
+    with caplog.at_level("WARNING", logger="training"):
+        load(str(tmp_path / "more"))
+    assert "1 tensors of its files are not used, such as model.layers.0.self_attn.q_proj.bias" in caplog.text
+
+
 def test_tied_embeddings_are_not_missed(tmp_path):
     build_objective(tiny_config("gpt2")).model.save_pretrained(tmp_path)
     model = load(str(tmp_path))
