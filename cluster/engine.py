@@ -28,19 +28,16 @@ import pyarrow as pa
 from cluster import logs
 from cluster.artifact import Artifact
 from cluster.discard import discard_damaged, discard_stale
-from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError, UserError, is_panic
+from cluster.errors import ClusterError, RaymillError, StageError, UserError, as_record, from_record, is_panic
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import Record, Stage, committed, publish, published, run_unit, sweep
-from cluster.store.interface import NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 2.0
 _NO_UNIT = -1
-# Errors of a unit that end the run at once. A worker returns their class by name; the driver raises it again.
-_FINAL: dict[str, type[UserError]] = {kind.__name__: kind for kind in (ConfigError, DataError, StorageError)}
 _TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the round has ended
 
 
@@ -137,7 +134,7 @@ class Engine:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
                         log.error("failed with %s", answer["kind"])
                         if answer["final"]:
-                            raise _FINAL[answer["final"]](answer["error"])
+                            raise from_record(answer["final"])
                     else:
                         record = Record.from_json(answer["record"].encode())
                         records[record.unit] = record
@@ -301,7 +298,7 @@ class _RunUnit:
                     "error": _cause(error),
                     "traceback": traceback.format_exc(),
                     "kind": type(error).__name__,
-                    "final": _final(error),
+                    "final": as_record(error) if isinstance(error, RaymillError) and error.is_final else None,
                 }
 
 
@@ -312,13 +309,3 @@ def _cause(error: BaseException) -> str:
     raised = traceback.extract_tb(error.__traceback__)[-1]
     notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {error}{notes} ({Path(raised.filename).name}, line {raised.lineno})"
-
-
-def _final(error: BaseException) -> str | None:
-    """The key in `_FINAL` of an error that is not retried, else None.
-
-    An unavailable store and a missing file are retried: both may be back a minute later.
-    """
-    if isinstance(error, NotFound | Unavailable):
-        return None
-    return next((name for name, kind in _FINAL.items() if isinstance(error, kind)), None)

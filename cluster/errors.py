@@ -12,17 +12,24 @@
 A message has four parts: where, what was seen, what was wanted, what to do.
 """
 
+from typing import Any, ClassVar, TypedDict
+
 
 class RaymillError(Exception):
-    """Base class of all exceptions that Raymill raises."""
+    """Base class of all exceptions that Raymill raises.
 
-    exit_code = 1
+    is_final: the same work would fail again, so it is not retried.
+    """
+
+    exit_code: ClassVar = 1
+    is_final: ClassVar = False
 
 
 class UserError(RaymillError):
     """An error that the user can mend; the message says how."""
 
-    exit_code = 2
+    exit_code: ClassVar = 2
+    is_final: ClassVar = True
 
 
 class ConfigError(UserError, ValueError):
@@ -50,6 +57,26 @@ class ClusterError(RaymillError):
 
 class StageError(ClusterError):
     """A unit of a stage failed in every attempt."""
+
+
+class ErrorRecord(TypedDict):
+    """A RaymillError as JSON values, to cross a process. kind: the name of a class of this module."""
+
+    kind: str
+    message: str
+    final: bool
+
+
+def as_record(error: RaymillError) -> ErrorRecord:
+    """The record of an error, with the nearest class of this module in place of a subclass defined elsewhere."""
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
+    return {"kind": kind, "message": str(error), "final": error.is_final}
+
+
+def from_record(record: ErrorRecord) -> RaymillError:
+    """The error that a record was made from, with its class and message."""
+    kind: Any = globals()[record["kind"]]
+    return kind(record["message"])
 
 
 def is_panic(error: BaseException) -> bool:

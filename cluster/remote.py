@@ -6,8 +6,8 @@ The driver never loads a model: it may be the head of a cluster, without a GPU a
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from cluster import errors, logs
-from cluster.errors import ClusterError, RaymillError
+from cluster import logs
+from cluster.errors import ClusterError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.session import Session
 
 T = TypeVar("T")
@@ -27,25 +27,20 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
     # One retry: a worker that died twice, often for memory, will die again.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
     try:
-        kind, result = ray.get(task.remote(function, arguments))
+        failure, result = ray.get(task.remote(function, arguments))
     except RayError as error:
         raise ClusterError(
             f"{function.__module__}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
             "What was finished is kept: run the same command again."
         ) from error
-    if kind is not None:
-        raise getattr(errors, kind, ClusterError)(result)
+    if failure is not None:
+        raise from_record(failure)
     return result
 
 
-def _call(function: Callable[..., Any], arguments: tuple) -> tuple[str | None, Any]:
+def _call(function: Callable[..., Any], arguments: tuple) -> tuple[ErrorRecord | None, Any]:
     logs.setup()
     try:
         return None, function(*arguments)
     except RaymillError as error:
-        return _public_kind(error), str(error)
-
-
-def _public_kind(error: RaymillError) -> str:
-    """Name of the nearest class in cluster.errors; subclasses defined elsewhere take more arguments than a message."""
-    return next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
+        return as_record(error), None

@@ -99,11 +99,15 @@ class Backend(Protocol):
 
 
 class NotFound(StorageError):
-    """There is no such object."""
+    """There is no such object. Not final: it may be back a minute later."""
+
+    is_final = False
 
     def __init__(self, uri: str, seen: str = "no such file") -> None:
         super().__init__(f"{uri}: {seen}. Check the path, or list the folder it should be in.")
 
 
 class Unavailable(StorageError):
-    """The store did not answer, or not as it should: the one refusal that may be gone a minute later."""
+    """The store did not answer, or not as it should. Not final: it may answer a minute later."""
+
+    is_final = False

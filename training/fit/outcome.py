@@ -3,10 +3,9 @@
 import json
 import time
 
-from cluster import errors
-from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StorageError
+from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.store import paths
-from cluster.store.interface import NotFound, Unavailable
+from cluster.store.interface import NotFound
 from training.fit.checkpoint.format import MANIFEST, Saved, latest, saved_folders
 from training.fit.job import Job
 from training.fit.records import Outcome
@@ -62,23 +61,16 @@ class Failures:
         self.folder = paths.join(job.root, "errors", submission)
 
     def tell(self, error: RaymillError) -> None:
-        kind = next(cls.__name__ for cls in type(error).__mro__ if hasattr(errors, cls.__name__))
-        told = {"kind": kind, "message": str(error), "final": _final(error)}
-        self.store.write_bytes(paths.join(self.folder, f"{time.time_ns()}.json"), json.dumps(told).encode())
+        data = json.dumps(as_record(error)).encode()
+        self.store.write_bytes(paths.join(self.folder, f"{time.time_ns()}.json"), data)
 
     def found(self, *, final: bool) -> RaymillError | None:
         """The last one told; only those that trying again would not mend, if `final`."""
         for file in reversed(self.store.list_files(self.folder)):
-            told = json.loads(self.store.read_bytes(file.uri))
-            if told["final"] or not final:
-                return getattr(errors, told["kind"], ClusterError)(told["message"])
+            record: ErrorRecord = json.loads(self.store.read_bytes(file.uri))
+            if record["final"] or not final:
+                return from_record(record)
         return None
 
     def forget(self) -> None:
         self.store.delete(file.uri for file in self.store.list_files(self.folder))
-
-
-def _final(error: RaymillError) -> bool:
-    """The network may come back, and a file too; a setting, a refused credential and broken data stay as they are."""
-    passing = isinstance(error, NotFound | Unavailable)
-    return isinstance(error, ConfigError | DataError | StorageError) and not passing
