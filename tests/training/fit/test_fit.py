@@ -40,6 +40,7 @@ from training.engines import Slice
 from training.fit import console as watch
 from training.fit import device, launch, loop, preflight, tracking
 from training.fit import preemption as notice
+from training.fit.outcome import Failures
 from training.fit.ranks import Place
 from training.fit.time_left import Ahead
 from training.models.build import build_objective
@@ -553,7 +554,7 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
     monkeypatch.setattr(launch, "_trainer", lambda *_: Endless())
     monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
-    with lease.held(str(tmp_path / "run")) as mine:
+    with lease.held(Store(), str(tmp_path / "run")) as mine:
         Store().write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
         with pytest.raises(BusyError, match="another run took over here"):
-            launch._run(job_at(), Session(), Silent(), "submission", mine)
+            launch._run(job_at(), Session(), Silent(), "submission", Failures(job_at(), "submission"), mine)
