@@ -27,7 +27,7 @@ VERBS = {
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
     "plan": ("training.plan.command:plan", "what a training would take: steps, memory, time, cost; allocates nothing"),
-    "compose": ("training.models.compose:compose", "one adapter of several, with weights, exactly"),
+    "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),
     "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
     "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),

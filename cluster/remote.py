@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cluster import logs
+from cluster.entry import Entry
 from cluster.errors import ClusterError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.session import Session
 
@@ -30,12 +31,16 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
         failure, result = ray.get(task.remote(function, arguments))
     except RayError as error:
         raise ClusterError(
-            f"{function.__module__}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
+            f"{_name(function)}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
             "What was finished is kept: run the same command again."
         ) from error
     if failure is not None:
         raise from_record(failure)
     return result
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return function.name if isinstance(function, Entry) else f"{function.__module__}:{function.__qualname__}"
 
 
 def _call(function: Callable[..., Any], arguments: tuple) -> tuple[ErrorRecord | None, Any]:

@@ -44,8 +44,7 @@ PATHS_ALLOWED = {
     "training/export/job.py": "its scratch folder",
     "training/export/publish.py": "uploads the files of a scratch folder",
     "training/models/compose.py": "its scratch folder; adapters that local_folder brought to this machine",
-    "training/models/folder.py": "looks into a model's folder that local_folder brought to this machine",
-    "training/models/identity.py": "hashes parts of a model's files on this machine",
+    "training/models/folder.py": "reads a model's folder that local_folder brought to this machine",
     "training/pack/tokenizer.py": "what transformers just wrote to its scratch folder",
     "training/fit/launch.py": "removes the folder that Ray Train wants",
     "training/fit/tracking.py": "the folder that TensorBoard's writer wants",
@@ -71,6 +70,25 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative imports hide the direction"
             yield (node.module or "").partition(".")[0]
+
+
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def module_imports() -> dict[str, set[str]]:
+    """What each module imports at its top: modules, their top-level packages, and `module.name` of each name."""
+    found: dict[str, set[str]] = {}
+    for path in SOURCES:
+        names = found[module_of(path)] = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names} | {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                if node.module.partition(".")[0] not in PACKAGES:
+                    names.add(node.module.partition(".")[0])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -110,6 +128,43 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+# The modules of `training` that load torch, transformers or peft when they are imported; see training/__init__.py.
+WORKER_MODULES = {
+    "bench": {"correct", "four_bits", "kernels", "measure", "parts", "peer", "predict", "result", "resume", "stall"},
+    "engines": {"adamw", "ddp", "engine", "fsdp", "make", "zero"},
+    "evaluation": {"generate", "job", "measure"},
+    "export": {"folders", "job", "merge"},
+    "fit": {"deterministic", "device", "heartbeat", "loop", "loss_checks", "preemption", "ranks", "validation"},
+    "fit.checkpoint": {"restore", "save"},
+    "models": {
+        "adapters", "attention", "base", "build", "combine", "compiling", "compose", "flops", "loss", "objective",
+    },
+}  # fmt: skip
+HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes"}
+
+
+def test_worker_modules_load_torch_and_driver_modules_do_not():
+    """A worker module imports what it needs at its top. A driver module reaches it by an `Entry` alone."""
+    workers = {f"training.{package}.{name}" for package, names in WORKER_MODULES.items() for name in names}
+    modules = {module_of(path) for path in SOURCES if name_of(path).startswith("training/")}
+    assert workers <= modules, sorted(workers - modules)
+    drivers = sorted(module for module in modules - workers if not module.endswith("__main__"))
+    code = f"""
+import importlib, sys
+for name in {drivers!r}:
+    importlib.import_module(name)
+    found = sorted({HEAVY!r} & sys.modules.keys())
+    assert not found, f"driver module {{name}} loads {{found}}"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    needs = module_imports()
+    loading = {module for module in modules if needs[module] & HEAVY}
+    while more := {module for module in modules - loading if needs[module] & loading}:
+        loading |= more
+    assert sorted(workers - loading) == [], "these import no torch at their top: they are driver modules"
+
+
 def test_every_entry_names_a_function():
     """An `Entry` is text that only a worker would resolve: a renamed function must fail here first."""
     names = {
@@ -125,16 +180,8 @@ def test_every_entry_names_a_function():
 
 def test_modules_import_each_other_in_one_direction():
     """No circle among the imports at the tops of files, over the whole tree."""
-    named = {name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in SOURCES}
-    needs: dict[str, set[str]] = {}
-    for module, path in named.items():
-        needs[module] = set()
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Import):
-                needs[module] |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                needs[module] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        needs[module] &= named.keys() - {module}
+    imported = module_imports()
+    needs = {module: names & imported.keys() - {module} for module, names in imported.items()}
     ordered: set[str] = set()
     while ready := {module for module in needs.keys() - ordered if needs[module] <= ordered}:
         ordered |= ready

@@ -1,27 +1,29 @@
-"""The verb `raymill train`. The others of this trade stand beside what they do: pack, plan, compose, tune-demo."""
+"""The verbs `raymill train` and `raymill compose`. `pack` and `plan` are in their folders, `tune-demo` in demo.py."""
 
 import logging
-import sys
-from typing import TYPE_CHECKING, Annotated
+import math
+import os
+from typing import Annotated
 
 import typer
 
-from cluster.config import load
+from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.progress import Lines
+from cluster.session import Session
 from cluster.store import paths
-from training.config import TrainConfig
+from cluster.store.store import Store
+from training.job import TrainRun
+from training.job import train as run_train
+from training.fit.preflight import check_machine
+from training.options import Address, ConfigFile, Overrides, Replace, Verify, load_train
+from training.plan.advice import unused
+from training.plan.command import print_plan
+from training.report.text import summary_text
 
-if TYPE_CHECKING:
-    from training.job import TrainRun
+_compose_adapters = Entry("training.models.compose:compose_adapters")
 
 log = logging.getLogger(__name__)
-
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
-Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
-Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
-Replace = Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")]
-
-Verify = Annotated[bool, typer.Option("--verify", help="read what is finished and compare digests; else only sizes")]
 
 
 def train(
@@ -36,16 +38,8 @@ def train(
 
     A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
     """
-    from cluster.progress import Lines
-    from cluster.session import Session
-    from training.job import train as run_train
-    from training.plan.advice import unused
-
     settings = load_train(config, override)
     if dry_run:
-        from training.fit.preflight import check_machine
-        from training.plan.command import print_plan
-
         print(settings.model_dump_json(indent=1, exclude_unset=True))
         print_plan(settings)
         with Session(address, settings.execution.cpus) as session:  # never started
@@ -60,40 +54,12 @@ def train(
     print_outcome(run)
 
 
-def load_train(config: str, override: list[str] | None) -> TrainConfig:
-    """
-    Raises:
-        ConfigError: the file is no config, or one of another kind.
-    """
-    _require_extra()
-    settings = load(config, override or [])
-    if not isinstance(settings, TrainConfig):
-        raise ConfigError(f"{config}, kind: {settings.kind} given; this verb wants kind: train.")  # type: ignore[attr-defined]
-    return settings
-
-
-def _require_extra() -> None:
-    """
-    Raises:
-        ConfigError: this installation only curates.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"{', '.join(missing)}: not installed for {sys.executable}. Training wants: pip install 'raymill[train]'"
-        )
-
-
-def print_outcome(run: "TrainRun") -> None:
-    """What a person wants to know at the end: how the held-out loss fell, and where everything is."""
+def print_outcome(run: TrainRun) -> None:
+    """Print each training's losses, warnings, exported folders and report."""
     for phase in run.phases:
         print_outcome(phase)
     if run.phases:
         return
-    from training.report.text import summary_text
-
     if not run.fresh:
         print(f"{run.uri}: finished before, nothing to do.")
     print(summary_text(run.report))
@@ -102,3 +68,46 @@ def print_outcome(run: "TrainRun") -> None:
     for name, folder in run.manifest["export"]["folders"].items():
         print(f"{name:<8}{paths.join(run.uri, 'export', folder)}")
     print(f"report  {paths.join(run.uri, 'report.html')}")
+
+
+def compose(
+    output: Annotated[str, typer.Argument(help="folder or URI to write the combined adapter to")],
+    adapter: Annotated[list[str], typer.Option(help="PATH=WEIGHT, a folder or URI; give several")],
+    merged: Annotated[bool, typer.Option("--merged", help="also write OUTPUT/merged, the base with it added")] = False,
+) -> None:
+    """Combine LoRA adapters of one base: every matrix changes by exactly the weighted sum of their changes.
+
+    raymill compose OUT --adapter A=0.7 --adapter B=0.3
+    """
+    weights = adapter_weights(adapter)
+    # peft imports DeepSpeed where it is installed, and DeepSpeed prints its choice of accelerator if none is named.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    deviation, ranks = _compose_adapters(Store(), output, weights, merged)
+    print(f"adapter   {paths.absolute(output)}, ranks {ranks}")
+    print(f"checked   every matrix against the weighted sum: largest relative deviation {deviation:.1e}")
+    if merged:
+        print(f"merged    {paths.join(paths.absolute(output), 'merged')}")
+
+
+def adapter_weights(adapters: list[str]) -> dict[str, float]:
+    """The weights of PATH=WEIGHT strings, by absolute path, in the given order.
+
+    Raises:
+        ConfigError: a weight is missing, no number, or zero; or an adapter is given twice.
+    """
+    found: dict[str, float] = {}
+    for one in adapters:
+        path, _, number = one.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not path or not math.isfinite(weight):
+            raise ConfigError(f"--adapter {one}: give PATH=WEIGHT with a number, as in runs/a/export/adapter=0.7")
+        if weight == 0:
+            raise ConfigError(f"--adapter {one}: an adapter of weight 0 changes nothing. Leave it out.")
+        uri = paths.absolute(path)
+        if uri in found:
+            raise ConfigError(f"--adapter {uri}: given twice. Give it once, with the sum of the weights.")
+        found[uri] = weight
+    return found

@@ -1,4 +1,4 @@
-"""What a `kind: train` config may say. `raymill config schema` prints every setting with its description."""
+"""The config of `kind: train`. `raymill config schema` prints every setting with its description."""
 
 import json
 from collections.abc import Collection
@@ -34,14 +34,14 @@ Method = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
 EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 ZERO = ("zero1", "zero2", "zero3")
 
-# Settings that change how a run goes, where, and how it is watched, and never what the weights become.
-_NO_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
+# Settings of how and where a run computes and is tracked, which do not change the trained weights.
+_NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "failures", "track", "device_memory_gib", "compile", "deterministic",
               "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
 # Groups of settings that only some methods use.
 _OF_METHODS = {"lora": ("lora", "qlora"), "prefix": ("prefix",), "prompt": ("prompt",), "probe": ("probe",)}
-# What happens after the last step.
-_AFTERWARDS = {"export", "generate"}
+# Settings of what follows the last training step.
+_AFTER_TRAINING = {"export", "generate"}
 
 
 class TrainConfig(Settings):
@@ -129,7 +129,7 @@ class TrainConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _kind_to_people(cls, settings: Any) -> Any:
+    def _expand_corpus(cls, settings: Any) -> Any:
         if isinstance(settings, dict):
             if isinstance(corpus := settings.get("corpus"), str):
                 settings = settings | {"corpus": [{Corpus.short_form: corpus}]}
@@ -137,7 +137,7 @@ class TrainConfig(Settings):
                 whole = [{Corpus.short_form: one} if isinstance(one, str) else one for one in corpus]
                 settings = settings | {"corpus": whole}
             if isinstance(phases := settings.get("phases"), list):
-                settings = settings | {"phases": [_with_secrets_hidden(phase) for phase in phases]}
+                settings = settings | {"phases": [_with_parsed_storage(phase) for phase in phases]}
         return settings
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class TrainConfig(Settings):
                 whole.method == "full" or (whole.export.merged and whole.mergeable)
             ):
                 raise ValueError(
-                    f"phases: {phase['name']} leaves no whole weights for the next phase to start from; "
+                    f"phases: {phase['name']} exports no whole weights from which the next phase can start; "
                     "use method full, lora or qlora there, and export.merged: true"
                 )
         return self
@@ -234,15 +234,17 @@ class TrainConfig(Settings):
 
     @property
     def loss_chunk(self) -> int:
-        """Positions whose logits are in memory at once."""
+        """Positions whose logits are in memory at once, with the default applied."""
         return self.loss_chunk_tokens or (4096 if self.workers.gpus_each else 1024)
 
     @property
     def rows_per_step(self) -> int:
+        """Rows of an optimizer step, over all workers."""
         return self.tokens_per_step // self.sequence_length
 
     @property
     def corpus_names(self) -> tuple[str, ...]:
+        """The name of each corpus, with defaults applied."""
         return tuple(corpus.name or f"corpus-{number}" for number, corpus in enumerate(self.corpus))
 
     @property
@@ -260,13 +262,13 @@ class TrainConfig(Settings):
 
     @property
     def all_columns(self) -> tuple[Columns, ...]:
-        """Of each corpus."""
+        """The columns of each corpus."""
         return tuple(corpus.columns or self.columns for corpus in self.corpus)
 
     def overflow(self, columns: Columns) -> Overflow:
-        """What becomes of the documents of one corpus that are longer than a row.
+        """The handling of one corpus' documents that are longer than a row.
 
-        Only plain text is split by default: the second piece of a conversation has answers without their question.
+        Only plain text is split by default, since the second part of a conversation has answers without a question.
         """
         if self.packing.overflow is not None:
             return self.packing.overflow
@@ -276,24 +278,25 @@ class TrainConfig(Settings):
 
     @property
     def ignored(self) -> list[str]:
-        """Groups of settings that are given, and that no method of this config uses."""
+        """The given groups of settings that no method of this config uses."""
         methods = {self.phase(overrides).method for overrides in self.phases} or {self.method}
         given = set().union(self.model_fields_set, *self.phases)
         return [name for name, of in _OF_METHODS.items() if name in given and not methods & {*of}]
 
     @property
     def bf16(self) -> bool:
+        """Whether matrix products are bf16."""
         return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_each > 0)
 
     @property
     def mergeable(self) -> bool:
-        """Whether the adapter can become part of the weights."""
+        """Whether the method's adapter can be merged into the base's weights."""
         return self.method in ("lora", "qlora")
 
     def phase(self, overrides: dict[str, Any], model: str | None = None) -> "TrainConfig":
-        """The whole config of one phase: this one with the phase's settings over it, in a folder of its own.
+        """The config of one phase: this config with the phase's settings in place of its own, and a folder of its own.
 
-        model: folder of the weights that the phase before left, with their tokenizer.
+        model: folder of the previous phase's exported weights and tokenizer; None for the first phase.
         """
         own = self.without_stores({"phases", "packed"}, exclude_unset=True)
         for plain, corpus in zip(own["corpus"], self.corpus, strict=True):
@@ -305,18 +308,18 @@ class TrainConfig(Settings):
         return TrainConfig.model_validate(_merged(own, overrides) | place | ({"model": model} if model else {}))
 
     def fit_settings(self) -> dict[str, Any]:
-        """What decides the weights, as plain JSON values: a checkpoint is continued only where these are equal."""
-        return self.without_stores(_NO_RESULT | _AFTERWARDS | {"name", "phases"})
+        """The settings that decide the weights, as JSON values. A checkpoint is continued only if they are equal."""
+        return self.without_stores(_NOT_RESULT | _AFTER_TRAINING | {"name", "phases"})
 
     def run_settings(self) -> dict[str, Any]:
-        """What decides a run's results."""
-        return self.without_stores(_NO_RESULT)
+        """The settings that decide a run's results, as JSON values."""
+        return self.without_stores(_NOT_RESULT)
 
     def without_stores(self, left_out: Collection[str] = (), **how: Any) -> dict[str, Any]:
-        """The settings as plain JSON values, without how stores are reached: their keys are in no record or report.
+        """The settings as JSON values without `storage`, so that no credentials are in records and reports.
 
         Args:
-            left_out: further settings to leave out. how: passed on to pydantic's model_dump_json.
+            left_out: further settings to leave out. how: arguments of pydantic's model_dump_json.
         """
         stores: dict[str, Any] = {"storage": True, "corpus": {"__all__": {"storage": True}}}
         plain = json.loads(self.model_dump_json(exclude=stores | dict.fromkeys(left_out, True), **how))
@@ -326,11 +329,11 @@ class TrainConfig(Settings):
         return plain
 
 
-def _with_secrets_hidden(phase: Any) -> Any:
-    """A phase as it was given, the storage of its corpora parsed, so that their keys are never shown.
+def _with_parsed_storage(phase: Any) -> Any:
+    """The phase with the storage settings of its corpora parsed, so that their keys are never printed.
 
     Raises:
-        ValueError: such a storage is wrong; the message holds none of its values.
+        ValueError: a storage setting is wrong; the message contains none of its values.
     """
     if not isinstance(phase, dict) or not isinstance(corpora := phase.get("corpus"), list):
         return phase
@@ -347,6 +350,7 @@ def _with_secrets_hidden(phase: Any) -> Any:
 
 
 def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The settings with overrides in their place, merged key by key in nested parts except `model` and `columns`."""
     merged = dict(settings)
     for key, value in overrides.items():
         old = merged.get(key)

@@ -1,4 +1,4 @@
-"""The parts of a `kind: train` config. config.py puts them together and checks that they agree."""
+"""The parts of a `kind: train` config. config.py combines them and checks that they are consistent."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -10,15 +10,15 @@ Overflow = Literal["split", "truncate", "drop"]
 
 
 class Settings(BaseModel):
-    """Unknown keys are refused, and nothing changes once it is read."""
+    """Base class of settings: unknown keys are an error, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Columns(Settings):
-    """Where a document's parts stand. Exactly one of: text; prompt and completion; messages.
+    """Columns of a corpus. Exactly one of: text; prompt and completion; messages.
 
-    Every setting but system_prompt is the name of a column.
+    Every setting except system_prompt is the name of a column.
     """
 
     text: str | None = Field(None, description="continued pre-training: loss on every token")
@@ -57,11 +57,12 @@ class Columns(Settings):
 
     @property
     def named(self) -> dict[str, str]:
-        """Names of columns, by what they are for."""
+        """Names of columns, by their use."""
         return self.model_dump(exclude_none=True, exclude={"system_prompt"})
 
     @property
     def form(self) -> Literal["text", "pair", "chat"]:
+        """The form of the documents: plain text, prompt and completion, or chat messages."""
         return "text" if self.text else "pair" if self.prompt else "chat"
 
 
@@ -143,7 +144,7 @@ class Probe(Settings):
 
 
 class Split(Settings):
-    """Shares of documents, by hash of the document (of its group): the same document is always in the same split."""
+    """Shares of documents. A hash of the document (or its group) decides, so a document is always in the same split."""
 
     train: float = Field(0.8, gt=0, le=1)
     validation: float = Field(0.1, ge=0, lt=1)
@@ -247,7 +248,7 @@ class Elastic(Settings):
         return self
 
 
-# Long enough for one worker to load a model, or to compile, while the others wait.
+# Enough for one worker to load a model or to compile while the others wait.
 TIMEOUT_S = 1800.0
 
 
@@ -261,6 +262,7 @@ class Workers(Settings):
 
     @property
     def range(self) -> tuple[int, int]:
+        """(fewest, most) workers."""
         return (self.count.min, self.count.max) if isinstance(self.count, Elastic) else (self.count, self.count)
 
 

@@ -14,28 +14,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.artifact import canonical_json, fingerprint
+from cluster.entry import Entry
 from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.remote import in_worker
 from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.session import Session
 from cluster.store import paths
-from training.afterwards import finish, finished
 from training.config import TrainConfig
+from training.export.publish import finished_evaluation_and_export
 from training.fit.job import OUTCOME, Job
 from training.fit.records import Outcome
 from training.models.checks import check_model
-from training.models.folder import located, on_hub
-from training.models.identity import model_identity
+from training.models.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack import overflow
 from training.pack.job import Packing
 from training.pack.packed_run import PackedRun
 from training.pack.sources import with_columns
 from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
-from training.report.schema import Fit, Report, chosen
+from training.report.schema import Fit, Report, exported_validation
 
 log = logging.getLogger(__name__)
+
+_evaluate_and_export = Entry("training.export.job:evaluate_and_export")
 
 # What the data's and the model's own fingerprints say better than a path does.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
@@ -91,7 +93,7 @@ def _train(
     config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
 ) -> TrainRun:
     """The parts of one training, in their order."""
-    model_identity(config.store, config.model, config.seed)  # a model that is not there is refused before packing
+    model_fingerprint(config.store, config.model, config.seed)  # a model that is not there is refused before packing
     packing = Packing.of(config, replace)
     digests = verify or replace
     if (found := _found(packing, replace, digests)) is not None:
@@ -110,10 +112,10 @@ def _train(
 
     check_memory(config)
     lease.check()
-    outcome = fit_on_ray(job, session, progress, replace, lease, finish)
-    exported = finished(job, outcome)
+    outcome = fit_on_ray(job, session, progress, replace, lease, _evaluate_and_export)
+    exported = finished_evaluation_and_export(job, outcome)
     if exported is None:  # trained by an earlier call, or by torchrun
-        exported = in_worker(session, finish, job, outcome, gpus=config.workers.gpus_each)
+        exported = in_worker(session, _evaluate_and_export, job, outcome, gpus=config.workers.gpus_each)
     lease.check()
     return _publish(job, packed, outcome, exported)
 
@@ -132,7 +134,7 @@ def _look_ahead(config: TrainConfig, session: Session, here: bool) -> None:
     if here:
         check_machine(config, session)
     if on_hub(config.model):
-        model_identity(config.store, config.model)  # fetches it, the one check that may take longer
+        model_fingerprint(config.store, config.model)  # fetches it, the one check that may take longer
     for warning in check_model(config):
         log.warning("%s", warning)
     config.store.require_conditional_writes(config.output)
@@ -157,7 +159,7 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
     identity = {
-        "model": model_identity(config.store, config.model, config.seed),
+        "model": model_fingerprint(config.store, config.model, config.seed),
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
@@ -241,7 +243,7 @@ def _told(fit: Fit) -> dict[str, str]:
         "base": fit["recipe"]["base_model"],
         "steps": f"{taken:,}" if taken == planned else f"{taken:,} of {planned:,}",
     }
-    if best := chosen(fit):
+    if best := exported_validation(fit):
         first = fit["validation"][0]
         told["loss"] = f"validation {first['loss']:.3f} -> {best['loss']:.3f} at step {best['step']:,}"
     return told | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}

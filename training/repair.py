@@ -1,4 +1,4 @@
-"""Files of a finished training that are damaged or gone: which ones, and removing them so that they are made again."""
+"""Find damaged or missing files of a finished training, and remove them so that they are made again."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from typing import Any
 from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound
-from training.evaluation.job import EVALUATION
+from training.evaluation.record import EVALUATION
 from training.export import publish
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = False) -> dict[str, str]:
-    """URI -> what is wrong, for each file of a finished run that is missing or is not what was written.
+    """The files of a finished run that are missing or damaged: URI -> what is wrong.
 
-    Checked are the exported files, evaluation.json, report.json and report.html. Checkpoints are not: they are needed
-    only where an export is made again.
+    Exported files, evaluation.json, report.json and report.html are checked. Checkpoints are not, since they are needed
+    only if an export is made again.
 
     Args:
-        manifest: of the run; one of several phases has no export of its own. digests: read every exported file and
-            compare its sha256; else only the sizes, from one listing, are compared.
+        manifest: of the run. A run of several phases has no export of its own.
+        digests: read every exported file and compare its sha256; else only sizes are compared, from one listing.
     """
     store, root = folder.store, folder.uri
     found: dict[str, str] = {}
@@ -45,7 +45,7 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = Fals
 
 
 def discard_damaged(folder: RunFolder, digests: bool = False) -> None:
-    """Remove the run's manifest and what is damaged, with a warning that names it; nothing where all is well."""
+    """Remove the run's manifest and its damaged files, with a warning; do nothing if no file is damaged."""
     store, root = folder.store, folder.uri
     uri = paths.join(root, RUN_MANIFEST)
     if not store.exists(uri):
@@ -54,8 +54,8 @@ def discard_damaged(folder: RunFolder, digests: bool = False) -> None:
     if not damage:
         return
     first, seen = next(iter(damage.items()))
-    others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
-    log.warning("%s: %s%s. What is damaged or gone is made again from the best checkpoint.", first, seen, others)
+    others = f" ({len(damage) - 1} more files are damaged or gone)" if len(damage) > 1 else ""
+    log.warning("%s: %s%s. Damaged and missing files are made again from the best checkpoint.", first, seen, others)
     export = paths.join(root, publish.EXPORT)
     store.delete([uri])  # first: without it the run is not finished
     if any(one.startswith(f"{export}/") for one in damage):

@@ -1,12 +1,12 @@
-"""The versions of torch and transformers that training supports, and the names that differ between them.
+"""Supported versions of torch and transformers, and a function whose name differs between them.
 
-`make versions` installs the oldest and the newest supported transformers and trains a tiny model with each
-(tests/training/test_versions.py). Older ones train too, but silently ignore scores that a model caps (Gemma 2 with
+`make versions` trains a tiny model with the oldest and the newest supported transformers
+(tests/training/test_versions.py). Older versions train too but silently ignore capped attention scores (Gemma 2 with
 sdpa).
 
-Tested are torch 2.13.0 (the build for CPUs) and Python 3.11 alone. torch 2.11, the first release whose variable-length
-attention takes a scale and a window, and 2.12 were not run. Of Python 3.12 and 3.13 it is known that every dependency
-of curation has wheels and that mypy passes.
+Tests run with torch 2.13.0 (the build for CPUs) and Python 3.11 only. torch 2.11, the first release whose
+variable-length attention takes a scale and a window, and 2.12 were not run. For Python 3.12 and 3.13 it was checked
+that every dependency of curation has wheels and that mypy passes.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ from typing import Any
 TORCH = ("2.11", "2.13.0")
 TRANSFORMERS = ("5.21.0", "5.23.0")
 
-# Packages without which `python -m training.bench` cannot run, by the names that they are imported by. Ray and
-# DeepSpeed are not among them: what asks for them loads them.
+# Import names of the packages that `python -m training.bench` needs. It runs without Ray and, except for ZeRO, without
+# DeepSpeed.
 BENCH_NEEDS = ("torch", "transformers", "peft", "accelerate", "pydantic", "numpy", "pyarrow", "safetensors")
 
 # And those that `raymill train` needs besides.
@@ -27,7 +27,7 @@ RUN_NEEDS = ("ray", "typer", "rich", "yaml", "obstore", "boto3")
 
 
 def installed(package: str) -> str | None:
-    """The version of a distribution, None where it is not installed."""
+    """The version of an installed distribution; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -35,14 +35,14 @@ def installed(package: str) -> str | None:
 
 
 def missing(packages: Iterable[str]) -> list[str]:
-    """Those that cannot be imported here."""
+    """The packages that are not installed."""
     return [name for name in packages if find_spec(name) is None]
 
 
 def enable_activation_checkpointing(model: Any, **settings: Any) -> None:
-    """transformers 5.21 has gradient_checkpointing_enable; 5.23 has another name for it and deprecates the old one.
+    """Turn on activation checkpointing of a transformers model, by the method's name in 5.23 or in 5.21.
 
-    settings: of torch.utils.checkpoint.
+    settings: arguments of torch.utils.checkpoint.
     """
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable(settings)

@@ -20,10 +20,9 @@ from tests.benchmarks.timing import REAL, machine, processor_seconds
 from tests.support.packed_examples import config
 from tests.support.stages import run_inline
 from training.data.loader import Loader, micro_rows
-from training.data.order import Order
+from training.data.order import Order, hashes
 from training.data.packed import PackedRows
 from training.data.schema import EXAMPLES, rows_per_group
-from training.data.shuffle import hashes
 from training.pack.best_fit import best_fit
 from training.pack.packing import Rule, pack_stage
 

@@ -14,7 +14,7 @@ from tests.support.packed_examples import pack_examples, write_examples
 from training.config import TrainConfig
 from training.data.batch import collate
 from training.data.packed import PackedRows
-from training.evaluation.trained import at_start
+from training.evaluation.job import initial_objective
 from training.fit.checkpoint.format import CheckpointManifest, folder_name
 from training.fit.checkpoint.save import pack_file
 from training.fit.job import Job
@@ -102,7 +102,7 @@ def make_run(root: Path, method: str = "lora", form: str = "chat", steps: int = 
     classes = CLASSES if method == "probe" else ()
     packed = PackedRun(Store(), f"{root}/packed", "tiny", classes, {"test": artifacts})
     job = Job(config, f"{root}/run", packed.uri, classes, 50, {"model": "random-1", "data": packed.fingerprint})
-    trained = at_start(job)
+    trained = initial_objective(job)
     _train(trained, artifacts["train"], tokenizer.pad_token_id, steps)
     return Run(job, save_outcome(job, trained, steps), packed, tokenizer, trained.eval())
 
@@ -113,7 +113,7 @@ def _train(objective: Any, artifact: Any, pad: int, steps: int) -> None:
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=2e-2, weight_decay=0)
     for _ in range(steps):
         loss, _ = objective(**objective.tensors(batch, "cpu"))
-        (loss / objective.units(batch)).backward()
+        (loss / objective.loss_denominator(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
 

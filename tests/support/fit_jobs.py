@@ -133,7 +133,7 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
-    from training.engines import STATES
+    from training.engines.engine import STATES
     from training.fit.checkpoint.format import Saved
 
     saved = Saved.load(Store(), outcome["checkpoint"])

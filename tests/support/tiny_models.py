@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from training.config import TrainConfig
-from training.data.batch import Batch, document_starts, labelled_positions, room_for_documents
+from training.data.batch import Batch, boundary_capacity, document_starts, labelled_positions
 from training.data.schema import NO_TARGET
 
 VOCABULARY = 300
@@ -76,7 +76,7 @@ def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
         targets=targets,
         labels=labels,
         ends=ends,
-        starts=document_starts(positions, room_for_documents(rows, 3)),
+        starts=document_starts(positions, boundary_capacity(rows, 3)),
         labelled=labelled_positions(targets),
         tokens=int(ends.sum()) + rows,
         label_tokens=int((targets != NO_TARGET).sum()),

@@ -15,9 +15,11 @@ from tests.support.reference_loop import Trained, train_plainly
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.schema import PACKED
-from training.engines import Engine, make_engine, zero
+from training.engines import zero_settings
+from training.engines.engine import Engine
+from training.engines.make import make_engine
+from training.fit.learning_rate import learning_rate
 from training.models.build import build_objective
-from training.optimizing import learning_rate
 
 VOCABULARY = 300
 LENGTH = 24
@@ -38,8 +40,8 @@ MODEL = {
 class Case:
     """One training. rows: of a step, over all workers. packed: several documents a row, else one and padding.
 
-    more: further settings of the config, in place of those below. whole_below: see training.engines.zero. compute: type
-    of the device that chooses the attention; what computes is the CPU.
+    more: further settings of the config, in place of those below. whole_below: see training.engines.zero_settings.
+    compute: type of the device that chooses the attention; what computes is the CPU.
     """
 
     engine: str = "ddp"
@@ -119,7 +121,7 @@ def micro_batches(case: Case, step: int, rank: int, world: int) -> list[Batch]:
 
 
 def step_units(case: Case, objective: Any, step: int) -> int:
-    return sum(objective.units(collate([row], 1, LENGTH, PAD_ID)) for row in case.step_rows(step))
+    return sum(objective.loss_denominator(collate([row], 1, LENGTH, PAD_ID)) for row in case.step_rows(step))
 
 
 def train_reference(case: Case) -> Trained:
@@ -135,7 +137,7 @@ def train_reference(case: Case) -> Trained:
 
 def new_engine(case: Case) -> tuple[Engine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
-    zero.WHOLE_BELOW_VALUES = case.whole_below
+    zero_settings.WHOLE_BELOW_VALUES = case.whole_below
     objective = build_objective(case.config(), classes=3, compute=case.compute)
     return make_engine(case.config(), objective, torch.device("cpu")), objective
 

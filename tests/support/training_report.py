@@ -109,7 +109,7 @@ def report() -> Any:
             "steps": 300, "planned_steps": 300, "unlogged_steps": 0,
             "tokens": log.tokens, "label_tokens": log.label_tokens,
             "seconds": 75.25, "validation_s": 6.5,
-            "tokens_per_s": log.middle("tokens_per_s"), "mfu": None, "compile_s": 0.0,
+            "tokens_per_s": log.median("tokens_per_s"), "mfu": None, "compile_s": 0.0,
             "workers": [1, 2],
             "trainable_parameters": 8192, "all_parameters": 140_000,
         },
@@ -152,5 +152,5 @@ def report() -> Any:
         "finished": "2026-01-02T03:06:07+00:00",
         "config": json.loads(config().model_dump_json(exclude={"storage", "track"}, exclude_none=True)),
     }  # fmt: skip
-    warnings = ["The workers were started again once, from a checkpoint."]
+    warnings = ["The workers were restarted once, from a checkpoint."]
     return {"schema": 1, "run": run, "fits": [fit], "warnings": warnings}

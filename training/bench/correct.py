@@ -24,7 +24,7 @@ from training.bench.shapes import bench_config
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.schema import NO_TARGET, PACKED
-from training.engines import make_engine
+from training.engines.make import make_engine
 from training.fit.deterministic import deterministic_algorithms
 from training.fit.ranks import own_group
 from training.models.attention import VARLEN, choose_attention

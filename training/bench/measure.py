@@ -16,7 +16,7 @@ from training.bench.kernels import Kernel, profiled
 from training.bench.rows import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
-from training.engines import make_engine
+from training.engines.make import make_engine
 from training.fit.device import memory_gib, parameters
 from training.fit.ranks import Place
 from training.models.attention import choose_attention
@@ -140,7 +140,7 @@ def _measured(
     compiles = compile_refusal(config, model_config.model_type) is None
     before = compile_clock.seconds
     engine = make_engine(config, objective, device)
-    labels = [sum_over_workers(place, sum(objective.units(batch) for batch in step))[0] for step in drawn]
+    labels = [sum_over_workers(place, sum(objective.loss_denominator(batch) for batch in step))[0] for step in drawn]
 
     def take(number: int) -> torch.Tensor:
         which = number % len(drawn)

@@ -22,7 +22,7 @@ from training.models.attention import VARLEN, boundaries, choose_attention, varl
 from training.models.base import decoder_layers, named_config
 from training.models.compiling import elementwise_part
 from training.models.flops import attention_flops
-from training.models.fused_loss import fused_loss
+from training.models.loss import fused_loss
 
 _REPEATS = 5
 _CHUNKS = (1024, 4096, 8192)

@@ -14,7 +14,8 @@ from training.bench.rows import document_lengths
 from training.config import TrainConfig
 from training.fit.ranks import Place
 from training.models.base import named_config
-from training.models.flops import flops_per_token, mean_context, peak_flops
+from training.models.flops import flops_per_token, mean_context
+from training.plan.gpus import peak_flops
 from training.versions import installed
 
 COSTLIEST = 10

@@ -14,7 +14,7 @@ import torch
 
 from training.bench.measure import draw
 from training.bench.shapes import SHAPES, bench_config
-from training.engines import make_engine
+from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
 from training.fit.job import Job
 from training.fit.ranks import own_group

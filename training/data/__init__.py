@@ -1,1 +1,1 @@
-"""Packed rows as batches: what a packed artifact holds, in which order it is read, and how rows become tensors."""
+"""From packed artifacts to batches: schemas, the order of rows, reading, collation, prefetching."""

@@ -1,13 +1,13 @@
-"""Rows of a packed artifact as the arrays a model takes.
+"""From rows of a packed artifact to the arrays of a micro-batch.
 
-Letters: B rows of the micro-batch, T its positions, S documents that its boundaries have room for, L its labelled
+Letters: B rows of the micro-batch, T its positions, S the capacity of its document boundaries, L its labelled
 positions.
 
-Padding is known by its place and never by a token id. It is a document of its own (position ids restart), so attention,
-which stays inside a document, needs no mask: nothing before the padding sees it.
+Padding is marked by its position, not by a token id. It is a document of its own (position ids restart), so attention,
+which stays inside a document, needs no mask for it.
 
-Where documents begin and which positions have a target is found here, on the CPU and ahead of the step. On a GPU the
-same question needs the count on the host before it can go on: one wait of the whole queue for each of them.
+The starts of documents and the labelled positions are computed here, on the CPU and ahead of the step. Computed on a
+GPU, each would need a count on the host first, which waits for all queued work.
 """
 
 import math
@@ -19,20 +19,21 @@ import pyarrow as pa
 
 from training.data.schema import NO_TARGET
 
-# Where no corpus says how many documents its rows hold.
+# Assumed where the number is not given.
 _DOCUMENTS_PER_ROW = 16.0
-_ROOM_STEP = 8
+_CAPACITY_STEP = 8
 
 
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch of one worker.
 
-    input_ids, position_ids: int64[B, T]. targets: int64[B, T], the token that position t has to predict, or NO_TARGET.
-    labels: int64[B], the class of a row (method probe), NO_TARGET where there is none. ends: int64[B], the last real
-    position of each row. starts: int32[S + 1], see `document_starts`. labelled: int64[L], see `labelled_positions`.
-    tokens: real tokens. label_tokens: targets that count. documents: ids, by row. digest: sum over rows of a hash of
-    their tokens, mod 2**64: equal for equal rows, however they are spread over workers.
+    input_ids, position_ids: int64[B, T]. targets: int64[B, T], the token that position t should predict, or NO_TARGET.
+    labels: int64[B], the class of each row (method probe), or NO_TARGET. ends: int64[B], the last position of each row
+    that is not padding. starts: int32[S + 1], see `document_starts`. labelled: int64[L], see `labelled_positions`.
+    tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.
+    digest: sum over rows of a hash of their tokens, mod 2**64, so it does not depend on how rows are split over
+    workers.
     """
 
     input_ids: np.ndarray
@@ -51,14 +52,17 @@ class Batch:
 def collate(
     tables: Sequence[pa.Table], count: int, length: int, pad_id: int, documents_per_row: float = _DOCUMENTS_PER_ROW
 ) -> Batch:
-    """`count` rows of `length` positions from one-row-or-more tables; what is missing is padding without a target.
+    """A micro-batch of `count` rows and `length` positions.
 
-    A row of nothing but padding lets a worker without work of its own take part in a step.
+    Missing rows and positions are padding without a target; rows of padding only let a worker without data take part in
+    a step.
 
-    documents_per_row: the mean over the rows of a corpus; decides the room of `starts`, and nothing else.
+    Args:
+        tables: rows of schema PACKED, at most `count` in all. pad_id: any valid token id.
+        documents_per_row: mean of the corpus; decides only the length of `starts`.
     """
     input_ids = np.full((count, length), pad_id, np.int64)
-    wanted = np.zeros((count, length), np.bool_)
+    has_target = np.zeros((count, length), np.bool_)
     position_ids = np.tile(np.arange(length, dtype=np.int64), (count, 1))
     classes = np.full(count, NO_TARGET, np.int64)
     ends = np.zeros(count, np.int64)
@@ -69,12 +73,12 @@ def collate(
         rows = table.num_rows
         assert rows <= count, f"{rows} rows for a micro-batch of {count}"
         ids, sizes = _flat(table, "ids")
-        place = np.arange(length)
-        real = place < sizes[:, None]
+        position = np.arange(length)
+        real = position < sizes[:, None]
         input_ids[:rows][real] = ids
-        wanted[:rows][real] = _flat(table, "labels")[0]
-        # Padding starts anew at 0, as a document does.
-        position_ids[:rows] = place - np.where(real, 0, sizes[:, None])
+        has_target[:rows][real] = _flat(table, "labels")[0]
+        # Position ids of padding restart at 0, as those of a document.
+        position_ids[:rows] = position - np.where(real, 0, sizes[:, None])
         position_ids[:rows][real] = _positions(_flat(table, "lengths")[0])
         classes[:rows] = table["label"].fill_null(NO_TARGET).to_numpy()
         ends[:rows] = sizes - 1
@@ -82,15 +86,15 @@ def collate(
         tokens = len(ids)
         digest = _digest(ids, sizes)
     targets = np.full((count, length), NO_TARGET, np.int64)
-    targets[:, :-1][wanted[:, 1:]] = input_ids[:, 1:][wanted[:, 1:]]
-    label_tokens = int(wanted[:, 1:].sum())
+    targets[:, :-1][has_target[:, 1:]] = input_ids[:, 1:][has_target[:, 1:]]
+    label_tokens = int(has_target[:, 1:].sum())
     return Batch(
         input_ids=input_ids,
         position_ids=position_ids,
         targets=targets,
         labels=classes,
         ends=ends,
-        starts=document_starts(position_ids, room_for_documents(count, documents_per_row)),
+        starts=document_starts(position_ids, boundary_capacity(count, documents_per_row)),
         labelled=labelled_positions(targets),
         tokens=tokens,
         label_tokens=label_tokens,
@@ -99,54 +103,54 @@ def collate(
     )
 
 
-def room_for_documents(rows: int, documents_per_row: float) -> int:
-    """Documents that the boundaries of a micro-batch have room for: half as many again as are expected, and padding.
+def boundary_capacity(rows: int, documents_per_row: float) -> int:
+    """S, the capacity of a micro-batch's document boundaries: 1.5 times the expected documents plus one per row.
 
-    A compiled model has one graph for one length of boundaries, so the length must not follow the batch. It must not be
-    much larger than needed either: the attention kernel starts one thread block for each 128 positions of a row, each
-    head and each place of the boundaries, also where the document has no token.
+    A compiled model has one graph for each length of the boundaries, so the length must not vary with the batch. It
+    should not be much larger than needed either: the attention kernel starts one thread block for each 128 positions of
+    a row, head and entry of the boundaries, even if the entry's document is empty.
     """
     expected = math.ceil(1.5 * documents_per_row * rows) + rows
-    return -(-expected // _ROOM_STEP) * _ROOM_STEP
+    return -(-expected // _CAPACITY_STEP) * _CAPACITY_STEP
 
 
-def document_starts(position_ids: np.ndarray, room: int) -> np.ndarray:
-    """Where documents begin in the rows laid end to end, filled up with the end of the rows: int32[S + 1].
+def document_starts(position_ids: np.ndarray, capacity: int) -> np.ndarray:
+    """First positions of the documents in the rows laid end to end, padded with B T: int32[S + 1].
 
-    The kernel reads a document from starts[i] to starts[i + 1], so what fills the room are documents without a token.
+    The kernel reads document i from starts[i] to starts[i + 1], so the padding stands for empty documents.
 
     Args:
         position_ids: int64[B, T], counting from 0 in each document, so 0 at the beginning of each row.
-        room: S. Twice as large, or four times, and so on, where there are more documents.
+        capacity: S. Doubled until all documents fit.
     """
     begins = np.flatnonzero(position_ids == 0)
-    while room < len(begins):
-        room *= 2
-    starts = np.full(room + 1, position_ids.size, np.int32)
+    while capacity < len(begins):
+        capacity *= 2
+    starts = np.full(capacity + 1, position_ids.size, np.int32)
     starts[: len(begins)] = begins
     return starts
 
 
 def labelled_positions(targets: np.ndarray) -> np.ndarray:
-    """Positions that have a target, in ascending order, numbered through all rows: int64[L]."""
+    """Positions that have a target, ascending, in the rows laid end to end: int64[L]."""
     return np.flatnonzero(targets != NO_TARGET)
 
 
 def _flat(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """The values of all rows' lists one after the other, and how many each row has."""
+    """(values of all rows' lists, concatenated; length of each row's list)."""
     lists = table[column].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return lists.flatten().to_numpy(zero_copy_only=False), np.diff(offsets)
 
 
 def _positions(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, 2, ... anew for each document."""
+    """Position ids 0, 1, 2, ... that restart for each document."""
     starts = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) - np.repeat(starts, lengths)
 
 
 def _digest(ids: np.ndarray, sizes: np.ndarray) -> int:
-    """A sum of hashes of (token, its place in the row): tells rows apart, and is the same on every machine."""
+    """Sum of hashes of (token, its position in the row), mod 2**64; the same on every machine."""
     weights = (_positions(sizes) + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     weights ^= weights >> np.uint64(29)
     mixed = (ids.astype(np.uint64) + np.uint64(1)) * (weights | np.uint64(1))

@@ -1,26 +1,24 @@
-"""Micro-batches of one worker, fetched ahead of the step that wants them.
+"""The micro-batches of one worker, prefetched in a thread.
 
-The rows of a step are dealt like cards: worker `rank` of `world` takes `rows[rank::world]`. Every worker gets equally
-many micro-batches, for a step of the optimizer is taken by all together; what is missing is padding without a target.
+Of the rows of a step, worker `rank` of `world` takes `rows[rank::world]`. Every worker gets the same number of
+micro-batches, because all workers take optimizer steps together; missing rows are padding without a target.
 """
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import PackedRows
 
-if TYPE_CHECKING:
-    from training.config import TrainConfig
-
-# Positions that a worker computes at once where neither `micro_batch` nor the size of its device is given.
+# Positions of a micro-batch if neither `micro_batch` nor a limit of the device is given.
 _MICRO_TOKENS = 8192
 
 
 class Steps(Protocol):
-    """An order of rows: `Order` or `HeldOut`."""
+    """The rows of each step: `Order` or `HeldOut`."""
 
     rows_per_step: int
 
@@ -28,15 +26,15 @@ class Steps(Protocol):
 
 
 class Loader:
-    """Batches of the steps of an order, for one worker.
+    """The micro-batches of each step, for one worker.
 
     Args:
-        rows_by_corpus: what the order's corpus numbers stand for. Used by the loader's thread alone from now on.
-        micro_rows: rows of a micro-batch. length: positions of a row. pad_id: what fills the rest; any valid id.
-        steps: how many there are; nothing is fetched beyond.
-        ahead: steps fetched before they are wanted.
+        rows_by_corpus: the rows of each corpus, by the order's corpus numbers. Only the loader's thread may use them.
+        micro_rows: rows of a micro-batch. length: positions of a row. pad_id: token id of padding, any valid one.
+        steps: number of steps; nothing is fetched beyond them. None: no limit.
+        ahead: number of steps to prefetch.
 
-    `waited_s`: how long callers of `micro_batches` have waited for data, in all.
+    waited_s: total seconds that callers of `micro_batches` have waited for data.
     """
 
     def __init__(
@@ -61,46 +59,46 @@ class Loader:
         self.documents_per_row = max((rows.documents_per_row for rows in rows_by_corpus), default=1.0)
         self.waited_s = 0.0
         self._thread = ThreadPoolExecutor(1, "rows")
-        self._coming: dict[int, Future[list[Batch]]] = {}
+        self._pending: dict[int, Future[list[Batch]]] = {}
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, from 0. Any step may be asked for; the one after the last is ready soonest.
+        """The micro-batches of a step, counted from 0. Steps may be requested in any order; the next one is prefetched.
 
         Raises:
-            UserError: what went wrong when the step was fetched, with the file's URI.
+            DataError, StorageError: a file cannot be read; with its URI.
         """
         started = time.perf_counter()
         wanted = range(step, step + 1 + self.ahead)
-        for other in [other for other in self._coming if other not in wanted]:
-            self._coming.pop(other).cancel()
-        for coming in wanted:
-            if coming not in self._coming and (self.steps is None or coming < self.steps or coming == step):
-                self._coming[coming] = self._thread.submit(self._make, coming)
+        for other in [other for other in self._pending if other not in wanted]:
+            self._pending.pop(other).cancel()
+        for number in wanted:
+            if number not in self._pending and (self.steps is None or number < self.steps or number == step):
+                self._pending[number] = self._thread.submit(self._make, number)
         try:
-            return self._coming.pop(step).result()
+            return self._pending.pop(step).result()
         except BaseException:
-            self._forget()  # what failed ahead of its time may succeed when it is asked for
+            self._cancel()  # a prefetch that failed may succeed when it is requested
             raise
         finally:
             self.waited_s += time.perf_counter() - started
 
     def close(self) -> None:
-        """Stop fetching; returns when the thread has ended."""
-        self._forget()
+        """Stop prefetching, wait for the thread to end, and close the files."""
+        self._cancel()
         self._thread.shutdown(wait=True)
         for rows in self.rows_by_corpus:
             rows.close()
 
-    def _forget(self) -> None:
-        for coming in self._coming.values():
-            coming.cancel()
-        self._coming.clear()
+    def _cancel(self) -> None:
+        for future in self._pending.values():
+            future.cancel()
+        self._pending.clear()
 
     def _make(self, step: int) -> list[Batch]:
-        dealt = self.order.step(step)
-        mine = dealt[self.rank :: self.world]
-        tables = [self.rows_by_corpus[corpus].read([row])[0] for corpus, row in mine]
-        most = -(-len(dealt) // self.world)
+        rows = self.order.step(step)
+        own = rows[self.rank :: self.world]
+        tables = [self.rows_by_corpus[corpus].read([row])[0] for corpus, row in own]
+        most = -(-len(rows) // self.world)
         return [
             collate(
                 tables[first : first + self.micro_rows],
@@ -113,12 +111,11 @@ class Loader:
         ]
 
 
-def micro_rows(config: "TrainConfig", world: int, most: int | None = None) -> int:
-    """Rows that each of `world` workers computes at once.
+def micro_rows(config: TrainConfig, world: int, most: int | None = None) -> int:
+    """Rows of a micro-batch on each of `world` workers.
 
-    `micro_batch` where the config gives it, else `most` (what fits the device), else about 8,192 positions; never more
-    than a worker has in a step. Without `micro_batch`, as few as the number of micro-batches allows, so that the last
-    one is as full as the others.
+    The config's `micro_batch`, else `most` (the limit of the device), else about 8,192 positions; at most a worker's
+    share of a step. Without `micro_batch`, rows are spread evenly over the step's micro-batches.
     """
     share = -(-config.rows_per_step // world)
     rows = min(share, config.micro_batch or most or max(1, _MICRO_TOKENS // config.sequence_length))

@@ -1,44 +1,44 @@
-"""Which rows a step learns from: a pure function of what is packed, the seed and the step.
+"""The rows of each training step: a pure function of the packed corpora, the seed and the step.
 
-No iterator, no state, no network: a run that is killed, resumed or given other workers asks for step n and gets the
-same rows. An epoch takes every row once. Its order keeps blocks of neighbouring rows (about a row group) together, so
-that reading stays cheap: blocks are permuted, and then the rows of each `_WINDOW_BLOCKS` blocks in a row (2 million
-tokens). The packed rows are in random order already, so this decides what varies from epoch to epoch. Epochs follow one
-another without a gap, and a step may lie across two.
+There is no state, so step n has the same rows after a resume and for any number of workers. An epoch takes every row
+once. Its order keeps blocks of neighbouring rows (about a row group) together, so that few row groups are read at a
+time: blocks are permuted, then the rows within each window of `_WINDOW_BLOCKS` blocks (2 million tokens). The packed
+rows are already in random order; this order varies them between epochs. Epochs follow one another without a gap, and a
+step may contain rows of two.
 
-A mixture of corpora is a sequence of corpus numbers that repeats with a period of at most a million samples and holds
-each corpus exactly in its share, evenly spread; the samples of one corpus are its own epochs.
+A mixture of corpora is a sequence of corpus numbers with a period of at most a million samples, in which each corpus
+has exactly its share, evenly spread. The samples of one corpus run through its own epochs.
 
-Memory: 8 bytes for each block in each of the last two epochs, so 0.2 GB for three billion rows of 1,024 tokens, and
-8 bytes for each sample of the period.
+Memory: 8 bytes per block in each of the last two epochs, 0.2 GB for three billion rows of 1,024 tokens, and 8 bytes per
+sample of the period.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.errors import DataError
+from training.config import TrainConfig
 from training.data.schema import rows_per_group
-from training.data.shuffle import hashes, permutation
-
-if TYPE_CHECKING:
-    from training.config import TrainConfig
-    from training.pack.packed_run import PackedRun
+from training.pack.packed_run import PackedRun
 
 _WINDOW_BLOCKS = 8
 _PERIOD = 1 << 20
+_GOLDEN_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd; 2^64 divided by the golden ratio
 
 
 class Order:
-    """Rows of C corpora, step by step, without end.
+    """The rows of each training step, without end.
 
     Args:
-        rows: of each corpus. samples: how many of each corpus one pass takes, whole or not; only their ratios count
-            for what a step holds.
-        tokens_per_row: real tokens of a row of each corpus, on average; to turn tokens into steps.
+        rows: number of rows of each corpus.
+        samples: rows of each corpus that one pass takes, possibly fractional. The contents of steps depend on their
+            ratios alone.
+        block_rows: rows of a block that stays together.
+        tokens_per_row: mean tokens of a row of each corpus, without padding; used to convert tokens into steps.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class Order:
         seed: int,
         tokens_per_row: Sequence[float] = (),
     ) -> None:
-        assert len(rows) == len(samples) > 0 and min(rows) > 0 and min(samples) > 0, "every corpus takes part"
+        assert len(rows) == len(samples) > 0 and min(rows) > 0 and min(samples) > 0, (
+            "every corpus needs rows and a positive share"
+        )
         self.rows_per_step = rows_per_step
         self.rows_per_pass = sum(samples)
         self.tokens_per_row = float(np.average(tokens_per_row or [1.0] * len(rows), weights=samples))
@@ -58,17 +60,20 @@ class Order:
         self._mixture = Mixture(samples, seed)
 
     @classmethod
-    def for_training(cls, config: "TrainConfig", packed: "PackedRun") -> "Order":
-        """The train splits of all corpora, in the shares that the config gives them.
+    def for_training(cls, config: TrainConfig, packed: PackedRun) -> "Order":
+        """The order over the train splits of all corpora, in the config's shares.
 
         Raises:
-            DataError: a corpus has no row to train on.
+            DataError: a corpus has no training row.
         """
         rows, tokens = [], []
         for artifacts in packed.corpora.values():
             manifest = artifacts["train"].manifest
             if not manifest.rows:
-                raise DataError(f"{artifacts['train'].uri}: no row to train on. Run `raymill pack`: it says why.")
+                raise DataError(
+                    f"{artifacts['train'].uri}: no row to train on. Run `raymill pack`: it prints how many documents "
+                    "were left out and why."
+                )
             rows.append(manifest.rows)
             tokens.append(manifest.counters["tokens/train"] / manifest.rows)
         samples = shares(config, rows, tokens)
@@ -77,14 +82,11 @@ class Order:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Samples of one pass: every row once, or as often as the corpora's `epochs` and `tokens` say."""
+        """Samples of one pass: every row once, or as often as the corpora's `epochs` or `tokens` require."""
         return max(1, round(self.rows_per_pass))
 
-    def steps(self, config: "TrainConfig") -> int:
-        """Steps of the whole training: as many as its `steps` says, or enough for its `epochs` or `tokens`.
-
-        Tokens are real ones, without padding, as the step log counts them.
-        """
+    def steps(self, config: TrainConfig) -> int:
+        """Steps of the training: the config's `steps`, or enough for its `epochs` or `tokens` (without padding)."""
         if config.steps is not None:
             return config.steps
         if config.epochs is not None:
@@ -92,24 +94,24 @@ class Order:
         else:
             assert config.tokens is not None
             samples = config.tokens / self.tokens_per_row
-        # A whole number that floating point left a hair above itself is that number.
+        # 1e-9: a quotient that floating point puts slightly above a whole number is that number.
         return max(1, math.ceil(samples / self.rows_per_step - 1e-9))
 
     def step(self, step: int) -> list[tuple[int, int]]:
-        """(corpus, row) of each row of a step, from 0; the same for any number of workers."""
+        """(corpus, row) of each row of a step, counted from 0."""
         samples = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
         corpora, indices = self._mixture.at(samples)
         rows = np.empty(len(samples), np.int64)
         for corpus in np.unique(corpora):
-            mine = corpora == corpus
-            rows[mine] = self._epochs[corpus].at(indices[mine])
+            of_corpus = corpora == corpus
+            rows[of_corpus] = self._epochs[corpus].at(indices[of_corpus])
         return list(zip(corpora.tolist(), rows.tolist(), strict=True))
 
 
 class HeldOut:
-    """The first rows of each corpus' split, in their order: what an evaluation sees, every time the same.
+    """The rows of each step of a validation: the first rows of each corpus' split, in order.
 
-    limit: rows in all, at most; each corpus gets its share of them, and one at least.
+    limit: maximum number of rows in all; each corpus has its share of them, and at least one.
     """
 
     def __init__(self, rows: Sequence[int], rows_per_step: int, limit: int | None = None) -> None:
@@ -120,18 +122,19 @@ class HeldOut:
         self._rows = [(corpus, row) for corpus, count in enumerate(counts) for row in range(count)]
 
     def __len__(self) -> int:
-        """Steps, the last of them perhaps short."""
+        """Number of steps; the last one may be short."""
         return -(-len(self._rows) // self.rows_per_step)
 
     def step(self, step: int) -> list[tuple[int, int]]:
+        """(corpus, row) of each row of a step."""
         return self._rows[step * self.rows_per_step : (step + 1) * self.rows_per_step]
 
 
-def shares(config: "TrainConfig", rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:
-    """How many samples of each corpus one pass takes.
+def shares(config: TrainConfig, rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:
+    """Samples of each corpus in one pass.
 
-    `weight` is a share of tokens, so a corpus whose rows are emptier gives more of them; the pass is then as long as
-    the corpora together. Without any of weight, epochs and tokens every row of every corpus is taken once.
+    `weight` is a share of tokens, so a corpus with more padding in its rows gives more rows; the pass is then as long
+    as all corpora together. Without weight, epochs and tokens, every row of every corpus is taken once.
     """
     corpora = config.corpus
     if corpora[0].tokens is not None:
@@ -143,7 +146,7 @@ def shares(config: "TrainConfig", rows: Sequence[int], tokens_per_row: Sequence[
 
 
 class Epochs:
-    """The samples of one corpus: all its rows, again and again, each time in another order."""
+    """The samples of one corpus: all its rows, epoch after epoch, each in another order."""
 
     def __init__(self, rows: int, block_rows: int, seed: int, corpus: int) -> None:
         self.rows = rows
@@ -153,7 +156,7 @@ class Epochs:
         self._window = lru_cache(4)(self._permuted_window)
 
     def at(self, indices: np.ndarray) -> np.ndarray:
-        """int64[N]: the rows of these samples, numbered from 0 through all epochs."""
+        """The rows of samples, int64[N]. Samples are numbered from 0 through all epochs."""
         found = np.empty(len(indices), np.int64)
         epochs, places = np.divmod(indices, self.rows)
         for epoch in np.unique(epochs):
@@ -171,28 +174,27 @@ class Epochs:
         return found
 
     def _permuted_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The blocks in this epoch's order, and the place at which each window of them starts."""
+        """(the blocks in this epoch's order, the sample at which each window of them starts)."""
         blocks = permutation(-(-self.rows // self.block_rows), "blocks", *self.key, epoch)
         starts = np.arange(0, len(blocks), _WINDOW_BLOCKS) * self.block_rows
-        missing = len(blocks) * self.block_rows - self.rows  # rows that the last block is short of
+        missing = len(blocks) * self.block_rows - self.rows  # rows missing in the last block
         short = int(np.argmax(blocks))
         starts[short // _WINDOW_BLOCKS + 1 :] -= missing
         return blocks, starts
 
     def _permuted_window(self, epoch: int, window: int) -> np.ndarray:
         blocks, _ = self._blocks(epoch)
-        mine = blocks[window * _WINDOW_BLOCKS : (window + 1) * _WINDOW_BLOCKS]
-        rows = (mine[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()
+        in_window = blocks[window * _WINDOW_BLOCKS : (window + 1) * _WINDOW_BLOCKS]
+        rows = (in_window[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()
         rows = rows[rows < self.rows]
         return rows[permutation(len(rows), "rows", *self.key, epoch, window)]
 
 
 class Mixture:
-    """Which corpus each sample comes from, and which of that corpus' samples it is.
+    """The corpus of each sample of a mixture, and the sample's number within that corpus.
 
-    One period holds whole numbers of samples of each corpus; sample j of the n of a corpus stands at a random place
-    between j/n and (j+1)/n of the period. So in any stretch of it each corpus has its share, give or take two samples
-    for each corpus there is.
+    A period has a whole number of samples of each corpus. Sample j of a corpus with n samples is at a random position
+    between j/n and (j+1)/n of the period, so in any interval each corpus has its share up to two samples per corpus.
     """
 
     def __init__(self, samples: Sequence[float], seed: int) -> None:
@@ -210,7 +212,7 @@ class Mixture:
         self._index = np.concatenate([np.arange(count) for count in self.counts])[order].astype(np.int32)
 
     def at(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corpus and index within the corpus, int64[N] each."""
+        """(corpus, index within the corpus) of samples, int64[N] each."""
         if len(self.counts) == 1:
             return np.zeros(len(samples), np.int64), samples
         periods, places = np.divmod(samples, self.period)
@@ -219,13 +221,33 @@ class Mixture:
 
 
 def whole_counts(samples: Sequence[float]) -> list[int]:
-    """Samples of one period: the given numbers where they are whole and few, else in their ratios, summing to 2^20."""
+    """Samples of each corpus in one period: as given if whole and at most 2^20 in all, else in their ratios, 2^20 in
+    all.
+    """
     total = sum(samples)
     if all(float(count).is_integer() for count in samples) and total <= _PERIOD:
         return [int(count) for count in samples]
     exact = np.array(samples) / total * _PERIOD
     counts = np.maximum(np.floor(exact).astype(np.int64), 1)
-    # The largest remainders get what rounding down left over.
+    # The corpora with the largest remainders get what rounding down left.
     for corpus in np.argsort(np.floor(exact) - exact, kind="stable")[: max(0, _PERIOD - int(counts.sum()))]:
         counts[corpus] += 1
     return counts.tolist()
+
+
+def hashes(count: int, *key: int | str) -> np.ndarray:
+    """Pseudo-random numbers, uint64[count], pairwise different and a function of `key` alone.
+
+    They are the same on every machine and with every version of numpy, whose own generators may change.
+    Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64).
+    """
+    start = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+    value = np.arange(count, dtype=np.uint64) * _GOLDEN_STEP + np.uint64(start)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def permutation(count: int, *key: int | str) -> np.ndarray:
+    """The numbers below `count` in a pseudo-random order that is a function of `key` alone: int64[count]."""
+    return np.argsort(hashes(count, *key), kind="stable")

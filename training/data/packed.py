@@ -1,4 +1,4 @@
-"""Reading rows of a packed artifact by their number: one request a row group, from anywhere in the artifact."""
+"""Random access to the rows of a packed artifact, with one request per row group."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,9 +17,8 @@ _CACHE_BYTES = 64 << 20
 class PackedRows:
     """The rows of one artifact of schema PACKED, numbered from 0 in the order of its files.
 
-    A file is opened when a row of it is first wanted. Row groups stay decoded while they fit in `cache_bytes`, the
-    last used longest; an order that keeps neighbours together (order.py) fetches each about once an epoch. Not for
-    several threads at once.
+    A file is opened when a row of it is first read. Decoded row groups are kept in an LRU cache of `cache_bytes`, so an
+    order that keeps neighbours together (order.py) fetches each about once per epoch. Not thread-safe.
     """
 
     def __init__(self, artifact: Artifact, cache_bytes: int = _CACHE_BYTES) -> None:
@@ -38,29 +37,32 @@ class PackedRows:
 
     @property
     def documents_per_row(self) -> float:
-        """The mean over all splits of the corpus, as packing counted them; the parts of a split document count each."""
+        """Mean documents per row over all splits of the corpus, from packing's counters. Parts of a document count
+        each.
+        """
         counters = self.artifact.manifest.counters
-        pieces, rows = (
+        parts, rows = (
             sum(count for name, count in counters.items() if name.startswith(kind)) for kind in ("pieces/", "rows/")
         )
-        return pieces / max(rows, 1)
+        return parts / max(rows, 1)
 
     @property
     def group_rows(self) -> list[int]:
-        """Rows of each row group, in order. Opens every file."""
+        """Number of rows of each row group, in order. Opens every file."""
         return [int(rows) for file in range(len(self._uris)) for rows in np.diff(self._open(file).starts)]
 
     def read(self, indices: Sequence[int]) -> list[pa.Table]:
-        """One table of one row for each index, in their order.
+        """A table of one row for each index, in the order of the indices.
 
         Raises:
-            DataError: a file is damaged. StorageError: it cannot be fetched. Both name the URI.
+            DataError: a file is damaged. StorageError: a file cannot be fetched. Both messages name the URI.
         """
         wanted = np.asarray(indices, np.int64)
-        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self.rows), f"there are {self.rows} rows"
+        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self.rows), f"rows are 0 to {self.rows - 1}"
         return [self._row(int(index)) for index in wanted]
 
     def close(self) -> None:
+        """Close the files and empty the cache."""
         while self._files:
             self._files.popitem()[1].parquet.close()
         self._groups.clear()
@@ -82,7 +84,7 @@ class PackedRows:
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
-                "run the same command again with --verify, and it is packed again."
+                "run the same command with --verify to pack it again."
             ) from error
         self.fetched_groups += 1
         self._groups[file, group] = table
@@ -98,9 +100,9 @@ class PackedRows:
         opened = _File(open_parquet(self.artifact.store, self._uris[file]))
         if opened.starts[-1] != self.artifact.manifest.files[file].rows:
             raise DataError(
-                f"{self._uris[file]}: {opened.starts[-1]} rows, and its manifest promises "
+                f"{self._uris[file]}: {opened.starts[-1]} rows; its manifest has "
                 f"{self.artifact.manifest.files[file].rows}. It was changed after it was written: run the same "
-                "command again with --verify, and it is packed again."
+                "command with --verify to pack it again."
             )
         self._files[file] = opened
         if len(self._files) > _OPEN_FILES:

@@ -1,23 +1,35 @@
-"""AdamW as all engines use it: made, its state there from the start, one step of it taken with a clipped gradient."""
+"""AdamW for all engines: parameter groups, optimizer state from the start, and a step with a clipped gradient."""
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed
 
 from training.config_parts import Optimizer
-from training.optimizing import parameter_groups
 
 
 def make_adamw(settings: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:
-    """Over the trained parameters of `module`. The fused kernel is there for CPUs too, without compiling anything."""
+    """AdamW over the trained parameters of `module`, by torch's fused kernel, which exists for CPUs too."""
     groups = parameter_groups(module, settings.weight_decay)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
+def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups of the trained parameters: matrices decay; biases, norms and other vectors do not.
+
+    Parameters keep the module's order; a tied parameter occurs once.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
 def start_state(optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor]) -> None:
-    """Give each parameter the state that AdamW would give it at its first step, so that a state is always there."""
+    """Give each parameter the zero state that AdamW creates at its first step, so that it can be saved from step 0."""
     for parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -37,9 +49,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def gradient_norm(gradients: list[torch.Tensor], sharded: bool) -> torch.Tensor:
-    """float32 scalar. `sharded`: these are one worker's parts, and the norm is over the parts of all workers.
+    """The global norm of the gradients, float32 scalar, bitwise equal on every worker.
 
-    Every worker gets the same bits, so all of them come to the same decision.
+    sharded: the gradients are this worker's shards, and the norm is over the shards of all workers.
     """
     norms = torch._foreach_norm(gradients) if gradients else []
     norm = torch.linalg.vector_norm(torch.stack(list(norms)).float()) if norms else torch.zeros(())
@@ -51,8 +63,9 @@ def gradient_norm(gradients: list[torch.Tensor], sharded: bool) -> torch.Tensor:
 
 
 def take_step(optimizer: torch.optim.AdamW, learning_rate: float, clip: float | None, sharded: bool) -> float:
-    """Clip, update, forget the gradients; the norm before clipping. A norm that is not finite changes no weight.
+    """Clip, update the weights, clear the gradients, and return the gradient norm before clipping.
 
+    A norm that is not finite changes no weight.
     Clipping multiplies by clip / (norm + 1e-6) where that is below 1, as torch.nn.utils.clip_grad_norm_ does.
     """
     gradients = [
@@ -73,5 +86,5 @@ def take_step(optimizer: torch.optim.AdamW, learning_rate: float, clip: float | 
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """What of a tensor is on this worker; a view."""
+    """The values of a tensor that this worker holds; a view."""
     return tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor

@@ -1,8 +1,8 @@
-"""Every worker holds everything: torch's DistributedDataParallel.
+"""Torch's DistributedDataParallel: every worker holds the whole model and its optimizer state.
 
-Memory of each worker: all weights, float32 masters (of a bf16 run too: matrix products alone are bf16, by autocast),
-gradients and both averages: 16 bytes a trained parameter, and the frozen ones as they come. Host memory at start: one
-copy of the model in each worker, given up as it moves to the device.
+Memory of each worker: 16 bytes per trained parameter (float32 weight, gradient and both averages; in a bf16 run too,
+where only matrix products are bf16, by autocast), plus the frozen parameters. Host memory at start: one copy of the
+model in each worker, freed as it moves to the device.
 """
 
 import warnings
@@ -14,13 +14,12 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from training.config import TrainConfig
-from training.engines import STATES, Fetch, Slice
 from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
-from training.engines.runs import Run, fill_runs, read_runs, share
+from training.engines.engine import STATES, Fetch, LocalRange, Slice, even_share, load_ranges, slices_of
 
 
 class Ddp:
-    """See training.engines.Engine."""
+    """DistributedDataParallel as a `training.engines.engine.Engine`."""
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         module.to(device)
@@ -29,7 +28,7 @@ class Ddp:
         self.optimizer = make_adamw(config.optimizer, module)
         start_state(self.optimizer, self.trained.values())
         with warnings.catch_warnings():
-            # torch 2.13 has a new name for `broadcast_buffers`, which 2.10 does not know.
+            # torch 2.13 deprecates `broadcast_buffers` for a name that older versions lack.
             warnings.simplefilter("ignore", FutureWarning)
             self.ddp = DistributedDataParallel(
                 module,
@@ -37,7 +36,7 @@ class Ddp:
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
-        # Whether a micro-batch is the last is known only after its forward pass, so backward() decides.
+        # Only backward() is told which micro-batch is the last, so synchronisation is switched on there.
         self.ddp.require_backward_grad_sync = False
         self.module: torch.nn.Module = self.ddp
         self._settle_buckets()
@@ -45,7 +44,7 @@ class Ddp:
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         with ExitStack() as stack:
             if last:
-                # What DDP's forward does when it is to synchronise.
+                # The preparations that DDP's forward makes when synchronisation is on.
                 self.ddp.reducer.prepare_for_forward()
                 self.ddp.reducer.prepare_for_backward([])
                 self.ddp.require_backward_grad_sync = True
@@ -53,11 +52,11 @@ class Ddp:
             (loss * torch.distributed.get_world_size()).backward()  # DDP averages over workers
 
     def _settle_buckets(self) -> None:
-        """Let DDP arrange its buckets before the first step, by a backward whose gradients are all zero.
+        """Fix the layout of DDP's gradient buckets before the first step, by a backward with zero gradients.
 
-        DDP lays gradients out anew after its first backward, in the order in which they came, and three workers or more
-        add a value in an order that depends on its place. So the first step after a resume would add in another order
-        than the same step of a run that was not interrupted. This order is that of a model's backward: the last first.
+        DDP rebuilds its buckets after its first backward, in the order in which gradients arrived, and with three or
+        more workers the order of summation depends on a value's place in its bucket. Without this call the first step
+        after a resume would sum in another order than the same step of an uninterrupted run.
         """
         zero = sum((one.sum() for one in self.trained.values()), torch.zeros((), device=self.device)) * 0.0
         self.backward(zero, last=True)
@@ -67,15 +66,15 @@ class Ddp:
         return take_step(self.optimizer, learning_rate, clip, sharded=False)
 
     def slices(self) -> Iterator[Slice]:
-        """Every worker saves an equal part of what all of them hold."""
-        return read_runs(self._runs(torch.distributed.get_rank()))
+        """Each worker saves an equal share of the state that all of them hold."""
+        return slices_of(self._ranges(torch.distributed.get_rank()))
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
-        """Every worker reads its part and sends it to the others: storage is read once, not once a worker."""
-        fill_runs(self._runs(torch.distributed.get_rank()), fetch)
+        """Each worker reads its share from storage and broadcasts it, so that storage is read once in all."""
+        load_ranges(self._ranges(torch.distributed.get_rank()), fetch)
         for worker in range(torch.distributed.get_world_size()):
-            for run in self._runs(worker):
-                for values in run.states.values():
+            for part in self._ranges(worker):
+                for values in part.states.values():
                     torch.distributed.broadcast(values, worker)
         set_steps_taken(self.optimizer, steps_taken)
 
@@ -83,10 +82,10 @@ class Ddp:
         self.optimizer.state.clear()
         self.trained.clear()
 
-    def _runs(self, worker: int) -> Iterator[Run]:
-        """The worker's part of all trained values, the parameters lying one after the other."""
+    def _ranges(self, worker: int) -> Iterator[LocalRange]:
+        """The worker's share of all trained values, with the parameters laid end to end."""
         total = sum(parameter.numel() for parameter in self.trained.values())
-        first, last = share(total, worker, torch.distributed.get_world_size())
+        first, last = even_share(total, worker, torch.distributed.get_world_size())
         begin = 0
         for name, parameter in self.trained.items():
             start, stop = max(first - begin, 0), min(last - begin, parameter.numel())
@@ -95,4 +94,4 @@ class Ddp:
                 own = self.optimizer.state[parameter]
                 flat = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
                 states = {state: one.view(-1)[start:stop] for state, one in zip(STATES, flat, strict=True)}
-                yield Run(name, tuple(parameter.shape), start, states)
+                yield LocalRange(name, tuple(parameter.shape), start, states)

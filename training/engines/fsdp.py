@@ -1,12 +1,13 @@
-"""Every worker holds a part of each tensor: torch's `fully_shard` (FSDP2), a decoder layer at a time.
+"""Torch's `fully_shard` (FSDP2): every worker holds a shard of each tensor; decoder layers are gathered one by one.
 
-Memory of each worker: its part of weights, gradients and averages (16 bytes a trained parameter, over the number of
-workers), and whole the one or two layers that are being computed, with what stands outside the layers (embeddings,
-lm_head) during a micro-batch. Gradients are scattered after every micro-batch, so no worker ever holds them whole; by
-`reduce_every_micro_batch: false` once a step, until when each worker holds 4 bytes more a trained parameter.
-Host memory at start: one copy of the model in each worker, given up layer by layer.
+Memory of each worker: 16 bytes per trained parameter divided by the number of workers (weight, gradient, averages),
+plus the one or two whole layers that are being computed and, during a micro-batch, the parameters outside the layers
+(embeddings, lm_head). Gradients are reduce-scattered after every micro-batch; with `reduce_every_micro_batch: false`
+once a step, and until then each worker holds 4 bytes more per trained parameter. Host memory at start: one copy of the
+model in each worker, freed layer by layer.
 
-In bf16 the gathered weights are bf16; the parts that are kept and updated are float32, and gradients add up in float32.
+In a bf16 run the gathered weights are bf16; the shards that are kept and updated are float32, and gradients are summed
+in float32.
 """
 
 from collections.abc import Iterator
@@ -19,18 +20,17 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from training.config import TrainConfig
-from training.engines import STATES, Fetch, Slice
 from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
-from training.engines.runs import Run, fill_runs, read_runs
+from training.engines.engine import STATES, Fetch, LocalRange, Slice, load_ranges, slices_of
 from training.models.base import decoder_layers
 
 
 class Fsdp:
-    """See training.engines.Engine."""
+    """FSDP2 as a `training.engines.engine.Engine`."""
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-        # The module casts its inputs itself, by autocast.
+        # cast_forward_inputs: the module casts its inputs itself, by autocast.
         policy = (
             MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
             if config.bf16
@@ -53,29 +53,29 @@ class Fsdp:
         return take_step(self.optimizer, learning_rate, clip, sharded=True)
 
     def slices(self) -> Iterator[Slice]:
-        return read_runs(self._runs())
+        return slices_of(self._ranges())
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
-        fill_runs(self._runs(), fetch)
+        load_ranges(self._ranges(), fetch)
         set_steps_taken(self.optimizer, steps_taken)
 
     def close(self) -> None:
         self.optimizer.state.clear()
         self.trained.clear()
 
-    def _runs(self) -> Iterator[Run]:
+    def _ranges(self) -> Iterator[LocalRange]:
         for name, parameter in self.trained.items():
             assert isinstance(parameter, DTensor)
             own = self.optimizer.state[parameter]
             parts = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
             states = {state: part.to_local().view(-1) for state, part in zip(STATES, parts, strict=True)}
-            yield Run(name, tuple(parameter.shape), first_value(parameter), states)
+            yield LocalRange(name, tuple(parameter.shape), first_value(parameter), states)
 
 
 def first_value(parameter: DTensor) -> int:
-    """Where this worker's rows begin in the flattened parameter.
+    """First value of this worker's shard in the flattened parameter.
 
-    Rows are dealt in equal runs, rounded up, so that the last workers may have fewer, or none.
+    `fully_shard` gives each worker ceil(rows / workers) consecutive rows, so the last workers may have fewer or none.
     """
     rows, workers = parameter.shape[0], parameter.device_mesh.size()
     row = min(-(-rows // workers) * parameter.device_mesh.get_local_rank(), rows)

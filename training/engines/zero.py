@@ -1,15 +1,18 @@
-"""DeepSpeed's ZeRO: optimizer state in parts (1), gradients too (2), weights too (3); on request in CPU memory.
+"""DeepSpeed ZeRO: optimizer state sharded (stage 1), gradients too (2), weights too (3); optionally in CPU memory.
 
-Memory of each of W workers, a trained parameter of a float32 run: masters and averages 12 / W bytes, and as many
-gradient bytes (4, or 4 / W from stage 2) and weights (4, or 4 / W in stage 3; a bf16 run: 2). `offload: optimizer`
-moves masters, averages and the update to the CPU, `parameters` the parts of the weights too. Host memory at start: one
-copy of the model in each worker; a bf16 run keeps the float32 values of trained parameters until masters are made.
+Memory of each of W workers per trained parameter of a float32 run: master weight and averages 12 / W bytes, gradient
+4 bytes (4 / W from stage 2), weight 4 bytes (4 / W in stage 3; in a bf16 run half of that). `offload: optimizer` moves
+master weights, averages and the update to the CPU, `offload: parameters` the sharded weights too. Host memory at start:
+one copy of the model in each worker; a bf16 run keeps the float32 values of trained parameters until the master weights
+exist.
 
-DeepSpeed is used for the parts and the communication. Denominator, learning rate and the moment of a step are ours;
-AdamW is torch's fused one, so nothing is compiled. Clipping and the norm are DeepSpeed's, which are the same as ours.
+DeepSpeed shards and communicates. The loss denominator, the learning rate and the moment of a step are set here; AdamW
+is torch's fused kernel, so nothing is compiled. Clipping and gradient norm are DeepSpeed's and equal those of the other
+engines.
 """
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -21,16 +24,18 @@ import torch
 import torch.distributed
 
 from training.config import TrainConfig
-from training.engines import BUCKET_VALUES, WHOLE_BELOW_VALUES, Fetch, Slice
-from training.engines.adamw import make_adamw, set_learning_rate, set_steps_taken
-from training.engines.zero_state import FlatState, PartedState
+from training.engines.adamw import make_adamw, set_learning_rate, set_steps_taken, start_state
+from training.engines.engine import STATES, Fetch, LocalRange, Slice, load_ranges, slices_of
+from training.engines.zero_settings import zero_settings
+
+_MASTER, _AVERAGES = STATES[0], STATES[1:]
 
 
 class Zero:
-    """See training.engines.Engine."""
+    """DeepSpeed ZeRO as a `training.engines.engine.Engine`."""
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
-        deepspeed = _deepspeed(device)
+        deepspeed = _import_deepspeed(device)
         settings = zero_settings(config, torch.distributed.get_world_size())
         stage = settings["zero_optimization"]["stage"]
         trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
@@ -43,10 +48,14 @@ class Zero:
         if stage == 3:
             for buffer in module.buffers():
                 buffer.data = buffer.data.to(device)
-            # In parts one tensor after the other: whole, the model may not fit into the device.
+            # Shards tensor by tensor, since the whole model may not fit on the device.
             deepspeed.zero.Init(module=module, config_dict_or_path=settings)
         self.module, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
-        self.state = (PartedState if stage == 3 else FlatState)(self.module.optimizer, optimizer, trained, shapes)
+        self.state: FlatState | ShardedState
+        if stage == 3:
+            self.state = ShardedState(self.module.optimizer, optimizer, trained, shapes, deepspeed.utils)
+        else:
+            self.state = FlatState(self.module.optimizer, optimizer, trained, shapes)
         self.optimizer = optimizer
         if masters:
             self.state.set_masters(lambda name, state, start, stop: masters[name].view(-1)[start:stop])
@@ -73,63 +82,131 @@ class Zero:
         self.module.destroy()
 
 
-def zero_settings(config: TrainConfig, world: int) -> dict[str, Any]:
-    """DeepSpeed's settings for this config. One micro-batch a step as DeepSpeed counts: we say which is the last."""
-    gpu = config.workers.gpus_each > 0
-    stage = int(config.engine.removeprefix("zero"))
-    zero: dict[str, Any] = {
-        "stage": stage,
-        "overlap_comm": gpu,
-        "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET_VALUES,
-    }
-    if stage == 3:
-        zero |= {
-            "stage3_prefetch_bucket_size": BUCKET_VALUES,
-            "stage3_param_persistence_threshold": WHOLE_BELOW_VALUES,
-        }
-    else:
-        zero["allgather_bucket_size"] = BUCKET_VALUES
-    if config.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": gpu}
-    if config.offload == "parameters":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": gpu}
-    settings: dict[str, Any] = {
-        "train_batch_size": world,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.optimizer.clip or 0.0,
-        "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,
-    }
-    if config.bf16:
-        # Products in bf16; masters, averages and the sums of gradients in float32.
-        settings |= {
-            "bf16": {"enabled": True},
-            "data_types": {"grad_accum_dtype": "fp32"},
-            "communication_data_type": "fp32",
-        }
-    return settings
+class FlatState:
+    """The optimizer state of this worker in stages 1 and 2.
 
+    DeepSpeed keeps one flat float32 tensor for each parameter group, cut into equal parts. This worker's part holds
+    some parameters whole and one or two in part; a parameter's `_hp_mapping` gives the range. Master weights are set
+    first, then the weights that the model computes with are updated from them.
 
-def _deepspeed(device: torch.device) -> ModuleType:
-    """DeepSpeed, computing on this kind of device, compiling nothing, and quiet.
-
-    Its log holds warnings alone and goes to standard error, since standard output is for results.
+    zero: DeepSpeed's optimizer around `adamw`. trained, shapes: trained parameters and their whole shapes, by name.
     """
-    # Read when it is imported. It would take a GPU even where we want the CPU.
+
+    def __init__(
+        self,
+        zero: Any,
+        adamw: torch.optim.AdamW,
+        trained: dict[str, torch.nn.Parameter],
+        shapes: dict[str, tuple[int, ...]],
+    ) -> None:
+        self.zero, self.adamw, self.trained, self.shapes = zero, adamw, trained, shapes
+        # DeepSpeed has replaced the parameters of each AdamW group by one tensor: this worker's part.
+        self.parts = [group["params"][0] for group in adamw.param_groups]
+        start_state(adamw, self.parts)
+
+    def slices(self) -> Iterator[Slice]:
+        return slices_of(self._ranges(STATES))
+
+    def set_masters(self, fetch: Fetch) -> None:
+        load_ranges(self._ranges((_MASTER,)), fetch)
+        self.zero.update_lp_params()
+
+    def set_averages(self, fetch: Fetch) -> None:
+        load_ranges(self._ranges(_AVERAGES), fetch)
+
+    def _ranges(self, states: tuple[str, ...]) -> Iterator[LocalRange]:
+        for name, parameter in self.trained.items():
+            held = parameter._hp_mapping  # type: ignore[attr-defined]
+            if held is None:
+                continue
+            part = self.parts[held.param_group_index]
+            flat = {_MASTER: part.detach()} | {one: self.adamw.state[part][one] for one in _AVERAGES}
+            where = held.hp_fragment_address
+            views = {state: flat[state].narrow(0, where.start, where.numel) for state in states}
+            yield LocalRange(name, self.shapes[name], held.lp_fragment_address.start, views)
+
+
+class ShardedState:
+    """The optimizer state of this worker in stage 3.
+
+    DeepSpeed flattens every parameter and cuts it into equal parts, the last one padded with zeros. Arguments as
+    FlatState's; utils: the module `deepspeed.utils`.
+    """
+
+    def __init__(
+        self,
+        zero: Any,
+        adamw: torch.optim.AdamW,
+        trained: dict[str, torch.nn.Parameter],
+        shapes: dict[str, tuple[int, ...]],
+        utils: ModuleType,
+    ) -> None:
+        self.zero, self.adamw, self.trained, self.shapes = zero, adamw, trained, shapes
+        self.utils = utils
+        start_state(adamw, zero.fp32_partitioned_groups_flat)
+
+    def slices(self) -> Iterator[Slice]:
+        for name, parameter in self.trained.items():
+            start, real = self._range(name)
+            for state in STATES if real else ():
+                yield Slice(name, state, self.shapes[name], start, self._part(parameter, state)[:real])
+
+    def set_masters(self, fetch: Fetch) -> None:
+        self.zero.checkpoint_event_prologue()  # frees gathered parameters, which would be out of date
+        self._fill((_MASTER,), fetch)
+        for group in range(len(self.zero.fp16_groups)):
+            self.zero._reassign_or_swap_out_partitioned_parameters(group)
+        self.zero.checkpoint_event_epilogue()
+
+    def set_averages(self, fetch: Fetch) -> None:
+        self._fill(_AVERAGES, fetch)
+
+    def _fill(self, states: tuple[str, ...], fetch: Fetch) -> None:
+        for name, parameter in self.trained.items():
+            start, real = self._range(name)
+            for state in states if real else ():
+                part = self._part(parameter, state)
+                part[:real] = fetch(name, state, start, start + real)
+                self._set_part(parameter, state, part)
+
+    def _range(self, name: str) -> tuple[int, int]:
+        """(start of this worker's part in the flattened parameter, number of its values that are not padding)."""
+        values = math.prod(self.shapes[name])
+        size = self.trained[name].partition_numel()  # type: ignore[attr-defined]
+        start = min(size * torch.distributed.get_rank(), values)
+        return start, min(size, values - start)
+
+    def _part(self, parameter: torch.nn.Parameter, state: str) -> torch.Tensor:
+        """This worker's part, float32[n]: a view, or a copy on the device if it is offloaded to the CPU."""
+        if state == _MASTER:
+            return self.utils.safe_get_local_fp32_param(parameter).detach()
+        return self.utils.safe_get_local_optimizer_state(parameter, state)
+
+    def _set_part(self, parameter: torch.nn.Parameter, state: str, part: torch.Tensor) -> None:
+        if state == _MASTER:
+            self.utils.safe_set_local_fp32_param(parameter, part)
+        else:
+            self.utils.safe_set_local_optimizer_state(parameter, part, state)
+
+
+def _import_deepspeed(device: torch.device) -> ModuleType:
+    """DeepSpeed with its communication on the given device type, its extensions uncompiled, warnings on stderr only.
+
+    It is imported here because it is an optional package and reads DS_ACCELERATOR when it is imported; without the
+    variable it uses a GPU where there is one.
+    """
     os.environ["DS_ACCELERATOR"] = device.type
     import deepspeed
 
-    # On CPUs its first act would be to compile, for half a minute, an all-reduce that only its inference calls.
+    # On CPUs, init would spend half a minute compiling an all-reduce that only DeepSpeed's inference calls.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # It calls torch.distributed by names that torch 2.13 has others for.
+    # It uses names of torch.distributed that torch 2.13 deprecates.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     log = logging.getLogger("DeepSpeed")
     log.setLevel(logging.WARNING)
     for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
-    # Takes over torch's process group. Until then DeepSpeed believes in a world of one.
+    # Makes DeepSpeed use torch's process group; before this call it assumes a world size of one.
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed

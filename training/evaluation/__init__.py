@@ -1,1 +1,1 @@
-"""What a trained model says: generation on held-out prompts, and its scores."""
+"""Evaluation after training: held-out loss, answers generated to held-out prompts, and their scores."""

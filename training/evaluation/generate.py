@@ -1,20 +1,20 @@
-"""Greedy generation for many prompts at once: padded on the left, ended by the end of the answer."""
+"""Greedy generation for many prompts in batches, padded on the left, ended at the end of the answer."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-# Tokens, prompts and answers together, that are generated side by side: bounds the key-value cache.
+# Tokens of one batch, prompts and answers together; bounds the key-value cache.
 _BATCH_TOKENS = 16384
 _BATCH_PROMPTS = 32
 
 _USER, _ANSWER = "question", "answer"
 
 
-def stop_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
-    """Tokens that end an answer: end-of-sequence, and what the chat template puts right after an assistant's words."""
+def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Token ids that end an answer: end of sequence, and the special token after an answer in the chat template."""
     stops = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
@@ -29,25 +29,23 @@ def stop_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
 def complete(
     model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: Sequence[int], pad: int, *, padded: bool
 ) -> list[list[int]]:
-    """What the model says after each prompt, in the prompts' order, without the token that ended it.
+    """Token ids generated after each prompt, in the prompts' order, without the stop token.
 
-    A model's own habits of sampling (temperature, penalties) are left aside: every token is the most probable one.
+    Every token is the most probable one; the model's own sampling settings (temperature, penalties) are not used.
 
     Args:
         model: a transformers or peft causal language model, on its device.
-        padded: prompts of different lengths may share a batch. Not for methods that put virtual tokens before the
-            text: these would stand before the padding.
+        prompts: token ids of each prompt. stops: ids that end an answer. pad: id of padding.
+        padded: prompts of different lengths may share a batch. False for methods with virtual tokens, which would
+            precede the padding.
     """
-    import torch
-    from transformers import GenerationConfig
-
     greedy = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=pad
     )
     answers: list[list[int]] = [[] for _ in prompts]
-    # peft keeps the one it generates with in the model inside as well.
+    # peft also sets the generation config of the model that it wraps.
     holders = [model, model.get_base_model()] if hasattr(model, "peft_config") else [model]
-    own = [holder.generation_config for holder in holders]
+    configs = [holder.generation_config for holder in holders]
     was_training = model.training
     for holder in holders:
         holder.generation_config = greedy
@@ -62,18 +60,18 @@ def complete(
                     ids[row, width - len(prompts[at]) :] = torch.tensor(list(prompts[at]))
                     mask[row, width - len(prompts[at]) :] = 1
                 device = next(model.parameters()).device
-                said = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
-                for at, row in zip(batch, said[:, width:].tolist(), strict=True):
-                    answers[at] = _until(row, stops)
+                output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+                for at, row in zip(batch, output[:, width:].tolist(), strict=True):
+                    answers[at] = _before_stop(row, stops)
     finally:
-        for holder, config in zip(holders, own, strict=True):
+        for holder, config in zip(holders, configs, strict=True):
             holder.generation_config = config
         model.train(was_training)
     return answers
 
 
 def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, padded: bool) -> Iterator[list[int]]:
-    """Indices of prompts to generate together, shortest first, bounded in prompts and in tokens."""
+    """Batches of prompt indices, shortest prompts first, bounded in prompts and in tokens."""
     batch: list[int] = []
     for at in sorted(range(len(prompts)), key=lambda at: len(prompts[at])):
         tokens = (len(batch) + 1) * (len(prompts[at]) + max_new_tokens)
@@ -86,6 +84,6 @@ def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, padded: bool
         yield batch
 
 
-def _until(ids: list[int], stops: Sequence[int]) -> list[int]:
+def _before_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
     ends = [at for at, token in enumerate(ids) if token in stops]
     return ids[: ends[0]] if ends else ids

@@ -1,49 +1,52 @@
-"""After training: how good the weights are on documents that were held back, before and after, left as evaluation.json.
+"""Evaluation of a run's weights on held-out documents, before and after training; written to evaluation.json.
 
-The test split is measured, or the validation split of a run that has no other. One process does it, with memory for the
-model, one row group and one micro-batch.
+The test split is measured, or the validation split if the test split has no rows. Runs in one process, with memory for
+the model, one row group and one micro-batch.
 """
 
-import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+import torch
 
-import cluster
-from cluster.artifact import Artifact, fingerprint
+from cluster.artifact import Artifact
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from training.config import TrainConfig
-from training.evaluation.trained import at_start, evaluation_device, take_trained
+from training.data.packed import PackedRows
+from training.evaluation.generate import complete, stop_ids
+from training.evaluation.measure import measure, predictions
+from training.evaluation.prompts import Prompt, held_out_prompts
+from training.evaluation.record import evaluation_fingerprint, read_evaluation, write_evaluation
+from training.evaluation.scores import classification, f1_by_class, scores
+from training.fit.checkpoint.format import Saved, fill
 from training.fit.job import Job
 from training.fit.records import Answer, Evaluation, Measured, Outcome
-
-if TYPE_CHECKING:
-    import torch
-
-    from training.models.objective import Objective
-    from training.pack.packed_run import PackedRun
-
-EVALUATION = "evaluation.json"
-_MADE_FROM = "made_from"
+from training.models.attention import choose_attention
+from training.models.base import named_config
+from training.models.build import build_objective
+from training.models.objective import Objective
+from training.pack.packed_run import PackedRun
+from training.pack.tokenizer import load_tokenizer, pad_id
 
 
-def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
-    """Measure, generate, score and write it down; a finished evaluation of the same weights is returned as it is."""
-    if (found := read_evaluation(job, made_from(job, outcome))) is not None:
+def evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
+    """Measure the weights before and after training, generate and score answers, and write evaluation.json.
+
+    A finished evaluation of the same weights is returned as it is.
+    """
+    made_from = evaluation_fingerprint(job, outcome)
+    if (found := read_evaluation(job, made_from)) is not None:
         return found
-    from training.pack.tokenizer import load_tokenizer
-
     tokenizer = load_tokenizer(job.store, paths.join(packed.uri, "tokenizer"))
-    device = evaluation_device(job)
-    objective = at_start(job, device)
-    split, artifacts = held_out(packed)
-    with objective.bare():
+    device = torch.device("cuda" if job.config.workers.gpus_each and torch.cuda.is_available() else "cpu")
+    objective = initial_objective(job, device)
+    split, artifacts = held_out_split(packed)
+    with objective.as_base_model():
         before = _measured(objective, job, artifacts, tokenizer, device)
-    take_trained(objective, job, outcome)
+    load_trained(objective, job, outcome)
     after = _measured(objective, job, artifacts, tokenizer, device)
-    generation, answers = _qualities(objective, job, artifacts, tokenizer, device)
+    generation, answers = _answer_scores(objective, job, artifacts, tokenizer, device)
     evaluation: Evaluation = {
         "before": {split: before} if before else {},
         "after": {split: after} if after else {},
@@ -52,46 +55,29 @@ def evaluate(job: Job, outcome: Outcome, packed: "PackedRun") -> Evaluation:
         "answers": answers,
         "merged_check": None,
     }
-    write_evaluation(job, evaluation, made_from(job, outcome))
+    write_evaluation(job, evaluation, made_from)
     return evaluation
 
 
-def made_from(job: Job, outcome: Outcome) -> str:
-    """Fingerprint of what decides an evaluation."""
-    generate = job.config.generate
-    identity = {
-        "version": cluster.__version__,
-        "fit": outcome["fingerprint"],
-        "checkpoint": outcome["best_checkpoint"] or outcome["checkpoint"],
-        "generate": generate.model_dump() if generate else None,
-    }
-    return fingerprint(identity)
+def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:
+    """The objective of a run in one process, in eval mode, with the weights of step 0.
+
+    Not compiled, without activation checkpointing, and with an attention that can generate. changes: settings of the
+    config that replace the run's.
+    """
+    # The attention that `auto` takes on a CPU supports a cache and padding; `varlen` supports neither.
+    attention = choose_attention("auto", named_config(job.store, job.config.model), "cpu", False, False)
+    settings = {"attention": attention, "compile": False, "activation_checkpointing": False} | changes
+    return build_objective(job.config.model_copy(update=settings), len(job.classes), device=device).eval()
 
 
-def read_evaluation(job: Job, made_from: str | None = None) -> Evaluation | None:
-    """The evaluation at a job's root; None where there is none, or not of what `made_from` says."""
-    try:
-        found = json.loads(job.store.read_bytes(paths.join(job.root, EVALUATION)))
-    except NotFound:
-        return None
-    if found.pop(_MADE_FROM, None) != made_from and made_from is not None:
-        return None
-    return found
+def load_trained(objective: Objective, job: Job, outcome: Outcome) -> None:
+    """Load the run's final weights: those of the best validation loss if there was a validation, else the last."""
+    fill(objective, Saved.load(job.store, outcome["best_checkpoint"] or outcome["checkpoint"]))
 
 
-def write_evaluation(job: Job, evaluation: Evaluation, made_from: str) -> None:
-    data = json.dumps({_MADE_FROM: made_from} | evaluation, indent=1, ensure_ascii=False)
-    job.store.write_bytes(paths.join(job.root, EVALUATION), data.encode("utf-8", "backslashreplace"))
-
-
-def add_merged_check(job: Job, outcome: Outcome, check: dict[str, Any]) -> None:
-    """Note in a finished evaluation what the export found of its merged weights."""
-    if (found := read_evaluation(job, made_from(job, outcome))) is not None:
-        write_evaluation(job, {**found, "merged_check": check}, made_from(job, outcome))
-
-
-def held_out(packed: "PackedRun") -> tuple[str, dict[str, Artifact]]:
-    """The split to measure, and its artifact by corpus: test, or validation where test has no rows at all."""
+def held_out_split(packed: PackedRun) -> tuple[str, dict[str, Artifact]]:
+    """(split to measure, its artifact by corpus): test, or validation if test has no rows in any corpus."""
     found: dict[str, dict[str, Artifact]] = {}
     for split in ("test", "validation"):
         found[split] = {name: splits[split] for name, splits in packed.corpora.items() if splits[split].manifest.rows}
@@ -105,51 +91,37 @@ def _tables(artifacts: dict[str, Artifact]) -> Iterator[pa.Table]:
 
 
 def _measured(
-    objective: "Objective", job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: "torch.device"
+    objective: Objective, job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: torch.device
 ) -> Measured | None:
-    from training.evaluation.measure import measure
-    from training.pack.tokenizer import pad_id
-
     return measure(objective, _tables(artifacts), job.config.micro_batch, pad_id(tokenizer), device)
 
 
-def _qualities(
-    objective: Any, job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: "torch.device"
+def _answer_scores(
+    objective: Any, job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: torch.device
 ) -> tuple[dict[str, float], list[Answer]]:
-    """Scores of what the trained model answers: of a probe its classes, else of generated text where asked for."""
-    from training.evaluation.measure import predictions
-    from training.evaluation.scores import classification, f1_by_class
-    from training.pack.tokenizer import pad_id
-
+    """(scores, answers): of a probe, scores of its classes; else of generated text, if the config has `generate`."""
     config = job.config
     if config.method == "probe":
-        wanted, said = predictions(objective, _tables(artifacts), config.micro_batch, pad_id(tokenizer), device)
-        if not wanted:
+        labels, predicted = predictions(objective, _tables(artifacts), config.micro_batch, pad_id(tokenizer), device)
+        if not labels:
             return {}, []
-        by_name = [[job.classes[index] for index in side] for side in (wanted, said)]
-        return classification(*by_name) | f1_by_class(wanted, said, job.classes), []
-    return generated(objective, config, artifacts, tokenizer) if config.generate else ({}, [])
+        by_name = [[job.classes[index] for index in side] for side in (labels, predicted)]
+        return classification(*by_name) | f1_by_class(labels, predicted, job.classes), []
+    return generate_and_score(objective, config, artifacts, tokenizer) if config.generate else ({}, [])
 
 
-def generated(
+def generate_and_score(
     objective: Any, config: TrainConfig, artifacts: dict[str, Artifact], tokenizer: Any
 ) -> tuple[dict[str, float], list[Answer]]:
-    """Scores and answers of greedy generation on prompts from every corpus."""
-    import torch
-
-    from training.evaluation.generate import complete, stop_ids
-    from training.evaluation.prompts import Prompt
-    from training.evaluation.scores import scores
-    from training.pack.tokenizer import pad_id
-
+    """(scores by name, answers) of greedy generation on held-out prompts from every corpus."""
     assert config.generate is not None
     virtual = getattr(config, config.method).tokens if config.method in ("prefix", "prompt") else 0
     room = _positions(objective.model) - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
-    prompts: list[Prompt] = prompts_of(config, artifacts, config.generate.prompts, new_tokens)
+    prompts = prompts_of(config, artifacts, config.generate.prompts, new_tokens)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):
-        said = complete(
+        completions = complete(
             objective.model,
             [prompt.ids[-(room - new_tokens) :] for prompt in prompts],
             new_tokens,
@@ -164,17 +136,14 @@ def generated(
             "reference": tokenizer.decode(prompt.reference, skip_special_tokens=True).strip(),
             "generated": tokenizer.decode(ids, skip_special_tokens=True).strip(),
         }
-        for prompt, ids in zip(prompts, said, strict=True)
+        for prompt, ids in zip(prompts, completions, strict=True)
     ]
     pairs = [answer["reference"] for answer in answers], [answer["generated"] for answer in answers]
     return scores(*pairs, config.generate.answer, config.generate.decimal_mark), answers
 
 
-def prompts_of(config: TrainConfig, artifacts: dict[str, Artifact], count: int, new_tokens: int) -> list[Any]:
-    """Held-out prompts, about as many of each corpus. The first corpora have one more where it does not come out."""
-    from training.data.packed import PackedRows
-    from training.evaluation.prompts import held_out_prompts
-
+def prompts_of(config: TrainConfig, artifacts: dict[str, Artifact], count: int, new_tokens: int) -> list[Prompt]:
+    """`count` held-out prompts, equally many of each corpus; the first corpora may have one more."""
     columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
     prompt_tokens = config.generate.prompt_tokens if config.generate else 32
     found = []
@@ -190,5 +159,5 @@ def prompts_of(config: TrainConfig, artifacts: dict[str, Artifact], count: int, 
 
 
 def _positions(model: Any) -> int:
-    """Positions the model can tell apart; far more than any prompt has where its config does not say."""
+    """The model's number of positions; 2**30 if its config does not state it."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30

@@ -1,62 +1,59 @@
-"""The loss of a model on a packed split, in one process: token-weighted, whatever the batches are."""
+"""Loss, accuracy and predictions of an objective on a packed split, in one process."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from training.data.batch import Batch, collate
 from training.data.schema import NO_TARGET
 from training.fit.records import Measured, measured
-
-if TYPE_CHECKING:
-    import torch
-
-    from training.models.objective import Objective, Probe
+from training.models.objective import Objective, Probe
 
 _BATCH_TOKENS = 8192
 _SCORED = ("input_ids", "position_ids", "starts", "ends")
 
 
 def measure(
-    objective: "Objective", tables: Iterable[pa.Table], rows: int | None, pad: int, device: "torch.device"
+    objective: Objective, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> Measured | None:
-    """Over all rows of the tables (schema PACKED); None where nothing has a target.
+    """Mean loss and accuracy over all targets of the tables (schema PACKED); None if nothing has a target.
 
-    rows: of one micro-batch; default: as many as make about 8192 positions. One table is in memory at a time.
+    One table is in memory at a time. The result does not depend on how rows are batched.
+
+    Args:
+        rows: of a micro-batch; None: as many as make about 8,192 positions. pad: token id of padding.
     """
-    import torch
-
     objective.eval()
-    loss = correct = units = 0.0
+    loss = correct = targets = 0.0
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
-            one, right = objective(**objective.tensors(batch, device))
-            loss, correct, units = loss + float(one), correct + int(right), units + objective.units(batch)
-    return measured(loss, correct, units)
+            batch_loss, batch_correct = objective(**objective.tensors(batch, device))
+            loss += float(batch_loss)
+            correct += int(batch_correct)
+            targets += objective.loss_denominator(batch)
+    return measured(loss, correct, targets)
 
 
 def predictions(
-    probe: "Probe", tables: Iterable[pa.Table], rows: int | None, pad: int, device: "torch.device"
+    probe: Probe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> tuple[list[int], list[int]]:
-    """(classes as labelled, classes as predicted) of every row that has a label."""
-    import torch
-
-    wanted: list[int] = []
-    said: list[int] = []
+    """(labels, predicted classes) of all rows that have a label, as indices of classes. Arguments as `measure`."""
+    labels: list[int] = []
+    predicted: list[int] = []
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
-            given = probe.tensors(batch, device)
-            best = probe.scores(*(given[name] for name in _SCORED)).argmax(-1).tolist()
+            tensors = probe.tensors(batch, device)
+            best = probe.scores(*(tensors[name] for name in _SCORED)).argmax(-1).tolist()
             pairs = [pair for pair in zip(batch.labels.tolist(), best, strict=True) if pair[0] != NO_TARGET]
-            wanted += [pair[0] for pair in pairs]
-            said += [pair[1] for pair in pairs]
-    return wanted, said
+            labels += [pair[0] for pair in pairs]
+            predicted += [pair[1] for pair in pairs]
+    return labels, predicted
 
 
 def batches(tables: Iterable[pa.Table], rows: int | None, pad: int) -> Iterator[Batch]:
-    """Micro-batches in the order of the rows, each as wide as its longest row."""
+    """Micro-batches of the tables' rows, in order, each padded to its longest row. Arguments as `measure`."""
     for table in tables:
         if not table.num_rows:
             continue

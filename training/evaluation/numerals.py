@@ -1,16 +1,16 @@
-"""The number that an answer gives, read from text.
+"""The number that an answer gives, read from its text.
 
     strict      the number of the first `#### NUMBER` in the text (GSM8K's form)
     flexible    the last number of the text
 
-They are named for strict-match and flexible-extract of lm-evaluation-harness' task gsm8k: the first match of
-`#### (\\-?[0-9\\.\\,]+)`, and the last run of digits, points and commas. It compares texts without commas and dollar
-signs; here values are compared, so 5.0 is 5, and more spellings are numbers.
+These correspond to strict-match and flexible-extract of the task gsm8k in lm-evaluation-harness: the first match of
+`#### (\\-?[0-9\\.\\,]+)`, and the last sequence of digits, points and commas. The harness compares texts without commas
+and dollar signs; here values are compared, so 5.0 equals 5, and more spellings are read.
 
-Numbers have thousands separators (comma, space or apostrophe; groups of three), decimals, an exponent (1e5), or are
-fractions (1/2, 2 1/2, \\frac{1}{2}). A sign is a hyphen, a minus or an en dash, before or after a currency, which
-stands before the number as a sign or a code, or after it. A dash between two numbers is no sign. Digits that are joined
-in another way (1.000,50, 3.10.4, 1,2) are no number.
+A number may have thousands separators (comma, space or apostrophe; groups of three), decimals and an exponent (1e5), or
+be a fraction (1/2, 2 1/2, \\frac{1}{2}). Its sign is a hyphen, a minus or an en dash, before or after a currency symbol
+or code; a currency may also follow the number. A dash between two numbers is no sign. Digits joined in another way
+(1.000,50, 3.10.4, 1,2) are no number.
 """
 
 import re
@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 MARK = "#### "
-# Python reads no longer whole number from text, and no answer is one.
+# Longer texts are not read: Python limits the digits of an int, and no answer is that long.
 _MOST_DIGITS = 1000
 
 _MINUS = "-\N{MINUS SIGN}\N{EN DASH}"
@@ -32,7 +32,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\{\s*(-?\d+)\s*\}\{\s*(\d+)\s*\}")
 
 
 def strict_number(text: str, decimal_mark: str = ".") -> Fraction | None:
-    """The number right after the first mark that has one. None where there is none, or it cannot be read."""
+    """The number right after the first mark that has one; None if there is none or it cannot be read."""
     text = _with_plain_fractions(text)
     number, begins = _patterns(decimal_mark)
     for mark in re.finditer(re.escape(MARK), text):
@@ -43,7 +43,7 @@ def strict_number(text: str, decimal_mark: str = ".") -> Fraction | None:
 
 
 def flexible_number(text: str, decimal_mark: str = ".") -> Fraction | None:
-    """The last number of the text, or None."""
+    """The last number of the text; None if there is none."""
     found = _patterns(decimal_mark)[0].finditer(_with_plain_fractions(text))
     values = [value for match in found if (value := _value(match, decimal_mark)) is not None]
     return values[-1] if values else None
@@ -55,12 +55,12 @@ def _with_plain_fractions(text: str) -> str:
 
 @lru_cache
 def _patterns(decimal_mark: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Of a number, and of what begins like one."""
+    """(pattern of a number, pattern of the beginning of one)."""
     comma = "," if decimal_mark == "." else r"\."
     grouped = "|".join(rf"\d{{1,3}}(?:{mark}\d{{3}})+(?!\d)" for mark in (comma, f"[{_SPACES}]", f"[{_APOSTROPHES}]"))
     whole = rf"(?:{grouped}|\d++)"
     currency = rf"(?:[A-Z]{{0,3}}[{_CURRENCIES}]|(?:{_CODES}))\s?"
-    # A dash and a space are a sign only where no number stands before them.
+    # A dash followed by a space is a sign only if no number precedes it.
     sign = rf"(?:(?<![\d)%]\s)[{_MINUS}]\s|[{_MINUS}])"
     start = rf"(?<![\w.])(?<!\d[.,])(?P<sign>{sign})?(?:{currency})?(?P<minus>[{_MINUS}])?"
     number = re.compile(

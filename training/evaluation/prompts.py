@@ -1,9 +1,8 @@
-"""Held-out prompts, recovered from packed rows: what a model is given, and what it should say.
+"""Prompts and reference answers from the packed rows of a held-out split.
 
-A packed row holds whole documents one after the other. Of a pair or a chat, the prompt is everything before the last
-labelled run and the reference is that run; of a text, the prompt is its first tokens and the reference what follows.
-Documents that were cut (they stand in several rows, or fill one to the brim) are passed over: their answers may have no
-end. Texts may be cut anywhere, so every piece of one will do.
+Of a pair or a chat, the prompt is everything before the last span of labelled tokens and the reference is that span; of
+a text, the prompt is its first tokens and the reference the tokens after them. Pairs and chats that may have been cut
+(they occur in several rows, or fill a whole row) are left out, because their answer may be incomplete.
 """
 
 from collections import Counter
@@ -14,13 +13,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-# Rows looked at for each prompt that is wanted, since some give none. They are read one row group at a time.
+# Rows read for each wanted prompt, since some rows give none.
 _ROWS_PER_PROMPT = 4
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """`document`: its id. `ids`: tokens given. `reference`: tokens that should follow, the end of turn included."""
+    """document: its id. ids: the prompt's tokens. reference: the tokens that should follow, with the end of turn."""
 
     document: str
     ids: tuple[int, ...]
@@ -28,7 +27,7 @@ class Prompt:
 
 
 class Rows(Protocol):
-    """What of `training.data.packed.PackedRows` is used here."""
+    """The part of `training.data.packed.PackedRows` that is used here."""
 
     rows: int
 
@@ -44,40 +43,40 @@ def held_out_prompts(
     reference_tokens: int,
     full: int,
 ) -> list[Prompt]:
-    """At most `count` prompts of one packed split, the same ones every time, from rows all over it.
+    """At most `count` prompts of a packed split, from rows spread evenly over it; the same ones every time.
 
     Args:
-        documents: the split's tables, with the column `documents` alone.
-        form: text, pair or chat. prompt_tokens, reference_tokens: of a text.
+        rows: the split's rows. documents: the split's tables with the column `documents` alone.
+        form: text, pair or chat. prompt_tokens, reference_tokens: lengths for form text.
         full: tokens of a full row.
     """
     found = [
         prompt
-        for table in rows.read(spread(rows.rows, _ROWS_PER_PROMPT * count))
-        for piece in pieces(table)
-        if (prompt := _prompt(piece, form, prompt_tokens, reference_tokens, full))
+        for table in rows.read(evenly_spaced(rows.rows, _ROWS_PER_PROMPT * count))
+        for document in documents_of(table)
+        if (prompt := _prompt(document, form, prompt_tokens, reference_tokens, full))
     ]
     if form != "text":
         seen = _occurrences({prompt.document for prompt in found}, documents)
         found = [prompt for prompt in found if seen[prompt.document] == 1]
-    return [found[at] for at in spread(len(found), count)]
+    return [found[at] for at in evenly_spaced(len(found), count)]
 
 
-def spread(total: int, count: int) -> list[int]:
-    """`count` of the numbers below `total`, evenly, the first and the last among them; all where there are fewer."""
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """`count` evenly spaced numbers from 0 to total - 1, both included; all of them if total is at most count."""
     return np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One document of a row. `labels`: whether the loss counts the prediction of each of its tokens."""
+class RowDocument:
+    """A document, or a part of a split one, in a row. labels: for each token, whether the loss counts it."""
 
     document: str
     ids: np.ndarray
     labels: np.ndarray
 
 
-def pieces(table: pa.Table) -> Iterator[Piece]:
+def documents_of(table: pa.Table) -> Iterator[RowDocument]:
     """The documents of a table's rows, in order."""
     for row in range(table.num_rows):
         ids, labels, lengths = (
@@ -85,24 +84,24 @@ def pieces(table: pa.Table) -> Iterator[Piece]:
         )
         ends = np.cumsum(lengths)
         for document, start, end in zip(table["documents"][row].as_py(), ends - lengths, ends, strict=True):
-            yield Piece(document, ids[start:end], labels[start:end])
+            yield RowDocument(document, ids[start:end], labels[start:end])
 
 
-def _prompt(piece: Piece, form: str, prompt_tokens: int, reference_tokens: int, full: int) -> Prompt | None:
+def _prompt(document: RowDocument, form: str, prompt_tokens: int, reference_tokens: int, full: int) -> Prompt | None:
     if form == "text":
         start, stop = prompt_tokens, prompt_tokens + reference_tokens
     else:
-        if len(piece.ids) >= full or (run := last_run(piece.labels)) is None:
+        if len(document.ids) >= full or (span := last_labelled_span(document.labels)) is None:
             return None
-        start, stop = run
-    given, wanted = piece.ids[:start], piece.ids[start:stop]
+        start, stop = span
+    given, wanted = document.ids[:start], document.ids[start:stop]
     if not len(given) or not len(wanted):
         return None
-    return Prompt(piece.document, tuple(map(int, given)), tuple(map(int, wanted)))
+    return Prompt(document.document, tuple(map(int, given)), tuple(map(int, wanted)))
 
 
-def last_run(labels: np.ndarray) -> tuple[int, int] | None:
-    """Where the last unbroken run of true values starts and stops; None where nothing is true."""
+def last_labelled_span(labels: np.ndarray) -> tuple[int, int] | None:
+    """(start, stop) of the last contiguous span of true values; None if no value is true."""
     true = np.flatnonzero(labels)
     if not len(true):
         return None
@@ -112,7 +111,7 @@ def last_run(labels: np.ndarray) -> tuple[int, int] | None:
 
 
 def _occurrences(wanted: set[str], tables: Iterable[pa.Table]) -> Counter[str]:
-    """In how many places of the rows each wanted document stands; memory goes with `wanted`, not with the rows."""
+    """How often each wanted document occurs in the rows. Memory grows with `wanted`, not with the rows."""
     seen: Counter[str] = Counter()
     for table in tables:
         for ids in table["documents"].to_pylist():

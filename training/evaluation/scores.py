@@ -1,33 +1,40 @@
-"""How good answers are against references: exact match, word F1, BLEU, ROUGE, classes, numbers.
+"""Scores of answers against references: exact match, word F1, BLEU, ROUGE, classes, numbers.
 
-All are fractions in [0, 1] but `bleu`, which keeps sacrebleu's 0 to 100 so that it can be laid beside published ones.
+All scores are fractions in [0, 1], except `bleu`, which is 0 to 100 as in sacrebleu and publications.
 
-    exact_match                 equal after SQuAD's normalisation (wording.py)
+    exact_match                 equal after SQuAD's normalisation (`normalised`)
     f1                          of the bags of words after that normalisation, mean over answers (SQuAD)
     bleu                        of the corpus, sacrebleu's defaults (13a tokens, case kept, exponential smoothing)
     rouge1, rouge2, rougeL      F-measure of word pairs and longest common subsequence, mean over answers, no stemming
     accuracy, macro_*, micro_*  where an answer is a label
-    number_match                where an answer is a number: the strict one of numerals.py where the reference has its
-                                mark `####` (GSM8K), else the last one of the text
-    number_match_flexible       the last number of the text, whether or not the mark is there
+    number_match                where an answer is a number: strict_number of numerals.py if the reference has the mark
+                                `####` (GSM8K), else flexible_number
+    number_match_flexible       flexible_number, whether or not the mark is there
     answered                    share of answers that are one of the labels, or that have a number
     answered_flexible           share of answers with any number
 """
 
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
+import sacrebleu
 
-from training.evaluation.answer_text import answer_words, normalised, plain_words
 from training.evaluation.numerals import MARK, flexible_number, strict_number
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+# Kana and the ideographs of Chinese, Japanese and Korean: written without spaces, so each character counts as a word.
+_UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
+_WORDS = re.compile(r"\w+")
 
 
 def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal_mark: str = ".") -> dict[str, float]:
-    """Every score that fits `kind` (text, label or number), by name. Empty without answers.
+    """The scores of a kind of answers (text, label or number) by name; empty without answers.
 
-    decimal_mark: of numbers.
+    decimal_mark: of numbers in answers and references.
     """
     assert len(references) == len(answers)
     if not answers:
@@ -41,30 +48,57 @@ def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal
     return measured
 
 
+def normalised(text: str) -> str:
+    """The text in lower case, without punctuation and English articles, with single spaces.
+
+    As SQuAD's evaluation (Rajpurkar et al. 2016), which removes ASCII punctuation; here every character of a Unicode
+    category P is removed, and the ASCII symbols that SQuAD removes (`$ + < = > ^ ` | ~`).
+    """
+    kept = "".join(sign for sign in text.lower() if not _is_punctuation(sign))
+    return " ".join(_ARTICLES.sub(" ", kept).split())
+
+
+def _is_punctuation(sign: str) -> bool:
+    return unicodedata.category(sign)[0] == "P" or sign in "$+<=>^`|~"
+
+
+def answer_words(text: str) -> list[str]:
+    """The words of the normalised text."""
+    return _UNSPACED.sub(r" \1 ", normalised(text)).split()
+
+
+def plain_words(text: str) -> list[str]:
+    """The sequences of letters and digits in lower case, as ROUGE counts them but in every script, not only ASCII."""
+    return _WORDS.findall(_UNSPACED.sub(r" \1 ", text.lower()))
+
+
 def exact_match(references: Sequence[str], answers: Sequence[str]) -> float:
+    """Share of answers that equal their reference after normalisation."""
     return _mean(normalised(one) == normalised(other) for one, other in zip(references, answers, strict=True))
 
 
 def word_f1(references: Sequence[str], answers: Sequence[str]) -> float:
+    """Mean F1 of the bags of words of answer and reference (SQuAD)."""
     return _mean(
         _bag_f1(answer_words(one), answer_words(other)) for one, other in zip(references, answers, strict=True)
     )
 
 
-def _bag_f1(wanted: list[str], said: list[str]) -> float:
-    """Two empty answers agree; an empty one agrees with nothing else."""
-    if not wanted or not said:
-        return float(wanted == said)
-    return 2 * sum((Counter(wanted) & Counter(said)).values()) / (len(wanted) + len(said))
+def _bag_f1(reference: list[str], answer: list[str]) -> float:
+    """F1 of two bags of words; 1 if both are empty, 0 if one is."""
+    if not reference or not answer:
+        return float(reference == answer)
+    return 2 * sum((Counter(reference) & Counter(answer)).values()) / (len(reference) + len(answer))
 
 
 def bleu(references: Sequence[str], answers: Sequence[str]) -> float:
-    import sacrebleu
-
+    """Corpus BLEU, 0 to 100."""
     return float(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)
 
 
 def rouge(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """Mean F-measures of ROUGE-1, ROUGE-2 and ROUGE-L."""
+    # Imported here, since it takes seconds and only runs with `generate` need it.
     from torchmetrics.functional.text import rouge_score
 
     keys = ("rouge1", "rouge2", "rougeL")
@@ -75,6 +109,7 @@ def rouge(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]
 
 
 def numbers(references: Sequence[str], answers: Sequence[str], decimal_mark: str = ".") -> dict[str, float]:
+    """Shares of equal numbers and of answers with a number, by strict and by flexible reading (numerals.py)."""
     wanted, strict, flexible = [], [], []
     for reference, answer in zip(references, answers, strict=True):
         read = strict_number if MARK in reference else flexible_number
@@ -94,10 +129,11 @@ def _equal(wanted: Sequence[Fraction | None], said: Sequence[Fraction | None]) -
 
 
 def classification(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """Accuracy, and precision, recall and F1 over the classes that stand among the references.
+    """Accuracy; macro and micro precision, recall and F1 over the classes that occur among the references.
 
-    An answer that is none of them is a miss of the class that was wanted and an alarm of no class: so micro precision
-    is over the answers that are a class, micro recall over all. A class that is never answered has precision 0.
+    An answer that is none of the classes is a false negative of its reference's class and a false positive of none. So
+    micro precision is over the answers that are a class, micro recall over all answers. A class that is never answered
+    has precision 0.
     """
     names = sorted(set(references))
     wanted, said = np.array(references, dtype=object), np.array(answers, dtype=object)
@@ -115,7 +151,7 @@ def classification(references: Sequence[str], answers: Sequence[str]) -> dict[st
 
 
 def f1_by_class(references: Sequence[int], answers: Sequence[int], names: Sequence[str]) -> dict[str, float]:
-    """`f1/NAME` of each class, from indices of classes; 0 for one that neither occurs nor is answered."""
+    """F1 of each class by `f1/NAME`, from indices of classes; 0 for a class that neither occurs nor is answered."""
     wanted, said = np.asarray(references), np.asarray(answers)
     classes = range(len(names))
     hits = np.array([((said == index) & (wanted == index)).sum() for index in classes])
@@ -127,9 +163,9 @@ _RATES = ("precision", "recall", "f1")
 
 
 def _rates(hits: np.ndarray, alarms: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1; 0 where there is nothing to divide by."""
+    """Precision, recall and F1; 0 if the divisor is 0."""
     return hits / np.maximum(alarms, 1), hits / np.maximum(cases, 1), 2 * hits / np.maximum(alarms + cases, 1)
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float]) -> float:
     return float(np.mean([float(value) for value in values]))

@@ -1,1 +1,1 @@
-"""Trained weights as a folder that transformers and peft load."""
+"""Export of trained weights as folders that transformers and peft load."""

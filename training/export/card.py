@@ -1,28 +1,34 @@
 """The model card: README.md of an exported folder, made from manifests and logs alone, never from documents.
 
-It says what the weights were made from (data, base), how (recipe), how good they are (numbers on held-out documents)
-and how to load them. Everything that a person or a manifest named is escaped (markdown.py).
+It has the code that loads the weights, their base and data, the recipe, and the losses and scores on held-out
+documents. Every value from a config or manifest is escaped, so that no name can start a tag, a link, a table cell or a
+code fence.
 """
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 import cluster
+from cluster.artifact import Artifact
+from cluster.errors import DataError, StorageError
+from cluster.run import RUN_MANIFEST
 from cluster.store import paths
+from cluster.store.store import Store
 from training.config import TrainConfig
+from training.config_parts import Corpus
 from training.data.schema import SPLITS
-from training.export.lineage import Lineage
+from training.evaluation.record import MergedCheck
 from training.export.loading import Base, loading
-from training.export.markdown import code, plain, table
-from training.export.merge import MergedCheck
 from training.fit.records import Evaluation, Measured, Outcome, StepRecord
-from training.wording import Wording, wording
+from training.metric_words import MetricWords, metric_words
 
-# A hub's name of a model or data set: ORGANISATION/NAME or NAME.
+_HUB = "hf://"
+# A hub name of a model or data set: ORGANISATION/NAME or NAME.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _RELATION = {"full": "finetune", "merged": "finetune", "adapter": "adapter"}
 _MOST_CLASSES = 100
@@ -36,14 +42,70 @@ _WHAT = {
     "full": "All weights of the model after training.",
     "adapter": "The adapter alone; it is loaded on top of its base model.",
     "merged": "The base model with the adapter merged into its weights.",
-    "base": "The randomly initialised base that the adapter beside this folder was trained on. It has learnt nothing.",
+    "base": "The randomly initialised base that the adapter in the folder beside this one was trained on.",
     "probe": "A classification head on the frozen base model.",
 }
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# Characters with a meaning inside a line of Markdown, and those from which GitHub makes links of bare addresses.
+_MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a corpus came from. Everything but `path` is empty if the corpus is no artifact of a curate run.
+
+    digest: of the artifact's content. run: name of the curate run. version: of Raymill that made it. licences: by
+    source name, None if not stated. datasets: hub data sets among the sources.
+    """
+
+    path: str
+    digest: str = ""
+    run: str = ""
+    version: str = ""
+    licences: dict[str, str | None] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+
+
+def lineage(store: Store, corpus: Corpus) -> Lineage:
+    """The lineage of a corpus from the manifests beside it. A missing manifest leaves fields empty and is no error."""
+    try:
+        artifact = Artifact.find(store, corpus.path)
+    except (DataError, StorageError):
+        artifact = None
+    if artifact is None:
+        return Lineage(corpus.path)
+    manifest = artifact.manifest
+    run = _run_above(store, corpus.path)
+    inputs = run.get("config", {}).get("inputs", [])
+    return Lineage(
+        path=corpus.path,
+        digest=manifest.digest,
+        run=str(run.get("name", "")),
+        version=manifest.version,
+        licences={str(one.get("source", "input")): one.get("licence") for one in inputs},
+        datasets=tuple(
+            "/".join(path.removeprefix(_HUB).split("/")[:2])
+            for one in inputs
+            if (path := str(one.get("path", ""))).startswith(_HUB)
+        ),
+    )
+
+
+def _run_above(store: Store, path: str) -> dict[str, Any]:
+    """The manifest of the curate run whose folder holds this artifact; empty if there is none."""
+    above = paths.absolute(path).rpartition("/")[0]
+    try:
+        found = json.loads(store.read_bytes(paths.join(above, RUN_MANIFEST)))
+    except (StorageError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("kind") == "curate" else {}
 
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """One corpus of the mixture. `counters` of its packed artifacts: `documents/train`, `tokens/test` and so on."""
+    """One corpus of the mixture. counters: of its packed artifacts, as `documents/train` and `tokens/test`."""
 
     lineage: Lineage
     counters: dict[str, float]
@@ -51,7 +113,7 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All a card may tell. `base`: what an adapter is loaded on."""
+    """Everything that a card is made from. base: the model that an adapter is loaded on. chat: see `loading`."""
 
     config: TrainConfig
     outcome: Outcome
@@ -69,15 +131,15 @@ def card(facts: Facts, folder: str) -> str:
     lines = loading(folder, facts.base, facts.chat)
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(facts, folder), sort_keys=False, allow_unicode=False)}---",
-        f"# {plain(facts.config.name)}",
-        f"{_WHAT[folder]} Base model: {plain(_base_name(facts.config))}.",
+        f"# {escaped(facts.config.name)}",
+        f"{_WHAT[folder]} Base model: {escaped(_base_name(facts.config))}.",
         f"## Load\n\nIn this folder:\n\n{code(lines)}",
     ]
     if folder != "base":
         parts += [f"## Numbers\n\n{_numbers(facts, folder)}", f"## Recipe\n\n{table(('', ''), _recipe(facts))}"]
         parts.append(f"## Data\n\n{_data(facts)}")
     parts.append(
-        f"Made by Raymill {plain(cluster.__version__)} from the run's manifests. Run: {facts.outcome['fingerprint']}"
+        f"Made by Raymill {escaped(cluster.__version__)} from the run's manifests. Run: {facts.outcome['fingerprint']}"
     )
     return "\n\n".join(parts) + "\n"
 
@@ -106,7 +168,7 @@ def _is_hub_name(name: str) -> bool:
 
 
 def _base_name(config: TrainConfig) -> str:
-    """As far as it means something elsewhere: of a folder of this machine only its last name."""
+    """The base model's name for readers elsewhere; of a local folder, only the last part of its path."""
     model = config.model
     if model.config is not None:
         return f"{model.config['model_type']} with random weights, seed {config.seed}"
@@ -121,7 +183,7 @@ def _last_name(path: str) -> str:
 
 def _numbers(facts: Facts, folder: str) -> str:
     parts = []
-    means = wording(facts.config.method)
+    means = metric_words(facts.config.method)
     head = ("", "Loss", *(["Perplexity"] if means.perplexity else []), "Accuracy", means.labels.capitalize())
     validated = [(record["step"], record["validation"]) for record in facts.steps if "validation" in record]
     if validated:
@@ -147,18 +209,18 @@ def _numbers(facts: Facts, folder: str) -> str:
         parts.append(
             f"Merged in float32 and compared with the adapter's logits on {check['prompts']} held-out prompts: largest "
             f"difference {check['max_abs_difference']:.3g}, allowed {check['tolerance']:.3g}; the adapter itself moves "
-            f"logits by up to {check['adapter_effect']:.3g}. Stored as {plain(facts.config.export.dtype)}."
+            f"logits by up to {check['adapter_effect']:.3g}. Stored as {escaped(facts.config.export.dtype)}."
         )
         if facts.config.method == "qlora":
             parts.append(
-                "The adapter was trained on the base in 4 bits and is merged into its whole weights, so answers differ "
-                "from those in training by as much as the 4 bits lost."
+                "The adapter was trained on the base in 4 bits and is merged into its unquantised weights, so answers "
+                "differ from those in training by the error of quantisation."
             )
     return "\n\n".join(parts) or "None: the run held no documents back."
 
 
-def _measured(measured: Measured, means: Wording) -> list[str]:
-    """Loss in nats."""
+def _measured(measured: Measured, means: MetricWords) -> list[str]:
+    """Table cells of a measurement; the loss is in nats."""
     perplexity = [f"{measured['perplexity']:.4g}"] if means.perplexity else []
     return [
         f"{measured['loss']:.4f}", *perplexity, f"{measured['accuracy']:.2%}", f"{measured['label_tokens']:,}",
@@ -215,12 +277,12 @@ def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
 
 def _data(facts: Facts) -> str:
     rows, notes = [], []
-    counted = _COUNTED if wording(facts.config.method).perplexity else _COUNTED[:2]
+    counted = _COUNTED if metric_words(facts.config.method).perplexity else _COUNTED[:2]
     for name, one in facts.corpora.items():
         rows += [
             (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in counted)) for split in SPLITS
         ]
-        notes += [f"- {plain(name)}: {note}" for note in _told(one.lineage)]
+        notes += [f"- {escaped(name)}: {note}" for note in _origin(one.lineage)]
     head = ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted))
     return "\n\n".join([table(head, rows), *(["\n".join(notes)] if notes else [])])
 
@@ -228,11 +290,31 @@ def _data(facts: Facts) -> str:
 _COUNTED = ("documents", "tokens", "label_tokens")
 
 
-def _told(lineage: Lineage) -> Iterator[str]:
+def _origin(lineage: Lineage) -> Iterator[str]:
+    """Notes about the origin of a corpus: URI, artifact, licences."""
     if paths.is_remote(lineage.path):
-        yield f"read from {plain(lineage.path)}"
+        yield f"read from {escaped(lineage.path)}"
     if lineage.digest:
-        run = f" of the curate run {plain(lineage.run)}" if lineage.run else ""
-        yield f"artifact{run}, Raymill {plain(lineage.version)}, content digest {plain(lineage.digest)}"
+        run = f" of the curate run {escaped(lineage.run)}" if lineage.run else ""
+        yield f"artifact{run}, Raymill {escaped(lineage.version)}, content digest {escaped(lineage.digest)}"
     for source, licence in lineage.licences.items():
-        yield f"source {plain(source)}: licence {plain(licence) if licence else 'not stated'}"
+        yield f"source {escaped(source)}: licence {escaped(licence) if licence else 'not stated'}"
+
+
+def escaped(value: object) -> str:
+    """A value as text on one line, with everything that has a meaning in Markdown escaped."""
+    text = _UNPRINTABLE.sub(" ", str(value)).strip()
+    marked = _MARKS.sub(r"\\\1", text)
+    return "".join(_ENTITIES.get(sign, sign) for sign in marked)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table. The cells of `rows` are escaped; `head` is not."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def code(lines: Iterable[str]) -> str:
+    """A fenced block of Python."""
+    return "\n".join(["```python", *lines, "```"])

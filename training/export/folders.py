@@ -1,41 +1,38 @@
-"""The folders of an export, on this machine: what `from_pretrained` of transformers and peft reads, and no pickle."""
+"""Write the folders of an export on this machine, as `from_pretrained` of transformers and peft reads them."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from training.config import TrainConfig
+from training.evaluation.generate import stop_ids
 from training.export.loading import Base
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import GenerationConfig, PreTrainedTokenizerFast
+from training.pack.tokenizer import pad_id
 
 SHARD_SIZE = "5GB"
 
 
-def base_of(config: TrainConfig, model_identity: str, root: str) -> Base:
-    """What an adapter or a probe of this run is loaded on. `root`: URI of the export."""
+def base_of(config: TrainConfig, model_fingerprint: str, root: str) -> Base:
+    """The base model on which an adapter or a probe of this run is loaded. root: URI of the export."""
     name = config.model.name
     if name is None:
         return Base(f"{root}/base", shown="../base")
     prefix = f"{name}@"
-    if model_identity.startswith(prefix):
-        return Base(name, model_identity.removeprefix(prefix))
+    if model_fingerprint.startswith(prefix):
+        return Base(name, model_fingerprint.removeprefix(prefix))
     return Base(name, config.model.revision)
 
 
-def generation_settings(model: Any, tokenizer: "PreTrainedTokenizerFast", own_tokenizer: bool) -> "GenerationConfig":
-    """The model's own, and it stops where the training data does.
+def generation_settings(model: Any, tokenizer: PreTrainedTokenizerFast, own_tokenizer: bool) -> GenerationConfig:
+    """The model's generation config, with the token ids that end an answer in the training data as stop ids.
 
-    own_tokenizer: the model came with this tokenizer, so ids it stops at already mean what they did.
+    own_tokenizer: the tokenizer came with the model, so the model's own stop ids stay valid.
     """
-    from transformers import GenerationConfig
-
-    from training.evaluation.generate import stop_ids
-    from training.pack.tokenizer import pad_id
-
     own = model.generation_config.to_diff_dict() if own_tokenizer and model.generation_config else {}
     before = own.pop("eos_token_id", None)
     stops = [before] if isinstance(before, int) else list(before or [])
@@ -45,9 +42,9 @@ def generation_settings(model: Any, tokenizer: "PreTrainedTokenizerFast", own_to
 
 
 def save_model(
-    model: Any, tokenizer: "PreTrainedTokenizerFast", folder: Path, dtype: "torch.dtype", own_tokenizer: bool
+    model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype, own_tokenizer: bool
 ) -> None:
-    """A whole causal language model. It is cast in place."""
+    """Save a whole causal language model and its tokenizer. The model is cast to dtype in place."""
     settings = generation_settings(model, tokenizer, own_tokenizer)
     if not own_tokenizer:
         model.config.bos_token_id, model.config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -57,33 +54,29 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
-def save_adapter(
-    model: Any, tokenizer: "PreTrainedTokenizerFast", folder: Path, base: Base, own_tokenizer: bool
-) -> None:
-    """A peft model's adapter, in the precision it was trained in, and how to generate with it."""
+def save_adapter(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Base, own_tokenizer: bool) -> None:
+    """Save a peft model's adapter in float32, its generation config and tokenizer."""
     (adapter,) = model.peft_config.values()
     adapter.base_model_name_or_path, adapter.revision = base.name, base.revision
     settings = generation_settings(model.get_base_model(), tokenizer, own_tokenizer)
-    # Embeddings are never trained as a whole here, and peft would ask the hub whether they were.
+    # Embeddings are never trained as a whole here; by default peft would query the hub about them.
     model.save_pretrained(folder, save_embedding_layers=False)
     settings.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def save_probe(
-    objective: Any, tokenizer: "PreTrainedTokenizerFast", folder: Path, base: Base, classes: Sequence[str]
+    objective: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Base, classes: Sequence[str]
 ) -> None:
-    """The head's two tensors, and what is needed to use them."""
-    from safetensors.torch import save_file
-
+    """Save the head's tensors, and probe.json with the base, pool, labels and hidden size, and the tokenizer."""
     folder.mkdir()
     head = {name: values.detach().float().contiguous() for name, values in objective.classifier.state_dict().items()}
     save_file(head, folder / "head.safetensors", metadata={"format": "pt"})
-    told = {
+    settings = {
         "base": {"name": base.name, "revision": base.revision},
         "pool": objective.pool,
         "labels": list(classes),
         "hidden_size": objective.classifier.in_features,
     }
-    (folder / "probe.json").write_text(json.dumps(told, indent=1), "utf-8")
+    (folder / "probe.json").write_text(json.dumps(settings, indent=1), "utf-8")
     tokenizer.save_pretrained(folder)

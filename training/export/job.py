@@ -1,13 +1,13 @@
-"""A run's best weights as folders that other programs load: `OUTPUT/export/`.
+"""The export: a run's best weights as folders that transformers and peft load, at `OUTPUT/export/`.
 
     full/       the whole model                                       method full
-    adapter/    what peft loads on top of the base                    lora, qlora, prefix, prompt
-    merged/     base and adapter as one model, proven equal           lora, qlora (export.merged)
+    adapter/    the adapter, which peft loads on top of the base      lora, qlora, prefix, prompt
+    merged/     base and adapter as one model, checked to be equal    lora, qlora (export.merged)
     probe/      a classification head                                 probe
-    base/       the random base that adapter/ or probe/ stands on     only where the base has no name
+    base/       the random base of adapter/ or probe/                 only if the base has no name
 
-Each has its tokenizer and a README.md; manifest.json names every file and is written last. One process does it, on the
-CPU and in float32; one folder at a time is on this machine's disk.
+Each folder has its tokenizer and a README.md; manifest.json lists every file and is written last. One process runs it,
+on the CPU and in float32; one folder at a time is on this machine's disk.
 """
 
 import shutil
@@ -15,87 +15,77 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 import cluster
-from cluster.artifact import fingerprint
 from cluster.store import paths
 from cluster.temporary import temporary_folder
-from training.evaluation.job import add_merged_check, held_out, read_evaluation
-from training.evaluation.trained import at_start, take_trained
+from training.evaluation.job import evaluate, held_out_split, initial_objective, load_trained
+from training.evaluation.record import MergedCheck, add_merged_check, read_evaluation
 from training.export import publish
-from training.export.card import CorpusFacts, Facts, card
+from training.export.card import CorpusFacts, Facts, card, lineage
 from training.export.folders import base_of, save_adapter, save_model, save_probe
-from training.export.lineage import lineage
-from training.export.merge import MergedCheck, first_tokens, merge
+from training.export.merge import first_tokens, merge
 from training.fit.job import Job
 from training.fit.records import Outcome
+from training.fit.step_log import read
+from training.models.base import load_base
+from training.pack.packed_run import PackedRun
+from training.pack.tokenizer import load_tokenizer
 
-if TYPE_CHECKING:
-    from training.pack.packed_run import PackedRun
+
+def evaluate_and_export(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """Evaluate a run's weights, then export them; returns the export's manifest. Finished parts are not made again."""
+    packed = PackedRun.load(job.store, job.packed)
+    evaluate(job, outcome, packed)
+    return export(job, outcome, packed)
 
 
-def export(job: Job, outcome: Outcome, packed: "PackedRun") -> dict[str, Any]:
-    """Write the folders and their manifest; a finished export of the same weights is left alone. The manifest.
+def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
+    """Write the folders and their manifest; a finished export of the same weights is left as it is.
 
-    The cards tell what `evaluate` measured if it ran before.
+    Returns the manifest. The model cards contain the evaluation if there is one.
 
     Raises:
-        RaymillError: the merged model is not the adapter's equal; the adapter stands, the manifest does not.
+        RaymillError: the merged model's logits differ from the adapter's. adapter/ is written, the manifest is not.
     """
-    if (found := finished(job, outcome)) is not None:
+    if (found := publish.finished_export(job, outcome)) is not None:
         return found
     root = paths.join(job.root, publish.EXPORT)
-    made_from = fingerprint(_identity(job, outcome))
     publish.begin(job.store, root)
     scratch = temporary_folder("export")
     try:
         files: list[publish.ExportedFile] = []
         folders: list[str] = []
-        making = _Making(job, outcome, packed, root)
-        for folder in making.folders(scratch):
-            (folder / "README.md").write_text(card(making.facts(), folder.name), "utf-8", "backslashreplace")
+        writer = _FolderWriter(job, outcome, packed, root)
+        for folder in writer.folders(scratch):
+            (folder / "README.md").write_text(card(writer.facts(), folder.name), "utf-8", "backslashreplace")
             files += publish.put_folder(job.store, folder, root)
             folders.append(folder.name)
-        if making.check is not None:
-            add_merged_check(job, outcome, dict(making.check))
-        told = {
+        if writer.check is not None:
+            add_merged_check(job, outcome, writer.check)
+        manifest = {
             "kind": "export",
-            "made_from": made_from,
+            "made_from": publish.export_fingerprint(job, outcome),
             "version": cluster.__version__,
             "method": job.config.method,
             "dtype": job.config.export.dtype,
             "step": outcome["best_step"] or outcome["steps"],
-            "base": {"name": making.base_name(folders), "revision": making.base.revision},
+            "base": {"name": writer.base_name(folders), "revision": writer.base.revision},
             "folders": {name: name for name in folders},
-            "merged_check": making.check,
+            "merged_check": writer.check,
         }
-        return publish.finish(job.store, root, told, files)
+        return publish.finish(job.store, root, manifest, files)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def finished(job: Job, outcome: Outcome) -> dict[str, Any] | None:
-    """The manifest of a finished export of these weights."""
-    root = paths.join(job.root, publish.EXPORT)
-    return publish.finished(job.store, root, fingerprint(_identity(job, outcome)))
+class _FolderWriter:
+    """Writes the folders of one export in their order; the model is changed on the way (merged)."""
 
-
-def _identity(job: Job, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "version": cluster.__version__,
-        "fit": outcome["fingerprint"],
-        "checkpoint": outcome["best_checkpoint"] or outcome["checkpoint"],
-        "export": job.config.export.model_dump(),
-    }
-
-
-class _Making:
-    """One export in the making: the model changes as its folders are written, in their order."""
-
-    def __init__(self, job: Job, outcome: Outcome, packed: "PackedRun", root: str) -> None:
-        from training.pack.tokenizer import load_tokenizer
-
+    def __init__(self, job: Job, outcome: Outcome, packed: PackedRun, root: str) -> None:
         self.job, self.outcome, self.packed = job, outcome, packed
         self.config = job.config
         self.tokenizer = load_tokenizer(job.store, packed.tokenizer_uri)
@@ -104,16 +94,12 @@ class _Making:
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:
-        """Written one at a time; the taker removes each before it asks for the next."""
-        import torch
-
-        from training.models.base import load_base
-
+        """Write the folders below `scratch` one at a time; the caller deletes each before it takes the next."""
         dtype = getattr(torch, self.config.export.dtype)
-        # 4-bit weights have no place on a CPU, and the adapter of qlora is one of lora in every name and shape.
+        # A CPU cannot compute on 4-bit weights; an adapter of qlora has the names and shapes of one of lora.
         method = "lora" if self.config.method == "qlora" else self.config.method
-        objective = at_start(self.job, "cpu", method=method, precision="float32")
-        take_trained(objective, self.job, self.outcome)
+        objective = initial_objective(self.job, "cpu", method=method, precision="float32")
+        load_trained(objective, self.job, self.outcome)
         if self.config.method == "full":
             yield self._model(objective.model, scratch / "full", dtype)
             return
@@ -121,42 +107,40 @@ class _Making:
             save_probe(objective, self.tokenizer, scratch / "probe", self.base, self.job.classes)
             yield scratch / "probe"
             if self.config.model.config is not None:
-                yield self._bare(objective.model, scratch / "base")
+                yield self._body(objective.model, scratch / "base")
             return
         save_adapter(objective.model, self.tokenizer, scratch / "adapter", self.base, self.own_tokenizer)
         yield scratch / "adapter"
         if self.config.mergeable and self.config.export.merged:
-            _, artifacts = held_out(self.packed)
+            _, artifacts = held_out_split(self.packed)
             prompts = first_tokens(list(artifacts.values()) or self.packed.split("train"))
             merged, self.check = merge(objective.model, prompts)
             yield self._model(merged, scratch / "merged", dtype)
             del merged
         del objective
         if self.config.model.config is not None:
-            drawn = load_base(self.job.store, self.config.model, self.config.seed, torch.float32, "eager")
-            yield self._model(drawn, scratch / "base", torch.float32)
+            base = load_base(self.job.store, self.config.model, self.config.seed, torch.float32, "eager")
+            yield self._model(base, scratch / "base", torch.float32)
 
     def base_name(self, folders: list[str]) -> str | None:
-        """None where it was random and is not kept: nothing is loaded on it."""
+        """The base's name; None if it was random and is not exported, as with method full."""
         return self.base.name if self.config.model.name is not None or "base" in folders else None
 
     def _model(self, model: Any, folder: Path, dtype: Any) -> Path:
         save_model(model, self.tokenizer, folder, dtype, self.own_tokenizer)
         return folder
 
-    def _bare(self, model: Any, folder: Path) -> Path:
+    def _body(self, model: Any, folder: Path) -> Path:
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return folder
 
     def facts(self) -> Facts:
-        """As far as the export has come."""
-        return replace(self._known, merged_check=self.check)
+        """The contents of a card, with the check of the merged model once it was made."""
+        return replace(self._facts, merged_check=self.check)
 
     @cached_property
-    def _known(self) -> Facts:
-        from training.fit.step_log import read
-
+    def _facts(self) -> Facts:
         corpora = {
             name: CorpusFacts(lineage(store, corpus), dict(self.packed.packed(name)))
             for name, store, corpus in zip(

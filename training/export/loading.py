@@ -1,18 +1,17 @@
-"""How to load what was exported, as code for the model card. A test runs every line of it."""
+"""Code for the model card that loads an exported folder. A test runs every line of it."""
 
 from dataclasses import dataclass
 
 from cluster.store import paths
-from training.export.markdown import literal
 
 FOLDERS = ("full", "adapter", "merged", "base", "probe")
 
 
 @dataclass(frozen=True)
 class Base:
-    """What an adapter or a probe needs beside itself: a folder, a URI, or a hub's name at a revision.
+    """The base model of an adapter or a probe: a folder, a URI, or a hub name at a revision.
 
-    shown: what the card's code says instead, as seen from the folder it lies in.
+    shown: the path that the card's code uses instead of `name`, relative to the card's folder.
     """
 
     name: str
@@ -21,10 +20,10 @@ class Base:
 
 
 def loading(folder: str, base: Base, chat: bool) -> list[str]:
-    """Lines that load the model and tokenizer of the folder they are run in, and use them.
+    """Lines of Python that load the model and tokenizer of the current folder and run them once.
 
     Args:
-        folder: one of FOLDERS. chat: the tokenizer has a chat template and the model was trained with it.
+        folder: one of FOLDERS. chat: the model was trained with the tokenizer's chat template.
     """
     if folder == "probe":
         return _probe(base)
@@ -32,7 +31,7 @@ def loading(folder: str, base: Base, chat: bool) -> list[str]:
         *(["from peft import PeftModel"] if folder == "adapter" else []),
         "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
         "",
-        'folder = "."  # where this card lies',
+        'folder = "."  # the folder of this card',
     ]
     if folder == "adapter":
         load = [
@@ -41,11 +40,17 @@ def loading(folder: str, base: Base, chat: bool) -> list[str]:
         ]
     else:
         load = ["model = AutoModelForCausalLM.from_pretrained(folder).eval()"]
-    return [*start, *load, "tokenizer = AutoTokenizer.from_pretrained(folder)", "", *(_ask() if chat else _go_on())]
+    return [
+        *start,
+        *load,
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "",
+        *(_chat() if chat else _continue_text()),
+    ]
 
 
 def _load_base(kind: str, base: Base) -> list[str]:
-    """A URI is not loaded as it is: the code names a copy of it in the working directory."""
+    """Lines that load the base. A URI cannot be loaded, so the code names a copy of it in the working directory."""
     name, revision = base.shown or base.name, f", revision={literal(base.revision)}" if base.revision else ""
     note = []
     if paths.is_remote(name):
@@ -54,7 +59,7 @@ def _load_base(kind: str, base: Base) -> list[str]:
     return [*note, f"base = {kind}.from_pretrained({literal(name)}{revision}).eval()"]
 
 
-def _ask() -> list[str]:
+def _chat() -> list[str]:
     return [
         'messages = [{"role": "user", "content": "What is 6 times 7?"}]',
         "prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)",
@@ -63,12 +68,12 @@ def _ask() -> list[str]:
     ]
 
 
-def _go_on() -> list[str]:
+def _continue_text() -> list[str]:
     return ['inputs = tokenizer("Once", return_token_type_ids=False, return_tensors="pt")', *_generate()]
 
 
 def _generate() -> list[str]:
-    """The folder's own settings of generation: an adapter's base has others, which may not stop where it learnt to."""
+    """Lines that generate with the folder's own settings; those of an adapter's base may have other stop tokens."""
     return [
         "settings = GenerationConfig.from_pretrained(folder, max_new_tokens=64, do_sample=False)",
         "output = model.generate(**inputs, generation_config=settings)",
@@ -85,7 +90,7 @@ def _probe(base: Base) -> list[str]:
         "from safetensors.torch import load_file",
         "from transformers import AutoModel, AutoTokenizer",
         "",
-        'folder = Path(".")  # where this card lies',
+        'folder = Path(".")  # the folder of this card',
         'probe = json.loads((folder / "probe.json").read_text())',
         'head = load_file(folder / "head.safetensors")',
         *_load_base("AutoModel", base),
@@ -100,3 +105,10 @@ def _probe(base: Base) -> list[str]:
         '    scores = head["weight"] @ pooled + head.get("bias", torch.zeros(len(probe["labels"])))',
         'print(probe["labels"][int(scores.argmax())])',
     ]
+
+
+def literal(value: str) -> str:
+    """A Python literal of a text without line ends and backticks, so that it is safe in a fenced code block."""
+    escaped = ascii(value).replace("`", "\\x60")
+    # `ascii` prefers apostrophes; the generated code uses double quotes.
+    return f'"{escaped[1:-1]}"' if escaped[0] == "'" and '"' not in escaped else escaped

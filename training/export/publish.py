@@ -1,4 +1,4 @@
-"""Local folders to the run's `export/`, with a manifest that is written last: without it an export is not finished."""
+"""The run's `export/` on the store: upload of folders, and the manifest that is written last and marks it finished."""
 
 import hashlib
 import json
@@ -6,34 +6,56 @@ import shutil
 from pathlib import Path
 from typing import Any, TypedDict
 
+import cluster
 from cluster.artifact import changed_files, fingerprint
 from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
+from training.evaluation.record import evaluation_fingerprint, read_evaluation
+from training.fit.job import Job
+from training.fit.records import Outcome
 
 EXPORT, MANIFEST = "export", "manifest.json"
 
 
 class ExportedFile(TypedDict):
-    """`path` below the export."""
+    """path: relative to the export."""
 
     path: str
     bytes: int
     sha256: str
 
 
-def finished(store: Store, root: str, made_from: str) -> dict[str, Any] | None:
-    """The manifest of a finished export that was made from this; its files have the sizes that were written."""
-    found = _manifest(store, root)
-    if found is None or found.get("made_from") != made_from or damage(store, root, found):
+def export_fingerprint(job: Job, outcome: Outcome) -> str:
+    """Fingerprint of everything that decides an export: version, training, checkpoint, export settings."""
+    inputs = {
+        "version": cluster.__version__,
+        "fit": outcome["fingerprint"],
+        "checkpoint": outcome["best_checkpoint"] or outcome["checkpoint"],
+        "export": job.config.export.model_dump(),
+    }
+    return fingerprint(inputs)
+
+
+def finished_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
+    """The manifest of a finished export of these weights whose files have the sizes in it; None if there is none."""
+    root = paths.join(job.root, EXPORT)
+    found = _manifest(job.store, root)
+    if found is None or found.get("made_from") != export_fingerprint(job, outcome) or damage(job.store, root, found):
         return None
     return found
 
 
-def damage(store: Store, root: str, manifest: dict[str, Any], *, digests: bool = False) -> dict[str, str]:
-    """URI -> what is wrong, for each file of an export that is missing or is not what was written.
+def finished_evaluation_and_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
+    """The manifest of a finished export of these weights if they were also evaluated; else None."""
+    evaluated = read_evaluation(job, evaluation_fingerprint(job, outcome))
+    return evaluated and finished_export(job, outcome)
 
-    Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
+
+def damage(store: Store, root: str, manifest: dict[str, Any], *, digests: bool = False) -> dict[str, str]:
+    """The files of an export that are missing or differ from its manifest: URI -> what is wrong.
+
+    Sizes are compared, at the cost of one listing; with `digests` every file is read and its sha256 compared too.
     """
     written = {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}
     found = changed_files(store, root, written, digests)
@@ -51,12 +73,12 @@ def _manifest(store: Store, root: str) -> dict[str, Any] | None:
 
 
 def begin(store: Store, root: str) -> None:
-    """An export of something else is no longer believed."""
+    """Delete the manifest, so that an earlier export does not count as finished while its files are replaced."""
     store.delete([paths.join(root, MANIFEST)])
 
 
 def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
-    """Move everything in a local folder to the export, under the folder's name. The folder is gone afterwards."""
+    """Upload a local folder to the export under the folder's name, and delete it here. Returns its files."""
     put: list[ExportedFile] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
@@ -69,7 +91,7 @@ def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
 
 
 def finish(store: Store, root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:
-    """Remove what an earlier export left and this one has not, and write the manifest."""
+    """Delete files of an earlier export that are not in `files`, and write the manifest; returns it."""
     wanted = {paths.join(root, file["path"]) for file in files}
     store.delete([file.uri for file in store.list_files(root) if file.uri not in wanted])
     whole = manifest | {"files": files, "bytes": sum(file["bytes"] for file in files)}
@@ -78,10 +100,10 @@ def finish(store: Store, root: str, manifest: dict[str, Any], files: list[Export
 
 
 def digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[str, str]:
-    """Of each exported folder, by its name, a digest of its weights, tokenizer and settings.
+    """A digest of each exported folder's weights, tokenizer and settings, by the folder's name.
 
-    The same training anywhere gives the same ones. So the card is left out, which tells where data came from, and so is
-    the place where an adapter or a probe finds its base.
+    The same training gives the same digests wherever it runs, so the card (with paths of the data) and the location of
+    the base of an adapter or a probe are left out.
     """
     return {
         name: fingerprint(
@@ -96,11 +118,12 @@ def digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[str, str]
 
 
 def _content(store: Store, root: str, file: ExportedFile) -> Any:
+    """The file's contribution to the digest: its sha256, or its settings without the location of the base."""
     if file["path"] == "adapter/adapter_config.json":
         settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
         del settings["base_model_name_or_path"]
         if isinstance(modules := settings.get("target_modules"), list):
-            settings["target_modules"] = sorted(modules)  # peft writes a set, in the order of this process's hashes
+            settings["target_modules"] = sorted(modules)  # peft writes a set, whose order differs between processes
         return settings
     if file["path"] == "probe/probe.json":
         settings = json.loads(store.read_bytes(paths.join(root, file["path"])))

@@ -10,12 +10,13 @@ import torch
 
 from training.config import TrainConfig
 from training.data.batch import Batch
-from training.engines import Slice
+from training.engines.engine import Slice
 from training.fit.ranks import Place
 from training.models.base import named_config
-from training.models.flops import attention_flops, flops_per_token, peak_flops
+from training.models.flops import attention_flops, flops_per_token
 from training.models.objective import Objective
 from training.plan.choices import USABLE, default_rows, mend
+from training.plan.gpus import peak_flops
 from training.plan.memory import GIB, memory
 from training.plan.shape import shape_of
 

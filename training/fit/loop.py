@@ -28,13 +28,15 @@ from training.data.batch import Batch
 from training.data.loader import Loader, micro_rows
 from training.data.order import Order
 from training.data.packed import PackedRows
-from training.engines import Engine, make_engine
+from training.engines.engine import Engine
+from training.engines.make import make_engine
 from training.fit import loss_checks as broken
 from training.fit.checkpoint.format import at_step
 from training.fit.checkpoint.restore import restore
 from training.fit.checkpoint.save import Saver
 from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak, with_rows_that_fit
 from training.fit.job import Job
+from training.fit.learning_rate import learning_rate
 from training.fit.outcome import finished, put
 from training.fit.preemption import Notice
 from training.fit.ranks import Place
@@ -45,7 +47,6 @@ from training.fit.training_progress import Course
 from training.fit.validation import Validation
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
-from training.optimizing import learning_rate
 from training.pack.packed_run import PackedRun
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ class Training:
 
     def _begin_anew(self) -> None:
         """Before the first step: what the model is worth untrained, and somewhere to go back to if that is allowed."""
-        with self.objective.bare():
+        with self.objective.as_base_model():
             measured = self._validate()
         if measured:
             self._append(self._bare_record() | {"validation": measured, "validation_s": self.validation.seconds})
@@ -204,7 +205,7 @@ class Training:
         late = self.place.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         digest = sum(batch.digest for batch in batches)
         mine = [
-            sum(self.objective.units(batch) for batch in batches),
+            sum(self.objective.loss_denominator(batch) for batch in batches),
             sum(batch.tokens for batch in batches),
             sum(batch.label_tokens for batch in batches),
             sum(attended(batch) for batch in batches),

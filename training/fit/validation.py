@@ -59,7 +59,7 @@ class Validation:
                     loss, correct = call(**objective.tensors(batch, self.place.device))
                     losses += loss
                     right += correct
-                    units += objective.units(batch)
+                    units += objective.loss_denominator(batch)
         objective.train(trained)
         told = self.place.exchange_floats([losses.item(), right.item(), units])
         self.seconds = time.perf_counter() - began

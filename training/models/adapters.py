@@ -1,18 +1,12 @@
-"""The methods that train little beside a frozen base, all through peft: LoRA and its kin, prefix and prompt tuning.
-
-And the check that they do train: how much is trainable, which matrices have an adapter, and which of them never moved.
-"""
+"""Adapters on a frozen base, through peft: LoRA (with rsLoRA, DoRA), prefix tuning and prompt tuning."""
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, get_peft_model
 from peft.tuners import lora
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from cluster.errors import ConfigError
@@ -23,7 +17,9 @@ ALL_LINEAR = "all-linear"
 
 
 def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
-    """The base, frozen, with the method's adapter in it; a peft model. Its random start depends on the seed only.
+    """A peft model: the frozen base with the method's adapter in it, whose initial values depend on the seed only.
+
+    Trained parameters are float32.
 
     Raises:
         ConfigError: the adapter's settings do not fit this base.
@@ -31,12 +27,12 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
     _check(config, base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = _wrapped(base, _adapter(config, base))
+        model = _with_peft(base, _adapter(config, base))
         if config.method in ("lora", "qlora") and config.lora.target == ALL_LINEAR:
-            # peft knows the experts of many models; of those it does not, their names are given to it.
+            # peft finds the experts of many models itself; the names of other models' experts are passed to it.
             names = expert_parameters(model)
             if names:
-                model = _wrapped(model.unload(), _adapter(config, base, names))
+                model = _with_peft(model.unload(), _adapter(config, base, names))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -46,23 +42,25 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
 
 
 def _without_input_casts(model: nn.Module) -> None:
-    """Keep peft from casting each LoRA layer's input to float32, the type of its weights, in a bf16 run.
+    """Turn off peft's cast of each LoRA layer's input to float32, the type of its weights.
 
-    Autocast casts it back to bf16 for the product, so the result has the same bits without the two copies (8 to 9% of
-    an eager step, estimated). DoRA computes norms and dropout its scaling in the input's type: there the cast stays.
+    In a bf16 run autocast casts the input back to bf16 for the product, so the result has the same bits without the two
+    copies (8 to 9% of an eager step, estimated). The cast stays with DoRA, which computes norms in the input's type,
+    and with dropout, which scales in it.
     """
     for module in model.modules():
-        if isinstance(module, lora.Linear) and not module.lora_variant and not _drops(module):
+        if isinstance(module, lora.Linear) and not module.lora_variant and not _has_dropout(module):
             module.cast_input_dtype_enabled = False
 
 
-def _drops(module: lora.Linear) -> bool:
+def _has_dropout(module: lora.Linear) -> bool:
     return any(not isinstance(dropout, nn.Identity) for dropout in module.lora_dropout.values())
 
 
-def _wrapped(base: PreTrainedModel, adapter: PeftConfig) -> Any:
+def _with_peft(base: PreTrainedModel, adapter: PeftConfig) -> Any:
     with warnings.catch_warnings():
-        # Of rank patterns that peft itself adds for some models, and of names deprecated in transformers.
+        # Warnings about rank patterns that peft itself adds for some models, and about names deprecated in
+        # transformers.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="peft")
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         try:
@@ -77,17 +75,21 @@ def _wrapped(base: PreTrainedModel, adapter: PeftConfig) -> Any:
 
 
 def _check(config: TrainConfig, base: PreTrainedModel) -> None:
+    """
+    Raises:
+        ConfigError: the method does not work with these settings or this base.
+    """
     if config.method == "prefix" and config.activation_checkpointing:
         raise ConfigError(
-            "activation_checkpointing: method prefix gives its virtual tokens as a cache, which transformers drops "
-            "when it computes layers again, so nothing would be trained. Use method prompt, or set "
+            "activation_checkpointing: method prefix passes its virtual tokens as a cache, which transformers drops "
+            "when it recomputes layers, so nothing would be trained. Use method prompt, or set "
             "activation_checkpointing: false."
         )
     tied = base.config.get_text_config().tie_word_embeddings
     if config.method in ("lora", "qlora") and tied and "lm_head" in _names(config.lora):
         raise ConfigError(
-            "lora.target: this model's lm_head is its embedding too, so an adapter of it could not be merged. "
-            "Leave lm_head out."
+            "lora.target: this model's lm_head shares its weight with the embedding, so an adapter of it could not be "
+            "merged. Leave lm_head out."
         )
 
 
@@ -100,7 +102,7 @@ def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | No
         case "prefix":
             return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=config.prefix.tokens)
         case "prompt":
-            # Rows of the embedding are a better start than noise: Lester et al. 2021, figure 3.
+            # Embeddings of vocabulary tokens are a better initialisation than noise: Lester et al. 2021, figure 3.
             return PromptTuningConfig(
                 task_type="CAUSAL_LM",
                 num_virtual_tokens=config.prompt.tokens,
@@ -122,7 +124,7 @@ def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | No
 
 
 def expert_parameters(model: nn.Module) -> list[str]:
-    """Matrices that a mixture of experts keeps as one three-dimensional parameter, and that no adapter covers."""
+    """Names of the three-dimensional parameters (the experts of a mixture) that are frozen and have no adapter."""
     return sorted(
         {
             ".".join(name.split(".")[-2:])
@@ -130,59 +132,3 @@ def expert_parameters(model: nn.Module) -> list[str]:
             if parameter.dim() == 3 and not parameter.requires_grad and "base_layer" not in name and "lora_" not in name
         }
     )
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What of a model is trained. adapted: names of the matrices that have an adapter of their own."""
-
-    trainable_parameters: int
-    all_parameters: int
-    adapted: tuple[str, ...]
-
-    @property
-    def share(self) -> float:
-        return self.trainable_parameters / self.all_parameters
-
-    def __str__(self) -> str:
-        of = f" in {len(self.adapted)} adapted matrices" if self.adapted else ""
-        return f"{self.trainable_parameters:,} of {self.all_parameters:,} parameters are trained ({self.share:.3%}){of}"
-
-
-def coverage(objective: nn.Module) -> Coverage:
-    """Counted before an engine shards the model; 4-bit weights count as the weights they stand for."""
-    counts = [(_elements(parameter), parameter.requires_grad) for parameter in objective.parameters()]
-    adapted = [
-        f"{name}.{module.parameter_name}" if hasattr(module, "parameter_name") else name
-        for name, module in objective.named_modules()
-        if isinstance(module, BaseTunerLayer) and _learns(module)
-    ]
-    return Coverage(sum(n for n, trained in counts if trained), sum(n for n, _ in counts), tuple(adapted))
-
-
-def _learns(module: Any) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _elements(parameter: nn.Parameter) -> int:
-    quantised = getattr(parameter, "quant_state", None)
-    return quantised.shape.numel() if quantised is not None else parameter.numel()
-
-
-def must_move(trained: Iterable[str]) -> list[str]:
-    """Of the names of trained parameters, those that any training changes: of LoRA every B, which starts at zero."""
-    names = list(trained)
-    return [name for name in names if "lora_B" in name or "lora_embedding_B" in name] or names
-
-
-def marks(named: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[float, float]]:
-    """Two numbers a tensor that tell whether it has changed, instead of a copy."""
-    return {
-        name: (float(values.detach().double().sum()), float(values.detach().double().square().sum()))
-        for name, values in named
-    }
-
-
-def unmoved(before: dict[str, tuple[float, float]], now: dict[str, tuple[float, float]]) -> list[str]:
-    """The names whose marks are what they were."""
-    return [name for name, mark in before.items() if now[name] == mark]

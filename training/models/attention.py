@@ -1,11 +1,11 @@
-"""Which attention computes a model, and the variable-length kernel for packed rows.
+"""The choice of a model's attention implementation, and the variable-length kernel for packed rows.
 
-Letters: B rows, T positions, H heads, K key-value heads, D head size, S documents that the boundaries have room for.
+Letters: B rows, T positions, H heads, K key-value heads, D head size, S the capacity of the document boundaries.
 
-Attention stays inside a document (position ids restart where one begins). sdpa and eager get a [T, T] mask of that from
-transformers, which costs memory and leaves the fast kernels unused. `varlen` (torch's own FlashAttention binding, no
-package besides) takes the batch's rows end to end and the places where documents begin: work falls from T x T to the
-sum of squares of the documents' lengths. It needs a GPU and 16-bit values.
+Attention stays inside a document (position ids restart at each). For sdpa and eager, transformers builds a [T, T] mask
+from the position ids, which costs memory and excludes the fast kernels. `varlen` (torch's own FlashAttention binding,
+no further package) takes the batch's rows laid end to end and the positions where documents begin: work falls from
+T x T to the sum of squares of the documents' lengths. It needs a GPU and 16-bit values.
 """
 
 import inspect
@@ -13,27 +13,39 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
+from transformers.utils import is_flash_attn_2_available
 
 from cluster.errors import ConfigError
 
+try:
+    from torch.nn.attention.varlen import varlen_attn as _varlen_attn
+except ImportError:  # torch before 2.10
+    _varlen_attn = None  # type: ignore[assignment]
+
+_PARAMETERS = inspect.signature(_varlen_attn).parameters.keys() if _varlen_attn is not None else set()
+# torch's kernel; None in versions without the arguments for scale and window (2.10).
+_KERNEL: Any = _varlen_attn if {"scale", "window_size"} <= _PARAMETERS else None
+# Whether the kernel takes fewer key-value heads than heads.
+_GROUPS_HEADS = "enable_gqa" in _PARAMETERS
+
 VARLEN = "raymill_varlen"
-# Those that take document boundaries as arguments, and need no mask.
-_BOUNDED = (VARLEN, "flash_attention_2")
-# Of PyTorch's and FlashAttention's flash_api.cpp.
+# Implementations that take document boundaries as arguments and need no mask.
+_WITH_BOUNDARIES = (VARLEN, "flash_attention_2")
+# Limits in PyTorch's and FlashAttention's flash_api.cpp.
 _MAX_HEAD_DIM = 256
 _HEAD_DIM_STEP = 8
 
 
 def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_tokens: bool) -> str | None:
-    """transformers' name of the attention to use; None leaves the choice to it: sdpa where the model can, else eager.
+    """transformers' name of the attention; None for its default (sdpa if the model supports it, else eager).
 
     Args:
-        wanted: the config's setting. config: the model's.
+        wanted: the setting `attention`. config: the model's transformers config.
         device: type of the device that will compute; the model may be built on another.
-        virtual_tokens: keys are more than queries (prefix tuning).
+        virtual_tokens: virtual tokens precede each row, so there are more keys than queries.
 
     Raises:
-        ConfigError: the wanted one cannot compute this model there.
+        ConfigError: the wanted implementation cannot compute this model on this device.
     """
     if wanted == "auto":
         return None if _not_varlen(config, device, bf16, virtual_tokens) else VARLEN
@@ -44,12 +56,10 @@ def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_
         raise ConfigError(f"attention: {wanted} does not fit: {'; '.join(reasons)}. Use auto.")
     if wanted == "varlen":
         return VARLEN
-    from transformers.utils import is_flash_attn_2_available
-
     if not is_flash_attn_2_available():
         raise ConfigError(
-            "attention: flash_attention_2 is wanted, and the package flash-attn is not installed. Install it, or use "
-            "attention: auto, which needs no package."
+            "attention: flash_attention_2 needs the package flash-attn, which is not installed. Install it, or use "
+            "attention: auto, which needs no further package."
         )
     return wanted
 
@@ -57,12 +67,12 @@ def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_
 def dense_mask_warning(
     wanted: str, used: str, config: Any, device: str, bf16: bool, virtual_tokens: bool, length: int
 ) -> str | None:
-    """What it costs that `auto` found no kernel on a GPU, and why it found none; else None. Arguments as above.
+    """A warning if `auto` uses a dense mask on a GPU, with the reasons and the cost; else None.
 
-    used: transformers' name of the attention in use. length: T. Rows behind virtual tokens are one document and need
-    no mask.
+    Arguments as `choose_attention`; used: transformers' name of the attention in use; length: T. With virtual tokens a
+    row is one document and needs no mask.
     """
-    if wanted != "auto" or device != "cuda" or used in _BOUNDED or virtual_tokens:
+    if wanted != "auto" or device != "cuda" or used in _WITH_BOUNDARIES or virtual_tokens:
         return None
     why = "; ".join(_not_varlen(config, device, bf16, virtual_tokens))
     return (
@@ -72,13 +82,13 @@ def dense_mask_warning(
 
 
 def _not_varlen(config: Any, device: str, bf16: bool, virtual_tokens: bool) -> list[str]:
-    """Why torch's kernel cannot compute this model; nothing where it can."""
-    missing = [] if _KERNEL else ["this torch has no varlen_attn that takes a scale and a window (2.11 has)"]
+    """The reasons why torch's variable-length kernel cannot compute this model; empty if it can."""
+    missing = [] if _KERNEL else ["this version of torch has no varlen_attn with a scale and a window (2.11 has)"]
     return _not_flash(config, device, bf16, virtual_tokens) + missing
 
 
 def _not_flash(config: Any, device: str, bf16: bool, virtual_tokens: bool) -> list[str]:
-    """Why no FlashAttention can, whosever binding it is."""
+    """The reasons why FlashAttention, in any binding, cannot compute this model; empty if it can."""
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     config = config.get_text_config()
     heads = getattr(config, "num_attention_heads", 1)
@@ -88,25 +98,26 @@ def _not_flash(config: Any, device: str, bf16: bool, virtual_tokens: bool) -> li
     found = {
         "it needs a GPU": device != "cuda",
         "it needs precision bf16": not bf16,
-        "the model computes attention in its own way": not getattr(model, "_supports_attention_backend", False),
-        "virtual tokens stand before every row": virtual_tokens,
+        "the model has its own implementation of attention": not getattr(model, "_supports_attention_backend", False),
+        "virtual tokens precede every row": virtual_tokens,
         "the model caps its attention scores": bool(softcap),
         "the model has attention sinks": config.model_type.startswith("gpt_oss"),
-        f"heads of {head_dim} are over {_MAX_HEAD_DIM}": head_dim > _MAX_HEAD_DIM,
-        f"heads of {head_dim} are no multiple of {_HEAD_DIM_STEP}": head_dim % _HEAD_DIM_STEP > 0,
+        f"head size {head_dim} is above {_MAX_HEAD_DIM}": head_dim > _MAX_HEAD_DIM,
+        f"head size {head_dim} is no multiple of {_HEAD_DIM_STEP}": head_dim % _HEAD_DIM_STEP > 0,
         f"attention dropout is {dropout}": bool(dropout),
     }
     return [reason for reason, holds in found.items() if holds]
 
 
 def boundaries(implementation: str, starts: Tensor, length: int) -> dict[str, Any]:
-    """The arguments by which an attention gets the documents of a batch; none for those that read a mask.
+    """The attention's arguments that mark the documents of a batch; empty for implementations that read a mask.
 
     Args:
-        starts: int32[S + 1], `Batch.starts` on the device. length: T. It stands for the longest document too: an upper
-            bound, as the true one differs from batch to batch and a compiled model has a graph for each.
+        starts: int32[S + 1], `Batch.starts` on the device.
+        length: T, passed as the length of the longest document too: an upper bound, because a compiled model has one
+            graph for each value.
     """
-    if implementation not in _BOUNDED:
+    if implementation not in _WITH_BOUNDARIES:
         return {}
     return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": length, "max_length_k": length}
 
@@ -114,7 +125,7 @@ def boundaries(implementation: str, starts: Tensor, length: int) -> dict[str, An
 def varlen_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
-    """As transformers calls an attention: query [B, H, T, D], key and value [B, K, T, D] to [B, T, H, D].
+    """The kernel as an attention function of transformers: query [B, H, T, D], key, value [B, K, T, D] to [B, T, H, D].
 
     how: cu_seq_lens_q and max_length_q from `boundaries`; scaling, sliding_window (positions seen, itself included).
     """
@@ -125,14 +136,14 @@ def varlen_attention(
     rows, heads, length, head_dim = query.shape
     window = how.get("sliding_window")
     causal = getattr(module, "is_causal", True)
-    # Rotary embedding in float32 leaves queries and keys in float32 where the rest is bf16; the kernel takes one type.
+    # A rotary embedding in float32 leaves queries and keys in float32 and values in bf16; the kernel takes one type.
     query, key = query.to(value.dtype), key.to(value.dtype)
     grouped = key.shape[1] != heads
     if grouped and not _GROUPS_HEADS:
         key, value = (states.repeat_interleave(heads // states.shape[1], dim=1) for states in (key, value))
     assert _KERNEL is not None
     out = _KERNEL(
-        *(_end_to_end(states) for states in (query, key, value)),
+        *(_rows_end_to_end(states) for states in (query, key, value)),
         how["cu_seq_lens_q"], how["cu_seq_lens_q"], how["max_length_q"], how["max_length_q"],
         scale=how.get("scaling"), window_size=(window - 1 if window else -1, 0 if causal else -1),
         **({"enable_gqa": True} if grouped and _GROUPS_HEADS else {}),
@@ -140,26 +151,10 @@ def varlen_attention(
     return out.view(rows, length, heads, head_dim), None
 
 
-def _end_to_end(states: Tensor) -> Tensor:
+def _rows_end_to_end(states: Tensor) -> Tensor:
     """[B, H, T, D] to [B T, H, D]."""
     return states.transpose(1, 2).flatten(0, 1)
 
 
-def _kernel() -> tuple[Any, bool]:
-    """torch's variable-length attention, and whether it takes fewer key-value heads than heads.
-
-    None where this torch has none, or one without a scale and a window (2.10).
-    """
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None, False
-    takes = inspect.signature(varlen_attn).parameters.keys()
-    return (varlen_attn if {"scale", "window_size"} <= takes else None), "enable_gqa" in takes
-
-
-# Looked up once: a compiler that traces the model's layers must not meet the looking.
-_KERNEL, _GROUPS_HEADS = _kernel()
-
-# Not registered as a kind of mask: transformers then makes none.
+# Without a registered mask function for this name, transformers builds no mask.
 AttentionInterface.register(VARLEN, varlen_attention)

@@ -1,4 +1,6 @@
-"""Base models: the weights of a folder, or random ones by config; always safetensors, never code of the model's."""
+"""Base models from a folder or with random weights. Weights are read from safetensors only; a model's code is never
+run.
+"""
 
 import difflib
 import logging
@@ -8,6 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
@@ -16,7 +19,7 @@ from training.models.folder import model_folder, weight_files
 
 log = logging.getLogger(__name__)
 
-# Read by models whose config classes do not declare them, or written into every config.json.
+# Settings that some models read although their config class does not declare them, or that every config.json has.
 _COMMON_SETTINGS = {
     "head_dim",
     "rope_theta",
@@ -37,14 +40,18 @@ def load_base(
     body_only: bool = False,
     **how: Any,
 ) -> PreTrainedModel:
-    """The model with its lm_head (`body_only`: without), on the CPU unless `how` says otherwise.
+    """The base model with its lm_head, on the CPU unless `how` has a device_map.
 
-    seed: decides random weights, which are drawn in float32 on the CPU, so that they are the same on every machine
-    whatever dtype they are used in. how: passed on to `from_pretrained` (quantisation, device_map).
+    Args:
+        seed: of random weights. They are drawn in float32 on the CPU and then converted, so they are the same on every
+            machine and for every dtype.
+        attention: transformers' name of the attention; None for its default.
+        body_only: without the lm_head.
+        how: further arguments of `from_pretrained` (quantisation, device_map).
 
     Raises:
-        ConfigError: the settings of a random model, or a model that wants code of its own.
-        DataError: no safetensors, or weights are missing in them.
+        ConfigError: transformers does not accept the settings of a random model, or does not support the model.
+        DataError: the folder has no safetensors, or weights are missing in them.
     """
     kind: Any = AutoModel if body_only else AutoModelForCausalLM
     if model.config is not None:
@@ -58,23 +65,22 @@ def load_base(
         )  # fmt: skip
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # of transformers, safetensors and what quantises: they have no class in common
-        said = (str(error).strip() or repr(error)).splitlines()[0][:300]
+    except Exception as error:  # transformers, safetensors and quantising libraries raise unrelated classes
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
         raise ConfigError(
-            f"model {model.name}: transformers cannot load it as {kind.__name__.removeprefix('Auto')} ({said}). A "
-            "causal language model of a kind that transformers itself knows is wanted; code from a model's folder "
-            "is never run."
+            f"model {model.name}: transformers cannot load it as {kind.__name__.removeprefix('Auto')} ({reason}). "
+            "Give a causal language model that transformers itself supports; code from a model's folder is never run."
         ) from error
     missing = sorted(seen["missing_keys"])
     if missing:
         raise DataError(
-            f"model {model.name}: {len(missing)} weights are not in its files, as {missing[0]}; they would be random. "
-            "Is it a model without lm_head, or a download cut short?"
+            f"model {model.name}: {len(missing)} weights are missing in its files, for example {missing[0]}. "
+            "Check that the model has an lm_head and that the download is complete."
         )
     _require_finite(model.name, loaded)
     if unused := sorted(key for key in seen["unexpected_keys"] if not (body_only and key.startswith("lm_head."))):
         log.warning(
-            "model %s: %d tensors of its files are not used, such as %s: config.json describes a model without them",
+            "model %s: %d tensors of its files are not used, such as %s: config.json does not describe them",
             model.name, len(unused), unused[0],
         )  # fmt: skip
     return loaded
@@ -99,39 +105,38 @@ def _random(
     settings: dict[str, Any], seed: int, dtype: torch.dtype, attention: str | None, kind: Any
 ) -> PreTrainedModel:
     config = model_config(settings)
-    # Not `with torch.device`: a GPU draws other numbers, and an export made on a CPU needs the same frozen weights.
+    # On the CPU always: a GPU's generator differs, and an export on a CPU must draw the same frozen weights.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             model = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
-            raise _impossible(error) from error
-    # Buffers stay: a rotary frequency in bf16 is wrong by several radians at position 4,096.
+            raise _refused(error) from error
+    # Buffers keep float32: a rotary frequency in bf16 is off by several radians at position 4,096.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
 
 
-def _impossible(error: Exception) -> ConfigError:
-    said = " ".join(str(error).split())[:300]
-    return ConfigError(f"model.config: transformers makes no such model ({type(error).__name__}: {said}).")
+def _refused(error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())[:300]
+    return ConfigError(f"model.config: transformers cannot make this model ({type(error).__name__}: {reason}).")
 
 
 def model_config(settings: dict[str, Any]) -> Any:
-    """
+    """The transformers config of a random model.
+
     Raises:
-        ConfigError: the model type, or a setting that it does not have (transformers would pass over it in silence).
+        ConfigError: transformers lacks the model type, or the type lacks a setting (transformers itself ignores it).
     """
     given = dict(settings)
     kind = given.pop("model_type")
     try:
         known = AutoConfig.for_model(kind)
     except ValueError as error:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
         near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
         raise ConfigError(
-            f"model.config.model_type: {kind} is none that transformers knows. "
+            f"model.config.model_type: transformers has no model type {kind}. "
             f"Did you mean {', '.join(near) or 'llama'}?"
         ) from error
     names = {*known.to_dict(), *known.attribute_map, *_COMMON_SETTINGS}
@@ -143,11 +148,11 @@ def model_config(settings: dict[str, Any]) -> Any:
     try:
         return AutoConfig.for_model(kind, **given)
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise _impossible(error) from error
+        raise _refused(error) from error
 
 
 def named_config(store: Store, model: Model) -> Any:
-    """A model's transformers config, without its weights."""
+    """The transformers config of a named or random model, without weights."""
     if model.config is not None:
         return model_config(model.config)
     try:
@@ -161,9 +166,10 @@ def named_config(store: Store, model: Model) -> Any:
 
 
 def check_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
-    """
+    """Check that the model has an embedding for each of `vocabulary` token ids.
+
     Raises:
-        ConfigError: the tokenizer has ids that the model has no embedding for.
+        ConfigError: it has fewer.
     """
     rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
     if vocabulary > rows:
@@ -174,9 +180,9 @@ def check_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a model, in order: what is compiled, checkpointed and sharded one by one.
+    """The repeated blocks of a model, in order; they are compiled, checkpointed and sharded one by one.
 
-    They are the members of the list of modules of one class that holds the most parameters.
+    They are the members of the nn.ModuleList, with members of a single class, that holds the most parameters.
     """
     lists: list[nn.Module] = [
         module

@@ -1,9 +1,11 @@
-"""From a config to a module ready for an engine: the base, its adapter, its attention, its objective."""
+"""From a config to the objective that an engine trains: base model, attention, adapter, compiled layers."""
 
+import importlib.util
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from cluster.errors import ConfigError
 from training.config import TrainConfig
@@ -16,9 +18,6 @@ from training.models.linear_names import LINEAR_NAMES
 from training.models.objective import NextToken, Objective, Probe, body_name
 from training.versions import enable_activation_checkpointing
 
-if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig
-
 log = logging.getLogger(__name__)
 
 
@@ -29,19 +28,19 @@ def build_objective(
     device: torch.device | str = "cpu",
     compute: torch.device | str | None = None,
 ) -> Objective:
-    """The objective on the device, with equal weights in every process that builds it.
+    """The objective of a config on the device, with equal weights in every process that builds it.
 
-    What does not train needs no gradient and is stored in bf16 when the config computes in bf16; what trains is
-    float32.
+    Trained parameters are float32. Frozen ones have no gradient and are bf16 in a bf16 run.
 
     Args:
-        classes: of method probe.
-        vocabulary: of the tokenizer, checked where given.
-        compute: the device that will compute, which decides the attention; default: `device`. An engine that shards
-            takes a model built on the CPU to a GPU.
+        classes: number of classes (method probe).
+        vocabulary: number of the tokenizer's tokens; if given, the model is checked to embed them all.
+        device: where the objective is built.
+        compute: the device that will compute, which decides the attention; default: `device`. They differ for engines
+            that shard: they move a model from the CPU to GPUs part by part.
 
     Raises:
-        ConfigError, DataError, StorageError: as `load_base`, `with_adapter` and `choose_attention` say.
+        ConfigError, DataError, StorageError: see `load_base`, `with_adapter` and `choose_attention`.
     """
     device, compute = torch.device(device), torch.device(compute or device)
     frozen = config.method != "full"
@@ -50,37 +49,37 @@ def build_objective(
         named_config(config.store, config.model),
         compute.type,
         config.bf16,
-        _puts_tokens_before(config),
+        _has_virtual_tokens(config),
     )
-    how: dict[str, Any] = _quantised(compute) if config.method == "qlora" else {}
+    how: dict[str, Any] = _quantisation(compute) if config.method == "qlora" else {}
     if config.model.name is not None and (device.type == "cuda" or how):
-        how["device_map"] = {"": device}  # 4-bit weights go to a GPU otherwise, wherever the others are
+        how["device_map"] = {"": device}  # without it, 4-bit weights go to a GPU wherever the others are
     dtype = torch.bfloat16 if frozen and config.bf16 else torch.float32
     model = load_base(
         config.store, config.model, config.seed, dtype, attention, body_only=config.method == "probe", **how
     )
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
-    if model.config.model_type not in LINEAR_NAMES:  # these are tested
+    if model.config.model_type not in LINEAR_NAMES:  # the types in LINEAR_NAMES pass, which a test checks
         body = model if config.method == "probe" else model._modules[body_name(model)]
         require_independence(body, config.packing.mode != "none", config.bf16)
     return objective_around(config, model, classes, device)
 
 
 def attention_warning(config: TrainConfig, objective: Objective, compute: torch.device) -> str | None:
-    """What it costs that this model computes with a dense mask on a GPU; None where it need not."""
+    """A warning if this model computes with a dense mask on a GPU; see `dense_mask_warning`."""
     return dense_mask_warning(
         config.attention, objective.attention, objective.model.config, compute.type, config.bf16,
-        _puts_tokens_before(config), config.sequence_length,
+        _has_virtual_tokens(config), config.sequence_length,
     )  # fmt: skip
 
 
-def _puts_tokens_before(config: TrainConfig) -> bool:
+def _has_virtual_tokens(config: TrainConfig) -> bool:
     return config.method in ("prefix", "prompt")
 
 
 def objective_around(config: TrainConfig, model: Any, classes: int, device: torch.device | str) -> Objective:
-    """The objective of a base model that is loaded already (the benchmark draws its own, on the GPU)."""
+    """The objective around a loaded base model (the benchmark passes a model that it made on the GPU)."""
     model.requires_grad_(config.method == "full")
     if config.activation_checkpointing:
         _checkpoint_activations(config, model)
@@ -99,46 +98,44 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
             return Probe(model, config.bf16, classes, config.probe.pool)
     if config.method != "full":
         model = with_adapter(config, model)
-    virtual = config.method if _puts_tokens_before(config) else None
-    # fsdp2 gathers what stands outside of layers at the beginning of the objective's forward pass; zero3 gathers a
-    # module's weights when the module is called, which the fused loss does not do.
+    virtual = config.method if _has_virtual_tokens(config) else None
+    # fsdp2 gathers parameters outside the layers at the start of the objective's forward pass; zero3 gathers a module's
+    # weights when the module is called, and the fused loss does not call the lm_head.
     whole_weights = config.engine != "zero3"
     return NextToken(model, config.bf16, config.loss_chunk, virtual, whole_weights, elementwise_part(config))
 
 
 def _checkpoint_activations(config: TrainConfig, model: Any) -> None:
-    """Keep only each layer's input, and compute the layer again in the backward pass.
+    """Keep only each layer's input and recompute the layer in the backward pass.
 
-    The non-reentrant kind: the other one runs a backward inside the backward, which fires DDP's hooks twice. It needs
-    DeepSpeed 0.19.8 under ZeRO-3 (before, a layer computed again met weights that were given back: DeepSpeed #8148).
+    Non-reentrant, because reentrant checkpointing runs a backward inside the backward, which fires DDP's hooks twice.
+    Under ZeRO-3 this needs DeepSpeed 0.19.8 (before, a recomputed layer used weights already freed: DeepSpeed #8148).
     """
     enable_activation_checkpointing(model, use_reentrant=False)
     if config.method != "full":
-        # peft and engines with reentrant checkpointing of their own need a gradient to enter the first layer.
+        # peft, and engines with reentrant checkpointing of their own, need the first layer's input to require a
+        # gradient.
         model.enable_input_require_grads()
 
 
-def _quantised(compute: torch.device) -> dict[str, Any]:
-    """
-    Raises:
-        ConfigError: no GPU or no bitsandbytes.
-    """
-    import importlib.util
+def _quantisation(compute: torch.device) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for 4-bit weights.
 
+    Raises:
+        ConfigError: the device that computes is no GPU, or bitsandbytes is not installed.
+    """
     if compute.type != "cuda":
         raise ConfigError(
-            f"method: qlora computes on 4-bit weights, which needs an NVIDIA GPU; this worker has {compute.type}. Use "
-            "method lora, or workers that have GPUs with workers.gpus_each: 1."
+            f"method: qlora computes on 4-bit weights, which needs an NVIDIA GPU; this worker computes on "
+            f"{compute.type}. Use method lora, or workers.gpus_each: 1 on machines with GPUs."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError("method: qlora needs the package bitsandbytes. Install raymill[qlora], or use method lora.")
     return {"quantization_config": four_bit_settings()}
 
 
-def four_bit_settings() -> "BitsAndBytesConfig":
-    """Dettmers et al. 2023: the NF4 data type, its scales quantised too, products in bf16."""
-    from transformers import BitsAndBytesConfig
-
+def four_bit_settings() -> BitsAndBytesConfig:
+    """Settings of QLoRA's weights: NF4 with quantised scales, products in bf16 (Dettmers et al. 2023)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

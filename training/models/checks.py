@@ -1,7 +1,7 @@
-"""What makes a training impossible and stands in a model's small files: config.json, tokenizer.json, names of weights.
+"""Checks of a model before a training starts, from its small files and the headers of its weight files.
 
-They are read without torch and transformers, whose import takes seconds, and without fetching weights. Where they do
-not settle a question, the meta model of transformers does, or the check is left to who loads the model.
+No weights are fetched, and torch and transformers are loaded only where the files do not settle a question (their
+import takes seconds). A question that cannot be settled here is left to the worker that loads the model.
 """
 
 import difflib
@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.store import paths
 from cluster.store.store import Store
@@ -21,15 +22,18 @@ from training.models.safetensors_files import weight_shapes
 from training.models.tokenizer_checks import check_tokenizer
 from training.models.weights_fit import differences
 
-# Besides config.json and tokenizer.json, what transformers reads of a folder if it is there.
+_module_names = Entry("training.plan.shape:module_names")
+_transformers_config = Entry("training.plan.shape:transformers_config")
+
+# Optional files that transformers reads, besides config.json and tokenizer.json.
 _JSON_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"}
 _POSITIONS = ("max_position_embeddings", "n_positions")
 
 
 def check_model(config: TrainConfig) -> list[str]:
-    """Refuse what this model cannot do; warnings, a sentence each.
+    """Warnings about this model, a sentence each.
 
-    A hub name is looked up in this machine's cache only, and passes where it is not there.
+    A hub name is looked up in this machine's cache only; if it is not there, nothing is checked.
 
     Raises:
         ConfigError: transformers has no causal language model of this type, or `lora.target`, `sequence_length` or the
@@ -41,9 +45,9 @@ def check_model(config: TrainConfig) -> list[str]:
     if config.model.config is None and folder is None:
         return []
     names = set() if folder is None else _names(config.store, folder)
-    if folder is not None and not _fetched_in_part(config.model, names):
+    if folder is not None and not _lacks_cached_weights(config.model, names):
         require_safetensors(folder, names)
-    plain = _plain_config(config.store, config.model, folder)
+    plain = _model_config(config.store, config.model, folder)
     check_architecture(plain, _where(config.model, folder), probe=config.method == "probe")
     described = _text_config(plain)
     _check_targets(config, described)
@@ -51,13 +55,13 @@ def check_model(config: TrainConfig) -> list[str]:
     if folder is not None:
         for name in names & _JSON_FILES:
             read_object(config.store, paths.join(folder, name))
-        if not _fetched_in_part(config.model, names):
+        if not _lacks_cached_weights(config.model, names):
             _check_weights(config, folder, names, plain)
     return [*warnings, *check_tokenizer(config.store, config.model, folder, described.get("vocab_size"))]
 
 
 def embedded_tokens(store: Store, model: Model) -> int | None:
-    """How many tokens a model has embeddings for, as its config states it; None where that is not known here.
+    """The number of tokens that a model has embeddings for, by its config; None if the config is not here or lacks it.
 
     Raises:
         DataError, StorageError: its config.json cannot be read.
@@ -65,12 +69,12 @@ def embedded_tokens(store: Store, model: Model) -> int | None:
     folder = _folder(model)
     if model.config is None and folder is None:
         return None
-    size = _text_config(_plain_config(store, model, folder)).get("vocab_size")
+    size = _text_config(_model_config(store, model, folder)).get("vocab_size")
     return size if isinstance(size, int) else None
 
 
 def _folder(model: Model) -> str | None:
-    """URI of the folder of a named model; None where it would have to be fetched from a hub first."""
+    """URI of the folder of a named model; None if it would have to be fetched from a hub first."""
     if model.name is None:
         return None
     if paths.is_remote(model.name):
@@ -80,19 +84,21 @@ def _folder(model: Model) -> str | None:
 
 
 def _names(store: Store, folder: str) -> set[str]:
+    """Names of the files in a folder, relative to it."""
     return {file.uri.removeprefix(folder).lstrip("/") for file in store.list_files(folder)}
 
 
-def _fetched_in_part(model: Model, names: Collection[str]) -> bool:
+def _lacks_cached_weights(model: Model, names: Collection[str]) -> bool:
     """Whether the hub's cache holds a model without its weights."""
     return on_hub(model) and not any(name.endswith(".safetensors") for name in names)
 
 
 def _where(model: Model, folder: str | None) -> str:
+    """Where the model's config comes from, for messages."""
     return "model.config" if folder is None else paths.join(folder, "config.json")
 
 
-def _plain_config(store: Store, model: Model, folder: str | None) -> dict[str, Any]:
+def _model_config(store: Store, model: Model, folder: str | None) -> dict[str, Any]:
     """config.json, or the config of a random model."""
     if folder is None:
         assert model.config is not None
@@ -101,15 +107,16 @@ def _plain_config(store: Store, model: Model, folder: str | None) -> dict[str, A
 
 
 def _text_config(plain: dict[str, Any]) -> dict[str, Any]:
-    """Of a model with several parts, that of the text model."""
+    """A config in which the settings of a `text_config`, if it has one, override the others."""
     inner = plain.get("text_config")
     return plain | inner if isinstance(inner, dict) else plain
 
 
 def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
-    """
+    """Check that transformers can load a model of this type as a causal language model.
+
     Args:
-        plain: a config.json. where: it came from. probe: only the model's body is used.
+        plain: config.json. where: its origin, for messages. probe: only the model's body is used.
 
     Raises:
         ConfigError: transformers has no model of this type, or none that predicts each token from those before it.
@@ -117,44 +124,49 @@ def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
     kind = plain["model_type"]
     if kind in ENCODERS and not plain.get("causal" if kind == "xlm" else "is_decoder"):
         raise ConfigError(
-            f"{where}: {kind} is an encoder: each of its positions sees later tokens too, so it would learn to copy "
-            "them and not to predict. Give a causal language model, such as a llama or qwen3."
+            f"{where}: {kind} is an encoder: its attention includes later tokens, so it would learn to copy "
+            "them instead of predicting them. Give a causal language model, such as a llama or qwen3."
         )
     if plain.get("is_encoder_decoder"):
         raise ConfigError(
-            f"{where}: {kind} is an encoder with a decoder, and a causal language model (a decoder alone) was wanted."
+            f"{where}: {kind} is an encoder-decoder model. Give a causal language model (a decoder alone)."
         )
     if kind not in LINEAR_NAMES:
         _check_type(kind, where, probe)
 
 
 def _check_type(kind: str, where: str, probe: bool) -> None:
-    """By the names that transformers has, whose import takes seconds but needs no torch."""
+    """Check the model type against transformers' tables."""
+    # Imported here, since it takes seconds and most models are of a type in LINEAR_NAMES. It does not load torch.
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
     if kind not in CONFIG_MAPPING_NAMES:
         near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
         raise ConfigError(
-            f"{where}: model_type: {kind} is none that transformers has. Did you mean {', '.join(near) or 'llama'}? "
+            f"{where}: transformers has no model_type {kind}. Did you mean {', '.join(near) or 'llama'}? "
             "Code from a model's folder is never run."
         )
     if kind not in (MODEL_MAPPING_NAMES if probe else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         raise ConfigError(
-            f"{where}: transformers has no causal language model of the type {kind}. Give one, such as a "
+            f"{where}: transformers has no causal language model of type {kind}. Give one that it has, such as a "
             "llama or qwen3."
         )
 
 
 def _check_weights(config: TrainConfig, folder: str, names: Collection[str], plain: dict[str, Any]) -> None:
-    """Every file whole, and the tensors those of the config."""
+    """Check that every weight file is complete and that the tensors are those that the config describes.
+
+    Raises:
+        ConfigError: the weights are quantised. DataError: a file is damaged or does not fit the config.
+    """
     quantised = plain.get("quantization_config")
     if quantised is not None:
         how = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
         if not (config.method == "qlora" and how == "bitsandbytes"):
             raise ConfigError(
-                f"{paths.join(folder, 'config.json')}: the weights are quantised (quant_method {how}), and weights "
-                "in float32, bf16 or float16 were wanted. Give the model in its original precision; method qlora "
+                f"{paths.join(folder, 'config.json')}: the weights are quantised (quant_method {how}); weights "
+                "in float32, bf16 or float16 are needed. Give the model in its original precision; method qlora "
                 "quantises it by itself."
             )
     shapes = weight_shapes(config.store, folder, names)
@@ -167,7 +179,7 @@ def _check_weights(config: TrainConfig, folder: str, names: Collection[str], pla
 
 
 def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:
-    """A sequence_length above the positions that the model was made for."""
+    """A warning, or an error, if sequence_length is above the model's number of positions."""
     positions = next((described[name] for name in _POSITIONS if described.get(name)), None)
     if positions is None and config.model.config is not None:
         positions = _default_positions(config.store, config.model)
@@ -188,15 +200,13 @@ def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:
 
 
 def _default_positions(store: Store, model: Model) -> int | None:
-    """What transformers takes where a random model's config does not state it."""
-    from training.plan.shape import transformers_config
-
-    text = transformers_config(store, model).get_text_config()
+    """The number of positions that transformers assumes where a random model's config does not state it."""
+    text = _transformers_config(store, model).get_text_config()
     return next((getattr(text, name) for name in _POSITIONS if getattr(text, name, None)), None)
 
 
 def _has_rope_scaling(described: dict[str, Any]) -> bool:
-    """`rope_scaling`, or `rope_parameters` of transformers 5, of a type other than default; maybe by layer type."""
+    """Whether `rope_scaling` (or `rope_parameters` of transformers 5) has a type other than default, for any layers."""
     for name in ("rope_scaling", "rope_parameters"):
         found = described.get(name) or {}
         for part in (found, *(value for value in found.values() if isinstance(value, dict))):
@@ -206,16 +216,18 @@ def _has_rope_scaling(described: dict[str, Any]) -> bool:
 
 
 def _check_targets(config: TrainConfig, described: dict[str, Any]) -> None:
-    """Every name of `lora.target` is that of a module, or the end of a module's path, as peft compares them."""
+    """Check that each name of `lora.target` is a module's name or the end of a module's path, as peft matches them.
+
+    Raises:
+        ConfigError: no module matches a name.
+    """
     target = config.lora.target
     if config.method not in ("lora", "qlora") or target == "all-linear":
         return
     wanted = (target,) if isinstance(target, str) else target
     names: Sequence[str] = LINEAR_NAMES.get(described["model_type"], ())
     if not names or any("." in name for name in wanted):
-        from training.plan.shape import module_names
-
-        names = module_names(config.store, config.model)
+        names = _module_names(config.store, config.model)
     missing = [name for name in wanted if not any(name == one or one.endswith(f".{name}") for one in names)]
     if missing:
         raise ConfigError(_no_such_module(missing[0], names, described["model_type"]))

@@ -1,11 +1,11 @@
-"""Several LoRA adapters of one base as one, exactly: its change of every matrix is the weighted sum of theirs.
+"""The exact weighted sum of LoRA adapters, as one adapter.
 
-Letters: m, n sizes of a matrix, r rank; an adapter changes a matrix by s B A with A [r, n], B [m, r] and a scale s.
+Letters: m, n sizes of a matrix, r rank; an adapter adds s B A to a matrix, with A [r, n], B [m, r] and a scale s.
 
     w1 s1 B1 A1 + w2 s2 B2 A2  =  [B1 B2] [w1 s1 A1; w2 s2 A2]
 
-So the ranks add up and nothing is approximated. Adding the As and the Bs up instead (peft's `linear`) also adds B1 A2
-and B2 A1, products that nobody trained.
+The combination's rank is the sum of the ranks, and nothing is approximated. Adding the A matrices and the B matrices
+(peft's `linear`) would also add the cross products B1 A2 and B2 A1.
 """
 
 import math
@@ -21,20 +21,23 @@ from torch import Tensor
 from cluster.errors import ConfigError
 
 _PREFIX = "base_model.model."
-# How peft names A and B of a linear module and of an embedding.
+# peft's names of A and B, of a linear module and of an embedding.
 _KINDS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
 
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """name: for messages. config: adapter_config.json. tensors: of adapter_model.safetensors, by peft's names."""
+    """An adapter as peft saves it.
+
+    name: for messages. config: adapter_config.json. tensors: adapter_model.safetensors, by peft's names.
+    """
 
     name: str
     config: dict[str, Any]
     tensors: dict[str, Tensor]
 
     def pairs(self) -> dict[str, tuple[str, str]]:
-        """Names of A and B, by the name of their matrix."""
+        """The names of A and B, by the name of the matrix that they adapt."""
         found = {}
         for a, b in _KINDS:
             for key in self.tensors:
@@ -43,19 +46,21 @@ class LoraAdapter:
         return found
 
     def scale(self, matrix: str, rank: int) -> float:
+        """The scale s of a matrix: alpha / rank, or alpha / sqrt(rank) with rsLoRA; `alpha_pattern` is applied."""
         module = matrix.removeprefix(_PREFIX)
         patterns = self.config.get("alpha_pattern") or {}
         alpha = patterns.get(get_pattern_key(list(patterns), module), self.config["lora_alpha"])
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def change(self, matrix: str) -> Tensor:
-        """s B A in float64: [m, n]."""
+        """The matrix that the adapter adds: s B A, float64[m, n]."""
         a, b = (self.tensors[key].double() for key in self.pairs()[matrix])
         return self.scale(matrix, len(a)) * (b @ a)
 
 
 def combine(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> LoraAdapter:
-    """
+    """The adapter whose change of every matrix is the weighted sum of the adapters' changes.
+
     Raises:
         ConfigError: one of the adapters changes the base in another way than by s B A.
     """
@@ -77,7 +82,10 @@ def combine(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> LoraAd
 
 
 def _config(adapters: Sequence[LoraAdapter], matrices: list[str], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """With alpha equal to the rank everywhere, so the scale is 1. Modules are named in full where targets differ."""
+    """The combination's adapter_config.json. Alpha equals the rank of each module, so that the scale is 1.
+
+    Modules are listed by their full names if the adapters' targets differ.
+    """
     ranks = {
         matrix.removeprefix(_PREFIX): len(tensors[f"{matrix}.{a}"])
         for matrix in matrices
@@ -111,12 +119,14 @@ def _target(config: dict[str, Any]) -> Any:
 
 
 def _require_exact(adapter: LoraAdapter) -> None:
+    """
+    Raises:
+        ConfigError: the adapter's change is not s B A for every matrix that it adapts.
+    """
     config = adapter.config
     reasons = {
-        f"it is {config.get('peft_type')}, whose effects do not add up": config.get("peft_type") != "LORA",
-        "DoRA rescales each whole column of the sum, so parts of it have no change of their own": config.get(
-            "use_dora"
-        ),
+        f"it is of type {config.get('peft_type')}, which is not additive": config.get("peft_type") != "LORA",
+        "DoRA rescales whole columns of the sum, so its change is not additive": config.get("use_dora"),
         "it adapts the experts of a mixture in one parameter (target_parameters)": config.get("target_parameters"),
         "it holds whole modules besides (modules_to_save)": config.get("modules_to_save"),
         "it trains biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
@@ -128,18 +138,17 @@ def _require_exact(adapter: LoraAdapter) -> None:
     known = {key for pair in adapter.pairs().values() for key in pair}
     if strange := sorted(set(adapter.tensors) - known | known - set(adapter.tensors)):
         raise ConfigError(
-            f"--adapter {adapter.name}: cannot be combined exactly: {strange[0]} is not an A or B of LoRA's, or has no "
-            "partner. Leave it out."
+            f"--adapter {adapter.name}: cannot be combined exactly: {strange[0]} is no A or B of LoRA, or lacks its "
+            "counterpart. Leave it out."
         )
     if wide := [key for key, values in adapter.tensors.items() if values.dim() != 2]:
-        raise ConfigError(f"--adapter {adapter.name}: cannot be combined exactly: {wide[0]} is of a convolution.")
+        raise ConfigError(f"--adapter {adapter.name}: cannot be combined exactly: {wide[0]} belongs to a convolution.")
 
 
 def largest_deviation(result: LoraAdapter, adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> float:
-    """Over all matrices, the largest difference between the result's change and the weighted sum of the adapters'.
+    """The largest difference, over all matrices, between the result's change and the weighted sum of the adapters'.
 
-    Relative to the largest value of that sum, so 1e-6 is what float32 leaves; NaN where a
-    value is not finite.
+    Relative to the largest value of the sum: about 1e-6 with float32. NaN if a value is not finite.
     """
     deviations = []
     for matrix in result.pairs():

@@ -1,9 +1,8 @@
-"""torch.compile of a model's decoder layers: when it is used, how, what it cost, and what happens where it fails.
+"""torch.compile of a model's decoder layers: when it is used, the fallback if it fails, and the time it takes.
 
-The layers are compiled one by one, by their forward alone: equal layers share one graph, so compile time does not grow
-with depth, and what an engine hooks to a layer (FSDP2's gathering, activation checkpointing) stays outside the graph.
-Training has one graph, two where the input of the first layer needs no gradient (a frozen embedding), and validation
-has another.
+The forward of each layer is compiled on its own. Equal layers share one graph, so compile time does not grow with
+depth, and an engine's hooks on a layer (FSDP2's gathering, activation checkpointing) stay outside the graph. Training
+has one graph, or two if the input of the first layer needs no gradient (a frozen embedding); validation has another.
 """
 
 import functools
@@ -17,12 +16,12 @@ from torch import nn
 
 from cluster.errors import ConfigError
 from training.config import TrainConfig
-from training.models.fused_loss import Elementwise, elementwise, fusable_elementwise
+from training.models.loss import Elementwise, elementwise, fusable_elementwise
 
 log = logging.getLogger(__name__)
 
-# transformers' model types whose decoder layer was compiled to one graph, forward and backward, by
-# tests/training/models/test_compiling.py. Mixtures of experts are not among them: their routing depends on the data.
+# Model types of transformers whose decoder layer compiles to one graph, forward and backward, as
+# tests/training/models/test_compiling.py checks. Mixtures of experts do not: their routing depends on the data.
 KNOWN_TO_COMPILE = frozenset({
     "cohere", "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
     "smollm3", "stablelm", "starcoder2",
@@ -32,7 +31,9 @@ BACKEND = "inductor"
 
 
 def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
-    """Why the layers of this model are not compiled; None where they are. A setting true or false decides alone."""
+    """Why the layers of this model are not compiled; None if they are. `compile: true` and `false` override the
+    reasons.
+    """
     if config.compile != "auto":
         return None if config.compile else "compile: false"
     found = {
@@ -46,64 +47,69 @@ def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
 
 
 def compile_layers(config: TrainConfig, layers: Iterable[nn.Module]) -> None:
-    """Compile each layer's forward at its first call.
+    """Replace each layer's forward by a compiled one; it is compiled at its first call.
 
-    Where compiling fails, `compile: auto` warns once and computes the layers uncompiled, with equal results.
+    If compiling fails under `compile: auto`, a warning is logged once and the layers are computed uncompiled, with
+    equal results.
 
     Raises (at the first call):
         ConfigError: compiling failed under `compile: true`.
     """
-    # Loaded here alone: it takes seconds, and most trainings on CPUs never compile.
-    import torch._dynamo
-    import torch._functorch.config
-
-    # DDP's own splitting of graphs at the borders of its buckets is for a model compiled as a whole.
+    _load_compiler()
+    # DDP splits graphs at its bucket borders, which is meant for a model compiled as a whole.
     torch._dynamo.config.optimize_ddp = False
-    # The backward graph is compiled with the forward one, so that a failure shows before anything is computed.
+    # Compile the backward graph together with the forward one, so that a failure occurs before anything is computed.
     torch._functorch.config.force_non_lazy_backward_lowering = True
     compile_clock.start()
     required = config.compile is True
     fallback = Fallback(required)
     for layer in layers:
-        # A layer that falls into several graphs is slow, and a recompile at every step slower than no compile at all:
-        # `fullgraph` makes errors of both, which `auto` answers by going without.
+        # `fullgraph` raises if a layer splits into several graphs (slow) or is recompiled too often (slower than no
+        # compile); under `auto` the layer is then computed uncompiled.
         compiled = torch.compile(layer.forward, fullgraph=not required, dynamic=False, backend=BACKEND)
-        layer.forward = fallback.around(compiled, layer.forward)  # type: ignore[method-assign]
+        layer.forward = fallback.wrap(compiled, layer.forward)  # type: ignore[method-assign]
 
 
 def elementwise_part(config: TrainConfig) -> Elementwise:
-    """What the fused loss does after its logits: on GPUs compiled at its first call, for any model.
+    """The `after_logits` of the fused loss; on GPUs compiled at its first call, whatever the model.
 
-    Where compiling fails, as `compile_layers`.
+    A failure to compile is handled as in `compile_layers`.
     """
     if not config.workers.gpus_each or config.compile is False:
         return elementwise
-    import torch._dynamo
-
+    _load_compiler()
     compile_clock.start()
-    # Chunks have one size and the last of a micro-batch any: a graph for the first size, and one for all others.
+    # All chunks but the last of a micro-batch have one size: one graph for that size, and a dynamic one for others.
     compiled = torch.compile(fusable_elementwise, fullgraph=True, backend=BACKEND)
-    return Fallback(config.compile is True, "the loss").around(compiled, elementwise)
+    return Fallback(config.compile is True, "the loss").wrap(compiled, elementwise)
+
+
+def _load_compiler() -> None:
+    """Load torch's compiler, which takes seconds and most trainings on CPUs never use."""
 
 
 class Fallback:
-    """Calls compiled functions until compiling one fails, and the plain ones after that, or raises if `required`."""
+    """Calls compiled functions until compiling one of them fails; then the uncompiled ones, or raises if `required`.
+
+    what: the compiled thing, for messages.
+    """
 
     def __init__(self, required: bool, what: str = "a decoder layer") -> None:
         self.required, self.what = required, what
         self.failed = False
 
-    def around(self, compiled: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, compiled: Callable[..., Any], uncompiled: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that calls `compiled`, or `uncompiled` after a failure."""
         failures = (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit)
 
-        @functools.wraps(plain)
+        @functools.wraps(uncompiled)
         def call(*arguments: Any, **named: Any) -> Any:
             if not self.failed:
                 try:
                     return compiled(*arguments, **named)
                 except failures as error:
                     self._fail(error)
-            return plain(*arguments, **named)
+            return uncompiled(*arguments, **named)
 
         return call
 
@@ -111,13 +117,13 @@ class Fallback:
         reason = f"{type(error).__name__}: {_short(error)}"
         if self.required:
             raise ConfigError(
-                f"compile: torch.compile failed on {self.what} ({reason}). Set compile: auto to train without it "
-                "where it fails, or compile: false. TORCH_LOGS=graph_breaks,recompiles prints the details."
+                f"compile: torch.compile failed on {self.what} ({reason}). Set compile: auto to continue "
+                "uncompiled after a failure, or compile: false. TORCH_LOGS=graph_breaks,recompiles prints the details."
             ) from error
         self.failed = True
-        # An error of the compiler quotes code, never a document's text.
+        # Safe to log: compiler errors quote code, never a document's text.
         log.warning(
-            "torch.compile failed on %s (%s); training goes on uncompiled, slower and with "
+            "torch.compile failed on %s (%s); training continues uncompiled, slower and with "
             "equal results. compile: false avoids the attempt; TORCH_LOGS=graph_breaks,recompiles prints the details",
             self.what,
             reason,
@@ -125,13 +131,13 @@ class Fallback:
 
 
 def _short(error: Exception) -> str:
-    """The first two lines: the first often names the backend alone."""
+    """The first two lines of the message; the first alone often only names the backend."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300] or "no message"
 
 
 class CompileClock:
-    """Seconds that torch.compile has taken in this process, counted from `start`."""
+    """Seconds spent in torch.compile in this process since `start`, and the number of compiles."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -139,8 +145,9 @@ class CompileClock:
         self._began = 0.0
 
     def start(self) -> None:
+        """Count from now on; calling it again has no effect."""
         handler = torch._dynamo.callback_handler
-        if self._begin not in handler.start_callbacks:  # `torch._dynamo.reset` removes them
+        if self._begin not in handler.start_callbacks:  # torch._dynamo.reset removes callbacks
             handler.register_start_callback(self._begin)
             handler.register_end_callback(self._end)
 

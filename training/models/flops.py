@@ -1,37 +1,40 @@
-"""Floating-point operations of a trained token, and what devices can do: the two numbers of MFU.
+"""Floating-point operations of a trained token, as used in MFU (model FLOPs utilisation).
 
-    MFU = tokens per second x flops per token / (devices x peak flops of one)
+    MFU = tokens per second x flops per token / (devices x peak flops of one device, see plan/gpus.py)
 
-Letters: W weights that a token is multiplied with, A those of an adapter, c the mean number of positions that a token
+Letters: W weights that a token is multiplied with, A weights of an adapter, c mean number of positions that a token
 attends to, itself included; L layers, H heads, q and v the sizes of a head's key and value.
 
     forward     2 W + attention,   attention = 2 L H (q + v) c
-    full        3 x forward                        each product again for the gradient of its input and of its weight
-    lora        4 W + 6 A + 3 x attention          a frozen weight has no gradient of its own
-    prefix, prompt    as lora, with A = 0          the virtual tokens' own positions are not counted
+    full        3 x forward                        one product more for each gradient, of input and of weight
+    lora        4 W + 6 A + 3 x attention          a frozen weight needs no gradient
+    prefix, prompt    as lora, with A = 0          positions of virtual tokens are not counted
     probe       2 W without the lm_head + attention
 
-W leaves out what is looked up and not multiplied (embeddings, unless the lm_head is one) and vectors, and counts of a
-mixture's experts those that a token is sent to. What is computed again (activation checkpointing, chunked loss) or only
-because of an implementation (padding, masked-out scores) is not counted: this is MFU, not hardware utilisation.
+W excludes vectors and embeddings (unless the lm_head shares their weight), and counts only the experts of a mixture
+that a token is routed to. Recomputation (activation checkpointing, chunked loss) and overhead of an implementation
+(padding, masked scores) are not counted: this is MFU, not hardware utilisation.
 
-c is where conventions differ. Ours is exact: (T + 1) / 2 for a row that is one document, for packed rows the mean of
-(length + 1) / 2 over tokens. torchtitan and TRL count attention as if it were not causal: give c = T to compare with
-theirs; llm-foundry's 6 N + 12 L d T is that, too. Rates of LoRA are often published with 6 W ("6N-equivalent").
+Conventions differ in c. Here it is exact: (T + 1) / 2 for a row of one document, for packed rows the mean of
+(length + 1) / 2 over tokens. torchtitan, TRL and llm-foundry (6 N + 12 L d T) count attention as if it were not causal:
+use c = T to compare with their numbers. Rates of LoRA are often published with 6 W ("6N-equivalent").
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM
+
 
 def flops_per_token(config: Any, trainable_parameters: int, method: str, context: float) -> float:
-    """
+    """Floating-point operations of one trained token: forward and backward.
+
     Args:
         config: the base model's transformers config.
-        trainable_parameters: of the adapter (lora, qlora); other methods do not use it. Experts' share is not reduced.
-        method: of the training config.
-        context: c of this file's formulas.
+        trainable_parameters: of the adapter; used by lora and qlora only. Adapters of experts count in full.
+        method: the training config's method.
+        context: c in the formulas of this file.
     """
     weights = multiplied(config)
     attention = attention_flops(config, context)
@@ -48,13 +51,13 @@ def flops_per_token(config: Any, trainable_parameters: int, method: str, context
 
 
 def mean_context(lengths: list[int]) -> float:
-    """c for documents of these lengths: over all their tokens, the mean number of positions up to and with its own."""
+    """c for documents of these lengths: the mean, over all their tokens, of the token's position counted from 1."""
     return sum(n * (n + 1) / 2 for n in lengths) / sum(lengths)
 
 
 @dataclass(frozen=True)
 class Multiplied:
-    """How many weights a token is multiplied with: in the layers, and in the lm_head."""
+    """The number of weights that a token is multiplied with, in the layers (body) and in the lm_head."""
 
     body: float
     lm_head: int
@@ -65,10 +68,7 @@ class Multiplied:
 
 
 def multiplied(config: Any) -> Multiplied:
-    """Counted on the model itself, made without memory."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
+    """Count the weights on a meta model, which takes no memory."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
@@ -86,7 +86,10 @@ def multiplied(config: Any) -> Multiplied:
 
 
 def attention_flops(config: Any, context: float) -> float:
-    """Of one token's forward pass, over all layers: scores and weighted sums. A window bounds what its layers see."""
+    """Operations of attention (scores and weighted sums) in one token's forward pass, over all layers.
+
+    Layers with a sliding window attend to at most that many positions.
+    """
     text = config.get_text_config()
     heads, layers = text.num_attention_heads, text.num_hidden_layers
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -96,42 +99,3 @@ def attention_flops(config: Any, context: float) -> float:
     window = getattr(text, "sliding_window", None) or context
     seen = {"full_attention": context, "sliding_attention": min(context, window)}
     return sum(2 * heads * (key + value) * seen.get(kind, 0.0) for kind in kinds)
-
-
-# Dense bf16 with float32 accumulation: half of what a data sheet says "with sparsity". H100, H200 and H200 NVL as TRL
-# has them; compare the others with the sheet before you publish an MFU. The first that stands, as words, in a device's
-# name counts.
-PEAK_FLOPS: dict[str, float] = {
-    "GB300": 2500e12,
-    "GB200": 2500e12,
-    "B300": 2250e12,
-    "B200": 2250e12,
-    "H200 NVL": 835.5e12,
-    "H200": 989.4e12,
-    "GH200": 989.4e12,
-    "H100 NVL": 835.5e12,
-    "H100 PCIe": 756.5e12,
-    "H100": 989.4e12,
-    "H800": 989.4e12,
-    "H20": 148e12,
-    "A100": 312e12,
-    "A800": 312e12,
-    "A40": 149.7e12,
-    "A30": 165e12,
-    "A10": 125e12,
-    "L40S": 362.05e12,
-    "L40": 181.05e12,
-    "L4": 121e12,
-    "RTX 6000 Ada": 364.25e12,
-    "RTX A6000": 154.8e12,
-    "RTX 4090": 165.2e12,
-    "RTX 3090": 71.2e12,
-    "MI325X": 1307.4e12,
-    "MI300X": 1307.4e12,
-    "MI250X": 383e12,
-}
-
-
-def peak_flops(device_name: str) -> float | None:
-    """Of one device by the name its driver gives, in bf16 and in nothing else; None of a device not in this table."""
-    return next((peak for known, peak in PEAK_FLOPS.items() if re.search(rf"\b{known}\b", device_name)), None)

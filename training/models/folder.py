@@ -1,13 +1,18 @@
-"""A model by its name as a folder on this machine: a path, an object store's URI, or a hub name with a revision.
+"""A named model as a folder on this machine, and its fingerprint.
 
-Needs no torch, so the driver and the tokenising workers can call it.
+A name is a path, a URI of an object store, or a hub name with a revision.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Collection
 from pathlib import Path
 
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from cluster.artifact import canonical_json
 from cluster.errors import DataError, StorageError
 from cluster.store import paths
 from cluster.store.copies import local_folder
@@ -15,18 +20,21 @@ from cluster.store.store import Store
 from training.config_parts import Model
 from training.models.safetensors_files import weight_shapes
 
-# What a hub repository holds of a model and its tokenizer in safe formats.
+# The files of a hub repository that are fetched: model and tokenizer in formats that run no code.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-_HUB_ANSWERS_S = 10
+_HUB_TIMEOUT_S = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+# Parts of each weight file that the fingerprint reads.
+_SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 log = logging.getLogger(__name__)
 
 
 def located(model: Model) -> Model:
-    """The same model for whoever reads it, wherever and whenever: local paths absolute, a hub name at its commit.
+    """The model with local paths made absolute and a hub name pinned to its current commit.
 
-    A hub that does not answer changes nothing; who needs the model says so better.
+    If neither the hub nor the local cache gives a commit, the revision stays; loading the model reports the problem.
     """
     places = {name: getattr(model, name) for name in ("name", "tokenizer", "chat_template")}
     local = {
@@ -40,10 +48,12 @@ def located(model: Model) -> Model:
 
 
 def model_folder(store: Store, model: Model) -> Path:
-    """A named model's files on this machine: the folder itself, a copy of the URI's, or the hub's cache.
+    """The folder of a named model on this machine: the given path, a local copy of the URI, or the hub's cache.
+
+    Fetches what is not here yet.
 
     Raises:
-        StorageError: there is no such model, or it cannot be reached.
+        StorageError: the model does not exist or cannot be reached.
     """
     assert model.name is not None, "a model of random weights has no folder"
     if paths.is_remote(model.name):
@@ -56,8 +66,38 @@ def model_folder(store: Store, model: Model) -> Path:
     return _from_hub(model.name, model.revision)
 
 
+def model_fingerprint(store: Store, model: Model, seed: int = 0) -> str:
+    """A string that is equal for equal weights, without reading them whole; checkpoints carry it.
+
+    Random weights: a hash of the config and the seed. A hub name: `name@commit`. A folder: a hash of its config.json
+    and, for each weight file, its size, header (names, shapes and types of all tensors) and 16 samples of 4 KiB. So a
+    copy of a folder has the same fingerprint, and weights that were trained further have another one.
+
+    Raises:
+        DataError, StorageError: as `model_folder` and `weight_files`.
+    """
+    if model.config is not None:
+        return "random-" + _sha256(canonical_json([model.config, seed]))
+    folder = model_folder(store, model)
+    if folder.parent.name == "snapshots":
+        return f"{model.name}@{folder.name}"
+    parts = [(folder / "config.json").read_bytes()]
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            size, header = path.stat().st_size, int.from_bytes(file.read(8), "little")
+            parts += [path.name.encode(), str(size).encode(), file.read(min(header, size))]
+            for number in range(_SAMPLES):
+                file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                parts.append(file.read(_SAMPLE_BYTES))
+    return "weights-" + _sha256(b"".join(parts))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
 def on_hub(model: Model) -> bool:
-    """Whether the name is one of a hub, and no folder's or URI's."""
+    """Whether the name is a hub name, neither a local folder nor a URI."""
     return model.name is not None and not _is_path(model.name) and not Path(paths.absolute(model.name)).is_dir()
 
 
@@ -66,63 +106,53 @@ def _is_path(name: str) -> bool:
 
 
 def _commit(name: str, revision: str | None) -> str | None:
-    """What a hub's branch or tag stands for: as the hub says, else as the cache on this machine does."""
-    from huggingface_hub import HfApi, snapshot_download
-
+    """The commit of a hub's branch or tag: from the hub, else from this machine's cache; None if neither has it."""
     try:
-        return HfApi().model_info(name, revision=revision, timeout=_HUB_ANSWERS_S).sha
+        return huggingface_hub.HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S).sha
     except Exception as error:
-        log.info("the hub does not say what %s stands for: %s", name, error)
+        log.info("model %s: the hub gives no commit: %s", name, error)
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True)).name
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)).name
     except Exception as error:
-        log.info("and no copy of it is here: %s", error)
+        log.info("model %s: not in the local cache: %s", name, error)
     return None
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     problem = hub_problem(name, revision)
     try:
-        found = snapshot_download(
+        found = huggingface_hub.snapshot_download(
             name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=problem is not None
         )
         return Path(found)
     except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
-        said = problem or str(error).strip().splitlines()[0][:200]
+        reason = problem or str(error).strip().splitlines()[0][:200]
         raise StorageError(
-            f"model {name}{at}: no folder of that name here, and the hub does not give it ({said}). Check the name and "
-            "revision; a gated model wants HF_TOKEN. Without a network, put the model's folder on this machine or an "
-            "object store and give its path or URI."
+            f"model {name}{at}: no folder of that name here, and the hub did not provide it ({reason}). Check the name "
+            "and revision; a gated model needs HF_TOKEN. Without a network, put the model's folder on this machine or "
+            "an object store and give its path or URI."
         ) from error
 
 
 def hub_problem(name: str, revision: str | None) -> str | None:
-    """Why the hub cannot be asked for a model: asked once, as a download would try each file many times over."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    """Why the hub cannot be reached; None if it answers. One request, since a download would retry for every file."""
     try:
-        HfApi().model_info(name, revision=revision, timeout=_HUB_ANSWERS_S)
+        huggingface_hub.HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S)
     except (HfHubHTTPError, HFValidationError):
-        return None  # it answers, or the name alone is wrong: the download says it better
-    except Exception as error:  # of the HTTP library beneath, which changes from version to version
-        said = str(error).strip() or type(error).__name__
-        return f"it cannot be reached: {said.splitlines()[0][:200]}"
+        return None  # the hub answered; the download reports a wrong name
+    except Exception as error:  # the HTTP library below, and so its exceptions, differ from version to version
+        reason = str(error).strip() or type(error).__name__
+        return f"it cannot be reached: {reason.splitlines()[0][:200]}"
     return None
 
 
 def cached_folder(model: Model) -> str | None:
-    """The folder of a hub name in this machine's cache, without asking the hub; None if it is not there."""
-    from huggingface_hub import try_to_load_from_cache
-
+    """The folder of a hub name in this machine's cache, without a request to the hub; None if it is not there."""
     assert model.name is not None
     if _is_path(model.name):
         raise _no_folder(model.name)
-    found = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    found = huggingface_hub.try_to_load_from_cache(model.name, "config.json", revision=model.revision)
     return str(Path(found).parent) if isinstance(found, str) else None
 
 
@@ -134,7 +164,8 @@ def _no_folder(name: str) -> StorageError:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """
+    """The safetensors files of a model's folder, sorted by name.
+
     Raises:
         DataError: the folder holds no model in safetensors, or a damaged file of weights.
     """
@@ -145,9 +176,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def require_safetensors(folder: str, names: Collection[str]) -> None:
-    """
-    Args:
-        names: of the files in the folder.
+    """Check the file names of a model's folder.
 
     Raises:
         DataError: they are not those of a model in safetensors.
@@ -155,7 +184,7 @@ def require_safetensors(folder: str, names: Collection[str]) -> None:
     if "config.json" not in names:
         if "adapter_config.json" in names:
             raise DataError(
-                f"model {folder}: is an adapter, and a base model was wanted. Give the folder of the merged model "
+                f"model {folder}: this is an adapter; a base model is needed. Give the folder of the merged model "
                 "(`merged/` beside it in a run's export)."
             )
         raise DataError(f"model {folder}: has no config.json, so it is not a model in the hub's format.")
@@ -164,12 +193,12 @@ def require_safetensors(folder: str, names: Collection[str]) -> None:
     pickled = sorted(name for name in names if "/" not in name and name.endswith((".bin", ".pth", ".pt")))
     if not pickled:
         raise DataError(
-            f"model {folder}: has a config.json and no weights; *.safetensors was wanted. The download or copy is "
-            "not complete: fetch it again."
+            f"model {folder}: has a config.json but no *.safetensors. The download or copy is not complete: fetch "
+            "it again."
         )
     raise DataError(
-        f"model {folder}: holds {', '.join(pickled[:3])}, and *.safetensors was wanted (reading a .bin can run any "
-        'code that someone put into it). If you trust it, convert it once: python -c "from transformers import '
+        f"model {folder}: holds {', '.join(pickled[:3])}; *.safetensors is needed (reading a .bin can run any "
+        'code that it contains). If you trust it, convert it once: python -c "from transformers import '
         f"AutoModelForCausalLM as M; M.from_pretrained('{folder}', use_safetensors=False)"
         ".save_pretrained('NEW_FOLDER')\""
     )

@@ -1,7 +1,8 @@
-"""Whether a model predicts a token from the earlier tokens of its document alone, which packed rows rely on.
+"""Check that a model predicts each token from the earlier tokens of its document alone, as packed rows require.
 
-Tried on one small batch, because a model type does not show it: encoders that transformers loads as causal language
-models see later tokens, and recurrent ones (Mamba, RWKV) carry their state from one document of a row to the next.
+The check computes a small batch, because the model type does not tell: the attention of encoders that transformers
+loads as causal language models includes later tokens, and recurrent models (Mamba, RWKV) carry their state from one
+document of a row to the next.
 """
 
 from typing import Any
@@ -14,14 +15,15 @@ from training.data.batch import document_starts
 from training.models.attention import boundaries
 
 _DOCUMENT, _ROW = 6, 12  # tokens; two documents make a row
-# Differences of hidden states up to this share of the largest one are rounding.
+# Largest difference due to rounding, as a fraction of the largest hidden state.
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 
 
 def require_independence(body: Any, packed: bool, bf16: bool) -> None:
-    """
+    """Check a model on one small batch.
+
     Args:
-        body: a transformers model without its lm_head, on the device that it is loaded to.
+        body: a transformers model without its lm_head, on its device.
         packed: rows hold several documents.
 
     Raises:
@@ -31,22 +33,21 @@ def require_independence(body: Any, packed: bool, bf16: bool) -> None:
     first, later = _changes(body, bf16)
     if later:
         raise ConfigError(
-            f"model: in this {kind}, what is predicted after a token depends on later tokens, so it would learn to "
-            "copy them. Give a causal language model."
+            f"model: the predictions of this {kind} depend on later tokens, so it would learn to copy them. "
+            "Give a causal language model."
         )
     if packed and first:
         raise ConfigError(
-            f"model: in this {kind}, what is predicted depends on other documents of the same row, since it keeps a "
-            "state along the row or counts positions by itself. Set packing: {mode: none}, which puts each document "
-            "into a row of its own."
+            f"model: the predictions of this {kind} depend on other documents of the same row, because it carries a "
+            "state along the row or counts positions itself. Set packing: {mode: none}: one document per row."
         )
 
 
 def _changes(body: Any, bf16: bool) -> tuple[bool, bool]:
-    """Whether hidden states change: of the second document with the first one; of all positions with the last token."""
+    """Whether hidden states (of the second document change with the first, of earlier positions with the last token)."""
     vocabulary = body.get_input_embeddings().num_embeddings
-    plain = np.arange(5, 5 + _ROW) % vocabulary
-    rows = np.stack([plain, plain, plain])
+    ids = np.arange(5, 5 + _ROW) % vocabulary
+    rows = np.stack([ids, ids, ids])
     rows[1, :_DOCUMENT] = (rows[1, :_DOCUMENT] + 7) % vocabulary
     rows[2, -1] = (rows[2, -1] + 7) % vocabulary
     positions = np.tile(np.arange(_DOCUMENT), (3, 2))
@@ -61,9 +62,9 @@ def _changes(body: Any, bf16: bool) -> tuple[bool, bool]:
             **boundaries(body.config._attn_implementation, starts, _ROW),
         ).last_hidden_state  # fmt: skip
     body.train(was_training)
-    wide = hidden.float()
-    least = _ROUNDING[torch.bfloat16 if bf16 else hidden.dtype] * wide[0].abs().max()
+    states = hidden.float()
+    tolerance = _ROUNDING[torch.bfloat16 if bf16 else hidden.dtype] * states[0].abs().max()
     return (
-        bool((wide[1, _DOCUMENT:] - wide[0, _DOCUMENT:]).abs().max() > least),
-        bool((wide[2, :-1] - wide[0, :-1]).abs().max() > least),
+        bool((states[1, _DOCUMENT:] - states[0, _DOCUMENT:]).abs().max() > tolerance),
+        bool((states[2, :-1] - states[0, :-1]).abs().max() > tolerance),
     )

@@ -1,8 +1,8 @@
-"""What is known of common model types without importing torch and transformers; tests compare it with transformers."""
+"""Tables of common model types, for use without transformers; tests compare them with transformers."""
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
 
-# Names of the modules that LoRA can adapt. The import takes longer than a refusal may.
+# Names of the modules that LoRA can adapt, by model type.
 LINEAR_NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "olmo2"), _SEPARATE),
     "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "embed_tokens", "lm_head"),
@@ -10,11 +10,11 @@ LINEAR_NAMES: dict[str, tuple[str, ...]] = {
     "gpt_neox": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "embed_in", "lm_head"),
 }
 
-# Those of them whose lm_head is the embedding, unless config.json has another tie_word_embeddings.
+# Types whose lm_head shares its weight with the embedding unless config.json states tie_word_embeddings.
 TIED = frozenset({"gpt2", "gemma", "gemma2", "smollm3"})
 
-# Types that transformers loads as causal language models, and whose attention sees later tokens too unless config.json
-# has is_decoder (XLM: causal).
+# Types that transformers loads as causal language models although their attention includes later tokens, unless
+# config.json has is_decoder (XLM: causal).
 ENCODERS = frozenset({
     "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
     "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta",

@@ -1,12 +1,11 @@
-"""What is minimised: a module whose call gives the sum of losses over a micro-batch, and how much of it was right.
+"""The training objective: a module whose call gives the sum of losses and the correct predictions of a micro-batch.
 
 Letters: B rows, T positions, D hidden size, V vocabulary.
 
-The model's body runs once over all positions. Its lm_head, and whatever else the model does after it (caps, scales),
-runs chunk by chunk: the model's own forward is called on a chunk of hidden states, with the body replaced by one that
-hands them over. So every kind of model gets its own logits, exactly, and none of them is ever whole in memory. Where
-the logits are the lm_head's product and nothing else, and the engine has that weight whole, it is quicker still
-(fused_loss.py).
+The model's body runs once over all positions. The lm_head, and what the model computes after the body besides (caps,
+scales), runs chunk by chunk: the model's own forward is called with its body replaced by one that returns a chunk of
+hidden states. So the logits are exactly the model's own, and only a chunk of them is in memory. Where the logits are
+the lm_head's product alone and the engine has that weight whole, the faster fused loss is used (loss.py).
 """
 
 from collections.abc import Collection, Iterator
@@ -22,12 +21,11 @@ from cluster.errors import ConfigError
 from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.models.attention import boundaries
-from training.models.chunked_loss import chunked_loss
-from training.models.fused_loss import Elementwise, elementwise, fused_loss
+from training.models.loss import Elementwise, chunked_loss, elementwise, fused_loss
 
 
 class Objective(nn.Module):
-    """What next-token prediction and the probe share. model: the transformers or peft model."""
+    """Base class of the objectives. model: the transformers or peft model. bf16: compute in bf16 by autocast."""
 
     def __init__(self, model: Any, bf16: bool) -> None:
         super().__init__()
@@ -39,18 +37,18 @@ class Objective(nn.Module):
         """transformers' name of the attention that computes the model."""
         return self.model.config._attn_implementation
 
-    def units(self, batch: Batch) -> int:
-        """What a step's loss is divided by, summed over its micro-batches."""
+    def loss_denominator(self, batch: Batch) -> int:
+        """The number of targets that the sum of losses counts. A step's loss is divided by their sum over the step."""
         return batch.label_tokens
 
     def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
-        """The arguments of the call, on the device."""
+        """The batch's arrays as the arguments of `forward`, on the device."""
         names = ("input_ids", "position_ids", "targets", "labels", "ends", "starts", "labelled")
         return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
 
     @contextmanager
-    def bare(self) -> Iterator[None]:
-        """Inside, the call computes the base model as far as the start of training differs from it."""
+    def as_base_model(self) -> Iterator[None]:
+        """Inside this context, an objective of step 0 computes the loss of the base model."""
         yield
 
     def _autocast(self, device: torch.device) -> torch.autocast:
@@ -66,9 +64,11 @@ def _to_device(values: Tensor, device: torch.device | str) -> Tensor:
 class NextToken(Objective):
     """Cross entropy of the next token, over the positions that have a target.
 
-    virtual: how peft puts virtual tokens before a row: None, `prompt` (as embeddings) or `prefix` (as keys and values).
-    whole_weights: in the objective's forward pass, the engine has the lm_head's weight whole. after_logits: see
-    fused_loss.py.
+    Args:
+        loss_chunk_tokens: positions whose logits are in memory at once.
+        virtual: how peft puts virtual tokens before a row: None, `prompt` (embeddings) or `prefix` (keys and values).
+        whole_weights: the engine has the lm_head's weight whole during the forward pass.
+        after_logits: as in `loss.fused_loss`.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class NextToken(Objective):
         self.after_logits = after_logits
         self.virtual = virtual
         self.body_name = body_name(self.causal)
-        self.fused = whole_weights and self._head_is_all()
+        self.fused = whole_weights and self._has_plain_head()
 
     @contextmanager
-    def bare(self) -> Iterator[None]:
-        """Without virtual tokens, which before training are noise: so that "before" is the base model's worth."""
+    def as_base_model(self) -> Iterator[None]:
+        """Leave out the virtual tokens, which are random before training; LoRA's initial change is zero anyway."""
         virtual, self.virtual = self.virtual, None
         try:
             yield
@@ -98,12 +98,12 @@ class NextToken(Objective):
 
     @property
     def causal(self) -> Any:
-        """The transformers model with the lm_head, inside peft's or alone."""
+        """The transformers model with its lm_head, without peft's wrapper."""
         return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
     @property
     def body(self) -> nn.Module:
-        """From tokens to hidden states."""
+        """The part of the model from tokens to hidden states."""
         return self.causal._modules[self.body_name]
 
     def forward(
@@ -116,7 +116,8 @@ class NextToken(Objective):
         starts: Tensor,
         labelled: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """
+        """The loss of one micro-batch.
+
         Args:
             input_ids, position_ids, targets: int64[B, T]. labels, ends: int64[B], not used here. starts: int32[S + 1].
             labelled: int64[L]. See `training.data.batch.Batch`.
@@ -134,10 +135,11 @@ class NextToken(Objective):
             return chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:
-        """[B, T, D], of the real positions. A row behind virtual tokens is one document, padded on the right."""
+        """Last hidden states [B, T, D], without the virtual tokens'. With virtual tokens a row must be one document."""
         if self.virtual is None:
-            told = boundaries(self.causal.config._attn_implementation, starts, input_ids.shape[1])
-            return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **told).last_hidden_state
+            documents = boundaries(self.attention, starts, input_ids.shape[1])
+            output = self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **documents)
+            return output.last_hidden_state
         prompt = self.model.get_prompt(len(input_ids), max_cache_len=input_ids.shape[1])
         if self.virtual == "prefix":
             return self.body(input_ids=input_ids, past_key_values=prompt, use_cache=True).last_hidden_state
@@ -146,13 +148,13 @@ class NextToken(Objective):
         return self.body(inputs_embeds=embeddings, use_cache=False).last_hidden_state[:, prompt.shape[1] :]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[N, D] to [N, V], as this model makes logits of its last hidden states."""
-        with _body_that_gives(self.causal, self.body_name, hidden.unsqueeze(0)):
-            # Not a call: hooks that an engine put on the whole model are for the body's pass.
+        """The model's own logits of last hidden states: [N, D] to [N, V]."""
+        with _body_returning(self.causal, self.body_name, hidden.unsqueeze(0)):
+            # `forward` instead of a call, since the engine's hooks on the whole model belong to the body's pass.
             return self.causal.forward(input_ids=None, use_cache=False).logits.squeeze(0)
 
-    def _head_is_all(self) -> bool:
-        """Whether the logits are the product of hidden states and a matrix: tried, since any model may do more."""
+    def _has_plain_head(self) -> bool:
+        """Whether the logits are the product of hidden states and the lm_head's matrix and nothing more; tried once."""
         head = getattr(self.causal, "lm_head", None)
         if type(head) is not nn.Linear or head.bias is not None or head.weight.is_meta:
             return False
@@ -163,22 +165,22 @@ class NextToken(Objective):
 
 
 def body_name(causal: Any) -> str:
-    """Of the child that leads from tokens to hidden states: the one that is a transformers model itself.
+    """The name of the model's body: its only child that is a transformers model itself.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or more than one.
     """
     names = [name for name, child in causal.named_children() if isinstance(child, PreTrainedModel)]
     if len(names) != 1:
         raise ConfigError(
             f"model: {type(causal).__name__} has no body apart from its lm_head, so its loss cannot be computed in "
-            "chunks. A causal language model of transformers is wanted."
+            "chunks. Give a causal language model of transformers."
         )
     return names[0]
 
 
-class _Given(nn.Module):
-    """In the place of a body and, for models that call a part of it (OPT: its decoder), of all its children."""
+class _FixedBody(nn.Module):
+    """A body that returns given hidden states; its children do, too, for models that call one of them (OPT)."""
 
     def __init__(self, hidden: Tensor, children: Collection[str]) -> None:
         super().__init__()
@@ -193,7 +195,7 @@ class _Given(nn.Module):
 
 
 class _Outputs:
-    """Outputs of a body that computed nothing but its last hidden state."""
+    """A body's outputs with the last hidden state; every other attribute is None."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
@@ -207,10 +209,11 @@ class _Outputs:
 
 
 @contextmanager
-def _body_that_gives(causal: Any, name: str, hidden: Tensor) -> Iterator[None]:
+def _body_returning(causal: Any, name: str, hidden: Tensor) -> Iterator[None]:
+    """Inside this context, the child `name` of the model returns `hidden` as its last hidden state."""
     modules = causal._modules
     body = modules[name]
-    modules[name] = _Given(hidden, body._modules)
+    modules[name] = _FixedBody(hidden, body._modules)
     try:
         yield
     finally:
@@ -229,13 +232,13 @@ class Probe(Objective):
         self.classifier = nn.Linear(model.config.get_text_config().hidden_size, classes)
 
     def train(self, mode: bool = True) -> "Probe":
-        """Features are those of a model in use: the base has no dropout even in training."""
+        """Set the mode of the classifier; the base stays in eval mode, so that its features have no dropout."""
         super().train(mode)
         self.model.eval()
         return self
 
-    def units(self, batch: Batch) -> int:
-        """Rows with a label."""
+    def loss_denominator(self, batch: Batch) -> int:
+        """The number of rows with a label."""
         return int((batch.labels != NO_TARGET).sum())
 
     def forward(
@@ -248,23 +251,23 @@ class Probe(Objective):
         starts: Tensor,
         labelled: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As NextToken's, over rows: labels, ends int64[B]; targets and labelled are not used."""
+        """As NextToken.forward, over rows: uses labels and ends, int64[B]; not targets and labelled."""
         scores = self.scores(input_ids, position_ids, starts, ends)
         loss = F.cross_entropy(scores, labels, ignore_index=NO_TARGET, reduction="sum")
         return loss, (scores.detach().argmax(-1) == labels).sum()
 
     def scores(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-        """float32[B, classes]."""
+        """Scores of the classes, float32[B, classes]."""
         with torch.no_grad(), self._autocast(input_ids.device):
-            told = boundaries(self.model.config._attn_implementation, starts, input_ids.shape[1])
+            documents = boundaries(self.model.config._attn_implementation, starts, input_ids.shape[1])
             hidden = self.model(
-                input_ids=input_ids, position_ids=position_ids, use_cache=False, **told
+                input_ids=input_ids, position_ids=position_ids, use_cache=False, **documents
             ).last_hidden_state
         return self.classifier(pooled(hidden.float(), ends, self.pool))
 
 
 def pooled(hidden: Tensor, ends: Tensor, pool: str) -> Tensor:
-    """[B, T, D] to [B, D]: the position `ends`, or the mean of those up to it."""
+    """One hidden state per row, [B, T, D] to [B, D]: at position `ends` (`last`), or the mean up to it (`mean`)."""
     if pool == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), ends]
     real = torch.arange(hidden.shape[1], device=hidden.device) <= ends[:, None]

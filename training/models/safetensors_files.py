@@ -1,8 +1,8 @@
-"""The safetensors files of a model: whether each is whole, and the names and shapes of the tensors in it.
+"""The headers of a model's safetensors files: a check that each file is complete, and names and shapes of its tensors.
 
-Only the headers are read, so no weights are fetched from an object store, and torch is not needed. The format is 8
-bytes with the length N of the header, N bytes of JSON (name -> dtype, shape, data_offsets), then the tensors' bytes
-without gaps: https://github.com/huggingface/safetensors#format
+Only headers are read, so no weights are fetched from an object store. The format: 8 bytes with the length N of the
+header, N bytes of JSON (name -> dtype, shape, data_offsets), then the tensors' bytes without gaps.
+Source: https://github.com/huggingface/safetensors#format
 """
 
 import json
@@ -26,13 +26,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def weight_shapes(store: Store, folder: str, names: Collection[str]) -> Shapes:
-    """Shapes by tensor name, of the files that transformers reads: model.safetensors, else those of the index.
+    """Shapes by tensor name in the files that transformers reads: model.safetensors, else the files of the index.
 
     Args:
-        names: of the files in the folder; at least one is a safetensors file.
+        names: files in the folder, at least one of them a safetensors file.
 
     Raises:
-        DataError: a file is missing, damaged or cut short, or does not hold the tensors that the index states.
+        DataError: a file is missing, damaged or truncated, or lacks a tensor that the index places in it.
     """
     if SINGLE in names:
         return read_shapes(store, paths.join(folder, SINGLE))
@@ -63,10 +63,10 @@ def weight_shapes(store: Store, folder: str, names: Collection[str]) -> Shapes:
 
 
 def read_shapes(store: Store, uri: str) -> Shapes:
-    """Shapes by tensor name, of one file.
+    """Shapes by tensor name in one file.
 
     Raises:
-        DataError: it is no safetensors file, or its size is not that which its header states.
+        DataError: it is no safetensors file, or its size is not the one in its header.
     """
     size = store.info(uri).size
     if size <= _LENGTH_BYTES:
@@ -76,7 +76,7 @@ def read_shapes(store: Store, uri: str) -> Shapes:
         length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
         if beginning.startswith(_GIT_LFS):
             raise DataError(
-                f"{uri}: is a Git LFS pointer of {size} bytes, and the weights themselves were wanted. Run `git lfs "
+                f"{uri}: is a Git LFS pointer of {size} bytes instead of the weights. Run `git lfs "
                 "pull` in the clone of the model, or fetch the model again."
             )
         if beginning[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{" or length > _MAX_HEADER_BYTES:
@@ -99,10 +99,11 @@ def read_shapes(store: Store, uri: str) -> Shapes:
 
 def _damaged(uri: str, seen: str) -> DataError:
     return DataError(
-        f"{uri}: {seen}; a whole safetensors file was wanted. The download or copy was cut short, or is of something "
-        "else: fetch it again."
+        f"{uri}: {seen}; it is no complete safetensors file. The download or copy was cut short, or the file is "
+        "of another kind: fetch it again."
     )
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for messages, as `32,000 x 4,096`."""
     return " x ".join(f"{size:,}" for size in shape) or "one value"

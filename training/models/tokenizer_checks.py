@@ -1,4 +1,4 @@
-"""Whether a model has an embedding for every token that its tokenizer can make of the data; by tokenizer.json alone."""
+"""Check, from tokenizer.json alone, that a model has an embedding for every token that its tokenizer can produce."""
 
 import re
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 
 
 def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: int | None) -> list[str]:
-    """Warnings, a sentence each.
+    """Warnings about a model's tokenizer, a sentence each.
 
     Args:
-        folder: of the model. embedded: how many tokens it has embeddings for; None: not known.
+        folder: the model's. embedded: number of tokens that the model has embeddings for; None: unknown.
 
     Raises:
         ConfigError: a token that the data or the chat template can use has no embedding, or the tokenizer is not the
@@ -43,7 +43,7 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
         )
     seen = f"model {model.name}: its tokenizer has {tokens:,} tokens, and the model embeds {embedded:,}"
     mend = f"enlarge the embeddings (`resize_token_embeddings({tokens})` of transformers) and save the model"
-    used = _Used.of(store, model, source)
+    used = _UsedTokens.of(store, model, source)
     for token, id in (ids | {token: id for token, id in added.items() if token in used}).items():
         if id >= embedded:
             raise ConfigError(
@@ -51,19 +51,20 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
                 f"the model, or {mend}."
             )
     return [
-        f"{seen}. A document with one of the others cannot be trained on, and packing stops at the first. If you "
-        f"added tokens, {mend}."
+        f"{seen}. A document with one of the other tokens cannot be trained on, and packing stops at the first such "
+        f"document. If you added tokens, {mend}."
     ]
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """Whether a file is one of those without which a folder has no tokenizer."""
+    """Whether a file of this name belongs to a tokenizer."""
     return _TOKENIZER.search(name) is not None
 
 
 def no_tokenizer(uri: str) -> ConfigError:
+    """The error for a folder without a tokenizer."""
     return ConfigError(
-        f"{uri}: no tokenizer here. Wanted a folder with a tokenizer.json: give its path or URI as model.tokenizer."
+        f"{uri}: no tokenizer here. Give the path or URI of a folder with a tokenizer.json as model.tokenizer."
     )
 
 
@@ -78,7 +79,7 @@ def _tokenizer_folder(model: Model, folder: str | None) -> str | None:
 
 
 def _ids(store: Store, uri: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Ids by token of a tokenizer.json: its vocabulary, and the tokens added to it; none where there is no file."""
+    """(ids by token of the vocabulary, ids of added tokens) of a tokenizer.json; empty if there is no file."""
     plain = _read_if_there(store, uri, {"model": dict})
     if plain is None:
         return {}, {}
@@ -91,21 +92,21 @@ def _ids(store: Store, uri: str) -> tuple[dict[str, int], dict[str, int]]:
             ids = {str(entry[0]): number for number, entry in enumerate(vocabulary)}
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise DataError(
-            f"{uri}: its vocabulary or added_tokens are not those of a tokenizer ({type(error).__name__}: {error}). "
+            f"{uri}: its vocabulary or added_tokens cannot be read ({type(error).__name__}: {error}). "
             "Fetch the file again."
         ) from error
     return {token: id for token, id in ids.items() if token not in added}, added
 
 
-class _Used:
-    """Which of the added tokens are in use: beginning and end of a text, and those in the chat template."""
+class _UsedTokens:
+    """The added tokens that training uses: begin and end of text, and those in the chat template."""
 
     def __init__(self, named: tuple[Any, ...], template: str) -> None:
         self.named = tuple(token.get("content") if isinstance(token, dict) else token for token in named)
         self.template = template
 
     @classmethod
-    def of(cls, store: Store, model: Model, source: str) -> "_Used":
+    def of(cls, store: Store, model: Model, source: str) -> "_UsedTokens":
         settings = _read_if_there(store, paths.join(source, "tokenizer_config.json")) or {}
         template = paths.join(source, "chat_template.jinja")
         if model.chat_template not in (None, "chatml"):

@@ -1,6 +1,6 @@
-"""Whether the weights of a folder are those that its config.json describes, by the headers of its files.
+"""Compare the tensors of a model's weight files with its config.json: layers, shapes of matrices, lm_head.
 
-For the model types of LINEAR_NAMES: layers, shapes of matrices, lm_head. Of other types loading the model shows it.
+Only for the model types of LINEAR_NAMES; for others, loading the model reports differences.
 """
 
 import re
@@ -11,17 +11,17 @@ from training.models.safetensors_files import Shapes, shape_text
 
 _OUTSIDE_OF_LAYERS = ("embed_tokens", "embed_in", "wte", "wpe", "lm_head")
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
-# Rows and columns of a matrix, by keys of config.json; None: not checked.
+# (rows, columns) by a matrix' name; None: not checked.
 _Sizes = dict[str, tuple[int | None, int | None]]
-# Their head_dim is a default of its own where config.json has none, not hidden_size / num_attention_heads.
+# Types whose default head_dim is not hidden_size / num_attention_heads.
 _OWN_HEAD_DIM = ("gemma", "gemma2", "qwen3")
 
 
 def differences(described: dict[str, Any], shapes: Shapes, needs_head: bool) -> list[str]:
-    """What does not fit, a clause each.
+    """The differences between config.json and the weights, a clause each.
 
     Args:
-        described: config.json. needs_head: the training uses the lm_head.
+        described: config.json. shapes: of all tensors, by name. needs_head: the training uses the lm_head.
     """
     kind = described["model_type"]
     if kind not in LINEAR_NAMES:
@@ -33,13 +33,14 @@ def differences(described: dict[str, Any], shapes: Shapes, needs_head: bool) -> 
         size = wanted.get(path.rpartition(".")[2])
         if size and len(shape) == 2 and any(a not in (None, b) for a, b in zip(size, shape, strict=True)):
             described_as = " x ".join("any" if one is None else f"{one:,}" for one in size)
-            found.append(f"{path}.weight is {shape_text(shape)}, and config.json describes {described_as}")
+            found.append(f"{path}.weight is {shape_text(shape)}, but config.json describes {described_as}")
     if needs_head and not _has_head(kind, described, matrices):
-        found.append("there is no lm_head.weight, and config.json does not state tie_word_embeddings: true")
+        found.append("there is no lm_head.weight, but config.json does not state tie_word_embeddings: true")
     return found
 
 
 def _layers(described: dict[str, Any], matrices: Shapes) -> list[str]:
+    """Differences in the number of layers and in the matrices that each layer has."""
     key = "n_layer" if described["model_type"] == "gpt2" else "num_hidden_layers"
     stated = described.get(key)
     names = [name for name in LINEAR_NAMES[described["model_type"]] if name not in _OUTSIDE_OF_LAYERS]
@@ -50,12 +51,14 @@ def _layers(described: dict[str, Any], matrices: Shapes) -> list[str]:
     if not isinstance(stated, int):
         return []
     if len(layers) != stated:
-        return [f"there are {len(layers)} layers, and config.json has {key}: {stated}"]
+        return [f"there are {len(layers)} layers, but config.json has {key}: {stated}"]
     missing = [f"{end} of layer {layer}" for layer in range(stated) for end in names if (layer, end) not in there]
     return [f"there is no {missing[0]}" + (f", nor {len(missing) - 1} more" if missing[1:] else "")] if missing else []
 
 
 def _sizes(kind: str, described: dict[str, Any]) -> _Sizes:
+    """The sizes of matrices that a config describes."""
+
     def of(key: str) -> int | None:
         value = described.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -8,10 +8,10 @@ import typer
 from cluster.artifact import Counters
 from cluster.errors import ConfigError
 from cluster.store import paths
-from training.commands import Address, ConfigFile, Overrides, Verify, load_train
 from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.checks import check_model
+from training.options import Address, ConfigFile, Overrides, Verify, load_train
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
 

@@ -26,8 +26,8 @@ import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
+from training.data.order import permutation
 from training.data.schema import EXAMPLES, PACKED, SPLITS, rows_per_group
-from training.data.shuffle import permutation
 from training.pack.pieces import Pieces, cut
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from cluster.errors import ConfigError
-from training.commands import ConfigFile, Overrides, load_train
 from training.config import TrainConfig
+from training.options import ConfigFile, Overrides, load_train
 from training.output_folder import refuse_output_among_inputs
-from training.plan.gpus import gpu_named
+from training.plan.gpus import gpu_named, peak_flops
 
 
 def plan(
@@ -74,7 +74,6 @@ def machine(
     Raises:
         ConfigError: the price of a GPU whose speed is not known.
     """
-    from training.models.flops import peak_flops
     from training.plan.planning import Machine
 
     known = gpu_named(gpu) if gpu else None

@@ -1,6 +1,7 @@
-"""The GPUs that `raymill plan --gpu` knows by name: their memory, and the name their driver gives them."""
+"""Tables of GPUs: memory by the names that `raymill plan --gpu` takes, and peak operations per second."""
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from cluster.errors import ConfigError
@@ -46,3 +47,44 @@ def gpu_named(name: str) -> Gpu:
         f"--gpu {name}: not one this table knows.{hint} It has {', '.join(GPUS)}; for any other give "
         "--gpu-memory-gib and --peak-tflops."
     )
+
+
+# Peak of dense bf16 products with float32 accumulation, in floating-point operations per second: half of the data
+# sheet's value "with sparsity". H100, H200 and H200 NVL are as in TRL; compare the others with the data sheet before
+# publishing an MFU. The first key that occurs as words in the device's name counts.
+PEAK_FLOPS: dict[str, float] = {
+    "GB300": 2500e12,
+    "GB200": 2500e12,
+    "B300": 2250e12,
+    "B200": 2250e12,
+    "H200 NVL": 835.5e12,
+    "H200": 989.4e12,
+    "GH200": 989.4e12,
+    "H100 NVL": 835.5e12,
+    "H100 PCIe": 756.5e12,
+    "H100": 989.4e12,
+    "H800": 989.4e12,
+    "H20": 148e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "A40": 149.7e12,
+    "A30": 165e12,
+    "A10": 125e12,
+    "L40S": 362.05e12,
+    "L40": 181.05e12,
+    "L4": 121e12,
+    "RTX 6000 Ada": 364.25e12,
+    "RTX A6000": 154.8e12,
+    "RTX 4090": 165.2e12,
+    "RTX 3090": 71.2e12,
+    "MI325X": 1307.4e12,
+    "MI300X": 1307.4e12,
+    "MI250X": 383e12,
+}
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Peak bf16 operations per second of one device, by the name that its driver reports; None if it is not in the
+    table.
+    """
+    return next((peak for known, peak in PEAK_FLOPS.items() if re.search(rf"\b{known}\b", device_name)), None)

@@ -89,15 +89,15 @@ def _logits(config: "TrainConfig", shape: "Shape", how: Pass) -> int:
         return 0
     positions = min(config.loss_chunk, how.tokens)
     full, head = config.method == "full", shape.vocabulary * shape.hidden
-    if config.engine == "zero3":  # chunked_loss.py: the lm_head's gradient of a chunk as computed, and their sum
+    if config.engine == "zero3":  # loss.py, chunked: the lm_head's gradient of a chunk as computed, and their sum
         chunk = logit_bytes(shape, positions, how.compute_bytes)
         return chunk + head * (6 if config.bf16 else 4) if full else chunk
     # Logits, probabilities and what cross entropy keeps of them in float32; in bf16 the gradient is one more.
     chunk = positions * shape.vocabulary * (14 if config.bf16 else 12)
     if not full:
         return chunk
-    # fused_loss.py, at its three fullest moments: as a chunk's gradient is made, beside the lm_head's in float32; as it
-    # is added to that, by a product of its own in bf16 (which CPUs cast besides); as the backward pass begins.
+    # loss.py, fused, at its three fullest moments: as a chunk's gradient is made, beside the lm_head's in float32; as
+    # it is added to that, by a product of its own in bf16 (which CPUs cast besides); as the backward pass begins.
     added = 0 if not config.bf16 else 2 if config.workers.gpus_each else 6
     gradient = how.compute_bytes * positions * shape.vocabulary
     return max(chunk + 4 * head, gradient + (4 + added) * head, 8 * head)

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, TypedDict
 
-from training.engines import BUCKET_VALUES, WHOLE_BELOW_VALUES
+from training.engines.zero_settings import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 if TYPE_CHECKING:
     from training.config import TrainConfig

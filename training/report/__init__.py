@@ -1,1 +1,1 @@
-"""The report of a training: `report.json` for programs, `report.html` for people."""
+"""The report of a training: `report.json`, and `report.html` made from it."""

@@ -1,4 +1,4 @@
-"""The curves of a training, and the same in numbers."""
+"""The report's charts of a training's curves, and a table of the same numbers."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,28 +6,31 @@ from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.page.formats import count, decimal, plural, share, short
 from cluster.page.layout import Column, fold, note, sentence, table
 from cluster.page.markup import Child, Html, element, join
+from training.metric_words import metric_words
 from training.report.schema import Fit, Point, StepRow
-from training.wording import wording
 
-_HIGH = 280  # pixels; the loss is what people come for
-_EVENTS_SHOWN = 20
+_LOSS_HEIGHT = 280  # pixels
+_MAX_EVENTS = 20
 
 
 def curves(fit: Fit) -> Html:
+    """The section of curves: loss, learning rate, gradient norm, speed, memory, data wait."""
     drawn = fit["curves"]
     if not drawn["loss"] and not fit["validation"]:
         return sentence("No step was logged.")
     chart = _Charts(fit)
     body = [
-        note(_told(fit)),
+        note(_explanation(fit)),
         element("div", _loss(fit, chart), _events(fit), class_="loss-chart"),
         element(
             "div",
             chart.one("Learning rate", drawn["learning_rate"], "As scheduled."),
             chart.one("Gradient norm", drawn["grad_norm"], "Before clipping."),
             chart.one("Tokens a second", drawn["tokens_per_s"], "Over all workers.", from_zero=True),
-            chart.one("Memory, GiB", drawn["memory_gib"], "Of the worker that takes most.", from_zero=True),
-            chart.one("Waiting for data", drawn["data_wait"], "Share of a step's time.", from_zero=True, show=_percent),
+            chart.one("Memory, GiB", drawn["memory_gib"], "Largest worker.", from_zero=True),
+            chart.one(
+                "Waiting for data", drawn["data_wait"], "Fraction of a step's time.", from_zero=True, show=_percent
+            ),
             class_="charts",
         ),
         _as_table(fit),
@@ -36,7 +39,7 @@ def curves(fit: Fit) -> Html:
 
 
 class _Charts:
-    """Charts over the same steps, with the same marks."""
+    """Draws charts with a common range of steps and marks at restarts and skipped steps."""
 
     def __init__(self, fit: Fit) -> None:
         last = max(fit["totals"]["steps"], 1)
@@ -80,25 +83,25 @@ def _loss(fit: Fit, chart: _Charts) -> Html:
         Line("Training loss, smoothed", "smooth", drawn["loss_smooth"]),
         Line("Validation loss", "validation", validation, dots=True),
     ]
-    told = [f"Loss by step, {count(int(chart.span[0]))} to {count(int(chart.span[1]))}"]
+    parts = [f"Loss by step, {count(int(chart.span[0]))} to {count(int(chart.span[1]))}"]
     for name, points in (("training, smoothed", drawn["loss_smooth"]), ("validation", validation)):
         if points:
             best = min(points, key=lambda point: point[1])
-            told.append(
+            parts.append(
                 f"{name}: from {decimal(points[0][1])} to {decimal(points[-1][1])}, lowest {decimal(best[1])} at step "
                 f"{count(int(best[0]))}"
             )
     keys = [join(_key(line), " ", line.name.lower()) for line in lines if line.points]
     caption = element("figcaption", element("h3", "Loss"), element("p", [element("span", key) for key in keys]))
-    return element("figure", caption, chart.draw(lines, "; ".join(told), height=_HIGH))
+    return element("figure", caption, chart.draw(lines, "; ".join(parts), height=_LOSS_HEIGHT))
 
 
 def _events(fit: Fit) -> Html | None:
-    """The words of the dashed lines, which carry their numbers."""
+    """A numbered list of the events that the dashed lines mark."""
     if not fit["events"]:
         return None
     items = [element("li", f"step {count(event['step'])}: {event['words']}") for event in fit["events"]]
-    shown, rest = items[:_EVENTS_SHOWN], len(items) - _EVENTS_SHOWN
+    shown, rest = items[:_MAX_EVENTS], len(items) - _MAX_EVENTS
     more = note(f"And {plural(rest, 'more interruption')}.") if rest > 0 else None
     return join(element("ol", shown, class_="events"), more)
 
@@ -113,10 +116,10 @@ def _validation(fit: Fit) -> list[Point]:
     return thinned((measured["step"], measured["loss"]) for measured in fit["validation"])
 
 
-def _told(fit: Fit) -> str:
-    words = f"Losses are means over {wording(fit['recipe']['method']).labels}, in nats."
+def _explanation(fit: Fit) -> str:
+    words = f"Losses are means over {metric_words(fit['recipe']['method']).labels}, in nats."
     if len(fit["curves"]["loss"]) < fit["totals"]["steps"] // 2:
-        words += " There are more steps than room: each column of a curve shows its lowest and its highest."
+        words += " There are more steps than pixels: each column of a curve shows its lowest and highest value."
     return words
 
 
@@ -128,20 +131,20 @@ def _as_table(fit: Fit) -> Html:
         Column("Accuracy"), Column("Learning rate"), Column("Gradient norm"), Column("Tokens/s"), Column("Memory, GiB"),
         Column("Waiting for data"),
     ]  # fmt: skip
-    perplexity = wording(fit["recipe"]["method"]).perplexity
+    perplexity = metric_words(fit["recipe"]["method"]).perplexity
     if not perplexity:
         del columns[4]
     rows: list[Sequence[Child]] = []
     for step in sorted(by_step):
-        row, held = by_step[step], measured.get(step)
+        row, validated = by_step[step], measured.get(step)
         rows.append(
             (
                 count(step),
                 _cell(row, "loss"),
                 _cell(row, "loss_smooth"),
-                decimal(held["loss"]) if held else "",
-                *((decimal(held["perplexity"]) if held else "",) if perplexity else ()),
-                share(held["accuracy"], 1) if held else "",
+                decimal(validated["loss"]) if validated else "",
+                *((decimal(validated["perplexity"]) if validated else "",) if perplexity else ()),
+                share(validated["accuracy"], 1) if validated else "",
                 _cell(row, "learning_rate"),
                 _cell(row, "grad_norm"),
                 _cell(row, "tokens_per_s", short),

@@ -1,22 +1,22 @@
-"""From the lines of steps.jsonl to curves that fit a page, however many steps there were."""
+"""From the records of steps.jsonl to curves of bounded size."""
 
 import math
+import statistics
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from statistics import median
 
 from cluster.page.charts import thinned
 from training.fit.records import Attempt, StepRecord
 from training.report.schema import Curves, Event, StepRow, Validated
 
-_ROWS = 20
-_SMOOTHED_OVER = 40  # parts of the run: the smooth curve looks back over about one of them
+_TABLE_ROWS = 20
+_SMOOTHING_FRACTION = 1 / 40  # of the run: the time constant of the smoothed curve
 _VALUES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_gib", "data_wait", "mfu")
 
 
 class Log:
-    """The steps of a run by column: a million of them take 80 MB. What was not measured is nan."""
+    """The steps of a run by column; 80 MB for a million steps. Values that were not measured are NaN."""
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
         self.steps, self.workers = array("q"), array("i")
@@ -39,17 +39,18 @@ class Log:
         self.workers.append(record["workers"])
         self.tokens += record.get("tokens", 0)
         self.label_tokens += record.get("label_tokens", 0)
-        plain = dict(record) | {"data_wait": _waited(record)}
+        values = dict(record) | {"data_wait": _data_wait(record)}
         for name, column in self.values.items():
-            value = plain.get(name)
+            value = values.get(name)
             column.append(math.nan if value is None else float(value))  # type: ignore[arg-type]
 
-    def middle(self, name: str) -> float | None:
-        """The median of what was measured."""
+    def median(self, name: str) -> float | None:
+        """The median of the measured values of a column; None if there are none."""
         found = [value for value in self.values[name] if math.isfinite(value)]
-        return median(found) if found else None
+        return statistics.median(found) if found else None
 
     def curves(self) -> Curves:
+        """The curves of the report."""
         return {
             "loss": self._curve(self.values["loss"]),
             "loss_smooth": self._curve(self.smooth),
@@ -61,13 +62,13 @@ class Log:
         }
 
     def rows(self) -> list[StepRow]:
-        """The first, the last, and some between, evenly."""
+        """At most 20 steps, evenly spaced, with the first and the last."""
         last = len(self.steps) - 1
-        places = sorted({round(last * n / (_ROWS - 1)) for n in range(_ROWS)}) if last >= 0 else []
+        places = sorted({round(last * n / (_TABLE_ROWS - 1)) for n in range(_TABLE_ROWS)}) if last >= 0 else []
         return [self._row(place) for place in places]
 
     def _curve(self, values: Sequence[float]) -> list[tuple[float, float]]:
-        # Six digits are more than a drawing shows, and half the bytes.
+        # Six digits are enough for a drawing and take half the bytes.
         return [(step, float(f"{value:.6g}")) for step, value in thinned(zip(self.steps, values, strict=True))]
 
     def _row(self, place: int) -> StepRow:
@@ -88,26 +89,26 @@ class Log:
 
 
 def restarts(attempts: Sequence[Attempt], skipped: Sequence[int]) -> list[Event]:
-    """What interrupted a run, by step. `attempts`: every beginning, the first of which is no restart."""
+    """The restarts and skipped steps of a run, by step. attempts: all starts of the workers, with the first."""
     found: list[Event] = []
     ordered = sorted(attempts, key=lambda attempt: attempt["time"])
     for before, attempt in pairwise(ordered):
         was, now = before["workers"], attempt["workers"]
         words = "restart" if was == now else f"{was} → {now} workers"
         found.append({"step": attempt["step"], "words": words})
-    found += [{"step": step, "words": "passed over"} for step in skipped]
+    found += [{"step": step, "words": "skipped"} for step in skipped]
     return sorted(found, key=lambda event: event["step"])
 
 
-def _waited(record: StepRecord) -> float | None:
-    """Share of the step's time in which a worker had no batch to compute."""
+def _data_wait(record: StepRecord) -> float | None:
+    """Fraction of the step's time in which a worker waited for a batch."""
     seconds, waited = record.get("seconds"), record.get("data_wait_s")
     return waited / seconds if seconds and waited is not None else None
 
 
 def _smoothed(values: Sequence[float]) -> array:
-    """Mean of all values so far, weights falling by e over a fortieth of the run; not finite ones are passed over."""
-    keep = math.exp(-1 / max(1.0, len(values) / _SMOOTHED_OVER))
+    """Exponential moving average over a fortieth of the run (time constant). Values that are not finite are ignored."""
+    keep = math.exp(-1 / max(1.0, len(values) * _SMOOTHING_FRACTION))
     total = weight = 0.0
     out = array("d")
     for value in values:

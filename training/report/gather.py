@@ -1,51 +1,49 @@
-"""report.json from what a training left: steps.jsonl, fit.json, evaluation.json, counters of the packing, folders."""
+"""Build report.json from a training's files: steps.jsonl, fit.json, evaluation.json, packing counters, export."""
 
 import io
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cluster
 from cluster.artifact import Counters
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
-from training.evaluation.job import read_evaluation
+from training.evaluation.record import read_evaluation
 from training.export.loading import Base, loading
 from training.export.publish import EXPORT, MANIFEST
 from training.fit.job import Job
 from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
 from training.pack import overflow
+from training.pack.packed_run import PackedRun
 from training.report.cautions import cautions
 from training.report.curves import Log, restarts
-from training.report.schema import Corpus, Fit, Folder, Recipe, Report, Run, SplitData
-
-if TYPE_CHECKING:
-    from training.pack.packed_run import PackedRun
+from training.report.schema import Corpus, Fit, Folder, Recipe, Report, RunInfo, SplitData
 
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000
-# Of the packing's counters, those about documents that do not fit a row.
-_LONG = (*overflow.COUNTERS, "pieces_without_label")
+# Packing counters about documents that are longer than a row.
+_OVERFLOW_COUNTERS = (*overflow.COUNTERS, "pieces_without_label")
 
 _NOT_EVALUATED: Evaluation = {
     "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
 }  # fmt: skip
 
 
-def gather(job: Job, packed: "PackedRun", outcome: Outcome) -> Report:
-    """Everything the report shows of one finished training."""
-    fit = fit_of(job, packed, outcome)
-    return _report(job.config, job.root, [fit])
+def gather(job: Job, packed: PackedRun, outcome: Outcome) -> Report:
+    """The report of one finished training."""
+    return _report(job.config, job.root, [fit_of(job, packed, outcome)])
 
 
 def combine(config: TrainConfig, reports: Sequence[Report]) -> Report:
-    """The report of a run of phases, from those of its phases in their order."""
+    """The report of a run of phases, from the phases' reports in order."""
     return _report(config, paths.absolute(config.output), [fit for report in reports for fit in report["fits"]])
 
 
-def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
+def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
+    """One training's part of the report."""
     config, log = job.config, Log(_records(job.store, job.step_log))
     attempts = _attempts(job.store, job.attempts)
     evaluation = read_evaluation(job) or _NOT_EVALUATED
@@ -60,8 +58,8 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
             "tokens": log.tokens,
             "label_tokens": log.label_tokens,
             "seconds": outcome["seconds"],
-            "tokens_per_s": log.middle("tokens_per_s"),
-            "mfu": log.middle("mfu"),
+            "tokens_per_s": log.median("tokens_per_s"),
+            "mfu": log.median("mfu"),
             "compile_s": log.compile_s,
             "validation_s": log.validation_s,
             "workers": sorted(set(log.workers)),
@@ -90,22 +88,22 @@ def fit_of(job: Job, packed: "PackedRun", outcome: Outcome) -> Fit:
 
 
 def _report(config: TrainConfig, root: str, fits: list[Fit]) -> Report:
-    run: Run = {
+    run: RunInfo = {
         "name": config.name,
         "kind": config.kind,
         "output": root,
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        # Where a tracker or a store is reached may hold a password.
+        # The addresses of trackers and stores may contain a password.
         "config": config.without_stores({"track"}, exclude_none=True),
     }
-    said = [(fit["name"], words) for fit in fits for words in cautions(fit)]
-    warnings = [words if len(fits) == 1 else f"{name}: {words}" for name, words in said]
+    named = [(fit["name"], words) for fit in fits for words in cautions(fit)]
+    warnings = [words if len(fits) == 1 else f"{name}: {words}" for name, words in named]
     return {"schema": 1, "run": run, "fits": fits, "warnings": warnings}
 
 
 def _records(store: Store, uri: str) -> Iterator[StepRecord]:
-    """One after the other: a log of a million steps is 300 MB."""
+    """The records of steps.jsonl, read one at a time, since a million steps are 300 MB."""
     if not store.exists(uri):
         return
     with store.open_input(uri) as file:
@@ -159,7 +157,7 @@ def _base_model(config: TrainConfig) -> str:
     return ", ".join([f"{settings['model_type']} with random weights", *sizes])
 
 
-def _corpus(name: str, path: str, packed: "PackedRun", length: int) -> Corpus:
+def _corpus(name: str, path: str, packed: PackedRun, length: int) -> Corpus:
     read, counted = packed.tokenised(name), packed.packed(name)
     return {
         "name": name,
@@ -172,7 +170,7 @@ def _corpus(name: str, path: str, packed: "PackedRun", length: int) -> Corpus:
             if key.startswith("left_out/") and value
         },
         "tokenised": overflow.totals(read),
-        "packing": {key: int(counted[key]) for key in _LONG if counted.get(key)},
+        "packing": {key: int(counted[key]) for key in _OVERFLOW_COUNTERS if counted.get(key)},
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
     }
 
@@ -191,7 +189,7 @@ def _split(split: str, counted: Counters, length: int) -> SplitData:
     }
 
 
-def _folders(job: Job, packed: "PackedRun") -> list[Folder]:
+def _folders(job: Job, packed: PackedRun) -> list[Folder]:
     root = paths.join(job.root, EXPORT)
     if not job.store.exists(uri := paths.join(root, MANIFEST)):
         return []

@@ -1,6 +1,6 @@
-"""report.html: a run of `raymill train` for people. The page itself, its style and its policy are cluster.page's.
+"""report.html of a run of `raymill train`, drawn with cluster.page from report.json.
 
-The curves are thinned before they come here, so a run of a million steps makes no bigger page than one of thousands.
+The curves in report.json have a bounded number of points, so the page does not grow with the number of steps.
 """
 
 import math
@@ -12,10 +12,10 @@ from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share, short
 from cluster.page.layout import Section, anchor, outside_text
 from cluster.page.markup import Html, element
+from training.metric_words import metric_words
 from training.report import tables
 from training.report.curve_charts import curves
-from training.report.schema import Fit, Report, Totals, chosen
-from training.wording import wording
+from training.report.schema import Fit, Report, Totals, exported_validation
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
@@ -29,7 +29,7 @@ _PARTS: tuple[tuple[str, str, Callable[[Fit], Html]], ...] = (
 
 
 def render(report: Report) -> str:
-    """The whole page; valid UTF-8 whatever documents and models say."""
+    """The whole page; valid UTF-8 for any text of documents and models."""
     run, fits = report["run"], report["fits"]
     sections = [
         _warnings(report["warnings"]),
@@ -72,9 +72,9 @@ def _warnings(words: Sequence[str]) -> Section | None:
 def _tiles(fit: Fit) -> Html:
     totals, validation = fit["totals"], fit["validation"]
     tiles = []
-    if validation and (best := chosen(fit)):
+    if validation and (best := exported_validation(fit)):
         first = validation[0]
-        words = wording(fit["recipe"]["method"])
+        words = metric_words(fit["recipe"]["method"])
         right = f"{words.right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
         tiles += [
             (

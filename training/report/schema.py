@@ -1,6 +1,7 @@
-"""What the report.json of a training holds. Every key is always there; a part that was switched off is empty or null.
+"""The schema of a training's report.json. Every key is always present; a part that was switched off is empty or null.
 
-Steps count from 1; step 0 is before the first. Losses are means over label tokens, in nats. Times are seconds.
+Steps count from 1; step 0 is the state before training. Losses are means over label tokens, in nats. Times are in
+seconds.
 """
 
 from typing import Any, Literal, TypedDict
@@ -10,8 +11,8 @@ from training.fit.records import Answer, Measured
 Point = tuple[float, float]
 
 
-class Run(TypedDict):
-    """`finished` is ISO 8601 with its offset; `config` is plain data without secrets."""
+class RunInfo(TypedDict):
+    """The run. finished: ISO 8601 with offset. config: JSON values without secrets."""
 
     name: str
     kind: str
@@ -22,8 +23,8 @@ class Run(TypedDict):
 
 
 class Recipe(TypedDict):
-    """What was done, in words. `base_model`: a name, or what a randomly initialised one is. `attention_warning`: see
-    training.fit.records.Attempt.
+    """How the weights were trained. base_model: a name, or a description of a randomly initialised model.
+    attention_warning: see training.fit.records.Attempt.
     """
 
     base_model: str
@@ -37,9 +38,10 @@ class Recipe(TypedDict):
 
 
 class Totals(TypedDict):
-    """`unlogged_steps`: taken, and not in steps.jsonl. `tokens`: trained on, without padding. `tokens_per_s`, `mfu`:
-    medians of the steps; null where not measured. `compile_s`, `validation_s`: of `seconds`, what torch.compile
-    and validation took.
+    """Sums over the training.
+
+    unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
+    steps; null if not measured. compile_s, validation_s: the parts of `seconds` in torch.compile and in validation.
     """
 
     steps: int
@@ -58,11 +60,13 @@ class Totals(TypedDict):
 
 
 class Validated(Measured):
+    """A validation after `step` steps."""
+
     step: int
 
 
 class Curves(TypedDict):
-    """A point is (step, value). Long ones are thinned: of each of some hundred columns the lowest and highest stay."""
+    """Curves of points (step, value). Long ones are reduced to the lowest and highest point of some hundred columns."""
 
     loss: list[Point]
     loss_smooth: list[Point]
@@ -74,14 +78,14 @@ class Curves(TypedDict):
 
 
 class Event(TypedDict):
-    """A restart after `step`, or a step that was passed over."""
+    """A restart of the workers after `step`, or a step that was skipped; `words` says which."""
 
     step: int
     words: str
 
 
 class StepRow(TypedDict):
-    """A few steps in numbers, for those who cannot see a curve."""
+    """A step in the table of numbers beside the curves."""
 
     step: int
     loss: float | None
@@ -94,7 +98,7 @@ class StepRow(TypedDict):
 
 
 class SplitData(TypedDict):
-    """Of one split of one corpus, as it was packed. `filled`: share of the rows' places that hold a token."""
+    """One split of one corpus, as packed. filled: fraction of the rows' positions that hold a token."""
 
     split: str
     documents: int
@@ -105,8 +109,9 @@ class SplitData(TypedDict):
 
 
 class Corpus(TypedDict):
-    """`documents`: that give an example. `left_out`: the others by reason, before packing. `tokenised`: examples,
-    tokens and label tokens of all splits before packing. `packing`: what happened to examples longer than a row.
+    """documents: those that became examples. left_out: numbers of the others, by reason, before packing. tokenised:
+    examples, tokens and label tokens of all splits before packing. packing: counts of examples longer than a row, by
+    what was done with them.
     """
 
     name: str
@@ -120,7 +125,7 @@ class Corpus(TypedDict):
 
 
 class Folder(TypedDict):
-    """An exported model. `kind`: see export/job.py. `code`: loads it, run in its folder."""
+    """An exported folder. kind: see export/job.py. code: Python that loads it, to be run in the folder."""
 
     kind: str
     uri: str
@@ -129,9 +134,10 @@ class Folder(TypedDict):
 
 
 class Fit(TypedDict):
-    """One training; a run of phases has several. `unmoved`: trained matrices that are as they were.
+    """One training; a run of phases has several.
 
-    damaged_checkpoints: a sentence for each that was passed over, with what was trained again for it.
+    unmoved: names of trained matrices that did not change. damaged_checkpoints: a sentence for each checkpoint that
+    could not be read, with the steps that were repeated.
     """
 
     name: str
@@ -155,15 +161,17 @@ class Fit(TypedDict):
     folders: list[Folder]
 
 
-def chosen(fit: Fit) -> Validated | None:
-    """The validation of the weights that are exported: the best after step 0, even where step 0 was better."""
+def exported_validation(fit: Fit) -> Validated | None:
+    """The validation of the exported weights (the best after step 0); None if there was no validation."""
     validation = fit["validation"]
     found = [measured for measured in validation if measured["step"] == fit["best_step"]] or validation
     return found[-1] if found else None
 
 
 class Report(TypedDict):
+    """report.json."""
+
     schema: Literal[1]
-    run: Run
+    run: RunInfo
     fits: list[Fit]
     warnings: list[str]

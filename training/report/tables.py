@@ -1,4 +1,4 @@
-"""Tables of a training: what it read, how it did, what it said, and what it left."""
+"""The report's tables of a training: data, evaluation, answers, export, phases, config."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from cluster.page.formats import count, decimal, plural, share
 from cluster.page.layout import Column, code, fold, name, note, outside_text, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join
 from training.fit.records import Answer, Measured
-from training.report.schema import Corpus, Fit, chosen
-from training.wording import Wording, wording
+from training.metric_words import MetricWords, metric_words
+from training.report.schema import Corpus, Fit, exported_validation
 
-_LONG_EXCERPT = 600  # characters: more scrolls in its own box
+_LONG_EXCERPT = 600  # characters; longer texts scroll in a box
 
-_WHOLE = ("merged", "full")  # folders that need no other
+_WHOLE = ("merged", "full")  # folders with whole weights
 _SCORES = {
     "exact_match": "exact match", "f1": "F1 of words", "bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L", "number_match": "number right (strict)", "number_match_flexible": "number right (flexible)",
@@ -25,11 +25,12 @@ _SCORES = {
 
 
 def data(fit: Fit) -> Html:
+    """The corpora: what was read, the splits as packed, and what was left out or cut."""
     columns = [
         Column("Corpus", False), Column("Split", False), Column("", False), Column("Documents"), Column("Tokens"),
         Column("Label tokens"), Column("of tokens"), Column("Rows"), Column("Filled"),
     ]  # fmt: skip
-    labelled = wording(fit["recipe"]["method"]).labels == "label tokens"  # a probe's documents have one label each
+    labelled = metric_words(fit["recipe"]["method"]).labels == "label tokens"  # a probe has one label per document
     if not labelled:
         del columns[5:7]
     most = max((split["tokens"] for corpus in fit["corpora"] for split in corpus["splits"]), default=0)
@@ -48,7 +49,7 @@ def data(fit: Fit) -> Html:
         for split in corpus["splits"]
     ]
     words = (
-        f"A row has {count(fit['recipe']['sequence_length'])} places; filled is the share of them that hold a token. "
+        f"A row has {count(fit['recipe']['sequence_length'])} positions; filled is the share that hold a token. "
         + ("The loss counts label tokens." if labelled else "The loss counts documents, by their class.")
     )
     read = [element("li", _read(corpus)) for corpus in fit["corpora"]]
@@ -76,16 +77,17 @@ def _reasons(corpus: Corpus) -> Html:
 
 
 def _packed_share(corpus: Corpus, counter: str) -> str:
-    """Of the corpus's examples, tokens or label tokens, by what the counter counts."""
+    """The counter's share of the corpus' examples, tokens or label tokens, whichever it counts."""
     kinds = {"documents": "examples", "tokens": "tokens", "label_tokens": "label_tokens"}
     whole = next((corpus["tokenised"][of] for start, of in kinds.items() if counter.startswith(f"{start}_")), 0)
     return share(corpus["packing"][counter], whole) if whole else ""
 
 
 def evaluation(fit: Fit) -> Html:
+    """Losses and accuracies on held-out splits before and after training."""
     if not fit["after"]:
         return sentence("No held-out split was measured.")
-    means = wording(fit["recipe"]["method"])
+    means = metric_words(fit["recipe"]["method"])
     columns = [
         Column("Split", False), Column("Loss before"), Column("after"), Column("Change"), Column("Perplexity before"),
         Column("after"), Column("Accuracy before"), Column("after"), Column(means.labels.capitalize()),
@@ -93,14 +95,14 @@ def evaluation(fit: Fit) -> Html:
     if not means.perplexity:
         del columns[4:6]
     rows = [_measured(split, fit["before"].get(split), after, means) for split, after in fit["after"].items()]
-    words = "Before: the base model. After: what is exported"
-    words += f", the weights of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
+    words = "Before: the base model. After: the exported weights"
+    words += f", of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
     words += f" {means.accuracy}"
     check = fit["merged_check"]
     return join(note(words), table("Splits held out from training", columns, rows), _check(check) if check else None)
 
 
-def _measured(split: str, before: Measured | None, after: Measured, means: Wording) -> tuple[Child, ...]:
+def _measured(split: str, before: Measured | None, after: Measured, means: MetricWords) -> tuple[Child, ...]:
     change = None if before is None else after["loss"] - before["loss"]
     perplexity = (decimal(before["perplexity"]) if before else "–", decimal(after["perplexity"]))
     return (
@@ -127,14 +129,15 @@ def _plain(value: Any) -> str:
 
 
 def answers(fit: Fit) -> Html:
+    """Scores and examples of generated answers, or scores of a probe's classes."""
     if not fit["answers"] and not fit["generation"]:
-        return sentence("No answers were asked for in this run.")
+        return sentence("This run generated no answers (`generate` is not set).")
     columns = [Column("Score", False), Column("Value")]
     rows = [(_SCORES.get(score, score.replace("_", " ")), decimal(value)) for score, value in fit["generation"].items()]
-    told = "Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100"
+    caption = "Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100"
     if fit["recipe"]["method"] == "probe":
-        told = "Classes given to held-out documents; from 0 to 1"
-    scores = table(told, columns, rows)
+        caption = "Classes given to held-out documents; from 0 to 1"
+    scores = table(caption, columns, rows)
     shown = [_answer(answer, opened=number < 3) for number, answer in enumerate(fit["answers"])]
     return join(scores if rows else None, shown)
 
@@ -165,6 +168,7 @@ def _excerpt(words: str) -> Html:
 
 
 def export(fit: Fit) -> Html:
+    """The exported folders, with code that loads them."""
     if not fit["folders"]:
         return sentence("Nothing was exported.")
     rows = [(folder["kind"], code(folder["uri"]), f"{folder['bytes'] / 1e6:,.1f}") for folder in fit["folders"]]
@@ -179,11 +183,12 @@ def export(fit: Fit) -> Html:
         for folder in fit["folders"]
         if folder["kind"] != "base"
     ]
-    words = "Code to run in the folder; its README.md says the same. An object store's folder is to be copied first."
+    words = "Code to run in the folder; its README.md has the same code. Copy it from an object store to a disk first."
     return join(table("Exported folders", columns, rows), note(words), codes)
 
 
 def phases(fits: Sequence[Fit]) -> Html:
+    """One row for each phase of a run."""
     columns = [
         Column("Phase", False), Column("Method", False), Column("Steps"), Column("Tokens"), Column("First loss"),
         Column("Exported"), Column("Perplexity"), Column("Trained"), Column("Time"),
@@ -191,7 +196,7 @@ def phases(fits: Sequence[Fit]) -> Html:
     rows = []
     for fit in fits:
         totals, measured = fit["totals"], fit["validation"]
-        best = chosen(fit)
+        best = exported_validation(fit)
         rows.append(
             (
                 name(outside_text(fit["name"])),
@@ -200,15 +205,16 @@ def phases(fits: Sequence[Fit]) -> Html:
                 count(totals["tokens"]),
                 decimal(measured[0]["loss"]) if measured else "–",
                 decimal(best["loss"]) if best else "–",
-                decimal(best["perplexity"]) if best and wording(fit["recipe"]["method"]).perplexity else "–",
+                decimal(best["perplexity"]) if best and metric_words(fit["recipe"]["method"]).perplexity else "–",
                 share(totals["trainable_parameters"], totals["all_parameters"]),
                 formats.duration(totals["seconds"]),
             )
         )
-    return table("Phases in their order; losses are of the validation split", columns, rows)
+    return table("Phases in order; losses are of the validation split", columns, rows)
 
 
 def config(settings: dict[str, Any]) -> Html:
+    """The run's config as YAML."""
     words = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
     text = scroll_box(element("pre", words, class_="config"), "The config, scrolls sideways")
     return join(note("As this run used it."), text)

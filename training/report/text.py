@@ -1,31 +1,31 @@
-"""A training for a terminal: what `raymill train` prints last."""
+"""The summary of a training that `raymill train` prints at its end."""
 
 import re
 
 from cluster.page.formats import count, duration, share, short
 from training.fit.records import Measured
-from training.report.schema import Fit, Report, chosen
-from training.wording import Wording, wording
+from training.metric_words import MetricWords, metric_words
+from training.report.schema import Fit, Report, exported_validation
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _WIDTH = 100
 
 
 def summary_text(report: Report) -> str:
-    """A few lines a training, at most 100 columns of plain ASCII; no line end at the end."""
+    """A few lines for each training: ASCII, at most 100 columns, without a final line end."""
     return "\n".join(line for fit in report["fits"] for line in _lines(fit))
 
 
 def _lines(fit: Fit) -> list[str]:
     totals, validation = fit["totals"], fit["validation"]
     recipe = fit["recipe"]
-    words = wording(recipe["method"])
+    metrics = metric_words(recipe["method"])
     head = f"{fit['name']}: {recipe['method']} on {recipe['base_model']}"
     rows = []
-    if validation and (best := chosen(fit)):
-        rows.append(("validation", f"{_fell(validation[0], best, words)} at step {count(best['step'])}"))
+    if validation and (best := exported_validation(fit)):
+        rows.append(("validation", f"{_change(validation[0], best, metrics)} at step {count(best['step'])}"))
     rows += [
-        (split, _fell(fit["before"][split], after, words))
+        (split, _change(fit["before"][split], after, metrics))
         for split, after in fit["after"].items()
         if split in fit["before"] and not (split == "validation" and validation)
     ]
@@ -38,19 +38,19 @@ def _lines(fit: Fit) -> list[str]:
     if totals["tokens_per_s"] and totals["seconds"]:
         whole = f"{short(totals['tokens'] / totals['seconds'])} of the whole {duration(totals['seconds'])}"
         rows.append(("tokens/s", f"{short(totals['tokens_per_s'])} of the steps' own time (median), {whole}"))
-    lines = [head, *(f"  {name:<12}{told}" for name, told in rows)]
+    lines = [head, *(f"  {name:<12}{words}" for name, words in rows)]
     return [_plain(line) for line in lines]
 
 
 def _plain(line: str) -> str:
-    """A terminal obeys what it is sent: anything else than ASCII text is shown as ?."""
+    """The line with characters other than printable ASCII, such as terminal control codes, replaced by `?`."""
     line = _UNPRINTABLE.sub("?", line)
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 
 
-def _fell(before: Measured, after: Measured, words: Wording) -> str:
+def _change(before: Measured, after: Measured, metrics: MetricWords) -> str:
     parts = [f"loss {before['loss']:.3f} -> {after['loss']:.3f}"]
-    if words.perplexity:
+    if metrics.perplexity:
         parts.append(f"perplexity {_perplexity(before)} -> {_perplexity(after)}")
     return ", ".join([*parts, f"accuracy {share(before['accuracy'], 1)} -> {share(after['accuracy'], 1)}"])
 

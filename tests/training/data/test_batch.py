@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.batch import collate, document_starts, labelled_positions, room_for_documents
+from training.data.batch import boundary_capacity, collate, document_starts, labelled_positions
 from training.data.schema import NO_TARGET, PACKED
 
 LENGTH = 12
@@ -58,12 +58,12 @@ def test_labelled_positions_are_those_with_a_target_in_order(lengths):
 @settings(max_examples=50)
 @given(st.integers(1, 64), st.floats(1, 500))
 def test_there_is_room_for_half_as_many_documents_again_as_are_expected_and_a_padding_a_row(rows, per_row):
-    room = room_for_documents(rows, per_row)
+    room = boundary_capacity(rows, per_row)
     assert 1.5 * per_row * rows + rows <= room <= 1.5 * per_row * rows + rows + 9
 
 
 def test_boundaries_are_of_one_length_for_one_room_and_twice_as_long_where_documents_are_more():
     shapes = {len(collate([rows_of([[3] * n])], 1, LENGTH, 0, 2).starts) for n in range(1, 5)}
-    assert shapes == {room_for_documents(1, 2) + 1}
+    assert shapes == {boundary_capacity(1, 2) + 1}
     assert len(document_starts(np.zeros((1, 9), np.int64), 8)) == 17
     assert labelled_positions(np.full((1, 3), NO_TARGET)).tolist() == []

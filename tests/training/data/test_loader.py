@@ -208,8 +208,8 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_asked_for(art
 def test_the_next_steps_are_made_while_one_computes_and_waiting_is_counted(artifact, monkeypatch):
     ours = loader(artifact, ahead=2)
     ours.micro_batches(0)
-    made = [ours._coming[step] for step in (1, 2)]
-    assert all(batches.result(timeout=30) for batches in made) and sorted(ours._coming) == [1, 2]
+    made = [ours._pending[step] for step in (1, 2)]
+    assert all(batches.result(timeout=30) for batches in made) and sorted(ours._pending) == [1, 2]
     waited = ours.waited_s
     assert waited > 0
     ours.close()

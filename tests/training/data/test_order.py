@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.packed_examples import config
-from training.data.order import HeldOut, Mixture, Order, shares, whole_counts
-from training.data.shuffle import permutation
+from training.data.order import HeldOut, Mixture, Order, permutation, shares, whole_counts
 
 SMALL = {"rows_per_step": 4, "block_rows": 3, "seed": 1}
 

@@ -23,7 +23,8 @@ from tests.support.training_cases import (
     train_with_engine,
 )
 from training.data.schema import NO_TARGET
-from training.engines.runs import share
+from training.engines.adamw import parameter_groups
+from training.engines.engine import even_share
 from training.engines.zero import zero_settings
 from training.models.build import build_objective
 
@@ -72,7 +73,7 @@ def test_without_a_clip_zero_is_told_none():
 
 @pytest.mark.parametrize(("values", "workers"), [(10, 3), (2, 4), (0, 2), (9, 1)])
 def test_shares_meet_without_gap_and_differ_by_one_value_at_most(values, workers):
-    shares = [share(values, worker, workers) for worker in range(workers)]
+    shares = [even_share(values, worker, workers) for worker in range(workers)]
     assert shares[0][0] == 0
     assert shares[-1][1] == values
     assert all(one[1] == two[0] for one, two in pairwise(shares))
@@ -330,3 +331,18 @@ def test_one_worker_is_a_process_group_of_one():
 def two():
     with Ranks(2) as ranks:
         yield ranks
+
+
+def test_only_trained_matrices_decay_and_a_tied_one_is_there_once():
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 5))
+    model[2].weight = model[0].weight
+    model[1].weight.requires_grad_(False)
+    matrices, vectors = parameter_groups(model, 0.1)
+    assert (len(matrices["params"]), matrices["weight_decay"]) == (1, 0.1)
+    assert matrices["params"][0] is model[0].weight
+    assert [tuple(one.shape) for one in vectors["params"]] == [(4,), (5,)]
+    assert vectors["weight_decay"] == 0.0
+
+
+def test_a_group_without_parameters_is_left_out():
+    assert len(parameter_groups(torch.nn.Linear(3, 2, bias=False), 0.1)) == 1

@@ -12,10 +12,10 @@ from tests.support.export_runs import Run, byte_tokenizer, make_run
 from training.data.packed import PackedRows
 from training.data.schema import PACKED
 from training.evaluation.generate import complete, stop_ids
-from training.evaluation.job import EVALUATION, evaluate, generated, held_out, prompts_of
+from training.evaluation.job import evaluate, generate_and_score, held_out_split, initial_objective, prompts_of
 from training.evaluation.measure import batches, measure
-from training.evaluation.prompts import held_out_prompts, last_run, spread
-from training.evaluation.trained import at_start
+from training.evaluation.prompts import evenly_spaced, held_out_prompts, last_labelled_span
+from training.evaluation.record import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -48,7 +48,7 @@ def plain_loss(run: Run, objective) -> tuple[float, float]:
 
 def test_before_and_after_are_the_token_weighted_losses_of_base_and_trained_model(chat):
     evaluation = evaluate(chat.job, chat.outcome, chat.packed)
-    for when, objective in (("before", at_start(chat.job)), ("after", chat.trained)):
+    for when, objective in (("before", initial_objective(chat.job)), ("after", chat.trained)):
         loss, accuracy = plain_loss(chat, objective)
         found = evaluation[when]["test"]
         assert found["loss"] == pytest.approx(loss, rel=1e-5)
@@ -60,7 +60,7 @@ def test_before_and_after_are_the_token_weighted_losses_of_base_and_trained_mode
 
 def test_an_evaluation_is_written_once_and_found_again(chat, monkeypatch):
     first = evaluate(chat.job, chat.outcome, chat.packed)
-    monkeypatch.setattr("training.evaluation.job.at_start", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("training.evaluation.job.initial_objective", lambda *_: pytest.fail("computed again"))
     assert evaluate(chat.job, chat.outcome, chat.packed) == first
     on_disk = json.loads((chat.export.parent / EVALUATION).read_text())
     assert {name: on_disk[name] for name in first} == first
@@ -149,8 +149,8 @@ def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
         model={"config": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 4, "vocab_size": 264,
                           "n_positions": 80}, "tokenizer": "train"},
     )  # fmt: skip
-    _, artifacts = held_out(run.packed)
-    _, answers = generated(run.trained, run.job.config, artifacts, run.tokenizer)
+    _, artifacts = held_out_split(run.packed)
+    _, answers = generate_and_score(run.trained, run.job.config, artifacts, run.tokenizer)
     assert len(answers) == 2
 
 
@@ -241,13 +241,13 @@ def test_every_corpus_gives_its_share_of_prompts(chat):
 @pytest.mark.parametrize(
     ("marks", "run"), [("--xx-", (2, 4)), ("xx", (0, 2)), ("x-x", (2, 3)), ("---", None), ("", None), ("-x", (1, 2))]
 )
-def test_the_last_run_of_labels(marks, run):
-    assert last_run(np.array([mark == "x" for mark in marks], dtype=bool)) == run
+def test_the_last_labelled_span_of_labels(marks, run):
+    assert last_labelled_span(np.array([mark == "x" for mark in marks], dtype=bool)) == run
 
 
 @pytest.mark.parametrize(("total", "count", "numbers"), [(5, 2, [0, 4]), (3, 9, [0, 1, 2]), (0, 3, []), (4, 0, [])])
 def test_spread_takes_the_first_and_the_last(total, count, numbers):
-    assert spread(total, count) == numbers
+    assert evenly_spaced(total, count) == numbers
 
 
 # --- splits and methods
@@ -255,9 +255,9 @@ def test_spread_takes_the_first_and_the_last(total, count, numbers):
 
 def test_the_validation_split_is_measured_where_there_is_no_test_split(chat):
     artifacts = chat.packed.corpora["test"]
-    assert held_out(chat.packed)[0] == "test"
+    assert held_out_split(chat.packed)[0] == "test"
     empty = type(chat.packed)(chat.packed.uri, "tiny", (), {"test": artifacts | {"test": _empty(artifacts["test"])}})
-    split, found = held_out(empty)
+    split, found = held_out_split(empty)
     assert (split, found["test"].uri) == ("validation", artifacts["validation"].uri)
 
 

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.evaluation.answer_text import answer_words, normalised, plain_words
 from training.evaluation.scores import (
+    answer_words,
     bleu,
     classification,
     exact_match,
     f1_by_class,
+    normalised,
+    plain_words,
     rouge,
     scores,
     word_f1,

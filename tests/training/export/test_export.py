@@ -15,7 +15,7 @@ from tests.support.export_runs import CLASSES, Run, make_run, save_outcome
 from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
 from training.config import TrainConfig
-from training.evaluation.trained import at_start
+from training.evaluation.job import initial_objective
 from training.export.folders import base_of
 from training.export.job import export
 from training.export.merge import compare, first_tokens, logits, merge
@@ -176,7 +176,7 @@ def test_a_finished_export_is_left_alone_and_another_one_replaces_it(tmp_path):
 
 def test_the_best_weights_are_exported_and_not_the_last(tmp_path):
     run = make_run(tmp_path, "full")
-    last = at_start(run.job)
+    last = initial_objective(run.job)
     export(run.job, {**run.outcome, "checkpoint": save_outcome(run.job, last, 9)["checkpoint"]}, run.packed)
     torch.testing.assert_close(logits(load(run, "full"), prompt(run)), trained_logits(run, prompt(run)))
 

@@ -14,10 +14,8 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus
 from training.data.schema import SPLITS
-from training.export.card import CorpusFacts, Facts, card
-from training.export.lineage import Lineage, lineage
-from training.export.loading import FOLDERS, Base, loading
-from training.export.markdown import literal, plain, table
+from training.export.card import CorpusFacts, Facts, Lineage, card, escaped, lineage, table
+from training.export.loading import FOLDERS, Base, literal, loading
 
 NAMES = [f"{what}/{split}" for what in ("documents", "tokens", "label_tokens") for split in SPLITS]
 COUNTERS = {name: float(number) for number, name in enumerate(NAMES, 1000)}
@@ -173,9 +171,9 @@ def test_a_cell_stays_a_cell(text):
 
 
 def test_plain_text_stays_readable():
-    assert plain("demo-lora 1.5, Straße") == "demo-lora 1.5, Straße"
-    assert plain("a|b <i>\n") == "a\\|b &lt;i&gt;"
-    assert plain("http://x.y www.x.y a@b.c") == "http\\://x.y www\\.x.y a\\@b.c"
+    assert escaped("demo-lora 1.5, Straße") == "demo-lora 1.5, Straße"
+    assert escaped("a|b <i>\n") == "a\\|b &lt;i&gt;"
+    assert escaped("http://x.y www.x.y a@b.c") == "http\\://x.y www\\.x.y a\\@b.c"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -15,7 +15,7 @@ from cluster.errors import ClusterError, DataError, StorageError
 from cluster.store.interface import NotFound, StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.support import fit_jobs
-from training.engines import Slice
+from training.engines.engine import Slice
 from training.fit.checkpoint import format as checkpoint
 from training.fit.checkpoint import save as saving
 from training.fit.checkpoint.format import Piece, Saved, StateFile, complete, fill, latest

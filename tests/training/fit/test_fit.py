@@ -36,7 +36,7 @@ from tests.support.ranks import Ranks
 from training.config_parts import Track, Workers
 from training.data.batch import collate
 from training.data.schema import PACKED
-from training.engines import Slice
+from training.engines.engine import Slice
 from training.fit import console as watch
 from training.fit import device, launch, loop, preflight, tracking
 from training.fit import preemption as notice

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from cluster.errors import ConfigError
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.engines import make_engine
+from training.engines.make import make_engine
 from training.fit.ranks import own_group
 from training.models import compiling
 from training.models.build import build_objective
@@ -22,7 +22,7 @@ from training.models.compiling import (
     compile_refusal,
     elementwise_part,
 )
-from training.models.fused_loss import elementwise
+from training.models.loss import elementwise
 
 # All positions are one chunk of the loss, so it has one graph where it is fused.
 GPU = {"workers": {"gpus_each": 1}, "loss_chunk_tokens": 64}
@@ -148,13 +148,13 @@ def fails(*arguments):
 
 def test_where_compiling_fails_auto_warns_once_and_goes_on_and_true_is_refused(caplog):
     fallback = Fallback(required=False)
-    layers = [fallback.around(fails, lambda value: value + 1) for _ in range(3)]
+    layers = [fallback.wrap(fails, lambda value: value + 1) for _ in range(3)]
     with caplog.at_level(logging.WARNING, logger="training"):
         assert [layer(1) for layer in layers] == [2, 2, 2]
     [warning] = [record.getMessage() for record in caplog.records]
     assert "no C compiler" in warning and "compile: false" in warning
     with pytest.raises(ConfigError, match=r"no C compiler.*compile: auto.*compile: false"):
-        Fallback(required=True).around(fails, lambda value: value)(1)
+        Fallback(required=True).wrap(fails, lambda value: value)(1)
 
 
 def test_an_error_that_is_not_the_compilers_is_not_answered_by_going_uncompiled():
@@ -162,7 +162,7 @@ def test_an_error_that_is_not_the_compilers_is_not_answered_by_going_uncompiled(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Fallback(required=False).around(out_of_memory, lambda: 1)()
+        Fallback(required=False).wrap(out_of_memory, lambda: 1)()
 
 
 class Breaks(torch.nn.Module):

@@ -154,7 +154,7 @@ def test_weights_that_are_not_safetensors_are_refused_by_pack_and_its_preview(tm
     plain = PLAIN | {"corpus": write_corpus(tmp_path), "output": str(tmp_path / "run")}
     plain["model"] = folder(tmp_path / "base", "pytorch_model.bin", tokens=300)
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(plain))
-    with pytest.raises(DataError, match=r"holds pytorch_model\.bin, and \*\.safetensors was wanted"):
+    with pytest.raises(DataError, match=r"holds pytorch_model\.bin; \*\.safetensors is needed"):
         pack_verb(str(tmp_path / "train.yaml"), preview=preview)
     assert not (tmp_path / "run").exists()
 
@@ -210,7 +210,7 @@ def test_every_refusal_comes_without_torch_transformers_and_ray_and_in_less_than
         "has 301 tokens": [*train, "-o", f"model={larger}"],
         "workers: 99 of 1 CPUs": [*train, "-o", "workers.count=99", "-o", f"tokens_per_step={99 * 64}"],
         "holds pytorch_model.bin": [*train, "-o", f"model={pickled}"],
-        "was wanted": ["pack", train[1], "--preview", "2", "-o", f"model={pickled}"],
+        "is needed": ["pack", train[1], "--preview", "2", "-o", f"model={pickled}"],
         "128 is above": [*train, "-o", "sequence_length=128"],
     }
     child = subprocess.run(

@@ -17,7 +17,7 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.models.base import load_base
 from training.models.checks import check_architecture, check_model, embedded_tokens
-from training.models.identity import model_identity
+from training.models.folder import model_fingerprint
 from training.models.linear_names import ENCODERS, LINEAR_NAMES, TIED
 from training.models.safetensors_files import INDEX, SINGLE
 from training.models.weights_fit import differences
@@ -31,7 +31,7 @@ def check(model: str | dict, **settings) -> list[str]:
 # --- files of weights
 
 HOW = {"dtype": torch.float32, "attention": None}
-WHOLE = "a whole safetensors file was wanted"
+WHOLE = "it is no complete safetensors file"
 
 
 def header_of(text: bytes) -> bytes:
@@ -57,7 +57,7 @@ def test_a_damaged_file_of_weights_is_refused_with_its_name_and_what_was_seen(tm
     Path(place, SINGLE).write_bytes(content)
     for look in (
         check,
-        lambda name: model_identity(Store(), Model(name=name)),
+        lambda name: model_fingerprint(Store(), Model(name=name)),
         lambda name: load_base(Store(), Model(name=name), 0, **HOW),
     ):
         with pytest.raises(DataError, match=f"{place}/.*{told}"):
@@ -116,18 +116,18 @@ def test_weights_as_transformers_makes_them_fit_and_those_of_other_sizes_do_not(
     for name in own.keys() & {"hidden_size", "intermediate_size", "vocab_size", "n_embd", "n_positions"}:
         assert differences(own | {name: 96}, shapes, needs_head=True), name
     layers = "n_layer" if kind == "gpt2" else "num_hidden_layers"
-    assert differences(own | {layers: 3}, shapes, True) == [f"there are 2 layers, and config.json has {layers}: 3"]
-    assert differences(own | {layers: 1}, shapes, True) == [f"there are 2 layers, and config.json has {layers}: 1"]
+    assert differences(own | {layers: 3}, shapes, True) == [f"there are 2 layers, but config.json has {layers}: 3"]
+    assert differences(own | {layers: 1}, shapes, True) == [f"there are 2 layers, but config.json has {layers}: 1"]
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"lm_head__weight": None}, "there is no lm_head.weight, and config.json does not state tie_word_embeddings"),
+        ({"lm_head__weight": None}, "there is no lm_head.weight, but config.json does not state tie_word_embeddings"),
         ({"model__layers__1__mlp__up_proj__weight": None}, "there is no up_proj of layer 1"),
         (
             {"model__embed_tokens__weight": (300, 64)},
-            "model.embed_tokens.weight is 300 x 64, and config.json .* 300 x 32",
+            "model.embed_tokens.weight is 300 x 64, but config.json .* 300 x 32",
         ),
         (
             {"model__layers__0__self_attn__k_proj__weight": (32, 32)},
@@ -167,15 +167,15 @@ def test_quantised_weights_are_refused_but_those_that_qlora_reads(tmp_path):
     ("name", "content", "told"),
     [
         ("config.json", "{'hidden_size': 64,}", "is not JSON .*begins with b\"{'hidden_size': 64,}"),
-        ("config.json", "", "is empty, and JSON was wanted"),
-        ("config.json", "[1]", r"holds '\[1\]', and a JSON object was wanted"),
-        ("config.json", "{}", "has no 'model_type', and text was wanted"),
-        ("config.json", '{"model_type": 3}', "'model_type' is '3', and text was wanted"),
-        ("tokenizer.json", '{"version": "1.0"}', "has no 'model', and an object was wanted"),
+        ("config.json", "", "is empty; JSON was expected"),
+        ("config.json", "[1]", r"holds '\[1\]', where a JSON object was expected"),
+        ("config.json", "{}", "has no 'model_type'; text was expected"),
+        ("config.json", '{"model_type": 3}', "'model_type' is '3'; text was expected"),
+        ("tokenizer.json", '{"version": "1.0"}', "has no 'model'; an object was expected"),
         ("tokenizer.json", '{"model": {"vocab": {"a": "b"}}}', "its vocabulary or added_tokens are not those"),
         ("tokenizer.json", '{"model": {"vocab": {}}, "added_tokens": ["a"]}', "its vocabulary or added_tokens are not"),
         ("tokenizer_config.json", "version https://git-lfs", "is not JSON .*b'version https://git-lfs'"),
-        ("generation_config.json", "null", "holds 'None', and a JSON object was wanted"),
+        ("generation_config.json", "null", "holds 'None', where a JSON object was expected"),
     ],
 )
 def test_a_broken_json_file_is_refused_with_its_name(tmp_path, name, content, told):
@@ -200,8 +200,8 @@ def test_a_folder_without_a_tokenizer_is_refused_unless_another_is_given(tmp_pat
     ("kind", "told"),
     [
         ("bert", "bert is an encoder: .*Give a causal language model"),
-        ("zorkformer", "model_type: zorkformer is none that transformers has. Did you mean .*never run"),
-        ("lama", "model_type: lama is none that transformers has. Did you mean llama"),
+        ("zorkformer", "transformers has no model_type zorkformer. Did you mean .*never run"),
+        ("lama", "transformers has no model_type lama. Did you mean llama"),
         ("clip", "transformers has no causal language model of the type clip"),
         ("t5", "transformers has no causal language model of the type t5"),
     ],

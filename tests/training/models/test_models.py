@@ -16,8 +16,7 @@ from tests.support.tiny_models import MODELS, batch_of, loss_of, random_document
 from training.config_parts import Model
 from training.models.base import decoder_layers, load_base
 from training.models.build import build_objective
-from training.models.folder import located, model_folder
-from training.models.identity import model_identity
+from training.models.folder import located, model_fingerprint, model_folder
 from training.models.independence import require_independence
 
 torch.set_num_threads(1)
@@ -66,29 +65,36 @@ def test_a_folder_and_a_uri_of_it_are_the_same_model(saved, s3_root, s3_store):
     here, there = load(str(saved)), load(uri, s3_store)
     assert torch.equal(weights(here), weights(there))
     assert torch.equal(weights(here), weights(build_objective(tiny_config("llama", seed=5)).model))
-    assert model_identity(s3_store, Model(name=uri)) == model_identity(Store(), Model(name=str(saved)))
+    assert model_fingerprint(s3_store, Model(name=uri)) == model_fingerprint(Store(), Model(name=str(saved)))
 
 
 def test_a_copy_is_the_same_model_and_one_trained_further_is_another(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "copy")
-    identity = model_identity(Store(), Model(name=str(saved)))
-    assert model_identity(Store(), Model(name=str(tmp_path / "copy"))) == identity
+    identity = model_fingerprint(Store(), Model(name=str(saved)))
+    assert model_fingerprint(Store(), Model(name=str(tmp_path / "copy"))) == identity
     further = load(str(saved))
     with torch.no_grad():
         further.model.layers[0].mlp.up_proj.weight += 1e-3
     further.save_pretrained(tmp_path / "further")
-    assert model_identity(Store(), Model(name=str(tmp_path / "further"))) != identity
+    assert model_fingerprint(Store(), Model(name=str(tmp_path / "further"))) != identity
     (tmp_path / "copy" / "config.json").write_text(
         json.dumps(json.loads((saved / "config.json").read_text()) | {"rms_norm_eps": 0.5})
     )
-    assert model_identity(Store(), Model(name=str(tmp_path / "copy"))) != identity
+    assert model_fingerprint(Store(), Model(name=str(tmp_path / "copy"))) != identity
 
 
 def test_a_random_model_is_its_config_and_seed():
     one, other = (Model(config=MODELS[name], tokenizer="train") for name in ("llama", "qwen3"))
-    assert model_identity(Store(), one, 1) == model_identity(Store(), one, 1)
+    assert model_fingerprint(Store(), one, 1) == model_fingerprint(Store(), one, 1)
     assert (
-        len({model_identity(Store(), one, 1), model_identity(Store(), one, 2), model_identity(Store(), other, 1)}) == 3
+        len(
+            {
+                model_fingerprint(Store(), one, 1),
+                model_fingerprint(Store(), one, 2),
+                model_fingerprint(Store(), other, 1),
+            }
+        )
+        == 3
     )
 
 
@@ -105,7 +111,7 @@ def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     model = Model(name="some/model", revision="v2")
-    assert model_identity(Store(), model) == f"some/model@{commit}"
+    assert model_fingerprint(Store(), model) == f"some/model@{commit}"
     assert weights(load("some/model")).numel() > 0
     assert asked == [("some/model", "v2"), ("some/model", None)]
 
@@ -160,21 +166,21 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
 def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp_path):
     shutil.copy(saved / "config.json", tmp_path)
     torch.save({}, tmp_path / "pytorch_model.bin")
-    for look in (load, lambda name: model_identity(Store(), Model(name=name))):
+    for look in (load, lambda name: model_fingerprint(Store(), Model(name=name))):
         with pytest.raises(DataError, match=r"pytorch_model.bin.*safetensors was wanted.*run any code.*python -c"):
             look(str(tmp_path))
 
 
 def test_a_folder_without_any_weights_is_called_incomplete_and_nothing_is_there_to_convert(saved, tmp_path):
     shutil.copy(saved / "config.json", tmp_path)
-    with pytest.raises(DataError, match=r"no weights.*safetensors was wanted.*not complete: fetch it again") as refused:
+    with pytest.raises(DataError, match=r"no \*\.safetensors.*not complete: fetch it again") as refused:
         load(str(tmp_path))
     assert "from_pretrained" not in str(refused.value)
 
 
 def test_an_adapters_folder_is_no_base_model(tmp_path):
     build_objective(tiny_config(method="lora")).model.save_pretrained(tmp_path)
-    with pytest.raises(DataError, match=r"is an adapter, and a base model was wanted.*merged"):
+    with pytest.raises(DataError, match=r"this is an adapter; a base model is needed.*merged"):
         load(str(tmp_path))
 
 
@@ -185,7 +191,7 @@ def test_missing_weights_are_refused_and_not_drawn_anew(saved, tmp_path):
     tensors = load_file(saved / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"], tensors["lm_head.weight"]
     save_file(tensors, tmp_path / "short" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(DataError, match=r"2 weights are not in its files, as lm_head.weight"):
+    with pytest.raises(DataError, match=r"2 weights are missing in its files, for example lm_head.weight"):
         load(str(tmp_path / "short"))
 
 
@@ -233,9 +239,9 @@ def test_a_model_that_brings_its_own_code_is_refused_without_running_it(saved, t
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "lama"}, r"model_type: lama.*Did you mean llama"),
+        ({"model_type": "lama"}, r"model_type: .*no model type lama.*Did you mean llama"),
         ({"hiden_size": 64}, r"model.config.hiden_size: llama has no such setting. Did you mean hidden_size"),
-        ({"hidden_act": "none"}, r"model.config: transformers makes no such model.*none"),
+        ({"hidden_act": "none"}, r"model.config: transformers cannot make this model.*none"),
         ({"hidden_size": "x"}, r"model.config: .*'hidden_size' expected int"),
         ({"num_attention_heads": 5}, r"model.config: .*not a multiple"),
     ],

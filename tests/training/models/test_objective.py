@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from tests.support.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_documents, tiny_config, with_targets
 from training.data.schema import NO_TARGET
 from training.models.build import build_objective
-from training.models.chunked_loss import chunked_loss
-from training.models.fused_loss import elementwise, fusable_elementwise, fused_loss, has_float32_output
+from training.models.loss import chunked_loss, elementwise, fusable_elementwise, fused_loss, has_float32_output
 from training.models.objective import NextToken, pooled
 
 torch.set_num_threads(1)
@@ -256,7 +255,7 @@ def test_a_batch_without_targets_costs_nothing_and_still_has_a_backward() -> Non
     loss.backward()
     assert (loss.item(), correct.item()) == (0, 0)
     assert all((gradient == 0).all() for gradient in gradients(objective).values())
-    assert objective.units(batch_of(random_documents([[16]]))) == 15
+    assert objective.loss_denominator(batch_of(random_documents([[16]]))) == 15
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen3", "gemma2"])
@@ -275,7 +274,7 @@ def test_virtual_tokens_stand_where_peft_puts_them(model: str, method: str) -> N
 def test_bare_of_its_virtual_tokens_a_model_is_the_base_model(method: str) -> None:
     objective, base = build_objective(tiny_config("llama", method=method)), build_objective(tiny_config("llama"))
     batch = batch_of(random_documents([[16], [16]]))
-    with objective.bare():
+    with objective.as_base_model():
         inside = loss_of(objective, batch)[0].item()
     assert inside == pytest.approx(loss_of(base, batch)[0].item(), rel=1e-6)
     assert loss_of(objective, batch)[0].item() != pytest.approx(inside, rel=1e-6), "and outside it is not"

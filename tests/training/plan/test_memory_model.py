@@ -76,7 +76,7 @@ def held_bytes(config: TrainConfig) -> int:
     import torch
 
     from training.bench.rows import random_batch
-    from training.engines import make_engine
+    from training.engines.make import make_engine
     from training.models.build import build_objective
 
     before = set(_storages())
@@ -153,7 +153,7 @@ def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from training.bench.rows import random_batch
-    from training.engines import make_engine
+    from training.engines.make import make_engine
     from training.models.build import build_objective
 
     before = set(_storages())
@@ -266,7 +266,7 @@ def test_the_fused_loss_takes_what_the_model_says(precision, method, chunk):
     """With small chunks the lm_head's gradient is the most of it, with large ones the logits."""
     import torch
 
-    from training.models.fused_loss import fused_loss
+    from training.models.loss import fused_loss
 
     vocabulary, hidden = 3000, 192
     size = {"vocab_size": vocabulary, "hidden_size": hidden}

@@ -530,7 +530,7 @@ def test_an_unknown_gpu_is_refused_with_those_there_are():
 
 
 def test_every_gpu_of_the_table_has_a_known_speed():
-    from training.models.flops import peak_flops
+    from training.plan.gpus import peak_flops
 
     assert [name for name, gpu in GPUS.items() if peak_flops(gpu.device_name) is None] == []
 

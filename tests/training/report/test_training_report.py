@@ -138,7 +138,7 @@ def test_what_was_not_measured_is_left_out_and_a_broken_loss_is_too():
     assert [step for step, _ in found.curves()["loss"]] == [1, 2, 3, 4, 6, 7, 8, 9, 10]
     assert all(math.isfinite(value) for value in found.smooth)
     assert found.rows()[4]["loss"] is None
-    assert found.middle("mfu") is None
+    assert found.median("mfu") is None
 
 
 def test_the_smooth_curve_follows_a_level_and_damps_noise():
@@ -156,7 +156,7 @@ def test_data_wait_is_a_share_of_the_step():
 def test_a_restart_is_told_by_step_and_a_changed_number_of_workers_too():
     again = {**made.ATTEMPTS[1], "attempt": "c", "time": "2026-01-02T03:06:05+00:00", "step": 200}
     assert restarts([again, *made.ATTEMPTS], [77]) == [
-        {"step": 77, "words": "passed over"},
+        {"step": 77, "words": "skipped"},
         {"step": 150, "words": "2 → 1 workers"},
         {"step": 200, "words": "restart"},
     ]
@@ -209,7 +209,7 @@ def test_a_report_is_gathered_from_what_a_run_leaves(finished):
     (fit,) = report["fits"]
     assert fit["totals"]["tokens"] == 1_200_000
     assert fit["totals"]["workers"] == [1, 2]
-    assert [event["words"] for event in fit["events"]] == ["passed over", "2 → 1 workers"]
+    assert [event["words"] for event in fit["events"]] == ["skipped", "2 → 1 workers"]
     notes = fit["corpora"][0]
     assert notes["left_out"] == {"empty": 7}
     assert notes["packing"] == {"documents_split": 4}
@@ -480,9 +480,9 @@ def validated(*losses: float) -> list[dict[str, Any]]:
             "below the 3 that it began with: the weights of step 10",
         ),
         ({"validation": validated(3.0, 2.0, 2.5), "best_step": 10}, "lowest at step 10 (2) and rose to 2.5"),
-        ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not move: a.lora_A, b.lora_A."),
-        ({"events": [{"step": 4, "words": "restart"}] * 2}, "started again 2 times"),
-        ({"events": [{"step": 4, "words": "passed over"}]}, "1 step passed over"),
+        ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not change: a.lora_A, b.lora_A."),
+        ({"events": [{"step": 4, "words": "restart"}] * 2}, "restarted 2 times"),
+        ({"events": [{"step": 4, "words": "skipped"}]}, "1 step skipped"),
         ({"damaged_checkpoints": ["The checkpoint of step 9 is damaged"]}, "The checkpoint of step 9 is damaged"),
         ({"totals": made.report()["fits"][0]["totals"] | {"unlogged_steps": 7}}, "lacks 7 of the 300 steps"),
         (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cluster.errors import DataError
-from training.engines import Engine
+from training.engines.engine import Engine
 from training.fit.checkpoint.format import Saved, newest, problem, step_of
 from training.fit.job import Job
 from training.fit.ranks import Place

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 import cluster
 from cluster.errors import ClusterError
 from cluster.store import paths
-from training.engines import Slice
+from training.engines.engine import Slice
 from training.fit.checkpoint.format import (
     MANIFEST,
     PIECE_VALUES,

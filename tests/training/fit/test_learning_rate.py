@@ -1,7 +1,4 @@
-"""The learning rate of a step, and what AdamW decays."""
-
-import subprocess
-import sys
+"""The learning-rate schedule."""
 
 import pytest
 import torch
@@ -9,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config_parts import Optimizer
-from training.optimizing import learning_rate, parameter_groups
+from training.fit.learning_rate import learning_rate
 
 
 def rates(steps: int, **wanted) -> list[float]:
@@ -85,23 +82,3 @@ def test_a_rate_lies_between_the_final_and_the_full_one_and_never_rises_after_wa
     assert all(final - 1e-9 <= rate <= 1 for rate in found[warmup:])
     assert min(found) > 0, "no step is for nothing"
     assert found[warmup:] == sorted(found[warmup:], reverse=True)
-
-
-def test_only_trained_matrices_decay_and_a_tied_one_is_there_once():
-    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 5))
-    model[2].weight = model[0].weight
-    model[1].weight.requires_grad_(False)
-    matrices, vectors = parameter_groups(model, 0.1)
-    assert (len(matrices["params"]), matrices["weight_decay"]) == (1, 0.1)
-    assert matrices["params"][0] is model[0].weight
-    assert [tuple(one.shape) for one in vectors["params"]] == [(4,), (5,)]
-    assert vectors["weight_decay"] == 0.0
-
-
-def test_a_group_without_parameters_is_left_out():
-    assert len(parameter_groups(torch.nn.Linear(3, 2, bias=False), 0.1)) == 1
-
-
-def test_a_schedule_can_be_drawn_without_torch():
-    code = "import sys, training.optimizing; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,8 +1,7 @@
-"""`raymill tune-demo`: two first trainings, on the corpus that `raymill demo` made, without a download.
+"""The verb `raymill tune-demo`: two trainings of a tiny model on the corpus of `raymill demo`, without a download.
 
-A commented config each goes to OUTPUT/tune-lora.yaml and OUTPUT/tune-full.yaml, and through the same function as
-`raymill train`. Both are written once: a second call continues or finds the runs finished, and an edited config stays
-as it was edited. Both runs share one folder of packed rows.
+The commented configs OUTPUT/tune-lora.yaml and OUTPUT/tune-full.yaml are written once and passed to `raymill train`. A
+second call continues or finds the runs finished, and keeps configs that were edited. Both runs share the packed rows.
 """
 
 import json
@@ -18,10 +17,10 @@ from cluster.store import paths
 from cluster.store.store import Store
 from cluster.typed import command
 from training import commands
-from training.report.schema import chosen
+from training.report.schema import exported_validation
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-OUTPUT = "runs/demo"  # as the configs have it
+CONFIGS = Path(__file__).parent / "configs"
+OUTPUT = "runs/demo"  # the output in the shipped configs
 RUNS = {"lora": "LoRA", "full": "all weights"}
 
 
@@ -33,7 +32,7 @@ def tune_demo(
     corpus, store = paths.join(output, "corpus"), Store()
     if Artifact.find(store, corpus) is None:
         first = command("demo", *([] if output == OUTPUT else ["--output", output]))
-        raise UserError(f"{corpus}: no finished corpus here, and this demo trains on it. Run `{first}` first.")
+        raise UserError(f"{corpus}: there is no finished corpus here, and this demo trains on it. Run `{first}` first.")
     for run in RUNS:
         config = _config(output, run)
         if replace or not store.exists(config):
@@ -45,14 +44,14 @@ def tune_demo(
 
 
 def config_text(run: str, output: str) -> str:
-    """The demo's config with another output; the one in the package is a config for OUTPUT."""
+    """The text of a shipped config with its output replaced."""
     text = Store().read_bytes(str(CONFIGS / f"demo-{run}.yaml")).decode()
     # In double quotes YAML reads JSON's escapes.
     return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
 
 
 def comparison(reports: dict[str, dict[str, Any]]) -> str:
-    """How the loss on the validation split fell in each run, and what it took."""
+    """A table of the runs: validation loss and perplexity before and after, share of trained parameters, time."""
     head = ("validation loss", "before", "after", "perplexity", "trained", "time")
     rows = [head, *(_row(RUNS[run], report["fits"][0]) for run, report in reports.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -64,7 +63,7 @@ def comparison(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def _row(name: str, fit: dict[str, Any]) -> tuple[str, ...]:
-    first, best = fit["validation"][0], chosen(fit)  # type: ignore[arg-type]
+    first, best = fit["validation"][0], exported_validation(fit)  # type: ignore[arg-type]
     assert best is not None
     totals = fit["totals"]
     return (
@@ -78,10 +77,10 @@ def _row(name: str, fit: dict[str, Any]) -> tuple[str, ...]:
 
 
 def whats_next(output: str) -> str:
-    """Commands to go on with, each of which works as it stands but for the last one's folder."""
+    """Commands to try next. Each can be run as printed, except that the last needs a folder."""
     lora, full = (_config(output, run) for run in RUNS)
     zero = ("-o", "name=demo-zero2", "-o", "engine=zero2", "-o", f"output={paths.join(output, 'tune-zero2')}")
-    mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "packed=runs/mine/packed", "-o", "corpus=FOLDER")
+    own = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "packed=runs/mine/packed", "-o", "corpus=FOLDER")
     steps = {
         "Curves, data and numbers, in a browser":
             "\n    ".join(paths.join(_folder(output, run), "report.html") for run in RUNS),
@@ -92,7 +91,7 @@ def whats_next(output: str) -> str:
         "The same losses from DeepSpeed, whose workers share the optimizer's state and the gradients":
             command("train", full, *zero),
         "The same on your own corpus: write its folder instead of FOLDER":
-            command("train", lora, *mine),
+            command("train", lora, *own),
     }  # fmt: skip
     return "What next:\n" + "\n".join(f"  {what}:\n    {line}" for what, line in steps.items())
 

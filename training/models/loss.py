@@ -1,16 +1,20 @@
-"""Cross entropy of a plain lm_head, with its gradients made on the way forward, only where there is a target.
+"""Cross entropy over a large vocabulary without holding all logits: positions are computed in chunks, in float32.
 
-Letters: N positions that count, D hidden size, V vocabulary, C positions of a chunk.
+Letters: N positions, D hidden size, V vocabulary, C positions of a chunk.
 
-The gradient of a sum of cross entropies with respect to its logits is known as soon as the logits are: probabilities
-less one at the target. So each chunk of C positions gives its loss and its share of both gradients at once, and its
-logits are made once, where chunked_loss.py makes them twice; a prompt's positions cost nothing at all. It touches the
-weight itself and calls no module, so it is for engines in which the weight is whole while a micro-batch is computed.
+The logits of one row of 8,192 positions over 128k tokens are 4.2 GB in float32, and their gradient as much again. Two
+functions compute the same sum of losses with C x V logits at a time:
 
-In a bf16 run the products are of bf16 matrices, added up and kept in float32 where the operator can (on GPUs): logits
-and the weight's gradient are then never rounded to bf16 on the way.
+    chunked_loss   for any model: each chunk's logits are computed in the forward pass and again in the backward pass,
+                   one more product of the lm_head. It calls the model's modules, so sharded weights are gathered; the
+                   number of chunks depends on N and C alone, because all workers must call modules equally often.
+    fused_loss     for a plain lm_head whose weight is whole on the worker: each chunk gives its loss and its share of
+                   both gradients in the forward pass (the gradient by the logits is the probabilities less one at the
+                   target), so logits are computed once. Only positions with a target are passed in.
+                   Memory besides C x V logits: the weight's gradient, float32[V, D], until the backward pass.
 
-Memory beside C x V logits: the gradient of the weight, float32[V, D], until the backward pass takes it.
+In a bf16 run the products are of bf16 matrices; where the device supports it (GPUs), fused_loss accumulates and keeps
+them in float32, so neither logits nor the weight's gradient are rounded to bf16.
 """
 
 import functools
@@ -20,14 +24,48 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-# (logits float32[C, V], targets int64[C], type of the gradient or None for no gradient)
-# -> (sum of losses, number of right predictions, gradient [C, V] or None)
+from training.data.schema import NO_TARGET
+
+
+def chunked_loss(
+    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunk_positions: int
+) -> tuple[Tensor, Tensor]:
+    """Sum of the losses, and the number of targets that are the most probable token.
+
+    Args:
+        logits_of: the model's logits of hidden states, [C, D] to [C, V].
+        hidden: [N, D].
+        targets: int64[N], NO_TARGET at positions that the loss leaves out.
+
+    Returns:
+        float32 scalar with a gradient, int64 scalar.
+    """
+    losses, corrects = [], []
+    for positions, wanted in zip(hidden.split(chunk_positions), targets.split(chunk_positions), strict=True):
+        if torch.is_grad_enabled():
+            loss, correct = checkpoint(_chunk_loss, logits_of, positions, wanted, use_reentrant=False)
+        else:
+            loss, correct = _chunk_loss(logits_of, positions, wanted)
+        losses.append(loss)
+        corrects.append(correct)
+    return torch.stack(losses).sum(), torch.stack(corrects).sum()
+
+
+def _chunk_loss(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits_of(hidden).float()
+    loss = F.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
+    return loss, (logits.detach().argmax(-1) == targets).sum()
+
+
+# (logits float32[C, V], targets int64[C], dtype of the gradient or None for no gradient)
+# -> (sum of losses, number of correct predictions, gradient [C, V] or None)
 Elementwise = Callable[[Tensor, Tensor, torch.dtype | None], tuple[Tensor, Tensor, Tensor | None]]
 
 
 def elementwise(logits: Tensor, targets: Tensor, gradient: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What follows the logits, as torch computes it: a pass over them for each operation."""
+    """Loss, correct predictions and gradient of one chunk's logits, as separate torch operations."""
     loss, correct = _loss(logits, targets)
     if gradient is None:
         return loss, correct, None
@@ -39,7 +77,7 @@ def elementwise(logits: Tensor, targets: Tensor, gradient: torch.dtype | None) -
 def fusable_elementwise(
     logits: Tensor, targets: Tensor, gradient: torch.dtype | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same for torch.compile, which makes one pass of it that reads logits and one that writes the gradient."""
+    """As `elementwise`, in a form that torch.compile fuses into one pass that reads logits and one that writes."""
     loss, correct = _loss(logits, targets)
     if gradient is None:
         return loss, correct, None
@@ -54,18 +92,18 @@ def _loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def fused_loss(
     hidden: Tensor, weight: Tensor, targets: Tensor, chunk_positions: int, after_logits: Elementwise = elementwise
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and how many targets are the most probable token.
+    """Sum of the losses, and the number of targets that are the most probable token.
 
     Args:
-        hidden: [N, D], of the positions that have a target. weight: [V, D]; products are in autocast's type where that
-            is on.
+        hidden: [N, D], only positions that have a target. weight: [V, D]. Products are in autocast's type where
+            autocast is on.
         targets: int64[N].
         after_logits: `elementwise`, or `fusable_elementwise` compiled.
 
     Returns:
         float32 scalar with gradients for `hidden` and `weight`, int64 scalar.
     """
-    # Inside a Function nobody can tell whether gradients are wanted at all.
+    # Inside a Function, gradients look enabled even under no_grad.
     product, learning = _product_type(hidden), torch.is_grad_enabled()
     return _FusedLoss.apply(hidden, weight, targets, chunk_positions, product, learning, after_logits)
 
@@ -144,12 +182,12 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 @functools.cache
 def has_float32_output(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products of this 16-bit type can be written, and added, in float32: tried once.
+    """Whether products of this 16-bit type can be written and accumulated in float32. Tried once for each device.
 
-    torch has `out_dtype` since 2.8, on GPUs alone; `addmm` took a float32 summand only later (checks in
+    torch has `out_dtype` since 2.8, on GPUs only; `addmm` accepted a float32 summand later (checks in
     aten/src/ATen/native/cuda/Blas.cpp, _addmm_dtype_out_cuda).
     """
-    # 263 needs nine bits, and bf16 has eight.
+    # 263 needs nine significant bits; bf16 has eight.
     a = torch.ones(16, 264, dtype=dtype, device=device)
     a[:, 0] = 0
     b = torch.ones(264, 16, dtype=dtype, device=device)

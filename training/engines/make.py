@@ -1,0 +1,24 @@
+"""From the config's `engine` to an engine around a module."""
+
+import torch
+
+from training.config import TrainConfig
+from training.engines.ddp import Ddp
+from training.engines.engine import Engine
+from training.engines.fsdp import Fsdp
+from training.engines.zero import Zero
+
+
+def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.device) -> Engine:
+    """The engine that `config.engine` names, around a module whose weights are equal on every worker.
+
+    Parameters without `requires_grad` are frozen: they are neither updated nor saved. torch.distributed must be
+    initialised.
+    """
+    match config.engine:
+        case "ddp":
+            return Ddp(config, module, device)
+        case "fsdp2":
+            return Fsdp(config, module, device)
+        case _:
+            return Zero(config, module, device)

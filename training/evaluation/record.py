@@ -1,0 +1,65 @@
+"""evaluation.json: the measurements of a run's weights, with a fingerprint of what they were made from."""
+
+import json
+from typing import TypedDict
+
+import cluster
+from cluster.artifact import fingerprint
+from cluster.store import paths
+from cluster.store.interface import NotFound
+from training.fit.job import Job
+from training.fit.records import Evaluation, Outcome
+
+EVALUATION = "evaluation.json"
+_FINGERPRINT = "made_from"
+
+
+class MergedCheck(TypedDict):
+    """Comparison of a merged model's logits with the adapter's, over all positions of some prompts.
+
+    max_abs_difference: largest difference of the two. tolerance: the largest that is allowed. adapter_effect: largest
+    difference between adapter and base. largest_logit: largest absolute logit with the adapter.
+    """
+
+    prompts: int
+    tokens: int
+    max_abs_difference: float
+    tolerance: float
+    adapter_effect: float
+    largest_logit: float
+
+
+def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
+    """Fingerprint of everything that decides an evaluation: version, training, checkpoint, generation settings."""
+    generate = job.config.generate
+    inputs = {
+        "version": cluster.__version__,
+        "fit": outcome["fingerprint"],
+        "checkpoint": outcome["best_checkpoint"] or outcome["checkpoint"],
+        "generate": generate.model_dump() if generate else None,
+    }
+    return fingerprint(inputs)
+
+
+def read_evaluation(job: Job, wanted: str | None = None) -> Evaluation | None:
+    """The evaluation of a job's run; None if there is none or its fingerprint is not `wanted` (None: any)."""
+    try:
+        found = json.loads(job.store.read_bytes(paths.join(job.root, EVALUATION)))
+    except NotFound:
+        return None
+    if found.pop(_FINGERPRINT, None) != wanted and wanted is not None:
+        return None
+    return found
+
+
+def write_evaluation(job: Job, evaluation: Evaluation, made_from: str) -> None:
+    """Write evaluation.json to the job's run. made_from: the evaluation's fingerprint."""
+    data = json.dumps({_FINGERPRINT: made_from} | evaluation, indent=1, ensure_ascii=False)
+    job.store.write_bytes(paths.join(job.root, EVALUATION), data.encode("utf-8", "backslashreplace"))
+
+
+def add_merged_check(job: Job, outcome: Outcome, check: MergedCheck) -> None:
+    """Add the check of the merged weights to a finished evaluation; without one, nothing is written."""
+    made_from = evaluation_fingerprint(job, outcome)
+    if (found := read_evaluation(job, made_from)) is not None:
+        write_evaluation(job, {**found, "merged_check": dict(check)}, made_from)

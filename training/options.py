@@ -1,0 +1,39 @@
+"""Options that the training verbs share, and the loading of a training config."""
+
+import sys
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from cluster.config import load
+from cluster.errors import ConfigError
+from training.config import TrainConfig
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
+Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
+Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
+Replace = Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")]
+
+Verify = Annotated[bool, typer.Option("--verify", help="read what is finished and compare digests; else only sizes")]
+
+
+def load_train(config: str, override: list[str] | None) -> TrainConfig:
+    """The training config of a file, with `key.sub=value` overrides.
+
+    Raises:
+        ConfigError: the file is no config, or one of another kind; or a package that training needs is not installed.
+    """
+    _require_packages()
+    settings = load(config, override or [])
+    if not isinstance(settings, TrainConfig):
+        raise ConfigError(f"{config}, kind: {settings.kind} given; this verb needs kind: train.")  # type: ignore[attr-defined]
+    return settings
+
+
+def _require_packages() -> None:
+    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: not installed for {sys.executable}. Training needs: pip install 'raymill[train]'"
+        )
