@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from cluster.artifact import Artifact
+from cluster.errors import DataError
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import PackedRows
@@ -19,7 +20,7 @@ from training.evaluation.measure import measure, predictions
 from training.evaluation.prompts import Prompt, held_out_prompts
 from training.evaluation.record import evaluation_fingerprint, read_evaluation, write_evaluation
 from training.evaluation.scores import classification, f1_by_class, scores
-from training.fit.checkpoint.format import Saved, fill
+from training.fit.checkpoint.format import Saved, fill, problem
 from training.fit.job import Job
 from training.fit.records import Answer, Evaluation, Measured, Outcome
 from training.models.attention import choose_attention
@@ -72,8 +73,21 @@ def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: A
 
 
 def load_trained(objective: Objective, job: Job, outcome: Outcome) -> None:
-    """Load the run's final weights: those of the best validation loss if there was a validation, else the last."""
-    fill(objective, Saved.load(job.store, outcome["best_checkpoint"] or outcome["checkpoint"]))
+    """Load the run's final weights: those of the best validation loss if there was a validation, else the last.
+
+    Raises:
+        DataError: their checkpoint is damaged.
+    """
+    uri = outcome["best_checkpoint"] or outcome["checkpoint"]
+    try:
+        fill(objective, Saved.load(job.store, uri))
+    except DataError as error:
+        which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
+        raise DataError(
+            f"{uri}: the checkpoint {which} of this finished training is damaged, so its weights cannot be evaluated "
+            f"or exported ({problem(error)}). Restore its files from a copy and run the same command again, or train "
+            "again from step 0: raymill train CONFIG --replace."
+        ) from error
 
 
 def held_out_split(packed: PackedRun) -> tuple[str, dict[str, Artifact]]:
