@@ -131,7 +131,7 @@ def test_weights_as_transformers_makes_them_fit_and_those_of_other_sizes_do_not(
         ),
         (
             {"model__layers__0__self_attn__k_proj__weight": (32, 32)},
-            r"model.layers.0.self_attn.k_proj.weight is 32 x 32, and .* 16 x 32",
+            r"model.layers.0.self_attn.k_proj.weight is 32 x 32, but .* 16 x 32",
         ),
     ],
 )
@@ -172,8 +172,8 @@ def test_quantised_weights_are_refused_but_those_that_qlora_reads(tmp_path):
         ("config.json", "{}", "has no 'model_type'; text was expected"),
         ("config.json", '{"model_type": 3}', "'model_type' is '3'; text was expected"),
         ("tokenizer.json", '{"version": "1.0"}', "has no 'model'; an object was expected"),
-        ("tokenizer.json", '{"model": {"vocab": {"a": "b"}}}', "its vocabulary or added_tokens are not those"),
-        ("tokenizer.json", '{"model": {"vocab": {}}, "added_tokens": ["a"]}', "its vocabulary or added_tokens are not"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": "b"}}}', "its vocabulary or added_tokens cannot be read"),
+        ("tokenizer.json", '{"model": {"vocab": {}}, "added_tokens": ["a"]}', "its vocabulary or added_tokens cannot be read"),
         ("tokenizer_config.json", "version https://git-lfs", "is not JSON .*b'version https://git-lfs'"),
         ("generation_config.json", "null", "holds 'None', where a JSON object was expected"),
     ],
@@ -202,8 +202,8 @@ def test_a_folder_without_a_tokenizer_is_refused_unless_another_is_given(tmp_pat
         ("bert", "bert is an encoder: .*Give a causal language model"),
         ("zorkformer", "transformers has no model_type zorkformer. Did you mean .*never run"),
         ("lama", "transformers has no model_type lama. Did you mean llama"),
-        ("clip", "transformers has no causal language model of the type clip"),
-        ("t5", "transformers has no causal language model of the type t5"),
+        ("clip", "transformers has no causal language model of type clip"),
+        ("t5", "transformers has no causal language model of type t5"),
     ],
 )
 def test_a_model_that_is_no_causal_language_model_is_refused_before_packing(tmp_path, kind, told):
@@ -218,7 +218,7 @@ def test_an_encoder_that_was_made_a_decoder_and_models_of_any_causal_type_pass()
     for kind in (*LINEAR_NAMES, "qwen3_moe", "gemma3", "opt"):
         check_architecture({"model_type": kind}, "here", probe=False)
     check_architecture({"model_type": "modernbert"}, "here", probe=True)
-    with pytest.raises(ConfigError, match="an encoder with a decoder"):
+    with pytest.raises(ConfigError, match="an encoder-decoder model"):
         check_architecture({"model_type": "bart", "is_encoder_decoder": True}, "here", probe=False)
 
 
@@ -246,7 +246,7 @@ def test_a_token_without_embedding_that_the_data_or_the_template_use_is_refused_
     tokenizer["model"]["vocab"] = {f"t{number}": number for number in range(300)}
     (place / "tokenizer.json").write_text(json.dumps(tokenizer))
     (said,) = check(str(place))
-    assert "A document with one of the others cannot be trained on" in said
+    assert "A document with one of the other tokens cannot be trained on" in said
     for settings in ({"eos_token": "<end>"}, {"bos_token": {"content": "<end>"}}, {"chat_template": "{{ x }}<end>"}):
         (place / "tokenizer_config.json").write_text(json.dumps(settings))
         with pytest.raises(ConfigError, match=r"'<end>' \(id 399\) has no embedding"):
