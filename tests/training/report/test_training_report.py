@@ -349,7 +349,7 @@ def test_a_run_without_any_of_its_parts_has_a_report(report):
             "generation": {}, "merged_check": None, "folders": [], "best_step": None}  # fmt: skip
     fit["curves"] = {name: [] for name in fit["curves"]}
     page = Page(render(report))
-    assert "No answers were asked for" in page.text["answers"]
+    assert "generated no answers" in page.text["answers"]
     assert not [drawing for drawing in page.all("svg") if drawing.get("role") == "img"]
 
 
@@ -477,7 +477,7 @@ def validated(*losses: float) -> list[dict[str, Any]]:
         ({"validation": []}, "no validation split"),
         (
             {"validation": validated(3.0, 3.1, 3.2), "best_step": 10},
-            "below the 3 that it began with: the weights of step 10",
+            "below its initial value, 3. The exported weights, of step 10",
         ),
         ({"validation": validated(3.0, 2.0, 2.5), "best_step": 10}, "lowest at step 10 (2) and rose to 2.5"),
         ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not change: a.lora_A, b.lora_A."),
