@@ -137,7 +137,8 @@ WORKER_MODULES = {
     "fit": {"deterministic", "device", "heartbeat", "loop", "loss_checks", "preemption", "ranks", "validation"},
     "fit.checkpoint": {"restore", "save"},
     "models": {
-        "adapters", "attention", "base", "build", "combine", "compiling", "compose", "flops", "loss", "objective",
+        "adapters", "attention", "base", "build", "combine", "compiling", "compose", "flops",
+        "independence", "loss", "objective",
     },
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes"}

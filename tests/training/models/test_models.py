@@ -287,13 +287,13 @@ def test_predictions_depend_on_earlier_tokens_of_the_same_document_alone(model):
 
 def test_a_model_that_sees_later_tokens_is_refused():
     for method in ("full", "probe"):
-        with pytest.raises(ConfigError, match=r"in this bert, what is predicted after a token depends on later tokens"):
+        with pytest.raises(ConfigError, match=r"the predictions of this bert depend on later tokens"):
             build_objective(tiny_config(OTHERS["bert"], method=method), classes=2)
 
 
 @pytest.mark.parametrize("kind", ["mamba", "opt", "gpt_oss"])
 def test_a_model_that_carries_one_document_of_a_row_to_the_next_is_refused_unless_each_has_a_row(kind):
-    with pytest.raises(ConfigError, match=rf"in this {kind}.*other documents of the same row.*packing: {{mode: none}}"):
+    with pytest.raises(ConfigError, match=rf"of this {kind} depend on other documents of the same row.*packing: {{mode: none}}"):
         build_objective(tiny_config(OTHERS[kind]))
     objective = build_objective(tiny_config(OTHERS[kind], packing={"mode": "none"}))
     assert objective.model.training
