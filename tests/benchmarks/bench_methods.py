@@ -113,7 +113,7 @@ def composed(session: Session, folder: str, corpora: dict[str, str], whole: str)
     other = adapted(session, folder, "licences", corpora["licences"], whole, method="lora")
     adapters = {"docstrings": f"{folder}/lora--rank-16/export/adapter", "licences": f"{other.uri}/export/adapter"}
     deviation, _ = compose_adapters(
-        f"{folder}/composed", {adapters["docstrings"]: 0.7, adapters["licences"]: 0.3}, merged=True
+        Store(), f"{folder}/composed", {adapters["docstrings"]: 0.7, adapters["licences"]: 0.3}, merged=True
     )
     print(f"composed 0.7 docstrings, 0.3 licences; off the weighted sum by {deviation:.1e} at most. Held-out loss:")
     for name, model in {"base": whole, "0.7 and 0.3": f"{folder}/composed/merged"}.items():

@@ -44,7 +44,7 @@ def require_independence(body: Any, packed: bool, bf16: bool) -> None:
 
 
 def _changes(body: Any, bf16: bool) -> tuple[bool, bool]:
-    """Whether hidden states change: (the second document's with the first document, all with the last token)."""
+    """(the second document's hidden states depend on the first, earlier hidden states depend on the last token)."""
     vocabulary = body.get_input_embeddings().num_embeddings
     ids = np.arange(5, 5 + _ROW) % vocabulary
     rows = np.stack([ids, ids, ids])

@@ -76,7 +76,7 @@ def test_peft_loads_exactly_the_weighted_sum(folder, tmp_path, first, second):
         make_adapter(tmp_path, "one", 1, folder / "base", **first),
         make_adapter(tmp_path, "two", 2, folder / "base", **second),
     )
-    deviation, _ = compose_adapters(str(tmp_path / "out"), {one: 0.7, two: -0.3})
+    deviation, _ = compose_adapters(Store(), str(tmp_path / "out"), {one: 0.7, two: -0.3})
     assert deviation < 1e-6
     mine, left, right = (changes(folder, str(path)) for path in (tmp_path / "out", one, two))
     moved = 0
@@ -89,7 +89,7 @@ def test_peft_loads_exactly_the_weighted_sum(folder, tmp_path, first, second):
 
 def test_it_is_what_peft_calls_cat(folder, tmp_path):
     one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
-    compose_adapters(str(tmp_path / "out"), {one: 0.7, two: 0.3})
+    compose_adapters(Store(), str(tmp_path / "out"), {one: 0.7, two: 0.3})
     mine = PeftModel.from_pretrained(load_named(folder), str(tmp_path / "out"))(input_ids=IDS).logits
     theirs = PeftModel.from_pretrained(load_named(folder), one, adapter_name="one")
     theirs.load_adapter(two, "two")
@@ -100,7 +100,7 @@ def test_it_is_what_peft_calls_cat(folder, tmp_path):
 
 def test_the_merged_model_is_a_plain_one_with_the_adapters_logits(folder, tmp_path):
     one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
-    compose_adapters(str(tmp_path / "out"), {one: 0.5, two: 0.5}, merged=True)
+    compose_adapters(Store(), str(tmp_path / "out"), {one: 0.5, two: 0.5}, merged=True)
     merged = load_base(Store(), Model(name=str(tmp_path / "out" / "merged")), 0, torch.float32, None)
     adapted = PeftModel.from_pretrained(load_named(folder), str(tmp_path / "out"))
     torch.testing.assert_close(merged(input_ids=IDS).logits, adapted(input_ids=IDS).logits, rtol=1e-4, atol=1e-5)
@@ -157,9 +157,9 @@ def test_weights_are_checked(given, said):
 @settings(max_examples=20)
 @given(st.dictionaries(st.text("ab=/.", min_size=1, max_size=6), st.floats(0.1, 9), min_size=1, max_size=3))
 def test_a_path_may_hold_an_equals_sign(weights):
-    paths = {paths.absolute(f"/x{path}"): weight for path, weight in weights.items()}
-    if len(paths) == len(weights):
-        assert adapter_weights([f"{path}={weight!r}" for path, weight in paths.items()]) == paths
+    found = {paths.absolute(f"/x{path}"): weight for path, weight in weights.items()}
+    if len(found) == len(weights):
+        assert adapter_weights([f"{path}={weight!r}" for path, weight in found.items()]) == found
 
 
 def test_dora_is_refused_with_the_reason(folder, tmp_path):
@@ -168,7 +168,7 @@ def test_dora_is_refused_with_the_reason(folder, tmp_path):
         make_adapter(tmp_path, "two", 2, folder / "base", dora=True),
     )
     with pytest.raises(ConfigError, match=r"two: cannot be combined exactly: DoRA rescales"):
-        compose_adapters(str(tmp_path / "out"), {one: 0.7, two: 0.3})
+        compose_adapters(Store(), str(tmp_path / "out"), {one: 0.7, two: 0.3})
     assert not (tmp_path / "out").exists()
 
 
@@ -177,7 +177,7 @@ def test_virtual_tokens_are_refused(folder, tmp_path):
     model.peft_config["default"].base_model_name_or_path = str(folder / "base")
     model.save_pretrained(tmp_path / "prefix")
     with pytest.raises(ConfigError, match="PREFIX_TUNING, which is not additive"):
-        compose_adapters(str(tmp_path / "out"), {str(tmp_path / "prefix"): 1.0})
+        compose_adapters(Store(), str(tmp_path / "out"), {str(tmp_path / "prefix"): 1.0})
 
 
 def test_adapters_of_other_bases_are_refused_and_of_a_copy_of_the_base_are_not(folder, tmp_path):
@@ -189,16 +189,16 @@ def test_adapters_of_other_bases_are_refused_and_of_a_copy_of_the_base_are_not(f
         make_adapter(tmp_path, "else", 3, tmp_path / "other"),
     )
     with pytest.raises(ConfigError, match=r"else: is of base .*other.*Only adapters of one base can be combined"):
-        compose_adapters(str(tmp_path / "out"), {one: 0.7, other: 0.3})
-    compose_adapters(str(tmp_path / "out"), {one: 0.7, same: 0.3})
+        compose_adapters(Store(), str(tmp_path / "out"), {one: 0.7, other: 0.3})
+    compose_adapters(Store(), str(tmp_path / "out"), {one: 0.7, same: 0.3})
 
 
 def test_a_folder_that_is_no_adapter_and_an_output_that_is_taken_are_refused(folder, tmp_path):
     one = make_adapter(tmp_path, "one", 1, folder / "base")
     with pytest.raises(DataError, match=r"has no adapter_config.json"):
-        compose_adapters(str(tmp_path / "out"), {str(folder / "base"): 1.0})
+        compose_adapters(Store(), str(tmp_path / "out"), {str(folder / "base"): 1.0})
     with pytest.raises(ConfigError, match="there are files already"):
-        compose_adapters(one, {one: 1.0})
+        compose_adapters(Store(), one, {one: 1.0})
 
 
 def test_values_that_are_not_finite_are_not_written(folder, tmp_path):
@@ -210,7 +210,7 @@ def test_values_that_are_not_finite_are_not_written(folder, tmp_path):
     tensors[next(iter(tensors))][0, 0] = torch.inf
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(DataError, match="not finite"):
-        compose_adapters(str(tmp_path / "out"), {one: 1.0})
+        compose_adapters(Store(), str(tmp_path / "out"), {one: 1.0})
 
 
 def lora_of(tensors: dict[str, torch.Tensor], **config: Any) -> LoraAdapter:

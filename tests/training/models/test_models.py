@@ -86,16 +86,7 @@ def test_a_copy_is_the_same_model_and_one_trained_further_is_another(saved, tmp_
 def test_a_random_model_is_its_config_and_seed():
     one, other = (Model(config=MODELS[name], tokenizer="train") for name in ("llama", "qwen3"))
     assert model_fingerprint(Store(), one, 1) == model_fingerprint(Store(), one, 1)
-    assert (
-        len(
-            {
-                model_fingerprint(Store(), one, 1),
-                model_fingerprint(Store(), one, 2),
-                model_fingerprint(Store(), other, 1),
-            }
-        )
-        == 3
-    )
+    assert len({model_fingerprint(Store(), *drawn) for drawn in ((one, 1), (one, 2), (other, 1))}) == 3
 
 
 def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
@@ -293,7 +284,9 @@ def test_a_model_that_sees_later_tokens_is_refused():
 
 @pytest.mark.parametrize("kind", ["mamba", "opt", "gpt_oss"])
 def test_a_model_that_carries_one_document_of_a_row_to_the_next_is_refused_unless_each_has_a_row(kind):
-    with pytest.raises(ConfigError, match=rf"of this {kind} depend on other documents of the same row.*packing: {{mode: none}}"):
+    with pytest.raises(
+        ConfigError, match=rf"of this {kind} depend on other documents of the same row.*packing: {{mode: none}}"
+    ):
         build_objective(tiny_config(OTHERS[kind]))
     objective = build_objective(tiny_config(OTHERS[kind], packing={"mode": "none"}))
     assert objective.model.training
