@@ -165,9 +165,9 @@ def test_the_manifest_lists_every_file_and_none_can_run_code(lora):
 def test_a_finished_export_is_left_alone_and_another_one_replaces_it(tmp_path):
     run = make_run(tmp_path)
     first = export(run.job, run.outcome, run.packed)
-    (run.export / "merged" / "config.json").unlink()  # would be written again, were anything written
+    written = (run.export / "merged" / "config.json").stat().st_mtime_ns
     assert export(run.job, run.outcome, run.packed) == first
-    assert not (run.export / "merged" / "config.json").exists()
+    assert (run.export / "merged" / "config.json").stat().st_mtime_ns == written
     config = run.job.config.model_copy(update={"export": run.job.config.export.model_copy(update={"merged": False})})
     job = type(run.job)(config, run.job.root, run.job.packed, (), 50, run.job.identity)
     export(job, run.outcome, run.packed)

@@ -173,7 +173,7 @@ def test_quantised_weights_are_refused_but_those_that_qlora_reads(tmp_path):
         ("config.json", '{"model_type": 3}', "'model_type' is '3'; text was expected"),
         ("tokenizer.json", '{"version": "1.0"}', "has no 'model'; an object was expected"),
         ("tokenizer.json", '{"model": {"vocab": {"a": "b"}}}', "its vocabulary or added_tokens cannot be read"),
-        ("tokenizer.json", '{"model": {"vocab": {}}, "added_tokens": ["a"]}', "added_tokens cannot be read"),
+        ("tokenizer.json", '{"model": {"vocab": {}}, "added_tokens": ["a"]}', "its vocabulary or added_tokens"),
         ("tokenizer_config.json", "version https://git-lfs", "is not JSON .*b'version https://git-lfs'"),
         ("generation_config.json", "null", "holds 'None', where a JSON object was expected"),
     ],

@@ -115,7 +115,7 @@ def test_a_path_without_a_folder_is_refused_as_a_path(name):
 
 @pytest.mark.parametrize("name", ["nobody/none", "none", "bad name!"])
 def test_a_name_that_the_hub_does_not_give_is_refused_with_what_to_do_offline(name, offline):
-    with pytest.raises(StorageError, match=r"the hub does not give it.*HF_TOKEN.*Without a network"):
+    with pytest.raises(StorageError, match=r"the hub did not provide it.*HF_TOKEN.*Without a network"):
         model_folder(Store(), Model(name=name, revision="main"))
 
 
@@ -158,7 +158,7 @@ def test_pickled_weights_are_refused_with_the_line_that_converts_them(saved, tmp
     shutil.copy(saved / "config.json", tmp_path)
     torch.save({}, tmp_path / "pytorch_model.bin")
     for look in (load, lambda name: model_fingerprint(Store(), Model(name=name))):
-        with pytest.raises(DataError, match=r"pytorch_model.bin.*safetensors was wanted.*run any code.*python -c"):
+        with pytest.raises(DataError, match=r"pytorch_model.bin.*safetensors is needed.*run any code.*python -c"):
             look(str(tmp_path))
 
 
