@@ -13,9 +13,9 @@ from cluster.progress import Lines
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
+from training.fit.preflight import check_machine
 from training.job import TrainRun
 from training.job import train as run_train
-from training.fit.preflight import check_machine
 from training.options import Address, ConfigFile, Overrides, Replace, Verify, load_train
 from training.plan.advice import unused
 from training.plan.command import print_plan
