@@ -256,7 +256,9 @@ def test_spread_takes_the_first_and_the_last(total, count, numbers):
 def test_the_validation_split_is_measured_where_there_is_no_test_split(chat):
     artifacts = chat.packed.corpora["test"]
     assert held_out_split(chat.packed)[0] == "test"
-    empty = type(chat.packed)(chat.packed.uri, "tiny", (), {"test": artifacts | {"test": _empty(artifacts["test"])}})
+    empty = type(chat.packed)(
+        chat.packed.store, chat.packed.uri, "tiny", (), {"test": artifacts | {"test": _empty(artifacts["test"])}}
+    )
     split, found = held_out_split(empty)
     assert (split, found["test"].uri) == ("validation", artifacts["validation"].uri)
 
