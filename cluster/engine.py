@@ -282,7 +282,11 @@ class _RunUnit:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         logs.setup()
-        answers = (self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist())
+        answers = [self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
+        for answer in answers:
+            if "error" in answer:  # into this worker's log; the driver logs the answer into its own
+                with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=answer["unit"]):
+                    log.error("failed with %s", answer["kind"])
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
     def answer(self, index: int, unit: Any) -> dict[str, Any]:
@@ -292,7 +296,6 @@ class _RunUnit:
             except BaseException as error:
                 if not isinstance(error, Exception) and not is_panic(error):
                     raise
-                log.error("failed with %s", type(error).__name__)
                 return {
                     "unit": index,
                     "error": _cause(error),

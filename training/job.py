@@ -98,7 +98,8 @@ def _train(
     digests = verify or replace
     if (found := _found(packing, replace, digests)) is not None:
         return found
-    if replace or not config.store.exists(paths.join(config.output, OUTCOME)):
+    trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
+    if trains and not session.embedded:  # this machine was compared already, and little is packed without Ray
         _look_at_cluster(config, session)
     # Rows inside the output are under its lease; a folder that runs share has one of its own.
     packed = packing.run_alone(session, progress, digests, lease_at=config.packed)
@@ -167,9 +168,12 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
 
 
 def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
-    """A line for each corpus that lost or split examples, before any time is spent on training."""
+    """A line for each corpus that lost documents, or lost or split examples, before any time is spent on training."""
     for name in packed.corpora:
         whole = overflow.totals(packed.tokenised(name))
+        if lost := overflow.left_out(packed.tokenised(name)):
+            hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
+            progress.say(f"{'warning: ' if lost[0].warned else ''}{name}: {lost[0].words}{hint}")
         for note in overflow.notes(whole, packed.packed(name), config.sequence_length):
             progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
 

@@ -1,5 +1,6 @@
 """The engine's rounds, attempts, patience and stall, without Ray: units run in this process."""
 
+import dataclasses
 import json
 import logging
 import threading
@@ -11,7 +12,7 @@ from cluster import cli
 from cluster import engine as engines
 from cluster import session as sessions
 from cluster import stage as stages
-from cluster.engine import Patience
+from cluster.engine import Engine, Patience
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError
 from cluster.progress import Silent
 from cluster.store.interface import NotFound, Unavailable
@@ -51,6 +52,13 @@ def test_only_what_failed_is_tried_again_and_no_more_often_than_allowed(tmp_path
         engine(tmp_path / "again", attempts=2).run(counting_stage(3, work))
     assert work.passes == [0, 1, 2, 1]
     assert "first" not in str(caught.value) and caught.value.exit_code == 1
+
+
+def test_a_failed_unit_of_a_stage_that_the_driver_does_is_logged_once(tmp_path, caplog):
+    work = Failing({0: [ValueError("a")]})
+    with caplog.at_level(logging.ERROR, logger="cluster"):
+        Engine(str(tmp_path), NoRay(), Silent()).run(dataclasses.replace(counting_stage(1, work), small=True))
+    assert [record.getMessage() for record in caplog.records] == ["failed with ValueError"]
 
 
 @pytest.mark.parametrize(

@@ -87,22 +87,13 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
         cells = [f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens")]
         cells += [] if probe else [_share(of["label_tokens"], of["tokens"])]
         lines.append(_line(split, [*cells, _share(of["tokens"], of["tokens"] + of["padding"])]))
-    notes = [*_left_out(tokenised), *_cut(config, tokenised, counters), *_as_text(tokenised)]
+    left_out = [note.words for note in overflow.left_out(tokenised)]
+    notes = [*left_out, *_cut(config, tokenised, counters), *_as_text(tokenised)]
     return [*lines, *(f"  {note}" for note in notes)]
 
 
 def _line(first: str, cells: list[str]) -> str:
     return f"  {first:<12}" + "".join(f"{cell:>14}" for cell in cells)
-
-
-def _left_out(tokenised: Counters) -> list[str]:
-    reasons = {
-        name.partition("/")[2]: count for name, count in tokenised.items() if name.startswith("left_out/") and count
-    }
-    if not reasons:
-        return []
-    told = ", ".join(f"{count:,.0f} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]))
-    return [f"left out: {told}"]
 
 
 def _cut(config: TrainConfig, tokenised: Counters, counters: Counters) -> list[str]:

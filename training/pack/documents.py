@@ -27,7 +27,7 @@ _MENDS = {
     "not_an_object": 'Write each line as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
     "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
-    "bad_utf8": "Write the file as UTF-8.",
+    "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
 # Types of a message's parts that hold text: of chat templates, and of OpenAI's two interfaces.
 _TEXT_PARTS = ("text", "input_text", "output_text")

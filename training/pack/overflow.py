@@ -1,4 +1,4 @@
-"""What became of the examples of a corpus that are longer than a row, in counts, shares and words.
+"""What is not learnt of a corpus, in counts, shares and words: documents left out, examples longer than a row.
 
 An example is a tokenised document; of a chat whose template rewrites history, one rendering of it.
 """
@@ -51,6 +51,19 @@ def totals(tokenised: Counters) -> dict[str, int]:
         name: sum(int(tokenised.get(f"{name}/{split}", 0)) for split in SPLITS) for name in ("tokens", "label_tokens")
     }
     return {"examples": int(tokenised.get("examples", tokenised.get("documents", 0)))} | sums
+
+
+def left_out(tokenised: Counters) -> list[Note]:
+    """A note if documents were left out, by reason; from what tokenising counted."""
+    reasons = {name.partition("/")[2]: count for name, count in tokenised.items() if name.startswith("left_out/")}
+    lost = sum(reasons.values())
+    if not lost:
+        return []
+    told = ", ".join(
+        f"{count:,.0f} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]) if count
+    )
+    whole = lost + tokenised.get("documents", 0)
+    return [Note(f"{_of(lost, whole, 'documents')} are left out: {told}", _share(lost, whole))]
 
 
 def notes(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:

@@ -166,12 +166,17 @@ def _find(store: Store, path: str) -> tuple[list[_File], str, dict[str, int]]:
 def _nothing_here(path: str, names: Sequence[str]) -> str:
     wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
     if names:
-        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}"
+        hint = " A JSON array becomes JSON Lines with `jq -c '.[]' FILE > FILE.jsonl`." if _has_json(names) else ""
+        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
     if paths.is_remote(path) or re.search(r"[*?\[]", path):
         return f"{path}: no file has such a name. Check it against a listing. {wanted}"
     if Path(paths.absolute(path)).exists():
         return f"{path}: an empty folder. {wanted}"
     return f"{path}: there is no such file or folder. {wanted}"
+
+
+def _has_json(names: Sequence[str]) -> bool:
+    return any(name.lower().endswith(".json") for name in names)
 
 
 def _of_artifact(artifact: Artifact) -> tuple[list[_File], str, dict[str, int]]:

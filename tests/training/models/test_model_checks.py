@@ -11,13 +11,16 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import ConfigError, DataError
+from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.model_folders import folder
+from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.fit.preflight import check_machine
+from training.job import train
 from training.models.checks import check_model
 from training.models.linear_names import LINEAR_NAMES
 from training.pack.command import pack as pack_verb
@@ -176,6 +179,21 @@ def test_a_training_with_phases_is_refused_for_what_a_later_phase_asks(tmp_path,
     with pytest.raises(ConfigError, match="named q_porj"):
         train_inline({"corpus": write_corpus(tmp_path), "output": str(tmp_path / "run"), "phases": phases}, monkeypatch)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_that_cannot_be_used_is_refused_before_ray_starts(tmp_path):
+    (tmp_path / "broken.jinja").write_text("{% for m in messages %}{{ m['role'] ")
+    (tmp_path / "chat.jsonl").write_text(
+        "".join(json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": f"{n}"}]})
+                + "\n" for n in range(40))
+    )  # fmt: skip
+    model = {"config": MODEL | {"vocab_size": 400}, "chat_template": str(tmp_path / "broken.jinja")}
+    model["tokenizer"] = saved(tmp_path / "t", tiny())
+    session = Session()
+    settings = config(corpus=str(tmp_path / "chat.jsonl"), output=str(tmp_path / "run"), model=model)
+    with pytest.raises(ConfigError, match=r"broken\.jinja is not a Jinja template"):
+        train(settings, session, Silent())
+    assert not session.started
 
 
 # --- how fast

@@ -258,7 +258,7 @@ def test_the_verb_tells_how_much_there_is_and_what_was_left_out(tmp_path, capsys
     pack_verb(config_file(tmp_path, path, sequence_length=32))
     told = capsys.readouterr().out
     packed = PackedRun.load(Store(), str(tmp_path / "run" / "packed"))
-    assert f"{packed.rows('train'):,}" in told and "left out: 2 empty" in told
+    assert f"{packed.rows('train'):,}" in told and "2 of 62 documents (3.2%) are left out: 2 empty" in told
     assert "are longer than a row of 32 tokens and split" in told
     assert packed.uri in told
 
@@ -295,6 +295,22 @@ def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_pat
     packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
     tell_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
     assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
+
+
+def test_train_tells_which_share_of_the_documents_was_left_out_before_it_trains(tmp_path):
+    def told(bad: int) -> str:
+        rows = [{"text": text} for text in TEXTS * 2] + [{"text": ""}] * bad
+        path, lines = write_lines(tmp_path / f"{bad}.jsonl", rows), io.StringIO()
+        settings = settings_of(path, tmp_path / f"run{bad}", sequence_length=256, tokens_per_step=256)
+        config = plain_config(**settings)
+        tell_overflow(config, pack(config, Session(), Silent()), Lines(lines))
+        return lines.getvalue()
+
+    assert told(30).startswith(
+        "warning: corpus-0: 30 of 150 documents (20.0%) are left out: 30 empty; `raymill pack CON"
+    )
+    assert told(1) == "corpus-0: 1 of 121 documents (0.8%) are left out: 1 empty\n"
+    assert told(0) == ""
 
 
 def test_a_plan_counts_without_the_conversations_that_are_left_out(tmp_path):

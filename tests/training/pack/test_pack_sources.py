@@ -376,7 +376,7 @@ def test_parts_of_a_parquet_column_are_joined_though_each_has_the_keys_of_all(tm
         ("a.jsonl", json.dumps([{"text": "one"}] * 3, indent=1).encode(), "1 json_array, .*jq -c"),
         ("a.jsonl", b"1\n2\n", "2 not_an_object, .*Write each line as an object"),
         ("a.jsonl.gz", b'{"text": "one"}\n', "1 broken_compression, .*a.jsonl.gz line 1.*not what its ending states"),
-        ("a.jsonl", '{"text": "één"}'.encode("latin-1"), "1 bad_utf8, .*Write the file as UTF-8"),
+        ("a.jsonl", '{"text": "één"}'.encode("latin-1"), "1 bad_utf8, .*Write the file as UTF-8.*iconv"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path, name, content, told):
@@ -392,13 +392,14 @@ def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path
         ("nowhere", "nowhere: there is no such file or folder. Wanted: an artifact"),
         ("empty", "empty: an empty folder. Wanted: an artifact"),
         ("*.parquet", r"no file has such a name"),
-        ("other", r"no file of documents here. Seen: a.csv. Wanted"),
+        ("other", r"no file of documents here. Seen: a.csv, b.json. Wanted.*`jq -c"),
     ],
 )
 def test_a_path_without_documents_is_refused_with_what_is_there(tmp_path, path, told):
     for name in ("empty", "other"):
         (tmp_path / name).mkdir()
-    (tmp_path / "other" / "a.csv").write_text("text")
+    for name in ("a.csv", "b.json"):
+        (tmp_path / "other" / name).write_text("text")
     with pytest.raises(DataError, match=told):
         freeze(tmp_path / path)
 
