@@ -29,6 +29,7 @@ from training.config import TrainConfig
 from training.data.schema import SPLITS
 from training.models.folder import located
 from training.output_folder import refuse_output_among_inputs
+from training.pack.listing import changes, kept
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, digests_of, examples_name, packed_uri, read_manifest
 from training.pack.packing import Rule, pack_stage
 from training.pack.prepared import discard_tokenizer
@@ -90,7 +91,7 @@ class Packing:
         root = packed_uri(config)
         frozen = freeze_corpora(config, config.execution.unit_mib << 20)
         settings = pack_settings(config, frozen)
-        finished = _finished(config, root, settings, replace)
+        finished = _finished(config, root, settings, frozen, replace)
         if not finished:
             config.store.require_conditional_writes(root)
         return cls(config, root, frozen, settings, finished, replace)
@@ -244,6 +245,7 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": packing.settings,
         "read_from": _places(config),
+        "listings": {name: kept(corpus.listing) for name, corpus in frozen.items()},
         "tokenizer": tokenizer,
         "classes": list(classes),
         "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
@@ -251,13 +253,15 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
     store.create(paths.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
-def _finished(config: TrainConfig, root: str, settings: dict[str, Any], replace: bool) -> bool:
+def _finished(
+    config: TrainConfig, root: str, settings: dict[str, Any], frozen: Mapping[str, "FrozenCorpus"], replace: bool
+) -> bool:
     from training.pack.tokenizer import prepare_tokenizer
 
     manifest = read_manifest(config.store, root)
     if manifest is None:
         return False
-    changed = _changes(manifest, settings, _places(config))
+    changed = _changes(manifest, settings, _places(config), frozen)
     # A chat template may have been edited where it lies; whoever keeps the tokenizer refuses that.
     if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
         return True
@@ -275,8 +279,10 @@ def _places(config: TrainConfig) -> dict[str, str]:
     return {name: paths.absolute(one.path) for name, one in zip(config.corpus_names, config.corpus, strict=True)}
 
 
-def _changes(manifest: dict[str, Any], settings: dict[str, Any], places: dict[str, str]) -> list[str]:
-    """What differs, a line each; of files that changed the places, since fingerprints say nothing to a person."""
+def _changes(
+    manifest: dict[str, Any], settings: dict[str, Any], places: dict[str, str], frozen: Mapping[str, "FrozenCorpus"]
+) -> list[str]:
+    """What differs, a line each; of corpora that changed the place and the files, since fingerprints are not read."""
     before = json.loads(json.dumps(manifest["settings"]))
     told = []
     for name in before["corpora"].keys() & settings["corpora"].keys():
@@ -285,7 +291,9 @@ def _changes(manifest: dict[str, Any], settings: dict[str, Any], places: dict[st
             before["corpora"][name]["files"] = files
             then = manifest.get("read_from", {}).get(name, "other files")
             now = places[name]
-            told.append(f"the files of {now} changed" if then == now else f"corpus {name} was {then}, now {now}")
+            which = changes(manifest.get("listings", {}).get(name, []), frozen[name].listing)
+            same_place = f"the files of {now} changed" + (f" ({which})" if which else "")
+            told.append(same_place if then == now else f"corpus {name} was {then}, now {now}")
     return sorted(told) + differences(before, settings)
 
 

@@ -28,6 +28,7 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
+from training.pack.listing import Listing
 from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 
 # Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
@@ -61,7 +62,7 @@ class FrozenCorpus:
     store: that its files are read from.
     units: runs of spans of about the wished size, in the order of the documents. unit_bytes: of each. fingerprint: of
     the content (an artifact's digest; else names, sizes and versions of the files). columns: id and group filled in.
-    passed_over: how many files are of no format that is read here, by ending.
+    passed_over: how many files are of no format that is read here, by ending. listing: of the files.
     """
 
     store: Store
@@ -71,6 +72,7 @@ class FrozenCorpus:
     fingerprint: str
     columns: Columns
     passed_over: Mapping[str, int]
+    listing: Listing
 
     @property
     def note(self) -> str:
@@ -106,9 +108,10 @@ def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: in
     for unit, size in _gather([piece for _, pieces in looked for piece in pieces], unit_bytes):
         units.append(unit)
         sizes.append(size)
+    listing = tuple((file.name, file.info.size, file.info.version) for file in files)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, passed_over)
+    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, passed_over, listing)
 
 
 def with_columns(config: TrainConfig) -> TrainConfig:

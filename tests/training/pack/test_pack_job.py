@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -128,6 +129,24 @@ def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_p
     after = packed_by(path, tmp_path / "run", replace=True)
     assert after.fingerprint != before.fingerprint
     assert PackedRun.load(Store(), after.uri).fingerprint == after.fingerprint
+
+
+def test_files_that_changed_are_named_with_what_differs(tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    for name in ("a", "b", "d"):
+        write_lines(folder / f"{name}.jsonl", [{"text": f"{name} {text}"} for text in TEXTS[:20]])
+    packed_by(str(folder), tmp_path / "run")
+    os.utime(folder / "a.jsonl", (1, 1))
+    with pytest.raises(DataError, match=r"c changed \(a\.jsonl has the same size and another time stamp or ETag\)\."):
+        packed_by(str(folder), tmp_path / "run")
+    (folder / "b.jsonl").unlink()
+    write_lines(folder / "d.jsonl", [{"text": "short"}])
+    write_lines(folder / "e.jsonl", [{"text": "new"}])
+    with pytest.raises(
+        DataError, match=r"\(b\.jsonl is gone, a\.jsonl has the same .*, d\.jsonl had .* bytes, now 18 and 1 m"
+    ):
+        packed_by(str(folder), tmp_path / "run")
 
 
 def test_another_corpus_is_refused_with_both_places(corpus, finished, tmp_path):
