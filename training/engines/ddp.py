@@ -36,7 +36,7 @@ class Ddp:
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
-        # Only backward() is told which micro-batch is the last, so synchronisation is switched on there.
+        # backward() has the argument `last`, so synchronisation is switched on there.
         self.ddp.require_backward_grad_sync = False
         self.module: torch.nn.Module = self.ddp
         self._settle_buckets()

@@ -119,13 +119,13 @@ def numbers(references: Sequence[str], answers: Sequence[str], decimal_mark: str
     return {
         "number_match": _equal(wanted, strict),
         "number_match_flexible": _equal(wanted, flexible),
-        "answered": _mean(said is not None for said in strict),
-        "answered_flexible": _mean(said is not None for said in flexible),
+        "answered": _mean(number is not None for number in strict),
+        "answered_flexible": _mean(number is not None for number in flexible),
     }
 
 
-def _equal(wanted: Sequence[Fraction | None], said: Sequence[Fraction | None]) -> float:
-    return _mean(one is not None and one == other for one, other in zip(wanted, said, strict=True))
+def _equal(references: Sequence[Fraction | None], answers: Sequence[Fraction | None]) -> float:
+    return _mean(one is not None and one == other for one, other in zip(references, answers, strict=True))
 
 
 def classification(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
@@ -136,15 +136,15 @@ def classification(references: Sequence[str], answers: Sequence[str]) -> dict[st
     has precision 0.
     """
     names = sorted(set(references))
-    wanted, said = np.array(references, dtype=object), np.array(answers, dtype=object)
-    alarms = np.array([(said == name).sum() for name in names])
-    cases = np.array([(wanted == name).sum() for name in names])
-    hits = np.array([((said == name) & (wanted == name)).sum() for name in names])
+    true, predicted = np.array(references, dtype=object), np.array(answers, dtype=object)
+    alarms = np.array([(predicted == name).sum() for name in names])
+    cases = np.array([(true == name).sum() for name in names])
+    hits = np.array([((predicted == name) & (true == name)).sum() for name in names])
     precision, recall, f1 = _rates(hits, alarms, cases)
     whole = [rate.item() for rate in _rates(hits.sum(), alarms.sum(), cases.sum())]
     return {
-        "accuracy": float(hits.sum() / len(wanted)),
-        "answered": float(alarms.sum() / len(wanted)),
+        "accuracy": float(hits.sum() / len(true)),
+        "answered": float(alarms.sum() / len(true)),
         **{f"macro_{name}": float(rate.mean()) for name, rate in zip(_RATES, (precision, recall, f1), strict=True)},
         **{f"micro_{name}": rate for name, rate in zip(_RATES, whole, strict=True)},
     }
@@ -152,10 +152,10 @@ def classification(references: Sequence[str], answers: Sequence[str]) -> dict[st
 
 def f1_by_class(references: Sequence[int], answers: Sequence[int], names: Sequence[str]) -> dict[str, float]:
     """F1 of each class by `f1/NAME`, from indices of classes; 0 for a class that neither occurs nor is answered."""
-    wanted, said = np.asarray(references), np.asarray(answers)
+    true, predicted = np.asarray(references), np.asarray(answers)
     classes = range(len(names))
-    hits = np.array([((said == index) & (wanted == index)).sum() for index in classes])
-    alarms, cases = (np.array([(side == index).sum() for index in classes]) for side in (said, wanted))
+    hits = np.array([((predicted == index) & (true == index)).sum() for index in classes])
+    alarms, cases = (np.array([(side == index).sum() for index in classes]) for side in (predicted, true))
     return {f"f1/{name}": float(rate) for name, rate in zip(names, _rates(hits, alarms, cases)[2], strict=True)}
 
 

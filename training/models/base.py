@@ -158,9 +158,9 @@ def named_config(store: Store, model: Model) -> Any:
     try:
         return AutoConfig.from_pretrained(model_folder(store, model), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a class of settings makes of values that it does not expect
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
-            f"model {model.name}: transformers cannot read its config.json ({said}). Code from a model's "
+            f"model {model.name}: transformers cannot read its config.json ({reason}). Code from a model's "
             "folder is never run."
         ) from error
 

@@ -6,6 +6,7 @@ has one graph, or two if the input of the first layer needs no gradient (a froze
 """
 
 import functools
+import importlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -85,7 +86,9 @@ def elementwise_part(config: TrainConfig) -> Elementwise:
 
 
 def _load_compiler() -> None:
-    """Load torch's compiler, which takes seconds and most trainings on CPUs never use."""
+    """Import torch's compiler. It takes seconds, and most trainings on CPUs never use it, so it is not at the top."""
+    for name in ("torch._dynamo", "torch._functorch.config"):
+        importlib.import_module(name)
 
 
 class Fallback:
