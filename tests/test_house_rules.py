@@ -114,7 +114,7 @@ def test_imports_go_only_downward(package, never):
     ("module", "never"),
     [
         ("cluster", {"pydantic", "ray", "pyarrow"}),
-        ("cluster.engine", {"ray.data", "torch", "fasttext", "numba", "pipelines", "boto3"}),
+        ("cluster.engine", {"ray.data", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
         ("pipelines", {"torch", "ray"}),
         ("pipelines.curate.job", {"torch", "ray.data", "transformers"}),
         ("training.commands", {"torch", "ray.data", "ray.train", "transformers", "numba", "pipelines"}),

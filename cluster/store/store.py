@@ -24,7 +24,6 @@ from cluster.errors import StorageError
 from cluster.store import paths
 from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions
 from cluster.store.local import LOCAL, own_folder
-from cluster.store.object_store import bucket
 
 
 @dataclass(frozen=True)
@@ -170,4 +169,7 @@ class Store:
             raise StorageError(f"{uri}: no bucket. Write {scheme}://BUCKET/PATH.")
         if file and not key:
             raise NotFound(uri, "is a bucket; a file in it was wanted")
+        # Loaded here, as local paths need no obstore: images for `make gpu` and training from local disks may lack it.
+        from cluster.store.object_store import bucket
+
         return bucket(scheme, name, self.options, self.setting), key

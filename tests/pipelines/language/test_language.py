@@ -326,7 +326,7 @@ def test_a_model_cut_short_is_refused_before_fasttext_crashes_on_it(tmp_path, sh
     part = tmp_path / "part.ftz"
     part.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(StorageError, match=r"part\.ftz: .*is shorter than its header requires"):
-        fasttext_model.load(str(part))
+        fasttext_model.load(Store(), str(part))
 
 
 def test_a_file_that_is_no_classifier_is_refused(tmp_path):

@@ -416,7 +416,7 @@ def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(t
     log = StepLog(Store(), uri, 3)
     log.append({"step": 4, "time": "again", "workers": 1})
     log.flush()
-    assert [(line["step"], line["time"]) for line in read(uri)] == [
+    assert [(line["step"], line["time"]) for line in read(Store(), uri)] == [
         (0, "t"),
         (1, "t"),
         (2, "t"),
@@ -425,14 +425,14 @@ def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(t
     ]
     log.cut(1)
     log.close()
-    assert [line["step"] for line in read(uri)] == [0, 1]
+    assert [line["step"] for line in read(Store(), uri)] == [0, 1]
 
 
 def test_a_training_begun_anew_forgets_the_old_lines(tmp_path):
     uri = str(tmp_path / "steps.jsonl")
     Store().write_bytes(uri, b'{"step": 1, "time": "old", "workers": 1}\n')
     StepLog(Store(), uri, None).close()
-    assert read(uri) == []
+    assert read(Store(), uri) == []
 
 
 def test_a_log_that_cannot_be_written_is_heard_of(tmp_path):
