@@ -442,5 +442,8 @@ def _show(value: Any) -> str:
 
 
 def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """A hint: the known name that is most like this one. Entries of a list are written as `list.0`."""
+    if (entry := re.fullmatch(r"(\w+)\[(\d+)\]", name)) and entry[1] in known:
+        return f" Write {entry[1]}.{entry[2]} for an entry of {entry[1]}."
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""

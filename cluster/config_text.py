@@ -9,6 +9,7 @@ import yaml
 
 from cluster.errors import ConfigError
 
+_MOST_VALUES = 100_000
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -69,13 +70,33 @@ def parse(text: str, path: str, format: Format) -> Any:
         except ValueError as error:
             raise ConfigError(f"{path}: not valid JSON: {error}.") from error
     try:
-        return yaml.load(text, _Loader)
+        value = yaml.load(text, _Loader)
+        _refuse_endless(value, path)
+        return value
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error)
         mend = " Indent with spaces." if "'\\t'" in what else ""
         raise ConfigError(f"{path}{place}: not valid YAML: {what}.{mend}") from error
+
+
+def _refuse_endless(value: Any, path: str) -> None:
+    """Count the values, each alias as often as it is used.
+
+    Raises:
+        ConfigError: there are too many, as with an alias inside its own anchor.
+    """
+    left, waiting = _MOST_VALUES, [value]
+    while waiting:
+        left -= 1
+        if left < 0:
+            raise ConfigError(
+                f"{path}: more than {_MOST_VALUES:,} values. Does an alias (*name) stand inside its anchor (&name)? "
+                "Write the values out."
+            )
+        found = waiting.pop()
+        waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

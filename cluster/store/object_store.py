@@ -285,4 +285,7 @@ def _first_line(error: BaseException) -> str:
     text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
     said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
     line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
+    # Why a connection failed stands in the debug text alone.
+    if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):
+        line = f"{line}: {cause[1]}"
     return (f"{line}: {' '.join(filter(None, said.groups()))}" if said else line)[:400]

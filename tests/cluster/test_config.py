@@ -2,6 +2,7 @@
 """Every mistake in a config is told at once, each in a line: file, key, what was seen, what was wanted, the mend."""
 
 import json
+import re
 
 import jsonschema
 import pytest
@@ -220,6 +221,18 @@ def test_anchors_and_merges_work(read):
     assert [(entry.path, entry.source) for entry in config.inputs] == [("a", "s"), ("b", "s")]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [*a]", "more than 100,000 values. Does an alias"),
+        ("a: &a {b: *a}", "found unconstructable recursive node"),
+    ],
+)
+def test_an_alias_inside_its_own_anchor_is_refused(read, text, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        read(text)
+
+
 def test_json_is_a_config_too_tabs_and_all(read):
     plain = {"kind": "curate", "name": "x", "inputs": [{"path": "a"}], "output": "o"}
     assert read(json.dumps(plain, indent="\t"), name="c.json").name == "x"
@@ -291,6 +304,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o storage.retries=5."),
         ("name.x=3", "-o name.x=3: name is 'peps', which has no settings. Give name as a whole instead."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
+        ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. a config has: {TOP}. Write inputs.0 for an entry of inputs."),
         ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: bands, keeper, keeper_score, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
