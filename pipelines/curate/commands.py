@@ -121,11 +121,15 @@ def _state(done: bool, damage: str) -> str:
 def changed_settings(settings: CurateConfig) -> dict[str, Any]:
     """What a config would have to hold to give these settings: those that differ from the defaults, and the needed."""
     needed = {"kind": settings.kind, "name": settings.name, "output": settings.output}
-    inputs = [{"source": entry.source, "path": entry.path} for entry in settings.inputs]
-    defaults = CurateConfig.model_validate(needed | {"inputs": [{"path": entry.path} for entry in settings.inputs]})
+    inputs: list[dict[str, Any]] = [
+        {"source": entry.source, "path": entry.path} | ({} if entry.storage is None else {"storage": {}})
+        for entry in settings.inputs
+    ]
+    plain = [{name: value for name, value in entry.items() if name != "source"} for entry in inputs]
+    defaults = CurateConfig.model_validate(needed | {"inputs": plain})
     found = _changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
-    for entry, kept in zip(found.get("inputs", []), inputs, strict=False):
-        entry |= kept
+    if "inputs" in found:
+        found["inputs"] = [kept | entry for kept, entry in zip(inputs, found["inputs"], strict=True)]
     if isinstance(rules := found.get("rules"), dict):  # a pack that is not in packs needs no line of its own
         found["rules"] = {name: value for name, value in rules.items() if value is not None}
     return {"kind": needed["kind"], "name": needed["name"], "inputs": inputs, "output": needed["output"]} | found
