@@ -21,8 +21,8 @@ from cluster import cli
 from cluster.config import KINDS, load, model_of
 from cluster.entry import Entry
 from cluster.failpoints import FAILPOINTS
+from pipelines.readers import READERS
 from pipelines.readers import reader as readers
-from pipelines.readers.registry import READERS
 from pipelines.rules import PACKS, RULES
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,7 @@ _ZSTD_SLICE = 1 << 11
 _ZSTD_MAX_WINDOW = 1 << 31
 
 
-class Broken(Exception):
+class UnreadableRest(Exception):
     """The rest of a file cannot be read; what came before was delivered.
 
     problem: corrupt_compression, expansion_bomb or truncated; readers have further ones.
@@ -50,7 +50,7 @@ def stream(store: Store, uri: str, limits: Limits, start: int = 0) -> Generator[
     """The decompressed content of the file; plain files from byte `start`.
 
     Raises:
-        Broken: after everything before the defect.
+        UnreadableRest: the file is damaged, ends too early or exceeds the limits on expansion.
         StorageError: the store failed.
     """
     ending = compression_ending(uri)
@@ -65,7 +65,7 @@ def stream(store: Store, uri: str, limits: Limits, start: int = 0) -> Generator[
 
 def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", limits: Limits) -> Iterator[bytes]:
     decoder = decoder_of()
-    inside = False  # a member has begun and not ended
+    inside = False  # between the start and the end of a member
     compressed_bytes = expanded_bytes = 0
     while data := read():
         compressed_bytes += len(data)
@@ -73,11 +73,11 @@ def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", li
             try:
                 block = decoder.decompress(data, _OUTPUT_BLOCK)
             except (zlib.error, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
-                raise Broken("corrupt_compression") from error
+                raise UnreadableRest("corrupt_compression") from error
             inside, data = True, b""
             expanded_bytes += len(block)
             if limits.is_bomb(expanded_bytes, compressed_bytes):
-                raise Broken("expansion_bomb")
+                raise UnreadableRest("expansion_bomb")
             if block:
                 yield block
             if decoder.eof:
@@ -85,7 +85,7 @@ def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", li
                 data = decoder.unused_data.lstrip(b"\0")
                 decoder, inside = decoder_of(), False
     if inside:
-        raise Broken("truncated")
+        raise UnreadableRest("truncated")
 
 
 class Decoder(Protocol):

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Limits(BaseModel):
-    """Bounds that keep one bad file from taking a worker down. What exceeds them is quarantined."""
+    """Bounds on the memory that one file can take. A document or file beyond them is quarantined."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -16,15 +16,16 @@ class Limits(BaseModel):
 
     @property
     def harmless_bytes(self) -> int:
-        """Files that expand to less are never bombs: a few blanks in a small file compress 1,000 to 1 too."""
+        """Decompressed size up to which expansion is not checked: blanks in a small file also compress 1,000 to 1."""
         return 4 * self.max_document_bytes + (1 << 20)
 
     @property
     def max_line_bytes(self) -> int:
-        """Longest line that is held in memory. JSON may spend three bytes of escapes on one byte of UTF-8."""
+        """Longest line that is read. JSON escapes take up to three bytes for one byte of UTF-8."""
         return 3 * self.max_document_bytes + 65_536
 
     def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
+        """Whether a file that expanded so far is over max_expansion_ratio or max_expanded_gib."""
         if expanded_bytes <= self.harmless_bytes:
             return False
         ratio_exceeded = expanded_bytes > self.max_expansion_ratio * max(compressed_bytes, 1)

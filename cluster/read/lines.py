@@ -12,10 +12,13 @@ BOM = b"\xef\xbb\xbf"
 
 
 def lines(blocks: Iterable[bytes], max_line_bytes: int, offset: int = 0) -> Iterator[tuple[int, bytes | None]]:
-    """(offset of the line, its bytes without the line feed); None in place of a line over `max_line_bytes`.
+    """(offset of the line, its bytes without the line feed), in order; None in place of a line over `max_line_bytes`.
 
-    A carriage return stays. A byte-order mark at offset 0 goes. A last line without line feed counts. Where `blocks`
-    raises, the unfinished line is not delivered: it is part of what was lost.
+    Carriage returns remain. A byte-order mark at offset 0 is removed. A last line without a line feed is a line. If
+    `blocks` raises, the line that it interrupts is lost.
+
+    Args:
+        offset: of the first block in the file.
     """
     pending: list[bytes] = []
     held = 0
@@ -53,7 +56,7 @@ def span_lines(store: Store, span: Span, limits: Limits) -> Iterator[tuple[int, 
     None stands in place of a line over `limits.max_line_bytes`.
 
     Raises:
-        Broken: after everything before the defect.
+        UnreadableRest: the file is damaged, ends too early or exceeds the limits on expansion.
         StorageError: the store failed.
     """
     if compression_ending(span.uri):

@@ -1,4 +1,4 @@
-"""The verbs of this trade: `raymill curate | what-if | explain | sample`."""
+"""The verbs `raymill curate`, `what-if`, `explain` and `sample`."""
 
 import json
 import textwrap
@@ -12,11 +12,24 @@ from cluster import logs
 from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, reaching
+from cluster.output_folder import check_output
 from cluster.page.formats import plural
+from cluster.progress import Lines, clock
+from cluster.session import Session
 from cluster.store import paths
+from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.explain import explain as explain_document
+from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.report.schema import Report
+from pipelines.curate.report.terminal import funnel_text
+from pipelines.curate.run_reader import RunReader
+from pipelines.curate.sample import sample_rows
+from pipelines.curate.what_if import compare, table_text
 from pipelines.kernel_cache import kernels_are_compiled
+from pipelines.readers.find import skipped_text
+from pipelines.readers.first_look import first_look
+from pipelines.readers.freeze import freeze
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -37,33 +50,34 @@ def curate(
 
     A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
     """
-    from cluster.progress import Lines, clock
-    from cluster.session import Session
-    from pipelines.curate.job import curate as run_curate
-
     settings = load_curate(config, override)
     if dry_run:
-        _plan(settings)
+        _print_plan(settings)
         return
     compiled = kernels_are_compiled() or address not in (None, "local")
     progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to a minute)")
     began = time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
-        run = run_curate(settings, session, progress, replace=replace)
+        run = job.curate(settings, session, progress, replace=replace)
     print_outcome(run.report, run.uri, run.fresh)
     print(f"elapsed {clock(time.monotonic() - began)}")
 
 
 def load_curate(config: str, override: list[str] | None) -> CurateConfig:
+    """The config in a file, with overrides applied.
+
+    Raises:
+        ConfigError: it is wrong, or of another kind.
+    """
     settings = load(config, override or [])
     if not isinstance(settings, CurateConfig):
-        raise ConfigError(f"{config}, kind: {settings.kind} given; this verb wants kind: curate.")  # type: ignore[attr-defined]
+        kind = settings.kind  # type: ignore[attr-defined]
+        raise ConfigError(f"{config}, kind: {kind} given; wanted curate. Give another config, or run `raymill {kind}`.")
     return settings
 
 
 def print_outcome(report: Report, uri: str, fresh: bool) -> None:
-    from pipelines.curate.report.text import funnel_text
-
+    """Print the funnel, the warnings, and where corpus and report are. fresh: whether this call finished the run."""
     if not fresh:
         print(f"{uri}: finished before, nothing to do.")
     print(funnel_text(report))
@@ -73,23 +87,16 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
     print(f"report  {paths.join(uri, 'report.html')}")
 
 
-def _plan(settings: CurateConfig) -> None:
-    """What a run would read and do, without doing it."""
-    from cluster.output_folder import check_output
-    from pipelines.curate.job import check_files, finished
-    from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
-    from pipelines.readers import freeze
-    from pipelines.readers.find import skipped_text
-    from pipelines.readers.first_look import first_look
-
-    root = paths.absolute(settings.output)
-    refuse_output_among_inputs(settings, root, ".")
-    inputs = freeze(settings.store, settings.inputs, ".", settings.execution.unit_mib << 20)
+def _print_plan(settings: CurateConfig) -> None:
+    """Print what a run would read and make. Checks everything that a run checks before it starts Ray."""
+    root, store = paths.absolute(settings.output), settings.store
+    refuse_output_among_inputs(store, settings.inputs, root)
+    inputs = freeze(store, settings.inputs, settings.execution.unit_mib << 20)
     refuse_files_inside(root, inputs)
-    check_files(settings)
-    done, damage = finished(settings, inputs, root, replace=False)
-    if not done:
-        check_output(settings.store, root)
+    job.check_files(settings.filters, store)
+    finished, damage = job.find_finished(settings, inputs, root, replace=False)
+    if not finished:
+        check_output(store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
@@ -99,7 +106,7 @@ def _plan(settings: CurateConfig) -> None:
         print(f"dedup    {bands} bands of {rows} rows; pairs compared, by similarity: {caught}")
     else:
         print("dedup    none")
-    print(f"output   {root}: {_state(done is not None, damage)}")
+    print(f"output   {root}: {_state(finished is not None, damage)}")
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
@@ -112,30 +119,31 @@ def _plan(settings: CurateConfig) -> None:
         print("\nSettings that differ from the defaults (--verbose shows all):\n" + _yaml(changed_settings(settings)))
 
 
-def _state(done: bool, damage: str) -> str:
+def _state(finished: bool, damage: str) -> str:
     if damage:
         return f"{damage}; what is damaged is to be made again"
-    return "finished, nothing to do" if done else "to be made"
+    return "finished, nothing to do" if finished else "to be made"
 
 
 def changed_settings(settings: CurateConfig) -> dict[str, Any]:
-    """What a config would have to hold to give these settings: those that differ from the defaults, and the needed."""
-    needed = {"kind": settings.kind, "name": settings.name, "output": settings.output}
+    """The shortest config with these settings: those that differ from the defaults, and those without a default."""
+    required = {"kind": settings.kind, "name": settings.name, "output": settings.output}
     inputs: list[dict[str, Any]] = [
         {"source": entry.source, "path": entry.path} | ({} if entry.storage is None else {"storage": {}})
         for entry in settings.inputs
     ]
     plain = [{name: value for name, value in entry.items() if name != "source"} for entry in inputs]
-    defaults = CurateConfig.model_validate(needed | {"inputs": plain})
+    defaults = CurateConfig.model_validate(required | {"inputs": plain})
     found = _changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
     if "inputs" in found:
-        found["inputs"] = [kept | entry for kept, entry in zip(inputs, found["inputs"], strict=True)]
-    if isinstance(rules := found.get("rules"), dict):  # a pack that is not in packs needs no line of its own
+        found["inputs"] = [given | changed for given, changed in zip(inputs, found["inputs"], strict=True)]
+    if isinstance(rules := found.get("rules"), dict):  # packs that are not in `packs` are null by default
         found["rules"] = {name: value for name, value in rules.items() if value is not None}
-    return {"kind": needed["kind"], "name": needed["name"], "inputs": inputs, "output": needed["output"]} | found
+    return {"kind": settings.kind, "name": settings.name, "inputs": inputs, "output": settings.output} | found
 
 
 def _changed(now: Any, default: Any) -> Any:
+    """The part of a setting that differs from its default."""
     if isinstance(now, dict) and isinstance(default, dict):
         return {name: _changed(value, default.get(name)) for name, value in now.items() if value != default.get(name)}
     if isinstance(now, list) and isinstance(default, list) and len(now) == len(default):
@@ -154,11 +162,9 @@ def what_if(
     json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
 ) -> None:
     """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing."""
-    from pipelines.curate.what_if import compare, table_text
-
-    # Where the run lies is said once, for both sides.
-    place = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
-    before = load_curate(config, place)
+    # Overrides of the run's location hold for both sides.
+    location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
+    before = load_curate(config, location)
     after = load_curate(config, override)
     comparison = compare(before, after)
     print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
@@ -171,12 +177,9 @@ def explain(
     override: StorageOverrides = None,
 ) -> None:
     """One document: the rule that removed it or a word diff to what it duplicates, then its measurements."""
-    from pipelines.curate.explain import explain as explain_document
-    from pipelines.curate.run_reader import FinishedRun
-
     settings = None if config is None else load_curate(config, override)
     with reaching(run, config, override) as (store, uri):
-        print(explain_document(FinishedRun(store, uri, settings.inputs if settings else ()), id))
+        print(explain_document(RunReader(store, uri, settings.inputs if settings else ()), id))
 
 
 def sample(
@@ -188,8 +191,6 @@ def sample(
     override: StorageOverrides = None,
 ) -> None:
     """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger of removals."""
-    from pipelines.curate.sample import sample_rows
-
     with reaching(artifact, config, override) as (store, uri):
         for row in sample_rows(store, uri, rows, where or [], seed):
             print(json.dumps(row, ensure_ascii=False, default=str))

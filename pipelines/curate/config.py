@@ -1,34 +1,28 @@
-"""What a `kind: curate` config may say. `raymill config schema` prints every setting with its description."""
+"""The settings of a `kind: curate` config, and the parts of it that the stages take.
 
-from functools import cached_property
+`raymill config schema` prints every setting with its description.
+"""
+
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from datasketch import MinHashLSH
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
+from cluster.read.limits import Limits
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
+from pipelines.dedup.group import Dedup
 from pipelines.language.identification import LanguageId
-from pipelines.readers import Limits
 from pipelines.readers.inputs import Input
 from pipelines.rules import PACKS, RULES, Dialect, Rule
 from pipelines.text.personal_data import KINDS
 
-# Verified candidates cost time, missed pairs cost truth: so the banding is chosen for recall.
-_LSH_WEIGHTS = (0.1, 0.9)
-_LEAST_RECALL_AT_THRESHOLD = 0.5
-
-# Four bytes of every document each, and time: 128 columns are computed at 238 MB/s of text, 4,096 at a 32nd of that.
-_MOST_COLUMNS = 4096
-_PERMUTATIONS = 128
-
-
-# How stores are reached, keys included: left out of run manifests and reports (`exclude` of pydantic's model_dump).
+# `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
 STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _RulesBase(_Settings):
@@ -40,7 +34,7 @@ class _RulesBase(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_packs(cls, settings: Any) -> Any:
-        """A pack that is on has settings, so that a config printed with its defaults shows them."""
+        """Give every pack in `packs` its settings, so that a config printed with its defaults contains them."""
         if isinstance(settings, dict) and isinstance(packs := settings.get("packs", tuple(PACKS)), list | tuple):
             return settings | {name: settings.get(name) or {} for name in packs if name in PACKS}
         return settings
@@ -55,7 +49,7 @@ class _RulesBase(_Settings):
         return self
 
     def active(self) -> tuple[Rule, ...]:
-        """The rules that judge, in order."""
+        """The rules with settings, in the order of their checks."""
         order = [name for name in RULES if name not in PACKS]
         first = list(RULES).index(next(iter(PACKS)))
         named = [n for n in order if list(RULES).index(n) < first] + [*self.packs]
@@ -63,7 +57,7 @@ class _RulesBase(_Settings):
         return tuple(rule for name in named if (rule := getattr(self, name)) is not None)
 
 
-# One optional field a rule, so that a new rule needs nothing here.
+# One optional field for each rule in RULES.
 _fields: dict[str, Any] = {
     name: (rule | None, Field(None, description=(rule.__doc__ or "").split("\n")[0])) for name, rule in RULES.items()
 }
@@ -74,72 +68,6 @@ class PersonalData(_Settings):
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
         KINDS, description="kinds replaced by a placeholder in the corpus; all kinds are counted anyway"
     )
-
-
-class Dedup(_Settings):
-    threshold: float = Field(0.8, gt=0, le=1, description="least estimated Jaccard similarity of a duplicate")
-    ngram_words: int = Field(5, ge=1, le=64, description="tokens of a shingle")
-    bands: int | None = Field(
-        14, ge=1, le=_MOST_COLUMNS, description="null, with rows_per_band: derived from threshold, permutations"
-    )
-    rows_per_band: int | None = Field(8, ge=1, le=_MOST_COLUMNS, description="signature columns of a band")
-    permutations: int = Field(
-        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns, where bands are derived"
-    )
-    seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
-    keeper: Literal["position", "longest", "score", "source"] = Field(
-        "position",
-        description="which of duplicates stays: the first, the longest, the best scored, the preferred source",
-    )
-    keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
-    sources: tuple[str, ...] = Field((), description="`keeper: source`: the most trusted first; the others follow")
-    scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
-    remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.bands is None) != (self.rows_per_band is None):
-            raise ValueError("bands and rows_per_band go together: give both, or null for both")
-        if (self.keeper == "score") != (self.keeper_score is not None):
-            raise ValueError("keeper: score needs keeper_score, the name of a signal, and nothing else does")
-        if (self.keeper == "source") != bool(self.sources):
-            raise ValueError(
-                "keeper: source needs sources, the most trusted first, and nothing else does; give both, or neither"
-            )
-        if len(set(self.sources)) < len(self.sources):
-            raise ValueError(f"sources: {list(self.sources)} names a source twice; name each once")
-        columns = (self.bands or 0) * (self.rows_per_band or 0)
-        if columns > _MOST_COLUMNS:
-            raise ValueError(
-                f"{self.bands} bands of {self.rows_per_band} rows are {columns:,} signature columns of every document; "
-                f"at most {_MOST_COLUMNS:,} are computed, and 112 are usual. Lower one"
-            )
-        if columns and self.permutations != _PERMUTATIONS:
-            raise ValueError(
-                f"permutations: {self.permutations} has no effect beside bands and rows_per_band, which make {columns} "
-                "columns; set both to null, or leave permutations out"
-            )
-        recall = self.caught(self.threshold)
-        if recall < _LEAST_RECALL_AT_THRESHOLD:
-            bands, rows = self.banding
-            raise ValueError(
-                f"{bands} bands of {rows} rows catch only {recall:.0%} of the pairs at similarity {self.threshold}; "
-                "set bands and rows_per_band to null to derive them from the threshold"
-            )
-        return self
-
-    @cached_property
-    def banding(self) -> tuple[int, int]:
-        """(bands, rows of each)."""
-        if self.bands is not None and self.rows_per_band is not None:
-            return self.bands, self.rows_per_band
-        index = MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=_LSH_WEIGHTS)
-        return index.b, index.r
-
-    def caught(self, similarity: float) -> float:
-        """The probability that two documents of this similarity share a band."""
-        bands, rows = self.banding
-        return 1 - (1 - similarity**rows) ** bands
 
 
 class CorpusFiles(_Settings):
@@ -159,6 +87,52 @@ class Report(_Settings):
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
     groups: int = Field(10, ge=0, le=100, description="largest duplicate groups shown")
     warn_source_loss: float = Field(0.9, gt=0, le=1, description="warn of a source that loses a larger share")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The settings that remove single documents: the language, then the rules in the order of their checks."""
+
+    language: LanguageId | None
+    rules: tuple[Rule, ...]
+    dialect: Dialect
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """The settings on which measurements depend. personal_data: whether it is counted."""
+
+    limits: Limits
+    filters: Filters
+    personal_data: bool
+    dedup: Dedup | None
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """The settings on which the corpus depends, besides verdicts and groups.
+
+    redact: kinds of personal data to replace; None if personal data is off. samples: examples for each reason.
+    """
+
+    limits: Limits
+    filters: Filters
+    redact: tuple[str, ...] | None
+    dedup: Dedup | None
+    corpus: CorpusFiles
+    samples: int
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """The settings that a report depends on or shows. config: all of them as JSON values, without those of stores."""
+
+    name: str
+    config: dict[str, Any]
+    filters: Filters
+    redact: tuple[str, ...]
+    dedup: Dedup | None
+    report: Report
 
 
 class CurateConfig(_Settings):
@@ -214,4 +188,24 @@ class CurateConfig(_Settings):
         return self.rules.dialect if self.rules else "paper"
 
     def active_rules(self) -> tuple[Rule, ...]:
+        """The rules of this config, in the order of their checks."""
         return self.rules.active() if self.rules else ()
+
+    @property
+    def filters(self) -> Filters:
+        return Filters(self.language, self.active_rules(), self.dialect)
+
+    @property
+    def measure_settings(self) -> MeasureSettings:
+        return MeasureSettings(self.limits, self.filters, self.personal_data is not None, self.dedup)
+
+    @property
+    def select_settings(self) -> SelectSettings:
+        redact = self.personal_data.redact if self.personal_data else None
+        return SelectSettings(self.limits, self.filters, redact, self.dedup, self.corpus, self.report.samples)
+
+    @property
+    def report_settings(self) -> ReportSettings:
+        redact = self.personal_data.redact if self.personal_data else ()
+        plain = self.model_dump(mode="json", exclude=STORES)
+        return ReportSettings(self.name, plain, self.filters, redact, self.dedup, self.report)

@@ -1,14 +1,16 @@
-"""Ids that more than one document of a source has: how many there are, and the first of them.
+"""The stage `ids`: counts the ids that several documents of a source have, and writes the first of them.
 
-A stage of one unit, run by one task. It reads the ids of all attributes twice: once to find which occur again
-(candidates.py spills their hashes to local disk), once to name those. Two ids of one 64-bit hash would count as equal:
-among 100 million ids that happens once in 3,700 runs. Sources without an `id` setting are left out: their documents are
-named by the hash of the text, so equal ids are equal texts.
+    attributes  ->  duplicate_ids (source, id, number of documents)
+
+One unit, run by one task. It reads the ids of all documents twice: to find the hashes that occur more than once (with
+the scratch disk of dedup/candidates.py), and to write their ids. Ids with equal 64-bit hashes count as equal, which
+happens to different ids in one of 3,700 runs of 100 million documents. Sources without an `id` setting are left out:
+their ids are hashes of the texts, so documents with equal ids have equal texts.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,22 +21,22 @@ import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
 from pipelines.dedup.candidates import shared_keys
+from pipelines.readers.inputs import Input
 
 DUPLICATE_IDS = "_work/duplicate_ids"
 DUPLICATE_IDS_VERSION = "1"
-_NAMED = 20  # ids of a source that are written down
+_WRITTEN = 20  # ids of a source
 
 DUPLICATE_IDS_SCHEMA = pa.schema([("source", pa.string()), ("id", pa.string()), ("documents", pa.int64())])
 
 
-def ids_stage(config: CurateConfig, attributes: Artifact) -> Stage | None:
-    """None where no source has an `id` setting."""
-    sources = tuple(entry.source for entry in config.inputs if entry.id is not None)
+def ids_stage(inputs: Sequence[Input], attributes: Artifact) -> Stage | None:
+    """The stage that writes the artifact DUPLICATE_IDS from attributes; None if no input has an `id` setting."""
+    sources = tuple(entry.source for entry in inputs if entry.id is not None)
     if not sources:
         return None
-    made_from = fingerprint(
+    stage_fingerprint = fingerprint(
         {
             "version": [cluster.__version__, DUPLICATE_IDS_VERSION],
             "attributes": attributes.manifest.fingerprint,
@@ -43,9 +45,8 @@ def ids_stage(config: CurateConfig, attributes: Artifact) -> Stage | None:
     )
     unit = {"attributes": attributes.file_uris, "documents": attributes.manifest.rows}
     outputs = (Output(DUPLICATE_IDS, DUPLICATE_IDS_SCHEMA),)
-    return Stage(
-        "ids", outputs, [unit], FindDuplicateIds(attributes.store, sources), made_from, attributes.store, _files
-    )
+    work = FindDuplicateIds(attributes.store, sources)
+    return Stage("ids", outputs, [unit], work, stage_fingerprint, attributes.store, _files)
 
 
 def _files(unit: dict[str, Any]) -> str:
@@ -54,7 +55,10 @@ def _files(unit: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class FindDuplicateIds:
-    """Counters: `ids/SOURCE`, ids that occur again, and `documents/SOURCE`, documents that have one of them."""
+    """The work of the stage's unit.
+
+    Counters: `documents`; `ids/SOURCE`, ids with several documents; `documents/SOURCE`, documents with one of them.
+    """
 
     store: Store
     sources: tuple[str, ...]
@@ -73,7 +77,7 @@ class FindDuplicateIds:
             here, places = np.unique(keys[low:high], return_index=True)
             fresh = np.sort(places[~seen[here]])  # in the order of the documents
             seen[here] = True
-            named = fresh[: max(_NAMED - ids[source], 0)]
+            named = fresh[: max(_WRITTEN - ids[source], 0)]
             names = table["id"].take(pa.array(documents[low:high][named] - first)).to_pylist()
             for id, key in zip(names, keys[low:high][named], strict=True):
                 rows.append({"source": source, "id": id, "documents": int(counts[key])})
@@ -86,15 +90,16 @@ class FindDuplicateIds:
         return counters
 
     def _tables(self, files: list[str]) -> Iterator[tuple[int, str, pa.Table]]:
-        """(position of the first document, source, table) of the sources with ids of their own."""
+        """(position of the first document, source, columns id and source), by table, of `self.sources`."""
         first = 0
         for table in read_tables(self.store, files, {"id", "source"}.__contains__):
-            source = table["source"][0].as_py()  # a unit, and so each of its files, is of one source
+            source = table["source"][0].as_py()  # a unit has one source
             if source in self.sources:
                 yield first, source, table
             first += table.num_rows
 
     def _hashes(self, files: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(hashes of the ids uint64[D, 1], positions int64[D]), by table."""
         for first, source, table in self._tables(files):
             digests = b"".join(
                 hashlib.blake2b(id.encode(), digest_size=8, person=self._person(source)).digest()
@@ -103,5 +108,5 @@ class FindDuplicateIds:
             yield np.frombuffer(digests, np.uint64)[:, None], np.arange(first, first + table.num_rows)
 
     def _person(self, source: str) -> bytes:
-        """Makes equal ids of two sources differ."""
+        """BLAKE2b's personalisation: equal ids of different sources have different hashes."""
         return str(self.sources.index(source)).encode()

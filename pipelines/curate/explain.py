@@ -1,4 +1,6 @@
-"""`raymill explain RUN ID`: what was measured on one document, and what became of it."""
+"""`raymill explain RUN ID`: the outcome of one document and its measurements."""
+
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -6,50 +8,51 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
-from pipelines.curate.report.word_diff import Piece, word_diff
-from pipelines.curate.run_reader import FinishedRun, Place
+from pipelines.curate.report.word_diff import DiffPart, word_diff
+from pipelines.curate.run_reader import MeasuredDocument, RunReader
 from pipelines.curate.write_corpus import CORPUS, REMOVED
 
 _SHOWN_WORDS = 12  # around a difference
 
 
-def explain(run: FinishedRun, id: str) -> str:
-    """A page of plain text.
+def explain(run: RunReader, id: str) -> str:
+    """The documents with this id as plain text: outcome, position, measurements.
 
     Raises:
         DataError: the run has no document of that id.
     """
-    places = run.find(id)
-    if not places:
-        near = _some_ids(run)
-        raise DataError(f"{run.uri}: no document has id {id!r}. Ids there look like: {', '.join(near)}.")
-    return "\n\n".join(_one(run, id, place) for place in places)
+    documents = run.find(id)
+    if not documents:
+        examples = ", ".join(_some_ids(run))
+        raise DataError(f"{run.uri}: no document has id {id!r}. Ids there look like: {examples}.")
+    return "\n\n".join(_explained(run, id, document) for document in documents)
 
 
-def _one(run: FinishedRun, id: str, place: Place) -> str:
-    lines = [f"document  {id}", *_fate(run, id, place)]
-    lines += [f"position  unit {place.unit}, row {place.row} ({_file(run, place)})", "measured"]
-    for name, value in place.attributes.items():
+def _explained(run: RunReader, id: str, document: MeasuredDocument) -> str:
+    lines = [f"document  {id}", *_outcome(run, id, document)]
+    lines += [f"position  unit {document.unit}, row {document.row} ({_file(run, document)})", "measured"]
+    for name, value in document.attributes.items():
         if name not in ("row", "id"):
             lines.append(f"  {name:<32} {_number(value)}")
     return "\n".join(lines)
 
 
-def _file(run: FinishedRun, place: Place) -> str:
+def _file(run: RunReader, document: MeasuredDocument) -> str:
+    """The document's file; the files of its unit and the error if they cannot be read."""
     try:
-        return run.file_of(place)
+        return run.file_of(document)
     except UserError as error:
-        uris = run.inputs.units[place.unit].uris
+        uris = run.inputs.units[document.unit].uris
         return f"{plural(len(uris), 'file')} from {uris[0]}; {error}"
 
 
-def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:
+def _outcome(run: RunReader, id: str, document: MeasuredDocument) -> list[str]:
     ledger, corpus = run.artifact(REMOVED), run.artifact(CORPUS)
     if ledger is None or corpus is None:
         return ["outcome   not decided yet: the run is unfinished. Run the same `raymill curate` again to finish it."]
-    entry = _entry(ledger, id, place)
+    entry = _ledger_row(ledger, id, document)
     if entry is None:
-        kept = _row(corpus.tables([n for n, _ in corpus.manifest.schema if n != "text"]), id, place) or {}
+        kept = _row(corpus.tables([n for n, _ in corpus.manifest.schema if n != "text"]), id, document) or {}
         copies = kept.get("duplicate_count")
         note = f", standing for a group of {copies} duplicates" if copies and copies > 1 else ""
         return [f"outcome   kept{note}"]
@@ -64,16 +67,16 @@ def _fate(run: FinishedRun, id: str, place: Place) -> list[str]:
     return [
         f"outcome   removed as {entry['reason']} of {entry['partner']}{_partner_place(entry)}",
         f"          similarity {entry['similarity']:.3f}, threshold {_number(entry['threshold'])}",
-        *_difference(run, place, entry),
+        *_difference(run, document, entry),
     ]
 
 
-def _entry(ledger: Artifact, id: str, place: Place) -> dict | None:
-    """The document's row of the ledger; that of an earlier version has no positions."""
+def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict | None:
+    """The document's row of the ledger, found by position, or by id and source in ledgers of earlier versions."""
     if "position" not in ledger.schema.names:
-        return _row(ledger.tables(), id, place)
+        return _row(ledger.tables(), id, document)
     for table in ledger.tables():
-        found = table.filter(pc.equal(table["position"], place.position))
+        found = table.filter(pc.equal(table["position"], document.position))
         if found.num_rows:
             return found.to_pylist()[0]
     return None
@@ -90,33 +93,35 @@ def _partner_place(entry: dict) -> str:
     return f" (source {entry['partner_source']}, position {entry['partner_position']})"
 
 
-def _row(tables, id: str, place: Place) -> dict | None:
+def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dict | None:
+    """The first row with this id and the document's source."""
     for table in tables:
-        match = pc.and_(pc.equal(table["id"], pa.scalar(id)), pc.equal(table["source"], place.attributes["source"]))
-        found = table.filter(match)
+        same_source = pc.equal(table["source"], document.attributes["source"])
+        found = table.filter(pc.and_(pc.equal(table["id"], pa.scalar(id)), same_source))
         if found.num_rows:
             return found.slice(0, 1).to_pylist()[0]
     return None
 
 
-def _difference(run: FinishedRun, place: Place, entry: dict) -> list[str]:
+def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list[str]:
+    """Lines with the differences to the kept partner, word by word."""
     position = entry.get("partner_position")
-    others = run.find(entry["partner"])[:1] if position is None else [run.at(position)]
-    if not others:
+    partners = run.find(entry["partner"])[:1] if position is None else [run.document_at(position)]
+    if not partners:
         return []
-    kept, removed = run.text(others[0]), run.text(place)
+    kept, removed = run.text_of(partners[0]), run.text_of(document)
     if kept == removed:
         return ["difference from it: none, the text is the same"]
-    pieces = word_diff(kept, removed, context=_SHOWN_WORDS)
-    return ["difference from it: [-only there-] {+only here+}", "".join(map(_mark, pieces))]
+    parts = word_diff(kept, removed, context=_SHOWN_WORDS)
+    return ["difference from it: [-only there-] {+only here+}", "".join(map(_marked, parts))]
 
 
-def _mark(piece: Piece) -> str:
+def _marked(part: DiffPart) -> str:
     forms = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}", "skipped": " [... {} words ...] "}
-    return forms[piece.kind].format(piece.text)
+    return forms[part.kind].format(part.text)
 
 
-def _some_ids(run: FinishedRun) -> list[str]:
+def _some_ids(run: RunReader) -> list[str]:
     table = next(run.attributes.tables(["id"]), None)
     return table["id"].slice(0, 3).to_pylist() if table is not None else ["(the run has no documents)"]
 

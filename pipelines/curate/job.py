@@ -1,9 +1,15 @@
-"""Raw text to a training corpus: the main job, as five stages that meet on storage.
+"""The main job of `raymill curate`: raw text to a training corpus.
 
-    freeze -> measure -> decide -> group -> select -> report
+    freeze      lists the input files and divides them into units       -> inputs.json
+    measure     reads the text; measures every document                 -> attributes, quarantine
+    ids         counts ids that several documents have                  -> _work/duplicate_ids
+    decide      compares measurements with bounds                       -> _work/verdicts, _work/tallies
+    group       finds duplicates among the documents that passed        -> _work/groups
+    select      reads the text again; writes what stays, and the ledger -> corpus, removed
+    report      report.json and report.html, then the run's manifest
 
-Every stage returns at once if its artifact is finished, so the same command run again continues, and on a finished run
-does nothing and needs no Ray. Text is read in `measure` and `select` only.
+Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
+it does nothing and does not start Ray.
 """
 
 import json
@@ -24,16 +30,18 @@ from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.curate.config import STORES, CurateConfig
-from pipelines.curate.decide import decide_stage
+from pipelines.curate.config import STORES, CurateConfig, Filters
+from pipelines.curate.decide import VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.curate.report.gather import gather
+from pipelines.curate.report.page import render
 from pipelines.curate.report.schema import Report
 from pipelines.curate.write_corpus import select_stage
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.language import identification as language
-from pipelines.readers import freeze
+from pipelines.readers.freeze import freeze
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import Analysis
@@ -44,13 +52,13 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _QUARANTINE_SHOWN = 5
 _DAMAGE_SHOWN = 5
 
-# Settings that change how a run goes, or what is shown of it, and never what the corpus holds.
-_NO_RESULT = STORES | {"output": True, "execution": True}
+# `exclude` of pydantic's model_dump: the settings without effect on the corpus.
+_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run. `fresh`: made by this call, not found finished."""
+class CurateRun:
+    """A finished run. fresh: whether this call finished it."""
 
     store: Store
     uri: str
@@ -69,32 +77,32 @@ def curate(
     progress: Progress,
     *,
     replace: bool = False,
-) -> Run:
-    """Make the corpus, or finish making it, or find it made.
+) -> CurateRun:
+    """Curate the inputs of the config, continuing an unfinished run at its output. Returns a finished run as it is.
 
     Args:
-        replace: remove artifacts that other settings or inputs left at the output, and make them anew.
+        replace: remove artifacts of other settings or inputs at the output, and make them again.
 
     Raises:
-        UserError: something the user can mend, another run at the same output too; all finished work is kept.
-        ClusterError: machines failed; running it again continues.
+        UserError: the user can correct it; also another run at the same output. Finished units are kept.
+        ClusterError: machines failed. The same call continues.
     """
     store = config.store
     root = paths.absolute(config.output)
-    refuse_output_among_inputs(config, root, ".")
-    inputs = freeze(store, config.inputs, ".", config.execution.unit_mib << 20)
+    refuse_output_among_inputs(store, config.inputs, root)
+    inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
     refuse_files_inside(root, inputs)
-    found, damage = finished(config, inputs, root, replace)
-    if found is not None:
-        return found
+    finished, damage = find_finished(config, inputs, root, replace)
+    if finished is not None:
+        return finished
     if damage:
         progress.say(f"{root}: {damage}. What is damaged is made again.")
-    check_files(config)
+    check_files(config.filters, store)
     store.require_conditional_writes(root)
-    # Two drivers would do no harm, as the first commit of a unit counts; the lease saves the second one's work.
+    # Two drivers could not damage the run, since a unit is committed once; without the lease both would do all units.
     with held(store, root) as lease:
-        frozen = inputs.to_json() | {"storage": config.storage.without_secrets()}
-        store.write_bytes(paths.join(root, INPUTS), json.dumps(frozen, ensure_ascii=False).encode())
+        record = inputs.to_json() | {"storage": config.storage.without_secrets()}
+        store.write_bytes(paths.join(root, INPUTS), json.dumps(record, ensure_ascii=False).encode())
         patience = Patience(config.execution.attempts, config.execution.stall_s)
         engine = Engine(root, session, progress, patience, replace)
         artifacts = _stages(config, inputs, engine, lease)
@@ -102,42 +110,44 @@ def curate(
         return _publish(config, inputs, engine, artifacts)
 
 
-def check_files(config: CurateConfig) -> None:
-    """Open every model and list that a setting names, here, rather than in a worker after Ray has started.
+def check_files(filters: Filters, store: Store) -> None:
+    """Open every model and list of the settings, before Ray starts.
 
     Raises:
-        ConfigError, StorageError: one is missing, is no such file, or does not know a label.
+        ConfigError, StorageError: one is missing, has another format, or has no label of the settings.
     """
-    if config.language:
-        language.load(config.store, config.language)
+    if filters.language:
+        language.load(store, filters.language)
     no_rows = pa.table({"language": pa.array([], pa.string())})
-    nothing = Analysis(Texts.from_strings([]), config.dialect, no_rows, config.store)
-    for rule in config.active_rules():
+    no_documents = Analysis(Texts.from_strings([]), filters.dialect, no_rows, store)
+    for rule in filters.rules:
         if getattr(rule, "fingerprint_files", tuple)():
-            rule.measure(nothing)
+            rule.measure(no_documents)
 
 
-def finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> tuple[Run | None, str]:
-    """The finished run at `root` for this config and these inputs, and what of it is damaged, in words.
+def find_finished(
+    config: CurateConfig, inputs: InputManifest, root: str, replace: bool
+) -> tuple[CurateRun | None, str]:
+    """(the finished run at `root` with these settings and inputs, text about its damage).
 
-    A damaged run is none. Sizes are compared with a listing of each artifact; no file is read.
+    None if there is none or if it is damaged. Compares the sizes of its files with a listing; reads no file.
 
     Raises:
-        DataError: a run of other settings or inputs is finished there, and `replace` is not given.
+        DataError: a run with other settings or inputs is finished there, and `replace` is not given.
     """
     store = config.store
-    manifest = RunFolder(store, root).find(config.kind, settings(config), inputs.fingerprint, replace)
+    manifest = RunFolder(store, root).find(config.kind, result_settings(config), inputs.fingerprint, replace)
     if manifest is None:
         return None, ""
     if damage := _damage(store, root, manifest):
         shown = "; ".join(damage[:_DAMAGE_SHOWN]) + "; ..." * (len(damage) > _DAMAGE_SHOWN)
         return None, f"a finished run with {plural(len(damage), 'damaged file')} ({shown})"
     report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
-    return Run(store, root, manifest, report, fresh=False), ""
+    return CurateRun(store, root, manifest, report, fresh=False), ""
 
 
 def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:
-    """What is seen of each damaged file of a finished run; work in between is not looked at."""
+    """A line for each damaged file of a finished run; `_work/` is not checked, because it may be deleted."""
     found = []
     for name in manifest["artifacts"]:
         uri = paths.join(root, name)
@@ -150,33 +160,34 @@ def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:
     return found + [f"{uri}: is gone" for uri in reports if not store.exists(uri)]
 
 
-def settings(config: CurateConfig) -> dict[str, Any]:
-    """The settings that decide what a corpus holds, as plain JSON values."""
-    return json.loads(config.model_dump_json(exclude=_NO_RESULT))
+def result_settings(config: CurateConfig) -> dict[str, Any]:
+    """The settings on which the content of the corpus depends, as JSON values."""
+    return json.loads(config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
 
 
 def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine, lease: Lease) -> dict[str, Artifact]:
-    """The artifacts of all stages. Before each, the lease of the output is checked."""
+    """Run the stages and return their artifacts. Checks the lease of the output before each stage."""
 
     def run(stage: Stage) -> dict[str, Artifact]:
         lease.check()
         return engine.run(stage)
 
     units = len(inputs.units)
-    artifacts = run(measure_stage(config, inputs))
-    _check_quarantine(config, artifacts[ATTRIBUTES], artifacts[QUARANTINE])
-    if (ids := ids_stage(config, artifacts[ATTRIBUTES])) is not None:
+    artifacts = run(measure_stage(config.measure_settings, inputs))
+    attributes = artifacts[ATTRIBUTES]
+    _check_quarantine(config.execution.max_bad_documents, attributes, artifacts[QUARANTINE])
+    if (ids := ids_stage(config.inputs, attributes)) is not None:
         artifacts |= run(ids)
-    artifacts |= (decided := run(decide_stage(config, artifacts[ATTRIBUTES], units)))
-    verdicts = next(iter(decided.values()))
+    artifacts |= run(decide_stage(config.filters, attributes, units))
+    verdicts = artifacts[VERDICTS]
     if config.dedup:
-        artifacts |= run(group_stage(config, artifacts[ATTRIBUTES], verdicts, units))
-    return artifacts | run(select_stage(config, inputs, artifacts[ATTRIBUTES], verdicts, artifacts.get(GROUPS)))
+        artifacts |= run(group_stage(config.dedup, config.inputs, config.report.groups, attributes, verdicts, units))
+    return artifacts | run(select_stage(config.select_settings, inputs, attributes, verdicts, artifacts.get(GROUPS)))
 
 
-def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Artifact) -> None:
+def _check_quarantine(allowed: float, attributes: Artifact, quarantine: Artifact) -> None:
+    """Raise an error if a larger fraction of the documents than `allowed` is in quarantine."""
     bad, good = quarantine.manifest.rows, attributes.manifest.rows
-    allowed = config.execution.max_bad_documents
     if bad <= allowed * (bad + good):
         return
     rows = next(quarantine.tables()).slice(0, _QUARANTINE_SHOWN).to_pylist()
@@ -189,11 +200,9 @@ def _check_quarantine(config: CurateConfig, attributes: Artifact, quarantine: Ar
     )
 
 
-def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> Run:
-    from pipelines.curate.report.gather import gather
-    from pipelines.curate.report.page import render
-
-    report = gather(config, inputs, engine, artifacts)
+def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> CurateRun:
+    """Write the reports, then the run's manifest."""
+    report = gather(config.report_settings, inputs, engine, artifacts)
     root, store = engine.root, config.store
     store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
     store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
@@ -201,9 +210,9 @@ def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifa
     manifest = RunFolder(store, root).put(
         config.kind,
         config.name,
-        settings(config),
+        result_settings(config),
         inputs.fingerprint,
         digests,
         finished=report["run"]["finished"],
     )
-    return Run(store, root, manifest, report, fresh=True)
+    return CurateRun(store, root, manifest, report, fresh=True)

@@ -1,8 +1,9 @@
-"""Stage 1: read every document once and write down what is known of it, without its text.
+"""The stage `measure`: reads every document and writes its measurements, without the text.
 
-    unit of input  ->  attributes (one row per readable document), quarantine (one row per unreadable one)
+    unit of input  ->  attributes (one row for each readable document), quarantine (one row for each unreadable one)
 
-Everything later is decided from attributes, so text is read only twice in a run: here, and when the corpus is written.
+The later stages read attributes in place of text, except for the stage that writes the corpus. Speed: 26.5 MB/s of text
+on one core with all rules (`make bench`).
 """
 
 import hashlib
@@ -19,12 +20,12 @@ import cluster
 from cluster.artifact import Counters, fingerprint
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
+from pipelines.curate.config import MeasureSettings
 from pipelines.dedup import signatures
-from pipelines.language import fasttext_model as classifiers
+from pipelines.language import fasttext_model
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
-from pipelines.readers import read_unit
+from pipelines.readers.read_unit import read_unit
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import InputManifest, Reading, Unit
 from pipelines.rules import Rule
@@ -39,10 +40,10 @@ ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
 MEASURE_VERSION = "4"
 
-# Counters of what readers pass over are named SKIPPED + source + "/" + reason.
+# Counters of skipped records and files inside archives: SKIPPED + source + "/" + reason.
 SKIPPED = "skipped/"
-# Counters of documents, each followed by the source: without the id that the source's column should give, with an empty
-# text (normalised), and of records with a key that is given twice.
+# Counters of documents, each followed by the source: without an id in the source's id column, with an empty text after
+# normalisation; and of records with a repeated key.
 NO_ID, EMPTY_TEXT, REPEATED_KEY = "no_id/", "empty_text/", "repeated_key/"
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -56,8 +57,8 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-def attributes_schema(config: CurateConfig) -> pa.Schema:
-    """One row per readable document; its position is (the file's unit, row)."""
+def attributes_schema(settings: MeasureSettings) -> pa.Schema:
+    """The columns of the attributes: of a document, one row. `row` is its number in the unit, readable or not."""
     columns = [
         ("row", pa.int64()),
         ("id", pa.string()),
@@ -67,48 +68,50 @@ def attributes_schema(config: CurateConfig) -> pa.Schema:
         ("bytes", pa.int64()),
         ("tokens", pa.int64()),
     ]
-    if config.language:
+    if settings.filters.language:
         columns += [("language", pa.string()), ("language_score", pa.float32())]
-    columns += [(signal, pa.float64()) for rule in config.active_rules() for signal in rule.signals]
-    if config.personal_data:
+    columns += [(signal, pa.float64()) for rule in settings.filters.rules for signal in rule.signals]
+    if settings.personal_data:
         columns += [(f"personal_{kind}", pa.int32()) for kind in personal_data.KINDS]
-    if config.dedup:
-        bands, rows = config.dedup.banding
+    if settings.dedup:
+        bands, rows = settings.dedup.banding
         columns.append(("signature", pa.binary(4 * bands * rows)))
     return pa.schema(columns)
 
 
-def measure_stage(config: CurateConfig, inputs: InputManifest) -> Stage:
+def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
+    """The stage that writes the artifacts ATTRIBUTES and QUARANTINE from the input files."""
     outputs = (
-        Output(ATTRIBUTES, attributes_schema(config), row_group_bytes=8 << 20),
+        Output(ATTRIBUTES, attributes_schema(settings), row_group_bytes=8 << 20),
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
-    work = Measure(config, inputs.reading)
-    return Stage("measure", outputs, inputs.units, work, _fingerprint(config, inputs), config.store, _files)
+    work, store = Measure(settings, inputs.reading), inputs.reading.store
+    return Stage("measure", outputs, inputs.units, work, _fingerprint(settings, inputs), store, _files)
 
 
 def _files(unit: Unit) -> str:
     return files_from(unit.uris)
 
 
-def measuring(store: Store, rule: Rule | LanguageId) -> dict[str, object]:
-    """The settings of a rule that change what is measured; all others only move bounds."""
-    files = [classifiers.fingerprint(store, path) for path in getattr(rule, "fingerprint_files", tuple)()]
+def _measured_by(store: Store, rule: Rule | LanguageId) -> dict[str, object]:
+    """The settings of a rule on which its measurements depend, and the sha256 of its files; the others are bounds."""
+    files = [fasttext_model.fingerprint(store, path) for path in getattr(rule, "fingerprint_files", tuple)()]
     return {name: getattr(rule, name) for name in rule.measured_by} | {"files": files}
 
 
-def _fingerprint(config: CurateConfig, inputs: InputManifest) -> str:
-    dedup, store = config.dedup, config.store
+def _fingerprint(settings: MeasureSettings, inputs: InputManifest) -> str:
+    filters, dedup, store = settings.filters, settings.dedup, inputs.reading.store
     return fingerprint(
         {
             "version": [cluster.__version__, MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
             "inputs": inputs.fingerprint,
-            "limits": config.limits.model_dump(),
-            "language": config.language
-            and measuring(store, config.language) | {"model": classifiers.fingerprint(store, config.language.model)},
-            "dialect": config.rules and config.rules.dialect,
-            "rules": {rule.name: measuring(store, rule) for rule in config.active_rules()},
-            "personal_data": config.personal_data and personal_data.PERSONAL_DATA_VERSION,
+            "limits": settings.limits.model_dump(),
+            "language": filters.language
+            and _measured_by(store, filters.language)
+            | {"model": fasttext_model.fingerprint(store, filters.language.model)},
+            "dialect": filters.dialect if filters.rules else None,
+            "rules": {rule.name: _measured_by(store, rule) for rule in filters.rules},
+            "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
             "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
         }
     )
@@ -116,17 +119,18 @@ def _fingerprint(config: CurateConfig, inputs: InputManifest) -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """The stage's work: a pure function of a unit."""
+    """The work of a unit: reads and measures its documents."""
 
-    config: CurateConfig
+    settings: MeasureSettings
     reading: Reading
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
+        """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and those named above by source."""
         counters: Counters = {"documents": 0, "characters": 0, "text_bytes": 0, "quarantined": 0}
-        noted = Counter[str]()
+        by_kind = Counter[str]()
         counts = ReaderCounts()
-        named = self.reading.input_of(unit.source).id is not None
-        for table in read_unit(unit, self.reading, self.config.limits, counts=counts):
+        has_id_column = self.reading.input_of(unit.source).id is not None
+        for table in read_unit(unit, self.reading, self.settings.limits, counts=counts):
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows
@@ -139,15 +143,18 @@ class Measure:
                 counters["documents"] += attributes.num_rows
                 counters["characters"] += pc.sum(attributes["characters"]).as_py()
                 counters["text_bytes"] += pc.sum(attributes["bytes"]).as_py()
-                noted[NO_ID] += readable["id"].null_count if named else 0
-                noted[EMPTY_TEXT] += pc.sum(pc.equal(attributes["bytes"], 0)).as_py()
-        noted[REPEATED_KEY] += counts.repeated_keys
-        counters |= {f"{kind}{unit.source}": count for kind, count in noted.items() if count}
+                by_kind[NO_ID] += readable["id"].null_count if has_id_column else 0
+                by_kind[EMPTY_TEXT] += pc.sum(pc.equal(attributes["bytes"], 0)).as_py()
+        by_kind[REPEATED_KEY] += counts.repeated_keys
+        counters |= {f"{kind}{unit.source}": count for kind, count in by_kind.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
 
     def attributes(self, source: str, documents: pa.Table) -> pa.Table:
-        """What is known of each document; the same rows, no text."""
-        config = self.config
+        """The measurements of each document: the same rows, without the text.
+
+        documents: a table of read_unit, of readable documents.
+        """
+        filters, store = self.settings.filters, self.reading.store
         texts = normalize(Texts.from_arrow(documents["text"]))
         hashes = text_hashes(texts)
         columns: dict[str, object] = {
@@ -160,24 +167,24 @@ class Measure:
             "characters": count_characters(texts),
             "bytes": texts.byte_lengths,
         }
-        if config.language:
-            classifier = language.load(config.store, config.language)
+        if filters.language:
+            classifier = language.load(store, filters.language)
             columns["language"], columns["language_score"] = language.identify(
-                texts, classifier, config.language.max_chars
+                texts, classifier, filters.language.max_chars
             )
             documents = documents.append_column("language", columns["language"])
-        if config.rules:
-            analysis = Analysis(texts, config.dialect, documents.drop_columns(["text"]), config.store)
-            for rule in config.active_rules():
-                columns |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
-        if config.personal_data:
+        analysis = Analysis(texts, filters.dialect, documents.drop_columns(["text"]), store)
+        for rule in filters.rules:
+            columns |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
+        if self.settings.personal_data:
             found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
             columns |= {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
         columns |= self._signatures(texts)
         return pa.table(columns)
 
     def _signatures(self, texts: Texts) -> dict[str, object]:
-        dedup = self.config.dedup
+        """The columns `tokens` and, with deduplication, `signature`: null for documents shorter than a shingle."""
+        dedup = self.settings.dedup
         if dedup is None:
             return {"tokens": signatures.count_tokens(texts)}
         bands, rows = dedup.banding
@@ -191,15 +198,15 @@ class Measure:
 
 
 def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """(readable, unreadable) rows of what a reader gave."""
+    """(readable, unreadable) rows of a table of read_unit."""
     if table["problem"].null_count == table.num_rows:
         return table, table.slice(0, 0)
-    fine = pc.is_null(table["problem"])
-    return table.filter(fine), table.filter(pc.invert(fine))
+    readable = pc.is_null(table["problem"])
+    return table.filter(readable), table.filter(pc.invert(readable))
 
 
 def text_hashes(texts: Texts) -> list[bytes]:
-    """A 128-bit BLAKE2b of each document: cryptographic, because a collision would remove somebody's document."""
+    """The 128-bit BLAKE2b hash of each document. Cryptographic, because documents with equal hashes are duplicates."""
     return list(_hashes(texts))
 
 

@@ -1,45 +1,52 @@
-"""Where a run may write: apart from its input."""
+"""Checks that the output of a run and its input files are apart."""
 
 import os
+from collections.abc import Sequence
 
 from cluster.errors import ConfigError
 from cluster.output_folder import fixed_folder, path_below, real_path, same_folder
 from cluster.store import paths
-from pipelines.curate.config import CurateConfig
+from cluster.store.store import Store
 from pipelines.readers.find import absolute_path
-from pipelines.readers.inputs import input_stores
+from pipelines.readers.inputs import Input, input_stores
 from pipelines.readers.units import InputManifest
 
-# One name for each kind of file that a run leaves below its output, as a glob may match them.
-_LEFT_BY_A_RUN = ("report.html", "report.json", "inputs.json", "manifest.json", "corpus/000000-000-0.parquet")
+# An example of each kind of file that a run writes below its output.
+_FILES_OF_A_RUN = ("report.html", "report.json", "inputs.json", "manifest.json", "corpus/000000-000-0.parquet")
 
 
-def refuse_output_among_inputs(config: CurateConfig, root: str, base: str) -> None:
-    """Compare the output with each input's folder, links followed. Nothing has to exist yet.
+def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str) -> None:
+    """Compare the output with the folder of each input, links followed. Neither has to exist.
+
+    Args:
+        store: of the output, and of inputs without `storage` of their own.
 
     Raises:
-        ConfigError: they are one folder, or a later call would take the run's own files for input.
+        ConfigError: they are the same folder, or a later call would read the files of the run as input.
     """
-    for number, (entry, store) in enumerate(zip(config.inputs, input_stores(config.store, config.inputs), strict=True)):
+    for number, (entry, input_store) in enumerate(zip(inputs, input_stores(store, inputs), strict=True)):
         if entry.path.startswith("hf://"):
             continue
-        path = absolute_path(entry.path, base)
-        if store.endpoint_of(path) != config.store.endpoint_of(root):
+        path = absolute_path(entry.path)
+        if input_store.endpoint_of(path) != store.endpoint_of(root):
             continue
         folder, pattern = fixed_folder(path)
         named = f"inputs[{number}] ({entry.source}, {path})"
-        choose = f"Choose an output of its own, such as {folder}-curated."
+        what_to_do = f"Choose an output of its own, such as {folder}-curated."
         if same := same_folder(root, folder):
-            raise ConfigError(f"output: {root} {same} {named}, so the run would write among the raw files. {choose}")
+            raise ConfigError(
+                f"output: {root} {same} {named}, so the run would write among the raw files. {what_to_do}"
+            )
         inside = path_below(root, folder)
         if inside is not None and (pattern is None or _matches_own_files(pattern, inside)):
             raise ConfigError(
-                f"output: {root} lies inside {named}, so the next call would read this run's own files. {choose}"
+                f"output: {root} lies inside {named}, so the next call would read this run's own files. {what_to_do}"
             )
 
 
 def refuse_files_inside(root: str, inputs: InputManifest) -> None:
-    """
+    """Compare the output with every input file, links followed.
+
     Raises:
         ConfigError: an input file lies below the output, links followed.
     """
@@ -65,5 +72,5 @@ def refuse_files_inside(root: str, inputs: InputManifest) -> None:
 
 
 def _matches_own_files(pattern: str, below: str) -> bool:
-    """Whether a glob, from its fixed folder on, matches any file of a run at `below` that folder."""
-    return any(paths.matches(pattern, f"{below}/{name}") for name in _LEFT_BY_A_RUN)
+    """Whether a glob matches a file of a run in the folder `below`; both are relative to the glob's fixed folder."""
+    return any(paths.matches(pattern, f"{below}/{name}") for name in _FILES_OF_A_RUN)

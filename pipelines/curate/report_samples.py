@@ -1,7 +1,7 @@
-"""A few documents for the report: for each reason and for what stays, and the pairs of the largest duplicate groups.
+"""Example documents for the report: some for each reason, some that stay, and pairs of the largest duplicate groups.
 
-Which ones is decided by the smallest text hashes, so the choice is random in effect, the same in every run, and can be
-merged from any number of units. Excerpts are redacted whatever the config says: a report travels further than a corpus.
+The examples are the documents with the smallest text hashes, which is a random sample that is the same in every run and
+can be merged from units. Personal data is replaced in all excerpts, whatever the config, because reports are shared.
 """
 
 from collections import defaultdict
@@ -19,10 +19,10 @@ EXCERPT_CHARACTERS = 1200
 
 SAMPLES_SCHEMA = pa.schema(
     [
-        ("reason", pa.string()),  # KEPT_REASON, or why it was removed
+        ("reason", pa.string()),  # of its removal, or KEPT_REASON
         ("stage", pa.string()),
-        ("rank", pa.uint64()),  # the smaller, the sooner it is shown
-        ("group_id", pa.int64()),  # set for the pair that shows a duplicate group, else null
+        ("rank", pa.uint64()),  # the report shows the smallest
+        ("group_id", pa.int64()),  # of a pair of duplicates, else null
         ("id", pa.string()),
         ("source", pa.string()),
         ("language", pa.string()),
@@ -36,30 +36,30 @@ SAMPLES_SCHEMA = pa.schema(
 
 
 class Sampler:
-    """Keeps the `most` smallest of each reason as tables of one unit pass by."""
+    """Collects the `most` examples with the smallest ranks for each reason, table by table."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.best: dict[str, list[dict]] = defaultdict(list)
         self.pairs: list[dict] = []
 
-    def look(self, source: str, texts: Texts, rows: pa.Table, removed: pa.Table, groups: pa.Table) -> None:
-        """D documents in order, with their attributes; `removed` and `groups` are those of the whole unit."""
+    def add(self, source: str, texts: Texts, rows: pa.Table, removed: pa.Table, groups: pa.Table) -> None:
+        """Consider D documents of a unit. rows: their attributes. removed, groups: of all documents of the unit."""
         if not len(texts):
             return
         hashes = rows["text_hash"].combine_chunks()
         rank = np.frombuffer(hashes.buffers()[1], "<u8", 2 * len(hashes), 16 * hashes.offset)[::2]
         positions = rows["row"].to_numpy()
-        places = _lookup(removed, positions)
+        index_in_removed = _lookup(removed, positions)
         label, labels = _labels(removed)
-        label = np.where(places >= 0, label[places], -1) if len(label) else places
+        label = np.where(index_in_removed >= 0, label[index_in_removed], -1) if len(label) else index_in_removed
         for code in np.unique(label):
-            mine = np.flatnonzero(label == code)
+            same = np.flatnonzero(label == code)
             best = self.best[labels[code]]
-            for index in mine[np.argsort(rank[mine], kind="stable")][: self.most]:
+            for index in same[np.argsort(rank[same], kind="stable")][: self.most]:
                 if len(best) == self.most and rank[index] >= best[-1]["rank"]:
                     break
-                given = removed.slice(places[index], 1).to_pylist()[0] if code >= 0 else {}
+                given = removed.slice(index_in_removed[index], 1).to_pylist()[0] if code >= 0 else {}
                 best.append(self._row(source, texts, rows, int(index), given, int(rank[index])))
                 best.sort(key=lambda row: row["rank"])
                 del best[self.most :]
@@ -73,6 +73,7 @@ class Sampler:
             )
 
     def table(self) -> pa.Table:
+        """The examples (SAMPLES_SCHEMA)."""
         rows = [row for key in sorted(self.best) for row in self.best[key]]
         return pa.Table.from_pylist(rows + self.pairs, SAMPLES_SCHEMA)
 
@@ -98,7 +99,7 @@ class Sampler:
 
 
 def _labels(removed: pa.Table) -> tuple[np.ndarray, list[str]]:
-    """(int64[R] a number for each removed row's cause, the causes; index -1 is what stays)."""
+    """(number of the cause of each removed row int64[R], `stage/reason` by number; index -1 is KEPT_REASON)."""
     if not removed.num_rows:
         return np.empty(0, np.int64), [KEPT_REASON]
     causes = pc.binary_join_element_wise(removed["stage"], removed["reason"], "/").combine_chunks().dictionary_encode()
@@ -106,7 +107,7 @@ def _labels(removed: pa.Table) -> tuple[np.ndarray, list[str]]:
 
 
 def _lookup(removed: pa.Table, positions: np.ndarray) -> np.ndarray:
-    """int64[D]: the place in `removed` of each position, -1 where it stays."""
+    """int64[D]: the index in `removed` of each document, by its row in the unit; -1 if it stays."""
     if not removed.num_rows:
         return np.full(len(positions), -1)
     rows = removed["row"].to_numpy()
@@ -115,7 +116,7 @@ def _lookup(removed: pa.Table, positions: np.ndarray) -> np.ndarray:
 
 
 def _matches(table: pa.Table, positions: np.ndarray) -> list[tuple[int, int]]:
-    """(place in the table, index among the positions) of rows that stand in both."""
+    """(index in the table, index in the positions) of the rows that are in both."""
     if not table.num_rows:
         return []
     found = {row: place for place, row in enumerate(table["row"].to_pylist())}

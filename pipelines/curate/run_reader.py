@@ -1,6 +1,6 @@
-"""Looking back into a run: its config, its inputs, and any one of its documents.
+"""Reads a run that was measured: its manifest, inputs and artifacts, and single documents of it.
 
-Works on a run that is still under way too, as far as its stages are finished.
+Later stages may be unfinished.
 """
 
 import dataclasses
@@ -22,16 +22,16 @@ from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.measure import ATTRIBUTES
-from pipelines.readers import read_unit
 from pipelines.readers.inputs import Input
+from pipelines.readers.read_unit import read_unit
 from pipelines.readers.units import InputManifest
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a document stands: its unit of input, its row there, its row in the attributes, what was measured on it."""
+class MeasuredDocument:
+    """A document: its unit of input, its row in the unit, its row in the attributes (position), its measurements."""
 
     unit: int
     row: int
@@ -39,14 +39,12 @@ class Place:
     attributes: dict[str, Any]
 
 
-class FinishedRun:
+class RunReader:
     """A run by its folder or URI.
 
-    Where the store has no settings, those that the run recorded are used: all but the keys. Inputs with `storage` of
-    their own are read by what the run recorded of it, or by that of `inputs`, which has the keys.
-
     Args:
-        inputs: of the run's config, if it is known.
+        store: that of the run. If it has no settings, those that the run recorded are used, which are without secrets.
+        inputs: of the run's config, for inputs with `storage` of their own; by default that which the run recorded.
 
     Raises:
         DataError: nothing was measured there.
@@ -69,25 +67,39 @@ class FinishedRun:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The run's manifest, None while it is unfinished."""
+        """The run's manifest; None if it is unfinished."""
         uri = paths.join(self.uri, RUN_MANIFEST)
         return json.loads(self.store.read_bytes(uri)) if self.store.exists(uri) else None
 
     def artifact(self, name: str) -> Artifact | None:
-        """A finished artifact of the run, None where the run has not come that far."""
+        """An artifact of the run; None if it is unfinished."""
         return Artifact.find(self.store, paths.join(self.uri, name))
 
-    def find(self, id: str) -> list[Place]:
-        """Every document of that id; one, unless an id is used twice."""
-        return list(self._find(id))
+    def find(self, id: str) -> list[MeasuredDocument]:
+        """All documents with this id. Reads the ids of all documents."""
 
-    def file_of(self, place: Place) -> str:
-        """The file that the document is in; where its unit has several, they are read up to it.
+        def rows(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
+            ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
+            return pc.indices_nonzero(pc.equal(ids, pa.scalar(id))).to_numpy()
+
+        return list(self._documents(rows))
+
+    def document_at(self, position: int) -> MeasuredDocument:
+        """The document in this row of the attributes."""
+
+        def rows(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
+            inside = first <= position < first + parquet.metadata.row_group(group).num_rows
+            return np.array([position - first] if inside else [], np.int64)
+
+        return next(self._documents(rows))
+
+    def file_of(self, document: MeasuredDocument) -> str:
+        """The URI of the document's file. If its unit has several files, they are read up to the document.
 
         Raises:
             DataError, StorageError: one of them changed or cannot be read.
         """
-        unit, row = self.inputs.units[place.unit], place.row
+        unit, row = self.inputs.units[document.unit], document.row
         for span in unit.spans:
             if span.uri == unit.spans[-1].uri:
                 break
@@ -101,41 +113,31 @@ class FinishedRun:
     def _limits(self) -> Limits:
         return Limits(**(self.manifest or {}).get("config", {}).get("limits", {}))
 
-    def text(self, place: Place) -> str:
-        """The document as it was measured: read again and normalised, before redaction."""
-        unit = self.inputs.units[place.unit]
+    def text_of(self, document: MeasuredDocument) -> str:
+        """The text that was measured: read again and normalised, with its personal data.
+
+        Raises:
+            DataError: the document is not in the unit any more.
+        """
+        unit = self.inputs.units[document.unit]
         for table in read_unit(unit, self.inputs.reading, self._limits):
-            mine = table.filter(pc.equal(table["row"], place.row))
-            if mine.num_rows:
-                return normalize(Texts.from_arrow(mine["text"]))[0]
-        raise DataError(f"{unit.spans[0].uri}: row {place.row} of unit {place.unit} is no longer there.")
+            found = table.filter(pc.equal(table["row"], document.row))
+            if found.num_rows:
+                return normalize(Texts.from_arrow(found["text"]))[0]
+        raise DataError(
+            f"{unit.spans[0].uri}: row {document.row} of unit {document.unit} is not there any more. Restore the input."
+        )
 
-    def at(self, position: int) -> Place:
-        """The document that is this row of the attributes."""
-
-        def hits(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
-            inside = first <= position < first + parquet.metadata.row_group(group).num_rows
-            return np.array([position - first] if inside else [], np.int64)
-
-        return next(self._places(hits))
-
-    def _find(self, id: str) -> Iterator[Place]:
-        def hits(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
-            ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
-            return pc.indices_nonzero(pc.equal(ids, pa.scalar(id))).to_numpy()
-
-        return self._places(hits)
-
-    def _places(self, hits: Callable[[pq.ParquetFile, int, int], np.ndarray]) -> Iterator[Place]:
-        """The documents that `hits` picks of a row group, by their rows in it; its last argument is its first row."""
+    def _documents(self, rows_in: Callable[[pq.ParquetFile, int, int], np.ndarray]) -> Iterator[MeasuredDocument]:
+        """The documents in the rows that `rows_in(file, row group, position of its first row)` returns."""
         first = 0
         for file in self.attributes.manifest.files:
             with open_parquet(self.store, paths.join(self.attributes.uri, file.path)) as parquet:
                 columns = [name for name in parquet.schema_arrow.names if name not in ("signature", "text_hash")]
                 for group in range(parquet.num_row_groups):
-                    found = hits(parquet, group, first)
+                    found = rows_in(parquet, group, first)
                     if len(found):
                         rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(pa.array(found))
                         for at, attributes in zip(found.tolist(), rows.to_pylist(), strict=True):
-                            yield Place(file.unit, attributes["row"], first + at, attributes)
+                            yield MeasuredDocument(file.unit, attributes["row"], first + at, attributes)
                     first += parquet.metadata.row_group(group).num_rows

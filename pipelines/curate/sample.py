@@ -1,4 +1,4 @@
-"""`raymill sample`: a random few of an artifact's rows that have the wanted values."""
+"""`raymill sample`: random rows of an artifact, of those with given values."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.write_corpus import REMOVED
 
-_TEXT_SHOWN = 500
+_TEXT_SHOWN = 500  # characters
 _VALUES_LISTED = 20
 
 
@@ -19,12 +19,13 @@ def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int)
     """A uniform sample without replacement, the same for the same seed.
 
     Args:
-        uri: of an artifact; of a run, its ledger is meant.
-        where: `column=value`, all of which must hold. A reason is named as in the ledger (`line_punct_ratio`), or with
-            its stage in front, also in part: `fineweb_line_punct_ratio`, `gopher_repetition`.
+        uri: of an artifact, or of a run, whose ledger is then sampled.
+        count: rows at most.
+        where: conditions `column=value`; a row meets all of them. The value of `reason` is one of the ledger
+            (`line_punct_ratio`), or the start of stage and reason (`fineweb_line_punct_ratio`, `gopher_repetition`).
 
     Raises:
-        ConfigError: no such column, or no row has the value.
+        ConfigError: there is no such column, or no row meets the conditions.
     """
     artifact = Artifact.find(store, paths.join(uri, REMOVED)) or Artifact.load(store, uri)
     conditions = [_parse(condition, artifact) for condition in where]
@@ -35,12 +36,12 @@ def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int)
         for column, value in conditions:
             table = table.filter(_matches(table, column, value))
         seen += table.num_rows
-        lots = generator.random(table.num_rows)
-        chosen = np.argsort(lots, kind="stable")[:count]
-        best += zip(lots[chosen].tolist(), table.take(chosen).to_pylist(), strict=True)
+        keys = generator.random(table.num_rows)  # the rows with the smallest keys are the sample
+        smallest = np.argsort(keys, kind="stable")[:count]
+        best += zip(keys[smallest].tolist(), table.take(smallest).to_pylist(), strict=True)
         best = sorted(best, key=lambda entry: entry[0])[:count]
     if not seen and conditions:
-        raise ConfigError(_nothing(artifact, conditions))
+        raise ConfigError(_no_row(artifact, conditions))
     return [{name: _shown(value) for name, value in row.items()} for _, row in best]
 
 
@@ -60,7 +61,8 @@ def _matches(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:
     return pc.equal(text, value)
 
 
-def _nothing(artifact: Artifact, conditions: list[tuple[str, str]]) -> str:
+def _no_row(artifact: Artifact, conditions: list[tuple[str, str]]) -> str:
+    """The message that no row meets the conditions, with values of the first column."""
     column = conditions[0][0]
     values: set[str] = set()
     for table in artifact.tables([column]):

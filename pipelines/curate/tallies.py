@@ -1,12 +1,12 @@
-"""Counts that add up: what each unit tells the report, small enough to merge for any number of units.
+"""Tallies: the counts of a unit for the report. The tallies of units are added by key, for any number of units.
 
-A tally row is a key (table, source, language, name, bin) with documents and characters. Tables:
+A row is a key (table, source, language, name, bin) with numbers of documents and characters. Tables:
 
     input      every readable document
     removed    by reason, named `stage/reason`
-    kept       what reached the corpus
-    histogram  a signal's distribution; `bin` is an index into `edges(signal, its checks)`
-    personal   documents with, and occurrences (in `characters`) of, a kind of personal data
+    kept       the documents of the corpus
+    histogram  a signal's distribution; `bin` is the index of a bin of `edges(signal, its checks)`
+    personal   documents with a kind of personal data (`name`); `characters` is the number of occurrences
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,16 +29,16 @@ TALLIES_SCHEMA = pa.schema(
 )
 _KEYS = ["table", "source", "language", "name", "bin"]
 
-# Attribute columns that are no signals.
-_PLAIN = {"row", "id", "source", "text_hash", "language", "signature"}
+# Attribute columns without a histogram.
+_NO_SIGNALS = {"row", "id", "source", "text_hash", "language", "signature"}
 
 _FRACTION_EDGES = np.linspace(0, 1, 41)
 _MEAN_LENGTH_EDGES = np.linspace(0, 20, 41)
-_COUNT_EDGES = np.concatenate([[0.0], np.logspace(0, 8, 41)])  # 0, then five bins a decade from 1 to 100 million
+_COUNT_EDGES = np.concatenate([[0.0], np.logspace(0, 8, 41)])  # 0, then five bins for each factor of 10
 
 
 def add_tallies(tallies: list[pa.Table]) -> pa.Table:
-    """One row per key, in the order of the keys."""
+    """The sum of the tallies: one row for each key, sorted by key."""
     if not tallies:
         return TALLIES_SCHEMA.empty_table()
     total = pa.concat_tables(tallies).group_by(_KEYS, use_threads=False)
@@ -50,7 +50,7 @@ def add_tallies(tallies: list[pa.Table]) -> pa.Table:
 def tally(
     table: str, source: object, language: object, name: object, documents: object, characters: object
 ) -> pa.Table:
-    """Rows of one table. Scalars are repeated; the rest are arrays of one length."""
+    """Rows of one table. source to name: a scalar for all rows, or an array as long as `documents`."""
     length = len(documents)  # type: ignore[arg-type]
     columns = [table, source, language, name, -1, documents, characters]
     arrays = [
@@ -61,20 +61,23 @@ def tally(
 
 
 def is_count(signal: str) -> bool:
-    """Whether a signal is a whole number without an upper end: such a one gets a logarithmic scale."""
+    """Whether a signal is an unbounded whole number, by its name. Its histogram has a logarithmic scale."""
     return not any(part in signal for part in ("frac", "ratio", "score", "_gram", "_per_", "mean"))
 
 
 def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:
-    """float64[bins + 1]. Each bound is an edge, so a bin lies whole on one side; values outside go to the end bins."""
+    """float64[bins + 1], edges of a histogram. Bounds of the checks are edges, so no bin is on both sides of one.
+
+    Values beyond the edges are counted in the first and the last bin.
+    """
     base = _COUNT_EDGES if is_count(signal) else _MEAN_LENGTH_EDGES if "mean" in signal else _FRACTION_EDGES
-    # A bin takes its lower edge in; a maximum itself still stays, so its bin must end just above it.
+    # A bin contains its lower edge. A document with the value of a maximum stays, so the edge is just above it.
     bounds = [c.threshold if c.minimum is not None else np.nextafter(c.threshold, np.inf) for c in checks]
     return np.union1d(base, [bound for bound in bounds if base[0] < bound < base[-1]])
 
 
 def histogram(signal: str, values: np.ndarray, bounds: np.ndarray) -> pa.Table:
-    """The signal's bins; NaN (the check did not apply) is in none."""
+    """Rows of the table `histogram`. bounds: its edges. NaN, a value that does not apply, is not counted."""
     values = values[~np.isnan(values)]
     found = np.clip(np.searchsorted(bounds, values, side="right") - 1, 0, len(bounds) - 2)
     bins, counts = np.unique(found, return_counts=True)
@@ -85,9 +88,12 @@ def histogram(signal: str, values: np.ndarray, bounds: np.ndarray) -> pa.Table:
 def tally_unit(
     attributes: pa.Table, removed: np.ndarray, names: pa.Array, checks: Mapping[str, Sequence[Check]]
 ) -> pa.Table:
-    """What one table of attributes adds to the report.
+    """The tallies of a table of attributes.
 
-    `names` are the `stage/reason` of the `removed` rows; `checks` are those on each signal.
+    Args:
+        removed: indexes of the rows that `decide` removes.
+        names: `stage/reason` of each of them.
+        checks: signal -> its checks.
     """
     rows = attributes.num_rows
     language = attributes["language"] if "language" in attributes.column_names else pa.repeat("", rows)
@@ -102,7 +108,7 @@ def tally_unit(
             found = counts[counts > 0].astype(np.int64)
             kind = name.removeprefix("personal_")
             tables.append(tally("personal", "", "", kind, np.ones(len(found), np.int64), found))
-        elif name not in _PLAIN:
+        elif name not in _NO_SIGNALS:
             values = attributes[name].to_numpy().astype(np.float64)
             tables.append(histogram(name, values, edges(name, checks.get(name, ()))))
     return add_tallies(tables)

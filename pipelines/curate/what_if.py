@@ -1,7 +1,7 @@
-"""`raymill what-if`: other settings on the same measurements, before a run is committed to them.
+"""`raymill what-if`: decides a measured run again with other settings.
 
-Nothing is read but attributes and nothing is written, so a corpus of millions of documents answers in seconds. What it
-shows is before deduplication: which duplicates exist depends on what else stays.
+Reads attributes alone and writes nothing, so it takes seconds for millions of documents. Its numbers are those before
+deduplication, because which documents are duplicates depends on which stay.
 """
 
 from collections import defaultdict
@@ -12,61 +12,65 @@ import pyarrow as pa
 
 from cluster.errors import ConfigError, DataError
 from cluster.run import differences
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import decide, needed_columns, objections
-from pipelines.curate.job import settings
+from pipelines.curate.config import CurateConfig, Filters
+from pipelines.curate.decide import check_results, decide, needed_columns
+from pipelines.curate.job import result_settings
 from pipelines.curate.measure import measure_stage
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
-from pipelines.curate.run_reader import FinishedRun
+from pipelines.curate.run_reader import RunReader
 
 Counts = dict[str, int]
 
 
 def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
-    """Both configs on the measurements that `before` left at its output.
+    """The decisions of two configs on the measurements at the output of `before`.
 
     Returns:
-        total, sources.NAME, languages.NAME: {before, after} of what stays; reasons: for every (stage, reason) `alone`
-        (documents it fails whatever the other rules say) and `first` (documents whose reason it is), before and after.
+        total, sources.NAME, languages.NAME: {before, after} with the documents, characters and tokens that stay.
+        reasons: for every (stage, reason) `alone`, all documents that fail this check, and `first`, those that fail no
+        earlier check; each {before, after}.
 
     Raises:
-        DataError: nothing is measured there, or the new settings need another measurement.
+        ConfigError: the configs differ in `dedup`.
+        DataError: nothing is measured there, or the configs need other measurements.
     """
-    run = FinishedRun(before.store, before.output, before.inputs)
+    run = RunReader(before.store, before.output, before.inputs)
     if before.dedup and after.dedup and before.dedup != after.dedup:
         raise ConfigError(
-            "what-if decides rules and languages again, not duplicates, so a change of dedup would show nothing. "
+            "what-if decides languages and rules again, but not duplicates, so a change of dedup has no effect. "
             "Leave it out here, or run `raymill curate` with it and another output."
         )
     made_with = (run.manifest or {}).get("config")
     for name, config in (("the config", before), ("the changed config", after)):
-        if measure_stage(config, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
-            changed = differences(made_with, settings(config)) if made_with else []
+        if measure_stage(config.measure_settings, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
+            changed = differences(made_with, result_settings(config)) if made_with else []
             raise DataError(
-                f"{run.uri}: what is measured there does not fit {name}"
+                f"{run.uri}: the measurements there do not fit {name}"
                 + (f" ({'; '.join(changed)})" if changed else "")
-                + ": the code differs, or a setting that changes what is measured and not only a bound. "
+                + ": they were made by other code, or with other settings than bounds. "
                 "Run `raymill curate` with these settings and another output."
             )
-    columns = sorted({"characters", "source", *needed_columns(before), *needed_columns(after)})
-    tally = _Comparison()
+    columns = sorted({"characters", "source", *needed_columns(before.filters), *needed_columns(after.filters)})
+    comparison = _Comparison()
     for table in run.attributes.tables(columns):
-        tally.add("before", table, before)
-        tally.add("after", table, after)
-    return tally.result()
+        comparison.add("before", table, before.filters)
+        comparison.add("after", table, after.filters)
+    return comparison.result()
 
 
 class _Comparison:
+    """Counts of both sides, `before` and `after`."""
+
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, str, str], Counts] = defaultdict(_none)
+        self.kept: dict[tuple[str, str, str], Counts] = defaultdict(_zero)
         self.reasons: dict[tuple[str, str], dict[str, dict[str, Counts]]] = {}
 
-    def add(self, side: str, table: pa.Table, config: CurateConfig) -> None:
+    def add(self, side: str, table: pa.Table, filters: Filters) -> None:
         characters = table["characters"].to_numpy()
-        verdicts = decide(table, config)
-        for objection in objections(table, config):
-            entry = self._reason(objection.stage, objection.reason)
-            _count(entry["alone"][side], objection.fails, characters)
+        verdicts = decide(table, filters)
+        for check in check_results(table, filters):
+            entry = self._reason(check.stage, check.reason)
+            _count(entry["alone"][side], check.fails, characters)
         for code, (stage, reason) in enumerate(verdicts.causes):
             _count(self._reason(stage, reason)["first"][side], verdicts.code == code, characters)
         stays = ~verdicts.removed
@@ -80,27 +84,27 @@ class _Comparison:
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = {"sources": {}, "languages": {}}
         for (group, name, side), counts in sorted(self.kept.items()):
-            place = found.setdefault("total", {}) if group == "total" else found[group].setdefault(name, {})
-            place[side] = counts | {"tokens_estimate": counts["characters"] // CHARACTERS_PER_TOKEN}
+            sides = found.setdefault("total", {}) if group == "total" else found[group].setdefault(name, {})
+            sides[side] = counts | {"tokens_estimate": counts["characters"] // CHARACTERS_PER_TOKEN}
         found["reasons"] = [{"stage": s, "reason": r, **entry} for (s, r), entry in self.reasons.items()]
         return found
 
     def _reason(self, stage: str, reason: str) -> dict[str, dict[str, Counts]]:
-        fresh = {kind: {side: _none() for side in ("before", "after")} for kind in ("alone", "first")}
-        return self.reasons.setdefault((stage, reason), fresh)
+        zeros = {kind: {side: _zero() for side in ("before", "after")} for kind in ("alone", "first")}
+        return self.reasons.setdefault((stage, reason), zeros)
 
 
-def _none() -> Counts:
+def _zero() -> Counts:
     return {"documents": 0, "characters": 0}
 
 
-def _count(counts: Counts, chosen: np.ndarray, characters: np.ndarray) -> None:
-    counts["documents"] += int(chosen.sum())
-    counts["characters"] += int(characters[chosen].sum())
+def _count(counts: Counts, mask: np.ndarray, characters: np.ndarray) -> None:
+    counts["documents"] += int(mask.sum())
+    counts["characters"] += int(characters[mask].sum())
 
 
 def table_text(comparison: dict[str, Any]) -> str:
-    """For people: what stays, then what each rule removes; lines that do not change are left out of the breakdowns."""
+    """The comparison as text: what stays, the sources and languages that change, and what each reason removes."""
     total = comparison.get("total")
     if total is None:
         return "The run has no documents."

@@ -1,8 +1,10 @@
-"""Stage 4, select: read the text a second time and write what stays; every document that does not gets a ledger row.
+"""The stage `select`: reads the text again, and writes the corpus and a ledger row for each removed document.
 
-    units of input + attributes + verdicts + groups  ->  corpus, removed (the ledger), samples for the report
+    units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), samples and tallies for the report
 
-Nothing is deleted before this stage. A unit here is as many units of input as fill one corpus file.
+Earlier stages remove nothing. A unit of this stage is a list of units of input whose text fills about one corpus file.
+It reads the text of its units and the rows of attributes, verdicts and groups on them, and holds a table of 8 MB of
+text at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,13 +19,13 @@ from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read
 from cluster.errors import DataError
 from cluster.page.formats import plural
 from cluster.stage import Output, Scratch, Stage, files_from
-from pipelines.curate.config import CurateConfig
+from pipelines.curate.config import SelectSettings
 from pipelines.curate.decide import VERDICTS_SCHEMA
-from pipelines.curate.measure import attributes_schema, split_problems
+from pipelines.curate.measure import split_problems
 from pipelines.curate.report_samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
-from pipelines.readers import read_unit
+from pipelines.readers.read_unit import read_unit
 from pipelines.readers.units import InputManifest, Reading, Unit
 from pipelines.text import personal_data
 from pipelines.text.normalize import NORMALIZE_VERSION, normalize
@@ -34,7 +36,7 @@ REMOVED = "removed"
 KEPT = "_work/kept"
 SELECT_VERSION = "2"
 
-# A position is a row of the attributes artifact, counted from 0: it names a document where two have one id.
+# A position is the row of a document in the attributes artifact, from 0. It is unique, which an id may not be.
 LEDGER_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -53,25 +55,26 @@ LEDGER_SCHEMA = pa.schema(
     ]
 )
 
-# A file is closed late rather than leaving a small one: the units below already add up to about one file.
-_ROOM = 1.5
+# Maximum size of a corpus file, by `corpus.file_mib`. A unit fills about one file; a small second one is avoided.
+_MAX_FILES = 1.5
 
 DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
 
 
-def corpus_schema(config: CurateConfig, carried: pa.Schema) -> pa.Schema:
+def corpus_schema(settings: SelectSettings, carried: pa.Schema) -> pa.Schema:
+    """The columns of the corpus; the last are the carried columns of the inputs."""
     columns = [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string())]
-    if config.language:
+    if settings.filters.language:
         columns += [("language", pa.string()), ("language_score", pa.float32())]
-    columns += [(name, pa.float64()) for name in config.corpus.columns]
-    if config.dedup:
+    columns += [(name, pa.float64()) for name in settings.corpus.columns]
+    if settings.dedup:
         columns += [("duplicate_count", pa.int64()), ("group_id", pa.int64())]
     return pa.schema([*(pa.field(*column) for column in columns), *carried])
 
 
 @dataclass(frozen=True)
-class Source:
-    """One unit of input with what the earlier stages left for it. `first`: position of its first document."""
+class MeasuredUnit:
+    """A unit of input with its files of attributes and verdicts. first: position of its first document."""
 
     unit: Unit
     first: int
@@ -79,19 +82,19 @@ class Source:
     verdicts: list[str]
 
 
-# Why one row of a unit is removed: what the ledger says of it, by its row instead of its id and source.
 _PARTNER_COLUMNS = [
     ("partner", pa.string()),
     ("partner_source", pa.string()),
     ("partner_position", pa.int64()),
     ("similarity", pa.float64()),
 ]
+# A removed document by its row in the unit: a row of the ledger without the columns of its attributes.
 REMOVAL_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What select needs of one unit of input. Every table has its columns, also where it has no rows."""
+class UnitResults:
+    """The results of earlier stages for one unit of input. A table without rows has its columns too."""
 
     attributes: pa.Table
     removed: pa.Table  # as REMOVAL_SCHEMA, sorted by row
@@ -99,27 +102,29 @@ class Chosen:
 
 
 def select_stage(
-    config: CurateConfig, inputs: InputManifest, attributes: Artifact, verdicts: Artifact, groups: Artifact | None
+    settings: SelectSettings, inputs: InputManifest, attributes: Artifact, verdicts: Artifact, groups: Artifact | None
 ) -> Stage:
-    file_bytes = config.corpus.file_mib << 20
+    """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT. groups: None without deduplication."""
+    file_bytes = settings.corpus.file_mib << 20
     outputs = (
-        Output(CORPUS, corpus_schema(config, inputs.carried), file_bytes=int(file_bytes * _ROOM)),
+        Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILES)),
         Output(REMOVED, LEDGER_SCHEMA),
         Output(SAMPLES, SAMPLES_SCHEMA),
         Output(KEPT, TALLIES_SCHEMA),
     )
-    made_from = fingerprint(
+    stage_fingerprint = fingerprint(
         {
             "version": [cluster.__version__, SELECT_VERSION, NORMALIZE_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
             "groups": groups and groups.manifest.fingerprint,
-            "remove": config.dedup and config.dedup.remove,
-            "personal_data": config.personal_data
-            and [personal_data.PERSONAL_DATA_VERSION, *sorted(config.personal_data.redact)],
-            "corpus": config.corpus.model_dump(),
-            "samples": config.report.samples,
-            "lines": [rule.name for rule in config.active_rules() if getattr(rule, "remove_lines", False)],
+            "remove": settings.dedup and settings.dedup.remove,
+            "personal_data": None
+            if settings.redact is None
+            else [personal_data.PERSONAL_DATA_VERSION, *sorted(settings.redact)],
+            "corpus": settings.corpus.model_dump(),
+            "samples": settings.samples,
+            "lines": [rule.name for rule in settings.filters.rules if getattr(rule, "remove_lines", False)],
         }
     )
     count = len(inputs.units)
@@ -128,19 +133,18 @@ def select_stage(
         documents[file.unit] += file.rows
     firsts = (np.cumsum(documents) - documents).tolist()
     parts = zip(inputs.units, firsts, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
-    sources = [Source(*part) for part in parts]
-    kept = _kept_bytes(verdicts, groups, inputs)
-    group_files = groups.file_uris if groups else []
-    work = Select(config, inputs.reading, group_files)
-    return Stage("select", outputs, list(_fill(sources, kept, file_bytes)), work, made_from, config.store, _files)
+    measured = [MeasuredUnit(*part) for part in parts]
+    units = list(_join_units(measured, _kept_bytes(verdicts, groups, inputs), file_bytes))
+    work = Select(settings, inputs.reading, attributes.schema, groups.file_uris if groups else [])
+    return Stage("select", outputs, units, work, stage_fingerprint, attributes.store, _files)
 
 
-def _files(sources: list[Source]) -> str:
-    return files_from([uri for source in sources for uri in source.unit.uris])
+def _files(units: list[MeasuredUnit]) -> str:
+    return files_from([uri for one in units for uri in one.unit.uris])
 
 
 def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManifest) -> list[float]:
-    """About how much text of each unit will be written."""
+    """Estimated bytes of text of each unit that the corpus will contain."""
     removed = np.zeros(len(inputs.units))
     for file in verdicts.manifest.files:
         removed[file.unit] += file.rows
@@ -154,12 +158,14 @@ def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManife
     return list(np.maximum(measured - removed * per_document, 0))
 
 
-def _fill(sources: Sequence[Source], kept: Sequence[float], file_bytes: int) -> Iterator[list[Source]]:
-    """Neighbouring units until their text fills a file."""
-    held: list[Source] = []
+def _join_units(
+    units: Sequence[MeasuredUnit], kept_bytes: Sequence[float], file_bytes: int
+) -> Iterator[list[MeasuredUnit]]:
+    """Lists of neighbouring units whose kept text fills a file."""
+    held: list[MeasuredUnit] = []
     size = 0.0
-    for source, text_bytes in zip(sources, kept, strict=True):
-        held.append(source)
+    for unit, text_bytes in zip(units, kept_bytes, strict=True):
+        held.append(unit)
         size += text_bytes
         if size >= file_bytes:
             yield held
@@ -170,29 +176,33 @@ def _fill(sources: Sequence[Source], kept: Sequence[float], file_bytes: int) -> 
 
 @dataclass(frozen=True)
 class Select:
-    config: CurateConfig
+    """The work of a unit. attributes: schema of that artifact. group_files: URIs, empty without deduplication."""
+
+    settings: SelectSettings
     reading: Reading
+    attributes: pa.Schema
     group_files: list[str]
 
-    def __call__(self, sources: list[Source], scratch: Scratch) -> Counters:
+    def __call__(self, units: list[MeasuredUnit], scratch: Scratch) -> Counters:
+        """Counters: `documents` and `text_bytes` read, `corpus_documents` and `corpus_characters` written."""
         counters: Counters = {"documents": 0, "text_bytes": 0, "corpus_documents": 0, "corpus_characters": 0}
-        sampler = Sampler(self.config.report.samples)
+        sampler = Sampler(self.settings.samples)
         tallies: list[pa.Table] = []
-        groups = self._groups({source.unit.index for source in sources})
-        for source in sources:
-            chosen = self._chosen(source, groups)
-            self._write_ledger(source, chosen, scratch)
-            self._write(source.unit, chosen, scratch, sampler, tallies, counters)
+        groups = self._groups({one.unit.index for one in units})
+        for one in units:
+            results = self._results(one, groups)
+            self._write_ledger(one, results, scratch)
+            self._write_corpus(one.unit, results, scratch, sampler, tallies, counters)
         scratch.write(SAMPLES, sampler.table())
         scratch.write(KEPT, add_tallies(tallies))
         return counters
 
     def _groups(self, units: set[int]) -> pa.Table:
-        """The groups' rows of these units. The file is sorted by unit: row groups of none of them are not read."""
+        """The rows of the groups in these units. Rows are sorted by unit, so only row groups with these are read."""
         found = []
         wanted = pa.array(sorted(units), pa.int32())
         for uri in self.group_files:
-            with open_parquet(self.config.store, uri) as parquet:
+            with open_parquet(self.reading.store, uri) as parquet:
                 place = parquet.schema_arrow.names.index("unit")
                 for number in range(parquet.num_row_groups):
                     held = parquet.metadata.row_group(number).column(place).statistics
@@ -201,56 +211,56 @@ class Select:
                         found.append(table.filter(pc.is_in(table["unit"], wanted)))
         return pa.concat_tables([GROUPS_SCHEMA.empty_table(), *found])
 
-    def _chosen(self, source: Source, groups: pa.Table) -> Chosen:
-        names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.config.corpus.columns}
-        schema = pa.schema([column for column in attributes_schema(self.config) if column.name in names])
-        attributes = _concat(read_tables(self.config.store, source.attributes, names.__contains__), schema)
-        removed = _removals(_concat(read_tables(self.config.store, source.verdicts), VERDICTS_SCHEMA))
-        mine = groups.filter(pc.equal(groups["unit"], source.unit.index))
-        if self.config.dedup and self.config.dedup.remove:
-            gone = mine.filter(pc.is_valid(mine["reason"]))
-            duplicates = _duplicates(gone, self.config.dedup.threshold)
+    def _results(self, unit: MeasuredUnit, groups: pa.Table) -> UnitResults:
+        store, dedup = self.reading.store, self.settings.dedup
+        names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.settings.corpus.columns}
+        schema = pa.schema([column for column in self.attributes if column.name in names])
+        attributes = _concat(read_tables(store, unit.attributes, names.__contains__), schema)
+        removed = _removals(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))
+        in_unit = groups.filter(pc.equal(groups["unit"], unit.unit.index))
+        if dedup and dedup.remove:
+            duplicates = _duplicates(in_unit.filter(pc.is_valid(in_unit["reason"])), dedup.threshold)
             removed = pa.concat_tables([removed, duplicates]).sort_by("row").combine_chunks()
-        return Chosen(attributes, removed, mine)
+        return UnitResults(attributes, removed, in_unit)
 
-    def _write_ledger(self, source: Source, chosen: Chosen, scratch: Scratch) -> None:
-        attributes, removed = chosen.attributes, chosen.removed
-        place = np.searchsorted(attributes["row"].to_numpy(), removed["row"].to_numpy())
-        known = attributes.take(pa.array(place))
+    def _write_ledger(self, unit: MeasuredUnit, results: UnitResults, scratch: Scratch) -> None:
+        attributes, removed = results.attributes, results.removed
+        index = np.searchsorted(attributes["row"].to_numpy(), removed["row"].to_numpy())
+        documents = attributes.take(pa.array(index))
         columns = {name: removed[name] for name in removed.column_names if name != "row"}
-        columns |= {"id": known["id"], "source": pa.repeat(source.unit.source, len(place))}
-        columns["position"] = pa.array(source.first + place)
+        columns |= {"id": documents["id"], "source": pa.repeat(unit.unit.source, len(index))}
+        columns["position"] = pa.array(unit.first + index)
         for name in ("language", "language_score"):
-            none = pa.nulls(len(place), LEDGER_SCHEMA.field(name).type)
-            columns[name] = known[name] if name in known.column_names else none
+            nulls = pa.nulls(len(index), LEDGER_SCHEMA.field(name).type)
+            columns[name] = documents[name] if name in documents.column_names else nulls
         scratch.write(REMOVED, pa.table(columns))
 
-    def _write(
+    def _write_corpus(
         self,
         unit: Unit,
-        chosen: Chosen,
+        results: UnitResults,
         scratch: Scratch,
         sampler: Sampler,
         tallies: list[pa.Table],
         counters: Counters,
     ) -> None:
-        attributes = chosen.attributes
-        removed_rows = chosen.removed["row"].to_numpy()
+        attributes = results.attributes
+        removed_rows = results.removed["row"].to_numpy()
         first = 0
-        for table in read_unit(unit, self.reading, self.config.limits):
+        for table in read_unit(unit, self.reading, self.settings.limits):
             readable, _ = split_problems(table)
             rows = attributes.slice(first, readable.num_rows)
             first += readable.num_rows
             if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
                 raise DataError(
-                    f"unit {unit.index} ({unit.spans[0].uri}): rows differ from those measured. The input changed "
-                    "while the run was under way: restore it, or start anew with --replace."
+                    f"unit {unit.index} ({unit.spans[0].uri}): its rows differ from those measured. The input "
+                    "changed during the run: restore it, or run again with --replace."
                 )
             texts = normalize(Texts.from_arrow(readable["text"]))
             stays = ~np.isin(rows["row"].to_numpy(), removed_rows)
-            sampler.look(unit.source, texts, rows, chosen.removed, chosen.groups)
+            sampler.add(unit.source, texts, rows, results.removed, results.groups)
             kept = np.flatnonzero(stays)
-            corpus = self._corpus(unit, texts, kept, rows.take(kept), readable.take(kept), chosen.groups)
+            corpus = self._corpus(unit, texts, kept, rows.take(kept), readable.take(kept), results.groups)
             scratch.write(CORPUS, corpus)
             tallies.append(_tally_kept(unit.source, rows.take(kept)))
             counters["documents"] += readable.num_rows
@@ -260,28 +270,29 @@ class Select:
         if first != attributes.num_rows:
             raise DataError(
                 f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
-                "when measured. The input changed during the run: restore it, or start anew with --replace."
+                "when measured. The input changed during the run: restore it, or run again with --replace."
             )
 
     def _corpus(
         self, unit: Unit, texts: Texts, kept: np.ndarray, rows: pa.Table, carried: pa.Table, groups: pa.Table
     ) -> pa.Table:
+        """The kept documents as rows of the corpus. kept: their indexes in `texts`; rows: their attributes."""
         texts = Texts.from_arrow(texts.to_arrow().take(pa.array(kept)))
-        for rule in self.config.active_rules():
+        for rule in self.settings.filters.rules:
             if getattr(rule, "remove_lines", False):
-                texts = rule.clean(texts, self.config.dialect)  # type: ignore[attr-defined]
-        if self.config.personal_data and self.config.personal_data.redact:
-            texts = personal_data.redact(texts, personal_data.find(texts, self.config.personal_data.redact))
+                texts = rule.clean(texts, self.settings.filters.dialect)  # type: ignore[attr-defined]
+        if self.settings.redact:
+            texts = personal_data.redact(texts, personal_data.find(texts, self.settings.redact))
         columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(unit.source, len(kept))}
         columns |= {name: rows[name] for name in ("language", "language_score") if name in rows.column_names}
-        columns |= {name: rows[name] for name in self.config.corpus.columns}
-        if self.config.dedup:
+        columns |= {name: rows[name] for name in self.settings.corpus.columns}
+        if self.settings.dedup:
             columns |= _group_columns(rows, groups)
         return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
 
 
 def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
-    """A document without duplicates is its own group: the first 64 bits of its text hash."""
+    """The columns `duplicate_count` and `group_id`; without duplicates, 1 and the first 64 bits of the text hash."""
     hashes = rows["text_hash"].combine_chunks()
     own = (
         np.frombuffer(hashes.buffers()[1], "<i8", 2 * len(rows), 16 * hashes.offset)[::2] if len(rows) else np.empty(0)
@@ -303,14 +314,14 @@ def _tally_kept(source: str, rows: pa.Table) -> pa.Table:
 
 
 def _removals(verdicts: pa.Table) -> pa.Table:
-    """Removals by a rule or for the language: they have no partner."""
+    """Removals for the language or by a rule (REMOVAL_SCHEMA); they have no partner."""
     columns = {name: verdicts[name] for name in verdicts.column_names}
     columns |= {name: pa.nulls(verdicts.num_rows, kind) for name, kind in _PARTNER_COLUMNS}
     return pa.table(columns, schema=REMOVAL_SCHEMA)
 
 
 def _duplicates(gone: pa.Table, threshold: float) -> pa.Table:
-    """Removals of duplicates, from their rows of the groups."""
+    """Removals of duplicates (REMOVAL_SCHEMA). gone: their rows of the groups."""
     stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES))))
     columns = {
         "row": gone["row"],
@@ -324,5 +335,5 @@ def _duplicates(gone: pa.Table, threshold: float) -> pa.Table:
 
 
 def _concat(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
-    """All rows in one chunk; the columns of `schema` where there are none."""
+    """All rows in one chunk; without tables, none with the columns of `schema`."""
     return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()

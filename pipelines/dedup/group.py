@@ -12,21 +12,25 @@ id; about 100 bytes more), so 16 GB hold 10 to 15 million candidates; and one pa
 140 million documents. Disk: 16 (bands + 1) bytes per document.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from datasketch import MinHashLSH
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
-from pipelines.curate.config import CurateConfig, Dedup
+from cluster.store.store import Store
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.signatures import band_keys
+from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "2"
@@ -51,17 +55,102 @@ GROUPS_SCHEMA = pa.schema(
 )
 
 
-def group_stage(config: CurateConfig, attributes: Artifact, verdicts: Artifact, units: int) -> Stage:
-    """The stage that writes the artifact GROUPS from attributes and verdicts. `units`: number of their units."""
-    assert config.dedup is not None
+# Weights of false positives and false negatives when the banding is derived: a false candidate costs only time.
+_LSH_WEIGHTS = (0.1, 0.9)
+_LEAST_RECALL_AT_THRESHOLD = 0.5
+
+# Of a signature. A column takes four bytes of a document; 128 are computed at 238 MB/s of text, 4,096 at 1/32 of it.
+_MOST_COLUMNS = 4096
+_PERMUTATIONS = 128
+
+
+class Dedup(BaseModel):
+    """The settings of deduplication."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    threshold: float = Field(0.8, gt=0, le=1, description="least estimated Jaccard similarity of a duplicate")
+    ngram_words: int = Field(5, ge=1, le=64, description="tokens of a shingle")
+    bands: int | None = Field(
+        14, ge=1, le=_MOST_COLUMNS, description="null, with rows_per_band: derived from threshold, permutations"
+    )
+    rows_per_band: int | None = Field(8, ge=1, le=_MOST_COLUMNS, description="signature columns of a band")
+    permutations: int = Field(
+        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns, where bands are derived"
+    )
+    seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
+    keeper: Literal["position", "longest", "score", "source"] = Field(
+        "position",
+        description="which of duplicates stays: the first, the longest, the best scored, the preferred source",
+    )
+    keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
+    sources: tuple[str, ...] = Field((), description="`keeper: source`: the most trusted first; the others follow")
+    scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
+    remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.bands is None) != (self.rows_per_band is None):
+            raise ValueError("bands and rows_per_band go together: give both, or null for both")
+        if (self.keeper == "score") != (self.keeper_score is not None):
+            raise ValueError("keeper: score needs keeper_score, the name of a signal, and nothing else does")
+        if (self.keeper == "source") != bool(self.sources):
+            raise ValueError(
+                "keeper: source needs sources, the most trusted first, and nothing else does; give both, or neither"
+            )
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(f"sources: {list(self.sources)} names a source twice; name each once")
+        columns = (self.bands or 0) * (self.rows_per_band or 0)
+        if columns > _MOST_COLUMNS:
+            raise ValueError(
+                f"{self.bands} bands of {self.rows_per_band} rows are {columns:,} signature columns of every document; "
+                f"at most {_MOST_COLUMNS:,} are computed, and 112 are usual. Lower one"
+            )
+        if columns and self.permutations != _PERMUTATIONS:
+            raise ValueError(
+                f"permutations: {self.permutations} has no effect beside bands and rows_per_band, which make {columns} "
+                "columns; set both to null, or leave permutations out"
+            )
+        recall = self.caught(self.threshold)
+        if recall < _LEAST_RECALL_AT_THRESHOLD:
+            bands, rows = self.banding
+            raise ValueError(
+                f"{bands} bands of {rows} rows catch only {recall:.0%} of the pairs at similarity {self.threshold}; "
+                "set bands and rows_per_band to null to derive them from the threshold"
+            )
+        return self
+
+    @cached_property
+    def banding(self) -> tuple[int, int]:
+        """(number of bands, signature columns of each)."""
+        if self.bands is not None and self.rows_per_band is not None:
+            return self.bands, self.rows_per_band
+        index = MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=_LSH_WEIGHTS)
+        return index.b, index.r
+
+    def caught(self, similarity: float) -> float:
+        """Probability that two documents of this similarity share a band: 1 - (1 - s^rows)^bands."""
+        bands, rows = self.banding
+        return 1 - (1 - similarity**rows) ** bands
+
+
+def group_stage(
+    dedup: Dedup, inputs: Sequence[Input], shown: int, attributes: Artifact, verdicts: Artifact, units: int
+) -> Stage:
+    """The stage that writes the artifact GROUPS from attributes and verdicts.
+
+    inputs: their sources and snapshots are the scopes. shown: groups of which the report shows a pair of documents.
+    units: number of units of both artifacts.
+    """
+    scopes = _scopes(dedup.scope, inputs)
     stage_fingerprint = fingerprint(
         {
             "version": [cluster.__version__, GROUP_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
-            "dedup": config.dedup.model_dump(exclude={"remove"}),
-            "scopes": _scopes(config),
-            "shown": config.report.groups,
+            "dedup": dedup.model_dump(exclude={"remove"}),
+            "scopes": scopes,
+            "shown": shown,
         }
     )
     unit = {
@@ -70,7 +159,8 @@ def group_stage(config: CurateConfig, attributes: Artifact, verdicts: Artifact, 
         "passed": int(verdicts.manifest.counters.get("passed", 0)),
     }
     outputs = (Output(GROUPS, GROUPS_SCHEMA),)
-    return Stage("group", outputs, [unit], Group(config), stage_fingerprint, config.store, _files)
+    work = Group(attributes.store, dedup, scopes, shown)
+    return Stage("group", outputs, [unit], work, stage_fingerprint, attributes.store, _files)
 
 
 def _files(unit: dict[str, Any]) -> str:
@@ -102,14 +192,15 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Group:
-    """The work of the stage's unit: finds the groups and writes their rows."""
+    """The work of the stage's unit: finds the groups and writes their rows. scopes: number of each source's scope."""
 
-    config: CurateConfig
+    store: Store
+    dedup: Dedup
+    scopes: dict[str, int]
+    shown: int
 
     def __call__(self, unit: dict[str, Any], scratch: Scratch) -> Counters:
-        dedup = self.config.dedup
-        assert dedup is not None
-        bands, _ = dedup.banding
+        bands, _ = self.dedup.banding
         keyed = ((self._keys(table), positions) for _, positions, table in self._passed(unit, _KEY_COLUMNS))
         ids, documents = shared_keys(keyed, unit["passed"] * (bands + 1))
         candidates = self._candidates(unit, ids, documents)
@@ -119,19 +210,18 @@ class Group:
         """(unit, positions int64[D], attributes with the `wanted` columns) of the documents that passed, by table."""
         first = 0
         for index, (attributes, verdicts) in enumerate(zip(unit["attributes"], unit["verdicts"], strict=True)):
-            removed = [table["row"].to_numpy() for table in read_tables(self.config.store, verdicts, "row".__eq__)]
+            removed = [table["row"].to_numpy() for table in read_tables(self.store, verdicts, "row".__eq__)]
             removed_rows = np.concatenate(removed) if removed else np.empty(0, np.int64)
-            for table in read_tables(self.config.store, attributes, wanted.__contains__):
+            for table in read_tables(self.store, attributes, wanted.__contains__):
                 passed = ~np.isin(table["row"].to_numpy(), removed_rows)
                 yield index, first + np.flatnonzero(passed), table.filter(pa.array(passed))
                 first += table.num_rows
 
     def _keys(self, table: pa.Table) -> np.ndarray:
         """uint64[D, bands + 1]: a key of the exact text and one of each band; equal only within one scope."""
-        assert self.config.dedup is not None
         hashes = _hash_words(table["text_hash"])
         signatures, signed = _signatures(table["signature"])
-        near = band_keys(signatures, *self.config.dedup.banding)
+        near = band_keys(signatures, *self.dedup.banding)
         # A document too short for a signature repeats the key of its text.
         near[~signed] = hashes[~signed, :1]
         keys = np.concatenate([hashes[:, :1], near], axis=1)
@@ -139,15 +229,14 @@ class Group:
 
     def _scope(self, table: pa.Table) -> np.ndarray:
         """uint64[D]: the number of each document's scope; duplicates are found within one scope."""
-        scopes = _scopes(self.config)
         sources = table["source"].combine_chunks().dictionary_encode()
-        numbers = np.array([scopes[source] for source in sources.dictionary.to_pylist()], np.uint64)
+        numbers = np.array([self.scopes[source] for source in sources.dictionary.to_pylist()], np.uint64)
         return numbers[sources.indices.to_numpy()] if len(numbers) else np.empty(0, np.uint64)
 
     def _candidates(self, unit: dict[str, Any], ids: np.ndarray, documents: np.ndarray) -> Candidates:
         """Read the attributes of the candidates; ids and documents are those of shared_keys."""
         positions, candidate = np.unique(documents, return_inverse=True)
-        wanted = _KEY_COLUMNS | {"id", "row", "characters", "language", _score_column(self.config.dedup)}
+        wanted = _KEY_COLUMNS | {"id", "row", "characters", "language", _score_column(self.dedup)}
         units, tables = [], []
         for index, found, table in self._passed(unit, frozenset(wanted)):
             is_candidate = np.isin(found, positions, assume_unique=True)
@@ -169,12 +258,10 @@ class Group:
 
     def _write(self, candidates: Candidates, scratch: Scratch) -> Counters:
         """Find the groups and write their rows; returns the number of candidates and of removals by reason."""
-        dedup = self.config.dedup
-        assert dedup is not None
         counters: Counters = {"documents": float(len(candidates))}
         if not len(candidates):
             return counters
-        order = keeper_order(candidates.rows, self.config)
+        order = keeper_order(candidates.rows, self.dedup)
         first = _first_of_text(candidates.rows["text_hash"], self._scope(candidates.rows), order)
         distinct = first[order] == order
         near, similarity = remove_near_duplicates(
@@ -183,7 +270,7 @@ class Group:
             candidates.keys,
             candidates.key_count,
             candidates.signatures,
-            dedup.threshold,
+            self.dedup.threshold,
         )
         exact = first != np.arange(len(first))
         # The partner of an exact duplicate is the first copy if that is kept, else the kept document similar to it.
@@ -238,7 +325,7 @@ class Group:
         """bool[M]: the kept document and one removed document, preferably a near-duplicate, of the largest groups."""
         shown = np.zeros(len(leader), bool)
         leaders = np.flatnonzero((count > 1) & ~removed)
-        largest = leaders[np.lexsort((leaders, -count[leaders]))][: self.config.report.groups]
+        largest = leaders[np.lexsort((leaders, -count[leaders]))][: self.shown]
         for lead in largest:
             removed_members = np.flatnonzero(removed & (leader == lead))
             shown[[lead, removed_members[np.argmin(exact[removed_members])]]] = True
@@ -248,10 +335,8 @@ class Group:
 _KEY_COLUMNS = frozenset({"row", "text_hash", "signature", "source"})
 
 
-def keeper_order(rows: pa.Table, config: CurateConfig) -> np.ndarray:
+def keeper_order(rows: pa.Table, dedup: Dedup) -> np.ndarray:
     """int64[C]: candidates in the order of precedence by `dedup.keeper`; equal ones in order of position."""
-    dedup = config.dedup
-    assert dedup is not None
     position = np.arange(rows.num_rows)
     match dedup.keeper:
         case "longest":
@@ -266,16 +351,14 @@ def keeper_order(rows: pa.Table, config: CurateConfig) -> np.ndarray:
     return position
 
 
-def _score_column(dedup: Dedup | None) -> str:
-    return (dedup.keeper_score if dedup else None) or "characters"
+def _score_column(dedup: Dedup) -> str:
+    return dedup.keeper_score or "characters"
 
 
-def _scopes(config: CurateConfig) -> dict[str, int]:
-    """The number of each source's scope."""
-    assert config.dedup is not None
+def _scopes(scope: str, inputs: Sequence[Input]) -> dict[str, int]:
+    """The number of each source's scope. scope: the setting, all, source or snapshot."""
     names = {
-        entry.source: {"all": "", "source": entry.source, "snapshot": entry.snapshot or ""}[config.dedup.scope]
-        for entry in config.inputs
+        entry.source: {"all": "", "source": entry.source, "snapshot": entry.snapshot or ""}[scope] for entry in inputs
     }
     numbers = {name: number for number, name in enumerate(sorted(set(names.values())))}
     return {source: numbers[name] for source, name in names.items()}

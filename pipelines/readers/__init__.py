@@ -1,13 +1,39 @@
-"""Reading: files in any of the formats of `READERS` become numbered tables of documents.
+"""Readers: files of any format in `READERS` to tables of documents.
 
-freeze      inputs of the config -> InputManifest: files, units, carried columns
-read_unit   one unit -> tables of documents, good and bad
+    freeze.py      the inputs of a config -> InputManifest: files, units, carried columns
+    read_unit.py   a unit -> tables of documents, readable and unreadable
+
+A new format is a subclass of `reader.Reader`, a line in `READERS` and one in `inputs.Format`.
 """
 
-from cluster.read.limits import Limits
-from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input
-from pipelines.readers.reading import read_unit
-from pipelines.readers.registry import READERS, format_of
+from cluster.read.compression import compression_ending
+from pipelines.readers.delimited import Delimited
+from pipelines.readers.hub import Hub
+from pipelines.readers.jsonl import Jsonl
+from pipelines.readers.parquet import Parquet
+from pipelines.readers.reader import Reader
+from pipelines.readers.text_files import Html, PlainText
+from pipelines.readers.warc import Warc, Wet
 
-__all__ = ["READERS", "Input", "Limits", "format_of", "freeze", "read_unit"]
+READERS: dict[str, Reader] = {
+    "parquet": Parquet(),
+    "jsonl": Jsonl(),
+    "csv": Delimited(",", ".csv"),
+    "tsv": Delimited("\t", ".tsv"),
+    "text": PlainText(".txt", ".text"),
+    "markdown": PlainText(".md", ".markdown", ".rst"),
+    "html": Html(),
+    "warc": Warc(),
+    "wet": Wet(),
+    "hf": Hub(),
+}
+
+
+def format_of(uri: str) -> str | None:
+    """The format with this file's ending, None if there is none."""
+    name = uri.lower()
+    uncompressed = name.removesuffix(compression_ending(name))
+    for format, reader in READERS.items():
+        if (uncompressed if reader.compressible else name).endswith(reader.endings):
+            return format
+    return None

@@ -1,7 +1,7 @@
-"""CSV and TSV with a header line, quotes as in RFC 4180; a quoted field may hold line ends.
+"""CSV and TSV with a header line and quotes as in RFC 4180: a quoted field may contain line ends.
 
-A quote that is never closed would swallow what follows. The record is then given up at its first line only, and reading
-goes on with the second.
+A record with a quote that is never closed is unreadable. Only its first line is given up: reading continues at the
+second, so that the following records are not lost.
 """
 
 import csv
@@ -11,18 +11,20 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from cluster.read.compression import Broken, stream
+from cluster.read.compression import UnreadableRest, stream
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
+from pipelines.readers.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
-from pipelines.readers.whole_file import WholeFile, encoding_problem, first_bytes, line_end_problem
 
 
 class Delimited(Reader):
+    """Records of fields that a delimiter separates, named by the header."""
+
     columns = "header"
 
     def __init__(self, delimiter: str, *endings: str) -> None:
@@ -33,41 +35,41 @@ class Delimited(Reader):
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
         if self.file_problem(first_bytes(store, span, limits)):
-            return ()  # `read` refuses its rows
+            return ()  # `read` reports the problem
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
                 _, header = next(self._records(blocks, input, limits), (0, None))
-        except Broken:
-            header = None  # `read` says so, at its place
+        except UnreadableRest:
+            header = None  # `read` reports the problem
         return tuple(header or ())
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        file = WholeFile(store, span, limits, self.file_problem)
-        rows = Rows(input, limits, counts, unencodable=lambda: file.problem("bad_utf8"))
+        file = FileProblem(store, span, limits, self.file_problem)
+        rows = Rows(input, limits, counts, unencodable=lambda: file.or_row_problem("bad_utf8"))
         number = 0
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
                 records = self._records(blocks, input, limits)
                 number, header = next(records, (0, None))
                 if header is None and number:
-                    rows.refuse(file.problem("broken_csv"), f"{span.uri} line {number}")
+                    rows.refuse(file.or_row_problem("broken_csv"), f"{span.uri} line {number}")
                 position = {name: at for at, name in enumerate(header or ())}
                 for number, record in records:
                     where = f"{span.uri} line {number}"
                     if record is None or header is None or len(record) != len(header):
-                        rows.refuse(file.problem("broken_csv"), where)
+                        rows.refuse(file.or_row_problem("broken_csv"), where)
                         continue
                     value = {name: record[at] for name, at in position.items()}
                     id = value.get(input.id) if input.id is not None else None
                     carried = [value.get(name) for name in input.columns]
                     text = value.get(input.text)
                     if text is None:
-                        rows.refuse(file.problem("missing_text"), where, id, carried)
+                        rows.refuse(file.or_row_problem("missing_text"), where, id, carried)
                     else:
                         rows.add(text, where, id, carried)
                     if rows.full:
                         yield rows.table()
-        except Broken as broken:
+        except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after line {number}")
         if len(rows):
             yield rows.table()
@@ -76,37 +78,37 @@ class Delimited(Reader):
         return encoding_problem(head) or line_end_problem(head)
 
     def _records(self, blocks: Iterator[bytes], input: Input, limits: Limits) -> Iterator[tuple[int, list[str] | None]]:
-        """(line at which the record begins, its fields), None where it is broken. Empty lines are passed over."""
-        csv.field_size_limit(1 << 30)  # holds for the process; its default is 128 KiB, and _Feed bounds the record
-        feed = _Feed(blocks, limits.max_line_bytes)
+        """(number of the record's first line, its fields, None if it is unreadable). Empty lines are skipped."""
+        csv.field_size_limit(1 << 30)  # of the process, by default 128 KiB; _RecordLines bounds the record
+        record_lines = _RecordLines(blocks, limits.max_line_bytes)
         while True:
-            parser = csv.reader(feed, delimiter=input.delimiter or self.delimiter, strict=True)
+            parser = csv.reader(record_lines, delimiter=input.delimiter or self.delimiter, strict=True)
             broken = False
             while not broken:
-                number = feed.begin_record()
+                number = record_lines.begin_record()
                 try:
                     record = next(parser)
                 except StopIteration:
                     return
                 except (csv.Error, _TooLong):
                     broken = True
-                    feed.give_back_all_but_first()
+                    record_lines.give_back_all_but_first()
                     yield number, None
                 else:
                     if record:
                         yield number, record
 
 
-# What a line costs in memory beside its text, so that a million empty ones inside quotes find an end.
+# Memory of a line besides its text; with it a million empty lines inside quotes exceed the bound too.
 _LINE_BYTES = 32
 
 
 class _TooLong(Exception):
-    """The record does not end within the bound."""
+    """The record is larger than the bound."""
 
 
-class _Feed:
-    """Lines for csv.reader, which remembers those of the present record so that they can be read again."""
+class _RecordLines:
+    """Iterator of lines for csv.reader. Keeps the lines of the current record, so that they can be read again."""
 
     def __init__(self, blocks: Iterator[bytes], max_bytes: int) -> None:
         self._lines = lines(blocks, max_bytes)
@@ -117,15 +119,16 @@ class _Feed:
         self._number = 0
 
     def begin_record(self) -> int:
-        """The number of its first line, from 1."""
+        """Start a record. Returns the number of its first line, from 1."""
         self._record, self._record_bytes = [], 0
         return self._number + 1
 
     def give_back_all_but_first(self) -> None:
+        """Make all lines of the current record but the first the next ones to read."""
         self._again.extendleft(reversed(self._record[1:]))
         self._number -= len(self._record[1:])
 
-    def __iter__(self) -> "_Feed":
+    def __iter__(self) -> "_RecordLines":
         return self
 
     def __next__(self) -> str:
@@ -135,5 +138,5 @@ class _Feed:
         self._record_bytes += len(line or b"") + _LINE_BYTES
         if line is None or self._record_bytes > self._max_bytes:
             raise _TooLong
-        # What is not UTF-8 stays recognisable until the record is known to need it.
+        # Rows.add finds the bytes that are not UTF-8 by their surrogates.
         return line.decode(errors="surrogateescape") + "\n"

@@ -1,4 +1,4 @@
-"""Which files an input means."""
+"""The files of an input: its folder, glob, file, saved data set or data set of the hub."""
 
 import os
 import re
@@ -12,65 +12,66 @@ from cluster.store import paths
 from cluster.store.interface import FileInfo, NotFound
 from cluster.store.local import CIRCULAR, DANGLING
 from cluster.store.store import Store
+from pipelines.readers import READERS, format_of
 from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
 from pipelines.readers.inputs import Input
-from pipelines.readers.registry import READERS, format_of
 
-_LISTED = 12
+_LISTED = 12  # names in an error
 
-# How files are counted that are passed over, beside their endings and the kinds of `storage.list_unreadable`.
+# Kinds of skipped files, besides their endings and the kinds of `Store.list_unreadable`.
 HIDDEN, NO_ENDING, ZERO_BYTES = "hidden", "(no ending)", "zero bytes"
 REPEATED = "link to a file that is read"
 _PLURALS = {DANGLING: f"{DANGLING}s", CIRCULAR: f"{CIRCULAR}s", REPEATED: "links to a file that is read"}
 
-# JSON Lines have endings of their own, as a .json file usually holds one value over many lines.
+# .json is no ending of JSON Lines: such a file usually contains one value over many lines.
 _JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
 
 _NO_FOLDER = "the folder does not exist"
 
-Found = tuple[list[tuple[FileInfo, str]], Counter[str]]
+FoundFiles = tuple[list[tuple[FileInfo, str]], Counter[str]]
 
 
-def find(store: Store, input: Input, base: str) -> Found:
-    """((file, format) in the order of their names, how many files were passed over by ending).
+def find(store: Store, input: Input) -> FoundFiles:
+    """((file, format) in the order of their names, number of skipped files by ending or kind).
 
-    Names that begin with `.` or `_` below the folder or the fixed part of the glob are passed over, and so are unknown
-    endings, unless the path names the file, or `format` is given and the path is a glob.
+    Skipped are empty files; names that begin with `.` or `_` below the folder or the fixed part of the glob; and files
+    with an unknown ending, unless the path is that of the file, or a glob with `format` set.
 
     Raises:
-        DataError: nothing matches; the message says what is there instead.
+        DataError: no file is found; the message lists the nearest names.
         StorageError: the store cannot be read.
     """
     if input.path.startswith("hf://"):
         return [(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)], Counter()
-    path = absolute_path(input.path, base)
+    path = absolute_path(input.path)
     wild = re.search(r"[*?\[]", path)
     if wild and not paths.is_remote(path) and Path(path).exists():
-        wild = None  # a name with brackets in it, not a pattern
+        wild = None  # brackets are part of the name
     if wild:
         root = path[: path.rindex("/", 0, wild.start()) + 1]
         others = [(one, kind) for one, kind in store.list_unreadable(root) if paths.matches(path, one)]
-        return _chosen(input, path, root, store.glob(path), others)
+        return _select(input, path, root, store.glob(path), others)
     file = _file(store, path)
     if file is not None:
         format = input.format or format_of(path)
         if format is None:
             hint = f" {_JSON_HINT}" if path.lower().endswith(".json") else ""
-            raise DataError(f"{path}: its ending names no format.{hint} {_unknown_format()}")
+            raise DataError(f"{path}: no format has this ending.{hint} {_unknown_format()}")
         return ([(file, format)], Counter()) if file.size else ([], Counter({ZERO_BYTES: 1}))
     if os.path.islink(path) and not os.path.exists(path):
         raise DataError(
-            f"{path}: is a {DANGLING}: it leads to {os.readlink(path)}, which is not there. Name the file itself."
+            f"{path}: is a {DANGLING}: its target {os.readlink(path)} does not exist. Name the file itself."
         )
     files = store.list_files(path)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
         return [(file, "hf") for file in saved_files(store, path, files, input.split)], Counter()
     if input.format == "hf":
         raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
-    return _chosen(input, path, path.rstrip("/") + "/", files, store.list_unreadable(path), is_folder=True)
+    return _select(input, path, path.rstrip("/") + "/", files, store.list_unreadable(path), is_folder=True)
 
 
 def _file(store: Store, path: str) -> FileInfo | None:
+    """The file at this path, None if there is none or it is a folder."""
     if not paths.is_remote(path) and Path(path).is_dir():
         return None
     try:
@@ -79,30 +80,21 @@ def _file(store: Store, path: str) -> FileInfo | None:
         return None
 
 
-def absolute_path(path: str, base: str) -> str:
-    """An input's path or URI, a relative one below `base`."""
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", path):
-        return paths.absolute(path)
-    path = os.path.expanduser(path)
-    return os.path.normpath(path) if os.path.isabs(path) or not base else _joined(base, path)
+def absolute_path(path: str) -> str:
+    """An input's path or URI, absolute and without `..`."""
+    return paths.absolute(path) if paths.scheme(path) else os.path.abspath(os.path.expanduser(path))
 
 
-def _joined(base: str, path: str) -> str:
-    if paths.is_remote(base):
-        return paths.join(base, os.path.normpath(path))
-    return os.path.normpath(os.path.join(paths.absolute(base), path))
-
-
-def _chosen(
+def _select(
     input: Input,
     path: str,
     root: str,
     files: Iterable[FileInfo],
     others: Iterable[tuple[str, str]],
     is_folder: bool = False,
-) -> Found:
-    """`others`: (path, kind) of what is there and no file."""
-    chosen: list[tuple[FileInfo, str]] = []
+) -> FoundFiles:
+    """The files to read of those found, and the number of skipped ones. others: (path, kind) of what is not a file."""
+    selected: list[tuple[FileInfo, str]] = []
     skipped = Counter(kind for one, kind in others if not _is_hidden(one, root))
     for file in files:
         named = format_of(file.uri)
@@ -114,26 +106,26 @@ def _chosen(
         elif not file.size:
             skipped[ZERO_BYTES] += 1
         else:
-            chosen.append((file, format))
-    if not chosen and skipped and ZERO_BYTES not in skipped:
+            selected.append((file, format))
+    if not selected and skipped and ZERO_BYTES not in skipped:
         seen = skipped_text(dict(skipped.most_common(_LISTED)))
         hint = f" {_JSON_HINT}" if ".json" in skipped else ""
-        raise DataError(f"{path}: of the files there none can be read ({seen}).{hint} {_unknown_format(input)}")
-    if not chosen and not skipped:
-        raise _nothing(path, is_folder)
+        raise DataError(f"{path}: none of the files there can be read ({seen}).{hint} {_unknown_format(input)}")
+    if not selected and not skipped:
+        raise _no_file(path, is_folder)
     if not paths.is_remote(path):
-        several = len(chosen)
-        chosen = _without_repeats(chosen, root)
-        if len(chosen) < several:
-            skipped[REPEATED] += several - len(chosen)
-    return chosen, skipped
+        count = len(selected)
+        selected = _without_repeats(selected, root)
+        if len(selected) < count:
+            skipped[REPEATED] += count - len(selected)
+    return selected, skipped
 
 
-def _without_repeats(chosen: list[tuple[FileInfo, str]], root: str) -> list[tuple[FileInfo, str]]:
-    """Of the names that lead to one file by links, the one that is no link; else the first."""
+def _without_repeats(files: list[tuple[FileInfo, str]], root: str) -> list[tuple[FileInfo, str]]:
+    """One name of each file: of several that lead to one file by links, the one without a link, else the first."""
     real_root, folders = os.path.realpath(root), dict[str, str]()
     first: dict[str, tuple[bool, str]] = {}  # real path -> (is a link, name)
-    for file, _ in chosen:
+    for file, _ in files:
         folder, name = os.path.split(file.uri)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
@@ -143,7 +135,7 @@ def _without_repeats(chosen: list[tuple[FileInfo, str]], root: str) -> list[tupl
         is_link = real != os.path.join(real_root, file.uri.removeprefix(root))
         first[real] = min(first.get(real, (True, file.uri)), (is_link, file.uri))
     names = {name for _, name in first.values()}
-    return [(file, format) for file, format in chosen if file.uri in names]
+    return [(file, format) for file, format in files if file.uri in names]
 
 
 def _is_hidden(uri: str, root: str) -> bool:
@@ -151,7 +143,7 @@ def _is_hidden(uri: str, root: str) -> bool:
 
 
 def skipped_text(skipped: Mapping[str, int]) -> str:
-    """What was passed over, for people: `2 .png, 1 dangling link, 3 of zero bytes`."""
+    """Numbers of skipped files as text: `2 .png, 1 dangling link, 3 of zero bytes`."""
     return ", ".join(
         f"{count:,} of {kind}" if kind == ZERO_BYTES else f"{count:,} {_PLURALS.get(kind, kind) if count > 1 else kind}"
         for kind, count in skipped.items()
@@ -166,8 +158,8 @@ def _unknown_format(input: Input | None = None) -> str:
     return f"Known endings: {endings}. For others set `format`, and name a folder's files by a glob."
 
 
-def _nothing(path: str, is_folder: bool) -> DataError:
-    """No such path: name the nearest folder that exists and what is in it."""
+def _no_file(path: str, is_folder: bool) -> DataError:
+    """The error for a path without files: it lists the nearest folder that exists."""
     if paths.is_remote(path):
         what = "no file of this name and none below it" if is_folder else "no file matches"
         return DataError(f"{path}: {what}. Check the bucket and the prefix.")

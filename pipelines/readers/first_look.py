@@ -1,4 +1,4 @@
-"""What a dry run finds in the first rows of the first files: problems, and what is read although it is odd."""
+"""Notes of a dry run on the first rows of the first files: problems, missing ids, empty texts, repeated keys."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -10,19 +10,20 @@ from cluster.page.formats import plural
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
+from pipelines.readers import READERS
+from pipelines.readers.file_problems import first_bytes
 from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES, Reader, ReaderCounts
-from pipelines.readers.registry import READERS
 from pipelines.readers.units import InputManifest
-from pipelines.readers.whole_file import first_bytes
 
 _THREADS = 16
-_FILES = 100  # of a source, of which the first bytes are read
+_FILES = 100  # of a source
 
 
 def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
-    """Sentences about each source; none where nothing is odd.
+    """Sentences on the problems of each source.
 
-    Reads the first bytes of 100 files of a source, and up to 8 MB of the first file of each format with columns.
+    Reads the first block of at most 100 files of a source, and the first table (at most 8 MB of text) of the first file
+    of each format with columns.
     """
     notes = []
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -31,23 +32,25 @@ def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
             spans = {span.uri: span for unit in reversed(inputs.units) if unit.source == source
                      for span in reversed(unit.spans)}  # the first span of each file  # fmt: skip
             first = [spans[uri] for uri in sorted(spans)[:_FILES]]
-            of_files = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
-            notes += [f"Source {source}: {note}" for note in _of_files(first, of_files)]
-            good = [span for span, problem in zip(first, of_files, strict=True) if problem is None]
+            problems = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
+            notes += [f"Source {source}: {note}" for note in _file_notes(first, problems)]
+            good = [span for span, problem in zip(first, problems, strict=True) if problem is None]
             by_format = {span.format: span for span in reversed(good) if READERS[span.format].columns != "fixed"}
-            looked = (_of_rows(span, inputs, source, limits) for span in by_format.values())
-            notes += [f"Source {source}: {note}" for note in looked if note]
+            row_notes = (_row_note(span, inputs, source, limits) for span in by_format.values())
+            notes += [f"Source {source}: {note}" for note in row_notes if note]
     return notes
 
 
 def _file_problem(store: Store, span: Span, limits: Limits) -> str | None:
+    """The problem of a whole file, None if it has none or its format does not look for any."""
     reader = READERS[span.format]
     if type(reader).file_problem is Reader.file_problem:
         return None
     return reader.file_problem(first_bytes(store, span, limits))
 
 
-def _of_files(spans: list[Span], problems: list[str | None]) -> list[str]:
+def _file_notes(spans: list[Span], problems: list[str | None]) -> list[str]:
+    """One sentence for each problem of whole files, with the first file and the number of others."""
     found: dict[str, list[str]] = {}
     for span, problem in zip(spans, problems, strict=True):
         if problem is not None:
@@ -60,8 +63,8 @@ def _of_files(spans: list[Span], problems: list[str | None]) -> list[str]:
     ]
 
 
-def _of_rows(span: Span, inputs: InputManifest, source: str, limits: Limits) -> str | None:
-    """The first table that the reader gives, at most 8 MB of text."""
+def _row_note(span: Span, inputs: InputManifest, source: str, limits: Limits) -> str | None:
+    """A sentence on the rows of the first table that the reader returns, None if they have no problem."""
     store, input, counts = inputs.reading.store_of(source), inputs.reading.input_of(source), ReaderCounts()
     table = next(READERS[span.format].read(store, span, input, limits, counts), None)
     if table is None:

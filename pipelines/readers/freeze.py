@@ -1,6 +1,6 @@
-"""The first act of a run: list the input files, look at their columns, and cut them into units.
+"""The first step of a run: list the input files, check their columns, and divide the files into units.
 
-Everything that would only fail later is refused here, all of it in one message.
+Every mistake in the inputs that can be found without reading whole files is reported here, all of them in one error.
 """
 
 import hashlib
@@ -18,23 +18,24 @@ from cluster.page.formats import plural
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
+from pipelines.readers import READERS
 from pipelines.readers.find import find, skipped_text
 from pipelines.readers.inputs import Input, input_stores
 from pipelines.readers.reader import Cut, is_text_type, plain_type
-from pipelines.readers.registry import READERS
-from pipelines.readers.units import InputFile, InputManifest, Reading, Unit, pack
+from pipelines.readers.units import InputFile, InputManifest, Reading, Unit, make_units
 
-# Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
+# Threads that read footers and headers of files; they wait for the store, not for a core.
 _THREADS = 16
-_SHOWN = 20
+_SHOWN = 20  # lines of an error
 
 
 @dataclass
 class _Source:
-    """What is known of one input.
+    """An input with its files, their cuts, and what is wrong with them.
 
-    troubles: kind -> (what is wrong, as the first file has it; the files it is wrong with, in order). notes: what a
-    person should know of the columns, a line each.
+    title: its name in messages. store: what it is read from. files: (file, format). skipped: number of skipped files by
+    kind. cuts: of each file, in order. errors: kind of error -> (message about the first file, URIs of all files with
+    it). notes: sentences for the user about the columns.
     """
 
     title: str
@@ -43,58 +44,65 @@ class _Source:
     files: list[tuple[FileInfo, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     cuts: list[Cut] = field(default_factory=list)
-    troubles: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    errors: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def trouble(self, what: str, uri: str = "", key: str = "") -> None:
-        """Troubles of one `key` (by default of one text) are told together, with the number of files."""
-        self.troubles.setdefault(key or what, (what, []))[1].append(uri)
+    def add_error(self, message: str, uri: str = "", kind: str = "") -> None:
+        """Add an error about a file. Errors of one kind (by default of one message) become one line."""
+        self.errors.setdefault(kind or message, (message, []))[1].append(uri)
 
     def messages(self) -> list[str]:
+        """The errors, one line for each kind, with the first file and the number of others."""
         messages = []
-        for what, uris in self.troubles.values():
+        for message, uris in self.errors.values():
             at = f"{uris[0]}: " if uris[0] else ""
             others = len(uris) - 1
             more = f" (and {plural(others, 'more file')})" if others else ""
-            messages.append(f"{self.title}: {at}{what}{more}")
+            messages.append(f"{self.title}: {at}{message}{more}")
         return messages
 
 
-def freeze(store: Store, inputs: Sequence[Input], base: str, unit_bytes: int) -> InputManifest:
-    """List, check and cut. Relative paths start at `base`. The same files give the same manifest.
+def freeze(store: Store, inputs: Sequence[Input], unit_bytes: int) -> InputManifest:
+    """The manifest of the inputs. The same files give the same manifest.
+
+    Reads a listing of each input, and of each file the footer (Parquet), the header (CSV) or, at most, the first block;
+    16 files at a time.
 
     Args:
-        store: that of the inputs without `storage` of their own.
+        store: for the inputs without `storage` of their own.
+        unit_bytes: text of a unit, about.
 
     Raises:
-        ConfigError: two inputs have one source name.
-        DataError: everything else that is wrong with any input, together.
+        ConfigError: two inputs have the same source name.
+        DataError: all other errors of all inputs.
     """
     assert unit_bytes > 0
-    _refuse_equal_names(inputs)
+    _check_names_differ(inputs)
     sources = [
         _Source(f"inputs[{number}] ({one.source})", one, of_input)
         for number, (one, of_input) in enumerate(zip(inputs, input_stores(store, inputs), strict=True))
     ]
     for source in sources:
         try:
-            source.files, skipped = find(source.store, source.input, base)
+            source.files, skipped = find(source.store, source.input)
             source.skipped.update(skipped)
         except UserError as error:
-            source.trouble(str(error))
-    _check_claims(sources)
+            source.add_error(str(error))
+    _check_files_differ(sources)
     with ThreadPoolExecutor(_THREADS) as pool:
         for source in sources:
-            _look(source, unit_bytes, pool)
-    if not any(source.troubles for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
+            _cut_files(source, unit_bytes, pool)
+    if not any(source.errors for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
         for source in sources:
-            passed = f" ({skipped_text(source.skipped)} passed over)" if source.skipped else ""
-            source.trouble(f"{source.input.path}: nothing to read in its files{passed}. Point it at documents.")
-    _raise_all(sources)
+            skipped_files = f" ({skipped_text(source.skipped)} passed over)" if source.skipped else ""
+            source.add_error(
+                f"{source.input.path}: nothing to read in its files{skipped_files}. Point it at documents."
+            )
+    _raise_errors(sources)
 
     units: list[Unit] = []
     for source in sources:
-        units += pack(source.input.source, _pieces(source), unit_bytes, len(units))
+        units += make_units(source.input.source, _pieces(source), unit_bytes, len(units))
     files = tuple(
         InputFile(file.uri, file.size, file.version, source.input.source, format, cut.rows)
         for source in sources
@@ -110,26 +118,27 @@ def freeze(store: Store, inputs: Sequence[Input], base: str, unit_bytes: int) ->
     )
 
 
-def _refuse_equal_names(inputs: Sequence[Input]) -> None:
+def _check_names_differ(inputs: Sequence[Input]) -> None:
     for name, count in Counter(one.source for one in inputs).items():
         if count > 1:
             numbers = " and ".join(str(number) for number, one in enumerate(inputs) if one.source == name)
             raise ConfigError(f"inputs {numbers} are both called {name}. Give each a `source` of its own.")
 
 
-def _check_claims(sources: Iterable[_Source]) -> None:
+def _check_files_differ(sources: Iterable[_Source]) -> None:
+    """Add an error for each file that an earlier input has."""
     owner: dict[tuple[str, str], str] = {}
     for source in sources:
         for file, _ in source.files:
             first = owner.setdefault((source.store.endpoint_of(file.uri), file.uri), source.title)
             if first != source.title:
-                source.trouble(
+                source.add_error(
                     f"already read by {first}. A file belongs to one input: narrow one of the paths.", file.uri
                 )
 
 
-def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
-    """Fill in the cuts, and note every column that is not as the input says."""
+def _cut_files(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
+    """Set the source's cuts; add an error for every file and column that differs from the settings of the input."""
 
     def cut(found: tuple[FileInfo, str]) -> Cut | UserError:
         file, format = found
@@ -141,7 +150,7 @@ def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
     without_schema: dict[str, list[FileInfo]] = {}
     for (file, format), result in zip(source.files, pool.map(cut, source.files), strict=True):
         if isinstance(result, UserError):
-            source.trouble(str(result))
+            source.add_error(str(result))
             continue
         source.cuts.append(result)
         if result.schema is not None:
@@ -154,12 +163,13 @@ def _look(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
                 _check_fixed(source, format, files)
             case "header":
                 _check_names(source, format, files, pool)
-            case "open":  # the first file stands for all, unless it shows that the text is called otherwise
+            case "open":  # the others only if the first file has no column of that name
                 if _check_names(source, format, files[:1], pool):
                     _check_names(source, format, files[1:], pool)
 
 
 def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
+    """Add an error for each column of the settings that the file lacks, repeats or has with another type."""
     wanted = {"text": (source.input.text,), "id": (source.input.id,), "columns": source.input.columns}
     for setting, names in wanted.items():
         for name in names:
@@ -167,18 +177,18 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                 continue
             count = schema.names.count(name)
             if count == 0:
-                source.trouble(_no_column(setting, name, schema.names), file.uri, key=f"no {setting} {name}")
+                source.add_error(_no_column(setting, name, schema.names), file.uri, kind=f"no {setting} {name}")
             elif count > 1:
-                source.trouble(_repeated(setting, name, schema.names), file.uri)
+                source.add_error(_repeated(setting, name, schema.names), file.uri)
             elif setting == "text" and not is_text_type(schema.field(name).type):
                 strings = [one.name for one in schema if is_text_type(one.type)]
-                source.trouble(
+                source.add_error(
                     f"column {name} (text) is {schema.field(name).type}; text must be strings. "
                     f"Columns of strings: {', '.join(strings) or 'none'}.",
                     file.uri,
                 )
-            elif setting == "id" and not _may_name(schema.field(name).type):
-                source.trouble(
+            elif setting == "id" and not _can_be_id(schema.field(name).type):
+                source.add_error(
                     f"column {name} (id) is {schema.field(name).type}; an id is a string or a whole number. "
                     "Choose another column, or leave `id` out to use the hash of the text.",
                     file.uri,
@@ -186,7 +196,11 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
 
 
 def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
-    """A note on an id that the format cannot have, and on another column if other files of the source may have it."""
+    """Compare the settings with the fixed columns of a format.
+
+    An id that the format cannot have is a note; so is another column, if other files of the source may have it. Else it
+    is an error.
+    """
     reader = READERS[format]
     names = reader.columns_of(source.store, files[0], source.input)
     others = {one for _, one in source.files} - {format}
@@ -194,16 +208,17 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
     for setting, name in wanted:
         if name is None or name in names:
             continue
-        if setting == "id" or any(_may_have(other, name, source) for other in others):
+        if setting == "id" or any(_can_have(other, name, source) for other in others):
             own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
             count = plural(len(files), f"{format} file")
             source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
         else:
             for file in files:
-                source.trouble(_no_column(setting, name, names), file.uri, key=f"no {setting} {name}")
+                source.add_error(_no_column(setting, name, names), file.uri, kind=f"no {setting} {name}")
 
 
-def _may_have(format: str, name: str, source: _Source) -> bool:
+def _can_have(format: str, name: str, source: _Source) -> bool:
+    """Whether the source's files of this format can have a column of this name."""
     reader = READERS[format]
     if reader.columns != "fixed":
         return True
@@ -212,30 +227,30 @@ def _may_have(format: str, name: str, source: _Source) -> bool:
 
 
 def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
-    """Check the columns that the beginning of each file shows; whether any was missing."""
+    """Compare the settings with the columns at the beginning of each file. Returns whether one was missing."""
     reader = READERS[format]
 
-    def peek(file: FileInfo) -> tuple[str, ...] | UserError:
+    def columns_of(file: FileInfo) -> tuple[str, ...] | UserError:
         try:
             return reader.columns_of(source.store, file, source.input)
         except UserError as error:
             return error
 
     wanted = [("text", source.input.text)]
-    if reader.columns == "header":  # of open formats the first records may lack what later ones have
+    if reader.columns == "header":  # in open formats a later record may have them
         wanted += [("id", source.input.id)] if source.input.id else []
         wanted += [("columns", name) for name in source.input.columns]
     missing = False
-    for file, names in zip(files, pool.map(peek, files), strict=True):
+    for file, names in zip(files, pool.map(columns_of, files), strict=True):
         if isinstance(names, UserError):
-            source.trouble(str(names))
+            source.add_error(str(names))
             continue
         for setting, name in wanted:
             if names and name not in names:
-                source.trouble(_no_column(setting, name, names), file.uri, key=f"no {setting} {name}")
+                source.add_error(_no_column(setting, name, names), file.uri, kind=f"no {setting} {name}")
                 missing = True
             elif names.count(name) > 1:
-                source.trouble(_repeated(setting, name, names), file.uri)
+                source.add_error(_repeated(setting, name, names), file.uri)
     return missing
 
 
@@ -244,7 +259,7 @@ def _repeated(setting: str, name: str, names: Sequence[str]) -> str:
 
 
 def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
-    if len(names) == 1 and (other := next((mark for mark in ";|\t" if mark in names[0]), None)):
+    if len(names) == 1 and (other := next((one for one in ";|\t" if one in names[0]), None)):
         return (
             f"no column {name} ({setting}). The header is one column, {names[0]!r}, so the fields seem to be separated "
             f"by {other!r}. Use commas in .csv files and tabs in .tsv files."
@@ -254,14 +269,15 @@ def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
     return f"no column {name} ({setting}). It has: {', '.join(names) or 'none'}. {mend}"
 
 
-def _may_name(type: pa.DataType) -> bool:
+def _can_be_id(type: pa.DataType) -> bool:
+    """Whether a column of this type can hold ids: strings, bytes or whole numbers."""
     plain = plain_type(type)
     return any(
         check(plain) for check in (pa.types.is_string, pa.types.is_binary, pa.types.is_integer, pa.types.is_null)
     )
 
 
-def _raise_all(sources: Iterable[_Source]) -> None:
+def _raise_errors(sources: Iterable[_Source]) -> None:
     messages = [message for source in sources for message in source.messages()]
     if messages:
         hidden = f"\n... and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
@@ -269,13 +285,14 @@ def _raise_all(sources: Iterable[_Source]) -> None:
 
 
 def _pieces(source: _Source) -> Iterable[tuple[Span, int]]:
+    """(span, text bytes) of each piece of the files, in order."""
     for (file, format), cut in zip(source.files, source.cuts, strict=True):
         for start, end, text_bytes in cut.pieces:
             yield Span(file.uri, file.size, file.version, format, start, end), text_bytes
 
 
 def _carried(sources: Iterable[_Source]) -> pa.Schema:
-    """The carried columns of all sources: the type all files that may have them agree on, else string."""
+    """The carried columns of all sources, of the type that all files agree on; string if they differ."""
     types: dict[str, set[pa.DataType]] = {}
     for source in sources:
         for name in source.input.columns:

@@ -1,7 +1,7 @@
-"""Hugging Face `datasets`: a folder written by `save_to_disk`, or a name on the hub where there is a network.
+"""Hugging Face `datasets`: a folder that `save_to_disk` wrote, or a data set of the hub, as Arrow stream files.
 
-Both end in Arrow stream files. A hub data set is downloaded by `datasets` into its cache (HF_HOME), which every worker
-must be able to read: on a cluster put HF_HOME on a shared file system, or save the data set to the store first.
+The package `datasets` downloads a data set of the hub to its cache (HF_HOME), which every worker reads: on a cluster,
+put HF_HOME on a shared file system, or save the data set to the store first.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.read.compression import Broken
+from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store import paths
@@ -21,6 +21,8 @@ from pipelines.readers.reader import Cut, Reader, ReaderCounts, documents, one_p
 
 
 class Hub(Reader):
+    """One Arrow stream file of a data set."""
+
     endings = ()
     compressible = False
     columns = "typed"
@@ -45,7 +47,7 @@ class Hub(Reader):
                 for batch in _batches(handle):
                     yield documents(batch.select(names), input, limits, span.uri, first)
                     first += batch.num_rows
-            except Broken as broken:
+            except UnreadableRest as broken:
                 yield one_problem(input, broken.problem, f"{span.uri} row {first}")
 
 
@@ -55,16 +57,21 @@ def _batches(handle: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the data
-        raise Broken("truncated") from error
+        raise UnreadableRest("truncated") from error
 
 
 def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:
+    """Whether `save_to_disk` wrote the folder. files: all files below it."""
     marks = {paths.join(folder, "state.json"), paths.join(folder, "dataset_dict.json")}
     return any(file.uri in marks for file in files)
 
 
 def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str) -> list[FileInfo]:
-    """The Arrow files of a saved `Dataset`, or of one split of a saved `DatasetDict`."""
+    """The Arrow files of a saved `Dataset`, or of one split of a saved `DatasetDict`.
+
+    Raises:
+        DataError: there is no such split, or a file is missing.
+    """
     known = {file.uri: file for file in files}
     splits = paths.join(folder, "dataset_dict.json")
     if splits in known:
@@ -81,8 +88,12 @@ def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str
 
 
 def hub_files(name: str, split: str) -> list[FileInfo]:
-    """Download ORG/NAME[/CONFIG] and list the Arrow files of the split."""
-    import datasets
+    """Download ORG/NAME[/CONFIG] and return the Arrow files of the split.
+
+    Raises:
+        DataError: the name is wrong, or the data set cannot be loaded.
+    """
+    import datasets  # imported here: it is slow, and few runs read the hub
 
     parts = name.strip("/").split("/")
     if not 1 <= len(parts) <= 3 or not all(parts):
@@ -90,9 +101,9 @@ def hub_files(name: str, split: str) -> list[FileInfo]:
     try:
         loaded = datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=split)
     except (OSError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"hf://{name}, split {split}: {said}. Check the name, the network and HF_TOKEN, "
+            f"hf://{name}, split {split}: {reason}. Check the name, the network and HF_TOKEN, "
             "or save the data set with `datasets` and give the folder as `path`."
         ) from error
-    return [Store().info(entry["filename"]) for entry in loaded.cache_files]  # local files, whatever the settings
+    return [Store().info(entry["filename"]) for entry in loaded.cache_files]  # local files

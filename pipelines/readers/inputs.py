@@ -1,4 +1,4 @@
-"""What the user says about the documents to read: `inputs` and `limits` of the config."""
+"""The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 
-# A carried column may not take the name of a column that Raymill gives its own meaning.
+# Columns of Raymill; no carried column may have one of these names.
 RESERVED_COLUMNS = frozenset(
     {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}
 )
@@ -67,13 +67,13 @@ class Input(BaseModel):
         return columns
 
     def recorded(self) -> dict[str, Any]:
-        """The settings as JSON values, without the keys of its store: what a run may record."""
+        """The settings as JSON values for the records of a run, without the secrets of the store."""
         plain = self.model_dump(mode="json", exclude={"storage"})
         return plain if self.storage is None else plain | {"storage": self.storage.without_secrets()}
 
 
 def input_stores(store: Store, inputs: Sequence[Input]) -> tuple[Store, ...]:
-    """The store that each input is read from: by its own `storage`, else `store`."""
+    """The store of each input: made from its `storage` if it has one, else `store`."""
     return tuple(
         store if one.storage is None else Store(one.storage, f"inputs[{number}].storage")
         for number, one in enumerate(inputs)

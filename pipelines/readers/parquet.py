@@ -1,4 +1,4 @@
-"""Parquet: cut by row groups, read in tables of bounded size, only the columns that are named."""
+"""Parquet: divided by row groups; reads only the columns of the input's settings, in tables of bounded size."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from cluster.page.formats import plural
-from cluster.read.compression import Broken
+from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
@@ -15,13 +15,15 @@ from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, ReaderCounts, documents, one_problem
 
-# One decoded batch may not pass this, however the column is encoded.
+# Bound on one decoded batch, whatever the encoding of its columns.
 _MAX_BATCH_BYTES = 256 << 20
 _MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
 
 class Parquet(Reader):
+    """A row group is the smallest piece. Of a damaged one, the rows before the damage are read."""
+
     endings = (".parquet", ".pq")
     compressible = False
     columns = "typed"
@@ -36,7 +38,7 @@ class Parquet(Reader):
                 raise
             raise DataError(
                 f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
-                "Was its writing cut short? Write it again, or leave it out by a narrower path."
+                "It may be incomplete: write it again, or choose a narrower path that leaves it out."
             ) from error
         leaf = _leaves(footer).get(input.text)
         pieces = []
@@ -65,7 +67,7 @@ class Parquet(Reader):
                         _refuse_bomb(expanded_bytes, span.size, limits)
                         yield table
                         done += batch.num_rows
-                except Broken as broken:
+                except UnreadableRest as broken:
                     last = span.end if broken.problem == "expansion_bomb" else group + 1
                     lost = sum(file.metadata.row_group(g).num_rows for g in range(group, last)) - done
                     where = f"{span.uri} row group {group} row {done}: {plural(lost, 'row')} lost"
@@ -76,13 +78,17 @@ class Parquet(Reader):
 
 def _refuse_bomb(expanded_bytes: int, compressed_bytes: int, limits: Limits) -> None:
     if limits.is_bomb(expanded_bytes, compressed_bytes):
-        raise Broken("expansion_bomb")
+        raise UnreadableRest("expansion_bomb")
 
 
 def _batches(file: pq.ParquetFile, group: int, names: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The row group in batches; when a page is damaged, every row before it, then Broken.
+    """The row group in batches.
 
-    Arrow loses the whole batch that touches a damaged page, so what is left is read again in ever smaller batches.
+    Arrow fails on a whole batch if one of its pages is damaged; the rows from there on are then read again in smaller
+    batches, down to one row.
+
+    Raises:
+        UnreadableRest: the next row is in a damaged page; all rows before it were returned.
     """
     done = 0
     while True:
@@ -99,24 +105,24 @@ def _batches(file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk or the network, not the data
             if batch_rows == 1:
-                raise Broken("corrupt_page") from error
+                raise UnreadableRest("corrupt_page") from error
             batch_rows = max(batch_rows // 16, 1)
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches that caution made tiny, put together: a table costs 0.1 ms however small it is."""
+    """The rows of the batches in batches of about TABLE_BYTES, since each batch costs 0.1 ms whatever its size."""
     pending: list[pa.RecordBatch] = []
     held = 0
     broken = None
     try:
         for batch in batches:
-            size = TABLE_BYTES if any(_may_unfold(field.type) for field in batch.schema) else batch.nbytes
+            size = TABLE_BYTES if any(_grows_when_decoded(field.type) for field in batch.schema) else batch.nbytes
             if pending and held + size > TABLE_BYTES:
                 yield pa.concat_batches(pending)
                 pending, held = [], 0
             pending.append(batch)
             held += size
-    except Broken as error:
+    except UnreadableRest as error:
         broken = error
     if pending:
         yield pa.concat_batches(pending)
@@ -124,13 +130,13 @@ def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise broken
 
 
-def _may_unfold(type: pa.DataType) -> bool:
-    """Does a batch of this type say less than it will weigh?"""
+def _grows_when_decoded(type: pa.DataType) -> bool:
+    """Whether the decoded column can be larger than `nbytes` of the batch: dictionaries and views repeat values."""
     return pa.types.is_dictionary(type) or pa.types.is_string_view(type) or pa.types.is_binary_view(type)
 
 
 def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], rows: int) -> int:
-    """Rows to decode at once: about a table, and never more than _MAX_BATCH_BYTES though an encoding repeats values."""
+    """Rows to decode at once: about TABLE_BYTES by the mean row, and at most _MAX_BATCH_BYTES in the worst case."""
     row_bytes = sum(chunk.total_uncompressed_size for chunk in chunks) / rows
     wanted = min(TABLE_BYTES / max(row_bytes, 1), _MAX_BATCH_ROWS)
     repeatable = sum(_longest_repeatable(handle, chunk) for chunk in chunks)
@@ -138,7 +144,7 @@ def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], row
 
 
 def _longest_repeatable(handle: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
-    """Bytes that one value may have though it costs next to nothing to repeat."""
+    """Upper bound in bytes of a value that the column chunk's encoding can repeat at almost no cost."""
     if "DELTA_BYTE_ARRAY" in chunk.encodings:
         return chunk.total_uncompressed_size
     if not chunk.dictionary_page_offset:
@@ -148,7 +154,7 @@ def _longest_repeatable(handle: pa.NativeFile, chunk: pq.ColumnChunkMetaData) ->
 
 
 def _page_bytes(header: bytes) -> int:
-    """Uncompressed size of a page, from the beginning of its header; a huge number if that is not to be found.
+    """Uncompressed size of a page by the beginning of its header; 2 GiB if the header is not as expected.
 
     Thrift's compact protocol: the fields `type` and `uncompressed_page_size` come first, each a byte 0x15 (next field,
     int32) and a zigzag varint. https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
@@ -165,7 +171,7 @@ def _page_bytes(header: bytes) -> int:
 
 
 def _chunks(footer: pq.FileMetaData, group: int, names: list[str]) -> list[pq.ColumnChunkMetaData]:
-    """The column chunks of a row group that hold the named columns, with all that is nested in them."""
+    """The column chunks of the named columns in a row group, nested ones included."""
     row_group = footer.row_group(group)
     wanted = [
         leaf
@@ -176,5 +182,5 @@ def _chunks(footer: pq.FileMetaData, group: int, names: list[str]) -> list[pq.Co
 
 
 def _leaves(footer: pq.FileMetaData) -> dict[str, int]:
-    """Top-level columns without structure -> their number among the leaves."""
+    """Path of each leaf column -> its number; the path of a top-level column without nesting is its name."""
     return {footer.schema.column(leaf).path: leaf for leaf in range(footer.num_columns)}

@@ -1,14 +1,14 @@
-"""What a reader is, and the table of documents that all of them fill.
+"""The interface of a reader, and the tables of documents that readers return.
 
-A reader yields tables with these columns, then the input's carried columns in any type:
+A reader returns tables with these columns, then the input's carried columns in any type:
 
-    id       string        null where the input has none, or an empty one
-    text     large_string  null where there is a problem
-    problem  string        null where all is well, else one of PROBLEMS
-    where    string        null where all is well, else where to look: the URI and line, byte, row or record
+    id       string        null if the input has none, or an empty one
+    text     large_string  null if there is a problem
+    problem  string        null if the row is readable, else a key of PROBLEMS
+    where    string        null if the row is readable, else its place: the URI with line, byte, row or record
 
-Every row that was meant to be a document gets a row here, good or bad, in the order of the file. What harms one row
-never harms its neighbours. Errors of the store (network, permissions) are raised: a retry may mend those.
+Every document of the file has a row, readable or not, in the order of the file. An unreadable row does not affect
+others. Errors of the store (network, permissions) are raised, because a retry may succeed.
 """
 
 import json
@@ -30,7 +30,7 @@ from pipelines.readers.inputs import Input
 
 TABLE_BYTES = 8 << 20
 
-# A file has these as a whole (see whole_file.py); each has one mend.
+# Problems of a whole file (file_problems.py), each with what to do.
 PROBLEMS_OF_WHOLE_FILES = {
     "utf16": "the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` does",
     "utf32": "the file is UTF-32, and UTF-8 is wanted; convert it, as `iconv -f UTF-32 -t UTF-8` does",
@@ -65,10 +65,10 @@ PROBLEMS = {
 
 @dataclass
 class ReaderCounts:
-    """What a reader counts beside the documents.
+    """Counts of a reader besides its rows.
 
-    skipped: what is no document, such as a redirect in an archive, by reason. repeated_keys: records with a key that is
-    given twice, of which the last value holds.
+    skipped: reason -> number of records and files that are not documents, such as redirects in an archive.
+    repeated_keys: records in which a key is repeated; the last value is used.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -77,9 +77,10 @@ class ReaderCounts:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a file may be cut. `pieces`: (start, end, estimated text bytes), in order; none if there is nothing to read.
+    """The pieces into which a file can be divided.
 
-    `rows` and `schema`: where the format says so without reading the file.
+    pieces: (start, end, estimated text bytes), in order; empty if there is nothing to read. start and end: see Span.
+    rows, schema: of the file, if the format has them in its footer or header.
     """
 
     pieces: tuple[tuple[int, int, int], ...]
@@ -88,16 +89,16 @@ class Cut:
 
 
 class Reader:
-    """One format; this base suits those that cannot start in the middle of a file.
+    """A format. A subclass implements `read`, and `cut` if a file can be read from its middle.
 
     endings: of file names, lower case, with the dot.
-    compressible: .gz, .zst or .bz2 may follow the ending.
-    columns: how the file's columns can be known before it is read:
+    compressible: whether .gz, .zst or .bz2 may follow the ending.
+    columns: how the columns are found before the file is read:
         typed    `cut` returns a schema
         header   `columns_of` returns all of them
-        open     `columns_of` returns some of them, for no record need have them all
-        fixed    `columns_of` returns all of them, and the text is none of them
-    own_id: of fixed columns the one that names a document where the input's `id` is a column of other formats.
+        open     `columns_of` returns those of the first records; others may have more
+        fixed    `columns_of` returns all of them, the same for every file; the text is not one of them
+    own_id: the fixed column that is the document's id if the input's `id` is a column of other formats.
     """
 
     endings: tuple[str, ...]
@@ -106,26 +107,30 @@ class Reader:
     own_id: str = ""
 
     def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
-        """Raises DataError where the file is not of this format at all."""
+        """The pieces of a file; by default one.
+
+        Raises:
+            DataError: the file does not have this format.
+        """
         return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """Column names at the beginning of the file; none where they cannot be read."""
+        """Column names at the beginning of the file; empty if they cannot be read."""
         return ()
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        """The documents of the span; what else is in it is added to `counts`."""
+        """Tables of the documents in the span. Adds to `counts`."""
         raise NotImplementedError
 
     def file_problem(self, head: bytes) -> str | None:
-        """The problem of a file as a whole that its first bytes show: one of PROBLEMS_OF_WHOLE_FILES."""
+        """The key of PROBLEMS_OF_WHOLE_FILES that the first bytes of a file show, None if they show none."""
         return None
 
 
 class Rows:
-    """Collects documents that arrive one by one; `table()` hands them over and starts anew.
+    """Collects documents one by one; `table()` returns them as a table and removes them from here.
 
-    `counts.skipped` counts what is no document. `unencodable`: gives the problem of a string that has no UTF-8.
+    unencodable: returns the problem of a document that contains surrogates.
     """
 
     def __init__(
@@ -154,9 +159,14 @@ class Rows:
 
     @property
     def full(self) -> bool:
+        """Whether the rows make a table of TABLE_BYTES or 65,536 rows."""
         return self._bytes >= TABLE_BYTES or len(self._texts) >= 1 << 16
 
     def add(self, text: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
+        """Add a document; as unreadable if it is too large or contains surrogates.
+
+        carried: values of the input's columns, in their order; () for nulls.
+        """
         try:
             encoded = text.encode()
             for value in (id, *carried):
@@ -171,10 +181,11 @@ class Rows:
         self._append(id, encoded, None, None, carried)
 
     def skip(self, reason: str) -> None:
-        """Count what is no document."""
+        """Count a record or file that is not a document."""
         self._skipped[reason] += 1
 
     def refuse(self, problem: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
+        """Add a document that cannot be read. problem: a key of PROBLEMS."""
         assert problem in PROBLEMS, problem
         self._append(id, None, problem, where, carried)
 
@@ -202,11 +213,12 @@ class Rows:
 
 
 def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, first_row: int) -> pa.Table:
-    """A table of documents from the columns of a file, whole columns at a time.
+    """A table of documents from columns of a typed file.
 
     Args:
-        batch: the columns that `input` names; text of any string or binary type.
-        where, first_row: the file or its part, and the number in it of the batch's first row, from 0.
+        batch: the columns of the input's settings; the text has any string or binary type.
+        where: the file or its part, for the column `where`.
+        first_row: number of the batch's first row in it, from 0.
     """
     texts = as_large_string(batch.column(input.text))
     ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
@@ -236,21 +248,21 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
 
 
 def one_problem(input: Input, problem: str, where: str) -> pa.Table:
-    """A table whose single row stands for what could not be read."""
+    """A table of one unreadable row, for a part of a file that could not be read."""
     rows = Rows(input, Limits(), ReaderCounts())
     rows.refuse(problem, where)
     return rows.table()
 
 
 def as_json_text(value: Any) -> str | None:
-    """A JSON value as the string a carried column holds: strings as they are, all else as compact JSON."""
+    """A JSON value as the string of a carried column: strings unchanged, null as None, others as compact JSON."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def is_text_type(type: pa.DataType) -> bool:
-    """Can a column of this type hold texts?"""
+    """Whether a column of this type can hold texts: strings or bytes, also as dictionary, view or extension."""
     if pa.types.is_dictionary(type):
         return is_text_type(type.value_type)
     if isinstance(type, pa.BaseExtensionType):
@@ -270,7 +282,7 @@ def is_text_type(type: pa.DataType) -> bool:
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:
-    """The type a carried column has once dictionaries, views and extensions are undone. Null: no opinion."""
+    """The type of a carried column without dictionaries, views and extensions; large types become the usual ones."""
     if isinstance(type, pa.BaseExtensionType):
         return plain_type(type.storage_type)
     if pa.types.is_dictionary(type):
@@ -283,7 +295,7 @@ def plain_type(type: pa.DataType) -> pa.DataType:
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """A carried column in its plain type."""
+    """A carried column cast to its plain type."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     if pa.types.is_dictionary(column.type):
@@ -292,17 +304,17 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def as_large_string(column: pa.Array) -> pa.LargeStringArray:
-    """Texts without a copy of their bytes where they lie in one buffer already. UTF-8 is not checked here."""
+    """The column as large strings, without a copy if its bytes are in one buffer. Does not check UTF-8."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     if pa.types.is_dictionary(column.type):
-        # Widened before it is unfolded: the unfolded texts may pass the 2 GiB that 32-bit offsets reach.
+        # Cast before decoding: the decoded texts can exceed the 2 GiB of 32-bit offsets.
         column = column.dictionary.cast(pa.large_binary()).take(column.indices)
     return column.cast(pa.large_binary()).view(pa.large_string())
 
 
 def _ids(column: pa.Array) -> pa.StringArray:
-    """The column as strings, null where one is empty: an empty id is none."""
+    """The column as strings; an empty string becomes null."""
     column = plain(column)
     ids = column.view(pa.string()) if pa.types.is_binary(column.type) else column.cast(pa.string())
     return pc.if_else(pc.equal(pc.binary_length(ids), 0), pa.scalar(None, pa.string()), ids)
@@ -338,7 +350,7 @@ def _without(column: pa.Array, rows: list[int]) -> pa.Array:
 
 
 def _sparse(length: int, rows: list[int], values: list[str]) -> pa.StringArray:
-    """Null but at these rows."""
+    """An array of `length` with these values at these rows, null at all others."""
     if not rows:
         return pa.nulls(length, pa.string())
     dense: list[str | None] = [None] * length

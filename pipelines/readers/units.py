@@ -1,10 +1,10 @@
-"""The input manifest: the files of a run, frozen, and the units of work they are cut into.
+"""The input manifest: the files of a run with their versions, and the units of work into which they are divided.
 
-    InputManifest   what `freeze` found: files, units, carried columns, fingerprint
-      Unit          the piece of work that is done, retried and committed as a whole; holds spans of one source
-        Span        a part of one file: row groups, bytes, or all of it
+    InputManifest   result of `freeze`: files, units, carried columns, fingerprint
+      Unit          is read, retried and committed as a whole; contains spans of one source
+        Span        part of one file: row groups, bytes, or the whole file
 
-A document's position is (unit index, row in the unit). Units depend on the files and on `unit_bytes`, on nothing else.
+A document is identified by (index of its unit, row in the unit). Units depend on the files and `unit_bytes` alone.
 """
 
 import base64
@@ -18,13 +18,13 @@ from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input, input_stores
 
-# One request to a store takes tens of milliseconds, so a unit of a thousand tiny files still ends within a minute.
+# A request to a store takes tens of milliseconds, so a unit of a thousand tiny files takes under a minute.
 MAX_SPANS_PER_UNIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """`bytes`: estimate of the uncompressed text in it."""
+    """Spans of one source that are read together. bytes: estimate of the uncompressed text."""
 
     index: int
     source: str
@@ -45,7 +45,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file of the run. `rows`: where the file itself says how many it has."""
+    """A file of the run. rows: their number, if the format has it in its footer."""
 
     uri: str
     size: int
@@ -57,10 +57,9 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is needed to read any unit.
+    """What a worker needs to read any unit.
 
-    store: that of the inputs without `storage` of their own. carried: name and type of the carried columns, of all
-    sources.
+    store: for the inputs without `storage` of their own. carried: name and type of the carried columns of all sources.
     """
 
     store: Store
@@ -71,16 +70,17 @@ class Reading:
         return next(one for one in self.inputs if one.source == source)
 
     def store_of(self, source: str) -> Store:
-        """The store that an input is read from."""
+        """The store of a source's input."""
         stores = zip(self.inputs, input_stores(self.store, self.inputs), strict=True)
         return next(store for one, store in stores if one.source == source)
 
 
 @dataclass(frozen=True, slots=True)
 class InputManifest:
-    """The frozen input of a run.
+    """The input of a run, as it was when the run began.
 
-    skipped: source -> ending or kind -> number of files passed over. notes: what a person should know of the columns.
+    skipped: source -> ending or kind -> number of skipped files. fingerprint: of the inputs' settings and the files.
+    notes: sentences for the user about the columns.
     """
 
     reading: Reading
@@ -99,7 +99,7 @@ class InputManifest:
         return self.reading.carried
 
     def with_storage_of(self, inputs: Iterable[Input]) -> Self:
-        """The manifest with the `storage` of these inputs, by their sources: what it recorded has no keys."""
+        """The manifest with the `storage` of these inputs, by source. A recorded manifest contains no secrets."""
         storage = {one.source: one.storage for one in inputs}
         read = (one.model_copy(update={"storage": storage.get(one.source, one.storage)}) for one in self.inputs)
         return replace(self, reading=replace(self.reading, inputs=tuple(read)))
@@ -108,7 +108,7 @@ class InputManifest:
         return {
             "fingerprint": self.fingerprint,
             "inputs": [one.recorded() for one in self.inputs],
-            "carried": {field.name: str(field.type) for field in self.carried},  # for people
+            "carried": {field.name: str(field.type) for field in self.carried},  # for users
             "carried_schema": base64.b64encode(self.carried.serialize()).decode(),
             "skipped": {source: dict(endings) for source, endings in self.skipped.items()},
             "notes": list(self.notes),
@@ -118,7 +118,7 @@ class InputManifest:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], store: Store) -> Self:
-        """The manifest that `to_json` recorded: without the keys of any store. store: that of the run."""
+        """The manifest of `to_json`, without secrets. store: for the inputs without `storage` of their own."""
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
         return cls(
             Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
@@ -130,10 +130,11 @@ class InputManifest:
         )
 
 
-def pack(source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int, first_index: int) -> list[Unit]:
-    """Put (span, text bytes) pieces of one source, in order, into units of at most `unit_bytes`.
+def make_units(source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int, first_index: int) -> list[Unit]:
+    """Units of at most `unit_bytes` from (span, text bytes) pieces of one source, in order.
 
-    A piece over `unit_bytes` gets a unit of its own. Neighbouring pieces of one file become one span.
+    A larger piece has a unit of its own. Neighbouring pieces of one file become one span. A unit has at most 1,000
+    spans.
     """
     units: list[Unit] = []
     spans: list[Span] = []

@@ -1,7 +1,7 @@
-"""Web archives (ISO 28500): WARC, whose successful HTML responses become documents, and WET, which holds text already.
+"""Web archives (ISO 28500): WARC, of which HTML responses with status 200 are documents, and WET, which contains text.
 
-Other records (requests, metadata, images, redirects, error pages) are no documents and give no row; they are counted by
-their kind, status or content type. Columns to carry or to use as id: url, date (ISO 8601), record_id.
+Other records (requests, metadata, images, redirects, error pages) are not documents. They are counted by kind, status
+or content type. Columns that can be carried or used as id: url, date (ISO 8601), record_id.
 """
 
 import re
@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from cluster.read.compression import Broken, stream
+from cluster.read.compression import UnreadableRest, stream
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.pages import add_page
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
+from pipelines.readers.text_files import add_page
 
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
 
-# What is counted under its own name. The kinds are those of ISO 28500.
+# Values that are counted by their own name. The kinds are those of ISO 28500.
 _KIND = re.compile("warcinfo|response|resource|request|metadata|revisit|conversion|continuation")
 _STATUS = re.compile("[1-5][0-9]{2}")
 _CONTENT_TYPE = re.compile("(text|image|audio|video|font|application)/[a-z0-9.+-]{1,40}")
@@ -34,9 +34,10 @@ Header = dict[str, str]  # names in lower case
 
 
 class Record(NamedTuple):
-    """`offset`: of its first byte in the decompressed file. `header` is None where no record could be made out.
+    """A record of an archive.
 
-    `content` is None where it was over the bound, or of no interest.
+    offset: of its first byte in the decompressed file. header: None if there is no valid record at this place.
+    content: None if it is too large.
     """
 
     offset: int
@@ -45,7 +46,7 @@ class Record(NamedTuple):
 
 
 class Archive(Reader):
-    """Base of both; `kind` is the WARC-Type that holds the documents."""
+    """Base of both formats. kind: the WARC-Type of documents."""
 
     columns = "fixed"
     own_id = "record_id"
@@ -59,7 +60,7 @@ class Archive(Reader):
         source = None
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
-                source = _Source(blocks)
+                source = _ByteReader(blocks)
                 for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
                     where = f"{span.uri} record at byte {record.offset}"
                     if record.header is None:
@@ -75,7 +76,7 @@ class Archive(Reader):
                         self.add(rows, record.content, limits, where, id, carried)
                     if rows.full:
                         yield rows.table()
-        except Broken as broken:
+        except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after byte {source.offset if source else 0}")
         if len(rows):
             yield rows.table()
@@ -83,6 +84,7 @@ class Archive(Reader):
     def add(
         self, rows: Rows, content: bytes, limits: Limits, where: str, id: str | None, carried: list[str | None]
     ) -> None:
+        """Add the document of a record, or its problem, to the rows."""
         raise NotImplementedError
 
 
@@ -104,6 +106,8 @@ class Wet(Archive):
 
 
 class Warc(Archive):
+    """Crawled pages: the main content of HTML responses."""
+
     endings = (".warc",)
     kind = "response"
 
@@ -112,17 +116,17 @@ class Warc(Archive):
     ) -> None:
         head, _, body = content.partition(b"\r\n\r\n")
         status, _, fields = head.partition(b"\r\n")
-        answer = status.split(None, 2)
-        if len(answer) < 2 or not answer[0].startswith(b"HTTP/"):
+        status_line = status.split(None, 2)
+        if len(status_line) < 2 or not status_line[0].startswith(b"HTTP/"):
             rows.refuse("bad_http_response", where, id, carried)
             return
         header = _header(fields)
-        if answer[1] != b"200":
-            rows.skip(f"response with status {_known(answer[1].decode('latin-1'), _STATUS)}")
+        if status_line[1] != b"200":
+            rows.skip(f"response with status {_valid_or_other(status_line[1].decode('latin-1'), _STATUS)}")
             return
         content_type = header.get("content-type", "").lower()
         if not content_type.startswith(_HTML):
-            rows.skip(f"response of type {_known(content_type.partition(';')[0].strip(), _CONTENT_TYPE)}")
+            rows.skip(f"response of type {_valid_or_other(content_type.partition(';')[0].strip(), _CONTENT_TYPE)}")
             return
         try:
             html = _decoded(body, header, limits.max_document_bytes)
@@ -135,8 +139,8 @@ class Warc(Archive):
             add_page(rows, html, where, id, carried, header["content-type"])
 
 
-class _Source:
-    """Blocks of bytes as something to read from by pieces."""
+class _ByteReader:
+    """Reads from an iterator of blocks. offset: bytes read so far."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -154,22 +158,22 @@ class _Source:
         return True
 
     def until(self, mark: bytes, bound: int) -> bytes | None:
-        """The bytes before and with the mark; None, and nothing taken, if it does not come within the bound."""
+        """Read up to and with the mark. Returns None and reads nothing if it is not within `bound` bytes."""
         while True:
             end = self._data.find(mark, self._at, self._at + bound)
             if end >= 0:
-                return self._taken(end + len(mark) - self._at)
+                return self._advance(end + len(mark) - self._at)
             if len(self._data) - self._at >= bound or not self._more():
                 return None
 
     def take(self, size: int) -> bytes:
-        """`size` bytes, or fewer at the end."""
+        """Read `size` bytes, fewer at the end."""
         while len(self._data) - self._at < size and self._more():
             pass
-        return self._taken(min(size, len(self._data) - self._at))
+        return self._advance(min(size, len(self._data) - self._at))
 
     def skip(self, size: int) -> int:
-        """How many bytes could be passed over: `size`, or fewer at the end."""
+        """Skip `size` bytes, fewer at the end. Returns their number."""
         left = size
         while left:
             piece = len(self.take(min(left, 1 << 16)))
@@ -179,41 +183,46 @@ class _Source:
         return size - left
 
     def skip_blank_lines(self) -> bool:
-        """Whether anything follows."""
+        """Skip line ends. Returns whether anything follows."""
         while True:
             while self._at < len(self._data) and self._data[self._at] in b"\r\n":
-                self._taken(1)
+                self._advance(1)
             if self._at < len(self._data):
                 return True
             if not self._more():
                 return False
 
     def skip_to(self, mark: bytes) -> None:
-        """To the mark, which is then next, or to the end."""
+        """Skip everything before the mark, or to the end if there is none."""
         while True:
             found = self._data.find(mark, self._at)
             if found >= 0:
-                self._taken(found - self._at)
+                self._advance(found - self._at)
                 return
-            self._taken(max(len(self._data) - self._at - len(mark) + 1, 0))
+            self._advance(max(len(self._data) - self._at - len(mark) + 1, 0))
             if not self._more():
-                self._taken(len(self._data) - self._at)
+                self._advance(len(self._data) - self._at)
                 return
 
-    def _taken(self, size: int) -> bytes:
+    def _advance(self, size: int) -> bytes:
+        """Return the next `size` bytes, which are in memory."""
         piece = bytes(self._data[self._at : self._at + size])
         self._at += size
         self.offset += size
         return piece
 
 
-def _known(value: str, pattern: re.Pattern[str]) -> str:
-    """The value if it looks like one; what servers invent must not make up reasons without end."""
+def _valid_or_other(value: str, pattern: re.Pattern[str]) -> str:
+    """The value if it matches, else `(other)` or, if empty, `(none)`: bounds the number of different reasons."""
     return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
 
 
-def _records(source: _Source, kind: str, max_content_bytes: int, counts: ReaderCounts) -> Iterator[Record]:
-    """Records of a kind, and every place where a record should be and is not. Others are counted."""
+def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: ReaderCounts) -> Iterator[Record]:
+    """Records of a kind, and one without header for each place without a valid record. Counts records of other kinds.
+
+    Raises:
+        UnreadableRest: the last record is truncated.
+    """
     while source.skip_blank_lines():
         offset = source.offset
         head = source.until(b"\r\n\r\n", _MAX_HEADER_BYTES)
@@ -233,18 +242,18 @@ def _records(source: _Source, kind: str, max_content_bytes: int, counts: ReaderC
             if wanted and got == size:
                 yield Record(offset, header, None)
             elif not wanted:
-                counts.skipped[f"record of kind {_known(found, _KIND)}"] += 1
+                counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
         else:
             content = source.take(size)
             got = len(content)
             if got == size:
                 yield Record(offset, header, content)
         if got < size:
-            raise Broken("truncated")
+            raise UnreadableRest("truncated")
 
 
 def _header(fields: bytes) -> Header:
-    """`Name: value` lines; a line that begins with a blank continues the one before. The first of a name holds."""
+    """Header from lines `Name: value`; a line that begins with a blank continues the last. The first of equal names."""
     header: Header = {}
     for line in fields.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n"):
         name, colon, value = line.partition(b":")
@@ -254,9 +263,9 @@ def _header(fields: bytes) -> Header:
 
 
 def _decoded(body: bytes, header: Header, bound: int) -> bytes:
-    """The page without its transfer and content encodings; a little more than `bound` at most.
+    """The page without its transfer and content encodings, at most `bound` + 1 bytes if it was compressed.
 
-    Archives often keep the header of an encoding that they have undone, so the body has to look encoded, too.
+    A body that is not encoded is returned as it is: archives often keep the header of an encoding that they removed.
 
     Raises:
         ValueError, zlib.error: the encoding is unknown or the body damaged.
@@ -269,7 +278,7 @@ def _decoded(body: bytes, header: Header, bound: int) -> bytes:
             return body
         return zlib.decompressobj(wbits=31).decompress(body, bound + 1)
     if encoding == "deflate":
-        wbits = 15 if body[:1] == b"\x78" else -15  # browsers take the bare stream as well
+        wbits = 15 if body[:1] == b"\x78" else -15  # a raw stream, which browsers also accept
         return zlib.decompressobj(wbits=wbits).decompress(body, bound + 1)
     if encoding not in ("identity", ""):
         raise ValueError(f"content-encoding {encoding}")
@@ -277,6 +286,11 @@ def _decoded(body: bytes, header: Header, bound: int) -> bytes:
 
 
 def _dechunked(body: bytes) -> bytes:
+    """The body without chunks.
+
+    Raises:
+        ValueError: a chunk has no size.
+    """
     chunks: list[bytes] = []
     at = 0
     while True:
@@ -284,7 +298,7 @@ def _dechunked(body: bytes) -> bytes:
         digits = body[at:line].split(b";")[0].strip() if line >= 0 else b""
         if not digits or digits.strip(b"0123456789abcdefABCDEF"):
             if not chunks:
-                return body  # undone already
+                return body  # not chunked
             raise ValueError("a chunk without its size")
         size = int(digits, 16)
         if size == 0:

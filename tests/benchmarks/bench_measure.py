@@ -32,7 +32,7 @@ def run(texts: Texts) -> None:
     tables = list(_tables(texts))
     size = int(texts.byte_lengths.sum()) / 1e6
     config = CurateConfig(kind="curate", name="bench", inputs=({"path": "none"},), output="none")
-    stage = Measure(config, Reading(config.inputs, pa.schema([])))
+    stage = Measure(config.measure_settings, Reading(config.store, config.inputs, pa.schema([])))
     whole = size / processor_seconds(lambda: [stage.attributes("bench", table) for table in tables])
     print(f"measure stage, {len(texts):,} documents, {size:.1f} MB; MB/s per core, processor time")
     print(f"  {'all together':<40}{whole:9.1f}")

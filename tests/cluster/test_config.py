@@ -12,7 +12,7 @@ from cluster.config_text import parse
 from cluster.errors import ConfigError
 from cluster.store.interface import NotFound
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import settings as curate_settings
+from pipelines.curate.job import result_settings as curate_settings
 from pipelines.readers.inputs import input_stores
 
 GOOD = "kind: curate\nname: peps\ninputs: [{path: data}]\noutput: out\n"

@@ -14,8 +14,8 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
-from pipelines.readers.plain import OneDocument
 from pipelines.readers.reader import ReaderCounts
+from pipelines.readers.text_files import OneDocument
 from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

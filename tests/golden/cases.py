@@ -21,7 +21,7 @@ import yaml
 from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import objections
+from pipelines.curate.decide import check_results
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.inline import curate_inline
 
@@ -37,7 +37,7 @@ def verdicts(scratch: Path) -> dict[str, Any]:
     removed = {row["id"]: row for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
     kept = {row["id"]: row["text"] for row in run.corpus.table().to_pylist()}
     failing: dict[str, list[str]] = {id: [] for id in documents}
-    for check in objections(attributes, config):
+    for check in check_results(attributes, config.filters):
         for row in check.fails.nonzero()[0]:
             failing[attributes["id"][row].as_py()].append(f"{check.stage}/{check.reason}")
     found: dict[str, Any] = {}

@@ -46,7 +46,9 @@ class NoRay(Session):
         return self.lost
 
 
-def curate_inline(settings: dict, monkeypatch, *, replace: bool = False, progress: Progress | None = None) -> job.Run:
+def curate_inline(
+    settings: dict, monkeypatch, *, replace: bool = False, progress: Progress | None = None
+) -> job.CurateRun:
     """`curate` on a config given as plain settings."""
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:

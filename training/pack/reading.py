@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from cluster.read.compression import Broken
+from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.lines import span_lines
 from cluster.read.span import Span, refuse_changed
@@ -98,7 +98,7 @@ def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]
                 yield Unreadable("line_too_long"), position
             elif line and not line.isspace():
                 yield _parsed(line), position
-    except Broken:
+    except UnreadableRest:
         yield Unreadable("broken_compression"), position + 1
 
 

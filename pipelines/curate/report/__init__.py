@@ -1,1 +1,1 @@
-"""The report of a run: `report.json` for programs, `report.html` for people, the funnel for a terminal."""
+"""The report of a run: gather.py makes report.json (schema.py), page.py the HTML page of it, terminal.py the funnel."""

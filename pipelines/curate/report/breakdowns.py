@@ -1,4 +1,4 @@
-"""Tables: who lost what, what was found, what could not be read, and what it cost."""
+"""Sections of the report page that are tables: languages, sources, personal data, quarantine, times, config."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,7 @@ from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, plural, share
 from cluster.page.layout import Column, Section, code, fold, name, note, outside_text, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join
-from pipelines.curate.report.names import stage_name
-from pipelines.curate.report.schema import Amount, Language, Report, Source, StageTime
+from pipelines.curate.report.schema import Amount, Language, Report, Source, StageTime, stage_name
 
 _LANGUAGES_SHOWN = 15
 _EXAMPLES_SHOWN = 5
@@ -95,12 +94,12 @@ def sources(report: Report) -> Section:
 
 
 def _heat_table(rows: Sequence[Source]) -> Html:
-    """Reasons down, sources across: reasons have long names, and there are more of them."""
+    """Share of each source that each reason removed. Reasons are the rows: they are many and have long names."""
     lost = {(row["source"], r["stage"], r["reason"]): r["documents"] for row in rows for r in row["reasons"]}
     reasons = list(dict.fromkeys((r["stage"], r["reason"]) for row in rows for r in row["reasons"] if r["documents"]))
     if not reasons:
         return sentence("No source lost a document to a rule or as a duplicate.")
-    # dict.fromkeys keeps the order of the first source, which may lack a stage: stages stay together all the same.
+    # The first source may lack a stage, so the reasons are sorted by stage.
     stages = list(dict.fromkeys(stage for stage, _ in reasons))
     reasons.sort(key=lambda pair: stages.index(pair[0]))
     columns = [

@@ -1,6 +1,6 @@
-"""Histograms of inline SVG: they keep their proportions and carry text.
+"""Histograms as inline SVG.
 
-Nothing is told by colour alone: what is removed is also hatched, or lies outside a line.
+The removed part is hatched and outside a line, so that it can be seen without colours.
 """
 
 import math
@@ -13,7 +13,7 @@ from cluster.page.formats import count, decimal, short
 from cluster.page.markup import Html, element, join
 from pipelines.curate.report.schema import Bound
 
-# Referred to by every histogram; patterns live once in a page.
+# The pattern of all histograms; a page contains it once.
 DEFINITIONS = element(
     "svg",
     element(
@@ -35,15 +35,15 @@ DEFINITIONS = element(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The tightest bounds of a signal, infinite where there is none. `counts`: its values are whole numbers."""
+class Bounds:
+    """The tightest bounds of a signal, infinite if it has none. counts: whether its values are whole numbers."""
 
     minimum: float
     maximum: float
     counts: bool
 
     def style(self, low: float, high: float) -> str:
-        """The class of the bin [low, high). `cut`: some of its values may stay and some may not."""
+        """The CSS class of the bin [low, high): `removed`, `kept`, or `cut` if a bound is inside the bin."""
         if self.counts:
             least, most = float(math.ceil(low)), float(math.ceil(high) - 1)
             removed = most < self.minimum or least > self.maximum
@@ -54,7 +54,7 @@ class Limits:
         return "removed" if removed else "kept" if kept else "cut"
 
     def ends(self, edges: Sequence[float]) -> tuple[float, float]:
-        """Where the lines stand: at the bounds, or at the end of a bin that the bound leaves whole."""
+        """Where the lines of the bounds are drawn: at the edge of the kept bin with the bound, else at the bound."""
         whole = [(low, high) for low, high in pairwise(edges) if self.style(low, high) == "kept"]
         minimum = next((low for low, high in whole if low <= self.minimum < high), self.minimum)
         return minimum, next((high for low, high in whole if low <= self.maximum < high), self.maximum)
@@ -74,15 +74,19 @@ def histogram(
     frame: Frame = SMALL,
     bound_signs: tuple[str, str] = ("≥", "≤"),
 ) -> Html:
-    """Documents by value. What lies outside a bound is hatched, and the bars there have the colour of removal.
+    """Number of documents by value. The part outside a bound is hatched, its bars have the colour of removal.
 
-    The height of a bar is the square root of its documents: the tails that bounds cut off would not be seen otherwise.
-    Of a bin with a bound inside nobody knows how many documents lie on which side: it is grey. `bound_signs` stand
-    before a minimum and a maximum. Logarithmic signals are taken for counts.
+    The height of a bar is the square root of its documents, because bounds are in the tails. A bin with a bound inside
+    is grey, because the number of documents on each side is unknown.
+
+    Args:
+        edges, documents, bounds: as in schema.Histogram.
+        log: logarithmic scale; the values are counts.
+        bound_signs: text before a minimum and before a maximum.
     """
     edges, documents = _occupied(edges, documents, bounds, log)
     axis, most = Axis.over(edges, log), max(documents)
-    limits = Limits(
+    limits = Bounds(
         minimum=max((b["minimum"] for b in bounds if b["minimum"] is not None), default=-math.inf),
         maximum=min((b["maximum"] for b in bounds if b["maximum"] is not None), default=math.inf),
         counts=log,
@@ -112,7 +116,7 @@ def _occupied(
     inside = [i for i, number in enumerate(documents) if number]
     for value in (value for bound in bounds for value in (bound["minimum"], bound["maximum"]) if value is not None):
         inside += [i for i in range(len(documents)) if edges[i] <= value < edges[i + 1]]
-    first = max(0, min(inside) - 1) if log else 0  # linear signals are fractions: they compare best from 0
+    first = max(0, min(inside) - 1) if log else 0  # linear signals are fractions, shown from 0
     last = min(len(documents), max([*inside, first + 8]) + 2)
     return list(edges[first : last + 1]), list(documents[first:last])
 
@@ -137,7 +141,7 @@ def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Html:
 
 
 def _grid(most: int, frame: Frame) -> Html:
-    """Lines at all and a quarter of the highest bar: with square roots, the full and the half height."""
+    """Lines at the number of documents of the highest bar and a quarter of it, which is half the height."""
     marks = [(1.0, most)] + ([(0.5, round(most / 4))] if (most >= 4 and most % 4 == 0) or most >= 40 else [])
     return join(
         (
@@ -148,7 +152,7 @@ def _grid(most: int, frame: Frame) -> Html:
     )
 
 
-def _column(axis: Axis, low: float, high: float, number: int, most: int, limits: Limits, frame: Frame) -> Html:
+def _column(axis: Axis, low: float, high: float, number: int, most: int, limits: Bounds, frame: Frame) -> Html:
     style = limits.style(low, high)
     title = f"{decimal(low)} to {decimal(high)}: {count(number)} documents" + (
         ", on both sides" if style == "cut" else ""

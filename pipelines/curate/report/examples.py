@@ -1,4 +1,4 @@
-"""Documents to look at: the largest duplicate groups, and what was kept and removed for every reason."""
+"""Sections of the report page with documents: the largest duplicate groups, and examples of every reason."""
 
 import re
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from cluster.page.formats import decimal, plural
 from cluster.page.layout import Section, anchor, code, fold, note, outside_text, sentence
 from cluster.page.markup import Html, element, join
-from pipelines.curate.report.names import stage_name
-from pipelines.curate.report.schema import Group, Report, Sample
-from pipelines.curate.report.word_diff import Piece, word_diff
+from pipelines.curate.report.schema import Group, Report, Sample, stage_name
+from pipelines.curate.report.word_diff import DiffPart, word_diff
 
 _OPEN_GROUPS = 3
-_LONG_EXCERPT = 600  # characters or
-_LONG_LINES = 10  # lines: more scrolls in its own box
-KEPT, NEAR = "kept", "near_duplicate"  # the only reasons that no bound gives and that are told apart here
+# An excerpt with more characters or lines scrolls in a box of its own.
+_LONG_EXCERPT = 600
+_LONG_LINES = 10
+KEPT, NEAR = "kept", "near_duplicate"  # reasons without a bound
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
-Bounded = tuple[str, str]  # a signal, and on which side of a bound it had to be
+Bounded = tuple[str, str]  # a signal; `at least` or `at most`
 
 
 def groups(report: Report) -> Section:
@@ -43,7 +43,7 @@ def samples(report: Report) -> Section:
     for sample in report["samples"]:
         found.setdefault((sample["stage"], sample["reason"]), []).append(sample)
     order = list(totals)
-    # The kept come first, then the reasons as the funnel has them.
+    # Kept documents come first, then the reasons in the order of the funnel.
     keys = sorted(found, key=lambda key: (key[1] != KEPT, order.index(key) if key in totals else len(order)))
     bounds = _bounds(report)
     kept = report["totals"]["corpus"]["documents"]
@@ -75,26 +75,26 @@ def _group(group: Group, *, opened: bool) -> Html:
         ),
         class_="facts",
     )
-    pieces = word_diff(kept["excerpt"], removed["excerpt"])
-    if any(piece.kind in ("removed", "added") for piece in pieces):
-        body = _excerpt([_piece(piece) for piece in pieces], sum(len(p.text) for p in pieces), 0, None)
+    parts = word_diff(kept["excerpt"], removed["excerpt"])
+    if any(part.kind in ("removed", "added") for part in parts):
+        body = _excerpt([_marked(part) for part in parts], sum(len(part.text) for part in parts), 0, None)
     else:
         body = join(note("The excerpts are equal."), _text_excerpt(kept["excerpt"], None))
     return fold(heading, [facts, body], opened=opened)
 
 
-def _piece(piece: Piece) -> Html | str:
-    if piece.kind == "removed":
-        return element("del", piece.text)
-    if piece.kind == "added":
-        return element("ins", piece.text)
-    if piece.kind == "skipped":
-        return element("span", f" […{piece.text} equal words…] ", class_="skipped")
-    return piece.text
+def _marked(part: DiffPart) -> Html | str:
+    if part.kind == "removed":
+        return element("del", part.text)
+    if part.kind == "added":
+        return element("ins", part.text)
+    if part.kind == "skipped":
+        return element("span", f" […{part.text} equal words…] ", class_="skipped")
+    return part.text
 
 
 def _bounds(report: Report) -> dict[tuple[str, str], Bounded]:
-    """By stage and reason; by reason alone, under no stage, for a signal that does not tell its stage."""
+    """(stage, reason) -> its signal and side; the stage is empty if the report has none for the signal."""
     return {
         (signal.get("stage", ""), bound["reason"]): (
             signal["signal"],
@@ -147,7 +147,7 @@ def _text_excerpt(words: str, language: str | None) -> Html:
 
 
 def _excerpt(content: str | list[Html | str], characters: int, lines: int, language: str | None) -> Html:
-    """Its writing direction comes from the text. A long one scrolls in its own box, which the keyboard can reach."""
+    """An excerpt; its text sets the writing direction. A long one scrolls in a box that the keyboard can focus."""
     scrolls = characters > _LONG_EXCERPT or lines > _LONG_LINES
     tag = language.replace("_", "-") if language and _LANGUAGE_TAG.fullmatch(language) else None
     return element(

@@ -1,10 +1,10 @@
-"""report.json from the artifacts of a run. Reads tallies, samples and manifests, and never the corpus itself."""
+"""Gathers report.json from the artifacts of a run: tallies, samples, groups, quarantine, manifests; not the corpus."""
 
 import os
 import platform
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, cast
@@ -15,70 +15,70 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
-from cluster.page.formats import plural
-from pipelines.curate.config import STORES, CurateConfig
+from pipelines.curate.config import Filters, ReportSettings
 from pipelines.curate.decide import TALLIES, causes, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, REPEATED_KEY, SKIPPED
+from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.schema import Report
 from pipelines.curate.report_samples import SAMPLES
 from pipelines.curate.tallies import add_tallies, edges, is_count
 from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES, KEPT
-from pipelines.dedup.group import GROUPS, NEAR
-from pipelines.readers.find import skipped_text
-from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES
+from pipelines.dedup.group import GROUPS, NEAR, Dedup
 from pipelines.readers.units import InputManifest
 
 SCHEMA_VERSION = 1
 
-# A rough, language-blind conversion; a trainer counts with its own tokenizer.
+# Estimate for any language; the numbers of a tokenizer differ.
 CHARACTERS_PER_TOKEN = 4
 
 _PLAIN_SIGNALS = {
     "characters": "characters of the document",
     "bytes": "bytes of the document in UTF-8",
-    "tokens": "words as deduplication sees them",
+    "tokens": "words of deduplication",
     "language_score": "probability of the language",
 }
 _SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
 _ID_SHOWN = 60  # characters
-_RULE_REMOVES_ALMOST_ALL = 0.95
-_TELLING_DOCUMENTS = 1000  # of fewer, a rule that removes one document in a few hundred often removes none
-_LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 Counts = dict[str, int]
 
 
-def gather(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> Report:
-    """Everything the report shows of a run whose artifacts are finished."""
-    tallies = _Tallies(config, artifacts)
+def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> Report:
+    """The report of a run.
+
+    Args:
+        engine: the one that ran the stages, for their times and units.
+        artifacts: of all stages, by name.
+    """
+    tallies = _Tallies(settings.filters, settings.dedup, artifacts)
     quarantine = _quarantine(artifacts[QUARANTINE])
     core_s = _core_seconds(artifacts)
     report: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
-        "run": _run(config, engine),
+        "run": _run(settings, engine),
         "totals": _totals(tallies, engine, core_s),
         "funnel": tallies.funnel(),
         "languages": tallies.languages(),
-        "sources": _sources(config, tallies, artifacts[ATTRIBUTES]),
-        "histograms": _histograms(config, tallies),
-        "similarity": _similarity(config, artifacts.get(GROUPS)),
+        "sources": _sources(inputs, tallies, artifacts[ATTRIBUTES]),
+        "histograms": _histograms(settings.filters, tallies),
+        "similarity": _similarity(settings.dedup, artifacts.get(GROUPS)),
         "groups": _groups(artifacts[SAMPLES]),
-        "samples": _samples(config, artifacts[SAMPLES], tallies),
-        "personal_data": _personal_data(config, tallies),
+        "samples": _samples(settings.report.samples, artifacts[SAMPLES], tallies),
+        "personal_data": _personal_data(settings.redact, tallies),
         "quarantine": quarantine,
         "skipped": _skipped(inputs, artifacts[ATTRIBUTES]),
-        "duplicate_ids": _duplicate_ids(config, artifacts.get(DUPLICATE_IDS)),
+        "duplicate_ids": _duplicate_ids(inputs, artifacts.get(DUPLICATE_IDS)),
         "stages": _stage_rows(engine, artifacts, core_s),
     }
-    return cast(Report, report | {"warnings": _warnings(config, inputs, report)})
+    return cast(Report, report | {"warnings": warnings(settings, inputs, report)})
 
 
 class _Tallies:
-    """The summed tallies of a run, by table."""
+    """The sum of the tallies of a run, by table, with the removed duplicates. reasons: (stage, reason), in order."""
 
-    def __init__(self, config: CurateConfig, artifacts: dict[str, Artifact]) -> None:
+    def __init__(self, filters: Filters, dedup: Dedup | None, artifacts: dict[str, Artifact]) -> None:
         total: list[pa.Table] = []
         for artifact in (artifacts[TALLIES], artifacts[KEPT]):
             for table in artifact.tables():
@@ -86,19 +86,21 @@ class _Tallies:
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in total[0].to_pylist() if total else []:
             self.rows[row["table"]].append(row)
-        self.rows["removed"] += _duplicates(config, artifacts.get(GROUPS))
-        self.stages = list(dict.fromkeys(stage for stage, _ in causes(config)))
-        self.reasons = list(causes(config))
-        if config.dedup and config.dedup.remove:
+        self.reasons = list(causes(filters))
+        self.stages = list(dict.fromkeys(stage for stage, _ in self.reasons))
+        if dedup and dedup.remove and GROUPS in artifacts:
+            self.rows["removed"] += _duplicates(artifacts[GROUPS])
+        if dedup and dedup.remove:
             self.stages += DEDUP_STAGES.values()
             self.reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
 
     def total(self, table: str, **wanted: str) -> Counts:
+        """Documents and characters of the rows of a table with these values."""
         rows = [row for row in self.rows[table] if all(row[key] == value for key, value in wanted.items())]
         return {key: sum(row[key] for row in rows) for key in ("documents", "characters")}
 
     def removed(self, **wanted: str) -> list[dict[str, Any]]:
-        """One entry per reason that removed anything, in the order reasons are tried."""
+        """One entry for each reason that removed anything, in the order of the checks."""
         found = []
         for stage, reason in self.reasons:
             counts = self.total("removed", name=f"{stage}/{reason}", **wanted)
@@ -107,6 +109,7 @@ class _Tallies:
         return found
 
     def funnel(self) -> list[dict[str, Any]]:
+        """One entry for each stage, in order: schema.FunnelStage."""
         left = self.total("input")
         none: Counts = {"documents": 0, "characters": 0}
         steps: list[dict[str, Any]] = [{"stage": "read", "left": left, "removed": none, "reasons": []}]
@@ -117,7 +120,7 @@ class _Tallies:
             gone = {key: sum(entry[key] for entry in by_stage[stage]) for key in none}
             left = {key: left[key] - gone[key] for key in left}
             steps.append({"stage": stage, "left": left, "removed": gone, "reasons": by_stage[stage]})
-        # Text can still shrink in the corpus: redaction and line removal happen there.
+        # The corpus may have fewer characters than passed: lines are removed and personal data replaced there.
         return [*steps, {"stage": "corpus", "left": self.total("kept"), "removed": none, "reasons": []}]
 
     def languages(self) -> list[dict[str, Any]]:
@@ -129,10 +132,8 @@ class _Tallies:
         return sorted(found, key=lambda entry: (-entry["input"]["documents"], entry["language"]))
 
 
-def _duplicates(config: CurateConfig, groups: Artifact | None) -> list[dict[str, Any]]:
-    """The removed duplicates in the shape of tallies."""
-    if groups is None or config.dedup is None or not config.dedup.remove:
-        return []
+def _duplicates(groups: Artifact) -> list[dict[str, Any]]:
+    """The removed duplicates as rows of the tally `removed`."""
     keys = ["source", "language", "reason"]
     rows: list[dict[str, Any]] = []
     for table in groups.tables([*keys, "characters"]):
@@ -150,7 +151,7 @@ def _duplicates(config: CurateConfig, groups: Artifact | None) -> list[dict[str,
     ]
 
 
-def _run(config: CurateConfig, engine: Engine) -> dict[str, Any]:
+def _run(settings: ReportSettings, engine: Engine) -> dict[str, Any]:
     machine = {
         "cpus": os.cpu_count(),
         "platform": platform.platform(terse=True),
@@ -158,18 +159,18 @@ def _run(config: CurateConfig, engine: Engine) -> dict[str, Any]:
         "ray": version("ray"),
     }
     return {
-        "name": config.name,
-        "kind": config.kind,
+        "name": settings.name,
+        "kind": "curate",
         "output": engine.root,
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "config": _without_passwords(config.model_dump(mode="json", exclude=STORES)),
+        "config": _without_passwords(settings.config),
     }
 
 
 def _without_passwords(value: Any) -> Any:
-    """A report is passed around; `scheme://user:password@host` in a path loses what stands before the @."""
+    """The value with `scheme://user:password@host` in texts replaced by `scheme://...@host`: reports are shared."""
     if isinstance(value, dict):
         return {key: _without_passwords(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -187,7 +188,7 @@ def _totals(tallies: _Tallies, engine: Engine, core_s: dict[str, float]) -> dict
     }
 
 
-def _sources(config: CurateConfig, tallies: _Tallies, attributes: Artifact) -> list[dict[str, Any]]:
+def _sources(inputs: InputManifest, tallies: _Tallies, attributes: Artifact) -> list[dict[str, Any]]:
     counters = attributes.manifest.counters
     return [
         {
@@ -201,18 +202,18 @@ def _sources(config: CurateConfig, tallies: _Tallies, attributes: Artifact) -> l
             "empty_texts": int(counters.get(EMPTY_TEXT + entry.source, 0)),
             "repeated_keys": int(counters.get(REPEATED_KEY + entry.source, 0)),
         }
-        for entry in config.inputs
+        for entry in inputs.inputs
     ]
 
 
-def _histograms(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]:
+def _histograms(filters: Filters, tallies: _Tallies) -> list[dict[str, Any]]:
     described = {name: ("language" if name == "language_score" else "", text) for name, text in _PLAIN_SIGNALS.items()}
-    for rule in config.active_rules():
+    for rule in filters.rules:
         described |= {name: (rule.name, text) for name, text in rule.signals.items()}
     found: dict[str, dict[int, int]] = defaultdict(dict)
     for row in tallies.rows["histogram"]:
         found[row["name"]][row["bin"]] = row["documents"]
-    bounds = checks_by_signal(config)
+    bounds = checks_by_signal(filters)
     histograms = []
     for signal, (stage, text) in described.items():
         if signal in found:
@@ -232,15 +233,15 @@ def _histograms(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]
     return histograms
 
 
-def _similarity(config: CurateConfig, groups: Artifact | None) -> dict[str, Any] | None:
-    if groups is None or config.dedup is None:
+def _similarity(dedup: Dedup | None, groups: Artifact | None) -> dict[str, Any] | None:
+    if groups is None or dedup is None:
         return None
     counts = [0] * _SIMILARITY_BINS
     for table in groups.tables(["reason", "similarity"]):
         for value in table.filter(pc.equal(table["reason"], NEAR))["similarity"].to_pylist():
             counts[min(int(value * _SIMILARITY_BINS), _SIMILARITY_BINS - 1)] += 1
     bounds = [place / _SIMILARITY_BINS for place in range(_SIMILARITY_BINS + 1)]
-    return {"edges": bounds, "documents": counts, "threshold": config.dedup.threshold}
+    return {"edges": bounds, "documents": counts, "threshold": dedup.threshold}
 
 
 def _groups(samples: Artifact) -> list[dict[str, Any]]:
@@ -257,7 +258,7 @@ def _groups(samples: Artifact) -> list[dict[str, Any]]:
     return sorted(whole, key=lambda pair: (-pair["documents"], pair["group_id"]))
 
 
-def _samples(config: CurateConfig, samples: Artifact, tallies: _Tallies) -> list[dict[str, Any]]:
+def _samples(most: int, samples: Artifact, tallies: _Tallies) -> list[dict[str, Any]]:
     found = defaultdict(list)
     for table in samples.tables():
         for row in table.filter(pc.is_null(table["group_id"])).to_pylist():
@@ -267,12 +268,11 @@ def _samples(config: CurateConfig, samples: Artifact, tallies: _Tallies) -> list
     return [
         {name: row[name] for name in shown}
         for key in order
-        for row in sorted(found[key], key=lambda row: (row["rank"], row["id"]))[: config.report.samples]
+        for row in sorted(found[key], key=lambda row: (row["rank"], row["id"]))[:most]
     ]
 
 
-def _personal_data(config: CurateConfig, tallies: _Tallies) -> list[dict[str, Any]]:
-    redacted = config.personal_data.redact if config.personal_data else ()
+def _personal_data(redacted: Sequence[str], tallies: _Tallies) -> list[dict[str, Any]]:
     return [
         {
             "kind": row["name"],
@@ -297,7 +297,7 @@ def _quarantine(quarantine: Artifact) -> list[dict[str, Any]]:
 
 
 def _skipped(inputs: InputManifest, attributes: Artifact) -> list[dict[str, Any]]:
-    """Files that were listed and not read, then what readers passed over inside files."""
+    """The skipped files of the listing, then the records and files that readers skipped inside files."""
     found = [
         {"source": source, "inside": False, "reason": kind, "count": count}
         for source, kinds in inputs.skipped.items()
@@ -310,7 +310,7 @@ def _skipped(inputs: InputManifest, attributes: Artifact) -> list[dict[str, Any]
     return found
 
 
-def _duplicate_ids(config: CurateConfig, found: Artifact | None) -> list[dict[str, Any]]:
+def _duplicate_ids(inputs: InputManifest, found: Artifact | None) -> list[dict[str, Any]]:
     if found is None:
         return []
     rows, counters = found.table().to_pylist(), found.manifest.counters
@@ -321,7 +321,7 @@ def _duplicate_ids(config: CurateConfig, found: Artifact | None) -> list[dict[st
             "documents": int(counters[f"documents/{entry.source}"]),
             "examples": [_printable(row["id"]) for row in rows if row["source"] == entry.source][:_WHERE_SHOWN],
         }
-        for entry in config.inputs
+        for entry in inputs.inputs
         if counters.get(f"ids/{entry.source}")
     ]
 
@@ -354,73 +354,3 @@ def _stage_rows(engine: Engine, artifacts: dict[str, Artifact], core_s: dict[str
                 }
             )
     return rows
-
-
-def _warnings(config: CurateConfig, inputs: InputManifest, report: dict[str, Any]) -> list[str]:
-    found = []
-    for source in report["sources"]:
-        before, after = source["input"]["documents"], source["corpus"]["documents"]
-        lost = 1 - after / before if before else 0.0
-        if lost > config.report.warn_source_loss:
-            top = max(source["reasons"], key=lambda entry: entry["documents"], default={"reason": "nothing"})["reason"]
-            found.append(
-                f"Source {source['source']} lost {lost:.0%} of its {plural(before, 'document')}, most to {top}."
-            )
-    for step in report["funnel"][1:-1]:
-        seen = step["left"]["documents"] + step["removed"]["documents"]
-        if seen >= _TELLING_DOCUMENTS and not step["removed"]["documents"]:
-            found.append(f"{step['stage']} removed nothing of {seen:,} documents.")
-        elif seen and step["removed"]["documents"] > _RULE_REMOVES_ALMOST_ALL * seen:
-            found.append(
-                f"{step['stage']} removed {step['removed']['documents'] / seen:.0%} of {plural(seen, 'document')}."
-            )
-    if not report["totals"]["input"]["documents"]:
-        found.append("The corpus is empty: no document could be read.")
-    elif not report["totals"]["corpus"]["documents"]:
-        found.append("The corpus is empty: every document was removed.")
-    for language in config.language.keep if config.language else ():
-        counts = next((entry for entry in report["languages"] if entry["language"] == language), None)
-        if counts and counts["input"]["documents"] and not counts["corpus"]["documents"]:
-            found.append(f"Language {language} is to be kept, and all its {counts['input']['documents']:,} went.")
-    for entry in report["quarantine"]:
-        if entry["problem"] in _LOSES_THE_REST:
-            found.append(
-                f"Source {entry['source']}: {plural(entry['documents'], 'time')} the rest of a file was lost "
-                f"({entry['problem']}, first {entry['examples'][0]}); how many documents it held is not known."
-            )
-        if entry["problem"] in PROBLEMS_OF_WHOLE_FILES:
-            found.append(f"Source {entry['source']}: {PROBLEMS[entry['problem']]} ({entry['examples'][0]}).")
-    bad = sum(entry["documents"] for entry in report["quarantine"])
-    if bad:
-        found.append(
-            f"{plural(bad, 'document')} could not be read; {'it is' if bad == 1 else 'they are'} listed under "
-            "quarantine."
-        )
-    for source in report["sources"]:
-        found += [f"Source {source['source']}: {sentence}." for sentence in _odd(source)]
-    for entry in report["duplicate_ids"]:
-        ids = f"{plural(entry['ids'], 'id')} {'is' if entry['ids'] == 1 else 'are'}"
-        found.append(
-            f"Source {entry['source']}: {ids} used by more than one document, {entry['documents']:,} documents in all "
-            f"({', '.join(entry['examples'])}). Positions tell them apart."
-        )
-    found += inputs.notes
-    for source, skipped in inputs.skipped.items():
-        if skipped:
-            found.append(f"Source {source}: files were passed over: {skipped_text(skipped)}.")
-    return found
-
-
-def _odd(source: dict[str, Any]) -> Iterator[str]:
-    """What was read although something is odd about it."""
-    if count := source["without_id"]:
-        verbs = ("has", "is", "its") if count == 1 else ("have", "are", "their")
-        yield (
-            f"{plural(count, 'document')} {verbs[0]} no id (null, missing or empty) and {verbs[1]} named by the "
-            f"hash of {verbs[2]} text"
-        )
-    if count := source["empty_texts"]:
-        yield f"{plural(count, 'document')} {'has' if count == 1 else 'have'} an empty text"
-    if count := source["repeated_keys"]:
-        verb = "gives" if count == 1 else "give"
-        yield f"{plural(count, 'record')} {verb} a key twice, of which the last value holds"

@@ -1,4 +1,4 @@
-"""What a reader wants first: what went wrong, what came out, and where the rest went."""
+"""First sections of the report page: warnings, result, and the funnel of removals by stage."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,13 +8,12 @@ from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, plural, share
 from cluster.page.layout import Column, Section, anchor, code, fold, name, sentence, table
 from cluster.page.markup import Html, element, join
-from pipelines.curate.report.names import stage_name
-from pipelines.curate.report.schema import Amount, FunnelStage, ReasonAmount, Report
+from pipelines.curate.report.schema import Amount, FunnelStage, ReasonAmount, Report, stage_name
 
 _OPEN_STAGES = 2
 _NAMED_REASONS = 2
 _UNITS: tuple[tuple[Literal["documents", "characters"], str], ...] = (("documents", "thick"), ("characters", "thin"))
-_JUDGE_NOTHING = ("read", "corpus")
+_STAGES_WITHOUT_CHECKS = ("read", "corpus")
 
 
 def warnings(report: Report) -> Section | None:
@@ -101,7 +100,7 @@ def _reason_name(stage: FunnelStage, reason: ReasonAmount, sampled: set[tuple[st
 
 
 def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Html:
-    """Two lines, each beside its bar."""
+    """Two lines, documents and characters, beside their bars."""
     lines = [
         element(
             "span",
@@ -120,7 +119,7 @@ def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Html | None:
     if shortened > 0:
         words = f"{count(shortened)} characters cut out of documents or replaced by placeholders"
         return element("p", words, class_="amount soft")
-    return None if stage["stage"] in _JUDGE_NOTHING else element("p", "removes nothing", class_="amount soft")
+    return None if stage["stage"] in _STAGES_WITHOUT_CHECKS else element("p", "removes nothing", class_="amount soft")
 
 
 def _bars(stage: FunnelStage, given: Amount) -> Html:

@@ -1,6 +1,6 @@
-"""report.html: a run of `raymill curate` for people. The page itself, its style and its policy are cluster.page's.
+"""report.html of a report. A report with 36 histograms, 7 groups and 25 examples makes 230 kB in 30 ms.
 
-A report with 36 histograms, 7 groups and 25 examples makes 230 kB in 30 ms.
+The elements of a page, its base style and its security policy are in cluster.page.
 """
 
 from importlib import resources
@@ -13,7 +13,7 @@ _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
 
 def render(report: Report) -> str:
-    """The whole page; valid UTF-8 whatever the documents hold."""
+    """The page as text that can be encoded as UTF-8, whatever the documents contain."""
     run = report["run"]
     sections = [
         overview.warnings(report),

@@ -1,7 +1,7 @@
-"""What report.json holds. Every key is always there unless marked NotRequired; a part switched off is empty or null.
+"""The content of report.json. All keys are present except NotRequired ones; a part that is off is empty or null.
 
-Reasons, stages and signals have the names that the ledger and the attributes use, so that a number in the report leads
-to its rows. Characters are Unicode code points, text_bytes are bytes of UTF-8, times are seconds.
+Reasons, stages and signals have the names of the ledger and the attributes. Characters are Unicode code points,
+text_bytes are bytes of UTF-8, times are seconds.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -23,8 +23,8 @@ class Machine(TypedDict):
     ray: str | None
 
 
-class Run(TypedDict):
-    """`finished` is ISO 8601 with its offset; `config` is plain data without secrets."""
+class RunInfo(TypedDict):
+    """finished: ISO 8601 with offset. config: the settings without secrets."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ class Run(TypedDict):
 
 
 class Totals(TypedDict):
-    """`core_s` adds up what every worker spent."""
+    """wall_s: sum over the stages. core_s: sum over the workers."""
 
     input: Amount
     corpus: CorpusAmount
@@ -49,9 +49,10 @@ class ReasonAmount(Amount):
 
 
 class FunnelStage(TypedDict):
-    """`left` is after the stage: the previous stage's `left` less this one's `removed`, which its `reasons` add up to.
+    """left: after the stage, the previous stage's `left` minus `removed`. removed: the sum of `reasons`.
 
-    The last, `corpus`, removes nothing, but may have fewer characters: placeholders and cut lines are counted there.
+    The last stage, `corpus`, removes no document; `left` has the characters after lines were removed and personal data
+    was replaced.
     """
 
     stage: str
@@ -71,7 +72,7 @@ class SourceReason(ReasonAmount):
 
 
 class Source(TypedDict):
-    """`without_id`: documents that its `id` column does not name. `repeated_keys`: records that give a key twice."""
+    """without_id: documents without a value in the `id` column. repeated_keys: records with a repeated key."""
 
     source: str
     licence: str | None
@@ -85,7 +86,7 @@ class Source(TypedDict):
 
 
 class Bound(TypedDict):
-    """What lies under `minimum` or over `maximum` is removed; one of the two is null."""
+    """Documents below `minimum` or above `maximum` are removed. One of the two is null."""
 
     reason: str
     minimum: float | None
@@ -93,10 +94,10 @@ class Bound(TypedDict):
 
 
 class Histogram(TypedDict):
-    """`documents[i]` counts values in [edges[i], edges[i + 1]); `stage` is the one whose bounds judge the signal.
+    """documents[i]: number of values in [edges[i], edges[i + 1]). stage: whose bounds apply to the signal.
 
-    Without `stage`, the funnel's reasons tell it, as far as they removed anything. A logarithmic scale is for counts,
-    and may begin at 0: its first bin is then drawn as wide as the second.
+    In reports without `stage`, it is that of the bounds' reasons in the funnel. A logarithmic scale is for counts and
+    may begin at 0: its first bin is then drawn as wide as the second.
     """
 
     signal: str
@@ -109,7 +110,7 @@ class Histogram(TypedDict):
 
 
 class Similarity(TypedDict):
-    """Removed near-duplicates by their estimated Jaccard similarity with the document that was kept."""
+    """Number of removed near-duplicates by their estimated Jaccard similarity with the kept document."""
 
     edges: list[float]
     documents: list[int]
@@ -117,7 +118,7 @@ class Similarity(TypedDict):
 
 
 class Excerpt(TypedDict):
-    """`excerpt` is the document's beginning, or another part; one that was cut ends with an ellipsis, U+2026."""
+    """excerpt: the beginning of a document. If it was cut, it ends with an ellipsis, U+2026."""
 
     id: str
     source: str
@@ -125,9 +126,9 @@ class Excerpt(TypedDict):
 
 
 class Group(TypedDict):
-    """One of the largest duplicate groups: its kept document and one of those removed for it.
+    """One of the largest duplicate groups: its kept document and one that was removed.
 
-    `similarity` is theirs, estimated; null where they were found by their equal text.
+    similarity: estimated for these two; null for equal texts.
     """
 
     group_id: str
@@ -138,7 +139,7 @@ class Group(TypedDict):
 
 
 class Sample(Excerpt):
-    """`reason` is "kept" for a document of the corpus, whose value and threshold are null."""
+    """reason: "kept" for a document of the corpus; its value and threshold are null."""
 
     reason: str
     stage: str
@@ -148,7 +149,7 @@ class Sample(Excerpt):
 
 
 class PersonalData(TypedDict):
-    """`found` counts occurrences. The values themselves are nowhere in a report."""
+    """found: number of occurrences. The report does not contain the values."""
 
     kind: str
     documents: int
@@ -157,7 +158,7 @@ class PersonalData(TypedDict):
 
 
 class Quarantine(TypedDict):
-    """`examples` say where: a file with its row or line."""
+    """examples: files with row or line."""
 
     source: str
     problem: str
@@ -166,7 +167,7 @@ class Quarantine(TypedDict):
 
 
 class DuplicateIds(TypedDict):
-    """`ids` are used by more than one document of the source, by `documents` in all; `examples` are the first few."""
+    """ids: number of ids that several documents of the source have. documents: with these ids. examples: of ids."""
 
     source: str
     ids: int
@@ -175,7 +176,7 @@ class DuplicateIds(TypedDict):
 
 
 class Skipped(TypedDict):
-    """What was passed over because it is no document: whole files, or records and such `inside` files."""
+    """Files, or records and files inside of files, that are not documents."""
 
     source: str
     inside: bool
@@ -184,7 +185,7 @@ class Skipped(TypedDict):
 
 
 class StageTime(TypedDict):
-    """`units`: all of the stage, also those that left no file because no document reached it."""
+    """units: all of the stage, also those without documents."""
 
     stage: str
     units: int
@@ -196,7 +197,7 @@ class StageTime(TypedDict):
 
 class Report(TypedDict):
     schema: Literal[1]
-    run: Run
+    run: RunInfo
     totals: Totals
     funnel: list[FunnelStage]
     languages: list[Language]
@@ -211,3 +212,12 @@ class Report(TypedDict):
     duplicate_ids: list[DuplicateIds]
     stages: list[StageTime]
     warnings: list[str]
+
+
+_STAGE_NAMES = {"read": "Read", "c4": "C4", "fineweb": "FineWeb"}
+
+
+def stage_name(stage: str) -> str:
+    """A stage's name in a heading: `Gopher quality` for `gopher_quality`."""
+    spaced = stage.replace("_", " ")
+    return _STAGE_NAMES.get(stage, spaced[:1].upper() + spaced[1:])

@@ -1,4 +1,4 @@
-"""How every measured number is spread over the documents, with the bounds that remove."""
+"""Sections of the report page with histograms: every signal with its bounds, and the similarity of near-duplicates."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from cluster.page.formats import count, decimal, plural
 from cluster.page.layout import Section, anchor, code, fold, note, sentence
 from cluster.page.markup import Html, element, join
 from pipelines.curate.report.charts import DEFINITIONS, WIDE, histogram
-from pipelines.curate.report.names import stage_name
-from pipelines.curate.report.schema import Bound, Histogram, Report
+from pipelines.curate.report.schema import Bound, Histogram, Report, stage_name
 
 _OPEN_PACKS = 2
-_UNJUDGED, _IDLE = "", "idle"  # signals without bounds, and with bounds that removed nothing and name no stage
-_TITLES = {_UNJUDGED: "Without bounds", _IDLE: "Bounds that removed nothing"}
+# Keys of the signals without bounds, and of those of no known stage whose bounds removed nothing.
+_UNBOUNDED, _IDLE = "", "idle"
+_TITLES = {_UNBOUNDED: "Without bounds", _IDLE: "Bounds that removed nothing"}
 
 
 def signals(report: Report) -> Section:
@@ -23,7 +23,7 @@ def signals(report: Report) -> Section:
     losses = {pack: sum(_loss(signal, removed.get(pack, {})) for signal in group) for pack, group in packs.items()}
     biggest = sorted((pack for pack in packs if losses[pack]), key=lambda pack: -losses[pack])[:_OPEN_PACKS]
     folds = [
-        _pack(pack, group, removed.get(pack, {}), opened=pack in biggest or pack == _UNJUDGED)
+        _pack(pack, group, removed.get(pack, {}), opened=pack in biggest or pack == _UNBOUNDED)
         for pack, group in packs.items()
     ]
     words = (
@@ -55,13 +55,13 @@ def similarity(report: Report) -> Section:
 
 
 def _by_pack(report: Report) -> dict[str, list[Histogram]]:
-    """Signals by the stage that judges them, in the funnel's order; those that no bound judges come first."""
+    """Signals by the stage of their bounds, in the order of the funnel; those without bounds come first."""
     stage_of = {r["reason"]: stage["stage"] for stage in report["funnel"] for r in stage["reasons"]}
-    packs: dict[str, list[Histogram]] = {name: [] for name in [_UNJUDGED, *(s["stage"] for s in report["funnel"])]}
+    packs: dict[str, list[Histogram]] = {name: [] for name in [_UNBOUNDED, *(s["stage"] for s in report["funnel"])]}
     for signal in report["histograms"]:
-        judges = [stage_of.get(bound["reason"], _IDLE) for bound in signal["bounds"]]
+        stages = [stage_of.get(bound["reason"], _IDLE) for bound in signal["bounds"]]
         pack = signal.get("stage") or next(
-            (judge for judge in judges if judge != _IDLE), _IDLE if judges else _UNJUDGED
+            (stage for stage in stages if stage != _IDLE), _IDLE if stages else _UNBOUNDED
         )
         packs.setdefault(pack, []).append(signal)
     return {name: group for name, group in packs.items() if group}
@@ -74,10 +74,10 @@ def _loss(signal: Histogram, removed: dict[str, int]) -> int:
 def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, opened: bool) -> Html:
     name = _TITLES.get(pack) or stage_name(pack)
     loss = sum(_loss(signal, removed) for signal in group)
-    told = plural(len(group), "signal") + (f", {plural(loss, 'document')} removed" if loss else "")
+    summary = plural(len(group), "signal") + (f", {plural(loss, 'document')} removed" if loss else "")
     ordered = sorted(group, key=lambda signal: -_loss(signal, removed))
     charts = element("div", [_figure(signal, removed) for signal in ordered], class_="charts")
-    heading = [element("h3", name), element("span", told, class_="aside")]
+    heading = [element("h3", name), element("span", summary, class_="aside")]
     return fold(heading, charts, opened=opened, anchor=anchor("signals", name))
 
 
@@ -92,8 +92,10 @@ def _figure(signal: Histogram, removed: dict[str, int]) -> Html:
     total = sum(signal["documents"])
     if not total:
         return element("figure", caption, sentence("No document has a value."))
-    told = "; ".join(_bound_words(bound) for bound in signal["bounds"])
-    label = f"{signal['signal']}: histogram of {count(total)} documents" + (f", removed {told}" if told else "")
+    removed_values = "; ".join(_bound_words(bound) for bound in signal["bounds"])
+    label = f"{signal['signal']}: histogram of {count(total)} documents" + (
+        f", removed {removed_values}" if removed_values else ""
+    )
     drawing = histogram(
         signal["edges"], signal["documents"], signal["bounds"], log=signal["scale"] == "log", label=label
     )

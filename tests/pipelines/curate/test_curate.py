@@ -15,11 +15,13 @@ from cluster.lease import held
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import FinishedRun
+from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.curate.write_corpus import Select
 from pipelines.dedup.group import GROUPS_SCHEMA
+from pipelines.readers.freeze import freeze
+from pipelines.readers.units import Reading
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
 
@@ -332,7 +334,7 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
     for number, unit_bytes in enumerate((1, 20_000, 1 << 30)):
         monkeypatch.setattr(
             "pipelines.curate.job.freeze",
-            lambda store, inputs, base, _, size=unit_bytes: real_freeze(store, inputs, base, size),
+            lambda store, inputs, _, size=unit_bytes: freeze(store, inputs, size),
         )
         run = curate_inline(inputs[1] | {"output": str(tmp_path / f"units{number}")}, monkeypatch)
         units = len({file.unit for file in Artifact.load(Store(), f"{run.uri}/attributes").manifest.files})
@@ -347,11 +349,9 @@ def test_only_the_groups_of_a_unit_are_read_for_it(tmp_path, monkeypatch):
     rows = [{"unit": unit, "row": row} for unit in range(6) for row in range(4)]
     table = pa.Table.from_pylist(rows, GROUPS_SCHEMA)
     pq.write_table(table, tmp_path / "groups.parquet", row_group_size=8)
-    select = Select(
-        CurateConfig(kind="curate", name="x", inputs=({"path": "none"},), output="none"),
-        None,
-        [str(tmp_path / "groups.parquet")],
-    )
+    config = CurateConfig(kind="curate", name="x", inputs=({"path": "none"},), output="none")
+    reading = Reading(config.store, config.inputs, pa.schema([]))
+    select = Select(config.select_settings, reading, pa.schema([]), [str(tmp_path / "groups.parquet")])
     read = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(
@@ -399,14 +399,14 @@ def test_everything_removed_is_a_warning_and_not_a_crash(inputs, monkeypatch):
 
 
 def test_explain_tells_what_became_of_a_document(run):
-    assert "gopher_short_doc" in explain(FinishedRun(Store(), run.uri), "short") and "8 is under the least" in explain(
-        FinishedRun(Store(), run.uri), "short"
+    assert "gopher_short_doc" in explain(RunReader(Store(), run.uri), "short") and "8 is under the least" in explain(
+        RunReader(Store(), run.uri), "short"
     )
-    near = explain(FinishedRun(Store(), run.uri), "near")
+    near = explain(RunReader(Store(), run.uri), "near")
     assert "near_duplicate of s4" in near and "[-47-]{+fortyseven+}" in near
-    assert "outcome   kept, standing for a group of 2 duplicates" in explain(FinishedRun(Store(), run.uri), "s3")
+    assert "outcome   kept, standing for a group of 2 duplicates" in explain(RunReader(Store(), run.uri), "s3")
     with pytest.raises(DataError, match="no document has id 'nobody'"):
-        explain(FinishedRun(Store(), run.uri), "nobody")
+        explain(RunReader(Store(), run.uri), "nobody")
 
 
 def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(inputs, run, monkeypatch):
@@ -487,9 +487,3 @@ def test_sample_finds_rows_by_value_and_says_what_there_is(run):
         sample_rows(Store(), run.uri, 5, ["reason=nonsense"], 1)
     with pytest.raises(ConfigError, match="wanted COLUMN=VALUE"):
         sample_rows(Store(), run.uri, 5, ["colour=red"], 1)
-
-
-def real_freeze(store, inputs, base, size):
-    from pipelines.readers import freeze
-
-    return freeze(store, inputs, base, size)

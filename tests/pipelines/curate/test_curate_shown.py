@@ -13,7 +13,7 @@ from cluster.store.store import Store
 from pipelines.curate import job as job
 from pipelines.curate.commands import changed_settings
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.report import gather
+from pipelines.curate.report import run_warnings
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine
 
@@ -88,7 +88,7 @@ def test_a_run_ends_with_its_time_and_a_tiny_one_does_not_warn_of_idle_rules(ray
     out, _ = raymill("curate", "c.yaml")
     assert re.fullmatch(r"elapsed (\d+ min )?\d+ s", out.splitlines()[-1])
     assert "removed nothing" not in out
-    monkeypatch.setattr(gather, "_TELLING_DOCUMENTS", 6)
+    monkeypatch.setattr(run_warnings, "_IDLE_RULE_DOCUMENTS", 6)
     assert "warning: c4 removed nothing of 6 documents." in raymill("curate", "c.yaml", "-o", "output=more")[0]
 
 

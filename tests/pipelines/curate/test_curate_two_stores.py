@@ -15,7 +15,7 @@ from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.measure import measure_stage
-from pipelines.readers import freeze
+from pipelines.readers.freeze import freeze
 from tests.conftest import CREDENTIALS
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
@@ -182,17 +182,17 @@ def test_equal_names_at_two_endpoints_are_two_files_and_at_one_endpoint_one(s3_r
     plain_config = {"kind": "curate", "name": "x", "output": "o"}
     with pytest.raises(UserError, match=r"already read by inputs\[0\]"):
         config = CurateConfig.model_validate(plain_config | {"inputs": twice})
-        freeze(config.store, config.inputs, ".", 1 << 20)
+        freeze(config.store, config.inputs, 1 << 20)
     twice[1] = twice[1] | {"storage": own | {"endpoint_url": s3_server.replace("127.0.0.1", "localhost")}}
     config = CurateConfig.model_validate(plain_config | {"inputs": twice})
-    assert [file.source for file in freeze(config.store, config.inputs, ".", 1 << 20).files] == ["a", "b"]
+    assert [file.source for file in freeze(config.store, config.inputs, 1 << 20).files] == ["a", "b"]
 
 
 def test_a_worker_gets_both_stores_with_its_work(public, private, s3_with_keys):
     plain_config = {"kind": "curate", "name": "x", "inputs": [public], "output": f"{private}/run"}
     config = CurateConfig.model_validate(plain_config | {"storage": s3_with_keys.options})
-    inputs = freeze(config.store, config.inputs, ".", 1 << 20)
-    there = pickle.loads(pickle.dumps(_RunUnit(measure_stage(config, inputs), f"{private}/run"))).stage
+    inputs = freeze(config.store, config.inputs, 1 << 20)
+    there = pickle.loads(pickle.dumps(_RunUnit(measure_stage(config.measure_settings, inputs), f"{private}/run"))).stage
     assert (
         there.store == s3_with_keys and there.store.options.secret_access_key == s3_with_keys.options.secret_access_key
     )

@@ -14,7 +14,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
 from pipelines.curate.report.page import render
-from pipelines.curate.run_reader import FinishedRun
+from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.readers import READERS
@@ -120,7 +120,7 @@ def test_a_run_without_a_readable_document_ends_with_an_empty_corpus(tmp_path, m
     assert "The corpus is empty: no document could be read." in run.report["warnings"]
     looked_at_in_every_way(run, config)
     with pytest.raises(Exception, match="no document has id 'x'"):
-        explain(FinishedRun(Store(), run.uri), "x")
+        explain(RunReader(Store(), run.uri), "x")
 
 
 OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}

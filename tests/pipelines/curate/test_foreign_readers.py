@@ -16,7 +16,7 @@ from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.discard import discard_stale
 from cluster.store.store import Store
 from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import FinishedRun
+from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
@@ -118,9 +118,9 @@ def test_a_run_of_an_earlier_version_is_still_read(run, tmp_path):
         Artifact.load(Store(), f"{uri}/quarantine").table().schema
         == Artifact.load(Store(), f"{run.uri}/quarantine").schema
     )
-    assert "exact_duplicate of d0" in explain(FinishedRun(Store(), uri), "d3")
+    assert "exact_duplicate of d0" in explain(RunReader(Store(), uri), "d3")
     assert sample_rows(Store(), uri, 5, ["reason=exact_duplicate"], 1)[0]["id"] == "d3"
-    assert FinishedRun(Store(), uri).artifact("corpus") is not None
+    assert RunReader(Store(), uri).artifact("corpus") is not None
 
 
 def test_an_artifact_of_an_earlier_version_is_found_and_discarded_like_any_other(tmp_path):

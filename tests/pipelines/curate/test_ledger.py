@@ -8,7 +8,7 @@ import pytest
 from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import FinishedRun
+from pipelines.curate.run_reader import RunReader
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
 
@@ -85,7 +85,7 @@ def test_a_document_removed_for_its_language_has_the_language_and_its_score(run)
     assert 0.5 < row["language_score"] <= 1
     assert (row["value"], row["threshold"], row["partner_source"], row["partner_position"]) == (None,) * 4
     assert f"language_not_kept (de, score {row['language_score']:.4g})" in explain(
-        FinishedRun(Store(), run.uri), "german"
+        RunReader(Store(), run.uri), "german"
     )
 
 
@@ -101,7 +101,7 @@ def test_ids_that_are_used_twice_in_a_source_are_counted_and_warned_of(run):
 
 
 def test_explain_tells_documents_of_one_id_apart(run):
-    first, second = explain(FinishedRun(Store(), run.uri), "y").split("\n\n")
+    first, second = explain(RunReader(Store(), run.uri), "y").split("\n\n")
     assert "document  y" in first and "near_duplicate of x (source one, position 0)" in first
     assert "near_duplicate of x (source one, position 1)" in second
     assert "[-of-]{+off+}" in first and "[-of-]{+off+}" in second

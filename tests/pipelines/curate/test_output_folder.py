@@ -11,7 +11,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
-from pipelines.readers import freeze
+from pipelines.readers.freeze import freeze
 from tests.support.inline import curate_inline
 
 
@@ -33,8 +33,8 @@ def check(output: str, *folders: str, **settings: object) -> None:
     plain = {"kind": "curate", "name": "x", "inputs": inputs, "output": output}
     config = CurateConfig.model_validate(plain | settings)
     root = paths.absolute(output)
-    refuse_output_among_inputs(config, root, ".")
-    refuse_files_inside(root, freeze(config.store, config.inputs, ".", 1 << 20))
+    refuse_output_among_inputs(config.store, config.inputs, root)
+    refuse_files_inside(root, freeze(config.store, config.inputs, 1 << 20))
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cluster.page import formats
 from cluster.page.charts import Axis, Segment, bar
-from pipelines.curate.report.charts import SMALL, Limits, histogram
-from pipelines.curate.report.names import stage_name
-from pipelines.curate.report.text import funnel_text
-from pipelines.curate.report.word_diff import Piece, word_diff
+from pipelines.curate.report.charts import SMALL, Bounds, histogram
+from pipelines.curate.report.schema import stage_name
+from pipelines.curate.report.terminal import funnel_text
+from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.tallies import edges
 from pipelines.curate.tallies import histogram as histogram_table
 from pipelines.rules.rule import Check
@@ -42,7 +42,7 @@ NOWHERE = {"minimum": float("-inf"), "maximum": float("inf")}
     ],
 )
 def test_a_bin_has_the_colour_of_what_happens_to_all_of_its_documents(low, high, counts, bounds, style):
-    assert Limits(**(NOWHERE | bounds), counts=counts).style(low, high) == style
+    assert Bounds(**(NOWHERE | bounds), counts=counts).style(low, high) == style
 
 
 @pytest.mark.parametrize("signal", ["fineweb_list_ratio", "gopher_mean_word_length", "gopher_words"])
@@ -164,20 +164,20 @@ def test_a_number_reads_well(shown, wanted):
 
 def test_a_word_diff_marks_whole_phrases():
     assert word_diff("the quick brown fox ran", "the slow red fox ran away") == [
-        Piece("same", "the "),
-        Piece("removed", "quick brown"),
-        Piece("added", "slow red"),
-        Piece("same", " fox ran"),
-        Piece("added", " away"),
+        DiffPart("same", "the "),
+        DiffPart("removed", "quick brown"),
+        DiffPart("added", "slow red"),
+        DiffPart("same", " fox ran"),
+        DiffPart("added", " away"),
     ]
 
 
 def test_a_word_diff_of_unspaced_script_goes_by_characters():
     assert word_diff("人人生而自由", "人人生来自由") == [
-        Piece("same", "人人生"),
-        Piece("removed", "而"),
-        Piece("added", "来"),
-        Piece("same", "自由"),
+        DiffPart("same", "人人生"),
+        DiffPart("removed", "而"),
+        DiffPart("added", "来"),
+        DiffPart("same", "自由"),
     ]
 
 

@@ -21,10 +21,12 @@ from cluster.errors import DataError, StorageError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
-from pipelines.readers import READERS, format_of, freeze, read_unit
+from pipelines.readers import READERS, format_of
+from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.plain import PlainText
+from pipelines.readers.read_unit import read_unit
 from pipelines.readers.reader import PROBLEMS, ReaderCounts
+from pipelines.readers.text_files import PlainText
 
 SMALL = Limits(max_document_bytes=1000)
 DEFAULT = Limits()
@@ -32,7 +34,7 @@ COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compre
 
 
 def rows_of(path: Path, limits: Limits = DEFAULT, unit_bytes: int = 1 << 20, **settings) -> list[dict]:
-    manifest = freeze(Store(), [Input(path=str(path), **settings)], "", unit_bytes)
+    manifest = freeze(Store(), [Input(path=str(path), **settings)], unit_bytes)
     return [
         row
         for unit in manifest.units
@@ -48,10 +50,11 @@ def peak_mib_reading(
     code = f"""
 import resource
 from cluster.store.store import Store
-from cluster.read.limits import Limits
 from pipelines.readers.inputs import Input
-from pipelines.readers import freeze, read_unit
-manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], "", {unit_bytes})
+from cluster.read.limits import Limits
+from pipelines.readers.freeze import freeze
+from pipelines.readers.read_unit import read_unit
+manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []
 for unit in manifest.units:
@@ -467,7 +470,7 @@ def test_random_damage_to_parquet_never_stops_the_run_and_never_changes_a_good_r
     path = parquet(tmp_path / "a.parquet", pa.array(words), row_group_size=50, write_page_checksum=True)
     whole = path.read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little") + 8
-    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], 1 << 20)
     stat = path.stat()
     for seed in range(60):
         draw = random.Random(seed)
@@ -532,7 +535,7 @@ def test_short_repeated_values_are_no_bomb(tmp_path):
 def test_an_error_that_no_reader_expects_names_the_file_that_was_read(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(name)
-    manifest = freeze(Store(), [Input(path=str(tmp_path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20)
 
     class Mistaken(PlainText):
         def add(self, rows, content, uri, id, carried):
@@ -552,7 +555,7 @@ def test_an_error_that_no_reader_expects_names_the_file_that_was_read(tmp_path, 
 def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}\n')
-    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], 1 << 20)
     path.write_text('{"text": "another"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl: changed since this run began.*another output"):
         list(read_unit(manifest.units[0], manifest.reading, SMALL))
@@ -561,7 +564,7 @@ def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path):
 def test_a_file_that_is_gone_is_an_error_of_the_store_and_no_bad_document(tmp_path):
     path = tmp_path / "a.parquet"
     parquet(path, pa.array(["a"]))
-    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], 1 << 20)
     path.unlink()
     with pytest.raises(StorageError, match="no such file"):
         list(read_unit(manifest.units[0], manifest.reading, SMALL))
@@ -606,7 +609,7 @@ def test_a_broken_connection_is_raised_and_never_taken_for_bad_data(tmp_path, mo
     else:
         lines = "".join(f'{{"text": "{text}"}}\n' for text in texts).encode()
         path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
-    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 30)
+    manifest = freeze(Store(), [Input(path=str(path))], 1 << 30)
     half = path.stat().st_size // 2
     monkeypatch.setattr(Store, "open_input", lambda self, uri: pa.PythonFile(FailingFile(uri, half), mode="r"))
     with pytest.raises(StorageError, match="the network went away"):

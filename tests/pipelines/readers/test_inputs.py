@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import chdir
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,9 +17,10 @@ from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
-from pipelines.readers import freeze, read_unit
+from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, pack
+from pipelines.readers.read_unit import read_unit
+from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, make_units
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (
@@ -47,12 +49,14 @@ def names(manifest: InputManifest, base: Path) -> list[str]:
 
 
 def frozen(base: Path, unit_bytes: int = MIB, **settings) -> InputManifest:
-    return freeze(Store(), [Input(**settings)], str(base), unit_bytes)
+    """The manifest of one input. base: the working folder."""
+    with chdir(base):
+        return freeze(Store(), [Input(**settings)], unit_bytes)
 
 
 def refusal(base: Path, *inputs: Input) -> str:
-    with pytest.raises((DataError, ConfigError)) as caught:
-        freeze(Store(), inputs, str(base), MIB)
+    with chdir(base), pytest.raises((DataError, ConfigError)) as caught:
+        freeze(Store(), inputs, MIB)
     return str(caught.value).replace(str(base), "DIR")
 
 
@@ -86,9 +90,9 @@ def test_what_is_passed_over_is_counted_by_ending(folder):
     assert manifest.skipped == {"tree": {"hidden": 3, ".png": 1, "(no ending)": 1}}
 
 
-def test_an_absolute_path_and_a_file_uri_ignore_the_base(folder):
+def test_an_absolute_path_and_a_file_uri_do_not_depend_on_the_working_folder(folder):
     for path in (f"{folder}/a.jsonl", f"file://{folder}/a.jsonl"):
-        assert names(frozen(Path("/nowhere"), path=path), folder) == ["a.jsonl"]
+        assert names(frozen(Path("/"), path=path), folder) == ["a.jsonl"]
 
 
 def test_a_format_reads_files_of_any_ending_that_a_glob_names(folder):
@@ -477,18 +481,16 @@ def test_a_hub_out_of_reach_is_refused_with_the_mend(tmp_path, monkeypatch):
 
 def test_units_follow_the_order_of_inputs_names_and_positions(folder):
     inputs = [Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")]
-    manifest = freeze(Store(), inputs, str(folder), 20)
+    with chdir(folder):
+        manifest = freeze(Store(), inputs, 20)
     spans = [(unit.index, unit.source, Path(span.uri).name) for unit in manifest.units for span in unit.spans]
     assert spans == [(0, "b", "b.jsonl"), (1, "a", "a.jsonl"), (2, "a", "c.jsonl"), (3, "a", "d.jsonl")]
 
 
 def test_small_files_share_a_unit_and_sources_do_not(folder):
-    manifest = freeze(
-        Store(),
-        [Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")],
-        str(folder),
-        MIB,
-    )
+    inputs = [Input(source="b", path="b.jsonl"), Input(source="a", path="**/[acd].jsonl")]
+    with chdir(folder):
+        manifest = freeze(Store(), inputs, MIB)
     assert [(unit.source, len(unit.spans), unit.bytes) for unit in manifest.units] == [("b", 1, 14), ("a", 3, 42)]
 
 
@@ -519,7 +521,7 @@ def test_a_large_plain_file_is_cut_by_bytes_and_a_compressed_one_is_not(tmp_path
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 300)), max_size=60), st.integers(1, 400))
 def test_packing_keeps_every_piece_in_order(pieces, unit_bytes):
     spans = [(Span(f"file{file}", 9, "v", "jsonl", at, at + 1), size) for at, (file, size) in enumerate(sorted(pieces))]
-    units = pack("s", spans, unit_bytes, 7)
+    units = make_units("s", spans, unit_bytes, 7)
     unfolded = [(span.uri, at) for unit in units for span in unit.spans for at in range(span.start, span.end)]
     assert unfolded == [(span.uri, span.start) for span, _ in spans]
     assert sum(unit.bytes for unit in units) == sum(size for _, size in spans)
@@ -531,12 +533,12 @@ def test_packing_keeps_every_piece_in_order(pieces, unit_bytes):
 
 def test_pieces_that_fill_a_unit_to_the_byte_are_one_unit():
     spans = [(Span(f"file{number}", 1, "v", "text", 0, 1), 50) for number in range(5)]
-    assert [unit.bytes for unit in pack("s", spans, 100, 0)] == [100, 100, 50]
+    assert [unit.bytes for unit in make_units("s", spans, 100, 0)] == [100, 100, 50]
 
 
 def test_a_unit_of_tiny_files_stays_short():
     spans = [(Span(f"file{number:05}", 1, "v", "text", 0, 1), 1) for number in range(2500)]
-    assert [len(unit.spans) for unit in pack("s", spans, MIB, 0)] == [MAX_SPANS_PER_UNIT, MAX_SPANS_PER_UNIT, 500]
+    assert [len(unit.spans) for unit in make_units("s", spans, MIB, 0)] == [MAX_SPANS_PER_UNIT, MAX_SPANS_PER_UNIT, 500]
 
 
 # ---- the manifest ----
@@ -550,7 +552,8 @@ def test_the_manifest_survives_json(folder):
         ),
         Input(source="lines", path="a.jsonl", id="id", columns=["url"]),
     ]
-    manifest = freeze(Store(), inputs, str(folder), MIB)
+    with chdir(folder):
+        manifest = freeze(Store(), inputs, MIB)
     record = json.loads(json.dumps(manifest.to_json()))
     assert InputManifest.from_json(record, Store()) == manifest
     assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}

@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.store.store import Store
-from pipelines.readers import READERS, format_of, freeze, read_unit
+from pipelines.readers import READERS, format_of
+from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Format, Input
+from pipelines.readers.read_unit import read_unit
 from pipelines.readers.units import InputManifest
 
 LIMITS = Limits()
@@ -42,7 +44,7 @@ def read(manifest: InputManifest, limits: Limits = LIMITS, table_bytes: int = 8 
 
 
 def rows_of(path: Path, unit_bytes: int = 1 << 20, limits: Limits = LIMITS, **settings) -> list[dict]:
-    return [row for _, row in read(freeze(Store(), [Input(path=str(path), **settings)], "", unit_bytes), limits)]
+    return [row for _, row in read(freeze(Store(), [Input(path=str(path), **settings)], unit_bytes), limits)]
 
 
 def json_lines(records: list[dict]) -> bytes:
@@ -166,7 +168,7 @@ def test_byte_ranges_never_lose_or_double_a_line(tmp_path_factory, texts, unit_b
     path = tmp_path_factory.mktemp("cut") / "a.jsonl"
     content = line_end.join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + line_end * last
     path.write_bytes(b"\xef\xbb\xbf" * bom + content.encode() + b" ")  # never of size 0, which would be refused
-    manifest = freeze(Store(), [Input(path=str(path))], "", unit_bytes)
+    manifest = freeze(Store(), [Input(path=str(path))], unit_bytes)
     assert [row["text"] for _, row in read(manifest)] == texts
     assert len(manifest.units) == -(-path.stat().st_size // unit_bytes)
 
@@ -206,7 +208,7 @@ def mixed_folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("table_bytes", [1, 100, 5000, 1 << 30])
 def test_positions_and_rows_do_not_depend_on_the_size_of_tables(mixed_folder, table_bytes):
-    manifest = freeze(Store(), [Input(path=str(mixed_folder))], "", 20_000)
+    manifest = freeze(Store(), [Input(path=str(mixed_folder))], 20_000)
     assert len(manifest.units) > 5
     found = read(manifest, table_bytes=table_bytes)
     assert found == read(manifest)
@@ -220,13 +222,13 @@ def test_documents_and_problems_do_not_depend_on_the_size_of_units(mixed_folder,
     def content(manifest: InputManifest) -> list[tuple]:
         return [(row["text"], row["problem"], row["where"]) for _, row in read(manifest)]
 
-    manifest = freeze(Store(), [Input(path=str(mixed_folder))], "", unit_bytes)
-    assert content(manifest) == content(freeze(Store(), [Input(path=str(mixed_folder))], "", 20_000))
+    manifest = freeze(Store(), [Input(path=str(mixed_folder))], unit_bytes)
+    assert content(manifest) == content(freeze(Store(), [Input(path=str(mixed_folder))], 20_000))
 
 
 @pytest.mark.parametrize("table_bytes", [1000, 20_000])
 def test_tables_hold_no_more_text_than_asked_and_have_the_agreed_columns(mixed_folder, table_bytes):
-    manifest = freeze(Store(), [Input(path=str(mixed_folder))], "", 1 << 30)
+    manifest = freeze(Store(), [Input(path=str(mixed_folder))], 1 << 30)
     for table in read_unit(manifest.units[0], manifest.reading, LIMITS, table_bytes):
         assert table.num_rows > 0
         assert pc.sum(pc.binary_length(table["text"])).as_py() or table_bytes >= 0
@@ -244,7 +246,7 @@ def test_tables_hold_no_more_text_than_asked_and_have_the_agreed_columns(mixed_f
 
 def test_a_document_over_the_size_of_a_table_has_one_to_itself(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(json_lines([{"text": "a"}, {"text": "b" * 5000}, {"text": "c"}]))
-    manifest = freeze(Store(), [Input(path=str(tmp_path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20)
     tables = list(read_unit(manifest.units[0], manifest.reading, LIMITS, 1000))
     assert [table["row"].to_pylist() for table in tables] == [[0], [1], [2]]
 
@@ -319,7 +321,6 @@ def test_columns_of_parquet_keep_their_type(tmp_path):
     manifest = freeze(
         Store(),
         [Input(path=str(tmp_path), columns=["score", "when", "tags", "site", "url"])],
-        "",
         1 << 20,
     )
     assert {field.name: str(field.type) for field in manifest.carried} == {
@@ -345,7 +346,7 @@ def test_types_on_which_files_disagree_become_strings(tmp_path):
         Input(source="tables", path=str(tmp_path / "*.parquet"), columns=["n", "l", "same"]),
         Input(source="lines", path=str(tmp_path / "c.jsonl"), columns=["n", "l"]),
     ]
-    manifest = freeze(Store(), inputs, "", 1 << 20)
+    manifest = freeze(Store(), inputs, 1 << 20)
     assert [(row["n"], row["l"], row["same"]) for _, row in read(manifest)] == [
         ("1", "[1,2]", 1),
         ("x", "y", 2),
@@ -397,7 +398,7 @@ def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(t
     def fail(page, **options):
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("pipelines.readers.pages._extract", lambda: fail)
+    monkeypatch.setattr("pipelines.readers.text_files._extract", lambda: fail)
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path)
     assert (row["problem"], row["where"]) == ("failed_extraction", f"{tmp_path}/a.html (RecursionError)")
@@ -531,7 +532,7 @@ def test_no_bytes_can_stop_the_reading_of_an_archive(tmp_path_factory, rubbish, 
 def test_real_parquet_is_read_as_pyarrow_reads_it(shared_data):
     for name in ("peps", "udhr"):
         path = shared_data / f"{name}.parquet"
-        manifest = freeze(Store(), [Input(path=str(path), id="id")], "", 16 << 20)
+        manifest = freeze(Store(), [Input(path=str(path), id="id")], 16 << 20)
         tables = [t for unit in manifest.units for t in read_unit(unit, manifest.reading, LIMITS)]
         whole = pq.read_table(path)
         for column in ("id", "text"):

@@ -14,9 +14,10 @@ from cluster.errors import DataError
 from cluster.read.limits import Limits
 from cluster.store.store import Store
 from pipelines.curate.report.page import render
-from pipelines.readers import freeze, read_unit
 from pipelines.readers.find import skipped_text
+from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
+from pipelines.readers.read_unit import read_unit
 from pipelines.readers.reader import ReaderCounts
 from tests.pipelines.curate.test_curate import story
 from tests.pipelines.readers.test_readers import COMPRESS, record, response
@@ -45,7 +46,7 @@ SEEN = {"dangling link": 2, "circular link": 2, "FIFO, socket or device": 1, "ze
 
 
 def skipped_in(path: str, **settings) -> dict[str, int]:
-    return dict(freeze(Store(), [Input(path=path, **settings)], "", 1 << 20).skipped["input"])
+    return dict(freeze(Store(), [Input(path=path, **settings)], 1 << 20).skipped["input"])
 
 
 def test_links_pipes_and_files_of_zero_bytes_are_counted(folder):
@@ -82,7 +83,7 @@ def test_a_file_with_several_names_is_read_by_the_one_that_is_no_link(tmp_path):
     (folder / "b").symlink_to("sub")
     (folder / "x.jsonl").symlink_to(outside)
     (folder / "y.jsonl").symlink_to(outside)
-    read = [file.uri for file in freeze(Store(), [Input(path=str(folder))], "", 1 << 20).files]
+    read = [file.uri for file in freeze(Store(), [Input(path=str(folder))], 1 << 20).files]
     assert [os.path.relpath(uri, folder) for uri in read] == ["m.jsonl", "sub/n.jsonl", "x.jsonl"]
     assert skipped_in(str(folder)) == {"link to a file that is read": 3}
     assert skipped_in(f"{folder}/[ab]*") == {}
@@ -119,7 +120,7 @@ def test_a_path_that_names_no_file_is_refused_and_never_opened(tmp_path, make, m
 
 
 def skipped_while_reading(path: Path) -> tuple[list[str], dict[str, int]]:
-    manifest = freeze(Store(), [Input(path=str(path))], "", 1 << 20)
+    manifest = freeze(Store(), [Input(path=str(path))], 1 << 20)
     counts = ReaderCounts()
     texts = [
         text

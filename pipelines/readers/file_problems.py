@@ -1,7 +1,7 @@
-"""Problems of a file as a whole, found in its first bytes: another encoding, other line ends, one JSON array.
+"""Problems of a whole file, found in its first bytes: another encoding, other line ends, one JSON array.
 
-Such a file fails row by row, each with the problem of a row. The problem of the file takes their place in quarantine,
-because it has one mend.
+Every row of such a file fails. Quarantine records the problem of the file for each row, in place of the row's own
+problem, because the file as a whole has to be converted.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import cached_property
 
-from cluster.read.compression import Broken, stream
+from cluster.read.compression import UnreadableRest, stream
 from cluster.read.limits import Limits
 from cluster.read.lines import BOM
 from cluster.read.span import Span
@@ -19,19 +19,19 @@ from cluster.store.store import Store
 _WIDE_LOOKED_AT = 1 << 12
 _ENCODING_LOOKED_AT = 1 << 16
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# Byte-order marks. UTF-32 comes first because its little-endian mark begins with that of UTF-16.
 _MARKS = {b"\xff\xfe\0\0": "utf32", b"\0\0\xfe\xff": "utf32", b"\xff\xfe": "utf16", b"\xfe\xff": "utf16"}
 
 _ESCAPED = re.compile("[\udc80-\udcff]+")  # how `surrogateescape` decodes bytes that are not UTF-8
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f]")
-_LEAST_PLACES = 3
-_LEAST_NULS = 4
+_MIN_RUNS = 3
+_MIN_NULS = 4
 
 
-class WholeFile:
-    """The problem of a span's file, looked up when its first bad row is met.
+class FileProblem:
+    """The problem of a span's file as a whole. The first bytes are read when the first unreadable row is met.
 
-    find: the problem that the first bytes show, None where there is none.
+    find: returns the problem that the first bytes of a file show, None if they show none.
     """
 
     def __init__(self, store: Store, span: Span, limits: Limits, find: Callable[[bytes], str | None]) -> None:
@@ -40,26 +40,26 @@ class WholeFile:
         self._limits = limits
         self._find = find
 
-    def problem(self, of_row: str) -> str:
-        """The file's problem, if it has one, else the row's."""
-        return self._of_file or of_row
+    def or_row_problem(self, row_problem: str) -> str:
+        """The problem of the file; `row_problem` if it has none."""
+        return self._problem or row_problem
 
     @cached_property
-    def _of_file(self) -> str | None:
+    def _problem(self) -> str | None:
         return self._find(first_bytes(self._store, self._span, self._limits))
 
 
 def first_bytes(store: Store, span: Span, limits: Limits) -> bytes:
-    """The first block of the decompressed file; nothing where it cannot be decompressed."""
+    """The first block of the decompressed file, at most 1 MiB; empty if it cannot be decompressed."""
     try:
         with closing(stream(store, span.uri, limits)) as blocks:
             return next(blocks, b"")
-    except Broken:
+    except UnreadableRest:
         return b""
 
 
 def encoding_problem(head: bytes) -> str | None:
-    """`utf16`, `utf32` or `other_encoding` of bytes that were to be UTF-8."""
+    """`utf16`, `utf32` or `other_encoding`; None if the bytes may be UTF-8."""
     for mark, problem in _MARKS.items():
         if head.startswith(mark):
             return problem
@@ -67,33 +67,36 @@ def encoding_problem(head: bytes) -> str | None:
 
 
 def _wide_without_mark(head: bytes) -> str | None:
-    """Most characters of most texts have a NUL as one of their two bytes, always the same one."""
+    """`utf16` if many even bytes and few odd bytes are NUL, or the reverse; else None."""
     nuls = sorted((head[::2].count(0), head[1::2].count(0)))
-    is_wide = nuls[1] >= _LEAST_NULS and nuls[1] > 0.3 * (len(head) / 2) and nuls[0] <= 0.05 * (len(head) / 2)
+    is_wide = nuls[1] >= _MIN_NULS and nuls[1] > 0.3 * (len(head) / 2) and nuls[0] <= 0.05 * (len(head) / 2)
     return "utf16" if is_wide else None
 
 
 def _other_encoding(head: bytes) -> str | None:
-    """Bytes above 127 in several places, hardly any of which are UTF-8, and none that no text has."""
+    """`other_encoding` if there are several runs of bytes that are not UTF-8 and few that are; else None.
+
+    None also if there are control characters, which text does not have.
+    """
     if head.isascii():
         return None
     text = head.decode(errors="surrogateescape")
-    places = _ESCAPED.findall(text)
-    if len(places) < _LEAST_PLACES or _CONTROL.search(text):
+    runs = _ESCAPED.findall(text)
+    if len(runs) < _MIN_RUNS or _CONTROL.search(text):
         return None
-    escaped = sum(map(len, places))
+    escaped = sum(map(len, runs))
     valid = sum(not character.isascii() for character in text) - escaped
     return "other_encoding" if 4 * valid < escaped else None
 
 
 def line_end_problem(head: bytes) -> str | None:
-    """`carriage_returns` where no line feed ends any line."""
+    """`carriage_returns` if lines end in carriage returns alone; else None."""
     head = head.strip()
     return "carriage_returns" if b"\n" not in head and b"\r" in head else None
 
 
 def json_array_problem(head: bytes) -> str | None:
-    """`json_array` of an array in one line or over several; not of a line that is an array, among others."""
+    """`json_array` if the file is one array, on one line or several; None if its first line of several is an array."""
     head = head.removeprefix(BOM).strip()
     if not head.startswith(b"["):
         return None

@@ -1,4 +1,4 @@
-"""A unit as numbered tables of documents: the one entry to all formats."""
+"""Reads a unit of any format as tables of numbered documents."""
 
 from collections.abc import Iterator
 
@@ -9,22 +9,24 @@ import pyarrow.compute as pc
 from cluster.errors import UserError
 from cluster.read.limits import Limits
 from cluster.read.span import refuse_changed
+from pipelines.readers import READERS
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
-from pipelines.readers.registry import READERS
 from pipelines.readers.units import Reading, Unit
 
 
 def read_unit(
     unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES, counts: ReaderCounts | None = None
 ) -> Iterator[pa.Table]:
-    """Tables of at most about `table_bytes` (a larger document has one to itself), none of them empty.
+    """Tables of at most about `table_bytes`, none of them empty; a larger document has a table of its own.
 
-    Columns: row int64 (from 0, over good and bad rows), id string, text large_string, problem string, where string
-    (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`. What the readers
-    count beside them is added to `counts`.
+    Columns: row int64 (from 0, readable and unreadable rows), id string, text large_string, problem string, where
+    string (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`.
+
+    Args:
+        counts: the readers add their counts to it.
 
     Raises:
-        DataError: a file is not the one that the manifest froze.
+        DataError: a file changed since the manifest was made.
         StorageError: the store failed.
     """
     row = 0
@@ -43,13 +45,14 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
             for table in READERS[span.format].read(store, span, input, limits, counted):
                 yield _conformed(table, reading.carried)
         except UserError:
-            raise  # names the file itself
+            raise  # its message names the file
         except Exception as error:
             error.add_note(f"while reading {span.uri}")
             raise
 
 
 def _conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
+    """The table with the carried columns of all sources, in their types; null for those of other sources."""
     columns = [table.column(name) for name in ("id", "text", "problem", "where")]
     for field in carried:
         if field.name in table.column_names:
@@ -60,7 +63,7 @@ def _conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
-    """To the carried type; where sources disagree that is string, and nested values become compact JSON."""
+    """The column cast to the carried type. If that is string, nested values and bytes become compact JSON."""
     if column.type == type:
         return column
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
@@ -84,7 +87,7 @@ def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
 
 
 def _slices(table: pa.Table, table_bytes: int) -> Iterator[tuple[pa.Table, int]]:
-    """(rows that fit, their bytes), in order. A row weighs its text and an even share of all other columns."""
+    """(rows of at most `table_bytes`, their bytes), in order. A row has its text and an equal share of the rest."""
     sizes = pc.fill_null(pc.binary_length(table.column("text")), 0).to_numpy()
     others = max(table.nbytes - int(sizes.sum()), 0) // max(table.num_rows, 1)
     ends = np.cumsum(sizes + others)

@@ -1,10 +1,9 @@
-"""The funnel for a terminal: what `raymill curate` prints last."""
+"""The funnel as text, which `raymill curate` prints at its end."""
 
 import re
 
 from cluster.page.formats import count, plural, share
-from pipelines.curate.report.names import stage_name
-from pipelines.curate.report.schema import FunnelStage, Report
+from pipelines.curate.report.schema import FunnelStage, Report, stage_name
 
 _WIDTH = 100
 _STAGE_WIDTH = 20
@@ -13,9 +12,9 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 def funnel_text(report: Report) -> str:
-    """Documents by stage, one line each, at most 100 columns of plain ASCII; no line end at the end.
+    """One line for each stage, at most 100 columns of ASCII, without a line end at the end.
 
-    Reasons are named, the commonest first, as far as the line has room; the number of the others follows.
+    A line ends with the most frequent reasons that fit in it and the number of the others.
     """
     given = report["totals"]["input"]["documents"]
     head = ("stage", "removed", "left", "of input")
@@ -50,5 +49,5 @@ def _reasons(stage: FunnelStage, room: int) -> str:
 
 
 def _plain(words: str) -> str:
-    """Names come from code, but a terminal obeys what it is sent: anything else than ASCII text is shown as ?."""
+    """The text with characters other than printable ASCII replaced by `?`: a terminal executes control characters."""
     return _UNPRINTABLE.sub("?", words.replace("–", "-"))

@@ -1,0 +1,89 @@
+"""The warnings of a report: sources, rules and languages with unusual losses, and problems of the input."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cluster.page.formats import plural
+from pipelines.curate.config import ReportSettings
+from pipelines.readers.find import skipped_text
+from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES
+from pipelines.readers.units import InputManifest
+
+_RULE_REMOVES_ALMOST_ALL = 0.95
+_IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in a few hundred may remove none
+_LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
+
+
+def warnings(settings: ReportSettings, inputs: InputManifest, report: Mapping[str, Any]) -> list[str]:
+    """The warnings of a run as sentences. report: what gather.py made, without warnings."""
+    found = []
+    for source in report["sources"]:
+        before, after = source["input"]["documents"], source["corpus"]["documents"]
+        lost = 1 - after / before if before else 0.0
+        if lost > settings.report.warn_source_loss:
+            top = max(source["reasons"], key=lambda entry: entry["documents"], default={"reason": "nothing"})["reason"]
+            found.append(
+                f"Source {source['source']} lost {lost:.0%} of its {plural(before, 'document')}, most to {top}."
+            )
+    for stage in report["funnel"][1:-1]:
+        seen = stage["left"]["documents"] + stage["removed"]["documents"]
+        if seen >= _IDLE_RULE_DOCUMENTS and not stage["removed"]["documents"]:
+            found.append(f"{stage['stage']} removed nothing of {seen:,} documents.")
+        elif seen and stage["removed"]["documents"] > _RULE_REMOVES_ALMOST_ALL * seen:
+            found.append(
+                f"{stage['stage']} removed {stage['removed']['documents'] / seen:.0%} of {plural(seen, 'document')}."
+            )
+    if not report["totals"]["input"]["documents"]:
+        found.append("The corpus is empty: no document could be read.")
+    elif not report["totals"]["corpus"]["documents"]:
+        found.append("The corpus is empty: every document was removed.")
+    keep = settings.filters.language.keep if settings.filters.language else ()
+    for language in keep:
+        counts = next((entry for entry in report["languages"] if entry["language"] == language), None)
+        if counts and counts["input"]["documents"] and not counts["corpus"]["documents"]:
+            found.append(
+                f"Language {language} is in language.keep, but all of its "
+                f"{plural(counts['input']['documents'], 'document')} were removed."
+            )
+    for entry in report["quarantine"]:
+        if entry["problem"] in _LOSES_THE_REST:
+            found.append(
+                f"Source {entry['source']}: {plural(entry['documents'], 'time')} the rest of a file was lost "
+                f"({entry['problem']}, first {entry['examples'][0]}); how many documents it held is not known."
+            )
+        if entry["problem"] in PROBLEMS_OF_WHOLE_FILES:
+            found.append(f"Source {entry['source']}: {PROBLEMS[entry['problem']]} ({entry['examples'][0]}).")
+    bad = sum(entry["documents"] for entry in report["quarantine"])
+    if bad:
+        found.append(
+            f"{plural(bad, 'document')} could not be read; {'it is' if bad == 1 else 'they are'} listed under "
+            "quarantine."
+        )
+    for source in report["sources"]:
+        found += [f"Source {source['source']}: {sentence}." for sentence in _row_warnings(source)]
+    for entry in report["duplicate_ids"]:
+        ids = f"{plural(entry['ids'], 'id')} {'is' if entry['ids'] == 1 else 'are'}"
+        found.append(
+            f"Source {entry['source']}: {ids} used by more than one document, {entry['documents']:,} documents in all "
+            f"({', '.join(entry['examples'])}). Positions tell them apart."
+        )
+    found += inputs.notes
+    for source, skipped in inputs.skipped.items():
+        if skipped:
+            found.append(f"Source {source}: files were passed over: {skipped_text(skipped)}.")
+    return found
+
+
+def _row_warnings(source: dict[str, Any]) -> Iterator[str]:
+    """Sentences on documents that were read, but without an id, without text, or with repeated keys."""
+    if count := source["without_id"]:
+        verbs = ("has", "is", "its") if count == 1 else ("have", "are", "their")
+        yield (
+            f"{plural(count, 'document')} {verbs[0]} no id (null, missing or empty) and {verbs[1]} named by the "
+            f"hash of {verbs[2]} text"
+        )
+    if count := source["empty_texts"]:
+        yield f"{plural(count, 'document')} {'has' if count == 1 else 'have'} an empty text"
+    if count := source["repeated_keys"]:
+        verb = "gives" if count == 1 else "give"
+        yield f"{plural(count, 'record')} {verb} a key twice, of which the last value holds"

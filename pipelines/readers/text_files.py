@@ -1,0 +1,147 @@
+"""Formats in which a file is one document: text, Markdown and HTML, of which the main content is extracted."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import cache
+
+import pyarrow as pa
+
+from cluster.read.compression import UnreadableRest, stream
+from cluster.read.limits import Limits
+from cluster.read.lines import BOM
+from cluster.read.span import Span
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+from pipelines.readers.file_problems import encoding_problem
+from pipelines.readers.inputs import Input
+from pipelines.readers.reader import Reader, ReaderCounts, Rows
+
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
+# Browsers decode these as Windows-1252.
+_BROWSER_CHARSETS = dict.fromkeys(("iso-8859-1", "latin-1", "latin1", "ascii", "us-ascii"), "cp1252")
+
+
+class OneDocument(Reader):
+    """Base of readers for which a file is one document, or no document if it is empty. The only column is `path`.
+
+    A subclass implements `add`.
+    """
+
+    columns = "fixed"
+    own_id = "path"
+
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        return ("path",)
+
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        rows = Rows(input, limits, counts)
+        id = span.uri if input.id else None
+        carried = [span.uri if name == "path" else None for name in input.columns]
+        try:
+            content = _content(store, span, limits)
+        except UnreadableRest as broken:
+            rows.refuse(broken.problem, span.uri, id, carried)
+        else:
+            if content:
+                self.add(rows, content, span.uri, id, carried)
+            else:
+                rows.skip("empty file")
+        yield rows.table()
+
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
+        """Add the document, or its problem, to the rows. content: of the whole file, decompressed, never empty."""
+        raise NotImplementedError
+
+
+class PlainText(OneDocument):
+    """UTF-8 text without changes: prose, Markdown, reStructuredText."""
+
+    def __init__(self, *endings: str) -> None:
+        self.endings = endings
+
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
+        try:
+            text = content.removeprefix(BOM).decode()
+        except UnicodeDecodeError as error:
+            rows.refuse(self.file_problem(content) or "bad_utf8", f"{uri} byte {error.start}", id, carried)
+            return
+        if "\0" in text and (problem := self.file_problem(content)):  # ASCII text in UTF-16 is valid UTF-8 too
+            rows.refuse(problem, uri, id, carried)
+        else:
+            rows.add(text, uri, id, carried)
+
+    def file_problem(self, head: bytes) -> str | None:
+        return encoding_problem(head)
+
+
+def _content(store: Store, span: Span, limits: Limits) -> bytes:
+    """The decompressed file.
+
+    Raises:
+        UnreadableRest: it is larger than a document may be, or damaged.
+    """
+    blocks = []
+    size = 0
+    with closing(stream(store, span.uri, limits)) as content:
+        for block in content:
+            blocks.append(block)
+            size += len(block)
+            if size > limits.max_document_bytes + len(BOM):
+                raise UnreadableRest("too_large")
+    return b"".join(blocks)
+
+
+class Html(OneDocument):
+    """HTML pages: their main content, without navigation, comments and advertisements."""
+
+    endings = (".html", ".htm", ".xhtml")
+
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
+        add_page(rows, content, uri, id, carried)
+
+
+def add_page(
+    rows: Rows, html: bytes, where: str, id: str | None, carried: Sequence[str | None], content_type: str = ""
+) -> None:
+    """Add the page's main content as a document, or its problem.
+
+    content_type: the HTTP header of the response, if there is one; its charset is tried.
+    """
+    extract, page = _extract(), _decoded(html, content_type)
+    try:
+        text = extract(page, fast=True, include_comments=False)
+    except Exception as error:
+        # Parsers raise many kinds of exceptions on damaged pages, and one page must not stop the run.
+        rows.refuse("failed_extraction", f"{where} ({type(error).__name__})", id, carried)
+        return
+    if text:
+        rows.add(text, where, id, carried)
+    else:
+        rows.refuse("empty_extraction", where, id, carried)
+
+
+@cache
+def _extract() -> Callable[..., str | None]:
+    from trafilatura import extract  # imported here: it takes 0.4 s, and most runs read no HTML
+
+    # It logs an error for every page without content, which has a row in quarantine.
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    return extract
+
+
+def _decoded(html: bytes, content_type: str) -> bytes | str:
+    """The page decoded by the first charset that fits; its bytes if none does, and trafilatura then detects one.
+
+    Tried in order: UTF-8, the charset of the HTTP header, that of the page's first 1,024 bytes. UTF-8 comes first since
+    many servers declare ISO-8859-1 by default, and text in another charset is rarely valid UTF-8.
+    Source: https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding
+    """
+    declarations = [content_type, html[:1024].decode("latin-1")]
+    for charset in ["utf-8", *(match[1].lower() for match in map(_CHARSET.search, declarations) if match)]:
+        try:
+            return html.decode(_BROWSER_CHARSETS.get(charset, charset))
+        except (LookupError, UnicodeError):
+            continue
+    return html
