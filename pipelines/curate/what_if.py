@@ -122,7 +122,7 @@ def table_text(comparison: dict[str, Any]) -> str:
         for name, old, new in sorted(changed, key=lambda e: -abs(e[2]["documents"] - e[1]["documents"])):
             lines.append(_line(f"  {name}", old["documents"], new["documents"]))
             lines.append(_line("    tokens, about", old["tokens_estimate"], new["tokens_estimate"]))
-    lines.append(f"\n{'removed documents':<34}{'before':>14}{'after':>14}{'change':>14}   whatever other rules say")
+    lines.append(f"\n{'removed documents':<34}{'before':>14}{'after':>14}{'change':>14}   by this check alone")
     for entry in comparison["reasons"]:
         old, new = entry["first"]["before"]["documents"], entry["first"]["after"]["documents"]
         alone = (entry["alone"]["before"]["documents"], entry["alone"]["after"]["documents"])

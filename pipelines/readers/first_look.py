@@ -75,7 +75,7 @@ def _row_note(span: Span, inputs: InputManifest, source: str, limits: Limits) ->
         (good["id"].null_count if input.id else 0, "has no id and is named", "have no id and are named",
          " by the hash of the text"),
         (empty, "has", "have", " an empty text"),
-        (counts.repeated_keys, "gives", "give", " a key twice, of which the last value holds"),
+        (counts.repeated_keys, "gives", "give", " a key twice (the last value is used)"),
     ]  # fmt: skip
     parts = [f"{count:,} {one if count == 1 else many}{what}" for count, one, many, what in found if count]
     for problem, count in Counter(table["problem"].drop_null().to_pylist()).most_common():

@@ -42,8 +42,8 @@ def warnings(settings: ReportSettings, inputs: InputManifest, report: Mapping[st
         counts = next((entry for entry in report["languages"] if entry["language"] == language), None)
         if counts and counts["input"]["documents"] and not counts["corpus"]["documents"]:
             found.append(
-                f"Language {language} is in language.keep, but all of its "
-                f"{plural(counts['input']['documents'], 'document')} were removed."
+                f"Language {language} is in language.keep, but the corpus has no document in it; "
+                f"{counts['input']['documents']:,} in the input."
             )
     for entry in report["quarantine"]:
         if entry["problem"] in _LOSES_THE_REST:
@@ -65,7 +65,7 @@ def warnings(settings: ReportSettings, inputs: InputManifest, report: Mapping[st
         ids = f"{plural(entry['ids'], 'id')} {'is' if entry['ids'] == 1 else 'are'}"
         found.append(
             f"Source {entry['source']}: {ids} used by more than one document, {entry['documents']:,} documents in all "
-            f"({', '.join(entry['examples'])}). Positions tell them apart."
+            f"({', '.join(entry['examples'])}). Their positions differ."
         )
     found += inputs.notes
     for source, skipped in inputs.skipped.items():
@@ -86,4 +86,4 @@ def _row_warnings(source: dict[str, Any]) -> Iterator[str]:
         yield f"{plural(count, 'document')} {'has' if count == 1 else 'have'} an empty text"
     if count := source["repeated_keys"]:
         verb = "gives" if count == 1 else "give"
-        yield f"{plural(count, 'record')} {verb} a key twice, of which the last value holds"
+        yield f"{plural(count, 'record')} {verb} a key twice (the last value is used)"

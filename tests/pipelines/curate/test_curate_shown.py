@@ -128,7 +128,7 @@ def test_a_dry_run_names_what_is_odd_about_the_first_rows_and_files(raymill, odd
         "Source input: wide.jsonl: the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` "
         "does (and 1 more file).",
         "Source input: of the first 6 rows of in.jsonl, 2 have no id and are named by the hash of the text; 2 have an "
-        "empty text; 1 gives a key twice, of which the last value holds; 1 cannot be read: bad_id (the id is neither a "
+        "empty text; 1 gives a key twice (the last value is used); 1 cannot be read: bad_id (the id is neither a "
         "string nor a whole number).",
     ]
 
@@ -142,7 +142,7 @@ def test_the_report_and_the_counters_have_what_is_odd_about_the_input(raymill, o
     for warning in (
         "Source input: 2 documents have no id (null, missing or empty) and are named by the hash of their text.",
         "Source input: 2 documents have an empty text.",
-        "Source input: 1 record gives a key twice, of which the last value holds.",
+        "Source input: 1 record gives a key twice (the last value is used).",
         "Source input: the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` does",
         "3 documents could not be read",
     ):

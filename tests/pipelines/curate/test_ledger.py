@@ -95,7 +95,7 @@ def test_ids_that_are_used_twice_in_a_source_are_counted_and_warned_of(run):
         {"source": "two", "ids": 1, "documents": 2, "examples": ["z"]},
     ]
     assert (
-        "Source one: 2 ids are used by more than one document, 4 documents in all (x, y). Positions tell them apart."
+        "Source one: 2 ids are used by more than one document, 4 documents in all (x, y). Their positions differ."
         in run.report["warnings"]
     )
 

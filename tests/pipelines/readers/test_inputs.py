@@ -136,16 +136,16 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
         ({"path": "empty"}, "inputs[0] (input): DIR/empty: the folder is empty. Check the path."),
         (
             {"path": "picture.png"},
-            f"inputs[0] (input): DIR/picture.png: its ending names no format. {KNOWN_ENDINGS}",
+            f"inputs[0] (input): DIR/picture.png: no format has this ending. {KNOWN_ENDINGS}",
         ),
         (
             {"path": "[pL]*"},
-            "inputs[0] (input): DIR/[pL]*: of the files there none can be read (1 (no ending), 1 .png). "
+            "inputs[0] (input): DIR/[pL]*: none of the files there can be read (1 (no ending), 1 .png). "
             f"{KNOWN_ENDINGS}",
         ),
         (
             {"path": "sub", "format": "csv"},
-            "inputs[0] (input): DIR/sub: of the files there none can be read (2 .jsonl). With `format: csv` a folder "
+            "inputs[0] (input): DIR/sub: none of the files there can be read (2 .jsonl). With `format: csv` a folder "
             "gives its .csv files; name others by a glob.",
         ),
         (
@@ -184,8 +184,8 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
         (
             {"path": "a.jsonl", "format": "parquet"},
             "inputs[0] (input): DIR/a.jsonl: not a readable Parquet file (Parquet magic bytes not found in footer. "
-            "Either the file is corrupted or this is not a parquet file). Was its writing cut short? Write it again, "
-            "or leave it out by a narrower path.",
+            "Either the file is corrupted or this is not a parquet file). It may be incomplete: write it "
+            "again, or choose a narrower path that leaves it out.",
         ),
         (
             {"path": "ftp://host/a.jsonl"},
