@@ -22,17 +22,26 @@ _OUTPUT_BLOCK = 1 << 16
 _ZSTD_SLICE = 1 << 11
 # `zstd --long=31`, with which the large Reddit dumps were made. Only files that need it use memory for it.
 _ZSTD_MAX_WINDOW = 1 << 31
+_STARTS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2"}
+_BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: text may begin with these three letters, too
 
 
 class UnreadableRest(Exception):
     """The rest of a file cannot be read; what came before was delivered.
 
-    problem: corrupt_compression, expansion_bomb or truncated; readers have further ones.
+    problem: not_compressed, corrupt_compression, expansion_bomb or truncated; readers have further ones.
     """
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem
+
+
+def compression_of(head: bytes) -> str:
+    """.gz, .zst or .bz2 by the first bytes of a file; else nothing."""
+    if head.startswith(b"BZh") and head[4:10] != _BZIP2_BLOCK:
+        return ""
+    return next((ending for start, ending in _STARTS.items() if head.startswith(start)), "")
 
 
 def compression_ending(uri: str) -> str:
@@ -60,10 +69,11 @@ def stream(store: Store, uri: str, limits: Limits, start: int = 0) -> Generator[
             while block := file.read(_PLAIN_BLOCK):
                 yield block
         else:
-            yield from _expanded(lambda: file.read(_INPUT_BLOCK), DECODERS[ending], limits)
+            yield from _expanded(lambda: file.read(_INPUT_BLOCK), ending, limits)
 
 
-def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", limits: Limits) -> Iterator[bytes]:
+def _expanded(read: Callable[[], bytes], ending: str, limits: Limits) -> Iterator[bytes]:
+    decoder_of = DECODERS[ending]
     decoder = decoder_of()
     inside = False  # between the start and the end of a member
     compressed_bytes = expanded_bytes = 0
@@ -73,7 +83,9 @@ def _expanded(read: Callable[[], bytes], decoder_of: "Callable[[], Decoder]", li
             try:
                 block = decoder.decompress(data, _OUTPUT_BLOCK)
             except (zlib.error, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
-                raise UnreadableRest("corrupt_compression") from error
+                is_first = not expanded_bytes and compressed_bytes == len(data)
+                is_other = is_first and compression_of(data) != ending
+                raise UnreadableRest("not_compressed" if is_other else "corrupt_compression") from error
             inside, data = True, b""
             expanded_bytes += len(block)
             if limits.is_bomb(expanded_bytes, compressed_bytes):

@@ -71,6 +71,9 @@ class Delimited(Reader):
                         yield rows.table()
         except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after line {number}")
+        else:
+            if number == 1 and header is not None and (problem := file.or_row_problem("")):
+                rows.refuse(problem, f"{span.uri} line 1")  # the header holds the whole file
         if len(rows):
             yield rows.table()
 

@@ -1,4 +1,4 @@
-"""Problems of a whole file, found in its first bytes: another encoding, other line ends, one JSON array.
+"""Problems of a whole file, found in its first bytes: compression, another encoding, line ends, one JSON array.
 
 Every row of such a file fails. Quarantine records the problem of the file for each row, in place of the row's own
 problem, because the file as a whole has to be converted.
@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable
 from contextlib import closing
 from functools import cached_property
+from itertools import islice
 
-from cluster.read.compression import UnreadableRest, stream
+from cluster.read.compression import UnreadableRest, compression_of, stream
 from cluster.read.limits import Limits
 from cluster.read.lines import BOM
 from cluster.read.span import Span
 from cluster.store.store import Store
 
+_BLOCKS_DECOMPRESSED = 16  # 1 MiB
 _WIDE_LOOKED_AT = 1 << 12
 _ENCODING_LOOKED_AT = 1 << 16
 
@@ -58,8 +60,21 @@ def first_bytes(store: Store, span: Span, limits: Limits) -> bytes:
         return b""
 
 
+def decompression_problem(store: Store, span: Span, limits: Limits) -> str | None:
+    """The problem that ends the decompression of a file: of a small one anywhere, of a large one in its beginning."""
+    try:
+        with closing(stream(store, span.uri, limits)) as blocks:
+            for _ in islice(blocks, _BLOCKS_DECOMPRESSED):
+                pass
+    except UnreadableRest as error:
+        return error.problem
+    return None
+
+
 def encoding_problem(head: bytes) -> str | None:
-    """`utf16`, `utf32` or `other_encoding`; None if the bytes may be UTF-8."""
+    """`compressed`, `utf16`, `utf32` or `other_encoding`; None if the bytes may be UTF-8."""
+    if compression_of(head):
+        return "compressed"
     for mark, problem in _MARKS.items():
         if head.startswith(mark):
             return problem

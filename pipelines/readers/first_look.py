@@ -7,12 +7,13 @@ from posixpath import basename
 import pyarrow.compute as pc
 
 from cluster.page.formats import plural
+from cluster.read.compression import compression_ending
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers import READERS
-from pipelines.readers.file_problems import first_bytes
-from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES, Reader, ReaderCounts
+from pipelines.readers.file_problems import decompression_problem, first_bytes
+from pipelines.readers.reader import PROBLEMS, Reader, ReaderCounts
 from pipelines.readers.units import InputManifest
 
 _THREADS = 16
@@ -44,6 +45,8 @@ def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
 def _file_problem(store: Store, span: Span, limits: Limits) -> str | None:
     """The problem of a whole file, None if it has none or its format does not look for any."""
     reader = READERS[span.format]
+    if compression_ending(span.uri) and (problem := decompression_problem(store, span, limits)):
+        return problem
     if type(reader).file_problem is Reader.file_problem:
         return None
     return reader.file_problem(first_bytes(store, span, limits))
@@ -56,7 +59,7 @@ def _file_notes(spans: list[Span], problems: list[str | None]) -> list[str]:
         if problem is not None:
             found.setdefault(problem, []).append(basename(span.uri))
     return [
-        f"{names[0]}: {PROBLEMS_OF_WHOLE_FILES[problem]}"
+        f"{names[0]}: {PROBLEMS[problem]}"
         + (f" (and {plural(len(names) - 1, 'more file')})" if len(names) > 1 else "")
         + "."
         for problem, names in found.items()

@@ -36,7 +36,7 @@ EMPTY = {
     "lines that end in CR": ("jsonl", "a.jsonl", b'{"text": "a"}\r{"text": "b"}\r', ["carriage_returns"]),
     "a JSON array": ("jsonl", "a.jsonl", b'[{"text": "a"},\n{"text": "b"}]', ["json_array"] * 2),
     "blank lines": ("jsonl", "a.jsonl", b"\n \n\n", []),
-    "a broken gzip": ("jsonl", "a.jsonl.gz", b"no gzip at all", ["corrupt_compression"]),
+    "a broken gzip": ("jsonl", "a.jsonl.gz", b"no gzip at all", ["not_compressed"]),
     "a gzip of nothing": ("jsonl", "a.jsonl.gz", gzip.compress(b""), []),
     "a header alone": ("csv", "a.csv", b"id,text\n", []),
     "a record of one field": ("tsv", "a.tsv", b"id\ttext\n1\n", ["broken_csv"]),

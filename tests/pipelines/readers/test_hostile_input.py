@@ -22,6 +22,7 @@ from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers import READERS, format_of
+from pipelines.readers.first_look import first_look
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.read_unit import read_unit
@@ -216,6 +217,7 @@ CSV_FILES = {
     "a header and nothing else": (b"id,text\n", []),
     "UTF-16": ("id,text\n1,a\n2,b\n".encode("utf-16"), ["<utf16>"] * 3),
     "UTF-16 without mark": ("id,text\n1,a\n2,b".encode("utf-16-le"), ["<utf16>"] * 2),
+    "UTF-16 without a line end": ("id,text,and,more".encode("utf-16-le"), ["<utf16>"]),
     "Windows-1252": ("id,text\n1,é à ü\n2,b\n".encode("cp1252"), ["<other_encoding>", "b"]),
     "carriage returns alone": (b"id,text\r1,a\r2,b\r", ["<carriage_returns>"]),
     "a header that is broken": (b'id,"text"x\n1,a\n', ["<broken_csv>", "<broken_csv>"]),
@@ -271,19 +273,41 @@ def test_a_truncated_gzip_loses_no_complete_line_before_the_cut(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ending", "content"),
+    ("ending", "content", "problem"),
     [
-        (".gz", b"\x1f\x8b\x08 this is no gzip"),
-        (".gz", b"plain text under a wrong name"),
-        (".zst", b"plain text under a wrong name"),
-        (".bz2", b"plain text under a wrong name"),
-        (".gz", gzip.compress(b'{"text": "a"}\n')[:-8] + b"\0" * 8),
+        (".gz", b"\x1f\x8b\x08 this is no gzip", "corrupt_compression"),
+        (".gz", b"plain text under a wrong name", "not_compressed"),
+        (".zst", b"plain text under a wrong name", "not_compressed"),
+        (".bz2", b"plain text under a wrong name", "not_compressed"),
+        (".bz2", b"BZhang wrote this", "not_compressed"),
+        (".gz", zstandard.compress(b'{"text": "a"}\n'), "not_compressed"),
+        (".gz", gzip.compress(b'{"text": "a"}\n')[:-8] + b"\0" * 8, "corrupt_compression"),
     ],
 )
-def test_a_file_that_is_not_what_its_ending_says_is_one_problem(tmp_path, ending, content):
+def test_a_file_that_is_not_what_its_ending_says_is_one_problem(tmp_path, ending, content, problem):
     (tmp_path / f"a.jsonl{ending}").write_bytes(content)
     (tmp_path / "b.jsonl").write_text('{"text": "next file"}')
-    assert texts_and_problems(rows_of(tmp_path))[-2:] == ["<corrupt_compression>", "next file"]
+    assert texts_and_problems(rows_of(tmp_path))[-2:] == [f"<{problem}>", "next file"]
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".txt"])
+def test_a_compressed_file_without_the_ending_is_named(tmp_path, compression, ending):
+    (tmp_path / f"a{ending}").write_bytes(COMPRESS[compression](b'{"text": "a"}\n' * 100))
+    assert set(texts_and_problems(rows_of(tmp_path))) == {"<compressed>"}
+    (note,) = first_look(freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), DEFAULT)
+    assert note.startswith(f"Source input: a{ending}: the file is compressed with gzip, zstd or bzip2 and its name")
+
+
+def test_a_dry_run_names_files_that_cannot_be_decompressed(tmp_path):
+    (tmp_path / "plain.jsonl.gz").write_bytes(b'{"text": "a"}\n')
+    (tmp_path / "short.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 100)[:-12])
+    notes = first_look(freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), DEFAULT)
+    assert notes == [
+        "Source input: plain.jsonl.gz: the file is not compressed as its ending .gz, .zst or .bz2 says; rename it, "
+        "without that ending if it is plain text.",
+        "Source input: short.jsonl.gz: the file ends too early; the rest is lost.",
+    ]
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
