@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import typer
+
 import cluster
 from cluster import logs
 from cluster.entry import Entry
@@ -103,8 +105,6 @@ def _run(words: list[str], debug: bool) -> int:
 
 
 def _call(verb: str, rest: list[str]) -> int:
-    import typer
-
     # The UsageError of the click that this typer uses; newer typers contain their own copy of click.
     wrong_usage: Any = typer.BadParameter.__mro__[2]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

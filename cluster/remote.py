@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from cluster import logs
 from cluster.entry import Entry
 from cluster.errors import ClusterError, ErrorRecord, RaymillError, as_record, from_record
-from cluster.session import Session
+from cluster.session import Session, imported_ray
 
 T = TypeVar("T")
 
@@ -22,14 +22,12 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
         ClusterError: the function raised another exception, or its worker died twice.
     """
     session.start()
-    import ray
-    from ray.exceptions import RayError
-
+    ray = imported_ray()
     # One retry: a worker that died twice, often for memory, will die again.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
     try:
         failure, result = ray.get(task.remote(function, arguments))
-    except RayError as error:
+    except ray.exceptions.RayError as error:
         raise ClusterError(
             f"{_name(function)}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
             "What was finished is kept: run the same command again."

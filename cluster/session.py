@@ -19,7 +19,7 @@ import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.progress import Progress, Silent
@@ -84,9 +84,7 @@ class Session:
         """
         found = {"CPU": float(self.cpus or os.cpu_count() or 1), "GPU": 0.0}
         if gpus:
-            from ray._private.accelerators import get_accelerator_manager_for_resource
-
-            manager = get_accelerator_manager_for_resource("GPU")
+            manager = imported_ray()._private.accelerators.get_accelerator_manager_for_resource("GPU")
             assert manager is not None, "Ray has no manager for GPUs"
             visible = manager.get_current_process_visible_accelerator_ids()
             count = manager.get_current_node_num_accelerators()
@@ -121,8 +119,7 @@ class Session:
     def stop(self) -> None:
         """Shut Ray down, and end the agents that Ray's own shutdown leaves behind if its control process has died."""
         if self.started:
-            import ray
-
+            ray = imported_ray()
             if self._folder is not None and self.dead():
                 _kill_holders(self._folder)  # without its control process Ray cannot end them
             ray.shutdown()
@@ -147,8 +144,7 @@ class Session:
         """Whether a process that the embedded Ray needs has died. Always False for a cluster that was joined."""
         if not (self.started and self.embedded):
             return False
-        import ray
-
+        ray = imported_ray()
         node = ray._private.worker._global_node
         return node is None or bool(node.dead_processes())
 
@@ -162,8 +158,7 @@ class Session:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
         os.environ.setdefault("RAY_task_oom_retries", "1")
-        import ray
-
+        ray = imported_ray()
         # The agents of a killed driver's Ray never end by themselves.
         for folder in abandoned("ray", _short_folder()):
             _kill_holders(folder)
@@ -186,8 +181,7 @@ class Session:
             ) from error
 
     def _join(self) -> None:
-        import ray
-
+        ray = imported_ray()
         root = Path(__file__).parents[1]
         # Inside a job the source comes with the image or the job's working directory.
         ship = not (os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"))
@@ -204,8 +198,7 @@ class Session:
             ) from error
 
     def _prepare_data(self) -> None:
-        import ray._private.worker
-        import ray.data
+        import ray.data  # takes a second, which only a started Ray is worth
 
         # Ray prints the errors of its raylet on standard output, which is for results.
         ray._private.worker.print_to_stdstream = _log_raylet
@@ -222,6 +215,13 @@ class Session:
         lost.setLevel(logging.ERROR)
         lost.propagate = False
         lost.addHandler(logging.NullHandler())
+
+
+def imported_ray() -> Any:
+    """The module `ray`. Imported after `start` has set its environment, which Ray reads when it is imported."""
+    import ray
+
+    return ray
 
 
 def _interrupt(number: int, frame: object) -> None:

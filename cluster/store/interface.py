@@ -111,3 +111,14 @@ class Unavailable(StorageError):
     """The store did not answer, or not as it should. Not final: it may answer a minute later."""
 
     is_final = False
+
+
+def first_line(error: BaseException) -> str:
+    """The library's message without the page of XML that a store adds, of which code and message are kept."""
+    text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
+    said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
+    line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
+    # Why a connection failed stands in the debug text alone.
+    if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):
+        line = f"{line}: {cause[1]}"
+    return (f"{line}: {' '.join(filter(None, said.groups()))}" if said else line)[:400]

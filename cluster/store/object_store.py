@@ -1,9 +1,8 @@
-"""Buckets on S3, Google Cloud Storage and Azure through obstore: conditional puts, multipart uploads that vanish when
-they fail, retries with back-off and deadlines. boto3 finds the AWS credentials (profiles, SSO, IRSA, instance roles).
+"""Buckets on S3, Google Cloud Storage and Azure through obstore: conditional puts, multipart uploads that leave nothing
+when they fail, retries with back-off and deadlines.
 """
 
 import io
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +17,7 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from cluster.errors import StorageError, is_panic
-from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, checked_endpoint
+from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, first_line
 
 _READ_AHEAD = 1 << 20
 
@@ -57,7 +56,9 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     root = f"{scheme}://{name}"
     make: Callable[..., Any]
     if scheme == "s3":
-        settings = _s3_settings(name, options, setting)
+        from cluster.store.aws import s3_settings  # boto3 takes 0.3 s that only S3 needs
+
+        settings = s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
         make, shared = S3Store, shared | settings
     else:
@@ -67,63 +68,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
         with _without_panic(root, setting):
             return Bucket(root, make(name, **shared), setting)
     except (exceptions.BaseError, ValueError) as error:
-        raise StorageError(f"{root}: {_first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
-
-
-def _s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, Any]:
-    """Arguments of S3Store: region, endpoint and credentials, from the options, the environment and the AWS files."""
-    # Loaded here, as they take 0.3 s that only S3 needs.
-    import boto3
-    import botocore.session
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        aws = botocore.session.Session(profile=options.profile)
-        session = boto3.session.Session(botocore_session=aws, region_name=options.region)
-        # Asking looks as far as the metadata service of a cloud machine, so it is done only where it is needed.
-        credentials = None if options.anonymous or options.access_key_id else session.get_credentials()
-        configured = aws.get_scoped_config().get("endpoint_url")
-    except BotoCoreError as error:
-        raise StorageError(
-            f"s3://{name}: the AWS configuration cannot be used ({_first_line(error)}). "
-            f"Check ~/.aws/config, AWS_PROFILE and {setting}.profile."
-        ) from error
-    settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
-    endpoint = options.endpoint_url or _outside_endpoint(name, configured)
-    path_style = options.path_style if options.path_style is not None else bool(endpoint)
-    settings["virtual_hosted_style_request"] = not path_style
-    if endpoint:
-        # With the bucket in the host name obstore wants it there already.
-        settings["endpoint"] = endpoint if path_style else endpoint.replace("://", f"://{name}.", 1)
-    if options.anonymous:
-        return settings | {"skip_signature": True}
-    if options.access_key_id and options.secret_access_key:
-        settings["access_key_id"] = options.access_key_id.get_secret_value()
-        settings["secret_access_key"] = options.secret_access_key.get_secret_value()
-        if options.session_token:
-            settings["session_token"] = options.session_token.get_secret_value()
-        return settings
-    if credentials is None:
-        raise StorageError(
-            f"s3://{name}: no AWS credentials found. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            f"give `{setting}: {{profile: ...}}` in the config, or `{setting}: {{anonymous: true}}` for a public "
-            "bucket."
-        )
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    return settings | {"credential_provider": Boto3CredentialProvider(session)}
-
-
-def _outside_endpoint(name: str, configured: str | None) -> str | None:
-    """The endpoint that the environment gives, else the AWS configuration."""
-    found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
-    for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
-        if url:
-            try:
-                return checked_endpoint(url)
-            except ValueError as error:
-                raise StorageError(f"s3://{name}: {where}: {error}.") from error
-    return None
+        raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
 
 @contextmanager
@@ -135,7 +80,7 @@ def _without_panic(uri: str, setting: str) -> Iterator[None]:
         if not is_panic(error):
             raise
         raise StorageError(
-            f"{uri}: the storage library stopped on an error of its own ({_first_line(error)}). Check what is set "
+            f"{uri}: the storage library stopped on an error of its own ({first_line(error)}). Check what is set "
             f"under `{setting}:` and in the environment (address, region, keys) for stray characters."
         ) from error
 
@@ -224,20 +169,20 @@ class Bucket:
             if "invalid path" in str(error):  # met in a listing
                 raise self._unnameable(uri, error) from error
             raise Unavailable(
-                f"{uri}: the store did not answer as it should ({_first_line(error)}). "
+                f"{uri}: the store did not answer as it should ({first_line(error)}). "
                 f"Check {self.setting}.endpoint_url, the region and the network; finished work is kept, so run it "
                 "again."
             ) from error
 
     def _refused(self, uri: str, error: Exception) -> StorageError:
         return StorageError(
-            f"{uri}: the store refused these credentials ({_first_line(error)}). "
+            f"{uri}: the store refused these credentials ({first_line(error)}). "
             f"Check AWS_PROFILE or the keys under `{self.setting}:`, and that their policy allows this prefix."
         )
 
     def _unnameable(self, uri: str, error: Exception) -> StorageError:
         return StorageError(
-            f"{uri!r}: {_first_line(error)}. Object names with empty parts (//), `.`, `..` or control characters "
+            f"{uri!r}: {first_line(error)}. Object names with empty parts (//), `.`, `..` or control characters "
             "do not work on every store: rename the object."
         )
 
@@ -278,14 +223,3 @@ class _Seekable(io.RawIOBase):
 
 def _no_bucket(error: BaseException) -> bool:
     return "NoSuchBucket" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    """The library's message without the page of XML that a store adds, of which code and message are kept."""
-    text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
-    said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
-    line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
-    # Why a connection failed stands in the debug text alone.
-    if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):
-        line = f"{line}: {cause[1]}"
-    return (f"{line}: {' '.join(filter(None, said.groups()))}" if said else line)[:400]

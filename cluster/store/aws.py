@@ -1,0 +1,70 @@
+"""Settings of S3: boto3 finds region, endpoint and credentials (profiles, SSO, IRSA, instance roles)."""
+
+import os
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.exceptions import BotoCoreError
+from obstore.auth.boto3 import Boto3CredentialProvider
+
+from cluster.errors import StorageError
+from cluster.store.interface import StorageOptions, checked_endpoint, first_line
+
+
+def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, Any]:
+    """Arguments of obstore's S3Store: region, endpoint and credentials.
+
+    They come from the options, else from the environment, the AWS files and the machine's role.
+
+    Args:
+        setting: where a config has the options, for error messages.
+
+    Raises:
+        StorageError: the AWS configuration cannot be used, an endpoint is no address, or there are no credentials.
+    """
+    try:
+        aws = botocore.session.Session(profile=options.profile)
+        session = boto3.session.Session(botocore_session=aws, region_name=options.region)
+        # Asking looks as far as the metadata service of a cloud machine, so it is done only where it is needed.
+        credentials = None if options.anonymous or options.access_key_id else session.get_credentials()
+        configured = aws.get_scoped_config().get("endpoint_url")
+    except BotoCoreError as error:
+        raise StorageError(
+            f"s3://{name}: the AWS configuration cannot be used ({first_line(error)}). "
+            f"Check ~/.aws/config, AWS_PROFILE and {setting}.profile."
+        ) from error
+    settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
+    endpoint = options.endpoint_url or _outside_endpoint(name, configured)
+    path_style = options.path_style if options.path_style is not None else bool(endpoint)
+    settings["virtual_hosted_style_request"] = not path_style
+    if endpoint:
+        # With the bucket in the host name obstore wants it there already.
+        settings["endpoint"] = endpoint if path_style else endpoint.replace("://", f"://{name}.", 1)
+    if options.anonymous:
+        return settings | {"skip_signature": True}
+    if options.access_key_id and options.secret_access_key:
+        settings["access_key_id"] = options.access_key_id.get_secret_value()
+        settings["secret_access_key"] = options.secret_access_key.get_secret_value()
+        if options.session_token:
+            settings["session_token"] = options.session_token.get_secret_value()
+        return settings
+    if credentials is None:
+        raise StorageError(
+            f"s3://{name}: no AWS credentials found. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            f"give `{setting}: {{profile: ...}}` in the config, or `{setting}: {{anonymous: true}}` for a public "
+            "bucket."
+        )
+    return settings | {"credential_provider": Boto3CredentialProvider(session)}
+
+
+def _outside_endpoint(name: str, configured: str | None) -> str | None:
+    """The endpoint that the environment gives, else the AWS configuration."""
+    found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
+    for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
+        if url:
+            try:
+                return checked_endpoint(url)
+            except ValueError as error:
+                raise StorageError(f"s3://{name}: {where}: {error}.") from error
+    return None
