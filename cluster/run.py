@@ -5,6 +5,7 @@ or replaces the run if `--replace` is given.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,19 @@ class RunFolder:
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:
     """The differences between two groups of settings, one line each."""
+    return [f"{name} was {json.dumps(old)}, now {json.dumps(new)}" for name, old, new in changes(before, now, at)]
+
+
+def changes(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, before, now) of each setting that differs. `inputs.0.path` is a setting of the first group in a list."""
+    if _is_list_of_groups(before) and _is_list_of_groups(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted(before.keys() | now.keys())
-        return [d for name in names for d in differences(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))]
-    return [] if before == now else [f"{at} was {json.dumps(before)}, now {json.dumps(now)}"]
+        for name in sorted(before.keys() | now.keys()):
+            yield from changes(before.get(name), now.get(name), f"{at}.{name}".lstrip("."))
+    elif before != now:
+        yield at, before, now
+
+
+def _is_list_of_groups(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)

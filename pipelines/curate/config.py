@@ -36,7 +36,10 @@ class _RulesBase(_Settings):
     def _fill_packs(cls, settings: Any) -> Any:
         """Give every pack in `packs` its settings, so that a config printed with its defaults contains them."""
         if isinstance(settings, dict) and isinstance(packs := settings.get("packs", tuple(PACKS)), list | tuple):
-            return settings | {name: settings.get(name) or {} for name in packs if name in PACKS}
+            for name in packs:
+                if name in PACKS and settings.get(name, {}) is None:
+                    raise ValueError(f"{name}: null given; to leave this pack out, take it from rules.packs")
+            return settings | {name: settings.get(name, {}) for name in packs if name in PACKS}
         return settings
 
     @model_validator(mode="after")

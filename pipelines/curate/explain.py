@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
+from pipelines.curate.measure import QUARANTINE
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.run_reader import MeasuredDocument, RunReader
 from pipelines.curate.write_corpus import CORPUS, REMOVED
@@ -24,7 +25,7 @@ def explain(run: RunReader, id: str) -> str:
     documents = run.find(id)
     if not documents:
         examples = ", ".join(_some_ids(run))
-        raise DataError(f"{run.uri}: no document has id {id!r}. Ids there look like: {examples}.")
+        raise DataError(f"{run.uri}: no document has id {id!r}. Ids there look like: {examples}.{_unreadable(run)}")
     return "\n\n".join(_explained(run, id, document) for document in documents)
 
 
@@ -52,8 +53,7 @@ def _outcome(run: RunReader, id: str, document: MeasuredDocument) -> list[str]:
         return ["outcome   not decided yet: the run is unfinished. Run the same `raymill curate` again to finish it."]
     entry = _ledger_row(ledger, id, document)
     if entry is None:
-        kept = _row(corpus.tables([n for n, _ in corpus.manifest.schema if n != "text"]), id, document) or {}
-        copies = kept.get("duplicate_count")
+        copies = _duplicate_count(ledger, corpus, id, document)
         note = f", standing for a group of {copies} duplicates" if copies and copies > 1 else ""
         return [f"outcome   kept{note}"]
     if entry["partner"] is None and entry["value"] is None:
@@ -79,6 +79,26 @@ def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict |
         found = table.filter(pc.equal(table["position"], document.position))
         if found.num_rows:
             return found.to_pylist()[0]
+    return None
+
+
+def _duplicate_count(ledger: Artifact, corpus: Artifact, id: str, document: MeasuredDocument) -> int | None:
+    """The number of documents in a kept document's duplicate group; None in a run without deduplication.
+
+    The corpus keeps the order of the documents, so the document's row in it is its position less the number of removed
+    documents before it.
+    """
+    if "duplicate_count" not in corpus.schema.names:
+        return None
+    if "position" not in ledger.schema.names:
+        kept = _row(corpus.tables(["id", "source", "duplicate_count"]), id, document) or {}
+        return kept.get("duplicate_count")
+    positions = (table["position"] for table in ledger.tables(["position"]))
+    row = document.position - sum(pc.sum(pc.less(one, document.position)).as_py() or 0 for one in positions)
+    for table in corpus.tables(["duplicate_count"]):
+        if row < table.num_rows:
+            return table["duplicate_count"][row].as_py()
+        row -= table.num_rows
     return None
 
 
@@ -119,6 +139,17 @@ def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list
 def _marked(part: DiffPart) -> str:
     forms = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}", "skipped": " [... {} words ...] "}
     return forms[part.kind].format(part.text)
+
+
+def _unreadable(run: RunReader) -> str:
+    """A sentence about the unreadable documents of the run, because the id may be that of one of them."""
+    quarantine = run.artifact(QUARANTINE)
+    if quarantine is None or not quarantine.manifest.rows:
+        return ""
+    return (
+        f" {plural(quarantine.manifest.rows, 'document')} could not be read: the quarantine has their places, "
+        f"but no ids. To see some, run `raymill sample {quarantine.uri}`."
+    )
 
 
 def _some_ids(run: RunReader) -> list[str]:

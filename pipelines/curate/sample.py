@@ -22,7 +22,7 @@ def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int)
         uri: of an artifact, or of a run, whose ledger is then sampled.
         count: rows at most.
         where: conditions `column=value`; a row meets all of them. The value of `reason` is one of the ledger
-            (`line_punct_ratio`), or the start of stage and reason (`fineweb_line_punct_ratio`, `gopher_repetition`).
+            (`line_punct_ratio`), its stage (`fineweb`), or both (`fineweb_line_punct_ratio`).
 
     Raises:
         ConfigError: there is no such column, or no row meets the conditions.
@@ -57,7 +57,7 @@ def _matches(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:
     text = table[column].cast(pa.string())
     if column == "reason" and "stage" in table.column_names:
         full = pc.binary_join_element_wise(table["stage"], text, "_")
-        return pc.or_(pc.equal(text, value), pc.starts_with(full, value))
+        return pc.or_(pc.or_(pc.equal(text, value), pc.equal(table["stage"], value)), pc.equal(full, value))
     return pc.equal(text, value)
 
 

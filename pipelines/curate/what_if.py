@@ -4,7 +4,7 @@ Reads attributes alone and writes nothing, so it takes seconds for millions of d
 deduplication, because which documents are duplicates depends on which stay.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -123,11 +123,13 @@ def table_text(comparison: dict[str, Any]) -> str:
             lines.append(_line(f"  {name}", old["documents"], new["documents"]))
             lines.append(_line("    tokens, about", old["tokens_estimate"], new["tokens_estimate"]))
     lines.append(f"\n{'removed documents':<34}{'before':>14}{'after':>14}{'change':>14}   by this check alone")
+    repeated = {name for name, count in Counter(r["reason"] for r in comparison["reasons"]).items() if count > 1}
     for entry in comparison["reasons"]:
+        name = f"{entry['stage']}_{entry['reason']}" if entry["reason"] in repeated else entry["reason"]
         old, new = entry["first"]["before"]["documents"], entry["first"]["after"]["documents"]
         alone = (entry["alone"]["before"]["documents"], entry["alone"]["after"]["documents"])
         if old or new or any(alone):
-            lines.append(_line(f"  {entry['reason']}", old, new) + f"   {alone[0]:,} -> {alone[1]:,}")
+            lines.append(_line(f"  {name}", old, new) + f"   {alone[0]:,} -> {alone[1]:,}")
     return "\n".join(lines)
 
 

@@ -483,7 +483,7 @@ def test_a_sample_is_of_all_tables_and_not_of_the_first(tmp_path):
 
 
 def test_sample_finds_rows_by_value_and_says_what_there_is(run):
-    rows = sample_rows(Store(), f"{run.uri}/removed", 5, ["reason=gopher_quality_gopher_short"], 1)
+    rows = sample_rows(Store(), f"{run.uri}/removed", 5, ["reason=gopher_quality_gopher_short_doc"], 1)
     assert [row["id"] for row in rows] == ["short"]
     assert sample_rows(Store(), run.uri, 2, [], 1) == sample_rows(Store(), run.uri, 2, [], 1)
     with pytest.raises(ConfigError, match="reason there holds: exact_duplicate"):

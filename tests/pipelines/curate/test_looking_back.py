@@ -1,0 +1,87 @@
+"""Messages of `explain`, `sample` and `what-if`, and of a run at the output of another one."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.errors import ConfigError, DataError
+from cluster.run import differences
+from cluster.store.store import Store
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.explain import explain
+from pipelines.curate.run_reader import RunReader
+from pipelines.curate.sample import sample_rows
+from pipelines.curate.what_if import compare, table_text
+from tests.pipelines.curate.test_curate import story
+from tests.support.inline import curate_inline
+
+
+def write(path, rows) -> str:
+    """Rows of (id, text), or a line as it is, as a JSON lines file."""
+    lines = (row if isinstance(row, str) else json.dumps(dict(zip(("id", "text"), row, strict=True))) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Nine documents, two of them with id j0, an exact copy of the first of these, and a line that is no JSON."""
+    rows = [("j0", story(0)), *((f"s{n}", story(n)) for n in range(1, 7)), ("copy", story(0)), ("j0", story(50))]
+    return {
+        "inputs": [{"path": write(tmp_path / "in.jsonl", [*rows, "{broken"]), "id": "id"}],
+        "output": str(tmp_path / "run"),
+        "execution": {"max_bad_documents": 0.5},
+    }
+
+
+def config_of(settings: dict) -> CurateConfig:
+    return CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+
+
+def test_null_for_a_pack_is_refused(settings):
+    with pytest.raises(ValidationError, match=r"gopher_repetition: null given; .* take it from rules\.packs"):
+        config_of(settings | {"rules": {"gopher_repetition": None}})
+    assert config_of(settings | {"rules": {"packs": ["c4"], "gopher_repetition": None}}).rules.c4
+
+
+def test_explain_tells_documents_of_one_id_apart(settings, monkeypatch):
+    run = curate_inline(settings, monkeypatch)
+    first, second = explain(RunReader(Store(), run.uri), "j0").split("\n\n")
+    assert "outcome   kept, standing for a group of 2 duplicates\nposition  unit 0, row 0 " in first
+    assert "outcome   kept\nposition  unit 0, row 8 " in second
+
+
+def test_explain_of_an_unknown_id_counts_the_documents_in_quarantine(settings, monkeypatch):
+    run = curate_inline(settings, monkeypatch)
+    with pytest.raises(DataError, match=rf"no document has id 'x'\..* 1 document could .*sample {run.uri}/quarantine`"):
+        explain(RunReader(Store(), run.uri), "x")
+
+
+def test_a_part_of_a_reason_is_no_reason(settings, monkeypatch):
+    run = curate_inline(settings, monkeypatch)
+    for value in ("near_dup", "exact_dup", "exact"):
+        with pytest.raises(ConfigError, match=f"no row has reason={value}. reason there holds: exact_duplicate"):
+            sample_rows(Store(), run.uri, 5, [f"reason={value}"], 1)
+    for value in ("exact_duplicate", "exact_duplicates", "exact_duplicates_exact_duplicate"):
+        assert [row["id"] for row in sample_rows(Store(), run.uri, 5, [f"reason={value}"], 1)] == ["copy"]
+
+
+def test_reasons_of_one_name_have_their_stage_in_front(settings, monkeypatch, tmp_path):
+    write(tmp_path / "in.jsonl", [("a", story(1)), ("none", "")])
+    settings |= {"language": None}
+    curate_inline(settings, monkeypatch)
+    text = table_text(compare(config_of(settings), config_of(settings)))
+    names = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
+    assert {"gopher_repetition_empty", "fineweb_empty"} < set(names) and "gopher_short_doc" in names
+    assert len(set(names)) == len(names)
+
+
+def test_differences_name_the_setting_inside_a_list_of_groups():
+    before = {"inputs": [{"path": "a", "id": None}, {"path": "b"}], "keep": ["en"]}
+    now = {"inputs": [{"path": "c", "id": None}], "keep": ["en", "de"]}
+    assert differences(before, now) == [
+        'inputs.0.path was "a", now "c"',
+        'inputs.1 was {"path": "b"}, now null',
+        'keep was ["en"], now ["en", "de"]',
+    ]
