@@ -13,8 +13,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import typer
-
 import cluster
 from cluster import logs
 from cluster.entry import Entry
@@ -105,6 +103,8 @@ def _run(words: list[str], debug: bool) -> int:
 
 
 def _call(verb: str, rest: list[str]) -> int:
+    import typer  # `raymill --help` does without
+
     # The UsageError of the click that this typer uses; newer typers contain their own copy of click.
     wrong_usage: Any = typer.BadParameter.__mro__[2]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
