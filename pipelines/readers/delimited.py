@@ -57,7 +57,11 @@ class Delimited(Reader):
                 for number, record in records:
                     where = f"{span.uri} line {number}"
                     if record is None or header is None or len(record) != len(header):
-                        rows.refuse(file.or_row_problem("broken_csv"), where)
+                        if not file.is_blank("".join(record or "?").encode(errors="surrogateescape")):
+                            rows.refuse(file.or_row_problem("broken_csv"), where)
+                        continue
+                    if record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
+                        rows.refuse(file.or_row_problem("repeated_header"), where)
                         continue
                     value = {name: record[at] for name, at in position.items()}
                     id = value.get(input.id) if input.id is not None else None

@@ -46,6 +46,10 @@ class FileProblem:
         """The problem of the file; `row_problem` if it has none."""
         return self._problem or row_problem
 
+    def is_blank(self, line: bytes) -> bool:
+        """Whether a line of a UTF-16 or UTF-32 file has no character: after the last line end a NUL is left over."""
+        return not line.strip(b"\0 \t\r\n") and self._problem in ("utf16", "utf32")
+
     @cached_property
     def _problem(self) -> str | None:
         return self._find(first_bytes(self._store, self._span, self._limits))

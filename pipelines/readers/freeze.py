@@ -245,6 +245,15 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
         if isinstance(names, UserError):
             source.add_error(str(names))
             continue
+        if reader.columns == "header" and (separator := _other_separator(names, {name for _, name in wanted})):
+            source.add_error(
+                f"the header is one column, {names[0]!r}, so the fields seem to be separated by {separator!r}. "
+                f"Set `delimiter: {json.dumps(separator)}` in this input.",
+                file.uri,
+                kind="separator",
+            )
+            missing = True
+            continue
         for setting, name in wanted:
             if names and name not in names:
                 source.add_error(_no_column(setting, name, names), file.uri, kind=f"no {setting} {name}")
@@ -258,12 +267,14 @@ def _repeated(setting: str, name: str, names: Sequence[str]) -> str:
     return f"has {names.count(name)} columns {name} ({setting}). Write it with unique names."
 
 
+def _other_separator(names: Sequence[str], wanted: set[str]) -> str | None:
+    """The separator in a header that was read as one column and is none of the wanted ones."""
+    if len(names) != 1 or names[0] in wanted:
+        return None
+    return next((one for one in ";|\t," if one in names[0]), None)
+
+
 def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
-    if len(names) == 1 and (other := next((one for one in ";|\t" if one in names[0]), None)):
-        return (
-            f"no column {name} ({setting}). The header is one column, {names[0]!r}, so the fields seem to be separated "
-            f"by {other!r}. Use commas in .csv files and tabs in .tsv files."
-        )
     near = get_close_matches(name, names, 3, 0.5)
     mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them."
     return f"no column {name} ({setting}). It has: {', '.join(names) or 'none'}. {mend}"

@@ -83,6 +83,8 @@ def _add(rows: Rows, line: bytes | None, where: str, input: Input, file: FilePro
         return
     record = parser.parse(line)
     if isinstance(record, _Unreadable):
+        if file.is_blank(line):
+            return
         rows.refuse(file.or_row_problem(record.problem), where)
         return
     if not isinstance(record, dict):

@@ -51,6 +51,7 @@ PROBLEMS = {
     "not_an_object": "the line is JSON, but no object with fields",
     **PROBLEMS_OF_WHOLE_FILES,
     "broken_csv": "wrong number of fields, or quotes that do not match",
+    "repeated_header": "the header line once more, as files joined with `cat` have it",
     "missing_text": "no text field",
     "null_text": "the text is null",
     "not_a_string": "the text is a number, a list or an object",

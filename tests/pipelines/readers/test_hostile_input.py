@@ -132,7 +132,7 @@ NOT_JSON_LINES = {
     "an array above the bound": (b'[{"text": "a", "junk": "' + b"x" * 100_000 + b'"}]', ["<json_array>"]),
     "carriage returns alone": (b'{"text": "a"}\r{"text": "b"}\r', ["<carriage_returns>"]),
     "carriage returns alone, above the bound": (b'{"text": "a"}\r' * 10_000, ["<carriage_returns>"]),
-    "UTF-16": ('{"text": "a"}\n{"text": "b"}\n'.encode("utf-16"), ["<utf16>"] * 3),
+    "UTF-16": ('{"text": "a"}\n{"text": "b"}\n'.encode("utf-16"), ["<utf16>"] * 2),
     "UTF-16 without mark": ('{"text": "a"}\r\n{"text": "b"}'.encode("utf-16-le"), ["<utf16>"] * 2),
     "UTF-16, the other order": ('{"text": "a"}\n{"text": "b"}'.encode("utf-16-be"), ["<utf16>"] * 2),
     "Windows-1252": (
@@ -215,7 +215,12 @@ CSV_FILES = {
     "empty lines": (b"id,text\n\n1,a\n\n\n2,b\n", ["a", "b"]),
     "a NUL": (b"id,text\n1,a\0b\n", ["a\0b"]),
     "a header and nothing else": (b"id,text\n", []),
-    "UTF-16": ("id,text\n1,a\n2,b\n".encode("utf-16"), ["<utf16>"] * 3),
+    "the header twice": (b"id,text\n1,a\nid,text\n2,b\n", ["a", "<repeated_header>", "b"]),
+    "the header twice, with byte-order marks": (
+        b"\xef\xbb\xbfid,text\n1,a\n\xef\xbb\xbfid,text\n2,text\n",
+        ["a", "<repeated_header>", "text"],
+    ),
+    "UTF-16": ("id,text\n1,a\n2,b\n".encode("utf-16"), ["<utf16>"] * 2),
     "UTF-16 without mark": ("id,text\n1,a\n2,b".encode("utf-16-le"), ["<utf16>"] * 2),
     "UTF-16 without a line end": ("id,text,and,more".encode("utf-16-le"), ["<utf16>"]),
     "Windows-1252": ("id,text\n1,é à ü\n2,b\n".encode("cp1252"), ["<other_encoding>", "b"]),

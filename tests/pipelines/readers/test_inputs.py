@@ -214,9 +214,9 @@ def test_a_json_file_is_refused_with_the_way_to_json_lines(tmp_path):
 
 def test_a_table_of_another_separator_is_refused_with_the_separator(tmp_path):
     (tmp_path / "a.csv").write_text("id;text\n1;one\n")
-    assert refusal(tmp_path, Input(path="a.csv")) == (
-        "inputs[0] (input): DIR/a.csv: no column text (text). The header is one column, 'id;text', so the fields seem "
-        "to be separated by ';'. Use commas in .csv files and tabs in .tsv files."
+    assert refusal(tmp_path, Input(path="a.csv", id="id")) == (
+        "inputs[0] (input): DIR/a.csv: the header is one column, 'id;text', so the fields seem to be separated by ';'. "
+        'Set `delimiter: ";"` in this input.'
     )
 
 
