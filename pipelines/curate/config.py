@@ -68,17 +68,23 @@ Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
 
 
 class PersonalData(_Settings):
+    """Personal data: which kinds the corpus does not contain."""
+
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
         KINDS, description="kinds replaced by a placeholder in the corpus; all kinds are counted anyway"
     )
 
 
 class CorpusFiles(_Settings):
+    """The files of the corpus."""
+
     file_mib: int = Field(128, ge=1, le=65_536, description="text of one corpus file before compression, about")
     columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
 
 
 class Execution(_Settings):
+    """How a run is carried out. No effect on the corpus."""
+
     unit_mib: int = Field(64, ge=1, le=4096, description="text of one unit of work, about")
     attempts: int = Field(3, ge=1, le=100, description="how often a unit is tried")
     stall_s: float = Field(900, ge=1, le=604_800, description="nothing committed for this long: Ray is started anew")
@@ -87,6 +93,8 @@ class Execution(_Settings):
 
 
 class Report(_Settings):
+    """What the report shows."""
+
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
     groups: int = Field(10, ge=0, le=100, description="largest duplicate groups shown")
     warn_source_loss: float = Field(0.9, gt=0, le=1, description="warn of a source that loses a larger share")

@@ -205,6 +205,7 @@ class Rows:
         self._bytes += len(text or b"") + sum(len(value or "") for value in carried)
 
     def table(self) -> pa.Table:
+        """The documents added since the last call; their carried columns are strings."""
         columns = {
             "id": pa.array(self._ids, pa.string()),
             "text": pa.array(self._texts, pa.large_binary()).view(pa.large_string()),

@@ -33,6 +33,7 @@ class Unit:
 
     @property
     def uris(self) -> list[str]:
+        """The files of the unit, each once, in order."""
         return list(dict.fromkeys(span.uri for span in self.spans))
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class Reading:
     carried: pa.Schema
 
     def input_of(self, source: str) -> Input:
+        """The settings of a source's input."""
         return next(one for one in self.inputs if one.source == source)
 
     def store_of(self, source: str) -> Store:

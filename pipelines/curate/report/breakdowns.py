@@ -70,6 +70,7 @@ def _in_and_kept(given: Amount, kept: Amount, whole: int) -> tuple[str, ...]:
 
 
 def sources(report: Report) -> Section:
+    """What each source gave, and the share of it that each reason removed."""
     rows = report["sources"]
     if not rows:
         return Section("sources", "Sources", sentence("No source had a document."))
@@ -202,6 +203,7 @@ def skipped(report: Report) -> Section:
 
 
 def times(report: Report) -> Section:
+    """Time, core-hours and throughput of each stage."""
     machine, rows, totals = report["run"]["machine"], report["stages"], report["totals"]
     where = (
         f"{plural(machine['cpus'], 'core')}, {machine['platform']}, Python {machine['python']}"

@@ -24,6 +24,7 @@ def warnings(report: Report) -> Section | None:
 
 
 def headline(report: Report) -> Section:
+    """Documents, characters and tokens kept, time and throughput."""
     totals = report["totals"]
     given, kept = totals["input"], totals["corpus"]
     text_bytes = max((stage["text_bytes"] for stage in report["stages"]), default=0)
@@ -54,6 +55,7 @@ def headline(report: Report) -> Section:
 
 
 def funnel(report: Report) -> Section:
+    """Bars of what each stage removed and left, with reasons, and the same as a table."""
     stages, given = report["funnel"], report["totals"]["input"]
     if not stages or not given["documents"]:
         return Section("funnel", "Funnel", sentence("No documents were read, so there is nothing to follow."))

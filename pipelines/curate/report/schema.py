@@ -196,6 +196,8 @@ class StageTime(TypedDict):
 
 
 class Report(TypedDict):
+    """The whole of report.json."""
+
     schema: Literal[1]
     run: RunInfo
     totals: Totals
