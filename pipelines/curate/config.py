@@ -68,7 +68,7 @@ Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
 
 
 class PersonalData(_Settings):
-    """Personal data: which kinds the corpus does not contain."""
+    """Kinds of personal data that are replaced in the corpus."""
 
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
         KINDS, description="kinds replaced by a placeholder in the corpus; all kinds are counted anyway"
