@@ -5,7 +5,7 @@ or replaces the run if `--replace` is given.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,21 @@ class RunFolder:
     store: Store
     uri: str
 
-    def find(self, kind: str, settings: dict[str, Any], inputs: str, replace: bool) -> dict[str, Any] | None:
+    def find(
+        self,
+        kind: str,
+        settings: dict[str, Any],
+        inputs: str,
+        replace: bool,
+        input_changes: Callable[[], str] = lambda: "the input files changed",
+    ) -> dict[str, Any] | None:
         """The manifest of the finished run with these settings and inputs; None if there is none.
 
         Args:
             settings: those that decide the result, as plain JSON values.
             inputs: fingerprint of the input files.
             replace: remove the manifest of a run with other settings or inputs instead of raising an error.
+            input_changes: describes how the input files differ, for the error.
 
         Raises:
             DataError: another run is finished there, and `replace` is not given.
@@ -43,7 +51,7 @@ class RunFolder:
             manifest = json.loads(self.store.read_bytes(uri))
             changed = differences(manifest["config"], settings)
             if manifest["inputs"] != inputs:
-                changed = changed or ["the input files changed"]
+                changed = changed or [input_changes()]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{uri}: not the manifest of a {kind} run ({error}). Choose another output.") from error
         if not changed:

@@ -1,6 +1,7 @@
 """The verbs `raymill curate`, `what-if`, `explain` and `sample`."""
 
 import json
+import math
 import textwrap
 import time
 from typing import Annotated, Any
@@ -110,8 +111,16 @@ def _print_plan(settings: CurateConfig) -> None:
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
-    for note in [*inputs.notes, *first_look(inputs, settings.limits)]:
+    look, allowed = first_look(inputs, settings.limits), settings.execution.max_bad_documents
+    for note in [*inputs.notes, *look.notes]:
         print(f"note     {note}")
+    if look.unreadable > allowed * look.rows:
+        share = look.unreadable / look.rows
+        print(
+            f"note     {share:.1%} of the rows seen cannot be read, and the run allows {allowed:.1%}: if the others "
+            "are like them, it stops after measuring. Mend them, or allow more with "
+            f"-o execution.max_bad_documents={math.ceil(100 * share) / 100}."
+        )
     everything = settings.model_dump(mode="json")
     if logs.is_verbose():
         print("\nEvery setting:\n" + _yaml(everything))

@@ -30,6 +30,7 @@ from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.curate.changed_inputs import changed_inputs
 from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.decide import VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
@@ -136,7 +137,13 @@ def find_finished(
         DataError: a run with other settings or inputs is finished there, and `replace` is not given.
     """
     store = config.store
-    manifest = RunFolder(store, root).find(config.kind, result_settings(config), inputs.fingerprint, replace)
+    manifest = RunFolder(store, root).find(
+        config.kind,
+        result_settings(config),
+        inputs.fingerprint,
+        replace,
+        lambda: changed_inputs(store, paths.join(root, INPUTS), inputs),
+    )
     if manifest is None:
         return None, ""
     if damage := _damage(store, root, manifest):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,7 +87,7 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
     work, store = Measure(settings, inputs.reading), inputs.reading.store
-    return Stage("measure", outputs, inputs.units, work, _fingerprint(settings, inputs), store, _files)
+    return Stage("measure", outputs, inputs.units, work, fingerprint(measured_by(settings, inputs)), store, _files)
 
 
 def _files(unit: Unit) -> str:
@@ -99,22 +100,21 @@ def _measured_by(store: Store, rule: Rule | LanguageId) -> dict[str, object]:
     return {name: getattr(rule, name) for name in rule.measured_by} | {"files": files}
 
 
-def _fingerprint(settings: MeasureSettings, inputs: InputManifest) -> str:
+def measured_by(settings: MeasureSettings, inputs: InputManifest) -> dict[str, Any]:
+    """Everything on which the measurements depend."""
     filters, dedup, store = settings.filters, settings.dedup, inputs.reading.store
-    return fingerprint(
-        {
-            "version": [cluster.__version__, MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
-            "inputs": inputs.fingerprint,
-            "limits": settings.limits.model_dump(),
-            "language": filters.language
-            and _measured_by(store, filters.language)
-            | {"model": fasttext_model.fingerprint(store, filters.language.model)},
-            "dialect": filters.dialect if filters.rules else None,
-            "rules": {rule.name: _measured_by(store, rule) for rule in filters.rules},
-            "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
-            "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
-        }
-    )
+    return {
+        "version": [cluster.__version__, MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
+        "inputs": inputs.fingerprint,
+        "limits": settings.limits.model_dump(),
+        "language": filters.language
+        and _measured_by(store, filters.language)
+        | {"model": fasttext_model.fingerprint(store, filters.language.model)},
+        "dialect": filters.dialect if filters.rules else None,
+        "rules": {rule.name: _measured_by(store, rule) for rule in filters.rules},
+        "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
+        "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
+    }
 
 
 @dataclass(frozen=True)

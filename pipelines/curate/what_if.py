@@ -4,22 +4,28 @@ Reads attributes alone and writes nothing, so it takes seconds for millions of d
 deduplication, because which documents are duplicates depends on which stay.
 """
 
+import json
 from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
-from cluster.run import differences
+from cluster.run import changes
 from pipelines.curate.config import CurateConfig, Filters
 from pipelines.curate.decide import check_results, decide, needed_columns
 from pipelines.curate.job import result_settings
-from pipelines.curate.measure import measure_stage
+from pipelines.curate.measure import measure_stage, measured_by
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
+from pipelines.readers.units import InputManifest
 
 Counts = dict[str, int]
+
+# Entries of `measured_by` whose settings have another name.
+_SETTINGS = {"dialect": "rules.dialect", "signatures": "dedup"}
 
 
 def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
@@ -40,14 +46,12 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
             "what-if decides languages and rules again, but not duplicates, so a change of dedup has no effect. "
             "Leave it out here, or run `raymill curate` with it and another output."
         )
-    made_with = (run.manifest or {}).get("config")
-    for name, config in (("the config", before), ("the changed config", after)):
+    for name, config, other in (("the config", before, _config_of(run)), ("the changed config", after, before)):
         if measure_stage(config.measure_settings, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
-            changed = differences(made_with, result_settings(config)) if made_with else []
+            changed = _to_measure_again(other, config, run.inputs) if other else []
+            cause = "; ".join(changed) or "they were made by other code, other files or other settings"
             raise DataError(
-                f"{run.uri}: the measurements there do not fit {name}"
-                + (f" ({'; '.join(changed)})" if changed else "")
-                + ": they were made by other code, or with other settings than bounds. "
+                f"{run.uri}: the measurements there do not fit {name}: {cause}. What-if can change bounds alone. "
                 "Run `raymill curate` with these settings and another output."
             )
     columns = sorted({"characters", "source", *needed_columns(before.filters), *needed_columns(after.filters)})
@@ -56,6 +60,25 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
         comparison.add("before", table, before.filters)
         comparison.add("after", table, after.filters)
     return comparison.result()
+
+
+def _config_of(run: RunReader) -> CurateConfig | None:
+    """The config that made the run; None if it is unfinished, or if its settings are those of another version."""
+    try:
+        return CurateConfig.model_validate(run.manifest["config"] | {"output": run.uri}) if run.manifest else None
+    except ValidationError:
+        return None
+
+
+def _to_measure_again(before: CurateConfig, after: CurateConfig, inputs: InputManifest) -> list[str]:
+    """The differing settings on which the measurements depend, a line each."""
+    then, now = (measured_by(config.measure_settings, inputs) for config in (before, after))
+    measured = [_SETTINGS.get(name, name) for name, _, _ in changes(then, now)]
+    return [
+        f"{name} was {json.dumps(old)}, now {json.dumps(new)}"
+        for name, old, new in changes(result_settings(before), result_settings(after))
+        if any(f"{name}.".startswith(f"{one}.") or f"{one}.".startswith(f"{name}.") for one in measured)
+    ]
 
 
 class _Comparison:

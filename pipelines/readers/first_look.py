@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from posixpath import basename
 
 import pyarrow.compute as pc
@@ -20,13 +21,22 @@ _THREADS = 16
 _FILES = 100  # of a source
 
 
-def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
-    """Sentences on the problems of each source.
+@dataclass
+class FirstLook:
+    """notes: sentences on the problems of each source. rows, unreadable: the number of rows read, and of bad ones."""
+
+    notes: list[str] = field(default_factory=list)
+    rows: int = 0
+    unreadable: int = 0
+
+
+def first_look(inputs: InputManifest, limits: Limits) -> FirstLook:
+    """Look at the beginning of some files of each source.
 
     Reads the first block of at most 100 files of a source, and the first table (at most 8 MB of text) of the first file
     of each format with columns.
     """
-    notes = []
+    look = FirstLook()
     with ThreadPoolExecutor(_THREADS) as pool:
         for source in dict.fromkeys(unit.source for unit in inputs.units):
             store = inputs.reading.store_of(source)
@@ -34,12 +44,12 @@ def first_look(inputs: InputManifest, limits: Limits) -> list[str]:
                      for span in reversed(unit.spans)}  # the first span of each file  # fmt: skip
             first = [spans[uri] for uri in sorted(spans)[:_FILES]]
             problems = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
-            notes += [f"Source {source}: {note}" for note in _file_notes(first, problems)]
+            look.notes += [f"Source {source}: {note}" for note in _file_notes(first, problems)]
             good = [span for span, problem in zip(first, problems, strict=True) if problem is None]
             by_format = {span.format: span for span in reversed(good) if READERS[span.format].columns != "fixed"}
-            row_notes = (_row_note(span, inputs, source, limits) for span in by_format.values())
-            notes += [f"Source {source}: {note}" for note in row_notes if note]
-    return notes
+            row_notes = (_row_note(span, inputs, source, limits, look) for span in by_format.values())
+            look.notes += [f"Source {source}: {note}" for note in row_notes if note]
+    return look
 
 
 def _file_problem(store: Store, span: Span, limits: Limits) -> str | None:
@@ -66,12 +76,14 @@ def _file_notes(spans: list[Span], problems: list[str | None]) -> list[str]:
     ]
 
 
-def _row_note(span: Span, inputs: InputManifest, source: str, limits: Limits) -> str | None:
-    """A sentence on the rows of the first table that the reader returns, None if they have no problem."""
+def _row_note(span: Span, inputs: InputManifest, source: str, limits: Limits, look: FirstLook) -> str | None:
+    """A sentence on the rows of the first table of the reader, None if they have no problem. Counts them in `look`."""
     store, input, counts = inputs.reading.store_of(source), inputs.reading.input_of(source), ReaderCounts()
     table = next(READERS[span.format].read(store, span, input, limits, counts), None)
     if table is None:
         return None
+    look.rows += table.num_rows
+    look.unreadable += table.num_rows - table["problem"].null_count
     good = table.filter(pc.is_null(table["problem"]))
     empty = pc.sum(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(good["text"])), 0)).as_py() or 0
     found = [

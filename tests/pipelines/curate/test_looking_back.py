@@ -1,10 +1,13 @@
 """Messages of `explain`, `sample` and `what-if`, and of a run at the output of another one."""
 
 import json
+import os
+import re
 
 import pytest
 from pydantic import ValidationError
 
+from cluster import cli
 from cluster.errors import ConfigError, DataError
 from cluster.run import differences
 from cluster.store.store import Store
@@ -85,3 +88,55 @@ def test_differences_name_the_setting_inside_a_list_of_groups():
         'inputs.1 was {"path": "b"}, now null',
         'keep was ["en"], now ["en", "de"]',
     ]
+
+
+def test_what_if_names_only_the_settings_that_need_other_measurements(settings, monkeypatch):
+    curate_inline(settings, monkeypatch)
+    bound = {"language": {"min_score": 0.9}}
+    compare(config_of(settings), config_of(settings | bound))
+    changed = settings | bound | {"rules": {"c4": {"drop_curly_bracket": False}}}
+    with pytest.raises(DataError, match=r"the changed config: rules\.c4\.drop_curly_bracket was true, now false\. "):
+        compare(config_of(settings), config_of(changed))
+    without = settings | bound | {"rules": None}
+    with pytest.raises(DataError, match=r"fit the config: rules was \{.*\}, now null\. ") as refused:
+        compare(config_of(without), config_of(settings))
+    assert "min_score" not in str(refused.value)
+
+
+def test_a_changed_input_of_a_finished_run_is_named(settings, monkeypatch, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, name in enumerate("abc"):
+        write(folder / f"{name}.jsonl", [(name, story(number))])
+    settings |= {"inputs": [{"path": str(folder)}]}
+    curate_inline(settings, monkeypatch)
+    (folder / "b.jsonl").rename(folder / "d.jsonl")
+    write(folder / "c.jsonl", [("c", story(2)), ("e", story(3))])
+    os.utime(folder / "a.jsonl", (1, 1))
+    found = "1 new: d.jsonl; 1 gone: b.jsonl; 2 changed: a.jsonl (same size, another time stamp or ETag), c.jsonl)"
+    with pytest.raises(DataError, match=re.escape(f"the input files changed ({found}")):
+        curate_inline(settings, monkeypatch)
+
+
+def test_a_source_without_a_document_has_a_warning(settings, monkeypatch, tmp_path):
+    sources = {"good": [("a", story(1))], "blank": [""], "bad": ["{"] * 20, "worse": ["{"]}
+    inputs = [{"source": name, "path": write(tmp_path / f"{name}.jsonl", rows)} for name, rows in sources.items()]
+    run = curate_inline(settings | {"inputs": inputs, "execution": {"max_bad_documents": 1}}, monkeypatch)
+    assert {
+        "Source blank: no document in its 1 file.",
+        "Source bad: none of its 20 rows could be read (broken_json).",
+        "Source worse: its only row could not be read (broken_json).",
+    } < set(run.report["warnings"])
+    assert not any(warning.startswith("Source good") for warning in run.report["warnings"])
+
+
+def test_a_dry_run_warns_of_more_unreadable_rows_than_the_run_allows(settings, tmp_path, capsys):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"kind": "curate", "name": "test"} | settings))
+    for allowed, warned in (("0.05", True), ("0.1", False)):
+        with pytest.raises(SystemExit) as left:
+            cli.main(("curate", str(path), "--dry-run", "-o", f"execution.max_bad_documents={allowed}"))
+        assert left.value.code == 0
+        note = "note     10.0% of the rows seen cannot be read, and the run allows 5.0%"
+        assert (note in (out := capsys.readouterr().out)) == warned
+        assert ("with -o execution.max_bad_documents=0.1." in out) == warned
