@@ -62,6 +62,8 @@ _WANTED = {
     "less_than_equal": "at most {le}",
 }
 
+_COMPARISONS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 # pydantic's types of error that mean: the value is of another type, and so of another alternative if there is one.
@@ -303,6 +305,8 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
     where = origins.where(real, entry["type"])
     seen = _HIDDEN if _is_secret(real) or _holds_secret(entry["input"]) else _show(entry["input"])
     context = entry.get("ctx", {})
+    if entry["type"] in _COMPARISONS and str(entry["input"]).lower() == "nan":
+        return f"{where}: {seen} given; wanted a number that is not NaN."
     match entry["type"]:
         case kind if kind in _UNKNOWN:
             parent = _dotted(real[:-1]) or "a config"

@@ -63,7 +63,8 @@ class Engine:
 
     root: the run's folder on the store.
     replace: remove artifacts that other settings left in the places of this run's outputs.
-    wall_s: seconds that each stage took in this call, by name. units: how many units each has.
+    wall_s: seconds that each stage took, by name; only of stages that this call did from the first unit to the last.
+    units: how many units each has.
     """
 
     root: str
@@ -95,6 +96,7 @@ class Engine:
 
     def _make(self, stage: Stage) -> dict[str, Artifact]:
         records = committed(stage, self.root)
+        before = len(records)
         if len(records) < len(stage.units) and not stage.small:
             self._start_ray()
         started = time.perf_counter()
@@ -115,7 +117,8 @@ class Engine:
         if len(records) < len(stage.units):
             raise self._error(stage, records, failures)
         artifacts = publish(stage, self.root, records)
-        self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
+        if not before:
+            self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
         return artifacts
 
     def _start_ray(self) -> None:
@@ -132,7 +135,7 @@ class Engine:
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
-                        log.error("failed with %s", answer["kind"])
+                        log.log(_level(answer), "failed with %s", answer["kind"])
                         if answer["final"]:
                             raise from_record(answer["final"])
                     else:
@@ -273,6 +276,11 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeHandler(listener)
 
 
+def _level(answer: dict[str, Any]) -> int:
+    """The level of the log line of a failed unit. A final error ends the command, which prints its message."""
+    return logging.INFO if answer["final"] else logging.ERROR
+
+
 class _RunUnit:
     """The function that workers apply to rows: run the unit; return its record or its error as JSON."""
 
@@ -286,7 +294,7 @@ class _RunUnit:
         for answer in answers:
             if "error" in answer:  # into this worker's log; the driver logs the answer into its own
                 with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=answer["unit"]):
-                    log.error("failed with %s", answer["kind"])
+                    log.log(_level(answer), "failed with %s", answer["kind"])
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
     def answer(self, index: int, unit: Any) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def short(number: float) -> str:
     return decimal(number)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -58,8 +60,8 @@ def core_hours(core_s: float) -> str:
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 1 else f"{hours:.3f}"
 
 
-def megabytes_per_s(text_bytes: int, seconds: float) -> str:
-    if not text_bytes or seconds <= 0:
+def megabytes_per_s(text_bytes: int, seconds: float | None) -> str:
+    if not text_bytes or seconds is None or seconds <= 0:
         return "–"
     speed = text_bytes / 1e6 / seconds
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}" if speed >= 1 else f"{speed:.2g}"

@@ -82,7 +82,7 @@ def _one(folder: Path, source: Path, size: int) -> None:
     report = json.loads((output / "report.json").read_text())
     print(f"curate, {size / 1e6:.0f} MB of text, {os.cpu_count()} cores: {took:.1f} s, {size / 1e6 / took:.1f} MB/s")
     for stage in report["stages"]:
-        print(f"    {stage['stage']:<10}{stage['wall_s']:8.1f} s wall {stage['core_s']:8.1f} s in workers")
+        print(f"    {stage['stage']:<10}{stage['wall_s'] or 0:8.1f} s wall {stage['core_s']:8.1f} s in workers")
     corpus = report["totals"]["corpus"]["documents"] / report["totals"]["input"]["documents"]
     largest = max(peaks.values(), default=0) / 1e6
     print(f"    {corpus:.0%} of the documents stay; largest worker {largest:.2f} GB resident")

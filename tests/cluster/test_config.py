@@ -77,6 +77,7 @@ def lines(caught) -> list[str]:
         ),
         ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),
         ("dedup: {threshold: 7}", "c.yaml, dedup.threshold: 7 given; wanted at most 1.0."),
+        ("dedup: {threshold: .nan}", "c.yaml, dedup.threshold: nan given; wanted a number that is not NaN."),
         ("dedup: {threshold: 0}", "c.yaml, dedup.threshold: 0 given; wanted more than 0.0."),
         ("dedup: 3", "c.yaml, dedup: 3 given; wanted a group of settings, as in {name: value}."),
         ("rules: [c4]", "c.yaml, rules: ['c4'] given; wanted a group of settings, as in {name: value}."),

@@ -54,6 +54,22 @@ def test_only_what_failed_is_tried_again_and_no_more_often_than_allowed(tmp_path
     assert "first" not in str(caught.value) and caught.value.exit_code == 1
 
 
+def test_a_final_error_is_not_logged_beside_its_message(tmp_path, caplog):
+    work = Failing({0: [DataError("a.jsonl: changed")]})
+    stage = dataclasses.replace(counting_stage(1, work), small=True)
+    with caplog.at_level(logging.WARNING, logger="cluster"), pytest.raises(DataError, match="changed"):
+        Engine(str(tmp_path), NoRay(), Silent()).run(stage)
+    assert not caplog.records
+
+
+def test_a_stage_of_two_calls_has_no_wall_time(tmp_path):
+    with pytest.raises(StageError):
+        engine(tmp_path, attempts=1).run(counting_stage(3, Failing({1: [ValueError("a")]})))
+    second = engine(tmp_path)
+    second.run(counting_stage(3))
+    assert second.wall_s == {}
+
+
 def test_a_failed_unit_of_a_stage_that_the_driver_does_is_logged_once(tmp_path, caplog):
     work = Failing({0: [ValueError("a")]})
     with caplog.at_level(logging.ERROR, logger="cluster"):

@@ -183,7 +183,7 @@ def _totals(tallies: _Tallies, engine: Engine, core_s: dict[str, float]) -> dict
     return {
         "input": tallies.total("input"),
         "corpus": corpus | {"tokens_estimate": corpus["characters"] // CHARACTERS_PER_TOKEN},
-        "wall_s": round(sum(engine.wall_s.values()), 2),
+        "wall_s": None if set(core_s) - set(engine.wall_s) else round(sum(engine.wall_s.values()), 2),
         "core_s": round(sum(core_s.values()), 2),
     }
 
@@ -349,7 +349,7 @@ def _stage_rows(engine: Engine, artifacts: dict[str, Artifact], core_s: dict[str
                     "units": engine.units[stage],
                     "documents": int(manifest.counters.get("documents", 0)),
                     "text_bytes": int(manifest.counters.get("text_bytes", 0)),
-                    "wall_s": engine.wall_s.get(stage, 0.0),
+                    "wall_s": engine.wall_s.get(stage),
                     "core_s": core_s[stage],
                 }
             )

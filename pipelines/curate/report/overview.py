@@ -40,7 +40,11 @@ def headline(report: Report) -> Section:
             f"{count(kept['characters'])} of {count(given['characters'])}",
         ),
         ("Tokens, estimated", formats.short(kept["tokens_estimate"]), count(kept["tokens_estimate"])),
-        ("Time", formats.duration(totals["wall_s"]), f"{formats.core_hours(totals['core_s'])} core-hours"),
+        (
+            "Time",
+            "in several calls" if totals["wall_s"] is None else formats.duration(totals["wall_s"]),
+            f"{formats.core_hours(totals['core_s'])} core-hours",
+        ),
         (
             "Throughput",
             f"{formats.megabytes_per_s(text_bytes, totals['wall_s'])} MB/s",

@@ -67,7 +67,8 @@ def warnings(settings: ReportSettings, inputs: InputManifest, report: Mapping[st
         ids = f"{plural(entry['ids'], 'id')} {'is' if entry['ids'] == 1 else 'are'}"
         found.append(
             f"Source {entry['source']}: {ids} used by more than one document, {entry['documents']:,} documents in all "
-            f"({', '.join(entry['examples'])}). Their positions differ."
+            f"({', '.join(entry['examples'])}). Ledger and quarantine have their positions; corpus "
+            "and attributes are in the order of the input."
         )
     found += inputs.notes
     for source, skipped in inputs.skipped.items():

@@ -36,11 +36,11 @@ class RunInfo(TypedDict):
 
 
 class Totals(TypedDict):
-    """wall_s: sum over the stages. core_s: sum over the workers."""
+    """wall_s: sum over the stages, null if one has none. core_s: sum over the workers."""
 
     input: Amount
     corpus: CorpusAmount
-    wall_s: float
+    wall_s: float | None
     core_s: float
 
 
@@ -185,13 +185,13 @@ class Skipped(TypedDict):
 
 
 class StageTime(TypedDict):
-    """units: all of the stage, also those without documents."""
+    """units: all of the stage, also those without documents. wall_s: null if an earlier call did a part of them."""
 
     stage: str
     units: int
     documents: int
     text_bytes: int
-    wall_s: float
+    wall_s: float | None
     core_s: float
 
 

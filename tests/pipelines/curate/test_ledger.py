@@ -95,8 +95,8 @@ def test_ids_that_are_used_twice_in_a_source_are_counted_and_warned_of(run):
         {"source": "two", "ids": 1, "documents": 2, "examples": ["z"]},
     ]
     assert (
-        "Source one: 2 ids are used by more than one document, 4 documents in all (x, y). Their positions differ."
-        in run.report["warnings"]
+        "Source one: 2 ids are used by more than one document, 4 documents in all (x, y). Ledger and quarantine "
+        "have their positions; corpus and attributes are in the order of the input." in run.report["warnings"]
     )
 
 

@@ -223,6 +223,17 @@ def test_the_config_is_shown_as_yaml(report):
     assert "dedup:\n  threshold: 0.8\n" in Page(render(report)).text["config"]
 
 
+def test_a_run_of_several_calls_has_no_rate_by_wall(report):
+    report["totals"] |= {"wall_s": None, "core_s": 7200.0}
+    report["stages"] = [
+        {"stage": "measure", "units": 3, "documents": 9, "text_bytes": 90_000_000, "wall_s": None, "core_s": 7200.0}
+    ]
+    assert not list(faults(report, Report))
+    page = Page(render(report))
+    assert "Measure 3 9 90.0 – 2.0 100.0% – 0.013" in " ".join(page.text["time"].split())
+    assert "Time in several calls 2.0 core-hours Throughput – MB/s" in " ".join(page.text["result"].split())
+
+
 def test_the_cost_of_a_stage_is_shown_by_wall_and_by_core(report):
     report["stages"] = [
         {"stage": "measure", "units": 3, "documents": 9, "text_bytes": 90_000_000, "wall_s": 6.0, "core_s": 7200.0}
