@@ -7,8 +7,28 @@ import os
 import re
 from pathlib import Path
 
+from cluster.errors import ConfigError
 from cluster.store import paths
 from cluster.store.store import Store
+
+
+def refuse_impossible_output(output: str) -> None:
+    """Find mistakes in the text of an output, and a file in its place.
+
+    Raises:
+        ConfigError: it contains a shell variable or a drive letter, or is a file of this machine.
+    """
+    if paths.is_remote(output):
+        return
+    if variable := re.search(r"\$(\w+|\{\w+\})", output):
+        raise ConfigError(
+            f"output: {output} contains {variable[0]}, which is not replaced by the variable's value. Write the path "
+            "itself; ~ is your home folder."
+        )
+    if re.search(r"(^|/)[A-Za-z]:\\", output):
+        raise ConfigError(f"output: {output} is a path of Windows. Write a path of this system, or a URI.")
+    if Path(paths.absolute(output)).is_file():
+        raise ConfigError(f"output: {output} is a file; a folder is wanted. Choose another output.")
 
 
 def same_folder(output: str, folder: str) -> str | None:

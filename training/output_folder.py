@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, same_folder
+from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, same_folder
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -24,6 +24,7 @@ def refuse_output_among_inputs(config: TrainConfig) -> None:
         for setting in ("output", "packed"):
             if folder := getattr(one, setting):
                 _refuse(setting, paths.absolute(folder), one)
+                refuse_impossible_output(folder)
 
 
 def _refuse(setting: str, root: str, config: TrainConfig) -> None:

@@ -142,7 +142,7 @@ class Store:
         if not paths.is_remote(uri):
             path = Path(paths.absolute(uri))
             if not path.is_file():
-                raise NotFound(uri)
+                raise NotFound(str(path))
             return path
         found = self.info(uri)
         name = hashlib.sha256(f"{found.uri}\n{found.version}".encode()).hexdigest()[:32] + "-" + Path(uri).name[-100:]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, real_path, same_folder
+from cluster.output_folder import fixed_folder, path_below, real_path, refuse_impossible_output, same_folder
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.readers.find import absolute_path
@@ -42,6 +42,7 @@ def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str)
             raise ConfigError(
                 f"output: {root} lies inside {named}, so the next call would read this run's own files. {what_to_do}"
             )
+    refuse_impossible_output(root)
 
 
 def refuse_files_inside(root: str, inputs: InputManifest) -> None:

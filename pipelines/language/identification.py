@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 from numba import njit
 from pydantic import ConfigDict, Field
 
+from cluster.errors import ConfigError
+from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_model import Classifier
@@ -119,7 +121,10 @@ def load(store: Store, settings: LanguageId) -> Classifier:
     Raises:
         ConfigError, StorageError: the model is missing or wrong, or does not have a label of the settings.
     """
-    classifier = fasttext_model.load(store, settings.model)
+    try:
+        classifier = fasttext_model.load(store, settings.model)
+    except NotFound as error:
+        raise ConfigError(f"language.model: {error}") from error
     check_labels(settings, classifier)
     return classifier
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cluster.errors import ConfigError, StorageError
-from cluster.output_folder import check_output
+from cluster.output_folder import check_output, refuse_impossible_output
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
@@ -129,3 +129,22 @@ def test_an_output_that_cannot_be_made_is_refused(here, output):
     with pytest.raises(StorageError, match=r"stands where a folder|cannot be made here|is too long"):
         check_output(Store(), paths.absolute(output))
     assert not os.path.isdir(output)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("$HOME/x", r"contains \$HOME, which is not replaced"),
+        ("runs/${NAME}", r"contains \$\{NAME\}, which is not replaced"),
+        ("C:\\x", "is a path of Windows"),
+    ],
+)
+def test_an_output_that_was_meant_for_a_shell_or_another_system_is_refused(output, said):
+    with pytest.raises(ConfigError, match=rf"^output: .*{said}"):
+        refuse_impossible_output(output)
+
+
+def test_an_output_that_is_a_file_is_refused_by_its_name(tmp_path):
+    (tmp_path / "s.yaml").write_text("x")
+    with pytest.raises(ConfigError, match=r"^output: .*s\.yaml is a file; a folder is wanted"):
+        refuse_impossible_output(str(tmp_path / "s.yaml"))
