@@ -47,6 +47,35 @@ class Silent:
     def say(self, text: str) -> None: ...
 
 
+class LineWriter:
+    """Writes progress to a text stream: on a terminal one line that is redrawn, elsewhere one line after the other."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.terminal = stream.isatty()
+        self._drawn = False  # a line stands on the terminal without its line feed
+
+    def update(self, text: str) -> None:
+        """Redraw the line (its first 160 characters); elsewhere write another one."""
+        self._write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
+        self._drawn = self.terminal
+
+    def write(self, text: str) -> None:
+        """Write a line that stays, in place of the redrawn one."""
+        self._write(f"\r\033[K{text}\n" if self._drawn else f"{text}\n")
+        self._drawn = False
+
+    def end(self) -> None:
+        """Keep the redrawn line and go to the next one."""
+        if self._drawn:
+            self._write("\n")
+        self._drawn = False
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
 class Lines:
     """Progress as lines on a text stream; default: standard error, because standard output is for results.
 
@@ -54,21 +83,18 @@ class Lines:
     """
 
     def __init__(self, stream: TextIO | None = None, at_first: str = "") -> None:
-        self.stream = stream or sys.stderr
+        self.writer = LineWriter(stream or sys.stderr)
         self.at_first = at_first
-        self.terminal = self.stream.isatty()
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
         """Print a line with the seconds that the body of the `with` took."""
         began = time.monotonic()
-        if self.terminal:
-            self._line(f"{what} ...")
+        if self.writer.terminal:
+            self.writer.update(f"{what} ...")
         yield
-        self._line(f"{what}: {time.monotonic() - began:.1f} s")
-        if self.terminal:
-            self.stream.write("\n")
-            self.stream.flush()
+        self.writer.update(f"{what}: {time.monotonic() - began:.1f} s")
+        self.writer.end()
 
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None:
         records = list(done)
@@ -81,7 +107,7 @@ class Lines:
         self.seconds: list[float] = []
         if records:
             were = "was" if self.done == 1 else "were"
-            self._line(f"{stage}: {self.done} of {plural(units, 'unit')} {were} finished before")
+            self.writer.update(f"{stage}: {self.done} of {plural(units, 'unit')} {were} finished before")
         self._show()
 
     def advance(self, record: Record) -> None:
@@ -90,21 +116,18 @@ class Lines:
         self.commits.append(time.monotonic())
         self.seconds.append(record.seconds)
         self.counters = add_counters([self.counters, record.counters])
-        if time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
+        if time.monotonic() - self.shown >= _EVERY_S[self.writer.terminal]:
             self._show()
 
     def finish(self) -> None:
         self.at_first = ""
         if self.shown_done != self.done:
             self._show()
-        if self.terminal:
-            self.stream.write("\n")
-            self.stream.flush()
+        self.writer.end()
 
     def say(self, text: str) -> None:
         """Print a line, between stages."""
-        self.stream.write(f"{text}\n")
-        self.stream.flush()
+        self.writer.write(text)
 
     def _show(self) -> None:
         self.shown = time.monotonic()
@@ -120,7 +143,7 @@ class Lines:
         elif self.at_first and self.done < self.units:
             parts.append(self.at_first)
         reasons = _top_reasons(self.counters)
-        self._line(", ".join(parts) + (f" | {reasons}" if reasons else ""))
+        self.writer.update(", ".join(parts) + (f" | {reasons}" if reasons else ""))
         self.shown_done = self.done
 
     def _left(self) -> float | None:
@@ -130,10 +153,6 @@ class Lines:
         if units < _LEAST_UNITS or self.shown - since < _LEAST_UNIT_TIMES * statistics.median(self.seconds):
             return None
         return (self.units - self.done) * (self.shown - since) / units
-
-    def _line(self, text: str) -> None:
-        self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
-        self.stream.flush()
 
 
 def _rate(rate: float, unit: str) -> list[str]:
@@ -149,6 +168,7 @@ def _top_reasons(counters: Counters) -> str:
 
 
 def clock(seconds: float) -> str:
+    """A duration for people: 5 s, 2 min 30 s, 1 h 02 min."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -19,7 +19,7 @@ from training.fit.checkpoint.format import CheckpointManifest, folder_name
 from training.fit.checkpoint.save import pack_file
 from training.fit.job import Job
 from training.fit.records import Outcome
-from training.fit.training_progress import Course
+from training.fit.training_progress import TrainingProgress
 from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.packed_run import PackedRun
 
@@ -126,7 +126,7 @@ def save_outcome(job: Job, objective: Any, step: int) -> Outcome:
     file, data = pack_file("rank-00000-00000.safetensors", pieces)
     job.store.write_bytes(paths.join(uri, file.path), data)
     shapes = {name: tuple(values.shape) for name, values in trained.items()}
-    manifest = CheckpointManifest(job.identity, Course(step=step), shapes, (file,), 1, "2026-01-01", {})
+    manifest = CheckpointManifest(job.fingerprint_parts, TrainingProgress(step=step), shapes, (file,), 1, "2026-01-01", {})
     job.store.write_bytes(paths.join(uri, "manifest.json"), manifest.to_json())
     return {
         "fingerprint": f"{job.fingerprint}-{step}", "ended": "steps", "steps": step, "best_step": step,

@@ -84,26 +84,26 @@ def pack_tiny(root: str, documents: int = 200, validation: int = 20) -> None:
 def tiny_job(root: str, **more: Any) -> Job:
     config = settings(root, **more)
     packed = PackedRun.load(Store(), f"{root}/packed")
-    identity = {f"settings.{name}": json.dumps(value) for name, value in config.fit_settings().items()}
+    parts = {f"settings.{name}": json.dumps(value) for name, value in config.fit_settings().items()}
     steps = Order.for_training(config, packed).steps(config)
-    return Job(config, config.output, packed.uri, (), steps, identity | {"data": packed.fingerprint})
+    return Job(config, config.output, packed.uri, (), steps, parts | {"data": packed.fingerprint})
 
 
 def fit_here(job: Job) -> Outcome:
     """In the process group that this process is in."""
     from training.fit.loop import fit
-    from training.fit.ranks import joined_place
+    from training.fit.ranks import joined_ranks
 
-    return fit(job, joined_place())
+    return fit(job, joined_ranks())
 
 
 def fit_alone(job: Job) -> Outcome:
     """As the only worker, in a process group that is gone afterwards."""
     from training.fit.loop import fit
-    from training.fit.ranks import own_group
+    from training.fit.process_group import own_group
 
-    with own_group(0) as place:
-        return fit(job, place)
+    with own_group(0) as ranks:
+        return fit(job, ranks)
 
 
 class Interrupted(Exception):
@@ -118,7 +118,7 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 
     def interrupted(self: Training, record: Any, late: bool) -> None:
         after(self, record, late)
-        if self.course.step == step:
+        if self.progress.step == step:
             raise Interrupted
 
     Training._after = interrupted  # type: ignore[method-assign]
@@ -134,12 +134,12 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
     from training.engines.engine import STATES
-    from training.fit.checkpoint.format import Saved
+    from training.fit.checkpoint.format import Checkpoint
 
-    saved = Saved.load(Store(), outcome["checkpoint"])
+    checkpoint = Checkpoint.load(Store(), outcome["checkpoint"])
     return {
-        f"{name}.{state}": saved.fetch(name, state, 0, int(np.prod(shape))).numpy()
-        for name, shape in saved.names.items()
+        f"{name}.{state}": checkpoint.fetch(name, state, 0, int(np.prod(shape)))
+        for name, shape in checkpoint.shapes.items()
         for state in STATES
     }
 

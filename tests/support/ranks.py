@@ -1,6 +1,6 @@
 """Functions run as the N workers of a process group (gloo, this machine), for tests that need no Ray.
 
-    with Ranks(4) as ranks:
+    with RankPool(4) as ranks:
         losses = ranks.run(train_a_little, config)      # what each of the four returned, in the order of their ranks
     [norm] = run_ranks(1, gradient_norm, config)        # the same for one call
 
@@ -42,7 +42,7 @@ class RankError(AssertionError):
     """A rank raised, ended, or did not answer; with what it said."""
 
 
-class Ranks:
+class RankPool:
     """N processes that form one process group for as long as the `with` lasts. environment: over ENVIRONMENT."""
 
     def __init__(self, world: int, **environment: str) -> None:
@@ -111,7 +111,7 @@ class Ranks:
 
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, **environment: str) -> list[Any]:
     """One call of `function(*arguments)` on each of `world` ranks."""
-    with Ranks(world, **environment) as ranks:
+    with RankPool(world, **environment) as ranks:
         return ranks.run(function, *arguments)
 
 

@@ -23,7 +23,7 @@ from training.versions import missing
 
 if TYPE_CHECKING:
     from training.bench.measure import Step, Timing
-    from training.fit.ranks import Place
+    from training.fit.ranks import Ranks
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -52,38 +52,38 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
     from training.bench.parts import measure_parts
     from training.bench.result import describe
     from training.bench.rows import document_lengths
-    from training.fit.ranks import own_group
+    from training.fit.process_group import own_group
     from training.models.flops import mean_context
 
     gpus = int(torch.cuda.is_available() and not arguments.cpu)
-    with own_group(gpus) as place:
-        config = make_config(arguments, place)
+    with own_group(gpus) as ranks:
+        config = make_config(arguments, ranks)
         put_back = PutBack(arguments.optimize_ddp, arguments.peft_input_casts)
-        drawn = worker_steps(config, place, arguments.documents)
+        drawn = worker_steps(config, ranks, arguments.documents)
         try:
-            ours = measure_ours(config, drawn, place, arguments.steps, arguments.profile, put_back)
+            ours = measure_ours(config, drawn, ranks, arguments.steps, arguments.profile, put_back)
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"bench: {_out_of_memory(config, error)}. Give a smaller --micro-batch.") from error
         context = mean_context(document_lengths([batch for step in drawn for batch in step]))
-        parts = measure_parts(config, drawn[0][0], context, place.device) if arguments.parts else []
-        if place.first:
-            show(describe(config, place, drawn, ours, arguments.peak_tflops, parts=parts))
+        parts = measure_parts(config, drawn[0][0], context, ranks.device) if arguments.parts else []
+        if ranks.first:
+            show(describe(config, ranks, drawn, ours, arguments.peak_tflops, parts=parts))
         if arguments.peer:
-            peer = _peer(config, drawn, place, arguments.steps)
-            if place.first:
-                show(describe(config, place, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
+            peer = _peer(config, drawn, ranks, arguments.steps)
+            if ranks.first:
+                show(describe(config, ranks, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
 
 
-def _peer(config: TrainConfig, drawn: "Sequence[Step]", place: "Place", steps: int) -> "Timing | str":
+def _peer(config: TrainConfig, drawn: "Sequence[Step]", ranks: "Ranks", steps: int) -> "Timing | str":
     """The Trainer's times, or that its memory did not suffice, which is a result too."""
     import torch
 
     from training.bench.measure import freed_afterwards
     from training.bench.peer import measure_peer
 
-    with freed_afterwards(place.device):
+    with freed_afterwards(ranks.device):
         try:
-            return measure_peer(config, drawn, place, steps)
+            return measure_peer(config, drawn, ranks, steps)
         except torch.OutOfMemoryError as error:
             return _out_of_memory(config, error)
 
@@ -93,14 +93,14 @@ def _out_of_memory(config: TrainConfig, error: Exception) -> str:
     return f"out of memory with {config.micro_batch} rows of {config.sequence_length} tokens at once ({said})"
 
 
-def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
+def make_config(arguments: argparse.Namespace, ranks: "Ranks") -> TrainConfig:
     """
     Raises:
         ConfigError: the settings do not go together.
     """
     settings = {
-        "world": place.world,
-        "gpus": place.device.type == "cuda",
+        "world": ranks.world,
+        "gpus": ranks.device.type == "cuda",
         "sequence_length": arguments.sequence,
         "accumulation": arguments.accumulation,
         "method": arguments.method,
@@ -123,14 +123,14 @@ def make_config(arguments: argparse.Namespace, place: "Place") -> TrainConfig:
         raise ConfigError(f"--documents {arguments.documents}: wanted 1 to {arguments.sequence - 1} a row.")
     try:
         config = bench_config(arguments.shape, micro_batch=arguments.micro_batch or 1, **settings)
-        if arguments.micro_batch is None and place.device.type == "cuda":
+        if arguments.micro_batch is None and ranks.device.type == "cuda":
             import torch
 
             from training.plan.choices import most_rows
             from training.plan.shape import shape_of
 
-            device = torch.cuda.get_device_properties(place.device).total_memory
-            rows = max(1, most_rows(config, shape_of(config), device, 1024, place.world))
+            device = torch.cuda.get_device_properties(ranks.device).total_memory
+            rows = max(1, most_rows(config, shape_of(config), device, 1024, ranks.world))
             config = bench_config(arguments.shape, micro_batch=rows, **settings)
     except ValidationError as error:
         raise ConfigError(

@@ -26,7 +26,7 @@ from training.data.batch import Batch, collate
 from training.data.schema import NO_TARGET, PACKED
 from training.engines.make import make_engine
 from training.fit.deterministic import deterministic_algorithms
-from training.fit.ranks import own_group
+from training.fit.process_group import own_group
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
@@ -53,8 +53,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args(words)
     wrong = 0
-    with own_group(int(torch.cuda.is_available() and not arguments.cpu)) as place:
-        for check in checks(place.device, arguments.steps):
+    with own_group(int(torch.cuda.is_available() and not arguments.cpu)) as ranks:
+        for check in checks(ranks.device, arguments.steps):
             print(json.dumps(asdict(check)), flush=True)
             wrong += check.right is False
     return 1 if wrong else 0

@@ -18,7 +18,7 @@ from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines.make import make_engine
 from training.fit.device import memory_gib, parameters
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import objective_around
@@ -83,14 +83,14 @@ class Timing:
         return self.tokens_per_step / median(self.seconds)
 
 
-def worker_steps(config: TrainConfig, place: Place, documents: int) -> list[Step]:
+def worker_steps(config: TrainConfig, ranks: Ranks, documents: int) -> list[Step]:
     """The micro-batches of STEPS_DRAWN steps of one worker. documents: of a row, on average."""
     assert config.micro_batch and config.model.config
     rows, length, vocabulary = config.micro_batch, config.sequence_length, config.model.config["vocab_size"]
-    accumulation = config.rows_per_step // (place.world * rows)
+    accumulation = config.rows_per_step // (ranks.world * rows)
     return [
         [
-            random_batch((config.seed, place.rank, step, micro), rows, length, documents, vocabulary)
+            random_batch((config.seed, ranks.rank, step, micro), rows, length, documents, vocabulary)
             for micro in range(accumulation)
         ]
         for step in range(STEPS_DRAWN)
@@ -115,7 +115,7 @@ def draw(config: TrainConfig, device: torch.device, attention: str | None) -> An
 def measure_ours(
     config: TrainConfig,
     drawn: Sequence[Step],
-    place: Place,
+    ranks: Ranks,
     steps: int,
     profile: bool = False,
     put_back: PutBack = NOTHING,
@@ -124,14 +124,14 @@ def measure_ours(
 
     profile: two steps more, after the measured ones, under torch's profiler.
     """
-    with freed_afterwards(place.device):
-        return _measured(config, drawn, place, steps, profile, put_back)
+    with freed_afterwards(ranks.device):
+        return _measured(config, drawn, ranks, steps, profile, put_back)
 
 
 def _measured(
-    config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int, profile: bool, put_back: PutBack
+    config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int, profile: bool, put_back: PutBack
 ) -> Timing:
-    device = place.device
+    device = ranks.device
     model_config = named_config(config.store, config.model)
     attention = choose_attention(config.attention, model_config, device.type, config.bf16, False)
     objective = objective_around(config, draw(config, device, attention), 0, device)
@@ -140,7 +140,7 @@ def _measured(
     compiles = compile_refusal(config, model_config.model_type) is None
     before = compile_clock.seconds
     engine = make_engine(config, objective, device)
-    labels = [sum_over_workers(place, sum(objective.loss_denominator(batch) for batch in step))[0] for step in drawn]
+    labels = [sum_over_workers(ranks, sum(objective.loss_denominator(batch) for batch in step))[0] for step in drawn]
 
     def take(number: int) -> torch.Tensor:
         which = number % len(drawn)
@@ -163,8 +163,8 @@ def _measured(
     kernels = profiled(take, _PROFILED_STEPS, device) if profile else ()
     timing = Timing(
         seconds=tuple(seconds[WARM_UP:]),
-        tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in drawn[0]))[0],
-        first_loss=sum(sum(one) for one in place.exchange_floats([first])) / labels[0],
+        tokens_per_step=sum_over_workers(ranks, sum(batch.tokens for batch in drawn[0]))[0],
+        first_loss=sum(sum(one) for one in ranks.exchange_floats([first])) / labels[0],
         peak_memory_gib=peak,
         all_parameters=every,
         trainable_parameters=trained,
@@ -177,8 +177,8 @@ def _measured(
     return timing
 
 
-def sum_over_workers(place: Place, *counts: int) -> list[int]:
-    return [sum(column) for column in zip(*place.exchange(counts), strict=True)]
+def sum_over_workers(ranks: Ranks, *counts: int) -> list[int]:
+    return [sum(column) for column in zip(*ranks.exchange(counts), strict=True)]
 
 
 def clock(device: torch.device) -> float:

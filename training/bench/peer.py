@@ -22,7 +22,7 @@ from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.schema import NO_TARGET
 from training.fit.device import memory_gib
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 from training.models.base import named_config
 from training.models.compiling import compile_refusal
 from training.versions import enable_activation_checkpointing
@@ -31,7 +31,7 @@ from training.versions import enable_activation_checkpointing
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
 
 
-def measure_peer(config: TrainConfig, drawn: Sequence[Step], place: Place, steps: int) -> Timing:
+def measure_peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int) -> Timing:
     """The Trainer's steps timed between its own callbacks, after as many warm-up steps as ours.
 
     Only `ddp` (and a single worker) and methods full and lora have a peer here. It takes the rows that ours takes.
@@ -49,12 +49,12 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], place: Place, steps
             seconds.append(clock(device) - self.start)
 
     assert config.micro_batch
-    device = place.device
+    device = ranks.device
     attention = ATTENTION.get(config.attention, "sdpa")
     model = _model(config, device, attention)
     sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
     optimizer = config.optimizer
-    with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder, _alone(place):
+    with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder, _alone(ranks):
         settings = TrainingArguments(
             output_dir=folder,
             max_steps=WARM_UP + steps,
@@ -92,7 +92,7 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], place: Place, steps
         trainer.train()
     timing = Timing(
         seconds=tuple(seconds[WARM_UP:]),
-        tokens_per_step=sum_over_workers(place, sum(batch.tokens for batch in drawn[0]))[0],
+        tokens_per_step=sum_over_workers(ranks, sum(batch.tokens for batch in drawn[0]))[0],
         first_loss=next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
         peak_memory_gib=memory_gib(device),
         all_parameters=sum(size for size, _ in sizes),
@@ -105,9 +105,9 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], place: Place, steps
 
 
 @contextmanager
-def _alone(place: Place) -> Iterator[None]:
+def _alone(ranks: Ranks) -> Iterator[None]:
     """A single worker without the marks of a group of one, as a user starts the Trainer; it would wrap the model."""
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE") if place.world == 1 else ()
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE") if ranks.world == 1 else ()
     marks = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield

@@ -12,7 +12,7 @@ from training.bench.measure import Step, Timing
 from training.bench.parts import Part
 from training.bench.rows import document_lengths
 from training.config import TrainConfig
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 from training.models.base import named_config
 from training.models.flops import flops_per_token, mean_context
 from training.plan.gpus import peak_flops
@@ -23,7 +23,7 @@ COSTLIEST = 10
 
 def describe(
     config: TrainConfig,
-    place: Place,
+    ranks: Ranks,
     drawn: Sequence[Step],
     ours: Timing,
     peak_tflops: float | None,
@@ -38,7 +38,7 @@ def describe(
         peer: its times, or why there are none.
         parts: of a micro-batch.
     """
-    device = place.device
+    device = ranks.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     peak = peak_tflops * 1e12 if peak_tflops else peak_flops(name) if config.bf16 else None
     batches = [batch for step in drawn for batch in step]
@@ -46,7 +46,7 @@ def describe(
     flops = _flops(config, ours, context)
     # As torchtitan and TRL count: a token attends to the whole row.
     whole = _flops(config, ours, config.sequence_length)
-    workers = place.world
+    workers = ranks.world
     tokens, labels = (sum(getattr(batch, kind) for batch in batches) for kind in ("tokens", "label_tokens"))
     side = ours.kernels
     return {

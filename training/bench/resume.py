@@ -23,7 +23,7 @@ import torch
 from cluster.store.store import Store
 from training.bench.correct import Check
 from training.bench.shapes import SHAPES
-from training.fit.checkpoint.format import MANIFEST, Saved, step_of
+from training.fit.checkpoint.format import MANIFEST, Checkpoint, step_of
 from training.fit.job import OUTCOME
 
 _STEPS, _CHECKPOINT_EVERY = 200, 20
@@ -83,8 +83,8 @@ def compared(whole: str, killed: str) -> Iterator[Check]:
 
 def digests(run: str) -> dict[tuple[str, str, int, int], str]:
     """Of the last checkpoint of a finished run, by name, state, start and count of the values."""
-    saved = Saved.load(Store(), json.loads(Store().read_bytes(f"{run}/{OUTCOME}"))["checkpoint"])
-    return {(p.name, p.state, p.start, p.count): p.sha256 for file in saved.manifest.files for p in file.pieces}
+    checkpoint = Checkpoint.load(Store(), json.loads(Store().read_bytes(f"{run}/{OUTCOME}"))["checkpoint"])
+    return {(p.name, p.state, p.start, p.count): p.sha256 for file in checkpoint.manifest.files for p in file.pieces}
 
 
 def resumed_at(run: str) -> int:

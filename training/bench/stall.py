@@ -17,8 +17,8 @@ from training.bench.shapes import SHAPES, bench_config
 from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
 from training.fit.job import Job
-from training.fit.ranks import own_group
-from training.fit.training_progress import Course
+from training.fit.process_group import own_group
+from training.fit.training_progress import TrainingProgress
 from training.models.build import objective_around
 
 
@@ -28,17 +28,17 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     arguments = parser.parse_args(words)
     gpus = int(torch.cuda.is_available() and not arguments.cpu)
-    with own_group(gpus) as place, tempfile.TemporaryDirectory(prefix="bench-stall-") as folder:
+    with own_group(gpus) as ranks, tempfile.TemporaryDirectory(prefix="bench-stall-") as folder:
         config = bench_config(
             arguments.shape, world=1, gpus=bool(gpus), sequence_length=64, micro_batch=1, accumulation=1, steps=9,
             compile=False, attention="sdpa",
         )  # fmt: skip
-        objective = objective_around(config, draw(config, place.device, "sdpa"), 0, place.device)
-        engine = make_engine(config, objective, place.device)
-        saver = Saver(Job(config, folder, folder, (), 9, {}), place, "bench", lambda: None)
+        objective = objective_around(config, draw(config, ranks.device, "sdpa"), 0, ranks.device)
+        engine = make_engine(config, objective, ranks.device)
+        saver = Saver(Job(config, folder, folder, (), 9, {}), ranks, "bench", lambda: None)
         stalls, started = [], time.perf_counter()
         for step in (1, 2):
-            stalls.append(saver.begin(Course(step=step), engine.slices()))
+            stalls.append(saver.begin(TrainingProgress(step=step), engine.slices()))
             saver.settle()
         seconds = (time.perf_counter() - started) / 2
         saver.close()

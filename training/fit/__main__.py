@@ -26,17 +26,17 @@ def main(arguments: list[str]) -> int:
         job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # its own settings of stores are inside
         from training.fit.deterministic import deterministic_algorithms
         from training.fit.loop import fit
-        from training.fit.ranks import own_group
+        from training.fit.process_group import own_group
 
         first = os.environ.get("RANK", "0") == "0"
         workers = job.config.workers
         with (
             held(job.store, job.root) if first else nullcontext(),
             deterministic_algorithms(job.config.deterministic),
-            own_group(workers.gpus_each, workers.timeout_s) as place,
+            own_group(workers.gpus_each, workers.timeout_s) as ranks,
         ):
-            outcome = fit(job, place)
-        if place.first:
+            outcome = fit(job, ranks)
+        if ranks.first:
             print(json.dumps(outcome))
     except RaymillError as error:
         rank = os.environ.get("RANK", "0")

@@ -1,93 +1,87 @@
-"""What a person sees while workers train: steps, loss, tokens a second, time left, the last validation.
+"""Progress of a training for the terminal: steps, loss, tokens per second, time left, the last validation.
 
-The driver learns it as everyone may: from steps.jsonl, of which it reads the end every few seconds. On a terminal one
-line is redrawn; elsewhere plain lines come at a steady pace.
+The driver reads it from the run's files, the end of steps.jsonl and the attempts, every few seconds. On a terminal one
+line is redrawn; elsewhere a line is printed every 10 s.
+
+Time left is the sum of the remaining steps, validations, evaluation and export. Steps and validations take as long as
+the last ones did. Evaluation measures the held-out split twice on the first worker, row by row as long as validation
+took; generated answers are not counted. The speed of the export is a constant.
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from statistics import mean
-from typing import Protocol, TextIO, cast
+from typing import cast
 
+from cluster.errors import RaymillError
 from cluster.page.formats import plural
-from cluster.progress import Lines, Progress
+from cluster.progress import LineWriter, clock
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.fit.job import Job
 from training.fit.records import Attempt, StepRecord, damage_lines
-from training.fit.time_left import Ahead
+from training.pack.packed_run import PackedRun
 
 _TAIL_BYTES = 64 << 10
-_EVERY_S = {True: 0.0, False: 10.0}  # a terminal's line, a log's line
-_RECENT = 50
+_EVERY_S = {True: 0.0, False: 10.0}  # on a terminal, elsewhere
+_RECENT_STEPS = 50  # over which rates are averaged
+# Weights are read from a checkpoint and written as they are exported; disks are faster, object stores often are not.
+_EXPORT_BYTES_PER_S = 200e6
 
 
-class Watch(Protocol):
-    def look(self) -> None: ...
-    def finish(self) -> None: ...
+class StepProgress:
+    """Shows the steps of one job while its workers run. Call `update` every few seconds, and `finish` at the end.
 
+    Each call reads what changed on the run's store: a listing of the attempts, and the last 64 KiB of the step log.
+    """
 
-class Unseen:
-    """For tests and for callers that show nothing."""
-
-    def look(self) -> None: ...
-    def finish(self) -> None: ...
-
-
-class StepLines:
-    """Looks at what one job's workers write; call `look` every few seconds."""
-
-    def __init__(self, job: Job, stream: TextIO | None = None) -> None:
+    def __init__(self, job: Job, writer: LineWriter) -> None:
         self.job = job
-        self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
-        self.shown = 0.0
-        self.newest = self.said = ""
-        self.version = ""
-        self.since: int | None = None  # the step that this call's workers began after; none began yet
+        self.writer = writer
+        self.shown_at = 0.0
+        self.newest = self.shown = ""
+        self.version = ""  # of the step log that was read
+        self.since: int | None = None  # step that the workers of this call started after; None: they have not started
         self.known = {file.uri: file.version for file in job.store.list_files(job.attempts)}
         self.warned: set[str] = set()
-        self.ahead = Ahead(job.steps, job.config.evaluate.every_steps)
+        self.remaining = RemainingWork(job.steps, job.config.evaluate.every_steps)
 
-    def look(self) -> None:
-        self._greet()
-        self._read()
-        if self.newest != self.said and time.monotonic() - self.shown >= _EVERY_S[self.terminal]:
-            self._show(self.newest)
+    def update(self) -> None:
+        self._read_attempts()
+        self._read_steps()
+        if self.newest != self.shown and time.monotonic() - self.shown_at >= _EVERY_S[self.writer.terminal]:
+            self._show()
 
     def finish(self) -> None:
-        self._greet()
-        self._read()
-        if self.newest != self.said:
-            self._show(self.newest)
-        if self.terminal and self.said:
-            self.stream.write("\n")
-            self.stream.flush()
+        self._read_attempts()
+        self._read_steps()
+        if self.newest != self.shown:
+            self._show()
+        self.writer.end()
 
-    def _greet(self) -> None:
-        """A line for each time that workers began, and for each damaged checkpoint that they passed over."""
+    def _read_attempts(self) -> None:
+        """Show a line for each new attempt, and one for each damaged checkpoint that was skipped."""
         for file in self.job.store.list_files(self.job.attempts):
             if self.known.get(file.uri) == file.version:
                 continue
-            began = file.uri not in self.known
+            is_new = file.uri not in self.known
             self.known[file.uri] = file.version
             attempt = cast(Attempt, json.loads(self.job.store.read_bytes(file.uri)))
-            self._lines(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
+            self._write(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
-            if began:
+            if is_new:
                 self.since = attempt["step"]
-                self.ahead = Ahead.of(self.job, attempt["all_parameters"])
-                self._lines([greeting(attempt)])
+                self.remaining = RemainingWork.of(self.job, attempt["all_parameters"])
+                self._write([attempt_line(attempt)])
 
-    def _lines(self, lines: Iterable[str]) -> None:
-        start = "\r\033[K" if self.terminal else ""
+    def _write(self, lines: Iterable[str]) -> None:
         for line in lines:
-            self.stream.write(f"{start}{line}\n")
-        self.stream.flush()
+            self.writer.write(line)
 
-    def _read(self) -> None:
+    def _read_steps(self) -> None:
         if self.since is None:
             return
         try:
@@ -96,48 +90,42 @@ class StepLines:
             return
         if found.version != self.version:
             self.version = found.version
-            lines = tail(self.job.store, self.job.step_log, found.size)
-            own = [line for line in lines if line["step"] > self.since or not self.since]
-            self.newest = summary(own, self.ahead) or self.newest
+            records = last_records(self.job.store, self.job.step_log, found.size)
+            own = [record for record in records if record["step"] > self.since or not self.since]
+            self.newest = step_line(own, self.remaining) or self.newest
 
-    def _show(self, text: str) -> None:
-        self.shown, self.said = time.monotonic(), text
-        self.stream.write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
-        self.stream.flush()
-
-
-def watch_like(progress: Progress, job: Job) -> Watch:
-    """What shows training to those who see stages by `progress`."""
-    return StepLines(job, progress.stream) if isinstance(progress, Lines) else Unseen()
+    def _show(self) -> None:
+        self.shown_at, self.shown = time.monotonic(), self.newest
+        self.writer.update(self.newest)
 
 
-def greeting(attempt: Attempt) -> str:
+def attempt_line(attempt: Attempt) -> str:
+    """The line shown when workers start."""
     trained, total, workers = attempt["trainable_parameters"], attempt["all_parameters"], attempt["workers"]
-    going_on = f", going on after step {attempt['step']}" if attempt["step"] else ""
-    named = plural(workers, "worker")
+    resumed = f", continuing after step {attempt['step']}" if attempt["step"] else ""
     share = f"{trained:,} of {total:,} parameters train ({trained / total:.2%})"
     warning = f"\nwarning: {attempt['attention_warning']}" if attempt["attention_warning"] else ""
-    return f"training: {share}, {named}, attention {attempt['attention']}{going_on}{warning}"
+    return f"training: {share}, {plural(workers, 'worker')}, attention {attempt['attention']}{resumed}{warning}"
 
 
-def summary(records: Sequence[StepRecord], ahead: Ahead) -> str:
-    """One line about the last of these steps; empty before the first.
+def step_line(records: Sequence[StepRecord], remaining: "RemainingWork") -> str:
+    """One line about the last of these steps; empty if there is none.
 
-    Tokens a second are of the steps' own time, without validation and checkpoints; the time left is until the export's
-    end.
+    Tokens per second are of the time of steps, without validation and checkpoints. The time left is until the end of the
+    export.
     """
     if not records:
         return ""
     last = records[-1]
-    parts = [f"training: {last['step']}/{plural(ahead.steps, 'step')}"]
-    taken = [record for record in records if "seconds" in record][-_RECENT:]
+    parts = [f"training: {last['step']}/{plural(remaining.steps, 'step')}"]
+    taken = [record for record in records if "seconds" in record][-_RECENT_STEPS:]
     if "loss" in last:
         parts.append(f"loss {last['loss']:.4f}")
     if taken:
         seconds = mean(record["seconds"] - record.get("compile_s", 0.0) for record in taken)
         parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s in steps")
-    if (left := ahead.seconds_left(records)) is not None:
-        parts.append(f"{clock(left)} left{' with evaluation and export' if ahead.export_bytes else ''}")
+    if (left := remaining.seconds_left(records)) is not None:
+        parts.append(f"{clock(left)} left{' with evaluation and export' if remaining.export_bytes else ''}")
     if compiling := sum(record.get("compile_s", 0.0) for record in taken):
         parts.append(f"{clock(compiling)} of compiling")
     validated = [record for record in records if "validation" in record]
@@ -148,15 +136,71 @@ def summary(records: Sequence[StepRecord], ahead: Ahead) -> str:
     return ", ".join(parts)
 
 
-def tail(store: Store, uri: str, size: int) -> list[StepRecord]:
-    """The last lines of a step log; a first line that is cut is left out."""
+def last_records(store: Store, uri: str, size: int) -> list[StepRecord]:
+    """The steps in the last 64 KiB of a step log of `size` bytes, without a line that is cut at their start."""
     with store.open_input(uri) as file:
         file.seek(max(0, size - _TAIL_BYTES))
         lines = file.read().splitlines()
     return [json.loads(line) for line in (lines[1:] if size > _TAIL_BYTES else lines)]
 
 
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+@dataclass(frozen=True)
+class RemainingWork:
+    """What a training computes, for the time left.
+
+    steps: in all. validate_every: steps between validations, and there is one after the last step. validation_rows:
+    measured by all workers together each time. evaluation_rows: of the held-out split. export_bytes: read and written.
+    """
+
+    steps: int
+    validate_every: int
+    validation_rows: int = 0
+    evaluation_rows: int = 0
+    export_bytes: int = 0
+
+    @classmethod
+    def of(cls, job: Job, parameters: int) -> "RemainingWork":
+        """parameters: of the whole model."""
+        config = job.config
+        every = config.evaluate.every_steps
+        try:
+            packed = PackedRun.load(job.store, job.packed)
+        except RaymillError:  # the workers report it
+            return cls(job.steps, every)
+        rows = packed.rows("validation")
+        whole = config.method == "full" or (config.export.merged and config.mergeable)
+        exported = (4 if config.export.dtype == "float32" else 2) if whole else 0
+        return cls(
+            steps=job.steps,
+            validate_every=every,
+            validation_rows=min(rows, config.evaluate.rows or rows),
+            evaluation_rows=packed.rows("test") or rows,
+            export_bytes=parameters * (4 + exported),
+        )
+
+    def seconds_left(self, records: Sequence[StepRecord]) -> float | None:
+        """Seconds after the last of these steps; None if none was timed."""
+        taken = [record for record in records if "seconds" in record][-_RECENT_STEPS:]
+        if not taken:
+            return None
+        step = taken[-1]["step"]
+        left = (self.steps - step) * _seconds_per_step(taken)
+        measured = [record for record in records if "validation_s" in record]
+        if measured:
+            took, workers = measured[-1]["validation_s"], measured[-1]["workers"]
+            validations = (self.steps - 1) // self.validate_every - step // self.validate_every + 1
+            left += took * (validations if step < self.steps else 0)
+            if self.validation_rows:
+                left += 2 * self.evaluation_rows * took * workers / self.validation_rows
+        return left + self.export_bytes / _EXPORT_BYTES_PER_S
+
+
+def _seconds_per_step(taken: Sequence[StepRecord]) -> float:
+    """Wall time from one step to the next, without validation."""
+    if len(taken) < 2:
+        return taken[-1]["seconds"] - taken[-1].get("compile_s", 0.0)
+    first, last = (datetime.fromisoformat(record["time"]) for record in (taken[0], taken[-1]))
+    # A record's time is the start of its step, so the last step's own time is not in the difference.
+    between = sum(record.get("validation_s", 0.0) for record in taken[:-1])
+    passed = (last - first).total_seconds() - between
+    return passed / (len(taken) - 1) if passed > 0 else taken[-1]["seconds"]

@@ -1,4 +1,4 @@
-"""Equal bits from equal runs on a GPU, at a price in speed."""
+"""Deterministic algorithms of torch, cuBLAS and NCCL: equal runs on GPUs give equal bits, more slowly."""
 
 import os
 from collections.abc import Iterator
@@ -6,22 +6,22 @@ from contextlib import contextmanager
 
 import torch
 
-# Read when a library is first used.
-# cuBLAS: "Results reproducibility" in its documentation; two buffers of fixed size for each stream.
-# NCCL: NVLS, and between nodes NVLSTree, add inside the NVLink switch, in no fixed order. A list that begins with ^
-# excludes (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-algo). torch's ProcessGroupNCCL and
-# Megatron-LM's deterministic mode set ^NVLS; NVLSTree has the same additions.
+# The libraries read these when they are first used.
+# cuBLAS: "Results reproducibility" in its documentation; two workspaces of fixed size per stream.
+# NCCL: NVLS, and between nodes NVLSTree, sum inside the NVLink switch in no fixed order. A list that begins with ^
+# excludes its algorithms (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-algo). torch's ProcessGroupNCCL and
+# Megatron-LM's deterministic mode set ^NVLS; NVLSTree sums in the same way.
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "^NVLS,NVLSTree"}
 
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Inside, if it is wanted, every operator of torch adds in a fixed order; one that cannot raises an error.
+    """Inside the context, if `wanted`, torch sums in a fixed order; an operator that cannot raises a RuntimeError.
 
-    Of this training's operators that changes the backward of the attention kernels, of embeddings and of indexing,
-    which add with atomics otherwise. Memory that is allocated is not filled, since all of it is written before it is
-    read. ENVIRONMENT is set where the user has not set it, and stays. Enter it before the workers' first collective,
-    at which NCCL reads its part.
+    Enter it before the workers' first collective, when NCCL reads its setting. ENVIRONMENT is set as far as the user has
+    not set it, and stays set. Of this training's operators the backward passes of attention kernels, embeddings and
+    indexing change; otherwise they use atomic additions. Allocated memory is not filled, since it is always written
+    before it is read.
     """
     if not wanted:
         yield

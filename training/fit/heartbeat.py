@@ -1,12 +1,12 @@
-"""Which worker is missing when the others wait in vain.
+"""Heartbeats of workers: they name the worker at fault when a collective fails.
 
-Collectives fail by a timeout or a closed connection, and their errors do not name the worker at fault. So each worker
-writes to the process group's store, every few seconds from a thread, that its process lives and which point of the
-training its main thread has reached. A worker whose collective fails reads what the others wrote: one whose record no
-longer changes has stopped; one that lives at an earlier point is the one that the others wait for.
+A collective fails with a timeout or a closed connection, and its error does not name the worker at fault. Therefore a
+thread of each worker writes a record to the process group's store every 5 s, with a counter and the point of the
+training that the main thread has reached. A worker whose collective fails reads the records of the others: a record
+that does not change is of a stopped process; a record with an earlier point is of the worker that the others wait for.
 
-NCCL ends a process whose collective timed out without raising an error. Shortly before that, the thread writes the same
-report as an error line of the log.
+NCCL ends a process whose collective timed out, without an exception. At 90% of the timeout the thread logs the same
+report as an error.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from cluster.errors import ClusterError
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
-# Records that have not changed for so many intervals are of stopped processes.
+# A process has stopped if its record has not changed for this many intervals.
 _STOPPED_AFTER = 2.5
-# Of the timeout: when a main thread that reached no new point is reported.
+# Share of the timeout after which a main thread without progress is reported.
 _REPORT_AT = 0.9
 
 
 class MissingWorker(ClusterError):
-    """Communication failed because of another worker, which most often has an error of its own to tell."""
+    """Communication failed because of another worker, which mostly has written an error of its own."""
 
 
 class Beat(TypedDict):
-    """One worker's record. number: grows while its process lives. count: of the points reached; `point` names it."""
+    """One worker's record. number: of the record. count: points reached so far. point: name of the last one."""
 
     number: int
     count: int
@@ -45,7 +45,11 @@ class Beat(TypedDict):
 
 
 class Heartbeat:
-    """Of one worker. `store`: of the process group; it is used by a connection of its own, since a wait blocks one."""
+    """Writes and reads heartbeats for one worker.
+
+    store: of the process group; its connection is cloned, since a waiting call blocks a connection. timeout_s: of the
+    group's collectives.
+    """
 
     def __init__(self, store: Any, rank: int, world: int, timeout_s: float) -> None:
         self.rank, self.world, self.timeout_s = rank, world, timeout_s
@@ -58,7 +62,7 @@ class Heartbeat:
         self._thread.start()
 
     def at(self, point: str) -> None:
-        """The main thread has reached a point that all workers reach in the same order."""
+        """Record that the main thread has reached a point. All workers reach the same points in the same order."""
         self._count, self._point, self._since = self._count + 1, point, time.monotonic()
 
     def close(self) -> None:
@@ -66,9 +70,9 @@ class Heartbeat:
         self._thread.join()
 
     def missing(self, error: BaseException) -> MissingWorker:
-        """The error that names the workers at fault when a collective raised `error`.
+        """The error to raise when a collective raised `error`: it names the workers at fault.
 
-        Takes 2.5 intervals, because a stopped process is recognised by a record that does not change.
+        Takes 12.5 s (2.5 intervals), to see whose records do not change.
         """
         before = self._read()
         time.sleep(_STOPPED_AFTER * EVERY_S)
@@ -99,12 +103,12 @@ class Heartbeat:
     def _write(self) -> None:
         self._number += 1
         beat = Beat(number=self._number, count=self._count, point=self._point, host=socket.gethostname())
-        # A store that cannot be reached is found by `_read`, by whoever asks.
+        # `_read` reports a store that cannot be reached.
         with contextlib.suppress(RuntimeError):
             self._store.set(str(self.rank), json.dumps(beat))
 
     def _read(self) -> dict[int, Beat] | None:
-        """What each worker last wrote; None where the store is gone, and with it the process that holds it."""
+        """The last record of each worker; None if the store cannot be reached, so its process has ended."""
         try:
             ranks = [rank for rank in range(self.world) if self._store.check([str(rank)])]
             return {rank: json.loads(self._store.get(str(rank))) for rank in ranks}
@@ -114,12 +118,12 @@ class Heartbeat:
     def _report(self, before: dict[int, Beat] | None) -> str:
         now = self._read()
         if before is None or now is None:
-            return "Missing: rank 0, or whichever process holds the group's store; it cannot be reached."
+            return "Missing: the process that holds the group's store, mostly rank 0; it cannot be reached."
         return report(before, now, self.rank, self.world, self._count)
 
 
 def report(before: dict[int, Beat], now: dict[int, Beat], own: int, world: int, count: int) -> str:
-    """Names the workers that stopped between two readings, or else those that are at an earlier point than `count`."""
+    """A sentence with the workers that stopped between two readings, or else those at an earlier point than `count`."""
     others = [rank for rank in range(world) if rank != own]
     never = [f"rank {rank} (never started)" for rank in others if rank not in now]
     stopped = [
@@ -135,13 +139,13 @@ def report(before: dict[int, Beat], now: dict[int, Beat], own: int, world: int, 
     if found := never + stopped or behind:
         return f"Missing: {', '.join(found)}."
     return (
-        "No worker is missing: all have reached the same point, so the fault is in the communication between devices. "
+        "No worker is missing: all have reached the same point, so the communication between devices failed. "
         "NCCL_DEBUG=INFO prints which network it uses."
     )
 
 
 def is_communication_error(error: BaseException) -> bool:
-    """Whether a collective failed, rather than the computation: gloo raises plain RuntimeErrors."""
+    """Whether an exception is of a collective and not of the computation, by its type or, as gloo's, its message."""
     words = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out waiting")
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

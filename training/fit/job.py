@@ -1,7 +1,7 @@
-"""What a worker is told: plain values that pickle or travel as JSON, so the driver needs no torch."""
+"""The description of one training that its workers get. It pickles and converts to JSON without torch."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,11 +17,12 @@ OUTCOME = "fit.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One training, as every worker of it sees it.
+    """One training.
 
-    config: of this phase. root: the run's folder, absolute. packed: URI of the folder that `pack` filled. classes: of
-    method probe, in the order of their indices. steps: to take in all. identity: what decides the weights, part by part
-    (settings, data, tokenizer, model); a checkpoint carries it and is continued only where it is equal.
+    config: of this phase. root: the run's folder, absolute. packed: URI of the folder with the packed rows. classes: of
+    method probe, in the order of their indices. steps: optimizer steps of the whole training. fingerprint_parts: what
+    decides the weights, by name (settings, data, tokenizer, model); a checkpoint stores them and is continued only if
+    they are equal.
     """
 
     config: TrainConfig
@@ -29,7 +30,7 @@ class Job:
     packed: str
     classes: tuple[str, ...]
     steps: int
-    identity: dict[str, str]
+    fingerprint_parts: dict[str, str]
 
     @property
     def store(self) -> Store:
@@ -50,7 +51,7 @@ class Job:
 
     @property
     def attempts(self) -> str:
-        """One small file for each time workers began, see `records.Attempt`."""
+        """Folder with one `records.Attempt` for each start of the workers."""
         return f"{self.root}/attempts"
 
     @property
@@ -59,38 +60,45 @@ class Job:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self.identity)
+        return fingerprint(self.fingerprint_parts)
 
-    def differing(self, identity: dict[str, str]) -> list[str]:
-        """Where another identity is not this one's: `settings.seed was 1, now 2`, a line each."""
-        return differences(_opened(identity), _opened(self.identity))
+    def differences(self, parts: dict[str, str]) -> list[str]:
+        """Where other fingerprint parts differ from this job's, one line each: `settings.seed was 1, now 2`."""
+        return differences(_parsed(parts), _parsed(self.fingerprint_parts))
 
     def to_json(self) -> bytes:
-        """Without the keys of a store: a file with secrets would outlive its use. torchrun's workers find their own."""
+        """The job without the credentials of its stores: the workers that torchrun starts take those of their machine."""
         keys: dict[str, Any] = {"storage": set(SECRETS), "corpus": {"__all__": {"storage": set(SECRETS)}}}
-        config = json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True))
-        plain = {name: value for name, value in asdict(self).items() if name not in ("config", "fingerprint")}
-        return json.dumps(plain | {"config": config}, indent=1, ensure_ascii=False).encode()
+        plain = {
+            "root": self.root,
+            "packed": self.packed,
+            "classes": self.classes,
+            "steps": self.steps,
+            "identity": self.fingerprint_parts,
+            "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
+        }
+        return json.dumps(plain, indent=1, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """
         Raises:
-            ConfigError: this is no job.
+            ConfigError: the data is not a job.
         """
         try:
             plain = json.loads(data)
-            config = TrainConfig.model_validate(plain.pop("config"))
-            return cls(**plain | {"config": config, "classes": tuple(plain["classes"])})
+            config = TrainConfig.model_validate(plain["config"])
+            packed, classes, parts = plain["packed"], tuple(plain["classes"]), plain["identity"]
+            return cls(config, plain["root"], packed, classes, plain["steps"], parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"not a job of this project ({error}). Write one with `raymill pack CONFIG --job FILE`."
             ) from error
 
 
-def _opened(identity: dict[str, str]) -> dict[str, Any]:
-    """Parts that are JSON are compared setting by setting, so that a message can name the one that differs."""
-    return {name: _value(text) for name, text in identity.items()}
+def _parsed(parts: dict[str, str]) -> dict[str, Any]:
+    """The parts with JSON values parsed, so that differences are listed setting by setting."""
+    return {name: _value(text) for name, text in parts.items()}
 
 
 def _value(text: str) -> Any:

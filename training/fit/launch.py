@@ -192,17 +192,17 @@ def _work(told: dict[str, Any]) -> None:
     from training.fit.deterministic import deterministic_algorithms
     from training.fit.heartbeat import MissingWorker
     from training.fit.loop import fit
-    from training.fit.ranks import ray_group
+    from training.fit.process_group import ray_group
 
     try:
         with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
             with (
                 deterministic_algorithms(job.config.deterministic),
-                ray_group(job.config.workers.gpus_each, job.config.workers.timeout_s) as place,
-                logs.about(rank=place.rank),
+                ray_group(job.config.workers.gpus_each, job.config.workers.timeout_s) as ranks,
+                logs.about(rank=ranks.rank),
             ):
-                outcome = fit(job, place)
-            if place.first and told["afterwards"] is not None:
+                outcome = fit(job, ranks)
+            if ranks.first and told["afterwards"] is not None:
                 told["afterwards"](job, outcome)
     except RaymillError as error:
         # What a worker died of is told before what the others made of it.

@@ -1,13 +1,15 @@
-"""The training of one worker, step after step. All workers run this together; Ray Train or torchrun started them.
+"""The training loop. Every worker runs it, started by Ray Train or torchrun.
 
-A step: rows -> one exchange of counts -> forward and backward of each micro-batch, each loss divided by the label
-tokens of the whole step -> update -> one exchange of losses. What a step does depends on the config, the packed data
-and the number of the step alone, so whatever is killed and resumed comes to the same weights; on as many workers as
-before, to the same bits.
+A step: read rows -> exchange counts -> forward and backward of each micro-batch, with each loss divided by the loss
+denominator of the whole step -> optimizer update -> exchange losses. A step is a function of the config, the packed
+data and its number, so a training that is killed and resumed comes to the same weights; on the same number of workers,
+to the same bits.
 
-After a step: validation, then the line of the log, then a checkpoint. A checkpoint is made at every `every_steps` and
-`every_minutes`, when a node is to be taken away, at the end, and after each validation that is the best so far: so the
-best weights are always there to go back to.
+After a step: validation, then a checkpoint, then the line of the step log. Checkpoints are written at `every_steps` and
+`every_minutes`, on a preemption notice, at the end, and after each validation that is the best so far, so that the best
+weights can be exported.
+
+Reads the packed rows and the newest checkpoint; writes checkpoints/, steps.jsonl, attempts/ and, last, fit.json.
 """
 
 import hashlib
@@ -30,20 +32,27 @@ from training.data.order import Order
 from training.data.packed import PackedRows
 from training.engines.engine import Engine
 from training.engines.make import make_engine
-from training.fit import loss_checks as broken
 from training.fit.checkpoint.format import at_step
 from training.fit.checkpoint.restore import restore
 from training.fit.checkpoint.save import Saver
-from training.fit.device import Speed, attended, memory_gib, moved, parameters, peak, with_rows_that_fit
+from training.fit.device import (
+    Mfu,
+    attended_positions,
+    memory_gib,
+    parameter_counts,
+    received_gradients,
+    with_rows_that_fit,
+)
 from training.fit.job import Job
 from training.fit.learning_rate import learning_rate
-from training.fit.outcome import finished, put
-from training.fit.preemption import Notice
-from training.fit.ranks import Place
+from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
+from training.fit.outcome import read_outcome, write_outcome
+from training.fit.preemption import Preemption
+from training.fit.ranks import Ranks
 from training.fit.records import Attempt, Measured, Outcome, StepRecord
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
-from training.fit.training_progress import Course
+from training.fit.training_progress import TrainingProgress
 from training.fit.validation import Validation
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
@@ -51,90 +60,102 @@ from training.pack.packed_run import PackedRun
 
 log = logging.getLogger(__name__)
 
-_LOW = (1 << 32) - 1
+_LOW_32_BITS = (1 << 32) - 1
 
 
-def fit(job: Job, place: Place) -> Outcome:
-    """Train to the end, from the newest checkpoint if there is one. Called by every worker alike.
+def fit(job: Job, ranks: Ranks) -> Outcome:
+    """Train to the last step, from the newest checkpoint if there is one. Every worker calls it.
+
+    A finished training is not repeated: its outcome is returned.
 
     Raises:
-        DataError: a broken loss, with the documents; or a checkpoint that is another run's.
-        UserError: something else the user can mend.
+        DataError: the loss is not finite or too large; the message has the documents. Or the newest checkpoint is of
+            other settings, model or data.
+        ClusterError: communication failed; the message names the workers at fault.
+        UserError: another mistake in config or data.
     """
-    if (done := place.from_first(finished(job) if place.first else None)) is not None:
-        return done
-    with ExitStack() as stack, place.naming_missing():
-        return Training(job, place, stack).run()
+    if (outcome := ranks.from_first(read_outcome(job) if ranks.first else None)) is not None:
+        return outcome
+    with ExitStack() as stack, ranks.naming_missing():
+        return Training(job, ranks, stack).run()
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step, over all workers. `attended`: see device.py. `late`: rank 0's clock says a checkpoint is due."""
+    """Sums over all workers for one step.
 
-    units: int
+    loss_denominator: see models/objective.py. attended: see device.attended_positions. digest: of the rows read, modulo
+    2**64. uploading: workers that still upload a checkpoint. checkpoint_due: `checkpoint.every_minutes` have passed by
+    the first worker's clock.
+    """
+
+    loss_denominator: int
     tokens: int
     label_tokens: int
     attended: int
     digest: int
     uploading: int
-    late: bool
+    checkpoint_due: bool
 
 
 class Training:
-    """One worker's part of one attempt. `stack` closes what it opens, in reverse order."""
+    """One worker's training in one attempt.
 
-    def __init__(self, job: Job, place: Place, stack: ExitStack) -> None:
-        self.job, self.place = job, place
-        self.config = with_rows_that_fit(job.config, place, len(job.classes))
+    stack: closes what is opened here, in reverse order.
+    """
+
+    def __init__(self, job: Job, ranks: Ranks, stack: ExitStack) -> None:
+        self.job, self.ranks = job, ranks
+        self.config = with_rows_that_fit(job.config, ranks, len(job.classes))
         self.began = self.saved_at = time.monotonic()
-        attempt = place.from_first(uuid.uuid4().hex[:8])
+        attempt = ranks.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.store, job.packed)
-        # An engine that shards moves each part to the device as it cuts it: whole, the model may not fit there.
-        at_first = place.device if self.config.engine == "ddp" else "cpu"
-        place.at("building the model")
-        self.objective = build_objective(self.config, len(job.classes), device=at_first, compute=place.device)
+        # A sharding engine moves each shard to the device when it is cut: the whole model may not fit there.
+        at_first = ranks.device if self.config.engine == "ddp" else "cpu"
+        ranks.at("building the model")
+        self.objective = build_objective(self.config, len(job.classes), device=at_first, compute=ranks.device)
         self.attention = self.objective.attention
-        self.attention_warning = attention_warning(self.config, self.objective, place.device)
-        if place.first:
+        self.attention_warning = attention_warning(self.config, self.objective, ranks.device)
+        if ranks.first:
             log.info("attention: %s", self.attention)
             if self.attention_warning:
                 log.warning(self.attention_warning)
-        self.trained_parameters, self.all_parameters = parameters(self.objective)
-        self.speed = Speed(self.config, self.trained_parameters, peak(place, self.config.bf16))
-        self.engine: Engine = make_engine(self.config, self.objective, place.device)
+        self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
+        self.mfu = Mfu.of_workers(self.config, self.trained_parameters, ranks)
+        self.engine: Engine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
-        restored = restore(job, place, self.engine)
-        saved = restored.saved
-        self.course = saved.manifest.course if saved else Course()
-        self.resumed_seconds = self.course.seconds
-        self.saved_step = saved.step if saved else -1
-        self.log = StepLog(job.store, job.step_log, self.course.step if saved else None) if place.first else None
+        restored = restore(job, ranks, self.engine)
+        checkpoint = restored.checkpoint
+        self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress()
+        self.resumed_seconds = self.progress.seconds
+        self.saved_step = checkpoint.step if checkpoint else -1
+        self.log = StepLog(job.store, job.step_log, self.progress.step if checkpoint else None) if ranks.first else None
         if self.log:
             stack.callback(self.log.close)
-        self.trackers: list[Tracker] = trackers(job, attempt, self.course.step) if place.first else []
+        self.trackers: list[Tracker] = trackers(job, attempt, self.progress.step) if ranks.first else []
         for tracker in self.trackers:
             stack.callback(tracker.close)
-        self.saver = Saver(job, place, attempt, self._flush)
+        self.saver = Saver(job, ranks, attempt, self._flush)
         stack.callback(self.saver.close)
-        self.validation = Validation(self.config, packed, place, "validation", self.config.evaluate.rows)
+        self.validation = Validation(self.config, packed, ranks, "validation", self.config.evaluate.rows)
         stack.callback(self.validation.close)
         self.loader = Loader(
             Order.for_training(self.config, packed),
             [PackedRows(artifact) for artifact in packed.split("train")],
-            place.rank,
-            place.world,
-            micro_rows(self.config, place.world),
+            ranks.rank,
+            ranks.world,
+            micro_rows(self.config, ranks.world),
             self.config.sequence_length,
             0,
             steps=job.steps,
         )
         stack.callback(self.loader.close)
-        self.notice = Notice(place)
+        self.preemption = Preemption(ranks)
         self.attempt = Attempt(
             attempt=attempt,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            workers=place.world,
-            step=self.course.step,
+            workers=ranks.world,
+            step=self.progress.step,
             trainable_parameters=self.trained_parameters,
             all_parameters=self.all_parameters,
             attention=self.attention,
@@ -144,45 +165,46 @@ class Training:
         self._write_attempt()
 
     def run(self) -> Outcome:
+        """Take the remaining steps."""
         if self.saved_step < 0:
-            self._begin_anew()
-        while self.course.step < self.job.steps and not self._out_of_patience():
-            self._step(self.course.step)
-        if self.saved_step < self.course.step:  # the last steps were passed over
+            self._before_first_step()
+        while self.progress.step < self.job.steps and not self._out_of_patience():
+            self._step(self.progress.step)
+        if self.saved_step < self.progress.step:  # the last steps were skipped
             if measured := self._validate():
-                self._append(self._bare_record() | {"validation": measured, "validation_s": self.validation.seconds})
+                self._append(self._new_record() | {"validation": measured, "validation_s": self.validation.seconds})
             self._save()
         self.saver.settle()
         return self._finish()
 
-    def _begin_anew(self) -> None:
-        """Before the first step: what the model is worth untrained, and somewhere to go back to if that is allowed."""
+    def _before_first_step(self) -> None:
+        """Validate the untrained model, and save a checkpoint if failures.skip_back may need to return to it."""
         with self.objective.as_base_model():
             measured = self._validate()
         if measured:
-            self._append(self._bare_record() | {"validation": measured, "validation_s": self.validation.seconds})
+            self._append(self._new_record() | {"validation": measured, "validation_s": self.validation.seconds})
         if self.config.failures.skip_back:
             self._save()
 
     def _step(self, step: int) -> None:
-        self.place.at(f"step {step + 1}, reading rows")
+        self.ranks.at(f"step {step + 1}, reading rows")
         began, waited, compiled = time.perf_counter(), self.loader.waited_s, compile_clock.seconds
         batches = self.loader.micro_batches(step)
-        self.place.at(f"step {step + 1}, counts")
+        self.ranks.at(f"step {step + 1}, counts")
         counts = self._exchange(batches)
-        self.saver.heard(counts.uploading)
+        self.saver.on_upload_count(counts.uploading)
         rate = learning_rate(self.config.optimizer, step, self.job.steps)
-        record: StepRecord = self._bare_record(step + 1)
-        if counts.units:
-            loss_sum = self._backward(step, batches, counts.units)
-            self.place.at(f"step {step + 1}, update")
+        record: StepRecord = self._new_record(step + 1)
+        if counts.loss_denominator:
+            loss_sum = self._backward(step, batches, counts.loss_denominator)
+            self.ranks.at(f"step {step + 1}, update")
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
-            told = self.place.exchange_floats([loss_sum, waited, memory_gib(self.place.device), compiled])
-            losses, waits, memory, compiling = zip(*told, strict=True)
-            loss = sum(losses) / counts.units
-            if wrong := broken.problem(loss, norm, self.config.failures.loss_limit):
-                self._go_back(step + 1, wrong, batches)
+            mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled]
+            losses, waits, memory, compiling = zip(*self.ranks.exchange_floats(mine), strict=True)
+            loss = sum(losses) / counts.loss_denominator
+            if problem := loss_problem(loss, norm, self.config.failures.loss_limit):
+                self._skip_bad_step(step + 1, problem, batches)
                 return
             record |= {"loss": loss, "grad_norm": norm, "data_wait_s": max(waits), "memory_gib": max(memory)}
             if max(compiling):
@@ -195,92 +217,94 @@ class Training:
             "samples": f"{counts.digest:016x}",
             "seconds": seconds,
             "tokens_per_s": counts.tokens / seconds,
-            "mfu": self.speed.mfu(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)),
+            "mfu": self.mfu.of(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)),
         }
-        self.course = self.course.stepped(updated=counts.units > 0)
-        self._after(record, counts.late)
+        self.progress = self.progress.stepped(updated=counts.loss_denominator > 0)
+        self._after(record, counts.checkpoint_due)
 
     def _exchange(self, batches: Sequence[Batch]) -> Counts:
         minutes = self.config.checkpoint.every_minutes
-        late = self.place.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        due = self.ranks.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         digest = sum(batch.digest for batch in batches)
         mine = [
             sum(self.objective.loss_denominator(batch) for batch in batches),
             sum(batch.tokens for batch in batches),
             sum(batch.label_tokens for batch in batches),
-            sum(attended(batch) for batch in batches),
-            digest & _LOW,
-            digest >> 32 & _LOW,
+            sum(attended_positions(batch) for batch in batches),
+            digest & _LOW_32_BITS,
+            digest >> 32 & _LOW_32_BITS,
             int(self.saver.uploading),
-            int(late),
+            int(due),
         ]
-        everyone = zip(*self.place.exchange(mine), strict=True)
-        units, tokens, labels, seen, low, high, uploading, due = (sum(column) for column in everyone)
-        return Counts(units, tokens, labels, seen, (low + (high << 32)) & ((1 << 64) - 1), uploading, due > 0)
+        everyone = zip(*self.ranks.exchange(mine), strict=True)
+        denominator, tokens, labels, attended, low, high, uploading, due_by_clock = (sum(one) for one in everyone)
+        digest = (low + (high << 32)) & ((1 << 64) - 1)
+        return Counts(denominator, tokens, labels, attended, digest, uploading, due_by_clock > 0)
 
-    def _backward(self, step: int, batches: Sequence[Batch], units: int) -> float:
-        """Gradients of all of the step's micro-batches; this worker's sum of losses. Rows of padding take part."""
-        losses = torch.zeros((), dtype=torch.float64, device=self.place.device)
+    def _backward(self, step: int, batches: Sequence[Batch], denominator: int) -> float:
+        """Accumulate the gradients of the step's micro-batches. Returns this worker's sum of losses."""
+        losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for number, batch in enumerate(batches):
-            self.place.at(f"step {step + 1}, micro-batch {number + 1}")
-            torch.manual_seed(dropout_seed(self.config.seed, step, number, self.place.rank))
-            loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.place.device))
+            self.ranks.at(f"step {step + 1}, micro-batch {number + 1}")
+            torch.manual_seed(dropout_seed(self.config.seed, step, number, self.ranks.rank))
+            loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
             losses += loss_sum.detach()
-            self.engine.backward(loss_sum / units, last=number == len(batches) - 1)
+            self.engine.backward(loss_sum / denominator, last=number == len(batches) - 1)
         return losses.item()
 
-    def _after(self, record: StepRecord, late: bool) -> None:
-        step = self.course.step
+    def _after(self, record: StepRecord, checkpoint_due: bool) -> None:
+        """Validate, save a checkpoint and log the step, as far as each is due."""
+        step = self.progress.step
         last = step == self.job.steps
         if (last or step % self.config.evaluate.every_steps == 0) and (measured := self._validate()):
             record |= {"validation": measured, "validation_s": self.validation.seconds}
         every = self.config.checkpoint.every_steps
         regular = every is not None and step % every == 0
-        if regular or late or last or self.course.improved or self._out_of_patience() or self.notice.given(step):
+        ends = last or self._out_of_patience()
+        if regular or checkpoint_due or ends or self.progress.improved or self.preemption.announced(step):
             record["checkpoint_stall_s"] = self._save()
         self._append(record)
 
     def _validate(self) -> Measured | None:
         measured = self.validation.measure(self.engine.module, self.objective)
-        self.course = self.course.validated(measured and measured["loss"], self.config.evaluate.least_gain)
+        self.progress = self.progress.validated(measured and measured["loss"], self.config.evaluate.least_gain)
         return measured
 
     def _out_of_patience(self) -> bool:
         patience = self.config.evaluate.patience
-        return patience is not None and self.course.misses >= patience
+        return patience is not None and self.progress.misses >= patience
 
     def _save(self) -> float:
-        self.place.at(f"checkpoint of step {self.course.step}")
-        stall = self.saver.begin(self._course_now(), self.engine.slices())
-        self.saved_step, self.saved_at = self.course.step, time.monotonic()
+        self.ranks.at(f"checkpoint of step {self.progress.step}")
+        stall = self.saver.begin(self._progress_now(), self.engine.slices())
+        self.saved_step, self.saved_at = self.progress.step, time.monotonic()
         return stall
 
-    def _go_back(self, step: int, wrong: str, batches: Sequence[Batch]) -> None:
-        """To the newest checkpoint, and past the step, counted from 1; or end here."""
-        documents = broken.documents_of(batches, self.place)
-        error = broken.report(self.job, self.place, step, wrong, documents)
-        if self.course.went_back >= self.config.failures.skip_back:
+    def _skip_bad_step(self, step: int, problem: str, batches: Sequence[Batch]) -> None:
+        """Restore the newest checkpoint and skip the steps up to this one, counted from 1; or raise, see `fit`."""
+        error = bad_loss_error(self.job, self.ranks, step, problem, documents_of(batches, self.ranks))
+        if self.progress.went_back >= self.config.failures.skip_back:
             raise error
-        log.warning("step %d: %s; going back to a checkpoint", step, wrong)
+        log.warning("step %d: %s; returning to the last checkpoint", step, problem)
         self.saver.settle()
-        restored = restore(self.job, self.place, self.engine)
-        saved = restored.saved
-        if saved is None:
+        restored = restore(self.job, self.ranks, self.engine)
+        checkpoint = restored.checkpoint
+        if checkpoint is None:
             raise error
         if restored.damaged:
             self.attempt["damaged"] += restored.damaged
             self._write_attempt()
         if self.log:
-            self.log.cut(saved.step)
-        self.saved_step = saved.step
-        self.course = saved.manifest.course.back(step, self.course.went_back + 1)
+            self.log.cut(checkpoint.step)
+        self.saved_step = checkpoint.step
+        self.progress = checkpoint.manifest.progress.skipping_to(step, self.progress.went_back + 1)
 
-    def _course_now(self) -> Course:
-        return replace(self.course, seconds=self.resumed_seconds + time.monotonic() - self.began)
+    def _progress_now(self) -> TrainingProgress:
+        return replace(self.progress, seconds=self.resumed_seconds + time.monotonic() - self.began)
 
-    def _bare_record(self, step: int | None = None) -> StepRecord:
+    def _new_record(self, step: int | None = None) -> StepRecord:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return StepRecord(step=self.course.step if step is None else step, time=now, workers=self.place.world)
+        return StepRecord(step=self.progress.step if step is None else step, time=now, workers=self.ranks.world)
 
     def _append(self, record: Any) -> None:
         if self.log:
@@ -289,42 +313,43 @@ class Training:
             tracker.write(record)
 
     def _flush(self) -> None:
-        """What must be on the store before a checkpoint is believed: the lines of the steps it comes after."""
+        """Write the log lines of all steps so far, before a checkpoint is committed."""
         if self.log:
             self.log.flush()
 
     def _write_attempt(self) -> None:
-        if self.place.first:
+        if self.ranks.first:
             name = f"{self.attempt['time'].replace(':', '')[:21]}-{self.attempt['attempt']}.json"
             self.job.store.write_bytes(paths.join(self.job.attempts, name), json.dumps(self.attempt).encode())
 
     def _finish(self) -> Outcome:
-        unmoved = sorted(name for name, has in moved(self.engine.slices(), self.place).items() if not has)
+        gradients = received_gradients(self.engine.slices(), self.ranks)
+        unmoved = sorted(name for name, received in gradients.items() if not received)
         outcome: Outcome | None = None
-        if self.place.first:
-            course, best = self._course_now(), self.course.best
-            checkpoint = at_step(self.job, course.step)
+        if self.ranks.first:
+            progress, best = self._progress_now(), self.progress.best
+            checkpoint = at_step(self.job, progress.step)
             self._flush()
             outcome = Outcome(
                 fingerprint=self.job.fingerprint,
                 ended="patience" if self._out_of_patience() else "steps",
-                steps=course.step,
+                steps=progress.step,
                 best_step=best.step if best else None,
                 checkpoint=checkpoint,
                 best_checkpoint=at_step(self.job, best.step) if best else checkpoint,
                 trainable_parameters=self.trained_parameters,
                 all_parameters=self.all_parameters,
                 unmoved=unmoved,
-                skipped=list(course.skipped),
+                skipped=list(progress.skipped),
                 restarts=len(self.job.store.list_files(self.job.attempts)) - 1,
-                seconds=course.seconds,
+                seconds=progress.seconds,
             )
-            put(self.job, outcome)
-        told = self.place.from_first(outcome)
-        assert told is not None
-        return told
+            write_outcome(self.job, outcome)
+        outcome = self.ranks.from_first(outcome)
+        assert outcome is not None
+        return outcome
 
 
 def dropout_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """Of what is random in one micro-batch, without a state that a checkpoint would have to carry."""
+    """Seed of the random numbers of one micro-batch: a checkpoint need not store the generators' states."""
     return int.from_bytes(hashlib.sha256(f"{seed},{step},{micro},{rank}".encode()).digest()[:8], "big") >> 1

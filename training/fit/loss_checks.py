@@ -1,4 +1,4 @@
-"""When a loss is no number, or far too large: say at which step and on which documents, or go back and pass over it."""
+"""Checks of a step's loss: one that is not finite, or too large, ends the run or makes it skip the step."""
 
 import json
 import math
@@ -8,13 +8,13 @@ from cluster.errors import DataError
 from cluster.store import paths
 from training.data.batch import Batch
 from training.fit.job import Job
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 
-_NAMED = 20
+_LISTED_DOCUMENTS = 20
 
 
-def problem(loss: float, grad_norm: float, limit: float | None) -> str | None:
-    """What is wrong with a step, if anything. The same on every worker, since both numbers are."""
+def loss_problem(loss: float, grad_norm: float, limit: float | None) -> str | None:
+    """What is wrong with a step's loss or gradient norm, None if nothing is. Equal on all workers."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     if not math.isfinite(grad_norm):
@@ -24,22 +24,24 @@ def problem(loss: float, grad_norm: float, limit: float | None) -> str | None:
     return None
 
 
-def documents_of(batches: Sequence[Batch], place: Place) -> list[str]:
-    """Ids of the step's documents over all workers, each once."""
+def documents_of(batches: Sequence[Batch], ranks: Ranks) -> list[str]:
+    """Ids of the documents in a step's batches of all workers, each once. All workers call it together."""
     mine = [document for batch in batches for row in batch.documents for document in row]
-    return list(dict.fromkeys(document for worker in place.gather(mine) for document in worker))
+    return list(dict.fromkeys(document for worker in ranks.gather(mine) for document in worker))
 
 
-def report(job: Job, place: Place, step: int, wrong: str, documents: Sequence[str]) -> DataError:
-    """The error that ends a run at a step, counted from 1. All ids go to a file; the message names the first few."""
+def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: Sequence[str]) -> DataError:
+    """The error that ends a run at a step, counted from 1. The first worker writes the step's documents to
+    broken/step-NNNNNNNN.json; the message has the first of them.
+    """
     uri = paths.join(job.root, "broken", f"step-{step:08d}.json")
-    if place.first:
-        told = {"step": step, "problem": wrong, "documents": list(documents)}
-        job.store.write_bytes(uri, json.dumps(told, indent=1, ensure_ascii=False).encode())
-    named = ", ".join(documents[:_NAMED])
-    more = f" and {len(documents) - _NAMED} more ({uri} has all)" if len(documents) > _NAMED else ""
+    if ranks.first:
+        content = {"step": step, "problem": problem, "documents": list(documents)}
+        job.store.write_bytes(uri, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    listed = ", ".join(documents[:_LISTED_DOCUMENTS])
+    more = f" and {len(documents) - _LISTED_DOCUMENTS} more (all are in {uri})" if documents[_LISTED_DOCUMENTS:] else ""
     return DataError(
-        f"step {step}: {wrong}. Its batch held the documents {named}{more}. Look at them, lower "
-        "optimizer.learning_rate or lengthen optimizer.warmup_steps; or set failures: {skip_back: 1} to go back to the "
-        "checkpoint before and pass over the steps up to this one."
+        f"step {step}: {problem}. Its batch contained the documents {listed}{more}. Look at them, lower "
+        "optimizer.learning_rate or lengthen optimizer.warmup_steps; or set failures: {skip_back: 1} to return to the "
+        "last checkpoint and skip the steps up to this one."
     )

@@ -1,32 +1,28 @@
-"""Notice that a node is to be taken away: a checkpoint now costs less than the steps since the last one."""
+"""Preemption: whether a node of this training will be taken away, so that a checkpoint is written now."""
 
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 
-# Asking is a round through Ray's control process, and a notice is given tens of seconds ahead.
+# Asking takes a round trip to Ray's control process; notices come tens of seconds ahead.
 _EVERY_STEPS = 5
 
 
-class Notice:
-    """Asks Ray Train, together with all other workers; elsewhere nobody gives notice."""
+class Preemption:
+    """Asks Ray Train for preemption notices. Under torchrun there are none."""
 
-    def __init__(self, place: Place) -> None:
-        self._asks = place.under_ray and _ray_can_tell()
-        self._answered: set[int | None] = set()
+    def __init__(self, ranks: Ranks) -> None:
+        self._ask = None
+        if ranks.under_ray:
+            import ray.train  # under torchrun Ray need not be installed
 
-    def given(self, step: int) -> bool:
-        """Whether a node goes of which this was not said before. All workers ask at the same steps."""
-        if not self._asks or step % _EVERY_STEPS:
+            self._ask = getattr(ray.train, "get_preemption_info", None)
+        self._handled: set[int | None] = set()  # deadlines of the notices that were reported
+
+    def announced(self, step: int) -> bool:
+        """Whether there is a new notice, every fifth step. All workers call it at the same steps."""
+        if self._ask is None or step % _EVERY_STEPS:
             return False
-        import ray.train
-
-        told = ray.train.get_preemption_info()
-        if told is None or told.deadline_ms in self._answered:
+        notice = self._ask()
+        if notice is None or notice.deadline_ms in self._handled:
             return False
-        self._answered.add(told.deadline_ms)
+        self._handled.add(notice.deadline_ms)
         return True
-
-
-def _ray_can_tell() -> bool:
-    import ray.train
-
-    return hasattr(ray.train, "get_preemption_info")

@@ -1,4 +1,4 @@
-"""What would make training fail after minutes of waiting, found before it begins. Pure but for `check_cluster`."""
+"""Checks before training starts: trackers are installed, and the machine or cluster has room for the workers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,15 @@ from importlib.util import find_spec
 
 from cluster.errors import ConfigError
 from cluster.session import Session
-from training.config import TrainConfig
 from training.config_parts import Track, Workers
 
-_TOLERANCE = 1e-6  # Ray counts in ten-thousandths of a CPU
+_TOLERANCE = 1e-6  # Ray counts ten-thousandths of a CPU
 
 
 def check_trackers(track: Track) -> None:
     """
     Raises:
-        ConfigError: a tracker is asked for that is not installed here.
+        ConfigError: a configured tracker is not installed.
     """
     wanted = {"mlflow": track.mlflow, "wandb": track.wandb}
     missing = [name for name, setting in wanted.items() if setting and find_spec(name) is None]
@@ -29,7 +28,7 @@ def check_trackers(track: Track) -> None:
 
 
 def fitting(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many workers these nodes hold at once; a worker stays on one node."""
+    """How many workers fit on these nodes together; each worker is on one node."""
     wanted = {"CPU": workers.cpus_each, "GPU": float(workers.gpus_each)}
     return sum(
         min(math.floor(node.get(kind, 0) / amount + _TOLERANCE) for kind, amount in wanted.items() if amount)
@@ -40,10 +39,10 @@ def fitting(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> int:
 def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: str) -> None:
     """
     Args:
-        nodes: resources by name of each living node. machine: what they are called in the message.
+        nodes: resources of each node, by Ray's name. machine: name of the nodes in the message.
 
     Raises:
-        ConfigError: fewer than the least number of workers fit, with what was asked, what is there, and what would fit.
+        ConfigError: fewer than the minimum of workers fit; the message has both numbers and a setting that fits.
     """
     most = fitting(workers, nodes)
     least = workers.range[0]
@@ -53,44 +52,49 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
     has = f"{total['CPU']:g} CPUs" + (f" and {total['GPU']:g} GPUs" if workers.gpus_each else "")
     on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-    mend = f"Set workers.count to {most} or fewer" if most else "No worker fits: ask less of each"
+    mend = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
     lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
-        f"workers: {least} of {workers.cpus_each:g} CPUs{gpus} each are asked for; {machine} has {has}{on}, "
-        f"enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
+        f"workers: {least} workers with {_count(workers.cpus_each, 'CPU')}{gpus} each were requested; {machine} has "
+        f"{has}{on}, enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
     )
 
 
-def check_machine(config: TrainConfig, session: Session) -> None:
-    """Compare what is asked with what this machine has, before an embedded Ray is started.
+def check_machine(workers: Workers, session: Session) -> None:
+    """Compare the workers with this machine's resources, before an embedded Ray is started.
 
     Raises:
         ConfigError: see `check_fits`.
     """
     if session.embedded and not session.started:
-        machine = session.own_resources(gpus=config.workers.gpus_each > 0)
-        check_fits(config.workers, [machine], "this machine")
+        machine = session.own_resources(gpus=workers.gpus_each > 0)
+        check_fits(workers, [machine], "this machine")
 
 
-def check_cluster(config: TrainConfig, session: Session) -> None:
-    """Compare what is asked with what the session's Ray has. A cluster that grows by itself is not held to its size.
+def check_cluster(workers: Workers, session: Session) -> None:
+    """Compare the workers with the resources of the session's Ray, which was started before. A cluster with an
+    autoscaler is not checked: it may grow.
 
-    Ray Train would ask for ever for what can never be had.
+    Without this check Ray Train would wait forever for workers that cannot be placed.
 
     Raises:
         ConfigError: see `check_fits`.
     """
-    import ray
+    import ray  # reads the environment that the session sets when it starts
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if session.embedded:
-        check_fits(config.workers, nodes, "this machine's Ray")
-    elif not _grows():
-        check_fits(config.workers, nodes, "the cluster")
+        check_fits(workers, nodes, "this machine's Ray")
+    elif not _has_autoscaler():
+        check_fits(workers, nodes, "the cluster")
 
 
-def _grows() -> bool:
-    """Whether an autoscaler has ever reported to this cluster."""
+def _count(number: float, name: str) -> str:
+    return f"{number:g} {name if number == 1 else f'{name}s'}"
+
+
+def _has_autoscaler() -> bool:
+    """Whether an autoscaler has reported its status to this cluster."""
     from ray._private import ray_constants
     from ray.experimental.internal_kv import _internal_kv_get
 

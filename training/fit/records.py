@@ -1,15 +1,16 @@
-"""What training writes down: a line a step in steps.jsonl, and evaluation.json at the end."""
+"""The JSON records of a training: steps.jsonl, attempts/*.json, fit.json and evaluation.json."""
 
 import math
 from typing import Any, NotRequired, TypedDict
 
-_MOST_NATS = 700.0  # e to this is still a float
+_LARGEST_EXPONENT = 700.0  # e to this power is finite in float64
 
 
 class Measured(TypedDict):
-    """Token-weighted over a split: the sum of losses over label tokens, divided by their number.
+    """A measurement of a split.
 
-    accuracy: share of label tokens that the model would have said (its most probable token); method probe: of rows.
+    loss: mean over its label tokens, in nats. perplexity: e to the loss. accuracy: share of label tokens that are the
+    model's most probable token. Of method probe the means are over rows instead of label tokens.
     """
 
     loss: float
@@ -18,23 +19,25 @@ class Measured(TypedDict):
     label_tokens: int
 
 
-def measured(loss_sum: float, correct: float, units: float) -> Measured | None:
-    """Sums over a split as one measurement; None of a split in which nothing has a target."""
-    if not units:
+def measured(loss_sum: float, correct: float, denominator: float) -> Measured | None:
+    """The measurement from sums over a split; None if the split has no label (denominator 0)."""
+    if not denominator:
         return None
-    loss = loss_sum / units
-    perplexity = math.exp(loss) if loss < _MOST_NATS else math.inf
-    return Measured(loss=loss, perplexity=perplexity, accuracy=correct / units, label_tokens=int(units))
+    loss = loss_sum / denominator
+    perplexity = math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf
+    return Measured(loss=loss, perplexity=perplexity, accuracy=correct / denominator, label_tokens=int(denominator))
 
 
 class StepRecord(TypedDict):
-    """One optimizer step, over all workers. `step` counts from 1; step 0 only carries the first validation.
+    """A line of steps.jsonl: one optimizer step, over all workers. Steps count from 1; step 0 has only a validation.
 
-    loss: mean over the step's label tokens, before the update. grad_norm: before clipping. tokens: real ones, without
-    padding. samples: 16 hex digits, sum of hashes of the rows really read: equal for equal rows whatever the number of
-    workers. mfu: see models/flops.py; null without a known device. memory_gib: largest of a worker (device memory on
-    GPUs, resident memory on CPUs). compile_s: of `seconds`, what torch.compile took on the slowest worker; absent in
-    steps that compiled nothing.
+    time: start of the step, UTC. loss: mean over the step's label tokens, before the update. grad_norm: before
+    clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex digits, the sum of their
+    hashes, so it does not depend on the number of workers. seconds: of the step, without validation and checkpoint.
+    mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the largest peak of a worker (device
+    memory on GPUs, resident memory on CPUs). data_wait_s: the longest wait of a worker for rows. compile_s: time in
+    torch.compile on the slowest worker, part of `seconds`; absent if nothing was compiled. checkpoint_stall_s: time
+    that training waited for a checkpoint's copy. validation_s: duration of the validation after the step.
     """
 
     step: int
@@ -58,7 +61,7 @@ class StepRecord(TypedDict):
 
 
 class DamagedCheckpoint(TypedDict):
-    """A checkpoint that was not used. resumed: step of the one used instead. problem: a URI and what was seen."""
+    """A damaged checkpoint. step: its own. resumed: step of the checkpoint used instead. problem: URI and damage."""
 
     step: int
     resumed: int
@@ -66,10 +69,10 @@ class DamagedCheckpoint(TypedDict):
 
 
 class Attempt(TypedDict):
-    """Workers beginning, first or again: a small file each, named by its time. `step`: what was restored, or 0.
+    """One start of the workers, a file in attempts/ named by its time.
 
-    damaged: checkpoints that were passed over when a checkpoint was restored.
-    attention: transformers' name of the one in use. attention_warning: what it costs where a faster one did not fit.
+    step: of the restored checkpoint, or 0. attention: transformers' name of the implementation in use.
+    attention_warning: its cost, if a faster one is not possible here. damaged: checkpoints that were skipped.
     """
 
     attempt: str
@@ -84,7 +87,7 @@ class Attempt(TypedDict):
 
 
 def damage_lines(attempt: Attempt) -> list[str]:
-    """A sentence for each checkpoint that was passed over: which, why, and which steps are trained again for it."""
+    """A sentence for each damaged checkpoint: its step, the damage, and the steps that are trained again."""
     lines = []
     for one in attempt.get("damaged", []):
         first, last = one["resumed"] + 1, one["step"]
@@ -96,11 +99,12 @@ def damage_lines(attempt: Attempt) -> list[str]:
 
 
 class Outcome(TypedDict):
-    """How a fit ended; left as `fit.json` in the run's folder, written last.
+    """fit.json: the result of a fit, written last.
 
-    ended: `steps` (all taken), `patience` (stopped early). best_step: of the lowest validation loss, null without a
-    validation split. checkpoint, best_checkpoint: URIs; what is exported is the best one where there is one.
-    skipped: steps passed over after a broken loss.
+    fingerprint: of the job. ended: `steps` (all were taken) or `patience` (early stopping). best_step: of the lowest
+    validation loss, null without a validation split. checkpoint: URI of the last one. best_checkpoint: URI of the best
+    one, which is exported; without a validation split the last one. unmoved: trained parameters that never received a
+    gradient. skipped: steps skipped because of a bad loss. restarts: attempts after the first.
     """
 
     fingerprint: str
@@ -118,7 +122,7 @@ class Outcome(TypedDict):
 
 
 class Answer(TypedDict):
-    """One generated example."""
+    """A generated answer beside its reference."""
 
     document: str
     prompt: str
@@ -127,7 +131,7 @@ class Answer(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json. before, after: of the held-out splits, by split name; generation: score by name."""
+    """evaluation.json. before, after: training, by the name of the held-out split. generation: score by name."""
 
     before: dict[str, Measured]
     after: dict[str, Measured]

@@ -1,8 +1,8 @@
-"""steps.jsonl: a line a step, in order, each step once, whatever was killed and resumed on the way.
+"""steps.jsonl: one line per step, in order, each step once, also after interruptions.
 
-An object store cannot append, so the first worker keeps the lines and writes the whole file now and then, in a thread:
-the longer the file, the more seldom, so that a run of a hundred thousand steps does not write gigabytes. Before a
-checkpoint's manifest is put, the lines up to it are written: whatever a run resumes from, its lines are there.
+An object store cannot append, so the first worker keeps all lines in memory and a thread writes the whole file
+periodically. The interval grows with the file, so that a run of 100,000 steps does not write gigabytes. The lines of all
+steps before a checkpoint are written before the checkpoint is committed, so a resumed run finds them.
 """
 
 import json
@@ -16,25 +16,23 @@ from cluster.store.store import Store
 from training.fit.records import StepRecord
 
 _EVERY_S = 2.0
-_BYTES_PER_S = 1 << 20  # of waiting per byte already in the file
-
-
-def parse(data: bytes) -> Iterator[StepRecord]:
-    for line in data.splitlines():
-        if line.strip():
-            yield cast(StepRecord, json.loads(line))
+_BYTES_PER_S = 1 << 20  # of the file: 1 MiB adds a second to the interval
 
 
 def read(store: Store, uri: str) -> list[StepRecord]:
     """The steps logged so far; none if there is no log yet."""
     try:
-        return list(parse(store.read_bytes(uri)))
+        data = store.read_bytes(uri)
     except NotFound:
         return []
+    return [cast(StepRecord, json.loads(line)) for line in data.splitlines() if line.strip()]
 
 
 class StepLog:
-    """The first worker's. `resumed`: lines after this step are of work that was lost, and go; None: all do."""
+    """Writes the step log; only the first worker has one.
+
+    resumed: step of the restored checkpoint; lines of later steps are removed. None: all lines are.
+    """
 
     def __init__(self, store: Store, uri: str, resumed: int | None) -> None:
         self.store = store
@@ -45,13 +43,13 @@ class StepLog:
         self._changed = True
         self._closing = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write_now_and_then, name="step-log", daemon=True)
+        self._thread = threading.Thread(target=self._write_periodically, name="step-log", daemon=True)
         self._thread.start()
 
     def append(self, record: StepRecord) -> None:
         """
         Raises:
-            StorageError: the file could not be written meanwhile.
+            StorageError: the thread could not write the file.
         """
         if self._error is not None:
             raise self._error
@@ -61,13 +59,13 @@ class StepLog:
             self._changed = True
 
     def cut(self, step: int) -> None:
-        """Forget what came after a step: the run went back to it."""
+        """Remove the lines after a step, to which the run returned."""
         with self._lock:
             self._lines = [line for line in self._lines if line[0] <= step]
             self._changed = True
 
     def flush(self) -> None:
-        """Everything appended before is on the store when this returns. Any thread may call it."""
+        """Write all lines appended so far. Any thread may call it."""
         with self._writing:
             with self._lock:
                 if not self._changed:
@@ -81,14 +79,14 @@ class StepLog:
         self._thread.join()
         self.flush()
 
-    def _write_now_and_then(self) -> None:
+    def _write_periodically(self) -> None:
         try:
             while not self._closing.is_set():
                 began = time.monotonic()
                 self.flush()
                 size = sum(len(line) for _, line in self._lines)
                 self._closing.wait(max(_EVERY_S, size / _BYTES_PER_S, 10 * (time.monotonic() - began)))
-        except BaseException as error:  # whatever it is, the training's own thread must hear of it
+        except BaseException as error:  # raised by the next `append`
             self._error = error
 
 

@@ -1,7 +1,8 @@
-"""Steps told to other people's tools: TensorBoard event files beside the run; MLflow and Weights & Biases on request.
+"""Trackers of steps: TensorBoard event files in the run's folder; MLflow and Weights & Biases if configured.
 
-Only the first worker tracks. The truth is steps.jsonl; a tracker that is gone costs a curve, so after the start its
-failures are logged and not raised. Their packages are imported on use; preflight.py has looked for them before.
+Only the first worker tracks. steps.jsonl is the complete record, so an error of a tracker after its start is logged and
+not raised, and that tracker is not called again. Their packages are imported when they are used, since they are
+optional; preflight.py checks that they are installed.
 """
 
 import logging
@@ -27,7 +28,7 @@ class Tracker(Protocol):
 
 
 def curves(record: StepRecord) -> dict[str, float]:
-    """The numbers of a step that are worth a curve, by name."""
+    """The values of a step that are tracked, by name."""
     found = {name: value for name in _CURVES if isinstance(value := record.get(name), int | float)}
     validation = record.get("validation")
     if validation:
@@ -36,7 +37,7 @@ def curves(record: StepRecord) -> dict[str, float]:
 
 
 def trackers(job: Job, attempt: str, resumed: int) -> list[Tracker]:
-    """Those the config asks for. `resumed`: the step that this attempt goes on from."""
+    """The trackers that the config names. resumed: step of the restored checkpoint, or 0."""
     track = job.config.track
     found: list[Tracker] = []
     if track.tensorboard:
@@ -45,11 +46,11 @@ def trackers(job: Job, attempt: str, resumed: int) -> list[Tracker]:
         found.append(Mlflow(job, track.mlflow))
     if track.wandb:
         found.append(Wandb(job, track.wandb))
-    return [Patient(one) for one in found]
+    return [_ErrorsLogged(one) for one in found]
 
 
-class Patient:
-    """A tracker that failed once is told nothing more."""
+class _ErrorsLogged:
+    """A tracker whose first error is logged; after it, calls have no effect."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker: Tracker | None = tracker
@@ -69,14 +70,14 @@ class Patient:
         try:
             getattr(self.tracker, name)(*arguments)
         except Exception as error:
-            log.warning("%s stopped tracking: %s", type(self.tracker).__name__, type(error).__name__)
+            log.warning("%s failed and is not used any more: %s", type(self.tracker).__name__, type(error).__name__)
             self.tracker = None
 
 
 class TensorBoard:
-    """One event file an attempt, written here and put on the store whole now and then.
+    """One event file per attempt, written to a local folder and copied to the store every 30 s.
 
-    An attempt's file says from which step on it replaces what earlier ones told.
+    It contains the step after which it replaces the files of earlier attempts.
     """
 
     def __init__(self, job: Job, attempt: str, resumed: int) -> None:
@@ -107,7 +108,7 @@ class TensorBoard:
 
 
 class Mlflow:
-    """One MLflow run for one training, however often it was resumed: found again by the tag `raymill`."""
+    """One MLflow run per training, over all attempts: found by the tag `raymill`, the job's fingerprint."""
 
     def __init__(self, job: Job, tracking_uri: str) -> None:
         import mlflow
@@ -134,7 +135,7 @@ class Mlflow:
 
 
 class Wandb:
-    """One run of Weights & Biases for one training; its id is the training's fingerprint."""
+    """One run of Weights & Biases per training, over all attempts; its id is the job's fingerprint."""
 
     def __init__(self, job: Job, project: str) -> None:
         import wandb
@@ -147,7 +148,7 @@ class Wandb:
         self.run.log(curves(record), step=record["step"])
 
     def flush(self) -> None:
-        """Sends by itself."""
+        """wandb sends in the background."""
 
     def close(self) -> None:
         self.run.finish()

@@ -1,6 +1,7 @@
-"""How far a training has come, apart from weights: what a checkpoint's manifest carries beside them. Pure.
+"""Training progress that is saved with each checkpoint besides the weights: step, best validation, skipped steps.
 
-Patience and the choice of the best checkpoint are here, so a resumed run stops where an uninterrupted one would.
+Early stopping and the choice of the best checkpoint are functions of it, so a resumed run stops at the same step as an
+uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -10,19 +11,19 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Best:
-    """The lowest validation loss so far, and after which step."""
+    """The lowest validation loss so far, and the step after which it was measured."""
 
     step: int
     loss: float
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingProgress:
     """
-    step: steps behind us, taken or passed over. updates: those in which the optimizer moved. evaluated: the step of the
-    latest validation, -1 before the first. best: of the validations after step 0. misses: validations since the best.
-    skipped: steps passed over after a broken loss, counted from 1. went_back: how often. seconds: spent, without what a
-    kill made worthless.
+    step: steps done, taken or skipped. updates: steps in which the optimizer updated the weights.
+    evaluated: step of the last validation, -1 before the first. best: of the validations after step 0.
+    misses: validations since the best. skipped: steps skipped because of a bad loss, counted from 1.
+    went_back: returns to a checkpoint because of one. seconds: of training, without lost work.
     """
 
     step: int = 0
@@ -35,12 +36,13 @@ class Course:
     seconds: float = 0.0
 
     def stepped(self, *, updated: bool) -> Self:
+        """After one more step. updated: whether it had a label, so that the optimizer updated the weights."""
         return replace(self, step=self.step + 1, updates=self.updates + updated)
 
     def validated(self, loss: float | None, least_gain: float) -> Self:
-        """After a validation at this step. Without a loss (no label in the split) nothing is better than before.
+        """After a validation at this step. loss: None if the split has no label, which counts as no improvement.
 
-        The model before its first step is measured to compare with, and is never the best of the training.
+        The validation of the untrained model, at step 0, is for comparison and never the best.
         """
         if self.step == 0 or loss is None:
             return replace(self, evaluated=self.step)
@@ -48,13 +50,13 @@ class Course:
             return replace(self, evaluated=self.step, best=Best(self.step, loss), misses=0)
         return replace(self, evaluated=self.step, misses=self.misses + 1)
 
-    def back(self, broken: int, times: int) -> Self:
-        """Of a restored course: every step up to the broken one is passed over. `times` the run has gone back now."""
-        return replace(self, step=broken, skipped=(*self.skipped, *range(self.step + 1, broken + 1)), went_back=times)
+    def skipping_to(self, step: int, times: int) -> Self:
+        """A checkpoint's progress with every step up to the bad one skipped. times: returns to a checkpoint so far."""
+        return replace(self, step=step, skipped=(*self.skipped, *range(self.step + 1, step + 1)), went_back=times)
 
     @property
     def improved(self) -> bool:
-        """Whether the validation just made is the best."""
+        """Whether the validation at this step is the best."""
         return self.best is not None and self.best.step == self.step
 
     @classmethod
@@ -64,5 +66,5 @@ class Course:
 
 
 def kept(steps: Sequence[int], keep: int, best: int | None) -> set[int]:
-    """Of the steps that have checkpoints, those that stay: the newest `keep`, and the best."""
+    """The steps whose checkpoints are kept: the newest `keep`, and the best."""
     return set(sorted(steps)[-keep:]) | ({best} & set(steps) if best is not None else set())

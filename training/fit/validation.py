@@ -1,4 +1,4 @@
-"""The loss on held-out rows, weighted by tokens: sums over all workers first, one division last."""
+"""Loss and accuracy on held-out rows, weighted by tokens: summed over all workers, then divided once."""
 
 import time
 from collections.abc import Callable
@@ -11,30 +11,30 @@ from training.data.loader import Loader, micro_rows
 from training.data.order import HeldOut
 from training.data.packed import PackedRows
 from training.data.schema import SPLITS
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 from training.fit.records import Measured, measured
 from training.models.objective import Objective
 from training.pack.packed_run import PackedRun
 
 
 class Validation:
-    """The rows of one split that are measured, every time the same ones, dealt to the workers.
+    """Measures the same rows of one split at each call, distributed over the workers.
 
-    rows: at most so many of all corpora; None: all. seconds: that the last measurement took.
+    rows: at most this many of all corpora; None: all. seconds: duration of the last measurement.
     """
 
-    def __init__(self, config: TrainConfig, packed: PackedRun, place: Place, split: str, rows: int | None) -> None:
+    def __init__(self, config: TrainConfig, packed: PackedRun, ranks: Ranks, split: str, rows: int | None) -> None:
         assert split in SPLITS
-        self.place = place
+        self.ranks = ranks
         self.seconds = 0.0
         sources = [PackedRows(artifact) for artifact in packed.split(split)]
-        at_once = micro_rows(config, place.world)
-        self.held_out = HeldOut([source.rows for source in sources], at_once * place.world, rows)
+        at_once = micro_rows(config, ranks.world)
+        self.held_out = HeldOut([source.rows for source in sources], at_once * ranks.world, rows)
         self.loader = Loader(
             self.held_out,
             sources,
-            place.rank,
-            place.world,
+            ranks.rank,
+            ranks.world,
             at_once,
             config.sequence_length,
             0,
@@ -42,28 +42,28 @@ class Validation:
         )
 
     def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
-        """With the weights as they are; None if the split has no label. All workers call it together.
+        """Measure with the current weights. Returns None if the split has no label. All workers call it together.
 
-        call: what an engine made of the objective. Every worker calls it equally often, for it may communicate.
+        call: the engine's module around the objective. Each worker calls it equally often, since it may communicate.
         """
         began = time.perf_counter()
-        losses = torch.zeros((), dtype=torch.float64, device=self.place.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.place.device)
-        units = 0
+        losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.ranks.device)
+        denominator = 0
         trained = objective.training
         objective.eval()
         with torch.no_grad():
             for step in range(len(self.held_out)):
-                self.place.at(f"validation, batch {step + 1}")
+                self.ranks.at(f"validation, batch {step + 1}")
                 for batch in self.loader.micro_batches(step):
-                    loss, correct = call(**objective.tensors(batch, self.place.device))
+                    loss, correct = call(**objective.tensors(batch, self.ranks.device))
                     losses += loss
                     right += correct
-                    units += objective.loss_denominator(batch)
+                    denominator += objective.loss_denominator(batch)
         objective.train(trained)
-        told = self.place.exchange_floats([losses.item(), right.item(), units])
+        sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator])
         self.seconds = time.perf_counter() - began
-        return measured(*(sum(column) for column in zip(*told, strict=True)))
+        return measured(*(sum(column) for column in zip(*sums, strict=True)))
 
     def close(self) -> None:
         self.loader.close()

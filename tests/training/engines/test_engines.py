@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed
 
-from tests.support.ranks import Ranks, run_ranks
+from tests.support.ranks import RankPool, run_ranks
 from tests.support.training_cases import (
     Case,
     continue_from,
@@ -205,7 +205,7 @@ def plain_gradient(case: Case, world: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", [Case("fsdp2"), Case("fsdp2", tied=True)], ids=str)
 def test_under_fsdp2_the_fused_loss_and_its_gradients_are_the_chunked_and_the_plain_ones(case, two):
-    with Ranks(1) as one:
+    with RankPool(1) as one:
         for world, ranks in ((1, one), (2, two)):
             wanted = plain_gradient(case, world)
             for fused in (True, False):
@@ -274,7 +274,7 @@ def went_on_as_if_nothing_had_happened(case: Case, pairs: list[Any]) -> list[str
     """The pairs (saved by, continued by) that differ from an uninterrupted run; an engine and its workers each."""
     wanted = train_reference(replace(case, engine="ddp"))
     worlds = {world for pair in pairs for _, world in pair}
-    pools = {world: Ranks(world) for world in worlds}
+    pools = {world: RankPool(world) for world in worlds}
     found = []
     try:
         saved = {
@@ -312,7 +312,7 @@ def test_every_engine_continues_adapters_heads_and_tied_weights_of_every_other(c
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_bf16_run_goes_on_from_its_masters(stage):
     case = Case(f"zero{stage}", more={"precision": "bf16"})
-    with Ranks(2) as ranks:
+    with RankPool(2) as ranks:
         whole = ranks.run(train_with_engine, case)[0]
         saved = ranks.run(save_midway, case, HALFWAY)[0]
         result = ranks.run(continue_from, case, saved, HALFWAY)[0]
@@ -329,7 +329,7 @@ def test_one_worker_is_a_process_group_of_one():
 
 @pytest.fixture(scope="module")
 def two():
-    with Ranks(2) as ranks:
+    with RankPool(2) as ranks:
         yield ranks
 
 

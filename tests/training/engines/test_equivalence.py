@@ -16,7 +16,7 @@ from itertools import product
 
 import pytest
 
-from tests.support.ranks import Ranks
+from tests.support.ranks import RankPool
 from tests.support.reference_loop import Trained
 from tests.support.training_cases import Case, differences, train_reference, train_with_engine
 
@@ -74,7 +74,7 @@ def failures(cases: Iterable[tuple[int, Case]]) -> list[str]:
         by_world[world].append(case)
     found = []
     for world, own in by_world.items():
-        with Ranks(world) as ranks:
+        with RankPool(world) as ranks:
             for case in own:
                 plain = replace(case, engine="ddp", micro_rows=1, more=case.more | {"offload": "none"})
                 if repr(plain) not in references:

@@ -21,7 +21,7 @@ from torch._dynamo.utils import counters
 from cluster.errors import ConfigError
 from cluster.store.store import Store
 from tests.support import kernel_stand_in
-from tests.support.ranks import Ranks
+from tests.support.ranks import RankPool
 from tests.support.tiny_models import tiny_config
 from tests.support.training_cases import MODEL, Case, new_engine, take_steps
 from training.config_parts import Model
@@ -103,7 +103,7 @@ def failures(cases: Iterable[Case]) -> list[str]:
     found = []
     wanted: dict[tuple[str, str], list[float]] = {}
     largest: dict[tuple[str, str], tuple[int, float]] = {}
-    with Ranks(2) as ranks, tempfile.TemporaryDirectory() as folder:
+    with RankPool(2) as ranks, tempfile.TemporaryDirectory() as folder:
         save_base(folder)
         for case in cases:
             way = case.method, case.more["precision"]

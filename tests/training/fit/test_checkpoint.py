@@ -16,16 +16,16 @@ from cluster.store.interface import NotFound, StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.support import fit_jobs
 from training.engines.engine import Slice
-from training.fit.checkpoint import format as checkpoint
+from training.fit.checkpoint import format as checkpoint_format
 from training.fit.checkpoint import save as saving
-from training.fit.checkpoint.format import Piece, Saved, StateFile, complete, fill, latest
-from training.fit.checkpoint.restore import restore
+from training.fit.checkpoint.format import Checkpoint, Piece, StateFile, complete, latest
+from training.fit.checkpoint.restore import fill, restore
 from training.fit.checkpoint.save import Saver, pack_file
 from training.fit.job import Job
-from training.fit.outcome import Failures, make_way
-from training.fit.ranks import Place
+from training.fit.outcome import WorkerErrors, refuse_or_delete_other_training
+from training.fit.ranks import Ranks
 from training.fit.step_log import StepLog, read
-from training.fit.training_progress import Best, Course, kept
+from training.fit.training_progress import Best, TrainingProgress, kept
 
 SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
 STATES = ("param", "exp_avg", "exp_avg_sq")
@@ -49,10 +49,10 @@ def slices(rank: int = 0, world: int = 1):
             yield Slice(name, state, shape, start, values(name, state)[start:stop])
 
 
-def write(job: Job, step: int, attempt: str = "a", course: Course | None = None) -> str:
+def write(job: Job, step: int, attempt: str = "a", progress: TrainingProgress | None = None) -> str:
     """A whole checkpoint by one worker; its URI."""
-    saver = Saver(job, Place(0, 1, torch.device("cpu")), attempt, lambda: None)
-    saver.begin(course or Course(step=step, updates=step), slices())
+    saver = Saver(job, Ranks(0, 1, torch.device("cpu")), attempt, lambda: None)
+    saver.begin(progress or TrainingProgress(step=step, updates=step), slices())
     saver.settle()
     saver.close()
     return saver.uri(step)
@@ -60,9 +60,9 @@ def write(job: Job, step: int, attempt: str = "a", course: Course | None = None)
 
 def write_by(job: Job, world: int, step: int = 3) -> str:
     """The same by several workers, one after the other."""
-    savers = [Saver(job, Place(rank, world, torch.device("cpu")), "a", lambda: None) for rank in range(world)]
+    savers = [Saver(job, Ranks(rank, world, torch.device("cpu")), "a", lambda: None) for rank in range(world)]
     for rank, saver in reversed(list(enumerate(savers))):
-        saver.begin(Course(step=step, updates=step), slices(rank, world))
+        saver.begin(TrainingProgress(step=step, updates=step), slices(rank, world))
         saver._upload.result()
         saver.heard(0)
     savers[0]._commit.result()
@@ -75,14 +75,14 @@ def write_by(job: Job, world: int, step: int = 3) -> str:
 def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, monkeypatch):
     monkeypatch.setattr(saving, "PIECE_VALUES", 3)
     monkeypatch.setattr(saving, "_FILE_VALUES", 10)
-    saved = Saved.load(Store(), write_by(make_job(tmp_path), world))
-    assert (saved.step, saved.names, saved.manifest.world) == (3, SHAPES, world)
+    checkpoint = Checkpoint.load(Store(), write_by(make_job(tmp_path), world))
+    assert (checkpoint.step, checkpoint.shapes, checkpoint.manifest.world) == (3, SHAPES, world)
     for name in SHAPES:
         for state in STATES:
             whole = values(name, state)
             for start in range(len(whole)):
                 for stop in range(start, len(whole) + 1):
-                    assert torch.equal(saved.fetch(name, state, start, stop), whole[start:stop])
+                    assert torch.equal(checkpoint.fetch(name, state, start, stop), whole[start:stop])
 
 
 def test_the_files_are_safetensors_that_others_can_read(tmp_path):
@@ -95,33 +95,35 @@ def test_the_files_are_safetensors_that_others_can_read(tmp_path):
 
 def test_only_the_pieces_that_are_wanted_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "PIECE_VALUES", 4)
-    monkeypatch.setattr(checkpoint, "_WHOLE_BYTES", 0)
-    saved = Saved.load(Store(), write(make_job(tmp_path), 1))
+    monkeypatch.setattr(checkpoint_format, "_WHOLE_BYTES", 0)
+    checkpoint = Checkpoint.load(Store(), write(make_job(tmp_path), 1))
     wanted: list[Piece] = []
-    read_piece = Saved._read
-    monkeypatch.setattr(Saved, "_read", lambda self, file, piece: wanted.append(piece) or read_piece(self, file, piece))
-    assert saved.fetch("first.weight", "param", 6, 9).tolist() == [6, 7, 8]
+    read_piece = Checkpoint._read
+    monkeypatch.setattr(
+        Checkpoint, "_read", lambda self, file, piece: wanted.append(piece) or read_piece(self, file, piece)
+    )
+    assert checkpoint.fetch("first.weight", "param", 6, 9).tolist() == [6, 7, 8]
     assert sorted(piece.start for piece in wanted) == [4, 8]
 
 
 def test_a_changed_byte_is_found_where_it_is_read_and_only_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_WHOLE_BYTES", 0)
+    monkeypatch.setattr(checkpoint_format, "_WHOLE_BYTES", 0)
     uri = write(make_job(tmp_path), 1)
-    saved = Saved.load(Store(), uri)
-    ((file, piece),) = saved._touching("second", "param", 0, 7)
+    checkpoint = Checkpoint.load(Store(), uri)
+    ((file, piece),) = checkpoint._overlapping("second", "param", 0, 7)
     path = Path(uri, file.path)
     data = bytearray(path.read_bytes())
     data[piece.offset + 5] ^= 1
     path.write_bytes(data)
-    assert torch.equal(saved.fetch("second", "exp_avg", 0, 7), values("second", "exp_avg"))
+    assert torch.equal(checkpoint.fetch("second", "exp_avg", 0, 7), values("second", "exp_avg"))
     with pytest.raises(DataError, match=r"param of second from 0 is not what was written"):
-        saved.fetch("second", "param", 6, 7)
+        checkpoint.fetch("second", "param", 6, 7)
 
 
 def test_a_state_that_was_never_saved_is_named(tmp_path):
-    saved = Saved.load(Store(), write(make_job(tmp_path), 1))
+    checkpoint = Checkpoint.load(Store(), write(make_job(tmp_path), 1))
     with pytest.raises(DataError, match="param of third was saved without values 0 to 4"):
-        saved.fetch("third", "param", 0, 4)
+        checkpoint.fetch("third", "param", 0, 4)
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "no manifest", "torn manifest"])
@@ -140,8 +142,8 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, damage, ca
         case "torn manifest":
             manifest.write_bytes(manifest.read_bytes()[:50])
     assert latest(job).uri == older
-    restored = restore(job, Place(0, 1, torch.device("cpu")), Remembering())
-    assert restored.saved.uri == older
+    restored = restore(job, Ranks(0, 1, torch.device("cpu")), Remembering())
+    assert restored.checkpoint.uri == older
     if damage == "no manifest":
         assert restored.damaged == [], "it was never finished"
         return
@@ -159,12 +161,12 @@ class Remembering:
 
 
 def test_damage_that_only_reading_shows_goes_back_to_the_checkpoint_before(tmp_path, caplog):
-    job, place, engine = make_job(tmp_path), Place(0, 1, torch.device("cpu")), Remembering()
+    job, ranks, engine = make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), Remembering()
     older, newer = write(job, 1), write(job, 2)
     (path,) = Path(newer).glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size))
-    restored = restore(job, place, engine)
-    assert restored.saved.uri == older
+    restored = restore(job, ranks, engine)
+    assert restored.checkpoint.uri == older
     assert [(one["step"], one["resumed"]) for one in restored.damaged] == [(2, 1)]
     assert "is not what was written (another sha256)" in restored.damaged[0]["problem"]
     assert engine.steps_taken == 1 and torch.equal(engine.second, values("second", "param"))
@@ -172,7 +174,7 @@ def test_damage_that_only_reading_shows_goes_back_to_the_checkpoint_before(tmp_p
     (path,) = Path(older).glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(DataError, match="every checkpoint is damaged"):
-        restore(job, place, engine)
+        restore(job, ranks, engine)
 
 
 def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_begin_anew(tmp_path):
@@ -180,34 +182,34 @@ def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_beg
     for step in (1, 2):
         next(Path(write(job, step)).glob("*.safetensors")).write_bytes(b"")
     with pytest.raises(DataError, match=r"every checkpoint is damaged \(2 tried.*Delete that folder to begin anew"):
-        restore(job, Place(0, 1, torch.device("cpu")), Remembering())
+        restore(job, Ranks(0, 1, torch.device("cpu")), Remembering())
 
 
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tmp_path):
     write(make_job(tmp_path), 1)
-    other = dataclasses.replace(make_job(tmp_path), identity={"settings.seed": "2", "data": "abc"})
+    other = dataclasses.replace(make_job(tmp_path), fingerprint_parts={"settings.seed": "2", "data": "abc"})
     with pytest.raises(DataError, match=r"settings\.seed was 1, now 2"):
         latest(other)
     with pytest.raises(DataError, match=r'data was "abc", now "xyz"'):
-        restore(make_job(tmp_path, data="xyz"), Place(0, 1, torch.device("cpu")), Remembering())
+        restore(make_job(tmp_path, data="xyz"), Ranks(0, 1, torch.device("cpu")), Remembering())
 
 
 def test_the_differing_setting_is_named_inside_a_part_that_is_json(tmp_path):
     job = make_job(tmp_path, optimizer=json.dumps({"learning_rate": 0.1, "clip": 1.0}))
     now = make_job(tmp_path, optimizer=json.dumps({"learning_rate": 0.2, "clip": 1.0}))
-    assert now.differing(job.identity) == ["optimizer.learning_rate was 0.1, now 0.2"]
+    assert now.differences(job.fingerprint_parts) == ["optimizer.learning_rate was 0.1, now 0.2"]
 
 
 def test_weights_go_into_a_module_of_the_same_parameters_and_into_no_other(tmp_path):
     module = torch.nn.Module()
     module.register_parameter("second", torch.nn.Parameter(torch.zeros(7)))
-    saved = Saved.load(Store(), write(make_job(tmp_path), 1))
+    checkpoint = Checkpoint.load(Store(), write(make_job(tmp_path), 1))
     with pytest.raises(DataError, match=r"first\.weight: \(5, 4\) saved, none wanted"):
-        fill(module, saved)
+        fill(module, checkpoint)
     module.first = torch.nn.Linear(4, 5, bias=False)
     frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
     module.register_parameter("frozen", frozen)
-    fill(module, saved)
+    fill(module, checkpoint)
     assert torch.equal(module.first.weight, values("first.weight", "param").view(5, 4))
     assert torch.equal(module.second, values("second", "param")) and frozen.tolist() == [1, 1]
 
@@ -216,12 +218,12 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     job = make_job(tmp_path)
     older, newer = write(job, 1), write(job, 2)
     Path(newer, "manifest.json").write_text("{")
-    make_way(job, replace=False)
+    refuse_or_delete_other_training(job, replace=False)
     assert latest(job).uri == older
     Store().write_bytes(job.outcome, json.dumps({"fingerprint": "another"}).encode())
     with pytest.raises(DataError, match="left by a training of other settings"):
-        make_way(job, replace=False)
-    make_way(job, replace=True)
+        refuse_or_delete_other_training(job, replace=False)
+    refuse_or_delete_other_training(job, replace=True)
     assert latest(job) is None and not Store().exists(job.outcome) and not Store().list_files(job.checkpoints)
 
 
@@ -236,15 +238,15 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     ],
 )
 def test_a_workers_error_comes_back_by_its_kind_and_message(tmp_path, error, kind, final):
-    failures = Failures(make_job(tmp_path), "one")
-    assert failures.found(final=False) is None
-    failures.tell(error)
-    found = failures.found(final=False)
+    failures = WorkerErrors(make_job(tmp_path), "one")
+    assert failures.last(final=False) is None
+    failures.write(error)
+    found = failures.last(final=False)
     assert type(found) is kind and str(found) == str(error)
-    assert (failures.found(final=True) is not None) == final
-    assert Failures(make_job(tmp_path), "two").found(final=False) is None
-    failures.forget()
-    assert failures.found(final=False) is None
+    assert (failures.last(final=True) is not None) == final
+    assert WorkerErrors(make_job(tmp_path), "two").last(final=False) is None
+    failures.delete()
+    assert failures.last(final=False) is None
 
 
 # --- what stays
@@ -257,7 +259,7 @@ def steps_left(job: Job) -> list[int]:
 def test_the_newest_and_the_best_stay(tmp_path):
     job = make_job(tmp_path, keep=2)
     for step in range(1, 7):
-        write(job, step, course=Course(step=step, best=Best(min(step, 2), 1.0)))
+        write(job, step, progress=TrainingProgress(step=step, best=Best(min(step, 2), 1.0)))
     assert steps_left(job) == [2, 5, 6]
 
 
@@ -292,17 +294,17 @@ def test_a_checkpoint_that_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatc
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Store, "delete", killed_at_the_second)
-        checkpoint.discard(Store(), uri, [file.uri for file in Store().list_files(uri)])
+        checkpoint_format.discard(Store(), uri, [file.uri for file in Store().list_files(uri)])
     assert Store().list_files(uri), "some of its files are left"
-    assert checkpoint.saved_folders(job) == []
+    assert checkpoint_format.checkpoint_folders(job) == []
 
 
 def test_the_log_is_written_before_the_manifest_that_relies_on_it(tmp_path):
     job, seen = make_job(tmp_path), []
     saver = Saver(
-        job, Place(0, 1, torch.device("cpu")), "a", lambda: seen.append(Store().exists(f"{saver.uri(1)}/manifest.json"))
+        job, Ranks(0, 1, torch.device("cpu")), "a", lambda: seen.append(Store().exists(f"{saver.uri(1)}/manifest.json"))
     )
-    saver.begin(Course(step=1, updates=1), slices())
+    saver.begin(TrainingProgress(step=1, updates=1), slices())
     saver.settle()
     saver.close()
     assert seen == [False] and Store().exists(f"{saver.uri(1)}/manifest.json")
@@ -322,14 +324,14 @@ def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
     whole = write(job, 1)
     for name in ("rank-00000-00000.safetensors", "rank-00000.json"):
         Store().write_bytes(f"{job.checkpoints}/step-00000002-dead/{name}", b"x")
-    Saver(job, Place(0, 1, torch.device("cpu")), "b", lambda: None).close()
+    Saver(job, Ranks(0, 1, torch.device("cpu")), "b", lambda: None).close()
     assert steps_left(job) == [1] and latest(job).uri == whole
     assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
 
 
 def test_a_checkpoint_with_a_gap_is_never_believed(tmp_path):
-    saver = Saver(make_job(tmp_path), Place(0, 1, torch.device("cpu")), "a", lambda: None)
-    saver.begin(Course(step=1), list(slices(0, 2)))
+    saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver.begin(TrainingProgress(step=1), list(slices(0, 2)))
     with pytest.raises(Exception, match="do not hold every value"):
         saver.settle()
     assert latest(saver.job) is None
@@ -372,39 +374,39 @@ def test_where_a_piece_stands_in_its_file_is_told_exactly():
 def test_a_copy_is_taken_so_that_training_may_go_on_at_once(tmp_path):
     weights = values("second", "param").clone()
     wanted = weights.clone()
-    saver = Saver(make_job(tmp_path), Place(0, 1, torch.device("cpu")), "a", lambda: None)
-    saver.begin(Course(step=1), [Slice("second", "param", (7,), 0, weights)])
+    saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver.begin(TrainingProgress(step=1), [Slice("second", "param", (7,), 0, weights)])
     weights.zero_()
     saver.settle()
     saver.close()
-    assert torch.equal(Saved.load(Store(), saver.uri(1)).fetch("second", "param", 0, 7), wanted)
+    assert torch.equal(Checkpoint.load(Store(), saver.uri(1)).fetch("second", "param", 0, 7), wanted)
 
 
-# --- course and log
+# --- progress and log
 
 
 def test_the_first_measure_of_an_untrained_model_is_never_the_best():
-    course = Course().validated(1.0, 0.0)
-    assert (course.best, course.evaluated) == (None, 0)
-    course = dataclasses.replace(course, step=5).validated(2.0, 0.0)
-    assert course.best == Best(5, 2.0) and course.improved
+    progress = TrainingProgress().validated(1.0, 0.0)
+    assert (progress.best, progress.evaluated) == (None, 0)
+    progress = dataclasses.replace(progress, step=5).validated(2.0, 0.0)
+    assert progress.best == Best(5, 2.0) and progress.improved
 
 
 def test_a_loss_is_better_only_by_the_least_gain():
-    course = dataclasses.replace(Course(step=1).validated(2.0, 0.1), step=2).validated(1.95, 0.1)
-    assert (course.best, course.misses, course.improved) == (Best(1, 2.0), 1, False)
-    course = dataclasses.replace(course, step=3).validated(1.8, 0.1)
-    assert (course.best, course.misses) == (Best(3, 1.8), 0)
+    progress = dataclasses.replace(TrainingProgress(step=1).validated(2.0, 0.1), step=2).validated(1.95, 0.1)
+    assert (progress.best, progress.misses, progress.improved) == (Best(1, 2.0), 1, False)
+    progress = dataclasses.replace(progress, step=3).validated(1.8, 0.1)
+    assert (progress.best, progress.misses) == (Best(3, 1.8), 0)
 
 
 def test_going_back_passes_over_every_step_up_to_the_broken_one():
-    course = Course(step=4, updates=4, skipped=(1,)).back(7, 2)
-    assert (course.step, course.updates, course.skipped, course.went_back) == (7, 4, (1, 5, 6, 7), 2)
+    progress = TrainingProgress(step=4, updates=4, skipped=(1,)).skipping_to(7, 2)
+    assert (progress.step, progress.updates, progress.skipped, progress.went_back) == (7, 4, (1, 5, 6, 7), 2)
 
 
 def test_a_course_survives_its_manifest():
-    course = Course(9, 8, 6, Best(3, 1.5), 1, (4,), 1, 2.5)
-    assert Course.from_plain(json.loads(json.dumps(dataclasses.asdict(course)))) == course
+    progress = TrainingProgress(9, 8, 6, Best(3, 1.5), 1, (4,), 1, 2.5)
+    assert TrainingProgress.from_plain(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress
 
 
 def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from cluster.store.store import Store
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
 from training.fit import __main__, launch
-from training.fit import ranks as place
+from training.fit import ranks as ranks
 from training.fit.deterministic import ENVIRONMENT, deterministic_algorithms
 
 
@@ -65,7 +65,7 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
         met.append((state()[0], os.environ.get("NCCL_ALGO")))
         raise Enough
 
-    monkeypatch.setattr(place, "ray_group" if under_ray else "own_group", group)
+    monkeypatch.setattr(ranks, "ray_group" if under_ray else "own_group", group)
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path), deterministic=wanted)
     Store().write_bytes(f"{tmp_path}/job.json", job.to_json())
@@ -77,4 +77,4 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
 
 def test_a_run_may_be_continued_with_it_that_began_without(tmp_path):
     pack_tiny(str(tmp_path))
-    assert tiny_job(str(tmp_path), deterministic=True).identity == tiny_job(str(tmp_path)).identity
+    assert tiny_job(str(tmp_path), deterministic=True).fingerprint_parts == tiny_job(str(tmp_path)).fingerprint_parts

@@ -18,6 +18,7 @@ from cluster import lease
 from cluster.errors import BusyError, ConfigError, DataError
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.progress import LineWriter
 from cluster.store.store import Store
 from tests.support.fit_jobs import (
     LENGTH,
@@ -32,17 +33,16 @@ from tests.support.fit_jobs import (
     settings,
     tiny_job,
 )
-from tests.support.ranks import Ranks
+from tests.support.ranks import RankPool
 from training.config_parts import Track, Workers
 from training.data.batch import collate
 from training.data.schema import PACKED
 from training.engines.engine import Slice
 from training.fit import console as watch
 from training.fit import device, launch, loop, preflight, tracking
-from training.fit import preemption as notice
-from training.fit.outcome import Failures
-from training.fit.ranks import Place
-from training.fit.time_left import Ahead
+from training.fit.console import RemainingWork
+from training.fit.preemption import Preemption
+from training.fit.ranks import Ranks
 from training.models.build import build_objective
 from training.pack.packed_run import PackedRun
 from training.plan.choices import USABLE
@@ -159,7 +159,7 @@ def test_a_resumed_run_comes_to_the_bits_of_an_uninterrupted_one(job_at, step):
 def test_resumed_on_several_workers_it_comes_to_the_same_bits_too(workers, job_at):
     """Three add a gradient in an order that depends on where it lies, which two do not."""
     whole, resumed = job_at("whole"), job_at("resumed")
-    with Ranks(workers) as ranks:
+    with RankPool(workers) as ranks:
         wanted, *same = ranks.run(fit_here, whole)
         assert all(one == wanted for one in same)
         ranks.run(fit_until, resumed, 7)
@@ -172,7 +172,7 @@ def test_resumed_on_several_workers_it_comes_to_the_same_bits_too(workers, job_a
 def test_samples_and_losses_are_those_of_any_number_of_workers_also_when_it_changes(whole, job_at):
     job, outcome = whole
     three, changing = job_at("three"), job_at("changing")
-    with Ranks(3) as ranks:
+    with RankPool(3) as ranks:
         ranks.run(fit_here, three)
         ranks.run(fit_until, changing, 5)
     told = fit_alone(changing)
@@ -224,7 +224,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_documents_of_its_batch(j
 
 def test_every_workers_documents_are_named(job_at):
     job = job_at(failures={"loss_limit": 1.0})
-    with Ranks(2) as ranks:
+    with RankPool(2) as ranks:
         told = ranks.run(expect_broken, job)
     assert told[0] == told[1] and "above failures.loss_limit 1" in told[0]
     listed = json.loads(Path(job.root, "broken", "step-00000001.json").read_text())["documents"]
@@ -293,19 +293,19 @@ def test_a_step_without_a_label_anywhere_updates_nothing(job_at, monkeypatch):
 
     def unlabelled(self, batches):
         counts = exchange(self, batches)
-        return loop.replace(counts, units=0) if self.course.step == 2 else counts
+        return loop.replace(counts, units=0) if self.progress.step == 2 else counts
 
     monkeypatch.setattr(loop.Training, "_exchange", unlabelled)
     job = job_at(steps=4)
     fit_alone(job)
     assert [line["step"] for line in lines(job)[1:] if "loss" not in line] == [3]
-    assert saved_course(job).updates == 3
+    assert saved_progress(job).updates == 3
 
 
-def saved_course(job):
+def saved_progress(job):
     from training.fit.checkpoint.format import latest
 
-    return latest(job).manifest.course
+    return latest(job).manifest.progress
 
 
 def test_every_so_many_minutes_and_never_by_steps(job_at):
@@ -320,11 +320,11 @@ def test_a_node_that_is_to_go_gets_one_checkpoint(monkeypatch):
 
     told = types.SimpleNamespace(deadline_ms=7)
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: told)
-    asked = notice.Notice(Place(0, 1, torch.device("cpu"), under_ray=True))
-    assert [asked.given(step) for step in range(1, 12)] == [False] * 4 + [True] + [False] * 6
+    asked = Preemption(Ranks(0, 1, torch.device("cpu"), under_ray=True))
+    assert [asked.announced(step) for step in range(1, 12)] == [False] * 4 + [True] + [False] * 6
     told.deadline_ms = 8
-    assert asked.given(15) and not asked.given(20)
-    assert not notice.Notice(Place(0, 1, torch.device("cpu"))).given(5)
+    assert asked.announced(15) and not asked.announced(20)
+    assert not Preemption(Ranks(0, 1, torch.device("cpu"))).announced(5)
 
 
 def test_what_never_had_a_gradient_is_named():
@@ -332,7 +332,7 @@ def test_what_never_had_a_gradient_is_named():
         return Slice(name, state, (2,), 0, torch.tensor(values))
 
     slices = [part("a", "exp_avg_sq", 0.0, 1e-9), part("b", "exp_avg_sq", 0.0, 0.0), part("b", "param", 1.0, 1.0)]
-    assert device.moved(slices, Place(0, 1, torch.device("cpu"))) == {"a": True, "b": False}
+    assert device.moved(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False}
 
 
 # --- trackers
@@ -423,13 +423,15 @@ def test_the_line_says_where_the_training_is():
     ]
     # 30 steps are left, 5 s from one to the next by the clock.
     wanted = "training: 2/32 steps, loss 3.2500, 100 tokens/s in steps, 2 min 30 s left, validation 4.0000 at step 0"
-    ahead = Ahead(32, 10)
-    assert watch.summary(records, ahead) == wanted
-    assert watch.summary([], ahead) == ""
+    remaining = RemainingWork(32, 10)
+    assert watch.step_line(records, remaining) == wanted
+    assert watch.step_line([], remaining) == ""
     compiled = [*records[:1], records[1] | {"seconds": 92.0, "compile_s": 90.0}, *records[2:]]
-    assert watch.summary(compiled, ahead) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), "not the pace"
+    assert watch.step_line(compiled, remaining) == wanted.replace(" left,", " left, 1 min 30 s of compiling,"), (
+        "not the pace"
+    )
     timed = [records[0] | {"validation_s": 3.2}, *records[1:]]
-    assert watch.summary(timed, ahead).endswith("validation 4.0000 at step 0 in 3 s")
+    assert watch.step_line(timed, remaining).endswith("validation 4.0000 at step 0 in 3 s")
 
 
 def test_the_time_left_is_that_of_steps_validations_evaluation_and_export():
@@ -441,22 +443,22 @@ def test_the_time_left_is_that_of_steps_validations_evaluation_and_export():
         record = {"step": step, "time": began.isoformat(), "workers": 2, "loss": 3.5, "seconds": 1.5, "tokens": 100}
         records.append(record | ({"validation": {"loss": 3.0}, "validation_s": 6.0} if step == 10 else {}))
     steps, validations = 18 * 2, 3 * 6  # after steps 20, 30 and 32
-    assert Ahead(32, 10).seconds_left(records) == pytest.approx(steps + validations)
+    assert RemainingWork(32, 10).seconds_left(records) == pytest.approx(steps + validations)
     # One worker takes 0.12 s a row, and measures 50 rows before and after; 4 GB are read and written at 0.2 GB/s.
-    after = Ahead(32, 10, validation_rows=100, evaluation_rows=50, export_bytes=4_000_000_000)
+    after = RemainingWork(32, 10, validation_rows=100, evaluation_rows=50, export_bytes=4_000_000_000)
     assert after.seconds_left(records) == pytest.approx(steps + validations + 2 * 50 * 0.12 + 20)
     assert after.seconds_left(records[:1]) is None
     last = [*records[:-1], records[-1] | {"step": 32, "validation_s": 6.0}]
     assert after.seconds_left(last) == pytest.approx(12 + 20)
 
 
-def test_what_lies_ahead_is_known_from_the_packed_rows(tmp_path):
+def test_the_remaining_work_is_counted_in_the_packed_rows(tmp_path):
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path))
     packed = PackedRun.load(Store(), job.packed)
-    ahead = Ahead.of(job, 1000)
-    assert ahead.steps == job.steps and ahead.export_bytes == 1000 * 8
-    assert ahead.validation_rows == ahead.evaluation_rows == packed.rows("validation") > 0
+    remaining = RemainingWork.of(job, 1000)
+    assert remaining.steps == job.steps and remaining.export_bytes == 1000 * 8
+    assert remaining.validation_rows == remaining.evaluation_rows == packed.rows("validation") > 0
 
 
 def begun(step: int) -> dict:
@@ -467,41 +469,41 @@ def begun(step: int) -> dict:
     }  # fmt: skip
 
 
-def test_the_greeting_tells_the_share_that_trains_and_where_it_goes_on():
+def test_the_line_of_an_attempt_has_the_share_that_trains_and_the_step_it_continues_after():
     attempt = begun(0) | {"workers": 2, "trainable_parameters": 25, "all_parameters": 1000}
-    assert watch.greeting(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
-    assert watch.greeting(attempt | {"step": 9}).endswith("attention sdpa, going on after step 9")
-    assert watch.greeting(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
+    assert watch.attempt_line(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
+    assert watch.attempt_line(attempt | {"step": 9}).endswith("attention sdpa, continuing after step 9")
+    assert watch.attempt_line(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
 
 
 def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed(job_at):
     job, stream = job_at(), io.StringIO()
     Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
-    lines = watch.StepLines(job, stream)
-    lines.look()
+    lines = watch.StepProgress(job, LineWriter(stream))
+    lines.update()
     attempt = begun(3)
     Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
     Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
-    lines.look()
+    lines.update()
     lines.finish()
-    assert stream.getvalue().splitlines()[1:] == [], "the greeting alone"
+    assert stream.getvalue().splitlines()[1:] == [], "the attempt's line alone"
     Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
-    lines.look()
+    lines.update()
     lines.finish()
     assert stream.getvalue().splitlines()[1:] == [f"training: 4/{job.steps} steps, loss 4.5000"], "once"
 
 
 def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained_again(job_at):
     job, stream = job_at(), io.StringIO()
-    lines = watch.StepLines(job, stream)
+    lines = watch.StepProgress(job, LineWriter(stream))
     attempt = begun(3)
     problem = "/run/checkpoints/step-00000009-a/rank-00000.safetensors: has 5 bytes; 90 bytes were written."
     damaged = [{"step": 9, "resumed": 3, "problem": problem}]
     Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
-    lines.look()
-    lines.look()
+    lines.update()
+    lines.update()
     wanted = f"warning: The checkpoint of step 9 is damaged and was not used: {problem} Steps 4 to 9 are trained again."
-    assert stream.getvalue().splitlines() == [wanted, watch.greeting(attempt)]
+    assert stream.getvalue().splitlines() == [wanted, watch.attempt_line(attempt)]
     damaged.append({"step": 6, "resumed": 5, "problem": "x."})  # met when going back after a broken loss
     Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
     lines.finish()
@@ -513,7 +515,7 @@ def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):
     path = tmp_path / "steps.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(100)))
     monkeypatch.setattr(watch, "_TAIL_BYTES", 40)
-    assert [line["step"] for line in watch.tail(Store(), str(path), path.stat().st_size)] == [97, 98, 99]
+    assert [line["step"] for line in watch.last_records(Store(), str(path), path.stat().st_size)] == [97, 98, 99]
 
 
 def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to():
@@ -542,8 +544,8 @@ def test_dropout_is_another_for_each_step_micro_batch_and_worker():
 @pytest.mark.parametrize(("bf16", "wanted"), [(True, 2 * 989.4e12), (False, None)])
 def test_of_gpus_that_train_in_float32_no_peak_is_known(monkeypatch, bf16, wanted):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
-    place = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
-    assert device.peak(place, bf16) == wanted
+    ranks = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
+    assert device.peak(ranks, bf16) == wanted
 
 
 def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path, monkeypatch):
@@ -557,4 +559,4 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
     with lease.held(Store(), str(tmp_path / "run")) as mine:
         Store().write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
         with pytest.raises(BusyError, match="another run took over here"):
-            launch._run(job_at(), Session(), Silent(), "submission", Failures(job_at(), "submission"), mine)
+            launch._run(job_at(), Session(), Silent(), "submission", WorkerErrors(job_at(), "submission"), mine)

@@ -18,13 +18,13 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import kernel_stand_in
-from tests.support.ranks import Ranks
+from tests.support.ranks import RankPool
 from tests.support.tiny_models import tiny_config
 from tests.support.training_cases import Case, micro_batches, new_engine
 from training.data.batch import Batch, collate
 from training.data.schema import PACKED
 from training.engines.make import make_engine
-from training.fit.ranks import own_group
+from training.fit.process_group import own_group
 from training.models import attention, compiling
 from training.models.build import build_objective
 
@@ -110,7 +110,7 @@ def the_stand_in() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def alone():
-    with Ranks(1) as ranks:
+    with RankPool(1) as ranks:
         yield ranks
 
 
@@ -127,13 +127,13 @@ def test_nothing_in_a_micro_batch_waits_for_the_device(engine, method, alone):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_torch_finds_no_wait_in_a_micro_batch_on_a_gpu(method):
     config = tiny_config(method=method, precision="bf16", compile=False, workers={"gpus_each": 1}, attention="varlen")
-    with own_group(1) as place:
-        objective = build_objective(config, device=place.device)
-        engine = make_engine(config, objective, place.device)
+    with own_group(1) as ranks:
+        objective = build_objective(config, device=ranks.device)
+        engine = make_engine(config, objective, ranks.device)
         for number in range(2):
             try:
                 torch.cuda.set_sync_debug_mode("error" if number else "default")
-                loss, _ = engine.module(**objective.tensors(packed([3, 5], [16]), place.device))
+                loss, _ = engine.module(**objective.tensors(packed([3, 5], [16]), ranks.device))
                 engine.backward(loss / 7, last=True)
             finally:
                 torch.cuda.set_sync_debug_mode("default")

@@ -218,7 +218,7 @@ def test_the_loop_lets_the_workers_device_choose_and_tells_what_was_chosen(monke
     """Up to the engine: a GPU is not there to go on with."""
     from tests.support.fit_jobs import pack_tiny, tiny_job
     from training.fit import loop
-    from training.fit.ranks import Place
+    from training.fit.ranks import Ranks
 
     monkeypatch.setattr(attention, "_KERNEL", None)
     pack_tiny(str(tmp_path))
@@ -237,7 +237,7 @@ def test_the_loop_lets_the_workers_device_choose_and_tells_what_was_chosen(monke
     for kernel_of_torch in (None, kernel_stand_in.varlen_attn):
         monkeypatch.setattr(attention, "_KERNEL", kernel_of_torch)
         with pytest.raises(Enough):
-            loop.fit(tiny_job(str(tmp_path), engine="fsdp2", precision="bf16"), Place(0, 1, torch.device("cuda")))
+            loop.fit(tiny_job(str(tmp_path), engine="fsdp2", precision="bf16"), Ranks(0, 1, torch.device("cuda")))
     assert found == [("sdpa", "cuda", "cpu"), (attention.VARLEN, "cuda", "cpu")]
     levels = [(record.levelname, record.getMessage().partition(" with")[0]) for record in caplog.records]
     assert levels == [

@@ -11,7 +11,7 @@ from cluster.errors import ConfigError
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 from training.engines.make import make_engine
-from training.fit.ranks import own_group
+from training.fit.process_group import own_group
 from training.models import compiling
 from training.models.build import build_objective
 from training.models.compiling import (
@@ -90,9 +90,9 @@ def test_a_known_model_is_one_graph_with_the_uncompiled_loss_and_gradients(model
 
 def trained_a_step(config) -> torch.Tensor:
     """Loss and gradient norm of one step through the config's engine, alone in a process group."""
-    with own_group(0) as place:
+    with own_group(0) as ranks:
         objective = build_objective(config)
-        engine = make_engine(config, objective, place.device)
+        engine = make_engine(config, objective, ranks.device)
         loss, _ = engine.module(**objective.tensors(BATCH, "cpu"))
         engine.backward(loss / 20, last=True)
         norm = engine.step(1e-3, 1.0)

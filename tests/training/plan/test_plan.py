@@ -345,17 +345,17 @@ def test_a_worker_takes_the_size_of_its_gpu_or_the_configs_and_all_take_the_leas
     import torch
 
     from training.fit.device import device_bytes
-    from training.fit.ranks import Place
+    from training.fit.ranks import Ranks
 
     class Properties:
         total_memory = 79 * GIB
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
-    gpu, cpu = Place(0, 1, torch.device("cuda", 0)), Place(0, 1, torch.device("cpu"))
+    gpu, cpu = Ranks(0, 1, torch.device("cuda", 0)), Ranks(0, 1, torch.device("cpu"))
     assert device_bytes(big(), gpu) == 79 * GIB
     assert device_bytes(big(device_memory_gib=40), gpu) == 40 * GIB
     assert device_bytes(config(), cpu) is None
-    monkeypatch.setattr(Place, "exchange", lambda self, values: [[48 * GIB], values])
+    monkeypatch.setattr(Ranks, "exchange", lambda self, values: [[48 * GIB], values])
     assert device_bytes(big(), gpu) == 48 * GIB
 
 

@@ -1,19 +1,22 @@
-"""Going on from the newest checkpoint that is whole, all workers from the same one.
+"""Restoring training from the newest undamaged checkpoint, the same one on all workers.
 
-Damage shows only while the values are read, deep inside an engine, where the other workers may be waiting. So a damaged
-value is noted and read as zero; afterwards the workers exchange what they noted, and take the checkpoint before.
+Damage is found while an engine reads values, where other workers may already wait in a collective. A damaged value is
+therefore recorded and read as zero. Afterwards the workers exchange their records, and if there is one, all of them
+load the checkpoint before.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from cluster.errors import DataError
 from training.engines.engine import Engine
-from training.fit.checkpoint.format import Saved, newest, problem, step_of
+from training.fit.checkpoint.format import Checkpoint, newest, problem, step_of
 from training.fit.job import Job
-from training.fit.ranks import Place
+from training.fit.ranks import Ranks
 from training.fit.records import DamagedCheckpoint
 
 log = logging.getLogger(__name__)
@@ -21,71 +24,102 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Restored:
-    """saved: what was loaded, None if there is no checkpoint. damaged: newer ones that were passed over."""
+    """checkpoint: the one that was loaded, None if there is none. damaged: newer ones that were skipped."""
 
-    saved: Saved | None
+    checkpoint: Checkpoint | None
     damaged: list[DamagedCheckpoint]
 
 
-def restore(job: Job, place: Place, engine: Engine) -> Restored:
-    """Load the newest checkpoint that is not damaged into the engine; nothing is done if there is none at all.
+def restore(job: Job, ranks: Ranks, engine: Engine) -> Restored:
+    """Load the newest undamaged checkpoint into the engine; if there is none, leave the engine as it is.
+
+    All workers call it together. Each reads its own part of the state.
 
     Raises:
-        DataError: it is of other settings, data or model; or every one is damaged.
+        DataError: the checkpoint is of other settings, data or model; or all checkpoints are damaged.
     """
     damaged: dict[str, str] = {}
     while True:
-        uri = _agreed(job, place, damaged)
+        uri = _choose(job, ranks, damaged)
         if uri is None:
             break
-        saved = Saved.load(job.store, uri)
-        fetch = _Noting(saved)
-        engine.load(fetch, saved.manifest.course.updates)
-        noted = [damage for damage in place.gather(fetch.damage) if damage]
-        if not noted:
-            return Restored(saved, _reported(damaged, saved, place))
-        damaged[uri] = noted[0]
+        checkpoint = Checkpoint.load(job.store, uri)
+        fetch = _DamageRecorder(checkpoint)
+        engine.load(fetch, checkpoint.manifest.progress.updates)
+        found = [damage for damage in ranks.gather(fetch.damage) if damage]
+        if not found:
+            return Restored(checkpoint, _report(damaged, checkpoint, ranks))
+        damaged[uri] = found[0]
     if damaged:
         raise DataError(
             f"{job.checkpoints}: every checkpoint is damaged ({len(damaged)} tried, the last: "
-            f"{list(damaged.values())[-1]}). Delete that folder to begin anew."
+            f"{list(damaged.values())[-1]}). Delete that folder to start again."
         )
     return Restored(None, [])
 
 
-def _reported(damaged: dict[str, str], used: Saved, place: Place) -> list[DamagedCheckpoint]:
-    if place.first:
+def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the checkpoint's weights into the trained parameters of a whole, unsharded module.
+
+    Raises:
+        DataError: names or shapes of the trained parameters differ from the checkpoint's, or a value is damaged.
+    """
+    trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    _require_same_parameters(checkpoint, {name: tuple(parameter.shape) for name, parameter in trained.items()})
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            values = checkpoint.fetch(name, "param", 0, parameter.numel())
+            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
+
+
+def _require_same_parameters(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> None:
+    saved = checkpoint.shapes
+    differing: Sequence[str] = sorted(
+        name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name)
+    )
+    if differing:
+        name = differing[0]
+        raise DataError(
+            f"{checkpoint.uri}: {len(differing)} parameters differ from this model's, the first is {name}: shape "
+            f"{saved.get(name, 'none')} in the checkpoint, {shapes.get(name, 'none')} in the model. "
+            "It is another model's checkpoint."
+        )
+
+
+def _report(damaged: dict[str, str], used: Checkpoint, ranks: Ranks) -> list[DamagedCheckpoint]:
+    """The records of the skipped checkpoints, which are also logged."""
+    if ranks.first:
         for seen in damaged.values():
-            log.warning("passing over a checkpoint: %s", seen)
+            log.warning("skipping a damaged checkpoint: %s", seen)
     return [DamagedCheckpoint(step=step_of(uri), resumed=used.step, problem=seen) for uri, seen in damaged.items()]
 
 
-def _agreed(job: Job, place: Place, damaged: dict[str, str]) -> str | None:
-    """The first worker's choice. It sends an error to the others too, which would otherwise wait for ever."""
+def _choose(job: Job, ranks: Ranks, damaged: dict[str, str]) -> str | None:
+    """URI of the checkpoint to load, chosen by the first worker. Its error is raised on all workers, so none waits."""
     choice: tuple[str | None, dict[str, str], str | None] = (None, {}, None)
-    if place.first:
+    if ranks.first:
         try:
-            saved = newest(job, damaged)
-            choice = saved.uri if saved else None, damaged, None
+            checkpoint = newest(job, damaged)
+            choice = checkpoint.uri if checkpoint else None, damaged, None
         except DataError as error:
             choice = None, damaged, str(error)
-    uri, found, refusal = place.from_first(choice)
+    uri, found, refusal = ranks.from_first(choice)
     if refusal is not None:
         raise DataError(refusal)
     damaged |= found
     return uri
 
 
-class _Noting:
-    """A checkpoint's `fetch` that keeps the first damage it meets instead of raising it."""
+class _DamageRecorder:
+    """An engine's `fetch` from a checkpoint. A damaged value is read as zero; `damage` is the first problem."""
 
-    def __init__(self, saved: Saved) -> None:
-        self.saved = saved
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
         self.damage: str | None = None
 
     def __call__(self, name: str, state: str, start: int, stop: int) -> torch.Tensor:
         try:
-            return self.saved.fetch(name, state, start, stop)
+            return torch.from_numpy(self.checkpoint.fetch(name, state, start, stop))
         except DataError as error:
             self.damage = self.damage or problem(error)
             return torch.zeros(stop - start)

@@ -1,12 +1,14 @@
-"""Making checkpoints while training goes on.
+"""Writing checkpoints in the background while training continues.
 
-    begin   every worker copies its part of the state to memory of its own (the only time training waits) ...
-    thread  ... and uploads it in the background, its list of pieces last
-    heard   the step's ordinary exchange of counts tells when all have; then the first worker puts the manifest
-    settle  waits for all of that: at the end, and before a copy is overwritten
+    begin            every worker copies its part of the state to CPU memory; training waits only for this copy
+    thread           uploads the copy, then the list of its pieces
+    on_upload_count  called with the number of workers that still upload, which each step's exchange of counts brings;
+                     at zero the first worker commits the checkpoint by creating its manifest
+    settle           waits until the checkpoint is committed: at the end, and before the copy is overwritten
 
-Only one checkpoint is on its way at a time, so each worker holds one copy of its part, in page-locked memory on GPUs.
-Whatever a manifest refers to was uploaded before it. What a killed attempt left has none, and goes at the next start.
+One checkpoint is written at a time, so a worker holds one copy of its part of the state, in page-locked memory on GPUs.
+A manifest is created after everything that it refers to. Checkpoints without a manifest, of attempts that were killed,
+are deleted when the next attempt starts.
 """
 
 import hashlib
@@ -38,24 +40,24 @@ from training.fit.checkpoint.format import (
     step_of,
 )
 from training.fit.job import Job
-from training.fit.ranks import Place
-from training.fit.training_progress import Course, kept
+from training.fit.ranks import Ranks
+from training.fit.training_progress import TrainingProgress, kept
 
-# One file is in memory a second time while it is uploaded; larger ones would be sent no faster.
+# A file is held in memory a second time while it is uploaded. Larger files would not upload faster.
 _FILE_VALUES = 128 << 20
 
-Key = tuple[str, str, int]  # name, state, start
+Key = tuple[str, str, int]  # parameter, state, first value
 
 
 class Saver:
-    """One worker's part in the checkpoints of one attempt.
+    """Writes one worker's parts of the checkpoints of one attempt.
 
-    before_manifest: what must be on the store before a checkpoint is believed; called by the first worker, in a thread.
+    before_manifest: called by the first worker, in a thread, before a checkpoint is committed.
     """
 
-    def __init__(self, job: Job, place: Place, attempt: str, before_manifest: Callable[[], None]) -> None:
+    def __init__(self, job: Job, ranks: Ranks, attempt: str, before_manifest: Callable[[], None]) -> None:
         self.job = job
-        self.place = place
+        self.ranks = ranks
         self.attempt = attempt
         self.step = -1
         self._before_manifest = before_manifest
@@ -64,33 +66,36 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
         self._commit: Future[None] | None = None
-        self._course: Course | None = None  # of the checkpoint that is on its way
-        if place.first:
-            sweep(job)
+        self._progress: TrainingProgress | None = None  # of the checkpoint being written
+        if ranks.first:
+            delete_unfinished(job)
 
     def uri(self, step: int) -> str:
         return paths.join(self.job.checkpoints, folder_name(step, self.attempt))
 
-    def begin(self, course: Course, slices: Iterable[Slice]) -> float:
-        """Copy the state as it is now, and upload it in the background. All workers call it at the same step.
+    def begin(self, progress: TrainingProgress, slices: Iterable[Slice]) -> float:
+        """Copy the state and start its upload. All workers call it at the same step.
 
         Returns:
-            Seconds for which training stood still.
+            Seconds for which training waited.
+
+        Raises:
+            StorageError: the checkpoint before could not be written.
         """
         began = time.perf_counter()
         self.settle()
         self._copy(slices)
         stall = time.perf_counter() - began
-        self._course, self.step = course, course.step
-        self._upload = self._thread.submit(self._send, self.uri(course.step))
+        self._progress, self.step = progress, progress.step
+        self._upload = self._thread.submit(self._send, self.uri(progress.step))
         return stall
 
     @property
     def uploading(self) -> bool:
-        """Whether this worker's part of a checkpoint is still on its way.
+        """Whether this worker's part of a checkpoint is still being uploaded.
 
         Raises:
-            StorageError: it, or a manifest, could not be written.
+            StorageError: the part, or a manifest, could not be written.
         """
         if self._commit is not None and self._commit.done():
             self._commit.result()
@@ -99,19 +104,19 @@ class Saver:
         self._upload.result()
         return False
 
-    def heard(self, uploading: int) -> None:
-        """Every worker heard that so many still upload; when none does, the checkpoint becomes true."""
-        if self._course is not None and not uploading:
-            course, self._course, self._upload = self._course, None, None
-            if self.place.first:
-                self._commit = self._thread.submit(self._put_manifest, course)
+    def on_upload_count(self, uploading: int) -> None:
+        """Commit the checkpoint when no worker uploads any more. Every worker passes the same number."""
+        if self._progress is not None and not uploading:
+            progress, self._progress, self._upload = self._progress, None, None
+            if self.ranks.first:
+                self._commit = self._thread.submit(self._put_manifest, progress)
 
     def settle(self) -> None:
-        """Return when the checkpoint on its way, if any, is finished for all. All workers call it together."""
+        """Wait until the checkpoint being written, if any, is committed. All workers call it together."""
         if self._upload is not None:
             self._upload.result()
-            self.place.exchange([0])
-            self.heard(0)
+            self.ranks.exchange([0])
+            self.on_upload_count(0)
         if self._commit is not None:
             self._commit.result()
             self._commit = None
@@ -120,7 +125,7 @@ class Saver:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _copy(self, slices: Iterable[Slice]) -> None:
-        on_gpu = self.place.device.type == "cuda"
+        on_gpu = self.ranks.device.type == "cuda"
         fresh: dict[Key, torch.Tensor] = {}
         with torch.no_grad():
             for one in slices:
@@ -133,64 +138,64 @@ class Saver:
                 fresh[key] = copy
                 self._shapes[one.name] = tuple(one.shape)
         if on_gpu:
-            torch.cuda.synchronize(self.place.device)
+            torch.cuda.synchronize(self.ranks.device)
         self._copies = fresh
 
     def _send(self, folder: str) -> None:
         files = []
         for number, pieces in enumerate(_files(self._copies)):
-            path = f"rank-{self.place.rank:05d}-{number:05d}.safetensors"
+            path = f"rank-{self.ranks.rank:05d}-{number:05d}.safetensors"
             file, data = pack_file(path, pieces)
             self.job.store.write_bytes(paths.join(folder, path), data)
             files.append(file.to_plain())
-        told = {"shapes": self._shapes, "files": files}
-        self.job.store.write_bytes(paths.join(folder, _part(self.place.rank)), json.dumps(told).encode())
+        part = {"shapes": self._shapes, "files": files}
+        self.job.store.write_bytes(paths.join(folder, _part(self.ranks.rank)), json.dumps(part).encode())
 
-    def _put_manifest(self, course: Course) -> None:
-        folder = self.uri(course.step)
+    def _put_manifest(self, progress: TrainingProgress) -> None:
+        folder = self.uri(progress.step)
         shapes: dict[str, tuple[int, ...]] = {}
         files: list[StateFile] = []
-        for rank in range(self.place.world):
-            told = json.loads(self.job.store.read_bytes(paths.join(folder, _part(rank))))
-            shapes |= {name: tuple(shape) for name, shape in told["shapes"].items()}
-            files += [StateFile.from_plain(file) for file in told["files"]]
+        for rank in range(self.ranks.world):
+            part = json.loads(self.job.store.read_bytes(paths.join(folder, _part(rank))))
+            shapes |= {name: tuple(shape) for name, shape in part["shapes"].items()}
+            files += [StateFile.from_plain(file) for file in part["files"]]
         if not complete(shapes, files):
             raise ClusterError(
                 f"{folder}: the workers' parts do not hold every value of the training state exactly once. "
-                "This is a fault of engine and loop; the checkpoints before it are good."
+                "This is a defect of the engine or the training loop. Earlier checkpoints are not affected."
             )
         self._before_manifest()
         manifest = CheckpointManifest(
-            identity=self.job.identity,
-            course=course,
+            fingerprint_parts=self.job.fingerprint_parts,
+            progress=progress,
             shapes=shapes,
             files=tuple(files),
-            world=self.place.world,
+            world=self.ranks.world,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
         self.job.store.create(paths.join(folder, MANIFEST), manifest.to_json())
-        retain(self.job, course, folder)
+        delete_replaced(self.job, progress, folder)
 
 
 def pack_file(path: str, pieces: dict[Key, np.ndarray]) -> tuple[StateFile, bytes]:
-    """float32 pieces as one safetensors file, and what stands where in it."""
+    """The content of a safetensors file with float32 pieces, and its description with the offsets of the pieces."""
     keys = {"|".join(map(str, key)): key for key in pieces}
     data = save({text: pieces[key] for text, key in keys.items()})
     begin = 8 + int.from_bytes(data[:8], "little")
-    places = {name: place for name, place in json.loads(data[8:begin]).items() if name in keys}
+    header = {name: entry for name, entry in json.loads(data[8:begin]).items() if name in keys}
     return StateFile(
         path,
         len(data),
         tuple(
-            Piece(*keys[text], pieces[keys[text]].size, begin + place["data_offsets"][0], _sha256(pieces[keys[text]]))
-            for text, place in places.items()
+            Piece(*keys[text], pieces[keys[text]].size, begin + entry["data_offsets"][0], _sha256(pieces[keys[text]]))
+            for text, entry in header.items()
         ),
     ), data
 
 
 def _files(copies: dict[Key, torch.Tensor]) -> Iterator[dict[Key, np.ndarray]]:
-    """The copies cut into pieces, as many as one file takes at a time."""
+    """The copies cut into pieces, grouped by file."""
     pieces: dict[Key, np.ndarray] = {}
     held = 0
     for (name, state, start), copy in copies.items():
@@ -215,34 +220,36 @@ def _part(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def retain(job: Job, course: Course, own: str) -> None:
-    """Delete what the checkpoint just made at `own` replaces: older ones, and later ones of work that was lost."""
+def delete_replaced(job: Job, progress: TrainingProgress, own: str) -> None:
+    """Delete the checkpoints that the one just committed at `own` replaces: older ones beyond `checkpoint.keep` that are
+    not the best, and those of later steps, which an earlier attempt lost.
+    """
     folders = _folders(job)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}
     by_step = {step_of(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
-    steps = kept([step for step in by_step if step <= course.step], job.config.checkpoint.keep, _best(course))
+    steps = kept([step for step in by_step if step <= progress.step], job.config.checkpoint.keep, _best(progress))
     stay = {by_step[step] for step in steps}
     for folder in sorted(finished - stay):
         discard(job.store, folder, folders[folder])
 
 
-def sweep(job: Job) -> None:
-    """Delete what attempts left that were killed before their checkpoint was finished."""
+def delete_unfinished(job: Job) -> None:
+    """Delete the checkpoints without a manifest."""
     for folder, files in _folders(job).items():
         if f"{folder}/{MANIFEST}" not in files:
             discard(job.store, folder, files)
 
 
 def _folders(job: Job) -> dict[str, list[str]]:
-    """The files of each checkpoint's folder."""
+    """Folder of each checkpoint -> URIs of its files."""
     folders: dict[str, list[str]] = {}
     for file in job.store.list_files(job.checkpoints):
         folders.setdefault(file.uri.rpartition("/")[0], []).append(file.uri)
     return folders
 
 
-def _best(course: Course) -> int | None:
-    return course.best.step if course.best else None
+def _best(progress: TrainingProgress) -> int | None:
+    return progress.best.step if progress.best else None
 
 
 def _versions() -> dict[str, str]:

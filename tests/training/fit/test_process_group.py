@@ -12,10 +12,10 @@ import torch.distributed as dist
 from cluster.errors import ClusterError, ConfigError
 from tests.conftest import free_port
 from tests.support.ranks import run_apart
-from training.fit import heartbeat
-from training.fit import ranks as place
+from training.fit import heartbeat, process_group
 from training.fit.heartbeat import Beat, report
-from training.fit.ranks import Place, arrive, check_own_gpus, local_gpu, own_group
+from training.fit.process_group import arrive, check_own_gpus, local_gpu, own_group
+from training.fit.ranks import Ranks
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
@@ -33,13 +33,13 @@ def allocator(monkeypatch):
 
 def test_before_cuda_starts_the_environment_asks_for_expandable_segments(allocator):
     assert not torch.cuda.is_initialized()
-    place.use_expandable_segments()
+    process_group.use_expandable_segments()
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
 def test_where_cuda_runs_already_as_under_ray_train_the_allocator_itself_is_set(allocator, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    place.use_expandable_segments()
+    process_group.use_expandable_segments()
     assert torch._C._accelerator_getAllocatorSettings() == "expandable_segments:True"
 
 
@@ -47,7 +47,7 @@ def test_where_cuda_runs_already_as_under_ray_train_the_allocator_itself_is_set(
 def test_an_allocator_setting_of_the_users_stays(name, allocator, monkeypatch):
     monkeypatch.setenv(name, "max_split_size_mb:128")
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    place.use_expandable_segments()
+    process_group.use_expandable_segments()
     assert {n: os.environ.get(n) for n in ALLOCATOR_VARIABLES if n in os.environ} == {name: "max_split_size_mb:128"}
     assert torch._C._accelerator_getAllocatorSettings() == ""
 
@@ -69,7 +69,7 @@ def test_a_worker_of_ray_has_the_environment_that_rays_torch_config_gives(monkey
     given: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", given)
     _set_torch_distributed_env_vars()
-    assert place.ray_environment(context, torch.device("cuda:1")) == given != {}
+    assert process_group.ray_environment(context, torch.device("cuda:1")) == given != {}
 
 
 def test_a_failing_collective_of_nccl_ends_its_process_and_is_explained_unless_the_user_set_otherwise(monkeypatch):
@@ -79,7 +79,7 @@ def test_a_failing_collective_of_nccl_ends_its_process_and_is_explained_unless_t
         ({"TORCH_NCCL_BLOCKING_WAIT": "1"}, {"NCCL_DEBUG": "WARN"}),
     ):
         monkeypatch.setattr(os, "environ", dict(given))
-        place.set_nccl_environment()
+        process_group.set_nccl_environment()
         assert os.environ == given | wanted
 
 
@@ -216,7 +216,7 @@ def test_where_all_reached_the_same_point_the_network_is_to_blame():
     ],
 )
 def test_only_errors_of_communication_are_explained_by_missing_workers(error, communicates):
-    alone = Place(0, 2, torch.device("cpu"), heartbeat=Named())
+    alone = Ranks(0, 2, torch.device("cpu"), heartbeat=Named())
     with pytest.raises(ClusterError if communicates else type(error)), alone.naming_missing():
         raise error
 
