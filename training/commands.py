@@ -44,7 +44,7 @@ def train(
         print_plan(settings)
         with Session(address, settings.execution.cpus) as session:  # never started
             for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
-                check_machine(one, session)
+                check_machine(one.workers, session)
         return
     for warning in unused(settings):
         log.warning("%s", warning)

@@ -133,7 +133,7 @@ def _look_ahead(config: TrainConfig, session: Session, here: bool) -> None:
 
     check_trackers(config.track)
     if here:
-        check_machine(config, session)
+        check_machine(config.workers, session)
     if on_hub(config.model):
         model_fingerprint(config.store, config.model)  # fetches it, the one check that may take longer
     for warning in check_model(config):
@@ -149,7 +149,7 @@ def _look_at_cluster(config: TrainConfig, session: Session) -> None:
     from training.fit.preflight import check_cluster
 
     session.start()
-    check_cluster(config, session)
+    check_cluster(config.workers, session)
 
 
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:
@@ -159,12 +159,12 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     steps = Order.for_training(config, packed).steps(config)
     settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
-    identity = {
+    parts = {
         "model": model_fingerprint(config.store, config.model, config.seed),
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
-    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, identity)
+    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts)
 
 
 def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
@@ -197,7 +197,7 @@ def _located(config: TrainConfig) -> TrainConfig:
 
 
 def _inputs(job: Job) -> str:
-    return fingerprint({name: job.identity[name] for name in ("model", "data", "corpora")})
+    return fingerprint({name: job.fingerprint_parts[name] for name in ("model", "data", "corpora")})
 
 
 def _run_settings(config: TrainConfig) -> dict[str, Any]:

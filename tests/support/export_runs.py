@@ -126,7 +126,9 @@ def save_outcome(job: Job, objective: Any, step: int) -> Outcome:
     file, data = pack_file("rank-00000-00000.safetensors", pieces)
     job.store.write_bytes(paths.join(uri, file.path), data)
     shapes = {name: tuple(values.shape) for name, values in trained.items()}
-    manifest = CheckpointManifest(job.fingerprint_parts, TrainingProgress(step=step), shapes, (file,), 1, "2026-01-01", {})
+    manifest = CheckpointManifest(
+        job.fingerprint_parts, TrainingProgress(step=step), shapes, (file,), 1, "2026-01-01", {}
+    )
     job.store.write_bytes(paths.join(uri, "manifest.json"), manifest.to_json())
     return {
         "fingerprint": f"{job.fingerprint}-{step}", "ended": "steps", "steps": step, "best_step": step,

@@ -10,6 +10,7 @@ from tests.support.inline import InlineEngine
 from training import job as job
 from training.config import TrainConfig
 from training.fit import launch
+from training.fit.outcome import read_outcome, refuse_or_delete_other_training
 from training.pack import job as packing
 
 LENGTH = 64
@@ -51,10 +52,8 @@ PLAIN = {
 
 
 def _fit(job, session, progress, replace=False, lease=None, afterwards=None):
-    from training.fit.outcome import finished, make_way
-
-    make_way(job, replace)
-    outcome = finished(job) or fit_alone(job)
+    refuse_or_delete_other_training(job, replace)
+    outcome = read_outcome(job) or fit_alone(job)
     if afterwards is not None:
         afterwards(job, outcome)
     return outcome

@@ -421,7 +421,7 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
         with pytest.raises(ClusterError, match="its worker failed"):
             in_worker(session, die)
         many = config.model_copy(update={"workers": Workers(count=5), "output": str(tmp_path / "many")})
-        with pytest.raises(ConfigError, match=r"workers: 5 of 1 CPUs each are asked for; .* 2 CPUs, enough for 2"):
+        with pytest.raises(ConfigError, match=r"5 workers with 1 CPU each were requested; .* 2 CPUs, enough for 2"):
             train(many, session, Silent())
         assert not list((tmp_path / "many").rglob("*.parquet")), "told before anything is packed"
     losses = [run.report["fits"][0]["after"]["test"]["loss"] for run in (alone, two)]

@@ -17,7 +17,7 @@ from training.bench.rows import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines.make import make_engine
-from training.fit.device import memory_gib, parameters
+from training.fit.device import memory_gib, parameter_counts
 from training.fit.ranks import Ranks
 from training.models.attention import choose_attention
 from training.models.base import named_config
@@ -136,7 +136,7 @@ def _measured(
     attention = choose_attention(config.attention, model_config, device.type, config.bf16, False)
     objective = objective_around(config, draw(config, device, attention), 0, device)
     put_back.apply(objective)
-    trained, every = parameters(objective)
+    trained, every = parameter_counts(objective)
     compiles = compile_refusal(config, model_config.model_type) is None
     before = compile_clock.seconds
     engine = make_engine(config, objective, device)

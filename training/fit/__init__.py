@@ -1,1 +1,1 @@
-"""The step loop, its checkpoints and its log; and how Ray Train or torchrun starts it."""
+"""Training of packed rows: the loop, its checkpoints and log, and its start by Ray Train or torchrun."""

@@ -1,7 +1,7 @@
 """One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m training.fit JOB.json
 
-JOB.json, a path or a URI, is written by `raymill pack CONFIG --job JOB.json`. The same files come of it as under Ray.
-Run without torchrun it is the only worker.
+JOB.json, a path or URI, is written by `raymill pack CONFIG --job JOB.json`. The training leaves the same files as under
+Ray. Without torchrun this process is the only worker.
 """
 
 import json
@@ -14,7 +14,10 @@ from cluster.errors import RaymillError
 from cluster.lease import held
 from cluster.store import paths
 from cluster.store.store import Store
+from training.fit.deterministic import deterministic_algorithms
 from training.fit.job import Job
+from training.fit.loop import fit
+from training.fit.process_group import own_group
 
 
 def main(arguments: list[str]) -> int:
@@ -22,16 +25,12 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     logs.setup()
+    rank = os.environ.get("RANK", "0")
     try:
-        job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # its own settings of stores are inside
-        from training.fit.deterministic import deterministic_algorithms
-        from training.fit.loop import fit
-        from training.fit.process_group import own_group
-
-        first = os.environ.get("RANK", "0") == "0"
+        job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # it contains the settings of its stores
         workers = job.config.workers
         with (
-            held(job.store, job.root) if first else nullcontext(),
+            held(job.store, job.root) if rank == "0" else nullcontext(),
             deterministic_algorithms(job.config.deterministic),
             own_group(workers.gpus_each, workers.timeout_s) as ranks,
         ):
@@ -39,7 +38,6 @@ def main(arguments: list[str]) -> int:
         if ranks.first:
             print(json.dumps(outcome))
     except RaymillError as error:
-        rank = os.environ.get("RANK", "0")
         print(error if rank == "0" else f"worker {rank}: {error}", file=sys.stderr)
         return error.exit_code
     return 0

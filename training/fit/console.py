@@ -111,8 +111,8 @@ def attempt_line(attempt: Attempt) -> str:
 def step_line(records: Sequence[StepRecord], remaining: "RemainingWork") -> str:
     """One line about the last of these steps; empty if there is none.
 
-    Tokens per second are of the time of steps, without validation and checkpoints. The time left is until the end of the
-    export.
+    Tokens per second are of the time of steps, without validation and checkpoints. The time left is until the end of
+    the export.
     """
     if not records:
         return ""

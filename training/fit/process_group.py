@@ -161,8 +161,8 @@ def arrive(store: dist.Store, rank: int, world: int, timeout_s: float) -> None:
         arrived = ", ".join(f"{one} on {host}" for one, host in here.items())
         raise ClusterError(
             f"worker {rank} of {world}: {'ranks' if len(missing) > 1 else 'rank'} {', '.join(missing)} did not arrive "
-            f"within {timeout_s:g} s; arrived are {arrived}. Check that {world} processes were started in all, and look at "
-            "the logs of the missing ones."
+            f"within {timeout_s:g} s; arrived are {arrived}. Check that {world} processes were started in all, and "
+            "look at the logs of the missing ones."
         ) from error
 
 

@@ -1,20 +1,79 @@
-"""Ray Train with as few processes and imports as a group of torch workers needs; imported where Ray is in use.
+"""The Ray Train trainer of a fit. It is imported once Ray has started, and by Ray Train's own processes.
 
-TorchTrainer imports torch in the driver and in its controller, one after the other before a worker starts, and its
-actors for datasets, placement groups and preemption import Ray Train once more each: 20 s of processor time in all.
+Ray's TorchTrainer imports torch in the driver and in its controller before a worker starts, and its actors for
+datasets, placement groups and preemption import Ray Train once more each: together 20 s of processor time. `Trainer`
+leaves out what these workers do not use.
 """
 
+import os
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from cluster.entry import Entry
+
+_fit_in_worker = Entry("training.fit.worker:fit_in_worker")
+
+# A group of workers that cannot start is tried this often, each time for this long: a new GPU node takes minutes.
+_STARTS = 3
+_START_TIMEOUT_S = 600
+# Interval of Ray Train's health checks, which also delays the start; its default of 2 s is long for a short run.
+_HEALTH_EVERY_S = 0.5
+# Training restarts from the last checkpoint when workers are added, so it does not happen often.
+_GROW_EVERY_S = 600.0
+
+
+def make_trainer(
+    arguments: dict[str, Any], workers: Any, failures: Any, *, name: str, folder: str, embedded: bool
+) -> DataParallelTrainer:
+    """The trainer; its `fit` runs `fit_in_worker(**arguments)` in every worker.
+
+    Args:
+        workers: the config's `Workers`. failures: the config's `Failures`.
+        name: of the Ray Train run. folder: that Ray Train requires; nothing that must last is written there.
+        embedded: Ray was started on this machine for this command, so nobody takes nodes away.
+    """
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_HEALTH_EVERY_S))
+    if embedded:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    least, most = workers.range
+    gpus = workers.gpus_each
+    return (EmbeddedTrainer if embedded else Trainer)(
+        _call_worker,
+        train_loop_config=arguments,
+        backend_config=SharedGpus(),
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stub has the fields of an older version
+            num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=_GROW_EVERY_S,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=folder,
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # likewise
+                max_failures=failures.max,
+                max_preemption_failures=failures.max_preemptions,
+                controller_failure_limit=_STARTS,
+            ),
+        ),
+    )
+
+
+def _call_worker(arguments: dict[str, Any]) -> None:
+    _fit_in_worker(**arguments)
+
 
 class SharedGpus(BackendConfig):
-    """Every worker sees all GPUs of its machine that belong to the group, as NCCL wants it between them.
+    """Every worker sees all GPUs of the group on its machine, which NCCL needs for transfers between them.
 
-    The workers form their process group themselves, see `place.ray_group`.
+    The workers form their process group themselves, see `process_group.ray_group`.
     """
 
     @property
@@ -36,6 +95,6 @@ class Trainer(DataParallelTrainer):
 
 
 class EmbeddedTrainer(Trainer):
-    """Without the remover of placement groups of dead controllers too: an embedded Ray ends with its driver."""
+    """Also without the actor that removes a dead controller's placement groups: an embedded Ray ends with its driver."""
 
     unused = (DatasetsCallback, PlacementGroupCleanerCallback)

@@ -1,8 +1,8 @@
 """steps.jsonl: one line per step, in order, each step once, also after interruptions.
 
 An object store cannot append, so the first worker keeps all lines in memory and a thread writes the whole file
-periodically. The interval grows with the file, so that a run of 100,000 steps does not write gigabytes. The lines of all
-steps before a checkpoint are written before the checkpoint is committed, so a resumed run finds them.
+periodically. The interval grows with the file, so that a run of 100,000 steps does not write gigabytes. The lines of
+all steps before a checkpoint are written before the checkpoint is committed, so a resumed run finds them.
 """
 
 import json

@@ -64,7 +64,7 @@ def write_by(job: Job, world: int, step: int = 3) -> str:
     for rank, saver in reversed(list(enumerate(savers))):
         saver.begin(TrainingProgress(step=step, updates=step), slices(rank, world))
         saver._upload.result()
-        saver.heard(0)
+        saver.on_upload_count(0)
     savers[0]._commit.result()
     for saver in savers:
         saver.close()
@@ -181,7 +181,7 @@ def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_beg
     job = make_job(tmp_path)
     for step in (1, 2):
         next(Path(write(job, step)).glob("*.safetensors")).write_bytes(b"")
-    with pytest.raises(DataError, match=r"every checkpoint is damaged \(2 tried.*Delete that folder to begin anew"):
+    with pytest.raises(DataError, match=r"every checkpoint is damaged \(2 tried.*Delete that folder to start again"):
         restore(job, Ranks(0, 1, torch.device("cpu")), Remembering())
 
 

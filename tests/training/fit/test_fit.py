@@ -16,9 +16,8 @@ import torch
 
 from cluster import lease
 from cluster.errors import BusyError, ConfigError, DataError
-from cluster.progress import Silent
+from cluster.progress import LineWriter, Silent
 from cluster.session import Session
-from cluster.progress import LineWriter
 from cluster.store.store import Store
 from tests.support.fit_jobs import (
     LENGTH,
@@ -41,6 +40,7 @@ from training.engines.engine import Slice
 from training.fit import console as watch
 from training.fit import device, launch, loop, preflight, tracking
 from training.fit.console import RemainingWork
+from training.fit.outcome import WorkerErrors
 from training.fit.preemption import Preemption
 from training.fit.ranks import Ranks
 from training.models.build import build_objective
@@ -214,7 +214,9 @@ def breaks_at(step: int, monkeypatch) -> None:
 def test_a_loss_that_is_no_number_ends_the_run_with_the_documents_of_its_batch(job_at, monkeypatch):
     breaks_at(5, monkeypatch)
     job = job_at()
-    with pytest.raises(DataError, match=r"step 5: the loss is nan. Its batch held the documents doc-\d+, ") as told:
+    with pytest.raises(
+        DataError, match=r"step 5: the loss is nan. Its batch contained the documents doc-\d+, "
+    ) as told:
         fit_alone(job)
     assert "failures: {skip_back: 1}" in str(told.value)
     listed = json.loads(Path(job.root, "broken", "step-00000005.json").read_text())
@@ -332,7 +334,7 @@ def test_what_never_had_a_gradient_is_named():
         return Slice(name, state, (2,), 0, torch.tensor(values))
 
     slices = [part("a", "exp_avg_sq", 0.0, 1e-9), part("b", "exp_avg_sq", 0.0, 0.0), part("b", "param", 1.0, 1.0)]
-    assert device.moved(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False}
+    assert device.received_gradients(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False}
 
 
 # --- trackers
@@ -404,7 +406,7 @@ def test_so_many_workers_fit(nodes, cpus, gpus, fit):
 def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
     workers = Workers(count=4, cpus_each=2)
     with pytest.raises(
-        ConfigError, match=r"4 of 2 CPUs each are asked for; this machine has 6 CPUs, enough for 3.*to 3"
+        ConfigError, match=r"4 workers with 2 CPUs each were requested; this machine has 6 CPUs, enough for 3.*to 3"
     ):
         preflight.check_fits(workers, [{"CPU": 6}], "this machine")
     with pytest.raises(ConfigError, match=r"1 of 1 CPUs and 1 GPU each.*16 CPUs and 0 GPUs on 2 nodes, enough for 0"):
@@ -524,10 +526,10 @@ def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to
 
     job_config = settings("nowhere")
     batch = collate([packed_row(3, 2), packed_row(4)], 3, LENGTH, 0)
-    assert (batch.tokens, device.attended(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
+    assert (batch.tokens, device.attended_positions(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
     wanted = 1000 * flops_per_token(named_config(job_config.store, job_config.model), 0, "full", 3.5) / 1e9
-    assert device.Speed(job_config, 0, 1e9).mfu(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
-    assert device.Speed(job_config, 0, None).mfu(1000, 3.5) is None
+    assert device.Mfu(job_config, 0, 1e9).of(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
+    assert device.Mfu(job_config, 0, None).of(1000, 3.5) is None
 
 
 def packed_row(*lengths: int) -> pa.Table:
@@ -545,7 +547,7 @@ def test_dropout_is_another_for_each_step_micro_batch_and_worker():
 def test_of_gpus_that_train_in_float32_no_peak_is_known(monkeypatch, bf16, wanted):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
     ranks = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
-    assert device.peak(ranks, bf16) == wanted
+    assert device.workers_peak_flops(ranks, bf16) == wanted
 
 
 def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path, monkeypatch):
@@ -553,7 +555,7 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
         def fit(self):
             threading.Event().wait(60)
 
-    monkeypatch.setattr(launch, "_trainer", lambda *_: Endless())
+    monkeypatch.setattr(launch, "_make_trainer", lambda *_, **__: Endless())
     monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
     with lease.held(Store(), str(tmp_path / "run")) as mine:

@@ -13,7 +13,7 @@ from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from training.fit.checkpoint.format import MANIFEST
 from training.fit.job import Job
-from training.fit.launch import _explained, fit_on_ray
+from training.fit.launch import _as_cluster_error, fit_on_ray
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ def test_a_worker_killed_at_some_step_changes_nothing(packed):
 def test_more_workers_than_fit_are_refused_before_training(packed, session):
     job = tiny_job(str(packed), output=f"{packed}/infeasible", workers={"count": 3})
     with pytest.raises(
-        ConfigError, match=r"3 of 1 CPUs each are asked for; this machine's Ray has 2 CPUs, enough for 2"
+        ConfigError, match=r"3 workers with 1 CPU each were requested; this machine's Ray has 2 CPUs, enough for 2"
     ):
         fit_on_ray(job, session, Silent())
     assert not Path(job.root, "attempts").exists()
@@ -47,7 +47,7 @@ def test_more_workers_than_fit_are_refused_before_training(packed, session):
 def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_tried_again(packed, session):
     job = tiny_job(str(packed), output=f"{packed}/broken", workers={"count": 2}, failures={"loss_limit": 2.0, "max": 3})
     shown = io.StringIO()
-    with pytest.raises(DataError, match=r"^step 1: the loss is .* above failures.loss_limit 2. Its batch held .*doc-"):
+    with pytest.raises(DataError, match=r"^step 1: the loss is .* above failures.loss_limit 2. Its batch .*doc-"):
         fit_on_ray(job, session, Lines(shown))
     assert "ray-train" in {one.name for one in threading.enumerate()}, "told before Ray Train has started them again"
     assert len(list(Path(job.attempts).iterdir())) == 1
@@ -70,12 +70,10 @@ def test_what_ray_gave_up_for_is_one_line_that_states_which_checkpoints_there_ar
     failed.worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
     config = settings(str(tmp_path), output=str(tmp_path / "run"))
     job = Job(config, config.output, "", (), 1, {})
-    told = str(_explained(failed, job))
-    assert (
-        "failures.max (3) allows, at last with: rank 1: ValueError: the cause. There is no checkpoint yet: me" in told
-    )
+    told = str(_as_cluster_error(failed, job))
+    assert "failures.max (3) allows, last with: rank 1: ValueError: the cause. There is no checkpoint yet: co" in told
     folder = Path(job.checkpoints, "step-00000012")
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_text("{}")
-    assert "Checkpoints up to step 12 are kept: mend the cause" in str(_explained(None, job))
-    assert isinstance(_explained(None, job), ClusterError)
+    assert "Checkpoints up to step 12 are kept: correct the cause" in str(_as_cluster_error(None, job))
+    assert isinstance(_as_cluster_error(None, job), ClusterError)

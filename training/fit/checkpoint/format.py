@@ -236,8 +236,8 @@ class Checkpoint:
                 data = opened.read(size)
         if hashlib.sha256(data).hexdigest() != piece.sha256:
             raise DataError(
-                f"{uri}: {piece.state} of {piece.name} from value {piece.start} on has another sha256 than was written. "
-                f"{_ADVICE}"
+                f"{uri}: {piece.state} of {piece.name} from value {piece.start} on has another sha256 than was "
+                f"written. {_ADVICE}"
             )
         return data
 
@@ -250,8 +250,8 @@ def checkpoint_folders(job: Job) -> list[str]:
 
 
 def discard(store: Store, uri: str, files: Iterable[str]) -> None:
-    """Delete a checkpoint: its manifest first, so that a partly deleted one is unfinished; then its files, and on a local
-    disk its folder if that is empty.
+    """Delete a checkpoint: its manifest first, so that a partly deleted one is unfinished; then its files, and on a
+    local disk its folder if that is empty.
     """
     store.delete([paths.join(uri, MANIFEST)])
     store.delete(files)

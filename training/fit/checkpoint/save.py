@@ -221,8 +221,8 @@ def _part(rank: int) -> str:
 
 
 def delete_replaced(job: Job, progress: TrainingProgress, own: str) -> None:
-    """Delete the checkpoints that the one just committed at `own` replaces: older ones beyond `checkpoint.keep` that are
-    not the best, and those of later steps, which an earlier attempt lost.
+    """Delete the checkpoints that the one just committed at `own` replaces: older ones beyond `checkpoint.keep` that
+    are not the best, and those of later steps, which an earlier attempt lost.
     """
     folders = _folders(job)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}

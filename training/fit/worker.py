@@ -1,0 +1,48 @@
+"""What Ray Train runs in each worker: the training loop in a process group, then evaluation and export in the first."""
+
+import os
+from collections.abc import Callable
+
+from cluster import logs
+from cluster.errors import RaymillError
+from training.fit.deterministic import deterministic_algorithms
+from training.fit.heartbeat import MissingWorker
+from training.fit.job import Job
+from training.fit.loop import fit
+from training.fit.outcome import WorkerErrors
+from training.fit.process_group import ray_group
+from training.fit.records import Outcome
+
+
+def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome], object] | None) -> None:
+    """Train in a worker that Ray Train started.
+
+    Returns at once if a worker of an earlier attempt wrote an error that another attempt would meet again.
+
+    Args:
+        submission: under which errors are written. afterwards: called by the first worker after the last step.
+
+    Raises:
+        RaymillError: as `loop.fit`; it is also written to the store, where the driver finds its class and message.
+    """
+    errors = WorkerErrors(job, submission)
+    logs.setup()
+    if errors.last(final=True) is not None:
+        return
+    workers = job.config.workers
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if workers.gpus_each else "cpu")
+    try:
+        with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
+            with (
+                deterministic_algorithms(job.config.deterministic),
+                ray_group(workers.gpus_each, workers.timeout_s) as ranks,
+                logs.about(rank=ranks.rank),
+            ):
+                outcome = fit(job, ranks)
+            if ranks.first and afterwards is not None:
+                afterwards(job, outcome)
+    except RaymillError as error:
+        # A failed collective is a consequence: another worker's own error is the one to show.
+        if not (isinstance(error, MissingWorker) and errors.last(final=False)):
+            errors.write(error)
+        raise
