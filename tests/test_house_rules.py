@@ -134,8 +134,12 @@ WORKER_MODULES = {
     "engines": {"adamw", "ddp", "engine", "fsdp", "make", "zero"},
     "evaluation": {"generate", "job", "measure"},
     "export": {"folders", "job", "merge"},
-    "fit": {"deterministic", "device", "heartbeat", "loop", "loss_checks", "preemption", "ranks", "validation"},
+    "fit": {
+        "deterministic", "device", "heartbeat", "loop", "loss_checks", "preemption", "process_group", "ranks",
+        "validation", "worker",
+    },
     "fit.checkpoint": {"restore", "save"},
+    "plan": {"planning", "shape"},
     "models": {
         "adapters", "attention", "base", "build", "combine", "compiling", "compose", "flops",
         "independence", "loss", "objective",

@@ -1,10 +1,10 @@
-"""A corpus to a fine-tuned model: the main job, as parts that meet on storage.
+"""The main job of `raymill train`: a corpus to a fine-tuned model, in parts that pass files on storage.
 
     pack -> fit -> evaluate -> export -> report
 
-Every part returns at once if what it leaves is finished, so the same command run again continues, and on a finished run
-does nothing and needs no Ray. Packing is done by units of a stage, training by the workers of Ray Train, evaluation and
-export by the first of them, whose imports are done. The driver holds no model.
+A part whose result is finished is not repeated, so the same command continues after an interruption, and for a finished
+run it neither starts Ray nor changes anything. Packing runs as units of stages, training in the workers of Ray Train,
+evaluation and export in the first of them, which has its imports done. The driver holds no model.
 """
 
 import dataclasses
@@ -22,8 +22,12 @@ from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
+from training.data.order import Order
+from training.export import publish
 from training.export.publish import finished_evaluation_and_export
 from training.fit.job import OUTCOME, Job
+from training.fit.launch import fit_on_ray
+from training.fit.preflight import check_cluster, check_machine, check_trackers
 from training.fit.records import Outcome
 from training.models.checks import check_model
 from training.models.folder import located, model_fingerprint, on_hub
@@ -32,20 +36,27 @@ from training.pack import overflow
 from training.pack.job import Packing
 from training.pack.packed_run import PackedRun
 from training.pack.sources import with_columns
+from training.plan.choices import check_memory
 from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
+from training.report.gather import combine, gather
+from training.report.page import render
 from training.report.schema import Fit, Report, exported_validation
 
 log = logging.getLogger(__name__)
 
 _evaluate_and_export = Entry("training.export.job:evaluate_and_export")
 
-# What the data's and the model's own fingerprints say better than a path does.
+# Settings that the fingerprints of data and model represent: paths may differ for equal content.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 
 
 @dataclass(frozen=True)
 class TrainRun:
-    """A finished run. `fresh`: made by this call, not found finished. `phases`: of a run that has several, in order."""
+    """A finished run.
+
+    manifest: of run.json. fresh: made by this call, not found finished. phases: runs of the phases, if there are
+    several.
+    """
 
     uri: str
     manifest: dict[str, Any]
@@ -57,24 +68,27 @@ class TrainRun:
 def train(
     config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False
 ) -> TrainRun:
-    """Fine-tune, or finish it, or find it finished.
+    """Fine-tune a model, continue an interrupted fine-tuning, or return the finished run.
+
+    Reads the corpora and the model. Writes below `config.output`: packed/ (unless `config.packed` is set),
+    checkpoints/, steps.jsonl, evaluation.json, export/, report.json, report.html and, last, run.json.
 
     Args:
-        replace: remove what other settings left at the output, and make it anew.
-        verify: compare the sha256 of packed and exported files with what was written, not only their sizes. What is
-            damaged or gone is made again.
+        replace: remove what other settings left at the output, and make it again.
+        verify: compare the sha256 of packed and exported files, not only their sizes. What is damaged or gone is made
+            again.
 
     Raises:
-        UserError: something the user can mend, another run at the same output too; all finished work is kept.
-        ClusterError: machines failed; running it again continues.
+        UserError: a mistake in config or data, or another run writes to the same output. Finished work is kept.
+        ClusterError: machines failed. Running the same command again continues.
     """
     refuse_output_among_inputs(config)
     config = _located(config)
     store = config.store
     if config.phases:
         if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
-            return _phases(config, session, progress, replace, verify)  # most likely finished
-        for overrides in config.phases:  # they all have the shape of the model they begin with
+            return _phases(config, session, progress, replace, verify)  # mostly finished, so no lease is needed
+        for overrides in config.phases:  # each has the shape of the first model
             check_model(config.phase(overrides))
         with held(store, config.output):
             return _phases(config, session, progress, replace, verify)
@@ -82,9 +96,9 @@ def train(
         packing = Packing.of(with_columns(config), replace=False)
         if (found := _found(packing, False, verify)) is not None:
             return found
-    # Trained already, most likely by torchrun on other machines than this one: evaluation and export are left.
+    # After a training by torchrun on other machines, only evaluation and export remain for this one.
     trained = store.exists(paths.join(config.output, OUTCOME)) and not replace
-    _look_ahead(config, session, here=not trained)
+    _check_before_start(config, session, trains=not trained)
     with held(store, config.output) as lease:
         return _train(with_columns(config), session, progress, lease, replace, verify)
 
@@ -92,25 +106,22 @@ def train(
 def _train(
     config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
 ) -> TrainRun:
-    """The parts of one training, in their order."""
-    model_fingerprint(config.store, config.model, config.seed)  # a model that is not there is refused before packing
+    """Pack, fit, evaluate and export, and publish one training, under the lease of its output."""
+    model_fingerprint(config.store, config.model, config.seed)  # a missing model is refused before packing
     packing = Packing.of(config, replace)
     digests = verify or replace
     if (found := _found(packing, replace, digests)) is not None:
         return found
     trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
-    if trains and not session.embedded:  # this machine was compared already, and little is packed without Ray
-        _look_at_cluster(config, session)
-    # Rows inside the output are under its lease; a folder that runs share has one of its own.
+    if trains and not session.embedded:  # this machine was checked before, and small corpora are packed without Ray
+        _check_cluster(config, session)
+    # The lease of the output covers rows inside it; a shared folder has a lease of its own.
     packed = packing.run_alone(session, progress, digests, lease_at=config.packed)
     job = make_job(config, packed)
     if (found := _finished(job, replace, digests)) is not None:
         return found
     discard_damaged(RunFolder(job.store, job.root), digests)
-    tell_overflow(config, packed, progress)
-    from training.fit.launch import fit_on_ray
-    from training.plan.choices import check_memory
-
+    report_overflow(config, packed, progress)
     check_memory(config)
     lease.check()
     outcome = fit_on_ray(job, session, progress, replace, lease, _evaluate_and_export)
@@ -121,41 +132,36 @@ def _train(
     return _publish(job, packed, outcome, exported)
 
 
-def _look_ahead(config: TrainConfig, session: Session, here: bool) -> None:
-    """Refuse what cannot succeed, in under two seconds: nothing is fetched or started, torch and Ray are not loaded.
+def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> None:
+    """Refuse a config that cannot succeed, in under two seconds: torch and Ray are not loaded, and nothing is started.
 
-    here: workers are to be started by this session, so its machines have to hold them.
+    Args:
+        trains: this session will start workers, so its machines must have room for them.
 
     Raises:
-        UserError: with what is wrong.
+        UserError: with the mistake.
     """
-    from training.fit.preflight import check_machine, check_trackers
-
     check_trackers(config.track)
-    if here:
+    if trains:
         check_machine(config.workers, session)
     if on_hub(config.model):
-        model_fingerprint(config.store, config.model)  # fetches it, the one check that may take longer
+        model_fingerprint(config.store, config.model)  # fetches it, the only check that may take longer
     for warning in check_model(config):
         log.warning("%s", warning)
     config.store.require_conditional_writes(config.output)
 
 
-def _look_at_cluster(config: TrainConfig, session: Session) -> None:
+def _check_cluster(config: TrainConfig, session: Session) -> None:
     """
     Raises:
-        ConfigError: the cluster cannot hold the workers.
+        ConfigError: the cluster has no room for the workers.
     """
-    from training.fit.preflight import check_cluster
-
     session.start()
     check_cluster(config.workers, session)
 
 
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:
-    """What the workers are told. `identity` is what a checkpoint must agree with to be continued."""
-    from training.data.order import Order
-
+    """The job of a config whose columns are known and whose corpora are packed."""
     steps = Order.for_training(config, packed).steps(config)
     settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
@@ -167,8 +173,8 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts)
 
 
-def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
-    """A line for each corpus that lost documents, or lost or split examples, before any time is spent on training."""
+def report_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
+    """Print a line for each corpus with documents or examples that were left out, truncated or split."""
     for name in packed.corpora:
         whole = overflow.totals(packed.tokenised(name))
         if lost := overflow.left_out(packed.tokenised(name)):
@@ -179,12 +185,14 @@ def tell_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) ->
 
 
 def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
-    """The job of a config whose corpora are packed, as `train` gives it to its workers."""
+    """The job of a config whose corpora are packed, as `train` passes it to its workers."""
     return make_job(with_columns(_located(config)), packed)
 
 
 def _located(config: TrainConfig) -> TrainConfig:
-    """Workers have working directories of their own, and may start when a hub's branch has moved on."""
+    """The config with absolute paths and the commit of a hub's model: workers have other working directories, and a
+    branch of the hub may change while they run.
+    """
     corpus = tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus)
     update: dict[str, Any] = {
         "model": located(config.model),
@@ -206,13 +214,13 @@ def _run_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _found(packing: Packing, replace: bool, digests: bool) -> TrainRun | None:
-    """The finished run, as `_finished`, found before anything is packed."""
+    """As `_finished`, before packing."""
     packed = packing.found(digests)
     return None if packed is None else _finished(make_job(packing.config, packed), replace, digests)
 
 
 def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
-    """The finished run; None where there is none, or a file of it is damaged or gone."""
+    """The finished run; None if there is none, or if a file of it is damaged or gone."""
     folder = RunFolder(job.store, job.root)
     manifest = folder.find(job.config.kind, _run_settings(job.config), _inputs(job), replace)
     if manifest is None or run_damage(folder, manifest, digests):
@@ -221,9 +229,7 @@ def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
 
 
 def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
-    from training.export import publish
-    from training.report.gather import gather
-
+    """Write the report and the run's manifest. exported: manifest of the export."""
     report = gather(job, packed, outcome)
     artifacts = {
         f"packed/{corpus}/{split}": artifact.manifest.digest
@@ -233,30 +239,27 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
     }
     digests = publish.digests(job.store, paths.join(job.root, publish.EXPORT), exported)
     artifacts |= {f"{publish.EXPORT}/{folder}": digest for folder, digest in digests.items()}
-    told = _told(report["fits"][0]) | {"packed": packed.uri}
-    return _leave(
-        RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, {"told": told, "export": exported}
-    )
+    summary = _summary(report["fits"][0]) | {"packed": packed.uri}
+    more = {"told": summary, "export": exported}
+    return _write_run(RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, more)
 
 
-def _told(fit: Fit) -> dict[str, str]:
-    """What a training was and what came of it, for who finds its folder; a line by its name."""
+def _summary(fit: Fit) -> dict[str, str]:
+    """Method, base model, steps, losses and exports of a training, for the manifest."""
     taken, planned = fit["totals"]["steps"], fit["totals"]["planned_steps"]
-    told = {
+    lines = {
         "method": fit["recipe"]["method"],
         "base": fit["recipe"]["base_model"],
         "steps": f"{taken:,}" if taken == planned else f"{taken:,} of {planned:,}",
     }
     if best := exported_validation(fit):
         first = fit["validation"][0]
-        told["loss"] = f"validation {first['loss']:.3f} -> {best['loss']:.3f} at step {best['step']:,}"
-    return told | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}
+        lines["loss"] = f"validation {first['loss']:.3f} -> {best['loss']:.3f} at step {best['step']:,}"
+    return lines | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}
 
 
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
-    """One training after the other; each starts from the whole weights that the one before left."""
-    from training.report.gather import combine
-
+    """Train the phases in order; each starts from the whole weights that the one before exported."""
     runs: list[TrainRun] = []
     for overrides in config.phases:
         model = whole_weights(runs[-1]) if runs else None
@@ -268,15 +271,15 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
         return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
     report = combine(config, [run.report for run in runs])
     artifacts = {run.uri.removeprefix(f"{folder.uri}/"): run.manifest["digest"] for run in runs}
-    told = {
-        f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _told(fit).items())])
+    summary = {
+        f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _summary(fit).items())])
         for number, fit in enumerate(report["fits"], start=1)
     }
-    whole = _leave(folder, config, report, inputs, artifacts, {"told": told})
+    whole = _write_run(folder, config, report, inputs, artifacts, {"told": summary})
     return dataclasses.replace(whole, phases=tuple(runs))
 
 
-def _leave(
+def _write_run(
     folder: RunFolder,
     config: TrainConfig,
     report: Report,
@@ -284,9 +287,7 @@ def _leave(
     artifacts: dict[str, str],
     more: dict[str, Any],
 ) -> TrainRun:
-    """Report and manifest, the manifest last."""
-    from training.report.page import render
-
+    """Write the report, and the run's manifest last."""
     root, store = folder.uri, folder.store
     store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
     store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
@@ -300,6 +301,6 @@ def _report(folder: RunFolder) -> Report:
 
 
 def whole_weights(run: TrainRun) -> str:
-    """The folder with a model that needs no adapter."""
+    """URI of the exported model that needs no adapter."""
     export = paths.join(run.uri, "export")
     return paths.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")

@@ -9,7 +9,6 @@ from tests.support.fit_jobs import fit_alone
 from tests.support.inline import InlineEngine
 from training import job as job
 from training.config import TrainConfig
-from training.fit import launch
 from training.fit.outcome import read_outcome, refuse_or_delete_other_training
 from training.pack import job as packing
 
@@ -30,8 +29,8 @@ def train_inline(settings: dict, monkeypatch, *, replace: bool = False, verify: 
     """`train` on a config given as plain settings, on one worker that is this process."""
     with monkeypatch.context() as patch:
         patch.setattr(packing, "Engine", InlineEngine)
-        patch.setattr(launch, "fit_on_ray", _fit)
-        patch.setattr(job, "_look_at_cluster", lambda config, session: None)
+        patch.setattr(job, "fit_on_ray", _fit)
+        patch.setattr(job, "_check_cluster", lambda config, session: None)
         patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
         config = TrainConfig.model_validate(PLAIN | settings)
         return job.train(config, Session(), Silent(), replace=replace, verify=verify)

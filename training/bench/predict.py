@@ -18,10 +18,11 @@ from statistics import mean
 
 from training.bench.shapes import bench_config
 from training.config import TrainConfig
+from training.gpus import peak_flops
 from training.models.base import named_config
 from training.models.flops import Multiplied, attention_flops, multiplied
-from training.plan.gpus import peak_flops
-from training.plan.shape import Shape, shape_of
+from training.plan.memory import Shape
+from training.plan.shape import shape_of
 
 # NVIDIA's data sheet of the H200 SXM; its peak stands in models/flops.py.
 GPU = "NVIDIA H200"

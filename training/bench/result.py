@@ -13,9 +13,9 @@ from training.bench.parts import Part
 from training.bench.rows import document_lengths
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
+from training.gpus import peak_flops
 from training.models.base import named_config
 from training.models.flops import flops_per_token, mean_context
-from training.plan.gpus import peak_flops
 from training.versions import installed
 
 COSTLIEST = 10

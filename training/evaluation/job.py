@@ -20,7 +20,8 @@ from training.evaluation.measure import measure, predictions
 from training.evaluation.prompts import Prompt, held_out_prompts
 from training.evaluation.record import evaluation_fingerprint, read_evaluation, write_evaluation
 from training.evaluation.scores import classification, f1_by_class, scores
-from training.fit.checkpoint.format import Saved, fill, problem
+from training.fit.checkpoint.format import Checkpoint, problem
+from training.fit.checkpoint.restore import fill
 from training.fit.job import Job
 from training.fit.records import Answer, Evaluation, Measured, Outcome
 from training.models.attention import choose_attention
@@ -80,7 +81,7 @@ def load_trained(objective: Objective, job: Job, outcome: Outcome) -> None:
     """
     uri = outcome["best_checkpoint"] or outcome["checkpoint"]
     try:
-        fill(objective, Saved.load(job.store, uri))
+        fill(objective, Checkpoint.load(job.store, uri))
     except DataError as error:
         which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
         raise DataError(

@@ -13,11 +13,11 @@ from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines.engine import Slice
 from training.fit.ranks import Ranks
+from training.gpus import peak_flops
 from training.models.base import named_config
 from training.models.flops import attention_flops, flops_per_token
 from training.models.objective import Objective
-from training.plan.choices import USABLE, default_rows, mend
-from training.plan.gpus import peak_flops
+from training.plan.choices import USABLE, default_rows, suggested_change
 from training.plan.memory import GIB, memory
 from training.plan.shape import shape_of
 
@@ -64,7 +64,7 @@ def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> Train
     if need > USABLE * device and ranks.first:
         log.warning(
             "memory: a worker needs about %.1f GiB with one row at a time; %.1f of its GPU's %.1f GiB can be used. %s",
-            need / GIB, USABLE * device / GIB, device / GIB, mend(config, shape, device),
+            need / GIB, USABLE * device / GIB, device / GIB, suggested_change(config, shape, device),
         )  # fmt: skip
     return config.model_copy(update={"micro_batch": rows})
 

@@ -67,7 +67,7 @@ class Job:
         return differences(_parsed(parts), _parsed(self.fingerprint_parts))
 
     def to_json(self) -> bytes:
-        """The job without the credentials of its stores: the workers that torchrun starts take those of their machine."""
+        """The job without its stores' credentials: the workers that torchrun starts take those of their machine."""
         keys: dict[str, Any] = {"storage": set(SECRETS), "corpus": {"__all__": {"storage": set(SECRETS)}}}
         plain = {
             "root": self.root,

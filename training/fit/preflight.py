@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from cluster.errors import ConfigError
+from cluster.page.formats import plural
 from cluster.session import Session
 from training.config_parts import Track, Workers
 
@@ -48,6 +49,7 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     least = workers.range[0]
     if most >= least:
         return
+    cpus = f"{workers.cpus_each:g} {'CPU' if workers.cpus_each == 1 else 'CPUs'}"
     gpus = f" and {workers.gpus_each} GPU" if workers.gpus_each else ""
     total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
     has = f"{total['CPU']:g} CPUs" + (f" and {total['GPU']:g} GPUs" if workers.gpus_each else "")
@@ -55,7 +57,7 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     mend = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
     lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
-        f"workers: {least} workers with {_count(workers.cpus_each, 'CPU')}{gpus} each were requested; {machine} has "
+        f"workers: {plural(least, 'worker')} with {cpus}{gpus} each {'was' if least == 1 else 'were'} requested; {machine} has "
         f"{has}{on}, enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
     )
 
@@ -87,10 +89,6 @@ def check_cluster(workers: Workers, session: Session) -> None:
         check_fits(workers, nodes, "this machine's Ray")
     elif not _has_autoscaler():
         check_fits(workers, nodes, "the cluster")
-
-
-def _count(number: float, name: str) -> str:
-    return f"{number:g} {name if number == 1 else f'{name}s'}"
 
 
 def _has_autoscaler() -> bool:

@@ -95,6 +95,6 @@ class Trainer(DataParallelTrainer):
 
 
 class EmbeddedTrainer(Trainer):
-    """Also without the actor that removes a dead controller's placement groups: an embedded Ray ends with its driver."""
+    """Also without the actor that removes the placement groups of a dead controller: an embedded Ray ends anyway."""
 
     unused = (DatasetsCallback, PlacementGroupCleanerCallback)

@@ -1,4 +1,4 @@
-"""Pairs of settings that are legal and probably not meant, each as a sentence with a number and a mend. Pure."""
+"""Warnings about settings that are valid and probably not intended: sentences with a number and what to change."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from training.config import TrainConfig
 from training.plan.choices import fits
 from training.plan.data import Data
-from training.plan.memory import GIB, memory
-from training.plan.shape import Shape
+from training.plan.memory import GIB, Shape, memory
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a training before it runs.
+    """A training as far as it is known before it runs.
 
-    device_gib: memory of a GPU, None if not said. planned_on_gpu: whether anything was said of one.
+    device_gib: memory of a GPU, None if unknown. planned_on_gpu: the plan is for a GPU.
     """
 
     config: TrainConfig
@@ -26,7 +25,7 @@ class Facts:
     planned_on_gpu: bool = False
 
     def would_fit(self, engine: str, offload: str = "none") -> bool | None:
-        """None: nothing is known of the GPU."""
+        """Whether the config fits the GPU with another engine; None if the GPU is unknown."""
         if self.device_gib is None:
             return None
         other = self.config.model_copy(update={"engine": engine, "offload": offload})
@@ -41,7 +40,7 @@ def advise(facts: Facts) -> list[str]:
 
 
 def unused(config: TrainConfig) -> list[str]:
-    """Settings that are given and have no effect."""
+    """Warnings about settings that are given and have no effect."""
     methods = {"lora": "lora or qlora"}
     return [
         f"{name}: method {config.method} does not use it. Set method: {methods.get(name, name)}, or remove {name}."
@@ -50,7 +49,7 @@ def unused(config: TrainConfig) -> list[str]:
 
 
 def no_gpus(facts: Facts) -> Iterator[str]:
-    """A plan for GPUs of a config that uses none."""
+    """A plan for GPUs, and the config uses none."""
     if facts.planned_on_gpu and not facts.config.workers.gpus_each:
         yield (
             "workers.gpus_each: 0, so as it stands this trains on CPUs (in float32 unless precision says otherwise); "
@@ -59,7 +58,7 @@ def no_gpus(facts: Facts) -> Iterator[str]:
 
 
 def sharded_adapter(facts: Facts) -> Iterator[str]:
-    """Sharding saves the memory of what is trained; of an adapter that is next to nothing, and weights travel."""
+    """Sharding saves memory of trained parameters: little for an adapter, and the base is gathered in every pass."""
     config = facts.config
     if config.method == "full" or config.engine not in ("zero3", "fsdp2") or facts.would_fit("ddp") is False:
         return
@@ -67,15 +66,15 @@ def sharded_adapter(facts: Facts) -> Iterator[str]:
         return
     known = " and fits" if facts.would_fit("ddp") else ", unless the base does not fit a GPU (say --gpu to know)"
     yield (
-        f"engine: {config.engine} with method {config.method} sends all {facts.shape.total:,} weights around in every "
+        f"engine: {config.engine} with method {config.method} gathers all {facts.shape.total:,} weights in every "
         f"pass to save the optimizer state of {facts.shape.trained:,}; ddp sends those alone{known}."
     )
 
 
-# Lowest and highest that are usual, by method. Full: 2e-5 for 7B (Llama 2, section 3.1), small models more. Adapters
-# of trained models: ten times that (Schulman et al. 2025, LoRA without regret). Prompts: Lester et al. 2021 0.3 with
-# Adafactor, peft's examples 3e-2; prefixes: Li and Liang 2021 5e-5 and up. From scratch: Brown et al. 2020, table 2.1
-# (6e-4 for 125M to 6e-5 for 175B), and tiny models up to ten times the highest.
+# Lowest and highest usual learning rate, by method. Full: 2e-5 for 7B (Llama 2, section 3.1), small models more.
+# Adapters of trained models: ten times that (Schulman et al. 2025, LoRA without regret). Prompts: Lester et al. 2021
+# 0.3 with Adafactor, peft's examples 3e-2; prefixes: Li and Liang 2021 5e-5 and up. From scratch: Brown et al. 2020,
+# table 2.1 (6e-4 for 125M to 6e-5 for 175B), and tiny models up to ten times the highest.
 _USUAL = {
     "lora": (2e-5, 1e-3),
     "qlora": (2e-5, 1e-3),
@@ -86,7 +85,7 @@ _USUAL = {
 
 
 def usual_rates(config: TrainConfig, parameters: int) -> tuple[float, float]:
-    """Lowest and highest learning rate that is usual for the method, the model's size and how it starts."""
+    """Lowest and highest usual learning rate for the method, the model's size and its start (trained or random)."""
     scratch = config.model.config is not None
     if config.method == "full":
         if scratch:
@@ -109,15 +108,15 @@ def learning_rate(facts: Facts) -> Iterator[str]:
         )
 
 
-# Bits that a trained parameter stores, and bits that a token of text has, as Schulman et al. 2025 ("LoRA without
-# regret") take them from Allen-Zhu and Li 2024 and from losses of language models. The second bounds what there is to
-# learn from above: it is what learning every token by heart would need.
+# Bits that a trained parameter stores, and bits of information of a token of text, as Schulman et al. 2025 ("LoRA
+# without regret") take them from Allen-Zhu and Li 2024 and from losses of language models. The second is an upper
+# bound: memorising every token would need it.
 BITS_PER_PARAMETER = 2
 BITS_PER_TOKEN = 1
 
 
 def small_adapter(facts: Facts) -> Iterator[str]:
-    """An adapter that stores less than the data hold learns like full fine-tuning only until it is full."""
+    """An adapter with less capacity than the information in the data learns less than full fine-tuning."""
     config, trained = facts.config, facts.shape.trained
     if config.method not in ("lora", "qlora"):
         return
@@ -136,7 +135,7 @@ def small_adapter(facts: Facts) -> Iterator[str]:
 
 
 def large_rank(facts: Facts) -> Iterator[str]:
-    """No product of two matrices has a higher rank than the matrix that it is added to."""
+    """The product of an adapter's matrices has at most the rank of the matrix that it is added to."""
     config, hidden = facts.config, facts.shape.hidden
     if config.method in ("lora", "qlora") and config.lora.rank > hidden:
         yield (
@@ -146,7 +145,7 @@ def large_rank(facts: Facts) -> Iterator[str]:
 
 
 def idle_workers(facts: Facts) -> Iterator[str]:
-    """A step lasts as long as its fullest worker."""
+    """A step takes as long as the worker with the most rows."""
     config, rows = facts.config, facts.config.rows_per_step
     least, most = config.workers.range
     uneven = [world for world in range(least, most + 1) if rows % world]
@@ -159,12 +158,12 @@ def idle_workers(facts: Facts) -> Iterator[str]:
     many = f"{', '.join(map(str, even))} workers" if even[-1] > 1 else "1 worker alone"
     yield (
         f"tokens_per_step: a step has {rows} rows, which {said} cannot share evenly: {idle[worst]:.0%} of their time "
-        f"is spent waiting. Even numbers of rows are shared by {many}."
+        f"is spent waiting. The rows divide evenly among {many}."
     )
 
 
 def short_documents(facts: Facts) -> Iterator[str]:
-    """Unpacked rows of short documents are mostly padding; packed ones are no loss, but a longer row buys nothing."""
+    """Unpacked rows of short documents are mostly padding; packed rows of many documents could be shorter."""
     per_row, length = facts.data.documents_per_row, facts.config.sequence_length
     if per_row is None:
         return
@@ -183,10 +182,10 @@ def short_documents(facts: Facts) -> Iterator[str]:
 
 
 def many_epochs(facts: Facts) -> Iterator[str]:
-    """Muennighoff et al. 2023 (arXiv 2305.16264): up to 4 epochs are worth almost as much as new data."""
+    """Up to 4 epochs are worth almost as much as new data: Muennighoff et al. 2023, arXiv 2305.16264."""
     epochs = facts.data.epochs(facts.config)
     if epochs > 4:
-        yield f"epochs: {epochs:.1f} passes over the data; after about 4 each one teaches less and less."
+        yield f"epochs: {epochs:.1f} passes over the data; after about 4 each further one improves the model less."
 
 
 def long_warm_up(facts: Facts) -> Iterator[str]:
@@ -198,7 +197,7 @@ def long_warm_up(facts: Facts) -> Iterator[str]:
 def large_chunks(facts: Facts) -> Iterator[str]:
     logits = memory(facts.config, facts.shape).logits
     limit = (facts.device_gib or 80) * GIB / 10
-    if logits > limit and (facts.config.loss_chunk_tokens or 0) > 256:  # not of what is the default
+    if logits > limit and (facts.config.loss_chunk_tokens or 0) > 256:  # the default is not worth a warning
         yield (
             f"loss_chunk_tokens: {facts.config.loss_chunk:,} positions of {facts.shape.vocabulary:,} logits "
             f"take {logits / GIB:.1f} GiB; a quarter of them takes less and is hardly slower."
@@ -220,11 +219,11 @@ def small_on_many(facts: Facts) -> Iterator[str]:
     if facts.shape.total < 1e9 and tokens < 8192:
         yield (
             f"workers.count: {most} GPUs compute {tokens:,.0f} tokens each in a step of a model of "
-            f"{facts.shape.total / 1e9:.2g}B parameters and spend the rest of it talking. Use fewer, or more "
-            "tokens_per_step."
+            f"{facts.shape.total / 1e9:.2g}B parameters and spend the rest of it communicating. Use fewer "
+            "GPUs, or more tokens_per_step."
         )
     if config.engine in ("zero3", "fsdp2") and config.method == "full" and facts.would_fit("ddp"):
-        yield f"engine: {config.engine} sends weights around in every pass, and ddp fits the GPU."
+        yield f"engine: {config.engine} gathers weights in every pass, and ddp fits the GPU."
 
 
 ADVICE: tuple[Advice, ...] = (

@@ -1,26 +1,25 @@
-"""Which settings fit a GPU: the default micro-batch, and the smallest change where a training does not fit.
+"""Settings that fit a GPU: the default micro-batch, and the smallest change if a training does not fit.
 
-A change is the smaller the less it costs: fewer rows at once (a step has as many rows as before), then activation
-checkpointing (a quarter to a third more computation), then another engine (communication in every step).
+Changes are ordered by their cost: a smaller micro-batch (the rows of a step stay), then activation checkpointing (a
+quarter to a third more computation), then another engine (communication in every step).
 """
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
+from cluster.entry import Entry
 from cluster.errors import ConfigError
+from training.config import TrainConfig
 from training.data.loader import micro_rows
-from training.plan.memory import GIB, memory
+from training.plan.memory import GIB, Shape, memory
 
-if TYPE_CHECKING:
-    from training.config import TrainConfig
-    from training.plan.shape import Shape
+_shape_of = Entry("training.plan.shape:shape_of")
 
-# Of a GPU's memory. The rest is for fragments of the allocator and for the error of the memory model, whose
+# Share of a GPU's memory. The rest is for fragmentation and for the error of the memory model, whose
 # activations are within a tenth of what autograd keeps (tests/training/plan/test_memory_model.py).
 USABLE = 0.9
-MARGIN = f"{1 - USABLE:.0%} is left for fragments and for the error of the estimate"
+MARGIN = f"{1 - USABLE:.0%} is left for fragmentation and the error of the estimate"
 
-# From the least communication to the most; what is offloaded comes last, because it is slowest.
+# From the least communication to the most. Offload is last, because it is slowest.
 CHOICES = (
     ("ddp", "none"),
     ("zero1", "none"),
@@ -33,8 +32,8 @@ CHOICES = (
 )
 
 
-def possible_choices(config: "TrainConfig") -> list["TrainConfig"]:
-    """The config with each engine and offload that it could have, in the order of CHOICES; its own is always there."""
+def possible_choices(config: TrainConfig) -> list[TrainConfig]:
+    """The config with each engine and offload that are possible, in the order of CHOICES, and with its own."""
     found = []
     own = (config.engine, config.offload)
     for engine, offload in (*CHOICES, own) if own not in CHOICES else CHOICES:
@@ -48,10 +47,8 @@ def possible_choices(config: "TrainConfig") -> list["TrainConfig"]:
     return found
 
 
-def most_rows(
-    config: "TrainConfig", shape: "Shape", device_bytes: float, limit: int, workers: int | None = None
-) -> int:
-    """The most rows at once, up to `limit`, whose training fits a device of so many bytes; 0: not even one does."""
+def most_rows(config: TrainConfig, shape: Shape, device_bytes: float, limit: int, workers: int | None = None) -> int:
+    """The largest micro-batch, up to `limit` rows, that fits a device of `device_bytes`; 0 if one row does not fit."""
     fewest, most = 0, limit
     while fewest < most:
         rows = (fewest + most + 1) // 2
@@ -62,11 +59,15 @@ def most_rows(
     return fewest
 
 
-def default_rows(config: "TrainConfig", shape: "Shape", device_bytes: float | None, workers: int | None = None) -> int:
-    """Rows that a worker computes at once: `micro_batch` where the config gives it, else the most that fit the device.
+def default_rows(config: TrainConfig, shape: Shape, device_bytes: float | None, workers: int | None = None) -> int:
+    """Rows that a worker computes at a time: `micro_batch` of the config, else the most that fit the device.
 
-    One row where not even one fits; about 8,192 positions where the device is not known (None). workers: the least of
-    the config unless said otherwise.
+    Args:
+        device_bytes: None if unknown; the default is then about 8,192 positions.
+        workers: default: the minimum of the config.
+
+    Returns:
+        At least 1, even if one row does not fit.
     """
     world = workers or config.workers.range[0]
     if config.micro_batch or device_bytes is None:
@@ -75,18 +76,18 @@ def default_rows(config: "TrainConfig", shape: "Shape", device_bytes: float | No
     return micro_rows(config, world, max(1, most_rows(config, shape, device_bytes, share, world)))
 
 
-def fits(config: "TrainConfig", shape: "Shape", device_bytes: float) -> bool:
-    """Whether a worker's part has room in a device of so many bytes, with its own `micro_batch` or the default one."""
+def fits(config: TrainConfig, shape: Shape, device_bytes: float) -> bool:
+    """Whether a worker fits a device of `device_bytes`, with the config's `micro_batch` or the default one."""
     return memory(config, shape, default_rows(config, shape, device_bytes)).total <= USABLE * device_bytes
 
 
-def simplest_engine(config: "TrainConfig", shape: "Shape", device_bytes: float) -> "TrainConfig | None":
-    """The config with the first engine of CHOICES that fits, with fewer rows at once where it must be."""
+def simplest_engine(config: TrainConfig, shape: Shape, device_bytes: float) -> TrainConfig | None:
+    """The config with the first engine of CHOICES that fits, with a smaller micro-batch if needed; None: none fits."""
     return _first([config], possible_choices(config), shape, device_bytes)
 
 
-def smallest_change(config: "TrainConfig", shape: "Shape", device_bytes: float) -> "TrainConfig | None":
-    """The config itself where it fits; else with the smallest change, in this module's order; None: nothing fits."""
+def smallest_change(config: TrainConfig, shape: Shape, device_bytes: float) -> TrainConfig | None:
+    """The config itself if it fits, else with the smallest change, in this module's order; None: nothing fits."""
     same = (config.engine, config.offload)
     others = [one for one in possible_choices(config) if (one.engine, one.offload) != same]
     checkpointing = [config]
@@ -96,12 +97,12 @@ def smallest_change(config: "TrainConfig", shape: "Shape", device_bytes: float) 
 
 
 def _first(
-    checkpointing: list["TrainConfig"], engines: list["TrainConfig"], shape: "Shape", device_bytes: float
-) -> "TrainConfig | None":
-    """The first that fits; each of `checkpointing` is tried with all engines before the next one is."""
-    for slim in checkpointing:
+    checkpointing: list[TrainConfig], engines: list[TrainConfig], shape: Shape, device_bytes: float
+) -> TrainConfig | None:
+    """The first that fits; each of `checkpointing` is tried with all engines before the next."""
+    for base in checkpointing:
         for engine in engines:
-            one = slim.model_copy(update={"engine": engine.engine, "offload": engine.offload})
+            one = base.model_copy(update={"engine": engine.engine, "offload": engine.offload})
             own = micro_rows(one, one.workers.range[0])
             limit = own if one.micro_batch else -(-one.rows_per_step // one.workers.range[0])
             rows = most_rows(one, shape, device_bytes, limit)
@@ -110,24 +111,22 @@ def _first(
     return None
 
 
-def changes(before: "TrainConfig", after: "TrainConfig") -> str:
-    """The settings that differ, as they would be written: `micro_batch: 2, activation_checkpointing: true`."""
+def changes(before: TrainConfig, after: TrainConfig) -> str:
+    """The settings that differ, as in a config: `micro_batch: 2, activation_checkpointing: true`."""
     names = ("micro_batch", "activation_checkpointing", "engine", "offload")
     differ = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
     return ", ".join(f"{name}: {str(value).lower() if value is True else value}" for name, value in differ.items())
 
 
-def check_memory(config: "TrainConfig") -> None:
-    """Nothing, unless the config says what a GPU has (`device_memory_gib`).
+def check_memory(config: TrainConfig) -> None:
+    """Check that the training fits `device_memory_gib`, if the config has it. Then torch is loaded.
 
     Raises:
-        ConfigError: the training cannot fit, with what it needs by part and the smallest change that would.
+        ConfigError: it does not fit; the message has the bytes by part and the smallest change that fits.
     """
     if config.device_memory_gib is None:
         return
-    from training.plan.shape import shape_of
-
-    shape, device = shape_of(config), config.device_memory_gib * GIB
+    shape, device = _shape_of(config), config.device_memory_gib * GIB
     if fits(config, shape, device):
         return
     rows = default_rows(config, shape, device)
@@ -136,12 +135,12 @@ def check_memory(config: "TrainConfig") -> None:
     raise ConfigError(
         f"device_memory_gib: a worker needs about {need.total / GIB:.1f} GiB ({parts}) with engine {config.engine} and "
         f"micro_batch {rows}; the GPU has {config.device_memory_gib:g}, of which {USABLE * device / GIB:.1f} can be "
-        f"used ({MARGIN}). {mend(config, shape, device)}"
+        f"used ({MARGIN}). {suggested_change(config, shape, device)}"
     )
 
 
-def mend(config: "TrainConfig", shape: "Shape", device_bytes: float) -> str:
-    """What to set so that it fits; a sentence."""
+def suggested_change(config: TrainConfig, shape: Shape, device_bytes: float) -> str:
+    """A sentence with the smallest change of settings that fits."""
     if (found := smallest_change(config, shape, device_bytes)) is not None:
         return f"The smallest change that fits: {changes(config, found)}."
     more = "method lora, " if config.method == "full" else ""

@@ -1,4 +1,4 @@
-"""How many rows and tokens there are to train on: counted where packed, else estimated from the files' bytes."""
+"""The number of rows and tokens to train on: counted in packed corpora, else estimated from the files' bytes."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from training.pack.sources import freeze_corpora, with_columns
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
-# What packing counts of the examples that it leaves out for their length (training/pack/overflow.py).
+# Counters of the examples that packing leaves out because of their length (training/pack/overflow.py).
 _LEFT_OUT = ("documents_dropped", "documents_all_question")
 
 
@@ -23,9 +23,9 @@ _LEFT_OUT = ("documents_dropped", "documents_all_question")
 class Data:
     """The train split of all corpora.
 
-    exact: counted in the packed corpora at `packed_uri`, not estimated. how: in words. rows, tokens: of each corpus, by
-    name. documents: in all, where counted. rows_per_pass: samples of one epoch of the mixture. order: what turns epochs
-    and tokens into steps. label_share: of the tokens, those that the loss counts; 1 where that is not counted.
+    exact: counted in packed corpora, not estimated. how: a description of that. rows, tokens: by corpus. documents: in
+    all; None if not counted. order: of training, which converts epochs and tokens to steps. label_share: share of the
+    tokens that the loss counts; 1 if not counted.
     """
 
     exact: bool
@@ -38,7 +38,7 @@ class Data:
 
     @property
     def documents_per_row(self) -> float | None:
-        """None where documents are not counted."""
+        """None if documents are not counted."""
         return self.documents / sum(self.rows.values()) if self.documents else None
 
     @property
@@ -46,14 +46,18 @@ class Data:
         return self.order.tokens_per_row
 
     def epochs(self, config: TrainConfig) -> float:
-        """How often training sees the data, on average over corpora."""
+        """Number of passes over the data, on average over corpora."""
         return self.order.steps(config) * config.rows_per_step / self.order.rows_per_pass
 
 
 def find_data(config: TrainConfig, vocabulary: int) -> Data:
-    """
+    """Count or estimate the data of a config. Costs a listing of the files, and the first lines of JSON Lines.
+
+    Args:
+        vocabulary: of the model, for the estimate.
+
     Raises:
-        DataError, ConfigError, StorageError: there is no such corpus, or a column is not there.
+        DataError, ConfigError, StorageError: a corpus or a column is missing.
     """
     config = with_columns(config)
     frozen = freeze_corpora(config, config.execution.unit_mib << 20)
@@ -71,7 +75,7 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
     damaged = len(packed.damage())
     files = "1 packed file is" if damaged == 1 else f"{damaged:,} packed files are"
     repair = f"; {files} damaged or gone, and `raymill pack` packs them again" if damaged else ""
-    # Of the rows, so without the examples that packing left out.
+    # Counted in the rows, so without the examples that packing left out.
     counters = [manifest.counters for manifest in train.values()]
     tokens = sum(one["tokens/train"] for one in counters)
     left_out = sum(one.get(name, 0) for one in counters for name in _LEFT_OUT)
@@ -105,7 +109,7 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
     how = (
         f"estimated: {sum(text_bytes.values()) / 1e6:,.1f} MB of documents at {ratio:.1f} bytes a token (a guess for "
         f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
-        "`raymill pack` counts"
+        "`raymill pack` counts them"
     )
     if any(config.overflow(columns) == "drop" for columns in config.all_columns):
         how += f" and leaves out examples longer than {config.sequence_length:,} tokens, which this includes"
@@ -113,9 +117,9 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
 
 
 def bytes_per_token(vocabulary: int) -> float:
-    """Of English prose and code, by the size of a byte-level BPE's vocabulary: 1 at 256, about 0.4 more a doubling.
+    """Bytes per token of English prose and code, by the size of a byte-level BPE vocabulary.
 
-    Known points: GPT-2 (50k) 4.2 to 4.4, Llama-3 (128k) 4.5 to 4.7; a bound of 4.6 holds for larger ones. Other scripts
-    and short documents have fewer. It is only used before anything is tokenised.
+    1 at 256 entries and 0.4 more per doubling, at most 4.6. Measured: GPT-2 (50k) 4.2 to 4.4, Llama-3 (128k) 4.5 to
+    4.7. Other scripts and short documents have fewer.
     """
     return min(4.6, 1 + 0.4 * max(0.0, math.log2(max(vocabulary, 256) / 256)))

@@ -1,46 +1,113 @@
-"""How much memory a GPU needs for a training, part by part, for each engine: arithmetic on a model's shape.
+"""The memory that a worker needs for a training, by part and engine: arithmetic on the shape of a model.
 
-Letters: N trained values, M frozen ones, W workers. Bytes a worker holds, as the engines of this project keep them
-(float32 masters everywhere: see training/engines):
+No memory is allocated and no GPU is asked. Letters: N trained values, M frozen ones, W workers.
+
+Weights, gradients and AdamW's state, in bytes of one worker, as the engines of this project keep them (float32 masters
+everywhere, see training/engines):
 
                     weights                gradients        AdamW (masters and averages)
     ddp             4 N + m M              4 N              8 N            the weights are the masters
-    fsdp2           (4 N + m M) / W        4 N / W          8 N / W        the same, each worker a part
+    fsdp2           (4 N + m M) / W        4 N / W          8 N / W        the same, sharded
     zero1, bf16     2 (N + M)              4 N + 2 N        12 N / W       gradients as computed and summed in float32
     zero2, bf16     2 (N + M)              4 N / W          12 N / W
-    zero3, bf16     2 (N + M) / W          4 N / W          12 N / W       and whole what is smaller than 100,000 values
-    zero*, float32  4 instead of 2                          12 N / W       masters are kept beside the weights
+    zero3, bf16     2 (N + M) / W          4 N / W          12 N / W       parameters below 100,000 values are not
+    sharded zero*, float32  4 instead of 2                          12 N / W       masters are kept beside the weights
 
-m is 2 in a bf16 run (frozen weights are stored in bf16), 4 in float32; 4-bit weights take 0.516 bytes (NF4 with scales
-quantised twice, Dettmers et al. 2023). Rajbhandari et al. 2020 (arXiv 1910.02054) count 2 + 2 + 12 bytes
-a value of mixed-precision Adam; here the gradients add up in float32, so it is 2 + 4 + 12.
+m is 2 in a bf16 run (frozen weights are stored in bf16) and 4 in float32; 4-bit weights take 0.516 bytes (NF4 with
+scales quantised twice, Dettmers et al. 2023). Rajbhandari et al. 2020 (arXiv 1910.02054) count 2 + 2 + 12 bytes per
+value for mixed-precision Adam; here gradients are summed in float32, so it is 2 + 4 + 12. Offload moves AdamW's part,
+and with it the sum of gradients, to CPU memory; `parameters` moves the weights too.
 
-Offload moves AdamW's part, and with it the gradients' sum, to CPU memory; `parameters` moves the weights' parts too.
-Activations are counted in activations.py. Nothing here allocates, and nothing asks a GPU.
+Activations that the backward pass needs, for a decoder of the Llama kind. H hidden size, F feed-forward size, Q = heads
+x head size, K = key-value heads x head size, T positions of a row, R an adapter's rank, c bytes of a value in products
+(2 or 4), r bytes of a value in the residual stream. The method is that of Korthikanti et al. 2022 (arXiv 2205.05198),
+section 4: count what each operation of a layer keeps. They count GPT with LayerNorm, GELU and dropout:
+s b h (34 + 5 a s / h) bytes. Here, per token and layer, as transformers computes Llama (RMSNorm in float32, SwiGLU,
+grouped queries, no dropout):
+
+    norms        2 (4 H + r H)    the input in float32, and the normalised values if the norm's weight is trained
+    inputs       2 c H            of q, k, v together and of gate, up together, if those weights are trained;
+                 5 c H            if r > c, since autocast casts for each product
+    adapters     2 c H            as those inputs, for LoRA's A matrices
+                 c (5 H + Q + F)  instead, in bf16 with dropout or DoRA: peft casts the input of each of the seven
+                 7 c R            and their results, R values each
+    attention    c (2 Q + 2 K)    q, k, v and the result; K counts as Q if a mask makes transformers repeat heads
+                 c T              the mask, if there is one (sdpa); eager keeps all probabilities: heads T 4,
+                                  and in bf16 a copy of them
+    SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` or an adapter of it
+                                  is trained, and not cast)
+
+The `varlen` and flash kernels keep neither mask nor scores.
 """
 
+import functools
+import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TypedDict
 
+from training.config import TrainConfig
 from training.data.loader import micro_rows
-from training.plan.activations import Pass, activation_bytes, logit_bytes
-from training.plan.states import states, step_bytes
-
-if TYPE_CHECKING:
-    from training.config import TrainConfig
-    from training.plan.shape import Shape
+from training.engines.zero_settings import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 GIB = 1 << 30
-# CUDA's context, cuBLAS' and NCCL's workspaces.
+# CUDA's context and the workspaces of cuBLAS and NCCL.
 CONTEXT_BYTES = GIB
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes of one worker. All but `host` are device memory; host: what offload puts into CPU memory.
+class Parameter:
+    """A parameter of a model. layer: number of its decoder layer; None for embedding, last norm and lm_head."""
 
-    logits: of one chunk of positions, with the gradient of the lm_head. buffers: what an engine gathers, casts or
-    sends, at most. step: what the optimizer's step needs beyond all that the backward pass held; 0 where it needs less.
+    name: str
+    shape: tuple[int, ...]
+    trained: bool
+    layer: int | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a model with its adapter.
+
+    hidden: H. feed_forward: F. query: Q = heads x head size. key: K = key-value heads x head size. exact: a decoder of
+    the Llama kind, for which the formulas of activations hold; for others they are an estimate. varlen: the attention
+    kernel without a mask can compute it, on a GPU in bf16.
+    """
+
+    model_type: str
+    parameters: tuple[Parameter, ...]
+    layers: int
+    hidden: int
+    feed_forward: int
+    query: int
+    key: int
+    heads: int
+    vocabulary: int
+    exact: bool
+    varlen: bool
+
+    @functools.cached_property
+    def total(self) -> int:
+        return sum(parameter.size for parameter in self.parameters)
+
+    @functools.cached_property
+    def trained(self) -> int:
+        return sum(parameter.size for parameter in self.parameters if parameter.trained)
+
+    @property
+    def frozen(self) -> int:
+        return self.total - self.trained
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one worker. All but `host` are device memory; host: CPU memory that offload uses.
+
+    logits: of one chunk of positions, with the gradient of the lm_head. buffers: the most that an engine gathers, casts
+    or sends at a time. step: what the optimizer's step needs beyond the peak of the backward pass; mostly 0.
     """
 
     weights: int
@@ -62,14 +129,17 @@ class Memory:
 
     @property
     def states(self) -> int:
-        """What stays from step to step."""
+        """Bytes that stay allocated between steps."""
         return self.weights + self.gradients + self.optimizer
 
 
-def memory(config: "TrainConfig", shape: "Shape", micro_batch: int | None = None, workers: int | None = None) -> Memory:
-    """Of `config` as it stands, on the fewest workers it may have unless said otherwise.
+def memory(config: TrainConfig, shape: Shape, micro_batch: int | None = None, workers: int | None = None) -> Memory:
+    """The memory of one worker.
 
-    micro_batch: rows at once; default: the config's, or about 8,192 positions (choices.py has the largest that fits).
+    Args:
+        micro_batch: rows computed at a time; default: the config's, or about 8,192 positions. choices.py finds the
+            largest that fits a GPU.
+        workers: default: the minimum of the config.
     """
     world = workers or config.workers.range[0]
     how = forward_pass(config, shape, micro_batch or micro_rows(config, world))
@@ -84,27 +154,27 @@ def memory(config: "TrainConfig", shape: "Shape", micro_batch: int | None = None
     )
 
 
-def _logits(config: "TrainConfig", shape: "Shape", how: Pass) -> int:
+def _logits(config: TrainConfig, shape: Shape, how: "Pass") -> int:
     if config.method == "probe":
         return 0
     positions = min(config.loss_chunk, how.tokens)
     full, head = config.method == "full", shape.vocabulary * shape.hidden
-    if config.engine == "zero3":  # loss.py, chunked: the lm_head's gradient of a chunk as computed, and their sum
+    if config.engine == "zero3":  # loss.py, chunked: the lm_head's gradient of a chunk as computed, and its sum
         chunk = logit_bytes(shape, positions, how.compute_bytes)
         return chunk + head * (6 if config.bf16 else 4) if full else chunk
-    # Logits, probabilities and what cross entropy keeps of them in float32; in bf16 the gradient is one more.
+    # Logits, probabilities and what cross entropy keeps of them, in float32; in bf16 also the gradient.
     chunk = positions * shape.vocabulary * (14 if config.bf16 else 12)
     if not full:
         return chunk
-    # loss.py, fused, at its three fullest moments: as a chunk's gradient is made, beside the lm_head's in float32; as
-    # it is added to that, by a product of its own in bf16 (which CPUs cast besides); as the backward pass begins.
+    # loss.py, fused: the maximum of its three peaks. When a chunk's gradient is computed, beside the lm_head's in
+    # float32; when it is added to that, by a product in bf16 (which CPUs cast besides); at the start of the backward.
     added = 0 if not config.bf16 else 2 if config.workers.gpus_each else 6
     gradient = how.compute_bytes * positions * shape.vocabulary
     return max(chunk + 4 * head, gradient + (4 + added) * head, 8 * head)
 
 
-def forward_pass(config: "TrainConfig", shape: "Shape", micro_batch: int) -> Pass:
-    """How this config computes. attention `auto` takes the kernel without a mask where models/attention.py does."""
+def forward_pass(config: TrainConfig, shape: Shape, micro_batch: int) -> "Pass":
+    """The forward pass of a config. Attention `auto` is the kernel without a mask if models/attention.py chooses it."""
     virtual = config.method in ("prefix", "prompt")
     kernel = config.attention in ("varlen", "flash_attention_2") or (
         config.attention == "auto" and config.workers.gpus_each > 0 and config.bf16 and shape.varlen and not virtual
@@ -123,3 +193,202 @@ def forward_pass(config: "TrainConfig", shape: "Shape", micro_batch: int) -> Pas
         checkpointing=config.activation_checkpointing,
         backward=config.method != "probe",
     )
+
+
+# Weights, gradients and optimizer state
+
+# 4 bits, and 0.127 bits for the scales: Dettmers et al. 2023, section 3.
+_NF4_BYTES = 4.127 / 8
+# DeepSpeed's own default.
+_MOST_GATHERED_VALUES = 1_000_000_000
+
+
+class States(TypedDict):
+    """Bytes, as in `Memory`."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    buffers: int
+    host: int
+
+
+def states(config: TrainConfig, shape: Shape, world: int) -> States:
+    match config.engine:
+        case "ddp":
+            return _ddp(config, shape)
+        case "fsdp2":
+            return _fsdp2(config, shape, world)
+        case _:
+            return _zero(config, shape, world)
+
+
+def step_bytes(config: TrainConfig, shape: Shape, world: int) -> int:
+    """Bytes that the optimizer's step allocates. The fused AdamW and clipping work in place: 0.
+
+    DeepSpeed's stages 1 and 2 copy the summed gradients of a float32 run to a flat buffer; those of a bf16 run are
+    summed in a flat buffer.
+    """
+    if config.engine in ("zero1", "zero2") and not config.bf16 and config.offload == "none":
+        return 4 * math.ceil(shape.trained / world)
+    return 0
+
+
+def frozen_bytes(config: TrainConfig, shape: Shape) -> int:
+    """Bytes of the frozen weights, unsharded."""
+    if config.method == "qlora":
+        packed = sum(p.size for p in shape.parameters if not p.trained and p.layer is not None and len(p.shape) > 1)
+        return int(packed * _NF4_BYTES) + 2 * (shape.frozen - packed)
+    return (2 if config.bf16 else 4) * shape.frozen
+
+
+def _ddp(config: TrainConfig, shape: Shape) -> States:
+    """Autocast keeps a bf16 copy of every trained matrix during a forward and backward pass."""
+    trained = shape.trained
+    matrices = sum(p.size for p in shape.parameters if p.trained and len(p.shape) > 1)
+    return States(
+        weights=4 * trained + frozen_bytes(config, shape),
+        gradients=4 * trained,
+        optimizer=8 * trained,
+        buffers=2 * matrices if config.bf16 else 0,
+        host=0,
+    )
+
+
+def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> States:
+    """The first worker's shards, which are the largest: rows are split evenly, rounded up.
+
+    Unsharded at a time: two layers (the one computed and the next) and the parameters outside of layers; their
+    gradients as computed, and a layer's in float32 while they are reduced.
+    """
+    wide = 2 if config.bf16 else 4
+    trained = sum(_rows_part(p, world) for p in shape.parameters if p.trained)
+    frozen = sum(_rows_part(p, world) for p in shape.parameters if not p.trained)
+    layer, outside = _largest_layer(shape), [p for p in shape.parameters if p.layer is None]
+    gathered = wide * (2 * _size(layer) + _size(outside))
+    sent = (wide + 4) * (_size(layer, trained=True) + _size(outside, trained=True))
+    return States(
+        weights=4 * trained + wide * frozen,
+        gradients=4 * trained + (0 if config.reduce_every_micro_batch else 4 * shape.trained),
+        optimizer=8 * trained,
+        buffers=gathered + sent if world > 1 else gathered if config.bf16 else 0,
+        host=0,
+    )
+
+
+def _zero(config: TrainConfig, shape: Shape, world: int) -> States:
+    """Stage 1 accumulates unsharded gradients, in bf16 runs also as they were computed."""
+    stage = int(config.engine.removeprefix("zero"))
+    wide = 2 if config.bf16 else 4
+    trained = shape.trained
+    part = math.ceil(trained / world)
+    bucket = min(BUCKET_VALUES, trained)
+    # A bucket being filled, one being sent, and one cast to float32 for the reduction.
+    buffers = bucket * (2 * wide + 4)
+    gradients = ((wide if config.bf16 else 0) + 4) * trained if stage == 1 else 4 * part
+    if stage < 3:
+        weights = wide * shape.total
+    else:
+        whole = sum(p.size for p in shape.parameters if p.size < WHOLE_BELOW_VALUES)
+        weights = wide * (sum(math.ceil(p.size / world) for p in shape.parameters) + whole)
+        # Its bucket is allocated once at full size, in float32.
+        buffers = 4 * BUCKET_VALUES + bucket * 2 * wide
+        buffers += wide * min(shape.total - whole, _MOST_GATHERED_VALUES)
+    optimizer, host = 12 * part, 0
+    if config.offload != "none":
+        # Masters and averages, the sum of gradients and a pinned copy of it, and the shard of the weights as computed.
+        optimizer, host = 0, (20 + wide) * part
+        gradients = wide * part
+        if config.offload == "parameters":
+            host += weights
+            weights = 0
+    return States(weights=weights, gradients=gradients, optimizer=optimizer, buffers=buffers, host=host)
+
+
+def _rows_part(parameter: Parameter, world: int) -> int:
+    rows, *rest = parameter.shape or (1,)
+    return math.ceil(rows / world) * math.prod(rest)
+
+
+def _largest_layer(shape: Shape) -> list[Parameter]:
+    layers: dict[int, list[Parameter]] = {}
+    for parameter in shape.parameters:
+        if parameter.layer is not None:
+            layers.setdefault(parameter.layer, []).append(parameter)
+    return max(layers.values(), key=_size, default=[])
+
+
+def _size(parameters: list[Parameter], trained: bool = False) -> int:
+    return sum(p.size for p in parameters if p.trained or not trained)
+
+
+# Activations
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass.
+
+    tokens: of a micro-batch. length: of a row. compute_bytes, residual_bytes: c and r. whole: all weights train, not an
+    adapter. adapter_rank: of lora and qlora, else 0. adapter_casts: peft casts the inputs of its matrices. attention:
+    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). backward: False for method probe, which keeps nothing.
+    """
+
+    tokens: int
+    length: int
+    compute_bytes: int
+    residual_bytes: int
+    whole: bool
+    adapter_rank: int
+    adapter_casts: bool
+    attention: str
+    checkpointing: bool
+    backward: bool
+
+
+def saved_by_layer(shape: Shape, how: Pass) -> int:
+    """Bytes that one layer keeps for the backward pass."""
+    c, r, h, f = how.compute_bytes, how.residual_bytes, shape.hidden, shape.feed_forward
+    norms = 2 * (4 * h + (r * h if how.whole else 0) + 4)
+    if how.whole:
+        inputs = c * h * (5 if r > c else 2)
+    else:
+        inputs = c * (5 * h + shape.query + f) if how.adapter_casts else c * 2 * h
+        inputs += 7 * c * how.adapter_rank
+    keys = shape.key if how.attention == "kernel" else shape.query
+    attention = c * (2 * shape.query + 2 * keys) + 4 * shape.heads
+    if how.attention == "mask":
+        attention += c * how.length
+    elif how.attention == "scores":
+        attention += shape.heads * how.length * (4 if c == 4 else 4 + c)
+    swiglu = c * f * (4 if how.whole or (how.adapter_rank and not how.adapter_casts) else 3)
+    return how.tokens * (norms + inputs + attention + swiglu)
+
+
+def kept_bytes(shape: Shape, how: Pass) -> int:
+    """Bytes that the forward pass keeps for the backward pass. With checkpointing, only each layer's input."""
+    c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
+    # The last norm and its result, the rotary table, token numbers.
+    ends = how.tokens * (4 * h + r * h + max(r, c) * h + 8 * shape.query // shape.heads + 32)
+    layer = how.tokens * r * h if how.checkpointing else saved_by_layer(shape, how)
+    return shape.layers * layer + ends
+
+
+def activation_bytes(shape: Shape, how: Pass) -> int:
+    """Peak bytes of activations, when the backward pass enters the last layer: what is kept, and what the layer needs.
+
+    The layer needs the gradients of the SwiGLU's three values and, in float32, of the norm; with checkpointing also all
+    that the layer keeps when it is recomputed.
+    """
+    c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
+    work = how.tokens * (3 * c * shape.feed_forward + (2 * r + 8) * h)
+    if not how.backward:
+        return saved_by_layer(shape, how) + how.tokens * r * h
+    if how.checkpointing:
+        work += saved_by_layer(shape, how)
+    return kept_bytes(shape, how) + work
+
+
+def logit_bytes(shape: Shape, chunk_tokens: int, compute_bytes: int) -> int:
+    """Bytes of one chunk of positions: float32 log-probabilities, two gradients of them, and one as computed."""
+    return chunk_tokens * shape.vocabulary * (12 + compute_bytes)

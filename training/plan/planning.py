@@ -1,10 +1,12 @@
-"""A config to a plan: steps, memory, time, price as one JSON-able mapping. Reads corpora and configs, never weights."""
+"""The plan of a config: steps, memory, time and price. Reads lists of files and the model's config, not weights."""
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from training.config import TrainConfig
+from training.gpus import Machine
+from training.models.flops import flops_per_token
 from training.plan.advice import Facts, advise, unused
 from training.plan.choices import (
     CHOICES,
@@ -18,41 +20,19 @@ from training.plan.choices import (
     smallest_change,
 )
 from training.plan.data import Data, find_data
-from training.plan.memory import GIB, memory
-from training.plan.shape import Shape, shape_of, transformers_config
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the plan assumes of a GPU. None: not said, and what depends on it is left out.
-
-    peak_flops: as told, whatever the precision. bf16_peak_flops: as its name tells, which says nothing of float32.
-    mfu: share of the peak that the training reaches. price: of one GPU for an hour, in any currency.
-    """
-
-    name: str | None = None
-    memory_gib: float | None = None
-    peak_flops: float | None = None
-    bf16_peak_flops: float | None = None
-    mfu: float = 0.4
-    price: float | None = None
-
-    def peak(self, bf16: bool) -> float | None:
-        return self.peak_flops or (self.bf16_peak_flops if bf16 else None)
-
-    @property
-    def is_gpu(self) -> bool:
-        """Whether anything is said of one."""
-        return any((self.name, self.memory_gib, self.peak_flops))
+from training.plan.memory import GIB, Shape, memory
+from training.plan.shape import shape_of, transformers_config
 
 
 def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
-    """{name, machine, phases, seconds, gpu_hours, cost}; the last three are sums, null where something is not said.
+    """The plan as plain JSON values: {name, machine, phases, seconds, gpu_hours, cost}.
+
+    The last three are sums over the phases, null if the machine lacks what they depend on.
 
     Raises:
-        UserError: a model, a corpus or a column that is not there.
+        UserError: a model, a corpus or a column is missing.
     """
-    # A phase goes on with the weights of the one before, which have the shape of the model they all begin with.
+    # A phase continues with the weights of the one before, which have the shape of the first model.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     phases = [plan_phase(one, machine) for one in configs]
     phases[0]["warnings"] = [*unused(config), *phases[0]["warnings"]]
@@ -64,7 +44,7 @@ def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
 
 
 def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
-    """One training. Bytes are of one worker, at the least number of workers that the config allows."""
+    """The plan of one training. Bytes are of one worker, at the minimum number of workers."""
     shape = shape_of(config)
     data = find_data(config, shape.vocabulary)
     least, most = config.workers.range
@@ -113,9 +93,9 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
 
 
 def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:
-    """One line of the table: this engine with the rows at once that it would take, and whether that fits.
+    """One line of the table: an engine with its micro-batch, and whether that fits (null if the GPU is unknown).
 
-    fewer_rows: the most that fit where its own `micro_batch` does not; 0: not even one. null: nothing to say.
+    fewer_rows: the largest micro-batch that fits if the config's does not; 0: one row does not fit; else null.
     """
     rows = default_rows(one, shape, device)
     need = memory(one, shape, rows)
@@ -133,8 +113,8 @@ def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float |
 
 
 def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:
-    """change: settings of the smallest change that fits; "" where none is needed, null where nothing fits or nothing is
-    known of the GPU. simpler: settings of an engine before this one in CHOICES that fits too; null where none does.
+    """{change, simpler}. change: the smallest change that fits; "" if none is needed, null if nothing fits or the GPU
+    is unknown. simpler: an engine before this one in CHOICES that fits too; null if there is none.
     """
     if device is None:
         return {"change": None, "simpler": None}
@@ -149,13 +129,12 @@ def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -
 
 
 def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: Machine) -> dict[str, Any]:
-    """seconds, gpu_hours and cost of the steps alone: tokens x FLOP a token / (MFU x peak x GPUs).
+    """{flops_per_token, peak_flops, seconds, gpu_hours, cost} of the steps: tokens x FLOP per token / (MFU x peak x
+    GPUs).
 
-    A token is taken to see half a document, or half a row where documents are longer or not yet counted. Workers that
-    a step's rows do not fill evenly wait for the others. Validation, checkpoints and export come on top.
+    A token attends to half a document on average, or half a row if documents are longer or not counted. Workers wait
+    for the one with the most rows. Validation, checkpoints and export are not included.
     """
-    from training.models.flops import flops_per_token
-
     per_row = max(1.0, data.documents_per_row or 1.0)
     context = (data.tokens_per_row / per_row + 1) / 2
     flops = flops_per_token(transformers_config(config.store, config.model), shape.trained, config.method, context)
@@ -164,7 +143,7 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
     found |= {"seconds": None, "gpu_hours": None, "cost": None}
     gpus = config.workers.range[1]
     if peak:
-        # Padding is computed too, and so is the waiting of workers without a row.
+        # Padding is computed too, and workers with fewer rows wait.
         positions = steps * gpus * -(-config.rows_per_step // gpus) * config.sequence_length
         seconds = positions * flops / (machine.mfu * peak * gpus)
         found |= {"seconds": seconds, "gpu_hours": gpus * seconds / 3600}

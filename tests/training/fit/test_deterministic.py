@@ -7,8 +7,7 @@ import torch
 
 from cluster.store.store import Store
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
-from training.fit import __main__, launch
-from training.fit import ranks as ranks
+from training.fit import __main__, worker
 from training.fit.deterministic import ENVIRONMENT, deterministic_algorithms
 
 
@@ -65,12 +64,13 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
         met.append((state()[0], os.environ.get("NCCL_ALGO")))
         raise Enough
 
-    monkeypatch.setattr(ranks, "ray_group" if under_ray else "own_group", group)
+    monkeypatch.setattr(worker, "ray_group", group)
+    monkeypatch.setattr(__main__, "own_group", group)
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path), deterministic=wanted)
     Store().write_bytes(f"{tmp_path}/job.json", job.to_json())
     with pytest.raises(Enough):
-        launch._work({"job": job, "submission": "a"}) if under_ray else __main__.main([f"{tmp_path}/job.json"])
+        worker.fit_in_worker(job, "a", None) if under_ray else __main__.main([f"{tmp_path}/job.json"])
     assert met == [(wanted, "^NVLS,NVLSTree" if wanted else None)]
     assert not state()[0]
 

@@ -295,7 +295,7 @@ def test_a_step_without_a_label_anywhere_updates_nothing(job_at, monkeypatch):
 
     def unlabelled(self, batches):
         counts = exchange(self, batches)
-        return loop.replace(counts, units=0) if self.progress.step == 2 else counts
+        return loop.replace(counts, loss_denominator=0) if self.progress.step == 2 else counts
 
     monkeypatch.setattr(loop.Training, "_exchange", unlabelled)
     job = job_at(steps=4)
@@ -409,7 +409,9 @@ def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
         ConfigError, match=r"4 workers with 2 CPUs each were requested; this machine has 6 CPUs, enough for 3.*to 3"
     ):
         preflight.check_fits(workers, [{"CPU": 6}], "this machine")
-    with pytest.raises(ConfigError, match=r"1 of 1 CPUs and 1 GPU each.*16 CPUs and 0 GPUs on 2 nodes, enough for 0"):
+    with pytest.raises(
+        ConfigError, match=r"1 worker with 1 CPU and 1 GPU each was.*16 CPUs and 0 GPUs on 2 nodes, enough for 0"
+    ):
         preflight.check_fits(Workers(gpus_each=1), [{"CPU": 8}, {"CPU": 8}], "the cluster")
     preflight.check_fits(Workers.model_validate({"count": {"min": 2, "max": 8}}), [{"CPU": 2}], "this machine")
 

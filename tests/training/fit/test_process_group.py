@@ -124,7 +124,7 @@ def environment(rank: int, world: int, port: int) -> dict[str, str]:
 def test_a_worker_that_never_arrives_is_named(monkeypatch):
     for name, value in environment(0, 2, free_port()).items():
         monkeypatch.setenv(name, value)
-    said = r"worker 0 of 2: rank 1 did not arrive within 0\.5 s; here are 0 on \w"
+    said = r"worker 0 of 2: rank 1 did not arrive within 0\.5 s; arrived are 0 on \w"
     with pytest.raises(ClusterError, match=said), own_group(0, timeout_s=0.5):
         pass
     assert not dist.is_initialized()

@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.tiny_models import MODELS, VOCABULARY, tiny_config
+from training.gpus import peak_flops
 from training.models.base import model_config
 from training.models.build import build_objective
 from training.models.flops import attention_flops, flops_per_token, mean_context, multiplied
-from training.plan.gpus import peak_flops
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from tests.support.model_folders import folder
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
 from training.config import TrainConfig
-from training.config_parts import Model
+from training.config_parts import Model, Workers
 from training.fit.preflight import check_machine
 from training.job import train
 from training.models.checks import check_model
@@ -166,10 +166,12 @@ def test_weights_that_are_not_safetensors_are_refused_by_pack_and_its_preview(tm
 
 
 def test_more_workers_or_gpus_than_this_machine_has_are_refused_before_ray_starts():
-    with pytest.raises(ConfigError, match=r"workers: 3 of 1 CPUs each .* this machine has 2 CPUs, enough for 2"):
-        check_machine(config(workers={"count": 3}), Session(cpus=2))
-    check_machine(config(workers={"count": 2}), Session(cpus=2))
-    check_machine(config(workers={"count": 3}), Session(address="elsewhere:1", cpus=2))
+    with pytest.raises(
+        ConfigError, match=r"workers: 3 workers with 1 CPU each .* this machine has 2 CPUs, enough for 2"
+    ):
+        check_machine(Workers(count=3), Session(cpus=2))
+    check_machine(Workers(count=2), Session(cpus=2))
+    check_machine(Workers(count=3), Session(address="elsewhere:1", cpus=2))
 
 
 def test_a_training_with_phases_is_refused_for_what_a_later_phase_asks(tmp_path, monkeypatch):
@@ -226,7 +228,7 @@ def test_every_refusal_comes_without_torch_transformers_and_ray_and_in_less_than
     calls = {
         "named q_porj": [*train, "-o", "method=lora", "-o", "lora.target=q_porj"],
         "has 301 tokens": [*train, "-o", f"model={larger}"],
-        "workers: 99 of 1 CPUs": [*train, "-o", "workers.count=99", "-o", f"tokens_per_step={99 * 64}"],
+        "workers: 99 workers with 1 CPU": [*train, "-o", "workers.count=99", "-o", f"tokens_per_step={99 * 64}"],
         "holds pytorch_model.bin": [*train, "-o", f"model={pickled}"],
         "is needed": ["pack", train[1], "--preview", "2", "-o", f"model={pickled}"],
         "128 is above": [*train, "-o", "sequence_length=128"],

@@ -21,7 +21,7 @@ from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
 from training.data.order import Order
 from training.data.packed import PackedRows
-from training.job import tell_overflow
+from training.job import report_overflow
 from training.pack import job, packing, tokenise
 from training.pack.chatml import CHATML
 from training.pack.command import pack as pack_verb
@@ -312,7 +312,7 @@ def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_pat
     more = {"columns": {"messages": "messages"}}
     path = mixed_chats(tmp_path, 30, 90)
     packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
-    tell_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
+    report_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
     assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
 
 
@@ -322,7 +322,7 @@ def test_train_tells_which_share_of_the_documents_was_left_out_before_it_trains(
         path, lines = write_lines(tmp_path / f"{bad}.jsonl", rows), io.StringIO()
         settings = settings_of(path, tmp_path / f"run{bad}", sequence_length=256, tokens_per_step=256)
         config = plain_config(**settings)
-        tell_overflow(config, pack(config, Session(), Silent()), Lines(lines))
+        report_overflow(config, pack(config, Session(), Silent()), Lines(lines))
         return lines.getvalue()
 
     assert told(30).startswith(

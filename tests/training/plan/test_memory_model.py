@@ -10,8 +10,7 @@ from tests.support.ranks import run_ranks
 from training.bench.shapes import SHAPES, bench_config
 from training.config import TrainConfig
 from training.plan import states
-from training.plan.activations import kept_bytes
-from training.plan.memory import forward_pass, memory
+from training.plan.memory import forward_pass, kept_bytes, memory
 from training.plan.shape import shape_of
 
 # bf16 products end the process on CPUs that lack these instructions; read once, when torch starts.
