@@ -57,8 +57,8 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     mend = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
     lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
-        f"workers: {plural(least, 'worker')} with {cpus}{gpus} each {'was' if least == 1 else 'were'} requested; {machine} has "
-        f"{has}{on}, enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
+        f"workers: {plural(least, 'worker')} with {cpus}{gpus} each {'was' if least == 1 else 'were'} requested; "
+        f"{machine} has {has}{on}, enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
     )
 
 

@@ -410,7 +410,7 @@ def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
     ):
         preflight.check_fits(workers, [{"CPU": 6}], "this machine")
     with pytest.raises(
-        ConfigError, match=r"1 worker with 1 CPU and 1 GPU each was.*16 CPUs and 0 GPUs on 2 nodes, enough for 0"
+        ConfigError, match=r"1 worker with 1 CPU and 1 GPU .*16 CPUs and 0 GPUs on 2 nodes, enough for 0"
     ):
         preflight.check_fits(Workers(gpus_each=1), [{"CPU": 8}, {"CPU": 8}], "the cluster")
     preflight.check_fits(Workers.model_validate({"count": {"min": 2, "max": 8}}), [{"CPU": 2}], "this machine")

@@ -166,9 +166,7 @@ def test_weights_that_are_not_safetensors_are_refused_by_pack_and_its_preview(tm
 
 
 def test_more_workers_or_gpus_than_this_machine_has_are_refused_before_ray_starts():
-    with pytest.raises(
-        ConfigError, match=r"workers: 3 workers with 1 CPU each .* this machine has 2 CPUs, enough for 2"
-    ):
+    with pytest.raises(ConfigError, match=r"3 workers with 1 CPU each .* this machine has 2 CPUs, enough for 2"):
         check_machine(Workers(count=3), Session(cpus=2))
     check_machine(Workers(count=2), Session(cpus=2))
     check_machine(Workers(count=3), Session(address="elsewhere:1", cpus=2))

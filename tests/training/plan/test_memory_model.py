@@ -9,7 +9,7 @@ import pytest
 from tests.support.ranks import run_ranks
 from training.bench.shapes import SHAPES, bench_config
 from training.config import TrainConfig
-from training.plan import states
+from training.plan import memory as memory_model
 from training.plan.memory import forward_pass, kept_bytes, memory
 from training.plan.shape import shape_of
 
@@ -126,17 +126,17 @@ def test_an_engine_holds_the_bytes_that_the_model_says(engine, method, precision
     """Weights, gradients and optimizer on each of two workers; flat ZeRO buffers are padded by up to 1%."""
     config = tiny(world=2, engine=engine, method=method, precision=precision)
     expected = memory(config, shape_of(config)).states
-    bucket = 4 * states.BUCKET_VALUES if engine == "zero3" else 0
+    bucket = 4 * memory_model.BUCKET_VALUES if engine == "zero3" else 0
     [held, _] = run_ranks(2, held_bytes, config)
     assert held - bucket == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
 def test_parts_are_rounded_up_so_that_the_workers_together_hold_everything(engine, monkeypatch):
-    monkeypatch.setattr(states, "WHOLE_BELOW_VALUES", 0)  # what ZeRO-3 keeps whole would hide what is missing
+    monkeypatch.setattr(memory_model, "WHOLE_BELOW_VALUES", 0)  # what ZeRO-3 keeps whole would hide what is missing
     config = tiny(engine=engine, precision="float32")
     shape = shape_of(config)
-    parts = states.states(config, shape, 7)
+    parts = memory_model.states(config, shape, 7)
     per_value = {"zero1": 12, "zero2": 12, "zero3": 12, "fsdp2": 8}[engine]
     assert shape.trained % 7
     assert 7 * parts["optimizer"] > per_value * shape.trained
@@ -190,10 +190,10 @@ def test_the_first_step_makes_what_the_model_says(engine, precision):
     config = tiny(world=2, engine=engine, precision=precision)
     shape = shape_of(config)
     [(at_end, at_step), _] = run_ranks(2, largest_at_a_step, config)
-    assert at_step - at_end == pytest.approx(states.step_bytes(config, shape, 2), rel=0.01, abs=1000)
+    assert at_step - at_end == pytest.approx(memory_model.step_bytes(config, shape, 2), rel=0.01, abs=1000)
     # Beside activations it only counts where it is the larger of the two.
     need = memory(config, shape)
-    assert need.step == max(0, states.step_bytes(config, shape, 2) - need.activations - need.logits - need.buffers)
+    assert need.step == max(0, memory_model.step_bytes(config, shape, 2) - need.activations - need.logits - need.buffers)
 
 
 # --- what autograd keeps
