@@ -193,7 +193,8 @@ def test_the_first_step_makes_what_the_model_says(engine, precision):
     assert at_step - at_end == pytest.approx(memory_model.step_bytes(config, shape, 2), rel=0.01, abs=1000)
     # Beside activations it only counts where it is the larger of the two.
     need = memory(config, shape)
-    assert need.step == max(0, memory_model.step_bytes(config, shape, 2) - need.activations - need.logits - need.buffers)
+    beside = need.activations + need.logits + need.buffers
+    assert need.step == max(0, memory_model.step_bytes(config, shape, 2) - beside)
 
 
 # --- what autograd keeps
