@@ -33,16 +33,17 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
     [
         ("curate", "pipelines.curate.job.curate"),
         ("pack", "training.pack.job.pack"),
-        ("train", "training.job.train"),
+        ("train", "training.commands.run_train"),
     ],
 )
 def test_every_verb_that_needs_ray_says_that_it_starts(verb, job, tmp_path, monkeypatch, capsys):
     configs = {
-        "curate": f"kind: curate\nname: x\ninputs: [{{path: {tmp_path}}}]\noutput: {tmp_path}/run\n",
-        "train": f"kind: train\nname: x\ncorpus: {tmp_path}\n"
+        "curate": f"kind: curate\nname: x\ninputs: [{{path: {tmp_path}/texts}}]\noutput: {tmp_path}/run\n",
+        "train": f"kind: train\nname: x\ncorpus: {tmp_path}/texts\n"
         "model: {config: {model_type: llama, vocab_size: 300}, tokenizer: train}\n"
         f"steps: 1\ntokens_per_step: 64\nsequence_length: 64\noutput: {tmp_path}/run\n",
     }
+    (tmp_path / "texts").mkdir()
     (tmp_path / "c.yaml").write_text(configs["curate" if verb == "curate" else "train"])
     for name in ("_start_embedded", "_prepare_data"):
         monkeypatch.setattr(Session, name, lambda self: None)

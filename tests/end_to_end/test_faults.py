@@ -139,6 +139,7 @@ def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
     """In a process of its own: a session of Ray is for one command."""
     program = (
         "import sys; from cluster.artifact import Artifact; from cluster.session import Session\n"
+        "from cluster.store.store import Store\n"
         "with Session(cpus=2) as session:\n"
         "    session.start()\n"
         "    rows = Artifact.load(Store(), sys.argv[1]).to_ray_dataset().take_all()\n"

@@ -300,14 +300,14 @@ def test_a_file_that_is_not_what_its_ending_says_is_one_problem(tmp_path, ending
 def test_a_compressed_file_without_the_ending_is_named(tmp_path, compression, ending):
     (tmp_path / f"a{ending}").write_bytes(COMPRESS[compression](b'{"text": "a"}\n' * 100))
     assert set(texts_and_problems(rows_of(tmp_path))) == {"<compressed>"}
-    (note,) = first_look(freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), DEFAULT)
+    (note,) = first_look(freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), DEFAULT).notes
     assert note.startswith(f"Source input: a{ending}: the file is compressed with gzip, zstd or bzip2 and its name")
 
 
 def test_a_dry_run_names_files_that_cannot_be_decompressed(tmp_path):
     (tmp_path / "plain.jsonl.gz").write_bytes(b'{"text": "a"}\n')
     (tmp_path / "short.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 100)[:-12])
-    notes = first_look(freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), DEFAULT)
+    notes = first_look(freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), DEFAULT).notes
     assert notes == [
         "Source input: plain.jsonl.gz: the file is not compressed as its ending .gz, .zst or .bz2 says; rename it, "
         "without that ending if it is plain text.",
