@@ -114,6 +114,7 @@ def _train(
         return found
     trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
     if trains and not session.embedded:  # this machine was checked before, and small corpora are packed without Ray
+        packing.look_ahead()
         _check_cluster(config, session)
     # The lease of the output covers rows inside it; a shared folder has a lease of its own.
     packed = packing.run_alone(session, progress, digests, lease_at=config.packed)

@@ -12,12 +12,12 @@ from contextlib import closing
 import pyarrow as pa
 
 from cluster.read.compression import UnreadableRest, stream
+from cluster.read.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
 

@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from cluster.page.formats import plural
 from cluster.read.compression import compression_ending
+from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers import READERS
-from pipelines.readers.file_problems import decompression_problem, first_bytes
 from pipelines.readers.reader import PROBLEMS, Reader, ReaderCounts
 from pipelines.readers.units import InputManifest
 

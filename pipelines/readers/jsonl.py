@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.read.compression import UnreadableRest, compression_ending, stream
+from cluster.read.file_problems import FileProblem, encoding_problem, json_array_problem, line_end_problem
 from cluster.read.limits import Limits
 from cluster.read.lines import lines, span_lines
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.file_problems import FileProblem, encoding_problem, json_array_problem, line_end_problem
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Cut, Reader, ReaderCounts, Rows, as_json_text
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.read.compression import expanded_size
+from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
@@ -29,20 +30,6 @@ from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 
 TABLE_BYTES = 8 << 20
-
-# Problems of a whole file (file_problems.py), each with what to do.
-PROBLEMS_OF_WHOLE_FILES = {
-    "compressed": "the file is compressed with gzip, zstd or bzip2 and its name lacks the ending; add .gz, .zst or "
-    ".bz2 (`file NAME` prints which), as in x.jsonl.gz",
-    "not_compressed": "the file is not compressed as its ending .gz, .zst or .bz2 says; rename it, without that ending "
-    "if it is plain text",
-    "utf16": "the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` does",
-    "utf32": "the file is UTF-32, and UTF-8 is wanted; convert it, as `iconv -f UTF-32 -t UTF-8` does",
-    "other_encoding": "the file seems to be in an encoding of one byte a character, such as Windows-1252 or "
-    "ISO-8859-1, and UTF-8 is wanted; convert it, as `iconv -f WINDOWS-1252 -t UTF-8` does",
-    "json_array": "the file is one JSON array; write one object a line, as `jq -c '.[]'` does",
-    "carriage_returns": "lines end in carriage returns alone; make them line feeds, as `tr '\\r' '\\n'` does",
-}
 
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",

@@ -9,12 +9,12 @@ from functools import cache
 import pyarrow as pa
 
 from cluster.read.compression import UnreadableRest, stream
+from cluster.read.file_problems import encoding_problem
 from cluster.read.limits import Limits
 from cluster.read.lines import BOM
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.file_problems import encoding_problem
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
 

@@ -22,6 +22,9 @@ from training.fit.ranks import Ranks
 
 _BACKENDS = {False: "gloo", True: "cpu:gloo,cuda:nccl"}  # by whether workers have GPUs
 
+# The environment of a worker that runs alone; removed at its end, since libraries that see it start a process group.
+_ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+
 
 @contextmanager
 def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
@@ -38,19 +41,22 @@ def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
     device = _own_device(gpus_each)
     _prepare(device)
     how: dict[str, Any] = {"rank": rank, "world_size": world, "timeout": timedelta(seconds=timeout_s)}
+    added = [] if world > 1 else [name for name in _ALONE if name not in os.environ]
     if world > 1:
         store = _torchrun_store(rank, world, timeout_s)
         arrive(store, rank, world, timeout_s)
         dist.init_process_group(_BACKENDS[gpus_each > 0], store=store, **how)
     else:
         # DeepSpeed reads these before it looks for an existing group.
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+        os.environ |= _ALONE
         dist.init_process_group(_BACKENDS[gpus_each > 0], store=dist.HashStore(), **how)
     try:
         with _ranks(rank, world, device, timeout_s, under_ray=False) as ranks:
             yield ranks
     finally:
         dist.destroy_process_group()
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextmanager

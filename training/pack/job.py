@@ -119,6 +119,19 @@ class Packing:
         self.config.store.delete([paths.join(self.root, PACK_MANIFEST)])
         return dataclasses.replace(self, finished=False, discard=True)
 
+    def look_ahead(self) -> None:
+        """Refuse corpora and tokenizers that cannot be packed; Ray is not needed for it.
+
+        Raises:
+            UserError: with what is wrong.
+        """
+        from training.pack.first_look import first_look
+        from training.pack.tokenizer import check_tokenizer_of
+
+        if not self.finished:
+            first_look(self.frozen)
+            check_tokenizer_of(self.config)
+
     def found(self, digests: bool = False) -> PackedRun | None:
         """What stands packed, for a finished training: its rows may have been removed since. None where nothing does.
 
@@ -211,7 +224,8 @@ def require_enough(config: TrainConfig, packed: PackedRun) -> None:
 
 
 def _make(packing: Packing, session: Session, progress: Progress) -> None:
-    from training.pack.documents import find_classes, require_documents
+    from training.pack.documents import find_classes
+    from training.pack.first_look import first_look
     from training.pack.tokenise import refuse_no_examples, tokenise_stage
     from training.pack.tokenizer import prepare_tokenizer
 
@@ -219,8 +233,8 @@ def _make(packing: Packing, session: Session, progress: Progress) -> None:
     store = config.store
     if packing.discard:
         discard_tokenizer(store, root)
+    first_look(frozen)  # before the tokenizer, whose libraries take seconds to import
     for name, corpus in frozen.items():
-        require_documents(corpus)  # before the tokenizer, whose libraries take seconds to import
         if corpus.note:
             progress.say(f"{name}: {corpus.note}")
     tokenizer = prepare_tokenizer(config, root, packing.replace)

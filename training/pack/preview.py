@@ -22,8 +22,9 @@ from training.config import TrainConfig
 from training.data.schema import EXAMPLES
 from training.models.checks import embedded_tokens
 from training.pack import overflow
-from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all, require_documents
+from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
 from training.pack.encode import Encoder, Example
+from training.pack.first_look import first_look
 from training.pack.packing import Rule
 from training.pack.pieces import cut
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
@@ -91,8 +92,7 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     config = with_columns(config)
     unit_bytes = config.execution.unit_mib << 20
     frozen = freeze_corpora(config, unit_bytes)
-    for corpus in frozen.values():
-        require_documents(corpus)
+    first_look(frozen)
     with tempfile.TemporaryDirectory() as scratch:
         prepare_tokenizer(config, scratch)  # nothing is left behind: a preview is for trying things out
         tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))

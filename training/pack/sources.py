@@ -34,6 +34,8 @@ from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 # Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
 _THREADS = 16
 _PEEKED_LINES = 100
+_MAX_POINTER_BYTES = 1024
+LFS_POINTER = b"version https://git-lfs"  # how the text begins that git has in place of a large file
 
 Unit = tuple[Span, ...]
 
@@ -228,6 +230,8 @@ def _look_at_parquet(
             opened = pq.ParquetFile(handle, pre_buffer=False)
             footer, schema = opened.metadata, opened.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
+        if file.size < _MAX_POINTER_BYTES and store.read_bytes(file.uri).startswith(LFS_POINTER):
+            raise DataError(f"{file.uri}: a Git LFS pointer, not the file itself. Run `git lfs pull`.") from error
         raise DataError(
             f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
             "Was its writing cut short? Write it again, or leave it out by a narrower path."

@@ -72,6 +72,16 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
     return prepared.fingerprint
 
 
+def check_tokenizer_of(config: TrainConfig) -> None:
+    """Load the tokenizer that the config names, and write nothing. One that is to be trained passes.
+
+    Raises:
+        ConfigError: as `prepare_tokenizer`.
+    """
+    if config.model.tokenizer != "train":
+        _check(_make(config), config)
+
+
 def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> "PreTrainedTokenizerFast":
     """A fast tokenizer from a local folder, a store's folder or, where there is no such folder, the hub.
 

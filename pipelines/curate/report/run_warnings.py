@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.page.formats import plural
+from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
 from pipelines.curate.config import ReportSettings
 from pipelines.readers.find import skipped_text
-from pipelines.readers.reader import PROBLEMS, PROBLEMS_OF_WHOLE_FILES
+from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
 
 _RULE_REMOVES_ALMOST_ALL = 0.95

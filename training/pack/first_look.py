@@ -1,0 +1,61 @@
+"""What can be seen of corpora before Ray starts: files that are not what their names state, corpora of no document."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster.errors import DataError
+from cluster.page.formats import plural
+from cluster.read.compression import compression_ending
+from cluster.read.file_problems import (
+    PROBLEMS_OF_WHOLE_FILES,
+    decompression_problem,
+    encoding_problem,
+    first_bytes,
+    json_array_problem,
+    line_end_problem,
+)
+from cluster.read.limits import Limits
+from cluster.read.span import Span
+from cluster.store.store import Store
+from training.pack.documents import require_documents
+from training.pack.sources import LFS_POINTER, FrozenCorpus
+
+_THREADS = 16
+_LIMITS = Limits()
+_PROBLEMS = PROBLEMS_OF_WHOLE_FILES | {
+    "corrupt_compression": "the compressed data is damaged; write the file again",
+    "truncated": "the compressed data ends too early; write the file again",
+    "expansion_bomb": f"it expands more than {_LIMITS.max_expansion_ratio:,.0f} times; check what it holds",
+    "pointer": "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository",
+}
+
+
+def first_look(corpora: Mapping[str, FrozenCorpus]) -> None:
+    """Look at the first bytes of every file of JSON Lines, and read each corpus up to its first document.
+
+    Raises:
+        DataError: a file is not what its name states, or a corpus has no document.
+    """
+    for corpus in corpora.values():
+        _check_files(corpus)
+        require_documents(corpus)
+
+
+def _check_files(corpus: FrozenCorpus) -> None:
+    spans = {span.uri: span for unit in corpus.units for span in unit if span.format == "jsonl"}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        problems = zip(spans, pool.map(lambda span: _problem(corpus.store, span), spans.values()), strict=True)
+        found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]
+    if found:
+        others = f" (and {plural(len(found) - 1, 'more file')})" if len(found) > 1 else ""
+        raise DataError(f"{found[0]}{others}. Or leave it out by a narrower path.")
+
+
+def _problem(store: Store, span: Span) -> str | None:
+    """The problem of a whole file, as far as its beginning shows."""
+    if compression_ending(span.uri) and (problem := decompression_problem(store, span, _LIMITS)):
+        return problem
+    head = first_bytes(store, span, _LIMITS)
+    if head.startswith(LFS_POINTER):
+        return "pointer"
+    return encoding_problem(head) or line_end_problem(head) or json_array_problem(head)
