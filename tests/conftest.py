@@ -18,12 +18,22 @@ from hypothesis import HealthCheck, settings
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 
+# Ray reads its mode when it is imported, which any test may cause; all Rays of this process then accept its token.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 # Tests do not assert timings: a busy machine must not fail one.
 settings.register_profile("raymill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("raymill")
 
 CREDENTIALS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_group_of_others() -> None:
+    """Destroy a process group that a test of another file left in this process."""
+    if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="session")
