@@ -113,7 +113,8 @@ def _train(
     if (found := _found(packing, replace, digests)) is not None:
         return found
     trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
-    if trains and not session.embedded:  # this machine was checked before, and small corpora are packed without Ray
+    # An embedded Ray that has not started was checked by its machine: small corpora are packed without Ray.
+    if trains and (session.started or not session.embedded):
         packing.look_ahead()
         _check_cluster(config, session)
     # The lease of the output covers rows inside it; a shared folder has a lease of its own.
