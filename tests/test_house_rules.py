@@ -45,7 +45,7 @@ PATHS_ALLOWED = {
     "training/export/publish.py": "uploads the files of a scratch folder",
     "training/models/compose.py": "its scratch folder; adapters that local_folder brought to this machine",
     "training/models/folder.py": "reads a model's folder that local_folder brought to this machine",
-    "training/pack/tokenizer.py": "what transformers just wrote to its scratch folder",
+    "training/pack/load_tokenizer.py": "what transformers just wrote to its scratch folder",
     "training/fit/launch.py": "removes the folder that Ray Train wants",
     "training/fit/tracking.py": "the folder that TensorBoard's writer wants",
     "training/report/page.py": "its style sheet, inside the package",
@@ -139,6 +139,7 @@ WORKER_MODULES = {
         "validation", "worker",
     },
     "fit.checkpoint": {"restore", "save"},
+    "pack": {"bpe", "load_tokenizer", "preview"},
     "plan": {"planning", "shape"},
     "models": {
         "adapters", "attention", "base", "build", "combine", "compiling", "compose", "flops",

@@ -33,7 +33,7 @@ from training.models.checks import check_model
 from training.models.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack import overflow
-from training.pack.job import Packing
+from training.pack.job import PackJob
 from training.pack.packed_run import PackedRun
 from training.pack.sources import with_columns
 from training.plan.choices import check_memory
@@ -93,7 +93,7 @@ def train(
         with held(store, config.output):
             return _phases(config, session, progress, replace, verify)
     if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
-        packing = Packing.of(with_columns(config), replace=False)
+        packing = PackJob.of(with_columns(config), replace=False)
         if (found := _found(packing, False, verify)) is not None:
             return found
     # After a training by torchrun on other machines, only evaluation and export remain for this one.
@@ -108,17 +108,17 @@ def _train(
 ) -> TrainRun:
     """Pack, fit, evaluate and export, and publish one training, under the lease of its output."""
     model_fingerprint(config.store, config.model, config.seed)  # a missing model is refused before packing
-    packing = Packing.of(config, replace)
+    packing = PackJob.of(config, replace)
     digests = verify or replace
     if (found := _found(packing, replace, digests)) is not None:
         return found
     trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
     # An embedded Ray that has not started was checked by its machine: small corpora are packed without Ray.
     if trains and (session.started or not session.embedded):
-        packing.look_ahead()
+        packing.check_inputs()
         _check_cluster(config, session)
     # The lease of the output covers rows inside it; a shared folder has a lease of its own.
-    packed = packing.run_alone(session, progress, digests, lease_at=config.packed)
+    packed = packing.run_under_lease(session, progress, digests, lease_at=config.packed)
     job = make_job(config, packed)
     if (found := _finished(job, replace, digests)) is not None:
         return found
@@ -215,7 +215,7 @@ def _run_settings(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
 
 
-def _found(packing: Packing, replace: bool, digests: bool) -> TrainRun | None:
+def _found(packing: PackJob, replace: bool, digests: bool) -> TrainRun | None:
     """As `_finished`, before packing."""
     packed = packing.found(digests)
     return None if packed is None else _finished(make_job(packing.config, packed), replace, digests)

@@ -115,15 +115,17 @@ def _prepare(file: str, folder: str) -> dict[str, float]:
 
 def _ours(file: str, folder: str) -> dict[str, float]:
     from cluster.stage import run_unit
+    from training.pack.load_tokenizer import load_tokenizer, tokenizer_fingerprint
     from training.pack.sources import freeze_corpus
     from training.pack.tokenise import _encoder, tokenise_stage
-    from training.pack.tokenizer import load_tokenizer, tokenizer_fingerprint
+    from training.pack.tokenizer import TokenizerAt
 
     config, uri = _config(file), f"{folder}/tokenizer"
     fingerprint = tokenizer_fingerprint(load_tokenizer(Store(), uri))
-    _encoder(uri, fingerprint)
+    tokenizer = TokenizerAt(Store(), uri, fingerprint)
+    _encoder(tokenizer, None)
     frozen = freeze_corpus(Store(), config.corpus[0], config.all_columns[0], 32 << 20)
-    stage = tokenise_stage(config, "bench", frozen, uri, fingerprint)
+    stage = tokenise_stage("bench", frozen, tokenizer, config.split, config.seed)
     with tempfile.TemporaryDirectory() as root:
         meter = _Meter()
         records = [run_unit(stage, root, index, unit) for index, unit in enumerate(stage.units)]
@@ -135,7 +137,7 @@ def _ours(file: str, folder: str) -> dict[str, float]:
 def _theirs(file: str, folder: str) -> dict[str, float]:
     from datasets import load_dataset
 
-    from training.pack.tokenizer import load_tokenizer
+    from training.pack.load_tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(Store(), f"{folder}/tokenizer")
     with tempfile.TemporaryDirectory() as cache:

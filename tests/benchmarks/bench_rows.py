@@ -24,7 +24,7 @@ from training.data.order import Order, hashes
 from training.data.packed import PackedRows
 from training.data.schema import EXAMPLES, rows_per_group
 from training.pack.best_fit import best_fit
-from training.pack.packing import Rule, pack_stage
+from training.pack.packing import PackingRule, pack_stage
 
 _BYTES_PER_TOKEN = 4
 _TOKENS = 8_000_000
@@ -60,7 +60,7 @@ def measure(name: str, lengths: np.ndarray, length: int) -> None:
     settings = config(sequence_length=length, tokens_per_step=64 * length)
     with tempfile.TemporaryDirectory() as root:
         examples = examples_of(root, sizes)
-        stage = pack_stage("test", Rule.of(settings, settings.columns), examples)
+        stage = pack_stage("test", PackingRule.of(settings, settings.columns), examples)
         train = stage.units[0]
 
         def pack() -> None:

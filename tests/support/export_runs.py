@@ -20,7 +20,7 @@ from training.fit.checkpoint.save import pack_file
 from training.fit.job import Job
 from training.fit.records import Outcome
 from training.fit.training_progress import TrainingProgress
-from training.pack.chatml import CHATML, TURN_END, TURN_START
+from training.pack.chat import CHATML, TURN_END, TURN_START
 from training.pack.packed_run import PackedRun
 
 LENGTH = 80

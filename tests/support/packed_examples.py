@@ -10,7 +10,7 @@ from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES, SPLITS
-from training.pack.packing import Rule, pack_stage
+from training.pack.packing import PackingRule, pack_stage
 
 
 def config(**settings) -> TrainConfig:
@@ -68,5 +68,5 @@ def write_examples(
 
 def pack_examples(root: str, examples: Artifact, settings: TrainConfig, unit_tokens: int = 1 << 20) -> dict:
     """Artifacts by split."""
-    made = run_inline(pack_stage("test", Rule.of(settings, settings.columns), examples, unit_tokens), root)
+    made = run_inline(pack_stage("test", PackingRule.of(settings, settings.columns), examples, unit_tokens), root)
     return {split: made[f"test/{split}"] for split in SPLITS}

@@ -28,8 +28,8 @@ from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
 from training.models.objective import Objective
+from training.pack.load_tokenizer import load_tokenizer, pad_id
 from training.pack.packed_run import PackedRun
-from training.pack.tokenizer import load_tokenizer, pad_id
 
 
 def evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:

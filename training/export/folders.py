@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from training.config import TrainConfig
 from training.evaluation.generate import stop_ids
 from training.export.loading import Base
-from training.pack.tokenizer import pad_id
+from training.pack.load_tokenizer import pad_id
 
 SHARD_SIZE = "5GB"
 

@@ -32,8 +32,8 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 from training.fit.step_log import read
 from training.models.base import load_base
+from training.pack.load_tokenizer import load_tokenizer
 from training.pack.packed_run import PackedRun
-from training.pack.tokenizer import load_tokenizer
 
 
 def evaluate_and_export(job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class _FolderWriter:
             outcome=self.outcome,
             corpora=corpora,
             base=self.base,
-            chat=self.packed.asks_in_turns(self.config),
+            chat=self.packed.has_chat_turns({one.form for one in self.config.all_columns}),
             steps=read(self.job.store, self.job.step_log),
             evaluation=read_evaluation(self.job),
             classes=self.job.classes,

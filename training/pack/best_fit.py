@@ -1,9 +1,9 @@
-"""Best-fit decreasing: pieces of documents into rows of a fixed length, so that little padding is left.
+"""Best-fit decreasing bin packing: pieces of documents into rows of a fixed length, with little padding.
 
-Pieces are taken longest first; each goes to the row with the least room that still holds it, or opens a new row.
-Rows of equal room stand on a stack, and a binary tree over the rooms 0..length says which stacks hold a row, so a
-piece costs O(log length) however many rows there are. The kernels stand alone in this file: numba's cache notices a
-change of the file that a kernel is in, and of no other.
+Pieces are taken by decreasing size; each goes to the row with the least room that is large enough, or to a new row.
+Rows of equal room are on a stack, and a binary tree over the rooms 0..length marks the stacks that are not empty, so a
+piece costs O(log length) for any number of rows. The kernels have a file of their own, because numba's cache depends on
+the file of a kernel only.
 
 Source: Ding et al. 2024, "Fewer Truncations Improve Language Modeling", https://arxiv.org/abs/2404.10830.
 """
@@ -13,7 +13,7 @@ from numba import njit
 
 
 def best_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-    """The row of each piece, int64[P], and how many rows there are.
+    """The row of each piece, int64[P], and the number of rows.
 
     Args:
         sizes: int64[P], each from 1 to `length`. Pieces of equal size are taken in their order.
@@ -56,7 +56,7 @@ def _fit(sizes, order, length, rows):
 
 @njit(cache=True, nogil=True)
 def _least_room(holds, leaves, size):
-    """The smallest room of at least `size` that some row has, or -1."""
+    """The smallest room of a row that is at least `size`; -1 if there is none."""
     node = leaves + size
     if holds[node]:
         return size
@@ -81,7 +81,7 @@ def _clear(holds, node):
 
 @njit(cache=True, nogil=True)
 def copy_runs(source, starts, sizes, target):
-    """Put `source[start : start + size]` of each run one after the other into `target`; runs may overlap."""
+    """Concatenate `source[start : start + size]` of all runs in `target`; runs may overlap."""
     at = 0
     for run in range(len(starts)):
         for offset in range(sizes[run]):

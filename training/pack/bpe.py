@@ -1,50 +1,44 @@
-"""`tokenizer: train`: a byte-level BPE of `model.config.vocab_size` entries, fitted on the corpus's train split.
+"""`tokenizer: train`: fitting a byte-level BPE of `model.config.vocab_size` entries on the train split.
 
-Every text can be written in bytes, so there is no unknown token and decoding gives back the text. The fit reads at most
-SAMPLE_BYTES of text, taken evenly: the beginning of each of at most _SAMPLED_UNITS units spread over all corpora. The
-same documents give the same tokenizer.
+There is no unknown token, since every text is a sequence of bytes, and decoding returns the text. The fit reads at most
+SAMPLE_BYTES of text: the beginnings of at most _SAMPLED_UNITS units, spread evenly over all corpora. The same documents
+give the same tokenizer.
 """
 
 import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
-from training.config import TrainConfig
-from training.pack.chatml import CHATML, TURN_END, TURN_START
+from training.config_parts import Split
+from training.pack.chat import CHATML, TURN_END, TURN_START
 from training.pack.documents import Content, LeftOut, Pair, all_documents, documents_of
-from training.pack.sources import FrozenCorpus, freeze_corpora
+from training.pack.sources import FrozenCorpus
 from training.pack.split import choose_cuts, survey
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what is fitted; another one makes the tokenizer anew
 SAMPLE_BYTES = 100 << 20
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
 SPECIALS = (END_OF_TEXT, PADDING, TURN_START, TURN_END)
 
-_UNIT_BYTES = 8 << 20  # not of the config: the tokenizer must not change with how work is cut
 _SAMPLED_UNITS = 256
 _BYTES = 256
 
 
-def fit(config: TrainConfig) -> "PreTrainedTokenizerFast":
-    """
-    Raises:
-        ConfigError: vocab_size has no room for bytes and special tokens.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+def fit(size: int, corpora: Sequence[FrozenCorpus], split: Split) -> PreTrainedTokenizerFast:
+    """A tokenizer of `size` entries, fitted on documents of the train split.
 
-    size = (config.model.config or {})["vocab_size"]
+    Raises:
+        ConfigError: `size` has no room for the bytes and special tokens.
+    """
     least = _BYTES + len(SPECIALS)
     if size < least:
         raise ConfigError(
-            f"model.config.vocab_size: {size}; a byte-level tokenizer wants {least} or more: {_BYTES} bytes and "
-            f"{len(SPECIALS)} special tokens, then what it learns."
+            f"model.config.vocab_size: {size}; a byte-level tokenizer needs {least} or more: {_BYTES} bytes and "
+            f"{len(SPECIALS)} special tokens, besides what it learns."
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,7 +47,7 @@ def fit(config: TrainConfig) -> "PreTrainedTokenizerFast":
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=list(SPECIALS), initial_alphabet=alphabet, min_frequency=2, show_progress=False
     )
-    tokenizer.train_from_iterator(_sample(freeze_all(config), config), trainer)
+    tokenizer.train_from_iterator(_sample(corpora, split), trainer)
     log.info("fitted a tokenizer of %d entries (vocab_size %d)", tokenizer.get_vocab_size(), size)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -65,22 +59,17 @@ def fit(config: TrainConfig) -> "PreTrainedTokenizerFast":
     )
 
 
-def freeze_all(config: TrainConfig) -> list[FrozenCorpus]:
-    """All corpora, cut the same way whatever the config's unit size is."""
-    return list(freeze_corpora(config, _UNIT_BYTES).values())
-
-
-def _sample(corpora: list[FrozenCorpus], config: TrainConfig) -> Iterator[str]:
-    """Texts of documents in the train split, in order, about SAMPLE_BYTES in all."""
+def _sample(corpora: Sequence[FrozenCorpus], split: Split) -> Iterator[str]:
+    """Texts of documents in the train split, in order, with about SAMPLE_BYTES in all."""
     units = [(frozen, number) for frozen in corpora for number in range(len(frozen.units))]
     chosen = units[:: -(-len(units) // _SAMPLED_UNITS)]
     share = SAMPLE_BYTES / max(sum(frozen.unit_bytes[number] for frozen, number in chosen), 1)
     if share < 1 or len(chosen) < len(units):
-        log.info("fits the tokenizer on a sample of %d MiB, from %d units", SAMPLE_BYTES >> 20, len(chosen))
+        log.info("fitting the tokenizer on a sample of %d MiB from %d units", SAMPLE_BYTES >> 20, len(chosen))
     cuts = {}
     for frozen in corpora:
         keyed = ((document.key, document.stratum) for document in all_documents(frozen))
-        cuts[id(frozen)] = choose_cuts(survey(keyed, frozen.columns.stratify is not None), config.split)
+        cuts[id(frozen)] = choose_cuts(survey(keyed, frozen.columns.stratify is not None), split)
     for frozen, number in chosen:
         left = share * frozen.unit_bytes[number]
         for document in documents_of(frozen.store, frozen.units[number], frozen.columns, LeftOut()):

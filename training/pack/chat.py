@@ -1,14 +1,14 @@
-"""A conversation as text, and which parts of the text an assistant would have to write.
+"""A conversation as text, with the spans of the assistant's turns, which are learnt.
 
-Templates seldom mark what the assistant says, so it is found by rendering prefixes: what a turn adds to the rendering
-of everything before it, with the generation prompt, is what a model is to say there. This holds only where the longer
-rendering begins with the shorter one. Some templates alter history (they drop the reasoning of earlier turns): then
-the turns that stand otherwise in the whole conversation get a rendering of their own, which ends with them, so every
-turn is learnt exactly once and in the context in which it would be generated.
+Few chat templates mark the assistant's turns, so they are found by rendering prefixes: a turn is what it adds to the
+rendering of the messages before it with the generation prompt. This requires that the longer rendering begins with the
+shorter one. Some templates change earlier turns (they drop their reasoning). A turn that is changed in the whole
+conversation gets a rendering of its own, which ends with it, so every turn is learnt exactly once, in the context in
+which it would be generated.
 
-An empty `<think></think>` that a template puts before an answer without reasoning is context and not learnt: it is what
-the same templates put into the prompt when thinking is switched off. The line feed after the end of a turn is cut off
-from the labels later, by token (encode.py).
+An empty `<think></think>` that a template writes before an answer without reasoning is not learnt: the same templates
+write it into the prompt when thinking is switched off. The line feed after the end of a turn is not learnt either
+(encode.py).
 """
 
 import re
@@ -21,26 +21,65 @@ from training.pack.documents import CALLS, OTHER_CONTENT, Chat, Pair
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 is about learning it by mistake.
+# Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes learning it by mistake.
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
-# Some templates tell the model today's date; an example must be the same tomorrow. Llama 3.1 has this day for default.
+# Some templates write today's date; examples must not change from day to day. It is the default date of Llama 3.1.
 _DAY = date(2024, 7, 26)
 _USUAL_ROLES = ("system", "user", "assistant", "tool")
-# `message.role == 'x'`, `message['role'] in ['x', "y"]`, and a variable named role; [1] is what stands on the right.
+# `message.role == 'x'`, `message['role'] in ['x', "y"]`, and a variable named role; group 1 is the right side.
 _COMPARED_ROLE = re.compile(r"""\brole['"]?\]?\s*(?:==|!=|not in|in)\s*(['"][\w-]+['"]|\[[^\]]*\]|\([^)]*\))""")
 _QUOTED = re.compile(r"""['"]([\w-]+)['"]""")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
+# The chat template of `chat_template: chatml` and of fitted tokenizers. ChatML is as in
+# https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md: every turn is
+# `<|im_start|>ROLE\nCONTENT<|im_end|>\n`. Tools are JSON in a first system turn, an assistant's calls JSON in
+# <tool_call> after its content, and a tool's result is a turn of the role `tool`. The rendering of a longer
+# conversation begins with that of a shorter one, which a loss on chosen turns needs.
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+
+CHATML = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\nYou can call these tools:\\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson + '\\n' }}
+    {%- endfor %}
+    {{- 'To call one, write <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.content is string %}
+        {{- message.content }}
+    {%- elif message.content %}
+        {%- for part in message.content %}
+            {{- part.text }}
+        {%- endfor %}
+    {%- endif %}
+    {%- for call in message.tool_calls or [] %}
+        {%- set function = call.function or call %}
+        {{- '\\n' if message.content or not loop.first }}
+        {{- '<tool_call>{"name": ' + function.name | tojson + ', "arguments": ' }}
+        {{- function.arguments if function.arguments is string else function.arguments | tojson }}
+        {{- '}</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+
 class Marked(NamedTuple):
-    """A text, and the spans of characters in it that are learnt, in order and apart from each other."""
+    """A text with the spans of characters that are learnt, in order and disjoint."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
 
 
 class Unfit(Exception):
-    """Why a document cannot be an example. preview: what its rendering looks like, as far as there is one."""
+    """A document cannot be an example. reason: for counters. preview: its rendering, as far as there is one."""
 
     def __init__(self, reason: str, preview: str = "") -> None:
         super().__init__(reason)
@@ -49,7 +88,7 @@ class Unfit(Exception):
 
 
 def as_chat(pair: Pair) -> Chat:
-    """A prompt and its completion as a conversation of two turns, after a system prompt if there is one."""
+    """A pair as a conversation of two turns, after a system prompt if there is one."""
     turns = [("user", pair.prompt), ("assistant", pair.completion)]
     if pair.system:
         turns.insert(0, ("system", pair.system))
@@ -58,23 +97,24 @@ def as_chat(pair: Pair) -> Chat:
 
 @lru_cache(maxsize=16)
 def template_roles(template: str) -> tuple[str, ...]:
-    """The usual roles, then those that the template compares a message's role with.
+    """The usual roles, and those that the template compares a message's role with.
 
-    A template may write any role as it is given (ChatML does) or pass over the messages of one that it does not name.
+    A template may write any role (as ChatML does), or leave out messages of roles that it does not name.
     """
     named = [name for match in _COMPARED_ROLE.finditer(template) for name in _QUOTED.findall(match[1])]
     return tuple(dict.fromkeys([*_USUAL_ROLES, *named]))
 
 
 def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], int]:
-    """The renderings of a conversation, mostly one, and how many assistant turns are in none of them.
+    """The renderings of a conversation, mostly one, and the number of assistant turns that are in none of them.
 
-    What follows the last assistant turn is left off: nothing in it is learnt. A turn is in no rendering where the
-    template writes the generation prompt otherwise than it begins the turn itself.
+    Messages after the last assistant turn are left out, since nothing in them is learnt. A turn is in no rendering if
+    the template's generation prompt differs from the beginning of the turn.
 
     Raises:
-        Unfit: no assistant turn, a role that is none of the template's, or the template cannot write this conversation
-            or leaves a part of it out.
+        Unfit: there is no assistant turn, a role is unknown to the template, or the template fails for this
+        conversation
+            or leaves out a part of it.
     """
     roles = template_roles(str(tokenizer.chat_template))
     if unknown := next((message["role"] for message in chat.messages if message["role"] not in roles), None):
@@ -88,7 +128,7 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
         before = _render(tokenizer, chat, turn, prompt=True)
         through[turn] = _render(tokenizer, chat, turn + 1, prompt=False)
         if through[turn].startswith(before) and len(through[turn]) > len(before):
-            spans[turn] = _said(through[turn], len(before), chat.messages[turn])
+            spans[turn] = _turn_span(through[turn], len(before), chat.messages[turn])
     if not spans:
         raise Unfit("prompt_is_no_prefix", through[turns[-1]])
     _require_all_rendered(tokenizer, chat, through)
@@ -96,7 +136,7 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
     left = list(spans)
     while left:
         whole = through[left[-1]]
-        ends = {turn: _end_within(whole, through[turn], tokenizer.eos_token) for turn in left}
+        ends = {turn: _end_in(whole, through[turn], tokenizer.eos_token) for turn in left}
         inside = [(spans[turn][0], end) for turn, end in ends.items() if end is not None]
         renderings.append(Marked(whole, tuple(inside)))
         left = [turn for turn in left if ends[turn] is None]
@@ -109,7 +149,7 @@ def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, thro
         through: by assistant turn, the rendering that ends with it.
 
     Raises:
-        Unfit: the template leaves out a message or an assistant's tool calls, so that something else would be learnt.
+        Unfit: the template leaves out a message or an assistant's tool calls or reasoning.
     """
     last = max(through)
     for number, message in enumerate(chat.messages[: last + 1]):
@@ -133,7 +173,7 @@ def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, thro
 def _renders_alike(
     tokenizer: "PreTrainedTokenizerFast", chat: Chat, number: int, other: dict[str, Any], end: int, rendered: str
 ) -> bool:
-    """Whether the messages up to `end` are written the same with another message at `number`."""
+    """Whether the rendering of the messages up to `end` is the same with another message at `number`."""
     messages = [*chat.messages[:number], other, *chat.messages[number + 1 :]]
     try:
         return _render(tokenizer, Chat(messages, chat.tools), end + 1, prompt=False) == rendered
@@ -141,10 +181,10 @@ def _renders_alike(
         return False
 
 
-def _end_within(whole: str, shorter: str, end_of_text: str | None) -> int | None:
-    """Where a shorter rendering ends in the whole one, None if that does not begin with it.
+def _end_in(whole: str, shorter: str, end_of_text: str | None) -> int | None:
+    """The end of a shorter rendering in the whole one; None if the whole one does not begin with it.
 
-    Some templates (Phi 3's) close a conversation with the end of the text; in a longer one that is not there.
+    Some templates (Phi 3's) end a conversation with the end-of-text token, which a longer one does not have there.
     """
     for beginning in (shorter, shorter.removesuffix(end_of_text or "")):
         if whole.startswith(beginning):
@@ -152,15 +192,16 @@ def _end_within(whole: str, shorter: str, end_of_text: str | None) -> int | None
     return None
 
 
-def _dateless(template: str) -> str:
-    """The template with a clock that stands still: what it defines itself goes before what transformers gives it."""
+def _with_fixed_date(template: str) -> str:
+    """The template with a fixed date: a macro in it has precedence over transformers' `strftime_now`."""
     if "strftime_now" not in template:
         return template
     codes = "".join(f" | replace('%{code}', '{_DAY.strftime('%' + code)}')" for code in "aAbBdHjmMSyY")
     return "{%- macro strftime_now(format) -%}{{ format" + codes + " }}{%- endmacro -%}" + template
 
 
-def _said(text: str, start: int, message: dict) -> tuple[int, int]:
+def _turn_span(text: str, start: int, message: dict) -> tuple[int, int]:
+    """The span that is learnt of a turn that starts at `start`: without an empty thought that the template wrote."""
     own = "<think>" in str(message.get("content")) or any(message.get(key) for key in _REASONING)
     if not own and (thought := _EMPTY_THOUGHT.match(text, start)):
         start = thought.end()
@@ -168,16 +209,16 @@ def _said(text: str, start: int, message: dict) -> tuple[int, int]:
 
 
 def _render(tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt: bool) -> str:
-    """The first `count` messages as the template writes them."""
+    """The first `count` messages, rendered by the template. prompt: with the generation prompt."""
     try:
-        # A batch of one: of a single conversation transformers looks at the first message, and there may be none.
+        # A batch of one: for a single conversation transformers reads the first message, and there may be none.
         rendered = tokenizer.apply_chat_template(
             [chat.messages[:count]],
             tools=chat.tools,
             tokenize=False,
             add_generation_prompt=prompt,
-            chat_template=_dateless(str(tokenizer.chat_template)),
+            chat_template=_with_fixed_date(str(tokenizer.chat_template)),
         )
-    except Exception as error:  # a template is a program of its author's, and may fail in any way it likes
+    except Exception as error:  # a template is a program and may raise anything
         raise Unfit("template_error", f"{type(error).__name__}: {error}") from error
     return cast(str, rendered[0])

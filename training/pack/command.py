@@ -1,4 +1,4 @@
-"""The verb `raymill pack`: documents to packed rows, or a look at a few of them."""
+"""The verb `raymill pack`: pack the corpora of a config, or print a few examples of them."""
 
 import logging
 from typing import Annotated
@@ -6,14 +6,22 @@ from typing import Annotated
 import typer
 
 from cluster.artifact import Counters
+from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.progress import Lines
+from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.schema import SPLITS
+from training.job import packed_job
 from training.models.checks import check_model
 from training.options import Address, ConfigFile, Overrides, Verify, load_train
 from training.pack import overflow
+from training.pack.job import pack as run_pack
 from training.pack.packed_run import PackedRun
+
+_preview = Entry("training.pack.preview:preview")  # imports transformers
+_print_previews = Entry("training.pack.preview:print_previews")
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +54,19 @@ def pack(
     for warning in check_model(settings):
         log.warning("%s", warning)
     if preview is not None:
-        _print_preview(settings, preview)
+        _print_previews(_preview(settings, preview))
         return
-    from cluster.progress import Lines
-    from cluster.session import Session
-    from training.pack.job import pack as run_pack
-
     progress = Lines()
     with Session(address, settings.execution.cpus, progress) as session:
         packed = run_pack(settings, session, progress, replace, verify)
     print(summary(settings, packed))
     if job is not None:
-        from training.job import packed_job
-
         settings.store.write_bytes(paths.absolute(job), packed_job(settings, packed).to_json())
         print(f"job        {paths.absolute(job)}")
 
 
 def summary(config: TrainConfig, packed: PackedRun) -> str:
-    """What a person wants to know of packed corpora: how much there is, how full rows are, what was left out."""
+    """Text about packed corpora: documents, tokens, how full the rows are, and what was left out."""
     lines = [line for name in packed.corpora for line in _corpus_lines(config, packed, name)]
     steps = packed.rows("train") / config.rows_per_step
     lines.append(f"one epoch is {steps:,.1f} steps of {config.rows_per_step:,} rows, {config.tokens_per_step:,} tokens")
@@ -75,11 +77,11 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
     tokenised, counters = packed.tokenised(name), packed.packed(name)
     tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
     learnt = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
-    probe = config.method == "probe"  # learns a class of each document, and no token
-    told = "" if probe else f", {_share(learnt, tokens)} of them learnt"
+    probe = config.method == "probe"  # it learns a class of each document and no token
+    share = "" if probe else f", {_share(learnt, tokens)} of them learnt"
     heads = ["documents", "rows", "tokens", *([] if probe else ["learnt"]), "rows filled"]
     lines = [
-        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens{told}",
+        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens{share}",
         _line("split", heads),
     ]
     for split in SPLITS:
@@ -97,11 +99,11 @@ def _line(first: str, cells: list[str]) -> str:
 
 
 def _cut(config: TrainConfig, tokenised: Counters, counters: Counters) -> list[str]:
-    told = [note.words for note in overflow.notes(overflow.totals(tokenised), counters, config.sequence_length)]
+    lines = [note.words for note in overflow.notes(overflow.totals(tokenised), counters, config.sequence_length)]
     if pieces := counters.get("pieces_without_label"):
         tokens = counters["tokens_without_label"]
-        told.append(f"{pieces:,.0f} pieces of which nothing would be learnt, left out: {tokens:,.0f} tokens")
-    return told
+        lines.append(f"{pieces:,.0f} pieces without anything to learn, left out: {tokens:,.0f} tokens")
+    return lines
 
 
 def _as_text(tokenised: Counters) -> list[str]:
@@ -113,11 +115,3 @@ def _as_text(tokenised: Counters) -> list[str]:
 
 def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def _print_preview(settings: TrainConfig, count: int) -> None:
-    from rich.console import Console
-
-    from training.pack.preview import draw, preview
-
-    draw(preview(settings, count), Console(highlight=False, emoji=False))

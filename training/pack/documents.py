@@ -1,7 +1,7 @@
-"""Rows as documents: what is tokenised, and under which id, group, stratum and class. What cannot be one has a reason.
+"""Documents from rows: content, id, group, stratum and class. A row that is not a document has a reason.
 
-A document's id is the id column's value, else the 128-bit hash of its content. Documents of a group share its split;
-where there is no group, equal content does.
+A document's id is the value of the id column, else the 128-bit hash of its content. Documents of one group are in the
+same split; without a group column, documents of equal content are.
 """
 
 import hashlib
@@ -15,29 +15,42 @@ from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from training.config_parts import Columns
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
-from training.pack.sharegpt import from_sharegpt
 from training.pack.sources import FrozenCorpus, Unit
 
-# So many rows without one that can be used: there will be none.
+# Reading stops after this many rows if none of them is a document.
 _HOPELESS_ROWS = 10_000
 _MAX_CLASSES = 1000
-# What to do about rows that cannot be read.
-_MENDS = {
+# Advice by reason.
+_ADVICE = {
     "json_array": "JSON Lines have one object on each line: convert the array with `jq -c '.[]' FILE > FILE.jsonl`.",
     "not_an_object": 'Write each line as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
     "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
-# Types of a message's parts that hold text: of chat templates, and of OpenAI's two interfaces.
+# Types of message parts that contain text, of chat templates and of OpenAI's two interfaces.
 _TEXT_PARTS = ("text", "input_text", "output_text")
-# What an assistant's turn may consist of besides its content.
+# Keys of an assistant's message that are learnt besides its content.
 CALLS = ("tool_calls", "function_call")
 OTHER_CONTENT = (*CALLS, "reasoning_content", "reasoning", "thinking")
 
 
+# Roles of the speakers in ShareGPT's messages; other names are roles. `function_call` is an assistant's tool call.
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
+    """A prompt and its completion, with a system prompt if it is not empty."""
+
     prompt: str
     completion: str
     system: str = ""
@@ -45,7 +58,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """messages: {role, content, ...} with whatever else a template may use. tools: what the template is given."""
+    """A conversation. messages: {role, content, ...} with other keys for the template. tools: for the template."""
 
     messages: list[dict[str, Any]]
     tools: list[Any] | None = None
@@ -56,7 +69,7 @@ Content = str | Pair | Chat
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """key: the 64-bit hash that decides its split. bytes: UTF-8, of its content."""
+    """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class."""
 
     id: str
     content: Content
@@ -68,9 +81,9 @@ class Document:
 
 @dataclass
 class LeftOut:
-    """Rows that are no documents, and documents that give no example: how many by reason, and the first of each.
+    """Rows that are not documents, and documents without an example.
 
-    first: by reason, its place and what was seen there.
+    reasons: their number by reason. first: by reason, the position and content of the first.
     """
 
     reasons: Counter[str] = field(default_factory=Counter)
@@ -86,7 +99,7 @@ class LeftOut:
 
 
 def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
-    """The documents of a unit, in order; every other row is added to `left_out`."""
+    """The documents of a unit, in order. Every other row is added to `left_out`."""
     wanted = list(dict.fromkeys(columns.named.values()))
     for span in unit:
         for row, where in read_rows(store, span, wanted):
@@ -100,10 +113,10 @@ def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) 
 
 
 def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iterator[Document]:
-    """Every document of a corpus, in order; every other row is added to `left_out`.
+    """The documents of a corpus, in order. Every other row is added to `left_out`.
 
     Raises:
-        DataError: no row of it can be used; the message shows the first.
+        DataError: no row is a document; the message has the first rows.
     """
     left_out = LeftOut() if left_out is None else left_out
     usable = False
@@ -118,10 +131,10 @@ def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iter
 
 
 def require_documents(frozen: FrozenCorpus) -> None:
-    """Read up to the first document.
+    """Check that a corpus has a document, by reading up to the first.
 
     Raises:
-        DataError: there is none; as `all_documents`.
+        DataError: as `all_documents`.
     """
     next(all_documents(frozen), None)
 
@@ -129,25 +142,26 @@ def require_documents(frozen: FrozenCorpus) -> None:
 def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
     """
     Raises:
-        DataError: with the reasons, the first row of each, and what to do.
+        DataError: always, with the reasons, the first row of each, and advice.
     """
     if not left_out.reasons:
-        raise DataError(f"{path}: no row can be used: there is none. Point `corpus` at documents.")
+        raise DataError(f"{path}: there are no rows. Point `corpus` at documents.")
     lines = []
     for reason, count in left_out.reasons.most_common():
         where, seen = left_out.first[reason]
         lines.append(f"  {count:,} {reason}, the first at {where}" + (f": {seen:.200}" if seen else ""))
-    mends = [mend for reason, mend in _MENDS.items() if reason in left_out.reasons]
-    if set(left_out.reasons) - set(_MENDS):
-        mends.append("Check `columns`, and of conversations the chat template, against these rows.")
-    raise DataError(f"{path}: no row can be used. Left out:\n" + "\n".join(lines) + "\n" + " ".join(mends))
+    advice = [text for reason, text in _ADVICE.items() if reason in left_out.reasons]
+    if set(left_out.reasons) - set(_ADVICE):
+        advice.append("Check `columns`, and of conversations the chat template, against these rows.")
+    raise DataError(f"{path}: no row can be used. Left out:\n" + "\n".join(lines) + "\n" + " ".join(advice))
 
 
 def find_classes(corpora: Sequence[FrozenCorpus]) -> tuple[str, ...]:
-    """The values of the label columns, whole numbers by size, then text: method probe's classes in order.
+    """The classes of method probe in order: the values of the label columns, integers by size, then strings. Reads all
+    documents.
 
     Raises:
-        ConfigError: one class alone, or more than a classifier is for.
+        ConfigError: there is one class, or more than 1,000.
     """
     classes: set[str] = set()
     for frozen in corpora:
@@ -157,18 +171,20 @@ def find_classes(corpora: Sequence[FrozenCorpus]) -> tuple[str, ...]:
             if len(classes) > _MAX_CLASSES:
                 raise ConfigError(
                     f"{frozen.path}: column {frozen.columns.label} (columns.label) has more than {_MAX_CLASSES} "
-                    "values; wanted the name or number of a class."
+                    "values; it needs names or numbers of classes."
                 )
     if len(classes) < 2:
-        raise ConfigError(f"columns.label: one value alone, {classes}; a classifier wants two classes or more.")
-    return tuple(sorted(classes, key=lambda name: (not _is_whole(name), int(name) if _is_whole(name) else 0, name)))
+        raise ConfigError(f"columns.label: only one value, {classes}; a classifier needs two or more classes.")
+    return tuple(sorted(classes, key=lambda name: (not _is_integer(name), int(name) if _is_integer(name) else 0, name)))
 
 
-def _is_whole(name: str) -> bool:
+def _is_integer(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and name.isascii()
 
 
 class _Refused(Exception):
+    """A row is not a document. seen: the part of it that is wrong."""
+
     def __init__(self, reason: str, seen: Any = "") -> None:
         super().__init__(reason)
         self.reason = reason
@@ -198,7 +214,7 @@ def _document(row: Row, columns: Columns) -> Document:
 
 
 def hash64(*parts: bytes) -> int:
-    """A whole number below 2**64, the same on every machine."""
+    """A 64-bit hash of byte strings."""
     framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
     return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little")
 
@@ -247,7 +263,7 @@ def _string(row: Row, name: str | None) -> str:
 
 
 def _optional(row: Row, name: str | None) -> str:
-    """Empty where the row has no such column, or nothing but space in it."""
+    """The string of an optional column; empty if it is missing, null or only spaces."""
     if name is None or row.get(name) is None:
         return ""
     value = _string(row, name)
@@ -273,7 +289,7 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
     if not messages:
         raise _Refused("empty")
     try:
-        messages = [from_sharegpt(message) for message in messages]
+        messages = [_from_sharegpt(message) for message in messages]
     except ValueError as error:
         raise _Refused("bad_messages", error) from error
     for message in messages:
@@ -281,13 +297,13 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
             raise _Refused("bad_messages", f"not a message with a role: {message!r}")
     messages = [message | {"content": _joined(message)} if "content" in message else message for message in messages]
     for message in messages:
-        if message["role"] == "assistant" and _says_nothing(message):
+        if message["role"] == "assistant" and _is_empty(message):
             raise _Refused("empty_completion", f"an assistant turn without content: {message!r}")
     return messages
 
 
 def _joined(message: dict[str, Any]) -> str:
-    """The content of a message as text; of a list of parts, theirs one after the other."""
+    """The content of a message as text; parts are concatenated."""
     content = message["content"]
     if isinstance(content, str):
         return content
@@ -305,7 +321,7 @@ def _part_text(part: Any) -> str:
     raise _Refused("content_not_text", f"a part of type {kind}, and only text can be trained on: {part!r}")
 
 
-def _says_nothing(message: dict[str, Any]) -> bool:
+def _is_empty(message: dict[str, Any]) -> bool:
     return not message.get("content", "").strip() and not any(message.get(key) for key in OTHER_CONTENT)
 
 
@@ -314,13 +330,43 @@ def _tools(row: Row, name: str | None) -> list[Any] | None:
 
 
 def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:
-    """A list column, or a list as JSON text. Keys without a value go: templates ask whether a key is there."""
+    """The value of a list column, or of a list as JSON text, without keys of null: templates test for presence."""
     value = row.get(name) if name is not None else None
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise _Refused(f"bad_{role}", f"column {name} is no JSON: {value}") from error
+            raise _Refused(f"bad_{role}", f"column {name} is not JSON: {value}") from error
     if value is not None and not isinstance(value, list):
         raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
     return value and [without_nulls(one) for one in value]
+
+
+def _from_sharegpt(message: Any) -> Any:
+    """A message of ShareGPT's form, {from, value}, as {role, content}; any other value is returned as it is.
+
+    Raises:
+        ValueError: a function_call whose value is not a call.
+    """
+    if not isinstance(message, dict) or "role" in message or not isinstance(message.get("from"), str):
+        return message
+    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
+    speaker, value = message["from"], message.get("value", "")
+    if speaker == "function_call":
+        return {"role": "assistant", "content": "", "tool_calls": _calls(value)} | rest
+    return {"role": _ROLES.get(speaker, speaker), "content": value} | rest
+
+
+def _calls(value: Any) -> list[dict[str, Any]]:
+    """Tool calls from {name, arguments} or a list of them, as values or as JSON text."""
+    try:
+        calls = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its function_call is not JSON: {value}") from error
+    calls = calls if isinstance(calls, list) else [calls]
+    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise ValueError(f"its function_call is not {{name, arguments}}: {value}")
+    return [
+        {"type": "function", "function": {"name": call["name"], "arguments": call.get("arguments", {})}}
+        for call in calls
+    ]

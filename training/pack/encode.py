@@ -1,13 +1,12 @@
-"""Documents as token ids, each with a label that says whether the loss counts its prediction.
+"""Documents as token ids with labels. A label states whether the loss counts the prediction of the token.
 
-    text    every token, and the end of the text; not the first token, which nothing predicts
-    pair    with a chat template a conversation of two turns; else prompt and completion as they stand, and the end
-    chat    what the assistant says, the token that ends its turn included
+    text    every token and the end-of-text token, except the first token, which is not predicted
+    pair    with a chat template a conversation of two turns; else the completion and the end-of-text token
+    chat    the assistant's turns, with the token that ends each
 
-A text is tokenised whole, so its tokens are those of the model's own tokenizer. Where a token would straddle the place
-at which labels begin or end, the parts are tokenised apart, because at inference the prompt ends there: counted as
-`tokenised_apart`. A control token that stands in a message is text there (special_text.py), counted as
-`special_tokens_as_text`.
+A text is tokenised as a whole, as at inference. If a token would contain the start or end of a learnt span, the parts
+are tokenised separately, because the prompt ends there at inference: counter `tokenised_apart`. A control token in a
+message is encoded as text (special_text.py): counter `special_tokens_as_text`.
 """
 
 import json
@@ -18,6 +17,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from tokenizers import Encoding, Tokenizer
 
 from cluster.errors import ConfigError
 from training.pack.chat import Unfit, as_chat, mark
@@ -25,10 +25,9 @@ from training.pack.documents import Chat, Document, Pair
 from training.pack.special_text import Restored, SpecialText
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerFast
 
-# Checks on what a template and a tokenizer make of a document, rather than on the document.
+# Reasons that are due to the template or tokenizer rather than to the document.
 TEMPLATE_REASONS = (
     "template_error",
     "unknown_role",
@@ -42,7 +41,7 @@ TEMPLATE_REASONS = (
 
 
 class Example(NamedTuple):
-    """ids: int32[tokens]. labels: bool[tokens]. document: index in the table. piece: which of its renderings."""
+    """ids: int32[T]. labels: bool[T]. document: index in the table. piece: number of the rendering of the document."""
 
     document: int
     piece: int
@@ -51,7 +50,7 @@ class Example(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """A document of the table that gives no example."""
+    """A document of the table without an example. preview: its rendering."""
 
     document: int
     reason: str
@@ -60,7 +59,7 @@ class Misfit(NamedTuple):
 
 @dataclass
 class Encoded:
-    """What became of some documents. notes: what was done to some of them, counted."""
+    """Examples of some documents. notes: counters of what was changed in them."""
 
     examples: list[Example]
     misfits: list[Misfit]
@@ -68,18 +67,16 @@ class Encoded:
 
 
 class Encoder:
-    """A tokenizer made ready. One thread; not to be shared between threads.
+    """Encodes documents with a tokenizer. Not safe to share between threads.
 
-    vocabulary: how many tokens the model has embeddings for; None: not known.
+    vocabulary: number of the model's embeddings; None if unknown.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", vocabulary: int | None = None) -> None:
-        from tokenizers import Tokenizer
-
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.special_text = SpecialText(tokenizer)
-        # Special tokens are put here, and never truncated away; and post-processing would trim spaces off the offsets.
+        # Special tokens are added here and nothing is truncated; post-processing would trim spaces off the offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(
             json.dumps(plain | dict.fromkeys(("post_processor", "truncation", "padding")))
@@ -92,10 +89,10 @@ class Encoder:
         self.added = frozenset(tokenizer.added_tokens_decoder)
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
-        """All documents have the same form.
+        """Encode documents of one form (text, pair or chat).
 
         Raises:
-            ConfigError: a document has a token that the model has no embedding for.
+            ConfigError: a document has a token without an embedding in the model.
         """
         encoded = Encoded([], [], Counter())
         if documents and isinstance(documents[0].content, str):
@@ -104,9 +101,9 @@ class Encoder:
             found = self._marked(documents, encoded)
         for example in found:
             self._require_embeddings(example, documents)
-            trouble = self._trouble(example)
-            if trouble:
-                encoded.misfits.append(Misfit(example.document, trouble, self._read(example.ids[:200].tolist())))
+            problem = self._problem(example)
+            if problem:
+                encoded.misfits.append(Misfit(example.document, problem, self._read(example.ids[:200].tolist())))
             else:
                 encoded.examples.append(example)
         return encoded
@@ -147,32 +144,32 @@ class Encoder:
         found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
         for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
             ids, ends = self._with_text(encoding, one.text, one.places)
-            runs = _runs(np.array(ends, np.int64), one.spans)
-            if runs is None:
-                ids, runs = self._apart(one)
+            ranges = _token_ranges(np.array(ends, np.int64), one.spans)
+            if ranges is None:
+                ids, ranges = self._apart(one)
                 encoded.notes["tokenised_apart"] += 1
             if not is_chat:
                 ids, shift = self._framed(ids)
-                runs = [(runs[0][0] + shift, len(ids))]
-            elif (ended := self._until_end_of_turn(ids, runs)) is None:
+                ranges = [(ranges[0][0] + shift, len(ids))]
+            elif (ended := self._until_end_of_turn(ids, ranges)) is None:
                 encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text))
                 continue
             else:
-                runs = ended
+                ranges = ended
             labels = np.zeros(len(ids), np.bool_)
-            for first, stop in runs:
+            for first, stop in ranges:
                 labels[first:stop] = True
             labels[0] = False
             yield Example(number, piece, np.array(ids, np.int32), labels)
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
-        """With what begins and what ends a text, unless it brings them along; and how far its tokens moved."""
+        """The ids with BOS and EOS, unless they are there; and the number of tokens added at the start."""
         start = [] if ids[: len(self.start)] == self.start else self.start
         end = [] if ids[-1:] == self.end else self.end
         return [*start, *ids, *end], len(start)
 
-    def _with_text(self, encoding: "Encoding", text: str, places: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Ids, and where the characters of each end. places: of control tokens that are text."""
+    def _with_text(self, encoding: Encoding, text: str, places: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(ids, end of each token in characters). places: positions of control tokens that are text."""
         if not places:
             return encoding.ids, [end for _, end in encoding.offsets]
         ids: list[int] = []
@@ -188,7 +185,9 @@ class Encoder:
         return ids, ends
 
     def _apart(self, marked: Restored) -> tuple[list[int], list[tuple[int, int]]]:
-        """The text cut at every end of a span, each part tokenised on its own."""
+        """(ids, learnt ranges of tokens) of the text cut at both ends of each span, with its parts tokenised
+        separately.
+        """
         ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
         found = []
         for start, end in pairwise(ends):
@@ -214,13 +213,13 @@ class Encoder:
             "model's own tokenizer."
         )
 
-    def _until_end_of_turn(self, ids: list[int], runs: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
-        """Each run up to the token that ends the turn; None where a turn ends with no token of its own.
+    def _until_end_of_turn(self, ids: list[int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+        """Each learnt range up to the token that ends the turn; None if a turn is not ended by an added token.
 
-        What a template writes after it, a line feed mostly, is never generated.
+        What a template writes after that token, mostly a line feed, is never generated.
         """
         ended = []
-        for first, stop in runs:
+        for first, stop in ranges:
             last = next((place for place in reversed(range(first, stop)) if ids[place] in self.added), None)
             if last is None or self._read(ids[last + 1 : stop]).strip():
                 return None
@@ -230,17 +229,18 @@ class Encoder:
     def _read(self, ids: list[int]) -> str:
         return self.backend.decode(ids, skip_special_tokens=False)
 
-    def _trouble(self, example: Example) -> str | None:
+    def _problem(self, example: Example) -> str | None:
+        """Why an example is refused; None if it is not."""
         ids = example.ids
         if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
             return "doubled_bos"
         return None if np.count_nonzero(example.labels) else "no_label"
 
 
-def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:
-    """The tokens of each span of characters; None where a token straddles the beginning or the end of one.
+def _token_ranges(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:
+    """The range of tokens of each span of characters; None if a token contains a start or end of a span.
 
-    ends: where each token's characters end; the tokens of one character that is several share it.
+    ends: int64[T], end of each token in characters; the tokens of one character have the same.
     """
     places = np.array(spans, np.int64).reshape(-1, 2)
     tokens = np.searchsorted(ends, places, side="right")
@@ -249,7 +249,7 @@ def _runs(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int,
 
 
 def _start(tokenizer: "PreTrainedTokenizerFast", plain: "object") -> list[int]:
-    """What the tokenizer itself puts before a text: the BOS token, or nothing."""
+    """The ids that the tokenizer adds before a text: BOS, or none."""
     with_specials = tokenizer("a")["input_ids"]
     without = plain.encode("a", add_special_tokens=False).ids  # type: ignore[attr-defined]
     first = next(

@@ -1,4 +1,4 @@
-"""What can be seen of corpora before Ray starts: files that are not what their names state, corpora of no document."""
+"""Checks of corpora before Ray starts: files whose content differs from their names, corpora without a document."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,11 +30,11 @@ _PROBLEMS = PROBLEMS_OF_WHOLE_FILES | {
 }
 
 
-def first_look(corpora: Mapping[str, FrozenCorpus]) -> None:
-    """Look at the first bytes of every file of JSON Lines, and read each corpus up to its first document.
+def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
+    """Check the first bytes of every file of JSON Lines, and read each corpus up to its first document.
 
     Raises:
-        DataError: a file is not what its name states, or a corpus has no document.
+        DataError: a file's content differs from its name, or a corpus has no document.
     """
     for corpus in corpora.values():
         _check_files(corpus)
@@ -48,11 +48,11 @@ def _check_files(corpus: FrozenCorpus) -> None:
         found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]
     if found:
         others = f" (and {plural(len(found) - 1, 'more file')})" if len(found) > 1 else ""
-        raise DataError(f"{found[0]}{others}. Or leave it out by a narrower path.")
+        raise DataError(f"{found[0]}{others}. Or exclude it by a narrower path.")
 
 
 def _problem(store: Store, span: Span) -> str | None:
-    """The problem of a whole file, as far as its beginning shows."""
+    """The problem of a whole file that its beginning shows; None if there is none."""
     if compression_ending(span.uri) and (problem := decompression_problem(store, span, _LIMITS)):
         return problem
     head = first_bytes(store, span, _LIMITS)

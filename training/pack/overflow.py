@@ -1,4 +1,4 @@
-"""What is not learnt of a corpus, in counts, shares and words: documents left out, examples longer than a row.
+"""Sentences with counts and shares about documents that were left out and examples that are longer than a row.
 
 An example is a tokenised document; of a chat whose template rewrites history, one rendering of it.
 """
@@ -9,10 +9,10 @@ from typing import NamedTuple
 from cluster.artifact import Counters
 from training.data.schema import SPLITS
 
-# A larger share of the examples or tokens is worth a warning.
+# A note is a warning if it is about a larger share of documents, examples or tokens.
 WARNED_SHARE = 0.01
 
-# What packing counts of examples that are longer than a row (pieces.py), by the counter of their tokens.
+# Counters of examples longer than a row (pieces.py): examples -> (tokens, sentence).
 _LOST = {
     "documents_dropped": (
         "tokens_dropped",
@@ -35,7 +35,7 @@ COUNTERS = (
 
 
 class Note(NamedTuple):
-    """words: a sentence without its stop. share: the largest of the shares in it that count something lost."""
+    """words: a sentence without its full stop. share: the largest share of something lost in it."""
 
     words: str
     share: float
@@ -46,7 +46,7 @@ class Note(NamedTuple):
 
 
 def totals(tokenised: Counters) -> dict[str, int]:
-    """examples, tokens and label tokens of a corpus before packing, from what tokenising counted."""
+    """{examples, tokens, label_tokens} of a corpus before packing, from the counters of tokenising."""
     sums = {
         name: sum(int(tokenised.get(f"{name}/{split}", 0)) for split in SPLITS) for name in ("tokens", "label_tokens")
     }
@@ -54,37 +54,37 @@ def totals(tokenised: Counters) -> dict[str, int]:
 
 
 def left_out(tokenised: Counters) -> list[Note]:
-    """A note if documents were left out, by reason; from what tokenising counted."""
+    """A note about documents that were left out, by reason, from the counters of tokenising; else none."""
     reasons = {name.partition("/")[2]: count for name, count in tokenised.items() if name.startswith("left_out/")}
     lost = sum(reasons.values())
     if not lost:
         return []
-    told = ", ".join(
+    by_reason = ", ".join(
         f"{count:,.0f} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]) if count
     )
     whole = lost + tokenised.get("documents", 0)
-    return [Note(f"{_of(lost, whole, 'documents')} are left out: {told}", _share(lost, whole))]
+    return [Note(f"{_of(lost, whole, 'documents')} are left out: {by_reason}", _share(lost, whole))]
 
 
 def notes(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:
-    """A note for each kind of loss that happened.
+    """A note for each way in which examples longer than a row were treated.
 
     Args:
-        whole: of the corpus, see `totals`. counted: COUNTERS of its packing. length: tokens of a row.
+        whole: `totals` of the corpus. counted: COUNTERS of its packing. length: tokens of a row.
     """
     found = []
     for documents, (tokens, words) in _LOST.items():
         if number := counted.get(documents, 0):
             lost = counted.get(tokens, 0)
-            told = words.format(length=f"{length:,}", tokens=_of(lost, whole["tokens"], "tokens"))
+            sentence = words.format(length=f"{length:,}", tokens=_of(lost, whole["tokens"], "tokens"))
             share = max(_share(number, whole["examples"]), _share(lost, whole["tokens"]))
-            found.append(Note(f"{_of(number, whole['examples'], 'examples')} {told}", share))
+            found.append(Note(f"{_of(number, whole['examples'], 'examples')} {sentence}", share))
     if number := counted.get("documents_split", 0):
-        told = f"{_of(number, whole['examples'], 'examples')} are longer than a row of {length:,} tokens and split"
+        sentence = f"{_of(number, whole['examples'], 'examples')} are longer than a row of {length:,} tokens and split"
         apart = counted.get("label_tokens_apart", 0)
         if apart:
-            told += f": {_of(apart, whole['label_tokens'], 'label tokens')} stand in pieces without their question"
-        found.append(Note(told, _share(apart, whole["label_tokens"])))
+            sentence += f": {_of(apart, whole['label_tokens'], 'label tokens')} are in pieces without their question"
+        found.append(Note(sentence, _share(apart, whole["label_tokens"])))
     return found
 
 

@@ -1,24 +1,37 @@
-"""A finished folder of packed corpora, found again by its pack.json: what training, evaluation and reports read."""
+"""A folder of packed corpora, finished when its pack.json exists; and finding and removing damaged files in it.
+
+pack.json                      manifest: settings, listings of the input files, digests; written last
+tokenizer/                     see tokenizer.py
+CORPUS/train, validation, test artifacts of schema PACKED
+_work/examples/CORPUS          artifact of schema EXAMPLES
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, Counters, fingerprint
 from cluster.errors import DataError
 from cluster.store import paths
 from cluster.store.store import Store
-from training.config import TrainConfig
+from training.data.schema import SPLITS
+from training.pack.sources import Listing
+from training.pack.tokenizer import discard_tokenizer, tokenizer_damage
 
 PACK_MANIFEST = "pack.json"
+
+# Changed files named in a message, and files of a corpus that pack.json lists; longer lists are left out.
+_NAMED_FILES = 3
+_LISTED_FILES = 10_000
 
 
 @dataclass(frozen=True)
 class PackedRun:
     """A finished folder of packed corpora.
 
-    classes: of method probe, in the order of their indices; else none. corpora: artifacts by corpus and split name.
+    tokenizer_fingerprint: of the tokenizer at `tokenizer_uri`. classes: of method probe, in the order of their indices;
+    else empty. corpora: artifacts by corpus and split.
     """
 
     store: Store
@@ -29,16 +42,17 @@ class PackedRun:
 
     @classmethod
     def load(cls, store: Store, uri: str) -> Self:
-        """
+        """Read the manifests of a folder.
+
         Raises:
-            DataError: packing has not finished there.
+            DataError: there is no pack.json, or an artifact is missing or not the one that it names.
         """
         uri = paths.absolute(uri)
         manifest = read_manifest(store, uri)
         if manifest is None:
             raise DataError(
                 f"{uri}: no packed corpora here ({PACK_MANIFEST} is missing). Either the path is wrong, or packing was "
-                "cut short: run `raymill pack` with the same config and it continues."
+                "interrupted: run `raymill pack` with the same config and it continues."
             )
         corpora = {
             name: {split: Artifact.load(store, paths.join(uri, name, split)) for split in digests}
@@ -48,14 +62,14 @@ class PackedRun:
             for split, artifact in artifacts.items():
                 if artifact.manifest.digest != manifest["artifacts"][name][split]:
                     raise DataError(
-                        f"{artifact.uri}: is not what {PACK_MANIFEST} beside it names: someone packed there again. "
-                        "Run `raymill pack` with the config that is to hold, and --replace."
+                        f"{artifact.uri}: its digest is not in {PACK_MANIFEST}: another config was packed there. "
+                        "Run `raymill pack` with the config to keep, and --replace."
                     )
         return cls(store, uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora)
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal rows under equal tokenizers."""
+        """Fingerprint of the rows, the tokenizer and the classes."""
         digests = {name: digests_of(artifacts) for name, artifacts in self.corpora.items()}
         return fingerprint({"tokenizer": self.tokenizer_fingerprint, "rows": digests, "classes": self.classes})
 
@@ -64,7 +78,7 @@ class PackedRun:
         return paths.join(self.uri, "tokenizer")
 
     def damage(self, *, digests: bool = False) -> dict[str, str]:
-        """What was seen instead, by the URI of each packed file that is gone or not what was written."""
+        """URI -> damage, for each packed file that is missing or differs from what was written."""
         return {
             uri: seen
             for artifacts in self.corpora.values()
@@ -72,9 +86,11 @@ class PackedRun:
             for uri, seen in artifact.damage(digests=digests).items()
         }
 
-    def asks_in_turns(self, config: TrainConfig) -> bool:
-        """Whether the model learnt to answer what the chat template asks: chats, and pairs where there is one."""
-        forms = {columns.form for columns in config.all_columns}
+    def has_chat_turns(self, forms: Iterable[str]) -> bool:
+        """Whether examples are written by the chat template: chats, and pairs if the tokenizer has a template.
+
+        forms: of the columns of all corpora.
+        """
         template = paths.join(self.tokenizer_uri, "chat_template.jinja")
         return "chat" in forms or ("pair" in forms and self.store.exists(template))
 
@@ -83,19 +99,21 @@ class PackedRun:
         return [artifacts[name] for artifacts in self.corpora.values()]
 
     def rows(self, split: str) -> int:
+        """Rows of one split of all corpora."""
         return sum(artifact.manifest.rows for artifact in self.split(split))
 
     def tokenised(self, corpus: str) -> Counters:
-        """What tokenising a corpus counted: documents, tokens, what was left out and why."""
+        """Counters of tokenising a corpus: documents, tokens, documents left out by reason. See tokenise.py."""
         return Artifact.load(self.store, paths.join(self.uri, examples_name(corpus))).manifest.counters
 
     def packed(self, corpus: str) -> Counters:
-        """What packing it counted. See packing.py and pieces.py."""
+        """Counters of packing a corpus, over all splits. See packing.py and pieces.py."""
         return self.corpora[corpus]["train"].manifest.counters
 
 
-def packed_uri(config: TrainConfig) -> str:
-    return paths.absolute(config.packed or paths.join(config.output, "packed"))
+def packed_uri(packed: str | None, output: str) -> str:
+    """The folder of packed corpora for the config's `packed` and `output`."""
+    return paths.absolute(packed or paths.join(output, "packed"))
 
 
 def examples_name(corpus: str) -> str:
@@ -103,10 +121,10 @@ def examples_name(corpus: str) -> str:
 
 
 def read_manifest(store: Store, root: str) -> dict[str, Any] | None:
-    """None where nothing is finished.
+    """The content of pack.json; None if there is none.
 
     Raises:
-        DataError: another program's file stands there.
+        DataError: the file was not written by `raymill pack`.
     """
     uri = paths.join(root, PACK_MANIFEST)
     if not store.exists(uri):
@@ -115,7 +133,7 @@ def read_manifest(store: Store, root: str) -> dict[str, Any] | None:
         manifest = json.loads(store.read_bytes(uri))
         missing = {"settings", "tokenizer", "classes", "artifacts"} - manifest.keys()
     except (ValueError, AttributeError) as error:
-        raise DataError(f"{uri}: is not what `raymill pack` leaves ({error}). Choose another folder.") from error
+        raise DataError(f"{uri}: was not written by `raymill pack` ({error}). Choose another folder.") from error
     if missing:
         raise DataError(f"{uri}: has no {', '.join(sorted(missing))}. Another program wrote it: choose another folder.")
     return manifest
@@ -123,3 +141,63 @@ def read_manifest(store: Store, root: str) -> dict[str, Any] | None:
 
 def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     return {split: artifact.manifest.digest for split, artifact in artifacts.items()}
+
+
+def damaged(store: Store, root: str, corpora: Iterable[str], digests: bool = False) -> dict[str, str]:
+    """URI -> damage, for each manifest, Parquet file and tokenizer file that is missing or differs from what was
+    written.
+
+    Sizes are compared by one listing per folder. With `digests` every file is read and its sha256 compared.
+    """
+    found = tokenizer_damage(store, root, digests)
+    for uri in _artifacts(root, corpora):
+        try:
+            found |= Artifact.load(store, uri).damage(digests=digests)
+        except DataError:
+            found[paths.join(uri, MANIFEST)] = "is gone or damaged"
+    return found
+
+
+def discard_damaged(store: Store, root: str, corpora: Iterable[str], damage: Mapping[str, str]) -> None:
+    """Delete damaged files, and before them the manifests of their artifacts, so that the stages make them again."""
+    for uri in _artifacts(root, corpora):
+        files = [file for file in damage if file.startswith(f"{uri}/")]
+        if files:
+            manifests = [paths.join(uri, name) for name in (MANIFEST, EARLIER_MANIFEST)]
+            store.delete([*manifests, *files])
+    if tokenizer_damage(store, root, digests=True):
+        discard_tokenizer(store, root)
+
+
+def _artifacts(root: str, corpora: Iterable[str]) -> list[str]:
+    return [
+        paths.join(root, name)
+        for corpus in corpora
+        for name in (examples_name(corpus), *(f"{corpus}/{split}" for split in SPLITS))
+    ]
+
+
+def listing_for_manifest(listing: Listing) -> list[list[object]]:
+    """The listing of a corpus's files for pack.json; empty if it has more than 10,000 files."""
+    return [list(file) for file in listing] if len(listing) <= _LISTED_FILES else []
+
+
+def changed_files_text(before: Listing, now: Listing) -> str:
+    """Which files differ and how, the first three by name; empty if either listing is empty."""
+    if not before or not now:
+        return ""
+    then, there = _by_name(before), _by_name(now)
+    found = [f"{name} is gone" for name in then if name not in there]
+    for name, (size, version) in there.items():
+        if name not in then:
+            found.append(f"{name} is new")
+        elif then[name][0] != size:
+            found.append(f"{name} had {then[name][0]:,} bytes, now {size:,}")
+        elif then[name][1] != version:
+            found.append(f"{name} has the same size and another time stamp or ETag")
+    more = f" and {len(found) - _NAMED_FILES} more" if len(found) > _NAMED_FILES else ""
+    return ", ".join(found[:_NAMED_FILES]) + more
+
+
+def _by_name(listing: Listing) -> Mapping[str, tuple[int, str]]:
+    return {name: (size, version) for name, size, version in listing}

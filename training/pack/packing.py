@@ -1,21 +1,22 @@
-"""Examples to packed rows: the stage that cuts, fits and shuffles.
+"""The pack stage: examples of a corpus to packed rows in shuffled order.
 
 A unit is a split and a range of places. Places are hashes, so a range is a random sample of the documents, and ranges
-of equal width hold about equally many tokens. The unit fetches its range from every examples file (each is sorted, so
-its row groups' statistics say where to look), cuts documents that are longer than a row, fits the pieces into rows,
-and permutes the rows. Read from the first row to the last, an artifact is therefore one seeded shuffle of all
-documents, and no machine ever held more than one range (about 8 million tokens: 100 MB).
+of equal width have about equally many tokens. The unit reads its range from every examples file (they are sorted, so
+the statistics of row groups suffice to find it), cuts documents that are longer than a row, fits the pieces into rows
+and permutes the rows. An artifact, read in order, is therefore one seeded shuffle of all documents, and a worker holds
+one range: about 8 million tokens, 100 MB.
 
-A range reads at least one row group (1 MiB) of each examples file, so for N files it reads N MiB beside its own 40.
-Above some thousand files that costs more than tokenising; larger units (`execution.unit_mib`) make fewer files.
+Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED. A
+unit reads at least one row group (1 MiB) of each examples file, so N MiB for N files besides its own 40 MiB. For
+several thousand files that costs more than tokenising; larger units (`execution.unit_mib`) make fewer files.
 
-What comes out depends on the documents and the config, never on how the documents were spread over files.
+The rows depend on the documents and the config, not on how the documents are distributed over files.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import Self, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,27 +25,28 @@ import pyarrow.parquet as pq
 
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.entry import Entry
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
+from training.config import TrainConfig
+from training.config_parts import Columns
 from training.data.order import permutation
 from training.data.schema import EXAMPLES, PACKED, SPLITS, rows_per_group
 from training.pack.pieces import Pieces, cut
 
-if TYPE_CHECKING:
-    from training.config import TrainConfig
-    from training.config_parts import Columns
+_best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
 
 PACKING_VERSION = "2"
 UNIT_TOKENS = 8 << 20
 _PLACES = 1 << 64
-# Packed in less than a second by one core, while workers of Ray take 3 s to start.
+# One core packs this in less than a second; workers of Ray take 3 s to start.
 SMALL_TOKENS = 4 << 20
-# The files of a range are fetched at once: what a thread waits for is the store, not a core.
+# Threads that read the files of a range; they wait for the store.
 _THREADS = 8
 
 
 class Range(TypedDict):
-    """A unit: the documents of a split whose place is at least `low` and below `high`."""
+    """A unit: the documents of a split with `low` <= place < `high`."""
 
     split: int
     low: int
@@ -52,25 +54,29 @@ class Range(TypedDict):
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What decides how examples become rows."""
+class PackingRule:
+    """What decides how examples become rows.
+
+    length: tokens of a row. mode: `best_fit` or `none` (a row per piece). overflow: `split`, `truncate` or `drop`, for
+    documents longer than a row. classify: rows have a class, and the loss counts no token. seed: of the shuffle.
+    """
 
     length: int
     mode: str
     overflow: str
-    classify: bool  # rows carry a class, and the loss counts no token
+    classify: bool
     seed: int
 
     @classmethod
-    def of(cls, config: "TrainConfig", columns: "Columns") -> "Rule":
-        """columns: of the corpus."""
+    def of(cls, config: TrainConfig, columns: Columns) -> Self:
+        """The rule for a corpus with these columns."""
         overflow = config.overflow(columns)
         return cls(config.sequence_length, config.packing.mode, overflow, config.method == "probe", config.seed)
 
 
-def pack_stage(name: str, rule: Rule, examples: Artifact, unit_tokens: int = UNIT_TOKENS) -> Stage:
-    """Outputs `NAME/train`, `NAME/validation` and `NAME/test`, each of schema PACKED; one may be empty."""
-    made_from = fingerprint(
+def pack_stage(name: str, rule: PackingRule, examples: Artifact, unit_tokens: int = UNIT_TOKENS) -> Stage:
+    """The stage of one corpus. Its outputs are `NAME/train`, `NAME/validation` and `NAME/test`; one may be empty."""
+    decided_by = fingerprint(
         {
             "version": [cluster.__version__, PACKING_VERSION],
             "examples": examples.manifest.fingerprint,
@@ -78,17 +84,17 @@ def pack_stage(name: str, rule: Rule, examples: Artifact, unit_tokens: int = UNI
             "unit_tokens": unit_tokens,
         }
     )
-    # A list of n integers takes 4 n bytes, n labels n / 8.
+    # Bytes of a row: 4 per id, 1/8 per label.
     group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
     outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
     units = list(ranges(examples.manifest.counters, unit_tokens))
     tokens = sum(examples.manifest.counters.get(f"tokens/{split}", 0) for split in SPLITS)
     work = Pack(name, rule, examples.store, tuple(examples.file_uris))
-    return Stage(f"pack-{name}", outputs, units, work, made_from, examples.store, small=tokens <= SMALL_TOKENS)
+    return Stage(f"pack-{name}", outputs, units, work, decided_by, examples.store, small=tokens <= SMALL_TOKENS)
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
-    """Every place of every split, in ranges of about `unit_tokens` tokens. `counters`: of the examples."""
+    """Ranges of about `unit_tokens` tokens that cover all places of all splits. counters: of the examples."""
     for index, split in enumerate(SPLITS):
         count = max(1, round(counters.get(f"tokens/{split}", 0) / unit_tokens))
         for part in range(count):
@@ -97,16 +103,16 @@ def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
 
 @dataclass(frozen=True)
 class Pack:
-    """The work of one unit. `uris`: of all examples files, on `store`."""
+    """The work of one unit. uris: of all examples files, on `store`."""
 
     name: str
-    rule: Rule
+    rule: PackingRule
     store: Store
     uris: tuple[str, ...]
 
     def __call__(self, unit: Range, scratch: Scratch) -> Counters:
         split = SPLITS[unit["split"]]
-        pieces, told = cut(
+        pieces, counters = cut(
             read_range(self.store, self.uris, unit), self.rule.length, self.rule.overflow, self.rule.classify
         )
         rows = to_rows(pieces, self.rule, unit)
@@ -120,15 +126,15 @@ class Pack:
             "label_tokens": pc.sum(rows["labels"].chunk(0).values).as_py() or 0,
             "padding": rows.num_rows * self.rule.length - tokens,
         }
-        return {f"{name}/{split}": value for name, value in counted.items()} | told
+        return {f"{name}/{split}": value for name, value in counted.items()} | counters
 
 
 def read_range(store: Store, uris: Sequence[str], unit: Range) -> pa.Table:
-    """The documents of a range, sorted by place, from the row groups that may hold some."""
+    """The examples of a range, sorted by place. Row groups without any are not read."""
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda uri: _read_file(store, uri, unit), uris))
     table = pa.concat_tables([EXAMPLES.empty_table(), *found])
-    # Equal places are copies of one document; their ids tell apart what a hash confused.
+    # Examples of equal place are copies of one document, or documents with equal hashes: the id orders those.
     return table.take(pc.sort_indices(table, [("place", "ascending"), ("document", "ascending")]))
 
 
@@ -154,17 +160,15 @@ def _groups(parquet: pq.ParquetFile, unit: Range) -> Iterator[int]:
             yield group
 
 
-def to_rows(pieces: Pieces, rule: Rule, unit: Range) -> pa.Table:
-    """Schema PACKED: the pieces in rows, the rows in an order decided by the seed and the range."""
+def to_rows(pieces: Pieces, rule: PackingRule, unit: Range) -> pa.Table:
+    """A table of schema PACKED: the pieces in rows, and the rows in an order that the seed and the range decide."""
     if rule.mode == "best_fit":
-        from training.pack.best_fit import best_fit  # numba takes a second to import
-
-        rows, count = best_fit(pieces.sizes, rule.length)
+        rows, count = _best_fit(pieces.sizes, rule.length)
     else:
         rows, count = np.arange(len(pieces)), len(pieces)
-    place = np.empty(count, np.int64)
-    place[permutation(count, "rows", rule.seed, unit["split"], unit["low"])] = np.arange(count)
-    rows = place[rows]
+    position = np.empty(count, np.int64)
+    position[permutation(count, "rows", rule.seed, unit["split"], unit["low"])] = np.arange(count)
+    rows = position[rows]
     pieces = pieces.take(np.argsort(rows, kind="stable"))
     ends = np.cumsum(np.bincount(rows, minlength=count))
     starts = np.concatenate([[0], ends])

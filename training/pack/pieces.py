@@ -1,12 +1,11 @@
-"""Documents that are longer than a row: split, truncated or dropped, and every token of them counted.
+"""Documents that are longer than a row: split, truncated or dropped, with counters of all their tokens.
 
-A split document goes on in the next piece with its last token repeated: the loss does not count that token again (the
-first label of a piece is false), and it is what the next token is predicted from. So each labelled token of a document
-is learnt exactly once, whatever the length of a row.
+The pieces of a split document overlap by one token, which the next token is predicted from; the loss does not count it
+again, since the first label of a piece is false. So each labelled token of a document is learnt exactly once, for any
+length of a row.
 
-A truncated document keeps its start up to the last learnt token that fits, so each answer that is kept has its whole
-question before it, and no half of a question stands at the end. Where the question alone fills the row, the document is
-left out.
+A truncated document ends with the last learnt token that fits, so each answer that is kept has its whole question
+before it, and there is no part of a question at the end. If the question fills the row, the document is left out.
 """
 
 from dataclasses import dataclass, replace
@@ -15,14 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Counters
+from cluster.entry import Entry
+
+_copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second to import
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """P runs of tokens of D documents. Token n of piece p is `ids[starts[p] + n]`.
+    """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
 
-    ids: int32[T], labels: bool[T], of all documents one after the other. documents, starts, sizes: int64[P].
-    names: string[D], classes: int32[D].
+    ids: int32[T], labels: bool[T], of all documents concatenated. documents: int64[P], index of a piece's document.
+    starts, sizes: int64[P]. names: string[D]. classes: int32[D].
     """
 
     ids: np.ndarray
@@ -37,41 +39,39 @@ class Pieces:
         return len(self.sizes)
 
     def take(self, chosen: np.ndarray) -> "Pieces":
-        """Some of the pieces, in the order of `chosen` (indices, or a mask)."""
+        """The pieces at `chosen`, int64[N] indices or bool[P], in that order."""
         documents, starts, sizes = self.documents[chosen], self.starts[chosen], self.sizes[chosen]
         return replace(self, documents=documents, starts=starts, sizes=sizes)
 
     def tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and labels of all pieces one after the other; the first label of each piece is false."""
-        from training.pack.best_fit import copy_runs  # numba takes a second to import
-
+        """Ids and labels of all pieces, concatenated; the first label of each piece is false."""
         ids, labels = np.empty(self.sizes.sum(), np.int32), np.empty(self.sizes.sum(), np.bool_)
-        copy_runs(self.ids, self.starts, self.sizes, ids)
-        copy_runs(self.labels, self.starts, self.sizes, labels)
+        _copy_runs(self.ids, self.starts, self.sizes, ids)
+        _copy_runs(self.labels, self.starts, self.sizes, labels)
         labels[np.cumsum(self.sizes) - self.sizes] = False
         return ids, labels
 
     def label_tokens(self) -> np.ndarray:
-        """int64[P]: tokens of each piece that the loss counts."""
+        """Tokens of each piece that the loss counts: int64[P]."""
         before = np.concatenate([[0], np.cumsum(self.labels)])
         return before[self.starts + self.sizes] - before[np.minimum(self.starts + 1, self.starts + self.sizes)]
 
-    def asks(self) -> np.ndarray:
-        """bool[P]: pieces that have a question: tokens after the first that are read and not learnt."""
+    def have_question(self) -> np.ndarray:
+        """Whether a piece has tokens after its first that are not learnt: bool[P]."""
         return self.label_tokens() < self.sizes - 1
 
 
 def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[Pieces, Counters]:
-    """Pieces of at most `length` tokens, in the order of the documents, and what became of the rest.
+    """Pieces of at most `length` tokens, in the order of the documents, and counters of what was cut or left out.
 
-    Pieces from which nothing is learnt (no label but the first token's) are left out, unless rows are to `classify`.
+    Pieces without a label after their first token are left out, unless rows are to `classify`.
     """
     examples = examples.combine_chunks()
     whole = _whole(examples)
     long = whole.sizes > length
     counters: Counters = {}
     if overflow == "split":
-        # A piece adds length - 1 new tokens, the first one `length`.
+        # The first piece has `length` new tokens, each further one length - 1.
         counts = np.where(long, 1 + -(-(whole.sizes - length) // (length - 1)), 1)
         documents = np.repeat(np.arange(len(whole)), counts)
         number = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -81,7 +81,9 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
         counters["documents_split"] = long.sum()
         counters["tokens_repeated"] = (counts - 1).sum()
         if not classify:
-            counters["label_tokens_apart"] = pieces.label_tokens()[(number > 0) & whole.asks()[documents]].sum()
+            counters["label_tokens_apart"] = pieces.label_tokens()[
+                (number > 0) & whole.have_question()[documents]
+            ].sum()
     elif overflow == "truncate":
         sizes = np.minimum(whole.sizes, length)
         if not classify:
@@ -105,13 +107,13 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
 
 
 def learnt_end(labels: np.ndarray) -> int:
-    """Tokens up to and with the last one that the loss counts; 0 where it counts none. The first is never counted."""
+    """Number of tokens up to the last one that the loss counts; 0 if it counts none. The first is never counted."""
     counted = np.flatnonzero(labels[1:])
     return int(counted[-1]) + 2 if len(counted) else 0
 
 
 def _whole(examples: pa.Table) -> Pieces:
-    """Every document that has a token as one piece."""
+    """Each document with a token as one piece."""
     ids, labels, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
     offsets = ids.offsets.to_numpy().astype(np.int64)
     first, last = offsets[0], offsets[-1]

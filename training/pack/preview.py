@@ -1,7 +1,7 @@
-"""A few examples of each corpus as a model will meet them: which tokens are learnt, and which are only read.
+"""The preview of `raymill pack --preview N`: a few examples of each corpus, with the tokens that are learnt.
 
-Nothing is packed for it. Learnt tokens are coloured on a terminal and stand in ⟦brackets⟧ elsewhere (and under
-NO_COLOR); special tokens are written out, line feeds are shown, and what could steer a terminal is escaped.
+Nothing is packed. Learnt tokens are coloured on a terminal, and in ⟦brackets⟧ elsewhere and under NO_COLOR. Special
+tokens and line feeds are shown, and control characters are escaped.
 """
 
 import re
@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from rich.console import Console
+from rich.text import Text
+from transformers import PreTrainedTokenizerFast
 
 from cluster.artifact import Counters
 from cluster.errors import DataError
@@ -24,27 +26,24 @@ from training.models.checks import embedded_tokens
 from training.pack import overflow
 from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
 from training.pack.encode import Encoder, Example
-from training.pack.first_look import first_look
-from training.pack.packing import Rule
+from training.pack.first_look import check_corpora
+from training.pack.load_tokenizer import load_tokenizer
+from training.pack.packing import PackingRule
 from training.pack.pieces import cut
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
-from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
+from training.pack.tokenizer import prepare_tokenizer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from transformers import PreTrainedTokenizerFast
-
-# Of one run of tokens, learnt or not: more than this is cut out of its middle.
+# Tokens shown of a segment; the middle of a longer one is left out.
 _SHOWN_TOKENS = 240
-# Documents, and bytes of text, that are tokenised to tell how many are longer than a row: about a second.
+# Documents and bytes of text that are tokenised to count those longer than a row: about a second.
 _MEASURED_DOCUMENTS = 1000
 _MEASURED_BYTES = 2 << 20
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
-class Run:
-    """Neighbouring tokens that are learnt alike; `special` ones stand alone. `text` is empty for what is cut out."""
+class Segment:
+    """Consecutive tokens that are all learnt or all not. special: one special token. text: empty for a cut middle."""
 
     text: str
     tokens: int
@@ -53,8 +52,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One example of a preview. overflow: what becomes of one that is longer than a row; empty for the others."""
+class ShownExample:
+    """An example of a preview. form: of its document. overflow: how it is treated if it is longer than a row, else
+    empty.
+    """
 
     corpus: str
     document: str
@@ -63,24 +64,24 @@ class Shown:
     tokens: int
     learnt_tokens: int
     overflow: str
-    runs: tuple[Run, ...]
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
 class Preview:
     """examples: the first of one corpus. refused: by reason, place and words of the first document that gives none.
 
-    seen: documents read for `left_out` (by reason) and `notes`, which tell of examples longer than a row. passed_over:
-    files that are not read, in words.
+    seen: documents read for `left_out` (by reason) and `notes`, which tell of examples longer than a row.
+    skipped_files: files that are not read, in words.
     """
 
     corpus: str
-    examples: tuple[Shown, ...]
+    examples: tuple[ShownExample, ...]
     refused: dict[str, tuple[str, str]]
     left_out: Counter[str]
     seen: int
     notes: tuple[overflow.Note, ...]
-    passed_over: str
+    skipped_files: str
 
 
 def preview(config: TrainConfig, count: int) -> list[Preview]:
@@ -92,16 +93,16 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     config = with_columns(config)
     unit_bytes = config.execution.unit_mib << 20
     frozen = freeze_corpora(config, unit_bytes)
-    first_look(frozen)
+    check_corpora(frozen)
     with tempfile.TemporaryDirectory() as scratch:
-        prepare_tokenizer(config, scratch)  # nothing is left behind: a preview is for trying things out
+        prepare_tokenizer(config, scratch)  # a preview leaves no files
         tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))
     return [_of_corpus(config, name, corpus, tokenizer, count) for name, corpus in frozen.items()]
 
 
-def draw(previews: list[Preview], console: "Console") -> None:
-    from rich.text import Text
-
+def print_previews(previews: list[Preview], console: Console | None = None) -> None:
+    """Print previews, by default to standard output."""
+    console = console or Console(highlight=False, emoji=False)
     colour = console.is_terminal and not console.no_color
     if colour:
         console.print(
@@ -113,52 +114,52 @@ def draw(previews: list[Preview], console: "Console") -> None:
         for shown in one.examples:
             console.rule(Text(f"{one.corpus}: document {_plain(shown.document)}"), style="dim", align="left")
             console.print(_heading(shown), markup=False)
-            console.print(_text(shown.runs, colour), soft_wrap=True)
+            console.print(_text(shown.segments, colour), soft_wrap=True)
         for reason, (where, text) in one.refused.items():
             console.rule(Text(f"{one.corpus}: {_plain(where)}"), style="dim", align="left")
-            told = f"left out: {reason}, the first of {one.left_out[reason]:,}.{' It reads:' if text else ''}"
-            console.print(told, markup=False, soft_wrap=True)
+            line = f"left out: {reason}, the first of {one.left_out[reason]:,}.{' It reads:' if text else ''}"
+            console.print(line, markup=False, soft_wrap=True)
             if text:
                 console.print(_plain(text[: 4 * _SHOWN_TOKENS]), markup=False, soft_wrap=True, style="dim")
         tokens, learnt = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "learnt_tokens"))
-        told = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
+        line = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
         if any(shown.label is not None for shown in one.examples):
-            told = f"{one.corpus}: {tokens:,} tokens, which are only read; what is learnt is the class of each document"
+            line = f"{one.corpus}: {tokens:,} tokens, none of them learnt: a probe learns the class of each document"
         console.rule(style="dim")
-        console.print(told, markup=False, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
         first = f"{one.corpus}, its first {one.seen:,} documents:"
         for note in one.notes:
             console.print(f"{'warning: ' if note.warned else ''}{first} {note.words}", markup=False, soft_wrap=True)
         if one.left_out:
             counted = ", ".join(f"{count:,} {name}" for name, count in one.left_out.items())
             console.print(f"{first} left out: {counted}", markup=False, soft_wrap=True)
-        if one.passed_over:
-            console.print(f"{one.corpus}: {one.passed_over}", markup=False, soft_wrap=True)
+        if one.skipped_files:
+            console.print(f"{one.corpus}: {one.skipped_files}", markup=False, soft_wrap=True)
 
 
-def runs_of(ids: np.ndarray, labels: np.ndarray, tokenizer: "PreTrainedTokenizerFast") -> Iterator[Run]:
-    """An example's tokens as text, cut where it starts or ends to be learnt and around each special token."""
+def segments_of(ids: np.ndarray, labels: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Segment]:
+    """The segments of an example."""
     special = np.isin(ids, list(tokenizer.added_tokens_decoder))
     kinds = labels * 2 + special
-    # Special tokens stand alone, even beside their like.
+    # Each special token is a segment.
     cuts = np.flatnonzero((np.diff(kinds) != 0) | special[1:]) + 1
     for run in np.split(np.arange(len(ids)), cuts):
         learnt, alone = bool(labels[run[0]]), bool(special[run[0]])
         half = _SHOWN_TOKENS // 2
         if len(run) <= _SHOWN_TOKENS:
-            yield Run(_decode(tokenizer, ids[run]), len(run), learnt, alone)
+            yield Segment(_decode(tokenizer, ids[run]), len(run), learnt, alone)
         else:
-            yield Run(_decode(tokenizer, ids[run[:half]]), half, learnt, alone)
-            yield Run("", len(run) - 2 * half, learnt, alone)
-            yield Run(_decode(tokenizer, ids[run[-half:]]), half, learnt, alone)
+            yield Segment(_decode(tokenizer, ids[run[:half]]), half, learnt, alone)
+            yield Segment("", len(run) - 2 * half, learnt, alone)
+            yield Segment(_decode(tokenizer, ids[run[-half:]]), half, learnt, alone)
 
 
 def _of_corpus(
-    config: TrainConfig, name: str, frozen: FrozenCorpus, tokenizer: "PreTrainedTokenizerFast", count: int
+    config: TrainConfig, name: str, frozen: FrozenCorpus, tokenizer: PreTrainedTokenizerFast, count: int
 ) -> Preview:
     encoder, left_out = Encoder(tokenizer, embedded_tokens(config.store, config.model)), LeftOut()
-    rule = Rule.of(config, frozen.columns)
-    found: list[Shown] = []
+    rule = PackingRule.of(config, frozen.columns)
+    found: list[ShownExample] = []
     whole: Counter[str] = Counter({"examples": 0, "tokens": 0, "label_tokens": 0})
     counted: Counter[str] = Counter()
     seen = size = misfits = 0
@@ -174,8 +175,8 @@ def _of_corpus(
         for misfit in encoded.misfits:
             left_out.add(misfit.reason, f"document {some[misfit.document].id}", misfit.preview)
         for example in encoded.examples:
-            pieces, told = _cut(example, rule)
-            counted.update(told | {"pieces": pieces})
+            pieces, counters = _cut(example, rule)
+            counted.update(counters | {"pieces": pieces})
             labelled = int(np.count_nonzero(example.labels))
             whole.update({"examples": 1, "tokens": len(example.ids), "label_tokens": labelled})
     seen += left_out.reasons.total() - misfits  # rows that are no documents
@@ -191,25 +192,25 @@ def _of_corpus(
     return Preview(name, tuple(found), left_out.first, left_out.reasons, seen, notes, frozen.note)
 
 
-def _cut(example: Example, rule: Rule) -> tuple[int, Counters]:
-    """Pieces of one example, and what cutting it counted."""
+def _cut(example: Example, rule: PackingRule) -> tuple[int, Counters]:
+    """The number of pieces of one example, and the counters of cutting it."""
     row = {"ids": example.ids.tolist(), "labels": example.labels.tolist(), "document": "", "label": None}
     table = pa.Table.from_pylist([row | {"split": 0, "place": 0}], EXAMPLES)
-    pieces, told = cut(table, rule.length, rule.overflow, rule.classify)
-    return len(pieces), told
+    pieces, counters = cut(table, rule.length, rule.overflow, rule.classify)
+    return len(pieces), counters
 
 
 def _shown(
     config: TrainConfig,
-    rule: Rule,
+    rule: PackingRule,
     corpus: str,
     document: Document,
     example: Example,
-    tokenizer: "PreTrainedTokenizerFast",
-) -> Shown:
-    # A probe learns the document's class: it reads all tokens, and predicts none.
+    tokenizer: PreTrainedTokenizerFast,
+) -> ShownExample:
+    # A probe learns the class of the document and predicts no token.
     labels = np.zeros_like(example.labels) if config.method == "probe" else example.labels
-    return Shown(
+    return ShownExample(
         corpus=corpus,
         document=document.id,
         form=_form(document.content),
@@ -217,18 +218,18 @@ def _shown(
         tokens=len(example.ids),
         learnt_tokens=int(labels.sum()),
         overflow=_overflow(example, rule),
-        runs=tuple(runs_of(example.ids, labels, tokenizer)),
+        segments=tuple(segments_of(example.ids, labels, tokenizer)),
     )
 
 
-def _overflow(example: Example, rule: Rule) -> str:
+def _overflow(example: Example, rule: PackingRule) -> str:
     if len(example.ids) <= rule.length:
         return ""
-    pieces, told = _cut(example, rule)
+    pieces, counters = _cut(example, rule)
     if rule.overflow == "split":
         return f"split into {pieces}"
     if rule.overflow == "truncate" and pieces:
-        return f"truncated after {len(example.ids) - told['tokens_truncated']:,} tokens"
+        return f"truncated after {len(example.ids) - counters['tokens_truncated']:,} tokens"
     return "left out"
 
 
@@ -242,7 +243,7 @@ def _form(content: Content) -> str:
             return "turns: " + ", ".join(str(message["role"]) for message in content.messages)
 
 
-def _heading(shown: Shown) -> str:
+def _heading(shown: ShownExample) -> str:
     if shown.label is not None:
         parts = [_plain(shown.form), f"{shown.tokens:,} tokens", f"class {_plain(shown.label)}"]
     else:
@@ -253,33 +254,31 @@ def _heading(shown: Shown) -> str:
     return "; ".join(parts)
 
 
-def _text(runs: tuple[Run, ...], colour: bool) -> "object":
-    from rich.text import Text
-
+def _text(segments: tuple[Segment, ...], colour: bool) -> Text:
     text = Text()
     within = False
-    for run in runs:
-        shown = _plain(run.text) if run.text else f" ... {run.tokens:,} tokens more ... "
+    for segment in segments:
+        shown = _plain(segment.text) if segment.text else f" ... {segment.tokens:,} tokens more ... "
         if not colour:
-            if run.learnt != within:
-                text.append("⟦" if run.learnt else "⟧")
-                within = run.learnt
+            if segment.learnt != within:
+                text.append("⟦" if segment.learnt else "⟧")
+                within = segment.learnt
             text.append(shown)
         else:
-            kind = "green" if run.learnt else "dim"
-            text.append(shown, ("bold green underline" if run.learnt else "magenta") if run.special else kind)
+            kind = "green" if segment.learnt else "dim"
+            text.append(shown, ("bold green underline" if segment.learnt else "magenta") if segment.special else kind)
     if within:
         text.append("⟧")
     return text
 
 
-def _decode(tokenizer: "PreTrainedTokenizerFast", ids: np.ndarray) -> str:
+def _decode(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> str:
     decoded = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert isinstance(decoded, str)
     return decoded
 
 
 def _plain(text: str) -> str:
-    """Line feeds marked, and characters that a terminal would obey written out."""
+    """The text with line feeds marked and control characters escaped."""
     escaped = _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
     return escaped.replace("\n", "↵\n")

@@ -1,6 +1,7 @@
-"""A span of a file as rows: plain dicts, or the reason why a row could not be read.
+"""Reading a span of a file as rows: dicts, or the reason why a row cannot be read.
 
-json.loads on each line reads 200 to 400 MB/s, a hundred times what a tokenizer takes, and one bad line costs one line.
+json.loads on each line reads 200 to 400 MB/s, a hundred times the speed of a tokenizer. An unreadable line affects no
+other line.
 """
 
 import json
@@ -25,13 +26,14 @@ _LIMITS = Limits(max_document_bytes=80_000_000)  # lines of up to 240 MB
 
 
 class Unreadable(str):
-    """Why a row could not be read; stands in the row's place."""
+    """The reason why a row cannot be read, in place of the row."""
 
 
 Row = dict[str, Any]
 
 
 def format_of(name: str) -> str | None:
+    """`parquet`, `jsonl`, or None for a file that is not read."""
     ending = next((ending for ending in FORMATS if name.lower().endswith(ending)), None)
     return None if ending is None else "parquet" if ending in (".parquet", ".pq") else "jsonl"
 
@@ -41,7 +43,7 @@ def is_compressed(name: str) -> bool:
 
 
 def read_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tuple[Row | Unreadable, str]]:
-    """(row, where it stands). Parquet gives the named columns; JSON objects come whole.
+    """(row, its position in words). Rows of Parquet have the named columns, JSON objects all keys.
 
     Raises:
         DataError: the file changed since the run began, or is damaged Parquet.
@@ -66,9 +68,9 @@ def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[
                 first += rows
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk or the network, not the data
+            raise  # an error of the disk or network, not of the data
         raise DataError(
-            f"{span.uri}: damaged Parquet ({str(error).splitlines()[0]}). Write it again, or leave it out by a "
+            f"{span.uri}: damaged Parquet ({str(error).splitlines()[0]}). Write it again, or exclude it by a "
             "narrower path."
         ) from error
 
@@ -90,7 +92,7 @@ def _group_rows(
 
 
 def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
-    """Objects with the byte at which they begin (in compressed files their line, from 1); blank lines are no rows."""
+    """(object, byte of its start; in compressed files its line number from 1). Blank lines are skipped."""
     position = 0
     try:
         for position, line in span_lines(store, span, _LIMITS):
@@ -115,7 +117,7 @@ def _parsed(line: bytes) -> Row | Unreadable:
 
 
 def without_nulls(value: Any) -> Any:
-    """A struct column gives every row every key; those a row does not have are null there."""
+    """The value without keys of null: a struct column gives every row all keys."""
     if isinstance(value, Mapping):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):

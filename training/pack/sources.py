@@ -1,8 +1,8 @@
-"""The first act of packing: which files a corpus is, which columns they have, and how they are cut into units.
+"""The files of a corpus, their columns, and the units that they are split into.
 
-A corpus is an artifact of this project (its manifest lists the files), or a folder, glob, file or URI of Parquet or
-JSON Lines (.jsonl, .ndjson; also .gz and .zst). Parquet is cut by rows, plain JSON Lines by bytes; what is compressed
-is read whole. No text is read here but the first lines of one JSONL file.
+A corpus is an artifact of this project, or a folder, glob, file or URI of Parquet or JSON Lines (.jsonl, .ndjson; also
+.gz and .zst). Parquet is split by rows and plain JSON Lines by bytes; a compressed file is one unit. Only listings,
+Parquet footers and the first lines of one JSON Lines file are read.
 """
 
 import posixpath
@@ -28,19 +28,19 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
-from training.pack.listing import Listing
 from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 
-# Footers of remote files are read at once by as many threads; each waits for the network, not for a core.
+# Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
 _PEEKED_LINES = 100
 _MAX_POINTER_BYTES = 1024
-LFS_POINTER = b"version https://git-lfs"  # how the text begins that git has in place of a large file
+LFS_POINTER = b"version https://git-lfs"  # start of the text in place of a large file
 
 Unit = tuple[Span, ...]
+Listing = Sequence[tuple[str, int, str]]  # name, bytes, version (ETag, or size and time of a local file)
 
 DEFAULTS = {"id": "id", "group": "group_id"}
-# Columns as corpora usually name them, the first that are all there; then those that may be there besides.
+# Usual names of columns, as (required, optional). The first entry whose required columns all exist is used.
 RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
     ({"text": "text"}, {}),
     ({"messages": "messages"}, {"tools": "tools"}),
@@ -51,7 +51,7 @@ RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
 
 
 class _File(NamedTuple):
-    """name: below the corpus, so that a corpus that was moved is the same corpus."""
+    """A file of a corpus. name: relative to the corpus, so that a moved corpus has the same fingerprint."""
 
     name: str
     info: FileInfo
@@ -59,12 +59,11 @@ class _File(NamedTuple):
 
 @dataclass(frozen=True)
 class FrozenCorpus:
-    """A corpus as it was when the run began.
+    """The files of a corpus as listed when the run began.
 
-    store: that its files are read from.
-    units: runs of spans of about the wished size, in the order of the documents. unit_bytes: of each. fingerprint: of
-    the content (an artifact's digest; else names, sizes and versions of the files). columns: id and group filled in.
-    passed_over: how many files are of no format that is read here, by ending. listing: of the files.
+    store: of its files. units: in the order of the documents. unit_bytes: about the bytes of documents of each unit.
+    fingerprint: of the content (an artifact's digest; else names, sizes and versions of the files). columns: with id
+    and group filled in. skipped: number of files of other formats, by ending. listing: of the files that are read.
     """
 
     store: Store
@@ -73,17 +72,19 @@ class FrozenCorpus:
     unit_bytes: tuple[int, ...]
     fingerprint: str
     columns: Columns
-    passed_over: Mapping[str, int]
+    skipped: Mapping[str, int]
     listing: Listing
 
     @property
     def note(self) -> str:
-        """A sentence about the files that are not read; empty where there are none."""
-        if not self.passed_over:
+        """A sentence about the skipped files; empty if there are none."""
+        if not self.skipped:
             return ""
-        files = sum(self.passed_over.values())
-        told = ", ".join(f"{count:,} {ending}" for ending, count in self.passed_over.items())
-        return f"{files:,} file{'s are' if files > 1 else ' is'} passed over ({told}): read are {', '.join(FORMATS)}"
+        files = sum(self.skipped.values())
+        endings = ", ".join(f"{count:,} {ending}" for ending, count in self.skipped.items())
+        return (
+            f"{files:,} file{'s are' if files > 1 else ' is'} skipped ({endings}): only {', '.join(FORMATS)} are read"
+        )
 
 
 def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
@@ -93,37 +94,39 @@ def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorp
 
 
 def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCorpus:
-    """List, check and cut. The same files give the same answer.
+    """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
     Raises:
-        ConfigError: a column that is named is not there, or has a type that cannot be what it is named for.
-        DataError: nothing to read at the path, or an artifact that is not finished.
+        ConfigError: a named column is missing or has an unsuitable type.
+        DataError: there is nothing to read at the path, or an unfinished artifact.
     """
     assert unit_bytes > 0
-    files, content, passed_over = _find(store, corpus.path)
+    files, content, skipped = _find(store, corpus.path)
     with ThreadPoolExecutor(_THREADS) as pool:
-        looked = list(pool.map(lambda file: _look(store, file.info, columns, unit_bytes), files))
-    schemas = [(file.info.uri, schema) for file, (schema, _) in zip(files, looked, strict=True) if schema is not None]
+        inspected = list(pool.map(lambda file: _inspect(store, file.info, columns, unit_bytes), files))
+    schemas = [
+        (file.info.uri, schema) for file, (schema, _) in zip(files, inspected, strict=True) if schema is not None
+    ]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
     resolved = _resolve(columns, schemas, lines, _peek(store, lines) if lines else {})
     units, sizes = [], []
-    for unit, size in _gather([piece for _, pieces in looked for piece in pieces], unit_bytes):
+    for unit, size in _group([piece for _, pieces in inspected for piece in pieces], unit_bytes):
         units.append(unit)
         sizes.append(size)
     listing = tuple((file.name, file.info.size, file.info.version) for file in files)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, passed_over, listing)
+    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, skipped, listing)
 
 
 def with_columns(config: TrainConfig) -> TrainConfig:
-    """The config with the columns of each corpus: as it gives them, else recognised by the names of its columns.
+    """The config with the columns of each corpus: its own settings, else recognised by usual names (RECOGNISED).
 
-    Recognised are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's
-    `instruction` with `output`, each with what may stand beside it (RECOGNISED).
+    These are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's `instruction`
+    with `output`, each with its optional columns.
 
     Raises:
-        DataError: nothing to read at a corpus's path, or an artifact that is not finished.
+        DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
     """
     if "columns" in config.model_fields_set:
         return config
@@ -136,7 +139,7 @@ def with_columns(config: TrainConfig) -> TrainConfig:
 
 def _recognised(store: Store, corpus: Corpus) -> Columns:
     file = _find(store, corpus.path)[0][0].info
-    schema, _ = _look(store, file, Columns(text="text"), 1 << 30)
+    schema, _ = _inspect(store, file, Columns(text="text"), 1 << 30)
     names = _peek(store, file) if schema is None else schema.names
     for needed, optional in RECOGNISED:
         if all(name in names for name in needed.values()):
@@ -145,10 +148,12 @@ def _recognised(store: Store, corpus: Corpus) -> Columns:
 
 
 def _find(store: Store, path: str) -> tuple[list[_File], str, dict[str, int]]:
-    """The files, the fingerprint of what is in them, and how many others there are by ending."""
+    """(files, fingerprint of their content, number of skipped files by ending)."""
     root = paths.absolute(path)
     wild = re.search(r"[*?\[]", root)
-    there = store.exists(root) or bool(wild and store.list_files(root))  # a name with brackets in it is no pattern
+    there = store.exists(root) or bool(
+        wild and store.list_files(root)
+    )  # an existing name with brackets is not a pattern
     if wild and not there:
         found, root = store.glob(root), root[: root.rindex("/", 0, wild.start())]
     elif store.exists(root):
@@ -172,7 +177,7 @@ def _nothing_here(path: str, names: Sequence[str]) -> str:
     wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
     if names:
         hint = " A JSON array becomes JSON Lines with `jq -c '.[]' FILE > FILE.jsonl`." if _has_json(names) else ""
-        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
+        return f"{path}: no file of documents here. There are: {', '.join(names[:8])}. {wanted}{hint}"
     if paths.is_remote(path) or re.search(r"[*?\[]", path):
         return f"{path}: no file has such a name. Check it against a listing. {wanted}"
     if Path(paths.absolute(path)).exists():
@@ -187,7 +192,7 @@ def _has_json(names: Sequence[str]) -> bool:
 def _of_artifact(artifact: Artifact) -> tuple[list[_File], str, dict[str, int]]:
     root = artifact.uri
     files = artifact.manifest.files
-    # An artifact's files never change: their size alone says that they are what the manifest promises.
+    # Files of an artifact are never changed, so comparing their sizes suffices.
     infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
     return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
 
@@ -197,7 +202,7 @@ def _refuse_unfinished(store: Store, root: str) -> None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
     if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
         raise DataError(
-            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it has begun. Run "
+            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
             "`raymill curate` with its config again: it continues."
         )
 
@@ -206,13 +211,13 @@ def _hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def _look(
+def _inspect(
     store: Store, file: FileInfo, columns: Columns, unit_bytes: int
 ) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
-    """The columns of a Parquet file, and the pieces of the file with their bytes of documents."""
+    """The schema of a Parquet file, None for JSON Lines; and the file's spans with their bytes of documents."""
     kind = format_of(file.uri)
     if kind == "parquet":
-        return _look_at_parquet(store, file, columns, unit_bytes)
+        return _inspect_parquet(store, file, columns, unit_bytes)
     if not file.size:
         return None, []
     if is_compressed(file.uri):
@@ -222,7 +227,7 @@ def _look(
     return None, [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
 
 
-def _look_at_parquet(
+def _inspect_parquet(
     store: Store, file: FileInfo, columns: Columns, unit_bytes: int
 ) -> tuple[pa.Schema, list[tuple[Span, int]]]:
     try:
@@ -234,7 +239,7 @@ def _look_at_parquet(
             raise DataError(f"{file.uri}: a Git LFS pointer, not the file itself. Run `git lfs pull`.") from error
         raise DataError(
             f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
-            "Was its writing cut short? Write it again, or leave it out by a narrower path."
+            "Perhaps writing it was interrupted. Write it again, or exclude it by a narrower path."
         ) from error
     content = ("text", "prompt", "input", "system", "completion", "messages", "tools")
     names = {columns.named.get(role) for role in content}
@@ -243,8 +248,8 @@ def _look_at_parquet(
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         size = sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
-        # A row group of many units is cut by rows: each reader decodes it from its start, which costs a hundredth of
-        # what tokenising its rows does, and holds only its own.
+        # A row group larger than a unit is split by rows. Each reader decodes it from its start, which costs a
+        # hundredth of tokenising its rows.
         parts = max(1, min(-(-size // unit_bytes), group.num_rows)) if group.num_rows else 0
         ends = [first + group.num_rows * part // parts for part in range(parts + 1)] if parts else []
         pieces += [(Span(*_identity(file), "parquet", start, end), size // parts) for start, end in pairwise(ends)]
@@ -256,8 +261,8 @@ def _identity(file: FileInfo) -> tuple[str, int, str]:
     return file.uri, file.size, file.version
 
 
-def _gather(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tuple[Unit, int]]:
-    """Small pieces together, until another one would make the unit larger than wished."""
+def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tuple[Unit, int]]:
+    """Group spans into units of at most `unit_bytes`; a larger span is a unit of its own."""
     held: list[Span] = []
     held_bytes = 0
     for span, size in pieces:
@@ -276,7 +281,7 @@ def _gather(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tup
 def _resolve(
     columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: FileInfo | None, peeked: Mapping[str, None]
 ) -> Columns:
-    """Check what is named, and fill in id and group where the corpus has them under their usual names.
+    """Check the named columns, and fill in id and group if the corpus has them under their usual names.
 
     peeked: keys of the first objects of `lines`, a file of JSON Lines.
     """
@@ -286,7 +291,7 @@ def _resolve(
             if name not in schema.names:
                 raise ConfigError(_no_column(uri, role, name, schema.names))
             _check_type(uri, role, name, schema)
-        # Of JSON objects only the first are seen: what marks a few of them may come later.
+        # Optional keys of JSON objects may be missing in the first ones.
         if lines and peeked and name not in peeked and role not in ("tools", "id", "group", "input", "system"):
             raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
     found = {
@@ -298,7 +303,7 @@ def _resolve(
 
 
 def _peek(store: Store, file: FileInfo) -> dict[str, None]:
-    """Keys of the first objects, in the order in which they appear."""
+    """Keys of a file's first 100 objects, in order of appearance."""
     span = Span(*_identity(file), "jsonl", 0, file.size)
     keys: dict[str, None] = {}
     for row, _ in islice(json_rows(store, span), _PEEKED_LINES):
@@ -309,8 +314,8 @@ def _peek(store: Store, file: FileInfo) -> dict[str, None]:
 
 def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, 3, 0.5)
-    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
-    return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {mend}"
+    advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
+    return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {advice}"
 
 
 def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
@@ -346,5 +351,5 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
 
 
 def as_json(units: Sequence[Unit]) -> list[object]:
-    """Units as plain values, for a fingerprint."""
+    """Units as plain JSON values, for a fingerprint."""
     return [[list(astuple(span)) for span in unit] for unit in units]

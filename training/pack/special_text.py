@@ -1,11 +1,11 @@
-"""Special tokens that stand in what people wrote: there they are text.
+"""Control tokens in messages are encoded as text.
 
-A message may quote `<|im_end|>`. Taken as the token it would end the turn in the middle, and a user could write the
-assistant's turns. Control tokens are those that begin or end a text or that the chat template writes around turns;
-others with a meaning inside of messages, such as `<think>`, stay tokens.
+A message may quote `<|im_end|>`. As a token it would end the turn early, and a user's message could contain turns of
+the assistant. Control tokens are those that begin or end a text and those that the chat template writes around turns;
+tokens with a meaning inside messages, such as `<think>`, remain tokens.
 
-Before a template writes a conversation, each control token in it is replaced by one character of Unicode's private use
-area; afterwards the text is put back, and the places are remembered for the encoder.
+Before a conversation is rendered, each control token in it is replaced by one character of Unicode's private use area.
+Afterwards the text is restored, and the encoder gets the positions.
 """
 
 import re
@@ -26,7 +26,7 @@ _CONVERSATION = [
 
 
 class Restored(NamedTuple):
-    """A text with its own words again. places: of the first character of each control token that is text, in order."""
+    """A restored text. places: position of the first character of each control token that is text, in order."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -34,7 +34,7 @@ class Restored(NamedTuple):
 
 
 class SpecialText:
-    """The control tokens of a tokenizer and its chat template."""
+    """Replaces the control tokens of a tokenizer and its chat template in conversations, and restores them."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
         self.tokens = _control_tokens(tokenizer)
@@ -44,15 +44,15 @@ class SpecialText:
         self._hidden = re.compile("[" + "".join(self._token) + "]" if self._token else r"(?!)")
 
     def hide(self, chat: Chat) -> Chat:
-        """The conversation with a character in the place of each control token; itself where there is none."""
+        """The conversation with one character in place of each control token; the same object if there is none."""
         if not any(self._found(message) for message in chat.messages) and not self._found(chat.tools):
             return chat
         return Chat([self._replaced(message) for message in chat.messages], self._replaced(chat.tools))
 
     def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> Restored:
-        """spans: of characters, in order and apart from each other."""
+        """The text with its control tokens restored, and the moved spans. spans: of characters, in order and disjoint."""
         places, parts, end, grown = [], [], 0, 0
-        shifts = [(0, 0)]  # from this character on, so much longer
+        shifts = [(0, 0)]  # (from this character on, characters added)
         for found in self._hidden.finditer(text):
             token = self._token[found[0]]
             places.append(found.start() + grown)
@@ -90,14 +90,14 @@ class SpecialText:
 
 
 def _control_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
-    """Beginning and end of a text, padding, and the special tokens around turns; none without a chat template."""
+    """BOS, EOS, padding and the special tokens around turns; none without a chat template."""
     if not tokenizer.chat_template:
         return ()
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     found = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     try:
         written = tokenizer.apply_chat_template([_CONVERSATION], tokenize=False, add_generation_prompt=True)
-    except Exception:  # a template may refuse any conversation; each document shows it again, with its message
+    except Exception:  # a template may refuse any conversation; documents report it
         written = [""]
     found |= {token for token in special if token in str(written[0])}
     return tuple(sorted(token for token in found & special if token not in _IN_MESSAGES))

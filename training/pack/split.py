@@ -1,13 +1,13 @@
-"""Which split a document is in: decided by a hash of its group, else of its content.
+"""The split of a document: decided by a hash of its group, or of its content without a group column.
 
-The hash line 0 .. 2**64 is cut in two places: train, validation, test. So a document's split depends neither on the
-seed nor on the order or number of files: documents of one group, and equal texts under two ids, are never apart.
+The hashes 0 .. 2**64 are divided at two cuts into train, validation and test. So the split depends neither on the seed
+nor on the order or number of files, and documents of one group, or of equal content, are in the same split.
 
-Where the cuts lie: at the shares themselves for a large corpus, where chance errs little (with 4,097 groups a share of
-10% has a standard deviation of half a percent). A small corpus, and each small stratum, is cut by rank: between the
-very groups that it has, so that its shares are exact to a group. What one stratum's rounding leaves over is carried to
-the next, so many tiny strata do not all round to nothing; and no split that was asked for is left empty while there are
-groups enough. `survey` finds the groups: it reads until there are more than MAX_RANKED, with `stratify` to the end.
+The cuts of a large corpus are at the shares themselves: with 4,097 groups a share of 10% has a standard deviation of
+half a percent. The cuts of a small corpus, and of each small stratum, are between its own groups, so that the shares
+are exact to a group. The rounding of one stratum is carried to the next, so that many tiny strata do not all round to
+nothing, and a requested split is not empty if there are enough groups. `survey` finds the groups: it reads until there
+are more than MAX_RANKED of them, with `stratify` all documents.
 """
 
 from bisect import bisect_right
@@ -22,25 +22,25 @@ MAX_RANKED = 4096
 _MAX_STRATA = 1000
 _END = 1 << 64
 
-# Two places on the hash line: below the first is train, from the second on is test.
+# Two hashes: below the first is train, from the second on is test.
 Cut = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where each stratum is cut; a stratum that is not named has the default."""
+    """The cut of each stratum. default: of strata that are not in `strata`."""
 
     default: Cut
     strata: dict[str, Cut] = field(default_factory=dict)
 
     def split_of(self, key: int, stratum: str) -> int:
-        """Index in SPLITS of a document whose group hashes to `key`."""
+        """Index in SPLITS of a document with this hash and stratum."""
         return bisect_right(self.strata.get(stratum, self.default), key)
 
 
 @dataclass
 class Survey:
-    """The groups of each stratum, as hash -> documents; None once there are more than MAX_RANKED.
+    """The groups of each stratum as hash -> number of documents; None if there are more than MAX_RANKED.
 
     Memory: at most MAX_RANKED * _MAX_STRATA hashes, half a gigabyte; without strata, half a megabyte.
     """
@@ -61,7 +61,7 @@ class Survey:
 
 
 def survey(keyed: Iterable[tuple[int, str]], stratified: bool) -> Survey:
-    """From (hash of the group, stratum) of documents; reads no further than it has to."""
+    """The survey of (hash of the group, stratum) of documents. Stops reading as soon as the cuts are determined."""
     found = Survey()
     for key, stratum in keyed:
         found.add(key, stratum)
@@ -71,9 +71,9 @@ def survey(keyed: Iterable[tuple[int, str]], stratified: bool) -> Survey:
 
 
 def choose_cuts(found: Survey, split: Split) -> Cuts:
-    """Pure: the same groups give the same cuts, in whatever order they were seen."""
+    """The cuts for the surveyed groups; their order does not matter."""
     shares = (split.train, split.train + split.validation)
-    default = (_place(shares[0]), _place(shares[1]))
+    default = (_hash_at(shares[0]), _hash_at(shares[1]))
     strata: dict[str, Cut] = {}
     carried = [0.0, 0.0]
     small = {name: groups for name, groups in sorted(found.strata.items()) if groups is not None}
@@ -93,7 +93,7 @@ def choose_cuts(found: Survey, split: Split) -> Cuts:
 
 
 def _fill_empty(small: Mapping[str, dict[int, int]], strata: dict[str, Cut], split: Split) -> None:
-    """A tiny corpus: give a split that was asked for and got nothing one group of the largest other."""
+    """Move one group of the largest split to each requested split that is empty, in a tiny corpus."""
     wanted = [share > 0 for share in (split.train, split.validation, split.test)]
     for empty in range(3):
         held: list[list[tuple[str, int]]] = [[], [], []]
@@ -103,7 +103,7 @@ def _fill_empty(small: Mapping[str, dict[int, int]], strata: dict[str, Cut], spl
         largest = max(range(3), key=lambda index: len(held[index]))
         if not wanted[empty] or held[empty] or len(held[largest]) < 2:
             continue
-        # The groups of one stratum nearest to the empty split's place on the line move over.
+        # The groups nearest to the empty split are moved, of one stratum.
         name = max(small, key=lambda one: (sum(owner == one for owner, _ in held[largest]), one))
         keys = sorted(small[name])
         first, second = (sum(key < cut for key in keys) for cut in strata[name])
@@ -118,7 +118,7 @@ def _fill_empty(small: Mapping[str, dict[int, int]], strata: dict[str, Cut], spl
         strata[name] = (_before(keys, first), _before(keys, second))
 
 
-def _place(share: float) -> int:
+def _hash_at(share: float) -> int:
     return _END if share >= 1 - 1e-12 else int(share * _END)
 
 

@@ -1,9 +1,11 @@
-"""The stage that makes examples of a corpus: read, tokenise, mask, and say where each stands in the global shuffle.
+"""The tokenise stage: documents of a corpus to examples with labels, split and position in the global shuffle.
 
-A unit's examples are held until it ends, to be sorted by (split, place): 5 bytes a token and as much again while they
-are written, so a unit of 32 MiB takes about 80 MiB at 4 bytes of text a token, and 320 MiB at the very worst, one token
-a byte. Documents are tokenised in tables of about _TABLE_BYTES by the tokenizer's own batch call, one thread; while it
-works it takes some 60 bytes for each byte of the table, so a single document of 10 MB takes 600 MB.
+Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, place).
+
+Memory: the examples of a unit are sorted when it ends. They take 5 bytes per token, and as much again while they are
+written: about 80 MiB for a unit of 32 MiB at 4 bytes of text per token, 320 MiB at one token per byte. Documents are
+tokenised in tables of about _TABLE_BYTES by one thread, which takes about 60 bytes per byte of the table, so 600 MB for
+a document of 10 MB.
 """
 
 import logging
@@ -16,56 +18,62 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Columns
+from training.config_parts import Columns, Split
 from training.data.schema import EXAMPLES, SPLITS
-from training.models.checks import embedded_tokens
 from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json
 from training.pack.split import Cuts, choose_cuts, survey
-from training.pack.tokenizer import load_prepared
+from training.pack.tokenizer import TokenizerAt
+
+_load_prepared = Entry("training.pack.load_tokenizer:load_prepared")  # imports transformers
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of what an example is; another one makes examples anew
+VERSION = 3  # of the examples; another one makes them again
 
 _TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048
-# Small row groups: who merges the units holds one of each in memory.
+# Row groups are small, since merging the units holds one of each in memory.
 _ROW_GROUP_BYTES = 1 << 20
 _WRITTEN_ROWS = 1024
-# So many documents of a unit that the template fails for, and none that it does not: it is the template. In a corpus of
-# one unit any number tells.
-_TELLING = 32
+# The template is refused if it fails for this many documents of a unit and succeeds for none; in a corpus of one unit
+# if it fails for all.
+_FAILURES_OF_TEMPLATE = 32
 
-# Tokenised in about 3 s by one core, while workers of Ray take 5 s to start and to import transformers.
+# One core tokenises this in about 3 s; workers of Ray take 5 s to start and to import transformers.
 SMALL_BYTES = 8 << 20
 
 
 def tokenise_stage(
-    config: TrainConfig,
     name: str,
     frozen: FrozenCorpus,
-    tokenizer_uri: str,
-    tokenizer_fingerprint: str,
+    tokenizer: TokenizerAt,
+    split: Split,
+    seed: int,
     classes: Sequence[str] = (),
+    vocabulary: int | None = None,
 ) -> Stage:
-    """Examples of one corpus, in `_work/examples/{name}`. classes: of method probe, in the order of their indices.
+    """The stage of one corpus. Its cuts are chosen here, from the hashes of up to 4,096 groups.
+
+    Args:
+        classes: of method probe, in the order of their indices.
+        vocabulary: number of the model's embeddings; None if unknown.
 
     Raises:
-        DataError: no row of the corpus can be used.
-        ConfigError: too many values to stratify by.
+        DataError: no row of the corpus is a document.
+        ConfigError: the column to stratify by has too many values.
     """
     keyed = ((document.key, document.stratum) for document in all_documents(frozen))
-    cuts = choose_cuts(survey(keyed, frozen.columns.stratify is not None), config.split)
-    telling = _TELLING if len(frozen.units) > 1 else 1
+    cuts = choose_cuts(survey(keyed, frozen.columns.stratify is not None), split)
+    failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1
     output = f"_work/examples/{name}"
-    decides = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump()]
-    decides += [tokenizer_fingerprint, config.split.model_dump(), config.seed, list(classes)]
+    decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump()]
+    decided_by += [tokenizer.fingerprint, split.model_dump(), seed, list(classes)]
     return Stage(
         name=f"tokenise-{name}",
         outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
@@ -75,16 +83,14 @@ def tokenise_stage(
             output=output,
             columns=frozen.columns,
             cuts=cuts,
-            seed=config.seed,
-            store=config.store,
-            tokenizer_uri=tokenizer_uri,
-            tokenizer_fingerprint=tokenizer_fingerprint,
+            seed=seed,
+            tokenizer=tokenizer,
             classes=tuple(classes),
-            telling=telling,
-            vocabulary=embedded_tokens(config.store, config.model),
+            failures_of_template=failures,
+            vocabulary=vocabulary,
         ),
-        fingerprint=fingerprint(decides),
-        store=config.store,
+        fingerprint=fingerprint(decided_by),
+        store=tokenizer.store,
         describe=_files,
         small=sum(frozen.unit_bytes) <= SMALL_BYTES,
     )
@@ -95,30 +101,31 @@ def _files(unit: Unit) -> str:
 
 
 @lru_cache(maxsize=2)
-def _encoder(store: Store, uri: str, fingerprint: str, vocabulary: int | None) -> Encoder:
-    """Made once a process, however many units it does."""
-    return Encoder(load_prepared(store, uri, fingerprint), vocabulary)
+def _encoder(tokenizer: TokenizerAt, vocabulary: int | None) -> Encoder:
+    """The encoder of a process, shared by its units."""
+    return Encoder(_load_prepared(tokenizer.store, tokenizer.uri, tokenizer.fingerprint), vocabulary)
 
 
 def refuse_no_examples(examples: Artifact, path: str) -> None:
     """
     Raises:
-        DataError: a whole corpus without an example; the message says what became of its documents.
+        DataError: a corpus has no example; the message has the reasons.
     """
     if not examples.manifest.rows:
         counters = examples.manifest.counters
         reasons = [f"{int(n)} {name.partition('/')[2]}" for name, n in counters.items() if name.startswith("left_out/")]
         raise DataError(
-            f"{path}: no document gives an example to learn from. Left out: "
+            f"{path}: no document gives an example to learn. Left out: "
             f"{', '.join(reasons) or 'none'}. Check `columns`, and look at one with `raymill pack CONFIG --preview 3`."
         )
 
 
 @dataclass(frozen=True)
 class Tokenise:
-    """The work of one unit; a worker gets it by pickle.
+    """The work of one unit.
 
-    source: store of the corpus. store: of the tokenizer. vocabulary: of the model, None where it is not known.
+    source: store of the corpus. output: name of the artifact. failures_of_template: failed documents after which the
+    template is refused. The others are as in `tokenise_stage`.
     """
 
     source: Store
@@ -126,15 +133,13 @@ class Tokenise:
     columns: Columns
     cuts: Cuts
     seed: int
-    store: Store
-    tokenizer_uri: str
-    tokenizer_fingerprint: str
+    tokenizer: TokenizerAt
     classes: tuple[str, ...]
-    telling: int
+    failures_of_template: int
     vocabulary: int | None
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        encoder = _encoder(self.store, self.tokenizer_uri, self.tokenizer_fingerprint, self.vocabulary)
+        encoder = _encoder(self.tokenizer, self.vocabulary)
         left_out = LeftOut()
         tally = _Tally()
         tables = []
@@ -142,7 +147,7 @@ class Tokenise:
             encoded = encoder.encode(documents)
             learnt = {example.document for example in encoded.examples}
             tally.add(documents, learnt, encoded.notes, encoded.misfits, left_out)
-            _refuse_template(tally, encoded.misfits, self.telling)
+            _refuse_template(tally, encoded.misfits, self.failures_of_template)
             tables.append(self._table(documents, encoded.examples, tally))
         for reason, (where, _) in left_out.first.items():
             log.info("left out: %d %s, the first at %s", left_out.reasons[reason], reason, where)
@@ -176,7 +181,7 @@ class _Tally:
     """Counters of a unit."""
 
     counters: Counters = field(default_factory=dict)
-    unfit: int = 0  # documents that the template failed for
+    unfit: int = 0  # documents for which the template failed
 
     def add(
         self,
@@ -186,8 +191,8 @@ class _Tally:
         misfits: Sequence[Misfit],
         left_out: LeftOut,
     ) -> None:
-        """learnt: indices of the documents that give an example."""
-        # Of a chat that history rewrites, one rendering may be refused and another learnt.
+        """Count a table. learnt: indices of the documents with an example."""
+        # One rendering of a chat may be refused and another learnt.
         unfit = {misfit.document for misfit in misfits} - learnt
         self._count("documents", len(documents) - len(unfit))
         self._count("text_bytes", sum(document.bytes for document in documents))
@@ -216,6 +221,7 @@ class _Tally:
 
 
 def _tables(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents in lists of about _TABLE_BYTES."""
     held: list[Document] = []
     held_bytes = 0
     for document in documents:
@@ -235,23 +241,26 @@ def _lists(arrays: Sequence[np.ndarray], kind: type) -> pa.ListArray:
 
 
 def _sorted(examples: pa.Table) -> Iterator[pa.Table]:
-    """By (split, place), then as they stand in the corpus; some rows at a time."""
+    """The examples sorted by (split, place), then in the order of the corpus, in tables of _WRITTEN_ROWS."""
     order = np.lexsort((examples["place"].to_numpy(), examples["split"].to_numpy()))
     whole = examples.combine_chunks()
     for start in range(0, len(order), _WRITTEN_ROWS):
         yield whole.take(pa.array(order[start : start + _WRITTEN_ROWS]))
 
 
-def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], telling: int) -> None:
-    """A template or tokenizer that has failed for every document so far will fail for all of the corpus."""
-    if tally.counters["documents"] or tally.unfit < telling:
+def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], failures: int) -> None:
+    """
+    Raises:
+        ConfigError: template or tokenizer failed for all documents so far, and for `failures` or more.
+    """
+    if tally.counters["documents"] or tally.unfit < failures:
         return
     failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
-    mends = {
+    advice = {
         "template_error": "The template refuses these conversations.",
         "unknown_role": "Rename the roles in the data, or give a template that has them.",
-        "prompt_is_no_prefix": "The template begins an assistant's turn otherwise than its generation prompt does.",
-        "no_end_of_turn": "An assistant's turn ends with no token of its own, so a model could not learn to stop.",
+        "prompt_is_no_prefix": "The template begins an assistant's turn differently from its generation prompt.",
+        "no_end_of_turn": "An assistant's turn does not end with a special token, so a model could not learn to stop.",
         "doubled_bos": "Texts begin with two BOS tokens: one of the tokenizer's or template's, one of the texts'.",
         "message_not_rendered": "The template leaves out messages of a role: remove them, or give another template.",
         "tool_calls_not_rendered": "The template does not write tool calls: give one that does, such as `chatml`.",
@@ -259,7 +268,7 @@ def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], telling: int) -> 
     }
     first = failed[0]
     raise ConfigError(
-        f"model.chat_template: of the first {tally.unfit} documents none can be an example ({first.reason}). "
-        f"{mends[first.reason]} The first one reads:\n{first.preview:.1500}\n"
-        "Set model.chat_template to a Jinja file that suits, or give another tokenizer."
+        f"model.chat_template: of the first {tally.unfit} documents none is an example ({first.reason}). "
+        f"{advice[first.reason]} The first one reads:\n{first.preview:.1500}\n"
+        "Set model.chat_template to a suitable Jinja file, or give another tokenizer."
     )

@@ -61,7 +61,7 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     """
     config = with_columns(config)
     frozen = freeze_corpora(config, config.execution.unit_mib << 20)
-    root, store = packed_uri(config), config.store
+    root, store = packed_uri(config.packed, config.output), config.store
     manifest = paths.join(root, PACK_MANIFEST)
     if store.exists(manifest) and json.loads(store.read_bytes(manifest))["settings"] == pack_settings(config, frozen):
         return _counted(config, PackedRun.load(store, root))

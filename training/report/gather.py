@@ -195,7 +195,7 @@ def _folders(job: Job, packed: PackedRun) -> list[Folder]:
         return []
     manifest = json.loads(job.store.read_bytes(uri))
     name, revision = manifest["base"]["name"] or "", manifest["base"]["revision"]
-    chat = packed.asks_in_turns(job.config)
+    chat = packed.has_chat_turns({one.form for one in job.config.all_columns})
     base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)
     return [
         {

@@ -14,7 +14,7 @@ from tests.support.train_inline import MODEL, PLAIN
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.job import train
-from training.pack.first_look import first_look
+from training.pack.first_look import check_corpora
 from training.pack.preview import preview
 from training.pack.sources import freeze_corpus
 
@@ -48,7 +48,7 @@ def test_a_file_beside_good_ones_that_is_not_what_its_name_states_is_named_with_
 
     def look() -> None:
         corpus = freeze_corpus(Store(), Corpus(path=str(tmp_path)), Columns(text="text"), 1 << 20)
-        first_look({"corpus-0": corpus})
+        check_corpora({"corpus-0": corpus})
 
     if told is None:
         look()

@@ -23,11 +23,11 @@ from training.data.order import Order
 from training.data.packed import PackedRows
 from training.job import report_overflow
 from training.pack import job, packing, tokenise
-from training.pack.chatml import CHATML
+from training.pack.chat import CHATML
 from training.pack.command import pack as pack_verb
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
-from training.pack.preview import draw, preview
+from training.pack.preview import preview, print_previews
 from training.plan.data import find_data
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
@@ -378,7 +378,7 @@ def drawn(corpus: str, tmp_path: Path, terminal: bool = False, count: int = 2, *
     stream = io.StringIO()
     colours = "standard" if terminal else None
     console = Console(file=stream, force_terminal=terminal, width=100, highlight=False, color_system=colours)
-    draw(preview(plain_config(**settings_of(corpus, tmp_path / "run", **more)), count), console)
+    print_previews(preview(plain_config(**settings_of(corpus, tmp_path / "run", **more)), count), console)
     return stream.getvalue()
 
 

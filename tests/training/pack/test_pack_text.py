@@ -20,12 +20,13 @@ from tests.support.tiny_tokenizers import DOUBLED_BOS, NO_END, saved, shown, tin
 from training.config import TrainConfig
 from training.data.schema import EXAMPLES, SPLITS
 from training.pack import tokenise
-from training.pack.chatml import CHATML
+from training.pack.chat import CHATML
 from training.pack.documents import Document, find_classes
 from training.pack.encode import Encoder
+from training.pack.load_tokenizer import load_tokenizer
 from training.pack.sources import freeze_corpus
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
-from training.pack.tokenizer import load_tokenizer, prepare_tokenizer
+from training.pack.tokenizer import TokenizerAt, prepare_tokenizer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "naïve", "字", "🦊"]
 
@@ -53,9 +54,9 @@ def corpus(folder, count=60, **columns):
 def run(root, settings, unit_bytes=1 << 20, classes=()):
     """The artifact of examples of the first corpus, by the stage alone."""
     packed = str(root / "packed")
-    fingerprint = prepare_tokenizer(settings, packed)
+    tokenizer = TokenizerAt(settings.store, f"{packed}/tokenizer", prepare_tokenizer(settings, packed))
     frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], unit_bytes)
-    stage = tokenise_stage(settings, "corpus-0", frozen, f"{packed}/tokenizer", fingerprint, classes)
+    stage = tokenise_stage("corpus-0", frozen, tokenizer, settings.split, settings.seed, classes)
     (made,) = run_inline(stage, packed).values()
     return made
 
@@ -307,7 +308,10 @@ def test_a_tokenizer_that_changed_after_it_was_prepared_is_noticed(tmp_path):
     prepare_tokenizer(settings, packed)
     frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)
     with pytest.raises(DataError, match="the tokenizer has changed since it was prepared"):
-        run_inline(tokenise_stage(settings, "c", frozen, f"{packed}/tokenizer", "0" * 32), packed)
+        run_inline(
+            tokenise_stage("c", frozen, TokenizerAt(Store(), f"{packed}/tokenizer", "0" * 32), settings.split, 1),
+            packed,
+        )
 
 
 @settings(max_examples=50)

@@ -187,7 +187,7 @@ def finished(tmp_path) -> tuple[Job, Any, Any]:
     config = made.config(output=str(root), track={"mlflow": "https://me:password@host"})
     job = Job(config, str(root), str(root / "packed"), (), 300, {})
     packed = SimpleNamespace(
-        asks_in_turns=lambda config: False,
+        has_chat_turns=lambda forms: False,
         corpora=dict.fromkeys(("notes", "faq"), dict.fromkeys(("train", "validation", "test"))),
         tokenised=lambda name: {"documents": 100, "text_bytes": 5000, "left_out/empty": 7, "left_out/no_label": 0},
         packed=lambda name: {

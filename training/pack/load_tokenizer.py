@@ -1,0 +1,225 @@
+"""Tokenizers of transformers: loaded from a folder, a URI or the hub, or fitted; checked, and written to a folder.
+
+Only fast tokenizers are accepted, since labels need the position of each token in the text. Code that comes with a
+tokenizer is never run.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from jinja2 import TemplateSyntaxError
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from cluster.artifact import fingerprint
+from cluster.entry import Entry
+from cluster.errors import ConfigError, DataError
+from cluster.store import paths
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+from training.config_parts import Columns, Model, Split
+from training.models.folder import hub_problem
+from training.models.tokenizer_checks import is_tokenizer_file, no_tokenizer
+from training.pack.bpe import fit
+from training.pack.chat import TURN_END, TURN_START
+from training.pack.sources import FrozenCorpus
+from training.pack.tokenizer import RECORD
+
+_transformers_config = Entry("training.plan.shape:transformers_config")  # loads torch, which few tokenizers need
+
+log = logging.getLogger(__name__)
+
+# Endings of the files of a tokenizer; weights in the same folder are not copied.
+_ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
+_MAX_FILE_BYTES = 256 << 20
+
+
+def write_tokenizer(
+    store: Store,
+    folder: str,
+    model: Model,
+    template: str | None,
+    columns: Sequence[Columns],
+    split: Split,
+    corpora: Sequence[FrozenCorpus],
+) -> tuple[dict[str, tuple[str, int]], str]:
+    """Load or fit a tokenizer, check it and write it to a folder.
+
+    Args:
+        template: chat template that replaces its own; None: it keeps its own.
+        columns: of all corpora. split, corpora: for a fitted tokenizer, which sees only documents of the train split.
+
+    Returns:
+        The files, as name -> (sha256, bytes), and the tokenizer's fingerprint.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or it lacks something that the model or the columns need.
+    """
+    if model.tokenizer == "train":
+        tokenizer = fit((model.config or {})["vocab_size"], corpora, split)
+        if template is not None:
+            tokenizer.chat_template = template
+        _check(tokenizer, store, model, columns)
+    else:
+        tokenizer = load_checked(store, model, template, columns)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        made = [path for path in sorted(Path(scratch).rglob("*")) if path.is_file()]
+        contents = {path.relative_to(scratch).as_posix(): path.read_bytes() for path in made}
+    for name, content in contents.items():
+        store.write_bytes(paths.join(folder, name), content)
+    files = {name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
+    return files, tokenizer_fingerprint(tokenizer)
+
+
+def load_checked(
+    store: Store, model: Model, template: str | None, columns: Sequence[Columns]
+) -> PreTrainedTokenizerFast:
+    """The tokenizer that a config names, checked. The arguments and errors are those of `write_tokenizer`."""
+    source = model.tokenizer or model.name
+    assert source is not None
+    tokenizer = load_tokenizer(store, source, model.revision if source == model.name else None)
+    if template is not None:
+        tokenizer.chat_template = template
+    _check(tokenizer, store, model, columns)
+    return tokenizer
+
+
+def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTrainedTokenizerFast:
+    """A fast tokenizer from a folder or URI, or from the hub if there is no such folder.
+
+    Raises:
+        ConfigError: there is none, or only a slow one.
+    """
+    found = [file for file in store.list_files(uri) if _belongs(file, paths.absolute(uri))]
+    if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in found):
+        if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
+            raise no_tokenizer(uri)
+        return _load(uri, uri, revision, hub_problem(uri, revision))
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in found:
+            path = Path(scratch, file.uri.removeprefix(paths.absolute(uri)).lstrip("/"))
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(store.read_bytes(file.uri))
+        return _load(scratch, uri, None)
+
+
+def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokenizerFast:
+    """The prepared tokenizer of a folder.
+
+    Raises:
+        DataError: it has another fingerprint.
+    """
+    tokenizer = load_tokenizer(store, uri)
+    if (found := tokenizer_fingerprint(tokenizer)) != fingerprint:
+        raise DataError(f"{uri}: the tokenizer has changed since it was prepared ({found}, not {fingerprint}).")
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Fingerprint of what decides token ids: vocabulary, merges, normalisation, special tokens and chat template."""
+    return fingerprint(
+        [
+            json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None},
+            tokenizer.chat_template,
+            [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id],
+        ]
+    )
+
+
+def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token id of padding; any id if the tokenizer has none, since padding is recognised by its position."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in known if token is not None)
+
+
+def _load(where: str, uri: str, revision: str | None, problem: str | None = None) -> PreTrainedTokenizerFast:
+    """
+    Args:
+        where: folder or hub name that is loaded. uri: its name in messages. problem: why the hub cannot be reached, if
+            it cannot.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, revision=revision, trust_remote_code=False, local_files_only=problem is not None
+        )
+    except Exception as error:  # tokenizers raises plain Exceptions
+        first = problem and f"no such folder here, and the hub: {problem}"
+        first = first or (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{uri}: no tokenizer can be loaded from here ({first}). Give model.tokenizer a folder with a "
+            "tokenizer.json, a URI of one, a hub name, or `train`."
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which has no positions of tokens "
+            "in the text. Give model.tokenizer a folder with a tokenizer.json."
+        )
+    return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _belongs(file: FileInfo, root: str) -> bool:
+    name = file.uri.removeprefix(root).lstrip("/")
+    nested = "/" in name and not name.startswith("additional_chat_templates/")
+    kind = name.endswith(_ENDINGS) and not name.endswith(".index.json")
+    return kind and not nested and name != RECORD and file.size <= _MAX_FILE_BYTES
+
+
+def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, columns: Sequence[Columns]) -> None:
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "model.tokenizer: it has no end-of-text token (eos_token), so a model could not learn to stop. Add one to "
+            "its tokenizer_config.json, or give another tokenizer."
+        )
+    if isinstance(tokenizer.chat_template, dict):
+        if "default" not in tokenizer.chat_template:
+            raise ConfigError("model.tokenizer: several chat templates and no default. Give model.chat_template one.")
+        tokenizer.chat_template = tokenizer.chat_template["default"]
+    if tokenizer.chat_template:
+        _check_syntax(tokenizer, model)
+    if any(one.form == "chat" for one in columns) and not tokenizer.chat_template:
+        raise ConfigError(
+            "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
+            "Jinja file or, for a tokenizer with its tokens, `chatml`."
+        )
+    if any(one.system or one.system_prompt for one in columns) and not tokenizer.chat_template:
+        raise ConfigError(
+            "columns: a system prompt is written by a chat template, and the tokenizer has none. Set "
+            "model.chat_template, or put the text into the prompts."
+        )
+    if model.tokenizer not in (None, "train", model.name):
+        _check_vocabulary(len(tokenizer), store, model)
+    known = tokenizer.get_added_vocab()
+    if model.chat_template == "chatml" and not {TURN_START, TURN_END} <= known.keys():
+        raise ConfigError(
+            f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this "
+            "tokenizer does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
+        )
+
+
+def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
+    """Check that the chat template compiles. Whether it accepts a conversation is checked with each document."""
+    try:
+        tokenizer.apply_chat_template([[{"role": "user", "content": "a"}]], tokenize=False)
+    except TemplateSyntaxError as error:
+        source = model.chat_template or f"that of {model.tokenizer or model.name}"
+        raise ConfigError(
+            f"model.chat_template: {source} is not a Jinja template (line {error.lineno}: {error.message}). Correct "
+            "it, or set model.chat_template to another file."
+        ) from error
+    except Exception as error:
+        log.debug("the chat template refuses a conversation of one question: %s", error)
+
+
+def _check_vocabulary(tokens: int, store: Store, model: Model) -> None:
+    """Check that the model has an embedding for every token of a tokenizer that is not its own."""
+    embedded = _transformers_config(store, model).get_text_config().vocab_size
+    if tokens > embedded:
+        raise ConfigError(
+            f"model.tokenizer: it has {tokens:,} tokens, and the model has {embedded:,} embeddings. Give the model's "
+            f"own (leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
+        )
