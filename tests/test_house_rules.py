@@ -130,7 +130,7 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
 
 # The modules of `training` that load torch, transformers or peft when they are imported; see training/__init__.py.
 WORKER_MODULES = {
-    "bench": {"correct", "four_bits", "kernels", "measure", "parts", "peer", "predict", "result", "resume", "stall"},
+    "bench": {"command", "correct", "measure", "parts", "peer", "predict", "result", "resume", "stall"},
     "engines": {"adamw", "ddp", "engine", "fsdp", "make", "zero"},
     "evaluation": {"generate", "job", "measure"},
     "export": {"folders", "job", "merge"},

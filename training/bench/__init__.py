@@ -1,4 +1,4 @@
-"""How fast training is on this machine: random weights, random packed rows, the real objective and the real engine."""
+"""Benchmarks of training on this machine, with random weights and rows and the real objective and engine."""
 
-# Steps before the measured ones: compilation, allocators' growth, optimizer state.
+# Steps before the measured ones, in which layers are compiled and memory is allocated.
 WARM_UP = 3

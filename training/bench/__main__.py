@@ -1,9 +1,12 @@
-"""python -m training.bench: says at once which packages it needs and does not find, else runs command.py."""
+"""python -m training.bench: checks that the packages it needs are installed, then runs command.py."""
 
 import sys
 from collections.abc import Sequence
 
+from cluster.entry import Entry
 from training.versions import BENCH_NEEDS, missing
+
+_main = Entry("training.bench.command:main")  # imports the packages that are checked here
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -14,9 +17,7 @@ def main(words: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from training.bench.command import main
-
-    return main(words)
+    return _main(words)
 
 
 if __name__ == "__main__":

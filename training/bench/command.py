@@ -1,37 +1,41 @@
-"""python -m training.bench, alone or under torchrun: tokens a second, MFU and memory of training on this machine.
+"""python -m training.bench, alone or under torchrun: tokens per second, MFU and memory of training on this machine.
 
     python -m training.bench --shape 1b --sequence 4096 --parts --peer
     torchrun --nproc-per-node 8 -m training.bench --shape 8b --method lora --engine fsdp2
 
-Needs no Ray, no data, no download. MFU is printed with its formula and the numbers put in. --json prints a line as soon
-as it is known: our result, and with --peer the whole again with the peer's.
+Needs no Ray, no data and no download. MFU is printed with its formula. --json prints one line: the result; with --peer
+another one when the peer has finished, with both.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
+import torch
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError, RaymillError
 from training.bench import WARM_UP
-from training.bench.shapes import SHAPES, bench_config
+from training.bench.measure import PutBack, Step, Timing, freed_afterwards, measure_ours, worker_steps
+from training.bench.parts import measure_parts
+from training.bench.peer import measure_peer
+from training.bench.result import describe, peer_text, result_text
+from training.bench.workload import SHAPES, bench_config, document_lengths
 from training.config import EngineName, TrainConfig
+from training.fit.process_group import own_group
+from training.fit.ranks import Ranks
+from training.models.flops import mean_context
+from training.plan.choices import most_rows
+from training.plan.shape import shape_of
 from training.versions import missing
-
-if TYPE_CHECKING:
-    from training.bench.measure import Step, Timing
-    from training.fit.ranks import Ranks
 
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
 
     def show(result: dict[str, Any]) -> None:
-        from training.bench.text import peer_text, result_text
-
         peer = result["peer"] or result["peer_failed"]
         text = json.dumps(result) if arguments.json else peer_text(result) if peer else result_text(result)
         print(text, flush=True)
@@ -45,16 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -> None:
-    """Calls `show` on rank 0 with our numbers, before the peer starts, and again with the peer's."""
-    import torch
-
-    from training.bench.measure import PutBack, measure_ours, worker_steps
-    from training.bench.parts import measure_parts
-    from training.bench.result import describe
-    from training.bench.rows import document_lengths
-    from training.fit.process_group import own_group
-    from training.models.flops import mean_context
-
+    """Measure, and call `show` on rank 0 with the result; with --peer again with the peer's."""
     gpus = int(torch.cuda.is_available() and not arguments.cpu)
     with own_group(gpus) as ranks:
         config = make_config(arguments, ranks)
@@ -74,13 +69,8 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
                 show(describe(config, ranks, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
 
 
-def _peer(config: TrainConfig, drawn: "Sequence[Step]", ranks: "Ranks", steps: int) -> "Timing | str":
-    """The Trainer's times, or that its memory did not suffice, which is a result too."""
-    import torch
-
-    from training.bench.measure import freed_afterwards
-    from training.bench.peer import measure_peer
-
+def _peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int) -> Timing | str:
+    """The Trainer's times, or a message that it ran out of memory."""
     with freed_afterwards(ranks.device):
         try:
             return measure_peer(config, drawn, ranks, steps)
@@ -93,10 +83,11 @@ def _out_of_memory(config: TrainConfig, error: Exception) -> str:
     return f"out of memory with {config.micro_batch} rows of {config.sequence_length} tokens at once ({said})"
 
 
-def make_config(arguments: argparse.Namespace, ranks: "Ranks") -> TrainConfig:
-    """
+def make_config(arguments: argparse.Namespace, ranks: Ranks) -> TrainConfig:
+    """The config of the arguments. Without --micro-batch it is the largest that the memory model fits to the GPU.
+
     Raises:
-        ConfigError: the settings do not go together.
+        ConfigError: the settings contradict each other.
     """
     settings = {
         "world": ranks.world,
@@ -120,15 +111,10 @@ def make_config(arguments: argparse.Namespace, ranks: "Ranks") -> TrainConfig:
     if arguments.method == "qlora":
         _require_quantising(arguments.engine)
     if not 1 <= arguments.documents < arguments.sequence:
-        raise ConfigError(f"--documents {arguments.documents}: wanted 1 to {arguments.sequence - 1} a row.")
+        raise ConfigError(f"--documents {arguments.documents}: give 1 to {arguments.sequence - 1} per row.")
     try:
         config = bench_config(arguments.shape, micro_batch=arguments.micro_batch or 1, **settings)
         if arguments.micro_batch is None and ranks.device.type == "cuda":
-            import torch
-
-            from training.plan.choices import most_rows
-            from training.plan.shape import shape_of
-
             device = torch.cuda.get_device_properties(ranks.device).total_memory
             rows = max(1, most_rows(config, shape_of(config), device, 1024, ranks.world))
             config = bench_config(arguments.shape, micro_batch=rows, **settings)
@@ -142,7 +128,7 @@ def make_config(arguments: argparse.Namespace, ranks: "Ranks") -> TrainConfig:
 def _require_quantising(engine: str) -> None:
     """
     Raises:
-        ConfigError: there is no bitsandbytes, or an engine that cannot shard 4-bit weights.
+        ConfigError: bitsandbytes is not installed, or the engine cannot shard 4-bit weights.
     """
     if missing(["bitsandbytes"]):
         raise ConfigError("--method qlora: bitsandbytes is not installed here. Use pip install bitsandbytes.")

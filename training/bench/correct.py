@@ -1,8 +1,8 @@
-"""python -m training.bench.correct: whether training computes the right thing on this device, before how fast it is.
+"""python -m training.bench.correct: checks that training computes correctly on this device.
 
-A tiny Llama takes twenty steps with every attention, precision and method, and its losses are compared with those of
-float32 on the CPU; one document is changed, and the others' losses must stay; the fused, the chunked and the plain loss
-must agree; a training that is broken off and continued must come to the same losses. Prints a JSON line for each check.
+A tiny Llama takes twenty steps with every attention, precision and method; its losses must equal those of float32 on
+the CPU. When a document changes, the losses of the others must not. Fused, chunked and plain loss must agree. A
+training that is interrupted and continued must come to the same losses. Prints a JSON line for each check.
 """
 
 import argparse
@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from training.bench.measure import freed_afterwards
-from training.bench.rows import random_batch
-from training.bench.shapes import bench_config
+from training.bench.workload import bench_config, random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.schema import NO_TARGET, PACKED
@@ -39,7 +38,7 @@ TOLERANCE = {"float32": 1e-4, "bf16": 0.02}
 
 @dataclass(frozen=True)
 class Check:
-    """found, wanted: in words. right: null where it could not be checked here."""
+    """A check. found, wanted: text. right: null if it cannot be checked here."""
 
     name: str
     found: str
@@ -85,9 +84,9 @@ def config_of(method: str, precision: str, attention: str, device: torch.device)
 
 
 def losses(config: TrainConfig, device: torch.device, steps: int, interrupt_at: int | None = None) -> list[float]:
-    """The loss of each step, by the engine that the config names.
+    """The loss of each step, with the config's engine.
 
-    interrupt_at: after so many steps the state is saved, and another model and engine go on with it.
+    interrupt_at: after this many steps the state is saved, and another model and engine continue with it.
     """
     objective = build_objective(config, device=device)
     engine = make_engine(config, objective, device)
@@ -97,21 +96,21 @@ def losses(config: TrainConfig, device: torch.device, steps: int, interrupt_at: 
             state = {(one.name, one.state): one.values.detach().cpu().clone() for one in engine.slices()}
             engine.close()
             objective = build_objective(config.model_copy(update={"seed": 7}), device=device)
-            with torch.no_grad():  # frozen weights come from the model and not from a checkpoint
+            with torch.no_grad():  # frozen weights are not in a checkpoint
                 for other, own in zip(objective.parameters(), build_objective(config).parameters(), strict=True):
                     if not other.requires_grad:
                         other.copy_(own)
             engine = make_engine(config, objective, device)
             engine.load(functools.partial(_fetch, state), step)
         batches = [random_batch((step, micro), 2, LENGTH, 3, 320) for micro in range(2)]
-        units = sum(batch.label_tokens for batch in batches)
+        labels = sum(batch.label_tokens for batch in batches)
         total = 0.0
         for micro, batch in enumerate(batches):
             loss, _ = engine.module(**objective.tensors(batch, device))
-            engine.backward(loss / units, last=micro == 1)
+            engine.backward(loss / labels, last=micro == 1)
             total += float(loss.detach())
         engine.step(config.optimizer.learning_rate, config.optimizer.clip)
-        found.append(total / units)
+        found.append(total / labels)
     engine.close()
     return found
 
@@ -135,7 +134,7 @@ def _as_on_the_cpu(
 
 
 def documents_apart(precision: str, device: torch.device) -> Check:
-    """The loss of a row's second document, once with another first document before it."""
+    """Check that the loss of a row's second document does not depend on the first."""
     config = config_of("full", precision, "auto", device)
     objective = build_objective(config, device=device).eval()
     found = []
@@ -152,7 +151,7 @@ def documents_apart(precision: str, device: torch.device) -> Check:
 
 
 def losses_agree(precision: str, device: torch.device) -> Check:
-    """Fused and chunked loss of the same hidden states beside torch's cross entropy of whole logits."""
+    """Check fused and chunked loss against torch's cross entropy of all logits."""
     config = config_of("full", precision, "auto", device)
     objective: Any = build_objective(config, device=device).eval()
     batch: Batch = random_batch((5,), 2, LENGTH, 3, 320)
@@ -167,19 +166,20 @@ def losses_agree(precision: str, device: torch.device) -> Check:
             logits = objective.logits(hidden).float()
         plain = float(F.cross_entropy(logits, tensors["targets"].flatten(), ignore_index=NO_TARGET, reduction="sum"))
     worst = max(abs(one - plain) / plain for one in found.values())
-    said = ", ".join(f"{name} {one:.4f}" for name, one in found.items())
+    values = ", ".join(f"{name} {one:.4f}" for name, one in found.items())
     bound = 1e-5 if precision == "float32" else 1e-3
-    return Check(f"{precision}: {said}, plain {plain:.4f}", f"{worst:.1e}", f"within {bound:.0e}", worst <= bound)
+    return Check(f"{precision}: {values}, plain {plain:.4f}", f"{worst:.1e}", f"within {bound:.0e}", worst <= bound)
 
 
 def resumes(deterministic: bool, device: torch.device, steps: int) -> Check:
+    """Check that a training which is interrupted halfway comes to the same losses."""
     config = config_of("full", "auto", "auto", device).model_copy(update={"deterministic": deterministic})
     with deterministic_algorithms(deterministic):
         whole = losses(config, device, steps)
         resumed = losses(config, device, steps, interrupt_at=steps // 2)
     worst = max(abs(one - other) / one for one, other in zip(whole, resumed, strict=True))
     bound = 0.0 if deterministic or device.type == "cpu" else 1e-3
-    name = f"broken off and continued{', deterministic algorithms' if deterministic else ''}"
+    name = f"interrupted and continued{', deterministic algorithms' if deterministic else ''}"
     return Check(name, f"losses differ by {worst:.1e}", f"at most {bound:g}", worst <= bound)
 
 

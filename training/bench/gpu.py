@@ -1,19 +1,20 @@
-"""python -m training.bench.gpu: all that is to be measured on a GPU, in half an hour, as one table (`make gpu`).
+"""python -m training.bench.gpu (`make gpu`): all measurements on a GPU in half an hour, as one table.
 
-    A  correct before fast: training.bench.correct, and training.bench.resume: a `raymill train` that is killed and run
-       again; what is wrong ends the run
-    B  parts alone: products, attention with few and many documents, the loss by chunks: the ceiling
-    C  Llama 1B in full: compiled or not, chunks, micro-batches, fsdp2, one profile
-    D  Llama 8B by LoRA and QLoRA, HF Trainer beside it, what a checkpoint stops
+    A  correctness: training.bench.correct, and training.bench.resume, a `raymill train` that is killed and run again;
+       a wrong result ends the run
+    B  single parts: products, attention with few and many documents, the loss by chunks, and the ceiling they give
+    C  Llama 1B, all weights: compiled or not, chunks, micro-batches, fsdp2, one profile
+    D  Llama 8B by LoRA and QLoRA, HF Trainer for comparison, the time that a checkpoint stops training
 
-Each line is a process of its own, so that a lack of memory or a crash is that line's result. A section has its share of
-the time; what does not fit into it is skipped and named. --rehearse takes tiny shapes and this process instead.
+Each line is a process of its own, so that running out of memory or a crash is the result of that line only. Each
+section has a share of the time; lines for which none is left are skipped. --rehearse uses tiny shapes in this process.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -22,21 +23,24 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
+from cluster.entry import Entry
 from training.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, installed, missing
+
+# The packages that these import may be missing.
+_predicted_ms = Entry("training.bench.predict:predicted_ms")
+_planned_gib = Entry("training.bench.predict:planned_gib")
 
 # Minutes from the start at which a section must have ended, of thirty.
 ENDS = {"A": 6.0, "B": 9.5, "C": 20.0, "D": 30.0}
-# So much is left for a process that is ended to end, and for the table.
+# Time kept for ending a process, and for the table.
 _MARGIN_S = 15.0
-# No single call may take longer.
+# Limit of one process.
 _LONGEST_S = 480.0
 
 
 @dataclass(frozen=True)
 class Item:
-    """One process. predicted: whether it is a setting that bench/predict.py predicts. needs: packages without which it
-    is not run, beside those that all of them need.
-    """
+    """One process. predicted: bench/predict.py predicts its setting. needs: further packages."""
 
     section: str
     name: str
@@ -48,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table. verdict: ok, WRONG, skipped, not run, failed, or nothing."""
+    """A line of the table. verdict: ok, off, WRONG, skipped, not run, failed, or empty."""
 
     section: str
     name: str
@@ -94,7 +98,7 @@ def items(rehearse: bool) -> list[Item]:
 
 
 def _tiny(item: Item) -> Item:
-    """The same line in a fraction of a second on a CPU."""
+    """The same item with a tiny shape on a CPU."""
     if item.module == "training.bench.correct":
         return replace(item, words=("--cpu", "--steps", "4"))
     if item.module == "training.bench.resume":
@@ -131,8 +135,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def about() -> str:
-    import platform
-
     versions = ", ".join(
         f"{name} {installed(name) or 'not installed'}" for name in (*BENCH_NEEDS, "bitsandbytes", "deepspeed", "ray")
     )
@@ -141,13 +143,13 @@ def about() -> str:
 
 
 def _has_gpu() -> bool:
-    # In a process of its own: this one must not take a part of the GPU's memory.
+    # In another process, since this one must not use the GPU's memory.
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     return subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[Line], list[dict[str, Any]]]:
-    """All lines, printed as they come, and what each process printed."""
+    """All lines, which are also printed one by one, and the JSON that each process printed."""
     started = time.monotonic()
     lines: list[Line] = []
     found: list[dict[str, Any]] = []
@@ -159,11 +161,11 @@ def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[Lin
         if lacking := missing(item.needs):
             failed = f"not run: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed"
         elif arguments.rehearse:
-            printed, failed = _here(item)
+            printed, failed = _in_this_process(item)
         elif left < _MARGIN_S:
             failed = "skipped: no time left"
         else:
-            printed, failed = _apart(item, left)
+            printed, failed = _in_process(item, left)
         found.append({"section": item.section, "name": item.name, "printed": printed, "failed": failed})
         made = list(_lines(item, printed, failed))
         for line in made:
@@ -174,21 +176,21 @@ def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[Lin
     return lines, found
 
 
-def _apart(item: Item, seconds: float) -> tuple[list[dict[str, Any]], str | None]:
-    """What a process of its own printed, and why it ended early."""
+def _in_process(item: Item, seconds: float) -> tuple[list[dict[str, Any]], str | None]:
+    """(JSON objects that a process printed, why it ended early or None)."""
     command = [sys.executable, "-m", item.module, *item.words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        said = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        return _objects(said), f"ended after {seconds:.0f} s"
+        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        return _objects(output), f"ended after {seconds:.0f} s"
     printed = _objects(done.stdout)
     if done.returncode and not printed:
         return [], (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
     return printed, None
 
 
-def _here(item: Item) -> tuple[list[dict[str, Any]], str | None]:
+def _in_this_process(item: Item) -> tuple[list[dict[str, Any]], str | None]:
     out, err = io.StringIO(), io.StringIO()
     name = f"{item.module}.__main__" if item.module == "training.bench" else item.module
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -203,9 +205,9 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 def _lines(item: Item, printed: Sequence[dict[str, Any]], failed: str | None) -> Iterator[Line]:
     if not printed:
-        told = failed or "skipped: nothing printed"
-        verdict = next((word for word in ("skipped", "not run") if told.startswith(word)), "failed")
-        yield Line(item.section, item.name, told, "", verdict)
+        reason = failed or "skipped: nothing printed"
+        verdict = next((word for word in ("skipped", "not run") if reason.startswith(word)), "failed")
+        yield Line(item.section, item.name, reason, "", verdict)
         return
     if item.section == "A":
         for check in printed:
@@ -225,7 +227,7 @@ def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iter
     ours, setting = result["ours"], result["setting"]
     mfu = f", MFU {ours['mfu']:.1%} (whole rows {ours['mfu_whole_rows']:.1%})" if ours["mfu"] else ""
     found = f"{ours['tokens_per_s']:,.0f} tokens/s, {1e3 * ours['step_s']:,.0f} ms{mfu}, {ours['attention']}"
-    yield Line(item.section, item.name, found, _predicted(item, result), "")
+    yield Line(item.section, item.name, found, _prediction(item, result), "")
     gib, planned = ours["peak_memory_gib"], _planned_gib(setting)
     yield Line(
         item.section, f"  memory, micro-batch {setting['micro_batch']}", f"{gib:.2f} GiB", f"plan: {planned:.2f} GiB",
@@ -248,31 +250,10 @@ def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iter
         yield Line(item.section, f"  {name}", number, other, "")
 
 
-def _predicted(item: Item, result: dict[str, Any]) -> str:
-    from training.bench.predict import DOCUMENTS, LENGTH, setting, summed
-
-    if not item.predicted:
-        return ""
-    of = result["setting"]
-    rehearsed = of["shape"] == "tiny"
-    length = of["sequence_length"] if rehearsed else LENGTH
-    whole = summed(setting(of["shape"], of["method"], of["micro_batch"], length), DOCUMENTS)
-    return f"predicted on an H200: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
-
-
-def _planned_gib(setting: dict[str, Any]) -> float:
-    """What `raymill plan` says of the same setting."""
-    from training.bench.shapes import bench_config
-    from training.plan.memory import GIB, memory
-    from training.plan.shape import shape_of
-
-    names = ("method", "engine", "precision", "activation_checkpointing", "loss_chunk_tokens")
-    config = bench_config(
-        setting["shape"], world=1, gpus=setting["precision"] == "bf16", sequence_length=setting["sequence_length"],
-        micro_batch=setting["micro_batch"], accumulation=setting["accumulation"], steps=9,
-        attention="sdpa" if setting["attention"] == "sdpa" else "auto", **{name: setting[name] for name in names},
-    )  # fmt: skip
-    return memory(config, shape_of(config), setting["micro_batch"], 1).total / GIB
+def _prediction(item: Item, result: dict[str, Any]) -> str:
+    """The predicted time of the item's setting; empty if it is not predicted."""
+    setting = result["setting"]
+    return _predicted_ms(setting, setting["shape"] == "tiny") if item.predicted else ""
 
 
 def _row(line: Line) -> str:
@@ -280,7 +261,7 @@ def _row(line: Line) -> str:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """For README: Markdown."""
+    """The lines as a Markdown table."""
     cells = [(line.section, line.name.strip(), line.found, line.beside, line.verdict) for line in lines]
     rows = [f"| {' | '.join(one)} |" for one in cells]
     return "\n".join(["| | what | found | beside | |", "|---|---|---|---|---|", *rows])

@@ -1,19 +1,23 @@
-"""The measured loop: steps on random rows, the clock read when the device is idle."""
+"""The measured training steps on random rows. The clock is read when the device is idle."""
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import torch
+import torch._dynamo
+from peft.tuners import lora
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoModelForCausalLM
 
 from training.bench import WARM_UP
-from training.bench.four_bits import quantise
-from training.bench.kernels import Kernel, profiled
-from training.bench.rows import random_batch
+from training.bench.workload import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines.make import make_engine
@@ -21,10 +25,10 @@ from training.fit.device import memory_gib, parameter_counts
 from training.fit.ranks import Ranks
 from training.models.attention import choose_attention
 from training.models.base import named_config
-from training.models.build import objective_around
+from training.models.build import four_bit_settings, objective_around
 from training.models.compiling import compile_clock, compile_refusal
 
-# Steps drawn, each of other rows with other numbers of documents; the measured steps take them in turn.
+# Different steps, with different rows and numbers of documents; the measured steps use them in turn.
 STEPS_DRAWN = 8
 _PROFILED_STEPS = 2
 
@@ -32,21 +36,28 @@ Step = list[Batch]
 
 
 @dataclass(frozen=True)
-class PutBack:
-    """What training leaves out for speed, put back so that a measurement shows what leaving it out brings.
+class Kernel:
+    """A GPU kernel. ms: of one step, in all its calls. share: of the time of all kernels of a step."""
 
-    optimize_ddp: torch's splitting of compiled graphs at the borders of DDP's buckets, see models/compiling.py.
-    peft_input_casts: peft's casts of each LoRA layer's input to float32, see models/adapters.py.
+    name: str
+    ms: float
+    calls: int
+    share: float
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """Switches on what training switches off for speed, to measure the difference.
+
+    optimize_ddp: torch splits compiled graphs at the borders of DDP's buckets, see models/compiling.py.
+    peft_input_casts: peft casts each LoRA layer's input to float32, see models/adapters.py.
     """
 
     optimize_ddp: bool = False
     peft_input_casts: bool = False
 
     def apply(self, objective: torch.nn.Module) -> None:
-        """After the objective is built, before its first call."""
-        import torch._dynamo
-        from peft.tuners import lora
-
+        """Call it after the objective is built and before its first call."""
         if self.optimize_ddp:
             torch._dynamo.config.optimize_ddp = True
         if self.peft_input_casts:
@@ -60,11 +71,12 @@ NOTHING = PutBack()
 
 @dataclass(frozen=True)
 class Timing:
-    """seconds: of each step after the warm-up. tokens_per_step: over all workers. first_loss: mean over label tokens.
+    """A measurement.
 
-    peak_memory_gib: device memory on GPUs, of this worker; resident memory of the process so far on CPUs. attention:
-    transformers' name of the one that was used. compile_s: what torch.compile took, None where nothing was compiled.
-    kernels: where they were asked for, the costliest first. put_back: names of what PutBack put back.
+    seconds: of each step after the warm-up. tokens_per_step: over all workers. first_loss: mean over label tokens.
+    peak_memory_gib: of this worker, device memory on GPUs, resident memory of the process on CPUs. attention:
+    transformers' name of the implementation. compile_s: time in torch.compile, None if nothing was compiled. kernels:
+    by decreasing time, if profiled. put_back: names of the fields of PutBack that were set.
     """
 
     seconds: tuple[float, ...]
@@ -98,11 +110,7 @@ def worker_steps(config: TrainConfig, ranks: Ranks, documents: int) -> list[Step
 
 
 def draw(config: TrainConfig, device: torch.device, attention: str | None) -> Any:
-    """A base model with random weights, drawn on the device; the same for the same config. Frozen ones in bf16, and of
-    QLoRA quantised from that.
-    """
-    from transformers import AutoModelForCausalLM
-
+    """A base model with random weights on the device, deterministic. Frozen weights are in bf16, of QLoRA quantised."""
     dtype = torch.bfloat16 if config.method != "full" and config.bf16 else torch.float32
     torch.manual_seed(config.seed)
     with device:
@@ -117,19 +125,19 @@ def measure_ours(
     drawn: Sequence[Step],
     ranks: Ranks,
     steps: int,
-    profile: bool = False,
+    with_profile: bool = False,
     put_back: PutBack = NOTHING,
 ) -> Timing:
-    """`WARM_UP` steps and then `steps` measured ones through the objective and the engine that `config` names.
+    """Measure `steps` steps of the config's objective and engine, after WARM_UP steps.
 
-    profile: two steps more, after the measured ones, under torch's profiler.
+    with_profile: take two further steps under torch's profiler.
     """
     with freed_afterwards(ranks.device):
-        return _measured(config, drawn, ranks, steps, profile, put_back)
+        return _measure(config, drawn, ranks, steps, with_profile, put_back)
 
 
-def _measured(
-    config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int, profile: bool, put_back: PutBack
+def _measure(
+    config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int, with_profile: bool, put_back: PutBack
 ) -> Timing:
     device = ranks.device
     model_config = named_config(config.store, config.model)
@@ -160,7 +168,7 @@ def _measured(
         seconds.append(clock(device) - start)
         first = float(total) if number == 0 else first
     peak = memory_gib(device)
-    kernels = profiled(take, _PROFILED_STEPS, device) if profile else ()
+    kernels = profiled(take, _PROFILED_STEPS, device) if with_profile else ()
     timing = Timing(
         seconds=tuple(seconds[WARM_UP:]),
         tokens_per_step=sum_over_workers(ranks, sum(batch.tokens for batch in drawn[0]))[0],
@@ -182,7 +190,7 @@ def sum_over_workers(ranks: Ranks, *counts: int) -> list[int]:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once the device has done all that it was given."""
+    """Time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -205,3 +213,59 @@ def free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def quantise(model: Any) -> Any:
+    """Replace every linear module except the lm_head by bitsandbytes' 4-bit module, on the same device.
+
+    transformers quantises while it loads files, which random weights lack. Matrices are quantised one by one, so that
+    the device does not hold the base twice.
+    """
+    from bitsandbytes.nn import Linear4bit, Params4bit  # an optional package
+
+    settings = four_bit_settings()
+    kind = {
+        "quant_type": settings.bnb_4bit_quant_type,
+        "compress_statistics": settings.bnb_4bit_use_double_quant,
+        "quant_storage": settings.bnb_4bit_quant_storage,
+    }
+    for parent in list(model.modules()):
+        for name, linear in list(parent.named_children()):
+            if not isinstance(linear, nn.Linear) or linear is model.get_output_embeddings():
+                continue
+            sizes = (linear.in_features, linear.out_features, linear.bias is not None)
+            with torch.device("meta"):
+                small = Linear4bit(*sizes, compute_dtype=settings.bnb_4bit_compute_dtype, **kind)
+            device = linear.weight.device
+            small.weight = Params4bit(linear.weight.data, requires_grad=False, module=small, **kind).to(device)
+            small.bias = linear.bias
+            setattr(parent, name, small)
+    model.is_loaded_in_4bit = True  # peft reads this
+    return model
+
+
+def profiled(step: Callable[[int], Any], steps: int, device: torch.device) -> tuple[Kernel, ...]:
+    """The kernels of `steps` calls of `step`, by decreasing time; on a CPU the operators."""
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
+    with profile(activities=activities) as seen:
+        for number in range(steps):
+            step(number)
+        if on_gpu:
+            torch.cuda.synchronize(device)
+    times: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+    for event in seen.key_averages():
+        if on_gpu:
+            kernel = event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+            microseconds = event.self_device_time_total if kernel else 0.0
+        else:
+            microseconds = event.self_cpu_time_total
+        if microseconds > 0:
+            times[event.key][0] += microseconds
+            times[event.key][1] += event.count
+    total = sum(microseconds for microseconds, _ in times.values())
+    ordered = sorted(times.items(), key=lambda item: -item[1][0])
+    return tuple(
+        Kernel(name, microseconds / steps / 1e3, round(calls / steps), microseconds / total)
+        for name, (microseconds, calls) in ordered
+    )

@@ -1,8 +1,7 @@
-"""The parts of a micro-batch timed alone: matrix products, attention, the loss. Their sum is what no step can beat.
+"""The parts of a micro-batch timed separately: matrix products, attention, the loss. Their sum is a bound of a step.
 
-Each is computed forward and backward at the shapes that the config's model and rows give it, in the type that the
-config computes with. What is left out is what a better implementation could hide: norms, rotary embedding, SwiGLU,
-casts, the optimizer.
+Each is computed forward and backward with the shapes of the config's model and rows, in the config's type. Norms,
+rotary embedding, SwiGLU, casts and the optimizer are not included, since a better implementation could hide them.
 """
 
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from training.bench.measure import clock, freed_afterwards
 from training.config import TrainConfig
@@ -30,8 +30,8 @@ _CHUNKS = (1024, 4096, 8192)
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a micro-batch, over all layers. flops: of it; 0 where they are not counted. ceiling: whether training
-    with this config computes it, so that it belongs to the sum.
+    """One part of a micro-batch, over all layers. flops: 0 if not counted. ceiling: training with this config computes
+    it, so it is part of the sum.
     """
 
     name: str
@@ -45,9 +45,10 @@ class Part:
 
 
 def measure_parts(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
-    """
+    """Time the parts.
+
     Args:
-        batch: a micro-batch, whose rows and documents the parts have. context: positions that a token attends to.
+        batch: a micro-batch with the rows and documents. context: mean number of positions that a token attends to.
     """
     with freed_afterwards(device):
         parts = [_products(config, batch, device)]
@@ -60,7 +61,7 @@ def measure_parts(config: TrainConfig, batch: Batch, context: float, device: tor
 
 
 def milliseconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Of one call: the median of five, after one that is not counted."""
+    """Milliseconds of a call: the median of five, after one that is not counted."""
     call()
     times = []
     for _ in range(_REPEATS):
@@ -75,9 +76,7 @@ def _type(config: TrainConfig) -> torch.dtype:
 
 
 def _products(config: TrainConfig, batch: Batch, device: torch.device) -> Part:
-    """Of all linear modules of all layers: the result, the gradient of the input and, where it trains, the weight's."""
-    from transformers import AutoModelForCausalLM
-
+    """The products of all linear modules: output, gradient of the input and, if it trains, of the weight."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(named_config(config.store, config.model))
     shapes = Counter(
@@ -109,7 +108,7 @@ class _Causal(nn.Module):
 
 
 def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
-    """The kernel inside documents where it can run here; sdpa with a mask of the documents; sdpa over whole rows."""
+    """Attention by the kernel inside documents, if it can run here; by sdpa with a mask; by sdpa over whole rows."""
     model = named_config(config.store, config.model)
     text = model.get_text_config()
     rows, length = batch.input_ids.shape
@@ -134,10 +133,10 @@ def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch
 
     grouped = getattr(text, "num_key_value_heads", None) or heads
     if chosen == VARLEN:
-        told = boundaries(VARLEN, starts, length)
+        limits = boundaries(VARLEN, starts, length)
         part(
             "attention, varlen inside documents", grouped, True,
-            lambda query, key, value: varlen_attention(_Causal(), query, key, value, None, **told)[0],
+            lambda query, key, value: varlen_attention(_Causal(), query, key, value, None, **limits)[0],
         )  # fmt: skip
     mask = _documents_mask(batch, device)
     part(
@@ -152,7 +151,7 @@ def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch
 
 
 def _documents_mask(batch: Batch, device: torch.device) -> Tensor:
-    """bool[B, 1, T, T]: whether a position sees another, which is an earlier one of its document or itself."""
+    """Whether a position attends to another (an earlier one of its document, or itself): bool[B, 1, T, T]."""
     positions = torch.from_numpy(batch.position_ids).to(device)
     document = (positions == 0).cumsum(-1)
     same = document[:, :, None] == document[:, None, :]
@@ -160,7 +159,7 @@ def _documents_mask(batch: Batch, device: torch.device) -> Tensor:
 
 
 def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -> Part:
-    """Of the positions with a target, with the lm_head's products."""
+    """The fused loss of the positions with a target, with the lm_head's products."""
     text = named_config(config.store, config.model).get_text_config()
     trains = config.method == "full"
     weight = torch.randn(text.vocab_size, text.hidden_size, device=device, requires_grad=trains)

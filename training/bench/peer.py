@@ -1,10 +1,10 @@
-"""The same model and rows under transformers' Trainer, as a user of it would set it up for the same arithmetic.
+"""The same model and rows with transformers' Trainer, set up for the same arithmetic.
 
-Equal on both sides: the weights' random seed, rows, micro-batch and accumulation, bf16 autocast on float32 weights
-where ours has it (a frozen base in bf16 for LoRA), AdamW with the same betas and no decay, clipping, checkpointing or
-not, attention inside documents by position ids. The rows are handed to it as finished tensors. The Trainer's own: its
-step, its count of labels, its loss over whole logits, sdpa attention, a line of log a step, fused AdamW on GPUs; it
-saves and evaluates nothing.
+Equal on both sides: random seed of the weights, rows, micro-batch and accumulation, precision (bf16 autocast on float32
+weights; for LoRA a frozen base in bf16), AdamW with the same betas and weight decay, clipping, activation
+checkpointing, attention inside documents by position ids. The rows are given as tensors. The Trainer has its own step,
+count of labels, loss over all logits, sdpa attention, a log line per step and fused AdamW on GPUs; it saves and
+evaluates nothing.
 """
 
 import os
@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.bench import WARM_UP
 from training.bench.measure import Step, Timing, clock, draw, free, reset_peak, sum_over_workers
@@ -27,18 +30,15 @@ from training.models.base import named_config
 from training.models.compiling import compile_refusal
 from training.versions import enable_activation_checkpointing
 
-# Ours by name -> transformers'. Its flash attention needs a package of its own; its sdpa is what users get.
+# Attention of the config -> of transformers; others are sdpa, its default. Its flash attention needs another package.
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
 
 
 def measure_peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int) -> Timing:
-    """The Trainer's steps timed between its own callbacks, after as many warm-up steps as ours.
+    """Measure the Trainer's steps between its callbacks, after WARM_UP steps, with the same rows.
 
-    Only `ddp` (and a single worker) and methods full and lora have a peer here. It takes the rows that ours takes.
+    Only engine `ddp` and methods full and lora are supported.
     """
-    from torch.utils.data import DataLoader
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-
     seconds: list[float] = []
 
     class Stopwatch(TrainerCallback):
@@ -106,13 +106,13 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps
 
 @contextmanager
 def _alone(ranks: Ranks) -> Iterator[None]:
-    """A single worker without the marks of a group of one, as a user starts the Trainer; it would wrap the model."""
+    """Remove the variables of a process group of one worker, for which the Trainer would wrap the model."""
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE") if ranks.world == 1 else ()
-    marks = {name: os.environ.pop(name) for name in names if name in os.environ}
+    variables = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(marks)
+        os.environ.update(variables)
 
 
 def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
@@ -122,8 +122,6 @@ def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
         enable_activation_checkpointing(model, use_reentrant=False)
         model.enable_input_require_grads()
     if config.method != "full":
-        from peft import LoraConfig, get_peft_model
-
         lora = config.lora
         target = lora.target if isinstance(lora.target, str) else list(lora.target)
         model = get_peft_model(
@@ -140,7 +138,7 @@ def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
 
 
 def _inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
-    """The Trainer's model shifts labels itself: position t+1 carries what our position t has to predict."""
+    """The Trainer's inputs. Its model shifts labels: position t+1 has the target of our position t."""
     labels = np.full_like(batch.targets, NO_TARGET)
     labels[:, 1:] = batch.targets[:, :-1]
     arrays = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "labels": labels}

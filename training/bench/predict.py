@@ -1,13 +1,13 @@
-"""How long a training step should take on a GPU, part by part: arithmetic on shapes, before anything ran on one.
+"""The predicted time of a training step on a GPU, part by part: arithmetic on shapes, without a measurement.
 
     python -m training.bench.predict > training/bench/PREDICTIONS.md
 
 Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, V vocabulary, R an
 adapter's rank, N positions of a micro-batch, W weights that a token is multiplied with in the layers.
 
-A product or a kernel takes flops / (efficiency x peak), everything else bytes / (efficiency x bandwidth). Efficiencies
-are assumptions, each with the share that is usual on this kind of GPU as `slow` and `fast`; what a measurement leaves
-outside of these two is where this model of a step is wrong.
+A product or kernel takes flops / (efficiency x peak), everything else bytes / (efficiency x bandwidth). Efficiencies
+are assumptions: the usual range on this kind of GPU, `slow` and `fast`. A measurement outside of these two shows where
+this model of a step is wrong.
 """
 
 import functools
@@ -15,13 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 
-from training.bench.shapes import bench_config
+from training.bench.workload import bench_config
 from training.config import TrainConfig
 from training.gpus import peak_flops
 from training.models.base import named_config
 from training.models.flops import Multiplied, attention_flops, multiplied
-from training.plan.memory import Shape
+from training.plan.memory import GIB, Shape, memory
 from training.plan.shape import shape_of
 
 # NVIDIA's data sheet of the H200 SXM; its peak stands in models/flops.py.
@@ -45,7 +46,7 @@ EFFICIENCY = Efficiency()
 
 @dataclass(frozen=True)
 class Line:
-    """One part of a step. amount: flops or bytes. how: the formula, with its letters."""
+    """One part of a step. amount: operations (unit FLOP) or bytes (unit B). how: the formula."""
 
     part: str
     amount: float
@@ -54,7 +55,7 @@ class Line:
     how: str
 
     def ms(self, which: int) -> float:
-        """which: 0 slow, 1 fast."""
+        """Milliseconds. which: 0 slow, 1 fast."""
         rate = peak() if self.unit == "FLOP" else BANDWIDTH
         return 1e3 * self.amount / (self.efficiency[which] * rate)
 
@@ -66,7 +67,7 @@ def peak() -> float:
 
 
 def setting(shape: str, method: str, rows: int, length: int) -> TrainConfig:
-    """As `python -m training.bench` has it on one GPU: ddp, bf16, compiled, the varlen kernel."""
+    """The config of `python -m training.bench` on one GPU: ddp, bf16, compiled, the varlen kernel."""
     return bench_config(
         shape, world=1, gpus=True, sequence_length=length, micro_batch=rows, accumulation=1, method=method, steps=9,
         loss_chunk_tokens=CHUNK,
@@ -77,10 +78,11 @@ CHUNK = 4096
 
 
 def context_of(length: int, documents: int) -> float:
-    """Positions that a token attends to on average, in rows of 1 to 2 x `documents` - 1 documents cut at random places.
+    """Mean number of positions that a token attends to, in rows of 1 to 2 x `documents` - 1 documents of random
+    lengths.
 
-    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T sum on average to
-    2 T^2 / (k + 1).
+    A document of n positions has n (n + 1) / 2 pairs; the squares of k random parts of a row of T positions sum to
+    2 T^2 / (k + 1) on average.
     """
     return length * mean(1 / (count + 1) for count in range(1, 2 * documents)) + 0.5
 
@@ -138,7 +140,7 @@ def predict(config: TrainConfig, documents: int) -> list[Line]:
 
 
 def _adapted(shape: Shape) -> int:
-    """Inputs and outputs of all linear modules with an adapter, in values a position."""
+    """Inputs and outputs of all linear modules with an adapter, in values per position."""
     sizes = [parameter.shape for parameter in shape.parameters if parameter.trained and len(parameter.shape) == 2]
     # lora_A is R x inputs, lora_B outputs x R.
     return sum(max(rows, columns) for rows, columns in sizes)
@@ -146,7 +148,7 @@ def _adapted(shape: Shape) -> int:
 
 @dataclass(frozen=True)
 class Prediction:
-    """slow, fast: milliseconds of a step. flops: of a trained token."""
+    """slow, fast: milliseconds of a step. tokens: of a step. flops: operations per token."""
 
     slow: float
     fast: float
@@ -161,7 +163,7 @@ class Prediction:
 
 
 def summed(config: TrainConfig, documents: int) -> Prediction:
-    """Of one step; between the two lie 2% for launches and waits of the host at the least."""
+    """The prediction of one step: the sum of its parts and 2% for launches and waits of the host."""
     lines = predict(config, documents)
     model, context = named_config(config.store, config.model), context_of(config.sequence_length, documents)
     shape, weights = _counted(config.name.removeprefix("bench-"), config.method)
@@ -176,7 +178,7 @@ LENGTH, DOCUMENTS = 8192, 4
 
 
 def document() -> str:
-    """PREDICTIONS.md."""
+    """The content of PREDICTIONS.md."""
     lines = [
         "# Predicted steps on an H200",
         "",
@@ -214,6 +216,24 @@ def document() -> str:
             "(positions really attended to).",
         ]
     return "\n".join(lines) + "\n"
+
+
+def predicted_ms(setting_: dict[str, Any], rehearsed: bool) -> str:
+    """The predicted time for a benchmark's setting, for the table of gpu.py. rehearsed: with rows of its own length."""
+    length = setting_["sequence_length"] if rehearsed else LENGTH
+    whole = summed(setting(setting_["shape"], setting_["method"], setting_["micro_batch"], length), DOCUMENTS)
+    return f"predicted on an H200: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
+
+
+def planned_gib(setting_: dict[str, Any]) -> float:
+    """The memory that `raymill plan` computes for a benchmark's setting, in GiB."""
+    names = ("method", "engine", "precision", "activation_checkpointing", "loss_chunk_tokens")
+    config = bench_config(
+        setting_["shape"], world=1, gpus=setting_["precision"] == "bf16", sequence_length=setting_["sequence_length"],
+        micro_batch=setting_["micro_batch"], accumulation=setting_["accumulation"], steps=9,
+        attention="sdpa" if setting_["attention"] == "sdpa" else "auto", **{name: setting_[name] for name in names},
+    )  # fmt: skip
+    return memory(config, shape_of(config), setting_["micro_batch"], 1).total / GIB
 
 
 def main(_: Sequence[str] | None = None) -> int:

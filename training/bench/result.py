@@ -1,4 +1,4 @@
-"""The numbers of a benchmark as one JSON-able mapping; the only place that turns times into rates and MFU."""
+"""The result of a benchmark as plain JSON values, with rates and MFU, and as text."""
 
 import platform
 from collections.abc import Sequence
@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from training.bench.kernels import Kernel
-from training.bench.measure import Step, Timing
+from training.bench.measure import Kernel, Step, Timing
 from training.bench.parts import Part
-from training.bench.rows import document_lengths
+from training.bench.workload import document_lengths
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.gpus import peak_flops
@@ -31,10 +30,10 @@ def describe(
     peer: Timing | str | None = None,
     parts: Sequence[Part] = (),
 ) -> dict[str, Any]:
-    """
+    """The result of one benchmark.
+
     Args:
-        peak_tflops: of one device at the precision used; None: what models/flops.py has for the device's name in
-            bf16, else no MFU.
+        peak_tflops: of one device at the precision used; None: of the table of GPUs, in bf16; else there is no MFU.
         peer: its times, or why there are none.
         parts: of a micro-batch.
     """
@@ -44,7 +43,7 @@ def describe(
     batches = [batch for step in drawn for batch in step]
     context = mean_context(document_lengths(batches))
     flops = _flops(config, ours, context)
-    # As torchtitan and TRL count: a token attends to the whole row.
+    # torchtitan and TRL count as if a token attended to the whole row.
     whole = _flops(config, ours, config.sequence_length)
     workers = ranks.world
     tokens, labels = (sum(getattr(batch, kind) for batch in batches) for kind in ("tokens", "label_tokens"))
@@ -112,7 +111,7 @@ def _side(timing: Timing, flops: float, whole: float, workers: int, peak: float 
 
 
 def _parts(parts: Sequence[Part], tokens: int, workers: int, flops: float, peak: float | None) -> dict[str, Any]:
-    """ceiling: what training would reach if a step had no parts but those that this config computes."""
+    """The parts with the ceiling of the rate: that of a step which only has the parts with `ceiling`."""
     ms = sum(part.ms for part in parts if part.ceiling)
     rate = workers * tokens / (ms / 1e3)
     return {
@@ -134,3 +133,81 @@ def _kernels(kernels: Sequence[Kernel]) -> dict[str, Any] | None:
         for kernel in kernels[:COSTLIEST]
     ]
     return {"costliest": costliest, "count": len(kernels), "ms": sum(kernel.ms for kernel in kernels)}
+
+
+def result_text(result: dict[str, Any]) -> str:
+    """The result as text: setting, tokens per second, MFU with its formula, memory; parts and kernels if measured."""
+    setting = result["setting"]
+    documents = result["documents"]
+    lines = [
+        f"model       {setting['shape']}: {result['trainable_parameters']:,} of {result['parameters']:,} parameters",
+        f"setting     {setting['method']}, {setting['engine']}, {setting['precision']}, "
+        f"{'compiled, ' if setting['compile'] else ''}"
+        f"{''.join(f'with {name}, ' for name in setting['put_back'])}"
+        f"{'activation checkpointing, ' if setting['activation_checkpointing'] else ''}"
+        f"{setting['workers']} x {result['device']}",
+        f"rows        {setting['micro_batch']} x {setting['sequence_length']} tokens a micro-batch, "
+        f"{setting['accumulation']} a step and worker, {min(documents)} to {max(documents)} documents a step; a token "
+        f"attends to {result['mean_context']:,.0f} positions on average; {result['label_share']:.1%} of tokens have a "
+        "label",
+        *_side_text("raymill", result["ours"], result["steps"], setting["precision"]),
+    ]
+    if (seconds := result["ours"]["compile_s"]) is not None:
+        lines.append(f"{'':<11} torch.compile took {seconds:.1f} s, before the measured steps")
+    if result["parts"]:
+        lines += _parts_text(result["parts"], result["ours"])
+    if result["kernels"]:
+        lines += _kernels_text(result["kernels"])
+    versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in result["versions"].items())
+    return "\n".join([*lines, f"versions    {versions}"])
+
+
+def peer_text(result: dict[str, Any]) -> str:
+    """The Trainer's numbers and the ratio, or why there are none."""
+    if result["peer_failed"]:
+        return f"HF Trainer  {result['peer_failed']}"
+    lines = _side_text("HF Trainer", result["peer"], result["steps"], result["setting"]["precision"])
+    return "\n".join([*lines, f"ratio       {result['ratio']:.2f} times the Trainer's tokens/s"])
+
+
+def _side_text(name: str, side: dict[str, Any], steps: int, precision: str) -> list[str]:
+    lines = [
+        f"{name:<11} {side['tokens_per_s']:,.0f} tokens/s (median of {steps} steps, {side['step_s'] * 1e3:,.1f} ms); "
+        f"peak {side['peak_memory_gib']:.2f} GiB; attention {side['attention']}; first loss {side['first_loss']:.4f}"
+    ]
+    if side["mfu"] is not None:
+        lines += [
+            f"{'':<11} MFU {side['mfu']:.1%} = {side['mfu_formula']}; FLOP a token: see training/models/flops.py",
+            f"{'':<11} MFU {side['mfu_whole_rows']:.1%} with whole rows attended to, as torchtitan and TRL count",
+        ]
+    else:
+        lines.append(f"{'':<11} MFU unknown: no peak of this device in {precision} in the table; give --peak-tflops")
+    return lines
+
+
+def _parts_text(parts: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    lines = ["parts       of a micro-batch, forward and backward, each alone; + counts to the ceiling"]
+    for part in parts["parts"]:
+        lines.append(
+            f"          {'+' if part['ceiling'] else ' '} {part['name']:<36}{part['ms']:>10,.2f} ms"
+            f"{part['tflops_per_s']:>10,.2f} TFLOP/s"
+        )
+    mfu = f", MFU {parts['ceiling_mfu']:.1%}" if parts["ceiling_mfu"] is not None else ""
+    reached = ours["tokens_per_s"] / parts["ceiling_tokens_per_s"]
+    lines.append(
+        f"ceiling     {parts['ceiling_tokens_per_s']:,.0f} tokens/s{mfu}, {parts['ceiling_ms']:,.2f} ms a micro-batch; "
+        f"training reaches {reached:.0%} of it"
+    )
+    return lines
+
+
+def _kernels_text(kernels: dict[str, Any]) -> list[str]:
+    lines = [
+        f"kernels     {kernels['ms']:,.2f} ms a step in {kernels['count']} kinds; the "
+        f"{len(kernels['costliest'])} costliest:"
+    ]
+    lines += [
+        f"            {kernel['share']:>6.1%}{kernel['ms']:>10,.2f} ms{kernel['calls']:>7} calls  {kernel['name'][:80]}"
+        for kernel in kernels["costliest"]
+    ]
+    return lines

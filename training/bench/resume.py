@@ -1,8 +1,8 @@
-"""python -m training.bench.resume: whether a killed `raymill train`, run again, comes to the bits of one undisturbed.
+"""python -m training.bench.resume: checks that a `raymill train` which is killed and run again comes to the same bits.
 
-A tiny Llama is trained in full with `deterministic: true` by one worker on an embedded Ray: once undisturbed, and once
-killed (SIGKILL of the driver and of all that it started) after its first checkpoint and then run again by the same
-command. Compared are the losses and samples of every step and the sha256 of all weights and optimizer state of the last
+A tiny Llama is trained with `deterministic: true` by one worker on an embedded Ray: once without interruption, and once
+killed (SIGKILL of the driver and all its processes) after the first checkpoint and run again by the same command.
+Compared are the losses and row digests of every step, and the sha256 of all weights and optimizer state of the last
 checkpoint. Prints a JSON line for each check, see correct.py.
 """
 
@@ -22,7 +22,7 @@ import torch
 
 from cluster.store.store import Store
 from training.bench.correct import Check
-from training.bench.shapes import SHAPES
+from training.bench.workload import SHAPES
 from training.fit.checkpoint.format import MANIFEST, Checkpoint, step_of
 from training.fit.job import OUTCOME
 
@@ -51,25 +51,25 @@ def checks(folder: str, gpu: bool, steps: int) -> Iterator[Check]:
     write_corpus(f"{folder}/corpus.jsonl")
     whole, killed = (_config(folder, run, gpu, steps) for run in ("whole", "killed"))
     if (failed := _train(whole)) is not None:
-        yield Check(name, f"the undisturbed run failed: {failed}", "it ends", False)
+        yield Check(name, f"the uninterrupted run failed: {failed}", "it ends", False)
         return
     seen = _train_and_kill(killed, f"{folder}/killed")
     if seen is None:
-        yield Check(name, "not run: it ended before it was killed", "a kill amid training", None)
+        yield Check(name, "not run: it ended before it was killed", "a kill during training", None)
         return
     if (failed := _train(killed)) is not None:
-        yield Check(name, f"the second call failed: {failed}", "it goes on", False)
+        yield Check(name, f"the second call failed: {failed}", "it continues", False)
         return
     resumed = resumed_at(f"{folder}/killed")
     yield Check(
-        name, f"killed after the checkpoint of step {seen}, went on from step {resumed} of {steps}",
+        name, f"killed after the checkpoint of step {seen}, continued from step {resumed} of {steps}",
         f"on from step {seen} or later", seen <= resumed < steps,
     )  # fmt: skip
     yield from compared(f"{folder}/whole", f"{folder}/killed")
 
 
 def compared(whole: str, killed: str) -> Iterator[Check]:
-    """Two finished runs: losses and samples of all steps, weights and optimizer state at the end."""
+    """Checks of two finished runs: losses and row digests of all steps, weights and optimizer state at the end."""
     for column in ("loss", "samples"):
         one, other = (_column(run, column) for run in (whole, killed))
         differ = sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
@@ -88,15 +88,15 @@ def digests(run: str) -> dict[tuple[str, str, int, int], str]:
 
 
 def resumed_at(run: str) -> int:
-    """The step at which the last attempt began."""
+    """The step that the last attempt started after."""
     return max(json.loads(Store().read_bytes(file.uri))["step"] for file in Store().list_files(f"{run}/attempts"))
 
 
 def write_corpus(path: str) -> None:
-    """Texts of small numbers, the same every time: something that a tiny model learns."""
+    """Write a corpus of sums, which a tiny model learns."""
     lines = []
     for number in range(_DOCUMENTS):
-        words = " ".join(f"{number} and {place} make {number + place}." for place in range(3 + number % 5))
+        words = " ".join(f"{number} and {other} make {number + other}." for other in range(3 + number % 5))
         lines.append(json.dumps({"id": f"d{number}", "text": words}) + "\n")
     Store().write_bytes(path, "".join(lines).encode())
 
@@ -130,7 +130,7 @@ def _start(config: str) -> "subprocess.Popen[str]":
 
 
 def _train(config: str) -> str | None:
-    """Why the call failed; None where it did not."""
+    """Run `raymill train`. Returns why it failed; None if it did not."""
     process = _start(config)
     try:
         _, err = process.communicate(timeout=_PATIENCE_S)
@@ -141,7 +141,7 @@ def _train(config: str) -> str | None:
 
 
 def _train_and_kill(config: str, run: str) -> int | None:
-    """The step of the last checkpoint that was whole at the kill; None where the run ended or stalled before."""
+    """Run `raymill train` and kill it. Returns the step of its last checkpoint; None if the run ended before."""
     process = _start(config)
     deadline = time.monotonic() + _PATIENCE_S
     while process.poll() is None and time.monotonic() < deadline:
@@ -155,7 +155,7 @@ def _train_and_kill(config: str, run: str) -> int | None:
 
 
 def _kill_all(process: "subprocess.Popen[str]") -> None:
-    """The driver first, then Ray's processes and the worker, which would go on for a while without it."""
+    """Kill the driver first, then Ray's processes and the worker, which would run on for a while."""
     try:
         started = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:

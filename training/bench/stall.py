@@ -1,6 +1,6 @@
 """python -m training.bench.stall: how long a checkpoint stops training on this device. Prints a JSON line.
 
-The first checkpoint of a training also makes its copies' memory (page-locked on GPUs); later ones use it again.
+The first checkpoint of a training also allocates the memory of the copy (page-locked on GPUs); later ones reuse it.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from training.bench.measure import draw
-from training.bench.shapes import SHAPES, bench_config
+from training.bench.workload import SHAPES, bench_config
 from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
 from training.fit.job import Job

@@ -177,7 +177,7 @@ def _nothing_here(path: str, names: Sequence[str]) -> str:
     wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
     if names:
         hint = " A JSON array becomes JSON Lines with `jq -c '.[]' FILE > FILE.jsonl`." if _has_json(names) else ""
-        return f"{path}: no file of documents here. There are: {', '.join(names[:8])}. {wanted}{hint}"
+        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
     if paths.is_remote(path) or re.search(r"[*?\[]", path):
         return f"{path}: no file has such a name. Check it against a listing. {wanted}"
     if Path(paths.absolute(path)).exists():

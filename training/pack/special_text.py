@@ -50,7 +50,7 @@ class SpecialText:
         return Chat([self._replaced(message) for message in chat.messages], self._replaced(chat.tools))
 
     def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> Restored:
-        """The text with its control tokens restored, and the moved spans. spans: of characters, in order and disjoint."""
+        """The text with its control tokens restored, with the spans moved. spans: in characters, disjoint, in order."""
         places, parts, end, grown = [], [], 0, 0
         shifts = [(0, 0)]  # (from this character on, characters added)
         for found in self._hidden.finditer(text):

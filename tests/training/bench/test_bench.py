@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from training.bench.__main__ import main
-from training.bench.rows import document_lengths, random_batch
-from training.bench.shapes import SHAPES
-from training.bench.text import result_text
+from training.bench.result import result_text
+from training.bench.workload import SHAPES, document_lengths, random_batch
 from training.plan.shape import shape_of
 
 ROOT = Path(__file__).parents[3]
@@ -93,7 +92,7 @@ def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monk
 def test_qlora_is_measured_on_the_weights_that_transformers_would_quantise(capsys, tmp_path):
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from training.bench.four_bits import quantise
+    from training.bench.measure import quantise
     from training.models.build import four_bit_settings
 
     found = run(capsys, "--method", "qlora", "--precision", "bf16")
@@ -217,7 +216,7 @@ def test_numbers_of_documents_differ_from_batch_to_batch_around_their_mean():
 
 @pytest.mark.parametrize(("shape", "parameters"), [("1b", 1_235_814_400), ("8b", 8_030_261_248)])
 def test_the_named_shapes_have_the_published_sizes(shape, parameters):
-    from training.bench.shapes import bench_config
+    from training.bench.workload import bench_config
 
     config = bench_config(shape, world=1, gpus=False, sequence_length=64, micro_batch=1, accumulation=1, steps=9)
     assert shape_of(config).total == parameters

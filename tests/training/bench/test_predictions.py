@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.bench.predict import context_of, document, predict, setting, summed
-from training.bench.rows import document_lengths, random_batch
+from training.bench.workload import document_lengths, random_batch
 from training.models.base import named_config
 from training.models.flops import flops_per_token, mean_context
 from training.plan.shape import shape_of

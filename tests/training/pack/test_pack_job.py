@@ -192,7 +192,7 @@ def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_name
     packed = packed_by(corpus, tmp_path)
     manifest = Path(packed.uri, "corpus-0", "train", MANIFEST)
     manifest.write_text(manifest.read_text().replace(packed.split("train")[0].manifest.digest, "0" * 64))
-    with pytest.raises(DataError, match="is not what pack"):
+    with pytest.raises(DataError, match="its digest is not in pack"):
         PackedRun.load(Store(), packed.uri)
 
 
@@ -449,7 +449,7 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
     write_lines(tmp_path / "c" / "a.jsonl", [{"text": text} for text in TEXTS])
     for name in ("notes.csv", "b.txt", "c.txt", "README", ".hidden.txt", "_SUCCESS"):
         (tmp_path / "c" / name).write_text("text")
-    note = "4 files are passed over (2 .txt, 1 .csv, 1 without ending): read are .parquet"
+    note = "4 files are skipped (2 .txt, 1 .csv, 1 without ending): only .parquet"
     assert f"corpus-0: {note}" in drawn(str(tmp_path / "c"), tmp_path)
     config, lines = plain_config(**settings_of(str(tmp_path / "c"), tmp_path / "run")), io.StringIO()
     assert note in find_data(config, 300).how
@@ -487,7 +487,7 @@ def test_a_preview_for_a_probe_shows_classes_and_nothing_as_learnt(tmp_path):
     columns = {"text": "text", "label": "label"}
     told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns=columns, **probe)
     assert "; class 0" in told and "; class 1" in told
-    assert "what is learnt is the class of each document" in told
+    assert "a probe learns the class of each document" in told
     assert "tokens learnt" not in told and told.count("⟦") == 1, "in the key alone"
 
 

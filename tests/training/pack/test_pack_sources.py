@@ -416,7 +416,7 @@ def test_classes_are_in_the_order_of_numbers_then_names(tmp_path):
     jsonl(tmp_path / "a.jsonl", *({"text": f"t{n}", "label": label} for n, label in enumerate([10, 9, "b", "a", None])))
     frozen = freeze(tmp_path, Columns(text="text", label="label"))
     assert find_classes([frozen]) == ("9", "10", "a", "b")
-    with pytest.raises(ConfigError, match="one value alone"):
+    with pytest.raises(ConfigError, match="only one value"):
         find_classes(
             [freeze(jsonl(tmp_path / "b.jsonl", {"text": "t", "label": 1}), Columns(text="text", label="label"))]
         )

@@ -105,12 +105,12 @@ def test_a_fitted_tokenizer_does_not_see_held_out_documents(tmp_path):
 
 def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(tmp_path):
     settings = config(corpus(tmp_path / "c"), tokenizer=saved(tmp_path / "t", tiny()), vocab_size=100)
-    with pytest.raises(ConfigError, match=r"model.tokenizer: it has \d+ tokens, and the model embeds 100"):
+    with pytest.raises(ConfigError, match=r"model.tokenizer: it has \d+ tokens, and the model has 100 embeddings"):
         prepare_tokenizer(settings, str(tmp_path / "p"))
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"model.config.vocab_size: 259; .* wants 260 or more"):
+    with pytest.raises(ConfigError, match=r"model.config.vocab_size: 259; .* needs 260 or more"):
         prepare_tokenizer(config(corpus(tmp_path / "c"), vocab_size=259), str(tmp_path / "p"))
 
 
@@ -273,7 +273,7 @@ def test_a_template_that_fails_for_everything_stops_the_run_and_shows_what_it_wr
 def test_a_corpus_without_an_example_is_refused_with_what_became_of_it(tmp_path):
     documents = corpus(tmp_path / "c", 3, messages=lambda n: [{"role": "user", "content": "the"}])
     made = run(tmp_path, config(documents, columns={"messages": "messages"}))
-    with pytest.raises(DataError, match=r"no document gives an example to learn from. Left out: 3 no_assistant_turn"):
+    with pytest.raises(DataError, match=r"no document gives an example to learn. Left out: 3 no_assistant_turn"):
         refuse_no_examples(made, "c")
 
 

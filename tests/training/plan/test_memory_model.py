@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.support.ranks import run_ranks
-from training.bench.shapes import SHAPES, bench_config
+from training.bench.workload import SHAPES, bench_config
 from training.config import TrainConfig
 from training.plan import memory as memory_model
 from training.plan.memory import forward_pass, kept_bytes, memory
@@ -74,7 +74,7 @@ def held_bytes(config: TrainConfig) -> int:
     """
     import torch
 
-    from training.bench.rows import random_batch
+    from training.bench.workload import random_batch
     from training.engines.make import make_engine
     from training.models.build import build_objective
 
@@ -151,7 +151,7 @@ def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    from training.bench.rows import random_batch
+    from training.bench.workload import random_batch
     from training.engines.make import make_engine
     from training.models.build import build_objective
 
@@ -204,7 +204,7 @@ def kept_for_backward(config: TrainConfig) -> int:
     """Bytes of the storages that one forward pass saves, parameters and buffers aside."""
     import torch
 
-    from training.bench.rows import random_batch
+    from training.bench.workload import random_batch
     from training.models.build import build_objective
 
     objective = build_objective(config)
