@@ -517,7 +517,7 @@ def test_badly_filled_rows_many_left_out_documents_and_waiting_are_said():
          "(10.0%) are lost."),
         ({"documents_split": 300, "label_tokens_apart": 123_100},
          "faq: 300 of 800 examples (37.5%) are longer than a row of 256 tokens and split: 123,100 of 246,200 label "
-         "tokens (50.0%) stand in pieces without their question."),
+         "tokens (50.0%) are in pieces without their question."),
         ({"documents_dropped": 8, "tokens_dropped": 2470}, None),
         ({"documents_split": 300}, None),
     ],
