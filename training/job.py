@@ -176,9 +176,11 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
 
 
 def report_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
-    """Print a line for each corpus with documents or examples that were left out, truncated or split."""
+    """Print a line for each corpus with files, documents or examples that were left out, truncated or split."""
     for name in packed.corpora:
         whole = overflow.totals(packed.tokenised(name))
+        if name in packed.passed_over:
+            progress.say(f"{name}: {packed.passed_over[name]}")
         if lost := overflow.left_out(packed.tokenised(name)):
             hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
             progress.say(f"{'warning: ' if lost[0].warned else ''}{name}: {lost[0].words}{hint}")

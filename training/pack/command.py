@@ -90,6 +90,8 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
         cells += [] if probe else [_share(of["label_tokens"], of["tokens"])]
         lines.append(_line(split, [*cells, _share(of["tokens"], of["tokens"] + of["padding"])]))
     left_out = [note.words for note in overflow.left_out(tokenised)]
+    if note := packed.passed_over.get(name):
+        left_out.insert(0, note)
     notes = [*left_out, *_cut(config, tokenised, counters), *_as_text(tokenised)]
     return [*lines, *(f"  {note}" for note in notes)]
 

@@ -241,9 +241,6 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     if job.discard:
         discard_tokenizer(store, root)
     check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
-    for name, corpus in frozen.items():
-        if corpus.note:
-            progress.say(f"{name}: {corpus.note}")
     tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace))
     vocabulary = embedded_tokens(store, config.model)
     classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
@@ -268,6 +265,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
         "settings": job.settings,
         "read_from": _paths(config),
         "listings": {name: listing_for_manifest(corpus.listing) for name, corpus in frozen.items()},
+        "passed_over": {name: corpus.note for name, corpus in frozen.items() if corpus.note},
         "tokenizer": tokenizer.fingerprint,
         "classes": list(classes),
         "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
@@ -287,7 +285,7 @@ def _finished(
     if manifest is None:
         return False
     changed = _changes(manifest, settings, _paths(config), frozen)
-    # `prepare_tokenizer` refuses a chat template that was edited.
+    # `prepare_tokenizer` compares tokenizers by content: one may have been moved, or its chat template edited.
     if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
         return True
     if not replace:
@@ -319,6 +317,9 @@ def _changes(
             which = changed_files_text(manifest.get("listings", {}).get(name, []), frozen[name].listing)
             same_path = f"the files of {now} changed" + (f" ({which})" if which else "")
             lines.append(same_path if then == now else f"corpus {name} was {then}, now {now}")
+    loaded = "train" not in (before["tokenizer"]["from"], settings["tokenizer"]["from"])
+    if loaded and before | {"tokenizer": settings["tokenizer"]} == settings:
+        return []  # `prepare_tokenizer` compares loaded tokenizers by their content
     return sorted(lines) + differences(before, settings)
 
 

@@ -89,6 +89,11 @@ def load_checked(
     return tokenizer
 
 
+def fingerprint_checked(store: Store, model: Model, template: str | None, columns: Sequence[Columns]) -> str:
+    """The fingerprint of `load_checked`'s tokenizer."""
+    return tokenizer_fingerprint(load_checked(store, model, template, columns))
+
+
 def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTrainedTokenizerFast:
     """A fast tokenizer from a folder or URI, or from the hub if there is no such folder.
 

@@ -8,7 +8,7 @@ _work/examples/CORPUS          artifact of schema EXAMPLES
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, Counters, fingerprint
@@ -31,7 +31,8 @@ class PackedRun:
     """A finished folder of packed corpora.
 
     tokenizer_fingerprint: of the tokenizer at `tokenizer_uri`. classes: of method probe, in the order of their indices;
-    else empty. corpora: artifacts by corpus and split.
+    else empty. corpora: artifacts by corpus and split. passed_over: corpus -> a sentence about the files that were not
+    read; only for corpora with such files.
     """
 
     store: Store
@@ -39,6 +40,7 @@ class PackedRun:
     tokenizer_fingerprint: str
     classes: tuple[str, ...]
     corpora: dict[str, dict[str, Artifact]]
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, uri: str) -> Self:
@@ -65,7 +67,9 @@ class PackedRun:
                         f"{artifact.uri}: its digest is not in {PACK_MANIFEST}: another config was packed there. "
                         "Run `raymill pack` with the config to keep, and --replace."
                     )
-        return cls(store, uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora)
+        return cls(
+            store, uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora, manifest.get("passed_over", {})
+        )
 
     @property
     def fingerprint(self) -> str:

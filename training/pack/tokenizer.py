@@ -20,6 +20,7 @@ from training.config_parts import Columns, Model, Split
 from training.pack.chat import CHATML
 from training.pack.sources import FrozenCorpus, freeze_corpora
 
+_fingerprint_checked = Entry("training.pack.load_tokenizer:fingerprint_checked")
 _load_checked = Entry("training.pack.load_tokenizer:load_checked")
 _write_tokenizer = Entry("training.pack.load_tokenizer:write_tokenizer")
 
@@ -84,10 +85,17 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
     if (record := TokenizerRecord.read(store, packed_uri)) is not None:
         if record.settings == settings:
             return record.tokenizer
+        # Loaded tokenizers are compared by their content: the same one may have been moved.
+        if (
+            model.tokenizer != "train"
+            and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
+        ):
+            return record.tokenizer
         if not replace:
+            named = "fitted to these corpora" if model.tokenizer == "train" else model.tokenizer or model.name
             raise DataError(
-                f"{folder}: holds a tokenizer of other settings or another corpus. Choose another output, or run with "
-                "--replace to make it again."
+                f"{folder}: holds another tokenizer than the config's ({named}, with its chat template). Choose "
+                "another output, or run with --replace to make it again."
             )
         discard_tokenizer(store, packed_uri)  # first: without its record the folder is unfinished
     files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, config.split, corpora)

@@ -80,9 +80,10 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
     tokens = sum(one["tokens/train"] for one in counters)
     left_out = sum(one.get(name, 0) for one in counters for name in _LEFT_OUT)
     without = f", without {left_out:,.0f} examples longer than a row" if left_out else ""
+    passed_over = "".join(f"; {name}: {note}" for name, note in packed.passed_over.items())
     return Data(
         exact=True,
-        how=f"counted in {packed.uri}{without}{repair}",
+        how=f"counted in {packed.uri}{without}{repair}{passed_over}",
         rows={name: manifest.rows for name, manifest in train.items()},
         tokens={name: int(manifest.counters["tokens/train"]) for name, manifest in train.items()},
         documents=int(sum(one["documents/train"] for one in counters)) or None,

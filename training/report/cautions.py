@@ -72,6 +72,8 @@ def _loss(fit: Fit) -> Iterator[str]:
 
 def _data(fit: Fit) -> Iterator[str]:
     for corpus in fit["corpora"]:
+        if passed_over := corpus.get("passed_over"):
+            yield f"{corpus['name']}: {passed_over}."
         gone = sum(corpus["left_out"].values())
         read = corpus["documents"] + gone
         if gone > _MAX_LEFT_OUT * read:

@@ -161,6 +161,7 @@ def _corpus(name: str, path: str, packed: PackedRun, length: int) -> Corpus:
     read, counted = packed.tokenised(name), packed.packed(name)
     return {
         "name": name,
+        "passed_over": packed.passed_over.get(name, ""),
         "path": path,
         "documents": int(read.get("documents", 0)),
         "text_bytes": int(read.get("text_bytes", 0)),

@@ -4,7 +4,7 @@ Steps count from 1; step 0 is the state before training. Losses are means over l
 seconds.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from training.fit.records import Answer, Measured
 
@@ -111,11 +111,13 @@ class SplitData(TypedDict):
 class Corpus(TypedDict):
     """documents: those that became examples. left_out: numbers of the others, by reason, before packing. tokenised:
     examples, tokens and label tokens of all splits before packing. packing: counts of examples longer than a row, by
-    what was done with them.
+    what was done with them. passed_over: a sentence about the files that were not read; reports of
+    earlier versions lack it.
     """
 
     name: str
     path: str
+    passed_over: NotRequired[str]
     documents: int
     text_bytes: int
     left_out: dict[str, int]

@@ -25,6 +25,7 @@ from training.job import report_overflow
 from training.pack import job, packing, tokenise
 from training.pack.chat import CHATML
 from training.pack.command import pack as pack_verb
+from training.pack.command import summary
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
 from training.pack.preview import preview, print_previews
@@ -176,6 +177,27 @@ def test_a_chat_template_that_was_edited_where_it_lies_is_noticed(tmp_path):
     with pytest.raises(DataError, match="--replace"):
         packed_by(path, tmp_path / "run", **more)
     assert packed_by(path, tmp_path / "run", True, **more).fingerprint != before.fingerprint
+
+
+def test_rows_are_found_again_for_an_equal_tokenizer_at_another_path_and_refused_for_another(corpus, tmp_path):
+    saved(tmp_path / "one", tiny())
+    saved(tmp_path / "same", tiny())
+    saved(tmp_path / "other", tiny(adds_bos=True))
+
+    def packed(name: str, **more) -> PackedRun:
+        model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": str(tmp_path / name)}
+        return packed_by(corpus, tmp_path / "run", model=model, **more)
+
+    first = packed("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "_make", never)
+        assert packed("same").fingerprint == first.fingerprint
+    with pytest.raises(
+        DataError, match=r"another tokenizer than the config's \(.*/other, with its chat template\).*--replace"
+    ):
+        packed("other")
+    with pytest.raises(DataError, match=r"seed was 1, now 2; tokenizer\.from was .*/one\", now .*/other"):
+        packed("other", seed=2)
 
 
 def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(corpus, tmp_path, monkeypatch):
@@ -453,7 +475,11 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
     assert f"corpus-0: {note}" in drawn(str(tmp_path / "c"), tmp_path)
     config, lines = plain_config(**settings_of(str(tmp_path / "c"), tmp_path / "run")), io.StringIO()
     assert note in find_data(config, 300).how
-    pack(config, Session(), Lines(lines))
+    for _ in range(2):  # found finished, too
+        packed = pack(config, Session(), Silent())
+        assert f"\n  {note}" in summary(config, packed)
+    assert note in find_data(config, 300).how
+    report_overflow(config, packed, Lines(lines))
     assert f"corpus-0: {note}" in lines.getvalue()
 
 

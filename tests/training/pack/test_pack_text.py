@@ -121,7 +121,7 @@ def test_a_prepared_tokenizer_is_found_again_and_another_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "t")
     assert prepare_tokenizer(settings, str(packed)) == first
     other = config(tmp_path / "c")
-    with pytest.raises(DataError, match="holds a tokenizer of other settings"):
+    with pytest.raises(DataError, match="holds another tokenizer than the config's"):
         prepare_tokenizer(other, str(packed))
     assert prepare_tokenizer(other, str(packed), replace=True) != first
     (packed / "tokenizer" / "prepared.json").unlink()  # cut short: made again

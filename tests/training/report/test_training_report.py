@@ -188,6 +188,7 @@ def finished(tmp_path) -> tuple[Job, Any, Any]:
     job = Job(config, str(root), str(root / "packed"), (), 300, {})
     packed = SimpleNamespace(
         has_chat_turns=lambda forms: False,
+        passed_over={"notes": "1 file is passed over (1 .csv)"},
         corpora=dict.fromkeys(("notes", "faq"), dict.fromkeys(("train", "validation", "test"))),
         tokenised=lambda name: {"documents": 100, "text_bytes": 5000, "left_out/empty": 7, "left_out/no_label": 0},
         packed=lambda name: {
@@ -238,6 +239,7 @@ def test_the_report_tells_the_attention_of_every_beginning_and_its_warning(finis
     assert report["fits"][0]["recipe"]["attention"] == "sdpa and varlen"
     assert "attention sdpa and varlen" in " ".join(Page(render(report)).text.values())
     assert any("Computed with slow" in warning for warning in report["warnings"])
+    assert "notes: 1 file is passed over (1 .csv)." in report["warnings"]
 
 
 def test_a_report_keeps_no_password(finished):
