@@ -132,18 +132,18 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
 WORKER_MODULES = {
     "bench": {"command", "correct", "measure", "parts", "peer", "predict", "result", "resume", "stall"},
     "engines": {"adamw", "ddp", "engine", "fsdp", "make", "zero"},
-    "evaluation": {"generate", "job", "measure"},
+    "evaluation": {"generate", "job"},
     "export": {"folders", "job", "merge"},
     "fit": {
-        "deterministic", "device", "heartbeat", "loop", "loss_checks", "preemption", "process_group", "ranks",
+        "device", "heartbeat", "loop", "loss_checks", "process_group", "ranks",
         "validation", "worker",
     },
     "fit.checkpoint": {"restore", "save"},
     "pack": {"bpe", "load_tokenizer", "preview"},
     "plan": {"planning", "shape"},
     "models": {
-        "adapters", "attention", "base", "build", "combine", "compiling", "compose", "flops",
-        "independence", "loss", "objective",
+        "adapters", "attention", "base", "build", "compiling", "compose", "flops",
+        "loss", "objective",
     },
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes"}

@@ -21,8 +21,7 @@ from tests.support.packed_examples import config
 from tests.support.stages import run_inline
 from training.data.loader import Loader, micro_rows
 from training.data.order import Order, hashes
-from training.data.packed import PackedRows
-from training.data.schema import EXAMPLES, rows_per_group
+from training.data.packed import EXAMPLES, PackedRows, rows_per_group
 from training.pack.best_fit import best_fit
 from training.pack.packing import PackingRule, pack_stage
 

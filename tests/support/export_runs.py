@@ -18,8 +18,7 @@ from training.evaluation.job import initial_objective
 from training.fit.checkpoint.format import CheckpointManifest, folder_name
 from training.fit.checkpoint.save import pack_file
 from training.fit.job import Job
-from training.fit.records import Outcome
-from training.fit.training_progress import TrainingProgress
+from training.fit.records import Outcome, TrainingProgress
 from training.pack.chat import CHATML, TURN_END, TURN_START
 from training.pack.packed_run import PackedRun
 

@@ -13,7 +13,7 @@ from cluster.store.store import Store
 from tests.support.packed_examples import pack_examples, write_examples
 from training.config import TrainConfig
 from training.data.order import Order
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS
 from training.fit.job import Job
 from training.fit.records import Outcome
 from training.pack.packed_run import PackedRun

@@ -9,7 +9,7 @@ from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
-from training.data.schema import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES, SPLITS
 from training.pack.packing import PackingRule, pack_stage
 
 

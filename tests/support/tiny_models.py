@@ -8,7 +8,7 @@ import torch
 
 from training.config import TrainConfig
 from training.data.batch import Batch, boundary_capacity, document_starts, labelled_positions
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET
 
 VOCABULARY = 300
 

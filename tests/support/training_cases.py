@@ -14,7 +14,7 @@ import torch.distributed
 from tests.support.reference_loop import Trained, train_plainly
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
-from training.data.schema import PACKED
+from training.data.packed import PACKED
 from training.engines import zero_settings
 from training.engines.engine import Engine
 from training.engines.make import make_engine

@@ -22,9 +22,9 @@ from training.bench.measure import freed_afterwards
 from training.bench.workload import bench_config, random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
-from training.data.schema import NO_TARGET, PACKED
+from training.data.packed import NO_TARGET, PACKED
 from training.engines.make import make_engine
-from training.fit.deterministic import deterministic_algorithms
+from training.fit.device import deterministic_algorithms
 from training.fit.process_group import own_group
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import named_config

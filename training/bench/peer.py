@@ -23,7 +23,7 @@ from training.bench import WARM_UP
 from training.bench.measure import Step, Timing, clock, draw, free, reset_peak, sum_over_workers
 from training.config import TrainConfig
 from training.data.batch import Batch
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET
 from training.fit.device import memory_gib
 from training.fit.ranks import Ranks
 from training.models.base import named_config

@@ -18,7 +18,7 @@ from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
 from training.fit.job import Job
 from training.fit.process_group import own_group
-from training.fit.training_progress import TrainingProgress
+from training.fit.records import TrainingProgress
 from training.models.build import objective_around
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
-from training.data.schema import PACKED
+from training.data.packed import PACKED
 
 _LLAMA3 = {
     "model_type": "llama",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET
 
 # Assumed where the number is not given.
 _DOCUMENTS_PER_ROW = 16.0

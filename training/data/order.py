@@ -22,7 +22,7 @@ import numpy as np
 
 from cluster.errors import DataError
 from training.config import TrainConfig
-from training.data.schema import rows_per_group
+from training.data.packed import rows_per_group
 from training.pack.packed_run import PackedRun
 
 _WINDOW_BLOCKS = 8

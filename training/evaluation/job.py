@@ -4,32 +4,36 @@ The test split is measured, or the validation split if the test split has no row
 the model, one row group and one micro-batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.store import paths
 from training.config import TrainConfig
-from training.data.packed import PackedRows
+from training.data.batch import Batch, collate
+from training.data.packed import NO_TARGET, PackedRows
 from training.evaluation.generate import complete, stop_ids
-from training.evaluation.measure import measure, predictions
 from training.evaluation.prompts import Prompt, held_out_prompts
 from training.evaluation.record import evaluation_fingerprint, read_evaluation, write_evaluation
 from training.evaluation.scores import classification, f1_by_class, scores
 from training.fit.checkpoint.format import Checkpoint, problem
 from training.fit.checkpoint.restore import fill
 from training.fit.job import Job
-from training.fit.records import Answer, Evaluation, Measured, Outcome
+from training.fit.records import Answer, Evaluation, Measured, Outcome, measured
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
-from training.models.objective import Objective
+from training.models.objective import Objective, Probe
 from training.pack.load_tokenizer import load_tokenizer, pad_id
 from training.pack.packed_run import PackedRun
+
+_BATCH_TOKENS = 8192
+_SCORED = ("input_ids", "position_ids", "starts", "ends")
 
 
 def evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
@@ -176,3 +180,52 @@ def prompts_of(config: TrainConfig, artifacts: dict[str, Artifact], count: int, 
 def _positions(model: Any) -> int:
     """The model's number of positions; 2**30 if its config does not state it."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+
+
+def measure(
+    objective: Objective, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
+) -> Measured | None:
+    """Mean loss and accuracy over all targets of the tables (schema PACKED); None if nothing has a target.
+
+    One table is in memory at a time. The result does not depend on how rows are batched.
+
+    Args:
+        rows: of a micro-batch; None: as many as make about 8,192 positions. pad: token id of padding.
+    """
+    objective.eval()
+    loss = correct = targets = 0.0
+    with torch.inference_mode():
+        for batch in batches(tables, rows, pad):
+            batch_loss, batch_correct = objective(**objective.tensors(batch, device))
+            loss += float(batch_loss)
+            correct += int(batch_correct)
+            targets += objective.loss_denominator(batch)
+    return measured(loss, correct, targets)
+
+
+def predictions(
+    probe: Probe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
+) -> tuple[list[int], list[int]]:
+    """(labels, predicted classes) of all rows that have a label, as indices of classes. Arguments as `measure`."""
+    labels: list[int] = []
+    predicted: list[int] = []
+    with torch.inference_mode():
+        for batch in batches(tables, rows, pad):
+            tensors = probe.tensors(batch, device)
+            best = probe.scores(*(tensors[name] for name in _SCORED)).argmax(-1).tolist()
+            pairs = [pair for pair in zip(batch.labels.tolist(), best, strict=True) if pair[0] != NO_TARGET]
+            labels += [pair[0] for pair in pairs]
+            predicted += [pair[1] for pair in pairs]
+    return labels, predicted
+
+
+def batches(tables: Iterable[pa.Table], rows: int | None, pad: int) -> Iterator[Batch]:
+    """Micro-batches of the tables' rows, in order, each padded to its longest row. Arguments as `measure`."""
+    for table in tables:
+        if not table.num_rows:
+            continue
+        sizes = pc.list_value_length(table["ids"]).to_pylist()
+        count = rows or max(1, _BATCH_TOKENS // max(1, *sizes))
+        for start in range(0, table.num_rows, count):
+            part = table.slice(start, count)
+            yield collate([part], part.num_rows, max(2, *sizes[start : start + count]), pad)

@@ -21,11 +21,11 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS
 from training.evaluation.record import MergedCheck
 from training.export.loading import Base, loading
 from training.fit.records import Evaluation, Measured, Outcome, StepRecord
-from training.metric_words import MetricWords, metric_words
+from training.report.text import MetricWords, metric_words
 
 _HUB = "hf://"
 # A hub name of a model or data set: ORGANISATION/NAME or NAME.

@@ -14,7 +14,7 @@ from cluster.errors import RaymillError
 from cluster.lease import held
 from cluster.store import paths
 from cluster.store.store import Store
-from training.fit.deterministic import deterministic_algorithms
+from training.fit.device import deterministic_algorithms
 from training.fit.job import Job
 from training.fit.loop import fit
 from training.fit.process_group import own_group

@@ -47,12 +47,10 @@ from training.fit.job import Job
 from training.fit.learning_rate import learning_rate
 from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
 from training.fit.outcome import read_outcome, write_outcome
-from training.fit.preemption import Preemption
-from training.fit.ranks import Ranks
-from training.fit.records import Attempt, Measured, Outcome, StepRecord
+from training.fit.ranks import Preemption, Ranks
+from training.fit.records import Attempt, Measured, Outcome, StepRecord, TrainingProgress
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
-from training.fit.training_progress import TrainingProgress
 from training.fit.validation import Validation
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock

@@ -1,4 +1,4 @@
-"""Rank, number of workers and device of this worker, and small collectives on the CPU.
+"""Rank, number of workers and device of this worker, small collectives on the CPU, and notices of preemption.
 
 The collectives use gloo, also where gradients use NCCL, so that they never wait for a GPU.
 """
@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 
 from training.fit.heartbeat import Heartbeat, is_communication_error
+
+# Asking takes a round trip to Ray's control process; notices come tens of seconds ahead.
+_EVERY_STEPS = 5
 
 T = TypeVar("T")
 
@@ -91,3 +94,25 @@ class Ranks:
 def joined_ranks() -> Ranks:
     """The ranks of the process group that this process is in, on the CPU."""
     return Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
+
+
+class Preemption:
+    """Asks Ray Train for preemption notices. Under torchrun there are none."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ask = None
+        if ranks.under_ray:
+            import ray.train  # under torchrun Ray need not be installed
+
+            self._ask = getattr(ray.train, "get_preemption_info", None)
+        self._handled: set[int | None] = set()  # deadlines of the notices that were reported
+
+    def announced(self, step: int) -> bool:
+        """Whether there is a new notice, every fifth step. All workers call it at the same steps."""
+        if self._ask is None or step % _EVERY_STEPS:
+            return False
+        notice = self._ask()
+        if notice is None or notice.deadline_ms in self._handled:
+            return False
+        self._handled.add(notice.deadline_ms)
+        return True

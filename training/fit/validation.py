@@ -9,8 +9,7 @@ import torch
 from training.config import TrainConfig
 from training.data.loader import Loader, micro_rows
 from training.data.order import HeldOut
-from training.data.packed import PackedRows
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS, PackedRows
 from training.fit.ranks import Ranks
 from training.fit.records import Measured, measured
 from training.models.objective import Objective

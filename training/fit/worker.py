@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from cluster import logs
 from cluster.errors import RaymillError
-from training.fit.deterministic import deterministic_algorithms
+from training.fit.device import deterministic_algorithms
 from training.fit.heartbeat import MissingWorker
 from training.fit.job import Job
 from training.fit.loop import fit

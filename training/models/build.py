@@ -10,11 +10,10 @@ from transformers import BitsAndBytesConfig
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.models.adapters import with_adapter
-from training.models.attention import choose_attention, dense_mask_warning
+from training.models.architecture import LINEAR_NAMES
+from training.models.attention import choose_attention, dense_mask_warning, require_independence
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal, elementwise_part
-from training.models.independence import require_independence
-from training.models.linear_names import LINEAR_NAMES
 from training.models.objective import NextToken, Objective, Probe, body_name
 from training.versions import enable_activation_checkpointing
 

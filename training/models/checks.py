@@ -15,12 +15,10 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
+from training.models.architecture import LINEAR_NAMES, check_architecture, differences
+from training.models.files import read_object, weight_shapes
 from training.models.folder import cached_folder, on_hub, require_safetensors
-from training.models.json_files import read_object
-from training.models.linear_names import ENCODERS, LINEAR_NAMES
-from training.models.safetensors_files import weight_shapes
 from training.models.tokenizer_checks import check_tokenizer
-from training.models.weights_fit import differences
 
 _module_names = Entry("training.plan.shape:module_names")
 _transformers_config = Entry("training.plan.shape:transformers_config")
@@ -110,48 +108,6 @@ def _text_config(plain: dict[str, Any]) -> dict[str, Any]:
     """A config in which the settings of a `text_config`, if it has one, override the others."""
     inner = plain.get("text_config")
     return plain | inner if isinstance(inner, dict) else plain
-
-
-def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
-    """Check that transformers can load a model of this type as a causal language model.
-
-    Args:
-        plain: config.json. where: its origin, for messages. probe: only the model's body is used.
-
-    Raises:
-        ConfigError: transformers has no model of this type, or none that predicts each token from those before it.
-    """
-    kind = plain["model_type"]
-    if kind in ENCODERS and not plain.get("causal" if kind == "xlm" else "is_decoder"):
-        raise ConfigError(
-            f"{where}: {kind} is an encoder: its attention includes later tokens, so it would learn to copy "
-            "them instead of predicting them. Give a causal language model, such as a llama or qwen3."
-        )
-    if plain.get("is_encoder_decoder"):
-        raise ConfigError(
-            f"{where}: {kind} is an encoder-decoder model. Give a causal language model (a decoder alone)."
-        )
-    if kind not in LINEAR_NAMES:
-        _check_type(kind, where, probe)
-
-
-def _check_type(kind: str, where: str, probe: bool) -> None:
-    """Check the model type against transformers' tables."""
-    # Imported here, since it takes seconds and most models are of a type in LINEAR_NAMES. It does not load torch.
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
-
-    if kind not in CONFIG_MAPPING_NAMES:
-        near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
-        raise ConfigError(
-            f"{where}: transformers has no model_type {kind}. Did you mean {', '.join(near) or 'llama'}? "
-            "Code from a model's folder is never run."
-        )
-    if kind not in (MODEL_MAPPING_NAMES if probe else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
-        raise ConfigError(
-            f"{where}: transformers has no causal language model of type {kind}. Give one that it has, such as a "
-            "llama or qwen3."
-        )
 
 
 def _check_weights(config: TrainConfig, folder: str, names: Collection[str], plain: dict[str, Any]) -> None:

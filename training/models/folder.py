@@ -18,7 +18,7 @@ from cluster.store import paths
 from cluster.store.copies import local_folder
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.models.safetensors_files import weight_shapes
+from training.models.files import weight_shapes
 
 # The files of a hub repository that are fetched: model and tokenizer in formats that run no code.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]

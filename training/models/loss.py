@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET
 
 
 def chunked_loss(

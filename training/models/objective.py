@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from cluster.errors import ConfigError
 from training.data.batch import Batch
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET
 from training.models.attention import boundaries
 from training.models.loss import Elementwise, chunked_loss, elementwise, fused_loss
 

@@ -12,7 +12,7 @@ from cluster.progress import Lines
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS
 from training.job import packed_job
 from training.models.checks import check_model
 from training.options import Address, ConfigFile, Overrides, Verify, load_train

@@ -26,7 +26,7 @@ from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
 from training.config import TrainConfig
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS
 from training.models.checks import embedded_tokens
 from training.models.folder import located
 from training.output_folder import refuse_output_among_inputs

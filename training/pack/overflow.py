@@ -1,18 +1,32 @@
-"""Sentences with counts and shares about documents that were left out and examples that are longer than a row.
+"""Documents that are longer than a row: split, truncated or dropped, with counters, and sentences about these.
 
 An example is a tokenised document; of a chat whose template rewrites history, one rendering of it.
+
+The pieces of a split document overlap by one token, which the next token is predicted from; the loss does not count it
+again, since the first label of a piece is false. So each labelled token of a document is learnt exactly once, for any
+length of a row.
+
+A truncated document ends with the last learnt token that fits, so each answer that is kept has its whole question
+before it, and there is no part of a question at the end. If the question fills the row, the document is left out.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
 from cluster.artifact import Counters
-from training.data.schema import SPLITS
+from cluster.entry import Entry
+from training.data.packed import SPLITS
+
+_copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second to import
 
 # A note is a warning if it is about a larger share of documents, examples or tokens.
 WARNED_SHARE = 0.01
 
-# Counters of examples longer than a row (pieces.py): examples -> (tokens, sentence).
+# Counters of examples longer than a row (see `cut`): examples -> (tokens, sentence).
 _LOST = {
     "documents_dropped": (
         "tokens_dropped",
@@ -32,6 +46,121 @@ COUNTERS = (
     "documents_split",
     "label_tokens_apart",
 )
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
+
+    ids: int32[T], labels: bool[T], of all documents concatenated. documents: int64[P], index of a piece's document.
+    starts, sizes: int64[P]. names: string[D]. classes: int32[D].
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    documents: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+    names: pa.Array
+    classes: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def take(self, chosen: np.ndarray) -> "Pieces":
+        """The pieces at `chosen`, int64[N] indices or bool[P], in that order."""
+        documents, starts, sizes = self.documents[chosen], self.starts[chosen], self.sizes[chosen]
+        return replace(self, documents=documents, starts=starts, sizes=sizes)
+
+    def tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and labels of all pieces, concatenated; the first label of each piece is false."""
+        ids, labels = np.empty(self.sizes.sum(), np.int32), np.empty(self.sizes.sum(), np.bool_)
+        _copy_runs(self.ids, self.starts, self.sizes, ids)
+        _copy_runs(self.labels, self.starts, self.sizes, labels)
+        labels[np.cumsum(self.sizes) - self.sizes] = False
+        return ids, labels
+
+    def label_tokens(self) -> np.ndarray:
+        """Tokens of each piece that the loss counts: int64[P]."""
+        before = np.concatenate([[0], np.cumsum(self.labels)])
+        return before[self.starts + self.sizes] - before[np.minimum(self.starts + 1, self.starts + self.sizes)]
+
+    def have_question(self) -> np.ndarray:
+        """Whether a piece has tokens after its first that are not learnt: bool[P]."""
+        return self.label_tokens() < self.sizes - 1
+
+
+def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[Pieces, Counters]:
+    """Pieces of at most `length` tokens, in the order of the documents, and counters of what was cut or left out.
+
+    Pieces without a label after their first token are left out, unless rows are to `classify`.
+    """
+    examples = examples.combine_chunks()
+    whole = _whole(examples)
+    long = whole.sizes > length
+    counters: Counters = {}
+    if overflow == "split":
+        # The first piece has `length` new tokens, each further one length - 1.
+        counts = np.where(long, 1 + -(-(whole.sizes - length) // (length - 1)), 1)
+        documents = np.repeat(np.arange(len(whole)), counts)
+        number = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
+        pieces = whole.take(documents)
+        skipped = number * (length - 1)
+        pieces = replace(pieces, starts=pieces.starts + skipped, sizes=np.minimum(pieces.sizes - skipped, length))
+        counters["documents_split"] = long.sum()
+        counters["tokens_repeated"] = (counts - 1).sum()
+        if not classify:
+            counters["label_tokens_apart"] = pieces.label_tokens()[
+                (number > 0) & whole.have_question()[documents]
+            ].sum()
+    elif overflow == "truncate":
+        sizes = np.minimum(whole.sizes, length)
+        if not classify:
+            sizes[long] = [learnt_end(whole.labels[start : start + length]) for start in whole.starts[long]]
+        all_question = sizes == 0
+        counters["documents_truncated"] = (long & ~all_question).sum()
+        counters["tokens_truncated"] = (whole.sizes - sizes)[~all_question].sum()
+        counters["documents_all_question"] = all_question.sum()
+        counters["tokens_all_question"] = whole.sizes[all_question].sum()
+        pieces = replace(whole, sizes=sizes).take(~all_question)
+    else:
+        pieces = whole.take(~long)
+        counters["documents_dropped"] = long.sum()
+        counters["tokens_dropped"] = whole.sizes[long].sum()
+    if not classify:
+        useful = pieces.label_tokens() > 0
+        counters["pieces_without_label"] = (~useful).sum()
+        counters["tokens_without_label"] = pieces.sizes[~useful].sum()
+        pieces = pieces.take(useful)
+    return pieces, {name: int(value) for name, value in counters.items()}
+
+
+def learnt_end(labels: np.ndarray) -> int:
+    """Number of tokens up to the last one that the loss counts; 0 if it counts none. The first is never counted."""
+    counted = np.flatnonzero(labels[1:])
+    return int(counted[-1]) + 2 if len(counted) else 0
+
+
+def _whole(examples: pa.Table) -> Pieces:
+    """Each document with a token as one piece."""
+    ids, labels, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
+    offsets = ids.offsets.to_numpy().astype(np.int64)
+    first, last = offsets[0], offsets[-1]
+    flat = labels.values.slice(labels.offsets[0].as_py(), last - first)
+    pieces = Pieces(
+        ids=ids.values.to_numpy()[first:last],
+        labels=flat.to_numpy(zero_copy_only=False),
+        documents=np.arange(len(ids)),
+        starts=offsets[:-1] - first,
+        sizes=np.diff(offsets),
+        names=names,
+        classes=classes,
+    )
+    return pieces.take(pieces.sizes > 0)
+
+
+def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 class Note(NamedTuple):

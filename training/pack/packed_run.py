@@ -15,7 +15,7 @@ from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, Counters, fin
 from cluster.errors import DataError
 from cluster.store import paths
 from cluster.store.store import Store
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS
 from training.pack.sources import Listing
 from training.pack.tokenizer import discard_tokenizer, tokenizer_damage
 
@@ -111,7 +111,7 @@ class PackedRun:
         return Artifact.load(self.store, paths.join(self.uri, examples_name(corpus))).manifest.counters
 
     def packed(self, corpus: str) -> Counters:
-        """Counters of packing a corpus, over all splits. See packing.py and pieces.py."""
+        """Counters of packing a corpus, over all splits. See packing.py and overflow.py."""
         return self.corpora[corpus]["train"].manifest.counters
 
 

@@ -31,8 +31,8 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.order import permutation
-from training.data.schema import EXAMPLES, PACKED, SPLITS, rows_per_group
-from training.pack.pieces import Pieces, cut
+from training.data.packed import EXAMPLES, PACKED, SPLITS, rows_per_group
+from training.pack.overflow import Pieces, cut
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
 

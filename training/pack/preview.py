@@ -21,15 +21,15 @@ from cluster.artifact import Counters
 from cluster.errors import DataError
 from cluster.store import paths
 from training.config import TrainConfig
-from training.data.schema import EXAMPLES
+from training.data.packed import EXAMPLES
 from training.models.checks import embedded_tokens
 from training.pack import overflow
 from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
 from training.pack.encode import Encoder, Example
 from training.pack.first_look import check_corpora
 from training.pack.load_tokenizer import load_tokenizer
+from training.pack.overflow import cut
 from training.pack.packing import PackingRule
-from training.pack.pieces import cut
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
 from training.pack.tokenizer import prepare_tokenizer
 

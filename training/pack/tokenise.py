@@ -23,7 +23,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from training.config_parts import Columns, Split
-from training.data.schema import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES, SPLITS
 from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.order import Order, shares
-from training.data.schema import rows_per_group
+from training.data.packed import rows_per_group
 from training.pack.job import pack_settings
 from training.pack.packed_run import PACK_MANIFEST, PackedRun, packed_uri
 from training.pack.sources import freeze_corpora, with_columns

@@ -21,7 +21,7 @@ from training.config_parts import Model
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import decoder_layers, named_config
 from training.models.build import objective_around
-from training.models.json_files import read_object
+from training.models.files import read_object
 from training.plan.memory import Parameter, Shape
 
 

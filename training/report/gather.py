@@ -18,9 +18,9 @@ from training.fit.job import Job
 from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
-from training.report.cautions import cautions
 from training.report.curves import Log, restarts
 from training.report.schema import Corpus, Fit, Folder, Recipe, Report, RunInfo, SplitData
+from training.report.text import cautions
 
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000

@@ -12,10 +12,10 @@ from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share, short
 from cluster.page.layout import Section, anchor, outside_text
 from cluster.page.markup import Html, element
-from training.metric_words import metric_words
 from training.report import tables
-from training.report.curve_charts import curves
+from training.report.curves import curves
 from training.report.schema import Fit, Report, Totals, exported_validation
+from training.report.text import metric_words
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 

@@ -11,8 +11,8 @@ from cluster.page.formats import count, decimal, plural, share
 from cluster.page.layout import Column, code, fold, name, note, outside_text, scroll_box, sentence, table
 from cluster.page.markup import Child, Html, element, join
 from training.fit.records import Answer, Measured
-from training.metric_words import MetricWords, metric_words
 from training.report.schema import Corpus, Fit, exported_validation
+from training.report.text import MetricWords, metric_words
 
 _LONG_EXCERPT = 600  # characters; longer texts scroll in a box
 

@@ -1,14 +1,127 @@
-"""The summary of a training that `raymill train` prints at its end."""
+"""The sentences of a training's report: words for metrics, warnings, and the summary that `raymill train` prints."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from cluster.page.formats import count, duration, share, short
+from cluster.page.formats import count, decimal, duration, plural, share, short
 from training.fit.records import Measured
-from training.metric_words import MetricWords, metric_words
+from training.pack import overflow
 from training.report.schema import Fit, Report, exported_validation
+
+# A warning is given above these fractions (left out, waiting) or below this one (filled).
+_MAX_LEFT_OUT = 0.05
+_MIN_FILLED = 0.75
+_MAX_DATA_WAIT = 0.1
+_MAX_RISE = 0.02  # nats: rise of the validation loss above its lowest value
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _WIDTH = 100
+
+
+@dataclass(frozen=True)
+class MetricWords:
+    """labels: what a loss is a mean over. right: what accuracy counts. perplexity: whether it is meaningful."""
+
+    labels: str
+    right: str
+    accuracy: str
+    perplexity: bool
+
+
+_LANGUAGE_MODEL = MetricWords(
+    labels="label tokens",
+    right="next token",
+    accuracy="Accuracy is the share of label tokens to which the model gave the highest probability.",
+    perplexity=True,
+)
+_PROBE = MetricWords(
+    labels="documents",
+    right="class",
+    accuracy="Accuracy is the share of documents whose class the probe scored highest.",
+    perplexity=False,
+)
+
+
+def metric_words(method: str) -> MetricWords:
+    """The words for a config's method, or for a report's description of the method, which begins with its name."""
+    return _PROBE if method == "probe" else _LANGUAGE_MODEL
+
+
+def cautions(fit: Fit) -> Iterator[str]:
+    """Warnings about a training, a sentence each."""
+    yield from _interruptions(fit)
+    yield from _loss(fit)
+    yield from _data(fit)
+
+
+def _interruptions(fit: Fit) -> Iterator[str]:
+    totals = fit["totals"]
+    if fit["ended"] == "patience":
+        yield (
+            f"Stopped early, after {count(totals['steps'])} of {count(totals['planned_steps'])} steps: the validation "
+            "loss did not fall for as many evaluations as evaluate.patience allows."
+        )
+    skipped = sum(event["words"].endswith("skipped") for event in fit["events"])
+    if skipped:
+        yield f"{plural(skipped, 'step')} skipped after a broken loss (failures.skip_back)."
+    restarted = len(fit["events"]) - skipped
+    if restarted:
+        times = "once" if restarted == 1 else f"{count(restarted)} times"
+        yield f"The workers were restarted {times}, from a checkpoint."
+    yield from fit["damaged_checkpoints"]
+    if warning := fit["recipe"]["attention_warning"]:
+        yield f"Computed with {warning}"
+    if lost := totals["unlogged_steps"]:
+        yield (
+            f"steps.jsonl lacks {count(lost)} of the {count(totals['steps'])} steps. Tokens, curves and the first loss "
+            "shown here are those of the other steps."
+        )
+    if fit["unmoved"]:
+        named = ", ".join(fit["unmoved"][:3]) + (", …" if len(fit["unmoved"]) > 3 else "")
+        yield f"{count(len(fit['unmoved']))} of the trained matrices did not change: {named}."
+    waited = [value for _, value in fit["curves"]["data_wait"]]
+    if waited and sum(waited) / len(waited) > _MAX_DATA_WAIT:
+        yield f"Workers waited for data {share(sum(waited), len(waited))} of the time."
+
+
+def _loss(fit: Fit) -> Iterator[str]:
+    validation = fit["validation"]
+    if not validation:
+        yield "There was no validation split, so the loss on unseen text was not measured."
+        return
+    first, last = validation[0], validation[-1]
+    best = exported_validation(fit)
+    assert best is not None
+    if best is not first and best["loss"] >= first["loss"]:
+        yield (
+            f"The validation loss never fell below its initial value, {decimal(first['loss'])}. The exported weights, "
+            f"of step {count(best['step'])}, have {decimal(best['loss'])}, so the base model is better."
+        )
+    elif last["loss"] > best["loss"] + _MAX_RISE:
+        yield (
+            f"The validation loss was lowest at step {count(best['step'])} ({decimal(best['loss'])}) and rose to "
+            f"{decimal(last['loss'])} by the end; the weights of step {count(best['step'])} are exported."
+        )
+
+
+def _data(fit: Fit) -> Iterator[str]:
+    for corpus in fit["corpora"]:
+        if passed_over := corpus.get("passed_over"):
+            yield f"{corpus['name']}: {passed_over}."
+        gone = sum(corpus["left_out"].values())
+        read = corpus["documents"] + gone
+        if gone > _MAX_LEFT_OUT * read:
+            yield f"{share(gone, read)} of the documents of {corpus['name']} were left out."
+        for note in overflow.notes(corpus["tokenised"], corpus["packing"], fit["recipe"]["sequence_length"]):
+            if note.warned:
+                yield f"{corpus['name']}: {note.words}."
+        for split in corpus["splits"]:
+            if split["split"] == "train" and split["rows"] and split["filled"] < _MIN_FILLED:
+                yield (
+                    f"{share(1 - split['filled'], 1)} of the places in the training rows of {corpus['name']} "
+                    "are padding."
+                )
 
 
 def summary_text(report: Report) -> str:

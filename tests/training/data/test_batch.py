@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.batch import boundary_capacity, collate, document_starts, labelled_positions
-from training.data.schema import NO_TARGET, PACKED
+from training.data.packed import NO_TARGET, PACKED
 
 LENGTH = 12
 

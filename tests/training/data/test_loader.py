@@ -14,8 +14,7 @@ from tests.support.packed_examples import config, document, pack_examples, write
 from training.data.batch import collate
 from training.data.loader import Loader, micro_rows
 from training.data.order import HeldOut, Order
-from training.data.packed import PackedRows
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET, PackedRows
 
 LENGTH = 16
 ROWS = 90
@@ -126,7 +125,7 @@ def test_padding_that_equals_a_token_of_the_text_hides_no_label():
     """The end-of-text token is the padding of many tokenizers; a model that never learns it never stops."""
     import pyarrow as pa
 
-    from training.data.schema import PACKED
+    from training.data.packed import PACKED
 
     row = {"ids": [5, 2], "labels": [False, True], "lengths": [2], "documents": ["d"], "label": None}
     batch = collate([pa.Table.from_pylist([row], PACKED)], 1, 4, pad_id=2)

@@ -22,7 +22,7 @@ from tests.support.training_cases import (
     train_reference,
     train_with_engine,
 )
-from training.data.schema import NO_TARGET
+from training.data.packed import NO_TARGET
 from training.engines.adamw import parameter_groups
 from training.engines.engine import even_share
 from training.engines.zero import zero_settings

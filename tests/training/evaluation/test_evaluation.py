@@ -9,11 +9,17 @@ import pytest
 import torch
 
 from tests.support.export_runs import Run, byte_tokenizer, make_run
-from training.data.packed import PackedRows
-from training.data.schema import PACKED
+from training.data.packed import PACKED, PackedRows
 from training.evaluation.generate import complete, stop_ids
-from training.evaluation.job import evaluate, generate_and_score, held_out_split, initial_objective, prompts_of
-from training.evaluation.measure import batches, measure
+from training.evaluation.job import (
+    batches,
+    evaluate,
+    generate_and_score,
+    held_out_split,
+    initial_objective,
+    measure,
+    prompts_of,
+)
 from training.evaluation.prompts import evenly_spaced, held_out_prompts, last_labelled_span
 from training.evaluation.record import EVALUATION
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus
-from training.data.schema import SPLITS
+from training.data.packed import SPLITS
 from training.export.card import CorpusFacts, Facts, Lineage, card, escaped, lineage, table
 from training.export.loading import FOLDERS, Base, literal, loading
 

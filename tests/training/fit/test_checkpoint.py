@@ -18,14 +18,14 @@ from tests.support import fit_jobs
 from training.engines.engine import Slice
 from training.fit.checkpoint import format as checkpoint_format
 from training.fit.checkpoint import save as saving
-from training.fit.checkpoint.format import Checkpoint, Piece, StateFile, complete, latest
+from training.fit.checkpoint.format import Checkpoint, Piece, StateFile, complete, kept, latest
 from training.fit.checkpoint.restore import fill, restore
 from training.fit.checkpoint.save import Saver, pack_file
 from training.fit.job import Job
 from training.fit.outcome import WorkerErrors, refuse_or_delete_other_training
 from training.fit.ranks import Ranks
+from training.fit.records import Best, TrainingProgress
 from training.fit.step_log import StepLog, read
-from training.fit.training_progress import Best, TrainingProgress, kept
 
 SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
 STATES = ("param", "exp_avg", "exp_avg_sq")

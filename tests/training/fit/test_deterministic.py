@@ -8,7 +8,7 @@ import torch
 from cluster.store.store import Store
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
 from training.fit import __main__, worker
-from training.fit.deterministic import ENVIRONMENT, deterministic_algorithms
+from training.fit.device import ENVIRONMENT, deterministic_algorithms
 
 
 def state() -> tuple[bool, bool]:

@@ -35,14 +35,13 @@ from tests.support.fit_jobs import (
 from tests.support.ranks import RankPool
 from training.config_parts import Track, Workers
 from training.data.batch import collate
-from training.data.schema import PACKED
+from training.data.packed import PACKED
 from training.engines.engine import Slice
 from training.fit import console as watch
 from training.fit import device, launch, loop, preflight, tracking
 from training.fit.console import RemainingWork
 from training.fit.outcome import WorkerErrors
-from training.fit.preemption import Preemption
-from training.fit.ranks import Ranks
+from training.fit.ranks import Preemption, Ranks
 from training.models.build import build_objective
 from training.pack.packed_run import PackedRun
 from training.plan.choices import USABLE

@@ -19,8 +19,7 @@ from training.commands import adapter_weights, compose
 from training.config_parts import Model
 from training.models.base import load_base
 from training.models.build import build_objective
-from training.models.combine import LoraAdapter, combine, largest_deviation
-from training.models.compose import CONFIG, compose_adapters
+from training.models.compose import CONFIG, LoraAdapter, combine, compose_adapters, largest_deviation
 
 torch.set_num_threads(1)
 

@@ -21,8 +21,8 @@ from training.config import TrainConfig
 from training.config_parts import Model, Workers
 from training.fit.preflight import check_machine
 from training.job import train
+from training.models.architecture import LINEAR_NAMES
 from training.models.checks import check_model
-from training.models.linear_names import LINEAR_NAMES
 from training.pack.command import pack as pack_verb
 from training.plan.shape import module_names
 

@@ -15,12 +15,11 @@ from tests.support.model_folders import folder, shapes_of, write_weights
 from tests.support.train_inline import MODEL, PLAIN
 from training.config import TrainConfig
 from training.config_parts import Model
+from training.models.architecture import ENCODERS, LINEAR_NAMES, TIED, check_architecture, differences
 from training.models.base import load_base
-from training.models.checks import check_architecture, check_model, embedded_tokens
+from training.models.checks import check_model, embedded_tokens
+from training.models.files import INDEX, SINGLE
 from training.models.folder import model_fingerprint
-from training.models.linear_names import ENCODERS, LINEAR_NAMES, TIED
-from training.models.safetensors_files import INDEX, SINGLE
-from training.models.weights_fit import differences
 
 
 def check(model: str | dict, **settings) -> list[str]:

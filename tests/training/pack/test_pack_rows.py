@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
-from training.data.schema import PACKED, SPLITS
+from training.data.packed import PACKED, SPLITS
 from training.pack.best_fit import best_fit
 from training.pack.packing import read_range
 

@@ -18,7 +18,7 @@ from cluster.store.store import Store
 from tests.support.stages import run_inline
 from tests.support.tiny_tokenizers import DOUBLED_BOS, NO_END, saved, shown, tiny
 from training.config import TrainConfig
-from training.data.schema import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES, SPLITS
 from training.pack import tokenise
 from training.pack.chat import CHATML
 from training.pack.documents import Document, find_classes

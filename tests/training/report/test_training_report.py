@@ -21,12 +21,11 @@ from cluster.store.store import Store
 from tests.pipelines.curate.test_report_page import HOSTILE, Page, faults
 from tests.support import training_report as made
 from training.fit.job import Job
-from training.report.cautions import cautions
 from training.report.curves import Log, restarts
 from training.report.gather import combine, fit_of, gather
 from training.report.page import render
 from training.report.schema import Report
-from training.report.text import summary_text
+from training.report.text import cautions, summary_text
 
 # Lines
 

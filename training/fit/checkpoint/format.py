@@ -27,7 +27,7 @@ from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.fit.job import Job
-from training.fit.training_progress import TrainingProgress
+from training.fit.records import TrainingProgress
 
 MANIFEST = "manifest.json"
 PIECE_VALUES = 8 << 20
@@ -326,3 +326,8 @@ def complete(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> 
         if [start for start, _ in ranges] != ends[:-1] or ends[-1] != prod(shapes[name]):
             return False
     return {name for name, _ in held} == shapes.keys()
+
+
+def kept(steps: Sequence[int], keep: int, best: int | None) -> set[int]:
+    """The steps whose checkpoints are kept: the newest `keep`, and the best."""
+    return set(sorted(steps)[-keep:]) | ({best} & set(steps) if best is not None else set())

@@ -37,11 +37,12 @@ from training.fit.checkpoint.format import (
     complete,
     discard,
     folder_name,
+    kept,
     step_of,
 )
 from training.fit.job import Job
 from training.fit.ranks import Ranks
-from training.fit.training_progress import TrainingProgress, kept
+from training.fit.records import TrainingProgress
 
 # A file is held in memory a second time while it is uploaded. Larger files would not upload faster.
 _FILE_VALUES = 128 << 20

@@ -1,18 +1,18 @@
-"""The headers of a model's safetensors files: a check that each file is complete, and names and shapes of its tensors.
+"""Read the small JSON files of a model's folder, and the headers of its safetensors files.
 
-Only headers are read, so no weights are fetched from an object store. The format: 8 bytes with the length N of the
-header, N bytes of JSON (name -> dtype, shape, data_offsets), then the tensors' bytes without gaps.
+Of a safetensors file only the header is read, so no weights are fetched from an object store. The format: 8 bytes with
+the length N of the header, N bytes of JSON (name -> dtype, shape, data_offsets), then the tensors' bytes without gaps.
 Source: https://github.com/huggingface/safetensors#format
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from cluster.errors import DataError
 from cluster.store import paths
 from cluster.store.store import Store
-from training.models.json_files import read_object
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -23,6 +23,38 @@ _GIT_LFS = b"version https://git-lfs"
 _THREADS = 16
 
 Shapes = dict[str, tuple[int, ...]]
+
+_TYPES = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
+
+
+def read_object(store: Store, uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        keys: required keys, with the types of their values.
+
+    Raises:
+        NotFound: there is no such file.
+        DataError: the file is no JSON or no object, or a required key is missing or has another type.
+    """
+    data = store.read_bytes(uri)
+    try:
+        plain = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        if not data.strip():
+            raise DataError(f"{uri}: is empty; JSON was expected. Fetch the file again.") from error
+        raise DataError(
+            f"{uri}: is not JSON ({error}); it begins with {data[:40]!r}. Correct the file, or fetch it again."
+        ) from error
+    if not isinstance(plain, dict):
+        raise DataError(f"{uri}: holds {str(plain)[:40]!r}, where a JSON object was expected. Fetch the file again.")
+    for key, kind in (keys or {}).items():
+        if not isinstance(plain.get(key), kind):
+            seen = f"{key!r} is {str(plain[key])[:40]!r}" if key in plain else f"has no {key!r}"
+            raise DataError(
+                f"{uri}: {seen}; {_TYPES[kind]} was expected there. Correct the file, or fetch the model again."
+            )
+    return plain
 
 
 def weight_shapes(store: Store, folder: str, names: Collection[str]) -> Shapes:

@@ -1,13 +1,17 @@
-"""Compare the tensors of a model's weight files with its config.json: layers, shapes of matrices, lm_head.
+"""Checks of a model's config.json by its type, without torch: the type itself, and the tensors of the weight files.
 
-Only for the model types of LINEAR_NAMES; for others, loading the model reports differences.
+The tables are of common model types, and tests compare them with transformers. For other types, transformers' own
+tables of types are read, and loading the model reports weights that do not fit.
 """
 
+import difflib
 import re
 from typing import Any
 
-from training.models.linear_names import LINEAR_NAMES, TIED
-from training.models.safetensors_files import Shapes, shape_text
+from cluster.errors import ConfigError
+from training.models.files import Shapes, shape_text
+
+_SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
 
 _OUTSIDE_OF_LAYERS = ("embed_tokens", "embed_in", "wte", "wpe", "lm_head")
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -15,6 +19,67 @@ _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 _Sizes = dict[str, tuple[int | None, int | None]]
 # Types whose default head_dim is not hidden_size / num_attention_heads.
 _OWN_HEAD_DIM = ("gemma", "gemma2", "qwen3")
+
+# Names of the modules that LoRA can adapt, by model type.
+LINEAR_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "olmo2"), _SEPARATE),
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "embed_tokens", "lm_head"),
+    "gpt2": ("c_attn", "c_proj", "c_fc", "wte", "wpe", "lm_head"),
+    "gpt_neox": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "embed_in", "lm_head"),
+}
+
+# Types whose lm_head shares its weight with the embedding unless config.json states tie_word_embeddings.
+TIED = frozenset({"gpt2", "gemma", "gemma2", "smollm3"})
+
+# Types that transformers loads as causal language models although their attention includes later tokens, unless
+# config.json has is_decoder (XLM: causal).
+ENCODERS = frozenset({
+    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
+    "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta",
+    "xlm-roberta-xl", "xlnet", "xmod",
+})  # fmt: skip
+
+
+def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
+    """Check that transformers can load a model of this type as a causal language model.
+
+    Args:
+        plain: config.json. where: its origin, for messages. probe: only the model's body is used.
+
+    Raises:
+        ConfigError: transformers has no model of this type, or none that predicts each token from those before it.
+    """
+    kind = plain["model_type"]
+    if kind in ENCODERS and not plain.get("causal" if kind == "xlm" else "is_decoder"):
+        raise ConfigError(
+            f"{where}: {kind} is an encoder: its attention includes later tokens, so it would learn to copy "
+            "them instead of predicting them. Give a causal language model, such as a llama or qwen3."
+        )
+    if plain.get("is_encoder_decoder"):
+        raise ConfigError(
+            f"{where}: {kind} is an encoder-decoder model. Give a causal language model (a decoder alone)."
+        )
+    if kind not in LINEAR_NAMES:
+        _check_type(kind, where, probe)
+
+
+def _check_type(kind: str, where: str, probe: bool) -> None:
+    """Check the model type against transformers' tables."""
+    # Imported here, since it takes seconds and most models are of a type in LINEAR_NAMES. It does not load torch.
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+    if kind not in CONFIG_MAPPING_NAMES:
+        near = difflib.get_close_matches(kind, CONFIG_MAPPING_NAMES, n=3)
+        raise ConfigError(
+            f"{where}: transformers has no model_type {kind}. Did you mean {', '.join(near) or 'llama'}? "
+            "Code from a model's folder is never run."
+        )
+    if kind not in (MODEL_MAPPING_NAMES if probe else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        raise ConfigError(
+            f"{where}: transformers has no causal language model of type {kind}. Give one that it has, such as a "
+            "llama or qwen3."
+        )
 
 
 def differences(described: dict[str, Any], shapes: Shapes, needs_head: bool) -> list[str]:
