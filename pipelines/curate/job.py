@@ -30,7 +30,6 @@ from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.curate.changed_inputs import changed_inputs
 from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.decide import VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
@@ -142,7 +141,7 @@ def find_finished(
         result_settings(config),
         inputs.fingerprint,
         replace,
-        lambda: changed_inputs(store, paths.join(root, INPUTS), inputs),
+        lambda: inputs.changes_since(store, paths.join(root, INPUTS)),
     )
     if manifest is None:
         return None, ""

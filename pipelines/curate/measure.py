@@ -26,9 +26,8 @@ from pipelines.dedup import signatures
 from pipelines.language import fasttext_model
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
-from pipelines.readers.read_unit import read_unit
 from pipelines.readers.reader import ReaderCounts
-from pipelines.readers.units import InputManifest, Reading, Unit
+from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules import Rule
 from pipelines.rules.rule import Analysis
 from pipelines.text import personal_data

@@ -23,8 +23,7 @@ from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.measure import ATTRIBUTES
 from pipelines.readers.inputs import Input
-from pipelines.readers.read_unit import read_unit
-from pipelines.readers.units import InputManifest
+from pipelines.readers.units import InputManifest, read_unit
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 

@@ -25,8 +25,7 @@ from pipelines.curate.measure import split_problems
 from pipelines.curate.report_samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
-from pipelines.readers.read_unit import read_unit
-from pipelines.readers.units import InputManifest, Reading, Unit
+from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text import personal_data
 from pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from pipelines.text.texts import Texts

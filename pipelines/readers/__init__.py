@@ -1,7 +1,7 @@
 """Readers: files of any format in `READERS` to tables of documents.
 
-    freeze.py      the inputs of a config -> InputManifest: files, units, carried columns
-    read_unit.py   a unit -> tables of documents, readable and unreadable
+    freeze.py   the inputs of a config -> InputManifest: files, units, carried columns
+    units.py    the manifest; and `read_unit`: a unit -> tables of documents, readable and unreadable
 
 A new format is a subclass of `reader.Reader`, a line in `READERS` and one in `inputs.Format`.
 """

@@ -1,25 +1,35 @@
 """The input manifest: the files of a run with their versions, and the units of work into which they are divided.
 
     InputManifest   result of `freeze`: files, units, carried columns, fingerprint
-      Unit          is read, retried and committed as a whole; contains spans of one source
+      Unit          is read (`read_unit`), retried and committed as a whole; contains spans of one source
         Span        part of one file: row groups, bytes, or the whole file
 
 A document is identified by (index of its unit, row in the unit). Units depend on the files and `unit_bytes` alone.
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from posixpath import basename
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cluster.read.span import Span
+from cluster.errors import StorageError, UserError
+from cluster.read.limits import Limits
+from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
+from pipelines.readers import READERS
 from pipelines.readers.inputs import Input, input_stores
+from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 
 # A request to a store takes tens of milliseconds, so a unit of a thousand tiny files takes under a minute.
 MAX_SPANS_PER_UNIT = 1000
+
+_NAMED_FILES = 3  # of each kind, in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +47,12 @@ class Unit:
         return list(dict.fromkeys(span.uri for span in self.spans))
 
     def to_json(self) -> dict[str, Any]:
+        """The unit as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The unit of `to_json`."""
         return cls(record["index"], record["source"], tuple(Span(**span) for span in record["spans"]), record["bytes"])
 
 
@@ -94,10 +106,12 @@ class InputManifest:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
+        """The settings of all inputs."""
         return self.reading.inputs
 
     @property
     def carried(self) -> pa.Schema:
+        """Name and type of the carried columns of all sources."""
         return self.reading.carried
 
     def with_storage_of(self, inputs: Iterable[Input]) -> Self:
@@ -107,6 +121,7 @@ class InputManifest:
         return replace(self, reading=replace(self.reading, inputs=tuple(read)))
 
     def to_json(self) -> dict[str, Any]:
+        """The content of inputs.json, without secrets."""
         return {
             "fingerprint": self.fingerprint,
             "inputs": [one.recorded() for one in self.inputs],
@@ -130,6 +145,30 @@ class InputManifest:
             record["fingerprint"],
             tuple(record.get("notes", ())),
         )
+
+    def changes_since(self, store: Store, recorded: str) -> str:
+        """Which files are new, gone or changed, as text for an error. recorded: URI of the inputs.json of a run."""
+        try:
+            files = json.loads(store.read_bytes(recorded))["files"]
+            before = {(file["source"], file["uri"]): (file["size"], file["version"]) for file in files}
+        except (StorageError, ValueError, KeyError, TypeError):
+            return "the input files changed"
+        now = {(file.source, file.uri): (file.size, file.version) for file in self.files}
+        changed = [key for key in now if key in before and now[key] != before[key]]
+        same_size = {key for key in changed if now[key][0] == before[key][0]}
+        kinds = {
+            "new": [basename(uri) for source, uri in now if (source, uri) not in before],
+            "gone": [basename(uri) for source, uri in before if (source, uri) not in now],
+            "changed": [
+                basename(key[1]) + " (same size, another time stamp or ETag)" * (key in same_size) for key in changed
+            ],
+        }
+        parts = [
+            f"{len(names):,} {kind}: {', '.join(names[:_NAMED_FILES])}" + ", ..." * (len(names) > _NAMED_FILES)
+            for kind, names in kinds.items()
+            if names
+        ]
+        return f"the input files changed ({'; '.join(parts)})" if parts else "the input files changed"
 
 
 def make_units(source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int, first_index: int) -> list[Unit]:
@@ -159,3 +198,91 @@ def make_units(source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int,
         held += text_bytes
     close()
     return units
+
+
+def read_unit(
+    unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES, counts: ReaderCounts | None = None
+) -> Iterator[pa.Table]:
+    """Tables of at most about `table_bytes`, none of them empty; a larger document has a table of its own.
+
+    Columns: row int64 (from 0, readable and unreadable rows), id string, text large_string, problem string, where
+    string (see reader.py), then `reading.carried`. The rows and their numbers do not depend on `table_bytes`.
+
+    Args:
+        counts: the readers add their counts to it.
+
+    Raises:
+        DataError: a file changed since the manifest was made.
+        StorageError: the store failed.
+    """
+    row = 0
+    for table in _sized(_tables(unit, reading, limits, counts), table_bytes):
+        numbers = pa.array(np.arange(row, row + table.num_rows))
+        yield table.add_column(0, pa.field("row", pa.int64()), numbers)
+        row += table.num_rows
+
+
+def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:
+    store, input = reading.store_of(unit.source), reading.input_of(unit.source)
+    counted = ReaderCounts() if counts is None else counts
+    for span in unit.spans:
+        refuse_changed(store, span)
+        try:
+            for table in READERS[span.format].read(store, span, input, limits, counted):
+                yield _conformed(table, reading.carried)
+        except UserError:
+            raise  # its message names the file
+        except Exception as error:
+            error.add_note(f"while reading {span.uri}")
+            raise
+
+
+def _conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
+    """The table with the carried columns of all sources, in their types; null for those of other sources."""
+    columns = [table.column(name) for name in ("id", "text", "problem", "where")]
+    for field in carried:
+        if field.name in table.column_names:
+            columns.append(_cast(table.column(field.name), field.type))
+        else:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+    return pa.table(columns, names=["id", "text", "problem", "where", *carried.names])
+
+
+def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
+    """The column cast to the carried type. If that is string, nested values and bytes become compact JSON."""
+    if column.type == type:
+        return column
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        return pa.chunked_array([pa.array([as_json_text(value) for value in column.to_pylist()], type)])
+    return column.cast(type)
+
+
+def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
+    """The same rows in tables of at most about `table_bytes`, each column in one chunk."""
+    pending: list[pa.Table] = []
+    held = 0
+    for table in tables:
+        for piece, size in _slices(table, table_bytes):
+            if pending and held + size > table_bytes:
+                yield _joined(pending)
+                pending, held = [], 0
+            pending.append(piece)
+            held += size
+    if pending:
+        yield _joined(pending)
+
+
+def _slices(table: pa.Table, table_bytes: int) -> Iterator[tuple[pa.Table, int]]:
+    """(rows of at most `table_bytes`, their bytes), in order. A row has its text and an equal share of the rest."""
+    sizes = pc.fill_null(pc.binary_length(table.column("text")), 0).to_numpy()
+    others = max(table.nbytes - int(sizes.sum()), 0) // max(table.num_rows, 1)
+    ends = np.cumsum(sizes + others)
+    row = start = 0
+    while row < table.num_rows:
+        end = max(int(np.searchsorted(ends, start + table_bytes, side="right")), row + 1)
+        yield table.slice(row, end - row), int(ends[end - 1]) - start
+        row, start = end, int(ends[end - 1])
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    return tables[0].combine_chunks() if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()

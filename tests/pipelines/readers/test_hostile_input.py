@@ -25,9 +25,9 @@ from pipelines.readers import READERS, format_of
 from pipelines.readers.first_look import first_look
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.read_unit import read_unit
 from pipelines.readers.reader import PROBLEMS, ReaderCounts
 from pipelines.readers.text_files import PlainText
+from pipelines.readers.units import read_unit
 
 SMALL = Limits(max_document_bytes=1000)
 DEFAULT = Limits()
@@ -54,7 +54,7 @@ from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 from cluster.read.limits import Limits
 from pipelines.readers.freeze import freeze
-from pipelines.readers.read_unit import read_unit
+from pipelines.readers.units import read_unit
 manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []

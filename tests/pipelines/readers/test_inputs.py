@@ -19,8 +19,7 @@ from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.read_unit import read_unit
-from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, make_units
+from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, make_units, read_unit
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (

@@ -25,8 +25,7 @@ from cluster.store.store import Store
 from pipelines.readers import READERS, format_of
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Format, Input
-from pipelines.readers.read_unit import read_unit
-from pipelines.readers.units import InputManifest
+from pipelines.readers.units import InputManifest, read_unit
 
 LIMITS = Limits()
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress}

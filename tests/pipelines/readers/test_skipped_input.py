@@ -17,8 +17,8 @@ from pipelines.curate.report.page import render
 from pipelines.readers.find import skipped_text
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.read_unit import read_unit
 from pipelines.readers.reader import ReaderCounts
+from pipelines.readers.units import read_unit
 from tests.pipelines.curate.test_curate import story
 from tests.pipelines.readers.test_readers import COMPRESS, record, response
 from tests.support.inline import curate_inline
