@@ -1,36 +1,27 @@
 """The verbs `raymill curate`, `what-if`, `explain` and `sample`."""
 
 import json
-import math
-import textwrap
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
-from cluster import logs
 from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, reaching
-from cluster.output_folder import check_output
-from cluster.page.formats import plural
 from cluster.progress import Lines, clock
 from cluster.session import Session
 from cluster.store import paths
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.dry_run import print_plan
 from pipelines.curate.explain import explain as explain_document
-from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.schema import Report
-from pipelines.curate.report.terminal import funnel_text
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.kernel_cache import kernels_are_compiled
-from pipelines.readers.find import skipped_text
-from pipelines.readers.first_look import first_look
-from pipelines.readers.freeze import freeze
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -53,7 +44,7 @@ def curate(
     """
     settings = load_curate(config, override)
     if dry_run:
-        _print_plan(settings)
+        print_plan(settings)
         return
     compiled = kernels_are_compiled() or address not in (None, "local")
     progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to a minute)")
@@ -86,83 +77,6 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
         print(f"warning: {warning}")
     print(f"\ncorpus  {paths.join(uri, 'corpus')}")
     print(f"report  {paths.join(uri, 'report.html')}")
-
-
-def _print_plan(settings: CurateConfig) -> None:
-    """Print what a run would read and make. Checks everything that a run checks before it starts Ray."""
-    root, store = paths.absolute(settings.output), settings.store
-    refuse_output_among_inputs(store, settings.inputs, root)
-    inputs = freeze(store, settings.inputs, settings.execution.unit_mib << 20)
-    refuse_files_inside(root, inputs)
-    job.check_files(settings.filters, store)
-    finished, damage = job.find_finished(settings, inputs, root, replace=False)
-    if not finished:
-        check_output(store, root)
-    files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
-    print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
-    print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
-    if settings.dedup:
-        bands, rows = settings.dedup.banding
-        caught = ", ".join(f"{s}: {settings.dedup.caught(s):.0%}" for s in (0.6, 0.7, 0.8, 0.9))
-        print(f"dedup    {bands} bands of {rows} rows; pairs compared, by similarity: {caught}")
-    else:
-        print("dedup    none")
-    print(f"output   {root}: {_state(finished is not None, damage)}")
-    for source, skipped in inputs.skipped.items():
-        if skipped:
-            print(f"skipped  {source}: {skipped_text(skipped)}")
-    look, allowed = first_look(inputs, settings.limits), settings.execution.max_bad_documents
-    for note in [*inputs.notes, *look.notes]:
-        print(f"note     {note}")
-    if look.unreadable > allowed * look.rows:
-        share = look.unreadable / look.rows
-        print(
-            f"note     {share:.1%} of the rows seen cannot be read, and the run allows {allowed:.1%}: if the others "
-            "are like them, it stops after measuring. Mend them, or allow more with "
-            f"-o execution.max_bad_documents={math.ceil(100 * share) / 100}."
-        )
-    everything = settings.model_dump(mode="json")
-    if logs.is_verbose():
-        print("\nEvery setting:\n" + _yaml(everything))
-    else:
-        print("\nSettings that differ from the defaults (--verbose shows all):\n" + _yaml(changed_settings(settings)))
-
-
-def _state(finished: bool, damage: str) -> str:
-    if damage:
-        return f"{damage}; what is damaged is to be made again"
-    return "finished, nothing to do" if finished else "to be made"
-
-
-def changed_settings(settings: CurateConfig) -> dict[str, Any]:
-    """The shortest config with these settings: those that differ from the defaults, and those without a default."""
-    required = {"kind": settings.kind, "name": settings.name, "output": settings.output}
-    inputs: list[dict[str, Any]] = [
-        {"source": entry.source, "path": entry.path} | ({} if entry.storage is None else {"storage": {}})
-        for entry in settings.inputs
-    ]
-    plain = [{name: value for name, value in entry.items() if name != "source"} for entry in inputs]
-    defaults = CurateConfig.model_validate(required | {"inputs": plain})
-    found = _changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
-    if "inputs" in found:
-        found["inputs"] = [given | changed for given, changed in zip(inputs, found["inputs"], strict=True)]
-    if isinstance(rules := found.get("rules"), dict):  # packs that are not in `packs` are null by default
-        found["rules"] = {name: value for name, value in rules.items() if value is not None}
-    return {"kind": settings.kind, "name": settings.name, "inputs": inputs, "output": settings.output} | found
-
-
-def _changed(now: Any, default: Any) -> Any:
-    """The part of a setting that differs from its default."""
-    if isinstance(now, dict) and isinstance(default, dict):
-        return {name: _changed(value, default.get(name)) for name, value in now.items() if value != default.get(name)}
-    if isinstance(now, list) and isinstance(default, list) and len(now) == len(default):
-        return [_changed(one, other) for one, other in zip(now, default, strict=True)]
-    return now
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-    return textwrap.indent(text.rstrip(), "  ")
 
 
 def what_if(

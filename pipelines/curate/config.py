@@ -196,6 +196,7 @@ class CurateConfig(_Settings):
 
     @property
     def dialect(self) -> Dialect:
+        """That of the rules; `paper` without any."""
         return self.rules.dialect if self.rules else "paper"
 
     def active_rules(self) -> tuple[Rule, ...]:
@@ -204,19 +205,23 @@ class CurateConfig(_Settings):
 
     @property
     def filters(self) -> Filters:
+        """The part that the stage `decide` takes."""
         return Filters(self.language, self.active_rules(), self.dialect)
 
     @property
     def measure_settings(self) -> MeasureSettings:
+        """The part that the stage `measure` takes."""
         return MeasureSettings(self.limits, self.filters, self.personal_data is not None, self.dedup)
 
     @property
     def select_settings(self) -> SelectSettings:
+        """The part that the stage `select` takes."""
         redact = self.personal_data.redact if self.personal_data else None
         return SelectSettings(self.limits, self.filters, redact, self.dedup, self.corpus, self.report.samples)
 
     @property
     def report_settings(self) -> ReportSettings:
+        """The part that the report takes."""
         redact = self.personal_data.redact if self.personal_data else ()
         plain = self.model_dump(mode="json", exclude=STORES)
         return ReportSettings(self.name, plain, self.filters, redact, self.dedup, self.report)

@@ -68,6 +68,7 @@ class CurateRun:
 
     @property
     def corpus(self) -> Artifact:
+        """The artifact with the documents that were kept. Reads its manifest."""
         return Artifact.load(self.store, paths.join(self.uri, "corpus"))
 
 

@@ -35,6 +35,14 @@ REMOVED = "removed"
 KEPT = "_work/kept"
 SELECT_VERSION = "2"
 
+# Of a removed duplicate: the document that was kept for it. Null for other removals.
+_PARTNER_COLUMNS = [
+    ("partner", pa.string()),
+    ("partner_source", pa.string()),
+    ("partner_position", pa.int64()),
+    ("similarity", pa.float64()),
+]
+
 # A position is the row of a document in the attributes artifact, from 0. It is unique, which an id may not be.
 LEDGER_SCHEMA = pa.schema(
     [
@@ -47,10 +55,7 @@ LEDGER_SCHEMA = pa.schema(
         ("threshold", pa.float64()),
         ("language", pa.string()),  # as detected; null where languages are not identified
         ("language_score", pa.float32()),
-        ("partner", pa.string()),
-        ("partner_source", pa.string()),
-        ("partner_position", pa.int64()),
-        ("similarity", pa.float64()),
+        *_PARTNER_COLUMNS,
     ]
 )
 
@@ -81,12 +86,6 @@ class MeasuredUnit:
     verdicts: list[str]
 
 
-_PARTNER_COLUMNS = [
-    ("partner", pa.string()),
-    ("partner_source", pa.string()),
-    ("partner_position", pa.int64()),
-    ("similarity", pa.float64()),
-]
 # A removed document by its row in the unit: a row of the ledger without the columns of its attributes.
 REMOVAL_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
 

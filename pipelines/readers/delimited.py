@@ -32,6 +32,7 @@ class Delimited(Reader):
         self.endings = endings
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """The fields of the header."""
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
         if self.file_problem(first_bytes(store, span, limits)):
@@ -44,6 +45,7 @@ class Delimited(Reader):
         return tuple(header or ())
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """A document for each record after the header."""
         file = FileProblem(store, span, limits, self.file_problem)
         rows = Rows(input, limits, counts, unencodable=lambda: file.or_row_problem("bad_utf8"))
         number = 0
@@ -82,6 +84,7 @@ class Delimited(Reader):
             yield rows.table()
 
     def file_problem(self, head: bytes) -> str | None:
+        """Another encoding or other line ends."""
         return encoding_problem(head) or line_end_problem(head)
 
     def _records(self, blocks: Iterator[bytes], input: Input, limits: Limits) -> Iterator[tuple[int, list[str] | None]]:

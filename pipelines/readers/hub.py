@@ -28,6 +28,11 @@ class Hub(Reader):
     columns = "typed"
 
     def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        """One piece, the whole file, with its schema.
+
+        Raises:
+            DataError: the file is not an Arrow stream.
+        """
         if not file.size:
             return Cut(())
         try:
@@ -40,12 +45,12 @@ class Hub(Reader):
         return Cut(((0, file.size, file.size),), None, schema)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
+        """A table for each record batch. The rest of a truncated file is one unreadable row."""
         first = 0
         with store.open_input(span.uri) as handle:
             try:
                 for batch in _batches(handle):
-                    yield documents(batch.select(names), input, limits, span.uri, first)
+                    yield documents(batch.select(input.read_columns), input, limits, span.uri, first)
                     first += batch.num_rows
             except UnreadableRest as broken:
                 yield one_problem(input, broken.problem, f"{span.uri} row {first}")

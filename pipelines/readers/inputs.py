@@ -66,6 +66,11 @@ class Input(BaseModel):
             raise ValueError(f"{', '.join(twice)}: named twice; name every column once")
         return columns
 
+    @property
+    def read_columns(self) -> list[str]:
+        """The columns to read from a file with columns: those of text and id, and the carried ones, each once."""
+        return list(dict.fromkeys([self.text, *([self.id] if self.id else []), *self.columns]))
+
     def recorded(self) -> dict[str, Any]:
         """The settings as JSON values for the records of a run, without the secrets of the store."""
         plain = self.model_dump(mode="json", exclude={"storage"})

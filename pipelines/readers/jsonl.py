@@ -33,6 +33,7 @@ class Jsonl(Reader):
     columns = "open"
 
     def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        """Ranges of at most `unit_bytes` bytes; one piece if the file is compressed."""
         if compression_ending(file.uri):
             return super().cut(store, file, input, unit_bytes)
         ranges = -(-file.size // unit_bytes)
@@ -55,6 +56,7 @@ class Jsonl(Reader):
         return tuple(names)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """A document for each line that begins in the span; blank lines have none."""
         rows = Rows(input, limits, counts)
         file = FileProblem(store, span, limits, self.file_problem)
         parser = _Parser(counts)
@@ -72,6 +74,7 @@ class Jsonl(Reader):
             yield rows.table()
 
     def file_problem(self, head: bytes) -> str | None:
+        """Another encoding, other line ends, or one JSON array."""
         return encoding_problem(head) or line_end_problem(head) or json_array_problem(head)
 
 

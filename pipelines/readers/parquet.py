@@ -29,6 +29,11 @@ class Parquet(Reader):
     columns = "typed"
 
     def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+        """A piece for each row group with rows; its text bytes are the uncompressed size of the text column.
+
+        Raises:
+            DataError: the footer cannot be read.
+        """
         try:
             with store.open_input(file.uri) as handle:
                 opened = pq.ParquetFile(handle, pre_buffer=False)
@@ -50,7 +55,8 @@ class Parquet(Reader):
         return Cut(tuple(pieces), footer.num_rows, schema)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        names = list(dict.fromkeys([input.text, *([input.id] if input.id else []), *input.columns]))
+        """Tables of the span's row groups. The rows lost to damage in a row group are one unreadable row."""
+        names = input.read_columns
         expanded_bytes = 0
         with store.open_input(span.uri) as handle:
             file = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)

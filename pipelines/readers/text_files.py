@@ -33,9 +33,11 @@ class OneDocument(Reader):
     own_id = "path"
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """`path`, the URI of the file."""
         return ("path",)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """One table with the document; without rows if the file is empty, which is counted."""
         rows = Rows(input, limits, counts)
         id = span.uri if input.id else None
         carried = [span.uri if name == "path" else None for name in input.columns]
@@ -62,6 +64,7 @@ class PlainText(OneDocument):
         self.endings = endings
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
+        """Add the text without its byte order mark."""
         try:
             text = content.removeprefix(BOM).decode()
         except UnicodeDecodeError as error:
@@ -73,6 +76,7 @@ class PlainText(OneDocument):
             rows.add(text, uri, id, carried)
 
     def file_problem(self, head: bytes) -> str | None:
+        """Another encoding."""
         return encoding_problem(head)
 
 
@@ -99,6 +103,7 @@ class Html(OneDocument):
     endings = (".html", ".htm", ".xhtml")
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
+        """Add the main content."""
         add_page(rows, content, uri, id, carried)
 
 

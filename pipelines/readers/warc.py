@@ -53,9 +53,11 @@ class Archive(Reader):
     kind: str
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """`url`, `date` and `record_id`, from the header of a record."""
         return tuple(_COLUMNS)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """A document for each record of the kind; other records, and those without a document, are counted."""
         rows = Rows(input, limits, counts)
         source = None
         try:
@@ -97,6 +99,7 @@ class Wet(Archive):
     def add(
         self, rows: Rows, content: bytes, limits: Limits, where: str, id: str | None, carried: list[str | None]
     ) -> None:
+        """Add the content of the record, which is UTF-8 text."""
         try:
             text = content.decode()
         except UnicodeDecodeError:
@@ -114,6 +117,7 @@ class Warc(Archive):
     def add(
         self, rows: Rows, content: bytes, limits: Limits, where: str, id: str | None, carried: list[str | None]
     ) -> None:
+        """Add the main content of an HTML response with status 200; count any other response as skipped."""
         head, _, body = content.partition(b"\r\n\r\n")
         status, _, fields = head.partition(b"\r\n")
         status_line = status.split(None, 2)

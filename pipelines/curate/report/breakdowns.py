@@ -19,6 +19,7 @@ _HEAT = ((0.5, 6), (0.2, 5), (0.1, 4), (0.05, 3), (0.02, 2), (0.005, 1))
 
 
 def languages(report: Report) -> Section:
+    """Documents and characters of each language, read and kept; all but the 15 most frequent are folded."""
     rows = sorted(report["languages"], key=lambda row: (-row["input"]["documents"], row["language"]))
     if not rows:
         return Section("languages", "Languages", sentence("Languages were not identified in this run."))
@@ -128,6 +129,7 @@ def _heat_cell(documents: int, given: int, style: str = "") -> Html:
 
 
 def personal_data(report: Report) -> Section:
+    """Documents and occurrences of each kind of personal data, and whether the corpus has them replaced."""
     rows = report["personal_data"]
     title = "Personal data"
     if not rows:
@@ -157,6 +159,7 @@ def personal_data(report: Report) -> Section:
 
 
 def quarantine(report: Report) -> Section:
+    """Documents that could not be read, by source and problem, with at most five of their places."""
     rows = report["quarantine"]
     if not rows:
         return Section("quarantine", "Quarantine", sentence("Every document could be read."))
@@ -182,6 +185,7 @@ def quarantine(report: Report) -> Section:
 
 
 def skipped(report: Report) -> Section:
+    """Files, and records inside files, that are not documents: their number by source and kind."""
     rows = report["skipped"]
     title = "Passed over"
     if not rows:
@@ -239,6 +243,7 @@ def _time_row(row: StageTime, core_s: float) -> tuple[Child, ...]:
 
 
 def config(report: Report) -> Section:
+    """The settings of the run as YAML."""
     words = yaml.safe_dump(report["run"]["config"], sort_keys=False, allow_unicode=True, width=100)
     text = scroll_box(element("pre", words, class_="config"), "The config, scrolls sideways")
     return Section("config", "Config", join(note("As this run used it."), text))

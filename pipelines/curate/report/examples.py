@@ -20,6 +20,7 @@ Bounded = tuple[str, str]  # a signal; `at least` or `at most`
 
 
 def groups(report: Report) -> Section:
+    """A word diff of two documents of each of the largest duplicate groups; the first three are open."""
     rows, title = report["groups"], "Largest duplicate groups"
     if not rows:
         return Section("groups", title, sentence("No duplicate group was found."))
@@ -35,6 +36,7 @@ def groups(report: Report) -> Section:
 
 
 def samples(report: Report) -> Section:
+    """Excerpts of documents that were kept, and of documents removed for each reason, with the measured values."""
     title = "Examples"
     if not report["samples"]:
         return Section("examples", title, sentence("No examples were asked for."))

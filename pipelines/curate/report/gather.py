@@ -72,7 +72,9 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
         "duplicate_ids": _duplicate_ids(inputs, artifacts.get(DUPLICATE_IDS)),
         "stages": _stage_rows(engine, artifacts, core_s),
     }
-    return cast(Report, report | {"warnings": warnings(settings, inputs, report)})
+    kept_languages = settings.filters.language.keep if settings.filters.language else ()
+    found = warnings(report, inputs, settings.report.warn_source_loss, kept_languages)
+    return cast(Report, report | {"warnings": found})
 
 
 class _Tallies:

@@ -5,8 +5,13 @@ The elements of a page, its base style and its security policy are in cluster.pa
 
 from importlib import resources
 
+from cluster.page import formats
 from cluster.page.document import document, header
-from pipelines.curate.report import breakdowns, examples, overview, signals
+from cluster.page.formats import count, plural, share
+from cluster.page.layout import Section
+from cluster.page.markup import element
+from pipelines.curate.report import breakdowns, examples, signals
+from pipelines.curate.report.funnel import funnel
 from pipelines.curate.report.schema import Report
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
@@ -16,9 +21,9 @@ def render(report: Report) -> str:
     """The page as text that can be encoded as UTF-8, whatever the documents contain."""
     run = report["run"]
     sections = [
-        overview.warnings(report),
-        overview.headline(report),
-        overview.funnel(report),
+        _warnings(report),
+        _result(report),
+        funnel(report),
         breakdowns.languages(report),
         breakdowns.sources(report),
         signals.signals(report),
@@ -33,3 +38,46 @@ def render(report: Report) -> str:
     ]
     top = header(run["name"], "Curation report", run["finished"], run["version"], run["output"])
     return document(f"{run['name']}: curation report", top, sections, _STYLE)
+
+
+def _warnings(report: Report) -> Section | None:
+    """The warnings as a list; None without any."""
+    if not report["warnings"]:
+        return None
+    items = [element("li", warning) for warning in report["warnings"]]
+    return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
+
+
+def _result(report: Report) -> Section:
+    """Documents, characters and tokens kept, time and throughput."""
+    totals = report["totals"]
+    given, kept = totals["input"], totals["corpus"]
+    text_bytes = max((stage["text_bytes"] for stage in report["stages"]), default=0)
+    tiles = [
+        (
+            "Documents kept",
+            share(kept["documents"], given["documents"]),
+            f"{count(kept['documents'])} of {count(given['documents'])}",
+        ),
+        (
+            "Characters kept",
+            share(kept["characters"], given["characters"]),
+            f"{count(kept['characters'])} of {count(given['characters'])}",
+        ),
+        ("Tokens, estimated", formats.short(kept["tokens_estimate"]), count(kept["tokens_estimate"])),
+        (
+            "Time",
+            "in several calls" if totals["wall_s"] is None else formats.duration(totals["wall_s"]),
+            f"{formats.core_hours(totals['core_s'])} core-hours",
+        ),
+        (
+            "Throughput",
+            f"{formats.megabytes_per_s(text_bytes, totals['wall_s'])} MB/s",
+            f"{formats.megabytes_per_s(text_bytes, totals['core_s'])} MB/s per core",
+        ),
+    ]
+    body = [
+        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
+        for title, big, small in tiles
+    ]
+    return Section("result", "Result", element("dl", body, class_="tiles"))

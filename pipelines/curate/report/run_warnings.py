@@ -1,11 +1,10 @@
 """The warnings of a report: sources, rules and languages with unusual losses, and problems of the input."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.page.formats import plural
 from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
-from pipelines.curate.config import ReportSettings
 from pipelines.readers.find import skipped_text
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
@@ -15,13 +14,21 @@ _IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in 
 _LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 
-def warnings(settings: ReportSettings, inputs: InputManifest, report: Mapping[str, Any]) -> list[str]:
-    """The warnings of a run as sentences. report: what gather.py made, without warnings."""
+def warnings(
+    report: Mapping[str, Any], inputs: InputManifest, max_source_loss: float, kept_languages: Sequence[str]
+) -> list[str]:
+    """The warnings of a run as sentences.
+
+    Args:
+        report: what gather.py made, without warnings.
+        max_source_loss: a source that loses a larger fraction of its documents has a warning.
+        kept_languages: of the setting language.keep; one without a document in the corpus has a warning.
+    """
     found = []
     for source in report["sources"]:
         before, after = source["input"]["documents"], source["corpus"]["documents"]
         lost = 1 - after / before if before else 0.0
-        if lost > settings.report.warn_source_loss:
+        if lost > max_source_loss:
             top = max(source["reasons"], key=lambda entry: entry["documents"], default={"reason": "nothing"})["reason"]
             found.append(
                 f"Source {source['source']} lost {lost:.0%} of its {plural(before, 'document')}, most to {top}."
@@ -40,8 +47,7 @@ def warnings(settings: ReportSettings, inputs: InputManifest, report: Mapping[st
         found.append("The corpus is empty: no document could be read.")
     elif not report["totals"]["corpus"]["documents"]:
         found.append("The corpus is empty: every document was removed.")
-    keep = settings.filters.language.keep if settings.filters.language else ()
-    for language in keep:
+    for language in kept_languages:
         counts = next((entry for entry in report["languages"] if entry["language"] == language), None)
         if counts and counts["input"]["documents"] and not counts["corpus"]["documents"]:
             found.append(

@@ -8,15 +8,21 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Amount(TypedDict):
+    """A number of documents, and of characters in them."""
+
     documents: int
     characters: int
 
 
 class CorpusAmount(Amount):
+    """tokens_estimate: characters / 4."""
+
     tokens_estimate: int
 
 
 class Machine(TypedDict):
+    """The machine of the driver. cpus: logical cores. ray: version of Ray."""
+
     cpus: int
     platform: str
     python: str
@@ -45,6 +51,8 @@ class Totals(TypedDict):
 
 
 class ReasonAmount(Amount):
+    """What a reason removed."""
+
     reason: str
 
 
@@ -62,12 +70,16 @@ class FunnelStage(TypedDict):
 
 
 class Language(TypedDict):
+    """What was read and kept in a language, by its detected label."""
+
     language: str
     input: Amount
     corpus: Amount
 
 
 class SourceReason(ReasonAmount):
+    """What a reason of a stage removed from a source."""
+
     stage: str
 
 

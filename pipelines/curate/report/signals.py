@@ -15,6 +15,7 @@ _TITLES = {_UNBOUNDED: "Without bounds", _IDLE: "Bounds that removed nothing"}
 
 
 def signals(report: Report) -> Section:
+    """A histogram of each signal with its bounds, by stage; the two stages that removed the most are open."""
     title = "Signals and bounds"
     if not report["histograms"]:
         return Section("signals", title, sentence("No signal was measured."))
@@ -35,6 +36,7 @@ def signals(report: Report) -> Section:
 
 
 def similarity(report: Report) -> Section:
+    """A histogram of the near-duplicates by their similarity to the kept document."""
     found, title = report["similarity"], "Similarity of near-duplicates"
     if not found:
         return Section("similarity", title, sentence("Near-duplicates were not looked for in this run."))

@@ -11,8 +11,8 @@ from cluster.artifact import Artifact
 from cluster.config import load
 from cluster.store.store import Store
 from pipelines.curate import job as job
-from pipelines.curate.commands import changed_settings
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.dry_run import changed_settings
 from pipelines.curate.report import run_warnings
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from cluster.page import formats
 from cluster.page.markup import element, text
+from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.page import render
 from pipelines.curate.report.schema import Report
-from pipelines.curate.report.terminal import funnel_text
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report.json"
 HOSTILE = (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cluster.page import formats
 from cluster.page.charts import Axis, Segment, bar
 from pipelines.curate.report.charts import SMALL, Bounds, histogram
+from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.schema import stage_name
-from pipelines.curate.report.terminal import funnel_text
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.tallies import edges
 from pipelines.curate.tallies import histogram as histogram_table

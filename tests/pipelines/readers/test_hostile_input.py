@@ -21,8 +21,8 @@ from cluster.errors import DataError, StorageError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
+from pipelines.curate.dry_run import first_look
 from pipelines.readers import READERS, format_of
-from pipelines.readers.first_look import first_look
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import PROBLEMS, ReaderCounts

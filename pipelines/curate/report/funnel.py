@@ -1,9 +1,9 @@
-"""First sections of the report page: warnings, result, and the funnel of removals by stage."""
+"""The funnel: what each stage removed and left. A section of the report page, and text for the terminal."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
-from cluster.page import formats
 from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, plural, share
 from cluster.page.layout import Column, Section, anchor, code, fold, name, sentence, table
@@ -15,51 +15,15 @@ _NAMED_REASONS = 2
 _UNITS: tuple[tuple[Literal["documents", "characters"], str], ...] = (("documents", "thick"), ("characters", "thin"))
 _STAGES_WITHOUT_CHECKS = ("read", "corpus")
 
-
-def warnings(report: Report) -> Section | None:
-    if not report["warnings"]:
-        return None
-    items = [element("li", warning) for warning in report["warnings"]]
-    return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
-
-
-def headline(report: Report) -> Section:
-    """Documents, characters and tokens kept, time and throughput."""
-    totals = report["totals"]
-    given, kept = totals["input"], totals["corpus"]
-    text_bytes = max((stage["text_bytes"] for stage in report["stages"]), default=0)
-    tiles = [
-        (
-            "Documents kept",
-            share(kept["documents"], given["documents"]),
-            f"{count(kept['documents'])} of {count(given['documents'])}",
-        ),
-        (
-            "Characters kept",
-            share(kept["characters"], given["characters"]),
-            f"{count(kept['characters'])} of {count(given['characters'])}",
-        ),
-        ("Tokens, estimated", formats.short(kept["tokens_estimate"]), count(kept["tokens_estimate"])),
-        (
-            "Time",
-            "in several calls" if totals["wall_s"] is None else formats.duration(totals["wall_s"]),
-            f"{formats.core_hours(totals['core_s'])} core-hours",
-        ),
-        (
-            "Throughput",
-            f"{formats.megabytes_per_s(text_bytes, totals['wall_s'])} MB/s",
-            f"{formats.megabytes_per_s(text_bytes, totals['core_s'])} MB/s per core",
-        ),
-    ]
-    body = [
-        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
-        for title, big, small in tiles
-    ]
-    return Section("result", "Result", element("dl", body, class_="tiles"))
+# The text, in columns of the terminal.
+_WIDTH = 100
+_STAGE_WIDTH = 20
+_GAP = "  "
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 def funnel(report: Report) -> Section:
-    """Bars of what each stage removed and left, with reasons, and the same as a table."""
+    """The section: bars of what each stage removed and left, with reasons, and the same as a table."""
     stages, given = report["funnel"], report["totals"]["input"]
     if not stages or not given["documents"]:
         return Section("funnel", "Funnel", sentence("No documents were read, so there is nothing to follow."))
@@ -181,3 +145,45 @@ def _as_table(stages: Sequence[FunnelStage], given: Amount) -> Html:
         for s in stages
     ]
     return fold("The funnel as a table", table("Documents and characters by stage", columns, rows), opened=False)
+
+
+def funnel_text(report: Report) -> str:
+    """The text: one line for each stage, at most 100 columns of ASCII, without a line end at the end.
+
+    A line ends with the most frequent reasons that fit in it and the number of the others.
+    """
+    given = report["totals"]["input"]["documents"]
+    head = ("stage", "removed", "left", "of input")
+    rows = [
+        (
+            _plain(stage_name(stage["stage"]))[:_STAGE_WIDTH],
+            count(stage["removed"]["documents"]),
+            count(stage["left"]["documents"]),
+            _plain(share(stage["left"]["documents"], given)),
+        )
+        for stage in report["funnel"]
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    room = _WIDTH - sum(widths) - len(_GAP) * len(widths)
+    reasons = ["top reasons", *(_top_reasons(stage, room) for stage in report["funnel"])]
+    lines = [
+        _GAP.join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)), why])
+        for row, why in zip((head, *rows), reasons, strict=True)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _top_reasons(stage: FunnelStage, room: int) -> str:
+    found = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
+    named = [f"{_plain(r['reason'])} {count(r['documents'])}" for r in found]
+    for shown in range(len(named), 0, -1):
+        rest = len(named) - shown
+        line = ", ".join(named[:shown]) + (f", +{rest} more" if rest else "")
+        if len(line) <= room:
+            return line
+    return plural(len(named), "reason") if named else ""
+
+
+def _plain(words: str) -> str:
+    """The text with characters other than printable ASCII replaced by `?`: a terminal executes control characters."""
+    return _UNPRINTABLE.sub("?", words.replace("–", "-"))
