@@ -194,6 +194,60 @@ def test_modules_import_each_other_in_one_direction():
     assert sorted(needs.keys() - ordered) == [], "these import each other in a circle, or import one that does"
 
 
+_RAY_DATA = "ray.data takes a second to import; a command whose work is finished does without it"
+_RAY_SET_UP = "Ray reads its authentication mode from the environment when it is imported; the session sets it before"
+_TORCHRUN = "the training loop also runs under torchrun, without Ray"
+_OPTIONAL = "an optional package"
+_SLOW = "slow to import, and few runs need it"
+# (file, module imported inside a function) -> why not at the top.
+FUNCTION_LEVEL_IMPORTS = {
+    ("cluster/artifact.py", "ray.data"): _RAY_DATA,
+    ("cluster/cli.py", "typer"): "`raymill --help` does without",
+    ("cluster/engine.py", "ray.data"): _RAY_DATA,
+    ("cluster/session.py", "ray"): _RAY_SET_UP,
+    ("cluster/session.py", "ray.data"): _RAY_DATA,
+    ("cluster/store/object_store.py", "cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
+    ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
+    ("pipelines/readers/hub.py", "datasets"): _SLOW,
+    ("pipelines/readers/text_files.py", "trafilatura"): _SLOW,
+    ("training/bench/measure.py", "bitsandbytes.nn"): _OPTIONAL,
+    (
+        "training/engines/zero.py",
+        "deepspeed",
+    ): "importing it starts its accelerator; workers of other engines do without",
+    ("training/evaluation/scores.py", "torchmetrics.functional.text"): _SLOW,
+    ("training/fit/preemption.py", "ray.train"): _TORCHRUN,
+    ("training/fit/preflight.py", "ray"): _RAY_SET_UP,
+    ("training/fit/preflight.py", "ray._private"): _RAY_SET_UP,
+    ("training/fit/preflight.py", "ray.experimental.internal_kv"): _RAY_SET_UP,
+    ("training/fit/process_group.py", "ray.train"): _TORCHRUN,
+    ("training/fit/process_group.py", "ray.train.torch"): _TORCHRUN,
+    ("training/fit/process_group.py", "ray.util"): _TORCHRUN,
+    ("training/fit/process_group.py", "ray.train.collective"): _TORCHRUN,
+    ("training/fit/tracking.py", "torch.utils.tensorboard"): _SLOW,
+    ("training/fit/tracking.py", "mlflow"): _OPTIONAL,
+    ("training/fit/tracking.py", "wandb"): _OPTIONAL,
+    ("training/models/checks.py", "transformers.models.auto.configuration_auto"): _SLOW,
+    ("training/models/checks.py", "transformers.models.auto.modeling_auto"): _SLOW,
+}
+
+
+def test_imports_stand_at_the_top():
+    """A newcomer reads at the top of a file what it needs. Each exception has a reason, and there are at most 25."""
+    found: set[tuple[str, str]] = set()
+    for path in SOURCES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Import):
+                        found |= {(name_of(path), alias.name) for alias in node.names}
+                    elif isinstance(node, ast.ImportFrom):
+                        found.add((name_of(path), node.module or ""))
+    assert sorted(found - FUNCTION_LEVEL_IMPORTS.keys()) == []
+    assert sorted(FUNCTION_LEVEL_IMPORTS.keys() - found) == [], "these no longer need an exception"
+    assert len(found) <= 25
+
+
 def test_only_cluster_store_opens_paths():
     """Local files and object stores are one thing only as long as nobody goes past `cluster.store`."""
     found: dict[str, list[int]] = {}

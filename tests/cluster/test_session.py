@@ -32,7 +32,7 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
     ("verb", "job"),
     [
         ("curate", "pipelines.curate.job.curate"),
-        ("pack", "training.pack.job.pack"),
+        ("pack", "training.pack.command.run_pack"),
         ("train", "training.commands.run_train"),
     ],
 )

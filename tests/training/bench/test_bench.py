@@ -53,7 +53,7 @@ def test_our_numbers_are_printed_before_the_peer_starts_and_its_lack_of_memory_i
         before.append(capsys.readouterr().out)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 65.00 GiB.")
 
-    monkeypatch.setattr("training.bench.peer.measure_peer", measure_peer)
+    monkeypatch.setattr("training.bench.command.measure_peer", measure_peer)
     assert main([*QUICK, "--peer"]) == 0
     assert "raymill " in before[0] and "tokens/s" in before[0]
     assert capsys.readouterr().out == (
@@ -119,7 +119,7 @@ def test_our_lack_of_memory_names_the_rows_and_what_to_do(capsys, monkeypatch):
     def measure_ours(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("training.bench.measure.measure_ours", measure_ours)
+    monkeypatch.setattr("training.bench.command.measure_ours", measure_ours)
     assert main(QUICK) == 2
     assert "out of memory with 2 rows of 64 tokens at once" in (said := capsys.readouterr().err)
     assert "smaller --micro-batch" in said
@@ -164,7 +164,7 @@ def test_a_device_known_by_name_is_known_in_bf16_alone(capsys, monkeypatch, prec
     found = json.loads(capsys.readouterr().out)
     assert found["peak_flops"] == peak
     assert (found["ours"]["mfu"] is None) == (peak is None)
-    assert ("MFU not known: no peak of this device in float32" in result_text(found)) == (peak is None)
+    assert ("MFU unknown: no peak of this device in float32" in result_text(found)) == (peak is None)
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_what_is_wrong_ends_the_run_before_anything_is_measured(monkeypatch, tmp
     def here(item):
         return [{"name": "losses", "found": "3.0", "wanted": "1.0", "right": item.section != "A"}], None
 
-    monkeypatch.setattr(gpu, "_here", here)
+    monkeypatch.setattr(gpu, "_in_this_process", here)
     lines, _ = gpu.run(gpu.items(True), ARGUMENTS)
     assert [(line.section, line.verdict) for line in lines] == [("A", "WRONG")]
     assert gpu.main(["--rehearse", "--output", str(tmp_path / "gpu.json")]) == 1
@@ -86,15 +86,15 @@ def test_what_is_wrong_ends_the_run_before_anything_is_measured(monkeypatch, tmp
 
 def test_a_process_that_takes_too_long_or_crashes_is_its_lines_result():
     slow = gpu.Item("C", "slow", "timeit", ("-n", "1", "-r", "1", "import time; time.sleep(60)"))
-    assert gpu._apart(slow, 0.5) == ([], "ended after 0 s")
-    printed, failed = gpu._apart(gpu.Item("C", "crash", "no.such.module", ()), 60)
+    assert gpu._in_process(slow, 0.5) == ([], "ended after 0 s")
+    printed, failed = gpu._in_process(gpu.Item("C", "crash", "no.such.module", ()), 60)
     assert printed == [] and "no" in (failed or "")
     [line] = gpu._lines(slow, printed, failed)
     assert line.verdict == "failed"
 
 
 def test_no_call_begins_after_the_end_of_its_section(monkeypatch):
-    monkeypatch.setattr(gpu, "_apart", lambda item, seconds: ([], f"began with {seconds:.0f} s"))
+    monkeypatch.setattr(gpu, "_in_process", lambda item, seconds: ([], f"began with {seconds:.0f} s"))
     hurried = argparse.Namespace(rehearse=False, minutes=30.0)
     monkeypatch.setattr(gpu, "ENDS", {"A": 5.0, "B": 0.3, "C": 20.0, "D": 30.0})
     lines, _ = gpu.run([one for one in gpu.items(False) if one.section != "A"], hurried)
