@@ -22,8 +22,8 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
 from pipelines.curate.decide import VERDICTS_SCHEMA
 from pipelines.curate.measure import split_problems
-from pipelines.curate.report_samples import SAMPLES, SAMPLES_SCHEMA, Sampler
-from pipelines.curate.tallies import TALLIES_SCHEMA, add_tallies, tally
+from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
+from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text import personal_data

@@ -20,9 +20,9 @@ from pipelines.curate.decide import TALLIES, causes, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, REPEATED_KEY, SKIPPED
 from pipelines.curate.report.run_warnings import warnings
+from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import Report
-from pipelines.curate.report_samples import SAMPLES
-from pipelines.curate.tallies import add_tallies, edges, is_count
+from pipelines.curate.report.tallies import add_tallies, edges, is_count
 from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.dedup.group import GROUPS, NEAR, Dedup
 from pipelines.readers.units import InputManifest

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from cluster.page import formats
 from cluster.page.charts import Axis, Segment, bar
-from pipelines.curate.report.charts import SMALL, Bounds, histogram
 from pipelines.curate.report.funnel import funnel_text
+from pipelines.curate.report.histogram import SMALL, Bounds, histogram
 from pipelines.curate.report.schema import stage_name
+from pipelines.curate.report.tallies import edges
+from pipelines.curate.report.tallies import histogram as histogram_table
 from pipelines.curate.report.word_diff import DiffPart, word_diff
-from pipelines.curate.tallies import edges
-from pipelines.curate.tallies import histogram as histogram_table
 from pipelines.rules.rule import Check
 from tests.pipelines.curate.test_report_page import GOLDEN
 
