@@ -103,6 +103,30 @@ def train(
         return _train(with_columns(config), session, progress, lease, replace, verify)
 
 
+def find_finished(config: TrainConfig) -> bool:
+    """Whether the output holds this config's finished run, undamaged by the sizes of its files. Starts nothing.
+
+    Raises:
+        DataError: a run with other settings or inputs is finished there.
+    """
+    config, model = _located(config), None
+    folder = RunFolder(config.store, config.output)
+    if not config.store.exists(paths.join(folder.uri, RUN_MANIFEST)):
+        return False
+    if not config.phases:
+        return _found(PackJob.of(with_columns(config), replace=False), False, False) is not None
+    inputs = []
+    for overrides in config.phases:
+        phase = _located(config.phase(overrides, model))
+        found = _found(PackJob.of(with_columns(phase), replace=False), False, False)
+        if found is None:
+            return False
+        inputs.append(found.manifest["inputs"])
+        model = whole_weights(found) if overrides is not config.phases[-1] else None
+    manifest = folder.find(config.kind, run_settings(config), fingerprint(inputs), replace=False)
+    return manifest is not None and not run_damage(folder, manifest)
+
+
 def _train(
     config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
 ) -> TrainRun:
@@ -212,7 +236,8 @@ def _inputs(job: Job) -> str:
     return fingerprint({name: job.fingerprint_parts[name] for name in ("model", "data", "corpora")})
 
 
-def _run_settings(config: TrainConfig) -> dict[str, Any]:
+def run_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings on which a run's results depend, without those that fingerprints of data and model represent."""
     settings = config.run_settings()
     return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
 
@@ -226,7 +251,7 @@ def _found(packing: PackJob, replace: bool, digests: bool) -> TrainRun | None:
 def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
     """The finished run; None if there is none, or if a file of it is damaged or gone."""
     folder = RunFolder(job.store, job.root)
-    manifest = folder.find(job.config.kind, _run_settings(job.config), _inputs(job), replace)
+    manifest = folder.find(job.config.kind, run_settings(job.config), _inputs(job), replace)
     if manifest is None or run_damage(folder, manifest, digests):
         return None
     return TrainRun(job.root, manifest, _report(folder), fresh=False)
@@ -270,7 +295,7 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
         runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
     folder = RunFolder(config.store, paths.absolute(config.output))
     inputs = fingerprint([run.manifest["inputs"] for run in runs])
-    found = folder.find(config.kind, _run_settings(config), inputs, replace)
+    found = folder.find(config.kind, run_settings(config), inputs, replace)
     if found is not None and not run_damage(folder, found):
         return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
     report = combine(config, [run.report for run in runs])
@@ -296,7 +321,7 @@ def _write_run(
     store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
     store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
     finished = report["run"]["finished"]
-    manifest = folder.put(config.kind, config.name, _run_settings(config), inputs, artifacts, finished=finished, **more)
+    manifest = folder.put(config.kind, config.name, run_settings(config), inputs, artifacts, finished=finished, **more)
     return TrainRun(root, manifest, report, fresh=True)
 
 

@@ -4,15 +4,18 @@ Each kind of config has a function that computes this, named in WORK; it runs wh
 listings and manifests, no data.
 """
 
+import json
+import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from cluster.artifact import fingerprint
 from cluster.entry import Entry
+from cluster.errors import ConfigError
 
 # kind -> function (config, seconds or None) -> Work. seconds: the wanted duration of the run; None: no wish.
 WORK: dict[str, Callable[[BaseModel, float | None], "Work"]] = {
@@ -23,14 +26,32 @@ WORK: dict[str, Callable[[BaseModel, float | None], "Work"]] = {
 # A RayJob's name has at most 47 characters, and `-a99` counts attempts.
 _LONGEST_NAME = 30
 
+GIB = 1 << 30
+
+# Of a machine beside the tasks: Ray's raylet, agents and log monitor take 0.7 GiB, its object store holds OBJECT_STORE.
+RAY_MEMORY = 2 * GIB
+# Blocks of our datasets have a few hundred bytes, and documents never pass through Ray. By default Ray takes 30%.
+OBJECT_STORE = 512 << 20
+# Ray's logs, spilled objects and unpacked packages.
+RAY_DISK = 10 * GIB
+# Ray ends tasks when 95% of the memory is in use, so 90% is planned for.
+USABLE_MEMORY = 0.9
+
+_HEAD_CPUS = 4
+_HEAD_MEMORY = 8 * GIB
+_HEAD_DISK = 20 * GIB
+# Of the driver for each unit: its description and the records of its stages, as JSON and as objects.
+_UNIT_MEMORY = 20_000
+
 
 @dataclass(frozen=True)
 class Machines:
     """A group of equal machines.
 
     name: DNS label, such as `cpu`. cpus, gpus: of one machine. memory, disk: bytes of one machine; disk is local
-    scratch. least, most: number of machines; an autoscaler chooses between them. reasons: name of a field -> sentence
-    that says where its value comes from.
+    scratch. largest_task: bytes of the largest single task, which every machine must hold whatever its CPUs. least,
+    most: number of machines; an autoscaler chooses between them. reasons: name of a field -> sentence that says where
+    its value comes from.
     """
 
     name: str
@@ -38,9 +59,30 @@ class Machines:
     memory: int
     disk: int
     gpus: int = 0
+    largest_task: int = 0
     least: int = 1
     most: int = 1
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def resized(self, cpus: int | None = None, gpus: int | None = None) -> Self:
+        """The same CPUs or GPUs on machines with another number of them each; memory and disk change in proportion."""
+        now, before = (gpus, self.gpus) if self.gpus else (cpus, self.cpus)
+        if now is None or now == before:
+            return self
+        share = now / before
+        tasks = max((self.memory * USABLE_MEMORY - RAY_MEMORY) * share, self.largest_task)
+        what = "GPU" if self.gpus else "CPU"
+        reason = f"machines of {now} {what}s each were asked for; sized for {before}, then changed in proportion"
+        return replace(
+            self,
+            cpus=max(1, math.ceil(self.cpus * share)),
+            gpus=math.ceil(self.gpus * share),
+            memory=whole_gib((tasks + RAY_MEMORY) / USABLE_MEMORY),
+            disk=whole_gib((self.disk - RAY_DISK) * share + RAY_DISK),
+            least=math.ceil(self.least / share),
+            most=math.ceil(self.most / share),
+            reasons={**self.reasons, "machines": reason},
+        )
 
 
 @dataclass(frozen=True)
@@ -75,3 +117,55 @@ class Work:
     def config_fingerprint(self) -> str:
         """Of the whole config; two jobs of one run id with different ones (such as other `execution`) are compared."""
         return fingerprint(self.config)
+
+
+def head_machine(units: int) -> Machines:
+    """The machine of the driver and Ray's control process, for a run of so many units. It runs no tasks."""
+    memory = whole_gib(_HEAD_MEMORY + units * _UNIT_MEMORY)
+    return Machines(
+        "head",
+        _HEAD_CPUS,
+        memory,
+        _HEAD_DISK,
+        reasons={
+            "cpus": f"{_HEAD_CPUS}: the driver, Ray's control process, its dashboard and a core to spare; no tasks",
+            "memory": f"{_HEAD_MEMORY // GIB} GiB for Ray's control process, dashboard and driver, and "
+            f"{_UNIT_MEMORY // 1000} kB for each of {units:,} units",
+            "disk": f"{_HEAD_DISK // GIB} GiB for Ray's logs and the driver's",
+        },
+    )
+
+
+def whole_gib(size: float) -> int:
+    """Bytes rounded up to whole GiB."""
+    return math.ceil(size / GIB) * GIB
+
+
+def settings_without_secrets(config: BaseModel) -> dict[str, Any]:
+    """The given settings of a config as plain JSON values, to travel with a job.
+
+    Raises:
+        ConfigError: they hold keys of a store.
+    """
+    if secrets := sorted(_secrets(config)):
+        raise ConfigError(
+            f"{', '.join(secrets)}: keys of a store would be readable for everyone who can list jobs. Take them out of "
+            "the config: give the workers a role (IRSA, workload identity), set storage.profile, or put the keys into "
+            "a Kubernetes Secret or the workers' environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
+        )
+    return json.loads(config.model_dump_json(exclude_unset=True))
+
+
+def _secrets(value: Any, at: str = "") -> Iterator[str]:
+    """The names of the settings that hold a secret."""
+    if isinstance(value, SecretStr):
+        yield at
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name), f"{at}.{name}".lstrip("."))
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _secrets(inner, f"{at}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _secrets(inner, f"{at}[{number}]")

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -16,6 +17,7 @@ from cluster.artifact import canonical_json
 from cluster.errors import DataError, StorageError
 from cluster.store import paths
 from cluster.store.copies import local_folder
+from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.config_parts import Model
 from training.models.files import weight_shapes
@@ -27,6 +29,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # Parts of each weight file that the fingerprint reads.
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
+_THREADS = 16  # they wait for the store
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +81,38 @@ def model_fingerprint(store: Store, model: Model, seed: int = 0) -> str:
     """
     if model.config is not None:
         return "random-" + _sha256(canonical_json([model.config, seed]))
+    assert model.name is not None
+    if paths.is_remote(model.name):
+        return _weights_fingerprint(store, model.name.rstrip("/"))
     folder = model_folder(store, model)
     if folder.parent.name == "snapshots":
         return f"{model.name}@{folder.name}"
-    parts = [(folder / "config.json").read_bytes()]
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            size, header = path.stat().st_size, int.from_bytes(file.read(8), "little")
-            parts += [path.name.encode(), str(size).encode(), file.read(min(header, size))]
-            for number in range(_SAMPLES):
-                file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-                parts.append(file.read(_SAMPLE_BYTES))
-    return "weights-" + _sha256(b"".join(parts))
+    return _weights_fingerprint(Store(), str(folder))
+
+
+def _weights_fingerprint(store: Store, folder: str) -> str:
+    """As `model_fingerprint`, of a folder on this machine or on a store, from which only the samples are read."""
+    names = {file.uri.removeprefix(f"{folder}/") for file in store.list_files(folder)}
+    if not names:
+        raise NotFound(folder, "no files below it")
+    require_safetensors(folder, names)
+    weight_shapes(store, folder, names)
+    files = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(lambda name: _sampled(store, paths.join(folder, name)), files))
+    return "weights-" + _sha256(b"".join([store.read_bytes(paths.join(folder, "config.json")), *parts]))
+
+
+def _sampled(store: Store, uri: str) -> bytes:
+    """Name, size, header and samples of a weight file."""
+    size = store.info(uri).size
+    with store.open_input(uri) as file:
+        header = int.from_bytes(file.read(8), "little")
+        parts = [uri.rpartition("/")[2].encode(), str(size).encode(), file.read(min(header, size))]
+        for number in range(_SAMPLES):
+            file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+            parts.append(file.read(_SAMPLE_BYTES))
+    return b"".join(parts)
 
 
 def _sha256(data: bytes) -> str:

@@ -1,0 +1,160 @@
+"""What a curate config asks of a cluster: the id of its run, CPU machines, and the files to look for before it starts.
+
+Every unit of `measure` and `select` is one task on one core, so machines differ only in how many cores they have. Their
+number follows from the text: so many that the run ends within a wanted time, and no more than have units to do.
+"""
+
+import math
+
+from cluster.artifact import fingerprint
+from cluster.page.formats import plural
+from cluster.store import paths
+from cluster.submit.work import (
+    GIB,
+    RAY_DISK,
+    RAY_MEMORY,
+    USABLE_MEMORY,
+    Machines,
+    Work,
+    head_machine,
+    settings_without_secrets,
+    whole_gib,
+)
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.job import find_finished, result_settings
+from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.readers.freeze import freeze
+from pipelines.readers.units import InputManifest
+
+# Of text, by a core, for a whole run. Source: README, Numbers: `raymill curate`, 500 MB on 2 cores, 30 s with Ray's
+# start. Machines, stores and texts differ, so twice the cores are planned.
+_BYTES_PER_CORE_SECOND = 8.3e6
+_RESERVE = 2.0
+# Before the first unit: machines start, Ray starts, kernels load.
+_START_S = 180.0
+
+# Memory of one task of `measure` and `select`. Measured (peak resident memory of a process that did both on 300 MB of
+# technical texts, 2026-11-22): 0.55 to 0.6 GiB with units of 64 and 256 MiB of Parquet and JSONL alike, because
+# documents stream through a task in tables of 8 MB; 0.2 of it are libraries, and 0.3 more while kernels are compiled.
+_TASK_MEMORY = GIB
+# A document over the 8 MB of a table is a table of its own: memory as a multiple of its bytes.
+_TABLE_BYTES = 8 << 20
+_MEMORY_OF_A_DOCUMENT = 20
+
+# Of the stage `group` (pipelines/dedup/group.py): bytes of memory for each document that shares a band with another
+# one, and bytes of disk for each key of a document.
+_CANDIDATE_MEMORY = 1500
+_KEY_DISK = 16
+_KEY_PARTITION_MEMORY = GIB
+# Assumed where the files do not state the number of their documents, and the share that has a near-duplicate.
+_DOCUMENT_BYTES = 2000
+_CANDIDATES = 0.5
+
+_CORES_OF_A_MACHINE = 16
+_UNITS_OF_A_CORE = 4
+_MOST_MACHINES = 64
+
+
+def work(config: CurateConfig, seconds: float | None = None) -> Work:
+    """The run of a config, and the machines for it. Lists the inputs; reads no documents.
+
+    Paths of inputs and lists stay as they are given, because they are part of the run's settings.
+
+    Args:
+        seconds: wanted duration; None: as many machines as the units keep busy, at most 16 of them.
+
+    Raises:
+        UserError: as the first checks of a run: an input is missing, the output is among them or holds another run.
+        ConfigError: the config holds keys of a store.
+    """
+    root, store = paths.absolute(config.output), config.store
+    settings = settings_without_secrets(config)
+    refuse_output_among_inputs(store, config.inputs, root)
+    inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
+    refuse_files_inside(root, inputs)
+    finished, _ = find_finished(config, inputs, root, replace=False)
+    settings["output"] = root
+    return Work(
+        kind=config.kind,
+        verb="curate",
+        name=config.name,
+        config=settings,
+        result=fingerprint([result_settings(config), inputs.fingerprint]),
+        output=root,
+        finished=finished is not None,
+        head=head_machine(4 * len(inputs.units)),
+        workers=(machines(config, inputs, seconds),),
+        must_exist=_must_exist(config, inputs),
+    )
+
+
+def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
+    """The machines that do the units of a run."""
+    cores, why_cores = _cores(inputs, seconds)
+    cpus = min(_CORES_OF_A_MACHINE, max(2, cores))
+    most = min(_MOST_MACHINES, math.ceil(cores / cpus))
+    document = config.limits.max_document_bytes
+    task = _TASK_MEMORY + _MEMORY_OF_A_DOCUMENT * max(0, document - _TABLE_BYTES)
+    documents = _documents(inputs)
+    largest = task
+    memory_reason = (
+        f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB)"
+    )
+    unit = max(unit.bytes for unit in inputs.units)
+    scratch = cpus * (unit + int(1.5 * config.corpus.file_mib * (1 << 20)))
+    disk_reason = f"{cpus} units of {unit >> 20} MiB, with their attributes or 1.5 corpus files, before their upload"
+    if config.dedup:
+        largest = max(task, _KEY_PARTITION_MEMORY + int(_CANDIDATES * documents * _CANDIDATE_MEMORY))
+        bands, _ = config.dedup.banding
+        scratch += (keys := _KEY_DISK * (bands + 1) * documents)
+        if largest > cpus * task:
+            memory_reason = f"grouping about {documents:,} documents is one task of {largest / GIB:.1f} GiB, if half"
+            memory_reason += " of them share a band"
+        disk_reason += f"; {keys / GIB:.1f} GiB of band keys of about {documents:,} documents"
+    memory = whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY)
+    return Machines(
+        name="cpu",
+        cpus=cpus,
+        memory=memory,
+        disk=whole_gib(scratch + RAY_DISK),
+        largest_task=largest,
+        least=1,
+        most=most,
+        reasons={
+            "cpus": f"{cpus} of {cores} cores: {why_cores}",
+            "memory": f"{memory_reason}; {RAY_MEMORY // GIB} GiB for Ray, a tenth free",
+            "disk": f"{disk_reason}; {RAY_DISK // GIB} GiB for Ray's logs",
+            "least": "1: the autoscaler starts the others when units wait",
+            "most": f"{most}: {why_cores}" + (f"; at most {_MOST_MACHINES}" if cores > cpus * most else ""),
+        },
+    )
+
+
+def _cores(inputs: InputManifest, seconds: float | None) -> tuple[int, str]:
+    """(cores, the reason)."""
+    size, units = sum(unit.bytes for unit in inputs.units), len(inputs.units)
+    text = f"{size / 1e9:,.2f} GB of text in {plural(units, 'unit')}"
+    if seconds is None:
+        cores = min(math.ceil(units / _UNITS_OF_A_CORE), 16 * _CORES_OF_A_MACHINE)
+        return cores, f"{text}, {_UNITS_OF_A_CORE} for each core"
+    wanted = _RESERVE * size / (_BYTES_PER_CORE_SECOND * max(seconds - _START_S, _START_S))
+    cores = max(1, math.ceil(wanted))
+    why = f"{text} within {seconds:,.0f} s at {_BYTES_PER_CORE_SECOND / 1e6:g} MB/s a core, twice the cores"
+    return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
+
+
+def _documents(inputs: InputManifest) -> int:
+    """The number of documents: of Parquet as its footers state, of other formats by the size of their text."""
+    counted = sum(file.rows for file in inputs.files if file.rows is not None)
+    others = {file.uri for file in inputs.files if file.rows is None}
+    size = sum(unit.bytes for unit in inputs.units if unit.spans[0].uri in others)
+    return counted + math.ceil(size / _DOCUMENT_BYTES)
+
+
+def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:
+    """The first file of each input, and the models and lists of the rules."""
+    first = {file.source: file.uri for file in reversed(inputs.files)}
+    named = [first[one.source] for one in config.inputs if one.source in first]
+    for settings in (config.language, *config.active_rules()):
+        named += [paths.absolute(file) for file in getattr(settings, "fingerprint_files", tuple)()]
+    return tuple(dict.fromkeys(named))

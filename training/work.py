@@ -1,0 +1,185 @@
+"""What a train config asks of a cluster: the id of its run, machines for its workers, and what must exist before it.
+
+The workers, their GPUs and their engine are settings; the machines follow from them and from the memory of the plan
+(training/plan). Packing, evaluation and export run on the same machines.
+"""
+
+import math
+from typing import Any
+
+from cluster.artifact import canonical_json, fingerprint
+from cluster.entry import Entry
+from cluster.page.formats import plural
+from cluster.run import RUN_MANIFEST
+from cluster.store import paths
+from cluster.submit.work import (
+    GIB,
+    RAY_DISK,
+    RAY_MEMORY,
+    USABLE_MEMORY,
+    Machines,
+    Work,
+    head_machine,
+    settings_without_secrets,
+    whole_gib,
+)
+from training.config import TrainConfig
+from training.config_parts import Model
+from training.job import find_finished, run_settings
+from training.models.folder import located, model_fingerprint, on_hub
+from training.output_folder import refuse_output_among_inputs
+from training.pack.job import pack_settings
+from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
+from training.plan.memory import memory
+
+_shape_of = Entry("training.plan.shape:shape_of")
+
+# Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (README, Numbers: every method on one
+# base); with CUDA's libraries and pinned buffers more, not measured.
+_LIBRARIES = {"CPU": GIB, "GPU": 4 * GIB}
+# A task of tokenising or packing: 0.5 to 0.7 GiB measured (tests/benchmarks, bench_pack), most of it libraries.
+_PACK_TASK = GIB
+# For each GPU: the worker, the thread that reads its rows, NCCL's, and tokenising before the training.
+_CPUS_OF_A_GPU = 4
+_MOST_GPUS = 8
+_MOST_CPUS = 16
+
+
+def work(config: TrainConfig, seconds: float | None = None) -> Work:
+    """The run of a config, and the machines for it. Lists corpora; of the model it reads headers and samples.
+
+    Args:
+        seconds: has no effect, because `workers` is a setting that the user decides: `raymill plan` shows the time.
+
+    Raises:
+        UserError: as the first checks of a run: a corpus or the model is missing, the output is among them.
+        ConfigError: the config holds keys of a store.
+    """
+    settings = settings_without_secrets(config)
+    refuse_output_among_inputs(config)
+    configs = [config.phase(overrides) for overrides in config.phases] or [config]
+    frozen = [freeze_corpora(with_columns(one), one.execution.unit_mib << 20) for one in configs]
+    root = paths.absolute(config.output)
+    finished = config.store.exists(paths.join(root, RUN_MANIFEST)) and find_finished(config)
+    units = sum(len(corpus.units) for corpora in frozen for corpus in corpora.values())
+    groups = [machines(one, corpora) for one, corpora in zip(configs, frozen, strict=True)]
+    return Work(
+        kind=config.kind,
+        verb="train",
+        name=config.name,
+        config=_with_absolute_paths(settings, config),
+        result=_result(config, configs, frozen),
+        output=root,
+        finished=finished,
+        head=head_machine(2 * units),
+        workers=(_largest(groups),),
+        must_exist=tuple(dict.fromkeys(uri for one, c in zip(configs, frozen, strict=True) for uri in _files(one, c))),
+    )
+
+
+def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
+    """The machines of one training: of up to 8 GPUs, or up to 16 CPUs without GPUs."""
+    least, most = config.workers.range
+    shape = _shape_of(config)
+    need = memory(config, shape)
+    gpus = config.workers.gpus_each
+    cpus_each = max(config.workers.cpus_each, _CPUS_OF_A_GPU) if gpus else config.workers.cpus_each
+    together = min(least, _MOST_GPUS) if gpus else max(1, min(least, int(_MOST_CPUS / cpus_each)))
+    cpus = math.ceil(together * cpus_each)
+    # Sharded engines build the whole model in the memory of every worker's machine before they cut it.
+    weights = 4 * shape.total
+    device = "GPU" if gpus else "CPU"
+    each = _LIBRARIES[device] + (need.host + weights if gpus else need.total + weights)
+    tasks = max(together * each, cpus * _PACK_TASK)
+    text = sum(size for corpus in corpora.values() for size in corpus.unit_bytes)
+    states = 12 * shape.trained
+    disk = 2 * weights + 2 * states + text + RAY_DISK
+    offloaded = f", {need.host / GIB:.1f} GiB offloaded" if need.host else ""
+    computed = "" if gpus else f", {need.total / GIB:.2f} GiB of weights, gradients, optimizer and activations"
+    return Machines(
+        name="gpu" if gpus else "cpu",
+        cpus=cpus,
+        memory=whole_gib((tasks + RAY_MEMORY) / USABLE_MEMORY),
+        disk=whole_gib(disk),
+        gpus=together * gpus,
+        largest_task=each,
+        least=math.ceil(least / together),
+        most=math.ceil(most / together),
+        reasons={
+            "cpus": f"{plural(together, 'worker')} with {cpus_each:g} each"
+            + (f": itself, its reader, NCCL, and tokenising before ({_CPUS_OF_A_GPU} a GPU)" if gpus else ""),
+            "memory": f"{plural(together, 'worker')} of {each / GIB:.1f} GiB: libraries {_LIBRARIES[device] // GIB}, "
+            f"{weights / GIB:.2f} for {shape.total:,} weights while they are loaded{offloaded}{computed}; "
+            f"{RAY_MEMORY // GIB} GiB for Ray, a tenth free",
+            "disk": f"the model and its export ({2 * weights / GIB:.2f} GiB), two checkpoints before their upload "
+            f"({2 * states / GIB:.2f}), {text / GIB:.2f} of documents while they are packed; "
+            f"{RAY_DISK // GIB} for logs",
+            "gpus": "workers.gpus_each: 0"
+            if not gpus
+            else f"workers.gpus_each: {gpus} and engine {config.engine}; up to {_MOST_GPUS} GPUs of one machine, "
+            "because they exchange gradients fastest there",
+            "least": f"workers.count: {least}, {together} a machine",
+            "most": f"workers.count: {most}, {together} a machine; {config.method} on {device}s",
+        },
+    )
+
+
+def _largest(groups: list[Machines]) -> Machines:
+    """One group of machines that serves every phase: the largest of each number."""
+    first = max(groups, key=lambda one: (one.gpus, one.memory))
+    return Machines(
+        first.name,
+        max(one.cpus for one in groups),
+        max(one.memory for one in groups),
+        max(one.disk for one in groups),
+        first.gpus,
+        max(one.largest_task for one in groups),
+        max(one.least for one in groups),
+        max(one.most for one in groups),
+        first.reasons,
+    )
+
+
+def _result(config: TrainConfig, configs: list[TrainConfig], frozen: list[dict[str, FrozenCorpus]]) -> str:
+    """Of the settings that decide the weights, the base model and the corpora of every phase."""
+    parts: list[Any] = [run_settings(config), _model(config)]
+    parts += [pack_settings(with_columns(one), corpora) for one, corpora in zip(configs, frozen, strict=True)]
+    return fingerprint(parts)
+
+
+def _model(config: TrainConfig) -> str:
+    """What is equal for equal base models. Of a hub's model its commit, so that nothing is fetched."""
+    if not on_hub(config.model):
+        return model_fingerprint(config.store, config.model, config.seed)
+    return canonical_json([config.model.name, located(config.model).revision]).decode()
+
+
+def _files(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
+    """The first file of each corpus; config.json of the model, the tokenizer's folder, the chat template."""
+    found = [next(iter(corpus.units))[0].uri for corpus in corpora.values()]
+    if config.model.name and not on_hub(config.model):
+        found.append(paths.join(paths.absolute(config.model.name), "config.json"))
+    tokenizer, template = config.model.tokenizer, config.model.chat_template
+    if tokenizer and tokenizer != "train" and not on_hub(Model(name=tokenizer)):
+        found.append(paths.join(paths.absolute(tokenizer), "tokenizer_config.json"))
+    if template and template != "chatml":
+        found.append(paths.absolute(template))
+    return found
+
+
+def _with_absolute_paths(settings: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The settings with absolute paths, because the job has another working directory."""
+    settings["output"] = paths.absolute(config.output)
+    if config.packed:
+        settings["packed"] = paths.absolute(config.packed)
+    for given in (settings, *settings.get("phases", ())):
+        if isinstance(corpora := given.get("corpus"), str):
+            given["corpus"] = paths.absolute(corpora)
+        elif corpora:
+            listed = [one if isinstance(one, dict) else {"path": one} for one in corpora]
+            given["corpus"] = [one | {"path": paths.absolute(one["path"])} for one in listed]
+    found = located(config.model)
+    for name in ("name", "tokenizer", "chat_template"):
+        if settings["model"].get(name):
+            settings["model"][name] = getattr(found, name)
+    return settings
