@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
+from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from cluster.store.store import Store
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Manifest:
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+        return json_bytes(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -108,7 +109,16 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-_NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError)  # `from_json` raises these on other content
+def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:
+    """The manifest of the artifact at `uri`."""
+    at, mend = paths.join(paths.absolute(uri), name), "Point at a folder that Raymill wrote."
+    return RecordFile(store, at, "a manifest of this project", Manifest.from_json, mend)
+
+
+def discard_artifact(store: Store, uri: str, files: Iterable[str] = ()) -> None:
+    """Delete an artifact's manifest, which makes it unfinished, and then the files of these URIs."""
+    store.delete(manifest_file(store, uri, name).uri for name in (MANIFEST, EARLIER_MANIFEST))
+    store.delete(files)
 
 
 def require_files(store: Store, uri: str) -> None:
@@ -126,11 +136,10 @@ def require_files(store: Store, uri: str) -> None:
 class Artifact:
     """A finished artifact, opened by its URI on a store; its files are read from there."""
 
-    def __init__(self, store: Store, uri: str, manifest: Manifest, manifest_name: str = MANIFEST) -> None:
+    def __init__(self, store: Store, uri: str, manifest: Manifest) -> None:
         self.store = store
         self.uri = uri
         self.manifest = manifest
-        self.manifest_name = manifest_name
 
     @classmethod
     def load(cls, store: Store, uri: str) -> Self:
@@ -155,24 +164,11 @@ class Artifact:
         Raises:
             DataError: its manifest cannot be read.
         """
-        uri = paths.absolute(uri)
-        try:
-            return cls(store, uri, Manifest.from_json(store.read_bytes(paths.join(uri, MANIFEST))))
-        except NotFound:
-            return cls._find_earlier(store, uri)
-        except _NO_MANIFEST as error:
-            raise DataError(
-                f"{uri}/{MANIFEST}: not a manifest of this project ({error}). Point at a folder that Raymill wrote."
-            ) from error
-
-    @classmethod
-    def _find_earlier(cls, store: Store, uri: str) -> Self | None:
-        """An artifact that an earlier version wrote as manifest.json. A manifest.json of another program gives None."""
-        try:
-            found = Manifest.from_json(store.read_bytes(paths.join(uri, EARLIER_MANIFEST)))
-        except (NotFound, *_NO_MANIFEST):
-            return None
-        return cls(store, uri, found, EARLIER_MANIFEST)
+        manifest = manifest_file(store, uri).read()
+        if manifest is None:
+            with suppress(DataError):  # a run and other programs also have a file of this name
+                manifest = manifest_file(store, uri, EARLIER_MANIFEST).read()
+        return None if manifest is None else cls(store, paths.absolute(uri), manifest)
 
     @property
     def schema(self) -> pa.Schema:
@@ -189,11 +185,6 @@ class Artifact:
         """
         written = {file.path: (file.bytes, file.sha256) for file in self.manifest.files}
         return changed_files(self.store, self.uri, written, digests)
-
-    def discard(self, files: Iterable[str]) -> None:
-        """Remove the manifest, which makes the artifact unfinished, and then `files`."""
-        self.store.delete([paths.join(self.uri, self.manifest_name)])
-        self.store.delete(files)
 
     def files_by_unit(self, units: int) -> list[list[str]]:
         """URIs of the files that each unit wrote, by unit; empty for a unit that wrote no rows.

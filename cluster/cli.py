@@ -8,6 +8,8 @@ says how; 130 interrupted (finished units are kept).
 import difflib
 import functools
 import os
+import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -140,6 +142,19 @@ def _past_typer(function: Callable[..., int | None]) -> Callable[..., int | None
 
 def _function(verb: str) -> Callable[..., int | None]:
     return Entry(VERBS[verb][0]).load()
+
+
+def shell_command(verb: str, *arguments: str) -> str:
+    """The shell line `raymill VERB ARGUMENTS` to copy, with the program's path where its name is not on PATH."""
+    return " ".join([shlex.quote(_program()), verb, *map(shlex.quote, arguments)])
+
+
+def _program() -> str:
+    called = sys.argv[0]
+    if os.path.basename(called) != "raymill" or not os.path.isfile(called):
+        return "raymill"
+    found = shutil.which("raymill")
+    return "raymill" if found and os.path.samefile(found, called) else called
 
 
 def _help() -> str:

@@ -71,6 +71,7 @@ _OTHER_TYPE = {name for name in _WANTED if name.endswith(("_type", "_parsing"))}
 
 
 def model_of(kind: str) -> type[BaseModel]:
+    """The pydantic model of configs of a kind. Imports its module."""
     module, _, name = KINDS[kind].partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -27,12 +27,11 @@ import pyarrow as pa
 
 from cluster import logs
 from cluster.artifact import Artifact
-from cluster.discard import discard_damaged, discard_stale
 from cluster.errors import ClusterError, RaymillError, StageError, UserError, as_record, from_record, is_panic
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
-from cluster.stage import Record, Stage, committed, publish, published, run_unit, sweep
+from cluster.stage import Record, Stage, committed, discard_damaged, discard_stale, publish, published, run_unit, sweep
 
 log = logging.getLogger(__name__)
 

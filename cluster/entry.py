@@ -20,6 +20,7 @@ class Entry:
     name: str
 
     def load(self) -> Callable[..., Any]:
+        """Import the module and return the function."""
         module, _, function = self.name.partition(":")
         return getattr(importlib.import_module(module), function)
 

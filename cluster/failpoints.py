@@ -22,6 +22,7 @@ _passed: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
+    """Kill this process if the environment names this point and this pass of it. name: one of FAILPOINTS."""
     assert name in FAILPOINTS, name
     wanted = os.environ.get("RAYMILL_FAILPOINT")
     if not wanted:

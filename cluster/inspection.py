@@ -11,9 +11,9 @@ from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
 from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
 from cluster.page.formats import plural
+from cluster.record import RecordFile
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from cluster.store.store import Store
 
 _TEXT_SHOWN = 60
@@ -73,13 +73,8 @@ def _inspect(store: Store, uri: str, rows: int) -> None:
 
 def _read_run_manifest(store: Store, uri: str) -> Any:
     """The content of the folder's manifest.json; None if there is no such file."""
-    path = paths.join(uri, RUN_MANIFEST)
-    try:
-        return json.loads(store.read_bytes(path))
-    except NotFound:
-        return None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}). It was not written by this project.") from error
+    at = paths.join(uri, RUN_MANIFEST)
+    return RecordFile(store, at, "JSON", json.loads, "It was not written by this project.").read()
 
 
 def _is_run(manifest: Any) -> bool:
@@ -187,6 +182,7 @@ def first_rows(artifact: Artifact, count: int) -> list[dict]:
 
 
 def shortened(value: object) -> object:
+    """A value of a row for display: long text and bytes are cut, with their length."""
     if isinstance(value, bytes):
         return f"{value[:8].hex()}... ({len(value)} bytes)" if len(value) > 16 else value.hex()
     if isinstance(value, str) and len(value) > _TEXT_SHOWN:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Self
 
 from cluster.errors import BusyError, StorageError
+from cluster.record import json_bytes
 from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
@@ -55,6 +56,7 @@ class Holder:
 
     @classmethod
     def me(cls) -> Self:
+        """This process, as a holder from now on."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         process = os.getpid()
         return cls(_user(), socket.gethostname(), _machine(), process, _started(process), now, time.time())
@@ -99,6 +101,7 @@ class Lease:
             raise BusyError(self._lost)
 
     def release(self) -> None:
+        """Stop refreshing and mark the lease as released, unless another driver has taken it."""
         self._ended.set()
         self._thread.join()
         if self._lost is None:
@@ -212,7 +215,7 @@ def _number(uri: str) -> int:
 
 
 def _to_json(holder: Holder) -> bytes:
-    return json.dumps(asdict(holder), indent=1).encode()
+    return json_bytes(asdict(holder))
 
 
 def _user() -> str:

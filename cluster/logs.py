@@ -52,6 +52,8 @@ class _StandardError(logging.Handler):
 
 
 class OneLine(logging.Formatter):
+    """The format of a log line; see the top of this file."""
+
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         ids = "".join(f" {name}={value}" for name, value in _about.get().items())

@@ -33,6 +33,11 @@ class OutputFiles:
         self.waiting_bytes = self.written_bytes = self.rows = 0
 
     def write(self, table: pa.Table) -> None:
+        """Append rows. Holds at most one row group in memory.
+
+        Raises:
+            ArrowInvalid: a column cannot be cast to the output's type.
+        """
         table = table.select(self.output.schema.names).cast(self.output.schema)
         for start, end in _cuts(table, self.output.row_group_bytes - self.waiting_bytes, self.output.row_group_bytes):
             piece = table.slice(start, end - start)
@@ -42,6 +47,7 @@ class OutputFiles:
                 self._flush()
 
     def finish(self) -> list[tuple[Path, int]]:
+        """Close the last file. Returns (path, rows) of each file in order."""
         self._flush()
         self._close()
         return self.closed

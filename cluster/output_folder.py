@@ -5,6 +5,7 @@ Nothing has to exist yet, except where `check_output` writes.
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.errors import ConfigError
@@ -31,7 +32,30 @@ def refuse_impossible_output(output: str) -> None:
         raise ConfigError(f"output: {output} is a file; a folder is wanted. Choose another output.")
 
 
-def same_folder(output: str, folder: str) -> str | None:
+def refuse_output_among_inputs(
+    setting: str, output: str, named: str, path: str, written: Sequence[str], suffix: str
+) -> None:
+    """Compare an output with the folder of an input. Neither has to exist.
+
+    Args:
+        setting: the config's name of the output. named: the input, for messages. path: of the input, or its glob.
+        written: an example of each file that a run writes, relative to the output. suffix: of the suggested output.
+
+    Raises:
+        ConfigError: they are the same folder, or a later run would read the files of this one as input.
+    """
+    folder, pattern = fixed_folder(path)
+    choose = f"Choose an output of its own, such as {folder}-{suffix}."
+    if same := _same_folder(output, folder):
+        raise ConfigError(f"{setting}: {output} {same} {named}, so the run would write among its files. {choose}")
+    below = path_below(output, folder)
+    if below is not None and (pattern is None or any(paths.matches(pattern, f"{below}/{name}") for name in written)):
+        raise ConfigError(
+            f"{setting}: {output} lies inside {named}, so the next run would read this run's own files. {choose}"
+        )
+
+
+def _same_folder(output: str, folder: str) -> str | None:
     """How the two are one folder, as the middle of a sentence; None where they are not."""
     if paths.is_remote(output) or paths.is_remote(folder):
         return "is the folder of" if output.rstrip("/") == folder.rstrip("/") else None

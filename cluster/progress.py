@@ -26,6 +26,11 @@ _LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # for an estimate of the time left
 
 
 class Progress(Protocol):
+    """Display of a run's progress. `start`, `advance` for each committed unit, and `finish` belong to one stage.
+
+    waiting: shown while the body runs. start: `done` are the records of units committed earlier. say: print a line.
+    """
+
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]: ...
     def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...

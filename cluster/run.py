@@ -11,7 +11,7 @@ from typing import Any
 
 import cluster
 from cluster.artifact import fingerprint
-from cluster.errors import DataError
+from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
 from cluster.store.store import Store
 
@@ -25,9 +25,13 @@ class RunFolder:
     store: Store
     uri: str
 
+    @property
+    def manifest_file(self) -> RecordFile[dict[str, Any]]:
+        at, parse = paths.join(self.uri, RUN_MANIFEST), json_with("config", "inputs")
+        return RecordFile(self.store, at, "the manifest of a run", parse, "Choose another output.")
+
     def find(
         self,
-        kind: str,
         settings: dict[str, Any],
         inputs: str,
         replace: bool,
@@ -44,30 +48,24 @@ class RunFolder:
         Raises:
             DataError: another run is finished there, and `replace` is not given.
         """
-        uri = paths.join(self.uri, RUN_MANIFEST)
-        if not self.store.exists(uri):
-            return None
-        try:
-            manifest = json.loads(self.store.read_bytes(uri))
+
+        def refusal(manifest: dict[str, Any]) -> str | None:
             changed = differences(manifest["config"], settings)
-            if manifest["inputs"] != inputs:
-                changed = changed or [input_changes()]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{uri}: not the manifest of a {kind} run ({error}). Choose another output.") from error
-        if not changed:
-            return manifest
-        if replace:
-            self.store.delete([uri])
-            return None
-        raise DataError(
-            f"{self.uri}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
-            "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
-        )
+            if not changed and manifest["inputs"] != inputs:
+                changed = [input_changes()]
+            if not changed:
+                return None
+            return (
+                f"{self.uri}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
+                "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
+            )
+
+        return self.manifest_file.find(refusal, replace)
 
     def put(
         self, kind: str, name: str, settings: dict[str, Any], inputs: str, artifacts: dict[str, str], **more: Any
     ) -> dict[str, Any]:
-        """Write the manifest of a finished run, unless another driver has written one.
+        """Create the manifest of a finished run. Returns it, or the one that another driver created first.
 
         Args:
             artifacts: path below this folder -> digest, for each result of the run: artifacts and other folders (an
@@ -84,10 +82,7 @@ class RunFolder:
             "artifacts": dict(sorted(artifacts.items())),
         }
         manifest["digest"] = fingerprint(manifest["artifacts"])
-        self.store.create(
-            paths.join(self.uri, RUN_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode()
-        )
-        return manifest
+        return self.manifest_file.create(json_bytes(manifest))
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:

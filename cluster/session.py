@@ -75,6 +75,7 @@ class Session:
 
     @property
     def embedded(self) -> bool:
+        """Whether Ray is started on this machine for this session alone, instead of joined on a cluster."""
         return self.address in (None, "local")
 
     def own_resources(self, gpus: bool) -> dict[str, float]:

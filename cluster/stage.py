@@ -31,10 +31,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cluster
-from cluster.artifact import MANIFEST, Artifact, Counters, DataFile, Manifest, describe_schema
+from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_schema, discard_artifact, manifest_file
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.output import Output, OutputFiles, empty_file
+from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.store import Store
 from cluster.temporary import temporary_folder
@@ -73,6 +74,7 @@ class Stage:
 
     @property
     def folder(self) -> str:
+        """The folder of its units' records, relative to the run."""
         return f"{_COMMITS}/{self.name}-{self.fingerprint[:16]}"
 
 
@@ -160,21 +162,19 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     settings at the same output); its unit is then done again.
     """
     root = paths.absolute(root)
-    found = [file.uri for file in stage.store.list_files(paths.join(root, stage.folder)) if file.uri.endswith(".json")]
+    listed = stage.store.list_files(paths.join(root, stage.folder))
+    files = [_record_file(stage.store, file.uri) for file in listed if file.uri.endswith(".json")]
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
-        records = [Record.from_json(data) for data in pool.map(stage.store.read_bytes, found)]
+        found = zip(files, pool.map(RecordFile.read, files), strict=True)
+        records = [(file, record) for file, record in found if record is not None]
     # The files are listed after the records are read, because files are uploaded before their record is created.
     folders = [paths.join(root, output.name) for output in stage.outputs] if records else []
     there = {file.uri: file.size for folder in folders for file in stage.store.list_files(folder)}
-    lost = {
-        uri
-        for uri, record in zip(found, records, strict=True)
-        if any(there.get(file) != size for file, size in _sizes(root, record).items())
-    }
+    lost = {file.uri for file, record in records if not _sizes(root, record).items() <= there.items()}
     if lost:
         log.warning("%s: files of %d finished units are gone or damaged; these are done again", stage.name, len(lost))
         stage.store.delete(lost)
-    return {record.unit: record for uri, record in zip(found, records, strict=True) if uri not in lost}
+    return {record.unit: record for file, record in records if file.uri not in lost}
 
 
 def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str, Artifact]:
@@ -196,7 +196,7 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             version=cluster.__version__,
         )
-        stage.store.create(paths.join(uri, MANIFEST), manifest.to_json())
+        manifest_file(stage.store, uri).create(manifest.to_json())
     failpoint("after_manifest")
     artifacts = published(stage, root)  # read back: another driver may have written them first
     assert artifacts is not None
@@ -230,6 +230,36 @@ def sweep(artifact: Artifact) -> None:
     wanted = set(artifact.file_uris)
     found = artifact.store.list_files(artifact.uri)
     artifact.store.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
+
+
+def discard_stale(stage: Stage, root: str) -> None:
+    """Remove finished artifacts with another fingerprint from the places of this stage's outputs."""
+    for output in stage.outputs:
+        found = Artifact.find(stage.store, paths.join(root, output.name))
+        if found is not None and found.manifest.fingerprint != stage.fingerprint:
+            discard_artifact(stage.store, found.uri, found.file_uris)
+
+
+def discard_damaged(stage: Stage, root: str) -> None:
+    """Remove the manifest and the damaged files of each finished output with files that are missing or of another size.
+
+    The units that wrote these files are then done again.
+    """
+    for output in stage.outputs:
+        found = Artifact.find(stage.store, paths.join(root, output.name))
+        if found is not None and found.manifest.fingerprint == stage.fingerprint and (damage := found.damage()):
+            discard_artifact(stage.store, found.uri, damage)
+
+
+def discard(stage: Stage, root: str) -> None:
+    """Remove the manifests and records of a stage, so that all of its units are done again.
+
+    Their files stay until `publish` removes those that the new manifests do not name.
+    """
+    root = paths.absolute(root)
+    for output in stage.outputs:
+        discard_artifact(stage.store, paths.join(root, output.name))
+    stage.store.delete(file.uri for file in stage.store.list_files(paths.join(root, stage.folder)))
 
 
 def add_counters(all_counters: Iterable[Counters]) -> Counters:
@@ -269,17 +299,17 @@ def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
 
 
 def _commit(stage: Stage, root: str, record: Record) -> Record:
-    uri = paths.join(root, stage.folder, f"{record.unit:06}.json")
     failpoint("before_record")
-    won = stage.store.create(uri, record.to_json())
+    first = _record_file(stage.store, paths.join(root, stage.folder, f"{record.unit:06}.json")).create(record.to_json())
     failpoint("after_record")
-    if won:
-        return record
-    winner = Record.from_json(stage.store.read_bytes(uri))
     # If the reply to a put is lost, the client repeats the put, which then finds its own record.
-    if winner.attempt != record.attempt:
+    if first.attempt != record.attempt:
         stage.store.delete(_sizes(root, record))
-    return winner
+    return first
+
+
+def _record_file(store: Store, uri: str) -> RecordFile[Record]:
+    return RecordFile(store, uri, "the record of a unit", Record.from_json)
 
 
 def _sizes(root: str, record: Record) -> dict[str, int]:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from cluster.artifact import Artifact
+from cluster.cli import shell_command
 from cluster.errors import UserError
 from cluster.page.formats import duration, share
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.typed import command
 from training import commands
 from training.report.schema import exported_validation
 
@@ -31,13 +31,13 @@ def tune_demo(
     """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download."""
     corpus, store = paths.join(output, "corpus"), Store()
     if Artifact.find(store, corpus) is None:
-        first = command("demo", *([] if output == OUTPUT else ["--output", output]))
+        first = shell_command("demo", *([] if output == OUTPUT else ["--output", output]))
         raise UserError(f"{corpus}: there is no finished corpus here, and this demo trains on it. Run `{first}` first.")
     for run in RUNS:
         config = _config(output, run)
         if replace or not store.exists(config):
             store.write_bytes(config, config_text(run, output).encode())
-        print(f"\n{command('train', config)}\n", flush=True)
+        print(f"\n{shell_command('train', config)}\n", flush=True)
         commands.train(config, address="local", replace=replace)
     reports = {run: json.loads(store.read_bytes(paths.join(_folder(output, run), "report.json"))) for run in RUNS}
     print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
@@ -85,13 +85,13 @@ def whats_next(output: str) -> str:
         "Curves, data and numbers, in a browser":
             "\n    ".join(paths.join(_folder(output, run), "report.html") for run in RUNS),
         "Documents as the model sees them, and which tokens the loss counts":
-            command("pack", full, "--preview", "3"),
+            shell_command("pack", full, "--preview", "3"),
         "What a training would take in steps, memory and time, without starting it":
-            command("plan", full),
+            shell_command("plan", full),
         "The same losses from DeepSpeed, whose workers share the optimizer's state and the gradients":
-            command("train", full, *zero),
+            shell_command("train", full, *zero),
         "The same on your own corpus: write its folder instead of FOLDER":
-            command("train", lora, *own),
+            shell_command("train", lora, *own),
     }  # fmt: skip
     return "What next:\n" + "\n".join(f"  {what}:\n    {line}" for what, line in steps.items())
 

@@ -17,6 +17,7 @@ from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
 from cluster.lease import Lease, held
 from cluster.progress import Progress
+from cluster.record import json_bytes
 from cluster.remote import in_worker
 from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.session import Session
@@ -251,7 +252,7 @@ def _found(packing: PackJob, replace: bool, digests: bool) -> TrainRun | None:
 def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
     """The finished run; None if there is none, or if a file of it is damaged or gone."""
     folder = RunFolder(job.store, job.root)
-    manifest = folder.find(job.config.kind, run_settings(job.config), _inputs(job), replace)
+    manifest = folder.find(run_settings(job.config), _inputs(job), replace)
     if manifest is None or run_damage(folder, manifest, digests):
         return None
     return TrainRun(job.root, manifest, _report(folder), fresh=False)
@@ -295,7 +296,7 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
         runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
     folder = RunFolder(config.store, paths.absolute(config.output))
     inputs = fingerprint([run.manifest["inputs"] for run in runs])
-    found = folder.find(config.kind, run_settings(config), inputs, replace)
+    found = folder.find(run_settings(config), inputs, replace)
     if found is not None and not run_damage(folder, found):
         return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
     report = combine(config, [run.report for run in runs])
@@ -318,7 +319,7 @@ def _write_run(
 ) -> TrainRun:
     """Write the report, and the run's manifest last."""
     root, store = folder.uri, folder.store
-    store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
     store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
     finished = report["run"]["finished"]
     manifest = folder.put(config.kind, config.name, run_settings(config), inputs, artifacts, finished=finished, **more)

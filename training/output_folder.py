@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from cluster import output_folder
 from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, same_folder
+from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -31,16 +32,8 @@ def _refuse(setting: str, root: str, config: TrainConfig) -> None:
     for named, path, store in _inputs(config):
         if store.endpoint_of(path) != config.store.endpoint_of(root):
             continue
-        folder, pattern = fixed_folder(path)
-        choose = f"Choose a folder of its own, such as {folder}-trained."
-        if same := same_folder(root, folder):
-            raise ConfigError(f"{setting}: {root} {same} {named}, so the run would write among its files. {choose}")
-        inside = path_below(root, folder)
-        if inside is not None and (pattern is None or _matches_own_files(pattern, inside)):
-            raise ConfigError(
-                f"{setting}: {root} lies inside {named}, so the next run would read this run's own files. {choose}"
-            )
-        if path_below(folder, root) is not None:
+        output_folder.refuse_output_among_inputs(setting, root, named, path, _LEFT_BY_A_RUN, "trained")
+        if path_below(fixed_folder(path)[0], root) is not None:
             raise ConfigError(
                 f"{setting}: {root} holds {named}, so the run would write around what it reads. Choose a folder that "
                 "is not above it."
@@ -57,8 +50,3 @@ def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
         if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
             found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))
     return found
-
-
-def _matches_own_files(pattern: str, below: str) -> bool:
-    """Whether a glob, from its fixed folder on, matches a file of a run at `below` that folder."""
-    return any(paths.matches(pattern, f"{below}/{name}") for name in _LEFT_BY_A_RUN)

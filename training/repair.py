@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from cluster.run import RUN_MANIFEST, RunFolder
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound
 from training.evaluation.record import EVALUATION
@@ -47,17 +47,14 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = Fals
 def discard_damaged(folder: RunFolder, digests: bool = False) -> None:
     """Remove the run's manifest and its damaged files, with a warning; do nothing if no file is damaged."""
     store, root = folder.store, folder.uri
-    uri = paths.join(root, RUN_MANIFEST)
-    if not store.exists(uri):
-        return
-    damage = run_damage(folder, json.loads(store.read_bytes(uri)), digests)
-    if not damage:
+    manifest = folder.manifest_file.read()
+    if manifest is None or not (damage := run_damage(folder, manifest, digests)):
         return
     first, seen = next(iter(damage.items()))
     others = f" ({len(damage) - 1} more files are damaged or gone)" if len(damage) > 1 else ""
     log.warning("%s: %s%s. Damaged and missing files are made again from the best checkpoint.", first, seen, others)
     export = paths.join(root, publish.EXPORT)
-    store.delete([uri])  # first: without it the run is not finished
+    folder.manifest_file.discard()
     if any(one.startswith(f"{export}/") for one in damage):
-        publish.begin(store, export)
+        publish.manifest_file(store, export).discard()
     store.delete(damage)

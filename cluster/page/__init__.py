@@ -1,8 +1,7 @@
 """HTML reports: a page in one file, with tables, folds, numbers and charts.
 
-    markup      HTML elements that escape their text
+    markup      HTML elements that escape their text; sections, tables, folds
     formats     numbers as text
-    layout      sections, tables, folds
     charts      bars and line charts as inline SVG
     document    the page: head, style, content policy
 

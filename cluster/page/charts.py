@@ -32,6 +32,7 @@ class Axis:
 
     @classmethod
     def over(cls, edges: Sequence[float], log: bool) -> "Axis":
+        """The axis of a histogram with these edges. It is linear if fewer than two edges are positive."""
         positive = [edge for edge in edges if edge > 0]
         if not log or len(positive) < 2:
             return cls(edges[0], edges[-1], False, 0)
@@ -79,13 +80,16 @@ class Frame:
     bottom: int = 128
 
     def x(self, position: float) -> float:
+        """Horizontal coordinate of a position from 0 to 1."""
         return self.left + position * (self.right - self.left)
 
     def y(self, level: float) -> float:
+        """Vertical coordinate of a level from 0 (bottom) to 1 (top)."""
         return self.bottom - level * (self.bottom - self.top)
 
 
 def ticks(axis: Axis, frame: Frame) -> Html:
+    """The tick marks of a horizontal axis with their numbers."""
     labels = []
     for tick in axis.ticks():
         x = frame.x(axis.place(tick))

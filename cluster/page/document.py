@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
 
-from cluster.page.layout import Section, outside_text
-from cluster.page.markup import Child, Html, element
+from cluster.page.markup import Child, Html, Section, element, outside_text
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT = resources.files(__package__).joinpath("page.js").read_text("utf-8")

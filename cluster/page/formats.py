@@ -44,6 +44,7 @@ def short(number: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
+    """`3.4 s`, `5 min 12 s`, `2 h 3 min`; a dash for None."""
     if seconds is None:
         return "–"
     if seconds < 59.95:
@@ -56,11 +57,13 @@ def duration(seconds: float | None) -> str:
 
 
 def core_hours(core_s: float) -> str:
+    """Core-seconds as hours, without the unit."""
     hours = core_s / 3600
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 1 else f"{hours:.3f}"
 
 
 def megabytes_per_s(text_bytes: int, seconds: float | None) -> str:
+    """Throughput in 10^6 bytes per second, without the unit; a dash if it is unknown."""
     if not text_bytes or seconds is None or seconds <= 0:
         return "–"
     speed = text_bytes / 1e6 / seconds

@@ -51,6 +51,8 @@ def _mended_write(path: str | Path, error: OSError) -> StorageError:
 
 
 class LocalStore:
+    """The backend of local paths."""
+
     def read(self, key: str) -> bytes:
         try:
             return Path(key).read_bytes()

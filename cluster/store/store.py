@@ -42,6 +42,10 @@ class Store:
     setting: str = "storage"
 
     def read_bytes(self, uri: str) -> bytes:
+        """
+        Raises:
+            NotFound: there is no such file.
+        """
         backend, key = self._backend(uri)
         return backend.read(key)
 
@@ -51,6 +55,7 @@ class Store:
         return backend.open(key)
 
     def write_bytes(self, uri: str, data: bytes) -> None:
+        """Write the object, or replace it; readers see the old content or the new."""
         backend, key = self._backend(uri)
         backend.write(key, data)
 

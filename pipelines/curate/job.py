@@ -25,6 +25,7 @@ from cluster.errors import DataError
 from cluster.lease import Lease, held
 from cluster.page.formats import plural
 from cluster.progress import Progress
+from cluster.record import json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.stage import Stage
@@ -138,7 +139,6 @@ def find_finished(
     """
     store = config.store
     manifest = RunFolder(store, root).find(
-        config.kind,
         result_settings(config),
         inputs.fingerprint,
         replace,
@@ -211,7 +211,7 @@ def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifa
     """Write the reports, then the run's manifest."""
     report = gather(config.report_settings, inputs, engine, artifacts)
     root, store = engine.root, config.store
-    store.write_bytes(paths.join(root, REPORT_JSON), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
     store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
     digests = {name: artifact.manifest.digest for name, artifact in artifacts.items()}
     manifest = RunFolder(store, root).put(

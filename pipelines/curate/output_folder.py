@@ -3,8 +3,9 @@
 import os
 from collections.abc import Sequence
 
+from cluster import output_folder
 from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, real_path, refuse_impossible_output, same_folder
+from cluster.output_folder import real_path, refuse_impossible_output
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.readers.find import absolute_path
@@ -30,18 +31,8 @@ def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str)
         path = absolute_path(entry.path)
         if input_store.endpoint_of(path) != store.endpoint_of(root):
             continue
-        folder, pattern = fixed_folder(path)
         named = f"inputs[{number}] ({entry.source}, {path})"
-        what_to_do = f"Choose an output of its own, such as {folder}-curated."
-        if same := same_folder(root, folder):
-            raise ConfigError(
-                f"output: {root} {same} {named}, so the run would write among the raw files. {what_to_do}"
-            )
-        inside = path_below(root, folder)
-        if inside is not None and (pattern is None or _matches_own_files(pattern, inside)):
-            raise ConfigError(
-                f"output: {root} lies inside {named}, so the next call would read this run's own files. {what_to_do}"
-            )
+        output_folder.refuse_output_among_inputs("output", root, named, path, _FILES_OF_A_RUN, "curated")
     refuse_impossible_output(root)
 
 
@@ -70,8 +61,3 @@ def refuse_files_inside(root: str, inputs: InputManifest) -> None:
                 f"output: {root} holds the input file {file.uri}{via} of source {file.source}, so the run would write "
                 "among the raw files. Choose an output that is not above the input."
             )
-
-
-def _matches_own_files(pattern: str, below: str) -> bool:
-    """Whether a glob matches a file of a run in the folder `below`; both are relative to the glob's fixed folder."""
-    return any(paths.matches(pattern, f"{below}/{name}") for name in _FILES_OF_A_RUN)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from cluster.artifact import Artifact, open_parquet, require_files
 from cluster.errors import DataError
 from cluster.read.limits import Limits
-from cluster.run import RUN_MANIFEST
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
@@ -67,8 +67,7 @@ class RunReader:
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The run's manifest; None if it is unfinished."""
-        uri = paths.join(self.uri, RUN_MANIFEST)
-        return json.loads(self.store.read_bytes(uri)) if self.store.exists(uri) else None
+        return RunFolder(self.store, self.uri).manifest_file.read()
 
     def artifact(self, name: str) -> Artifact | None:
         """An artifact of the run; None if it is unfinished."""

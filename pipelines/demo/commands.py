@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from cluster.artifact import Artifact
+from cluster.cli import shell_command
 from cluster.errors import ConfigError
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.typed import command
 from pipelines.curate import commands
 from pipelines.curate.write_corpus import REMOVED
 from pipelines.dedup.group import NEAR
@@ -44,7 +44,7 @@ def demo(
         print("Collecting text from this Python and the packages installed with it ...", flush=True)
         stage_inputs(f"{output.rstrip('/')}-input", collect(packages()))
         store.write_bytes(config, config_text(output).encode())
-    print(f"\n{command('curate', config)}\n", flush=True)
+    print(f"\n{shell_command('curate', config)}\n", flush=True)
     commands.curate(config, address="local", replace=replace)
     print(f"\n{next_steps(output, config)}")
 
@@ -89,16 +89,16 @@ def next_steps(output: str, config: str) -> str:
     mine = ("-o", "name=mine", "-o", "output=runs/mine", "-o", "inputs=[{path: FOLDER}]")
     steps = {
         "Why a document was removed: this one is a near-duplicate, and these words differ":
-            command("explain", output, _near_duplicate(output)),
+            shell_command("explain", output, _near_duplicate(output)),
         "Five documents that one rule removed, with the value it measured":
-            command("sample", output, "-n", "5", "--where", "reason=line_punct_ratio"),
+            shell_command("sample", output, "-n", "5", "--where", "reason=line_punct_ratio"),
         "What another bound would change, decided from the same measurements":
-            command("what-if", config, "-o", "language.min_score=0.5"),
+            shell_command("what-if", config, "-o", "language.min_score=0.5"),
         "What the corpus holds, and one document of it with its personal data replaced":
-            command("inspect", corpus) + "\n    "
-            + command("sample", corpus, "--where", "id=planted/personal_data/iban"),
+            shell_command("inspect", corpus) + "\n    "
+            + shell_command("sample", corpus, "--where", "id=planted/personal_data/iban"),
         "The same for your own text: put its folder in place of FOLDER":
-            command("curate", config, *mine),
+            shell_command("curate", config, *mine),
     }  # fmt: skip
     return "What next:\n" + "\n".join(f"  {what}:\n    {line}" for what, line in steps.items())
 

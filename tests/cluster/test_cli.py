@@ -12,11 +12,11 @@ import typer
 
 import cluster
 from cluster import cli
+from cluster.cli import shell_command
 from cluster.engine import _RunUnit
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
 from cluster.run import RunFolder
 from cluster.store.store import Store
-from cluster.typed import command
 from tests.support.stages import counting_stage, run_inline
 
 ROOT = Path(__file__).parents[2]
@@ -279,6 +279,6 @@ def test_commands_begin_as_this_program_was_called_where_its_name_alone_would_no
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(program.parent) if on_path else str(tmp_path))
     monkeypatch.setattr("sys.argv", ["an env/bin/raymill", "demo"])
-    assert command("inspect", "a b") == ("raymill" if on_path else "'an env/bin/raymill'") + " inspect 'a b'"
+    assert shell_command("inspect", "a b") == ("raymill" if on_path else "'an env/bin/raymill'") + " inspect 'a b'"
     monkeypatch.setattr("sys.argv", ["pytest"])
-    assert command("inspect") == "raymill inspect"
+    assert shell_command("inspect") == "raymill inspect"

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import discard, failpoints, temporary
+from cluster import failpoints, temporary
 from cluster import stage as stages
+from cluster.artifact import MANIFEST, Manifest
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import FAILPOINTS
 from cluster.stage import Output, Scratch
@@ -50,7 +51,7 @@ def change_settings(world: World, stage, other) -> None:
 
     def replacing(chosen):
         def drive() -> None:
-            discard.discard_stale(chosen, ROOT)
+            stages.discard_stale(chosen, ROOT)
             run_inline(chosen, ROOT)
 
         return drive
@@ -94,7 +95,7 @@ def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simul
         world = make(seed)
         world.lost_answers = 0.1
         how(world, stage, other)
-        discard.discard_stale(stage, ROOT)
+        stages.discard_stale(stage, ROOT)
         artifacts = run_inline(stage, ROOT)
         killed_at += world.killed_at
 
@@ -105,8 +106,8 @@ def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simul
             }
             assert len(attempts) == len({unit for unit, _ in attempts}), f"seed {seed}: two attempts of one unit"
             stored = {uri: data for uri, data in world.objects.items() if uri.startswith(f"{ROOT}/{name}/")}
-            manifest = stored.pop(f"{ROOT}/{name}/{stages.MANIFEST}")
-            assert artifact.manifest == stages.Manifest.from_json(manifest), seed
+            manifest = stored.pop(f"{ROOT}/{name}/{MANIFEST}")
+            assert artifact.manifest == Manifest.from_json(manifest), seed
             listed = {paths.join(artifact.uri, file.path): file.sha256 for file in artifact.manifest.files}
             assert {uri: hashlib.sha256(data).hexdigest() for uri, data in stored.items()} == listed, seed
     assert killed_at.keys() >= set(FAILPOINTS), "the schedules were too few to try every failpoint"
@@ -198,15 +199,15 @@ def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_bel
     assert made["numbers"].damage() == {
         str(cut): f"has {cut.stat().st_size:,} bytes, and {cut.stat().st_size + 1:,} were written"
     }
-    discard.discard_damaged(counting_stage(4, fingerprint="e" * 32), root)
+    stages.discard_damaged(counting_stage(4, fingerprint="e" * 32), root)
     assert cut.exists() and stages.published(stage, root), "what other settings made stays"
-    discard.discard_damaged(stage, root)
+    stages.discard_damaged(stage, root)
     assert stages.published(stage, root) is None
     assert sorted(stages.committed(stage, root)) == [0, 1, 2]
     again = run_inline(stage, root)
     assert {name: artifact.manifest.digest for name, artifact in again.items()} == digests
     assert not again["numbers"].damage(digests=True)
-    discard.discard(stage, root)
+    stages.discard(stage, root)
     assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
 
 
@@ -216,14 +217,14 @@ def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):
     with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
         run_inline(new, root)
     for stage, rows in ((new, 10), (old, 3), (new, 10)):
-        discard.discard_stale(stage, root)
+        stages.discard_stale(stage, root)
         assert run_inline(stage, root)["numbers"].table().num_rows == rows
 
 
 def test_half_of_an_old_artifact_is_noticed_before_any_work(tmp_path):
     root = str(tmp_path)
     run_inline(counting_stage(3), root)
-    (tmp_path / "numbers" / stages.MANIFEST).unlink()
+    (tmp_path / "numbers" / MANIFEST).unlink()
     with pytest.raises(DataError, match="squares: holds a finished artifact"):
         stages.published(counting_stage(3, fingerprint="e" * 32), root)
 

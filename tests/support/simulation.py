@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cluster import stage as stages
-from cluster.artifact import Counters, DataFile, Manifest
+from cluster.artifact import MANIFEST, Counters, DataFile, Manifest
 from cluster.stage import Scratch
 from cluster.store import paths
 from cluster.store.interface import FileInfo, NotFound
@@ -131,7 +130,7 @@ class World:
             self.objects.pop(key, None)
 
     def manifest(self, uri: str) -> Manifest | None:
-        data = self.objects.get(f"{uri}/{stages.MANIFEST}")
+        data = self.objects.get(f"{uri}/{MANIFEST}")
         return None if data is None else Manifest.from_json(data)
 
 

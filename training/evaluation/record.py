@@ -1,12 +1,11 @@
 """evaluation.json: the measurements of a run's weights, with a fingerprint of what they were made from."""
 
-import json
 from typing import TypedDict
 
 import cluster
 from cluster.artifact import fingerprint
+from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from training.fit.job import Job
 from training.fit.records import Evaluation, Outcome
 
@@ -43,19 +42,16 @@ def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
 
 def read_evaluation(job: Job, wanted: str | None = None) -> Evaluation | None:
     """The evaluation of a job's run; None if there is none or its fingerprint is not `wanted` (None: any)."""
-    try:
-        found = json.loads(job.store.read_bytes(paths.join(job.root, EVALUATION)))
-    except NotFound:
-        return None
-    if found.pop(_FINGERPRINT, None) != wanted and wanted is not None:
+    uri, parse = paths.join(job.root, EVALUATION), json_with("before", "after")
+    found = RecordFile(job.store, uri, "the evaluation of a run", parse).read()
+    if found is None or (found.pop(_FINGERPRINT, None) != wanted and wanted is not None):
         return None
     return found
 
 
 def write_evaluation(job: Job, evaluation: Evaluation, made_from: str) -> None:
     """Write evaluation.json to the job's run. made_from: the evaluation's fingerprint."""
-    data = json.dumps({_FINGERPRINT: made_from} | evaluation, indent=1, ensure_ascii=False)
-    job.store.write_bytes(paths.join(job.root, EVALUATION), data.encode("utf-8", "backslashreplace"))
+    job.store.write_bytes(paths.join(job.root, EVALUATION), json_bytes({_FINGERPRINT: made_from} | evaluation))
 
 
 def add_merged_check(job: Job, outcome: Outcome, check: MergedCheck) -> None:

@@ -5,7 +5,6 @@ documents. Every value from a config or manifest is escaped, so that no name can
 code fence.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import yaml
 import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
-from cluster.run import RUN_MANIFEST
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -97,10 +96,10 @@ def _run_above(store: Store, path: str) -> dict[str, Any]:
     """The manifest of the curate run whose folder holds this artifact; empty if there is none."""
     above = paths.absolute(path).rpartition("/")[0]
     try:
-        found = json.loads(store.read_bytes(paths.join(above, RUN_MANIFEST)))
-    except (StorageError, ValueError):
+        found = RunFolder(store, above).manifest_file.read()
+    except (StorageError, DataError):
         return {}
-    return found if isinstance(found, dict) and found.get("kind") == "curate" else {}
+    return found if found is not None and found.get("kind") == "curate" else {}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     if (found := publish.finished_export(job, outcome)) is not None:
         return found
     root = paths.join(job.root, publish.EXPORT)
-    publish.begin(job.store, root)
+    publish.manifest_file(job.store, root).discard()
     scratch = temporary_folder("export")
     try:
         files: list[publish.ExportedFile] = []

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
 import cluster
 from cluster.artifact import changed_files, fingerprint
+from cluster.errors import DataError
+from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.evaluation.record import evaluation_fingerprint, read_evaluation
 from training.fit.job import Job
@@ -41,7 +43,7 @@ def finished_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
     """The manifest of a finished export of these weights whose files have the sizes in it; None if there is none."""
     root = paths.join(job.root, EXPORT)
     found = _manifest(job.store, root)
-    if found is None or found.get("made_from") != export_fingerprint(job, outcome) or damage(job.store, root, found):
+    if found is None or found["made_from"] != export_fingerprint(job, outcome) or damage(job.store, root, found):
         return None
     return found
 
@@ -64,17 +66,16 @@ def damage(store: Store, root: str, manifest: dict[str, Any], *, digests: bool =
     return found
 
 
+def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
+    """The manifest of the export at `root`. Discarded first, so that an export without all files is unfinished."""
+    return RecordFile(store, paths.join(root, MANIFEST), "the manifest of an export", json_with("made_from"))
+
+
 def _manifest(store: Store, root: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(store.read_bytes(paths.join(root, MANIFEST)))
-    except (NotFound, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def begin(store: Store, root: str) -> None:
-    """Delete the manifest, so that an earlier export does not count as finished while its files are replaced."""
-    store.delete([paths.join(root, MANIFEST)])
+    """The manifest; None if there is none or it is damaged, since the export is then made again."""
+    with suppress(DataError):
+        return manifest_file(store, root).read()
+    return None
 
 
 def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
@@ -95,7 +96,7 @@ def finish(store: Store, root: str, manifest: dict[str, Any], files: list[Export
     wanted = {paths.join(root, file["path"]) for file in files}
     store.delete([file.uri for file in store.list_files(root) if file.uri not in wanted])
     whole = manifest | {"files": files, "bytes": sum(file["bytes"] for file in files)}
-    store.write_bytes(paths.join(root, MANIFEST), json.dumps(whole, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(paths.join(root, MANIFEST), json_bytes(whole))
     return whole
 
 

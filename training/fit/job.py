@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError
+from cluster.record import json_bytes
 from cluster.run import differences
 from cluster.store.interface import SECRETS
 from cluster.store.store import Store
@@ -77,7 +78,7 @@ class Job:
             "identity": self.fingerprint_parts,
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
         }
-        return json.dumps(plain, indent=1, ensure_ascii=False).encode()
+        return json_bytes(plain)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

@@ -1,10 +1,10 @@
 """Checks of a step's loss: one that is not finite, or too large, ends the run or makes it skip the step."""
 
-import json
 import math
 from collections.abc import Sequence
 
 from cluster.errors import DataError
+from cluster.record import json_bytes
 from cluster.store import paths
 from training.data.batch import Batch
 from training.fit.job import Job
@@ -37,7 +37,7 @@ def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: S
     uri = paths.join(job.root, "broken", f"step-{step:08d}.json")
     if ranks.first:
         content = {"step": step, "problem": problem, "documents": list(documents)}
-        job.store.write_bytes(uri, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        job.store.write_bytes(uri, json_bytes(content))
     listed = ", ".join(documents[:_LISTED_DOCUMENTS])
     more = f" and {len(documents) - _LISTED_DOCUMENTS} more (all are in {uri})" if documents[_LISTED_DOCUMENTS:] else ""
     return DataError(

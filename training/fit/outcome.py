@@ -4,8 +4,8 @@ import json
 import time
 
 from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
+from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from training.fit.checkpoint.format import MANIFEST, Checkpoint, checkpoint_folders, latest
 from training.fit.job import Job
 from training.fit.records import Outcome
@@ -13,15 +13,12 @@ from training.fit.records import Outcome
 
 def read_outcome(job: Job) -> Outcome | None:
     """The outcome of a finished fit with the job's fingerprint; None if there is none."""
-    try:
-        outcome: Outcome = json.loads(job.store.read_bytes(job.outcome))
-    except NotFound:
-        return None
-    return outcome if outcome["fingerprint"] == job.fingerprint else None
+    found: Outcome | None = RecordFile(job.store, job.outcome, "the outcome of a fit", json_with("fingerprint")).read()
+    return found if found is not None and found["fingerprint"] == job.fingerprint else None
 
 
 def write_outcome(job: Job, outcome: Outcome) -> None:
-    job.store.write_bytes(job.outcome, json.dumps(outcome, indent=1).encode())
+    job.store.write_bytes(job.outcome, json_bytes(outcome))
 
 
 def refuse_or_delete_other_training(job: Job, replace: bool) -> None:

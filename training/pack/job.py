@@ -16,14 +16,14 @@ from typing import Any, Self
 
 import cluster
 from cluster.artifact import Artifact, Counters
-from cluster.discard import discard
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
 from cluster.lease import held
 from cluster.progress import Progress
+from cluster.record import json_bytes
 from cluster.run import differences
 from cluster.session import Session
-from cluster.stage import Stage
+from cluster.stage import Stage, discard
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import SPLITS
@@ -33,7 +33,6 @@ from training.output_folder import refuse_output_among_inputs
 from training.pack.documents import find_classes
 from training.pack.first_look import check_corpora
 from training.pack.packed_run import (
-    PACK_MANIFEST,
     PackedRun,
     changed_files_text,
     damaged,
@@ -41,13 +40,13 @@ from training.pack.packed_run import (
     discard_damaged,
     examples_name,
     listing_for_manifest,
+    manifest_file,
     packed_uri,
-    read_manifest,
 )
 from training.pack.packing import PackingRule, pack_stage
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
-from training.pack.tokenizer import TokenizerAt, check_tokenizer, discard_tokenizer, prepare_tokenizer, tokenizer_folder
+from training.pack.tokenizer import TokenizerAt, check_tokenizer, prepare_tokenizer, tokenizer_file, tokenizer_folder
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +120,13 @@ class PackJob:
         uri, seen = next(iter(damage.items()))
         others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
         log.warning("%s: %s%s. What is damaged or gone is packed again.", uri, seen, others)
-        self.config.store.delete([paths.join(self.root, PACK_MANIFEST)])
+        manifest_file(self.config.store, self.root).discard()
         discard_damaged(self.config.store, self.root, self.frozen, damage)
         return dataclasses.replace(self, finished=False)
 
     def from_scratch(self) -> Self:
         """The same job, unfinished, with everything to be made again."""
-        self.config.store.delete([paths.join(self.root, PACK_MANIFEST)])
+        manifest_file(self.config.store, self.root).discard()
         return dataclasses.replace(self, finished=False, discard=True)
 
     def check_inputs(self) -> None:
@@ -239,7 +238,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     config, root, frozen = job.config, job.root, job.frozen
     store = config.store
     if job.discard:
-        discard_tokenizer(store, root)
+        tokenizer_file(store, root).discard()
     check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
     tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace))
     vocabulary = embedded_tokens(store, config.model)
@@ -270,7 +269,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
         "classes": list(classes),
         "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
     }
-    store.create(paths.join(root, PACK_MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    manifest_file(store, root).create(json_bytes(manifest))
 
 
 def _finished(
@@ -281,20 +280,18 @@ def _finished(
     Raises:
         DataError: it has other corpora or settings, and not `replace`.
     """
-    manifest = read_manifest(config.store, root)
-    if manifest is None:
-        return False
-    changed = _changes(manifest, settings, _paths(config), frozen)
-    # `prepare_tokenizer` compares tokenizers by content: one may have been moved, or its chat template edited.
-    if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
-        return True
-    if not replace:
-        raise DataError(
+
+    def refusal(manifest: dict[str, Any]) -> str | None:
+        changed = _changes(manifest, settings, _paths(config), frozen)
+        # `prepare_tokenizer` compares tokenizers by content: one may have been moved, or its chat template edited.
+        if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
+            return None
+        return (
             f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another folder, "
             "or add --replace to make them again; what is still valid is kept."
         )
-    config.store.delete([paths.join(root, PACK_MANIFEST)])
-    return False
+
+    return manifest_file(config.store, root).find(refusal, replace) is not None
 
 
 def _paths(config: TrainConfig) -> dict[str, str]:

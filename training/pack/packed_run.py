@@ -6,18 +6,18 @@ CORPUS/train, validation, test artifacts of schema PACKED
 _work/examples/CORPUS          artifact of schema EXAMPLES
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, Counters, fingerprint
+from cluster.artifact import MANIFEST, Artifact, Counters, discard_artifact, fingerprint
 from cluster.errors import DataError
+from cluster.record import RecordFile, json_with
 from cluster.store import paths
 from cluster.store.store import Store
 from training.data.packed import SPLITS
 from training.pack.sources import Listing
-from training.pack.tokenizer import discard_tokenizer, tokenizer_damage
+from training.pack.tokenizer import tokenizer_damage, tokenizer_file
 
 PACK_MANIFEST = "pack.json"
 
@@ -50,7 +50,7 @@ class PackedRun:
             DataError: there is no pack.json, or an artifact is missing or not the one that it names.
         """
         uri = paths.absolute(uri)
-        manifest = read_manifest(store, uri)
+        manifest = manifest_file(store, uri).read()
         if manifest is None:
             raise DataError(
                 f"{uri}: no packed corpora here ({PACK_MANIFEST} is missing). Either the path is wrong, or packing was "
@@ -124,23 +124,10 @@ def examples_name(corpus: str) -> str:
     return f"_work/examples/{corpus}"
 
 
-def read_manifest(store: Store, root: str) -> dict[str, Any] | None:
-    """The content of pack.json; None if there is none.
-
-    Raises:
-        DataError: the file was not written by `raymill pack`.
-    """
-    uri = paths.join(root, PACK_MANIFEST)
-    if not store.exists(uri):
-        return None
-    try:
-        manifest = json.loads(store.read_bytes(uri))
-        missing = {"settings", "tokenizer", "classes", "artifacts"} - manifest.keys()
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{uri}: was not written by `raymill pack` ({error}). Choose another folder.") from error
-    if missing:
-        raise DataError(f"{uri}: has no {', '.join(sorted(missing))}. Another program wrote it: choose another folder.")
-    return manifest
+def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
+    """pack.json of a folder."""
+    at, parse = paths.join(root, PACK_MANIFEST), json_with("artifacts", "classes", "settings", "tokenizer")
+    return RecordFile(store, at, "written by `raymill pack`", parse, "Choose another folder.")
 
 
 def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
@@ -167,10 +154,9 @@ def discard_damaged(store: Store, root: str, corpora: Iterable[str], damage: Map
     for uri in _artifacts(root, corpora):
         files = [file for file in damage if file.startswith(f"{uri}/")]
         if files:
-            manifests = [paths.join(uri, name) for name in (MANIFEST, EARLIER_MANIFEST)]
-            store.delete([*manifests, *files])
+            discard_artifact(store, uri, files)
     if tokenizer_damage(store, root, digests=True):
-        discard_tokenizer(store, root)
+        tokenizer_file(store, root).discard()
 
 
 def _artifacts(root: str, corpora: Iterable[str]) -> list[str]:

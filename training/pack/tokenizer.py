@@ -11,7 +11,8 @@ from typing import Self
 
 from cluster.artifact import canonical_json, changed_files, fingerprint
 from cluster.entry import Entry
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError
+from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
@@ -54,19 +55,13 @@ class TokenizerRecord:
     files: Mapping[str, tuple[str, int]]
 
     @classmethod
-    def read(cls, store: Store, packed_uri: str) -> Self | None:
-        """The record; None if there is no finished tokenizer."""
-        uri = record_uri(packed_uri)
-        if not store.exists(uri):
-            return None
-        plain = json.loads(store.read_bytes(uri))
+    def from_json(cls, data: bytes) -> Self:
+        plain = json.loads(data)
         files = {name: (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
         return cls(plain["request"], plain["fingerprint"], files)
 
-    def create(self, store: Store, packed_uri: str) -> None:
-        """Create the record, unless another process has just done so."""
-        plain = {"request": self.settings, "fingerprint": self.tokenizer, "files": self.files}
-        store.create(record_uri(packed_uri), canonical_json(plain))
+    def to_json(self) -> bytes:
+        return canonical_json({"request": self.settings, "fingerprint": self.tokenizer, "files": self.files})
 
 
 def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = False) -> str:
@@ -82,30 +77,28 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
     template = _chat_template(store, model.chat_template)
     corpora = list(freeze_corpora(config, _UNIT_BYTES).values()) if model.tokenizer == "train" else []
     settings = fingerprint(_settings(model, template, config.all_columns, config.split, corpora))
-    if (record := TokenizerRecord.read(store, packed_uri)) is not None:
-        if record.settings == settings:
-            return record.tokenizer
+
+    def refusal(record: TokenizerRecord) -> str | None:
+        fitted = model.tokenizer == "train"
         # Loaded tokenizers are compared by their content: the same one may have been moved.
-        if (
-            model.tokenizer != "train"
-            and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
+        if record.settings == settings or (
+            not fitted and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
         ):
-            return record.tokenizer
-        if not replace:
-            named = "fitted to these corpora" if model.tokenizer == "train" else model.tokenizer or model.name
-            raise DataError(
-                f"{folder}: holds another tokenizer than the config's ({named}, with its chat template). Choose "
-                "another output, or run with --replace to make it again."
-            )
-        discard_tokenizer(store, packed_uri)  # first: without its record the folder is unfinished
+            return None
+        return (
+            f"{folder}: holds another tokenizer than the config's "
+            f"({'fitted to these corpora' if fitted else model.tokenizer or model.name}, with its chat template). "
+            "Choose another output, or run with --replace to make it again."
+        )
+
+    record_file = tokenizer_file(store, packed_uri)
+    if (found := record_file.find(refusal, replace)) is not None:
+        return found.tokenizer
     files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, config.split, corpora)
     # Files of an attempt with other settings would be loaded too.
     written = {paths.join(folder, name) for name in (*files, RECORD)}
     store.delete({file.uri for file in store.list_files(folder)} - written)
-    TokenizerRecord(settings, tokenizer, files).create(store, packed_uri)
-    record = TokenizerRecord.read(store, packed_uri)  # that of another process, if it was first
-    assert record is not None
-    return record.tokenizer
+    return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer
 
 
 def check_tokenizer(config: TrainConfig) -> None:
@@ -123,22 +116,19 @@ def tokenizer_folder(packed_uri: str) -> str:
     return paths.join(paths.absolute(packed_uri), FOLDER)
 
 
-def record_uri(packed_uri: str) -> str:
-    return paths.join(tokenizer_folder(packed_uri), RECORD)
+def tokenizer_file(store: Store, packed_uri: str) -> RecordFile[TokenizerRecord]:
+    """prepared.json of the tokenizer below `packed_uri`."""
+    at = paths.join(tokenizer_folder(packed_uri), RECORD)
+    return RecordFile(store, at, "the record of a tokenizer", TokenizerRecord.from_json)
 
 
 def tokenizer_damage(store: Store, packed_uri: str, digests: bool = False) -> dict[str, str]:
     """URI -> damage, for each file of a finished tokenizer that is missing or differs from what was written."""
-    record = TokenizerRecord.read(store, packed_uri)
+    record = tokenizer_file(store, packed_uri).read()
     if record is None:
         return {}
     written = {name: (size, sha256) for name, (sha256, size) in record.files.items()}
     return changed_files(store, tokenizer_folder(packed_uri), written, digests)
-
-
-def discard_tokenizer(store: Store, packed_uri: str) -> None:
-    """Delete the record, so that the tokenizer is made again."""
-    store.delete([record_uri(packed_uri)])
 
 
 def _settings(

@@ -1,16 +1,14 @@
 """The number of rows and tokens to train on: counted in packed corpora, else estimated from the files' bytes."""
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 
-from cluster.store import paths
 from training.config import TrainConfig
 from training.data.order import Order, shares
 from training.data.packed import rows_per_group
 from training.pack.job import pack_settings
-from training.pack.packed_run import PACK_MANIFEST, PackedRun, packed_uri
+from training.pack.packed_run import PackedRun, manifest_file, packed_uri
 from training.pack.sources import freeze_corpora, with_columns
 
 # Best-fit packing leaves about this share of a row's positions empty.
@@ -62,8 +60,8 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     config = with_columns(config)
     frozen = freeze_corpora(config, config.execution.unit_mib << 20)
     root, store = packed_uri(config.packed, config.output), config.store
-    manifest = paths.join(root, PACK_MANIFEST)
-    if store.exists(manifest) and json.loads(store.read_bytes(manifest))["settings"] == pack_settings(config, frozen):
+    manifest = manifest_file(store, root).read()
+    if manifest is not None and manifest["settings"] == pack_settings(config, frozen):
         return _counted(config, PackedRun.load(store, root))
     estimated = _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
     notes = [f"; {name}: {corpus.note}" for name, corpus in frozen.items() if corpus.note]

@@ -8,8 +8,7 @@ from itertools import pairwise
 
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.page.formats import count, decimal, plural, share, short
-from cluster.page.layout import Column, fold, note, sentence, table
-from cluster.page.markup import Child, Html, element, join
+from cluster.page.markup import Child, Column, Html, element, fold, join, note, sentence, table
 from training.fit.records import Attempt, StepRecord
 from training.report.schema import Curves, Event, Fit, Point, StepRow, Validated
 from training.report.text import metric_words

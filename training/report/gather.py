@@ -13,7 +13,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.evaluation.record import read_evaluation
 from training.export.loading import Base, loading
-from training.export.publish import EXPORT, MANIFEST
+from training.export.publish import EXPORT, manifest_file
 from training.fit.job import Job
 from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
 from training.pack import overflow
@@ -192,9 +192,9 @@ def _split(split: str, counted: Counters, length: int) -> SplitData:
 
 def _folders(job: Job, packed: PackedRun) -> list[Folder]:
     root = paths.join(job.root, EXPORT)
-    if not job.store.exists(uri := paths.join(root, MANIFEST)):
+    manifest = manifest_file(job.store, root).read()
+    if manifest is None:
         return []
-    manifest = json.loads(job.store.read_bytes(uri))
     name, revision = manifest["base"]["name"] or "", manifest["base"]["revision"]
     chat = packed.has_chat_turns({one.form for one in job.config.all_columns})
     base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)

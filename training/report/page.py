@@ -10,8 +10,7 @@ from importlib import resources
 from cluster.page import formats
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share, short
-from cluster.page.layout import Section, anchor, outside_text
-from cluster.page.markup import Html, element
+from cluster.page.markup import Html, Section, anchor, element, outside_text
 from training.report import tables
 from training.report.curves import curves
 from training.report.schema import Fit, Report, Totals, exported_validation

@@ -8,8 +8,21 @@ import yaml
 from cluster.page import formats
 from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, decimal, plural, share
-from cluster.page.layout import Column, code, fold, name, note, outside_text, scroll_box, sentence, table
-from cluster.page.markup import Child, Html, element, join
+from cluster.page.markup import (
+    Child,
+    Column,
+    Html,
+    code,
+    element,
+    fold,
+    join,
+    name,
+    note,
+    outside_text,
+    scroll_box,
+    sentence,
+    table,
+)
 from training.fit.records import Answer, Measured
 from training.report.schema import Corpus, Fit, exported_validation
 from training.report.text import MetricWords, metric_words

@@ -7,8 +7,22 @@ import yaml
 from cluster.page import formats
 from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, plural, share
-from cluster.page.layout import Column, Section, code, fold, name, note, outside_text, scroll_box, sentence, table
-from cluster.page.markup import Child, Html, element, join
+from cluster.page.markup import (
+    Child,
+    Column,
+    Html,
+    Section,
+    code,
+    element,
+    fold,
+    join,
+    name,
+    note,
+    outside_text,
+    scroll_box,
+    sentence,
+    table,
+)
 from pipelines.curate.report.schema import Amount, Language, Report, Source, StageTime, stage_name
 
 _LANGUAGES_SHOWN = 15

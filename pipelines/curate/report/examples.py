@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 
 from cluster.page.formats import decimal, plural
-from cluster.page.layout import Section, anchor, code, fold, note, outside_text, sentence
-from cluster.page.markup import Html, element, join
+from cluster.page.markup import Html, Section, anchor, code, element, fold, join, note, outside_text, sentence
 from pipelines.curate.report.schema import Group, Report, Sample, stage_name
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 

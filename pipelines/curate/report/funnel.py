@@ -6,8 +6,7 @@ from typing import Literal
 
 from cluster.page.charts import Segment, bar
 from cluster.page.formats import count, plural, share
-from cluster.page.layout import Column, Section, anchor, code, fold, name, sentence, table
-from cluster.page.markup import Html, element, join
+from cluster.page.markup import Column, Html, Section, anchor, code, element, fold, join, name, sentence, table
 from pipelines.curate.report.schema import Amount, FunnelStage, ReasonAmount, Report, stage_name
 
 _OPEN_STAGES = 2

@@ -8,8 +8,7 @@ from importlib import resources
 from cluster.page import formats
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
-from cluster.page.layout import Section
-from cluster.page.markup import element
+from cluster.page.markup import Section, element
 from pipelines.curate.report import breakdowns, examples, signals
 from pipelines.curate.report.funnel import funnel
 from pipelines.curate.report.schema import Report

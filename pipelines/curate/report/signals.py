@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from cluster.page.formats import count, decimal, plural
-from cluster.page.layout import Section, anchor, code, fold, note, sentence
-from cluster.page.markup import Html, element, join
+from cluster.page.markup import Html, Section, anchor, code, element, fold, join, note, sentence
 from pipelines.curate.report.histogram import DEFINITIONS, WIDE, histogram
 from pipelines.curate.report.schema import Bound, Histogram, Report, stage_name
 

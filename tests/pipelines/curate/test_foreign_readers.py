@@ -13,7 +13,7 @@ import pytest
 from datasets import disable_progress_bars, load_dataset
 
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
-from cluster.discard import discard_stale
+from cluster.stage import discard_stale
 from cluster.store.store import Store
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader

@@ -12,20 +12,23 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from cluster.errors import ClusterError, DataError, StorageError
+from cluster.run import RunFolder
 from cluster.store.interface import NotFound, StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.support import fit_jobs
 from training.engines.engine import Slice
+from training.evaluation.record import read_evaluation
 from training.fit.checkpoint import format as checkpoint_format
 from training.fit.checkpoint import save as saving
 from training.fit.checkpoint.format import Checkpoint, Piece, StateFile, complete, kept, latest
 from training.fit.checkpoint.restore import fill, restore
 from training.fit.checkpoint.save import Saver, pack_file
 from training.fit.job import Job
-from training.fit.outcome import WorkerErrors, refuse_or_delete_other_training
+from training.fit.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
 from training.fit.ranks import Ranks
 from training.fit.records import Best, TrainingProgress
 from training.fit.step_log import StepLog, read
+from training.pack.packed_run import manifest_file
 
 SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
 STATES = ("param", "exp_avg", "exp_avg_sq")
@@ -457,3 +460,21 @@ def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
     assert dataclasses.replace(again, config=again.config.model_copy(update=bare)) == dataclasses.replace(
         job, config=config.model_copy(update=bare)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("fit.json", read_outcome),
+        ("evaluation.json", read_evaluation),
+        ("manifest.json", lambda job: RunFolder(job.store, job.root).manifest_file.read()),
+        ("pack.json", lambda job: manifest_file(job.store, job.root).read()),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"fingerprint": '])
+def test_a_damaged_record_of_a_training_is_named_with_the_mend(tmp_path, name, read, content):
+    job = make_job(tmp_path)
+    assert read(job) is None
+    job.store.write_bytes(f"{job.root}/{name}", content)
+    with pytest.raises(DataError, match=rf"{name}: not .*\. (Delete it|Choose another)"):
+        read(job)

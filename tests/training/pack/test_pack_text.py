@@ -124,7 +124,11 @@ def test_a_prepared_tokenizer_is_found_again_and_another_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds another tokenizer than the config's"):
         prepare_tokenizer(other, str(packed))
     assert prepare_tokenizer(other, str(packed), replace=True) != first
-    (packed / "tokenizer" / "prepared.json").unlink()  # cut short: made again
+    record = packed / "tokenizer" / "prepared.json"
+    record.write_bytes(record.read_bytes()[:9])
+    with pytest.raises(DataError, match=r"prepared\.json: not the record of a tokenizer .*Delete it"):
+        prepare_tokenizer(other, str(packed))
+    record.unlink()  # as after an interrupt: made again
     assert prepare_tokenizer(other, str(packed)) != first
 
 

@@ -23,8 +23,8 @@ from typing import Any, Self
 import numpy as np
 
 from cluster.errors import DataError
+from cluster.record import RecordFile
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.fit.job import Job
 from training.fit.records import TrainingProgress
@@ -145,14 +145,13 @@ class Checkpoint:
             DataError: there is no manifest, it cannot be parsed, or a file is missing or has another size.
         """
         uri = paths.absolute(uri)
-        try:
-            checkpoint = cls(store, uri, CheckpointManifest.from_json(store.read_bytes(paths.join(uri, MANIFEST))))
-        except NotFound:
+        at, parse = paths.join(uri, MANIFEST), CheckpointManifest.from_json
+        manifest = RecordFile(store, at, "a checkpoint's manifest", parse, _ADVICE).read()
+        if manifest is None:
             raise DataError(
                 f"{uri}: no finished checkpoint here ({MANIFEST} is missing). Use another one from the folder above."
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{uri}/{MANIFEST}: not a checkpoint's manifest ({error}). {_ADVICE}") from error
+            )
+        checkpoint = cls(store, uri, manifest)
         checkpoint.check_sizes()
         return checkpoint
 

@@ -1,0 +1,87 @@
+"""The record of a result: a small JSON file that is created last. A result without its record is unfinished.
+
+Artifacts, units of a stage, runs, packed corpora, tokenizers, fits, evaluations, exports and checkpoints each have one.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cluster.errors import DataError
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecordFile(Generic[T]):
+    """The place of a record on a store, and its format.
+
+    parse: the record from the content of the file.
+    what, mend: for the error about a damaged record: what was wanted, and a sentence with what to do.
+    """
+
+    store: Store
+    uri: str
+    what: str
+    parse: Callable[[bytes], T]
+    mend: str = "Delete it and run the same command again: the result is made again."
+
+    def read(self) -> T | None:
+        """The record; None if the result is unfinished.
+
+        Raises:
+            DataError: the file is damaged, or of another program.
+        """
+        try:
+            return self.parse(self.store.read_bytes(self.uri))
+        except NotFound:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
+
+    def find(self, refusal: Callable[[T], str | None], replace: bool) -> T | None:
+        """The record of a result with the wanted settings; None if it is unfinished, or was discarded here.
+
+        Args:
+            refusal: the error's message for a result of other settings; None for one of the wanted settings.
+            replace: discard a record of other settings instead of raising an error.
+
+        Raises:
+            DataError: the result is of other settings and not `replace`, or the record is damaged.
+        """
+        found = self.read()
+        if found is None or (message := refusal(found)) is None:
+            return found
+        if not replace:
+            raise DataError(message)
+        self.discard()
+        return None
+
+    def create(self, data: bytes) -> T:
+        """Create the record unless there is one. Returns the record on the store: this one, or the first writer's."""
+        return self.parse(data if self.store.create(self.uri, data) else self.store.read_bytes(self.uri))
+
+    def discard(self, files: Iterable[str] = ()) -> None:
+        """Delete the record, and then files of the result: a result that is half deleted is unfinished."""
+        self.store.delete([self.uri])
+        self.store.delete(files)
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as people read it, one value a line. Lone surrogates become JSON escapes."""
+    return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def json_with(*keys: str) -> Callable[[bytes], Any]:
+    """A parser of a JSON object that has these keys, for `RecordFile.parse`."""
+
+    def parse(data: bytes) -> Any:
+        found = json.loads(data)
+        if missing := [key for key in keys if key not in found.keys()]:  # noqa: SIM118 - a list has no keys
+            raise ValueError(f"has no {', '.join(missing)}")
+        return found
+
+    return parse

@@ -1,0 +1,74 @@
+"""Records: without one a result is unfinished, the first writer's counts, and a damaged one is named with the mend."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from cluster.errors import DataError
+from cluster.record import RecordFile, json_bytes, json_with
+from cluster.store.store import Store
+
+
+def record(folder) -> RecordFile[dict]:
+    return RecordFile(Store(), f"{folder}/made.json", "the record of a test", json_with("settings"), "Delete it.")
+
+
+def test_a_result_without_a_record_is_unfinished_and_the_first_record_counts(tmp_path):
+    made = record(tmp_path)
+    assert made.read() is None
+    made.discard()  # nothing there is no error
+    assert made.create(b'{"settings": 1}') == {"settings": 1}
+    assert made.create(b'{"settings": 2}') == {"settings": 1} == made.read()
+
+
+def test_of_two_writers_at_once_both_return_the_record_of_one(tmp_path):
+    for turn in range(20):
+        made, together = record(tmp_path / str(turn)), Barrier(2)
+
+        def write(writer, made=made, together=together):
+            together.wait()
+            return made.create(json_bytes({"settings": writer}))
+
+        with ThreadPoolExecutor(2) as pool:
+            one, other = pool.map(write, range(2))
+        assert one == other == made.read()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"settings"', b"{}", b"\x00", b"\xff\xfe"])
+def test_a_damaged_record_is_named_with_the_mend(tmp_path, content):
+    (tmp_path / "made.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"made\.json: not the record of a test \(.+\)\. Delete it\.$"):
+        record(tmp_path).read()
+
+
+def test_a_record_of_other_settings_is_refused_or_discarded(tmp_path):
+    made = record(tmp_path)
+    wanted = {"settings": 1}
+
+    def refusal(found):
+        return None if found == wanted else "made with other settings"
+
+    assert made.find(refusal, replace=False) is None
+    made.create(json_bytes(wanted))
+    for replace in (False, True):
+        assert made.find(refusal, replace) == wanted
+    wanted = {"settings": 2}
+    with pytest.raises(DataError, match="made with other settings"):
+        made.find(refusal, replace=False)
+    assert made.read() == {"settings": 1}
+    assert made.find(refusal, replace=True) is None and made.read() is None
+
+
+def test_the_record_is_deleted_before_the_files_that_it_lists(tmp_path, monkeypatch):
+    deleted: list[str] = []
+    monkeypatch.setattr(Store, "delete", lambda store, uris: deleted.extend(uris))
+    record(tmp_path).discard([f"{tmp_path}/one", f"{tmp_path}/two"])
+    assert [uri.rpartition("/")[2] for uri in deleted] == ["made.json", "one", "two"]
+
+
+def test_text_that_is_not_unicode_stays_json():
+    value = {"path": "caf\u00e9 \udce9", "😀": 1}
+    assert json.loads(json_bytes(value)) == value
+    assert "café" in json_bytes(value).decode()
