@@ -176,6 +176,7 @@ def finished(tmp_path) -> tuple[Job, Any, Any]:
         (root / "attempts" / f"{attempt['attempt']}.json").write_text(json.dumps(attempt))
     (root / "evaluation.json").write_text(json.dumps(made.EVALUATION))
     manifest = {
+        "made_from": "f" * 32,
         "base": {"name": f"{root}/export/base", "revision": None},
         "folders": {"adapter": "adapter", "base": "base"},
         "files": [
