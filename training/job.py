@@ -124,7 +124,7 @@ def find_finished(config: TrainConfig) -> bool:
             return False
         inputs.append(found.manifest["inputs"])
         model = whole_weights(found) if overrides is not config.phases[-1] else None
-    manifest = folder.find(config.kind, run_settings(config), fingerprint(inputs), replace=False)
+    manifest = folder.find(run_settings(config), fingerprint(inputs), replace=False)
     return manifest is not None and not run_damage(folder, manifest)
 
 
