@@ -23,6 +23,7 @@ from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
+from training.config_parts import Workers
 from training.data.order import Order
 from training.export import publish
 from training.export.publish import finished_evaluation_and_export
@@ -141,14 +142,14 @@ def _train(
     # An embedded Ray that has not started was checked by its machine: small corpora are packed without Ray.
     if trains and (session.started or not session.embedded):
         packing.check_inputs()
-        _check_cluster(config, session)
+        _check_cluster(config.workers, session)
     # The lease of the output covers rows inside it; a shared folder has a lease of its own.
     packed = packing.run_under_lease(session, progress, digests, lease_at=config.packed)
     job = make_job(config, packed)
     if (found := _finished(job, replace, digests)) is not None:
         return found
     discard_damaged(RunFolder(job.store, job.root), digests)
-    report_overflow(config, packed, progress)
+    report_overflow(packed, config.sequence_length, progress)
     check_memory(config)
     lease.check()
     outcome = fit_on_ray(job, session, progress, replace, lease, _evaluate_and_export)
@@ -178,13 +179,13 @@ def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> 
     config.store.require_conditional_writes(config.output)
 
 
-def _check_cluster(config: TrainConfig, session: Session) -> None:
+def _check_cluster(workers: Workers, session: Session) -> None:
     """
     Raises:
         ConfigError: the cluster has no room for the workers.
     """
     session.start()
-    check_cluster(config.workers, session)
+    check_cluster(workers, session)
 
 
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:
@@ -200,8 +201,11 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts)
 
 
-def report_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) -> None:
-    """Print a line for each corpus with files, documents or examples that were left out, truncated or split."""
+def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
+    """Print a line for each corpus with files, documents or examples that were left out, truncated or split.
+
+    length: tokens of a row.
+    """
     for name in packed.corpora:
         whole = overflow.totals(packed.tokenised(name))
         if name in packed.passed_over:
@@ -209,7 +213,7 @@ def report_overflow(config: TrainConfig, packed: PackedRun, progress: Progress) 
         if lost := overflow.left_out(packed.tokenised(name)):
             hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
             progress.say(f"{'warning: ' if lost[0].warned else ''}{name}: {lost[0].words}{hint}")
-        for note in overflow.notes(whole, packed.packed(name), config.sequence_length):
+        for note in overflow.notes(whole, packed.packed(name), length):
             progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
 
 

@@ -1,7 +1,6 @@
 """Options that the training verbs share, and the loading of a training config."""
 
 import sys
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
+from training.versions import missing
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -32,8 +32,7 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
 
 
 def _require_packages() -> None:
-    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
-    if missing:
+    if lacking := missing(("torch", "transformers", "peft")):
         raise ConfigError(
-            f"{', '.join(missing)}: not installed for {sys.executable}. Training needs: pip install 'raymill[train]'"
+            f"{', '.join(lacking)}: not installed for {sys.executable}. Training needs: pip install 'raymill[train]'"
         )

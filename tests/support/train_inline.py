@@ -30,7 +30,7 @@ def train_inline(settings: dict, monkeypatch, *, replace: bool = False, verify: 
     with monkeypatch.context() as patch:
         patch.setattr(packing, "Engine", InlineEngine)
         patch.setattr(job, "fit_on_ray", _fit)
-        patch.setattr(job, "_check_cluster", lambda config, session: None)
+        patch.setattr(job, "_check_cluster", lambda workers, session: None)
         patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
         config = TrainConfig.model_validate(PLAIN | settings)
         return job.train(config, Session(), Silent(), replace=replace, verify=verify)

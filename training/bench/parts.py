@@ -167,7 +167,7 @@ def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -
     if not trains:
         weight = weight.to(_type(config))
     hidden.requires_grad_()
-    after_logits = elementwise_part(config)
+    after_logits = elementwise_part(config.compile, config.workers.gpus_each > 0)
     targets = torch.from_numpy(batch.targets.ravel()[batch.labelled]).to(device)
 
     def both() -> None:

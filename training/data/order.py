@@ -22,6 +22,7 @@ import numpy as np
 
 from cluster.errors import DataError
 from training.config import TrainConfig
+from training.config_parts import Corpus
 from training.data.packed import rows_per_group
 from training.pack.packed_run import PackedRun
 
@@ -76,7 +77,7 @@ class Order:
                 )
             rows.append(manifest.rows)
             tokens.append(manifest.counters["tokens/train"] / manifest.rows)
-        samples = shares(config, rows, tokens)
+        samples = shares(config.corpus, rows, tokens)
         block_rows = rows_per_group(config.sequence_length)
         return cls(rows, samples, config.rows_per_step, block_rows, config.seed, tokens)
 
@@ -130,13 +131,12 @@ class HeldOut:
         return self._rows[step * self.rows_per_step : (step + 1) * self.rows_per_step]
 
 
-def shares(config: TrainConfig, rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:
+def shares(corpora: Sequence[Corpus], rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:
     """Samples of each corpus in one pass.
 
     `weight` is a share of tokens, so a corpus with more padding in its rows gives more rows; the pass is then as long
     as all corpora together. Without weight, epochs and tokens, every row of every corpus is taken once.
     """
-    corpora = config.corpus
     if corpora[0].tokens is not None:
         return [(corpus.tokens or 0) / tokens for corpus, tokens in zip(corpora, tokens_per_row, strict=True)]
     if corpora[0].weight is not None:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from training.config import TrainConfig
+from training.config_parts import Optimizer
 from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
 from training.engines.engine import STATES, Fetch, LocalRange, Slice, even_share, load_ranges, slices_of
 
@@ -21,11 +21,11 @@ from training.engines.engine import STATES, Fetch, LocalRange, Slice, even_share
 class Ddp:
     """DistributedDataParallel as a `training.engines.engine.Engine`."""
 
-    def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, settings: Optimizer, module: torch.nn.Module, device: torch.device) -> None:
         module.to(device)
         self.device = device
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
-        self.optimizer = make_adamw(config.optimizer, module)
+        self.optimizer = make_adamw(settings, module)
         start_state(self.optimizer, self.trained.values())
         with warnings.catch_warnings():
             # torch 2.13 deprecates `broadcast_buffers` for a name that older versions lack.

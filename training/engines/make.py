@@ -17,8 +17,14 @@ def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.devi
     """
     match config.engine:
         case "ddp":
-            return Ddp(config, module, device)
+            return Ddp(config.optimizer, module, device)
         case "fsdp2":
-            return Fsdp(config, module, device)
+            return Fsdp(
+                config.optimizer,
+                module,
+                device,
+                bf16=config.bf16,
+                reduce_every_micro_batch=config.reduce_every_micro_batch,
+            )
         case _:
             return Zero(config, module, device)

@@ -4,7 +4,7 @@ The test split is measured, or the validation split if the test split has no row
 the model, one row group and one micro-batch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.store import paths
 from training.config import TrainConfig
+from training.config_parts import Columns, Generate
 from training.data.batch import Batch, collate
 from training.data.packed import NO_TARGET, PackedRows
 from training.evaluation.generate import complete, stop_ids
@@ -137,7 +138,8 @@ def generate_and_score(
     virtual = getattr(config, config.method).tokens if config.method in ("prefix", "prompt") else 0
     room = _positions(objective.model) - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
-    prompts = prompts_of(config, artifacts, config.generate.prompts, new_tokens)
+    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
+    prompts = prompts_of(artifacts, columns, config.generate, new_tokens, config.sequence_length)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):
         completions = complete(
@@ -161,17 +163,21 @@ def generate_and_score(
     return scores(*pairs, config.generate.answer, config.generate.decimal_mark), answers
 
 
-def prompts_of(config: TrainConfig, artifacts: dict[str, Artifact], count: int, new_tokens: int) -> list[Prompt]:
-    """`count` held-out prompts, equally many of each corpus; the first corpora may have one more."""
-    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
-    prompt_tokens = config.generate.prompt_tokens if config.generate else 32
+def prompts_of(
+    artifacts: Mapping[str, Artifact], columns: Mapping[str, Columns], settings: Generate, new_tokens: int, length: int
+) -> list[Prompt]:
+    """`settings.prompts` held-out prompts, equally many of each corpus; the first corpora may have one more.
+
+    Args:
+        artifacts, columns: by name of the corpus. new_tokens: of an answer. length: tokens of a row.
+    """
     found = []
     for number, (name, artifact) in enumerate(artifacts.items()):
-        share = (count - number + len(artifacts) - 1) // len(artifacts)
+        share = (settings.prompts - number + len(artifacts) - 1) // len(artifacts)
         rows = PackedRows(artifact)
         found += held_out_prompts(
-            rows, artifact.tables(["documents"]), columns[name].form, share, prompt_tokens, new_tokens,
-            config.sequence_length,
+            rows, artifact.tables(["documents"]), columns[name].form, share, settings.prompt_tokens, new_tokens,
+            length,
         )  # fmt: skip
         rows.close()
     return found

@@ -19,7 +19,7 @@ from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
-from training.config_parts import Corpus
+from training.config_parts import Corpus, Model
 from training.data.packed import SPLITS
 from training.evaluation.record import MergedCheck
 from training.export.loading import Base, loading
@@ -131,7 +131,7 @@ def card(facts: Facts, folder: str) -> str:
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(facts, folder), sort_keys=False, allow_unicode=False)}---",
         f"# {escaped(facts.config.name)}",
-        f"{_WHAT[folder]} Base model: {escaped(_base_name(facts.config))}.",
+        f"{_WHAT[folder]} Base model: {escaped(_base_name(facts.config.model, facts.config.seed))}.",
         f"## Load\n\nIn this folder:\n\n{code(lines)}",
     ]
     if folder != "base":
@@ -166,11 +166,10 @@ def _is_hub_name(name: str) -> bool:
     return not paths.is_remote(name) and _HUB_NAME.fullmatch(name) is not None
 
 
-def _base_name(config: TrainConfig) -> str:
+def _base_name(model: Model, seed: int) -> str:
     """The base model's name for readers elsewhere; of a local folder, only the last part of its path."""
-    model = config.model
     if model.config is not None:
-        return f"{model.config['model_type']} with random weights, seed {config.seed}"
+        return f"{model.config['model_type']} with random weights, seed {seed}"
     assert model.name is not None
     shown = model.name if paths.is_remote(model.name) or _is_hub_name(model.name) else _last_name(model.name)
     return f"{shown}, revision {model.revision}" if model.revision else shown

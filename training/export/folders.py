@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from training.config import TrainConfig
+from training.config_parts import Model
 from training.evaluation.generate import stop_ids
 from training.export.loading import Base
 from training.pack.load_tokenizer import pad_id
@@ -17,15 +17,15 @@ from training.pack.load_tokenizer import pad_id
 SHARD_SIZE = "5GB"
 
 
-def base_of(config: TrainConfig, model_fingerprint: str, root: str) -> Base:
+def base_of(model: Model, model_fingerprint: str, root: str) -> Base:
     """The base model on which an adapter or a probe of this run is loaded. root: URI of the export."""
-    name = config.model.name
+    name = model.name
     if name is None:
         return Base(f"{root}/base", shown="../base")
     prefix = f"{name}@"
     if model_fingerprint.startswith(prefix):
         return Base(name, model_fingerprint.removeprefix(prefix))
-    return Base(name, config.model.revision)
+    return Base(name, model.revision)
 
 
 def generation_settings(model: Any, tokenizer: PreTrainedTokenizerFast, own_tokenizer: bool) -> GenerationConfig:

@@ -90,7 +90,7 @@ class _FolderWriter:
         self.config = job.config
         self.tokenizer = load_tokenizer(job.store, packed.tokenizer_uri)
         self.own_tokenizer = self.config.model.name is not None and self.config.model.tokenizer is None
-        self.base = base_of(self.config, job.fingerprint_parts["model"], root)
+        self.base = base_of(self.config.model, job.fingerprint_parts["model"], root)
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:

@@ -51,10 +51,10 @@ def memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
-def device_bytes(config: TrainConfig, ranks: Ranks) -> int | None:
-    """Bytes of the smallest GPU of all workers, or `device_memory_gib` of the config; None on CPUs. A collective."""
-    if config.device_memory_gib is not None:
-        return int(config.device_memory_gib * GIB)
+def device_bytes(set_gib: float | None, ranks: Ranks) -> int | None:
+    """Bytes of the smallest GPU of all workers, or `set_gib` (the config's) if given; None on CPUs. A collective."""
+    if set_gib is not None:
+        return int(set_gib * GIB)
     if ranks.device.type != "cuda":
         return None
     own = torch.cuda.get_device_properties(ranks.device).total_memory
@@ -66,7 +66,7 @@ def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> Train
 
     Without GPUs the config is returned as it is. Logs a warning if not even one row fits. A collective.
     """
-    if config.micro_batch or (device := device_bytes(config, ranks)) is None:
+    if config.micro_batch or (device := device_bytes(config.device_memory_gib, ranks)) is None:
         return config
     shape = shape_of(config, classes)
     rows = default_rows(config, shape, device, ranks.world)

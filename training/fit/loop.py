@@ -135,15 +135,18 @@ class Training:
             stack.callback(tracker.close)
         self.saver = Saver(job, ranks, attempt, self._flush)
         stack.callback(self.saver.close)
-        self.validation = Validation(self.config, packed, ranks, "validation", self.config.evaluate.rows)
+        at_once, length = micro_rows(self.config, ranks.world), self.config.sequence_length
+        self.validation = Validation(
+            packed, ranks, "validation", micro_rows=at_once, length=length, rows=self.config.evaluate.rows
+        )
         stack.callback(self.validation.close)
         self.loader = Loader(
             Order.for_training(self.config, packed),
             [PackedRows(artifact) for artifact in packed.split("train")],
             ranks.rank,
             ranks.world,
-            micro_rows(self.config, ranks.world),
-            self.config.sequence_length,
+            at_once,
+            length,
             0,
             steps=job.steps,
         )

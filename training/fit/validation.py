@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from training.config import TrainConfig
-from training.data.loader import Loader, micro_rows
+from training.data.loader import Loader
 from training.data.order import HeldOut
 from training.data.packed import SPLITS, PackedRows
 from training.fit.ranks import Ranks
@@ -19,23 +18,25 @@ from training.pack.packed_run import PackedRun
 class Validation:
     """Measures the same rows of one split at each call, distributed over the workers.
 
-    rows: at most this many of all corpora; None: all. seconds: duration of the last measurement.
+    micro_rows: rows of a micro-batch. length: positions of a row. rows: at most this many of all corpora; None: all.
+    seconds: duration of the last measurement.
     """
 
-    def __init__(self, config: TrainConfig, packed: PackedRun, ranks: Ranks, split: str, rows: int | None) -> None:
+    def __init__(
+        self, packed: PackedRun, ranks: Ranks, split: str, *, micro_rows: int, length: int, rows: int | None
+    ) -> None:
         assert split in SPLITS
         self.ranks = ranks
         self.seconds = 0.0
         sources = [PackedRows(artifact) for artifact in packed.split(split)]
-        at_once = micro_rows(config, ranks.world)
-        self.held_out = HeldOut([source.rows for source in sources], at_once * ranks.world, rows)
+        self.held_out = HeldOut([source.rows for source in sources], micro_rows * ranks.world, rows)
         self.loader = Loader(
             self.held_out,
             sources,
             ranks.rank,
             ranks.world,
-            at_once,
-            config.sequence_length,
+            micro_rows,
+            length,
             0,
             steps=len(self.held_out),
         )

@@ -81,10 +81,10 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
     """The objective around a loaded base model (the benchmark passes a model that it made on the GPU)."""
     model.requires_grad_(config.method == "full")
     if config.activation_checkpointing:
-        _checkpoint_activations(config, model)
+        _checkpoint_activations(model, frozen=config.method != "full")
     objective = _objective(config, model, classes).to(device)
     if (refusal := compile_refusal(config, named_config(config.store, config.model).model_type)) is None:
-        compile_layers(config, decoder_layers(objective.model))
+        compile_layers(decoder_layers(objective.model), required=config.compile is True)
     else:
         log.info("layers are not compiled: %s", refusal)
     return objective.train()
@@ -101,17 +101,18 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
     # fsdp2 gathers parameters outside the layers at the start of the objective's forward pass; zero3 gathers a module's
     # weights when the module is called, and the fused loss does not call the lm_head.
     whole_weights = config.engine != "zero3"
-    return NextToken(model, config.bf16, config.loss_chunk, virtual, whole_weights, elementwise_part(config))
+    after_logits = elementwise_part(config.compile, config.workers.gpus_each > 0)
+    return NextToken(model, config.bf16, config.loss_chunk, virtual, whole_weights, after_logits)
 
 
-def _checkpoint_activations(config: TrainConfig, model: Any) -> None:
+def _checkpoint_activations(model: Any, frozen: bool) -> None:
     """Keep only each layer's input and recompute the layer in the backward pass.
 
     Non-reentrant, because reentrant checkpointing runs a backward inside the backward, which fires DDP's hooks twice.
     Under ZeRO-3 this needs DeepSpeed 0.19.8 (before, a recomputed layer used weights already freed: DeepSpeed #8148).
     """
     enable_activation_checkpointing(model, use_reentrant=False)
-    if config.method != "full":
+    if frozen:
         # peft, and engines with reentrant checkpointing of their own, need the first layer's input to require a
         # gradient.
         model.enable_input_require_grads()

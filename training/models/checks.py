@@ -48,7 +48,9 @@ def check_model(config: TrainConfig) -> list[str]:
     plain = _model_config(config.store, config.model, folder)
     check_architecture(plain, _where(config.model, folder), probe=config.method == "probe")
     described = _text_config(plain)
-    _check_targets(config, described)
+    if config.method in ("lora", "qlora") and config.lora.target != "all-linear":
+        target = config.lora.target
+        _check_targets(config.store, config.model, (target,) if isinstance(target, str) else target, described)
     warnings = _check_length(config, described)
     if folder is not None:
         for name in names & _JSON_FILES:
@@ -171,19 +173,15 @@ def _has_rope_scaling(described: dict[str, Any]) -> bool:
     return False
 
 
-def _check_targets(config: TrainConfig, described: dict[str, Any]) -> None:
+def _check_targets(store: Store, model: Model, wanted: Sequence[str], described: dict[str, Any]) -> None:
     """Check that each name of `lora.target` is a module's name or the end of a module's path, as peft matches them.
 
     Raises:
         ConfigError: no module matches a name.
     """
-    target = config.lora.target
-    if config.method not in ("lora", "qlora") or target == "all-linear":
-        return
-    wanted = (target,) if isinstance(target, str) else target
     names: Sequence[str] = LINEAR_NAMES.get(described["model_type"], ())
     if not names or any("." in name for name in wanted):
-        names = _module_names(config.store, config.model)
+        names = _module_names(store, model)
     missing = [name for name in wanted if not any(name == one or one.endswith(f".{name}") for one in names)]
     if missing:
         raise ConfigError(_no_such_module(missing[0], names, described["model_type"]))

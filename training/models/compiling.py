@@ -10,7 +10,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -47,14 +47,14 @@ def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
     return next((reason for reason, holds in found.items() if holds), None)
 
 
-def compile_layers(config: TrainConfig, layers: Iterable[nn.Module]) -> None:
+def compile_layers(layers: Iterable[nn.Module], required: bool) -> None:
     """Replace each layer's forward by a compiled one; it is compiled at its first call.
 
-    If compiling fails under `compile: auto`, a warning is logged once and the layers are computed uncompiled, with
+    If compiling fails and is not `required`, a warning is logged once and the layers are computed uncompiled, with
     equal results.
 
     Raises (at the first call):
-        ConfigError: compiling failed under `compile: true`.
+        ConfigError: compiling failed and is `required`.
     """
     _load_compiler()
     # DDP splits graphs at its bucket borders, which is meant for a model compiled as a whole.
@@ -62,7 +62,6 @@ def compile_layers(config: TrainConfig, layers: Iterable[nn.Module]) -> None:
     # Compile the backward graph together with the forward one, so that a failure occurs before anything is computed.
     torch._functorch.config.force_non_lazy_backward_lowering = True
     compile_clock.start()
-    required = config.compile is True
     fallback = Fallback(required)
     for layer in layers:
         # `fullgraph` raises if a layer splits into several graphs (slow) or is recompiled too often (slower than no
@@ -71,18 +70,18 @@ def compile_layers(config: TrainConfig, layers: Iterable[nn.Module]) -> None:
         layer.forward = fallback.wrap(compiled, layer.forward)  # type: ignore[method-assign]
 
 
-def elementwise_part(config: TrainConfig) -> Elementwise:
+def elementwise_part(setting: Literal["auto"] | bool, on_gpu: bool) -> Elementwise:
     """The `after_logits` of the fused loss; on GPUs compiled at its first call, whatever the model.
 
-    A failure to compile is handled as in `compile_layers`.
+    A failure to compile is handled as in `compile_layers`. setting: the config's `compile`.
     """
-    if not config.workers.gpus_each or config.compile is False:
+    if not on_gpu or setting is False:
         return elementwise
     _load_compiler()
     compile_clock.start()
     # All chunks but the last of a micro-batch have one size: one graph for that size, and a dynamic one for others.
     compiled = torch.compile(fusable_elementwise, fullgraph=True, backend=BACKEND)
-    return Fallback(config.compile is True, "the loss").wrap(compiled, elementwise)
+    return Fallback(setting is True, "the loss").wrap(compiled, elementwise)
 
 
 def _load_compiler() -> None:

@@ -92,7 +92,7 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
     left_out = [note.words for note in overflow.left_out(tokenised)]
     if note := packed.passed_over.get(name):
         left_out.insert(0, note)
-    notes = [*left_out, *_cut(config, tokenised, counters), *_as_text(tokenised)]
+    notes = [*left_out, *_cut(tokenised, counters, config.sequence_length), *_as_text(tokenised)]
     return [*lines, *(f"  {note}" for note in notes)]
 
 
@@ -100,8 +100,8 @@ def _line(first: str, cells: list[str]) -> str:
     return f"  {first:<12}" + "".join(f"{cell:>14}" for cell in cells)
 
 
-def _cut(config: TrainConfig, tokenised: Counters, counters: Counters) -> list[str]:
-    lines = [note.words for note in overflow.notes(overflow.totals(tokenised), counters, config.sequence_length)]
+def _cut(tokenised: Counters, counters: Counters, length: int) -> list[str]:
+    lines = [note.words for note in overflow.notes(overflow.totals(tokenised), counters, length)]
     if pieces := counters.get("pieces_without_label"):
         tokens = counters["tokens_without_label"]
         lines.append(f"{pieces:,.0f} pieces without anything to learn, left out: {tokens:,.0f} tokens")

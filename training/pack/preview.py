@@ -97,7 +97,11 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
     with tempfile.TemporaryDirectory() as scratch:
         prepare_tokenizer(config, scratch)  # a preview leaves no files
         tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))
-    return [_of_corpus(config, name, corpus, tokenizer, count) for name, corpus in frozen.items()]
+    encoder = Encoder(tokenizer, embedded_tokens(config.store, config.model))
+    return [
+        _of_corpus(name, corpus, PackingRule.of(config, corpus.columns), encoder, count)
+        for name, corpus in frozen.items()
+    ]
 
 
 def print_previews(previews: list[Preview], console: Console | None = None) -> None:
@@ -154,11 +158,8 @@ def segments_of(ids: np.ndarray, labels: np.ndarray, tokenizer: PreTrainedTokeni
             yield Segment(_decode(tokenizer, ids[run[-half:]]), half, learnt, alone)
 
 
-def _of_corpus(
-    config: TrainConfig, name: str, frozen: FrozenCorpus, tokenizer: PreTrainedTokenizerFast, count: int
-) -> Preview:
-    encoder, left_out = Encoder(tokenizer, embedded_tokens(config.store, config.model)), LeftOut()
-    rule = PackingRule.of(config, frozen.columns)
+def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Encoder, count: int) -> Preview:
+    left_out = LeftOut()
     found: list[ShownExample] = []
     whole: Counter[str] = Counter({"examples": 0, "tokens": 0, "label_tokens": 0})
     counted: Counter[str] = Counter()
@@ -170,7 +171,7 @@ def _of_corpus(
         encoded = encoder.encode(some)
         seen, size = seen + len(some), size + sum(document.bytes for document in some)
         shown = encoded.examples[: max(count - len(found), 0)]
-        found += [_shown(config, rule, name, some[example.document], example, tokenizer) for example in shown]
+        found += [_shown(rule, name, some[example.document], example, encoder.tokenizer) for example in shown]
         misfits += len(encoded.misfits)
         for misfit in encoded.misfits:
             left_out.add(misfit.reason, f"document {some[misfit.document].id}", misfit.preview)
@@ -182,7 +183,7 @@ def _of_corpus(
     seen += left_out.reasons.total() - misfits  # rows that are no documents
     if not whole["examples"]:
         refuse_all(frozen.path, left_out)
-    notes = tuple(overflow.notes(whole, counted, config.sequence_length))
+    notes = tuple(overflow.notes(whole, counted, rule.length))
     if not counted["pieces"]:
         raise DataError(
             f"{frozen.path}: none of the first {seen:,} documents gives a row to train on: "
@@ -201,7 +202,6 @@ def _cut(example: Example, rule: PackingRule) -> tuple[int, Counters]:
 
 
 def _shown(
-    config: TrainConfig,
     rule: PackingRule,
     corpus: str,
     document: Document,
@@ -209,7 +209,7 @@ def _shown(
     tokenizer: PreTrainedTokenizerFast,
 ) -> ShownExample:
     # A probe learns the class of the document and predicts no token.
-    labels = np.zeros_like(example.labels) if config.method == "probe" else example.labels
+    labels = np.zeros_like(example.labels) if rule.classify else example.labels
     return ShownExample(
         corpus=corpus,
         document=document.id,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from training.config import TrainConfig
+from training.config import Method, TrainConfig
 from training.plan.choices import fits
 from training.plan.data import Data
 from training.plan.memory import GIB, Shape, memory
@@ -84,20 +84,19 @@ _USUAL = {
 }
 
 
-def usual_rates(config: TrainConfig, parameters: int) -> tuple[float, float]:
+def usual_rates(method: Method, parameters: int, from_scratch: bool) -> tuple[float, float]:
     """Lowest and highest usual learning rate for the method, the model's size and its start (trained or random)."""
-    scratch = config.model.config is not None
-    if config.method == "full":
-        if scratch:
+    if method == "full":
+        if from_scratch:
             return (6e-5, 6e-3) if parameters < 1e9 else (2e-5, 1e-3)
         return (2e-6, 2e-4) if parameters < 1e9 else (1e-6, 5e-5)
-    lowest, highest = _USUAL[config.method]
-    return (lowest, 10 * highest) if scratch else (lowest, highest)
+    lowest, highest = _USUAL[method]
+    return (lowest, 10 * highest) if from_scratch else (lowest, highest)
 
 
 def learning_rate(facts: Facts) -> Iterator[str]:
     config = facts.config
-    lowest, highest = usual_rates(config, facts.shape.total)
+    lowest, highest = usual_rates(config.method, facts.shape.total, config.model.config is not None)
     rate = config.optimizer.learning_rate
     if not lowest <= rate <= highest:
         start = "random weights" if config.model.config else "a trained model"
@@ -183,7 +182,7 @@ def short_documents(facts: Facts) -> Iterator[str]:
 
 def many_epochs(facts: Facts) -> Iterator[str]:
     """Up to 4 epochs are worth almost as much as new data: Muennighoff et al. 2023, arXiv 2305.16264."""
-    epochs = facts.data.epochs(facts.config)
+    epochs = facts.data.epochs(facts.steps)
     if epochs > 4:
         yield f"epochs: {epochs:.1f} passes over the data; after about 4 each further one improves the model less."
 

@@ -43,9 +43,9 @@ class Data:
     def tokens_per_row(self) -> float:
         return self.order.tokens_per_row
 
-    def epochs(self, config: TrainConfig) -> float:
-        """Number of passes over the data, on average over corpora."""
-        return self.order.steps(config) * config.rows_per_step / self.order.rows_per_pass
+    def epochs(self, steps: int) -> float:
+        """Number of passes over the data in that many steps, on average over corpora."""
+        return steps * self.order.rows_per_step / self.order.rows_per_pass
 
 
 def find_data(config: TrainConfig, vocabulary: int) -> Data:
@@ -99,7 +99,7 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
     counts = list(rows.values())
     order = Order(
         counts,
-        shares(config, counts, filled),
+        shares(config.corpus, counts, filled),
         config.rows_per_step,
         rows_per_group(config.sequence_length),
         config.seed,

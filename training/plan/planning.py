@@ -78,7 +78,7 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
         },
         "steps": steps,
         "tokens": tokens,
-        "epochs": data.epochs(config),
+        "epochs": data.epochs(steps),
         "rows_per_step": config.rows_per_step,
         "micro_batch": rows,
         "accumulation": -(-config.rows_per_step // (least * rows)),

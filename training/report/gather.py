@@ -11,6 +11,7 @@ from cluster.artifact import Counters
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
+from training.config_parts import Model
 from training.evaluation.record import read_evaluation
 from training.export.loading import Base, loading
 from training.export.publish import EXPORT, manifest_file
@@ -136,7 +137,7 @@ def _recipe(config: TrainConfig, attempts: Sequence[Attempt]) -> Recipe:
     elif method in ("prefix", "prompt"):
         method += f", {getattr(config, method).tokens} virtual tokens"
     return {
-        "base_model": _base_model(config),
+        "base_model": _base_model(config.model),
         "method": method,
         "engine": config.engine if config.offload == "none" else f"{config.engine}, {config.offload} offloaded",
         "precision": "bf16" if config.bf16 else "float32",
@@ -147,8 +148,7 @@ def _recipe(config: TrainConfig, attempts: Sequence[Attempt]) -> Recipe:
     }
 
 
-def _base_model(config: TrainConfig) -> str:
-    model = config.model
+def _base_model(model: Model) -> str:
     if model.name is not None:
         return model.name + (f", revision {model.revision}" if model.revision else "")
     settings: dict[str, Any] = model.config or {}

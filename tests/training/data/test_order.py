@@ -97,18 +97,18 @@ def test_whole_counts_keep_the_shares(samples, counts):
 def test_a_weight_is_a_share_of_tokens_and_not_of_rows():
     """Rows of the second corpus are half empty, so it gives twice as many of them."""
     given_ = config(corpus=[{"path": "a", "weight": 1}, {"path": "b", "weight": 1}])
-    samples = shares(given_, [60, 30], [16, 8])
+    samples = shares(given_.corpus, [60, 30], [16, 8])
     assert samples == pytest.approx([30, 60])
     assert samples[0] * 16 == pytest.approx(samples[1] * 8)
 
 
 def test_epochs_and_tokens_of_a_corpus_say_how_much_of_it_one_pass_takes():
     by_epochs = config(corpus=[{"path": "a", "epochs": 2}, {"path": "b", "epochs": 0.5}])
-    assert shares(by_epochs, [60, 30], [16, 16]) == [120, 15]
+    assert shares(by_epochs.corpus, [60, 30], [16, 16]) == [120, 15]
     by_tokens = config(corpus=[{"path": "a", "tokens": 160}, {"path": "b", "tokens": 320}])
-    assert shares(by_tokens, [60, 30], [16, 8]) == [10, 40]
+    assert shares(by_tokens.corpus, [60, 30], [16, 8]) == [10, 40]
     neither = config(corpus=["a", "b"])
-    assert shares(neither, [60, 30], [16, 8]) == [60, 30]
+    assert shares(neither.corpus, [60, 30], [16, 8]) == [60, 30]
 
 
 # --- length of a training

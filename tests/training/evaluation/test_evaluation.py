@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.export_runs import Run, byte_tokenizer, make_run
+from training.config_parts import Generate
 from training.data.packed import PACKED, PackedRows
 from training.evaluation.generate import complete, stop_ids
 from training.evaluation.job import (
@@ -237,10 +238,8 @@ def test_prompts_come_from_all_over_the_split_and_are_the_same_every_time():
 
 def test_every_corpus_gives_its_share_of_prompts(chat):
     test = chat.packed.corpora["test"]["test"]
-    config = chat.job.config.model_copy(
-        update={"corpus": tuple(chat.job.config.corpus[0].model_copy(update={"name": name}) for name in "abc")}
-    )
-    assert len(prompts_of(config, dict.fromkeys("abc", test), 5, 8)) == 5
+    columns, length = dict.fromkeys("abc", chat.job.config.all_columns[0]), chat.job.config.sequence_length
+    assert len(prompts_of(dict.fromkeys("abc", test), columns, Generate(prompts=5), 8, length)) == 5
     assert PackedRows(test).rows
 
 

@@ -14,7 +14,7 @@ from cluster.errors import RaymillError
 from tests.support.export_runs import CLASSES, Run, make_run, save_outcome
 from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
-from training.config import TrainConfig
+from training.config_parts import Model
 from training.evaluation.job import initial_objective
 from training.export.folders import base_of
 from training.export.job import export
@@ -244,8 +244,7 @@ def test_4_bit_adapters_are_merged_into_the_whole_weights(tmp_path):
     ],
 )
 def test_an_adapter_names_the_base_it_was_trained_on(model, identity, name, revision):
-    plain = {"kind": "train", "name": "x", "corpus": "c", "model": model, "steps": 1, "output": "o"}
-    base = base_of(TrainConfig.model_validate(plain), identity, "/runs/a/export")
+    base = base_of(Model(**model), identity, "/runs/a/export")
     assert (base.name, base.revision) == (name, revision)
 
 

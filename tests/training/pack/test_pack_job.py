@@ -334,7 +334,7 @@ def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_pat
     more = {"columns": {"messages": "messages"}}
     path = mixed_chats(tmp_path, 30, 90)
     packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
-    report_overflow(plain_config(**settings_of(path, tmp_path / "run", **more)), packed, Lines(lines))
+    report_overflow(packed, plain_config(**settings_of(path, tmp_path / "run", **more)).sequence_length, Lines(lines))
     assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
 
 
@@ -344,7 +344,7 @@ def test_train_tells_which_share_of_the_documents_was_left_out_before_it_trains(
         path, lines = write_lines(tmp_path / f"{bad}.jsonl", rows), io.StringIO()
         settings = settings_of(path, tmp_path / f"run{bad}", sequence_length=256, tokens_per_step=256)
         config = plain_config(**settings)
-        report_overflow(config, pack(config, Session(), Silent()), Lines(lines))
+        report_overflow(pack(config, Session(), Silent()), config.sequence_length, Lines(lines))
         return lines.getvalue()
 
     assert told(30).startswith(
@@ -479,7 +479,7 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
         packed = pack(config, Session(), Silent())
         assert f"\n  {note}" in summary(config, packed)
     assert note in find_data(config, 300).how
-    report_overflow(config, packed, Lines(lines))
+    report_overflow(packed, config.sequence_length, Lines(lines))
     assert f"corpus-0: {note}" in lines.getvalue()
 
 

@@ -351,11 +351,11 @@ def test_a_worker_takes_the_size_of_its_gpu_or_the_configs_and_all_take_the_leas
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
     gpu, cpu = Ranks(0, 1, torch.device("cuda", 0)), Ranks(0, 1, torch.device("cpu"))
-    assert device_bytes(big(), gpu) == 79 * GIB
-    assert device_bytes(big(device_memory_gib=40), gpu) == 40 * GIB
-    assert device_bytes(config(), cpu) is None
+    assert device_bytes(None, gpu) == 79 * GIB
+    assert device_bytes(40, gpu) == 40 * GIB
+    assert device_bytes(None, cpu) is None
     monkeypatch.setattr(Ranks, "exchange", lambda self, values: [[48 * GIB], values])
-    assert device_bytes(big(), gpu) == 48 * GIB
+    assert device_bytes(None, gpu) == 48 * GIB
 
 
 def test_a_training_that_cannot_fit_is_refused_with_what_would():
