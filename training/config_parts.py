@@ -120,6 +120,8 @@ class Model(Settings):
 
 
 class Lora(Settings):
+    """The adapter of methods lora and qlora."""
+
     other_names: ClassVar = {
         "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target",
         "use_rslora": "rslora", "use_dora": "dora",
@@ -136,10 +138,14 @@ class Lora(Settings):
 
 
 class Virtual(Settings):
+    """The virtual tokens of methods prefix and prompt."""
+
     tokens: int = Field(20, ge=1, description="virtual tokens before the text")
 
 
 class Probe(Settings):
+    """The classifier of method probe."""
+
     pool: Literal["last", "mean"] = Field("last", description="which hidden states the classification head sees")
 
 
@@ -159,6 +165,8 @@ class Split(Settings):
 
 
 class Packing(Settings):
+    """How documents become rows."""
+
     mode: Literal["best_fit", "none"] = Field(
         "best_fit", description="several documents a row, attention inside each; none: one document a row"
     )
@@ -170,6 +178,8 @@ class Packing(Settings):
 
 
 class Optimizer(Settings):
+    """AdamW and its learning-rate schedule."""
+
     other_names: ClassVar = {
         "lr": "learning_rate", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "scheduler": "schedule",
         "warmup": "warmup_steps", "warmup_ratio": "warmup_steps", "num_warmup_steps": "warmup_steps",
@@ -189,6 +199,8 @@ class Optimizer(Settings):
 
 
 class Evaluate(Settings):
+    """Validation during training, and early stopping."""
+
     every_steps: int = Field(50, ge=1)
     rows: int | None = Field(512, ge=1, description="of the validation split, at most; null: all")
     patience: int | None = Field(None, ge=1, description="stop early after this many evaluations without a better loss")
@@ -196,12 +208,16 @@ class Evaluate(Settings):
 
 
 class Checkpointing(Settings):
+    """When checkpoints are written, and how many are kept."""
+
     every_steps: int | None = Field(500, ge=1)
     every_minutes: float | None = Field(None, gt=0)
     keep: int = Field(2, ge=1, description="newest; the one of the best validation loss is kept besides")
 
 
 class Failures(Settings):
+    """What is done after a crash, a preemption or a broken loss."""
+
     max: int = Field(3, ge=0, description="crashes of workers that are mended by starting again from a checkpoint")
     max_preemptions: int = Field(-1, ge=-1, description="nodes taken away; -1: any number")
     skip_back: int = Field(
@@ -227,17 +243,23 @@ class Generate(Settings):
 
 
 class Export(Settings):
+    """The exported weights."""
+
     merged: bool = Field(True, description="methods with an adapter: also the merged model")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the exported full or merged weights")
 
 
 class Track(Settings):
+    """Where curves are sent while training runs."""
+
     tensorboard: bool = True
     mlflow: str | None = Field(None, description="tracking URI")
     wandb: str | None = Field(None, description="project")
 
 
 class Elastic(Settings):
+    """A range of workers."""
+
     min: int = Field(ge=1)
     max: int = Field(ge=1)
 
@@ -253,6 +275,8 @@ TIMEOUT_S = 1800.0
 
 
 class Workers(Settings):
+    """The processes that train, and their resources."""
+
     count: Annotated[int, Field(ge=1)] | Elastic = Field(1, description="or {min: 2, max: 8}")
     gpus_each: int = Field(0, ge=0, le=1)
     cpus_each: float = Field(1, gt=0)
@@ -267,6 +291,8 @@ class Workers(Settings):
 
 
 class Execution(Settings):
+    """How packing is executed on the machines."""
+
     unit_mib: int = Field(32, ge=1, description="text of one unit of tokenising, about")
     attempts: int = Field(3, ge=1)
     stall_s: float = Field(900, gt=0)

@@ -10,6 +10,7 @@ _main = Entry("training.bench.command:main")  # imports the packages that are ch
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Run the benchmark of the command line. Returns the exit status; 2 if packages that it needs are missing."""
     if lacking := missing(BENCH_NEEDS):
         print(
             f"training.bench: {', '.join(lacking)} not installed here. Use pip install {' '.join(lacking)} (wheels of "

@@ -33,6 +33,7 @@ from training.versions import missing
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Measure training steps with the settings of the command line and print the result. Returns the exit status."""
     arguments = parser().parse_args(words)
 
     def show(result: dict[str, Any]) -> None:
@@ -137,6 +138,7 @@ def _require_quantising(engine: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options of `python -m training.bench`."""
     parser = argparse.ArgumentParser("python -m training.bench", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--shape", default="tiny", choices=list(SHAPES))

@@ -47,6 +47,7 @@ class Check:
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Print each check as a JSON line. Returns 1 if a check failed."""
     parser = argparse.ArgumentParser("python -m training.bench.correct", description=__doc__.partition("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -60,6 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def checks(device: torch.device, steps: int = STEPS) -> Iterator[Check]:
+    """Run the checks on a device, one after the other. steps: of each training."""
     for method in ("full", "lora"):
         wanted = losses(config_of(method, "float32", "eager", torch.device("cpu")), torch.device("cpu"), steps)
         for precision in TOLERANCE:
@@ -76,6 +78,7 @@ def checks(device: torch.device, steps: int = STEPS) -> Iterator[Check]:
 
 
 def config_of(method: str, precision: str, attention: str, device: torch.device) -> TrainConfig:
+    """A tiny training of STEPS steps with two micro-batches a step."""
     return bench_config(
         "tiny", world=1, gpus=device.type == "cuda", sequence_length=LENGTH, micro_batch=2, accumulation=2,
         method=method, precision=precision, attention=attention, compile=False, steps=STEPS,

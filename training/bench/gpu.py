@@ -62,6 +62,8 @@ class Line:
 
 
 def items(rehearse: bool) -> list[Item]:
+    """The processes, in order. rehearse: with tiny shapes on the CPU."""
+
     def bench(section: str, name: str, *words: str, predicted: bool = False, needs: tuple[str, ...] = ()) -> Item:
         return Item(section, name, "training.bench", (*words, "--json"), predicted, needs)
 
@@ -113,6 +115,7 @@ def _tiny(item: Item) -> Item:
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Run the chosen sections and print a line for each item and a table. Returns 1 if an item failed or was wrong."""
     parser = argparse.ArgumentParser("python -m training.bench.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--sections", default="ABCD", help="which, as in CD")
     parser.add_argument("--minutes", type=float, default=30.0, help="in all")
@@ -135,6 +138,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def about() -> str:
+    """A line with the versions of Python and packages, the supported versions and the date."""
     versions = ", ".join(
         f"{name} {installed(name) or 'not installed'}" for name in (*BENCH_NEEDS, "bitsandbytes", "deepspeed", "ray")
     )

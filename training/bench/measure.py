@@ -92,6 +92,7 @@ class Timing:
 
     @property
     def tokens_per_s(self) -> float:
+        """Tokens per second of the median step, over all workers."""
         return self.tokens_per_step / median(self.seconds)
 
 
@@ -186,6 +187,7 @@ def _measure(
 
 
 def sum_over_workers(ranks: Ranks, *counts: int) -> list[int]:
+    """The sum of each count over all workers. A collective."""
     return [sum(column) for column in zip(*ranks.exchange(counts), strict=True)]
 
 
@@ -198,6 +200,7 @@ def clock(device: torch.device) -> float:
 
 @contextmanager
 def freed_afterwards(device: torch.device) -> Iterator[None]:
+    """Free unused memory of the device at the end of the context, also after an error."""
     try:
         yield
     finally:
@@ -205,11 +208,13 @@ def freed_afterwards(device: torch.device) -> Iterator[None]:
 
 
 def reset_peak(device: torch.device) -> None:
+    """Start a new measurement of the peak of device memory; on CPUs nothing is done."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def free(device: torch.device) -> None:
+    """Collect garbage and return the device's cached memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

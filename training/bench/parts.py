@@ -41,6 +41,7 @@ class Part:
 
     @property
     def tflops_per_s(self) -> float:
+        """Tera floating-point operations per second; 0 if the time is 0."""
         return self.flops / (self.ms * 1e9) if self.ms else 0.0
 
 

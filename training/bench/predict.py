@@ -61,6 +61,7 @@ class Line:
 
 
 def peak() -> float:
+    """Peak bf16 operations per second of the predicted GPU."""
     found = peak_flops(GPU)
     assert found
     return found
@@ -156,9 +157,11 @@ class Prediction:
     flops: float
 
     def rate(self, ms: float) -> float:
+        """Tokens per second of a step of `ms` milliseconds."""
         return self.tokens / ms * 1e3
 
     def mfu(self, ms: float) -> float:
+        """MFU in [0, 1] of a step of `ms` milliseconds."""
         return self.rate(ms) * self.flops / peak()
 
 
@@ -237,6 +240,7 @@ def planned_gib(setting_: dict[str, Any]) -> float:
 
 
 def main(_: Sequence[str] | None = None) -> int:
+    """Print the text of PREDICTIONS.md. Returns the exit status."""
     print(document(), end="")
     return 0
 

@@ -34,6 +34,7 @@ _PATIENCE_S = 240
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Print each check as a JSON line. Returns 1 if a check failed."""
     parser = argparse.ArgumentParser("python -m training.bench.resume", description=__doc__.partition("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     parser.add_argument("--steps", type=int, default=_STEPS)
@@ -47,6 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def checks(folder: str, gpu: bool, steps: int) -> Iterator[Check]:
+    """Train once without interruption and once with a kill of the process, below `folder`, and compare the two runs."""
     name = "raymill train, deterministic, killed and run again"
     write_corpus(f"{folder}/corpus.jsonl")
     whole, killed = (_config(folder, run, gpu, steps) for run in ("whole", "killed"))

@@ -23,6 +23,7 @@ from training.models.build import objective_around
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Measure two checkpoints and print a JSON line. Returns the exit status."""
     parser = argparse.ArgumentParser("python -m training.bench.stall", description=__doc__.partition("\n")[0])
     parser.add_argument("--shape", default="tiny", choices=list(SHAPES))
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")

@@ -22,7 +22,8 @@ class Steps(Protocol):
 
     rows_per_step: int
 
-    def step(self, step: int) -> list[tuple[int, int]]: ...
+    def step(self, step: int) -> list[tuple[int, int]]:
+        """(corpus, row) of each row of a step, counted from 0."""
 
 
 class Loader:

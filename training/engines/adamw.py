@@ -39,11 +39,13 @@ def start_state(optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor]
 
 
 def set_steps_taken(optimizer: torch.optim.AdamW, steps: int) -> None:
+    """Set AdamW's count of steps, which its bias correction uses."""
     for state in optimizer.state.values():
         state["step"].fill_(steps)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 

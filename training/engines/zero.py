@@ -105,13 +105,16 @@ class FlatState:
         start_state(adamw, self.parts)
 
     def slices(self) -> Iterator[Slice]:
+        """The slices of this worker's part, see `Engine.slices`."""
         return slices_of(self._ranges(STATES))
 
     def set_masters(self, fetch: Fetch) -> None:
+        """Set the master weights, and update the weights that the model computes with."""
         load_ranges(self._ranges((_MASTER,)), fetch)
         self.zero.update_lp_params()
 
     def set_averages(self, fetch: Fetch) -> None:
+        """Set AdamW's two running averages."""
         load_ranges(self._ranges(_AVERAGES), fetch)
 
     def _ranges(self, states: tuple[str, ...]) -> Iterator[LocalRange]:
@@ -146,12 +149,14 @@ class ShardedState:
         start_state(adamw, zero.fp32_partitioned_groups_flat)
 
     def slices(self) -> Iterator[Slice]:
+        """The slices of this worker's parts without their padding, see `Engine.slices`."""
         for name, parameter in self.trained.items():
             start, real = self._range(name)
             for state in STATES if real else ():
                 yield Slice(name, state, self.shapes[name], start, self._part(parameter, state)[:real])
 
     def set_masters(self, fetch: Fetch) -> None:
+        """Set the master weights, and update the weights that the model computes with."""
         self.zero.checkpoint_event_prologue()  # frees gathered parameters, which would be out of date
         self._fill((_MASTER,), fetch)
         for group in range(len(self.zero.fp16_groups)):
@@ -159,6 +164,7 @@ class ShardedState:
         self.zero.checkpoint_event_epilogue()
 
     def set_averages(self, fetch: Fetch) -> None:
+        """Set AdamW's two running averages."""
         self._fill(_AVERAGES, fetch)
 
     def _fill(self, states: tuple[str, ...], fetch: Fetch) -> None:

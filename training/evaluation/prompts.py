@@ -31,7 +31,8 @@ class Rows(Protocol):
 
     rows: int
 
-    def read(self, indices: Sequence[int]) -> list[pa.Table]: ...
+    def read(self, indices: Sequence[int]) -> list[pa.Table]:
+        """The rows at these indices, a table of one row each."""
 
 
 def held_out_prompts(

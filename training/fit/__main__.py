@@ -21,6 +21,10 @@ from training.fit.process_group import own_group
 
 
 def main(arguments: list[str]) -> int:
+    """Train the job that the arguments name, as one worker. Returns the exit status of the command.
+
+    The first worker holds the lease of the run's folder and prints the outcome as JSON.
+    """
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2

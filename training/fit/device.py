@@ -113,6 +113,7 @@ class Mfu:
 
     @classmethod
     def of_workers(cls, config: TrainConfig, trained_parameters: int, ranks: Ranks) -> Self:
+        """With the peak of all workers' devices. trained_parameters: see `flops_per_token`."""
         return cls(config, trained_parameters, workers_peak_flops(ranks, config.bf16))
 
     def of(self, tokens_per_s: float, context: float) -> float | None:

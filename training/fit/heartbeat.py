@@ -66,6 +66,7 @@ class Heartbeat:
         self._count, self._point, self._since = self._count + 1, point, time.monotonic()
 
     def close(self) -> None:
+        """Stop writing and wait for the thread to end."""
         self._closing.set()
         self._thread.join()
 

@@ -40,14 +40,17 @@ class Job:
 
     @property
     def checkpoints(self) -> str:
+        """Folder of all checkpoints."""
         return f"{self.root}/checkpoints"
 
     @property
     def step_log(self) -> str:
+        """steps.jsonl, see step_log.py."""
         return f"{self.root}/steps.jsonl"
 
     @property
     def outcome(self) -> str:
+        """fit.json, the record of the finished training."""
         return f"{self.root}/{OUTCOME}"
 
     @property
@@ -57,10 +60,12 @@ class Job:
 
     @property
     def tensorboard(self) -> str:
+        """Folder of TensorBoard's event files."""
         return f"{self.root}/tensorboard"
 
     @cached_property
     def fingerprint(self) -> str:
+        """Fingerprint of everything that decides the weights."""
         return fingerprint(self.fingerprint_parts)
 
     def differences(self, parts: dict[str, str]) -> list[str]:

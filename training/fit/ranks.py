@@ -37,6 +37,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
+        """Whether this is the worker of rank 0, which writes the records of the run."""
         return self.rank == 0
 
     def at(self, point: str) -> None:
@@ -68,6 +69,7 @@ class Ranks:
         return [one.tolist() for one in everyone]
 
     def exchange_floats(self, values: Sequence[float]) -> list[list[float]]:
+        """Every worker's float64 values, by rank. A collective."""
         return self.exchange(values, torch.float64)
 
     def from_first(self, value: T) -> T:

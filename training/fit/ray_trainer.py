@@ -78,6 +78,7 @@ class SharedGpus(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
+        """The backend that Ray Train starts with the workers."""
         return _SharedGpus
 
 

@@ -198,5 +198,6 @@ class TrainingProgress:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """From the values of a checkpoint's manifest, as `dataclasses.asdict` gives them."""
         best = plain["best"]
         return cls(**plain | {"best": best and Best(**best), "skipped": tuple(plain["skipped"])})

@@ -75,6 +75,7 @@ class StepLog:
             self.store.write_bytes(self.uri, data)
 
     def close(self) -> None:
+        """Stop the thread and write all lines."""
         self._closing.set()
         self._thread.join()
         self.flush()

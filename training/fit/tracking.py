@@ -22,9 +22,16 @@ _CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_
 
 
 class Tracker(Protocol):
-    def write(self, record: StepRecord) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
+    """A service or file that curves are sent to while training runs. Only the first worker has trackers."""
+
+    def write(self, record: StepRecord) -> None:
+        """Send a step's values."""
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+
+    def close(self) -> None:
+        """Send what is buffered and end."""
 
 
 def curves(record: StepRecord) -> dict[str, float]:
@@ -90,18 +97,21 @@ class TensorBoard:
         self.uploaded = time.monotonic()
 
     def write(self, record: StepRecord) -> None:
+        """Add a step's values to the event file; copy the file if 30 s have passed."""
         for name, value in curves(record).items():
             self.writer.add_scalar(name, value, record["step"])
         if time.monotonic() - self.uploaded > _UPLOAD_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
+        """Copy the event file to the store."""
         self.writer.flush()
         (events,) = self.store.list_files(str(self.folder))
         self.store.write_bytes(self.uri, self.store.read_bytes(events.uri))
         self.uploaded = time.monotonic()
 
     def close(self) -> None:
+        """Copy the event file and remove the local folder."""
         self.flush()
         self.writer.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -66,4 +66,5 @@ class Validation:
         return measured(*(sum(column) for column in zip(*sums, strict=True)))
 
     def close(self) -> None:
+        """Stop prefetching and close the files."""
         self.loader.close()

@@ -64,6 +64,7 @@ class Multiplied:
 
     @property
     def all(self) -> float:
+        """Weights of the layers and the lm_head."""
         return self.body + self.lm_head
 
 

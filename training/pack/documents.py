@@ -90,11 +90,13 @@ class LeftOut:
     first: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, reason: str, where: str, seen: str = "") -> None:
+        """Count a row or document. where: its position, in words. seen: its content; that of the first is kept."""
         self.reasons[reason] += 1
         self.first.setdefault(reason, (where, seen))
 
     @property
     def counters(self) -> dict[str, float]:
+        """The numbers by reason, as counters of the stage."""
         return {f"left_out/{reason}": count for reason, count in self.reasons.items()}
 
 

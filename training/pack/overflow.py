@@ -171,6 +171,7 @@ class Note(NamedTuple):
 
     @property
     def warned(self) -> bool:
+        """Whether more than WARNED_SHARE is lost."""
         return self.share > WARNED_SHARE
 
 

@@ -79,6 +79,7 @@ class PackedRun:
 
     @property
     def tokenizer_uri(self) -> str:
+        """Folder of the tokenizer."""
         return paths.join(self.uri, "tokenizer")
 
     def damage(self, *, digests: bool = False) -> dict[str, str]:
@@ -121,6 +122,7 @@ def packed_uri(packed: str | None, output: str) -> str:
 
 
 def examples_name(corpus: str) -> str:
+    """Name of a corpus' artifact of examples, below the folder of packed corpora."""
     return f"_work/examples/{corpus}"
 
 
@@ -131,6 +133,7 @@ def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
 
 
 def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """The digest of the rows of each split."""
     return {split: artifact.manifest.digest for split, artifact in artifacts.items()}
 
 

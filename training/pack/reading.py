@@ -39,6 +39,7 @@ def format_of(name: str) -> str | None:
 
 
 def is_compressed(name: str) -> bool:
+    """Whether a file's name ends with .gz or .zst."""
     return name.lower().endswith((".gz", ".zst"))
 
 

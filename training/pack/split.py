@@ -48,6 +48,11 @@ class Survey:
     strata: dict[str, dict[int, int] | None] = field(default_factory=dict)
 
     def add(self, key: int, stratum: str) -> None:
+        """Count a document. key: hash of its group.
+
+        Raises:
+            ConfigError: there are more strata than _MAX_STRATA.
+        """
         groups = self.strata.setdefault(stratum, {})
         if len(self.strata) > _MAX_STRATA:
             raise ConfigError(

@@ -36,6 +36,7 @@ Advice = Callable[[Facts], Iterator[str]]
 
 
 def advise(facts: Facts) -> list[str]:
+    """All warnings about a training, a sentence each."""
     return [sentence for advice in ADVICE for sentence in advice(facts)]
 
 
@@ -95,6 +96,7 @@ def usual_rates(method: Method, parameters: int, from_scratch: bool) -> tuple[fl
 
 
 def learning_rate(facts: Facts) -> Iterator[str]:
+    """A rate outside the usual range of the method."""
     config = facts.config
     lowest, highest = usual_rates(config.method, facts.shape.total, config.model.config is not None)
     rate = config.optimizer.learning_rate
@@ -188,12 +190,14 @@ def many_epochs(facts: Facts) -> Iterator[str]:
 
 
 def long_warm_up(facts: Facts) -> Iterator[str]:
+    """A warm-up of more than a fifth of the steps."""
     share = facts.config.optimizer.warmup_steps / facts.steps
     if share > 0.2:
         yield f"optimizer.warmup_steps: {share:.0%} of the {facts.steps:,} steps; 1% to 10% is usual."
 
 
 def large_chunks(facts: Facts) -> Iterator[str]:
+    """Logits that take more than a tenth of a GPU's memory."""
     logits = memory(facts.config, facts.shape).logits
     limit = (facts.device_gib or 80) * GIB / 10
     if logits > limit and (facts.config.loss_chunk_tokens or 0) > 256:  # the default is not worth a warning
@@ -204,12 +208,14 @@ def large_chunks(facts: Facts) -> Iterator[str]:
 
 
 def needless_offload(facts: Facts) -> Iterator[str]:
+    """Offload where the engine fits the GPU without it."""
     config = facts.config
     if config.offload != "none" and facts.would_fit(config.engine):
         yield f"offload: {config.engine} fits the GPU without it, and every step would wait for CPU memory."
 
 
 def small_on_many(facts: Facts) -> Iterator[str]:
+    """A small model on many GPUs, or a sharding engine where ddp fits: communication takes most of the time."""
     config = facts.config
     most = config.workers.range[1]
     if not config.workers.gpus_each or most < 8:

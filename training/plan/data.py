@@ -41,6 +41,7 @@ class Data:
 
     @property
     def tokens_per_row(self) -> float:
+        """Mean tokens of a row without padding, over all corpora in their shares."""
         return self.order.tokens_per_row
 
     def epochs(self, steps: int) -> float:

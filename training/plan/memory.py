@@ -65,6 +65,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """Number of values."""
         return math.prod(self.shape)
 
 
@@ -91,14 +92,17 @@ class Shape:
 
     @functools.cached_property
     def total(self) -> int:
+        """Number of all parameters."""
         return sum(parameter.size for parameter in self.parameters)
 
     @functools.cached_property
     def trained(self) -> int:
+        """Number of trained parameters."""
         return sum(parameter.size for parameter in self.parameters if parameter.trained)
 
     @property
     def frozen(self) -> int:
+        """Number of frozen parameters."""
         return self.total - self.trained
 
 
@@ -122,9 +126,11 @@ class Memory:
 
     @property
     def total(self) -> int:
+        """Bytes of device memory."""
         return sum(asdict(self).values()) - self.host
 
     def parts(self) -> dict[str, int]:
+        """Bytes by name of the part."""
         return asdict(self)
 
     @property
@@ -214,6 +220,7 @@ class States(TypedDict):
 
 
 def states(config: TrainConfig, shape: Shape, world: int) -> States:
+    """Bytes of weights, gradients, optimizer and buffers with the config's engine on `world` workers."""
     match config.engine:
         case "ddp":
             return _ddp(config, shape)

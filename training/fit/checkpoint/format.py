@@ -66,9 +66,11 @@ class StateFile:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The file that `to_plain` described."""
         return cls(plain["path"], plain["bytes"], tuple(Piece(*piece) for piece in plain["pieces"]))
 
     def to_plain(self) -> dict[str, Any]:
+        """The file as JSON values for the manifest."""
         return {
             "path": self.path,
             "bytes": self.bytes,
@@ -93,6 +95,7 @@ class CheckpointManifest:
     versions: dict[str, str]
 
     def to_json(self) -> bytes:
+        """The content of manifest.json."""
         plain = {
             "identity": self.fingerprint_parts,
             "course": asdict(self.progress),
@@ -106,6 +109,11 @@ class CheckpointManifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
+        """The manifest in the content of manifest.json.
+
+        Raises:
+            ValueError, TypeError, KeyError: the content is not a manifest.
+        """
         plain = json.loads(data)
         return cls(
             fingerprint_parts=plain["identity"],
@@ -119,6 +127,7 @@ class CheckpointManifest:
 
 
 def folder_name(step: int, attempt: str) -> str:
+    """The name of a checkpoint's folder, with the step and the id of the attempt that writes it."""
     return f"step-{step:08d}-{attempt}"
 
 
@@ -157,6 +166,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """Steps done when it was written."""
         return self.manifest.progress.step
 
     @property

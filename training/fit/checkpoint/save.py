@@ -72,6 +72,7 @@ class Saver:
             delete_unfinished(job)
 
     def uri(self, step: int) -> str:
+        """The folder of this attempt's checkpoint of a step."""
         return paths.join(self.job.checkpoints, folder_name(step, self.attempt))
 
     def begin(self, progress: TrainingProgress, slices: Iterable[Slice]) -> float:
@@ -123,6 +124,7 @@ class Saver:
             self._commit = None
 
     def close(self) -> None:
+        """Wait for the upload that is running; what has not started is dropped."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _copy(self, slices: Iterable[Slice]) -> None:
