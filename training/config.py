@@ -38,6 +38,8 @@ ZERO = ("zero1", "zero2", "zero3")
 _NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "failures", "track", "device_memory_gib", "compile", "deterministic",
               "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
+# Positions of a micro-batch if neither `micro_batch` nor a limit of the device is given.
+_MICRO_TOKENS = 8192
 # Groups of settings that only some methods use.
 _OF_METHODS = {"lora": ("lora", "qlora"), "prefix": ("prefix",), "prompt": ("prompt",), "probe": ("probe",)}
 # Settings of what follows the last training step.
@@ -241,6 +243,16 @@ class TrainConfig(Settings):
     def rows_per_step(self) -> int:
         """Rows of an optimizer step, over all workers."""
         return self.tokens_per_step // self.sequence_length
+
+    def micro_rows(self, world: int, most: int | None = None) -> int:
+        """Rows of a micro-batch on each of `world` workers.
+
+        `micro_batch`, else `most` (the limit of the device), else about 8,192 positions; at most a worker's share of a
+        step. Without `micro_batch`, rows are spread evenly over the step's micro-batches.
+        """
+        share = -(-self.rows_per_step // world)
+        rows = min(share, self.micro_batch or most or max(1, _MICRO_TOKENS // self.sequence_length))
+        return rows if self.micro_batch else -(-share // -(-share // rows))
 
     @property
     def corpus_names(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, machine, processor_seconds
 from tests.support.packed_examples import config
 from tests.support.stages import run_inline
-from training.data.loader import Loader, micro_rows
+from training.data.loader import Loader
 from training.data.order import Order, hashes
 from training.data.packed import EXAMPLES, PackedRows, rows_per_group
 from training.pack.best_fit import best_fit
@@ -77,14 +77,14 @@ def measure(name: str, lengths: np.ndarray, length: int) -> None:
         order = Order([made.manifest.rows], [made.manifest.rows], 64, rows_per_group(length), 1)
 
         def load() -> None:
-            loader = Loader(order, [PackedRows(made)], 0, 1, micro_rows(settings, 1), length, 0)
+            loader = Loader(order, [PackedRows(made)], 0, 1, settings.micro_rows(1), length, 0)
             for step in range(_STEPS):
                 loader.micro_batches(step)
             loader.close()
 
         loading_s = processor_seconds(load, 3)
         started = time.perf_counter()
-        loader = Loader(order, [PackedRows(made)], 0, 1, micro_rows(settings, 1), length, 0)
+        loader = Loader(order, [PackedRows(made)], 0, 1, settings.micro_rows(1), length, 0)
         loader.micro_batches(1_000_003)
         seek_s = time.perf_counter() - started
         loader.close()

@@ -9,12 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import PackedRows
-
-# Positions of a micro-batch if neither `micro_batch` nor a limit of the device is given.
-_MICRO_TOKENS = 8192
 
 
 class Steps(Protocol):
@@ -110,14 +106,3 @@ class Loader:
             )
             for first in range(0, most, self.micro_rows)
         ]
-
-
-def micro_rows(config: TrainConfig, world: int, most: int | None = None) -> int:
-    """Rows of a micro-batch on each of `world` workers.
-
-    The config's `micro_batch`, else `most` (the limit of the device), else about 8,192 positions; at most a worker's
-    share of a step. Without `micro_batch`, rows are spread evenly over the step's micro-batches.
-    """
-    share = -(-config.rows_per_step // world)
-    rows = min(share, config.micro_batch or most or max(1, _MICRO_TOKENS // config.sequence_length))
-    return rows if config.micro_batch else -(-share // -(-share // rows))

@@ -27,7 +27,7 @@ import torch
 
 from cluster.store import paths
 from training.data.batch import Batch
-from training.data.loader import Loader, micro_rows
+from training.data.loader import Loader
 from training.data.order import Order
 from training.data.packed import PackedRows
 from training.engines.engine import Engine
@@ -135,7 +135,7 @@ class Training:
             stack.callback(tracker.close)
         self.saver = Saver(job, ranks, attempt, self._flush)
         stack.callback(self.saver.close)
-        at_once, length = micro_rows(self.config, ranks.world), self.config.sequence_length
+        at_once, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         self.validation = Validation(
             packed, ranks, "validation", micro_rows=at_once, length=length, rows=self.config.evaluate.rows
         )

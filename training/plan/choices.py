@@ -9,7 +9,6 @@ from dataclasses import asdict
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from training.config import TrainConfig
-from training.data.loader import micro_rows
 from training.plan.memory import GIB, Shape, memory
 
 _shape_of = Entry("training.plan.shape:shape_of")
@@ -71,9 +70,9 @@ def default_rows(config: TrainConfig, shape: Shape, device_bytes: float | None, 
     """
     world = workers or config.workers.range[0]
     if config.micro_batch or device_bytes is None:
-        return micro_rows(config, world)
+        return config.micro_rows(world)
     share = -(-config.rows_per_step // world)
-    return micro_rows(config, world, max(1, most_rows(config, shape, device_bytes, share, world)))
+    return config.micro_rows(world, max(1, most_rows(config, shape, device_bytes, share, world)))
 
 
 def fits(config: TrainConfig, shape: Shape, device_bytes: float) -> bool:
@@ -103,7 +102,7 @@ def _first(
     for base in checkpointing:
         for engine in engines:
             one = base.model_copy(update={"engine": engine.engine, "offload": engine.offload})
-            own = micro_rows(one, one.workers.range[0])
+            own = one.micro_rows(one.workers.range[0])
             limit = own if one.micro_batch else -(-one.rows_per_step // one.workers.range[0])
             rows = most_rows(one, shape, device_bytes, limit)
             if rows:

@@ -46,7 +46,6 @@ from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 from training.config import TrainConfig
-from training.data.loader import micro_rows
 from training.engines.zero_settings import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 GIB = 1 << 30
@@ -148,7 +147,7 @@ def memory(config: TrainConfig, shape: Shape, micro_batch: int | None = None, wo
         workers: default: the minimum of the config.
     """
     world = workers or config.workers.range[0]
-    how = forward_pass(config, shape, micro_batch or micro_rows(config, world))
+    how = forward_pass(config, shape, micro_batch or config.micro_rows(world))
     engine = states(config, shape, world)
     activations, logits = activation_bytes(shape, how), _logits(config, shape, how)
     return Memory(

@@ -12,7 +12,7 @@ from cluster.errors import DataError, StorageError
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data.batch import collate
-from training.data.loader import Loader, micro_rows
+from training.data.loader import Loader
 from training.data.order import HeldOut, Order
 from training.data.packed import NO_TARGET, PackedRows
 
@@ -232,7 +232,7 @@ def test_the_next_steps_are_made_while_one_computes_and_waiting_is_counted(artif
 )
 def test_micro_batches_are_as_large_as_a_worker_has_use_for(settings, world, rows):
     given_ = config(**settings)
-    assert micro_rows(given_, world) == rows
+    assert given_.micro_rows(world) == rows
     if given_.micro_batch is None:
         share = math.ceil(given_.rows_per_step / world)
         most = max(1, 8192 // given_.sequence_length)

@@ -14,7 +14,6 @@ from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
-from training.data.loader import micro_rows
 from training.data.order import Order
 from training.gpus import GPUS, Machine, gpu_named, peak_flops
 from training.plan.advice import Facts, advise, unused
@@ -324,7 +323,7 @@ def test_a_total_a_hair_over_the_limit_is_too_large_in_every_line(corpus, tmp_pa
 def test_without_a_gpus_size_the_default_micro_batch_is_about_8192_positions():
     settings = big(micro_batch=None)
     assert default_rows(settings, shape_of(settings), None) == 2
-    assert micro_rows(settings, 8) == 2
+    assert settings.micro_rows(8) == 2
 
 
 @pytest.mark.parametrize(("method", "gib"), [("lora", 24), ("lora", 79.1), ("full", 24), ("full", 79.1)])
