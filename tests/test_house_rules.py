@@ -216,7 +216,7 @@ FUNCTION_LEVEL_IMPORTS = {
         "deepspeed",
     ): "importing it starts its accelerator; workers of other engines do without",
     ("training/evaluation/scores.py", "torchmetrics.functional.text"): _SLOW,
-    ("training/fit/preemption.py", "ray.train"): _TORCHRUN,
+    ("training/fit/ranks.py", "ray.train"): _TORCHRUN,
     ("training/fit/preflight.py", "ray"): _RAY_SET_UP,
     ("training/fit/preflight.py", "ray._private"): _RAY_SET_UP,
     ("training/fit/preflight.py", "ray.experimental.internal_kv"): _RAY_SET_UP,
@@ -227,8 +227,8 @@ FUNCTION_LEVEL_IMPORTS = {
     ("training/fit/tracking.py", "torch.utils.tensorboard"): _SLOW,
     ("training/fit/tracking.py", "mlflow"): _OPTIONAL,
     ("training/fit/tracking.py", "wandb"): _OPTIONAL,
-    ("training/models/checks.py", "transformers.models.auto.configuration_auto"): _SLOW,
-    ("training/models/checks.py", "transformers.models.auto.modeling_auto"): _SLOW,
+    ("training/models/architecture.py", "transformers.models.auto.configuration_auto"): _SLOW,
+    ("training/models/architecture.py", "transformers.models.auto.modeling_auto"): _SLOW,
 }
 
 
