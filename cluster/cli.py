@@ -30,6 +30,7 @@ VERBS = {
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
     "plan": ("training.plan.command:plan", "what a training would take: steps, memory, time, cost; allocates nothing"),
     "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),
+    "render": ("cluster.kuberay.render:render", "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"),
     "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
     "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),

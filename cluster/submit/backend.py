@@ -12,6 +12,9 @@ from typing import Protocol
 
 from cluster.submit.work import Work
 
+# A cancelled job has so many seconds to commit what is done.
+GRACE_S = 60
+
 
 class State(StrEnum):
     """The state of an attempt. FAILED, SUCCEEDED and CANCELLED are final."""

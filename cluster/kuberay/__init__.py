@@ -1,0 +1,1 @@
+"""Kubernetes objects of KubeRay for a config: a RayJob with machines sized from it, and the verb `render`."""

@@ -1,0 +1,196 @@
+"""The settings of a Kubernetes cluster that a RayJob depends on: `raymill render --overlay NAME|FILE`.
+
+Every folder in k8s/overlays has a profile of the same name here. A file changes some of its fields:
+
+    extends: eks
+    train_image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/raymill-train@sha256:...
+    gpus: 8
+    gpu_nodes: {node.kubernetes.io/instance-type: p5.48xlarge}
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from cluster.config_text import format_of, parse
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+
+_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
+
+# A training stops a step early and saves a checkpoint within this time, a unit of curate is small enough to be lost.
+CHECKPOINT_S = 10
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A Kubernetes cluster, as far as a RayJob depends on it. Lists of a file are tuples here.
+
+    image, train_image: of curate and of train, REPOSITORY@sha256:DIGEST. tags: images may also be named by a tag.
+    cpus, gpus: of a worker machine; None: as the config's work asks. head_cpus, head_memory_gib: as the work asks.
+    head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
+    spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
+    grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.
+    autoscale: Ray's autoscaler changes the number of worker pods; else all are started at once.
+    queue: of Kueue. scheduler: of gang scheduling. clean_up: deletion rules of KubeRay, or shutdown after the job ends,
+        which Kueue needs.
+    secret: name of a Secret whose keys become environment variables of all pods, for stores without roles.
+    claims: folder -> PersistentVolumeClaim that all pods have there.
+    deadline_s: of one attempt. retries: attempts after the first, each on a new cluster.
+    """
+
+    name: str
+    namespace: str = "raymill"
+    image: str = ""
+    train_image: str = ""
+    tags: bool = False
+    cpus: int | None = None
+    gpus: int | None = None
+    head_cpus: int | None = None
+    head_memory_gib: int | None = None
+    head_nodes: Mapping[str, str] = field(default_factory=dict)
+    cpu_nodes: Mapping[str, str] = field(default_factory=dict)
+    gpu_nodes: Mapping[str, str] = field(default_factory=dict)
+    spot: bool = False
+    spot_labels: Mapping[str, str] = field(default_factory=dict)
+    spot_taints: Mapping[str, str] = field(default_factory=dict)
+    grace_s: int = 120
+    autoscale: bool = True
+    queue: str | None = None
+    scheduler: Literal["volcano"] | None = None
+    clean_up: Literal["rules", "shutdown"] = "rules"
+    secret: str | None = None
+    claims: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: int = 7 * 24 * 3600
+    retries: int = 3
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        if self.queue and (self.autoscale or self.clean_up != "shutdown"):
+            raise ConfigError(
+                f"overlay {self.name}: queue {self.queue} needs autoscale: false (Kueue admits a job as a whole) and "
+                "clean_up: shutdown (Kueue suspends jobs, which KubeRay allows with that alone). Set both."
+            )
+        if self.scheduler and self.autoscale:
+            raise ConfigError(
+                f"overlay {self.name}: scheduler {self.scheduler} starts all pods of a job together, so it needs "
+                "autoscale: false."
+            )
+        if self.drain_s <= CHECKPOINT_S:
+            raise ConfigError(
+                f"overlay {self.name}: grace_s {self.grace_s} leaves Ray {self.drain_s} s to drain a node, and a "
+                f"training takes up to {CHECKPOINT_S} s to save a checkpoint. Use {CHECKPOINT_S + 11} or more."
+            )
+
+    @property
+    def drain_s(self) -> int:
+        """Seconds that Ray waits for the tasks of a node that is taken away, less than the pod has."""
+        return self.grace_s - 10
+
+    def image_of(self, kind: str) -> str:
+        """The image of a job.
+
+        Raises:
+            ConfigError: the profile has none, or one without a digest.
+        """
+        image = self.train_image if kind == "train" else self.image
+        if not image:
+            setting = "train_image" if kind == "train" else "image"
+            raise ConfigError(
+                f"overlay {self.name}: no image for kind {kind}. Give --image REPOSITORY@sha256:DIGEST, or set "
+                f"`{setting}` in a file `extends: {self.name}` and give that as --overlay."
+            )
+        if not self.tags and not _DIGEST.fullmatch(image):
+            raise ConfigError(
+                f"image {image}: has no digest, so pods that start later may get another one. Give "
+                "REPOSITORY@sha256:DIGEST, as `docker buildx imagetools inspect IMAGE` prints it."
+            )
+        return image
+
+
+_EKS_SPOT = {"karpenter.sh/capacity-type": "spot"}
+_GKE_SPOT = {"cloud.google.com/gke-spot": "true"}
+
+OVERLAYS = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "kind",
+            tags=True,  # images are loaded into the nodes, not pulled
+            cpus=2,
+            head_cpus=1,
+            head_memory_gib=4,
+            autoscale=False,
+        ),
+        Profile(
+            "eks",
+            # 16 vCPUs of a node, without what the kubelet and daemons reserve.
+            cpus=15,
+            head_nodes={"karpenter.sh/capacity-type": "on-demand"},
+            spot=True,
+            spot_labels=_EKS_SPOT,
+            spot_taints=_EKS_SPOT,
+            grace_s=110,  # AWS gives notice 120 s before it takes a node
+        ),
+        Profile(
+            "gke",
+            cpus=15,
+            head_nodes={"cloud.google.com/gke-provisioning": "standard"},
+            spot=True,
+            spot_labels=_GKE_SPOT,
+            spot_taints=_GKE_SPOT,
+            grace_s=25,  # of the 30 s before a node is taken, the kubelet keeps some for system pods
+        ),
+        Profile(
+            "onprem-kueue",
+            cpus=15,
+            autoscale=False,
+            queue="raymill",
+            clean_up="shutdown",
+            secret="raymill-store",
+        ),
+    )
+}
+
+
+def profile_of(overlay: str, **changes: Any) -> Profile:
+    """The profile of an overlay's name, or of a file that extends one; `changes` replace fields if they are not None.
+
+    Raises:
+        ConfigError: there is no such overlay or field, or a value has the wrong type.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    if overlay in OVERLAYS:
+        return dataclasses.replace(OVERLAYS[overlay], **given)
+    if not overlay.endswith((".yaml", ".yml", ".json")):
+        near = difflib.get_close_matches(overlay, OVERLAYS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"--overlay {overlay}: no such overlay.{hint} There are {', '.join(OVERLAYS)}; or give a YAML file with "
+            "`extends: NAME` and the fields that differ."
+        )
+    raw = parse(Store().read_bytes(overlay).decode(), overlay, format_of(overlay))
+    if not isinstance(raw, dict) or raw.get("extends") not in OVERLAYS:
+        raise ConfigError(
+            f"{overlay}: wanted `extends:` with one of {', '.join(OVERLAYS)}, and the fields that differ."
+        )
+    base = OVERLAYS[raw.pop("extends")]
+    known = {one.name: one for one in dataclasses.fields(Profile)}
+    for name in raw:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            raise ConfigError(
+                f"{overlay}, {name}: no such field.{f' Did you mean {near[0]}?' if near else ''} An overlay has: "
+                f"{', '.join(known)}."
+            )
+    try:
+        return TypeAdapter(Profile).validate_python(dataclasses.asdict(base) | raw | given)
+    except ValidationError as error:
+        lines = [f"{overlay}, {'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors()]
+        raise ConfigError("\n".join(lines)) from error

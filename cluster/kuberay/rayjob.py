@@ -1,0 +1,187 @@
+"""The RayJob and the ConfigMap of a config: what `raymill render` prints and `raymill submit --to kuberay` creates."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import cluster
+from cluster.errors import ConfigError
+from cluster.kuberay.pods import CONFIG_FOLDER, LABEL, RESTRICTED_CONTAINER, Manifest, head_pod, worker_pod
+from cluster.kuberay.profiles import Profile
+from cluster.store import paths
+from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work
+
+CONFIG_FILE = "config.json"
+# Annotations of a RayJob, below LABEL: `raymill runs` reads them.
+FINGERPRINT, OUTPUT, VERSION = "config-fingerprint", "output", "version"
+
+# Machines do not arrive (no quota, no such nodes): the attempt fails, and the message names it.
+_BEFORE_RUNNING_S = 1800
+# A finished cluster stays for a look at its dashboard, a failed one longer. The RayJob itself stays for `raymill runs`.
+_KEEP_SUCCEEDED_S, _KEEP_FAILED_S, _KEEP_JOB_S = 300, 3600, 7 * 24 * 3600
+# Seconds without work until the autoscaler removes a worker. GPU machines take long to come back.
+_IDLE_S = {"cpu": 180, "gpu": 600}
+
+
+def build_config_map(work: Work, name: str, profile: Profile) -> Manifest:
+    """The immutable ConfigMap with the config of an attempt."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-config", "namespace": profile.namespace, "labels": _labels(work)},
+        "immutable": True,
+        "data": {CONFIG_FILE: json.dumps(work.config, indent=1, ensure_ascii=False) + "\n"},
+    }
+
+
+def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
+    """The RayJob of an attempt.
+
+    Args:
+        name: of the attempt, at most 47 characters.
+
+    Raises:
+        ConfigError: the image has no digest, or the config reads or writes a folder that pods do not have.
+    """
+    assert len(name) <= 47, name
+    refuse_local_paths(work, profile)
+    image, labels = profile.image_of(work.kind), _labels(work)
+    head = _head(work.head, profile)
+    groups = [_fitted(one, profile) for one in work.workers]
+    cluster_spec: Manifest = {
+        "rayVersion": importlib.metadata.version("ray"),
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": profile.autoscale,
+        "headGroupSpec": {
+            "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0", **_storage()},
+            "template": head_pod(head, profile, image, labels, f"{name}-config"),
+        },
+        "workerGroupSpecs": [_group(one, profile, image, labels) for one in groups],
+    }
+    if profile.autoscale:
+        cluster_spec["autoscalerOptions"] = _autoscaler()
+    annotations = {
+        f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
+        f"{LABEL}{OUTPUT}": work.output,
+        f"{LABEL}{VERSION}": cluster.__version__,
+        **_reasons(head),
+        **{key: value for group in groups for key, value in _reasons(group).items()},
+    }
+    spec: Manifest = {
+        "entrypoint": f"raymill {work.verb} {CONFIG_FOLDER}/{CONFIG_FILE}",
+        "jobId": name,
+        # The operator submits and polls. After the loss of the head it submits again, and the run continues.
+        "submissionMode": "HTTPMode",
+        "backoffLimit": profile.retries,
+        "preRunningDeadlineSeconds": _BEFORE_RUNNING_S,
+        "activeDeadlineSeconds": profile.deadline_s,
+        **_clean_up(profile),
+        "rayClusterSpec": cluster_spec,
+    }
+    if profile.queue:
+        labels = labels | {"kueue.x-k8s.io/queue-name": profile.queue}
+    if profile.scheduler == "volcano":
+        labels = labels | {"ray.io/gang-scheduling-enabled": "true", "volcano.sh/queue-name": "raymill"}
+    metadata = {"name": name, "namespace": profile.namespace, "labels": labels, "annotations": annotations}
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+
+
+def refuse_local_paths(work: Work, profile: Profile) -> None:
+    """Check that pods can reach the output and the files of `must_exist`.
+
+    Raises:
+        ConfigError: one is a folder of this machine that no claim of the profile brings to the pods.
+    """
+    folders = [folder.rstrip("/") for folder in profile.claims]
+    for path in (work.output, *work.must_exist):
+        if paths.scheme(path) in ("", "file") and not any(path == one or path.startswith(f"{one}/") for one in folders):
+            raise ConfigError(
+                f"{path}: a folder of this machine, which pods do not have. Use an object store (s3://, gs://, az://), "
+                "or a volume: `claims: {FOLDER: PERSISTENT_VOLUME_CLAIM}` in the file given as --overlay."
+            )
+
+
+def _labels(work: Work) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "raymill",
+        "app.kubernetes.io/part-of": "raymill",
+        f"{LABEL}run-id": work.run_id,
+        f"{LABEL}kind": work.kind,
+    }
+
+
+def _head(machine: Machines, profile: Profile) -> Machines:
+    """The head's machine, with the numbers of the profile where it has some."""
+    reasons = dict(machine.reasons)
+    reasons |= {"cpus": f"head_cpus of overlay {profile.name}"} if profile.head_cpus else {}
+    reasons |= {"memory": f"head_memory_gib of overlay {profile.name}"} if profile.head_memory_gib else {}
+    memory = profile.head_memory_gib * GIB if profile.head_memory_gib else machine.memory
+    return replace(machine, cpus=profile.head_cpus or machine.cpus, memory=memory, reasons=reasons)
+
+
+def _fitted(machine: Machines, profile: Profile) -> Machines:
+    """The same work on machines of at most the profile's CPUs or GPUs."""
+    cpus, gpus = profile.cpus or machine.cpus, profile.gpus or machine.gpus
+    return machine.resized(min(cpus, machine.cpus), min(gpus, machine.gpus))
+
+
+def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:
+    least = machine.least if profile.autoscale else machine.most
+    group: Manifest = {
+        "groupName": machine.name,
+        "replicas": least,
+        "minReplicas": least,
+        "maxReplicas": machine.most,
+        "rayStartParams": _storage(),
+        "template": worker_pod(machine, profile, image, labels),
+    }
+    if profile.autoscale:
+        group["idleTimeoutSeconds"] = _IDLE_S["gpu" if machine.gpus else "cpu"]
+    return group
+
+
+def _storage() -> dict[str, str]:
+    return {"object-store-memory": str(OBJECT_STORE), "object-spilling-directory": "/spill"}
+
+
+def _autoscaler() -> Manifest:
+    amounts = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"}
+    return {
+        "version": "v2",  # KubeRay takes v1 unless it is named
+        "upscalingMode": "Default",
+        "idleTimeoutSeconds": _IDLE_S["cpu"],
+        "resources": {"requests": amounts, "limits": dict(amounts)},
+        "securityContext": RESTRICTED_CONTAINER,
+        # KubeRay would add a volume of unlimited size.
+        "volumeMounts": [{"name": "ray", "mountPath": "/tmp/ray"}, {"name": "scratch", "mountPath": "/tmp"}],
+    }
+
+
+def _clean_up(profile: Profile) -> Manifest:
+    if profile.clean_up == "shutdown":
+        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": _KEEP_FAILED_S}
+    rules = [
+        ("DeleteCluster", "SUCCEEDED", _KEEP_SUCCEEDED_S),
+        ("DeleteCluster", "FAILED", _KEEP_FAILED_S),
+        ("DeleteSelf", "SUCCEEDED", _KEEP_JOB_S),
+        ("DeleteSelf", "FAILED", _KEEP_JOB_S),
+    ]
+    return {
+        "deletionStrategy": {
+            "deletionRules": [
+                {"policy": policy, "condition": {"jobStatus": status, "ttlSeconds": seconds}}
+                for policy, status, seconds in rules
+            ]
+        }
+    }
+
+
+def _reasons(machine: Machines) -> dict[str, str]:
+    return {f"{LABEL}reason-{machine.name}-{name}": text for name, text in machine.reasons.items()}
+
+
+def as_documents(*manifests: Mapping[str, Any]) -> list[Manifest]:
+    """Plain values of manifests, in which no part is shared, so that YAML has no anchors."""
+    return [json.loads(json.dumps(one)) for one in manifests]

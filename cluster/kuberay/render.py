@@ -1,0 +1,73 @@
+"""The verb `raymill render`: the Kubernetes objects of a config as YAML. Contacts no cluster."""
+
+import re
+from typing import Annotated
+
+import typer
+import yaml
+
+from cluster.config import load
+from cluster.errors import ConfigError
+from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
+from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
+from cluster.submit.work import WORK, Work
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def render(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON, of any kind")],
+    overlay: Annotated[str, typer.Option(help=f"{', '.join(OVERLAYS)}, or a YAML file that extends one")],
+    override: Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value")] = None,
+    image: Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST; default: of the overlay")] = None,
+    namespace: Annotated[str | None, typer.Option(help="default: of the overlay")] = None,
+    within: Annotated[
+        str | None, typer.Option(help="wanted duration, as in 90m or 4h: so many machines are requested")
+    ] = None,
+) -> None:
+    """Print the ConfigMap and the RayJob of a config, as YAML for `kubectl apply`.
+
+    Lists the inputs, and finds the same run id and machines as `raymill submit --to kuberay`.
+    """
+    settings = load(config, override or [])
+    kind = settings.kind  # type: ignore[attr-defined]
+    images = {"train_image" if kind == "train" else "image": image}
+    profile = profile_of(overlay, namespace=namespace, **images)
+    print(rendered(WORK[kind](settings, None if within is None else seconds(within)), profile), end="")
+
+
+def rendered(work: Work, profile: Profile) -> str:
+    """The ConfigMap and the RayJob of a config's first attempt, as YAML."""
+    documents = as_documents(
+        build_config_map(work, work.run_id, profile),
+        build_rayjob(work, work.run_id, profile),
+    )
+    return as_yaml(documents)
+
+
+def as_yaml(documents: list[dict]) -> str:
+    """YAML documents; text of several lines as blocks."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration such as 90m or 4h.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", duration.strip())):
+        raise ConfigError(f"--within {duration}: wanted a number and s, m, h or d, as in 90m or 4h.")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as a block."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,139 @@
+"""Rendering: a RayJob follows from a config's work and an overlay; what pods could not do is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from cluster.cli import main
+from cluster.errors import ConfigError
+from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
+from cluster.kuberay.rayjob import build_config_map, build_rayjob
+from cluster.kuberay.render import rendered, seconds
+from cluster.submit.work import GIB
+from tests.support.works import CURATE, IMAGE, TRAIN
+
+EKS = replace(OVERLAYS["eks"], image=IMAGE, train_image=IMAGE)
+
+
+def group(work, profile):
+    (found,) = build_rayjob(work, work.run_id, profile)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    return found, found["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_machines_of_a_job_are_those_of_its_work():
+    found, limits = group(CURATE, replace(EKS, cpus=None))
+    assert (found["minReplicas"], found["maxReplicas"]) == (1, 8)
+    assert limits == {"cpu": "16", "memory": "40Gi", "ephemeral-storage": "60Gi"}
+    annotations = build_rayjob(CURATE, "x", EKS)["metadata"]["annotations"]
+    assert annotations["raymill.io/reason-cpu-most"] == "8: 100 GB of text"
+
+
+def test_machines_are_no_larger_than_those_of_the_overlay():
+    found, limits = group(CURATE, replace(EKS, cpus=4))
+    assert (limits["cpu"], found["maxReplicas"]) == ("4", 32)
+    assert int(limits["memory"].removesuffix("Gi")) * GIB >= 10 * GIB, "the largest task fits"
+    found, limits = group(TRAIN, replace(EKS, gpus=1))
+    assert (limits["nvidia.com/gpu"], limits["cpu"], found["maxReplicas"]) == ("1", "4", 16)
+    assert group(TRAIN, replace(EKS, gpus=16))[1]["nvidia.com/gpu"] == "8", "they are not made larger"
+
+
+def test_the_config_in_the_config_map_is_that_of_the_work_and_mounted_where_the_job_reads_it():
+    config_map, job = build_config_map(CURATE, "web-1", EKS), build_rayjob(CURATE, "web-1", EKS)
+    assert json.loads(config_map["data"]["config.json"]) == CURATE.config and config_map["immutable"]
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounted = {one["name"]: one["mountPath"] for one in head["containers"][0]["volumeMounts"]}
+    (volume,) = [one for one in head["volumes"] if "configMap" in one]
+    assert volume["configMap"]["name"] == config_map["metadata"]["name"]
+    assert job["spec"]["entrypoint"] == f"raymill curate {mounted[volume['name']]}/config.json"
+
+
+def test_all_machines_start_at_once_without_an_autoscaler():
+    found, _ = group(CURATE, replace(OVERLAYS["onprem-kueue"], image=IMAGE))
+    assert found["replicas"] == found["minReplicas"] == found["maxReplicas"]
+    spec = build_rayjob(CURATE, "x", replace(OVERLAYS["onprem-kueue"], image=IMAGE))["spec"]
+    assert "autoscalerOptions" not in spec["rayClusterSpec"] and spec["shutdownAfterJobFinishes"]
+
+
+def test_only_gpu_pods_tolerate_gpu_nodes_and_only_cpu_pods_prefer_spot():
+    cpu, _ = group(CURATE, EKS)
+    gpu, _ = group(TRAIN, EKS)
+    assert [one["key"] for one in cpu["template"]["spec"]["tolerations"]] == ["karpenter.sh/capacity-type"]
+    assert [one["key"] for one in gpu["template"]["spec"]["tolerations"]] == ["nvidia.com/gpu"]
+
+
+@pytest.mark.parametrize(
+    ("work", "profile", "message"),
+    [
+        (CURATE, replace(EKS, image=""), r"no image for kind curate\. Give --image"),
+        (CURATE, replace(EKS, image="raymill:latest"), "has no digest"),
+        (replace(CURATE, output="/data/out"), EKS, r"/data/out: a folder of this machine.*claims"),
+        (replace(CURATE, must_exist=("/raw/a.parquet",)), EKS, "/raw/a.parquet: a folder of this machine"),
+    ],
+)
+def test_what_pods_could_not_do_is_refused(work, profile, message):
+    with pytest.raises(ConfigError, match=message):
+        build_rayjob(work, "x", profile)
+
+
+def test_a_volume_brings_a_folder_to_every_pod():
+    local = replace(CURATE, output="/data/out", must_exist=("/data/raw/a.parquet",))
+    job = build_rayjob(local, "x", replace(EKS, claims={"/data": "shared"}))["spec"]["rayClusterSpec"]
+    for template in (job["headGroupSpec"]["template"], job["workerGroupSpecs"][0]["template"]):
+        assert {"name": "shared", "mountPath": "/data"} in template["spec"]["containers"][0]["volumeMounts"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"queue": "q"}, "queue q needs autoscale: false"),
+        ({"scheduler": "volcano"}, "needs autoscale: false"),
+        ({"grace_s": 20}, "leaves Ray 10 s to drain"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Profile("mine", **changes)
+
+
+def test_a_file_extends_an_overlay(tmp_path):
+    (file := tmp_path / "mine.yaml").write_text(f"extends: eks\nimage: {IMAGE}\ngpus: 8\nclaims: {{/data: shared}}\n")
+    found = profile_of(str(file), namespace="team")
+    assert (found.image, found.gpus, found.namespace, found.spot) == (IMAGE, 8, "team", True)
+    file.write_text("extends: eks\nimages: x\n")
+    with pytest.raises(ConfigError, match=r"images: no such field\. Did you mean image\?"):
+        profile_of(str(file))
+    file.write_text("extends: eks\ngpus: many\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml, gpus: Input should be a valid integer"):
+        profile_of(str(file))
+    with pytest.raises(ConfigError, match=r"no such overlay\. Did you mean gke"):
+        profile_of("gks")
+
+
+def test_durations():
+    assert [seconds(text) for text in ("90s", "90m", "4h", "2d", "1.5h")] == [90, 5400, 14400, 172800, 5400]
+    with pytest.raises(ConfigError, match="wanted a number and s, m, h or d"):
+        seconds("soon")
+
+
+def test_render_prints_what_submit_creates(tmp_path, capsys):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.jsonl").write_text(json.dumps({"text": "A text."}) + "\n")
+    inputs = [{"path": str(tmp_path / "raw")}]
+    config = {"kind": "curate", "name": "web", "inputs": inputs, "output": str(tmp_path / "out")}
+    (tmp_path / "curate.yaml").write_text(yaml.safe_dump(config))
+    overlay = {"extends": "eks", "claims": {str(tmp_path): "shared"}, "image": IMAGE}
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    with pytest.raises(SystemExit) as done:
+        main(["render", str(tmp_path / "curate.yaml"), "--overlay", str(tmp_path / "overlay.yaml"), "--within", "2h"])
+    config_map, job = yaml.safe_load_all(capsys.readouterr().out)
+    assert done.value.code == 0 and job["metadata"]["name"].startswith("web-")
+    assert json.loads(config_map["data"]["config.json"])["output"] == str(tmp_path / "out")
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == "2.60.0"
+
+
+def test_yaml_is_the_objects_without_anchors():
+    text = rendered(CURATE, EKS)
+    assert list(yaml.safe_load_all(text))[1] == json.loads(json.dumps(build_rayjob(CURATE, CURATE.run_id, EKS)))
+    assert "&id" not in text and "*id" not in text
