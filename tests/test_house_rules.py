@@ -390,6 +390,31 @@ def test_every_file_says_what_it_is_for():
     assert silent == []
 
 
+# Public functions whose name and types say it all.
+NEED_NO_DOCSTRING = {
+    "cluster/page/formats.py:count",
+    "pipelines/text/personal_data/bytes.py:is_digit",
+    "pipelines/text/personal_data/bytes.py:is_upper",
+    "training/fit/outcome.py:write_outcome",
+    "training/pack/tokenizer.py:tokenizer_folder",
+}
+
+
+def test_every_public_class_and_function_says_what_it_is():
+    """Every module's classes and functions without a leading underscore are its face. Methods of an interface are
+    documented there.
+    """
+    silent = {
+        f"{name_of(path)}:{node.name}"
+        for path in SOURCES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if not ast.get_docstring(node)
+    }
+    assert sorted(silent - NEED_NO_DOCSTRING) == []
+    assert sorted(NEED_NO_DOCSTRING - silent) == [], "these need no exception"
+
+
 def test_no_file_shadows_a_module_of_the_standard_library():
     """`python pipelines/x.py` puts the folder first on the path."""
     shadows = [
