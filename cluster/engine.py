@@ -4,8 +4,8 @@ Units are rows of a Ray Dataset, one block each; documents never pass through Ra
 unit. After every round the engine reads from the store which units have no record, and does those again, a bounded
 number of times. Dead workers, lost nodes and exceptions are all handled this way.
 
-Long Ray Data jobs can hang without an error. If no unit is committed for `stall_s` seconds, the engine ends the round,
-restarts Ray and begins the next round.
+Long Ray Data jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine
+ends the round, restarts Ray and begins the next round.
 """
 
 import dataclasses
@@ -42,7 +42,10 @@ _TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the
 
 @dataclass(frozen=True)
 class Patience:
-    """Limits of a stage: attempts per unit, and seconds without any committed unit before a round is ended."""
+    """Limits of a stage.
+
+    attempts: rounds. stall_s: seconds without a committed or failed unit after which a round is ended.
+    """
 
     attempts: int = 3
     stall_s: float = 900.0
@@ -79,8 +82,9 @@ class Engine:
 
         Raises:
             DataError: an artifact with another fingerprint is in the place of an output, or an input changed.
-            ConfigError, StorageError: raised by a unit; not retried.
-            StageError: a unit failed in every attempt. The other units are committed.
+            UserError: a unit raised one whose `is_final` is true; it is not retried.
+            ClusterError: Ray died, or could not be started.
+            StageError: some units have no result after the last round. The other units are committed.
         """
         self.units[stage.name] = len(stage.units)
         if self.replace:
@@ -102,12 +106,12 @@ class Engine:
         self.progress.start(stage.name, len(stage.units), records.values())
         failures: dict[int, Failure] = {}
         try:
-            for attempt in range(1, self.patience.attempts + 1):
+            for number in range(1, self.patience.attempts + 1):
                 missing = [index for index in range(len(stage.units)) if index not in records]
                 if not missing:
                     break
-                if attempt > 1:
-                    log.warning("attempt %d for %d units", attempt, len(missing))
+                if number > 1:
+                    log.warning("round %d for %s", number, plural(len(missing), "unit"))
                 self._round(stage, missing, records, failures)
                 if len(records) < len(stage.units):
                     records |= committed(stage, self.root)  # a worker may have died after its commit, before its answer
@@ -157,7 +161,7 @@ class Engine:
         """One answer per unit, in the order of completion. A thread reads from Ray, so that this thread can time out.
 
         Raises:
-            _Stalled: no unit was committed for `stall_s` seconds, or Ray ended the round with an error.
+            _Stalled: no unit was committed or failed for `stall_s` seconds, or Ray ended the round with an error.
             ClusterError: the embedded Ray died.
         """
         answers: queue.Queue[Any] = queue.Queue()
@@ -178,7 +182,7 @@ class Engine:
                     self._check_ray()
                 if answer is _TIMED_OUT:
                     if now - last > self.patience.stall_s:
-                        raise _Stalled(f"no unit was committed for {now - last:.0f} s")
+                        raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
                 elif answer is _END:
                     failures.update({_NO_UNIT: Failure(complaints[-1])} if complaints else {})
                     return
@@ -210,7 +214,7 @@ class Engine:
             run,
             batch_size=None,
             batch_format="pyarrow",
-            max_retries=0,  # the next round repeats the units of dead workers, and counts the attempt
+            max_retries=0,  # the next round does the units of dead workers
         )
         for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, table)["answer"].to_pylist()
@@ -224,12 +228,14 @@ class Engine:
 
     def _error(self, stage: Stage, records: dict[int, Record], failures: dict[int, Failure]) -> StageError:
         """One line with stage, unit, file, cause and what to do. The traceback is a note, which `--debug` prints."""
-        lost = [index for index in range(len(stage.units)) if index not in records]
-        failure = failures.get(lost[0]) or failures.get(_NO_UNIT) or Failure(_WORKER_DIED)
-        reads = stage.describe(stage.units[lost[0]])
-        tried = "once" if self.patience.attempts == 1 else f"{self.patience.attempts} times each"
+        unfinished = [index for index in range(len(stage.units)) if index not in records]
+        first = unfinished[0]
+        failure = failures.get(first) or failures.get(_NO_UNIT) or Failure(_WORKER_DIED)
+        reads = stage.describe(stage.units[first])
+        rounds = plural(self.patience.attempts, "round")
         error = StageError(
-            f"{stage.name}: {len(lost)} of {plural(len(stage.units), 'unit')} failed {tried}. Unit {lost[0]}"
+            f"{stage.name}: no result for {len(unfinished)} of {plural(len(stage.units), 'unit')} after {rounds}. "
+            f"Unit {first}"
             + (f" ({reads})" if reads else "")
             + f": {_one_line(failure.cause)} Finished units ({len(records)}) are kept: "
             "mend the cause and run the same command again; --debug shows the traceback."

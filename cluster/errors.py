@@ -7,7 +7,7 @@
         DataError         the documents
         BusyError         another run is writing to the same output
       ClusterError        exit code 1: a machine or Ray failed
-        StageError        a unit failed in every attempt
+        StageError        units of a stage have no result after the last round
 
 A message has four parts: where, what was seen, what was wanted, what to do.
 """
@@ -56,7 +56,7 @@ class ClusterError(RaymillError):
 
 
 class StageError(ClusterError):
-    """A unit of a stage failed in every attempt."""
+    """Units of a stage have no result after the last round: they failed, or their workers died."""
 
 
 class ErrorRecord(TypedDict):

@@ -1,6 +1,6 @@
 """Log lines on standard error, one per record, with the run, stage and unit that the record is about.
 
-    2026-11-21T10:18:01Z warning run=peps stage=measure cluster.engine: attempt 2 for 3 units
+    2026-11-21T10:18:01Z warning run=peps stage=measure cluster.engine: round 2 for 3 units
 
 Log lines hold names, numbers and classes of errors. They never hold a document's text, and therefore no exception's
 message, which may quote a document; messages are printed with the error that ends the command.

@@ -1,12 +1,15 @@
 """The main job of `raymill curate`: raw text to a training corpus.
 
-    freeze      lists the input files and divides them into units       -> inputs.json
-    measure     reads the text; measures every document                 -> attributes, quarantine
-    ids         counts ids that several documents have                  -> _work/duplicate_ids
-    decide      compares measurements with bounds                       -> _work/verdicts, _work/tallies
-    group       finds duplicates among the documents that passed        -> _work/groups
-    select      reads the text again; writes what stays, and the ledger -> corpus, removed
-    report      report.json and report.html, then the run's manifest
+    freeze      lists the input files and divides them into units         -> inputs.json
+    measure     reads the text; measures every document                   -> attributes, quarantine
+    ids         finds ids that several documents have                     -> _work/duplicate_ids
+    decide      compares signals with bounds                              -> _work/verdicts, _work/tallies
+    group       finds duplicates among the documents that passed          -> _work/groups
+    select      reads the text again; writes the kept documents, the      -> corpus, removed, _work/samples, _work/kept
+                ledger of removed ones, and examples and counts of both
+    report      writes the report, then the run's manifest                -> report.json, report.html, manifest.json
+
+`ids` runs if an input has an `id` setting, `group` if deduplication is on.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.

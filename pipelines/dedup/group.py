@@ -1,7 +1,7 @@
 """The stage `group`: duplicate groups among the documents that passed the rules.
 
-Exact duplicates (equal normalised text) are found first. All other documents pass through the verified greedy loop of
-greedy.py. The stage is one unit, run by one task, and reads no text:
+Exact duplicates (equal normalised text) are found first. Of the other documents, those that share a band key pass
+through the verified greedy loop of greedy.py. The stage is one unit, run by one task, and reads no text:
 
     1. read the keys of all documents that passed the rules; find candidates, which share a key (candidates.py)
     2. read the attributes of the candidates; find keeper order, exact duplicates and near-duplicates
@@ -258,6 +258,7 @@ class Group:
 
     def _write(self, candidates: Candidates, scratch: Scratch) -> Counters:
         """Find the groups and write their rows; returns the number of candidates and of removals by reason."""
+        # Candidates, which progress shows as documents/s. Another name would change the run's digest.
         counters: Counters = {"documents": float(len(candidates))}
         if not len(candidates):
             return counters

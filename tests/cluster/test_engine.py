@@ -112,7 +112,7 @@ def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_
         engine(tmp_path / "run", session, attempts=2).run(stage)
     line = work.__code__.co_firstlineno + 3
     assert str(caught.value) == (
-        "count: 1 of 4 units failed 2 times each. Unit 1 (file-1.txt): ValueError: the moon is full "
+        "count: no result for 1 of 4 units after 2 rounds. Unit 1 (file-1.txt): ValueError: the moon is full "
         f"(test_engine.py, line {line}). Finished units (3) are kept: mend the cause and run the same command again; "
         "--debug shows the traceback."
     )
@@ -138,7 +138,9 @@ def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path):
     def work(unit, scratch):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(StageError, match=r"^count: 1 of 1 unit failed once\. Unit 0: .*worker died[^\n]*$"):
+    with pytest.raises(
+        StageError, match=r"^count: no result for 1 of 1 unit after 1 round\. Unit 0: .*worker died[^\n]*$"
+    ):
         engine(tmp_path, session, attempts=1).run(counting_stage(1, work))
 
 

@@ -48,7 +48,9 @@ def test_only_what_failed_is_tried_again_and_no_more_often_than_allowed(tmp_path
     assert made["squares"].manifest.digest == run_inline(counting_stage(4), str(tmp_path))["squares"].manifest.digest
 
     work = Failing({1: [ValueError("first"), ValueError("last")]})
-    with pytest.raises(StageError, match=r"1 of 3 units failed 2 times each\. Unit 1: ValueError: last \(") as caught:
+    with pytest.raises(
+        StageError, match=r"no result for 1 of 3 units after 2 rounds\. Unit 1: ValueError: last \("
+    ) as caught:
         engine(tmp_path / "again", attempts=2).run(counting_stage(3, work))
     assert work.passes == [0, 1, 2, 1]
     assert "first" not in str(caught.value) and caught.value.exit_code == 1
@@ -119,7 +121,9 @@ def test_a_unit_that_hangs_is_broken_off_with_its_ray_and_tried_again(tmp_path):
 def test_a_stall_in_every_round_is_told_with_its_seconds(tmp_path):
     gate = threading.Event()
     session = NoRay()
-    with pytest.raises(StageError, match=r"1 of 1 unit failed 2 times each(?s:.*)no unit was committed for \d+ s"):
+    with pytest.raises(
+        StageError, match=r"no result for 1 of 1 unit after 2 rounds(?s:.*)no unit was committed or failed for \d+ s"
+    ):
         engine(tmp_path, session, attempts=2, stall_s=0.05).run(counting_stage(1, lambda *_: gate.wait(60)))
     gate.set()
     assert session.stops == 2
@@ -161,7 +165,9 @@ def test_a_round_that_ray_ends_with_an_error_is_repeated_on_a_fresh_ray(tmp_path
 
     session = NoRay()
     broken = engine(tmp_path, session, kind=Breaking, attempts=2)
-    with pytest.raises(StageError, match=r"1 of 3 units failed 2 times(?s:.*)RuntimeError: the object store is full"):
+    with pytest.raises(
+        StageError, match=r"for 1 of 3 units after 2 rounds(?s:.*)RuntimeError: the object store is full"
+    ):
         broken.run(counting_stage(3))
     assert (broken.rounds, session.starts, session.stops) == (2, 2, 2)
 
@@ -193,7 +199,7 @@ def test_a_worker_that_leaves_no_answer_is_explained_by_what_ray_logged(tmp_path
                 logging.getLogger(sessions.LOST_TASKS_LOGGER).error(complaint)
             return iter(())
 
-    with pytest.raises(StageError, match=rf"failed once\. Unit 0: .*{complaint or 'memory'}"):
+    with pytest.raises(StageError, match=rf"after 1 round\. Unit 0: .*{complaint or 'memory'}"):
         engine(tmp_path, kind=Silenced, attempts=1).run(counting_stage(1))
 
 
@@ -229,5 +235,5 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
     error = capsys.readouterr().err
     assert leaving.value.code == 2
     assert "texts.jsonl: changed since this run began" in error and "Put the old file back" in error
-    assert "attempt 2" not in error and "Traceback" not in error and "failed 3 times" not in error
+    assert "round 2" not in error and "Traceback" not in error and "after 3 rounds" not in error
     assert rounds == ["measure"]
