@@ -34,7 +34,7 @@ def train(
     replace: Replace = False,
     verify: Verify = False,
 ) -> None:
-    """A corpus to a fine-tuned model: pack, train, export, evaluate.
+    """A corpus to a fine-tuned model: pack, train, evaluate, export.
 
     A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
     """
@@ -75,7 +75,7 @@ def compose(
     adapter: Annotated[list[str], typer.Option(help="PATH=WEIGHT, a folder or URI; give several")],
     merged: Annotated[bool, typer.Option("--merged", help="also write OUTPUT/merged, the base with it added")] = False,
 ) -> None:
-    """Combine LoRA adapters of one base: every matrix changes by exactly the weighted sum of their changes.
+    """Combine LoRA adapters of one base: every matrix changes by the weighted sum of their changes (checked).
 
     raymill compose OUT --adapter A=0.7 --adapter B=0.3
     """

@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 
 _evaluate_and_export = Entry("training.export.job:evaluate_and_export")
 
-# Settings that the fingerprints of data and model represent: paths may differ for equal content.
+# Left out of the compared settings: the fingerprints compare the content of corpora and model, not their paths, and the
+# manifest has `kind` (always `train`) as a key of its own.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 
 
@@ -56,7 +57,7 @@ _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 class TrainRun:
     """A finished run.
 
-    manifest: of run.json. fresh: made by this call, not found finished. phases: runs of the phases, if there are
+    manifest: of manifest.json. fresh: made by this call, not found finished. phases: runs of the phases, if there are
     several.
     """
 
@@ -73,7 +74,8 @@ def train(
     """Fine-tune a model, continue an interrupted fine-tuning, or return the finished run.
 
     Reads the corpora and the model. Writes below `config.output`: packed/ (unless `config.packed` is set),
-    checkpoints/, steps.jsonl, evaluation.json, export/, report.json, report.html and, last, run.json.
+    checkpoints/, attempts/, steps.jsonl, fit.json, evaluation.json, export/, report.json, report.html and, last,
+    manifest.json.
 
     Args:
         replace: remove what other settings left at the output, and make it again.

@@ -28,7 +28,7 @@ class Loader:
     Args:
         rows_by_corpus: the rows of each corpus, by the order's corpus numbers. Only the loader's thread may use them.
         micro_rows: rows of a micro-batch. length: positions of a row. pad_id: token id of padding, any valid one.
-        steps: number of steps; nothing is fetched beyond them. None: no limit.
+        steps: number of steps; nothing is prefetched beyond them. None: no limit.
         ahead: number of steps to prefetch.
 
     waited_s: total seconds that callers of `micro_batches` have waited for data.

@@ -6,8 +6,8 @@ time: blocks are permuted, then the rows within each window of `_WINDOW_BLOCKS` 
 rows are already in random order; this order varies them between epochs. Epochs follow one another without a gap, and a
 step may contain rows of two.
 
-A mixture of corpora is a sequence of corpus numbers with a period of at most a million samples, in which each corpus
-has exactly its share, evenly spread. The samples of one corpus run through its own epochs.
+A mixture of corpora is a sequence of corpus numbers with a period of at most 2^20 samples, in which each corpus has
+its share, rounded to a sample and evenly spread. The samples of one corpus run through its own epochs.
 
 Memory: 8 bytes per block in each of the last two epochs, 0.2 GB for three billion rows of 1,024 tokens, and 8 bytes per
 sample of the period.
@@ -112,7 +112,8 @@ class Order:
 class HeldOut:
     """The rows of each step of a validation: the first rows of each corpus' split, in order.
 
-    limit: maximum number of rows in all; each corpus has its share of them, and at least one.
+    limit: maximum number of rows in all; each corpus has its share of them, and at least one, so many
+    corpora may have more together.
     """
 
     def __init__(self, rows: Sequence[int], rows_per_step: int, limit: int | None = None) -> None:

@@ -22,8 +22,8 @@ class Job:
 
     config: of this phase. root: the run's folder, absolute. packed: URI of the folder with the packed rows. classes: of
     method probe, in the order of their indices. steps: optimizer steps of the whole training. fingerprint_parts: what
-    decides the weights, by name (settings, data, tokenizer, model); a checkpoint stores them and is continued only if
-    they are equal.
+    decides the weights: `model`, `data`, `corpora` and one `settings.KEY` for each setting. A checkpoint stores them
+    and is continued only if they are equal.
     """
 
     config: TrainConfig
@@ -80,7 +80,7 @@ class Job:
             "packed": self.packed,
             "classes": self.classes,
             "steps": self.steps,
-            "identity": self.fingerprint_parts,
+            "identity": self.fingerprint_parts,  # the key of job files that exist
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
         }
         return json_bytes(plain)

@@ -32,13 +32,14 @@ def measured(loss_sum: float, correct: float, denominator: float) -> Measured | 
 class StepRecord(TypedDict):
     """A line of steps.jsonl: one optimizer step, over all workers. Steps count from 1; step 0 has only a validation.
 
-    time: start of the step, UTC. loss: mean over the step's label tokens, before the update. grad_norm: before
-    clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex digits, the sum of their
-    hashes, so it does not depend on the number of workers. seconds: of the step, without validation and checkpoint.
-    mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the largest peak of a worker (device
-    memory on GPUs, resident memory on CPUs). data_wait_s: the longest wait of a worker for rows. compile_s: time in
-    torch.compile on the slowest worker, part of `seconds`; absent if nothing was compiled. checkpoint_stall_s: time
-    that training waited for a checkpoint's copy. validation_s: duration of the validation after the step.
+    time: start of the forward pass, after the rows were read, UTC. loss: mean over the step's label tokens, before the
+    update. grad_norm: before clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex
+    digits, the sum of their hashes, so it does not depend on the number of workers. seconds: of the step, without
+    validation and checkpoint. mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the largest
+    peak of a worker (device memory on GPUs, resident memory on CPUs). data_wait_s: the longest wait of a worker for
+    rows. compile_s: time in torch.compile on the slowest worker, part of `seconds`; absent if nothing was compiled.
+    checkpoint_stall_s: time that training waited for a checkpoint's copy. validation_s: duration of the validation
+    after the step.
     """
 
     step: int
@@ -177,7 +178,8 @@ class TrainingProgress:
         return replace(self, step=self.step + 1, updates=self.updates + updated)
 
     def validated(self, loss: float | None, least_gain: float) -> Self:
-        """After a validation at this step. loss: None if the split has no label, which counts as no improvement.
+        """After a validation at this step. loss: None if the split has no label; then neither `best` nor `misses`
+        changes.
 
         The validation of the untrained model, at step 0, is for comparison and never the best.
         """

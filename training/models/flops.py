@@ -1,6 +1,6 @@
 """Floating-point operations of a trained token, as used in MFU (model FLOPs utilisation).
 
-    MFU = tokens per second x flops per token / (devices x peak flops of one device, see plan/gpus.py)
+    MFU = tokens per second x flops per token / (devices x peak flops of one device, see training/gpus.py)
 
 Letters: W weights that a token is multiplied with, A weights of an adapter, c mean number of positions that a token
 attends to, itself included; L layers, H heads, q and v the sizes of a head's key and value.

@@ -94,6 +94,9 @@ class PackJob:
     def of(cls, config: TrainConfig, replace: bool) -> Self:
         """List the corpora and read the folder's manifests.
 
+        To compare the tokenizer of a finished folder whose tokenizer/ is missing, the config's is written there. With
+        `replace`, a pack.json of other settings is deleted.
+
         Raises:
             UserError: a corpus or column is missing, or the folder has corpora packed with other settings.
         """
@@ -284,8 +287,12 @@ def _finished(
     def refusal(manifest: dict[str, Any]) -> str | None:
         changed = _changes(manifest, settings, _paths(config), frozen)
         # `prepare_tokenizer` compares tokenizers by content: one may have been moved, or its chat template edited.
-        if not changed and prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
-            return None
+        if not changed:
+            if prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
+                return None
+            if not replace:
+                tokenizer_file(config.store, root).discard()  # written just now, and not of these rows
+            changed = ["the tokenizer or its chat template is another one"]
         return (
             f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another folder, "
             "or add --replace to make them again; what is still valid is kept."

@@ -4,11 +4,14 @@ A unit is a split and a range of places. Places are hashes, so a range is a rand
 of equal width have about equally many tokens. The unit reads its range from every examples file (they are sorted, so
 the statistics of row groups suffice to find it), cuts documents that are longer than a row, fits the pieces into rows
 and permutes the rows. An artifact, read in order, is therefore one seeded shuffle of all documents, and a worker holds
-one range: about 8 million tokens, 100 MB.
+one range.
 
 Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED. A
-unit reads at least one row group (1 MiB) of each examples file, so N MiB for N files besides its own 40 MiB. For
-several thousand files that costs more than tokenising; larger units (`execution.unit_mib`) make fewer files.
+unit reads at least one row group (1 MiB) of each examples file. For several thousand files that costs more than
+tokenising; larger tokenise units (`execution.unit_mib`) make fewer examples files.
+
+Memory: a range of about 8 million tokens is 40 MiB of examples, and a unit takes 300 to 500 MiB at its peak (more for
+shorter documents).
 
 The rows depend on the documents and the config, not on how the documents are distributed over files.
 """

@@ -198,6 +198,10 @@ def test_rows_are_found_again_for_an_equal_tokenizer_at_another_path_and_refused
         packed("other")
     with pytest.raises(DataError, match=r"seed was 1, now 2; tokenizer\.from was .*/one\", now .*/other"):
         packed("other", seed=2)
+    (tmp_path / "run" / "packed" / "tokenizer" / "prepared.json").unlink()
+    with pytest.raises(DataError, match=r"settings: the tokenizer or its chat template is another one\. .*--replace"):
+        packed("other")
+    assert packed("same").fingerprint == first.fingerprint
 
 
 def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(corpus, tmp_path, monkeypatch):
