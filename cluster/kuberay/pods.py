@@ -57,14 +57,17 @@ tail -q -n +1 -F /tmp/ray/session_latest/logs/job-driver-*.log & wait $!
 """
 
 
-def head_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], config_map: str) -> Manifest:
-    """The head: driver, control process, dashboard. It has the config, and runs no tasks."""
+def head_pod(
+    machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], config_map: str | None = None
+) -> Manifest:
+    """The head: driver, control process, dashboard. It runs no tasks. config_map: with the config of a job."""
     main = _container("ray-head", machine, profile, image, HEAD_PORTS)
     main["env"] += [
         # A cancelled driver commits what is done before Ray kills it; Ray's default is 3 s.
         {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(GRACE_S)},
     ]
-    main["volumeMounts"].append({"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True})
+    if config_map:
+        main["volumeMounts"].append({"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True})
     log = {
         "name": "driver-log",
         "image": image,
@@ -74,7 +77,8 @@ def head_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[st
         "volumeMounts": [{"name": "ray", "mountPath": "/tmp/ray", "readOnly": True}],
     }
     spec = _spec([main, log], machine, profile, HEAD_ACCOUNT)
-    spec["volumes"].append({"name": "config", "configMap": {"name": config_map}})
+    if config_map:
+        spec["volumes"].append({"name": "config", "configMap": {"name": config_map}})
     # The autoscaler beside it reads and changes this job's RayCluster; without one, no pod needs the API.
     spec |= {"automountServiceAccountToken": profile.autoscale, "priorityClassName": "raymill-head"}
     if profile.head_nodes:
@@ -101,6 +105,7 @@ def worker_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[
             {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
             for key, value in profile.spot_taints.items()
         ]
+        # Preferred, not required: without free spot nodes the pods start on others.
         spec["affinity"] = {"nodeAffinity": _prefer(profile.spot_labels)}
     return {"metadata": metadata, "spec": spec}
 

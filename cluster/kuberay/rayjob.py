@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,18 +50,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     image, labels = profile.image_of(work.kind), _labels(work)
     head = _head(work.head, profile)
     groups = [_fitted(one, profile) for one in work.workers]
-    cluster_spec: Manifest = {
-        "rayVersion": importlib.metadata.version("ray"),
-        "authOptions": {"mode": "token"},
-        "enableInTreeAutoscaling": profile.autoscale,
-        "headGroupSpec": {
-            "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0", **_storage()},
-            "template": head_pod(head, profile, image, labels, f"{name}-config"),
-        },
-        "workerGroupSpecs": [_group(one, profile, image, labels) for one in groups],
-    }
-    if profile.autoscale:
-        cluster_spec["autoscalerOptions"] = _autoscaler()
+    cluster_spec = _cluster(head, groups, profile, image, labels, f"{name}-config")
     annotations = {
         f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
         f"{LABEL}{OUTPUT}": work.output,
@@ -88,6 +77,24 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
 
 
+def build_raycluster(name: str, head: Machines, groups: Sequence[Machines], profile: Profile) -> Manifest:
+    """A RayCluster for development, to which `raymill submit --to jobs` submits; it has every kind's libraries."""
+    labels = {"app.kubernetes.io/name": "raymill", "app.kubernetes.io/part-of": "raymill"}
+    image = profile.image_of("train")
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": name, "namespace": profile.namespace, "labels": labels},
+        "spec": _cluster(head, groups, profile, image, labels),
+    }
+
+
+def build_group(machine: Machines, profile: Profile) -> Manifest:
+    """A group of workers to be added to a RayCluster for development."""
+    labels = {"app.kubernetes.io/name": "raymill", "app.kubernetes.io/part-of": "raymill"}
+    return _group(machine, profile, profile.image_of("train"), labels)
+
+
 def refuse_local_paths(work: Work, profile: Profile) -> None:
     """Check that pods can reach the output and the files of `must_exist`.
 
@@ -101,6 +108,29 @@ def refuse_local_paths(work: Work, profile: Profile) -> None:
                 f"{path}: a folder of this machine, which pods do not have. Use an object store (s3://, gs://, az://), "
                 "or a volume: `claims: {FOLDER: PERSISTENT_VOLUME_CLAIM}` in the file given as --overlay."
             )
+
+
+def _cluster(
+    head: Machines,
+    groups: Sequence[Machines],
+    profile: Profile,
+    image: str,
+    labels: Mapping[str, str],
+    config_map: str | None = None,
+) -> Manifest:
+    spec: Manifest = {
+        "rayVersion": importlib.metadata.version("ray"),
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": profile.autoscale,
+        "headGroupSpec": {
+            "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0", **_storage()},
+            "template": head_pod(head, profile, image, labels, config_map),
+        },
+        "workerGroupSpecs": [_group(one, profile, image, labels) for one in groups],
+    }
+    if profile.autoscale:
+        spec["autoscalerOptions"] = autoscaler_options()
+    return spec
 
 
 def _labels(work: Work) -> dict[str, str]:
@@ -146,7 +176,8 @@ def _storage() -> dict[str, str]:
     return {"object-store-memory": str(OBJECT_STORE), "object-spilling-directory": "/spill"}
 
 
-def _autoscaler() -> Manifest:
+def autoscaler_options() -> Manifest:
+    """Ray's autoscaler, version 2, as a container that meets Pod Security "restricted"."""
     amounts = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"}
     return {
         "version": "v2",  # KubeRay takes v1 unless it is named

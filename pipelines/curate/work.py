@@ -102,7 +102,7 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
     )
     unit = max(unit.bytes for unit in inputs.units)
     scratch = cpus * (unit + int(1.5 * config.corpus.file_mib * (1 << 20)))
-    disk_reason = f"{cpus} units of {unit >> 20} MiB, with their attributes or 1.5 corpus files, before their upload"
+    disk_reason = f"{cpus} units of {unit / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their upload"
     if config.dedup:
         largest = max(task, _KEY_PARTITION_MEMORY + int(_CANDIDATES * documents * _CANDIDATE_MEMORY))
         bands, _ = config.dedup.banding
@@ -121,7 +121,7 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
         least=1,
         most=most,
         reasons={
-            "cpus": f"{cpus} of {cores} cores: {why_cores}",
+            "cpus": f"{cpus}, at most {_CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
             "memory": f"{memory_reason}; {RAY_MEMORY // GIB} GiB for Ray, a tenth free",
             "disk": f"{disk_reason}; {RAY_DISK // GIB} GiB for Ray's logs",
             "least": "1: the autoscaler starts the others when units wait",
