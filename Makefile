@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults matrix versions gpu test-s3-real bench golden lint clean
+.PHONY: setup demo test faults matrix versions gpu test-s3-real bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -51,6 +51,9 @@ bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FI
 
 golden: setup  ## write tests/golden anew from the program as it is; read the difference before you commit it
 	$(BIN)/python -m tests.golden
+
+manifests: setup  ## write the rendered parts of k8s/ anew: jobs of the examples, RayCluster for development
+	$(TEST_ENV) $(BIN)/python -m tests.deploy write
 
 lint: setup
 	$(BIN)/ruff check .

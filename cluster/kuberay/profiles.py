@@ -32,7 +32,8 @@ class Profile:
     """A Kubernetes cluster, as far as a RayJob depends on it. Lists of a file are tuples here.
 
     image, train_image: of curate and of train, REPOSITORY@sha256:DIGEST. tags: images may also be named by a tag.
-    cpus, gpus: of a worker machine; None: as the config's work asks. head_cpus, head_memory_gib: as the work asks.
+    cpus, gpus: of a worker machine at most. machines: of curate at most. head_cpus, head_memory_gib: of the head. None:
+        as the config's work asks.
     head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
     spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
     grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.
@@ -51,6 +52,7 @@ class Profile:
     tags: bool = False
     cpus: int | None = None
     gpus: int | None = None
+    machines: int | None = None
     head_cpus: int | None = None
     head_memory_gib: int | None = None
     head_nodes: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +126,7 @@ OVERLAYS = {
             "kind",
             tags=True,  # images are loaded into the nodes, not pulled
             cpus=2,
+            machines=1,
             head_cpus=1,
             head_memory_gib=4,
             autoscale=False,

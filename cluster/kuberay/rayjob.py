@@ -49,7 +49,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     refuse_local_paths(work, profile)
     image, labels = profile.image_of(work.kind), _labels(work)
     head = _head(work.head, profile)
-    groups = [_fitted(one, profile) for one in work.workers]
+    groups = [_fitted(one, work.kind, profile) for one in work.workers]
     cluster_spec = _cluster(head, groups, profile, image, labels, f"{name}-config")
     annotations = {
         f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
@@ -151,10 +151,14 @@ def _head(machine: Machines, profile: Profile) -> Machines:
     return replace(machine, cpus=profile.head_cpus or machine.cpus, memory=memory, reasons=reasons)
 
 
-def _fitted(machine: Machines, profile: Profile) -> Machines:
-    """The same work on machines of at most the profile's CPUs or GPUs."""
+def _fitted(machine: Machines, kind: str, profile: Profile) -> Machines:
+    """The same work on machines of at most the profile's CPUs or GPUs, and no more of them than it allows."""
     cpus, gpus = profile.cpus or machine.cpus, profile.gpus or machine.gpus
-    return machine.resized(min(cpus, machine.cpus), min(gpus, machine.gpus))
+    fitted = machine.resized(min(cpus, machine.cpus), min(gpus, machine.gpus))
+    if kind == "train" or not profile.machines or fitted.most <= profile.machines:
+        return fitted  # a training needs all its workers; curate takes longer with fewer
+    reasons = {**fitted.reasons, "most": f"machines of overlay {profile.name}; {fitted.most} wanted"}
+    return replace(fitted, least=min(fitted.least, profile.machines), most=profile.machines, reasons=reasons)
 
 
 def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:

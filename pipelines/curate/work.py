@@ -102,7 +102,9 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
     )
     unit = max(unit.bytes for unit in inputs.units)
     scratch = cpus * (unit + int(1.5 * config.corpus.file_mib * (1 << 20)))
-    disk_reason = f"{cpus} units of {unit / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their upload"
+    disk_reason = (
+        f"{cpus} units of {unit / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their upload"
+    )
     if config.dedup:
         largest = max(task, _KEY_PARTITION_MEMORY + int(_CANDIDATES * documents * _CANDIDATE_MEMORY))
         bands, _ = config.dedup.banding

@@ -11,7 +11,9 @@ def main() -> None:
         write()
         return
     for number, check in enumerate(CHECKS, start=1):
-        print(f"{number:2}. {check.what}\n    broken: {check.broken_case}")
+        print(f"{number:2}. {check.what}")
+        for broken in check.broken:
+            print(f"      catches: {broken.what}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def kustomize(folder: Path) -> list[Manifest]:
         AssertionError: kustomize refuses it.
     """
     if shutil.which("kubectl") is None:
-        raise NoKubectl("kubectl is not installed; the tests of k8s/ need it (1.30 or later): install it from dl.k8s.io")
+        raise NoKubectl(
+            "kubectl is not installed; the tests of k8s/ need it (1.30 or later): install it from dl.k8s.io"
+        )
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{folder}: {done.stderr}"
     return list(yaml.safe_load_all(done.stdout))

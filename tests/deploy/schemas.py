@@ -21,37 +21,55 @@ HOW_TO = (
 )
 
 _TYPES: dict[str, Any] = {
-    "object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)
-}  # fmt: skip
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
 
 # CEL rules in Python. Rules about a change (oldSelf) hold for every new object.
 _RULES: dict[str, Callable[[Any], bool]] = {
-    "self in ['ray.io/kuberay-operator', 'kueue.x-k8s.io/multikueue']":
-        lambda value: value in ("ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"),
-    "!((has(self.onSuccess) || has(self.onFailure)) && has(self.deletionRules))":
-        lambda value: not (("onSuccess" in value or "onFailure" in value) and "deletionRules" in value),
-    "((has(self.onSuccess) && has(self.onFailure)) || has(self.deletionRules))":
-        lambda value: ("onSuccess" in value and "onFailure" in value) or "deletionRules" in value,
-    "!(has(self.jobStatus) && has(self.jobDeploymentStatus))":
-        lambda value: not ("jobStatus" in value and "jobDeploymentStatus" in value),
-    "has(self.jobStatus) || has(self.jobDeploymentStatus)":
-        lambda value: "jobStatus" in value or "jobDeploymentStatus" in value,
+    "self in ['ray.io/kuberay-operator', 'kueue.x-k8s.io/multikueue']": lambda value: (
+        value in ("ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue")
+    ),
+    "!((has(self.onSuccess) || has(self.onFailure)) && has(self.deletionRules))": lambda value: (
+        not (("onSuccess" in value or "onFailure" in value) and "deletionRules" in value)
+    ),
+    "((has(self.onSuccess) && has(self.onFailure)) || has(self.deletionRules))": lambda value: (
+        ("onSuccess" in value and "onFailure" in value) or "deletionRules" in value
+    ),
+    "!(has(self.jobStatus) && has(self.jobDeploymentStatus))": lambda value: (
+        not ("jobStatus" in value and "jobDeploymentStatus" in value)
+    ),
+    "has(self.jobStatus) || has(self.jobDeploymentStatus)": lambda value: (
+        "jobStatus" in value or "jobDeploymentStatus" in value
+    ),
     "!(self.reclaimWithinCohort == 'Never' && has(self.borrowWithinCohort) && "
-    " self.borrowWithinCohort.policy != 'Never')":
-        lambda value: not (
-            value["reclaimWithinCohort"] == "Never" and value.get("borrowWithinCohort", {}).get("policy", "Never") != "Never"
-        ),
-    "self.flavors.all(x, size(x.resources) == size(self.coveredResources))":
-        lambda value: all(len(one["resources"]) == len(value["coveredResources"]) for one in value["flavors"]),
-    "!has(self.preference) || (self.whenCanBorrow == 'TryNextFlavor' && self.whenCanPreempt == 'TryNextFlavor')":
-        lambda value: "preference" not in value or value["whenCanBorrow"] == value["whenCanPreempt"] == "TryNextFlavor",
+    " self.borrowWithinCohort.policy != 'Never')": lambda value: (
+        not (
+            value["reclaimWithinCohort"] == "Never"
+            and value.get("borrowWithinCohort", {}).get("policy", "Never") != "Never"
+        )
+    ),
+    "self.flavors.all(x, size(x.resources) == size(self.coveredResources))": lambda value: all(
+        len(one["resources"]) == len(value["coveredResources"]) for one in value["flavors"]
+    ),
+    (
+        "!has(self.preference) || (self.whenCanBorrow == 'TryNextFlavor' && self.whenCanPreempt == 'TryNextFlavor')"
+    ): lambda value: "preference" not in value or value["whenCanBorrow"] == value["whenCanPreempt"] == "TryNextFlavor",
     "!has(self.cohortName) && has(self.resourceGroups) ? self.resourceGroups.all(rg, rg.flavors.all(f, "
-    "f.resources.all(r, !has(r.borrowingLimit)))) : true":
-        lambda value: "cohortName" in value or not any(
+    "f.resources.all(r, !has(r.borrowingLimit)))) : true": lambda value: (
+        "cohortName" in value
+        or not any(
             "borrowingLimit" in resource
-            for group in value.get("resourceGroups", ()) for flavor in group["flavors"] for resource in flavor["resources"]
-        ),
-}  # fmt: skip
+            for group in value.get("resourceGroups", ())
+            for flavor in group["flavors"]
+            for resource in flavor["resources"]
+        )
+    ),
+}
 
 
 @cache
@@ -110,9 +128,8 @@ def _validate(value: Any, schema: dict[str, Any], at: str) -> Iterator[str]:
             yield f"{at}: {value!r} does not match {schema['pattern']}"
         if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
             yield f"{at}: {len(value)} characters"
-    elif isinstance(value, int | float):
-        if not schema.get("minimum", value) <= value <= schema.get("maximum", value):
-            yield f"{at}: {value} is out of bounds"
+    elif isinstance(value, int | float) and not (schema.get("minimum", value) <= value <= schema.get("maximum", value)):
+        yield f"{at}: {value} is out of bounds"
     for rule in schema.get("x-kubernetes-validations", ()):
         yield from _cel(value, rule, at)
 

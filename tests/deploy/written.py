@@ -30,10 +30,17 @@ from tests.deploy.manifests import JOBS, K8S, job_file
 from tests.support.works import IMAGE
 
 _LLAMA_1B = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "intermediate_size": 8192,
-    "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
-    "max_position_embeddings": 8192, "tie_word_embeddings": True,
-}  # fmt: skip
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
 _REASON = "of a cluster for development, as an example"
 _CPU = Machines("cpu", 15, 24 * GIB, 60 * GIB, least=1, most=1, reasons={"cpus": _REASON})
 _GPU = Machines("gpu", 8, 64 * GIB, 200 * GIB, gpus=1, least=0, most=2, reasons={"cpus": _REASON})
@@ -54,10 +61,12 @@ def manifests() -> dict[Path, str]:
             {"op": "replace", "path": "/spec/enableInTreeAutoscaling", "value": True},
             {"op": "add", "path": "/spec/autoscalerOptions", "value": autoscaler_options()},
             {"op": "replace", "path": "/spec/headGroupSpec/template/spec/automountServiceAccountToken", "value": True},
-            *({"op": "replace", "path": f"/spec/workerGroupSpecs/0/{name}", "value": value}
-              for name, value in (("replicas", 0), ("minReplicas", 0), ("maxReplicas", 4))),
+            *(
+                {"op": "replace", "path": f"/spec/workerGroupSpecs/0/{name}", "value": value}
+                for name, value in (("replicas", 0), ("minReplicas", 0), ("maxReplicas", 4))
+            ),
         ),
-    }  # fmt: skip
+    }
     with _example_store():
         for kind in JOBS:
             config = load(str(K8S / "examples" / f"{kind}.yaml"))
@@ -104,9 +113,12 @@ def _example_store() -> Iterator[None]:
     )
     address = f"http://127.0.0.1:{port}"
     environment = {
-        "AWS_ENDPOINT_URL_S3": address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL_S3": address,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     try:
         wait_for_port(port, server)
         with mock.patch.dict(os.environ, environment):

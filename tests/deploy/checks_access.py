@@ -1,0 +1,417 @@
+"""Checks of who reaches what: network policies as a graph, selectors, accounts and what manifests refer to."""
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cluster.kuberay.profiles import OVERLAYS
+from tests.deploy.check import Broken, Check, Objects
+from tests.deploy.manifests import Manifest, first, of_kind, pod_templates, ray_clusters, ray_pods
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a connection: a pod by its labels and its namespace's name, or an address."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    namespace: str = "raymill"
+    address: str | None = None
+
+
+def reaches(objects: Objects, source: End, target: End, port: int, protocol: str = "TCP") -> bool:
+    """Whether the policies let a connection through: both ends have to allow it, if they are pods of the namespace."""
+    policies = of_kind(objects, "NetworkPolicy")
+    return _allows(policies, "Egress", source, target, port, protocol) and _allows(
+        policies, "Ingress", target, source, port, protocol
+    )
+
+
+def _allows(policies: Objects, direction: str, own: End, other: End, port: int, protocol: str) -> bool:
+    if own.address or own.namespace != "raymill":
+        return True
+    about = [
+        one["spec"]
+        for one in policies
+        if direction in one["spec"]["policyTypes"] and selects(one["spec"]["podSelector"], own.labels)
+    ]
+    if not about:
+        return True
+    peers, rules = ("to", "egress") if direction == "Egress" else ("from", "ingress")
+    return any(
+        _port_fits(rule, port, protocol) and (not rule.get(peers) or any(_is_peer(peer, other) for peer in rule[peers]))
+        for spec in about
+        for rule in spec.get(rules, ())
+    )
+
+
+def _port_fits(rule: Manifest, port: int, protocol: str) -> bool:
+    ports = rule.get("ports")
+    return not ports or any(one["port"] == port and one.get("protocol", "TCP") == protocol for one in ports)
+
+
+def _is_peer(peer: Manifest, end: End) -> bool:
+    if block := peer.get("ipBlock"):
+        if end.address is None:
+            return False
+        address = ipaddress.ip_address(end.address)
+        outside = any(address in ipaddress.ip_network(one) for one in block.get("except", ()))
+        return address in ipaddress.ip_network(block["cidr"]) and not outside
+    if end.address is not None:
+        return False
+    if "namespaceSelector" in peer:
+        if not selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": end.namespace}):
+            return False
+    elif end.namespace != "raymill":
+        return False
+    return selects(peer.get("podSelector", {}), end.labels)
+
+
+def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
+    assert selector.keys() <= {"matchLabels"}, f"{selector}: only matchLabels are understood here"
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+_DNS = End("DNS", {"k8s-app": "kube-dns"}, "kube-system")
+_OPERATOR = End("the operator", {"app.kubernetes.io/name": "kuberay-operator"}, "kuberay-operator")
+_PROMETHEUS = End("Prometheus", {}, "monitoring")
+_STRANGER = End("a pod of another namespace", {"app.kubernetes.io/part-of": "raymill"}, "default")
+_OTHER = End("another pod of the namespace")
+_STORE, _WEB = End("a store, HTTPS", address="52.218.0.1"), End("a web server, HTTP", address="93.184.216.34")
+_NODE_KEYS, _API = End("the node's credentials", address="169.254.169.254"), End("the API", address="10.96.0.1")
+_OWN_STORE = End("the store of static-s3", address="10.20.30.40")
+
+
+def _connections(objects: Objects) -> Iterator[tuple[End, End, int, str, bool]]:
+    """(from, to, port, protocol, whether it has to be possible)."""
+    names = {one["metadata"]["name"] for one in of_kind(objects, "NetworkPolicy")}
+    pods = {name: End(name, template["metadata"]["labels"]) for name, _, template in ray_pods(objects)}
+    scaled = {_head_name(owner) for owner, spec in ray_clusters(objects) if spec.get("enableInTreeAutoscaling")}
+    for name, pod in pods.items():
+        is_head = name.endswith(", head")
+        yield pod, _DNS, 53, "UDP", True
+        yield pod, _STORE, 443, "TCP", True
+        yield pod, _WEB, 80, "TCP", False
+        yield pod, _NODE_KEYS, 80, "TCP", "workload-identity" in names  # on GKE it gives the account's own
+        yield pod, _OWN_STORE, 9000, "TCP", "static-s3" in names
+        yield pod, _API, 443, "TCP", name in scaled
+        yield _OPERATOR, pod, 8265, "TCP", is_head
+        yield _OPERATOR, pod, 6379, "TCP", False
+        yield _PROMETHEUS, pod, 8080, "TCP", True
+        yield _PROMETHEUS, pod, 8265, "TCP", False
+        for port in (6379, 8080, 8265, 10001):
+            yield _STRANGER, pod, port, "TCP", False
+            yield _OTHER, pod, port, "TCP", False
+        for other in pods.values():
+            yield pod, other, 10002, "TCP", True
+    yield _OTHER, _STORE, 443, "TCP", False
+    yield _STRANGER, _OTHER, 80, "TCP", False
+    for name, template in pod_templates(objects):
+        if name.startswith("CronJob"):
+            yield End(name, template["metadata"]["labels"]), _API, 443, "TCP", True
+
+
+def _head_name(owner: Manifest) -> str:
+    return f"{owner['kind']} {owner['metadata']['name']}, head"
+
+
+def network(objects: Objects) -> list[str]:
+    found = []
+    for source, target, port, protocol, wanted in _connections(objects):
+        if reaches(objects, source, target, port, protocol) != wanted:
+            problem = "cannot reach" if wanted else "reaches"
+            found.append(f"{source.name} {problem} {target.name} at {port}/{protocol}")
+    return found
+
+
+def selectors(objects: Objects) -> list[str]:
+    found = []
+    pods = {name: template["metadata"]["labels"] for name, template in pod_templates(objects)}
+    for one in of_kind(objects, "NetworkPolicy"):
+        if not any(selects(one["spec"]["podSelector"], labels) for labels in pods.values()):
+            found.append(f"NetworkPolicy {one['metadata']['name']}: selects no pod")
+    for budget, ending in (("raymill-head", ", head"), ("raymill-gpu", ", gpu")):
+        selector = first(objects, "PodDisruptionBudget", budget)["spec"]["selector"]
+        chosen = {name for name, labels in pods.items() if selects(selector, labels)}
+        wanted = {name for name in pods if name.endswith(ending)}
+        found += [f"PodDisruptionBudget {budget}: {name}" for name in sorted(chosen ^ wanted)]
+    for one in of_kind(objects, "PodDisruptionBudget", "NetworkPolicy"):
+        spec = one["spec"]
+        labels = (spec.get("selector") or spec.get("podSelector", {})).get("matchLabels", {})
+        if "ray.io/cluster" in labels:
+            found.append(f"{one['kind']} {one['metadata']['name']}: ray.io/cluster changes with every attempt")
+    for one in of_kind(objects, "Service", "Deployment"):
+        selector = one["spec"]["selector"]
+        selector = selector if one["kind"] == "Deployment" else {"matchLabels": selector}
+        if not any(selects(selector, labels) for labels in pods.values()):
+            found.append(f"{one['kind']} {one['metadata']['name']}: selects no pod")
+    return found
+
+
+def references(objects: Objects) -> list[str]:
+    """Accounts, priorities, ConfigMaps and Secrets that pods name."""
+    found = []
+    there = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    there |= {("Secret", one["spec"]["target"]["name"]) for one in of_kind(objects, "ExternalSecret")}
+    for name, template in pod_templates(objects):
+        spec = template["spec"]
+        wanted = [("ServiceAccount", spec.get("serviceAccountName", "default"))]
+        if spec.get("priorityClassName"):
+            wanted.append(("PriorityClass", spec["priorityClassName"]))
+        wanted += [("ConfigMap", one["configMap"]["name"]) for one in spec.get("volumes", ()) if "configMap" in one]
+        for container in spec["containers"]:
+            for one in container.get("envFrom", ()):
+                kind = "ConfigMap" if "configMapRef" in one else "Secret"
+                wanted.append((kind, (one.get("configMapRef") or one["secretRef"])["name"]))
+            mounted = {one["name"] for one in container.get("volumeMounts", ())}
+            missing = mounted - {one["name"] for one in spec.get("volumes", ())}
+            found += [f"{name}, {container['name']}: mounts {one}, which is no volume of the pod" for one in missing]
+        found += [f"{name}: there is no {kind} {one}" for kind, one in wanted if (kind, one) not in there]
+    priorities = {one["metadata"]["name"]: one["value"] for one in of_kind(objects, "PriorityClass")}
+    if not priorities["raymill-head"] > priorities["raymill-worker"]:
+        found.append("PriorityClass raymill-head: not above raymill-worker")
+    return found
+
+
+def tokens(objects: Objects) -> list[str]:
+    found = []
+    for owner, spec in ray_clusters(objects):
+        head = spec["headGroupSpec"]["template"]["spec"].get("automountServiceAccountToken")
+        if head is not bool(spec.get("enableInTreeAutoscaling")):
+            found.append(
+                f"{owner['kind']} {owner['metadata']['name']}: the head needs a token for the autoscaler alone"
+            )
+        for group in spec["workerGroupSpecs"]:
+            if group["template"]["spec"].get("automountServiceAccountToken") is not False:
+                found.append(f"{owner['kind']} {owner['metadata']['name']}, {group['groupName']}: a worker has a token")
+    found += [
+        f"ServiceAccount {one['metadata']['name']}: its token is mounted by default"
+        for one in of_kind(objects, "ServiceAccount")
+        if one.get("automountServiceAccountToken") is not False
+    ]
+    for role in of_kind(objects, "Role", "ClusterRole"):
+        if any("*" in rule["verbs"] + rule["resources"] for rule in role["rules"]):
+            found.append(f"{role['kind']} {role['metadata']['name']}: allows everything")
+    return found
+
+
+def namespace(objects: Objects) -> list[str]:
+    labels = first(objects, "Namespace")["metadata"]["labels"]
+    modes = ("enforce", "audit", "warn")
+    found = [
+        f"Namespace: {mode} is not restricted"
+        for mode in modes
+        if labels.get(f"pod-security.kubernetes.io/{mode}") != "restricted"
+    ]
+    for one in of_kind(objects, "Service"):
+        if one["spec"].get("type", "ClusterIP") != "ClusterIP":
+            found.append(f"Service {one['metadata']['name']}: is reachable from outside")
+    for owner, spec in ray_clusters(objects):
+        if (
+            spec["headGroupSpec"].get("enableIngress")
+            or spec["headGroupSpec"].get("serviceType", "ClusterIP") != "ClusterIP"
+        ):
+            found.append(f"{owner['kind']} {owner['metadata']['name']}: the dashboard is reachable from outside")
+    return found
+
+
+def profiles(objects: Objects) -> list[str]:
+    """Jobs and the namespace come from the same overlay: what a profile names is what its components made."""
+    jobs = of_kind(objects, "RayJob")
+    if not jobs:
+        return []
+    labels = [job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for job in jobs]
+    policies = {one["metadata"]["name"] for one in of_kind(objects, "NetworkPolicy")}
+    found = []
+    for job, queue in zip(jobs, labels, strict=True):
+        scaled = job["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
+        if scaled != ("autoscaler" in policies):
+            found.append(f"RayJob {job['metadata']['name']}: autoscaler {scaled}, but the overlay's component differs")
+        if (queue is None) == bool(of_kind(objects, "LocalQueue")):
+            found.append(f"RayJob {job['metadata']['name']}: queue {queue}, but the overlay's component differs")
+    development = first(objects, "RayCluster")["spec"]["enableInTreeAutoscaling"]
+    if development != ("autoscaler" in policies):
+        found.append("RayCluster development: differs from the overlay's jobs in its autoscaler")
+    assert all(one.namespace == "raymill" for one in OVERLAYS.values())
+    return found
+
+
+def _policy(objects, name):
+    return first(objects, "NetworkPolicy", name)
+
+
+def _head(objects):
+    return first(objects, "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+
+
+def _worker(objects):
+    return first(objects, "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]
+
+
+CHECKS = (
+    Check(
+        "network policies let through what jobs need, and nothing else",
+        network,
+        (
+            Broken(
+                "no opening for the operator",
+                lambda o: o.remove(_policy(o, "operator")),
+                "the operator cannot reach .*head at 8265",
+            ),
+            Broken("no opening between pods", lambda o: o.remove(_policy(o, "between")), "cannot reach .* at 10002"),
+            Broken("no DNS", lambda o: o.remove(_policy(o, "names")), "cannot reach DNS"),
+            Broken(
+                "nothing closed",
+                lambda o: o.remove(_policy(o, "deny")),
+                "another namespace reaches another pod of the namespace",
+            ),
+            Broken(
+                "the store at every address",
+                lambda o: _policy(o, "store")["spec"]["egress"][0]["to"][0]["ipBlock"].pop("except"),
+                "reaches the API",
+            ),
+            Broken(
+                "the store at every port",
+                lambda o: _policy(o, "store")["spec"]["egress"][0].pop("ports"),
+                "reaches a web server",
+            ),
+            Broken(
+                "the dashboard open to all namespaces",
+                lambda o: _policy(o, "operator")["spec"]["ingress"][0].pop("from"),
+                "another namespace reaches .*8265",
+            ),
+            Broken(
+                "the autoscaler cut off from the API",
+                lambda o: o.remove(_policy(o, "autoscaler")),
+                "head cannot reach the API",
+            ),
+            Broken(
+                "the CronJob cut off from the API", lambda o: o.remove(_policy(o, "nightly")), "CronJob .*cannot reach"
+            ),
+            Broken(
+                "pods without our label",
+                lambda o: _worker(o)["metadata"]["labels"].pop("app.kubernetes.io/part-of"),
+                "cannot reach",
+            ),
+        ),
+    ),
+    Check(
+        "policies, budgets and services select the pods they are for, by labels that stay",
+        selectors,
+        (
+            Broken(
+                "a head without its role",
+                lambda o: _head(o)["metadata"]["labels"].pop("raymill.io/role"),
+                "PodDisruptionBudget raymill-head: RayJob .*head",
+            ),
+            Broken(
+                "a budget for all pods",
+                lambda o: first(o, "PodDisruptionBudget", "raymill-head")["spec"]["selector"]["matchLabels"].pop(
+                    "raymill.io/role"
+                ),
+                "raymill-head: .*cpu",
+            ),
+            Broken(
+                "a label that KubeRay changes",
+                lambda o: _policy(o, "store")["spec"]["podSelector"]["matchLabels"].update({"ray.io/cluster": "x"}),
+                "changes with every attempt",
+            ),
+            Broken(
+                "a service without pods",
+                lambda o: first(o, "Service")["spec"].update(selector={"a": "b"}),
+                "Service .* selects no pod",
+                world="with history-server",
+            ),
+        ),
+    ),
+    Check(
+        "accounts, priorities, ConfigMaps, Secrets and volumes that pods name exist",
+        references,
+        (
+            Broken(
+                "an account that is not there",
+                lambda o: _worker(o)["spec"].update(serviceAccountName="x"),
+                "no ServiceAccount",
+            ),
+            Broken(
+                "a config that is not there",
+                lambda o: o.remove(first(o, "ConfigMap", "example-curate")),
+                "no ConfigMap",
+            ),
+            Broken(
+                "keys that nothing makes",
+                lambda o: o.remove(first(o, "ExternalSecret")),
+                "no Secret raymill-store",
+                world="onprem-kueue",
+            ),
+            Broken("a volume that is not there", lambda o: _worker(o)["spec"]["volumes"].pop(0), "mounts scratch"),
+            Broken(
+                "heads that workers preempt",
+                lambda o: first(o, "PriorityClass", "raymill-head").update(value=1),
+                "not above",
+            ),
+        ),
+    ),
+    Check(
+        "only heads with an autoscaler have a token of the API; no role allows everything",
+        tokens,
+        (
+            Broken(
+                "a worker with a token", lambda o: _worker(o)["spec"].pop("automountServiceAccountToken"), "worker has"
+            ),
+            Broken(
+                "an autoscaler without token",
+                lambda o: _head(o)["spec"].update(automountServiceAccountToken=False),
+                "the head needs a token",
+            ),
+            Broken(
+                "a token by default",
+                lambda o: first(o, "ServiceAccount").pop("automountServiceAccountToken"),
+                "by default",
+            ),
+            Broken(
+                "a role for everything", lambda o: first(o, "Role")["rules"][0].update(verbs=["*"]), "allows everything"
+            ),
+        ),
+    ),
+    Check(
+        'the namespace enforces "restricted", and nothing is reachable from outside',
+        namespace,
+        (
+            Broken(
+                "only warnings",
+                lambda o: first(o, "Namespace")["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce"),
+                "enforce is not",
+            ),
+            Broken(
+                "a dashboard behind a load balancer",
+                lambda o: first(o, "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"].update(
+                    serviceType="LoadBalancer"
+                ),
+                "reachable from outside",
+            ),
+            Broken(
+                "an ingress",
+                lambda o: first(o, "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"].update(enableIngress=True),
+                "reachable from outside",
+            ),
+        ),
+    ),
+    Check(
+        "an overlay's jobs, as its profile renders them, agree with its components",
+        profiles,
+        (
+            Broken(
+                "an autoscaler that the component does not open the network for",
+                lambda o: o.remove(_policy(o, "autoscaler")),
+                "autoscaler True, but",
+            ),
+            Broken(
+                "a queue without Kueue",
+                lambda o: o.remove(first(o, "LocalQueue")),
+                "queue raymill, but",
+                world="onprem-kueue",
+            ),
+        ),
+    ),
+)
