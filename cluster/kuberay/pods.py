@@ -146,7 +146,7 @@ def _container(
             {"name": "scratch", "mountPath": "/tmp"},
             {"name": "ray", "mountPath": "/tmp/ray"},
             {"name": "spill", "mountPath": "/spill"},
-            *({"name": claim, "mountPath": folder} for folder, claim in profile.claims.items()),
+            *({"name": f"claim-{claim}", "mountPath": folder} for folder, claim in profile.claims.items()),
         ],
     }
 
@@ -164,7 +164,10 @@ def _spec(containers: list[Manifest], machine: Machines, profile: Profile, accou
             {"name": "scratch", "emptyDir": {"sizeLimit": _gib(max(GIB, machine.disk - RAY_DISK))}},
             {"name": "ray", "emptyDir": {"sizeLimit": half}},
             {"name": "spill", "emptyDir": {"sizeLimit": half}},
-            *({"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in profile.claims.values()),
+            *(
+                {"name": f"claim-{claim}", "persistentVolumeClaim": {"claimName": claim}}
+                for claim in dict.fromkeys(profile.claims.values())
+            ),
         ],
     }
 

@@ -33,7 +33,7 @@ class Profile:
 
     image, train_image: of curate and of train, REPOSITORY@sha256:DIGEST. tags: images may also be named by a tag.
     cpus, gpus: of a worker machine at most. machines: of curate at most. head_cpus, head_memory_gib: of the head. None:
-        as the config's work asks.
+        as the config's work asks. memory_factor, disk_factor: of workers, as a multiple of what the work asks.
     head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
     spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
     grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.
@@ -53,6 +53,8 @@ class Profile:
     cpus: int | None = None
     gpus: int | None = None
     machines: int | None = None
+    memory_factor: float = 1.0
+    disk_factor: float = 1.0
     head_cpus: int | None = None
     head_memory_gib: int | None = None
     head_nodes: Mapping[str, str] = field(default_factory=dict)

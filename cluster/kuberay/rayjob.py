@@ -11,7 +11,7 @@ from cluster.errors import ConfigError
 from cluster.kuberay.pods import CONFIG_FOLDER, LABEL, RESTRICTED_CONTAINER, Manifest, head_pod, worker_pod
 from cluster.kuberay.profiles import Profile
 from cluster.store import paths
-from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work
+from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work, whole_gib
 
 CONFIG_FILE = "config.json"
 # Annotations of a RayJob, below LABEL: `raymill runs` reads them.
@@ -155,10 +155,21 @@ def _fitted(machine: Machines, kind: str, profile: Profile) -> Machines:
     """The same work on machines of at most the profile's CPUs or GPUs, and no more of them than it allows."""
     cpus, gpus = profile.cpus or machine.cpus, profile.gpus or machine.gpus
     fitted = machine.resized(min(cpus, machine.cpus), min(gpus, machine.gpus))
+    fitted = _enlarged(fitted, profile)
     if kind == "train" or not profile.machines or fitted.most <= profile.machines:
         return fitted  # a training needs all its workers; curate takes longer with fewer
     reasons = {**fitted.reasons, "most": f"machines of overlay {profile.name}; {fitted.most} wanted"}
     return replace(fitted, least=min(fitted.least, profile.machines), most=profile.machines, reasons=reasons)
+
+
+def _enlarged(machine: Machines, profile: Profile) -> Machines:
+    """The machine with the memory and disk that the profile's factors make of them."""
+    reasons, changes = dict(machine.reasons), {}
+    for name, factor in (("memory", profile.memory_factor), ("disk", profile.disk_factor)):
+        if factor != 1:
+            changes[name] = whole_gib(factor * getattr(machine, name))
+            reasons[name] = f"{name}_factor {factor:g} of overlay {profile.name}; planned: {reasons.get(name, '')}"
+    return replace(machine, **changes, reasons=reasons)
 
 
 def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:

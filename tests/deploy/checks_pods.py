@@ -4,22 +4,24 @@ import json
 import re
 from collections.abc import Iterator
 
-from cluster.kuberay.profiles import CHECKPOINT_S
 from tests.deploy.check import Broken, Check, Objects
-from tests.deploy.manifests import Manifest, first, pod_templates, ray_clusters, ray_pods
+from tests.deploy.manifests import (
+    Manifest,
+    environment,
+    first,
+    head_of,
+    main_of,
+    pod_of,
+    pod_templates,
+    ray_clusters,
+    ray_pods,
+    workers_of,
+)
 
 _GPU = "nvidia.com/gpu"
 _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 _KEY_NAME = re.compile(r"(?i)(secret|token(?!izers)|passw|credential|access_key|api_key)")
 _KEY_TEXT = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|hf_[A-Za-z0-9]{30}|aws_secret_access_key")
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "m": 0.001, "": 1}
-
-
-def amount(text: str) -> float:
-    """The number of a quantity such as 500m or 4Gi."""
-    found = re.fullmatch(r"([\d.]+)(Ki|Mi|Gi|Ti|m|)", str(text))
-    assert found, text
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def injected(owner: Manifest, spec: Manifest, group: Manifest, is_head: bool) -> Iterator[tuple[str, Manifest]]:
@@ -95,72 +97,9 @@ def read_only(objects: Objects) -> list[str]:
         mounts = {one["mountPath"]: one["name"] for one in template["spec"]["containers"][0]["volumeMounts"]}
         spill = group["rayStartParams"].get("object-spilling-directory")
         found += [f"{name}: nothing is mounted at {path}" for path in ("/tmp", "/tmp/ray", spill) if path not in mounts]
-        home = _environment(template["spec"]["containers"][0]).get("HOME", "")
+        home = environment(template["spec"]["containers"][0]).get("HOME", "")
         if not any(home == path or home.startswith(f"{path}/") for path in mounts):
             found.append(f"{name}: HOME {home or 'is not set and'} cannot be written")
-    return found
-
-
-def guaranteed(objects: Objects) -> list[str]:
-    found = []
-    for name, template in pod_templates(objects):
-        for container in template["spec"]["containers"]:
-            sizes = container.get("resources", {})
-            for kind in ("cpu", "memory", "ephemeral-storage"):
-                asked, limit = sizes.get("requests", {}).get(kind), sizes.get("limits", {}).get(kind)
-                if asked is None or asked != limit:
-                    found.append(f"{name}, {container['name']}: {kind} is requested as {asked} and limited to {limit}")
-    for owner, spec in ray_clusters(objects):
-        sizes = spec.get("autoscalerOptions", {}).get("resources", {})
-        if spec.get("enableInTreeAutoscaling") and (not sizes or sizes.get("requests") != sizes.get("limits")):
-            found.append(f"{owner['kind']} {owner['metadata']['name']}: the autoscaler's sizes are not equal")
-    return found
-
-
-def local_disk(objects: Objects) -> list[str]:
-    found = []
-    for name, template in pod_templates(objects):
-        folders = [one for one in template["spec"].get("volumes", ()) if "emptyDir" in one]
-        found += [
-            f"{name}: volume {one['name']} has no sizeLimit" for one in folders if not one["emptyDir"].get("sizeLimit")
-        ]
-        total = sum(amount(one["emptyDir"].get("sizeLimit", 0)) for one in folders)
-        limit = sum(
-            amount(one["resources"]["limits"].get("ephemeral-storage", 0)) for one in template["spec"]["containers"]
-        )
-        if total > limit:
-            found.append(f"{name}: volumes of {total / 2**30:.0f} GiB, but ephemeral-storage of {limit / 2**30:.0f}")
-    return found
-
-
-def head_without_work(objects: Objects) -> list[str]:
-    found = []
-    for name, group, _ in ray_pods(objects):
-        sizes = {key: group["rayStartParams"].get(key) for key in ("num-cpus", "num-gpus")}
-        if name.endswith(", head") and set(sizes.values()) != {"0"}:
-            found.append(f"{name}: {sizes}; with 0 no task runs beside the driver")
-        if not name.endswith(", head") and sizes["num-cpus"] is not None:
-            found.append(f"{name}: num-cpus is given, beside the pod's own CPUs")
-        if "object-store-memory" not in group["rayStartParams"]:
-            found.append(f"{name}: without object-store-memory Ray takes 30% of the memory")
-    return found
-
-
-def ends(objects: Objects) -> list[str]:
-    found = []
-    for name, _, template in ray_pods(objects):
-        spec = template["spec"]
-        grace = spec.get("terminationGracePeriodSeconds", 30)
-        drain = int(_environment(spec["containers"][0]).get("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", 30))
-        if not grace - 5 >= drain > CHECKPOINT_S:
-            found.append(
-                f"{name}: grace {grace} s, drain {drain} s, checkpoint {CHECKPOINT_S} s; wanted each longer than "
-                "the next"
-            )
-        if any("preStop" in one.get("lifecycle", {}) for one in spec["containers"]):
-            found.append(f"{name}: preStop hooks hang (kuberay#2724); Ray drains on SIGTERM by itself")
-        if any({"livenessProbe", "readinessProbe"} & one.keys() for one in spec["containers"]):
-            found.append(f"{name}: a probe replaces the one that KubeRay adds")
     return found
 
 
@@ -217,34 +156,6 @@ def no_keys(objects: Objects) -> list[str]:
     return found
 
 
-def _environment(container: Manifest) -> dict[str, str]:
-    return {one["name"]: one.get("value", "") for one in container.get("env", ())}
-
-
-def _group(objects, kind="RayJob", number=None):
-    spec = first(objects, kind)["spec"]
-    spec = spec.get("rayClusterSpec", spec)
-    return spec["headGroupSpec"] if number is None else spec["workerGroupSpecs"][number]
-
-
-def _head(objects):
-    return _group(objects)["template"]["spec"]
-
-
-def _worker(objects):
-    return _group(objects, number=0)["template"]["spec"]
-
-
-def _gpu(objects):
-    return first(objects, "RayJob", "example-train")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"][
-        "spec"
-    ]
-
-
-def _main(pod):
-    return pod["containers"][0]
-
-
 def _autoscaler(objects):
     return first(objects, "RayJob")["spec"]["rayClusterSpec"]["autoscalerOptions"]
 
@@ -254,18 +165,24 @@ CHECKS = (
         'pods meet Pod Security "restricted", with the containers that KubeRay adds',
         restricted,
         (
-            Broken("root", lambda o: _worker(o)["securityContext"].update(runAsUser=0), "runAsUser 0"),
-            Broken("capabilities kept", lambda o: _main(_head(o))["securityContext"].update(capabilities={}), "drop"),
-            Broken("no seccomp profile", lambda o: _head(o)["securityContext"].pop("seccompProfile"), "seccompProfile"),
+            Broken("root", lambda o: pod_of(workers_of(o))["securityContext"].update(runAsUser=0), "runAsUser 0"),
+            Broken(
+                "capabilities kept", lambda o: main_of(head_of(o))["securityContext"].update(capabilities={}), "drop"
+            ),
+            Broken(
+                "no seccomp profile",
+                lambda o: pod_of(head_of(o))["securityContext"].pop("seccompProfile"),
+                "seccompProfile",
+            ),
             Broken(
                 "a folder of the node",
-                lambda o: _worker(o)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+                lambda o: pod_of(workers_of(o))["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
                 "hostPath, which is refused",
             ),
-            Broken("the host's network", lambda o: _worker(o).update(hostNetwork=True), "hostNetwork"),
+            Broken("the host's network", lambda o: pod_of(workers_of(o)).update(hostNetwork=True), "hostNetwork"),
             Broken(
                 "a privileged sidecar",
-                lambda o: _head(o)["containers"][1].update(securityContext={"privileged": True}),
+                lambda o: pod_of(head_of(o))["containers"][1].update(securityContext={"privileged": True}),
                 "driver-log: privileged",
             ),
             Broken(
@@ -294,113 +211,52 @@ CHECKS = (
         "root file systems are read-only, and what Ray and Raymill write to is a volume",
         read_only,
         (
-            Broken("a writable root", lambda o: _main(_worker(o)).update(securityContext={}), "can be written"),
+            Broken("a writable root", lambda o: main_of(workers_of(o)).update(securityContext={}), "can be written"),
             Broken(
                 "no volume for scratch",
-                lambda o: _main(_worker(o))["volumeMounts"].pop(0),
+                lambda o: main_of(workers_of(o))["volumeMounts"].pop(0),
                 "nothing is mounted at /tmp$",
             ),
             Broken(
-                "no volume for spilled objects", lambda o: _main(_worker(o))["volumeMounts"].pop(2), "mounted at /spill"
+                "no volume for spilled objects",
+                lambda o: main_of(workers_of(o))["volumeMounts"].pop(2),
+                "mounted at /spill",
             ),
-            Broken("a home in the image", lambda o: _main(_head(o))["env"].pop(0), "HOME"),
-        ),
-    ),
-    Check(
-        "requests equal limits for CPU, memory and local disk, so that pods are not evicted",
-        guaranteed,
-        (
-            Broken(
-                "less requested than allowed",
-                lambda o: _main(_worker(o))["resources"]["requests"].update(memory="1Gi"),
-                "memory is requested as 1Gi",
-            ),
-            Broken(
-                "no size of local disk",
-                lambda o: [
-                    _main(_head(o))["resources"][one].pop("ephemeral-storage") for one in ("requests", "limits")
-                ],
-                "ephemeral-storage is requested as None",
-            ),
-            Broken("the autoscaler's default sizes", lambda o: _autoscaler(o).pop("resources"), "autoscaler's sizes"),
-        ),
-    ),
-    Check(
-        "local disk has stated sizes, which volumes do not exceed together",
-        local_disk,
-        (
-            Broken("a volume without limit", lambda o: _worker(o)["volumes"][0].update(emptyDir={}), "no sizeLimit"),
-            Broken(
-                "scratch larger than the disk",
-                lambda o: _worker(o)["volumes"][0]["emptyDir"].update(sizeLimit="9Ti"),
-                "but ephemeral-storage",
-            ),
-        ),
-    ),
-    Check(
-        "the head runs no tasks; workers take their pod's CPUs; Ray's object store has a stated size",
-        head_without_work,
-        (
-            Broken(
-                "a head that runs tasks", lambda o: _group(o)["rayStartParams"].pop("num-cpus"), "no task runs beside"
-            ),
-            Broken(
-                "CPUs stated twice",
-                lambda o: _group(o, number=0)["rayStartParams"].update({"num-cpus": "8"}),
-                "num-cpus",
-            ),
-            Broken(
-                "Ray's default object store",
-                lambda o: _group(o, number=0)["rayStartParams"].pop("object-store-memory"),
-                "30% of the memory",
-            ),
-        ),
-    ),
-    Check(
-        "a pod's grace period is longer than Ray's drain, and that longer than a checkpoint; no preStop, no own probes",
-        ends,
-        (
-            Broken(
-                "Kubernetes' default of 30 s", lambda o: _worker(o).pop("terminationGracePeriodSeconds"), "grace 30 s"
-            ),
-            Broken(
-                "a drain as long as the grace",
-                lambda o: _worker(o).update(terminationGracePeriodSeconds=100),
-                "drain 100",
-            ),
-            Broken(
-                "a drain shorter than a checkpoint", lambda o: _main(_gpu(o))["env"][2].update(value="5"), "drain 5 s"
-            ),
-            Broken("a preStop hook", lambda o: _main(_worker(o)).update(lifecycle={"preStop": {}}), "preStop"),
-            Broken("a probe", lambda o: _main(_head(o)).update(livenessProbe={}), "probe replaces"),
+            Broken("a home in the image", lambda o: main_of(head_of(o))["env"].pop(0), "HOME"),
         ),
     ),
     Check(
         "images are pinned by digest",
         images,
-        (Broken("a tag", lambda o: _main(_worker(o)).update(image="raymill:latest"), "has no digest"),),
+        (Broken("a tag", lambda o: main_of(workers_of(o)).update(image="raymill:latest"), "has no digest"),),
     ),
     Check(
         "exactly pods with GPUs tolerate GPU nodes, only CPU workers spot nodes; heads and GPU workers stay",
         devices,
         (
-            Broken("GPUs without toleration", lambda o: _gpu(o).pop("tolerations"), "GPUs without a toleration"),
             Broken(
-                "CPU workers on GPU nodes", lambda o: _worker(o)["tolerations"].append({"key": _GPU}), "no GPUs, but"
+                "GPUs without toleration",
+                lambda o: pod_of(workers_of(o, "example-train")).pop("tolerations"),
+                "GPUs without a toleration",
+            ),
+            Broken(
+                "CPU workers on GPU nodes",
+                lambda o: pod_of(workers_of(o))["tolerations"].append({"key": _GPU}),
+                "no GPUs, but",
             ),
             Broken(
                 "a pod that tolerates everything",
-                lambda o: _worker(o)["tolerations"].append({"operator": "Exists"}),
+                lambda o: pod_of(workers_of(o))["tolerations"].append({"operator": "Exists"}),
                 "every taint",
             ),
             Broken(
                 "a head on spot nodes",
-                lambda o: _head(o).update(tolerations=_worker(o)["tolerations"]),
+                lambda o: pod_of(head_of(o)).update(tolerations=pod_of(workers_of(o))["tolerations"]),
                 "only CPU workers",
             ),
             Broken(
                 "a head that may be moved",
-                lambda o: _group(o)["template"]["metadata"].pop("annotations"),
+                lambda o: head_of(o)["template"]["metadata"].pop("annotations"),
                 "may move it",
             ),
         ),
@@ -416,7 +272,7 @@ CHECKS = (
             ),
             Broken(
                 "a key in the environment",
-                lambda o: _main(_worker(o))["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}),
+                lambda o: main_of(workers_of(o))["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}),
                 "is readable",
             ),
             Broken(
@@ -431,7 +287,7 @@ CHECKS = (
             ),
             Broken(
                 "a token among arguments",
-                lambda o: _main(_head(o)).update(command=["x", "--token=abc"]),
+                lambda o: main_of(head_of(o)).update(command=["x", "--token=abc"]),
                 "among its arguments",
             ),
         ),

@@ -53,6 +53,7 @@ def _built() -> dict[str, list[Manifest]]:
         folders = {}
         for name in OVERLAYS:
             folders[name] = [K8S / "overlays" / name, K8S / "overlays" / name / "development"]
+        folders["eks"].append(K8S / "nightly")
         for name in OTHERS:
             (folder := Path(temporary, "k8s", "overlays", f"with-{name}")).mkdir()
             (folder / "kustomization.yaml").write_text(
@@ -111,3 +112,28 @@ def pod_templates(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
 def first(objects: list[Manifest], kind: str, prefix: str = "") -> Manifest:
     """The first object of a kind whose name begins so: for broken manifests."""
     return next(one for one in of_kind(objects, kind) if one["metadata"]["name"].startswith(prefix))
+
+
+def head_of(objects: list[Manifest]) -> Manifest:
+    """The head group of the first job."""
+    return first(objects, "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]
+
+
+def workers_of(objects: list[Manifest], job: str = "example-curate") -> Manifest:
+    """The first group of workers of a job."""
+    return first(objects, "RayJob", job)["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+
+
+def pod_of(group: Manifest) -> Manifest:
+    """The pod's spec of a group."""
+    return group["template"]["spec"]
+
+
+def main_of(group: Manifest) -> Manifest:
+    """The container that Ray runs in."""
+    return group["template"]["spec"]["containers"][0]
+
+
+def environment(container: Manifest) -> dict[str, str]:
+    """Variables with their values; without those that come from elsewhere."""
+    return {one["name"]: one.get("value", "") for one in container.get("env", ())}

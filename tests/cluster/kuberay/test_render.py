@@ -56,6 +56,11 @@ def test_all_machines_start_at_once_without_an_autoscaler():
     assert "autoscalerOptions" not in spec["rayClusterSpec"] and spec["shutdownAfterJobFinishes"]
 
 
+def test_an_overlay_may_give_workers_more_memory_and_disk_than_was_planned():
+    _, limits = group(CURATE, replace(EKS, cpus=None, memory_factor=1.5, disk_factor=2.0))
+    assert limits == {"cpu": "16", "memory": "60Gi", "ephemeral-storage": "120Gi"}
+
+
 def test_only_gpu_pods_tolerate_gpu_nodes_and_only_cpu_pods_prefer_spot():
     cpu, _ = group(CURATE, EKS)
     gpu, _ = group(TRAIN, EKS)
@@ -81,7 +86,7 @@ def test_a_volume_brings_a_folder_to_every_pod():
     local = replace(CURATE, output="/data/out", must_exist=("/data/raw/a.parquet",))
     job = build_rayjob(local, "x", replace(EKS, claims={"/data": "shared"}))["spec"]["rayClusterSpec"]
     for template in (job["headGroupSpec"]["template"], job["workerGroupSpecs"][0]["template"]):
-        assert {"name": "shared", "mountPath": "/data"} in template["spec"]["containers"][0]["volumeMounts"]
+        assert {"name": "claim-shared", "mountPath": "/data"} in template["spec"]["containers"][0]["volumeMounts"]
 
 
 @pytest.mark.parametrize(
