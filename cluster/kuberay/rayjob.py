@@ -164,12 +164,13 @@ def _fitted(machine: Machines, kind: str, profile: Profile) -> Machines:
 
 def _enlarged(machine: Machines, profile: Profile) -> Machines:
     """The machine with the memory and disk that the profile's factors make of them."""
-    reasons, changes = dict(machine.reasons), {}
+    reasons = dict(machine.reasons)
+    sizes = {"memory": machine.memory, "disk": machine.disk}
     for name, factor in (("memory", profile.memory_factor), ("disk", profile.disk_factor)):
         if factor != 1:
-            changes[name] = whole_gib(factor * getattr(machine, name))
+            sizes[name] = whole_gib(factor * sizes[name])
             reasons[name] = f"{name}_factor {factor:g} of overlay {profile.name}; planned: {reasons.get(name, '')}"
-    return replace(machine, **changes, reasons=reasons)
+    return replace(machine, memory=sizes["memory"], disk=sizes["disk"], reasons=reasons)
 
 
 def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:
