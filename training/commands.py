@@ -1,4 +1,6 @@
-"""The verbs `raymill train` and `raymill compose`. `pack` and `plan` are in their folders, `tune-demo` in demo.py."""
+"""The verbs `raymill train` and `raymill compose`. `pack` and `plan` are in pack/command.py and plan/command.py,
+`tune-demo` in demo.py.
+"""
 
 import logging
 import math
@@ -17,7 +19,7 @@ from training.fit.preflight import check_machine
 from training.job import TrainRun
 from training.job import train as run_train
 from training.options import Address, ConfigFile, Overrides, Replace, Verify, load_train
-from training.plan.advice import unused
+from training.plan.advice import unused_setting_warnings
 from training.plan.command import print_plan
 from training.report.text import summary_text
 
@@ -30,7 +32,9 @@ def train(
     config: ConfigFile,
     override: Overrides = None,
     address: Address = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done and taken, then stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the settings, steps, memory and time, then stop")
+    ] = False,
     replace: Replace = False,
     verify: Verify = False,
 ) -> None:
@@ -46,7 +50,7 @@ def train(
             for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
                 check_machine(one.workers, session)
         return
-    for warning in unused(settings):
+    for warning in unused_setting_warnings(settings):
         log.warning("%s", warning)
     progress = Lines()
     with Session(address, settings.execution.cpus, progress) as session:

@@ -4,7 +4,7 @@
 
 A part whose result is finished is not repeated, so the same command continues after an interruption, and for a finished
 run it neither starts Ray nor changes anything. Packing runs as units of stages, training in the workers of Ray Train,
-evaluation and export in the first of them, which has its imports done. The driver holds no model.
+evaluation and export in worker 0, which has already imported torch. The driver holds no model.
 """
 
 import dataclasses
@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 _evaluate_and_export = Entry("training.export.job:evaluate_and_export")
 
-# Left out of the compared settings: the fingerprints compare the content of corpora and model, not their paths, and the
-# manifest has `kind` (always `train`) as a key of its own.
+# Left out of the compared settings, because the fingerprints of data and model compare their content, not their paths.
+# `kind` is always `train`.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 
 
@@ -91,14 +91,16 @@ def train(
     store = config.store
     if config.phases:
         if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
-            return _phases(config, session, progress, replace, verify)  # mostly finished, so no lease is needed
-        for overrides in config.phases:  # each has the shape of the first model
+            # Usually every phase is finished and nothing is written. One that is not takes the lease of its own folder.
+            return _phases(config, session, progress, replace, verify)
+        # Phases keep the first model's shape, so each is checked against the first model.
+        for overrides in config.phases:
             check_model(config.phase(overrides))
         with held(store, config.output):
             return _phases(config, session, progress, replace, verify)
     if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
         packing = PackJob.of(with_columns(config), replace=False)
-        if (found := _found(packing, False, verify)) is not None:
+        if (found := _find_run_of_packed(packing, False, verify)) is not None:
             return found
     # After a training by torchrun on other machines, only evaluation and export remain for this one.
     trained = store.exists(paths.join(config.output, OUTCOME)) and not replace
@@ -107,8 +109,8 @@ def train(
         return _train(with_columns(config), session, progress, lease, replace, verify)
 
 
-def find_finished(config: TrainConfig) -> bool:
-    """Whether the output holds this config's finished run, undamaged by the sizes of its files. Starts nothing.
+def is_finished(config: TrainConfig) -> bool:
+    """Whether the output holds this config's finished run, with files of the right sizes. Starts nothing.
 
     Raises:
         DataError: a run with other settings or inputs is finished there.
@@ -118,15 +120,15 @@ def find_finished(config: TrainConfig) -> bool:
     if not config.store.exists(paths.join(folder.uri, RUN_MANIFEST)):
         return False
     if not config.phases:
-        return _found(PackJob.of(with_columns(config), replace=False), False, False) is not None
+        return _find_run_of_packed(PackJob.of(with_columns(config), replace=False), False, False) is not None
     inputs = []
     for overrides in config.phases:
         phase = _located(config.phase(overrides, model))
-        found = _found(PackJob.of(with_columns(phase), replace=False), False, False)
+        found = _find_run_of_packed(PackJob.of(with_columns(phase), replace=False), False, False)
         if found is None:
             return False
         inputs.append(found.manifest["inputs"])
-        model = whole_weights(found) if overrides is not config.phases[-1] else None
+        model = exported_model(found) if overrides is not config.phases[-1] else None
     manifest = folder.find(run_settings(config), fingerprint(inputs), replace=False)
     return manifest is not None and not run_damage(folder, manifest)
 
@@ -137,20 +139,21 @@ def _train(
     """Pack, fit, evaluate and export, and publish one training, under the lease of its output."""
     model_fingerprint(config.store, config.model, config.seed)  # a missing model is refused before packing
     packing = PackJob.of(config, replace)
-    digests = verify or replace
-    if (found := _found(packing, replace, digests)) is not None:
+    compare_sha256 = verify or replace  # with `replace`, damage of equal size is made again too
+    if (found := _find_run_of_packed(packing, replace, compare_sha256)) is not None:
         return found
     trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
-    # An embedded Ray that has not started was checked by its machine: small corpora are packed without Ray.
+    # The room of an embedded Ray was checked from the machine's hardware. It is not started yet, since small corpora
+    # need no Ray.
     if trains and (session.started or not session.embedded):
         packing.check_inputs()
         _check_cluster(config.workers, session)
-    # The lease of the output covers rows inside it; a shared folder has a lease of its own.
-    packed = packing.run_under_lease(session, progress, digests, lease_at=config.packed)
+    # The lease of the output covers OUTPUT/packed; `packed:` outside the output needs a lease of its own.
+    packed = packing.run_under_lease(session, progress, compare_sha256, lease_at=config.packed)
     job = make_job(config, packed)
-    if (found := _finished(job, replace, digests)) is not None:
+    if (found := _find_run(job, replace, compare_sha256)) is not None:
         return found
-    discard_damaged(RunFolder(job.store, job.root), digests)
+    discard_damaged(RunFolder(job.store, job.root), compare_sha256)
     report_overflow(packed, config.sequence_length, progress)
     check_memory(config)
     lease.check()
@@ -249,17 +252,17 @@ def run_settings(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
 
 
-def _found(packing: PackJob, replace: bool, digests: bool) -> TrainRun | None:
-    """As `_finished`, before packing."""
-    packed = packing.found(digests)
-    return None if packed is None else _finished(make_job(packing.config, packed), replace, digests)
+def _find_run_of_packed(packing: PackJob, replace: bool, compare_sha256: bool) -> TrainRun | None:
+    """`_find_run` for corpora that are already packed; None if they are not."""
+    packed = packing.find_packed(compare_sha256)
+    return None if packed is None else _find_run(make_job(packing.config, packed), replace, compare_sha256)
 
 
-def _finished(job: Job, replace: bool, digests: bool) -> TrainRun | None:
+def _find_run(job: Job, replace: bool, compare_sha256: bool) -> TrainRun | None:
     """The finished run; None if there is none, or if a file of it is damaged or gone."""
     folder = RunFolder(job.store, job.root)
     manifest = folder.find(run_settings(job.config), _inputs(job), replace)
-    if manifest is None or run_damage(folder, manifest, digests):
+    if manifest is None or run_damage(folder, manifest, compare_sha256):
         return None
     return TrainRun(job.root, manifest, _report(folder), fresh=False)
 
@@ -275,8 +278,8 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
     }
     digests = publish.digests(job.store, paths.join(job.root, publish.EXPORT), exported)
     artifacts |= {f"{publish.EXPORT}/{folder}": digest for folder, digest in digests.items()}
-    summary = _summary(report["fits"][0]) | {"packed": packed.uri}
-    more = {"told": summary, "export": exported}
+    summary_lines = _summary(report["fits"][0]) | {"packed": packed.uri}
+    more = {"told": summary_lines, "export": exported}
     return _write_run(RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, more)
 
 
@@ -295,10 +298,10 @@ def _summary(fit: Fit) -> dict[str, str]:
 
 
 def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
-    """Train the phases in order; each starts from the whole weights that the one before exported."""
+    """Train the phases in order; each starts from the model that the one before exported."""
     runs: list[TrainRun] = []
     for overrides in config.phases:
-        model = whole_weights(runs[-1]) if runs else None
+        model = exported_model(runs[-1]) if runs else None
         runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
     folder = RunFolder(config.store, paths.absolute(config.output))
     inputs = fingerprint([run.manifest["inputs"] for run in runs])
@@ -307,11 +310,11 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
         return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
     report = combine(config, [run.report for run in runs])
     artifacts = {run.uri.removeprefix(f"{folder.uri}/"): run.manifest["digest"] for run in runs}
-    summary = {
+    summary_lines = {
         f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _summary(fit).items())])
         for number, fit in enumerate(report["fits"], start=1)
     }
-    whole = _write_run(folder, config, report, inputs, artifacts, {"told": summary})
+    whole = _write_run(folder, config, report, inputs, artifacts, {"told": summary_lines})
     return dataclasses.replace(whole, phases=tuple(runs))
 
 
@@ -336,7 +339,7 @@ def _report(folder: RunFolder) -> Report:
     return json.loads(folder.store.read_bytes(paths.join(folder.uri, REPORT_JSON)))
 
 
-def whole_weights(run: TrainRun) -> str:
+def exported_model(run: TrainRun) -> str:
     """URI of the exported model that needs no adapter."""
     export = paths.join(run.uri, "export")
     return paths.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")

@@ -15,7 +15,7 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 log = logging.getLogger(__name__)
 
 
-def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = False) -> dict[str, str]:
+def run_damage(folder: RunFolder, manifest: dict[str, Any], compare_sha256: bool = False) -> dict[str, str]:
     """The files of a finished run that are missing or damaged: URI -> what is wrong.
 
     Exported files, evaluation.json, report.json and report.html are checked. Checkpoints are not, since they are needed
@@ -23,13 +23,13 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = Fals
 
     Args:
         manifest: of the run. A run of several phases has no export of its own.
-        digests: read every exported file and compare its sha256; else only sizes are compared, from one listing.
+        compare_sha256: read every exported file and compare its sha256; else only sizes are compared, from one listing.
     """
     store, root = folder.store, folder.uri
     found: dict[str, str] = {}
     names = [REPORT_JSON]
     if exported := manifest.get("export"):
-        found |= publish.damage(store, paths.join(root, publish.EXPORT), exported, digests=digests)
+        found |= publish.damage(store, paths.join(root, publish.EXPORT), exported, compare_sha256=compare_sha256)
         names.append(EVALUATION)
     for name in names:
         uri = paths.join(root, name)
@@ -44,11 +44,11 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], digests: bool = Fals
     return found
 
 
-def discard_damaged(folder: RunFolder, digests: bool = False) -> None:
+def discard_damaged(folder: RunFolder, compare_sha256: bool = False) -> None:
     """Remove the run's manifest and its damaged files, with a warning; do nothing if no file is damaged."""
     store, root = folder.store, folder.uri
     manifest = folder.manifest_file.read()
-    if manifest is None or not (damage := run_damage(folder, manifest, digests)):
+    if manifest is None or not (damage := run_damage(folder, manifest, compare_sha256)):
         return
     first, seen = next(iter(damage.items()))
     others = f" ({len(damage) - 1} more files are damaged or gone)" if len(damage) > 1 else ""

@@ -25,7 +25,7 @@ from cluster.submit.work import (
 )
 from training.config import TrainConfig
 from training.config_parts import Model
-from training.job import find_finished, run_settings
+from training.job import is_finished, run_settings
 from training.models.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack.job import pack_settings
@@ -60,7 +60,7 @@ def work(config: TrainConfig, seconds: float | None = None) -> Work:
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     frozen = [freeze_corpora(with_columns(one), one.execution.unit_mib << 20) for one in configs]
     root = paths.absolute(config.output)
-    finished = config.store.exists(paths.join(root, RUN_MANIFEST)) and find_finished(config)
+    finished = config.store.exists(paths.join(root, RUN_MANIFEST)) and is_finished(config)
     units = sum(len(corpus.units) for corpora in frozen for corpus in corpora.values())
     groups = [machines(one, corpora) for one, corpora in zip(configs, frozen, strict=True)]
     return Work(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from training.config import TrainConfig
-from training.data.batch import Batch, boundary_capacity, document_starts, labelled_positions
+from training.data.batch import Batch, boundary_capacity, document_starts, target_positions
 from training.data.packed import NO_TARGET
 
 VOCABULARY = 300
@@ -69,15 +69,15 @@ def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
             at += size
         positions[row, at:] = np.arange(length - at)
         ends[row] = at - 1
-    labels = np.arange(rows, dtype=np.int64) % 2
+    classes = np.arange(rows, dtype=np.int64) % 2
     return Batch(
         input_ids=ids,
         position_ids=positions,
         targets=targets,
-        labels=labels,
+        classes=classes,
         ends=ends,
         starts=document_starts(positions, boundary_capacity(rows, 3)),
-        labelled=labelled_positions(targets),
+        target_positions=target_positions(targets),
         tokens=int(ends.sum()) + rows,
         label_tokens=int((targets != NO_TARGET).sum()),
         documents=(),
@@ -88,7 +88,7 @@ def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
 def with_targets(batch: Batch, targets: np.ndarray) -> Batch:
     """The batch with other targets."""
     count = int((targets != NO_TARGET).sum())
-    return replace(batch, targets=targets, labelled=labelled_positions(targets), label_tokens=count)
+    return replace(batch, targets=targets, target_positions=target_positions(targets), label_tokens=count)
 
 
 def random_documents(lengths: list[list[int]], seed: int = 0) -> list[list[list[int]]]:

@@ -29,7 +29,7 @@ from training.config import TrainConfig
 from training.config_parts import Workers
 from training.export.publish import digests
 from training.fit.job import OUTCOME, Job
-from training.job import train, whole_weights
+from training.job import exported_model, train
 from training.pack import job as packing
 from training.pack.command import pack as pack_verb
 
@@ -299,7 +299,7 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     lora = {"method": "lora", "lora": {"rank": 2}, "phases": phases}
     run = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
     first, second = run.phases
-    assert whole_weights(first) in second.report["fits"][0]["recipe"]["base_model"]
+    assert exported_model(first) in second.report["fits"][0]["recipe"]["base_model"]
     assert [fit["name"] for fit in run.report["fits"]] == ["tiny-first", "tiny-second"]
     assert Path(second.uri, "export/merged/model.safetensors").is_file()
     assert "apply_chat_template" in Path(second.uri, "export/merged/README.md").read_text(), "pairs became turns"
@@ -311,7 +311,7 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     (tmp_path / "run/report.html").unlink()
     again = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
     assert again.manifest["artifacts"] == run.manifest["artifacts"] and (tmp_path / "run/report.html").is_file()
-    assert Path(whole_weights(again.phases[0]), "model.safetensors").is_file()
+    assert Path(exported_model(again.phases[0]), "model.safetensors").is_file()
     assert Path(second.uri, "export/merged/model.safetensors").stat().st_size
     inspect(run.uri)
     lines = capsys.readouterr().out.splitlines()
@@ -321,7 +321,7 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "probe"])
 def test_every_method_runs_from_corpus_to_export(full, corpus, tmp_path, monkeypatch, method):
-    base = whole_weights(full[1])
+    base = exported_model(full[1])
     whole = {"packing": {"mode": "none", "overflow": "truncate"}}
     more: dict = whole if method != "lora" else {}
     if method != "lora":
@@ -340,7 +340,7 @@ def test_every_method_runs_from_corpus_to_export(full, corpus, tmp_path, monkeyp
 
 
 def test_before_training_every_method_is_worth_what_the_base_model_is(full, corpus, tmp_path, monkeypatch):
-    base = whole_weights(full[1])
+    base = exported_model(full[1])
     more = {"corpus": corpus, "model": base, "steps": 1, "packing": {"mode": "none", "overflow": "truncate"}}
     found = []
     for method in ("lora", "prefix", "prompt"):
@@ -362,7 +362,7 @@ def test_corpus_model_and_output_may_all_lie_on_object_stores(
     """The corpus on another one than the rest, with keys of its own."""
     text = "".join(json.dumps(row) + "\n" for row in sentences())
     s3_with_keys.write_bytes(f"{private}/corpus/part.jsonl", text.encode())
-    for path in sorted(Path(whole_weights(full[1])).iterdir()):
+    for path in sorted(Path(exported_model(full[1])).iterdir()):
         s3_store.write_bytes(f"{s3_root}/base/{path.name}", path.read_bytes())
     settings = {
         "corpus": [{"path": f"{private}/corpus", "storage": s3_with_keys.options}],
@@ -382,7 +382,7 @@ def test_corpus_model_and_output_may_all_lie_on_object_stores(
     with pytest.raises(StorageError, match=r"refused these credentials.*keys under `corpus\[0\]\.storage:`"):
         train_inline(settings | {"corpus": [{"path": f"{private}/corpus", "storage": wrong}]}, monkeypatch)
     elsewhere = train_inline(
-        {"corpus": write_corpus(tmp_path), "model": whole_weights(full[1]), "method": "lora",
+        {"corpus": write_corpus(tmp_path), "model": exported_model(full[1]), "method": "lora",
          "output": str(tmp_path / "run")}, monkeypatch
     )  # fmt: skip
     losses = [run.report["fits"][0]["after"]["test"]["loss"], elsewhere.report["fits"][0]["after"]["test"]["loss"]]

@@ -164,12 +164,12 @@ def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -
     text = named_config(config.store, config.model).get_text_config()
     trains = config.method == "full"
     weight = torch.randn(text.vocab_size, text.hidden_size, device=device, requires_grad=trains)
-    hidden = torch.randn(len(batch.labelled), text.hidden_size, dtype=_type(config), device=device)
+    hidden = torch.randn(len(batch.target_positions), text.hidden_size, dtype=_type(config), device=device)
     if not trains:
         weight = weight.to(_type(config))
     hidden.requires_grad_()
     after_logits = elementwise_part(config.compile, config.workers.gpus_each > 0)
-    targets = torch.from_numpy(batch.targets.ravel()[batch.labelled]).to(device)
+    targets = torch.from_numpy(batch.targets.ravel()[batch.target_positions]).to(device)
 
     def both() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
@@ -177,5 +177,5 @@ def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -
         loss.backward()
 
     ms = milliseconds(both, device)
-    flops = (6 if trains else 4) * weight.numel() * len(batch.labelled)
+    flops = (6 if trains else 4) * weight.numel() * len(batch.target_positions)
     return Part(f"loss, chunks of {chunk:,}", ms, flops, chunk == config.loss_chunk)

@@ -1,13 +1,13 @@
 """From rows of a packed artifact to the arrays of a micro-batch.
 
-Letters: B rows of the micro-batch, T its positions, S the capacity of its document boundaries, L its labelled
-positions.
+Letters: B rows of the micro-batch, T its positions, S the capacity of its document boundaries, L its positions with
+a target.
 
 Padding is marked by its position, not by a token id. It is a document of its own (position ids restart), so attention,
 which stays inside a document, needs no mask for it.
 
-The starts of documents and the labelled positions are computed here, on the CPU and ahead of the step. Computed on a
-GPU, each would need a count on the host first, which waits for all queued work.
+The starts of documents and the positions with a target are computed here, on the CPU and ahead of the step. Computed on
+a GPU, each would need a count on the host first, which waits for all queued work.
 """
 
 import math
@@ -29,8 +29,8 @@ class Batch:
     """One micro-batch of one worker.
 
     input_ids, position_ids: int64[B, T]. targets: int64[B, T], the token that position t should predict, or NO_TARGET.
-    labels: int64[B], the class of each row (method probe), or NO_TARGET. ends: int64[B], the last position of each row
-    that is not padding. starts: int32[S + 1], see `document_starts`. labelled: int64[L], see `labelled_positions`.
+    classes: int64[B], the class of each row (method probe), or NO_TARGET. ends: int64[B], the last position of each row
+    that is not padding. starts: int32[S + 1], see `document_starts`. target_positions: int64[L], see the function.
     tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.
     digest: sum over rows of a hash of their tokens, mod 2**64, so it does not depend on how rows are split over
     workers.
@@ -39,10 +39,10 @@ class Batch:
     input_ids: np.ndarray
     position_ids: np.ndarray
     targets: np.ndarray
-    labels: np.ndarray
+    classes: np.ndarray
     ends: np.ndarray
     starts: np.ndarray
-    labelled: np.ndarray
+    target_positions: np.ndarray
     tokens: int
     label_tokens: int
     documents: tuple[tuple[str, ...], ...]
@@ -92,10 +92,10 @@ def collate(
         input_ids=input_ids,
         position_ids=position_ids,
         targets=targets,
-        labels=classes,
+        classes=classes,
         ends=ends,
         starts=document_starts(position_ids, boundary_capacity(count, documents_per_row)),
-        labelled=labelled_positions(targets),
+        target_positions=target_positions(targets),
         tokens=tokens,
         label_tokens=label_tokens,
         documents=tuple(map(tuple, documents)),
@@ -131,7 +131,7 @@ def document_starts(position_ids: np.ndarray, capacity: int) -> np.ndarray:
     return starts
 
 
-def labelled_positions(targets: np.ndarray) -> np.ndarray:
+def target_positions(targets: np.ndarray) -> np.ndarray:
     """Positions that have a target, ascending, in the rows laid end to end: int64[L]."""
     return np.flatnonzero(targets != NO_TARGET)
 

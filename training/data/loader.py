@@ -13,8 +13,8 @@ from training.data.batch import Batch, collate
 from training.data.packed import PackedRows
 
 
-class Steps(Protocol):
-    """The rows of each step: `Order` or `HeldOut`."""
+class RowsOfSteps(Protocol):
+    """What `Loader` reads its rows from: `Order` or `HeldOut`."""
 
     rows_per_step: int
 
@@ -26,8 +26,10 @@ class Loader:
     """The micro-batches of each step, for one worker.
 
     Args:
-        rows_by_corpus: the rows of each corpus, by the order's corpus numbers. Only the loader's thread may use them.
-        micro_rows: rows of a micro-batch. length: positions of a row. pad_id: token id of padding, any valid one.
+        rows_by_corpus: the rows of each corpus; the list index is the corpus number in `order`. Only the loader's
+        thread may use them.
+        micro_rows: rows of a micro-batch. length: positions of a row.
+        pad_id: token id of padding: any valid id, since padding is never attended to.
         steps: number of steps; nothing is prefetched beyond them. None: no limit.
         ahead: number of steps to prefetch.
 
@@ -36,7 +38,7 @@ class Loader:
 
     def __init__(
         self,
-        order: Steps,
+        order: RowsOfSteps,
         rows_by_corpus: Sequence[PackedRows],
         rank: int,
         world: int,
@@ -95,7 +97,7 @@ class Loader:
         rows = self.order.step(step)
         own = rows[self.rank :: self.world]
         tables = [self.rows_by_corpus[corpus].read([row])[0] for corpus, row in own]
-        most = -(-len(rows) // self.world)
+        rows_per_rank = -(-len(rows) // self.world)
         return [
             collate(
                 tables[first : first + self.micro_rows],
@@ -104,5 +106,5 @@ class Loader:
                 self.pad_id,
                 self.documents_per_row,
             )
-            for first in range(0, most, self.micro_rows)
+            for first in range(0, rows_per_rank, self.micro_rows)
         ]

@@ -1,10 +1,15 @@
 """The rows of each training step: a pure function of the packed corpora, the seed and the step.
 
-There is no state, so step n has the same rows after a resume and for any number of workers. An epoch takes every row
-once. Its order keeps blocks of neighbouring rows (about a row group) together, so that few row groups are read at a
-time: blocks are permuted, then the rows within each window of `_WINDOW_BLOCKS` blocks (2 million tokens). The packed
-rows are already in random order; this order varies them between epochs. Epochs follow one another without a gap, and a
-step may contain rows of two.
+    sample   one entry of the endless sequence of rows that training takes; a row is a sample again in every epoch
+    epoch    of one corpus: every row once
+    pass     of all corpora: as many samples of each as the config's shares give; without shares, every row once
+    period   of a mixture: the number of samples after which the sequence of corpora repeats
+
+There is no state, so step n has the same rows after a resume and for any number of workers (loader.py deals a step's
+rows out to the workers). The order of an epoch keeps blocks of neighbouring rows (about a row group) together, so that
+few row groups are read at a time: blocks are permuted, then the rows within each window of `_WINDOW_BLOCKS` blocks (2
+million tokens). The packed rows are already in random order; this order varies them between epochs. Epochs follow one
+another without a gap, and a step may contain rows of two.
 
 A mixture of corpora is a sequence of corpus numbers with a period of at most 2^20 samples, in which each corpus has
 its share, rounded to a sample and evenly spread. The samples of one corpus run through its own epochs.
@@ -36,7 +41,7 @@ class Order:
 
     Args:
         rows: number of rows of each corpus.
-        samples: rows of each corpus that one pass takes, possibly fractional. The contents of steps depend on their
+        samples: samples of each corpus in one pass, possibly fractional. The contents of steps depend on their
             ratios alone.
         block_rows: rows of a block that stays together.
         tokens_per_row: mean tokens of a row of each corpus, without padding; used to convert tokens into steps.
@@ -80,11 +85,6 @@ class Order:
         samples = shares(config.corpus, rows, tokens)
         block_rows = rows_per_group(config.sequence_length)
         return cls(rows, samples, config.rows_per_step, block_rows, config.seed, tokens)
-
-    @property
-    def rows_per_epoch(self) -> int:
-        """Samples of one pass: every row once, or as often as the corpora's `epochs` or `tokens` require."""
-        return max(1, round(self.rows_per_pass))
 
     def steps(self, config: TrainConfig) -> int:
         """Steps of the training: the config's `steps`, or enough for its `epochs` or `tokens` (without padding)."""
@@ -135,8 +135,8 @@ class HeldOut:
 def shares(corpora: Sequence[Corpus], rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:
     """Samples of each corpus in one pass.
 
-    `weight` is a share of tokens, so a corpus with more padding in its rows gives more rows; the pass is then as long
-    as all corpora together. Without weight, epochs and tokens, every row of every corpus is taken once.
+    `weight` is a share of tokens, so a corpus with more padding in its rows gives more rows; the pass then has as many
+    rows as all corpora together. Without weight, epochs and tokens, every row of every corpus is taken once.
     """
     if corpora[0].tokens is not None:
         return [(corpus.tokens or 0) / tokens for corpus, tokens in zip(corpora, tokens_per_row, strict=True)]
@@ -159,19 +159,19 @@ class Epochs:
     def at(self, indices: np.ndarray) -> np.ndarray:
         """The rows of samples, int64[N]. Samples are numbered from 0 through all epochs."""
         found = np.empty(len(indices), np.int64)
-        epochs, places = np.divmod(indices, self.rows)
+        epochs, inside_epoch = np.divmod(indices, self.rows)
         for epoch in np.unique(epochs):
             inside = epochs == epoch
-            found[inside] = self._in_epoch(int(epoch), places[inside])
+            found[inside] = self._in_epoch(int(epoch), inside_epoch[inside])
         return found
 
-    def _in_epoch(self, epoch: int, places: np.ndarray) -> np.ndarray:
+    def _in_epoch(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         _, starts = self._blocks(epoch)
-        windows = np.searchsorted(starts, places, "right") - 1
-        found = np.empty(len(places), np.int64)
+        windows = np.searchsorted(starts, indices, "right") - 1
+        found = np.empty(len(indices), np.int64)
         for window in np.unique(windows):
             inside = windows == window
-            found[inside] = self._window(epoch, int(window))[places[inside] - starts[window]]
+            found[inside] = self._window(epoch, int(window))[indices[inside] - starts[window]]
         return found
 
     def _permuted_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +195,7 @@ class Mixture:
     """The corpus of each sample of a mixture, and the sample's number within that corpus.
 
     A period has a whole number of samples of each corpus. Sample j of a corpus with n samples is at a random position
-    between j/n and (j+1)/n of the period, so in any interval each corpus has its share up to two samples per corpus.
+    between j/n and (j+1)/n of the period, so in any interval each corpus has its share within two samples.
     """
 
     def __init__(self, samples: Sequence[float], seed: int) -> None:
@@ -203,12 +203,12 @@ class Mixture:
         self.period = sum(self.counts)
         if len(self.counts) == 1:
             return
-        places = [
+        positions = [
             (np.arange(count) + hashes(count, "mixture", seed, corpus) / 2.0**64) / count
             for corpus, count in enumerate(self.counts)
         ]
         corpora = np.repeat(np.arange(len(self.counts)), self.counts)
-        order = np.argsort(np.concatenate(places), kind="stable")
+        order = np.argsort(np.concatenate(positions), kind="stable")
         self._corpora = corpora[order].astype(np.int32)
         self._index = np.concatenate([np.arange(count) for count in self.counts])[order].astype(np.int32)
 
@@ -216,14 +216,14 @@ class Mixture:
         """(corpus, index within the corpus) of samples, int64[N] each."""
         if len(self.counts) == 1:
             return np.zeros(len(samples), np.int64), samples
-        periods, places = np.divmod(samples, self.period)
-        corpora = self._corpora[places].astype(np.int64)
-        return corpora, periods * np.array(self.counts)[corpora] + self._index[places]
+        periods, inside_period = np.divmod(samples, self.period)
+        corpora = self._corpora[inside_period].astype(np.int64)
+        return corpora, periods * np.array(self.counts)[corpora] + self._index[inside_period]
 
 
 def whole_counts(samples: Sequence[float]) -> list[int]:
-    """Samples of each corpus in one period: as given if whole and at most 2^20 in all, else in their ratios, 2^20 in
-    all.
+    """Samples of each corpus in one period: `samples` itself if whole numbers with a sum of at most 2^20; otherwise
+    scaled to the sum 2^20 and rounded, with at least one each.
     """
     total = sum(samples)
     if all(float(count).is_integer() for count in samples) and total <= _PERIOD:

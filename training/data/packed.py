@@ -2,8 +2,14 @@
 
 Both are artifacts: Parquet files with a manifest.
 
-    examples   one tokenised document per row, sorted by (split, place) within a unit
+    examples   one tokenised document per row, sorted by (split, shuffle key) within a unit
     packed     one training row per row, one artifact per split: packed/CORPUS/train, .../validation, .../test
+
+Three words about labels:
+
+    learnt         bool per token: the loss counts the prediction of this token (column `labels`)
+    label tokens   the number of learnt tokens, which is the number of targets in a batch
+    class          of a row, method probe only: an index into the run's classes (column `label`)
 """
 
 from collections import OrderedDict
@@ -21,21 +27,21 @@ SPLITS = ("train", "validation", "test")
 EXAMPLES = pa.schema(
     [
         ("split", pa.int8()),  # index in SPLITS
-        ("place", pa.uint64()),  # sort key of the global shuffle: a hash of (seed, document id)
+        ("place", pa.uint64()),  # shuffle key, by which packing sorts: a hash of (seed, document id, piece)
         ("document", pa.string()),  # the document's id
         ("ids", pa.list_(pa.int32())),
-        ("labels", pa.list_(pa.bool_())),  # the loss counts the prediction of this token; false for the first one
-        ("label", pa.int32()),  # method probe: index of the class; null otherwise
+        ("labels", pa.list_(pa.bool_())),  # learnt; false for the first token
+        ("label", pa.int32()),  # class; null without method probe
     ]
 )
 
 PACKED = pa.schema(
     [
         ("ids", pa.list_(pa.int32())),  # documents laid end to end, at most sequence_length tokens, without padding
-        ("labels", pa.list_(pa.bool_())),  # as above; false for the first token of each document
+        ("labels", pa.list_(pa.bool_())),  # learnt; false for the first token of each document
         ("lengths", pa.list_(pa.int32())),  # tokens of each document of the row, in order; their sum is len(ids)
         ("documents", pa.list_(pa.string())),  # their ids; a split document occurs in several rows
-        ("label", pa.int32()),
+        ("label", pa.int32()),  # class
     ]
 )
 

@@ -122,11 +122,11 @@ def _answer_scores(
     """(scores, answers): of a probe, scores of its classes; else of generated text, if the config has `generate`."""
     config = job.config
     if config.method == "probe":
-        labels, predicted = predictions(objective, _tables(artifacts), config.micro_batch, pad_id(tokenizer), device)
-        if not labels:
+        true, predicted = predictions(objective, _tables(artifacts), config.micro_batch, pad_id(tokenizer), device)
+        if not true:
             return {}, []
-        by_name = [[job.classes[index] for index in side] for side in (labels, predicted)]
-        return classification(*by_name) | f1_by_class(labels, predicted, job.classes), []
+        by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
+        return classification(*by_name) | f1_by_class(true, predicted, job.classes), []
     return generate_and_score(objective, config, artifacts, tokenizer) if config.generate else ({}, [])
 
 
@@ -212,17 +212,17 @@ def measure(
 def predictions(
     probe: Probe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> tuple[list[int], list[int]]:
-    """(labels, predicted classes) of all rows that have a label, as indices of classes. Arguments as `measure`."""
-    labels: list[int] = []
+    """(true classes, predicted classes) of all rows that have a class, as indices. Arguments as `measure`."""
+    true: list[int] = []
     predicted: list[int] = []
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
             tensors = probe.tensors(batch, device)
             best = probe.scores(*(tensors[name] for name in _SCORED)).argmax(-1).tolist()
-            pairs = [pair for pair in zip(batch.labels.tolist(), best, strict=True) if pair[0] != NO_TARGET]
-            labels += [pair[0] for pair in pairs]
+            pairs = [pair for pair in zip(batch.classes.tolist(), best, strict=True) if pair[0] != NO_TARGET]
+            true += [pair[0] for pair in pairs]
             predicted += [pair[1] for pair in pairs]
-    return labels, predicted
+    return true, predicted
 
 
 def batches(tables: Iterable[pa.Table], rows: int | None, pad: int) -> Iterator[Batch]:

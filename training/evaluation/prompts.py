@@ -1,6 +1,6 @@
 """Prompts and reference answers from the packed rows of a held-out split.
 
-Of a pair or a chat, the prompt is everything before the last span of labelled tokens and the reference is that span; of
+Of a pair or a chat, the prompt is everything before the last span of learnt tokens and the reference is that span; of
 a text, the prompt is its first tokens and the reference the tokens after them. Pairs and chats that may have been cut
 (they occur in several rows, or fill a whole row) are left out, because their answer may be incomplete.
 """
@@ -70,29 +70,29 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class RowDocument:
-    """A document, or a part of a split one, in a row. labels: for each token, whether the loss counts it."""
+    """A document, or a part of a split one, in a row. learnt: for each token, whether the loss counts it."""
 
     document: str
     ids: np.ndarray
-    labels: np.ndarray
+    learnt: np.ndarray
 
 
 def documents_of(table: pa.Table) -> Iterator[RowDocument]:
     """The documents of a table's rows, in order."""
     for row in range(table.num_rows):
-        ids, labels, lengths = (
+        ids, learnt, lengths = (
             table[name][row].values.to_numpy(zero_copy_only=False) for name in ("ids", "labels", "lengths")
         )
         ends = np.cumsum(lengths)
         for document, start, end in zip(table["documents"][row].as_py(), ends - lengths, ends, strict=True):
-            yield RowDocument(document, ids[start:end], labels[start:end])
+            yield RowDocument(document, ids[start:end], learnt[start:end])
 
 
 def _prompt(document: RowDocument, form: str, prompt_tokens: int, reference_tokens: int, full: int) -> Prompt | None:
     if form == "text":
         start, stop = prompt_tokens, prompt_tokens + reference_tokens
     else:
-        if len(document.ids) >= full or (span := last_labelled_span(document.labels)) is None:
+        if len(document.ids) >= full or (span := last_learnt_span(document.learnt)) is None:
             return None
         start, stop = span
     given, wanted = document.ids[:start], document.ids[start:stop]
@@ -101,13 +101,13 @@ def _prompt(document: RowDocument, form: str, prompt_tokens: int, reference_toke
     return Prompt(document.document, tuple(map(int, given)), tuple(map(int, wanted)))
 
 
-def last_labelled_span(labels: np.ndarray) -> tuple[int, int] | None:
+def last_learnt_span(learnt: np.ndarray) -> tuple[int, int] | None:
     """(start, stop) of the last contiguous span of true values; None if no value is true."""
-    true = np.flatnonzero(labels)
+    true = np.flatnonzero(learnt)
     if not len(true):
         return None
     stop = int(true[-1]) + 1
-    before = np.flatnonzero(~labels[:stop].astype(bool))
+    before = np.flatnonzero(~learnt[:stop].astype(bool))
     return (int(before[-1]) + 1 if len(before) else 0), stop
 
 

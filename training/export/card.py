@@ -1,5 +1,7 @@
 """The model card: README.md of an exported folder, made from manifests and logs alone, never from documents.
 
+This module makes the text; job.py writes the file.
+
 It has the code that loads the weights, their base and data, the recipe, and the losses and scores on held-out
 documents. Every value from a config or manifest is escaped, so that no name can start a tag, a link, a table cell or a
 code fence.

@@ -1,10 +1,10 @@
 """The export: a run's best weights as folders that transformers and peft load, at `OUTPUT/export/`.
 
-    full/       the whole model                                       method full
-    adapter/    the adapter, which peft loads on top of the base      lora, qlora, prefix, prompt
-    merged/     base and adapter as one model, checked to be equal    lora, qlora (export.merged)
-    probe/      a classification head                                 probe
-    base/       the random base of adapter/ or probe/                 only if the base has no name
+    full/     the whole model                                                            method full
+    adapter/  the adapter, which peft loads on top of the base                           lora, qlora, prefix, prompt
+    merged/   base and adapter as one model; its logits are compared with the adapter's  lora, qlora (export.merged)
+    probe/    a classification head                                                      probe
+    base/     the random base of adapter/ or probe/                                      if the model is `model.config`
 
 Each folder has its tokenizer and a README.md; manifest.json lists every file and is written last. One process runs it,
 on the CPU and in float32; one folder at a time is on this machine's disk.
@@ -83,7 +83,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
 
 
 class _FolderWriter:
-    """Writes the folders of one export in their order; the model is changed on the way (merged)."""
+    """Writes the folders of one export in their order. Merging changes the adapter model, so adapter/ comes first."""
 
     def __init__(self, job: Job, outcome: Outcome, packed: PackedRun, root: str) -> None:
         self.job, self.outcome, self.packed = job, outcome, packed
@@ -94,7 +94,7 @@ class _FolderWriter:
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:
-        """Write the folders below `scratch` one at a time; the caller deletes each before it takes the next."""
+        """Write the folders below `scratch` one at a time; `put_folder` deletes each before the next is written."""
         dtype = getattr(torch, self.config.export.dtype)
         # A CPU cannot compute on 4-bit weights; an adapter of qlora has the names and shapes of one of lora.
         method = "lora" if self.config.method == "qlora" else self.config.method
@@ -123,7 +123,7 @@ class _FolderWriter:
             yield self._model(base, scratch / "base", torch.float32)
 
     def base_name(self, folders: list[str]) -> str | None:
-        """The base's name; None if it was random and is not exported, as with method full."""
+        """The base's name; None for method full on a random base, which is not exported."""
         return self.base.name if self.config.model.name is not None or "base" in folders else None
 
     def _model(self, model: Any, folder: Path, dtype: Any) -> Path:

@@ -54,13 +54,13 @@ def finished_evaluation_and_export(job: Job, outcome: Outcome) -> dict[str, Any]
     return evaluated and finished_export(job, outcome)
 
 
-def damage(store: Store, root: str, manifest: dict[str, Any], *, digests: bool = False) -> dict[str, str]:
+def damage(store: Store, root: str, manifest: dict[str, Any], *, compare_sha256: bool = False) -> dict[str, str]:
     """The files of an export that are missing or differ from its manifest: URI -> what is wrong.
 
-    Sizes are compared, at the cost of one listing; with `digests` every file is read and its sha256 compared too.
+    Sizes are compared, at the cost of one listing; with `compare_sha256` every file is read too.
     """
     written = {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}
-    found = changed_files(store, root, written, digests)
+    found = changed_files(store, root, written, compare_sha256)
     if (_manifest(store, root) or {}).get("made_from") != manifest["made_from"]:
         found[paths.join(root, MANIFEST)] = "is gone or damaged"
     return found

@@ -61,7 +61,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def at(self, point: str) -> None:
+    def reached(self, point: str) -> None:
         """Record that the main thread has reached a point. All workers reach the same points in the same order."""
         self._count, self._point, self._since = self._count + 1, point, time.monotonic()
 

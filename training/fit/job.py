@@ -1,4 +1,4 @@
-"""The description of one training that its workers get. It pickles and converts to JSON without torch."""
+"""What a worker needs to run one training: config, folders, steps, fingerprints. Importing it does not load torch."""
 
 import json
 from dataclasses import dataclass
@@ -73,14 +73,14 @@ class Job:
         return differences(_parsed(parts), _parsed(self.fingerprint_parts))
 
     def to_json(self) -> bytes:
-        """The job without its stores' credentials: the workers that torchrun starts take those of their machine."""
+        """The job without its stores' credentials: workers that torchrun starts use those of their own machine."""
         keys: dict[str, Any] = {"storage": set(SECRETS), "corpus": {"__all__": {"storage": set(SECRETS)}}}
         plain = {
             "root": self.root,
             "packed": self.packed,
             "classes": self.classes,
             "steps": self.steps,
-            "identity": self.fingerprint_parts,  # the key of job files that exist
+            "identity": self.fingerprint_parts,  # key kept for old files
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
         }
         return json_bytes(plain)

@@ -5,9 +5,11 @@ denominator of the whole step -> optimizer update -> exchange losses. A step is 
 data and its number, so a training that is killed and resumed comes to the same weights; on the same number of workers,
 to the same bits.
 
-After a step: validation, then a checkpoint, then the line of the step log. Checkpoints are written at `every_steps` and
-`every_minutes`, on a preemption notice, at the end, and after each validation that is the best so far, so that the best
-weights can be exported.
+After a step: validation and a checkpoint, each if due, then the line of the step log. Checkpoints are written at
+`every_steps` and `every_minutes`, on a preemption notice, at the end, and after each validation that is the best so
+far, so that the best weights can be exported.
+
+An attempt is one start of the workers: the first one, and each one after a failure or an interruption.
 
 Reads the packed rows and the newest checkpoint; writes checkpoints/, steps.jsonl, attempts/ and, last, fit.json.
 """
@@ -67,14 +69,14 @@ def fit(job: Job, ranks: Ranks) -> Outcome:
     A finished training is not repeated: its outcome is returned.
 
     Raises:
-        DataError: the loss is not finite or too large; the message has the documents. Or the newest checkpoint is of
-            other settings, model or data.
+        DataError: the loss is not finite or too large; the message lists the document ids. Or the newest
+            checkpoint is of other settings, model or data.
         ClusterError: communication failed; the message names the workers at fault.
         UserError: another mistake in config or data.
     """
     if (outcome := ranks.from_first(read_outcome(job) if ranks.first else None)) is not None:
         return outcome
-    with ExitStack() as stack, ranks.naming_missing():
+    with ExitStack() as stack, ranks.naming_failed_workers():
         return Training(job, ranks, stack).run()
 
 
@@ -82,9 +84,9 @@ def fit(job: Job, ranks: Ranks) -> Outcome:
 class Counts:
     """Sums over all workers for one step.
 
-    loss_denominator: see models/objective.py. attended: see device.attended_positions. digest: of the rows read, modulo
-    2**64. uploading: workers that still upload a checkpoint. checkpoint_due: `checkpoint.every_minutes` have passed by
-    the first worker's clock.
+    loss_denominator: label tokens, or rows with a class for method probe. attended: see device.attended_positions.
+    digest: of the rows read, modulo 2**64. uploading: workers that still upload a checkpoint. checkpoint_due:
+    `checkpoint.every_minutes` have passed by the first worker's clock.
     """
 
     loss_denominator: int
@@ -104,14 +106,15 @@ class Training:
 
     def __init__(self, job: Job, ranks: Ranks, stack: ExitStack) -> None:
         self.job, self.ranks = job, ranks
+        # job.config; on GPUs with a `micro_batch` that fits their memory.
         self.config = with_rows_that_fit(job.config, ranks, len(job.classes))
-        self.began = self.saved_at = time.monotonic()
+        self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.store, job.packed)
-        # A sharding engine moves each shard to the device when it is cut: the whole model may not fit there.
-        at_first = ranks.device if self.config.engine == "ddp" else "cpu"
-        ranks.at("building the model")
-        self.objective = build_objective(self.config, len(job.classes), device=at_first, compute=ranks.device)
+        # A sharding engine moves the model to the device shard by shard; the whole may not fit, so build on the CPU.
+        build_on = ranks.device if self.config.engine == "ddp" else "cpu"
+        ranks.reached("building the model")
+        self.objective = build_objective(self.config, len(job.classes), device=build_on, compute=ranks.device)
         self.attention = self.objective.attention
         self.attention_warning = attention_warning(self.config, self.objective, ranks.device)
         if ranks.first:
@@ -135,9 +138,9 @@ class Training:
             stack.callback(tracker.close)
         self.saver = Saver(job, ranks, attempt, self._flush)
         stack.callback(self.saver.close)
-        at_once, length = self.config.micro_rows(ranks.world), self.config.sequence_length
+        micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         self.validation = Validation(
-            packed, ranks, "validation", micro_rows=at_once, length=length, rows=self.config.evaluate.rows
+            packed, ranks, "validation", micro_rows=micro_rows, length=length, rows=self.config.evaluate.rows
         )
         stack.callback(self.validation.close)
         self.loader = Loader(
@@ -145,9 +148,9 @@ class Training:
             [PackedRows(artifact) for artifact in packed.split("train")],
             ranks.rank,
             ranks.world,
-            at_once,
+            micro_rows,
             length,
-            0,
+            pad_id=0,
             steps=job.steps,
         )
         stack.callback(self.loader.close)
@@ -188,17 +191,20 @@ class Training:
             self._save()
 
     def _step(self, step: int) -> None:
-        self.ranks.at(f"step {step + 1}, reading rows")
+        """Take one step, counted from 0: read rows, exchange counts, update the weights, log. Without a label in its
+        rows nothing is updated.
+        """
+        self.ranks.reached(f"step {step + 1}, reading rows")
         began, waited, compiled = time.perf_counter(), self.loader.waited_s, compile_clock.seconds
         batches = self.loader.micro_batches(step)
-        self.ranks.at(f"step {step + 1}, counts")
+        self.ranks.reached(f"step {step + 1}, counts")
         counts = self._exchange(batches)
         self.saver.on_upload_count(counts.uploading)
         rate = learning_rate(self.config.optimizer, step, self.job.steps)
         record: StepRecord = self._new_record(step + 1)
         if counts.loss_denominator:
             loss_sum = self._backward(step, batches, counts.loss_denominator)
-            self.ranks.at(f"step {step + 1}, update")
+            self.ranks.reached(f"step {step + 1}, update")
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
             mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled]
@@ -215,7 +221,7 @@ class Training:
             "learning_rate": rate,
             "tokens": counts.tokens,
             "label_tokens": counts.label_tokens,
-            "samples": f"{counts.digest:016x}",
+            "samples": f"{counts.digest:016x}",  # a digest of the rows that were read
             "seconds": seconds,
             "tokens_per_s": counts.tokens / seconds,
             "mfu": self.mfu.of(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)),
@@ -224,6 +230,7 @@ class Training:
         self._after(record, counts.checkpoint_due)
 
     def _exchange(self, batches: Sequence[Batch]) -> Counts:
+        """The counts of a step over all workers. batches: of this worker. A collective."""
         minutes = self.config.checkpoint.every_minutes
         due = self.ranks.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         digest = sum(batch.digest for batch in batches)
@@ -246,7 +253,7 @@ class Training:
         """Accumulate the gradients of the step's micro-batches. Returns this worker's sum of losses."""
         losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for number, batch in enumerate(batches):
-            self.ranks.at(f"step {step + 1}, micro-batch {number + 1}")
+            self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}")
             torch.manual_seed(dropout_seed(self.config.seed, step, number, self.ranks.rank))
             loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
             losses += loss_sum.detach()
@@ -254,7 +261,7 @@ class Training:
         return losses.item()
 
     def _after(self, record: StepRecord, checkpoint_due: bool) -> None:
-        """Validate, save a checkpoint and log the step, as far as each is due."""
+        """Validate and save a checkpoint, each if due, and log the step."""
         step = self.progress.step
         last = step == self.job.steps
         if (last or step % self.config.evaluate.every_steps == 0) and (measured := self._validate()):
@@ -276,13 +283,17 @@ class Training:
         return patience is not None and self.progress.misses >= patience
 
     def _save(self) -> float:
-        self.ranks.at(f"checkpoint of step {self.progress.step}")
+        self.ranks.reached(f"checkpoint of step {self.progress.step}")
         stall = self.saver.begin(self._progress_now(), self.engine.slices())
         self.saved_step, self.saved_at = self.progress.step, time.monotonic()
         return stall
 
     def _skip_bad_step(self, step: int, problem: str, batches: Sequence[Batch]) -> None:
-        """Restore the newest checkpoint and skip the steps up to this one, counted from 1; or raise, see `fit`."""
+        """Go back to the newest checkpoint and never retry the steps from it to `step`, counted from 1.
+
+        Raises:
+            DataError: there is no checkpoint, or failures.skip_back returns were made already.
+        """
         error = bad_loss_error(self.job, self.ranks, step, problem, documents_of(batches, self.ranks))
         if self.progress.went_back >= self.config.failures.skip_back:
             raise error
@@ -301,7 +312,7 @@ class Training:
         self.progress = checkpoint.manifest.progress.skipping_to(step, self.progress.went_back + 1)
 
     def _progress_now(self) -> TrainingProgress:
-        return replace(self.progress, seconds=self.resumed_seconds + time.monotonic() - self.began)
+        return replace(self.progress, seconds=self.resumed_seconds + time.monotonic() - self.started_at)
 
     def _new_record(self, step: int | None = None) -> StepRecord:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -325,7 +336,7 @@ class Training:
 
     def _finish(self) -> Outcome:
         gradients = received_gradients(self.engine.slices(), self.ranks)
-        unmoved = sorted(name for name, received in gradients.items() if not received)
+        without_gradient = sorted(name for name, received in gradients.items() if not received)
         outcome: Outcome | None = None
         if self.ranks.first:
             progress, best = self._progress_now(), self.progress.best
@@ -340,7 +351,7 @@ class Training:
                 best_checkpoint=at_step(self.job, best.step) if best else checkpoint,
                 trainable_parameters=self.trained_parameters,
                 all_parameters=self.all_parameters,
-                unmoved=unmoved,
+                unmoved=without_gradient,
                 skipped=list(progress.skipped),
                 restarts=len(self.job.store.list_files(self.job.attempts)) - 1,
                 seconds=progress.seconds,

@@ -211,7 +211,7 @@ def check_devices(ranks: Ranks) -> None:
     if ranks.device.type == "cuda":
         uuid = str(torch.cuda.get_device_properties(ranks.device).uuid)
         check_own_gpus(ranks.gather((socket.gethostname(), uuid)))
-    ranks.at("first collective")
+    ranks.reached("first collective")
     total = torch.ones((), device=ranks.device)
     try:
         dist.all_reduce(total)

@@ -40,14 +40,14 @@ class Ranks:
         """Whether this is the worker of rank 0, which writes the records of the run."""
         return self.rank == 0
 
-    def at(self, point: str) -> None:
+    def reached(self, point: str) -> None:
         """Record that this worker has reached a point, which all workers reach in the same order; see heartbeat.py."""
         if self.heartbeat:
-            self.heartbeat.at(point)
+            self.heartbeat.reached(point)
 
     @contextmanager
-    def naming_missing(self) -> Iterator[None]:
-        """Around code with collectives, including the engine's: a failed one raises an error that names the cause.
+    def naming_failed_workers(self) -> Iterator[None]:
+        """Inside this context, a failed collective raises an error that names the workers at fault.
 
         Raises:
             ClusterError: communication failed; the message names the workers at fault.

@@ -54,7 +54,7 @@ class Validation:
         objective.eval()
         with torch.no_grad():
             for step in range(len(self.held_out)):
-                self.ranks.at(f"validation, batch {step + 1}")
+                self.ranks.reached(f"validation, batch {step + 1}")
                 for batch in self.loader.micro_batches(step):
                     loss, correct = call(**objective.tensors(batch, self.ranks.device))
                     losses += loss

@@ -1,4 +1,8 @@
-"""Adapters on a frozen base, through peft: LoRA (with rsLoRA, DoRA), prefix tuning and prompt tuning."""
+"""Adapters on a frozen base, through peft: LoRA (with rsLoRA, DoRA), prefix tuning and prompt tuning.
+
+Prompt tuning puts virtual tokens before a row; objective.py drops their hidden states before the loss. Those of prefix
+tuning are keys and values of attention, without hidden states.
+"""
 
 import warnings
 from typing import Any

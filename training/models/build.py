@@ -100,9 +100,9 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
     virtual = config.method if _has_virtual_tokens(config) else None
     # fsdp2 gathers parameters outside the layers at the start of the objective's forward pass; zero3 gathers a module's
     # weights when the module is called, and the fused loss does not call the lm_head.
-    whole_weights = config.engine != "zero3"
+    lm_head_is_unsharded = config.engine != "zero3"
     after_logits = elementwise_part(config.compile, config.workers.gpus_each > 0)
-    return NextToken(model, config.bf16, config.loss_chunk, virtual, whole_weights, after_logits)
+    return NextToken(model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
 
 
 def _checkpoint_activations(model: Any, frozen: bool) -> None:

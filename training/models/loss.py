@@ -1,4 +1,6 @@
-"""Cross entropy over a large vocabulary without holding all logits: positions are computed in chunks, in float32.
+"""The arithmetic of the loss: cross entropy over a large vocabulary without holding all logits.
+
+Positions are computed in chunks, in float32. objective.py is the module that runs the model and calls these functions.
 
 Letters: N positions, D hidden size, V vocabulary, C positions of a chunk.
 

@@ -1,11 +1,14 @@
 """The training objective: a module whose call gives the sum of losses and the correct predictions of a micro-batch.
 
+It runs the model and chooses what is predicted: the next token, or the class of a row. loss.py has the arithmetic of
+the cross entropy in chunks.
+
 Letters: B rows, T positions, D hidden size, V vocabulary.
 
-The model's body runs once over all positions. The lm_head, and what the model computes after the body besides (caps,
-scales), runs chunk by chunk: the model's own forward is called with its body replaced by one that returns a chunk of
-hidden states. So the logits are exactly the model's own, and only a chunk of them is in memory. Where the logits are
-the lm_head's product alone and the engine has that weight whole, the faster fused loss is used (loss.py).
+The model's body runs once over all positions. The lm_head and any logit caps or scales run chunk by chunk: the model's
+own forward is called with its body replaced by one that returns a chunk of hidden states. So the logits are exactly the
+model's own, and only a chunk of them is in memory. Where the logits are the lm_head's product alone and the engine has
+that weight whole, the faster fused loss is used (loss.py).
 """
 
 from collections.abc import Collection, Iterator
@@ -38,17 +41,20 @@ class Objective(nn.Module):
         return self.model.config._attn_implementation
 
     def loss_denominator(self, batch: Batch) -> int:
-        """The number of targets that the sum of losses counts. A step's loss is divided by their sum over the step."""
+        """The number of targets that the sum of losses counts.
+
+        A step divides its loss by the sum of these over its micro-batches and workers.
+        """
         return batch.label_tokens
 
     def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
         """The batch's arrays as the arguments of `forward`, on the device."""
-        names = ("input_ids", "position_ids", "targets", "labels", "ends", "starts", "labelled")
+        names = ("input_ids", "position_ids", "targets", "classes", "ends", "starts", "target_positions")
         return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
-        """Inside this context, an objective of step 0 computes the loss of the base model."""
+        """Inside this context, an untrained objective gives the base model's loss."""
         yield
 
     def _autocast(self, device: torch.device) -> torch.autocast:
@@ -67,7 +73,7 @@ class NextToken(Objective):
     Args:
         loss_chunk_tokens: positions whose logits are in memory at once.
         virtual: how peft puts virtual tokens before a row: None, `prompt` (embeddings) or `prefix` (keys and values).
-        whole_weights: the engine has the lm_head's weight whole during the forward pass.
+        lm_head_is_unsharded: the engine has the lm_head's weight whole during the forward pass.
         after_logits: as in `loss.fused_loss`.
     """
 
@@ -77,7 +83,7 @@ class NextToken(Objective):
         bf16: bool,
         loss_chunk_tokens: int,
         virtual: str | None = None,
-        whole_weights: bool = False,
+        lm_head_is_unsharded: bool = False,
         after_logits: Elementwise = elementwise,
     ) -> None:
         super().__init__(model, bf16)
@@ -85,7 +91,7 @@ class NextToken(Objective):
         self.after_logits = after_logits
         self.virtual = virtual
         self.body_name = body_name(self.causal)
-        self.fused = whole_weights and self._has_plain_head()
+        self.fused = lm_head_is_unsharded and self._has_plain_head()
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
@@ -111,16 +117,16 @@ class NextToken(Objective):
         input_ids: Tensor,
         position_ids: Tensor,
         targets: Tensor,
-        labels: Tensor,
+        classes: Tensor,
         ends: Tensor,
         starts: Tensor,
-        labelled: Tensor,
+        target_positions: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch.
 
         Args:
-            input_ids, position_ids, targets: int64[B, T]. labels, ends: int64[B], not used here. starts: int32[S + 1].
-            labelled: int64[L]. See `training.data.batch.Batch`.
+            input_ids, position_ids, targets: int64[B, T]. classes, ends: int64[B], not used here. starts: int32[S + 1].
+            target_positions: int64[L]. See `training.data.batch.Batch`.
 
         Returns:
             (sum of losses, float32 scalar; number of correct predictions, int64 scalar).
@@ -128,14 +134,17 @@ class NextToken(Objective):
         with self._autocast(input_ids.device):
             hidden = self.hidden(input_ids, position_ids, starts).flatten(0, 1)
             if self.fused:
-                wanted = targets.flatten().index_select(0, labelled)
-                counted = hidden.index_select(0, labelled)
+                wanted = targets.flatten().index_select(0, target_positions)
+                counted = hidden.index_select(0, target_positions)
                 weight = self.causal.lm_head.weight
                 return fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits)
             return chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:
-        """Last hidden states [B, T, D], without the virtual tokens'. With virtual tokens a row must be one document."""
+        """Last hidden states [B, T, D]; those of `prompt`'s virtual tokens are cut off again.
+
+        With virtual tokens a row must be one document.
+        """
         if self.virtual is None:
             documents = boundaries(self.attention, starts, input_ids.shape[1])
             output = self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **documents)
@@ -150,11 +159,14 @@ class NextToken(Objective):
     def logits(self, hidden: Tensor) -> Tensor:
         """The model's own logits of last hidden states: [N, D] to [N, V]."""
         with _body_returning(self.causal, self.body_name, hidden.unsqueeze(0)):
-            # `forward` instead of a call, since the engine's hooks on the whole model belong to the body's pass.
+            # `forward` instead of a call: calling it would run FSDP's or ZeRO's hooks a second time.
             return self.causal.forward(input_ids=None, use_cache=False).logits.squeeze(0)
 
     def _has_plain_head(self) -> bool:
-        """Whether the logits are the product of hidden states and the lm_head's matrix and nothing more; tried once."""
+        """Whether the logits are the product of hidden states and the lm_head's matrix and nothing more.
+
+        Checked by one small product.
+        """
         head = getattr(self.causal, "lm_head", None)
         if type(head) is not nn.Linear or head.bias is not None or head.weight.is_meta:
             return False
@@ -180,7 +192,7 @@ def body_name(causal: Any) -> str:
 
 
 class _FixedBody(nn.Module):
-    """A body that returns given hidden states; its children do, too, for models that call one of them (OPT)."""
+    """A body that returns given hidden states. OPT calls a child of its body directly, so children are replaced too."""
 
     def __init__(self, hidden: Tensor, children: Collection[str]) -> None:
         super().__init__()
@@ -239,22 +251,22 @@ class Probe(Objective):
 
     def loss_denominator(self, batch: Batch) -> int:
         """The number of rows with a label."""
-        return int((batch.labels != NO_TARGET).sum())
+        return int((batch.classes != NO_TARGET).sum())
 
     def forward(
         self,
         input_ids: Tensor,
         position_ids: Tensor,
         targets: Tensor,
-        labels: Tensor,
+        classes: Tensor,
         ends: Tensor,
         starts: Tensor,
-        labelled: Tensor,
+        target_positions: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As NextToken.forward, over rows: uses labels and ends, int64[B]; not targets and labelled."""
+        """Like NextToken.forward, but one loss per row. targets and target_positions are ignored."""
         scores = self.scores(input_ids, position_ids, starts, ends)
-        loss = F.cross_entropy(scores, labels, ignore_index=NO_TARGET, reduction="sum")
-        return loss, (scores.detach().argmax(-1) == labels).sum()
+        loss = F.cross_entropy(scores, classes, ignore_index=NO_TARGET, reduction="sum")
+        return loss, (scores.detach().argmax(-1) == classes).sum()
 
     def scores(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """Scores of the classes, float32[B, classes]."""

@@ -1,4 +1,4 @@
-"""Documents as token ids with labels. A label states whether the loss counts the prediction of the token.
+"""Documents as token ids, each with a flag `learnt`: whether the loss counts the prediction of the token.
 
     text    every token and the end-of-text token, except the first token, which is not predicted
     pair    with a chat template a conversation of two turns; else the completion and the end-of-text token
@@ -41,12 +41,12 @@ TEMPLATE_REASONS = (
 
 
 class Example(NamedTuple):
-    """ids: int32[T]. labels: bool[T]. document: index in the table. piece: number of the rendering of the document."""
+    """ids: int32[T]. learnt: bool[T]. document: index in the table. piece: number of the rendering of the document."""
 
     document: int
     piece: int
     ids: np.ndarray
-    labels: np.ndarray
+    learnt: np.ndarray
 
 
 class Misfit(NamedTuple):
@@ -156,11 +156,11 @@ class Encoder:
                 continue
             else:
                 ranges = ended
-            labels = np.zeros(len(ids), np.bool_)
+            learnt = np.zeros(len(ids), np.bool_)
             for first, stop in ranges:
-                labels[first:stop] = True
-            labels[0] = False
-            yield Example(number, piece, np.array(ids, np.int32), labels)
+                learnt[first:stop] = True
+            learnt[0] = False
+            yield Example(number, piece, np.array(ids, np.int32), learnt)
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """The ids with BOS and EOS, unless they are there; and the number of tokens added at the start."""
@@ -234,7 +234,7 @@ class Encoder:
         ids = example.ids
         if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
             return "doubled_bos"
-        return None if np.count_nonzero(example.labels) else "no_label"
+        return None if np.count_nonzero(example.learnt) else "no_label"
 
 
 def _token_ranges(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:

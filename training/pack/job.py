@@ -3,7 +3,7 @@
     list files -> tokenizer -> tokenise (a stage per corpus) -> pack (a stage per corpus) -> pack.json, written last
 
 A folder with a pack.json is finished. It is recognised without Ray by its settings and the fingerprints of the input
-files. Several runs may share one (`packed:` in the config).
+files. Several runs may share a folder (`packed:` in the config).
 """
 
 import dataclasses
@@ -52,14 +52,14 @@ log = logging.getLogger(__name__)
 
 
 def pack(
-    config: TrainConfig, session: Session, progress: Progress, replace: bool = False, verify: bool = False
+    config: TrainConfig, session: Session, progress: Progress, from_scratch: bool = False, verify: bool = False
 ) -> PackedRun:
     """Pack the corpora of a config, continue an interrupted packing, or return the finished one without starting Ray.
 
-    Reads the corpora. Writes the folder of packed_run.py: about 4.2 bytes per token of rows and 5 of examples.
+    Reads the corpora. Writes the folder of packed_run.py: per token, 4.2 bytes of rows and 5 bytes of examples.
 
     Args:
-        replace: make everything again, whatever is in the folder.
+        from_scratch: make everything again, whatever is in the folder.
         verify: compare the sha256 of every file with what was written, not only its size.
 
     Raises:
@@ -68,18 +68,19 @@ def pack(
     """
     refuse_output_among_inputs(config)
     lease_at = paths.absolute(config.packed or config.output)
-    if not replace:
-        return PackJob.of(config, replace).run_under_lease(session, progress, verify, lease_at)
+    if not from_scratch:
+        return PackJob.of(config, replace=False).run_under_lease(session, progress, verify, lease_at)
     with held(config.store, lease_at):
-        return PackJob.of(config, replace).from_scratch().run(session, progress)
+        return PackJob.of(config, replace=True).from_scratch().run(session, progress)
 
 
 @dataclass(frozen=True)
 class PackJob:
     """What is to be packed, determined without Ray.
 
-    root: the folder. frozen: by corpus. settings: what decides the rows. finished: by its manifests it is packed.
-    replace: what was packed with other settings is removed. discard: everything is removed before it is made.
+    root: the folder. frozen: the listed files of each corpus. settings: what decides the rows. finished: the folder's
+    manifest is of these settings; its files are not checked. replace: what was packed with other settings is removed,
+    what is still valid is kept. discard_first: everything is removed before it is made.
     """
 
     config: TrainConfig
@@ -88,7 +89,7 @@ class PackJob:
     settings: dict[str, Any]
     finished: bool
     replace: bool
-    discard: bool = False
+    discard_first: bool = False
 
     @classmethod
     def of(cls, config: TrainConfig, replace: bool) -> Self:
@@ -104,20 +105,20 @@ class PackJob:
         root = packed_uri(config.packed, config.output)
         frozen = freeze_corpora(config, config.execution.unit_mib << 20)
         settings = pack_settings(config, frozen)
-        finished = _finished(config, root, settings, frozen, replace)
+        finished = _is_packed(config, root, settings, frozen, replace)
         if not finished:
             config.store.require_conditional_writes(root)
         return cls(config, root, frozen, settings, finished, replace)
 
-    def without_damage(self, digests: bool = False) -> Self:
-        """Remove damaged files, with a warning. The result is unfinished if there are any, or if files are missing.
+    def without_damage(self, compare_sha256: bool = False) -> Self:
+        """Remove damaged files, with a warning. The result is unfinished if a file was damaged or missing.
 
         Args:
-            digests: read every file and compare its sha256; else sizes are compared.
+            compare_sha256: read every file and compare its sha256; else sizes are compared.
         """
-        if not (self.finished or digests):
+        if not (self.finished or compare_sha256):
             return self  # the stages compare the sizes of their outputs
-        damage = damaged(self.config.store, self.root, self.frozen, digests)
+        damage = damaged(self.config.store, self.root, self.frozen, compare_sha256)
         if not damage:
             return self
         uri, seen = next(iter(damage.items()))
@@ -130,7 +131,7 @@ class PackJob:
     def from_scratch(self) -> Self:
         """The same job, unfinished, with everything to be made again."""
         manifest_file(self.config.store, self.root).discard()
-        return dataclasses.replace(self, finished=False, discard=True)
+        return dataclasses.replace(self, finished=False, discard_first=True)
 
     def check_inputs(self) -> None:
         """Refuse corpora and tokenizers that cannot be packed, without Ray.
@@ -142,14 +143,13 @@ class PackJob:
             check_corpora(self.frozen)
             check_tokenizer(self.config)
 
-    def found(self, digests: bool = False) -> PackedRun | None:
-        """The packed corpora if they are finished, else None. Their rows may be missing: a finished training does not
-        need them.
+    def find_packed(self, compare_sha256: bool = False) -> PackedRun | None:
+        """The packed corpora if they are finished, else None. Row files may have been deleted after training.
 
         Args:
-            digests: read every file; None also if one is damaged or missing.
+            compare_sha256: read every file; None also if one is damaged or missing.
         """
-        if not self.finished or (digests and damaged(self.config.store, self.root, self.frozen, digests)):
+        if not self.finished or (compare_sha256 and damaged(self.config.store, self.root, self.frozen, compare_sha256)):
             return None
         try:
             return PackedRun.load(self.config.store, self.root)
@@ -217,7 +217,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
 def require_enough(config: TrainConfig, packed: PackedRun) -> None:
     """
     Raises:
-        DataError: a corpus has no row to train on, or all of them together have fewer than a step.
+        DataError: a corpus has no row to train on, or all of them together have fewer rows than one step takes.
     """
     for name, artifacts in packed.corpora.items():
         if not artifacts["train"].manifest.rows:
@@ -240,7 +240,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     """Make tokenizer, examples and rows, and pack.json last."""
     config, root, frozen = job.config, job.root, job.frozen
     store = config.store
-    if job.discard:
+    if job.discard_first:
         tokenizer_file(store, root).discard()
     check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
     tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace))
@@ -250,7 +250,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     engine = Engine(root, session, progress, patience, job.replace)
 
     def run(stage: Stage) -> dict[str, Artifact]:
-        if job.discard:
+        if job.discard_first:
             discard(stage, root)
         return engine.run(stage)
 
@@ -275,7 +275,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     manifest_file(store, root).create(json_bytes(manifest))
 
 
-def _finished(
+def _is_packed(
     config: TrainConfig, root: str, settings: dict[str, Any], frozen: Mapping[str, FrozenCorpus], replace: bool
 ) -> bool:
     """Whether the folder has these corpora packed; with `replace` pack.json of other settings is deleted.
@@ -286,7 +286,7 @@ def _finished(
 
     def refusal(manifest: dict[str, Any]) -> str | None:
         changed = _changes(manifest, settings, _paths(config), frozen)
-        # `prepare_tokenizer` compares tokenizers by content: one may have been moved, or its chat template edited.
+        # `prepare_tokenizer` compares content: a moved tokenizer is the same one, an edited chat template is another.
         if not changed:
             if prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
                 return None
@@ -295,7 +295,7 @@ def _finished(
             changed = ["the tokenizer or its chat template is another one"]
         return (
             f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another folder, "
-            "or add --replace to make them again; what is still valid is kept."
+            "or add --replace to make again what changed."
         )
 
     return manifest_file(config.store, root).find(refusal, replace) is not None

@@ -3,8 +3,8 @@
 An example is a tokenised document; of a chat whose template rewrites history, one rendering of it.
 
 The pieces of a split document overlap by one token, which the next token is predicted from; the loss does not count it
-again, since the first label of a piece is false. So each labelled token of a document is learnt exactly once, for any
-length of a row.
+again, since the first flag `learnt` of a piece is false. So each learnt token of a document counts exactly once,
+for any length of a row.
 
 A truncated document ends with the last learnt token that fits, so each answer that is kept has its whole question
 before it, and there is no part of a question at the end. If the question fills the row, the document is left out.
@@ -52,12 +52,12 @@ COUNTERS = (
 class Pieces:
     """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
 
-    ids: int32[T], labels: bool[T], of all documents concatenated. documents: int64[P], index of a piece's document.
+    ids: int32[T], learnt: bool[T], of all documents concatenated. documents: int64[P], index of a piece's document.
     starts, sizes: int64[P]. names: string[D]. classes: int32[D].
     """
 
     ids: np.ndarray
-    labels: np.ndarray
+    learnt: np.ndarray
     documents: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
@@ -73,16 +73,16 @@ class Pieces:
         return replace(self, documents=documents, starts=starts, sizes=sizes)
 
     def tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and labels of all pieces, concatenated; the first label of each piece is false."""
-        ids, labels = np.empty(self.sizes.sum(), np.int32), np.empty(self.sizes.sum(), np.bool_)
+        """`ids` and `learnt` of all pieces, concatenated; the first flag of each piece is false."""
+        ids, learnt = np.empty(self.sizes.sum(), np.int32), np.empty(self.sizes.sum(), np.bool_)
         _copy_runs(self.ids, self.starts, self.sizes, ids)
-        _copy_runs(self.labels, self.starts, self.sizes, labels)
-        labels[np.cumsum(self.sizes) - self.sizes] = False
-        return ids, labels
+        _copy_runs(self.learnt, self.starts, self.sizes, learnt)
+        learnt[np.cumsum(self.sizes) - self.sizes] = False
+        return ids, learnt
 
     def label_tokens(self) -> np.ndarray:
         """Tokens of each piece that the loss counts: int64[P]."""
-        before = np.concatenate([[0], np.cumsum(self.labels)])
+        before = np.concatenate([[0], np.cumsum(self.learnt)])
         return before[self.starts + self.sizes] - before[np.minimum(self.starts + 1, self.starts + self.sizes)]
 
     def have_question(self) -> np.ndarray:
@@ -93,7 +93,7 @@ class Pieces:
 def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[Pieces, Counters]:
     """Pieces of at most `length` tokens, in the order of the documents, and counters of what was cut or left out.
 
-    Pieces without a label after their first token are left out, unless rows are to `classify`.
+    Pieces without a learnt token after their first are left out, unless rows are to `classify`.
     """
     examples = examples.combine_chunks()
     whole = _whole(examples)
@@ -116,7 +116,7 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
     elif overflow == "truncate":
         sizes = np.minimum(whole.sizes, length)
         if not classify:
-            sizes[long] = [learnt_end(whole.labels[start : start + length]) for start in whole.starts[long]]
+            sizes[long] = [learnt_end(whole.learnt[start : start + length]) for start in whole.starts[long]]
         all_question = sizes == 0
         counters["documents_truncated"] = (long & ~all_question).sum()
         counters["tokens_truncated"] = (whole.sizes - sizes)[~all_question].sum()
@@ -135,21 +135,21 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
     return pieces, {name: int(value) for name, value in counters.items()}
 
 
-def learnt_end(labels: np.ndarray) -> int:
+def learnt_end(learnt: np.ndarray) -> int:
     """Number of tokens up to the last one that the loss counts; 0 if it counts none. The first is never counted."""
-    counted = np.flatnonzero(labels[1:])
+    counted = np.flatnonzero(learnt[1:])
     return int(counted[-1]) + 2 if len(counted) else 0
 
 
 def _whole(examples: pa.Table) -> Pieces:
     """Each document with a token as one piece."""
-    ids, labels, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
+    ids, learnt, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
     offsets = ids.offsets.to_numpy().astype(np.int64)
     first, last = offsets[0], offsets[-1]
-    flat = labels.values.slice(labels.offsets[0].as_py(), last - first)
+    flat = learnt.values.slice(learnt.offsets[0].as_py(), last - first)
     pieces = Pieces(
         ids=ids.values.to_numpy()[first:last],
-        labels=flat.to_numpy(zero_copy_only=False),
+        learnt=flat.to_numpy(zero_copy_only=False),
         documents=np.arange(len(ids)),
         starts=offsets[:-1] - first,
         sizes=np.diff(offsets),

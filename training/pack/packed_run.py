@@ -82,13 +82,13 @@ class PackedRun:
         """Folder of the tokenizer."""
         return paths.join(self.uri, "tokenizer")
 
-    def damage(self, *, digests: bool = False) -> dict[str, str]:
+    def damage(self, *, compare_sha256: bool = False) -> dict[str, str]:
         """URI -> damage, for each packed file that is missing or differs from what was written."""
         return {
             uri: seen
             for artifacts in self.corpora.values()
             for artifact in artifacts.values()
-            for uri, seen in artifact.damage(digests=digests).items()
+            for uri, seen in artifact.damage(digests=compare_sha256).items()
         }
 
     def has_chat_turns(self, forms: Iterable[str]) -> bool:
@@ -137,16 +137,16 @@ def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     return {split: artifact.manifest.digest for split, artifact in artifacts.items()}
 
 
-def damaged(store: Store, root: str, corpora: Iterable[str], digests: bool = False) -> dict[str, str]:
+def damaged(store: Store, root: str, corpora: Iterable[str], compare_sha256: bool = False) -> dict[str, str]:
     """URI -> damage, for each manifest, Parquet file and tokenizer file that is missing or differs from what was
     written.
 
-    Sizes are compared by one listing per folder. With `digests` every file is read and its sha256 compared.
+    Sizes are compared by one listing per folder. With `compare_sha256` every file is read and its sha256 compared.
     """
-    found = tokenizer_damage(store, root, digests)
+    found = tokenizer_damage(store, root, compare_sha256)
     for uri in _artifacts(root, corpora):
         try:
-            found |= Artifact.load(store, uri).damage(digests=digests)
+            found |= Artifact.load(store, uri).damage(digests=compare_sha256)
         except DataError:
             found[paths.join(uri, MANIFEST)] = "is gone or damaged"
     return found
@@ -158,7 +158,7 @@ def discard_damaged(store: Store, root: str, corpora: Iterable[str], damage: Map
         files = [file for file in damage if file.startswith(f"{uri}/")]
         if files:
             discard_artifact(store, uri, files)
-    if tokenizer_damage(store, root, digests=True):
+    if tokenizer_damage(store, root, compare_sha256=True):
         tokenizer_file(store, root).discard()
 
 

@@ -1,10 +1,11 @@
 """The pack stage: examples of a corpus to packed rows in shuffled order.
 
-A unit is a split and a range of places. Places are hashes, so a range is a random sample of the documents, and ranges
-of equal width have about equally many tokens. The unit reads its range from every examples file (they are sorted, so
-the statistics of row groups suffice to find it), cuts documents that are longer than a row, fits the pieces into rows
-and permutes the rows. An artifact, read in order, is therefore one seeded shuffle of all documents, and a worker holds
-one range.
+Each example has a shuffle key (column `place`), a hash of the seed and the document's id; sorted by it, the examples
+are shuffled. A unit is a split and a range of shuffle keys, so it is a random sample of the documents, and ranges of
+equal width have about equally many tokens. The unit reads its range from every examples file (they are sorted, so the
+statistics of row groups suffice to find it), cuts documents that are longer than a row, fits the pieces into rows and
+permutes the rows. An artifact, read in order, is therefore one seeded shuffle of all documents, and a worker holds one
+range.
 
 Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED. A
 unit reads at least one row group (1 MiB) of each examples file. For several thousand files that costs more than
@@ -41,7 +42,7 @@ _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to 
 
 PACKING_VERSION = "2"
 UNIT_TOKENS = 8 << 20
-_PLACES = 1 << 64
+_SHUFFLE_KEYS = 1 << 64
 # One core packs this in less than a second; workers of Ray take 3 s to start.
 SMALL_TOKENS = 4 << 20
 # Threads that read the files of a range; they wait for the store.
@@ -49,7 +50,7 @@ _THREADS = 8
 
 
 class Range(TypedDict):
-    """A unit: the documents of a split with `low` <= place < `high`."""
+    """A unit: the documents of a split with `low` <= shuffle key < `high`."""
 
     split: int
     low: int
@@ -61,7 +62,7 @@ class PackingRule:
     """What decides how examples become rows.
 
     length: tokens of a row. mode: `best_fit` or `none` (a row per piece). overflow: `split`, `truncate` or `drop`, for
-    documents longer than a row. classify: rows have a class, and the loss counts no token. seed: of the shuffle.
+    documents longer than a row. classify: method probe: the loss is over rows. seed: of the shuffle.
     """
 
     length: int
@@ -87,7 +88,7 @@ def pack_stage(name: str, rule: PackingRule, examples: Artifact, unit_tokens: in
             "unit_tokens": unit_tokens,
         }
     )
-    # Bytes of a row: 4 per id, 1/8 per label.
+    # Bytes of a row: 4 per id, 1/8 per flag `learnt`.
     group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
     outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
     units = list(ranges(examples.manifest.counters, unit_tokens))
@@ -97,11 +98,11 @@ def pack_stage(name: str, rule: PackingRule, examples: Artifact, unit_tokens: in
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
-    """Ranges of about `unit_tokens` tokens that cover all places of all splits. counters: of the examples."""
+    """Ranges of about `unit_tokens` tokens that cover all shuffle keys of all splits. counters: of the examples."""
     for index, split in enumerate(SPLITS):
         count = max(1, round(counters.get(f"tokens/{split}", 0) / unit_tokens))
         for part in range(count):
-            yield {"split": index, "low": _PLACES * part // count, "high": _PLACES * (part + 1) // count}
+            yield {"split": index, "low": _SHUFFLE_KEYS * part // count, "high": _SHUFFLE_KEYS * (part + 1) // count}
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,10 @@ class Pack:
 
 
 def read_range(store: Store, uris: Sequence[str], unit: Range) -> pa.Table:
-    """The examples of a range, sorted by place. Row groups without any are not read."""
+    """The examples of a range, sorted by shuffle key; ties are sorted by id. Row groups without any are not read."""
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda uri: _read_file(store, uri, unit), uris))
     table = pa.concat_tables([EXAMPLES.empty_table(), *found])
-    # Examples of equal place are copies of one document, or documents with equal hashes: the id orders those.
     return table.take(pc.sort_indices(table, [("place", "ascending"), ("document", "ascending")]))
 
 
@@ -146,9 +146,9 @@ def _read_file(store: Store, uri: str, unit: Range) -> pa.Table:
     with open_parquet(store, uri) as parquet:
         for group in _groups(parquet, unit):
             table = parquet.read_row_group(group, use_threads=False)
-            place = table["place"].to_numpy()
-            inside = (table["split"].to_numpy() == unit["split"]) & (place >= np.uint64(unit["low"]))
-            inside &= place <= np.uint64(unit["high"] - 1)
+            shuffle_key = table["place"].to_numpy()
+            inside = (table["split"].to_numpy() == unit["split"]) & (shuffle_key >= np.uint64(unit["low"]))
+            inside &= shuffle_key <= np.uint64(unit["high"] - 1)
             found.append(table.filter(pa.array(inside)))
     return pa.concat_tables(found)
 
@@ -157,9 +157,9 @@ def _groups(parquet: pq.ParquetFile, unit: Range) -> Iterator[int]:
     metadata = parquet.metadata
     names = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
     for group in range(metadata.num_row_groups):
-        split, place = (metadata.row_group(group).column(names[name]).statistics for name in ("split", "place"))
+        split, shuffle_key = (metadata.row_group(group).column(names[name]).statistics for name in ("split", "place"))
         inside = split.min <= unit["split"] <= split.max
-        if inside and place.min < unit["high"] and unit["low"] <= place.max:
+        if inside and shuffle_key.min < unit["high"] and unit["low"] <= shuffle_key.max:
             yield group
 
 
@@ -176,12 +176,12 @@ def to_rows(pieces: Pieces, rule: PackingRule, unit: Range) -> pa.Table:
     ends = np.cumsum(np.bincount(rows, minlength=count))
     starts = np.concatenate([[0], ends])
     token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])
-    ids, labels = pieces.tokens()
+    ids, learnt = pieces.tokens()
     documents = pa.array(pieces.documents)
     return pa.table(
         [
             pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(ids)),
-            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(labels)),
+            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(learnt)),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(pieces.sizes, pa.int32())),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pieces.names.take(documents)),
             pieces.classes.take(documents.take(pa.array(starts[:-1]))),

@@ -141,21 +141,21 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
             console.print(f"{one.corpus}: {one.skipped_files}", markup=False, soft_wrap=True)
 
 
-def segments_of(ids: np.ndarray, labels: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Segment]:
+def segments_of(ids: np.ndarray, learnt: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Segment]:
     """The segments of an example."""
     special = np.isin(ids, list(tokenizer.added_tokens_decoder))
-    kinds = labels * 2 + special
+    kinds = learnt * 2 + special
     # Each special token is a segment.
     cuts = np.flatnonzero((np.diff(kinds) != 0) | special[1:]) + 1
     for run in np.split(np.arange(len(ids)), cuts):
-        learnt, alone = bool(labels[run[0]]), bool(special[run[0]])
+        counted, alone = bool(learnt[run[0]]), bool(special[run[0]])
         half = _SHOWN_TOKENS // 2
         if len(run) <= _SHOWN_TOKENS:
-            yield Segment(_decode(tokenizer, ids[run]), len(run), learnt, alone)
+            yield Segment(_decode(tokenizer, ids[run]), len(run), counted, alone)
         else:
-            yield Segment(_decode(tokenizer, ids[run[:half]]), half, learnt, alone)
-            yield Segment("", len(run) - 2 * half, learnt, alone)
-            yield Segment(_decode(tokenizer, ids[run[-half:]]), half, learnt, alone)
+            yield Segment(_decode(tokenizer, ids[run[:half]]), half, counted, alone)
+            yield Segment("", len(run) - 2 * half, counted, alone)
+            yield Segment(_decode(tokenizer, ids[run[-half:]]), half, counted, alone)
 
 
 def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Encoder, count: int) -> Preview:
@@ -178,8 +178,8 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
         for example in encoded.examples:
             pieces, counters = _cut(example, rule)
             counted.update(counters | {"pieces": pieces})
-            labelled = int(np.count_nonzero(example.labels))
-            whole.update({"examples": 1, "tokens": len(example.ids), "label_tokens": labelled})
+            label_tokens = int(np.count_nonzero(example.learnt))
+            whole.update({"examples": 1, "tokens": len(example.ids), "label_tokens": label_tokens})
     seen += left_out.reasons.total() - misfits  # rows that are no documents
     if not whole["examples"]:
         refuse_all(frozen.path, left_out)
@@ -195,7 +195,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
 
 def _cut(example: Example, rule: PackingRule) -> tuple[int, Counters]:
     """The number of pieces of one example, and the counters of cutting it."""
-    row = {"ids": example.ids.tolist(), "labels": example.labels.tolist(), "document": "", "label": None}
+    row = {"ids": example.ids.tolist(), "labels": example.learnt.tolist(), "document": "", "label": None}
     table = pa.Table.from_pylist([row | {"split": 0, "place": 0}], EXAMPLES)
     pieces, counters = cut(table, rule.length, rule.overflow, rule.classify)
     return len(pieces), counters
@@ -209,16 +209,16 @@ def _shown(
     tokenizer: PreTrainedTokenizerFast,
 ) -> ShownExample:
     # A probe learns the class of the document and predicts no token.
-    labels = np.zeros_like(example.labels) if rule.classify else example.labels
+    learnt = np.zeros_like(example.learnt) if rule.classify else example.learnt
     return ShownExample(
         corpus=corpus,
         document=document.id,
         form=_form(document.content),
         label=document.label,
         tokens=len(example.ids),
-        learnt_tokens=int(labels.sum()),
+        learnt_tokens=int(learnt.sum()),
         overflow=_overflow(example, rule),
-        segments=tuple(segments_of(example.ids, labels, tokenizer)),
+        segments=tuple(segments_of(example.ids, learnt, tokenizer)),
     )
 
 

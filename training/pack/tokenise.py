@@ -1,6 +1,7 @@
-"""The tokenise stage: documents of a corpus to examples with labels, split and position in the global shuffle.
+"""The tokenise stage: documents of a corpus to examples, with learnt flags, split and shuffle key.
 
-Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, place).
+Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, shuffle
+key).
 
 Memory: the examples of a unit are sorted when it ends. They take 5 bytes per token, and as much again while they are
 written: about 80 MiB for a unit of 32 MiB at 4 bytes of text per token, 320 MiB at one token per byte. Documents are
@@ -145,8 +146,8 @@ class Tokenise:
         tables = []
         for documents in _tables(documents_of(self.source, unit, self.columns, left_out)):
             encoded = encoder.encode(documents)
-            learnt = {example.document for example in encoded.examples}
-            tally.add(documents, learnt, encoded.notes, encoded.misfits, left_out)
+            with_example = {example.document for example in encoded.examples}
+            tally.add(documents, with_example, encoded.notes, encoded.misfits, left_out)
             _refuse_template(tally, encoded.misfits, self.failures_of_template)
             tables.append(self._table(documents, encoded.examples, tally))
         for reason, (where, _) in left_out.first.items():
@@ -159,7 +160,7 @@ class Tokenise:
     def _table(self, documents: Sequence[Document], examples: Sequence[Example], tally: "_Tally") -> pa.Table:
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
-        places = [
+        shuffle_keys = [
             hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode())
             for owner, example in zip(owners, examples, strict=True)
         ]
@@ -167,10 +168,10 @@ class Tokenise:
         tally.count(splits, examples)
         columns = [
             pa.array(splits, pa.int8()),
-            pa.array(np.array(places, np.uint64)),
+            pa.array(np.array(shuffle_keys, np.uint64)),
             pa.array([owner.id for owner in owners], pa.string()),
             _lists([example.ids for example in examples], np.int32),
-            _lists([example.labels for example in examples], np.bool_),
+            _lists([example.learnt for example in examples], np.bool_),
             pa.array([number.get(owner.label) if owner.label is not None else None for owner in owners], pa.int32()),
         ]
         return pa.Table.from_arrays(columns, schema=EXAMPLES)
@@ -186,14 +187,14 @@ class _Tally:
     def add(
         self,
         documents: Sequence[Document],
-        learnt: set[int],
+        with_example: set[int],
         notes: Counter[str],
         misfits: Sequence[Misfit],
         left_out: LeftOut,
     ) -> None:
-        """Count a table. learnt: indices of the documents with an example."""
+        """Count a table. with_example: indices of the documents with an example."""
         # One rendering of a chat may be refused and another learnt.
-        unfit = {misfit.document for misfit in misfits} - learnt
+        unfit = {misfit.document for misfit in misfits} - with_example
         self._count("documents", len(documents) - len(unfit))
         self._count("text_bytes", sum(document.bytes for document in documents))
         for note, times in notes.items():
@@ -209,12 +210,12 @@ class _Tally:
         self._count("examples", len(examples))
         which = np.array(splits, np.int64)
         tokens = np.array([len(example.ids) for example in examples], np.int64)
-        labels = np.array([np.count_nonzero(example.labels) for example in examples], np.int64)
+        learnt = np.array([np.count_nonzero(example.learnt) for example in examples], np.int64)
         for index, name in enumerate(SPLITS):
             own = which == index
             self._count(f"examples/{name}", int(own.sum()))
             self._count(f"tokens/{name}", int(tokens[own].sum()))
-            self._count(f"label_tokens/{name}", int(labels[own].sum()))
+            self._count(f"label_tokens/{name}", int(learnt[own].sum()))
 
     def _count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
@@ -241,7 +242,7 @@ def _lists(arrays: Sequence[np.ndarray], kind: type) -> pa.ListArray:
 
 
 def _sorted(examples: pa.Table) -> Iterator[pa.Table]:
-    """The examples sorted by (split, place), then in the order of the corpus, in tables of _WRITTEN_ROWS."""
+    """The examples sorted by (split, shuffle key), then in the order of the corpus, in tables of _WRITTEN_ROWS."""
     order = np.lexsort((examples["place"].to_numpy(), examples["split"].to_numpy()))
     whole = examples.combine_chunks()
     for start in range(0, len(order), _WRITTEN_ROWS):

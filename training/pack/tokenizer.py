@@ -122,13 +122,13 @@ def tokenizer_file(store: Store, packed_uri: str) -> RecordFile[TokenizerRecord]
     return RecordFile(store, at, "the record of a tokenizer", TokenizerRecord.from_json)
 
 
-def tokenizer_damage(store: Store, packed_uri: str, digests: bool = False) -> dict[str, str]:
+def tokenizer_damage(store: Store, packed_uri: str, compare_sha256: bool = False) -> dict[str, str]:
     """URI -> damage, for each file of a finished tokenizer that is missing or differs from what was written."""
     record = tokenizer_file(store, packed_uri).read()
     if record is None:
         return {}
     written = {name: (size, sha256) for name, (sha256, size) in record.files.items()}
-    return changed_files(store, tokenizer_folder(packed_uri), written, digests)
+    return changed_files(store, tokenizer_folder(packed_uri), written, compare_sha256)
 
 
 def _settings(

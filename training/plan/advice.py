@@ -40,7 +40,7 @@ def advise(facts: Facts) -> list[str]:
     return [sentence for advice in ADVICE for sentence in advice(facts)]
 
 
-def unused(config: TrainConfig) -> list[str]:
+def unused_setting_warnings(config: TrainConfig) -> list[str]:
     """Warnings about settings that are given and have no effect."""
     methods = {"lora": "lora or qlora"}
     return [

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.batch import boundary_capacity, collate, document_starts, labelled_positions
+from training.data.batch import boundary_capacity, collate, document_starts, target_positions
 from training.data.packed import NO_TARGET, PACKED
 
 LENGTH = 12
@@ -49,10 +49,10 @@ def test_boundaries_cut_the_rows_into_documents_and_paddings_and_then_stay_at_th
 @given(packings)
 def test_labelled_positions_are_those_with_a_target_in_order(lengths):
     batch = collate([rows_of(lengths)], len(lengths), LENGTH, 0)
-    assert batch.labelled.dtype == np.int64 and len(batch.labelled) == batch.label_tokens
+    assert batch.target_positions.dtype == np.int64 and len(batch.target_positions) == batch.label_tokens
     flat = torch.from_numpy(batch.targets).flatten()
-    assert batch.labelled.tolist() == (flat != NO_TARGET).nonzero().flatten().tolist()
-    assert (np.diff(batch.labelled) > 0).all()
+    assert batch.target_positions.tolist() == (flat != NO_TARGET).nonzero().flatten().tolist()
+    assert (np.diff(batch.target_positions) > 0).all()
 
 
 @settings(max_examples=50)
@@ -66,4 +66,4 @@ def test_boundaries_are_of_one_length_for_one_room_and_twice_as_long_where_docum
     shapes = {len(collate([rows_of([[3] * n])], 1, LENGTH, 0, 2).starts) for n in range(1, 5)}
     assert shapes == {boundary_capacity(1, 2) + 1}
     assert len(document_starts(np.zeros((1, 9), np.int64), 8)) == 17
-    assert labelled_positions(np.full((1, 3), NO_TARGET)).tolist() == []
+    assert target_positions(np.full((1, 3), NO_TARGET)).tolist() == []

@@ -21,7 +21,7 @@ from training.evaluation.job import (
     measure,
     prompts_of,
 )
-from training.evaluation.prompts import evenly_spaced, held_out_prompts, last_labelled_span
+from training.evaluation.prompts import evenly_spaced, held_out_prompts, last_learnt_span
 from training.evaluation.record import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -246,8 +246,8 @@ def test_every_corpus_gives_its_share_of_prompts(chat):
 @pytest.mark.parametrize(
     ("marks", "run"), [("--xx-", (2, 4)), ("xx", (0, 2)), ("x-x", (2, 3)), ("---", None), ("", None), ("-x", (1, 2))]
 )
-def test_the_last_labelled_span_of_labels(marks, run):
-    assert last_labelled_span(np.array([mark == "x" for mark in marks], dtype=bool)) == run
+def test_the_last_learnt_span_of_labels(marks, run):
+    assert last_learnt_span(np.array([mark == "x" for mark in marks], dtype=bool)) == run
 
 
 @pytest.mark.parametrize(("total", "count", "numbers"), [(5, 2, [0, 4]), (3, 9, [0, 1, 2]), (0, 3, []), (4, 0, [])])

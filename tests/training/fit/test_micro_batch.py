@@ -189,7 +189,7 @@ def test_fifty_batches_of_changing_documents_are_one_graph_of_the_layers_and_thr
     for batch in fifty_batches():
         documents.add(int((np.diff(batch.starts) > 0).sum()))
         lengths.add(len(batch.starts))
-        labelled.add(len(batch.labelled) % objective.loss_chunk_tokens)
+        labelled.add(len(batch.target_positions) % objective.loss_chunk_tokens)
         loss, _ = objective(**objective.tensors(batch, "cpu"))
         loss.backward()
     assert counters["stats"]["unique_graphs"] == 1 + 3

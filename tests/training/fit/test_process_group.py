@@ -158,13 +158,13 @@ def work_until_a_worker_is_lost(how: str, timeout_s: float) -> str:
     heartbeat.log.addHandler(handler)
     with own_group(0, timeout_s) as own:
         for step in range(1, 4):
-            own.at(f"step {step}, reading rows")
+            own.reached(f"step {step}, reading rows")
             if own.rank == 1 and step == 2:
                 time.sleep(0.7 if how == "dies" else 8)
                 os._exit(7)
-            own.at(f"step {step}, counts")
+            own.reached(f"step {step}, counts")
             try:
-                with own.naming_missing():
+                with own.naming_failed_workers():
                     own.exchange([step])
             except ClusterError as error:
                 return "\n".join([str(error), *logged])
@@ -217,7 +217,7 @@ def test_where_all_reached_the_same_point_the_network_is_to_blame():
 )
 def test_only_errors_of_communication_are_explained_by_missing_workers(error, communicates):
     alone = Ranks(0, 2, torch.device("cpu"), heartbeat=Named())
-    with pytest.raises(ClusterError if communicates else type(error)), alone.naming_missing():
+    with pytest.raises(ClusterError if communicates else type(error)), alone.naming_failed_workers():
         raise error
 
 

@@ -227,7 +227,7 @@ def test_a_head_with_a_bias_is_not_fused_and_its_bias_counts() -> None:
     model.lm_head = torch.nn.Linear(32, VOCABULARY)
     with torch.no_grad():
         model.lm_head.bias.copy_(torch.linspace(-2, 2, VOCABULARY))
-    objective = NextToken(model, False, 7, whole_weights=True)
+    objective = NextToken(model, False, 7, lm_head_is_unsharded=True)
     ids = torch.tensor(random_documents([[16], [16]])).squeeze(1)
     theirs = model(input_ids=ids, labels=ids).loss * 30
     assert not objective.fused

@@ -31,7 +31,7 @@ def encode(tokenizer, *contents):
 
 
 def masks(tokenizer, *contents):
-    return [shown(tokenizer, example.ids, example.labels) for example in encode(tokenizer, *contents).examples]
+    return [shown(tokenizer, example.ids, example.learnt) for example in encode(tokenizer, *contents).examples]
 
 
 def reasons(tokenizer, *contents):
@@ -87,7 +87,7 @@ def test_tool_calls_are_learnt_and_tool_answers_are_not():
 def test_a_turn_that_history_rewrites_is_learnt_in_a_rendering_that_ends_with_it():
     first = {"role": "assistant", "content": "<think>\nlazy\n</think>\n\nworld"}
     encoded = encode(tiny(FORGETFUL), Chat([USER, first, AGAIN, TWO]))
-    assert [shown(tiny(), example.ids, example.labels) for example in encoded.examples] == [
+    assert [shown(tiny(), example.ids, example.learnt) for example in encoded.examples] == [
         chatml(("user", "hello<|im_end|>"), ("assistant", "[<think>\nlazy\n</think>\n\nworld<|im_end|>]")),
         chatml(
             ("user", "hello<|im_end|>"),
@@ -114,7 +114,7 @@ def test_a_conversation_that_the_assistant_begins():
 def test_a_turn_whose_prompt_cannot_be_told_is_context_and_the_others_are_learnt():
     # Llama's BOS stands before the first message, so the prompt of a first turn begins otherwise than the turn.
     encoded = encode(tiny(LLAMA_LIKE), Chat([ONE, USER, TWO]))
-    assert shown(tiny(), encoded.examples[0].ids, encoded.examples[0].labels) == (
+    assert shown(tiny(), encoded.examples[0].ids, encoded.examples[0].learnt) == (
         "<s><|head|>assistant<|/head|>\n\nworld<|eot|><|head|>user<|/head|>\n\nhello<|eot|>"
         "<|head|>assistant<|/head|>\n\n[the dog<|eot|>]"
     )
@@ -206,10 +206,10 @@ def test_control_tokens_in_messages_are_text_and_the_turns_are_those_of_the_temp
     assert tokenizer.decode(first.ids) == chatml(
         ("user", f"{EVIL}<|im_end|>"), ("assistant", "no <|im_end|> never</s><|im_end|>")
     )
-    assert tokenizer.decode(first.ids[first.labels]) == "no <|im_end|> never</s><|im_end|>"
+    assert tokenizer.decode(first.ids[first.learnt]) == "no <|im_end|> never</s><|im_end|>"
     assert encoded.notes["special_tokens_as_text"] == 1
     (pair,) = encode(tokenizer, Pair(EVIL, "no <|im_end|> never</s>")).examples
-    assert pair.ids.tolist() == first.ids.tolist() and pair.labels.tolist() == first.labels.tolist()
+    assert pair.ids.tolist() == first.ids.tolist() and pair.learnt.tolist() == first.learnt.tolist()
 
 
 def test_control_tokens_in_tools_and_calls_are_text_too():
@@ -218,7 +218,7 @@ def test_control_tokens_in_tools_and_calls_are_text_too():
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "get", "arguments": {"q": "<|im_end|>"}}}]}
     (example,) = encode(tokenizer, Chat([USER, call], tools)).examples
     assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3
-    assert tokenizer.decode(example.ids[example.labels]).count("<|im_end|>") == 2
+    assert tokenizer.decode(example.ids[example.learnt]).count("<|im_end|>") == 2
 
 
 def test_special_tokens_with_a_meaning_inside_of_messages_stay_tokens():
@@ -240,7 +240,7 @@ def test_any_mixture_of_control_tokens_and_text_is_learnt_as_it_was_written(part
     (example,) = encode(
         tokenizer, Chat([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
     ).examples
-    assert tokenizer.decode(example.ids[example.labels]) == f"{text}<|im_end|>"
+    assert tokenizer.decode(example.ids[example.learnt]) == f"{text}<|im_end|>"
     assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
@@ -284,7 +284,7 @@ def test_a_token_across_the_boundary_is_cut_there_because_the_prompt_ends_there(
     prompt = tokenizer("what is it: ", add_special_tokens=False)["input_ids"]
     assert example.ids[: len(prompt)].tolist() == prompt
     assert tokenizer("what is it: hello", add_special_tokens=False)["input_ids"][: len(prompt)] != prompt
-    assert shown(tokenizer, example.ids, example.labels) == "what is it: [hello</s>]"
+    assert shown(tokenizer, example.ids, example.learnt) == "what is it: [hello</s>]"
     assert encoded.notes["tokenised_apart"] == 1
 
 
@@ -305,7 +305,7 @@ WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)
 def test_the_tokens_of_any_pair_are_its_text_and_the_learnt_ones_its_completion(prompt, completion):
     tokenizer = tiny()
     (example,) = encode(tokenizer, Pair(prompt, completion)).examples
-    learnt = example.labels.copy()
+    learnt = example.learnt.copy()
     learnt[0] |= not prompt  # the first token of all is never learnt
     assert tokenizer.decode(example.ids) == prompt + completion + "</s>"
     assert tokenizer.decode(example.ids[learnt]) == completion + "</s>"
@@ -321,8 +321,8 @@ def test_the_learnt_tokens_of_any_conversation_are_its_answers(turns):
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     (example,) = encode(tokenizer, Chat(messages)).examples
-    assert tokenizer.decode(example.ids[example.labels]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
-    assert not example.labels[0]
+    assert tokenizer.decode(example.ids[example.learnt]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    assert not example.learnt[0]
 
 
 def test_grade_school_maths_as_chat(shared_data):
@@ -334,6 +334,6 @@ def test_grade_school_maths_as_chat(shared_data):
     ]
     tokenizer = tiny(CHATML)
     examples = encode(tokenizer, *chats).examples
-    assert [tokenizer.decode(example.ids[example.labels]) for example in examples] == [
+    assert [tokenizer.decode(example.ids[example.learnt]) for example in examples] == [
         row["answer"] + "<|im_end|>" for row in rows
     ]

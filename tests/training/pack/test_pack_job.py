@@ -84,7 +84,7 @@ def test_every_document_is_in_one_split_and_what_was_packed_is_found_by_its_fold
     assert set.union(*names.values()) == {f"d{n}" for n in range(60)}
     assert sum(map(len, names.values())) == 60 and len(names["train"]) == 48
     order = Order.for_training(plain_config(**settings_of("-", finished)), packed)
-    assert order.rows_per_epoch == packed.rows("train") == PackedRows(packed.split("train")[0]).rows
+    assert order.rows_per_pass == packed.rows("train") == PackedRows(packed.split("train")[0]).rows
 
 
 def test_packed_again_nothing_is_done(corpus, finished, monkeypatch):

@@ -65,7 +65,7 @@ def harm(packed: PackedRun, damage: str) -> None:
 
 
 def whole(packed: PackedRun) -> bool:
-    return not packed.damage(digests=True) and Path(packed.uri, "tokenizer", "tokenizer.json").is_file()
+    return not packed.damage(compare_sha256=True) and Path(packed.uri, "tokenizer", "tokenizer.json").is_file()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -207,7 +207,7 @@ def test_a_text_is_learnt_whole_but_for_its_first_token(tmp_path):
 @pytest.mark.parametrize("text", ["the fox", "<s>the fox", "the fox</s>", "<s>the fox</s>"])
 def test_a_text_that_brings_its_own_beginning_and_end_does_not_get_them_twice(text):
     (example,) = Encoder(tiny(adds_bos=True)).encode([Document("d", text, 1, 1, "", None)]).examples
-    assert shown(tiny(), example.ids, example.labels) == "<s>[the fox</s>]"
+    assert shown(tiny(), example.ids, example.learnt) == "<s>[the fox</s>]"
 
 
 def test_examples_are_the_same_however_the_corpus_is_cut(tmp_path):
@@ -326,8 +326,8 @@ def test_the_tokens_of_any_text_are_the_tokenizers_own_and_decode_to_it(texts):
     for text, example in zip(texts, Encoder(tokenizer).encode(documents).examples, strict=True):
         assert example.ids.tolist() == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
         assert tokenizer.decode(example.ids) == text + "</s>"
-        assert len(example.ids) == len(example.labels)
-        assert example.labels.tolist() == [False] + [True] * (len(example.ids) - 1)
+        assert len(example.ids) == len(example.learnt)
+        assert example.learnt.tolist() == [False] + [True] * (len(example.ids) - 1)
 
 
 def test_technical_texts_of_a_parquet_corpus(tmp_path, shared_data):

@@ -63,7 +63,7 @@ def theirs(model, tokenizer, example, folder, **how):
 
 def ours(tokenizer, content):
     (example,) = Encoder(tokenizer).encode([Document("x", content, 1, 1, "", None)]).examples
-    return example.ids.tolist(), example.labels.tolist()
+    return example.ids.tolist(), example.learnt.tolist()
 
 
 def template(name):

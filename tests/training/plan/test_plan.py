@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.order import Order
 from training.gpus import GPUS, Machine, gpu_named, peak_flops
-from training.plan.advice import Facts, advise, unused
+from training.plan.advice import Facts, advise, unused_setting_warnings
 from training.plan.choices import (
     USABLE,
     changes,
@@ -454,7 +454,7 @@ def test_an_adapter_of_more_rank_than_the_model_has_dimensions_is_named():
     ],
 )
 def test_settings_of_a_method_that_is_not_used_are_named(settings, ignored):
-    assert [line.partition(":")[0] for line in unused(config(**settings))] == ignored
+    assert [line.partition(":")[0] for line in unused_setting_warnings(config(**settings))] == ignored
 
 
 # By hand, rank 16 of TINY: q and o 16 x (64 + 64), k and v 16 x (64 + 32), gate, up and down 16 x (64 + 192), two
