@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import ray.data
 
 MANIFEST = "_manifest.json"
-EARLIER_MANIFEST = "manifest.json"  # its name in artifacts of earlier versions, which are still read
+EARLIER_MANIFEST = "manifest.json"  # the manifest's name in artifacts of earlier versions, which are still read
 
 _CHUNK_BYTES = 8 << 20
 
@@ -49,7 +49,11 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Contents of an artifact. fingerprint: of what it was made from. digest: of its content."""
+    """Contents of an artifact.
+
+    kind: name of the artifact. fingerprint: of what it was made from. schema, arrow_schema: see `describe_schema`.
+    seconds: sum over the units of its stage. made: UTC time. version: of Raymill. digest: of the content.
+    """
 
     kind: str
     fingerprint: str
@@ -112,7 +116,7 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
 def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:
     """The manifest of the artifact at `uri`."""
     at, mend = paths.join(paths.absolute(uri), name), "Point at a folder that Raymill wrote."
-    return RecordFile(store, at, "a manifest of this project", Manifest.from_json, mend)
+    return RecordFile(store, at, "a Raymill manifest", Manifest.from_json, mend)
 
 
 def discard_artifact(store: Store, uri: str, files: Iterable[str] = ()) -> None:

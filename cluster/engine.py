@@ -64,9 +64,9 @@ class Engine:
     """Runs the stages of one run.
 
     root: the run's folder on the store.
-    replace: remove artifacts that other settings left in the places of this run's outputs.
-    wall_s: seconds that each stage took, by name; only of stages that this call did from the first unit to the last.
-    units: how many units each has.
+    replace: delete artifacts of this run's outputs that were made with other settings, and make them again.
+    wall_s: seconds that each stage took, by name; absent for stages that an earlier call began or finished.
+    units: number of units of each stage, by name.
     """
 
     root: str
@@ -133,7 +133,9 @@ class Engine:
         if not stage.small:
             self._start_ray()  # a stalled round stopped it
         try:
-            answers = self._here(stage, missing) if stage.small else self._answers(stage, missing, failures)
+            answers = (
+                self._answers_in_process(stage, missing) if stage.small else self._answers(stage, missing, failures)
+            )
             for answer in answers:
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
@@ -151,14 +153,14 @@ class Engine:
             failures.setdefault(_NO_UNIT, Failure(str(stall)))
             self.session.stop()
 
-    def _here(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
+    def _answers_in_process(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
         """Do the units in this process; one answer per unit."""
         run = _RunUnit(stage, self.root)
         for index in missing:
             yield run.answer(index, stage.units[index])
 
     def _answers(self, stage: Stage, missing: list[int], failures: dict[int, Failure]) -> Iterator[dict[str, Any]]:
-        """One answer per unit, in the order of completion. A thread reads from Ray, so that this thread can time out.
+        """One answer per unit, in the order of completion. Ray is read in a thread, so the wait can have a time limit.
 
         Raises:
             _Stalled: no unit was committed or failed for `stall_s` seconds, or Ray ended the round with an error.
@@ -166,7 +168,7 @@ class Engine:
         """
         answers: queue.Queue[Any] = queue.Queue()
         reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
-        with _complaints() as complaints:
+        with _lost_task_messages() as messages:
             reader.start()
             last = checked = time.monotonic()
             while True:
@@ -175,8 +177,8 @@ class Engine:
                 except queue.Empty:
                     answer = _TIMED_OUT
                 now = time.monotonic()
-                # After its head process dies, Ray keeps running for about a minute and then exits this process
-                # without an error.
+                # Ray's client would end this process without an error about a minute after Ray's head process died,
+                # so look first.
                 if now - checked >= _POLL_S or answer is _TIMED_OUT or answer is _END:
                     checked = now
                     self._check_ray()
@@ -184,7 +186,7 @@ class Engine:
                     if now - last > self.patience.stall_s:
                         raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
                 elif answer is _END:
-                    failures.update({_NO_UNIT: Failure(complaints[-1])} if complaints else {})
+                    failures.update({_NO_UNIT: Failure(messages[-1])} if messages else {})
                     return
                 elif isinstance(answer, BaseException):
                     self._check_ray()
@@ -195,7 +197,7 @@ class Engine:
 
     def _read(self, stage: Stage, missing: list[int], answers: queue.Queue) -> None:
         try:
-            # Units travel with their rows: the function would carry all of them, which may be a hundred thousand.
+            # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
             run = _RunUnit(dataclasses.replace(stage, units=()), self.root)
             for answer in self._map(run, rows):
@@ -262,7 +264,7 @@ class _Stalled(Exception):
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def _lost_task_messages() -> Iterator[list[str]]:
     """The last message that Ray Data logs about a lost task: the only trace of a worker that died.
 
     Yields a list that holds the message once there is one.
@@ -297,7 +299,7 @@ class _RunUnit:
         logs.setup()
         answers = [self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
         for answer in answers:
-            if "error" in answer:  # into this worker's log; the driver logs the answer into its own
+            if "error" in answer:  # logged here too: the driver logs only the answers that it receives
                 with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=answer["unit"]):
                     log.log(_level(answer), "failed with %s", answer["kind"])
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})

@@ -19,7 +19,7 @@ from cluster.store.store import Store
 _TEXT_SHOWN = 60
 
 RunConfig = Annotated[
-    str | None, typer.Option("--config", metavar="CONFIG", help="the run's config: its `storage:` reaches the store")
+    str | None, typer.Option("--config", metavar="CONFIG", help="the run's config, for its `storage:` settings")
 ]
 StorageOverrides = Annotated[
     list[str] | None, typer.Option("-o", help="change one storage setting: storage.endpoint_url=http://HOST:PORT")
@@ -27,12 +27,12 @@ StorageOverrides = Annotated[
 
 
 @contextmanager
-def reaching(uri: str, config: str | None, override: list[str] | None) -> Iterator[tuple[Store, str]]:
-    """The store that the settings of a run's config reach, if one is given, and the absolute path or URI of the run.
+def store_for(uri: str, config: str | None, override: list[str] | None) -> Iterator[tuple[Store, str]]:
+    """Yield the store of a run, with the storage settings of a config if one is given, and the run's absolute URI.
 
     Raises:
         ConfigError: the config or an override is wrong.
-        StorageError: of the body, with a word on `--config` where none was given.
+        StorageError: raised in the body; the message names `--config` if no settings were given.
     """
     store = Store() if config is None and not override else Store(load_storage(config, override or []))
     try:
@@ -53,7 +53,7 @@ def inspect(
     override: StorageOverrides = None,
 ) -> None:
     """Print an artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests."""
-    with reaching(artifact, config, override) as (store, uri):
+    with store_for(artifact, config, override) as (store, uri):
         _inspect(store, uri, rows)
 
 
@@ -74,7 +74,7 @@ def _inspect(store: Store, uri: str, rows: int) -> None:
 def _read_run_manifest(store: Store, uri: str) -> Any:
     """The content of the folder's manifest.json; None if there is no such file."""
     at = paths.join(uri, RUN_MANIFEST)
-    return RecordFile(store, at, "JSON", json.loads, "It was not written by this project.").read()
+    return RecordFile(store, at, "JSON", json.loads, "Raymill did not write it.").read()
 
 
 def _is_run(manifest: Any) -> bool:
@@ -127,11 +127,11 @@ def _show_parts(store: Store, uri: str, digests: dict[str, str]) -> None:
         part = paths.join(uri, name)
         try:
             found = Artifact.load(store, part).manifest
-            held = f"{found.rows:>12,} rows  {_size(found.bytes):>10}  {found.digest}"
+            contents = f"{found.rows:>12,} rows  {_size(found.bytes):>10}  {found.digest}"
         except DataError:
             files = store.list_files(part)
-            held = f"{len(files):>12,} files {_size(sum(file.size for file in files)):>10}  {digest}"
-        print(f"  {name:<{width}} {held}")
+            contents = f"{len(files):>12,} files {_size(sum(file.size for file in files)):>10}  {digest}"
+        print(f"  {name:<{width}} {contents}")
 
 
 def _artifacts_below(store: Store, uri: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The record of a result: a small JSON file that is created last. A result without its record is unfinished.
 
 Artifacts, units of a stage, runs, packed corpora, tokenizers, fits, evaluations, exports and checkpoints each have one.
+A record that lists files or artifacts is called a manifest.
 """
 
 import json
@@ -43,14 +44,14 @@ class RecordFile(Generic[T]):
             raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
 
     def find(self, refusal: Callable[[T], str | None], replace: bool) -> T | None:
-        """The record of a result with the wanted settings; None if it is unfinished, or was discarded here.
+        """The record of a result with the wanted settings; None if there is none, or if another was discarded here.
 
         Args:
-            refusal: the error's message for a result of other settings; None for one of the wanted settings.
-            replace: discard a record of other settings instead of raising an error.
+            refusal: refusal(record) is why the record does not match the wanted settings, or None if it does.
+            replace: discard a record that does not match instead of raising an error.
 
         Raises:
-            DataError: the result is of other settings and not `replace`, or the record is damaged.
+            DataError: the record does not match and not `replace`, or it is damaged.
         """
         found = self.read()
         if found is None or (message := refusal(found)) is None:
@@ -65,13 +66,16 @@ class RecordFile(Generic[T]):
         return self.parse(data if self.store.create(self.uri, data) else self.store.read_bytes(self.uri))
 
     def discard(self, files: Iterable[str] = ()) -> None:
-        """Delete the record, and then files of the result: a result that is half deleted is unfinished."""
+        """Delete the record and then files of the result.
+
+        The record goes first, so an interrupted deletion leaves an unfinished result.
+        """
         self.store.delete([self.uri])
         self.store.delete(files)
 
 
 def json_bytes(value: Any) -> bytes:
-    """JSON as people read it, one value a line. Lone surrogates become JSON escapes."""
+    """Indented JSON, one value a line. Lone surrogates become JSON escapes."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 

@@ -80,7 +80,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Record:
-    """The commit of one unit: its files and counters. `attempt` and `seconds` are not part of the content."""
+    """The commit of one unit: its files and counters. `attempt` and `seconds` are not part of the artifact's digest."""
 
     unit: int
     attempt: str
@@ -99,7 +99,7 @@ class Record:
 
 
 class Scratch:
-    """The local folder to which a unit writes before its upload. Removed when the unit ends or fails."""
+    """Local folder and Parquet writers of one unit. The folder is deleted when the unit ends or fails."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self.folder = temporary_folder("unit")
@@ -170,15 +170,16 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     # The files are listed after the records are read, because files are uploaded before their record is created.
     folders = [paths.join(root, output.name) for output in stage.outputs] if records else []
     there = {file.uri: file.size for folder in folders for file in stage.store.list_files(folder)}
-    lost = {file.uri for file, record in records if not _sizes(root, record).items() <= there.items()}
-    if lost:
-        log.warning("%s: files of %d finished units are gone or damaged; these are done again", stage.name, len(lost))
-        stage.store.delete(lost)
-    return {record.unit: record for file, record in records if file.uri not in lost}
+    damaged = {file.uri for file, record in records if not _sizes(root, record).items() <= there.items()}
+    if damaged:
+        count = len(damaged)
+        log.warning("%s: files of %d finished units are gone or damaged; these units are done again", stage.name, count)
+        stage.store.delete(damaged)
+    return {record.unit: record for file, record in records if file.uri not in damaged}
 
 
 def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str, Artifact]:
-    """Write the manifests of a stage whose units all have records, and remove files of attempts that lost."""
+    """Write the manifests of a stage whose units all have records, and remove files of attempts without a record."""
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
     ordered = [records[index] for index in range(len(stage.units))]
     counters = add_counters(record.counters for record in ordered)
@@ -302,7 +303,8 @@ def _commit(stage: Stage, root: str, record: Record) -> Record:
     failpoint("before_record")
     first = _record_file(stage.store, paths.join(root, stage.folder, f"{record.unit:06}.json")).create(record.to_json())
     failpoint("after_record")
-    # If the reply to a put is lost, the client repeats the put, which then finds its own record.
+    # If the reply to a put does not arrive, the client repeats the put, which then finds its own record: so compare
+    # attempt ids, not who created it.
     if first.attempt != record.attempt:
         stage.store.delete(_sizes(root, record))
     return first

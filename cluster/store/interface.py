@@ -88,9 +88,8 @@ class FileInfo:
 class Backend(Protocol):
     """What a kind of store must offer; `key` is a local path or the part of the URI after the bucket.
 
-    open: a seekable file. write: replaces the object, whole or not at all. create: writes only if there is no object,
-    and returns whether it did. upload: moves a local file. walk: all files below a folder. delete: missing objects are
-    no error.
+    open: a seekable file. write: replaces the object, whole or not at all. create: put-if-absent; returns whether it
+    wrote. upload: moves a local file. walk: all files below a folder. delete: missing objects are no error.
 
     Raises:
         NotFound: `read`, `open` and `info` of a missing object.

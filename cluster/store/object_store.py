@@ -107,6 +107,7 @@ class Bucket:
             obstore.put(self.store, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
+        """Put-if-absent. Returns False if the object exists."""
         with self._mended(key, writing=True):
             try:
                 obstore.put(self.store, key, data, mode="create")

@@ -8,7 +8,7 @@ import typer
 
 from cluster.config import load
 from cluster.errors import ConfigError
-from cluster.inspection import RunConfig, StorageOverrides, reaching
+from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.progress import Lines, clock
 from cluster.session import Session
 from cluster.store import paths
@@ -35,10 +35,10 @@ def curate(
         bool, typer.Option("--dry-run", help="print what would be done (--verbose: and all settings), then stop")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="make anew what other settings left at the output")
+        bool, typer.Option("--replace", help="delete results made with other settings and make them again")
     ] = False,
 ) -> None:
-    """Raw text to a training corpus: measure every document, decide, mark duplicates, select once.
+    """Raw text to a training corpus: measure every document, apply the rules, find duplicates, write the corpus.
 
     A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
     """
@@ -85,7 +85,7 @@ def what_if(
     json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
 ) -> None:
     """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing."""
-    # Overrides of the run's location hold for both sides.
+    # `output` and `storage` overrides also apply to the run being compared.
     location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
     before = load_curate(config, location)
     after = load_curate(config, override)
@@ -99,9 +99,9 @@ def explain(
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
-    """One document: the rule that removed it or a word diff to what it duplicates, then its measurements."""
+    """One document: the rule that removed it, or a word diff with the document it duplicates; then its measurements."""
     settings = None if config is None else load_curate(config, override)
-    with reaching(run, config, override) as (store, uri):
+    with store_for(run, config, override) as (store, uri):
         print(explain_document(RunReader(store, uri, settings.inputs if settings else ()), id))
 
 
@@ -109,11 +109,11 @@ def sample(
     artifact: Annotated[str, typer.Argument(help="folder or URI of an artifact, or of a run (its ledger)")],
     rows: Annotated[int, typer.Option("-n", min=1, help="how many")] = 5,
     where: Annotated[list[str] | None, typer.Option(help="column=value; may be repeated")] = None,
-    seed: Annotated[int, typer.Option(help="another seed, another sample")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed")] = 1,
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
-    """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger of removals."""
-    with reaching(artifact, config, override) as (store, uri):
+    """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger."""
+    with store_for(artifact, config, override) as (store, uri):
         for row in sample_rows(store, uri, rows, where or [], seed):
             print(json.dumps(row, ensure_ascii=False, default=str))

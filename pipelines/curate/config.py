@@ -27,7 +27,7 @@ class _Settings(BaseModel):
 
 class _RulesBase(_Settings):
     packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
-        tuple(PACKS), description="rule packs to apply, in this order; the first objection is the reason"
+        tuple(PACKS), description="rule packs to apply, in this order; the first failed check is the reason"
     )
     dialect: Dialect = Field("paper", description="how text is read: as the papers say, or as datatrove 0.10.1 does")
 

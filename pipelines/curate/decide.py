@@ -1,9 +1,14 @@
-"""The stage `decide`: compares the measurements of each document with the bounds of the language and the rules.
+"""The stage `decide`: compares the signals of each document with the bounds of the language and the rules.
 
     attributes  ->  verdicts (one row for each document to remove), tallies for the report
 
-The language is checked first, then each rule's checks in order; the first check that fails is the document's reason.
-It reads numbers and no text, so it takes seconds for millions of documents.
+The language is checked first, then each rule's checks in order; the first check that fails gives the document's reason.
+The stage reads numbers and the language, no text, so it takes seconds for millions of documents.
+
+Words: attributes are the columns that `measure` writes; a signal is an attribute that checks can compare. A check
+compares one signal with one bound, a minimum or a maximum; verdicts and ledger record the bound as `threshold`. A
+reason is the name of a failed check or of a kind of duplicate. The column `stage` is what removed the document: a
+rule's name, `language`, or, in the ledger, the search for duplicates.
 """
 
 import dataclasses
@@ -32,7 +37,7 @@ LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
 VERDICTS_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
-        ("stage", pa.string()),
+        ("stage", pa.string()),  # removed by: a rule's name, or `language`
         ("reason", pa.string()),
         ("value", pa.float64()),
         ("threshold", pa.float64()),
@@ -42,9 +47,12 @@ VERDICTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A check on D documents. fails: bool[D]. value, threshold: float64[D], the measured value and its bound."""
+    """A check on D documents.
 
-    stage: str
+    rule: name of the rule, or `language`. fails: bool[D]. value, threshold: float64[D], the signal and its bound.
+    """
+
+    rule: str
     reason: str
     fails: np.ndarray
     value: np.ndarray
@@ -53,13 +61,13 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The first failed check of each of D documents.
+    """The first failed check of each of D documents. The artifact VERDICTS has rows for the removed ones only.
 
-    causes: (stage, reason) of all checks. code: int16[D], index in `causes`, -1 for documents that stay. value,
-    threshold: float64[D], NaN for documents that stay.
+    reasons: (rule or `language`, reason) of all checks. code: int16[D], index in `reasons`, -1 for documents that stay.
+    value, threshold: float64[D], NaN for documents that stay.
     """
 
-    causes: tuple[tuple[str, str], ...]
+    reasons: tuple[tuple[str, str], ...]
     code: np.ndarray
     value: np.ndarray
     threshold: np.ndarray
@@ -70,19 +78,21 @@ class Verdicts:
         return self.code >= 0
 
 
-def causes(filters: Filters) -> tuple[tuple[str, str], ...]:
-    """Every (stage, reason) of these filters, in the order of the checks."""
+def all_reasons(filters: Filters) -> tuple[tuple[str, str], ...]:
+    """(rule or `language`, reason) of every check of these filters, in order."""
     found = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
-    return tuple(dict.fromkeys(found + [(stage, check.reason) for stage, check in checks(filters)]))
+    return tuple(dict.fromkeys(found + [(rule, check.reason) for rule, check in checks(filters)]))
 
 
 def checks(filters: Filters) -> list[tuple[str, Check]]:
-    """(stage, check) of all rules, in order; without the language."""
+    """(rule's name, check) of all rules, in order; without the language."""
     return [(rule.name, check) for rule in filters.rules for check in rule.checks(filters.dialect)]
 
 
 def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
-    """The checks on each signal. That of `language_score` has the bound of languages without one of their own."""
+    """The checks on each signal. For `language_score` the bound is the default min_score; languages in min_scores have
+    others.
+    """
     found: dict[str, list[Check]] = {}
     for _, check in checks(filters):
         found.setdefault(check.signal, []).append(check)
@@ -106,25 +116,28 @@ def check_results(attributes: pa.Table, filters: Filters) -> Iterator[CheckResul
         none = np.full(len(value), np.nan)  # the language is not a number
         yield CheckResult("language", LANGUAGE_NOT_KEPT, given == LANGUAGE_NOT_KEPT, none, none)
         yield CheckResult("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
-    for stage, check in checks(filters):
+    for rule, check in checks(filters):
         values = attributes[check.signal].to_numpy().astype(np.float64)
-        yield CheckResult(stage, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
+        yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
 
 
 def decide(attributes: pa.Table, filters: Filters) -> Verdicts:
     """The first failed check of each document. attributes: D documents with `needed_columns`."""
-    all_causes = causes(filters)
+    reasons = all_reasons(filters)
     code = np.full(attributes.num_rows, -1, np.int16)
     value, threshold = np.full((2, attributes.num_rows), np.nan)
     for check in check_results(attributes, filters):
         first = check.fails & (code < 0)
-        code[first] = all_causes.index((check.stage, check.reason))
+        code[first] = reasons.index((check.rule, check.reason))
         value[first], threshold[first] = check.value[first], check.threshold[first]
-    return Verdicts(all_causes, code, value, threshold)
+    return Verdicts(reasons, code, value, threshold)
 
 
 def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
-    """The stage that writes the artifacts VERDICTS and TALLIES from attributes. units: number of their units."""
+    """The stage that writes the artifacts VERDICTS and TALLIES from attributes.
+
+    units: number of units of the stage `measure`.
+    """
     outputs = (Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA))
     stage_fingerprint = fingerprint(
         {
@@ -144,7 +157,7 @@ def _settings(rule: object) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Decide:
-    """The work of a unit: decides the documents of its attribute files and counts them for the report."""
+    """The work of a unit: applies the checks to the documents of its attribute files; counts them for the report."""
 
     store: Store
     filters: Filters
@@ -154,16 +167,16 @@ class Decide:
         counters: Counters = {"documents": 0, "text_bytes": 0, "passed": 0}
         bounds = checks_by_signal(self.filters)
         tallies = []
-        for attributes in read_tables(self.store, files, _is_narrow):
+        for attributes in read_tables(self.store, files, _is_needed):
             verdicts = decide(attributes, self.filters)
             removed = np.flatnonzero(verdicts.removed)
-            stages = pa.array([stage for stage, _ in verdicts.causes], pa.string())
-            reasons = pa.array([reason for _, reason in verdicts.causes], pa.string())
+            rules = pa.array([rule for rule, _ in verdicts.reasons], pa.string())
+            reasons = pa.array([reason for _, reason in verdicts.reasons], pa.string())
             code = verdicts.code[removed]
             table = pa.table(
                 {
                     "row": attributes["row"].take(removed),
-                    "stage": stages.take(code),
+                    "stage": rules.take(code),
                     "reason": reasons.take(code),
                     "value": pa.array(verdicts.value[removed], from_pandas=True),
                     "threshold": pa.array(verdicts.threshold[removed], from_pandas=True),
@@ -176,12 +189,12 @@ class Decide:
             counters["passed"] += attributes.num_rows - len(removed)
             counters["text_bytes"] += int(attributes["bytes"].to_numpy().sum())
             for index, count in zip(*np.unique(code, return_counts=True), strict=True):
-                name = f"reason/{verdicts.causes[index][1]}"
+                name = f"reason/{verdicts.reasons[index][1]}"
                 counters[name] = counters.get(name, 0) + int(count)
         scratch.write(TALLIES, add_tallies(tallies))
         return counters
 
 
-def _is_narrow(name: str) -> bool:
-    """Whether a column is read: the others are most bytes of the attributes and decide nothing."""
+def _is_needed(name: str) -> bool:
+    """Whether a column is read; signature, hash and id are large and not needed."""
     return name not in ("signature", "text_hash", "id")

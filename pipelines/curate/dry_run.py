@@ -30,7 +30,7 @@ from pipelines.readers.reader import PROBLEMS, Reader, ReaderCounts
 from pipelines.readers.units import InputManifest
 
 _THREADS = 16
-_FILES = 100  # of a source
+_FILES_LOOKED_AT = 100  # per source
 
 
 def print_plan(settings: CurateConfig) -> None:
@@ -43,7 +43,7 @@ def print_plan(settings: CurateConfig) -> None:
     refuse_output_among_inputs(store, settings.inputs, root)
     inputs = freeze(store, settings.inputs, settings.execution.unit_mib << 20)
     refuse_files_inside(root, inputs)
-    job.check_files(settings.filters, store)
+    job.check_models_and_lists(settings.filters, store)
     finished, damage = job.find_finished(settings, inputs, root, replace=False)
     if not finished:
         check_output(store, root)
@@ -51,9 +51,9 @@ def print_plan(settings: CurateConfig) -> None:
     print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
     if settings.dedup:
-        bands, rows = settings.dedup.banding
+        bands, columns = settings.dedup.banding
         caught = ", ".join(f"{s}: {settings.dedup.caught(s):.0%}" for s in (0.6, 0.7, 0.8, 0.9))
-        print(f"dedup    {bands} bands of {rows} rows; pairs compared, by similarity: {caught}")
+        print(f"dedup    {bands} bands of {columns} signature columns; pairs compared, by similarity: {caught}")
     else:
         print("dedup    none")
     print(f"output   {root}: {_state(finished is not None, damage)}")
@@ -79,7 +79,7 @@ def print_plan(settings: CurateConfig) -> None:
 
 def _state(finished: bool, damage: str) -> str:
     if damage:
-        return f"{damage}; what is damaged is to be made again"
+        return f"{damage}; damaged files will be made again"
     return "finished, nothing to do" if finished else "to be made"
 
 
@@ -126,16 +126,17 @@ class FirstLook:
 def first_look(inputs: InputManifest, limits: Limits) -> FirstLook:
     """Look at the beginning of some files of each source.
 
-    Reads the first block of at most 100 files of a source, and the first table (at most 8 MB of text) of the first file
-    of each format with columns.
+    Reads, of each source, the first block of each of at most 100 files, and the first table (at most 8 MB of text) of
+    the first file of each format with columns.
     """
     look = FirstLook()
     with ThreadPoolExecutor(_THREADS) as pool:
         for source in dict.fromkeys(unit.source for unit in inputs.units):
             store = inputs.reading.store_of(source)
+            # The first span of each file: later entries overwrite, so reversed keeps the first.
             spans = {span.uri: span for unit in reversed(inputs.units) if unit.source == source
-                     for span in reversed(unit.spans)}  # the first span of each file  # fmt: skip
-            first = [spans[uri] for uri in sorted(spans)[:_FILES]]
+                     for span in reversed(unit.spans)}  # fmt: skip
+            first = [spans[uri] for uri in sorted(spans)[:_FILES_LOOKED_AT]]
             problems = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
             look.notes += [f"Source {source}: {note}" for note in _file_notes(first, problems)]
             good = [span for span, problem in zip(first, problems, strict=True) if problem is None]

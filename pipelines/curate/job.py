@@ -48,7 +48,7 @@ from pipelines.language import identification as language
 from pipelines.readers.freeze import freeze
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
-from pipelines.rules.rule import Analysis
+from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
 
 INPUTS = "inputs.json"
@@ -89,7 +89,7 @@ def curate(
         replace: remove artifacts of other settings or inputs at the output, and make them again.
 
     Raises:
-        UserError: the user can correct it; also another run at the same output. Finished units are kept.
+        UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
         ClusterError: machines failed. The same call continues.
     """
     store = config.store
@@ -101,10 +101,10 @@ def curate(
     if finished is not None:
         return finished
     if damage:
-        progress.say(f"{root}: {damage}. What is damaged is made again.")
-    check_files(config.filters, store)
+        progress.say(f"{root}: {damage}. Damaged files are made again.")
+    check_models_and_lists(config.filters, store)
     store.require_conditional_writes(root)
-    # Two drivers could not damage the run, since a unit is committed once; without the lease both would do all units.
+    # The lease only saves work: units are committed once, so two drivers cannot damage the run, but both would do all.
     with held(store, root) as lease:
         record = inputs.to_json() | {"storage": config.storage.without_secrets()}
         store.write_bytes(paths.join(root, INPUTS), json.dumps(record, ensure_ascii=False).encode())
@@ -115,27 +115,28 @@ def curate(
         return _publish(config, inputs, engine, artifacts)
 
 
-def check_files(filters: Filters, store: Store) -> None:
-    """Open every model and list of the settings, before Ray starts.
+def check_models_and_lists(filters: Filters, store: Store) -> None:
+    """Open every model, word list and URL list named in the settings, before Ray starts.
 
     Raises:
-        ConfigError, StorageError: one is missing, has another format, or has no label of the settings.
+        ConfigError, StorageError: one is missing, has another format, or lacks a label that the settings name.
     """
     if filters.language:
         language.load(store, filters.language)
     no_rows = pa.table({"language": pa.array([], pa.string())})
     no_documents = Analysis(Texts.from_strings([]), filters.dialect, no_rows, store)
     for rule in filters.rules:
-        if getattr(rule, "fingerprint_files", tuple)():
+        if files_read_by(rule):
             rule.measure(no_documents)
 
 
 def find_finished(
     config: CurateConfig, inputs: InputManifest, root: str, replace: bool
 ) -> tuple[CurateRun | None, str]:
-    """(the finished run at `root` with these settings and inputs, text about its damage).
+    """Find the finished run at `root` with these settings and inputs.
 
-    None if there is none or if it is damaged. Compares the sizes of its files with a listing; reads no file.
+    Returns (run, ""); (None, description) if it is damaged; (None, "") if there is no run. Compares the sizes of its
+    files with a listing; reads no data files.
 
     Raises:
         DataError: a run with other settings or inputs is finished there, and `replace` is not given.

@@ -17,14 +17,14 @@ from cluster.run import changes
 from pipelines.curate.config import CurateConfig, Filters
 from pipelines.curate.decide import check_results, decide, needed_columns
 from pipelines.curate.job import result_settings
-from pipelines.curate.measure import measure_stage, measured_by
+from pipelines.curate.measure import dependencies, measure_stage
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
 from pipelines.readers.units import InputManifest
 
 Counts = dict[str, int]
 
-# Entries of `measured_by` whose settings have another name.
+# Entries of measure.dependencies whose settings have another name.
 _SETTINGS = {"dialect": "rules.dialect", "signatures": "dedup"}
 
 
@@ -33,8 +33,8 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
 
     Returns:
         total, sources.NAME, languages.NAME: {before, after} with the documents, characters and tokens that stay.
-        reasons: for every (stage, reason) `alone`, all documents that fail this check, and `first`, those that fail no
-        earlier check; each {before, after}.
+        reasons: for every check (`stage` is its rule, or `language`) `alone`, all documents that fail this check, and
+        `first`, those that fail no earlier check; each {before, after}.
 
     Raises:
         ConfigError: the configs differ in `dedup`.
@@ -72,7 +72,7 @@ def _config_of(run: RunReader) -> CurateConfig | None:
 
 def _to_measure_again(before: CurateConfig, after: CurateConfig, inputs: InputManifest) -> list[str]:
     """The differing settings on which the measurements depend, a line each."""
-    then, now = (measured_by(config.measure_settings, inputs) for config in (before, after))
+    then, now = (dependencies(config.measure_settings, inputs) for config in (before, after))
     measured = [_SETTINGS.get(name, name) for name, _, _ in changes(then, now)]
     return [
         f"{name} was {json.dumps(old)}, now {json.dumps(new)}"
@@ -92,10 +92,10 @@ class _Comparison:
         characters = table["characters"].to_numpy()
         verdicts = decide(table, filters)
         for check in check_results(table, filters):
-            entry = self._reason(check.stage, check.reason)
+            entry = self._reason(check.rule, check.reason)
             _count(entry["alone"][side], check.fails, characters)
-        for code, (stage, reason) in enumerate(verdicts.causes):
-            _count(self._reason(stage, reason)["first"][side], verdicts.code == code, characters)
+        for code, (rule, reason) in enumerate(verdicts.reasons):
+            _count(self._reason(rule, reason)["first"][side], verdicts.code == code, characters)
         stays = ~verdicts.removed
         _count(self.kept["total", "", side], stays, characters)
         for group, column in (("sources", "source"), ("languages", "language")):
@@ -109,12 +109,14 @@ class _Comparison:
         for (group, name, side), counts in sorted(self.kept.items()):
             sides = found.setdefault("total", {}) if group == "total" else found[group].setdefault(name, {})
             sides[side] = counts | {"tokens_estimate": counts["characters"] // CHARACTERS_PER_TOKEN}
-        found["reasons"] = [{"stage": s, "reason": r, **entry} for (s, r), entry in self.reasons.items()]
+        found["reasons"] = [
+            {"stage": rule, "reason": reason, **entry} for (rule, reason), entry in self.reasons.items()
+        ]
         return found
 
-    def _reason(self, stage: str, reason: str) -> dict[str, dict[str, Counts]]:
+    def _reason(self, rule: str, reason: str) -> dict[str, dict[str, Counts]]:
         zeros = {kind: {side: _zero() for side in ("before", "after")} for kind in ("alone", "first")}
-        return self.reasons.setdefault((stage, reason), zeros)
+        return self.reasons.setdefault((rule, reason), zeros)
 
 
 def _zero() -> Counts:

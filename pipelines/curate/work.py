@@ -25,6 +25,7 @@ from pipelines.curate.job import find_finished, result_settings
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers.freeze import freeze
 from pipelines.readers.units import InputManifest
+from pipelines.rules.rule import files_read_by
 
 # Of text, by a core, for a whole run. Source: README, Numbers: `raymill curate`, 500 MB on 2 cores, 30 s with Ray's
 # start. Machines, stores and texts differ, so twice the cores are planned.
@@ -158,5 +159,5 @@ def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:
     first = {file.source: file.uri for file in reversed(inputs.files)}
     named = [first[one.source] for one in config.inputs if one.source in first]
     for settings in (config.language, *config.active_rules()):
-        named += [paths.absolute(file) for file in getattr(settings, "fingerprint_files", tuple)()]
+        named += [paths.absolute(file) for file in files_read_by(settings)]
     return tuple(dict.fromkeys(named))

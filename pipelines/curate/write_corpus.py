@@ -1,10 +1,10 @@
-"""The stage `select`: reads the text again, and writes the corpus and a ledger row for each removed document.
+"""The stage `select`: reads the text again, and writes the corpus and the ledger.
 
     units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), samples and tallies for the report
 
-Earlier stages remove nothing. A unit of this stage is a list of units of input whose text fills about one corpus file.
-It reads the text of its units and the rows of attributes, verdicts and groups on them, and holds a table of 8 MB of
-text at a time.
+The ledger has one row for each removed document. Earlier stages remove nothing. This stage joins neighbouring units of
+input until their kept text fills one file; each such list is one of its units. It reads the text of its units and the
+rows of attributes, verdicts and groups on them, and holds a table of 8 MB of text at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,11 +31,11 @@ from pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from pipelines.text.texts import Texts
 
 CORPUS = "corpus"
-REMOVED = "removed"
+REMOVED = "removed"  # the ledger
 KEPT = "_work/kept"
 SELECT_VERSION = "2"
 
-# Of a removed duplicate: the document that was kept for it. Null for other removals.
+# Of a removed duplicate: the document that was kept for it. Null for other removed documents.
 _PARTNER_COLUMNS = [
     ("partner", pa.string()),
     ("partner_source", pa.string()),
@@ -49,7 +49,7 @@ LEDGER_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("source", pa.string()),
         ("position", pa.int64()),
-        ("stage", pa.string()),
+        ("stage", pa.string()),  # removed by: a rule's name, `language`, or a kind of duplicate (DEDUP_STAGES)
         ("reason", pa.string()),
         ("value", pa.float64()),
         ("threshold", pa.float64()),
@@ -59,8 +59,8 @@ LEDGER_SCHEMA = pa.schema(
     ]
 )
 
-# Maximum size of a corpus file, by `corpus.file_mib`. A unit fills about one file; a small second one is avoided.
-_MAX_FILES = 1.5
+# A unit's text fills about one file. The file may grow to this multiple of its size, to avoid a small second one.
+_MAX_FILE_FACTOR = 1.5  # times corpus.file_mib
 
 DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
 
@@ -86,8 +86,8 @@ class MeasuredUnit:
     verdicts: list[str]
 
 
-# A removed document by its row in the unit: a row of the ledger without the columns of its attributes.
-REMOVAL_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
+# A removed document by its row in the unit: a ledger row before id, source, position and language are added.
+REMOVED_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class UnitResults:
     """The results of earlier stages for one unit of input. A table without rows has its columns too."""
 
     attributes: pa.Table
-    removed: pa.Table  # as REMOVAL_SCHEMA, sorted by row
+    removed: pa.Table  # as REMOVED_SCHEMA, sorted by row
     groups: pa.Table  # as GROUPS_SCHEMA
 
 
@@ -105,7 +105,7 @@ def select_stage(
     """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT. groups: None without deduplication."""
     file_bytes = settings.corpus.file_mib << 20
     outputs = (
-        Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILES)),
+        Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILE_FACTOR)),
         Output(REMOVED, LEDGER_SCHEMA),
         Output(SAMPLES, SAMPLES_SCHEMA),
         Output(KEPT, TALLIES_SCHEMA),
@@ -150,26 +150,26 @@ def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManife
         for table in groups.tables(["unit", "reason"]):
             units = table.filter(pc.is_valid(table["reason"]))["unit"].to_numpy()
             removed += np.bincount(units, minlength=len(removed))
-    measured = np.array([unit.bytes for unit in inputs.units], float)
+    estimated = np.array([unit.bytes for unit in inputs.units], float)
     documents = verdicts.manifest.counters.get("documents", 0)
     per_document = verdicts.manifest.counters.get("text_bytes", 0) / max(documents, 1)
-    return list(np.maximum(measured - removed * per_document, 0))
+    return list(np.maximum(estimated - removed * per_document, 0))
 
 
 def _join_units(
     units: Sequence[MeasuredUnit], kept_bytes: Sequence[float], file_bytes: int
 ) -> Iterator[list[MeasuredUnit]]:
     """Lists of neighbouring units whose kept text fills a file."""
-    held: list[MeasuredUnit] = []
+    joined: list[MeasuredUnit] = []
     size = 0.0
     for unit, text_bytes in zip(units, kept_bytes, strict=True):
-        held.append(unit)
+        joined.append(unit)
         size += text_bytes
         if size >= file_bytes:
-            yield held
-            held, size = [], 0.0
-    if held:
-        yield held
+            yield joined
+            joined, size = [], 0.0
+    if joined:
+        yield joined
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,10 @@ class Select:
         wanted = pa.array(sorted(units), pa.int32())
         for uri in self.group_files:
             with open_parquet(self.reading.store, uri) as parquet:
-                place = parquet.schema_arrow.names.index("unit")
+                column = parquet.schema_arrow.names.index("unit")
                 for number in range(parquet.num_row_groups):
-                    held = parquet.metadata.row_group(number).column(place).statistics
-                    if held.min <= max(units) and held.max >= min(units):
+                    statistics = parquet.metadata.row_group(number).column(column).statistics
+                    if statistics.min <= max(units) and statistics.max >= min(units):
                         table = parquet.read_row_group(number, use_threads=False)
                         found.append(table.filter(pc.is_in(table["unit"], wanted)))
         return pa.concat_tables([GROUPS_SCHEMA.empty_table(), *found])
@@ -214,7 +214,7 @@ class Select:
         names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.settings.corpus.columns}
         schema = pa.schema([column for column in self.attributes if column.name in names])
         attributes = _concat(read_tables(store, unit.attributes, names.__contains__), schema)
-        removed = _removals(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))
+        removed = _failed_checks(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))
         in_unit = groups.filter(pc.equal(groups["unit"], unit.unit.index))
         if dedup and dedup.remove:
             duplicates = _duplicates(in_unit.filter(pc.is_valid(in_unit["reason"])), dedup.threshold)
@@ -297,10 +297,10 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     )
     group_id = own.astype(np.int64)
     count = np.ones(len(rows), np.int64)
-    positions = groups["row"].to_numpy()
-    if len(positions) and len(rows):
-        at = np.minimum(np.searchsorted(positions, rows["row"].to_numpy()), len(positions) - 1)
-        grouped = positions[at] == rows["row"].to_numpy()
+    grouped_rows = groups["row"].to_numpy()
+    if len(grouped_rows) and len(rows):
+        at = np.minimum(np.searchsorted(grouped_rows, rows["row"].to_numpy()), len(grouped_rows) - 1)
+        grouped = grouped_rows[at] == rows["row"].to_numpy()
         group_id[grouped] = groups["group_id"].to_numpy()[at[grouped]]
         count[grouped] = groups["duplicate_count"].to_numpy()[at[grouped]]
     return {"duplicate_count": count, "group_id": group_id}
@@ -311,27 +311,27 @@ def _tally_kept(source: str, rows: pa.Table) -> pa.Table:
     return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), rows["characters"])])
 
 
-def _removals(verdicts: pa.Table) -> pa.Table:
-    """Removals for the language or by a rule (REMOVAL_SCHEMA); they have no partner."""
+def _failed_checks(verdicts: pa.Table) -> pa.Table:
+    """The documents removed by a rule or for their language (REMOVED_SCHEMA); they have no partner."""
     columns = {name: verdicts[name] for name in verdicts.column_names}
     columns |= {name: pa.nulls(verdicts.num_rows, kind) for name, kind in _PARTNER_COLUMNS}
-    return pa.table(columns, schema=REMOVAL_SCHEMA)
+    return pa.table(columns, schema=REMOVED_SCHEMA)
 
 
-def _duplicates(gone: pa.Table, threshold: float) -> pa.Table:
-    """Removals of duplicates (REMOVAL_SCHEMA). gone: their rows of the groups."""
-    stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(gone["reason"], pa.array(list(DEDUP_STAGES))))
+def _duplicates(duplicates: pa.Table, threshold: float) -> pa.Table:
+    """The documents removed as duplicates (REMOVED_SCHEMA). duplicates: their rows of the groups."""
+    stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(duplicates["reason"], pa.array(list(DEDUP_STAGES))))
     columns = {
-        "row": gone["row"],
+        "row": duplicates["row"],
         "stage": stages,
-        "reason": gone["reason"],
-        "value": gone["similarity"],
-        "threshold": pa.repeat(threshold, gone.num_rows),
-        **{name: gone[name] for name, _ in _PARTNER_COLUMNS},
+        "reason": duplicates["reason"],
+        "value": duplicates["similarity"],
+        "threshold": pa.repeat(threshold, duplicates.num_rows),
+        **{name: duplicates[name] for name, _ in _PARTNER_COLUMNS},
     }
-    return pa.table(columns).cast(REMOVAL_SCHEMA)
+    return pa.table(columns).cast(REMOVED_SCHEMA)
 
 
 def _concat(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
-    """All rows in one chunk; without tables, none with the columns of `schema`."""
+    """All rows in one chunk; an empty table with `schema` if there are none."""
     return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()

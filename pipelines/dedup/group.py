@@ -7,9 +7,9 @@ through the verified greedy loop of greedy.py. The stage is one unit, run by one
     2. read the attributes of the candidates; find keeper order, exact duplicates and near-duplicates
     3. write one row (GROUPS_SCHEMA) for each document of a group of at least two
 
-Memory: 1 to 1.5 KB per candidate (4 H bytes of signature, 448 at H = 112; 32 bytes for each band that it shares; its
-id; about 100 bytes more), so 16 GB hold 10 to 15 million candidates; and one partition of keys at a time, 128 MB up to
-140 million documents. Disk: 16 (bands + 1) bytes per document.
+Memory: 1 to 1.5 KB per candidate (4 H bytes of signature, H = signature columns: 448 bytes at H = 112; 32 bytes for
+each band that it shares; its id; about 100 bytes more), so 16 GB hold 10 to 15 million candidates; and one partition of
+keys at a time, 128 MB up to 140 million documents. Disk: 16 (bands + 1) bytes per document.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,32 +59,40 @@ GROUPS_SCHEMA = pa.schema(
 _LSH_WEIGHTS = (0.1, 0.9)
 _LEAST_RECALL_AT_THRESHOLD = 0.5
 
-# Of a signature. A column takes four bytes of a document; 128 are computed at 238 MB/s of text, 4,096 at 1/32 of it.
+# Each signature column costs 4 bytes per document. Speed falls in proportion to their number: 238 MB/s of text with
+# 128 columns, 1/32 of it with 4,096.
 _MOST_COLUMNS = 4096
 _PERMUTATIONS = 128
 
+# Odd, with well mixed bits (2^64 divided by the golden ratio), so keys of different scopes differ in many bits.
+_SCOPE_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
 
 class Dedup(BaseModel):
-    """The settings of deduplication."""
+    """The settings of deduplication.
+
+    Its words are runs of letters, marks and numbers, lower-cased. signatures.py and the column `tokens` call them
+    tokens.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
     threshold: float = Field(0.8, gt=0, le=1, description="least estimated Jaccard similarity of a duplicate")
-    ngram_words: int = Field(5, ge=1, le=64, description="tokens of a shingle")
+    ngram_words: int = Field(5, ge=1, le=64, description="words of a shingle")
     bands: int | None = Field(
-        14, ge=1, le=_MOST_COLUMNS, description="null, with rows_per_band: derived from threshold, permutations"
+        14, ge=1, le=_MOST_COLUMNS, description="null (then rows_per_band too): derived from threshold and permutations"
     )
-    rows_per_band: int | None = Field(8, ge=1, le=_MOST_COLUMNS, description="signature columns of a band")
+    rows_per_band: int | None = Field(8, ge=1, le=_MOST_COLUMNS, description="signature columns of each band")
     permutations: int = Field(
-        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns, where bands are derived"
+        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns if bands are derived"
     )
     seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
     keeper: Literal["position", "longest", "score", "source"] = Field(
         "position",
-        description="which of duplicates stays: the first, the longest, the best scored, the preferred source",
+        description="the document that a group keeps: the first, the longest, the best scored, of the preferred source",
     )
     keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
-    sources: tuple[str, ...] = Field((), description="`keeper: source`: the most trusted first; the others follow")
+    sources: tuple[str, ...] = Field((), description="`keeper: source`: most trusted first; unlisted sources come last")
     scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
     remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
 
@@ -93,18 +101,19 @@ class Dedup(BaseModel):
         if (self.bands is None) != (self.rows_per_band is None):
             raise ValueError("bands and rows_per_band go together: give both, or null for both")
         if (self.keeper == "score") != (self.keeper_score is not None):
-            raise ValueError("keeper: score needs keeper_score, the name of a signal, and nothing else does")
+            raise ValueError("keeper_score, the name of a signal, is required with keeper: score and refused otherwise")
         if (self.keeper == "source") != bool(self.sources):
             raise ValueError(
-                "keeper: source needs sources, the most trusted first, and nothing else does; give both, or neither"
+                "sources, the most trusted first, is required with keeper: source and refused otherwise; give both, or "
+                "neither"
             )
         if len(set(self.sources)) < len(self.sources):
             raise ValueError(f"sources: {list(self.sources)} names a source twice; name each once")
         columns = (self.bands or 0) * (self.rows_per_band or 0)
         if columns > _MOST_COLUMNS:
             raise ValueError(
-                f"{self.bands} bands of {self.rows_per_band} rows are {columns:,} signature columns of every document; "
-                f"at most {_MOST_COLUMNS:,} are computed, and 112 are usual. Lower one"
+                f"{self.bands} bands of {self.rows_per_band} columns are {columns:,} signature columns of every "
+                f"document; at most {_MOST_COLUMNS:,} are computed, and 112 are usual. Lower one"
             )
         if columns and self.permutations != _PERMUTATIONS:
             raise ValueError(
@@ -113,10 +122,10 @@ class Dedup(BaseModel):
             )
         recall = self.caught(self.threshold)
         if recall < _LEAST_RECALL_AT_THRESHOLD:
-            bands, rows = self.banding
+            bands, columns = self.banding
             raise ValueError(
-                f"{bands} bands of {rows} rows catch only {recall:.0%} of the pairs at similarity {self.threshold}; "
-                "set bands and rows_per_band to null to derive them from the threshold"
+                f"{bands} bands of {columns} signature columns catch only {recall:.0%} of the pairs at similarity "
+                f"{self.threshold}; set bands and rows_per_band to null to derive them from the threshold"
             )
         return self
 
@@ -129,18 +138,18 @@ class Dedup(BaseModel):
         return index.b, index.r
 
     def caught(self, similarity: float) -> float:
-        """Probability that two documents of this similarity share a band: 1 - (1 - s^rows)^bands."""
-        bands, rows = self.banding
-        return 1 - (1 - similarity**rows) ** bands
+        """Probability that two documents of this similarity share a band: 1 - (1 - s^columns)^bands."""
+        bands, columns = self.banding
+        return 1 - (1 - similarity**columns) ** bands
 
 
 def group_stage(
-    dedup: Dedup, inputs: Sequence[Input], shown: int, attributes: Artifact, verdicts: Artifact, units: int
+    dedup: Dedup, inputs: Sequence[Input], groups_shown: int, attributes: Artifact, verdicts: Artifact, units: int
 ) -> Stage:
     """The stage that writes the artifact GROUPS from attributes and verdicts.
 
-    inputs: their sources and snapshots are the scopes. shown: groups of which the report shows a pair of documents.
-    units: number of units of both artifacts.
+    inputs: their sources and snapshots are the scopes. groups_shown: number of groups of which the report shows a pair
+    of documents. units: number of units of both artifacts.
     """
     scopes = _scopes(dedup.scope, inputs)
     stage_fingerprint = fingerprint(
@@ -150,7 +159,7 @@ def group_stage(
             "verdicts": verdicts.manifest.fingerprint,
             "dedup": dedup.model_dump(exclude={"remove"}),
             "scopes": scopes,
-            "shown": shown,
+            "shown": groups_shown,
         }
     )
     unit = {
@@ -159,7 +168,7 @@ def group_stage(
         "passed": int(verdicts.manifest.counters.get("passed", 0)),
     }
     outputs = (Output(GROUPS, GROUPS_SCHEMA),)
-    work = Group(attributes.store, dedup, scopes, shown)
+    work = Group(attributes.store, dedup, scopes, groups_shown)
     return Stage("group", outputs, [unit], work, stage_fingerprint, attributes.store, _files)
 
 
@@ -169,10 +178,10 @@ def _files(unit: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Candidates:
-    """C documents that share a key with another one, in order of position (row in the attributes).
+    """C documents that share a key with another one, in order of position (row in the attributes artifact).
 
     positions: int64[C]. unit: int32[C]. rows: C rows, the attributes except for the signature.
-    signatures: uint32[C, H]. signed: bool[C], whether the document is long enough for a signature.
+    signatures: uint32[C, H], H = signature columns. signed: bool[C], whether the document is long enough for one.
     starts, keys: int64[C + 1], int64[K]: candidate c has the shared keys keys[starts[c]:starts[c + 1]], all below
         key_count.
     """
@@ -192,12 +201,15 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Group:
-    """The work of the stage's unit: finds the groups and writes their rows. scopes: number of each source's scope."""
+    """The work of the stage's unit: finds the groups and writes their rows.
+
+    scopes: number of each source's scope. groups_shown: as in `group_stage`.
+    """
 
     store: Store
     dedup: Dedup
     scopes: dict[str, int]
-    shown: int
+    groups_shown: int
 
     def __call__(self, unit: dict[str, Any], scratch: Scratch) -> Counters:
         bands, _ = self.dedup.banding
@@ -225,7 +237,7 @@ class Group:
         # A document too short for a signature repeats the key of its text.
         near[~signed] = hashes[~signed, :1]
         keys = np.concatenate([hashes[:, :1], near], axis=1)
-        return keys ^ self._scope(table)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+        return keys ^ self._scope(table)[:, None] * _SCOPE_FACTOR
 
     def _scope(self, table: pa.Table) -> np.ndarray:
         """uint64[D]: the number of each document's scope; duplicates are found within one scope."""
@@ -257,44 +269,46 @@ class Group:
         return Candidates(positions, np.concatenate(units), rows, signatures, signed, starts, ids[order], key_count)
 
     def _write(self, candidates: Candidates, scratch: Scratch) -> Counters:
-        """Find the groups and write their rows; returns the number of candidates and of removals by reason."""
+        """Find the groups and write their rows. Counters: candidates, and removed documents by reason."""
         # Candidates, which progress shows as documents/s. Another name would change the run's digest.
         counters: Counters = {"documents": float(len(candidates))}
         if not len(candidates):
             return counters
         order = keeper_order(candidates.rows, self.dedup)
-        first = _first_of_text(candidates.rows["text_hash"], self._scope(candidates.rows), order)
-        distinct = first[order] == order
-        near, similarity = remove_near_duplicates(
-            order[distinct & candidates.signed[order]],
+        first_copy = _first_of_text(candidates.rows["text_hash"], self._scope(candidates.rows), order)
+        is_first_copy = first_copy[order] == order
+        similar, similarity = remove_near_duplicates(
+            order[is_first_copy & candidates.signed[order]],
             candidates.starts,
             candidates.keys,
             candidates.key_count,
             candidates.signatures,
             self.dedup.threshold,
         )
-        exact = first != np.arange(len(first))
-        # The partner of an exact duplicate is the first copy if that is kept, else the kept document similar to it.
-        near, similarity = near[first], np.where(near[first] >= 0, similarity[first], np.where(exact, 1.0, np.nan))
-        leader = np.where(near >= 0, near, first)
-        removed = leader != np.arange(len(leader))
-        table = self._table(candidates, leader, removed, exact, similarity)
+        exact = first_copy != np.arange(len(first_copy))
+        # An exact duplicate is removed for its first copy if that is kept, else for the kept document similar to it.
+        similar_to_copy = similar[first_copy]
+        is_similar = similar_to_copy >= 0
+        kept = np.where(is_similar, similar_to_copy, first_copy)
+        similarity_to_kept = np.where(is_similar, similarity[first_copy], np.where(exact, 1.0, np.nan))
+        removed = kept != np.arange(len(kept))
+        table = self._table(candidates, kept, removed, exact, similarity_to_kept)
         scratch.write(GROUPS, table)
         for reason, count in zip(*np.unique(table["reason"].drop_null().to_numpy(), return_counts=True), strict=True):
             counters[f"reason/{reason}"] = int(count)
         return counters
 
     def _table(
-        self, candidates: Candidates, leader: np.ndarray, removed: np.ndarray, exact: np.ndarray, similarity: np.ndarray
+        self, candidates: Candidates, kept: np.ndarray, removed: np.ndarray, exact: np.ndarray, similarity: np.ndarray
     ) -> pa.Table:
         """One row (GROUPS_SCHEMA) for every document of a group of at least two, in order of position.
 
-        leader: int64[C], the kept document of each candidate's group. removed, exact: bool[C]. similarity: float64[C].
+        kept: int64[C], the kept document of each candidate's group. removed, exact: bool[C]. similarity: float64[C].
         """
-        count = np.bincount(leader, minlength=len(leader))
-        members = np.flatnonzero(count[leader] > 1)
+        count = np.bincount(kept, minlength=len(kept))
+        members = np.flatnonzero(count[kept] > 1)
         rows = candidates.rows
-        lead = leader[members]
+        kept_of_members = kept[members]
         ids = rows["id"].combine_chunks()
         reason = np.where(exact, EXACT, NEAR)[members]
         is_removed = pa.array(removed[members])
@@ -305,32 +319,34 @@ class Group:
                 "unit": candidates.unit[members],
                 "row": rows["row"].take(members),
                 "reason": pc.if_else(is_removed, pa.array(reason, pa.string()), pa.scalar(None, pa.string())),
-                "partner": pc.if_else(is_removed, ids.take(lead), pa.scalar(None, pa.string())),
-                "partner_source": pc.if_else(is_removed, rows["source"].take(lead), pa.scalar(None, pa.string())),
+                "partner": pc.if_else(is_removed, ids.take(kept_of_members), pa.scalar(None, pa.string())),
+                "partner_source": pc.if_else(
+                    is_removed, rows["source"].take(kept_of_members), pa.scalar(None, pa.string())
+                ),
                 "partner_position": pc.if_else(
-                    is_removed, pa.array(candidates.positions[lead]), pa.scalar(None, pa.int64())
+                    is_removed, pa.array(candidates.positions[kept_of_members]), pa.scalar(None, pa.int64())
                 ),
                 "similarity": pc.if_else(is_removed, pa.array(similarity[members]), pa.scalar(None, pa.float64())),
-                "group_id": hashes[lead, 0].view(np.int64),
-                "duplicate_count": count[lead],
-                "shown": self._shown(members, leader, removed, exact, count),
+                "group_id": hashes[kept_of_members, 0].view(np.int64),
+                "duplicate_count": count[kept_of_members],
+                "shown": self._is_shown(members, kept, removed, exact, count),
                 "characters": rows["characters"].take(members),
                 "source": rows["source"].take(members),
                 "language": language.take(members),
             }
         )
 
-    def _shown(
-        self, members: np.ndarray, leader: np.ndarray, removed: np.ndarray, exact: np.ndarray, count: np.ndarray
+    def _is_shown(
+        self, members: np.ndarray, kept: np.ndarray, removed: np.ndarray, exact: np.ndarray, count: np.ndarray
     ) -> np.ndarray:
         """bool[M]: the kept document and one removed document, preferably a near-duplicate, of the largest groups."""
-        shown = np.zeros(len(leader), bool)
-        leaders = np.flatnonzero((count > 1) & ~removed)
-        largest = leaders[np.lexsort((leaders, -count[leaders]))][: self.shown]
-        for lead in largest:
-            removed_members = np.flatnonzero(removed & (leader == lead))
-            shown[[lead, removed_members[np.argmin(exact[removed_members])]]] = True
-        return shown[members]
+        is_shown = np.zeros(len(kept), bool)
+        with_duplicates = np.flatnonzero((count > 1) & ~removed)
+        of_largest = with_duplicates[np.lexsort((with_duplicates, -count[with_duplicates]))][: self.groups_shown]
+        for document in of_largest:
+            duplicates = np.flatnonzero(removed & (kept == document))
+            is_shown[[document, duplicates[np.argmin(exact[duplicates])]]] = True
+        return is_shown[members]
 
 
 _KEY_COLUMNS = frozenset({"row", "text_hash", "signature", "source"})

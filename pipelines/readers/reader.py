@@ -177,7 +177,10 @@ class Rows:
         self._skipped[reason] += 1
 
     def refuse(self, problem: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
-        """Add a document that cannot be read. problem: a key of PROBLEMS."""
+        """Add a document that cannot be read. measure.py writes the row into quarantine.
+
+        problem: a key of PROBLEMS.
+        """
         assert problem in PROBLEMS, problem
         self._append(id, None, problem, where, carried)
 

@@ -8,7 +8,7 @@ The dialect defines a word:
     paper      a run of characters between white space; every character in scripts written without spaces
     datatrove  a token of spaCy's blank English tokenizer, as datatrove 0.10.1 uses it: punctuation marks are words
 
-Deduplication has tokens of its own in both dialects (dedup/signatures.py).
+Deduplication splits text into words in its own way in both dialects, and calls them tokens (dedup/signatures.py).
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class Check:
 class Rule(Protocol):
     """A frozen dataclass whose fields are its settings; the field names are the config's keys.
 
-    name: its key under `rules` in the config, and the `stage` of its rows in the ledger.
+    name: its key under `rules` in the config; the column `stage` of the ledger names the rule that removed a document.
     reasons: every reason of its checks, in the order of the checks.
     signals: the attribute columns that `measure` adds, each with its definition and unit, as reports show it.
     measured_by: the settings that change the result of `measure`. All other settings only move bounds, so a finished
@@ -115,3 +115,11 @@ class Rule(Protocol):
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
         """The checks in order; the first one that fails gives the document's reason."""
         ...
+
+
+def files_read_by(settings: object) -> tuple[str, ...]:
+    """Paths or URIs of the files that a rule or the language identification reads, in fixed order.
+
+    Empty for a rule without the method `fingerprint_files`.
+    """
+    return getattr(settings, "fingerprint_files", tuple)()

@@ -91,7 +91,7 @@ def test_a_path_with_nothing_below_it_is_no_run(tmp_path, name):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', json.dumps({"kind": "x", "files": []}), "\x00"])
 def test_what_is_no_manifest_is_named(tmp_path, content):
     (tmp_path / MANIFEST).write_text(content)
-    with pytest.raises(DataError, match=r"manifest.json: not a manifest of this project"):
+    with pytest.raises(DataError, match=r"manifest.json: not a Raymill manifest"):
         Artifact.load(Store(), str(tmp_path))
 
 

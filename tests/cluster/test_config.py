@@ -97,8 +97,8 @@ def lines(caught) -> list[str]:
         ),
         (
             "dedup: {bands: 3}",
-            "c.yaml, dedup: 3 bands of 8 rows catch only 42% of the pairs at similarity 0.8; set bands and rows_per_band "
-            "to null to derive them from the threshold.",
+            "c.yaml, dedup: 3 bands of 8 signature columns catch only 42% of the pairs at similarity 0.8; set bands and "
+            "rows_per_band to null to derive them from the threshold.",
         ),
         (
             "rules: {gopher_quality: {min_words: 500, max_words: 3}}",
@@ -248,11 +248,11 @@ def test_json_is_a_config_too_tabs_and_all(read):
     ("added", "seen"),
     [
         ("dedup: {bands: 100000}", "dedup.bands: 100000 given; wanted at most 4096"),
-        ("dedup: {bands: 1000}", "dedup: 1000 bands of 8 rows are 8,000 signature columns"),
+        ("dedup: {bands: 1000}", "dedup: 1000 bands of 8 columns are 8,000 signature columns"),
         ("dedup: {rows_per_band: 9999}", "dedup.rows_per_band: 9999 given; wanted at most 4096"),
         ("dedup: {permutations: 256}", "dedup: permutations: 256 has no effect beside bands"),
-        ("dedup: {keeper: source}", "dedup: keeper: source needs sources"),
-        ("dedup: {sources: [input]}", "dedup: keeper: source needs sources"),
+        ("dedup: {keeper: source}", "dedup: sources, the most trusted first, is required with keeper: source"),
+        ("dedup: {sources: [input]}", "dedup: sources, the most trusted first, is required with keeper: source"),
         ("dedup: {keeper: source, sources: [input, input]}", "names a source twice"),
         ("execution: {stall_s: 0.001}", "execution.stall_s: 0.001 given; wanted at least 1.0"),
         ("execution: {stall_s: .inf}", "execution.stall_s: inf given; wanted at most"),
@@ -336,12 +336,12 @@ def test_wrong_overrides_and_wrong_lines_are_told_together(read):
         ("", ["dedup.threshold=0.7", "dedup.threshold=7"], "-o dedup.threshold=7: 7 given"),
         ("", ["dedup={threshold: 7}"], "-o dedup={threshold: 7}, dedup.threshold: 7 given"),
         ("", ["dedup=3"], "-o dedup=3: 3 given"),
-        ("", ["dedup.bands=3"], "-o dedup.bands=3, dedup: 3 bands of 8 rows catch only"),
+        ("", ["dedup.bands=3"], "-o dedup.bands=3, dedup: 3 bands of 8 signature columns catch only"),
         ("", ["inputs.0.format=pdf"], "-o inputs.0.format=pdf: 'pdf' given"),
         ("", ["kind=bake"], "-o kind=bake: 'bake' given"),
         ("", ["dedup.scope=snapshot"], "-o dedup.scope=snapshot: dedup.scope: snapshot needs"),
         ("", ["output=${HOME}"], "-o output=${HOME}: '${HOME}' uses an environment variable"),
-        ("dedup: {bands: 3}", ["dedup.seed=2"], "c.yaml, dedup: 3 bands of 8 rows catch only"),
+        ("dedup: {bands: 3}", ["dedup.seed=2"], "c.yaml, dedup: 3 bands of 8 signature columns catch only"),
         ("dedup: {threshold: 7}", ["dedup.seed=2"], "c.yaml, dedup.threshold: 7 given"),
         ("dedup: {scope: snapshot}", ["name=z"], "c.yaml: dedup.scope: snapshot needs"),
         ("", ["storage={secret_access_key: hunter2}"], "-o storage=(a secret): access_key_id and"),

@@ -39,7 +39,7 @@ def verdicts(scratch: Path) -> dict[str, Any]:
     failing: dict[str, list[str]] = {id: [] for id in documents}
     for check in check_results(attributes, config.filters):
         for row in check.fails.nonzero()[0]:
-            failing[attributes["id"][row].as_py()].append(f"{check.stage}/{check.reason}")
+            failing[attributes["id"][row].as_py()].append(f"{check.rule}/{check.reason}")
     found: dict[str, Any] = {}
     for row in attributes.to_pylist():
         id = row.pop("id")

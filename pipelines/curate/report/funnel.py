@@ -122,7 +122,7 @@ def _reasons(stage: FunnelStage, reasons: Sequence[ReasonAmount], given: Amount,
         Column("Characters"), Column("of input"),
     ]  # fmt: skip
     gone = plural(stage["removed"]["documents"], "document")
-    caption = f"{stage_name(stage['stage'])}: why {gone} went; the first objection counts"
+    caption = f"{stage_name(stage['stage'])}: why {gone} went; the first failed check counts"
     return table(caption, columns, rows)
 
 

@@ -16,7 +16,7 @@ import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from pipelines.curate.config import Filters, ReportSettings
-from pipelines.curate.decide import TALLIES, causes, checks_by_signal
+from pipelines.curate.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, REPEATED_KEY, SKIPPED
 from pipelines.curate.report.run_warnings import warnings
@@ -78,7 +78,10 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
 
 
 class _Tallies:
-    """The sum of the tallies of a run, by table, with the removed duplicates. reasons: (stage, reason), in order."""
+    """The sum of the tallies of a run, by table, with the removed duplicates.
+
+    reasons: (removed by, reason) of all checks and kinds of duplicates, in order.
+    """
 
     def __init__(self, filters: Filters, dedup: Dedup | None, artifacts: dict[str, Artifact]) -> None:
         total: list[pa.Table] = []
@@ -88,7 +91,7 @@ class _Tallies:
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in total[0].to_pylist() if total else []:
             self.rows[row["table"]].append(row)
-        self.reasons = list(causes(filters))
+        self.reasons = list(all_reasons(filters))
         self.stages = list(dict.fromkeys(stage for stage, _ in self.reasons))
         if dedup and dedup.remove and GROUPS in artifacts:
             self.rows["removed"] += _duplicates(artifacts[GROUPS])

@@ -49,8 +49,8 @@ class Sampler:
             return
         hashes = rows["text_hash"].combine_chunks()
         rank = np.frombuffer(hashes.buffers()[1], "<u8", 2 * len(hashes), 16 * hashes.offset)[::2]
-        positions = rows["row"].to_numpy()
-        index_in_removed = _lookup(removed, positions)
+        rows_in_unit = rows["row"].to_numpy()
+        index_in_removed = _lookup(removed, rows_in_unit)
         label, labels = _labels(removed)
         label = np.where(index_in_removed >= 0, label[index_in_removed], -1) if len(label) else index_in_removed
         for code in np.unique(label):
@@ -64,8 +64,8 @@ class Sampler:
                 best.sort(key=lambda row: row["rank"])
                 del best[self.most :]
         shown = groups.filter(groups["shown"])
-        for place, index in _matches(shown, positions):
-            row = shown.slice(place, 1).to_pylist()[0]
+        for index_in_shown, index in _matches(shown, rows_in_unit):
+            row = shown.slice(index_in_shown, 1).to_pylist()[0]
             given = {"reason": row["reason"], "value": row["similarity"], "partner": row["partner"]}
             self.pairs.append(
                 self._row(source, texts, rows, index, given, int(rank[index]))
@@ -99,25 +99,25 @@ class Sampler:
 
 
 def _labels(removed: pa.Table) -> tuple[np.ndarray, list[str]]:
-    """(number of the cause of each removed row int64[R], `stage/reason` by number; index -1 is KEPT_REASON)."""
+    """(number of the reason of each removed row int64[R], `stage/reason` by number; index -1 is KEPT_REASON)."""
     if not removed.num_rows:
         return np.empty(0, np.int64), [KEPT_REASON]
-    causes = pc.binary_join_element_wise(removed["stage"], removed["reason"], "/").combine_chunks().dictionary_encode()
-    return causes.indices.to_numpy().astype(np.int64), [*causes.dictionary.to_pylist(), KEPT_REASON]
+    reasons = pc.binary_join_element_wise(removed["stage"], removed["reason"], "/").combine_chunks().dictionary_encode()
+    return reasons.indices.to_numpy().astype(np.int64), [*reasons.dictionary.to_pylist(), KEPT_REASON]
 
 
-def _lookup(removed: pa.Table, positions: np.ndarray) -> np.ndarray:
+def _lookup(removed: pa.Table, rows: np.ndarray) -> np.ndarray:
     """int64[D]: the index in `removed` of each document, by its row in the unit; -1 if it stays."""
     if not removed.num_rows:
-        return np.full(len(positions), -1)
-    rows = removed["row"].to_numpy()
-    at = np.minimum(np.searchsorted(rows, positions), len(rows) - 1)
-    return np.where(rows[at] == positions, at, -1)
+        return np.full(len(rows), -1)
+    removed_rows = removed["row"].to_numpy()
+    at = np.minimum(np.searchsorted(removed_rows, rows), len(removed_rows) - 1)
+    return np.where(removed_rows[at] == rows, at, -1)
 
 
-def _matches(table: pa.Table, positions: np.ndarray) -> list[tuple[int, int]]:
-    """(index in the table, index in the positions) of the rows that are in both."""
+def _matches(table: pa.Table, rows: np.ndarray) -> list[tuple[int, int]]:
+    """(index in the table, index in `rows`) of the rows of the unit that are in both."""
     if not table.num_rows:
         return []
-    found = {row: place for place, row in enumerate(table["row"].to_pylist())}
-    return [(found[row], index) for index, row in enumerate(positions.tolist()) if row in found]
+    index_in_table = {row: index for index, row in enumerate(table["row"].to_pylist())}
+    return [(index_in_table[row], index) for index, row in enumerate(rows.tolist()) if row in index_in_table]

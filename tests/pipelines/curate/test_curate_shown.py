@@ -210,4 +210,4 @@ def test_a_dry_run_names_the_damaged_files_of_a_finished_run(raymill, tmp_path):
     file = next((tmp_path / "run" / "removed").glob("*.parquet"))
     file.unlink()
     out, _ = raymill("curate", "c.yaml", "--dry-run")
-    assert f"run: a finished run with 1 damaged file ({file}: is gone); what is damaged is to be made again\n" in out
+    assert f"run: a finished run with 1 damaged file ({file}: is gone); damaged files will be made again\n" in out

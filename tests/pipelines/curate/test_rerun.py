@@ -87,7 +87,5 @@ def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run,
         "a folder gone": f"{output}/removed: is gone",
         "report gone": f"{output}/report.html: is gone",
     }[damage.removesuffix(", without _work")]
-    assert (
-        f"{output}: a finished run with 1 damaged file ({seen}). What is damaged is made again.\n" in shown.getvalue()
-    )
+    assert f"{output}: a finished run with 1 damaged file ({seen}). Damaged files are made again.\n" in shown.getvalue()
     assert not curate_inline(settings, monkeypatch).fresh

@@ -15,7 +15,7 @@ from cluster.store.store import Store
 from pipelines.curate import commands as curate_commands
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import causes, check_results
+from pipelines.curate.decide import all_reasons, check_results
 from pipelines.dedup.group import EXACT, NEAR
 from pipelines.demo import commands as demo
 from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
@@ -202,8 +202,8 @@ def rows(folder, artifact):
 def test_something_planted_is_removed_for_every_reason_there_is(run):
     folder, config = run
     removed = {row["id"]: (row["stage"], row["reason"]) for row in rows(folder, "removed")}
-    expected = set(causes(config.filters)) - NEVER_FIRST
-    assert {cause for cause in expected if removed.get(f"planted/{cause[1]}") != cause} == set()
+    expected = set(all_reasons(config.filters)) - NEVER_FIRST
+    assert {(rule, reason) for rule, reason in expected if removed.get(f"planted/{reason}") != (rule, reason)} == set()
     assert {id for id, (_, reason) in removed.items() if reason == EXACT} == {
         "planted/exact_duplicate/again",
         "planted/exact_duplicate/other_spaces",
@@ -219,7 +219,7 @@ def test_the_empty_document_fails_the_checks_that_never_come_first(run):
     attributes = Artifact.load(Store(), str(folder / "attributes"))
     table = next(table for table in attributes.tables() if "planted/empty" in table["id"].to_pylist())
     row = table["id"].to_pylist().index("planted/empty")
-    failed = {(check.stage, check.reason) for check in check_results(table, config.filters) if check.fails[row]}
+    failed = {(check.rule, check.reason) for check in check_results(table, config.filters) if check.fails[row]}
     assert failed >= NEVER_FIRST
 
 
