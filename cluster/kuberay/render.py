@@ -1,6 +1,7 @@
 """The verb `raymill render`: the Kubernetes objects of a config as YAML. Contacts no cluster."""
 
 import re
+import sys
 from typing import Annotated
 
 import typer
@@ -33,7 +34,10 @@ def render(
     kind = settings.kind  # type: ignore[attr-defined]
     images = {"train_image" if kind == "train" else "image": image}
     profile = profile_of(overlay, namespace=namespace, **images)
-    print(rendered(WORK[kind](settings, None if within is None else seconds(within)), profile), end="")
+    work = WORK[kind](settings, None if within is None else seconds(within))
+    if work.finished:
+        print(f"note: {work.output} has this result already; the job would do nothing", file=sys.stderr)
+    print(rendered(work, profile), end="")
 
 
 def rendered(work: Work, profile: Profile) -> str:

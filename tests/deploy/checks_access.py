@@ -30,6 +30,32 @@ def selectors(objects: Objects) -> list[str]:
     return found
 
 
+def monitors(objects: Objects) -> list[str]:
+    """PodMonitors select pods of Ray, and ports that these have, by name."""
+    found = []
+    for one in of_kind(objects, "PodMonitor"):
+        name = f"PodMonitor {one['metadata']['name']}"
+        chosen = [
+            template
+            for _, template in pod_templates(objects)
+            if selects(one["spec"]["selector"], template["metadata"]["labels"])
+        ]
+        if not chosen:
+            found.append(f"{name}: selects no pod")
+        ports = {
+            port["name"]
+            for template in chosen
+            for container in template["spec"]["containers"]
+            for port in container.get("ports", ())
+        }
+        found += [
+            f"{name}: no pod has a port {end['port']}"
+            for end in one["spec"]["podMetricsEndpoints"]
+            if end["port"] not in ports
+        ]
+    return found
+
+
 def references(objects: Objects) -> list[str]:
     """Accounts, priorities, ConfigMaps and Secrets that pods name."""
     found = []
@@ -118,6 +144,11 @@ def profiles(objects: Objects) -> list[str]:
     return found
 
 
+def _monitor(labels, port):
+    spec = {"selector": {"matchLabels": labels}, "podMetricsEndpoints": [{"port": port}]}
+    return {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "x"}, "spec": spec}
+
+
 def _policy(objects, name):
     return first(objects, "NetworkPolicy", name)
 
@@ -131,6 +162,18 @@ def _worker(objects):
 
 
 CHECKS = (
+    Check(
+        "monitors select pods and ports that there are",
+        monitors,
+        (
+            Broken("by a label of no pod", lambda o: o.append(_monitor({"app": "ray"}, "metrics")), "selects no pod"),
+            Broken(
+                "a port without a name",
+                lambda o: o.append(_monitor({"raymill.io/role": "head"}, "prometheus")),
+                "no pod has a port prometheus",
+            ),
+        ),
+    ),
     Check(
         "policies, budgets and services select the pods they are for, by labels that stay",
         selectors,

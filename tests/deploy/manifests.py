@@ -17,7 +17,8 @@ from cluster.kuberay.profiles import OVERLAYS
 K8S = Path(__file__).resolve().parents[2] / "k8s"
 JOBS = ("curate", "train")
 # Built beside the overlays' own, so that every component is built once.
-OTHERS = ("history-server", "rocksdb-ft", "volcano")
+OTHERS = ("history-server", "monitoring", "rocksdb-ft", "volcano")
+OTHERS = tuple(name for name in OTHERS if (K8S / "components" / name / "kustomization.yaml").exists())
 
 Manifest = dict[str, Any]
 

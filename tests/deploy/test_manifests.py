@@ -109,7 +109,7 @@ def test_every_component_and_overlay_is_built():
         for one in yaml.safe_load(path.read_text()).get("components", ())
     }
     components = {path.name for path in (K8S / "components").iterdir() if (path / "kustomization.yaml").exists()}
-    assert components - {"monitoring"} <= {one.rpartition("/")[2] for one in used} | {*OTHERS}
+    assert components <= {one.rpartition("/")[2] for one in used} | {*OTHERS}
     assert {path.name for path in (K8S / "overlays").iterdir()} == {*OVERLAYS}
 
 

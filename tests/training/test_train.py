@@ -32,6 +32,7 @@ from training.fit.job import OUTCOME, Job
 from training.job import exported_model, train
 from training.pack import job as packing
 from training.pack.command import pack as pack_verb
+from training.work import work
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,10 @@ def test_a_run_leaves_all_that_it_promises(full):
 def test_a_finished_run_is_found_again_and_nothing_is_done(full, monkeypatch):
     settings, _ = full
     monkeypatch.setattr(inline, "_fit", never)
-    again = train_inline(settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}, monkeypatch)
+    whole = settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}
+    again = train_inline(whole, monkeypatch)
     assert not again.fresh and again.report["fits"][0]["totals"]["steps"] == PLAIN["steps"]
+    assert work(TrainConfig.model_validate(PLAIN | whole)).finished, "submitting it sends nothing"
 
 
 def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finished(corpus, tmp_path, monkeypatch):
@@ -309,7 +312,10 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     Path(first.uri, "export/full/model.safetensors").unlink()
     Path(second.uri, "export/merged/model.safetensors").write_bytes(b"")
     (tmp_path / "run/report.html").unlink()
+    config = TrainConfig.model_validate(PLAIN | {"corpus": corpus, "output": str(tmp_path / "run")} | lora)
+    assert not work(config).finished
     again = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
+    assert work(config).finished
     assert again.manifest["artifacts"] == run.manifest["artifacts"] and (tmp_path / "run/report.html").is_file()
     assert Path(exported_model(again.phases[0]), "model.safetensors").is_file()
     assert Path(second.uri, "export/merged/model.safetensors").stat().st_size
