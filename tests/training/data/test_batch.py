@@ -47,7 +47,7 @@ def test_boundaries_cut_the_rows_into_documents_and_paddings_and_then_stay_at_th
 
 @settings(max_examples=50)
 @given(packings)
-def test_labelled_positions_are_those_with_a_target_in_order(lengths):
+def test_target_positions_are_those_with_a_target_in_order(lengths):
     batch = collate([rows_of(lengths)], len(lengths), LENGTH, 0)
     assert batch.target_positions.dtype == np.int64 and len(batch.target_positions) == batch.label_tokens
     flat = torch.from_numpy(batch.targets).flatten()
