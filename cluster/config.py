@@ -31,6 +31,7 @@ KINDS = {
 
 Loc = tuple[str | int, ...]
 
+_IN_ENVIRONMENT = "env:"
 _HIDDEN = "(a secret)"
 _MISPLACED_SHOWN = 3
 _OUTSIDE = object()
@@ -79,6 +80,8 @@ def model_of(kind: str) -> type[BaseModel]:
 def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     """The config in a file, with overrides (`key.sub=value`) applied.
 
+    path: a file, a URI, or `env:NAME` for the JSON in an environment variable, which a submitted job has its config in.
+
     Raises:
         ConfigError: lists all mistakes of the file and the overrides.
     """
@@ -117,7 +120,10 @@ class _StorageAlone(BaseModel):
 def _read(path: str) -> dict[str, Any]:
     try:
         # A config on a store is read with the credentials of the environment: its own are inside.
-        raw = parse(Store().read_bytes(path).decode("utf-8-sig"), path, format_of(path))
+        if path.startswith(_IN_ENVIRONMENT):
+            raw = parse(_variable(path), path, "json")
+        else:
+            raw = parse(Store().read_bytes(path).decode("utf-8-sig"), path, format_of(path))
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
@@ -129,6 +135,16 @@ def _read(path: str) -> dict[str, Any]:
             f"{without}as in `kind: curate`."
         )
     return raw
+
+
+def _variable(path: str) -> str:
+    name = path.removeprefix(_IN_ENVIRONMENT)
+    if name not in os.environ:
+        raise ConfigError(
+            f"{path}: the environment has no variable {name or '(no name given)'}. It is set for jobs that `raymill "
+            "submit` starts; elsewhere give a file."
+        )
+    return os.environ[name]
 
 
 def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[str]) -> BaseModel:

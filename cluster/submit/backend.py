@@ -6,14 +6,21 @@ refusing; backends only carry out.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
+from cluster.errors import ClusterError
 from cluster.submit.work import Work
+
+# The configuration of a job is in this environment variable, as JSON.
+CONFIG_VARIABLE = "RAYMILL_CONFIG"
 
 # A cancelled job has so many seconds to commit what is done.
 GRACE_S = 60
+
+# A backend that does not answer is asked again for so many seconds.
+PATIENCE_S = 180
 
 
 class State(StrEnum):
@@ -53,11 +60,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Request:
-    """What a backend starts. environment: variables of the job, never secrets."""
+    """What a backend starts: an attempt of this name, which runs `raymill VERB` with the config of `work`."""
 
     work: Work
     name: str
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -75,14 +81,29 @@ class Backend(Protocol):
         """The attempts of a run, or all of Raymill's, the newest last."""
         ...
 
+    def attempt(self, name: str) -> Attempt | None:
+        """The attempt of this name; None if the backend has none, or no longer."""
+        ...
+
+    def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
+        """The config that the attempt was submitted with; None if the backend no longer has it."""
+        ...
+
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
-        """The lines of the job's log, each once; with `follow` until the attempt has ended. Reconnects by itself."""
+        """The lines of the job's log, each once; with `follow` until the attempt has ended.
+
+        A lost connection is made again, for `PATIENCE_S`. AttemptLost: the backend no longer has the attempt.
+        """
         ...
 
     def cancel(self, attempt: Attempt) -> None:
-        """Ask the job to stop, wait for it, then end it. Finished units are kept."""
+        """Ask the job to stop, wait for up to `GRACE_S` until it has, then end it. Finished units are kept."""
         ...
 
 
 class AttemptExists(Exception):
     """An attempt of this name exists."""
+
+
+class AttemptLost(ClusterError):
+    """The backend no longer has an attempt that it had, as after the head of a cluster was replaced."""

@@ -1,0 +1,377 @@
+"""Submits to a running Ray cluster, by the Jobs API of its dashboard.
+
+The cluster keeps jobs in the memory of its head: when that is replaced, they are gone, and the next attempt continues
+from what the run committed. A job is the command `raymill VERB env:RAYMILL_CONFIG` on the head; its metadata hold what
+an Attempt has.
+"""
+
+import json
+import logging
+import queue
+import shlex
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import cluster
+from cluster.entry import Entry
+from cluster.errors import ClusterError
+from cluster.submit.backend import (
+    CONFIG_VARIABLE,
+    GRACE_S,
+    PATIENCE_S,
+    Attempt,
+    AttemptExists,
+    AttemptLost,
+    Request,
+    State,
+)
+from cluster.submit.job_log import LogLines
+from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
+from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, Refused
+from cluster.submit.work import Work
+
+log = logging.getLogger(__name__)
+
+_ship_code = Entry("cluster.submit.ship_code:ship_code")
+
+_STATES = {
+    "PENDING": State.WAITING,
+    "RUNNING": State.RUNNING,
+    "SUCCEEDED": State.SUCCEEDED,
+    "FAILED": State.FAILED,
+    "STOPPED": State.CANCELLED,
+}
+_POLL_S = 1.0
+_LOG_TRIES = 3
+_LOG_INTERVAL_S = 0.5  # Ray looks for new bytes of a followed log this often
+_LOG_S = 600  # a whole log is read within
+_PROBE_S = 240
+_COMMAND_NOT_FOUND = 127
+_PREFIX = "raymill."
+
+
+class JobsApi:
+    """A running Ray cluster.
+
+    Args:
+        api: its dashboard.
+        ship_code: run the source of this checkout there, not the Raymill that is installed there.
+        command: what starts Raymill there.
+        patience_s: how long a cluster that does not answer is asked again.
+    """
+
+    def __init__(
+        self,
+        api: RayApi,
+        ship_code: bool = False,
+        command: Sequence[str] = ("raymill",),
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.api = api
+        self.ships = ship_code
+        self.command = ("python", "-m", "cluster.cli") if ship_code else tuple(command)
+        self.patience_s = patience_s
+
+    def check(self, work: Work) -> list[str]:
+        """Compare versions, then run a short job on the cluster that looks at machines, store and files."""
+        if problem := mismatched_ray(self.api.get("/api/version").json()["ray_version"]):
+            return [problem]
+        name = f"{work.run_id}-probe-{uuid.uuid4().hex[:6]}"
+        variables = {ProbeRequest.VARIABLE: ProbeRequest.of(work).to_json()}
+        self._submit(name, ("python", "-m", "cluster.submit.probe"), variables, {})
+        try:
+            job = self._wait_for(name, _PROBE_S)
+            text = b"".join(self._log(job)).decode("utf-8", errors="replace")
+        finally:
+            self._discard(name)
+        report = read_report(text)
+        if report is None:
+            return [_failed_probe(job, text)]
+        return problems(work, report, self.ships)
+
+    def start(self, request: Request) -> Attempt:
+        work = request.work
+        config = json.dumps(dict(work.config), ensure_ascii=False)
+        metadata = {
+            "run_id": work.run_id,
+            "kind": work.kind,
+            "config_fingerprint": work.config_fingerprint,
+            "output": work.output,
+            "version": cluster.__version__,
+        }
+        # Ray kills a stopped job after 3 s by default.
+        variables = {CONFIG_VARIABLE: config, "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S)}
+        self._submit(request.name, (*self.command, work.verb, f"env:{CONFIG_VARIABLE}"), variables, metadata)
+        found = self.attempt(request.name)
+        if found is None:
+            raise AttemptLost(_lost(request.name))
+        return found
+
+    def attempts(self, run_id: str | None = None) -> list[Attempt]:
+        jobs = sorted(self.api.get("/api/jobs/").json(), key=lambda job: job.get("start_time") or 0)
+        found = [_attempt(job) for job in jobs if f"{_PREFIX}run_id" in (job.get("metadata") or {})]
+        return [attempt for attempt in found if run_id in (None, attempt.run_id)]
+
+    def attempt(self, name: str) -> Attempt | None:
+        try:
+            job = self._job(name)
+        except NotThere:
+            return None
+        return _attempt(job) if f"{_PREFIX}run_id" in (job.get("metadata") or {}) else None
+
+    def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
+        try:
+            text = self._job(attempt.name)["runtime_env"]["env_vars"][CONFIG_VARIABLE]
+        except (NotThere, KeyError, TypeError):
+            return None
+        return json.loads(text)
+
+    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+        lines = LogLines()
+        if follow:
+            yield from self._follow(attempt.name, lines)
+        else:
+            lines.connected()
+            for chunk in self._log(self._job(attempt.name)):
+                yield from lines.add(chunk)
+        yield from lines.end()
+
+    def cancel(self, attempt: Attempt) -> None:
+        try:
+            self.api.post(f"/api/jobs/{attempt.name}/stop")
+        except NotThere:
+            raise AttemptLost(_lost(attempt.name)) from None
+        self._wait_for(attempt.name, GRACE_S + 30)
+
+    # --- jobs
+
+    def _submit(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Start a job, once, also if an answer is lost on its way.
+
+        Raises:
+            AttemptExists: the cluster has another job of this name.
+        """
+        mine = uuid.uuid4().hex
+        runtime: dict[str, Any] = {"env_vars": dict(variables)}
+        if self.ships:
+            runtime["working_dir"] = _ship_code(self.api)
+        body = {
+            "entrypoint": shlex.join(command),
+            "submission_id": name,
+            "runtime_env": runtime,
+            "metadata": {f"{_PREFIX}{key}": value for key, value in metadata.items()} | {f"{_PREFIX}request": mine},
+        }
+        asked = _Patience(self.api.address, self.patience_s)
+        while True:
+            try:
+                self.api.post("/api/jobs/", body)
+                return
+            except Refused as error:
+                if "already exists" not in error.text:
+                    raise
+                if (self._job(name).get("metadata") or {}).get(f"{_PREFIX}request") == mine:
+                    return
+                raise AttemptExists(name) from None
+            except NoAnswer as error:
+                asked.failed(error)
+
+    def _job(self, name: str) -> dict[str, Any]:
+        return self.api.get(f"/api/jobs/{name}").json()
+
+    def _wait_for(self, name: str, seconds: float) -> dict[str, Any]:
+        """The job, once it has ended."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                job = self._job(name)
+            except NotThere:
+                raise AttemptLost(_lost(name)) from None
+            if _STATES[job["status"]].final:
+                return job
+            if time.monotonic() > until:
+                raise ClusterError(
+                    f"{name}: still {_STATES[job['status']]} after {seconds:.0f} s ({_message(job)}). Look at the "
+                    f"cluster's dashboard, {self.api.address}, and try again."
+                )
+            time.sleep(_POLL_S / 2)
+
+    def _discard(self, name: str) -> None:
+        """Stop and remove a probe."""
+        try:
+            self.api.post(f"/api/jobs/{name}/stop")
+            self._wait_for(name, 10)
+            self.api.delete(f"/api/jobs/{name}")
+        except ClusterError as error:
+            log.info("the job %s could not be removed (%s)", name, type(error).__name__)
+
+    # --- logs
+
+    def _log(self, job: Mapping[str, Any], follow: bool = False) -> Iterator[bytes]:
+        """The bytes of a job's log, from the first; nothing if the job never had a machine."""
+        if job.get("driver_node_id") is None:
+            return
+        where = {"node_id": job["driver_node_id"], "filename": f"job-driver-{job['submission_id']}.log", "lines": -1}
+        if follow:
+            yield from self.api.stream("/api/v0/logs/stream", **where, interval=_LOG_INTERVAL_S)
+        else:
+            yield from self.api.stream("/api/v0/logs/file", **where, timeout=_LOG_S)
+
+    def _follow(self, name: str, lines: LogLines) -> Iterator[str]:
+        """The lines of a log until its job has ended. The log and the job's state are read at the same time."""
+        reader: _Reader | None = None
+        asked = _Patience(self.api.address, self.patience_s)
+        while True:
+            try:
+                job = self._job(name)
+            except NotThere:
+                raise AttemptLost(_lost(name)) from None
+            except NoAnswer as error:
+                reader = None
+                asked.failed(error)
+                continue
+            asked.succeeded()
+            if _STATES[job["status"]].final:
+                yield from self._rest(job, lines)
+                return
+            until = time.monotonic() + _POLL_S
+            try:
+                if reader is None and job.get("driver_node_id"):
+                    lines.connected()
+                    reader = _Reader(self._log(job, follow=True))
+                while reader is not None and (left := until - time.monotonic()) > 0:
+                    yield from lines.add(reader.read(left))
+            except (NoAnswer, NotThere):  # also if the log's file is not there yet
+                reader = None
+            time.sleep(max(0.0, until - time.monotonic()))
+
+    def _rest(self, job: Mapping[str, Any], lines: LogLines) -> Iterator[str]:
+        """The lines of an ended job's log that were not read yet."""
+        for _ in range(_LOG_TRIES):
+            try:
+                lines.connected()
+                for chunk in self._log(job):
+                    yield from lines.add(chunk)
+                return
+            except (NoAnswer, NotThere):
+                time.sleep(_POLL_S)
+        log.warning("the end of the log of %s could not be read: its machine may be gone", job["submission_id"])
+
+
+class _Patience:
+    """Ends the waiting for a cluster that does not answer."""
+
+    def __init__(self, address: str, seconds: float) -> None:
+        self._address, self._seconds = address, seconds
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        self._answered, self._reported = time.monotonic(), False
+
+    def failed(self, error: NoAnswer) -> None:
+        """Wait before the next try.
+
+        Raises:
+            ClusterError: the cluster has not answered for too long.
+        """
+        silent = time.monotonic() - self._answered
+        if silent > self._seconds:
+            raise ClusterError(
+                f"{error} It has not answered for {silent:.0f} s. The job may still run: look with `raymill status`."
+            ) from None
+        if not self._reported:
+            log.warning("no answer from %s; asking again for %.0f s", self._address, self._seconds)
+            self._reported = True
+        time.sleep(min(_POLL_S, self._seconds / 10))
+
+
+class _Reader:
+    """Reads chunks in a thread of its own, so that waiting for the next one can end."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._queue: queue.Queue[bytes | Exception] = queue.Queue(maxsize=64)
+        threading.Thread(target=self._run, args=(chunks,), daemon=True).start()
+
+    def read(self, seconds: float) -> bytes:
+        """The next chunk, b"" if there is none within so many seconds. Raises the error that ended the stream."""
+        try:
+            found = self._queue.get(timeout=seconds)
+        except queue.Empty:
+            return b""
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _run(self, chunks: Iterator[bytes]) -> None:
+        try:
+            for chunk in chunks:
+                self._queue.put(chunk)
+            self._queue.put(NoAnswer("The stream of the log ended."))
+        except Exception as error:
+            self._queue.put(error)
+
+
+def _attempt(job: Mapping[str, Any]) -> Attempt:
+    metadata = job["metadata"]
+    state = _STATES[job["status"]]
+    return Attempt(
+        name=job["submission_id"],
+        run_id=metadata[f"{_PREFIX}run_id"],
+        kind=metadata.get(f"{_PREFIX}kind", ""),
+        state=state,
+        message=_message(job),
+        exit_code=_exit_code(job, state),
+        started=_seconds(job.get("start_time")),
+        ended=_seconds(job.get("end_time")),
+        config_fingerprint=metadata.get(f"{_PREFIX}config_fingerprint", ""),
+        output=metadata.get(f"{_PREFIX}output", ""),
+    )
+
+
+def _exit_code(job: Mapping[str, Any], state: State) -> int | None:
+    code = job.get("driver_exit_code")
+    if code is not None:
+        return code if code >= 0 else 128 - code
+    return {State.SUCCEEDED: 0, State.FAILED: 1}.get(state)
+
+
+def _message(job: Mapping[str, Any]) -> str:
+    """One line on why the job waits or failed."""
+    status, code, text = job["status"], job.get("driver_exit_code"), job.get("message") or ""
+    if status == "FAILED" and code == _COMMAND_NOT_FOUND:
+        return f"exit code {code}: {job['entrypoint'].split()[0]} is not installed on the machine of Ray's head"
+    if status == "FAILED" and code is not None:
+        return f"exit code {code}"
+    if status == "FAILED":
+        reason = (job.get("error_type") or "").lower().replace("_", " ")
+        return f"{reason}: {_first_line(text)}".removeprefix(": ")
+    return _first_line(text) if status == "PENDING" else ""
+
+
+def _failed_probe(job: Mapping[str, Any], text: str) -> str:
+    last = _first_line(text.strip().rpartition("\n")[2])
+    if "No module named 'cluster'" in text or job.get("driver_exit_code") == _COMMAND_NOT_FOUND:
+        return (
+            f"Raymill is not installed for the Python of the cluster ({last}). Start Ray from an environment or an "
+            "image that has it, or ship this checkout with --ship-code."
+        )
+    return f"the check on the cluster ended without a result ({_message(job)}; {last}). Look at the dashboard's logs."
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:300]
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if not milliseconds else milliseconds / 1000
+
+
+def _lost(name: str) -> str:
+    return (
+        f"{name}: the cluster no longer has this job, as after its head was replaced. What it committed is kept: "
+        "submit the config again to continue."
+    )

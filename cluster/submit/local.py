@@ -1,0 +1,197 @@
+"""Submits to this machine: a process that goes on when the terminal is closed.
+
+An attempt is a folder below $XDG_STATE_HOME/raymill/runs (default ~/.local/state/raymill/runs):
+
+    request.json   what was submitted
+    lock           held by the process `local_job.py` as long as the attempt is active
+    process        its process id
+    log            output of the job
+    exit.json      written last: exit code, and whether the job was cancelled
+"""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cluster
+from cluster.errors import ClusterError, RaymillError
+from cluster.output_folder import check_output
+from cluster.store import paths
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
+from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
+from cluster.submit.job_log import LogLines
+from cluster.submit.local_job import EXIT, LOCK, LOG, PROCESS, write_whole
+from cluster.submit.preflight import storage_of
+from cluster.submit.work import Work
+
+_REQUEST = "request.json"
+_POLL_S = 0.2
+_START_S = 30
+
+
+class Local:
+    """This machine.
+
+    Args:
+        folder: for the attempts; default: see above.
+        command: what starts Raymill.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "cluster.cli"),
+    ) -> None:
+        self.folder = folder or _default_folder()
+        self.command = tuple(command)
+
+    def check(self, work: Work) -> list[str]:
+        """Look at the files that the run reads, and write to its output."""
+        found = []
+        for uri in work.must_exist:
+            if paths.scheme(uri) == "hf":
+                continue
+            try:
+                Store(StorageOptions.model_validate(storage_of(work.config, uri))).info(uri)
+            except RaymillError as error:
+                found.append(str(error))
+        try:
+            check_output(Store(StorageOptions.model_validate(work.config.get("storage") or {})), work.output)
+        except RaymillError as error:
+            found.append(str(error))
+        return found
+
+    def start(self, request: Request) -> Attempt:
+        work, folder = request.work, self.folder / request.name
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            raise AttemptExists(request.name) from None
+        with open(folder / LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            record = {
+                "run_id": work.run_id,
+                "kind": work.kind,
+                "config_fingerprint": work.config_fingerprint,
+                "output": work.output,
+                "version": cluster.__version__,
+                "started": time.time(),
+                "config": dict(work.config),
+            }
+            write_whole(folder / _REQUEST, json.dumps(record, ensure_ascii=False))
+            command = [*self.command, work.verb, f"env:{CONFIG_VARIABLE}"]
+            with open(folder / LOG, "wb") as log:
+                # The lock goes on in the new process, so that no moment looks as if the job had died.
+                subprocess.Popen(
+                    [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(lock.fileno()), *command],
+                    env=os.environ | {CONFIG_VARIABLE: json.dumps(dict(work.config)), "PYTHONUNBUFFERED": "1"},
+                    pass_fds=[lock.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        return self._attempt(folder)
+
+    def attempts(self, run_id: str | None = None) -> list[Attempt]:
+        folders = [file.parent for file in self.folder.glob(f"*/{_REQUEST}")]
+        found = sorted(map(self._attempt, folders), key=lambda attempt: attempt.started or 0)
+        return [attempt for attempt in found if run_id in (None, attempt.run_id)]
+
+    def attempt(self, name: str) -> Attempt | None:
+        folder = self.folder / name
+        return self._attempt(folder) if (folder / _REQUEST).is_file() else None
+
+    def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
+        try:
+            return json.loads((self.folder / attempt.name / _REQUEST).read_bytes())["config"]
+        except FileNotFoundError:
+            return None
+
+    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+        lines = LogLines()
+        try:
+            file = open(self.folder / attempt.name / LOG, "rb")
+        except FileNotFoundError:
+            raise _lost(attempt) from None
+        with file:
+            while True:
+                active = follow and self._active(self.folder / attempt.name)
+                while chunk := file.read(1 << 20):
+                    yield from lines.add(chunk)
+                if not active:  # seen before the last bytes were read
+                    break
+                time.sleep(_POLL_S)
+        yield from lines.end()
+
+    def cancel(self, attempt: Attempt) -> None:
+        folder = self.folder / attempt.name
+        until = time.monotonic() + _START_S
+        while self._active(folder) and not (folder / PROCESS).exists() and time.monotonic() < until:
+            time.sleep(_POLL_S)
+        if not self._active(folder):
+            return
+        # The process holds the lock, so that the id is still its own.
+        os.kill(int((folder / PROCESS).read_text()), signal.SIGTERM)
+        until = time.monotonic() + GRACE_S + 30
+        while self._active(folder):
+            if time.monotonic() > until:
+                raise ClusterError(
+                    f"{attempt.name}: its process {(folder / PROCESS).read_text()} did not end within {GRACE_S + 30} s. "
+                    "End it with `kill -9`."
+                )
+            time.sleep(_POLL_S)
+
+    def _attempt(self, folder: Path) -> Attempt:
+        active = self._active(folder)  # before the exit code is read, which is written while the lock is held
+        record = json.loads((folder / _REQUEST).read_bytes())
+        code, ended, state, message = None, None, State.RUNNING, ""
+        if not active:
+            try:
+                left = json.loads((folder / EXIT).read_bytes())
+                code, ended = left["code"], left["ended"]
+                state = State.CANCELLED if left["cancelled"] else State.FAILED if code else State.SUCCEEDED
+                message = f"exit code {code}" if state is State.FAILED else ""
+            except FileNotFoundError:
+                state, message = State.FAILED, "its process was killed, or the machine was restarted"
+                code = 1
+        return Attempt(
+            name=folder.name,
+            run_id=record["run_id"],
+            kind=record["kind"],
+            state=state,
+            message=message,
+            exit_code=code,
+            started=record["started"],
+            ended=ended,
+            config_fingerprint=record["config_fingerprint"],
+            output=record["output"],
+        )
+
+    def _active(self, folder: Path) -> bool:
+        try:
+            with open(folder / LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+
+def _lost(attempt: Attempt) -> AttemptLost:
+    return AttemptLost(f"{attempt.name}: its folder was removed. Submit the config again to continue.")
+
+
+def _default_folder() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "raymill" / "runs"

@@ -1,0 +1,53 @@
+"""The process that runs an attempt on this machine: `python -m cluster.submit.local_job FOLDER LOCK COMMAND...`.
+
+It starts the command, passes a request to stop on to it, kills it if it has not stopped in time, and writes its exit
+code. LOCK is an open file that it inherits, locked; the lock ends with this process.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cluster.submit.backend import GRACE_S
+
+LOCK, PROCESS, LOG, EXIT = "lock", "process", "log", "exit.json"
+_POLL_S = 0.1
+
+
+def main(folder: Path, command: list[str]) -> None:
+    """Run the command until it ends or this process gets SIGTERM."""
+    stopped: list[float] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(time.monotonic()))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    job = subprocess.Popen(command, start_new_session=True)
+    write_whole(folder / PROCESS, str(os.getpid()))
+    asked = killed = False
+    while True:
+        try:
+            code = job.wait(_POLL_S)
+            break
+        except subprocess.TimeoutExpired:
+            pass
+        if stopped and not asked:
+            asked = True
+            job.terminate()
+        if stopped and not killed and time.monotonic() - stopped[0] > GRACE_S:
+            killed = True
+            os.killpg(job.pid, signal.SIGKILL)
+    left = {"code": code if code >= 0 else 128 - code, "cancelled": bool(stopped), "ended": time.time()}
+    write_whole(folder / EXIT, json.dumps(left))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that readers see whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[3:])

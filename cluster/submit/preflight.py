@@ -1,0 +1,213 @@
+"""What must hold before a job starts on a Ray cluster: versions, machines, the store and the files that the run reads.
+
+The client compares Ray's version. The rest is seen from inside: `probe.py` runs there as a short job and prints a
+report, which `problems` compares with what the run needs.
+"""
+
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import cluster
+from cluster.errors import ConfigError
+from cluster.output_folder import fixed_folder
+from cluster.page.formats import plural
+from cluster.submit.work import Work
+
+MARK = "raymill probe: "
+_GIB = 1 << 30
+_LARGEST_CONFIG = 100_000  # a variable of a process has at most 128 KiB on Linux
+
+# Values that are secrets wherever they stand.
+_SECRET_VALUES = {
+    "an access key of AWS": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    "a token of Hugging Face": r"\bhf_[A-Za-z0-9]{20,}\b",
+    "a token of GitHub": r"\b(?:ghp|gho|ghs|github_pat)_[A-Za-z0-9_]{20,}\b",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a password in an address": r"://[^/\s:@]+:[^/\s@]+@",
+    "a signature in an address": r"[?&](?:X-Amz-Signature|X-Goog-Signature|sig)=",
+}
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What the probe looks at. files: (URI, storage settings without keys) of each file that must exist."""
+
+    output: str
+    storage: Mapping[str, Any]
+    files: Sequence[tuple[str, Mapping[str, Any]]]
+
+    VARIABLE: ClassVar = "RAYMILL_PROBE"
+
+    @classmethod
+    def of(cls, work: Work) -> Self:
+        storage = work.config.get("storage") or {}
+        files = tuple((uri, storage_of(work.config, uri)) for uri in work.must_exist)
+        return cls(work.output, storage, files)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What the probe saw.
+
+    on_path: whether the command `raymill` is found. now: resources of all machines, such as {"CPU": 8}. largest_memory:
+    bytes of the largest machine. most: resources that the autoscaler could reach, None without one. problems: text ->
+    addresses of the machines that have it. machines: number of them that were looked at.
+    """
+
+    python: str
+    ray: str
+    raymill: str
+    on_path: bool
+    machines: int
+    now: Mapping[str, float]
+    largest_memory: float
+    most: Mapping[str, float] | None
+    problems: Mapping[str, Sequence[str]]
+
+    def to_line(self) -> str:
+        return MARK + json.dumps(asdict(self))
+
+
+def read_report(text: str) -> ProbeReport | None:
+    """The report in the log of a probe, None if it has none."""
+    lines = [line.removeprefix(MARK) for line in text.splitlines() if line.startswith(MARK)]
+    return ProbeReport(**json.loads(lines[-1])) if lines else None
+
+
+def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
+    """Why the job would fail on the cluster that the report is of, one line each with its mend."""
+    return [
+        *_mismatches(report, ships_code),
+        *_too_small(work, report),
+        *(_placed(text, addresses, report.machines) for text, addresses in report.problems.items()),
+    ]
+
+
+def mismatched_ray(theirs: str) -> str | None:
+    """Why the Ray of a cluster is the wrong one; None if it is not."""
+    ours = importlib.metadata.version("ray")
+    if theirs == ours:
+        return None
+    return (
+        f"the cluster runs Ray {theirs}, this machine has {ours}. Install ray=={theirs} here, or start the cluster "
+        f"from an image with {ours}."
+    )
+
+
+def _mismatches(report: ProbeReport, ships_code: bool) -> Iterator[str]:
+    ours = platform.python_version()
+    if report.python.split(".")[:2] != ours.split(".")[:2]:
+        yield (
+            f"the cluster runs Python {report.python}, this machine {ours}. Use an environment with the cluster's "
+            "here, or an image with this one there."
+        )
+    if problem := mismatched_ray(report.ray):
+        yield problem
+    if not ships_code and report.raymill != cluster.__version__:
+        yield (
+            f"the cluster has Raymill {report.raymill}, this machine {cluster.__version__}, which may read a config in "
+            "another way. Install the same, or ship this checkout with --ship-code."
+        )
+    if not ships_code and not report.on_path:
+        yield (
+            "the command raymill is not on the PATH of the cluster's processes. Start Ray with the environment's bin "
+            "folder on PATH, or ship this checkout with --ship-code."
+        )
+
+
+def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
+    """What the run needs and the machines lack, now and with all that the autoscaler may add.
+
+    The machines of `work` are those to make for it. A cluster that exists may have others, so only what no task can do
+    without is compared: GPUs, one CPU, and memory for the largest task.
+    """
+    gpus = sum(group.gpus * group.least for group in work.workers)
+    task = max((getattr(group, "largest_task", 0) for group in work.workers), default=0)
+    for name, wanted in (("GPU", gpus), ("CPU", 1)):
+        now, most = report.now.get(name, 0), (report.most or {}).get(name, 0)
+        if max(now, most) < wanted:
+            grow = f", the autoscaler could make them {most:g}" if report.most is not None else " and no autoscaler"
+            yield (
+                f"{plural(wanted, name)} needed: the cluster has {now:g}{grow}. Add machines, or change the config's "
+                f"{'workers' if name == 'GPU' else 'machines'}."
+            )
+    if report.most is None and report.now.get("CPU", 0) >= 1 and report.largest_memory < task:
+        yield (
+            f"the largest task needs {task / _GIB:.1f} GiB of memory: the largest machine offers Ray "
+            f"{report.largest_memory / _GIB:.1f} GiB. Add a larger machine."
+        )
+
+
+def _placed(text: str, addresses: Sequence[str], machines: int) -> str:
+    """A problem with the machines that have it."""
+    if len(addresses) == machines:
+        return text
+    shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
+    return f"on {len(addresses)} of {plural(machines, 'machine')} ({shown}): {text}"
+
+
+def storage_of(config: Any, uri: str) -> Mapping[str, Any]:
+    """The `storage` settings that reach a file: those of the input that it belongs to, else the run's."""
+    return next(_own_storage(config, uri), None) or (config.get("storage") or {})
+
+
+def _own_storage(value: Any, uri: str) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("path"), str) and value.get("storage") and _belongs(uri, value["path"]):
+            yield value["storage"]
+        for inner in value.values():
+            yield from _own_storage(inner, uri)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _own_storage(inner, uri)
+
+
+def _belongs(uri: str, path: str) -> bool:
+    folder = fixed_folder(path)[0].rstrip("/")
+    return uri == folder or uri.startswith(folder + "/")
+
+
+def refuse_secrets(config: Mapping[str, Any]) -> None:
+    """Look for secrets in the settings that would travel with a job, where everyone who may list jobs can read them.
+
+    Raises:
+        ConfigError: names the settings that hold one, without their values; or the config is too large to travel.
+    """
+    found = [f"{name} ({what})" for name, what in _secrets(config)]
+    if found:
+        raise ConfigError(
+            f"{', '.join(found)}: everyone who may list the cluster's jobs could read it. Take it out of the config: "
+            "give the machines a role, or set storage.profile, or put the secret into the environment of the cluster's "
+            "machines (in Kubernetes by a Secret of the pods)."
+        )
+    if (size := len(json.dumps(dict(config)).encode())) > _LARGEST_CONFIG:
+        raise ConfigError(
+            f"the config has {size:,} bytes, and a job's has at most {_LARGEST_CONFIG:,}. Name files by a folder or a "
+            "pattern instead of one by one."
+        )
+
+
+def _secrets(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _secrets(inner, f"{at}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _secrets(inner, f"{at}.{number}")
+    elif isinstance(value, str):
+        for what, pattern in _SECRET_VALUES.items():
+            if re.search(pattern, value):
+                yield at, what
+                return

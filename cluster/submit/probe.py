@@ -1,0 +1,120 @@
+"""The job that looks at a Ray cluster from inside, before a run is submitted to it: `python -m cluster.submit.probe`.
+
+It prints one line: versions, resources, and what went wrong on each machine with the store and the files of the run.
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import cluster
+from cluster.errors import RaymillError
+from cluster.output_folder import check_output
+from cluster.store import paths
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
+from cluster.submit.preflight import ProbeReport, ProbeRequest
+
+_MACHINES = 16
+_MACHINE_S = 90
+# A store that does not answer is reported, not waited for.
+_QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
+
+
+def main() -> None:
+    """Print the report on the request in the environment."""
+    request = ProbeRequest.from_json(os.environ[ProbeRequest.VARIABLE])
+    ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    # The driver commits to the store too, so that the head is looked at as well.
+    looked_at = nodes[:_MACHINES]
+    report = ProbeReport(
+        python=platform.python_version(),
+        ray=ray.__version__,
+        raymill=cluster.__version__,
+        on_path=shutil.which("raymill") is not None,
+        machines=len(looked_at),
+        now=dict(ray.cluster_resources()),
+        largest_memory=max((node["Resources"].get("memory", 0) for node in nodes), default=0),
+        most=ray._private.state.state.get_max_resources_from_cluster_config(),
+        problems=_problems(request, looked_at),
+    )
+    print(report.to_line(), flush=True)
+
+
+def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Problem -> addresses of the machines that have it."""
+    marker = None if paths.is_remote(request.output) else paths.join(request.output, f"_probe-{uuid.uuid4().hex}")
+    found: dict[str, list[str]] = {}
+    if marker is not None:
+        if problems := look(request, None):
+            return {problem: [nodes[0]["NodeManagerAddress"]] for problem in problems}
+        Store().create(marker, b"")
+    try:
+        task = ray.remote(num_cpus=0, max_retries=1)(look)
+        waiting = [
+            (node["NodeManagerAddress"], task.options(scheduling_strategy=_on(node)).remote(request, marker))
+            for node in nodes
+        ]
+        for address, answer in waiting:
+            try:
+                problems = ray.get(answer, timeout=_MACHINE_S)
+            except ray.exceptions.RayError as error:
+                line = (str(error).strip().splitlines() or ["?"])[-1][:300]
+                problems = [
+                    f"a task did not end there within {_MACHINE_S} s, or failed ({type(error).__name__}: {line})"
+                ]
+            for problem in problems:
+                found.setdefault(problem, []).append(address)
+    finally:
+        if marker is not None:
+            Store().delete([marker])
+            Store().delete_empty_folder(request.output)
+    return found
+
+
+def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+
+
+def look(request: ProbeRequest, marker: str | None) -> list[str]:
+    """What is wrong on this machine. marker: a file that another machine wrote to a local output."""
+    found = []
+    for uri, storage in request.files:
+        if paths.scheme(uri) == "hf":
+            continue
+        try:
+            _store(storage).info(uri)
+        except RaymillError as error:
+            found.append(str(error))
+    try:
+        if marker is None:
+            check_output(_store(request.storage), request.output)
+        elif not Store().exists(marker):
+            found.append(
+                f"{request.output}: this local folder is not shared with all machines of the cluster. Choose an output "
+                "on an object store, or on a file system that every machine has mounted at the same path."
+            )
+    except RaymillError as error:
+        found.append(str(error))
+    return found
+
+
+def _store(storage: Mapping[str, Any]) -> Store:
+    return Store(StorageOptions.model_validate({**storage, **_QUICK}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (KeyError, json.JSONDecodeError):
+        sys.exit(f"{ProbeRequest.VARIABLE}: wanted the request of a probe as JSON. `raymill submit` starts this job.")

@@ -1,0 +1,221 @@
+"""Requests to the dashboard of a Ray cluster: its REST API of jobs, logs and packages.
+
+Every request has a time-out and carries the cluster's token. Redirects are not followed, because the token would go to
+another address. RAY_ADDRESS and RAY_API_SERVER_ADDRESS, which replace the address in Ray's own client, are not read.
+Source: ray/dashboard/modules/{job/job_head,state/state_head}.py of Ray 2.60.
+"""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from cluster.errors import ClusterError, ConfigError
+
+_CONNECT_S = 10
+_REQUEST_S = 60
+_UPLOAD_S = 600
+_STREAM_SILENCE_S = 60  # then the connection of a log is made again, as it may have been cut without notice
+_TEXT_SHOWN = 300
+
+
+class RayApi:
+    """The dashboard at an address.
+
+    Args:
+        address: http(s)://HOST:PORT, as `ray start` prints it.
+        token: of the cluster; None if it has none.
+    """
+
+    def __init__(self, address: str, token: str | None = None) -> None:
+        self.address = address.rstrip("/")
+        self._session = requests.Session()
+        self._session.auth = _Bearer(token)
+        # A proxy of the environment must not get requests to this machine.
+        self._session.trust_env = not _is_loopback(urlsplit(address).hostname or "")
+
+    def get(self, path: str, seconds: float = _REQUEST_S, **query: Any) -> requests.Response:
+        """The answer, of status 200.
+
+        Raises:
+            NotThere: status 404.
+            Refused: another status from 400 to 499.
+            NoAnswer: none within `seconds`, or a status from 500 on.
+            ConfigError: the token is missing or wrong.
+        """
+        return self._request("GET", path, seconds, params=query)
+
+    def post(self, path: str, body: Any = None, seconds: float = _REQUEST_S) -> requests.Response:
+        """As `get`, with a body of JSON."""
+        return self._request("POST", path, seconds, json=body)
+
+    def put(self, path: str, data: bytes) -> requests.Response:
+        """As `get`, with a body of bytes."""
+        return self._request("PUT", path, _UPLOAD_S, data=data)
+
+    def delete(self, path: str) -> requests.Response:
+        """As `get`."""
+        return self._request("DELETE", path, _REQUEST_S)
+
+    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+        """The bytes of an answer as they arrive. Raises NoAnswer when nothing has arrived for a minute."""
+        answer = self._request("GET", path, _STREAM_SILENCE_S, params=query, stream=True)
+        with answer, self._translated(path):
+            yield from answer.iter_content(chunk_size=None)
+
+    def _request(self, method: str, path: str, seconds: float, **more: Any) -> requests.Response:
+        with self._translated(path):
+            answer = self._session.request(
+                method, self.address + path, timeout=(_CONNECT_S, seconds), allow_redirects=False, **more
+            )
+            if answer.status_code == 200:
+                return answer
+            with answer:
+                text = answer.text.strip()
+        self._raise(answer.status_code, path, text)
+        raise AssertionError(answer.status_code)
+
+    @contextmanager
+    def _translated(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (requests.RequestException, OSError) as error:
+            raise NoAnswer(
+                f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address of "
+                "its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
+            ) from None  # the library's exception would print headers with `--debug`
+
+    def _raise(self, status: int, path: str, text: str) -> None:
+        line = " ".join(text.split())[-_TEXT_SHOWN:]
+        if status == 401:
+            raise ConfigError(
+                f"{self.address}: the cluster wants a token and none was sent. Set RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH, or give --token-file FILE."
+            )
+        if status == 403:
+            raise ConfigError(
+                f"{self.address}: the cluster refused the token. Take the one that the cluster was started with, from "
+                "its RAY_AUTH_TOKEN, or from its Secret in Kubernetes."
+            )
+        if 300 <= status < 400:
+            raise ConfigError(
+                f"{self.address}: answered {path} with a redirect (status {status}), as a login page does. Give the "
+                "address of Ray's dashboard itself."
+            )
+        if status == 404:
+            raise NotThere(f"{self.address}: no {path} ({line}). Is this the dashboard of a Ray cluster?")
+        # The head passes a refusal of its agent on as its own failure.
+        if status < 500 or "status code 400" in text:
+            raise Refused(f"{self.address}: refused {path} with status {status}: {line}.", text)
+        raise NoAnswer(f"{self.address}: {path} failed there with status {status}: {line}. Try again in a minute.")
+
+
+class _Bearer(AuthBase):
+    """Sets the token's header. Without it requests would take a password for the host from ~/.netrc."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class NoAnswer(ClusterError):
+    """The cluster did not answer, or not as it should. It may answer later."""
+
+
+class NotThere(ClusterError):
+    """The cluster has no such job, package or log."""
+
+
+class Refused(ClusterError):
+    """The cluster refused a request. text: its whole answer."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+def checked_address(address: str, insecure_http: bool) -> str:
+    """The address, without a slash at its end.
+
+    Raises:
+        ConfigError: it is not http(s)://HOST:PORT, or it is http to another machine and `insecure_http` is not given.
+    """
+    parts = urlsplit(address)
+    try:
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or above 65535
+        whole = False
+    if parts.username or parts.password:
+        raise ConfigError("--address: holds a user name or password. Give the token by RAY_AUTH_TOKEN or --token-file.")
+    if not whole or parts.query or parts.fragment:
+        raise ConfigError(
+            f"--address {address}: not the address of a dashboard; wanted http://HOST:PORT or https://HOST, as in "
+            "http://127.0.0.1:8265."
+        )
+    if parts.scheme == "http" and not _is_loopback(str(parts.hostname)) and not insecure_http:
+        raise ConfigError(
+            f"--address {address}: config and token would cross the network unencrypted. Forward the port to this "
+            f"machine (kubectl port-forward svc/NAME-head-svc 8265, or ssh -L 8265:127.0.0.1:8265 {parts.hostname}) "
+            "and give http://127.0.0.1:8265, or an https:// address; in a trusted network add --insecure-http."
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+def found_token(file: str | None) -> str | None:
+    """The token in a file, in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token.
+
+    Raises:
+        ConfigError: a file that was named does not exist, or holds no token.
+    """
+    if file is None and (token := os.environ.get("RAY_AUTH_TOKEN", "").strip()):
+        return _checked_token(token, "RAY_AUTH_TOKEN")
+    named = file or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named or "~/.ray/auth_token").expanduser()
+    where = "--token-file" if file else "RAY_AUTH_TOKEN_PATH" if named else "its default"
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if named is None:
+            return None
+        raise ConfigError(f"{where}: the token could not be read from {path} ({_cause(error)}).") from None
+    if not token and named is None:
+        return None
+    return _checked_token(token, f"{where}, {path}")
+
+
+def _checked_token(token: str, where: str) -> str:
+    if not token or not token.isascii() or any(character.isspace() for character in token):
+        raise ConfigError(f"{where}: holds no token; wanted one word of ASCII characters.")
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a failed request, without the request's headers."""
+    found: BaseException = error
+    while (inner := getattr(found, "reason", None)) is not None or (inner := _first_error(found)) is not None:
+        if not isinstance(inner, BaseException) or inner is found:
+            break
+        found = inner
+    text = str(found).rpartition(">: ")[2] or type(found).__name__
+    return " ".join(text.split())[:_TEXT_SHOWN].rstrip(".")
+
+
+def _first_error(error: BaseException) -> BaseException | None:
+    return next((one for one in error.args if isinstance(one, BaseException)), None)

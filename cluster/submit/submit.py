@@ -1,0 +1,130 @@
+"""Decides what submitting a config does: start an attempt, attach to a running one, refuse, or nothing at all.
+
+the output has this result                  finished, nothing is sent
+an attempt waits or runs, same config       attach to it
+an attempt waits or runs, another config    refused, with the settings that differ
+else                                        the next attempt, which continues at the output
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.errors import ClusterError, ConfigError
+from cluster.page.formats import plural
+from cluster.run import differences
+from cluster.submit.backend import Attempt, AttemptExists, Backend, Request
+from cluster.submit.work import Work
+
+_RACES = 5  # of several `submit` at once one starts the attempt, and the others attach to it
+_DIFFERENCES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The output has the result already."""
+
+
+@dataclass(frozen=True)
+class Attach:
+    """An attempt with this config waits or runs."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Start:
+    """An attempt is to be started. before: the last attempt, None if this is the first."""
+
+    name: str
+    before: Attempt | None
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """An attempt with another config for the same output waits or runs."""
+
+    attempt: Attempt
+
+
+Decision = Finished | Attach | Start | Refuse
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The attempt that now does the work, None if it is finished. started: by this call, not by an earlier one."""
+
+    attempt: Attempt | None
+    started: bool = False
+    before: Attempt | None = None
+
+
+def decide(work: Work, attempts: Sequence[Attempt]) -> Decision:
+    """What to do about a config, given the attempts of all runs, the newest last."""
+    if work.finished:
+        return Finished()
+    active = [one for one in attempts if not one.state.final and work.output == one.output]
+    if active:
+        same = [one for one in active if (one.run_id, one.config_fingerprint) == (work.run_id, work.config_fingerprint)]
+        return Attach(same[-1]) if same else Refuse(active[-1])
+    mine = [attempt for attempt in attempts if attempt.run_id == work.run_id]
+    return Start(next_name(work.run_id, [one.name for one in mine]), mine[-1] if mine else None)
+
+
+def next_name(run_id: str, names: Sequence[str]) -> str:
+    """RUN_ID for the first attempt, then RUN_ID-a2, RUN_ID-a3, ..., above every number that is in use."""
+    numbers = [1 if name == run_id else int(found[1]) for name in names if (found := _numbered(run_id, name))]
+    return f"{run_id}-a{max(numbers) + 1}" if numbers else run_id
+
+
+def _numbered(run_id: str, name: str) -> re.Match[str] | None:
+    return re.fullmatch(rf"{re.escape(run_id)}(?:-a(\d+))?", name)
+
+
+def submit(backend: Backend, work: Work) -> Submitted:
+    """Carry out what `decide` says. Checks the backend before it starts an attempt.
+
+    Raises:
+        ConfigError: an attempt of this run with another config waits or runs, or the job would fail there.
+        ClusterError: the backend does not answer.
+    """
+    checked = False
+    for _ in range(_RACES):
+        match decide(work, backend.attempts()):
+            case Finished():
+                return Submitted(None)
+            case Attach(attempt):
+                return Submitted(attempt)
+            case Refuse(attempt):
+                raise ConfigError(_refusal(work, attempt, backend))
+            case Start(name, before):
+                if not checked:
+                    _check(backend, work)
+                    checked = True
+                try:
+                    return Submitted(backend.start(Request(work, name)), started=True, before=before)
+                except AttemptExists:
+                    continue
+    raise ClusterError(
+        f"{work.run_id}: {_RACES} times another `raymill submit` started the next attempt first, and it had ended when "
+        "its state was read. Look why with `raymill logs`, then submit again."
+    )
+
+
+def _check(backend: Backend, work: Work) -> None:
+    if problems := backend.check(work):
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"{work.run_id}: not submitted, {plural(len(problems), 'problem')} found:\n{lines}")
+
+
+def _refusal(work: Work, attempt: Attempt, backend: Backend) -> str:
+    before = backend.config(attempt)
+    found = [] if before is None else differences(dict(before), dict(work.config))
+    shown = "; ".join(found[:_DIFFERENCES_SHOWN]) or "its settings are no longer known there"
+    if len(found) > _DIFFERENCES_SHOWN:
+        shown += f"; and {len(found) - _DIFFERENCES_SHOWN} more"
+    return (
+        f"{attempt.name}: {attempt.state} with another config for the same output ({shown}). Wait until it has ended, "
+        "or end it with `raymill cancel`; the next `raymill submit` continues with the new settings. To only watch it, "
+        "use `raymill logs -f`."
+    )

@@ -1,0 +1,149 @@
+"""A Ray cluster of several nodes on this machine, with dashboard, Jobs API and token authentication."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import requests
+
+from tests.conftest import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_S = 120
+
+
+class RayCluster:
+    """A head without CPUs of its own and `workers` nodes, all processes of this machine.
+
+    Use it in a `with`. `kill_head` kills every process of the head and `start` starts a new head at the same address,
+    as KubeRay does.
+    """
+
+    def __init__(self, workers: int = 2, cpus_each: int = 1) -> None:
+        self.workers, self.cpus_each = workers, cpus_each
+        self.token = uuid.uuid4().hex
+        self.port, self.dashboard_port = free_port(), free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+        self.nodes: list[subprocess.Popen] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def gcs(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "RayCluster":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._node(
+            "--head",
+            f"--port={self.port}",
+            "--num-cpus=0",
+            "--include-dashboard=true",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--temp-dir={self.folder}",
+            "--disable-usage-stats",
+        )
+        self._wait(lambda: self._answers())
+        for number in range(self.workers):  # one after the other: each has 30 s to start
+            self._node(f"--address={self.gcs}", f"--num-cpus={self.cpus_each}")
+            self._wait(lambda wanted=number + 2: self._alive() == wanted)
+
+    def kill_head(self) -> None:
+        """Kill the head's processes, and those of the other nodes, which cannot go on without it."""
+        self._kill()
+
+    def stop(self) -> None:
+        self._kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _node(self, *options: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}", "--block"]
+        # Each node of this machine needs agent ports of its own.
+        for name in ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"):
+            common.append(f"--{name}={free_port()}")
+        log = open(self.folder / f"node-{len(self.nodes)}.txt", "w")
+        with log:
+            self.nodes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *common],
+                    env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder, start_new_session=True,
+                )
+            )  # fmt: skip
+
+    def _get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, headers={"Authorization": f"Bearer {self.token}"}, timeout=10)
+
+    def _answers(self) -> bool:
+        try:
+            return self._get("/api/version").ok and self._get("/api/jobs/").ok
+        except requests.RequestException:
+            return False
+
+    def _alive(self) -> int:
+        answer = self._get("/nodes?view=summary").json()
+        return sum(node["raylet"].get("state") == "ALIVE" for node in answer["data"]["summary"])
+
+    def _wait(self, true) -> None:
+        until = time.monotonic() + _START_S
+        while time.monotonic() < until:
+            for number, node in enumerate(self.nodes):
+                text = (self.folder / f"node-{number}.txt").read_text()
+                assert node.poll() is None, f"ray start ended with {node.returncode}:\n{text}"
+            if true():
+                return
+            time.sleep(0.3)
+        raise TimeoutError(f"Ray did not start within {_START_S} s")
+
+    def _kill(self) -> None:
+        """Kill the nodes and all their descendants."""
+        found: list[psutil.Process] = []
+        for node in self.nodes:
+            try:
+                process = psutil.Process(node.pid)
+                found += [process, *process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        mine = str(self.folder)
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            line, environment = process.info["cmdline"] or [], process.info["environ"] or {}
+            if any(mine in word for word in line) or environment.get("RAY_AUTH_TOKEN") == self.token:
+                found.append(process)
+        for process in found:
+            if process.pid == os.getpid():
+                continue
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        for node in self.nodes:
+            node.wait()
+        psutil.wait_procs([one for one in found if one.pid != os.getpid()], timeout=10)
+        self.nodes = []
