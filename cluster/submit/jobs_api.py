@@ -61,6 +61,7 @@ class JobsApi:
         ship_code: run the source of this checkout there, not the Raymill that is installed there.
         command: what starts Raymill there.
         patience_s: how long a cluster that does not answer is asked again.
+        grace_s: a cancelled job has so many seconds to commit what is done.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class JobsApi:
         ship_code: bool = False,
         command: Sequence[str] = ("raymill",),
         patience_s: float = PATIENCE_S,
+        grace_s: int = GRACE_S,
     ) -> None:
         self.api = api
         self.ships = ship_code
         self.command = ("python", "-m", "cluster.cli") if ship_code else tuple(command)
         self.patience_s = patience_s
+        self.grace_s = grace_s
 
     def check(self, work: Work) -> list[str]:
         """Compare versions, then run a short job on the cluster that looks at machines, store and files."""
@@ -103,7 +106,7 @@ class JobsApi:
             "version": cluster.__version__,
         }
         # Ray kills a stopped job after 3 s by default.
-        variables = {CONFIG_VARIABLE: config, "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S)}
+        variables = {CONFIG_VARIABLE: config, "RAY_JOB_STOP_WAIT_TIME_S": str(self.grace_s)}
         self._submit(request.name, (*self.command, work.verb, f"env:{CONFIG_VARIABLE}"), variables, metadata)
         found = self.attempt(request.name)
         if found is None:
@@ -144,7 +147,7 @@ class JobsApi:
             self.api.post(f"/api/jobs/{attempt.name}/stop")
         except NotThere:
             raise AttemptLost(_lost(attempt.name)) from None
-        self._wait_for(attempt.name, GRACE_S + 30)
+        self._wait_for(attempt.name, self.grace_s + 30)
 
     # --- jobs
 

@@ -43,14 +43,17 @@ class Local:
     Args:
         folder: for the attempts; default: see above.
         command: what starts Raymill.
+        grace_s: a cancelled job has so many seconds to commit what is done.
     """
 
     def __init__(
         self,
         folder: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "cluster.cli"),
+        grace_s: float = GRACE_S,
     ) -> None:
         self.folder = folder or _default_folder()
+        self.grace_s = grace_s
         self.command = tuple(command)
 
     def check(self, work: Work) -> list[str]:
@@ -92,7 +95,7 @@ class Local:
             with open(folder / LOG, "wb") as log:
                 # The lock goes on in the new process, so that no moment looks as if the job had died.
                 subprocess.Popen(
-                    [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(lock.fileno()), *command],
+                    [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(self.grace_s), *command],
                     env=os.environ | {CONFIG_VARIABLE: json.dumps(dict(work.config)), "PYTHONUNBUFFERED": "1"},
                     pass_fds=[lock.fileno()],
                     stdin=subprocess.DEVNULL,
@@ -119,11 +122,10 @@ class Local:
 
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
         lines = LogLines()
-        try:
-            file = open(self.folder / attempt.name / LOG, "rb")
-        except FileNotFoundError:
-            raise _lost(attempt) from None
-        with file:
+        path = self.folder / attempt.name / LOG
+        if not path.is_file():
+            raise AttemptLost(f"{attempt.name}: its folder was removed. Submit the config again to continue.")
+        with open(path, "rb") as file:
             while True:
                 active = follow and self._active(self.folder / attempt.name)
                 while chunk := file.read(1 << 20):
@@ -142,12 +144,12 @@ class Local:
             return
         # The process holds the lock, so that the id is still its own.
         os.kill(int((folder / PROCESS).read_text()), signal.SIGTERM)
-        until = time.monotonic() + GRACE_S + 30
+        until = time.monotonic() + self.grace_s + 30
         while self._active(folder):
             if time.monotonic() > until:
                 raise ClusterError(
-                    f"{attempt.name}: its process {(folder / PROCESS).read_text()} did not end within {GRACE_S + 30} s. "
-                    "End it with `kill -9`."
+                    f"{attempt.name}: it did not end within {self.grace_s + 30} s. End its process, "
+                    f"{(folder / PROCESS).read_text()}, with `kill -9`."
                 )
             time.sleep(_POLL_S)
 
@@ -186,10 +188,6 @@ class Local:
         except FileNotFoundError:
             return False
         return False
-
-
-def _lost(attempt: Attempt) -> AttemptLost:
-    return AttemptLost(f"{attempt.name}: its folder was removed. Submit the config again to continue.")
 
 
 def _default_folder() -> Path:

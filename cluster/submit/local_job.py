@@ -1,7 +1,7 @@
-"""The process that runs an attempt on this machine: `python -m cluster.submit.local_job FOLDER LOCK COMMAND...`.
+"""The process that runs an attempt on this machine: `python -m cluster.submit.local_job FOLDER GRACE COMMAND...`.
 
-It starts the command, passes a request to stop on to it, kills it if it has not stopped in time, and writes its exit
-code. LOCK is an open file that it inherits, locked; the lock ends with this process.
+It starts the command, passes a request to stop on to it, kills it if it has not stopped within GRACE seconds, and
+writes its exit code. It inherits the open file `lock`, locked; the lock ends with this process.
 """
 
 import json
@@ -12,13 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.submit.backend import GRACE_S
-
 LOCK, PROCESS, LOG, EXIT = "lock", "process", "log", "exit.json"
 _POLL_S = 0.1
 
 
-def main(folder: Path, command: list[str]) -> None:
+def main(folder: Path, grace_s: float, command: list[str]) -> None:
     """Run the command until it ends or this process gets SIGTERM."""
     stopped: list[float] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(time.monotonic()))
@@ -35,7 +33,7 @@ def main(folder: Path, command: list[str]) -> None:
         if stopped and not asked:
             asked = True
             job.terminate()
-        if stopped and not killed and time.monotonic() - stopped[0] > GRACE_S:
+        if stopped and not killed and time.monotonic() - stopped[0] > grace_s:
             killed = True
             os.killpg(job.pid, signal.SIGKILL)
     left = {"code": code if code >= 0 else 128 - code, "cancelled": bool(stopped), "ended": time.time()}
@@ -50,4 +48,4 @@ def write_whole(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[3:])
+    main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

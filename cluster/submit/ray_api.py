@@ -87,8 +87,8 @@ class RayApi:
             yield
         except (requests.RequestException, OSError) as error:
             raise NoAnswer(
-                f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address of "
-                "its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
+                f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address "
+                "of its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
             ) from None  # the library's exception would print headers with `--debug`
 
     def _raise(self, status: int, path: str, text: str) -> None:

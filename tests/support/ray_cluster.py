@@ -89,8 +89,7 @@ class RayCluster:
         # Each node of this machine needs agent ports of its own.
         for name in ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"):
             common.append(f"--{name}={free_port()}")
-        log = open(self.folder / f"node-{len(self.nodes)}.txt", "w")
-        with log:
+        with open(self.folder / f"node-{len(self.nodes)}.txt", "w") as log:
             self.nodes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *common],

@@ -1,0 +1,38 @@
+"""A job of a second that stands for `raymill VERB env:RAYMILL_CONFIG`: its config says what it prints and how it ends.
+
+lines      so many lines, `line 0`, `line 1`, ...
+every_s    seconds between two lines
+bytes      at last, these bytes as hexadecimal digits
+code       exit code
+stop       what SIGTERM does: "commit" prints a line and ends with 130 a second later; "ignore" nothing
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+
+def main() -> None:
+    config = json.loads(os.environ[sys.argv[2].removeprefix("env:")])
+
+    def stop(number: int, frame: object) -> None:
+        if config.get("stop") == "commit":
+            time.sleep(1)
+            print("committed what was done", flush=True)
+            sys.exit(130)
+        if config.get("stop") != "ignore":
+            sys.exit(143)
+
+    signal.signal(signal.SIGTERM, stop)
+    for number in range(config.get("lines", 0)):
+        print(f"line {number}", flush=True)
+        time.sleep(config.get("every_s", 0))
+    sys.stdout.buffer.write(bytes.fromhex(config.get("bytes", "")))
+    sys.stdout.flush()
+    sys.exit(config.get("code", 0))
+
+
+if __name__ == "__main__":
+    main()
