@@ -74,6 +74,7 @@ def work(config: TrainConfig, seconds: float | None = None) -> Work:
         head=head_machine(2 * units),
         workers=(_largest(groups),),
         must_exist=tuple(dict.fromkeys(uri for one, c in zip(configs, frozen, strict=True) for uri in _files(one, c))),
+        all_at_once=True,
     )
 
 

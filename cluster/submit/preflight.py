@@ -130,18 +130,19 @@ def _mismatches(report: ProbeReport, ships_code: bool) -> Iterator[str]:
 def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
     """What the run needs and the machines lack, now and with all that the autoscaler may add.
 
-    The machines of `work` are those to make for it. A cluster that exists may have others, so only what no task can do
-    without is compared: GPUs, one CPU, and memory for the largest task.
+    The machines of `work` are those to make for it. A cluster that exists may have others, so only what the run cannot
+    do without is compared: GPUs, the CPUs of workers that run all at once (else one), memory for the largest task.
     """
     gpus = sum(group.gpus * group.least for group in work.workers)
-    task = max((getattr(group, "largest_task", 0) for group in work.workers), default=0)
-    for name, wanted in (("GPU", gpus), ("CPU", 1)):
+    cpus = sum(group.cpus * group.least for group in work.workers if not group.gpus) if work.all_at_once else 1
+    task = max((group.largest_task for group in work.workers), default=0)
+    for name, wanted in (("GPU", gpus), ("CPU", max(1, cpus))):
         now, most = report.now.get(name, 0), (report.most or {}).get(name, 0)
         if max(now, most) < wanted:
             grow = f", the autoscaler could make them {most:g}" if report.most is not None else " and no autoscaler"
             yield (
-                f"{plural(wanted, name)} needed: the cluster has {now:g}{grow}. Add machines, or change the config's "
-                f"{'workers' if name == 'GPU' else 'machines'}."
+                f"{plural(wanted, name)} needed: the cluster has {now:g}{grow}. Add machines, or lower "
+                "the number of workers in the config."
             )
     if report.most is None and report.now.get("CPU", 0) >= 1 and report.largest_memory < task:
         yield (

@@ -92,7 +92,8 @@ class Work:
     verb: of `raymill`. config: its settings as plain JSON values, without secrets. result: fingerprint of the settings
     that decide the result, of the input files and of the output. finished: whether the output has this result already.
     workers: the groups of machines that compute; head: the machine of the driver. must_exist: URIs of files that the
-    workers read (the first file of each input, model, tokenizer, lists).
+    workers read (the first file of each input, model, tokenizer, lists). all_at_once: the run starts only when `least`
+    machines of every group are there, as a training does; else any part of them is enough.
     """
 
     kind: str
@@ -105,6 +106,7 @@ class Work:
     head: Machines
     workers: tuple[Machines, ...]
     must_exist: tuple[str, ...] = ()
+    all_at_once: bool = False
 
     @property
     def run_id(self) -> str:

@@ -13,10 +13,9 @@ from cluster.submit.backend import Backend
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
 from cluster.submit.ray_api import RayApi
-from cluster.submit.work import Machines, Work
+from cluster.submit.work import GIB, Machines, Work
 from tests.support.ray_cluster import RayCluster
 
-GIB = 1 << 30
 SMALL_JOB = (sys.executable, "-m", "tests.support.small_job")
 
 
