@@ -1,0 +1,369 @@
+"""Decisions about a submission, with attempts as values; and the checks that need no cluster."""
+
+import importlib.metadata
+import platform
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+import cluster
+from cluster.config import load
+from cluster.errors import ClusterError, ConfigError
+from cluster.submit.backend import Attempt, AttemptExists, Request, State
+from cluster.submit.commands import seconds_of
+from cluster.submit.job_log import LogLines
+from cluster.submit.jobs_api import JobsApi
+from cluster.submit.preflight import ProbeReport, ProbeRequest, problems, read_report, refuse_secrets, storage_of
+from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
+from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
+from tests.cluster.submit.conftest import finished, small_work
+
+
+def attempt_of(work, state: State, name: str = "", **changed) -> Attempt:
+    found = Attempt(
+        name=name or work.run_id,
+        run_id=work.run_id,
+        kind=work.kind,
+        state=state,
+        config_fingerprint=work.config_fingerprint,
+        output=work.output,
+    )
+    return replace(found, **changed)
+
+
+# --- decisions
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_finished_run_is_never_sent(tmp_path, state):
+    work = finished(small_work(tmp_path))
+    assert decide(work, [attempt_of(work, state)]) == Finished()
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.RUNNING])
+def test_an_active_attempt_is_attached_to(tmp_path, state):
+    work = small_work(tmp_path)
+    old, active = attempt_of(work, State.FAILED), attempt_of(work, state, f"{work.run_id}-a2")
+    assert decide(work, [old, active]) == Attach(active)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.SUCCEEDED])
+def test_after_an_ended_attempt_the_next_one_starts(tmp_path, state):
+    """Also after a success, if the output is not finished: it was removed, or its inputs changed."""
+    work = small_work(tmp_path)
+    before = attempt_of(work, state)
+    assert decide(work, [before]) == Start(f"{work.run_id}-a2", before)
+
+
+def test_the_first_attempt_has_the_name_of_the_run(tmp_path):
+    work = small_work(tmp_path)
+    other = attempt_of(small_work(tmp_path / "elsewhere"), State.RUNNING)
+    assert decide(work, [other]) == Start(work.run_id, None)
+
+
+def test_another_config_of_the_same_run_is_refused_while_one_runs(tmp_path):
+    active = attempt_of(small_work(tmp_path, execution=1), State.RUNNING)
+    assert decide(small_work(tmp_path, execution=2), [active]) == Refuse(active)
+    assert isinstance(decide(small_work(tmp_path, execution=2), [replace(active, state=State.FAILED)]), Start)
+
+
+def test_another_run_that_writes_to_the_same_output_is_refused_while_it_runs(tmp_path):
+    active = attempt_of(small_work(tmp_path, lines=1), State.RUNNING)
+    work = small_work(tmp_path, lines=2)
+    assert work.run_id != active.run_id
+    assert decide(work, [active]) == Refuse(active)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ([], "run"),
+        (["run"], "run-a2"),
+        (["run", "run-a2"], "run-a3"),
+        (["run-a9", "run-a10"], "run-a11"),
+        (["run-a3"], "run-a4"),
+        (["run-b2", "other"], "run"),
+    ],
+)
+def test_attempts_are_numbered_above_every_number_in_use(names, wanted):
+    assert next_name("run", names) == wanted
+
+
+class InMemory:
+    """A backend for decisions. lost: so many starts find that another one was first."""
+
+    def __init__(self, lost: int = 0, problems: tuple[str, ...] = ()) -> None:
+        self.lost, self.found, self.problems = lost, [], list(problems)
+        self.checks = 0
+
+    def check(self, work):
+        self.checks += 1
+        return self.problems
+
+    def start(self, request: Request) -> Attempt:
+        if self.lost:
+            self.lost -= 1
+            self.found.append(attempt_of(request.work, State.RUNNING, request.name))
+            raise AttemptExists(request.name)
+        self.found.append(attempt_of(request.work, State.WAITING, request.name))
+        return self.found[-1]
+
+    def attempts(self, run_id=None):
+        return list(self.found)
+
+    def config(self, attempt):
+        return None
+
+
+def test_of_two_submissions_at_once_one_starts_and_the_other_attaches(tmp_path):
+    backend = InMemory(lost=1)
+    done = submit(backend, small_work(tmp_path))
+    assert not done.started and done.attempt.state is State.RUNNING
+    assert len(backend.found) == 1
+
+
+def test_problems_stop_a_submission_and_are_all_named(tmp_path):
+    backend = InMemory(problems=("no GPU.", "no store."))
+    with pytest.raises(ConfigError, match=r"2 problems found:\n  no GPU\.\n  no store\."):
+        submit(backend, small_work(tmp_path))
+    assert backend.found == []
+
+
+def test_a_run_that_is_attached_to_is_not_checked(tmp_path):
+    backend, work = InMemory(), small_work(tmp_path)
+    submit(backend, work)
+    submit(backend, work)
+    assert backend.checks == 1
+
+
+# --- what a cluster must have
+
+FITTING = ProbeReport(
+    python=platform.python_version(),
+    ray=importlib.metadata.version("ray"),
+    raymill=cluster.__version__,
+    on_path=True,
+    machines=3,
+    now={"CPU": 4.0, "memory": 8 << 30},
+    largest_memory=4 << 30,
+    most=None,
+    problems={},
+)
+
+
+def test_a_cluster_that_fits_has_no_problems(tmp_path):
+    assert problems(small_work(tmp_path), FITTING, ships_code=False) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"python": "3.9.1"}, "the cluster runs Python 3.9.1"),
+        ({"ray": "2.9.0"}, "the cluster runs Ray 2.9.0"),
+        ({"raymill": "0.0.1"}, "the cluster has Raymill 0.0.1"),
+        ({"on_path": False}, "raymill is not on the PATH"),
+        ({"now": {}}, "1 CPU needed: the cluster has 0 and no autoscaler"),
+        ({"now": {}, "most": {"CPU": 0}}, "1 CPU needed: the cluster has 0, the autoscaler could make them 0"),
+        ({"problems": {"s3://x: gone.": ["10.0.0.1"]}}, "on 1 of 3 machines (10.0.0.1): s3://x: gone."),
+        ({"problems": {"s3://x: gone.": ["a", "b", "c"]}}, "s3://x: gone."),
+    ],
+)
+def test_each_mismatch_is_named(tmp_path, changed, named):
+    (problem,) = problems(small_work(tmp_path), replace(FITTING, **changed), ships_code=False)
+    assert problem.startswith(named) or named in problem
+
+
+def test_machines_that_the_autoscaler_may_add_count(tmp_path):
+    (group,) = small_work(tmp_path).workers
+    work = replace(small_work(tmp_path), workers=(replace(group, gpus=4, least=2),))
+    grown = replace(FITTING, now={"CPU": 1}, most={"CPU": 64, "GPU": 8})
+    assert problems(work, grown, ships_code=False) == []
+    (problem,) = problems(work, replace(grown, most={"CPU": 64, "GPU": 7}), ships_code=False)
+    assert "8 GPUs needed: the cluster has 0, the autoscaler could make them 7" in problem
+
+
+def test_workers_that_run_all_at_once_need_all_their_cpus(tmp_path):
+    (group,) = small_work(tmp_path).workers
+    work = replace(small_work(tmp_path), workers=(replace(group, cpus=4, least=2),))
+    assert problems(work, FITTING, ships_code=False) == []
+    (problem,) = problems(replace(work, all_at_once=True), FITTING, ships_code=False)
+    assert "8 CPUs needed: the cluster has 4" in problem
+
+
+def test_with_ship_code_the_raymill_of_the_cluster_does_not_count(tmp_path):
+    report = replace(FITTING, raymill="0.0.1", on_path=False)
+    assert problems(small_work(tmp_path), report, ships_code=True) == []
+
+
+def test_a_report_is_found_among_other_lines_of_a_log():
+    assert read_report(f"INFO something\n{FITTING.to_line()}\nmore") == FITTING
+    assert read_report("Traceback ...") is None
+
+
+def test_a_file_is_looked_for_with_the_storage_of_its_input(tmp_path):
+    config = {
+        "inputs": [{"path": "s3://public/2026/*.jsonl", "storage": {"anonymous": True}}, {"path": "s3://own/x.jsonl"}],
+        "storage": {"region": "here"},
+    }
+    assert storage_of(config, "s3://public/2026/a.jsonl") == {"anonymous": True}
+    assert storage_of(config, "s3://public/2025/a.jsonl") == {"region": "here"}
+    assert storage_of(config, "s3://own/x.jsonl") == {"region": "here"}
+    work = replace(small_work(tmp_path, **config), must_exist=("s3://public/2026/a.jsonl",))
+    again = ProbeRequest.from_json(ProbeRequest.of(work).to_json())
+    assert [list(one) for one in again.files] == [["s3://public/2026/a.jsonl", {"anonymous": True}]]
+
+
+# --- secrets, addresses, tokens
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("AKIAABCDEFGHIJKLMNOP", "an access key of AWS"),
+        ("hf_abcdefghijklmnopqrstuvwxyz", "a token of Hugging Face"),
+        ("https://user:word@host/x", "a password in an address"),
+        ("https://host/x?X-Amz-Signature=abc", "a signature in an address"),
+        ("-----BEGIN RSA PRIVATE KEY-----", "a private key"),
+    ],
+)
+def test_secrets_in_a_config_are_refused_without_printing_them(value, what):
+    with pytest.raises(ConfigError, match=rf"inputs\.1\.path \({what}\)") as caught:
+        refuse_secrets({"inputs": [{"path": "fine"}, {"path": value}]})
+    assert value not in str(caught.value)
+
+
+def test_ordinary_addresses_are_no_secrets():
+    refuse_secrets({"output": "s3://bucket/a:b@c", "endpoint": "https://host:9000/x?list-type=2", "model": "hf_short"})
+
+
+def test_a_config_that_is_too_large_to_travel_is_refused():
+    with pytest.raises(ConfigError, match="Name files by a folder or a pattern"):
+        refuse_secrets({"inputs": ["s3://bucket/file-with-a-name"] * 5000})
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "http://localhost:8265/", "http://[::1]:8265", "https://ray.example/x"]
+)
+def test_addresses_that_are_taken(address):
+    assert checked_address(address, insecure_http=False) == address.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("http://10.0.0.1:8265", "would cross the network unencrypted"),
+        ("http://127.0.0.1.example:8265", "would cross the network unencrypted"),
+        ("ray://10.0.0.1:10001", "not the address of a dashboard"),
+        ("os://x", "not the address of a dashboard"),
+        ("127.0.0.1:8265", "not the address of a dashboard"),
+        ("http://127.0.0.1:x", "not the address of a dashboard"),
+        ("https://user:secret@host", "holds a user name or password"),
+    ],
+)
+def test_addresses_that_are_refused(address, wanted):
+    with pytest.raises(ConfigError, match=wanted) as caught:
+        checked_address(address, insecure_http=False)
+    assert "secret" not in str(caught.value)
+
+
+def test_http_to_another_machine_needs_a_flag():
+    assert checked_address("http://10.0.0.1:8265/", insecure_http=True) == "http://10.0.0.1:8265"
+
+
+def test_the_token_of_a_file_comes_before_that_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert found_token(None) is None
+    for name, text in (("default", "of-home\n"), ("named", "of-path\n"), ("given", "of-file\n"), ("empty", "\n")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / "default").rename(tmp_path / ".ray" / "auth_token")
+    assert found_token(None) == "of-home"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
+    assert found_token(None) == "of-path"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-variable")
+    assert found_token(None) == "of-variable"
+    assert found_token(str(tmp_path / "given")) == "of-file"
+    for wrong in ("empty", "absent"):
+        with pytest.raises(ConfigError, match="--token-file"):
+            found_token(str(tmp_path / wrong))
+
+
+def test_a_server_that_does_not_answer_ends_in_a_message_within_the_time_given():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api = RayApi(f"http://127.0.0.1:{silent.getsockname()[1]}", "token-of-this-test")
+        began = time.monotonic()
+        with pytest.raises(NoAnswer, match="Read timed out") as caught:
+            api.get("/api/version", seconds=0.3)
+        assert time.monotonic() - began < 5
+        assert "token-of-this-test" not in str(caught.value)
+
+
+def test_a_cluster_that_stays_away_ends_a_submission_after_its_patience(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    backend = JobsApi(RayApi(f"http://127.0.0.1:{port}"), patience_s=0.5)
+    with pytest.raises(ClusterError, match="has not answered for"):
+        backend.start(Request(small_work(tmp_path), "name"))
+
+
+def test_ray_address_does_not_replace_the_address_and_the_header_reaches_the_server_alone(monkeypatch):
+    """Also not a password for the host in ~/.netrc, nor a proxy of the environment."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:2")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:3")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:4")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        got = []
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            got.append(connection.recv(4096))
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:5/\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ConfigError, match="answered /api/version with a redirect"):
+            RayApi(f"http://127.0.0.1:{server.getsockname()[1]}", "word").get("/api/version")
+        thread.join()
+    assert b"Authorization: Bearer word" in got[0]
+
+
+# --- small parts
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_of_a_log_come_once_however_its_bytes_arrive(size):
+    text = "one\ntwo ä\r\n\nthree".encode()
+    lines, found = LogLines(), []
+    for end in (5, 9, 9, len(text)):  # four connections, each from the first byte
+        lines.connected()
+        for start in range(0, end, size):
+            found += lines.add(text[start : min(end, start + size)])
+    assert found + lines.end() == ["one", "two ä", "", "three"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("1.5h", 5400), ("2d", 172_800), ("10s", 10)])
+def test_durations(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "m", "-1h", "0m", "infh", "nanh", "1 week"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ConfigError, match="not a duration"):
+        seconds_of(text)
+
+
+def test_a_config_is_read_from_a_variable(monkeypatch):
+    monkeypatch.setenv("A_CONFIG", '{"kind": "curate", "name": "x", "inputs": [{"path": "d"}], "output": "o"}')
+    assert load("env:A_CONFIG", ["name=y"]).name == "y"
+    monkeypatch.setenv("A_CONFIG", '{"kind": "curate", "nam": "x"}')
+    with pytest.raises(ConfigError, match=r"env:A_CONFIG, nam: no such setting"):
+        load("env:A_CONFIG")
+    monkeypatch.delenv("A_CONFIG")
+    with pytest.raises(ConfigError, match=r"env:A_CONFIG: the environment has no variable A_CONFIG"):
+        load("env:A_CONFIG")
