@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import uuid
@@ -105,7 +106,8 @@ def look(request: ProbeRequest, marker: str | None) -> list[str]:
                 "on an object store, or on a file system that every machine has mounted at the same path."
             )
     except RaymillError as error:
-        found.append(str(error))
+        # Without the name of the file that was tried, so that it is one problem on all machines.
+        found.append(re.sub(r"/_probe-\w+", "", str(error)))
     return found
 
 

@@ -112,17 +112,27 @@ def test_the_check_names_everything_that_is_wrong_at_once(ray_cluster, tmp_path)
     assert "4 problems" in message
 
 
-def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
-    """Its Python has no `cluster`: PYTHONPATH, which the cluster's processes have here, is taken away."""
-    backend = JobsApi(RayApi(ray_cluster.url, ray_cluster.token))
+def without_path(backend: JobsApi, monkeypatch, **more: str) -> JobsApi:
+    """A backend whose jobs have no PYTHONPATH, by which the cluster's processes find Raymill here."""
     original = backend._submit
-    monkeypatch.setattr(
-        backend, "_submit", lambda name, command, variables, more: original(
-            name, command, {**variables, "PYTHONPATH": "/nowhere", "PYTHONSAFEPATH": "1"}, more
-        ),
-    )  # fmt: skip
+
+    def submit_without(name, command, variables, metadata):
+        original(name, command, {**variables, "PYTHONPATH": "/nowhere", **more}, metadata)
+
+    monkeypatch.setattr(backend, "_submit", submit_without)
+    return backend
+
+
+def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
+    backend = without_path(JobsApi(RayApi(ray_cluster.url, ray_cluster.token)), monkeypatch, PYTHONSAFEPATH="1")
     (problem,) = backend.check(small_work(tmp_path, name="without"))
     assert "Raymill is not installed" in problem and "--ship-code" in problem
+
+
+def test_shipped_code_runs_on_the_driver_and_on_every_machine(ray_cluster, tmp_path, monkeypatch):
+    """The probe needs Raymill in its driver and in a task on each machine, and finds it nowhere else."""
+    backend = without_path(JobsApi(RayApi(ray_cluster.url, ray_cluster.token), ship_code=True), monkeypatch)
+    assert backend.check(small_work(tmp_path, name="shipped")) == []
 
 
 def test_no_answer_of_the_cluster_holds_its_token(ray_cluster, tmp_path):
