@@ -39,9 +39,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def raymill(cluster: RayCluster, *words: str, url: str = "", token: str = "") -> Command:
     address = ["--address", url or cluster.url] if words[0] in VERBS else []
-    return Command(
-        *words, *address, RAY_AUTH_TOKEN=token or cluster.token, RAY_ADDRESS="http://127.0.0.1:9", **environment
-    )
+    # An address in the environment must not replace the one that is given.
+    return Command(*words, *address, RAY_AUTH_TOKEN=token or cluster.token, RAY_ADDRESS="http://127.0.0.1:9")
 
 
 VERBS = ("submit", "runs", "status", "logs", "cancel")
