@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test faults matrix versions gpu test-s3-real bench golden manifests lint clean
+.PHONY: setup demo test cluster faults matrix versions gpu test-s3-real bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -22,7 +22,10 @@ demo: setup  ## curate real text found on this machine, then fine-tune a tiny mo
 	$(BIN)/raymill tune-demo
 
 test: setup  ## everything but the long matrices
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow'
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster'
+
+cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
+	$(TEST_ENV) $(BIN)/python -m pytest -m cluster
 
 faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \

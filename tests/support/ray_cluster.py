@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,7 @@ class RayCluster:
     """
 
     def __init__(self, workers: int = 2, cpus_each: int = 1) -> None:
+        assert find_spec("aiohttp_cors"), "the dashboard needs: pip install 'ray[default]'"
         self.workers, self.cpus_each = workers, cpus_each
         self.token = uuid.uuid4().hex
         self.port, self.dashboard_port = free_port(), free_port()
