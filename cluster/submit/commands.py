@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cluster.cli import shell_command
 from cluster.config import load
 from cluster.errors import ConfigError, UserError
 from cluster.page.formats import plural
@@ -24,7 +25,6 @@ from cluster.submit.preflight import refuse_secrets
 from cluster.submit.ray_api import RayApi, checked_address, found_token
 from cluster.submit.submit import submit as submit_work
 from cluster.submit.work import WORK, Work
-from cluster.typed import command
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CANCELLED = 130
@@ -184,7 +184,7 @@ class Place:
         """The command of a verb for this place, to be copied."""
         more = ["--to", self.to] if self.to == "local" or not self.address else ["--address", self.address]
         more += ["--token-file", self.token_file] if self.token_file else []
-        return command(verb, *words, *more, *(["--insecure-http"] if self.insecure_http else []))
+        return shell_command(verb, *words, *more, *(["--insecure-http"] if self.insecure_http else []))
 
     def _only_for(self, to: Literal["jobs"], **given: object) -> None:
         for name, value in given.items():

@@ -169,7 +169,7 @@ class JobsApi:
             "runtime_env": runtime,
             "metadata": {f"{_PREFIX}{key}": value for key, value in metadata.items()} | {f"{_PREFIX}request": mine},
         }
-        asked = _Patience(self.api.address, self.patience_s)
+        patience = _Patience(self.api.address, self.patience_s)
         while True:
             try:
                 self.api.post("/api/jobs/", body)
@@ -181,7 +181,7 @@ class JobsApi:
                     return
                 raise AttemptExists(name) from None
             except NoAnswer as error:
-                asked.failed(error)
+                patience.failed(error)
 
     def _job(self, name: str) -> dict[str, Any]:
         return self.api.get(f"/api/jobs/{name}").json()
@@ -227,7 +227,7 @@ class JobsApi:
     def _follow(self, name: str, lines: LogLines) -> Iterator[str]:
         """The lines of a log until its job has ended. The log and the job's state are read at the same time."""
         reader: _Reader | None = None
-        asked = _Patience(self.api.address, self.patience_s)
+        patience = _Patience(self.api.address, self.patience_s)
         while True:
             try:
                 job = self._job(name)
@@ -235,9 +235,9 @@ class JobsApi:
                 raise AttemptLost(_lost(name)) from None
             except NoAnswer as error:
                 reader = None
-                asked.failed(error)
+                patience.failed(error)
                 continue
-            asked.succeeded()
+            patience.succeeded()
             if _STATES[job["status"]].final:
                 yield from self._rest(job, lines)
                 return

@@ -21,15 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import cluster
-from cluster.errors import ClusterError, RaymillError
-from cluster.output_folder import check_output
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
+from cluster.errors import ClusterError
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.job_log import LogLines
 from cluster.submit.local_job import EXIT, LOCK, LOG, PROCESS, write_whole
-from cluster.submit.preflight import storage_of
+from cluster.submit.preflight import ProbeRequest, look
 from cluster.submit.work import Work
 
 _REQUEST = "request.json"
@@ -58,29 +54,19 @@ class Local:
 
     def check(self, work: Work) -> list[str]:
         """Look at the files that the run reads, and write to its output."""
-        found = []
-        for uri in work.must_exist:
-            if paths.scheme(uri) == "hf":
-                continue
-            try:
-                Store(StorageOptions.model_validate(storage_of(work.config, uri))).info(uri)
-            except RaymillError as error:
-                found.append(str(error))
-        try:
-            check_output(Store(StorageOptions.model_validate(work.config.get("storage") or {})), work.output)
-        except RaymillError as error:
-            found.append(str(error))
-        return found
+        return look(ProbeRequest.of(work), None)
 
     def start(self, request: Request) -> Attempt:
         work, folder = request.work, self.folder / request.name
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            raise AttemptExists(request.name) from None
+        folder.mkdir(mode=0o700, exist_ok=True)
         with open(folder / LOCK, "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AttemptExists(request.name) from None
+            if (folder / _REQUEST).exists():  # else its `submit` was killed before it started anything
+                raise AttemptExists(request.name)
             record = {
                 "run_id": work.run_id,
                 "kind": work.kind,

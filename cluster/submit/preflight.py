@@ -13,13 +13,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import cluster
-from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder
+from cluster.errors import ConfigError, RaymillError
+from cluster.output_folder import check_output, fixed_folder
 from cluster.page.formats import plural
+from cluster.store import paths
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
 from cluster.submit.work import Work
 
 MARK = "raymill probe: "
 _GIB = 1 << 30
+# A store that does not answer is reported, not waited for.
+_QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
 _LARGEST_CONFIG = 100_000  # a variable of a process has at most 128 KiB on Linux
 
 # Values that are secrets wherever they stand.
@@ -157,6 +162,34 @@ def _placed(text: str, addresses: Sequence[str], machines: int) -> str:
         return text
     shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
     return f"on {len(addresses)} of {plural(machines, 'machine')} ({shown}): {text}"
+
+
+def look(request: ProbeRequest, marker: str | None) -> list[str]:
+    """What is wrong on this machine. marker: a file that another machine wrote to a local output."""
+    found = []
+    for uri, storage in request.files:
+        if paths.scheme(uri) == "hf":
+            continue
+        try:
+            _store(storage).info(uri)
+        except RaymillError as error:
+            found.append(str(error))
+    try:
+        if marker is None:
+            check_output(_store(request.storage), request.output)
+        elif not Store().exists(marker):
+            found.append(
+                f"{request.output}: this local folder is not shared with all machines of the cluster. Choose an output "
+                "on an object store, or on a file system that every machine has mounted at the same path."
+            )
+    except RaymillError as error:
+        # Without the name of the file that was tried, so that it is one problem on all machines.
+        found.append(re.sub(r"/_probe-\w+", "", str(error)))
+    return found
+
+
+def _store(storage: Mapping[str, Any]) -> Store:
+    return Store(StorageOptions.model_validate({**storage, **_QUICK}))
 
 
 def storage_of(config: Any, uri: str) -> Mapping[str, Any]:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
 import sys
 import uuid
@@ -18,17 +17,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import cluster
-from cluster.errors import RaymillError
-from cluster.output_folder import check_output
 from cluster.store import paths
-from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from cluster.submit.preflight import ProbeReport, ProbeRequest
+from cluster.submit.preflight import ProbeReport, ProbeRequest, look
 
 _MACHINES = 16
 _MACHINE_S = 90
-# A store that does not answer is reported, not waited for.
-_QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
 
 
 def main() -> None:
@@ -85,34 +79,6 @@ def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict
 
 def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-
-
-def look(request: ProbeRequest, marker: str | None) -> list[str]:
-    """What is wrong on this machine. marker: a file that another machine wrote to a local output."""
-    found = []
-    for uri, storage in request.files:
-        if paths.scheme(uri) == "hf":
-            continue
-        try:
-            _store(storage).info(uri)
-        except RaymillError as error:
-            found.append(str(error))
-    try:
-        if marker is None:
-            check_output(_store(request.storage), request.output)
-        elif not Store().exists(marker):
-            found.append(
-                f"{request.output}: this local folder is not shared with all machines of the cluster. Choose an output "
-                "on an object store, or on a file system that every machine has mounted at the same path."
-            )
-    except RaymillError as error:
-        # Without the name of the file that was tried, so that it is one problem on all machines.
-        found.append(re.sub(r"/_probe-\w+", "", str(error)))
-    return found
-
-
-def _store(storage: Mapping[str, Any]) -> Store:
-    return Store(StorageOptions.model_validate({**storage, **_QUICK}))
 
 
 if __name__ == "__main__":

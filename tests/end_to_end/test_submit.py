@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with RayCluster(workers=2, cpus_each=2) as ray:
+    with RayCluster(workers=2, cpus_each=1) as ray:
         yield ray
 
 
@@ -31,7 +31,7 @@ def cluster() -> Iterator[RayCluster]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the demo's run, with its inputs beside it and its two configs in it. Fewer documents than there."""
     folder = tmp_path_factory.mktemp("submitted") / "demo"
-    stage_inputs(f"{folder}-input", islice(collect(packages()), 1500))
+    stage_inputs(f"{folder}-input", islice(collect(packages()), 4000))
     Store().write_bytes(str(folder / "curate.yaml"), curate_config(str(folder)).encode())
     Store().write_bytes(str(folder / "train.yaml"), train_config("lora", str(folder)).encode())
     return folder
@@ -85,8 +85,8 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
     name = run_of(err)
     assert f"raymill logs {name} -f --address {cluster.url}" in err
 
-    code, out, err = raymill(cluster, "submit", config, *other, "-o", "execution.retries=7", "--detach").wait(60)
-    assert code == 2 and "execution.retries was" in err and "now 7" in err
+    code, out, err = raymill(cluster, "submit", config, *other, "-o", "execution.stall_s=800", "--detach").wait(60)
+    assert code == 2 and "execution.stall_s was" in err and "now 800" in err
 
     units = demo / "again" / "attributes"
     assert wait_until(lambda: units.exists() and any(units.rglob("*.parquet")), 120)

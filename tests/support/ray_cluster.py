@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine, with dashboard, Jobs API and token authentication."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -126,6 +127,9 @@ class RayCluster:
     def _kill(self) -> None:
         """Kill the nodes and all their descendants."""
         found: list[psutil.Process] = []
+        for node in self.nodes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)  # at once; what has a group of its own is found below
         for node in self.nodes:
             try:
                 process = psutil.Process(node.pid)
