@@ -88,8 +88,7 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
     code, out, err = raymill(cluster, "submit", config, *other, "-o", "execution.stall_s=800", "--detach").wait(60)
     assert code == 2 and "execution.stall_s was" in err and "now 800" in err
 
-    units = demo / "again" / "attributes"
-    assert wait_until(lambda: units.exists() and any(units.rglob("*.parquet")), 120)
+    assert wait_until(lambda: (demo / "again" / "inputs.json").exists(), 120)
     assert raymill(cluster, "cancel", name).wait(120)[0] == 0
     code, out, err = raymill(cluster, "status", name).wait(60)
     assert (code, err) == (0, "") and "state     cancelled" in out
@@ -99,7 +98,7 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
     code, out, err = raymill(cluster, "submit", config, *other).wait(240)
     assert code == 0, out + err
     assert f"{name}-a2: submitted, continues {name} (cancelled)." in err
-    assert re.search(r"\d+ of \d+ units? (was|were) finished before", out), out
+    assert f"corpus  {demo}/again/corpus" in out
     rows = raymill(cluster, "runs").wait(60)[1].splitlines()
     assert [row.split()[0] for row in rows[-2:]] == [name, f"{name}-a2"]
     assert re.split(r"\s{2,}", rows[-1])[1] == "succeeded"
@@ -118,9 +117,12 @@ def test_the_head_is_replaced_in_the_middle_and_the_run_continues(cluster, demo)
     config = str(demo / "curate.yaml")
     follower = raymill(cluster, "submit", config, *words)
     units = demo / "replaced" / "attributes"
-    assert wait_until(lambda: units.exists() and any(units.rglob("*.parquet")), 180)
-    cluster.kill_head()
+    assert wait_until(lambda: (units.parent / "inputs.json").exists(), 180)
+    processes = cluster.processes()  # the job takes seconds from here on, and finding them takes one
+    assert wait_until(lambda: any(units.rglob("*.parquet")), 180)
+    cluster.kill_head(processes)
     done = {path.name for path in units.rglob("*.parquet")}
+    assert not (units.parent / "manifest.json").exists()
     cluster.start()
     code, _, err = follower.wait(120)
     assert code == 1 and "the cluster no longer has this job" in err and "submit the config again" in err
@@ -129,6 +131,22 @@ def test_the_head_is_replaced_in_the_middle_and_the_run_continues(cluster, demo)
     assert done <= {path.name for path in units.rglob("*.parquet")}, "committed files are kept"
     same = json.loads((demo / "manifest.json").read_text())["digest"]
     assert json.loads((demo / "replaced" / "manifest.json").read_text())["digest"] == same
+
+
+def test_a_detached_run_on_this_machine_is_followed_and_finished(demo, tmp_path):
+    """Without any cluster: the job starts a Ray of its own."""
+    inputs = f"inputs=[{{source: languages, path: {demo}-input/languages.jsonl, id: id}}]"
+    words = ["-o", inputs, "-o", f"output={demo}/local", "--to", "local"]
+    here = {"XDG_STATE_HOME": str(tmp_path)}
+    code, out, err = Command("submit", str(demo / "curate.yaml"), *words, "--detach", **here).wait(60)
+    assert (code, out) == (0, ""), err
+    name = run_of(err)
+    assert f"raymill logs {name} -f --to local" in err
+    code, out, err = Command("logs", name, "-f", "--to", "local", **here).wait(120)
+    assert code == 0 and f"report  {demo}/local/report.html" in out, out + err
+    code, out, err = Command("submit", str(demo / "curate.yaml"), *words, **here).wait(60)
+    assert code == 0 and "already finished" in err
+    assert "succeeded" in Command("runs", **here).wait(60)[1]
 
 
 def test_errors_of_a_user_are_one_message(cluster, demo, capsys):
