@@ -20,6 +20,7 @@ from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120
+MARK = "RAYMILL_TEST_CLUSTER"
 
 
 class RayCluster:
@@ -32,7 +33,7 @@ class RayCluster:
     def __init__(self, workers: int = 2, cpus_each: int = 1) -> None:
         assert find_spec("aiohttp_cors"), "the dashboard needs: pip install 'ray[default]'"
         self.workers, self.cpus_each = workers, cpus_each
-        self.token = uuid.uuid4().hex
+        self.token, self.mark = uuid.uuid4().hex, uuid.uuid4().hex
         self.port, self.dashboard_port = free_port(), free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
         self.nodes: list[subprocess.Popen] = []
@@ -94,6 +95,7 @@ class RayCluster:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
+            MARK: self.mark,
             "RAY_USAGE_STATS_ENABLED": "0",
             "HOME": str(self.folder),
             "PYTHONPATH": str(ROOT),
@@ -145,7 +147,7 @@ class RayCluster:
         mine = str(self.folder)
         for process in psutil.process_iter(["cmdline", "environ"]):
             line, environment = process.info["cmdline"] or [], process.info["environ"] or {}
-            if any(mine in word for word in line) or environment.get("RAY_AUTH_TOKEN") == self.token:
+            if any(mine in word for word in line) or environment.get(MARK) == self.mark:
                 found.append(process)
         for process in found:
             if process.pid == os.getpid():
