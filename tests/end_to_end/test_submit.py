@@ -46,13 +46,19 @@ def raymill(cluster: RayCluster, *words: str, url: str = "", token: str = "") ->
 VERBS = ("submit", "runs", "status", "logs", "cancel")
 
 
-def test_curate_and_train_are_submitted_followed_over_cut_connections_and_found_finished(cluster, demo):
-    curate, train = str(demo / "curate.yaml"), str(demo / "train.yaml")
+@pytest.fixture(scope="module")
+def curated(cluster: RayCluster, demo: Path) -> tuple[int, str, str]:
+    """(exit code, output, errors) of submitting the demo's curate config, with the connection cut in the middle."""
     with Proxy(cluster.dashboard_port) as proxy:
-        job = raymill(cluster, "submit", curate, "-o", "execution.unit_mib=1", url=proxy.url)
+        job = raymill(cluster, "submit", str(demo / "curate.yaml"), "-o", "execution.unit_mib=1", url=proxy.url)
         assert wait_until(lambda: (demo / "inputs.json").exists(), 120)
         proxy.cut()
-        code, out, err = job.wait(240)
+        return job.wait(240)
+
+
+def test_curate_and_train_are_submitted_followed_over_cut_connections_and_found_finished(cluster, demo, curated):
+    curate, train = str(demo / "curate.yaml"), str(demo / "train.yaml")
+    code, out, err = curated
     assert code == 0, err
     lines = out.splitlines()
     assert f"corpus  {demo}/corpus" in lines and lines.count(f"corpus  {demo}/corpus") == 1
@@ -112,7 +118,7 @@ def test_a_failed_job_ends_with_its_exit_code_and_its_message_is_in_the_log(clus
     assert re.search(r"failed after .*, exit code 2\.$", err, re.MULTILINE)
 
 
-def test_the_head_is_replaced_in_the_middle_and_the_run_continues(cluster, demo):
+def test_the_head_is_replaced_in_the_middle_and_the_run_continues(cluster, demo, curated):
     words = ["-o", f"output={demo}/replaced", "-o", "execution.unit_mib=1"]
     config = str(demo / "curate.yaml")
     follower = raymill(cluster, "submit", config, *words)
