@@ -10,7 +10,7 @@ from cluster.errors import StorageError
 from cluster.store import copies as local_copies
 from cluster.store import paths
 from cluster.store.copies import local_folder
-from cluster.store.interface import FileInfo, NotFound
+from cluster.store.interface import FileInfo, NotFound, Unavailable
 from cluster.store.store import Store
 
 
@@ -94,6 +94,15 @@ def test_a_copy_cut_short_is_not_taken_for_one_and_is_made_again(remote, copies,
     (copies / f"{name}.part").mkdir()
     (copies / f"{name}.part" / "junk").write_bytes(b"junk")
     assert set(content(local_folder(store, remote))) == {"config.json", "deep/er/weights", "empty"}
+
+
+@pytest.mark.parametrize("listed", [99_999, 100_001])
+def test_an_object_that_changed_since_the_listing_is_no_part_of_a_copy(remote, copies, monkeypatch, store, listed):
+    weights = FileInfo(paths.join(remote, "deep/er/weights"), listed, "v")
+    monkeypatch.setattr(Store, "list_files", lambda self, uri: [weights])
+    with pytest.raises(Unavailable, match=f"weights: 100000 bytes arrived, and the store listed {listed}"):
+        local_folder(store, remote)
+    assert not [path for path in copies.iterdir() if path.is_dir()]
 
 
 def test_an_object_that_would_leave_the_folder_is_refused(remote, copies, monkeypatch, store):

@@ -9,7 +9,7 @@ import pytest
 from cluster import cli
 from cluster.errors import ClusterError, ConfigError
 from cluster.progress import Lines
-from cluster.session import Session
+from cluster.session import ONE_THREAD, Session
 
 
 class NothingStarted(Session):
@@ -58,6 +58,22 @@ def test_every_verb_that_needs_ray_says_that_it_starts(verb, job, tmp_path, monk
     with pytest.raises(SystemExit):
         cli.main([verb, str(tmp_path / "c.yaml")])
     assert "starting Ray: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", [None, "RAY_JOB_ID", "RAY_ADDRESS"])
+def test_the_source_is_shipped_to_a_cluster_except_from_inside_a_job(monkeypatch, inside):
+    joined: list[dict] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **arguments: joined.append(arguments)))
+    monkeypatch.setattr("cluster.session._knock", lambda address: None)
+    for name in ("RAY_JOB_ID", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    if inside:
+        monkeypatch.setenv(inside, "head:6379")
+    Session("head:6379")._join()
+    (arguments,) = joined
+    shipped = [path.rpartition("/")[2] for path in arguments["runtime_env"].get("py_modules", [])]
+    assert shipped == ([] if inside else ["cluster", "pipelines", "training"])
+    assert arguments["address"] == "head:6379" and arguments["runtime_env"]["env_vars"] == ONE_THREAD
 
 
 def test_a_ray_that_does_not_start_is_answered_with_the_likely_causes_and_what_to_do(monkeypatch, tmp_path):

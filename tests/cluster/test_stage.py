@@ -211,6 +211,17 @@ def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_bel
     assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
 
 
+def test_of_an_unfinished_stage_a_unit_whose_file_was_cut_is_done_again(tmp_path, caplog):
+    root, stage = str(tmp_path), counting_stage(3)
+    for unit in (1, 2):
+        record = stages.run_unit(stage, root, unit, unit)
+    cut = tmp_path / "numbers" / record.files["numbers"][-1].path
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert sorted(stages.committed(stage, root)) == [1]
+    assert "files of 1 finished units are gone or damaged" in caplog.text
+    assert not run_inline(stage, root)["numbers"].damage(digests=True)
+
+
 def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):
     root, old, new = str(tmp_path), counting_stage(3), counting_stage(5, fingerprint="e" * 32)
     run_inline(old, root)

@@ -79,6 +79,13 @@ def test_a_partner_is_named_by_source_and_position(run):
     }
 
 
+def test_the_report_shows_the_largest_duplicate_group_first(run):
+    groups = run.report["groups"]
+    assert [group["documents"] for group in groups] == [3, 2, 2]
+    assert (groups[0]["kept"]["source"], groups[0]["kept"]["id"]) == DOCUMENTS[1][:2]
+    assert groups[1]["group_id"] < groups[2]["group_id"]
+
+
 def test_a_document_removed_for_its_language_has_the_language_and_its_score(run):
     row = ledger(run)[4]
     assert (row["reason"], row["language"]) == ("language_not_kept", "de")
@@ -87,6 +94,13 @@ def test_a_document_removed_for_its_language_has_the_language_and_its_score(run)
     assert f"language_not_kept (de, score {row['language_score']:.4g})" in explain(
         RunReader(Store(), run.uri), "german"
     )
+
+
+def test_the_report_counts_the_bytes_of_the_text_in_every_stage_that_reads_all_of_it(run):
+    attributes = Artifact.load(Store(), f"{run.uri}/attributes").table().to_pydict()
+    assert sum(attributes["bytes"]) > sum(attributes["characters"]), "a text has letters beyond ASCII"
+    counted = {row["stage"]: row["text_bytes"] for row in run.report["stages"]}
+    assert counted == dict.fromkeys(("measure", "decide", "select"), sum(attributes["bytes"])) | {"group": 0}
 
 
 def test_ids_that_are_used_twice_in_a_source_are_counted_and_warned_of(run):

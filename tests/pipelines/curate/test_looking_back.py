@@ -140,3 +140,15 @@ def test_a_dry_run_warns_of_more_unreadable_rows_than_the_run_allows(settings, t
         note = "note     10.0% of the rows seen cannot be read, and the run allows 5.0%"
         assert (note in (out := capsys.readouterr().out)) == warned
         assert ("with -o execution.max_bad_documents=0.1." in out) == warned
+
+
+def test_the_bound_that_a_dry_run_proposes_allows_the_rows_it_saw(settings, tmp_path, capsys):
+    write(tmp_path / "in.jsonl", [*((f"s{n}", story(n)) for n in range(8)), "{broken"])  # 11.1%
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"kind": "curate", "name": "test"} | settings))
+    notes = []
+    for allowed in ("0.11", "0.12"):
+        with pytest.raises(SystemExit):
+            cli.main(("curate", str(path), "--dry-run", "-o", f"execution.max_bad_documents={allowed}"))
+        notes.append([line for line in capsys.readouterr().out.splitlines() if "the run allows" in line])
+    assert notes[1] == [] and "allow more with -o execution.max_bad_documents=0.12." in notes[0][0]

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
+from pipelines.dedup.group import _scopes
 from pipelines.dedup.signatures import band_keys, count_tokens, permutations, shingle_hashes, signatures
+from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 
@@ -151,6 +153,21 @@ def test_shared_keys_are_those_of_two_documents_or_more(rows):
         for key in row:
             wanted.setdefault(key, set()).add(document)
     assert sorted(map(sorted, found.values())) == sorted(sorted(h) for h in wanted.values() if len(h) > 1)
+
+
+@pytest.mark.parametrize(
+    ("scope", "numbers"),
+    [
+        ("all", dict.fromkeys("abcdefgh", 0)),
+        ("source", dict(zip("abcdefgh", range(8), strict=True))),
+        ("snapshot", dict(zip("hgfedcba", (5, 4, 3, 2, 1, 5, 4, 0), strict=True))),
+    ],
+)
+def test_scopes_have_the_same_numbers_in_every_process(scope, numbers):
+    """The numbers are part of the stage's fingerprint; the order of a set of strings differs between processes."""
+    snapshots = dict(zip("hgfedcba", ("z", "y", "x", "w", "v", "z", "y", None), strict=True))
+    inputs = [Input(source=name, path=name, snapshot=snapshot) for name, snapshot in snapshots.items()]
+    assert _scopes(scope, inputs) == numbers
 
 
 def test_partitions_of_keys_on_disk_change_nothing(monkeypatch):

@@ -294,6 +294,22 @@ def test_files_that_cannot_have_a_carried_column_do_not_change_its_type(mixed):
     assert manifest.carried == pa.schema([("year", pa.int64())])
 
 
+@pytest.mark.parametrize(
+    ("types", "carried"),
+    [
+        ([pa.null(), pa.int64()], pa.int64()),
+        ([pa.int64(), pa.null(), pa.int64()], pa.int64()),
+        ([pa.null(), pa.null()], pa.string()),
+        ([pa.int64(), pa.null(), pa.float64()], pa.string()),
+    ],
+)
+def test_a_file_with_nulls_alone_in_a_column_does_not_change_its_type(tmp_path, types, carried):
+    for number, type in enumerate(types):
+        column = pa.array([None if pa.types.is_null(type) else 1], type)
+        pq.write_table(pa.table({"text": ["a"], "n": column}), tmp_path / f"{number}.parquet")
+    assert frozen(tmp_path, path=".", columns=("n",)).carried == pa.schema([("n", carried)])
+
+
 def test_a_file_that_lacks_a_column_that_its_siblings_have_is_refused_and_all_such_are_counted(mixed):
     for number in range(50):
         (mixed / f"t{number:02}.csv").write_text(f"text,other{number}\na,1\n")

@@ -179,6 +179,26 @@ def test_c4_settings_turn_each_test_off(dialect):
     assert loose.clean(Texts.from_strings([text]), dialect)[0] == text
 
 
+@both_dialects
+@pytest.mark.parametrize(
+    ("setting", "line", "verdict_with_it", "text_with_it"),
+    [
+        ("remove_citations", "a fact [1] is here", None, "a fact  is here"),
+        ("remove_javascript_lines", "javascript is here now", None, ""),
+        ("remove_policy_lines", "our privacy policy applies", None, ""),
+        ("drop_lorem_ipsum", "lorem ipsum dolor sit", "lorem_ipsum", "lorem ipsum dolor sit"),
+        ("drop_curly_bracket", "if a { b c", "curly_bracket", "if a { b c"),
+    ],
+)
+def test_each_setting_of_c4_turns_its_own_test_off(dialect, setting, line, verdict_with_it, text_with_it):
+    for rule, reason, kept in (
+        (C4(), verdict_with_it, text_with_it),
+        (C4(**{setting: False}), None, line),
+    ):
+        assert verdict(rule, PROSE + line, dialect) == reason
+        assert rule.clean(Texts.from_strings([PROSE + line]), dialect)[0] == (PROSE + kept).strip()
+
+
 @pytest.mark.parametrize("phrase", PHRASES)
 @pytest.mark.parametrize("change", [str.lower, str.upper, str.title, lambda phrase: phrase.replace("k", "\u212a")])
 def test_c4_finds_every_phrase_in_any_case_and_place(phrase, change):

@@ -3,6 +3,7 @@
 import math
 import threading
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,16 @@ def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
         PackedRows(packed).read([0])
     Store().delete([uri])
     with pytest.raises(StorageError, match=uri):
+        PackedRows(packed).read([0])
+
+
+def test_a_file_of_other_rows_than_the_manifest_has_is_named(tmp_path):
+    """A whole Parquet file in the place of another: its own checksums are right."""
+    root = str(tmp_path)
+    packed = pack_examples(root, write_examples(root, [document(f"d{n}", 12) for n in range(40)]), config())["train"]
+    (uri,), rows = packed.file_uris, packed.manifest.rows
+    pq.write_table(packed.table().slice(1), uri)
+    with pytest.raises(DataError, match=rf"^{uri}: {rows - 1} rows; its manifest has {rows}\. .*--verify to pack it"):
         PackedRows(packed).read([0])
 
 

@@ -11,11 +11,13 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cluster.errors import RaymillError
+from cluster.store.store import Store
 from tests.support.export_runs import CLASSES, Run, make_run, save_outcome
 from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
 from training.config_parts import Model
 from training.evaluation.job import initial_objective
+from training.export import publish
 from training.export.folders import base_of
 from training.export.job import export
 from training.export.merge import compare, first_tokens, logits, merge
@@ -246,6 +248,24 @@ def test_4_bit_adapters_are_merged_into_the_whole_weights(tmp_path):
 def test_an_adapter_names_the_base_it_was_trained_on(model, identity, name, revision):
     base = base_of(Model(**model), identity, "/runs/a/export")
     assert (base.name, base.revision) == (name, revision)
+
+
+def test_the_digest_of_a_folder_is_of_every_file_but_its_card(tmp_path):
+    """The card has the paths of the data, so it differs where the same training runs elsewhere."""
+    files = {"README.md": "trained on /data", "model.safetensors": "weights", "tokenizer.json": "{}"}
+
+    def digest(**changes: str) -> str:
+        folder, root = tmp_path / "full", str(tmp_path / "export")
+        folder.mkdir()
+        for name, content in (files | changes).items():
+            (folder / name).write_text(content)
+        put = publish.put_folder(Store(), folder, root)
+        manifest = publish.finish(Store(), root, {"made_from": "x", "folders": {"full": "full"}}, put)
+        return publish.digests(Store(), root, manifest)["full"]
+
+    assert digest(**{"README.md": "trained on s3://elsewhere"}) == digest()
+    for name in ("model.safetensors", "tokenizer.json", "another.json"):
+        assert digest(**{name: "changed"}) != digest()
 
 
 def test_an_export_to_an_object_store_is_the_same(s3_root, s3_store, tmp_path):

@@ -134,6 +134,18 @@ def test_a_unit_reads_only_row_groups_that_may_hold_its_range(tmp_path, monkeypa
     assert 0 < len(read) < total / 6
 
 
+@pytest.mark.parametrize("side", ["low", "high"])
+def test_a_range_that_begins_or_ends_at_a_place_has_that_document_and_no_further_one(tmp_path, side):
+    """The place is that of every document in turn, so also of the first and the last of each row group."""
+    documents = [document(f"d{n}", 20) | {"place": 1000 + n} for n in range(40)]
+    examples = write_examples(str(tmp_path), documents, 2, row_group_bytes=500)
+    assert sum(pq.read_metadata(uri).num_row_groups for uri in examples.file_uris) > 4
+    for place in range(1000, 1040):
+        unit = {"split": 0, "low": 0, "high": 1 << 64} | {side: place}
+        found = [row["place"] for row in read_range(Store(), examples.file_uris, unit).to_pylist()]
+        assert found == (list(range(place, 1040)) if side == "low" else list(range(1000, place)))
+
+
 # --- documents longer than a row
 
 

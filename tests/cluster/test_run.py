@@ -1,0 +1,58 @@
+"""The manifest of a run: its digest, and what a command with other settings or inputs is told."""
+
+import pytest
+
+from cluster.artifact import fingerprint
+from cluster.errors import DataError
+from cluster.run import RunFolder, changes, differences
+from cluster.store.store import Store
+
+SETTINGS = {"rules": {"min_words": 5}, "seed": 1}
+ARTIFACTS = {"removed": "2", "corpus": "1"}
+
+
+def put(folder, settings=SETTINGS, inputs="a", artifacts=ARTIFACTS, **more) -> dict:
+    return RunFolder(Store(), str(folder)).put("curate", folder.name, settings, inputs, artifacts, **more)
+
+
+def test_the_digest_of_a_run_is_of_its_artifacts_alone(tmp_path):
+    made = put(tmp_path / "one")
+    assert made["digest"] == fingerprint(ARTIFACTS)
+    again = put(tmp_path / "two", {"seed": 2}, "b", dict(reversed(ARTIFACTS.items())), told={"rows": "3"})
+    assert again["digest"] == made["digest"] and again["config"] == {"seed": 2} and again["told"] == {"rows": "3"}
+    assert put(tmp_path / "three", artifacts=ARTIFACTS | {"corpus": "9"})["digest"] != made["digest"]
+
+
+def test_a_second_driver_gets_the_manifest_that_the_first_created(tmp_path):
+    first = put(tmp_path)
+    assert put(tmp_path, {"seed": 2}, "b") == first == RunFolder(Store(), str(tmp_path)).manifest_file.read()
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs", "seen"),
+    [
+        (SETTINGS | {"seed": 2}, "a", "seed was 1, now 2. "),
+        ({"rules": {"min_words": 6}}, "b", "rules.min_words was 5, now 6; seed was 1, now null. "),
+        (SETTINGS, "b", "2 files are new. "),
+    ],
+)
+def test_a_run_of_other_settings_or_inputs_is_refused_with_the_differences_or_replaced(
+    tmp_path, settings, inputs, seen
+):
+    made, folder = put(tmp_path), RunFolder(Store(), str(tmp_path))
+    assert folder.find(SETTINGS, "a", replace=False) == folder.find(SETTINGS, "a", replace=True) == made
+    with pytest.raises(DataError) as refused:
+        folder.find(settings, inputs, replace=False, input_changes=lambda: "2 files are new")
+    assert f"with other settings or inputs: {seen}Choose another output" in str(refused.value)
+    assert folder.manifest_file.read() == made
+    assert folder.find(settings, inputs, replace=True) is None and folder.manifest_file.read() is None
+
+
+def test_settings_in_lists_of_groups_differ_one_by_one():
+    before = {"inputs": [{"path": "a", "columns": ["x"]}, {"path": "b"}], "seed": 1}
+    now = {"inputs": [{"path": "a", "columns": ["y"]}], "seed": 1}
+    assert list(changes(before, now)) == [
+        ("inputs.0.columns", ["x"], ["y"]),
+        ("inputs.1", {"path": "b"}, None),
+    ]
+    assert differences(before, before) == []
