@@ -79,6 +79,8 @@ def head_pod(
     spec = _spec([main, log], machine, profile, HEAD_ACCOUNT)
     if config_map:
         spec["volumes"].append({"name": "config", "configMap": {"name": config_map}})
+    # It is never on spot nodes, whose notice may be shorter than the driver needs to commit.
+    spec["terminationGracePeriodSeconds"] = max(profile.grace_s, GRACE_S + 30)
     # The autoscaler beside it reads and changes this job's RayCluster; without one, no pod needs the API.
     spec |= {"automountServiceAccountToken": profile.autoscale, "priorityClassName": "raymill-head"}
     if profile.head_nodes:
@@ -155,7 +157,7 @@ def _spec(containers: list[Manifest], machine: Machines, profile: Profile, accou
     half = _gib(RAY_DISK // 2)
     return {
         "serviceAccountName": account,
-        # Ray starts a new pod for one that ended; its autoscaler allows no other policy.
+        # KubeRay starts a new pod for one that ended; the autoscaler allows no other policy.
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": profile.grace_s,
         "securityContext": dict(_RESTRICTED_POD),

@@ -82,6 +82,9 @@ def ends(objects: Objects) -> list[str]:
                 f"{name}: grace {grace} s, drain {drain} s, checkpoint {CHECKPOINT_S} s; wanted each longer than "
                 "the next"
             )
+        stop = int(environment(spec["containers"][0]).get("RAY_JOB_STOP_WAIT_TIME_S", 3))
+        if name.endswith(", head") and not grace - 10 >= stop >= 30:
+            found.append(f"{name}: a cancelled driver has {stop} s to commit what is done, of {grace} s of the pod")
         if any("preStop" in one.get("lifecycle", {}) for one in spec["containers"]):
             found.append(f"{name}: preStop hooks hang (kuberay#2724); Ray drains on SIGTERM by itself")
         if any({"livenessProbe", "readinessProbe"} & one.keys() for one in spec["containers"]):
@@ -166,6 +169,15 @@ CHECKS = (
                 "a drain shorter than a checkpoint",
                 lambda o: main_of(workers_of(o, "example-train"))["env"][2].update(value="5"),
                 "drain 5 s",
+            ),
+            Broken(
+                "Ray's default of 3 s to stop a driver", lambda o: main_of(head_of(o))["env"].pop(), "driver has 3 s"
+            ),
+            Broken(
+                "a head with the grace of a spot node",
+                lambda o: pod_of(head_of(o)).update(terminationGracePeriodSeconds=25),
+                "of 25 s of the pod",
+                world="gke",
             ),
             Broken("a preStop hook", lambda o: main_of(workers_of(o)).update(lifecycle={"preStop": {}}), "preStop"),
             Broken("a probe", lambda o: main_of(head_of(o)).update(livenessProbe={}), "probe replaces"),
