@@ -183,9 +183,9 @@ def look(request: ProbeRequest, marker: str | None) -> list[str]:
                 "on an object store, or on a file system that every machine has mounted at the same path."
             )
     except RaymillError as error:
-        # Without the name of the file that was tried, so that it is one problem on all machines.
-        found.append(re.sub(r"/_probe-\w+", "", str(error)))
-    return found
+        found.append(str(error))
+    # Without what differs from try to try, so that it is one problem on all machines.
+    return [re.sub(r"/_probe-\w+| in [\d.]+[mµ]?s\b", "", problem) for problem in found]
 
 
 def _store(storage: Mapping[str, Any]) -> Store:

@@ -16,7 +16,7 @@ from cluster.submit.backend import Attempt, AttemptExists, Request, State
 from cluster.submit.commands import seconds_of
 from cluster.submit.job_log import LogLines
 from cluster.submit.jobs_api import JobsApi
-from cluster.submit.preflight import ProbeReport, ProbeRequest, problems, read_report, refuse_secrets, storage_of
+from cluster.submit.preflight import ProbeReport, ProbeRequest, look, problems, read_report, refuse_secrets, storage_of
 from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
 from tests.cluster.submit.conftest import finished, small_work
@@ -214,6 +214,13 @@ def test_a_file_is_looked_for_with_the_storage_of_its_input(tmp_path):
     work = replace(small_work(tmp_path, **config), must_exist=("s3://public/2026/a.jsonl",))
     again = ProbeRequest.from_json(ProbeRequest.of(work).to_json())
     assert [list(one) for one in again.files] == [["s3://public/2026/a.jsonl", {"anonymous": True}]]
+
+
+def test_a_problem_reads_the_same_on_every_machine(tmp_path):
+    storage = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
+    request = ProbeRequest("s3://bucket/output", storage, [(str(tmp_path / "absent"), {})])
+    first = look(request, None)
+    assert len(first) == 2 and first == look(request, None)
 
 
 # --- secrets, addresses, tokens
