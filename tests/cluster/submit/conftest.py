@@ -48,7 +48,7 @@ def place(request: pytest.FixtureRequest) -> PlaceUnderTest:
     return request.param(request)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_cluster() -> Iterator[RayCluster]:
     """A head without CPUs and two nodes of one CPU each, on this machine, with token authentication."""
     with RayCluster() as ray:
