@@ -1,19 +1,15 @@
 """The verb `raymill render`: the Kubernetes objects of a config as YAML. Contacts no cluster."""
 
-import re
 import sys
 from typing import Annotated
 
 import typer
 import yaml
 
-from cluster.config import load
-from cluster.errors import ConfigError
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
-from cluster.submit.work import WORK, Work
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+from cluster.submit.commands import work_of
+from cluster.submit.work import Work
 
 
 def render(
@@ -30,11 +26,9 @@ def render(
 
     Lists the inputs, and finds the same run id and machines as `raymill submit --to kuberay`.
     """
-    settings = load(config, override or [])
-    kind = settings.kind  # type: ignore[attr-defined]
-    images = {"train_image" if kind == "train" else "image": image}
+    work = work_of(config, override or [], None, within)
+    images = {"train_image" if work.kind == "train" else "image": image}
     profile = profile_of(overlay, namespace=namespace, **images)
-    work = WORK[kind](settings, None if within is None else seconds(within))
     if work.finished:
         print(f"note: {work.output} has this result already; the job would do nothing", file=sys.stderr)
     print(rendered(work, profile), end="")
@@ -52,17 +46,6 @@ def rendered(work: Work, profile: Profile) -> str:
 def as_yaml(documents: list[dict]) -> str:
     """YAML documents; text of several lines as blocks."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-def seconds(duration: str) -> float:
-    """The seconds of a duration such as 90m or 4h.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", duration.strip())):
-        raise ConfigError(f"--within {duration}: wanted a number and s, m, h or d, as in 90m or 4h.")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -10,7 +10,7 @@ from cluster.cli import main
 from cluster.errors import ConfigError
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import build_config_map, build_rayjob
-from cluster.kuberay.render import rendered, seconds
+from cluster.kuberay.render import rendered
 from cluster.submit.work import GIB
 from tests.support.works import CURATE, IMAGE, TRAIN
 
@@ -114,12 +114,6 @@ def test_a_file_extends_an_overlay(tmp_path):
         profile_of(str(file))
     with pytest.raises(ConfigError, match=r"no such overlay\. Did you mean gke"):
         profile_of("gks")
-
-
-def test_durations():
-    assert [seconds(text) for text in ("90s", "90m", "4h", "2d", "1.5h")] == [90, 5400, 14400, 172800, 5400]
-    with pytest.raises(ConfigError, match="wanted a number and s, m, h or d"):
-        seconds("soon")
 
 
 def test_render_prints_what_submit_creates(tmp_path, capsys):
