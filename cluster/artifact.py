@@ -182,13 +182,13 @@ class Artifact:
     def file_uris(self) -> list[str]:
         return [paths.join(self.uri, file.path) for file in self.manifest.files]
 
-    def damage(self, *, digests: bool = False) -> dict[str, str]:
+    def damage(self, *, compare_sha256: bool = False) -> dict[str, str]:
         """URI -> what is wrong, for each file that is missing or differs from the manifest.
 
-        Sizes are compared, at the cost of one listing. With `digests` every file is read and its sha256 compared.
+        Sizes are compared, at the cost of one listing. With `compare_sha256` every file is read and its sha256 compared.
         """
         written = {file.path: (file.bytes, file.sha256) for file in self.manifest.files}
-        return changed_files(self.store, self.uri, written, digests)
+        return changed_files(self.store, self.uri, written, compare_sha256)
 
     def files_by_unit(self, units: int) -> list[list[str]]:
         """URIs of the files that each unit wrote, by unit; empty for a unit that wrote no rows.
@@ -223,12 +223,12 @@ class Artifact:
 
 
 def changed_files(
-    store: Store, root: str, written: Mapping[str, tuple[int, str]], digests: bool = False
+    store: Store, root: str, written: Mapping[str, tuple[int, str]], compare_sha256: bool = False
 ) -> dict[str, str]:
     """URI -> what is wrong, for each file that is missing or is not what was written.
 
     Args:
-        written: path below `root` -> bytes and sha256. digests: read every file and compare its sha256; else only the
+        written: path below `root` -> bytes and sha256. compare_sha256: read every file and compare; else only the
             sizes, from one listing, are compared.
     """
     sizes = {file.uri: file.size for file in store.list_files(root)}
@@ -239,7 +239,7 @@ def changed_files(
             found[uri] = "is gone"
         elif sizes[uri] != size:
             found[uri] = f"has {sizes[uri]:,} bytes, and {size:,} were written"
-        elif digests and _sha256(store, uri) != sha256:
+        elif compare_sha256 and _sha256(store, uri) != sha256:
             found[uri] = "has another sha256 than what was written"
     return found
 

@@ -43,7 +43,7 @@ class RecordFile(Generic[T]):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
 
-    def find(self, refusal: Callable[[T], str | None], replace: bool) -> T | None:
+    def find_or_discard(self, refusal: Callable[[T], str | None], replace: bool) -> T | None:
         """The record of a result with the wanted settings; None if there is none, or if another was discarded here.
 
         Args:

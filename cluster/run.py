@@ -60,7 +60,7 @@ class RunFolder:
                 "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
             )
 
-        return self.manifest_file.find(refusal, replace)
+        return self.manifest_file.find_or_discard(refusal, replace)
 
     def put(
         self, kind: str, name: str, settings: dict[str, Any], inputs: str, artifacts: dict[str, str], **more: Any

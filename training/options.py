@@ -13,7 +13,7 @@ from training.versions import missing
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
-Replace = Annotated[bool, typer.Option("--replace", help="make anew what other settings left at the output")]
+Replace = Annotated[bool, typer.Option("--replace", help="delete results made with other settings and make them again")]
 
 Verify = Annotated[bool, typer.Option("--verify", help="read what is finished and compare digests; else only sizes")]
 

@@ -50,15 +50,15 @@ def test_a_record_of_other_settings_is_refused_or_discarded(tmp_path):
     def refusal(found):
         return None if found == wanted else "made with other settings"
 
-    assert made.find(refusal, replace=False) is None
+    assert made.find_or_discard(refusal, replace=False) is None
     made.create(json_bytes(wanted))
     for replace in (False, True):
-        assert made.find(refusal, replace) == wanted
+        assert made.find_or_discard(refusal, replace) == wanted
     wanted = {"settings": 2}
     with pytest.raises(DataError, match="made with other settings"):
-        made.find(refusal, replace=False)
+        made.find_or_discard(refusal, replace=False)
     assert made.read() == {"settings": 1}
-    assert made.find(refusal, replace=True) is None and made.read() is None
+    assert made.find_or_discard(refusal, replace=True) is None and made.read() is None
 
 
 def test_the_record_is_deleted_before_the_files_that_it_lists(tmp_path, monkeypatch):

@@ -206,7 +206,7 @@ def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_bel
     assert sorted(stages.committed(stage, root)) == [0, 1, 2]
     again = run_inline(stage, root)
     assert {name: artifact.manifest.digest for name, artifact in again.items()} == digests
-    assert not again["numbers"].damage(digests=True)
+    assert not again["numbers"].damage(compare_sha256=True)
     stages.discard(stage, root)
     assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
 
@@ -219,7 +219,7 @@ def test_of_an_unfinished_stage_a_unit_whose_file_was_cut_is_done_again(tmp_path
     cut.write_bytes(cut.read_bytes()[:-1])
     assert sorted(stages.committed(stage, root)) == [1]
     assert "files of 1 finished units are gone or damaged" in caplog.text
-    assert not run_inline(stage, root)["numbers"].damage(digests=True)
+    assert not run_inline(stage, root)["numbers"].damage(compare_sha256=True)
 
 
 def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):

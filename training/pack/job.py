@@ -298,7 +298,7 @@ def _is_packed(
             "or add --replace to make again what changed."
         )
 
-    return manifest_file(config.store, root).find(refusal, replace) is not None
+    return manifest_file(config.store, root).find_or_discard(refusal, replace) is not None
 
 
 def _paths(config: TrainConfig) -> dict[str, str]:

@@ -88,7 +88,7 @@ class PackedRun:
             uri: seen
             for artifacts in self.corpora.values()
             for artifact in artifacts.values()
-            for uri, seen in artifact.damage(digests=compare_sha256).items()
+            for uri, seen in artifact.damage(compare_sha256=compare_sha256).items()
         }
 
     def has_chat_turns(self, forms: Iterable[str]) -> bool:
@@ -146,7 +146,7 @@ def damaged(store: Store, root: str, corpora: Iterable[str], compare_sha256: boo
     found = tokenizer_damage(store, root, compare_sha256)
     for uri in _artifacts(root, corpora):
         try:
-            found |= Artifact.load(store, uri).damage(digests=compare_sha256)
+            found |= Artifact.load(store, uri).damage(compare_sha256=compare_sha256)
         except DataError:
             found[paths.join(uri, MANIFEST)] = "is gone or damaged"
     return found

@@ -92,7 +92,7 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
         )
 
     record_file = tokenizer_file(store, packed_uri)
-    if (found := record_file.find(refusal, replace)) is not None:
+    if (found := record_file.find_or_discard(refusal, replace)) is not None:
         return found.tokenizer
     files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, config.split, corpora)
     # Files of an attempt with other settings would be loaded too.

@@ -88,7 +88,7 @@ def test_an_empty_artifact_has_one_file_and_the_digest_of_no_file(tmp_path):
     assert pq.read_schema(tmp_path / "numbers" / file.path) == made.schema
     earlier = json.loads((tmp_path / "numbers" / MANIFEST).read_text()) | {"files": [], "digest": ""}
     assert type(made.manifest)(**earlier).digest == made.manifest.digest
-    assert made.damage(digests=True) == {}
+    assert made.damage(compare_sha256=True) == {}
     (tmp_path / "numbers" / file.path).unlink()
     assert list(made.damage().values()) == ["is gone"]
 
