@@ -185,7 +185,7 @@ class Artifact:
     def damage(self, *, compare_sha256: bool = False) -> dict[str, str]:
         """URI -> what is wrong, for each file that is missing or differs from the manifest.
 
-        Sizes are compared, at the cost of one listing. With `compare_sha256` every file is read and its sha256 compared.
+        Sizes are compared, at the cost of one listing. With `compare_sha256` every file is read and hashed.
         """
         written = {file.path: (file.bytes, file.sha256) for file in self.manifest.files}
         return changed_files(self.store, self.uri, written, compare_sha256)
