@@ -38,6 +38,7 @@ VERBS = {
     "cancel": ("cluster.submit.commands:cancel", "stop one; submitting it again continues it"),
     "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
+    "warm": ("pipelines.warm:warm", "compile the kernels of curate ahead, for this machine or for an image"),
     "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),
     "tune-demo": ("training.demo:tune_demo", "fine-tune a tiny model on the demo's corpus: LoRA, then in full"),
 }

@@ -1,18 +1,43 @@
-"""Where numba stores compiled kernels: one folder for each state of their sources.
+"""Where numba stores compiled kernels: one folder for each state of their sources and each kind of CPU.
 
 numba compiles a kernel again when its own file changes, but not when a kernel that it calls changes in another file. So
 the folder is named by a digest of every source that kernels are compiled from.
+
+numba's own index has the CPU in its key, but two processes that store a kernel at the same time may both choose the
+same file name: then the index of one refers to the machine code of the other. Machines with different CPUs may share
+the folder (a home folder on NFS, a volume of pods), so the folder is also named by the CPU.
+
+    NUMBA_CACHE_DIR      used as it is: nothing here applies
+    NUMBA_CPU_NAME       compile for this CPU instead of this machine's, such as x86-64-v3; ignored with a warning if
+                         this machine lacks its instructions. NUMBA_CPU_FEATURES is then empty unless it is set.
+    RAYMILL_KERNELS      a folder that `raymill warm --into` filled; it is copied if the cache is empty
 """
 
 import hashlib
+import logging
 import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 _HERE = Path(__file__).parent
-_VARIABLE = "NUMBA_CACHE_DIR"
+CACHE_VARIABLE, WARMED_VARIABLE = "NUMBA_CACHE_DIR", "RAYMILL_KERNELS"
+_CPU_NAME, _CPU_FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
+_CPU_INFO = Path("/proc/cpuinfo")
 
 # The packages that hold kernels, and everything that a kernel calls or reads as a global.
 KERNEL_PACKAGES = ("text", "language", "rules", "dedup")
+
+# Flags in /proc/cpuinfo of the levels of the x86-64 psABI; each level includes those before.
+_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"})
+_V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+CPU_LEVELS = {"x86-64": frozenset[str](), "x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
 
 
 def kernel_sources() -> list[Path]:
@@ -21,16 +46,55 @@ def kernel_sources() -> list[Path]:
 
 
 def use() -> None:
-    """Set numba's cache folder, unless the environment names one or this folder cannot be written. Takes 5 ms.
+    """Set numba's cache folder, unless the environment names one. Takes 5 ms, and a copy in a new container.
 
-    numba reads the setting when it is imported, so this runs when `pipelines` is imported.
+    The folder lies in the package, or if the package is read-only, below the user's cache folder, or the temporary
+    folder. If none can be written, numba chooses. numba reads the setting when it is imported, so this runs when
+    `pipelines` is imported.
     """
-    if _VARIABLE in os.environ or not os.access(_HERE, os.W_OK):
+    if CACHE_VARIABLE in os.environ:
         return
+    choose_cpu()
+    for parent in _parents():
+        folder = parent / folder_name()
+        if _make(parent):
+            _copy_warmed(folder)
+            os.environ[CACHE_VARIABLE] = str(folder)
+            return
+
+
+def choose_cpu() -> None:
+    """Check NUMBA_CPU_NAME; remove it if this machine cannot run code for that CPU."""
+    name = os.environ.get(_CPU_NAME)
+    if name is None:
+        return
+    lacking = CPU_LEVELS.get(name, frozenset()) - _cpu_flags()
+    if lacking:
+        log.warning(
+            "%s=%s: this machine's CPU has no %s; kernels are compiled for this CPU instead, at their first use",
+            _CPU_NAME, name, ", ".join(sorted(lacking)),
+        )  # fmt: skip
+        del os.environ[_CPU_NAME]
+        os.environ.pop(_CPU_FEATURES, None)
+    else:
+        os.environ.setdefault(_CPU_FEATURES, "")  # numba's default would be the features of this machine
+
+
+def folder_name() -> str:
+    """numba-SOURCES-CPU: a digest of the kernels' sources, and the CPU that they are compiled for."""
     digest = hashlib.sha256()
     for source in kernel_sources():
         digest.update(source.read_bytes())
-    os.environ[_VARIABLE] = str(_HERE / "__pycache__" / f"numba-{digest.hexdigest()[:16]}")
+    return f"numba-{digest.hexdigest()[:16]}-{cpu_label()}"
+
+
+def cpu_label() -> str:
+    """The CPU that kernels are compiled for, as a part of a file name."""
+    name, features = os.environ.get(_CPU_NAME), os.environ.get(_CPU_FEATURES)
+    if name is None:
+        return hashlib.sha256(f"{platform.machine()} {_cpu_info()} {features}".encode()).hexdigest()[:8]
+    added = hashlib.sha256(features.encode()).hexdigest()[:8] if features else ""
+    return re.sub(r"[^a-z0-9]+", "-", f"{name} {added}".lower()).strip("-")
 
 
 def kernels_are_compiled() -> bool:
@@ -38,5 +102,65 @@ def kernels_are_compiled() -> bool:
 
     The folder says nothing: numba makes it when a kernel is imported.
     """
-    folder = os.environ.get(_VARIABLE)
+    folder = os.environ.get(CACHE_VARIABLE)
     return folder is None or any(Path(folder).glob("*/*.nbi"))
+
+
+def _parents() -> Iterator[Path]:
+    """The folders in which the cache may lie, in order of preference."""
+    if os.access(_HERE, os.W_OK):
+        yield _HERE / "__pycache__"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    yield Path(home) / "raymill"
+    yield Path(tempfile.gettempdir()) / f"raymill-kernels-{os.getuid()}"
+
+
+def _make(folder: Path) -> bool:
+    """Make a folder, unless it exists. Returns whether this user owns it and can write into it.
+
+    The cache holds machine code that is executed, so it must not lie in a folder that another user made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK)
+    except OSError:
+        return False
+
+
+def _copy_warmed(folder: Path) -> None:
+    """Copy the kernels that `raymill warm` compiled for these sources and this CPU, if there are any."""
+    warmed = os.environ.get(WARMED_VARIABLE)
+    if not warmed or folder.exists() or not (source := Path(warmed) / folder.name).is_dir():
+        return
+    copy = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        for kernels in source.iterdir():
+            # Only the content: the files of an image may be read-only, and numba replaces index files.
+            shutil.copytree(kernels, copy / kernels.name, copy_function=shutil.copyfile)
+        for made in copy.iterdir():
+            made.chmod(0o700)
+        copy.rename(folder)
+    except OSError as error:  # another process was first, or the disk is full: numba compiles what is missing
+        log.info("%s was not copied: %s", source, error)
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _cpu_flags() -> frozenset[str]:
+    found = re.search(r"^flags\s*:(.*)$", _cpu_info(), re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def _cpu_info() -> str:
+    """Model and flags of the first processor; empty on systems without /proc."""
+    try:
+        with _CPU_INFO.open() as stream:
+            lines = stream.read(1 << 14).splitlines()
+    except OSError:
+        return ""
+    wanted = ("vendor_id", "cpu family", "model", "model name", "flags", "CPU implementer", "CPU part", "Features")
+    found: dict[str, str] = {}
+    for line in lines:
+        name = line.partition(":")[0].strip()
+        if name in wanted:
+            found.setdefault(name, line)
+    return "\n".join(found.values())

@@ -110,7 +110,7 @@ def curate(
         store.write_bytes(paths.join(root, INPUTS), json.dumps(record, ensure_ascii=False).encode())
         patience = Patience(config.execution.attempts, config.execution.stall_s)
         engine = Engine(root, session, progress, patience, replace)
-        artifacts = _stages(config, inputs, engine, lease)
+        artifacts = run_stages(config, inputs, engine, lease)
         lease.check()
         return _publish(config, inputs, engine, artifacts)
 
@@ -176,7 +176,7 @@ def result_settings(config: CurateConfig) -> dict[str, Any]:
     return json.loads(config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
 
 
-def _stages(config: CurateConfig, inputs: InputManifest, engine: Engine, lease: Lease) -> dict[str, Artifact]:
+def run_stages(config: CurateConfig, inputs: InputManifest, engine: Engine, lease: Lease) -> dict[str, Artifact]:
     """Run the stages and return their artifacts. Checks the lease of the output before each stage."""
 
     def run(stage: Stage) -> dict[str, Artifact]:

@@ -1,0 +1,54 @@
+# Raymill for machines without a GPU: curate, pack, and the head of every cluster.
+# Build it from the root of the repository; deploy/README.md has the commands.
+
+# The base is pinned by digest, which has no default: look up today's and record it with your release.
+#   docker buildx imagetools inspect python:3.11-slim-bookworm --format '{{.Manifest.Digest}}'
+ARG PYTHON_DIGEST
+FROM docker.io/library/python:3.11-slim-bookworm@${PYTHON_DIGEST} AS base
+
+FROM base AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+COPY deploy/lock/build.txt deploy/lock/cpu.txt /lock/
+# The tools that build wheels stay in this stage.
+RUN python -m venv /build && /build/bin/pip install --require-hashes -r /lock/build.txt
+# Dependencies before the source: a change of the source leaves this layer as it is.
+RUN pip install --require-hashes --no-deps --only-binary :all: -r /lock/cpu.txt
+COPY pyproject.toml README.md LICENSE /source/
+COPY cluster /source/cluster
+COPY pipelines /source/pipelines
+COPY training /source/training
+RUN /build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheels /source \
+    && pip install --no-deps --no-index /wheels/raymill-*.whl
+# Kernels are compiled for one kind of CPU, not for the machine that builds. Older CPUs compile them at their first use.
+ARG CPU_TARGET=x86-64-v3
+RUN raymill warm --into /opt/raymill/kernels --cpu "${CPU_TARGET}"
+COPY deploy/smoke.py /opt/raymill/smoke.py
+
+FROM base AS runtime
+ARG CPU_TARGET=x86-64-v3
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="raymill" \
+      org.opencontainers.image.description="Raymill on Ray 2.60, for machines without a GPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      raymill.io/cpu-target="${CPU_TARGET}"
+RUN groupadd --gid 1000 raymill && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /tmp/home raymill
+COPY --from=build /usr/local /usr/local
+COPY --from=build /opt/raymill /opt/raymill
+# Everything that is written lies below /tmp, so the root file system can be read-only. USER: for user ids without a name.
+ENV HOME=/tmp/home \
+    XDG_CACHE_HOME=/tmp/cache \
+    USER=raymill \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    RAYMILL_KERNELS=/opt/raymill/kernels \
+    NUMBA_CPU_NAME=${CPU_TARGET} \
+    NUMBA_CPU_FEATURES=""
+WORKDIR /opt/raymill
+USER 1000:1000
+CMD ["raymill", "--help"]

@@ -1,0 +1,128 @@
+"""Every kernel of the tree, and a small run that compiles all of them.
+
+A kernel is compiled for the types of its arguments when it is first called. So the stages of curate run here, in this
+process, on the demo's small sets of documents with every rule in both dialects: the types are those of a real run.
+"""
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numba.core.dispatcher import Dispatcher
+
+import pipelines
+from cluster.artifact import Artifact
+from cluster.engine import Engine
+from cluster.lease import held
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.stage import Stage
+from cluster.store import paths
+from cluster.store.store import Store
+from cluster.temporary import temporary_folder
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.job import run_stages
+from pipelines.demo.commands import DATA, expand_repeated
+from pipelines.kernel_cache import kernel_sources
+from pipelines.language import fasttext_model
+from pipelines.readers.freeze import freeze
+
+_HERE = Path(pipelines.__file__).parent
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Names of all kernels, as module.function below `pipelines`, and of those that this process compiled."""
+
+    kernels: tuple[str, ...]
+    compiled: tuple[str, ...]
+
+
+def kernels() -> dict[str, Dispatcher]:
+    """Every function that numba compiles and caches, by its name."""
+    found: dict[str, Dispatcher] = {}
+    for path in kernel_sources():
+        parts = path.relative_to(_HERE).with_suffix("").parts
+        module = importlib.import_module(".".join(("pipelines", *parts)).removesuffix(".__init__"))
+        for name, value in vars(module).items():
+            inlined = isinstance(value, Dispatcher) and value.targetoptions.get("inline") == "always"
+            if isinstance(value, Dispatcher) and not inlined and value.py_func.__module__ == module.__name__:
+                found[f"{'.'.join(parts)}.{name}"] = value
+    return found
+
+
+def compile_kernels() -> Kernels:
+    """Run the stages of curate on a few documents. What the cache holds is loaded, the rest is compiled and stored.
+
+    Raises:
+        AssertionError: a kernel was not called.
+    """
+    folder = temporary_folder("warm")
+    try:
+        documents = _write_documents(folder)
+        for dialect in ("paper", "datatrove"):
+            _run(_config(folder, documents, dialect))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = kernels()
+    idle = [name for name, kernel in found.items() if not any(_cache_files(kernel))]
+    assert not idle, f"kernels that this run does not call: {', '.join(idle)}"
+    compiled = tuple(name for name, kernel in found.items() if kernel.stats.cache_misses)
+    return Kernels(tuple(found), compiled)
+
+
+def _cache_files(kernel: Dispatcher) -> Iterator[Path]:
+    """The index files of a kernel. One that is called by other kernels alone is not loaded with them."""
+    path = Path(kernel.py_func.__code__.co_filename)
+    return Path(kernel.stats.cache_path).glob(f"{path.stem}.{kernel.py_func.__qualname__}-*.nbi")
+
+
+class InProcess(Engine):
+    """An engine that does the units of every stage in this process, without Ray."""
+
+    def run(self, stage: Stage) -> dict[str, Artifact]:
+        return super().run(replace(stage, small=True))
+
+
+def _write_documents(folder: Path) -> str:
+    """One file with the demo's documents, each with a URL; and the lists that rules read."""
+    store, lines = Store(), []
+    for name in ("planted.jsonl", "languages.jsonl"):
+        for line in store.read_bytes(str(DATA / name)).splitlines():
+            document = json.loads(expand_repeated(line + b"\n")) | {"url": "https://example.com/page?id=1"}
+            # Without the citation at its start a text begins with a space, which C4 strips.
+            lines += [json.dumps(document | {"text": start + document["text"]}).encode() for start in ("", "[1] ")]
+    uri = paths.join(str(folder), "documents.jsonl")
+    store.write_bytes(uri, b"\n".join(lines) + b"\n")
+    store.write_bytes(paths.join(str(folder), "list.txt"), b"example.org\nexample.com/other/\n")
+    return uri
+
+
+def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
+    a_list = paths.join(str(folder), "list.txt")
+    settings: dict[str, Any] = {
+        "kind": "curate",
+        "name": "warm",
+        "inputs": [{"path": documents, "id": "id", "columns": ["url"]}],
+        "output": paths.join(str(folder), dialect),
+        "rules": {
+            "dialect": dialect,
+            "url_blocklist": {"paths": [a_list]},
+            "bad_words": {"paths": {"en": a_list}},
+            "quality_classifier": {"model": str(fasttext_model.local_path(Store(), None)), "label": "en"},
+        },
+        "dedup": {"threshold": 0.8, "bands": 14, "rows_per_band": 8},
+        "execution": {"max_bad_documents": 1},
+    }
+    return CurateConfig.model_validate(settings)
+
+
+def _run(config: CurateConfig) -> None:
+    store, root = config.store, paths.absolute(config.output)
+    inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
+    with held(store, root) as lease:
+        run_stages(config, inputs, InProcess(root, Session(), Silent()), lease)
