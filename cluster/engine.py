@@ -28,6 +28,7 @@ import pyarrow as pa
 from cluster import logs
 from cluster.artifact import Artifact
 from cluster.errors import ClusterError, RaymillError, StageError, UserError, as_record, from_record, is_panic
+from cluster.metrics import ENDED, FAILED, RUNNING, Metrics, NotExported, connect
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
@@ -76,6 +77,7 @@ class Engine:
     replace: bool = False
     wall_s: dict[str, float] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=NotExported)
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
         """The stage's artifacts: made now, or found finished. Damaged and missing files are made again.
@@ -102,9 +104,12 @@ class Engine:
         before = len(records)
         if len(records) < len(stage.units) and not stage.small:
             self._start_ray()
+        self.metrics = connect(self.root.rpartition("/")[2])
         started = time.perf_counter()
         self.progress.start(stage.name, len(stage.units), records.values())
+        self._show_units(stage, len(records))
         failures: dict[int, Failure] = {}
+        state = FAILED
         try:
             for number in range(1, self.patience.attempts + 1):
                 missing = [index for index in range(len(stage.units)) if index not in records]
@@ -112,10 +117,13 @@ class Engine:
                     break
                 if number > 1:
                     log.warning("round %d for %s", number, plural(len(missing), "unit"))
+                    self.metrics.add("raymill_units_retried", len(missing), stage=stage.name)
                 self._round(stage, missing, records, failures)
                 if len(records) < len(stage.units):
                     records |= committed(stage, self.root)  # a worker may have died after its commit, before its answer
+            state = ENDED if len(records) == len(stage.units) else FAILED
         finally:
+            self.metrics.set("raymill_run_state", state)
             self.progress.finish()
         if len(records) < len(stage.units):
             raise self._error(stage, records, failures)
@@ -140,6 +148,7 @@ class Engine:
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
+                        self.metrics.add("raymill_failed_attempts", 1, stage=stage.name)
                         log.log(_level(answer), "failed with %s", answer["kind"])
                         if answer["final"]:
                             raise from_record(answer["final"])
@@ -148,10 +157,28 @@ class Engine:
                         records[record.unit] = record
                         log.info("committed after %.1f s", record.seconds)
                         self.progress.advance(record)
+                        self._count(stage, record)
+                        self._show_units(stage, len(records))
         except _Stalled as stall:
             log.error("%s; restarting Ray", stall)
+            self.metrics.add("raymill_stalls", 1, stage=stage.name)
             failures.setdefault(_NO_UNIT, Failure(str(stall)))
             self.session.stop()
+
+    def _show_units(self, stage: Stage, done: int) -> None:
+        """Export how far the stage is. done: committed units, which are records of this attempt and earlier ones."""
+        self.metrics.set("raymill_run_state", RUNNING)
+        self.metrics.set("raymill_progress_time", time.time())
+        self.metrics.set("raymill_stage_units", len(stage.units), stage=stage.name)
+        self.metrics.set("raymill_stage_units_done", done, stage=stage.name)
+
+    def _count(self, stage: Stage, record: Record) -> None:
+        """Export what a unit committed."""
+        rows = sum(file.rows for files in record.files.values() for file in files)
+        self.metrics.add("raymill_units_committed", 1, stage=stage.name)
+        self.metrics.add("raymill_rows_committed", rows, stage=stage.name)
+        self.metrics.add("raymill_documents", record.counters.get("documents", 0), stage=stage.name)
+        self.metrics.add("raymill_documents_quarantined", record.counters.get("quarantined", 0), stage=stage.name)
 
     def _answers_in_process(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
         """Do the units in this process; one answer per unit."""

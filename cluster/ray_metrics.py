@@ -1,0 +1,42 @@
+"""Exports metrics through Ray. Imported only by a process that has joined a Ray; see metrics.py."""
+
+import ray
+from ray.util.metrics import Counter, Gauge
+
+from cluster.metrics import METRICS
+
+
+class RayMetrics:
+    """The metrics of a run in this process. A metric is registered when it is first recorded."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._found: dict[str, Counter | Gauge] = {}
+
+    def set(self, name: str, value: float | None, **tags: str) -> None:
+        metric = self._metric(name)
+        assert isinstance(metric, Gauge), f"{name} is a counter"
+        metric.set(value, tags={"run": self.run, **tags})
+
+    def add(self, name: str, value: float, **tags: str) -> None:
+        metric = self._metric(name)
+        assert isinstance(metric, Counter), f"{name} is a gauge"
+        if value > 0:
+            metric.inc(value, tags={"run": self.run, **tags})
+
+    def _metric(self, name: str) -> Counter | Gauge:
+        if name not in self._found:
+            entry = METRICS[name]
+            kind = Counter if entry.kind == "counter" else Gauge
+            text = f"{entry.meaning} ({entry.unit})" if entry.unit else entry.meaning
+            self._found[name] = kind(name, description=text, tag_keys=entry.tags)
+        return self._found[name]
+
+
+def exporter(run: str) -> RayMetrics | None:
+    """The metrics of a run; None if this process has not joined a Ray, or its node has no metrics agent."""
+    if not ray.is_initialized():
+        return None
+    own = ray.get_runtime_context().get_node_id()
+    agents = [node["MetricsAgentPort"] for node in ray.nodes() if node["NodeID"] == own]
+    return RayMetrics(run) if any(port > 0 for port in agents) else None
