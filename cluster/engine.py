@@ -28,7 +28,7 @@ import pyarrow as pa
 from cluster import logs
 from cluster.artifact import Artifact
 from cluster.errors import ClusterError, RaymillError, StageError, UserError, as_record, from_record, is_panic
-from cluster.metrics import ENDED, FAILED, RUNNING, Metrics, NotExported, connect
+from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, connect
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
@@ -77,7 +77,7 @@ class Engine:
     replace: bool = False
     wall_s: dict[str, float] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=NotExported)
+    metrics: Metrics = NOT_EXPORTED
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
         """The stage's artifacts: made now, or found finished. Damaged and missing files are made again.

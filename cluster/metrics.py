@@ -50,7 +50,9 @@ METRICS: dict[str, Metric] = {
         Metric("raymill_documents_quarantined", "counter", "documents", "documents that could not be read", _STAGE),
         Metric("raymill_failed_attempts", "counter", "units", "attempts of units that ended with an error", _STAGE),
         Metric("raymill_units_retried", "counter", "units", "units that were begun once more", _STAGE),
-        Metric("raymill_stalls", "counter", "stalls", "rounds ended for lack of progress, with a restart of Ray", _STAGE),
+        Metric(
+            "raymill_stalls", "counter", "stalls", "rounds ended for lack of progress, with a restart of Ray", _STAGE
+        ),
         Metric("raymill_training_step", "gauge", "steps", "optimizer steps taken"),
         Metric("raymill_training_steps", "gauge", "steps", "optimizer steps wanted"),
         Metric("raymill_training_workers", "gauge", "workers", "workers of the training"),
@@ -86,8 +88,11 @@ class NotExported:
         assert METRICS[name].kind == "counter" and {"run", *tags} == set(METRICS[name].tags), name
 
 
+NOT_EXPORTED = NotExported()
+
+
 def connect(run: str) -> Metrics:
     """The metrics of a run, exported if this process has joined a Ray whose node has a metrics agent."""
     if "ray" not in sys.modules:
-        return NotExported()
-    return _exporter(run) or NotExported()
+        return NOT_EXPORTED
+    return _exporter(run) or NOT_EXPORTED

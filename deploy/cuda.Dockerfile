@@ -42,11 +42,11 @@ LABEL org.opencontainers.image.title="raymill" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       raymill.io/cpu-target="${CPU_TARGET}"
-RUN groupadd --gid 1000 raymill && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /tmp/home raymill
+RUN groupadd --gid 1000 raymill && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /tmp raymill
 COPY --from=build /usr/local /usr/local
 COPY --from=build /opt/raymill /opt/raymill
 # Everything that is written lies below /tmp, so the root file system can be read-only. USER: for user ids without a name.
-ENV HOME=/tmp/home \
+ENV HOME=/tmp \
     XDG_CACHE_HOME=/tmp/cache \
     USER=raymill \
     PYTHONUNBUFFERED=1 \

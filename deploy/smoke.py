@@ -95,7 +95,11 @@ def curate(folder: Path) -> Path:
     check("a second curate finds the run finished", "finished before" in again)
     corpus = folder / "curated" / "corpus"
     kept = sum(parquet.read_metadata(file).num_rows for file in corpus.glob("*.parquet"))
-    check("curate kept most texts, and removed the duplicate", len(texts) // 2 < kept < len(texts), f"{kept} of {len(texts)}")
+    check(
+        "curate kept most texts, and removed the duplicate",
+        len(texts) // 2 < kept < len(texts),
+        f"{kept} of {len(texts)}",
+    )
     return corpus
 
 

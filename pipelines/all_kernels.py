@@ -77,8 +77,9 @@ def compile_kernels() -> Kernels:
 
 def _cache_files(kernel: Dispatcher) -> Iterator[Path]:
     """The index files of a kernel. One that is called by other kernels alone is not loaded with them."""
-    path = Path(kernel.py_func.__code__.co_filename)
-    return Path(kernel.stats.cache_path).glob(f"{path.stem}.{kernel.py_func.__qualname__}-*.nbi")
+    path, folder = Path(kernel.py_func.__code__.co_filename), kernel.stats.cache_path
+    assert folder is not None, "kernels are cached"
+    return Path(folder).glob(f"{path.stem}.{kernel.py_func.__qualname__}-*.nbi")
 
 
 class InProcess(Engine):

@@ -31,7 +31,9 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Who may touch a file system without `cluster.store`, and why.
 PATHS_ALLOWED = {
-    "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache",
+    "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache; copies it",
+    "pipelines/all_kernels.py": "its scratch folder, and the cache of the kernels",
+    "pipelines/warm.py": "makes the folder of the kernels' cache",
     "pipelines/language/fasttext_model.py": "checks the first bytes of a local copy of the model",
     "pipelines/dedup/candidates.py": "spills keys to its own scratch folder",
     "pipelines/curate/report/page.py": "its style sheet and script, inside the package",

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from cluster.metrics import NOT_EXPORTED, Metrics, connect
 from cluster.store import paths
 from training.data.batch import Batch
 from training.data.loader import Loader
@@ -133,10 +134,11 @@ class Training:
         self.log = StepLog(job.store, job.step_log, self.progress.step if checkpoint else None) if ranks.first else None
         if self.log:
             stack.callback(self.log.close)
-        self.trackers: list[Tracker] = trackers(job, attempt, self.progress.step) if ranks.first else []
+        self.metrics: Metrics = connect(job.root.rpartition("/")[2]) if ranks.first else NOT_EXPORTED
+        self.trackers: list[Tracker] = trackers(job, attempt, self.progress.step, self.metrics) if ranks.first else []
         for tracker in self.trackers:
             stack.callback(tracker.close)
-        self.saver = Saver(job, ranks, attempt, self._flush)
+        self.saver = Saver(job, ranks, attempt, self._flush, self.metrics)
         stack.callback(self.saver.close)
         micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         self.validation = Validation(
@@ -154,7 +156,7 @@ class Training:
             steps=job.steps,
         )
         stack.callback(self.loader.close)
-        self.preemption = Preemption(ranks)
+        self.preemption = Preemption(ranks, self.metrics)
         self.attempt = Attempt(
             attempt=attempt,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from cluster.metrics import NOT_EXPORTED, Metrics
 from training.fit.heartbeat import Heartbeat, is_communication_error
 
 # Asking takes a round trip to Ray's control process; notices come tens of seconds ahead.
@@ -101,8 +102,9 @@ def joined_ranks() -> Ranks:
 class Preemption:
     """Asks Ray Train for preemption notices. Under torchrun there are none."""
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, metrics: Metrics = NOT_EXPORTED) -> None:
         self._ask = None
+        self._metrics = metrics
         if ranks.under_ray:
             import ray.train  # under torchrun Ray need not be installed
 
@@ -117,4 +119,5 @@ class Preemption:
         if notice is None or notice.deadline_ms in self._handled:
             return False
         self._handled.add(notice.deadline_ms)
+        self._metrics.add("raymill_preemptions", 1)
         return True

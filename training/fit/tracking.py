@@ -1,4 +1,4 @@
-"""Trackers of steps: TensorBoard event files in the run's folder; MLflow and Weights & Biases if configured.
+"""Trackers of steps: Prometheus, TensorBoard event files in the run's folder; MLflow and Weights & Biases on request.
 
 Only the first worker tracks. steps.jsonl is the complete record, so an error of a tracker after its start is logged and
 not raised, and that tracker is not called again. Their packages are imported when they are used, since they are
@@ -7,9 +7,11 @@ optional; preflight.py checks that they are installed.
 
 import logging
 import shutil
+import sys
 import time
 from typing import Any, Protocol
 
+from cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from cluster.store import paths
 from cluster.temporary import temporary_folder
 from training.fit.job import Job
@@ -43,10 +45,10 @@ def curves(record: StepRecord) -> dict[str, float]:
     return found
 
 
-def trackers(job: Job, attempt: str, resumed: int) -> list[Tracker]:
-    """The trackers that the config names. resumed: step of the restored checkpoint, or 0."""
+def trackers(job: Job, attempt: str, resumed: int, metrics: Metrics) -> list[Tracker]:
+    """The trackers that the config names, and the metrics. resumed: step of the restored checkpoint, or 0."""
     track = job.config.track
-    found: list[Tracker] = []
+    found: list[Tracker] = [StepMetrics(metrics, job.steps)]
     if track.tensorboard:
         found.append(TensorBoard(job, attempt, resumed))
     if track.mlflow:
@@ -79,6 +81,32 @@ class _ErrorsLogged:
         except Exception as error:
             log.warning("%s failed and is not used any more: %s", type(self.tracker).__name__, type(error).__name__)
             self.tracker = None
+
+
+class StepMetrics:
+    """The metrics of steps, for Prometheus. steps: that the training will take."""
+
+    def __init__(self, metrics: Metrics, steps: int) -> None:
+        self.metrics = metrics
+        metrics.set("raymill_run_state", RUNNING)
+        metrics.set("raymill_progress_time", time.time())
+        metrics.set("raymill_checkpoint_time", time.time())
+        metrics.set("raymill_training_steps", steps)
+
+    def write(self, record: StepRecord) -> None:
+        self.metrics.set("raymill_progress_time", time.time())
+        self.metrics.set("raymill_training_step", record["step"])
+        self.metrics.set("raymill_training_workers", record["workers"])
+        self.metrics.set("raymill_training_loss", record.get("loss"))
+        self.metrics.set("raymill_training_tokens_per_second", record.get("tokens_per_s"))
+        self.metrics.set("raymill_training_mfu", record.get("mfu"))
+        self.metrics.add("raymill_training_tokens", record.get("tokens", 0))
+
+    def flush(self) -> None:
+        """Ray sends what is recorded every few seconds."""
+
+    def close(self) -> None:
+        self.metrics.set("raymill_run_state", FAILED if sys.exc_info()[0] else ENDED)
 
 
 class TensorBoard:

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 import cluster
 from cluster.errors import ClusterError
+from cluster.metrics import NOT_EXPORTED, Metrics
 from cluster.store import paths
 from training.engines.engine import Slice
 from training.fit.checkpoint.format import (
@@ -56,7 +57,15 @@ class Saver:
     before_manifest: called by the first worker, in a thread, before a checkpoint is committed.
     """
 
-    def __init__(self, job: Job, ranks: Ranks, attempt: str, before_manifest: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        ranks: Ranks,
+        attempt: str,
+        before_manifest: Callable[[], None],
+        metrics: Metrics = NOT_EXPORTED,
+    ) -> None:
+        self.metrics = metrics
         self.job = job
         self.ranks = ranks
         self.attempt = attempt
@@ -178,6 +187,7 @@ class Saver:
             versions=_versions(),
         )
         self.job.store.create(paths.join(folder, MANIFEST), manifest.to_json())
+        self.metrics.set("raymill_checkpoint_time", time.time())
         delete_replaced(self.job, progress, folder)
 
 
