@@ -4,8 +4,36 @@ import ast
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import pytest
+from numba.core.caching import IndexDataCacheFile
+
+from cluster.errors import ConfigError
+from pipelines import kernel_cache
+from pipelines.all_kernels import kernels
 from pipelines.kernel_cache import _HERE, kernel_sources, kernels_are_compiled
+from pipelines.warm import use_folder
+
+V3 = "processor: 0\nmodel name: A new one\nflags: " + " ".join(sorted(kernel_cache.CPU_LEVELS["x86-64-v3"])) + "\n"
+V2 = "processor: 0\nmodel name: An old one\nflags: " + " ".join(sorted(kernel_cache.CPU_LEVELS["x86-64-v2"])) + "\n"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Sets the CPU of this machine, and a package that cannot be written."""
+    for name in ("NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "RAYMILL_KERNELS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_cache, "_CPU_INFO", tmp_path / "cpuinfo")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != _HERE and access(path, mode))
+
+    def be(cpu: str) -> None:
+        (tmp_path / "cpuinfo").write_text(cpu)
+
+    return be
 
 
 def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
@@ -41,3 +69,98 @@ def test_a_cache_without_a_compiled_kernel_is_a_first_run(tmp_path, monkeypatch)
     assert not kernels_are_compiled()
     (folder / "byte_scan.next_non_ascii-19.py311.nbi").touch()
     assert kernels_are_compiled()
+
+
+# --- the CPU
+
+
+def test_two_processes_that_store_a_kernel_at_once_can_leave_machine_code_of_the_other_cpu(tmp_path):
+    """Why the folder is named by the CPU: numba's index has the CPU in its key, its files are only numbered."""
+    old, new = (IndexDataCacheFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    seen_by_new = new._load_index()  # both see an empty index
+    old.save("old CPU", "code for the old CPU")
+    new._load_index = lambda: dict(seen_by_new)
+    save = new._save_data
+    new._save_data = lambda name, data: (save(name, data), old._save_data(name, "code for the old CPU"))
+    new.save("new CPU", "code for the new CPU")
+    assert IndexDataCacheFile(str(tmp_path), "kernel", "stamp").load("new CPU") == "code for the old CPU"
+
+
+def test_each_kind_of_cpu_has_a_folder_of_its_own(machine, monkeypatch):
+    machine(V3)
+    names = {kernel_cache.folder_name()}
+    machine(V2)
+    names.add(kernel_cache.folder_name())
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v2")
+    names.add(kernel_cache.folder_name())
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx")
+    names.add(kernel_cache.folder_name())
+    assert len(names) == 4
+    assert len({name.rpartition("-")[0].split("-")[1] for name in names}) == 1, "the digest of the sources is the same"
+
+
+def test_kernels_for_a_named_cpu_do_not_get_the_features_of_this_machine(machine, monkeypatch):
+    machine(V3)
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
+    kernel_cache.use()
+    assert os.environ["NUMBA_CPU_FEATURES"] == ""
+    assert os.environ["NUMBA_CACHE_DIR"].endswith("-x86-64-v3")
+
+
+def test_a_machine_without_the_instructions_of_the_named_cpu_compiles_for_itself(machine, monkeypatch, caplog):
+    machine(V2)
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    kernel_cache.use()
+    assert "NUMBA_CPU_NAME" not in os.environ and "NUMBA_CPU_FEATURES" not in os.environ
+    assert "avx2" in caplog.text and not os.environ["NUMBA_CACHE_DIR"].endswith("v3")
+    with pytest.raises(ConfigError, match=r"--cpu x86-64-v3.*lacks.*x86-64-v2"):
+        use_folder(None, "x86-64-v3")
+
+
+# --- read-only packages
+
+
+def test_a_read_only_package_gets_a_copy_of_the_warmed_kernels(machine, tmp_path, monkeypatch):
+    machine(V3)
+    warmed = tmp_path / "image" / kernel_cache.folder_name() / "text_0a"
+    warmed.mkdir(parents=True)
+    (warmed / "kernel.nbi").write_bytes(b"code")
+    (warmed / "kernel.nbi").chmod(0o444)
+    monkeypatch.setenv("RAYMILL_KERNELS", str(tmp_path / "image"))
+    kernel_cache.use()
+    copied = tmp_path / "cache" / "raymill" / kernel_cache.folder_name() / "text_0a" / "kernel.nbi"
+    assert os.environ["NUMBA_CACHE_DIR"] == str(copied.parents[1])
+    assert copied.read_bytes() == b"code" and os.access(copied, os.W_OK)
+    assert [path.name for path in copied.parents[2].iterdir()] == [copied.parents[1].name], (
+        "nothing half-copied is left"
+    )
+    copied.write_bytes(b"newer")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    kernel_cache.use()
+    assert copied.read_bytes() == b"newer", "a cache that exists is not replaced"
+
+
+def test_warmed_kernels_of_other_sources_are_not_copied(machine, tmp_path, monkeypatch):
+    machine(V3)
+    (tmp_path / "image" / "numba-0000000000000000-x86-64-v3").mkdir(parents=True)
+    monkeypatch.setenv("RAYMILL_KERNELS", str(tmp_path / "image"))
+    kernel_cache.use()
+    assert not Path(os.environ["NUMBA_CACHE_DIR"]).exists()
+
+
+def test_a_cache_folder_of_another_user_is_not_used(machine, tmp_path, monkeypatch):
+    """It holds machine code: whoever can write it could run anything as this user."""
+    machine(V3)
+    (tmp_path / "cache" / "raymill").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    kernel_cache.use()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+def test_every_kernel_is_in_the_list_that_warm_compiles():
+    """By text: functions under `@njit(cache=True`, except those that a kernel contains (inline)."""
+    written = sum(path.read_text().count("@njit(cache=True") for path in kernel_sources())
+    assert len(kernels()) == written > 100
