@@ -125,7 +125,7 @@ def test_alerts_and_panels_name_metrics_that_a_ray_head_exports_and_they_move_wi
     texts.mkdir()
     for number in range(12):
         lines = [
-            json.dumps({"id": f"{number}-{k}", "text": f"Sentence {k} of file {number}. " * 20}) for k in range(30)
+            json.dumps({"id": f"{number}-{k}", "text": f"Sentence {k} of file {number}. " * 60}) for k in range(80)
         ]
         (texts / f"{number:02}.jsonl").write_text("\n".join([*lines, "not JSON" * (number == 0)]) + "\n")
     curate = written(tmp_path / "curate.json", {
@@ -148,10 +148,10 @@ def test_alerts_and_panels_name_metrics_that_a_ray_head_exports_and_they_move_wi
         assert monitoring.own_metrics() - head.exported == set()
 
         seen = head.call(*raymill, "curate", curate, "--address", address)
-        assert max(seen["ray_raymill_units_committed_total{curated}"]) >= 12
-        assert max(seen["ray_raymill_documents_total{curated}"]) == 360
+        assert max(seen["ray_raymill_units_committed_total{curated}"]) >= 2
+        assert max(seen["ray_raymill_documents_total{curated}"]) == 960
         assert max(seen["ray_raymill_documents_quarantined_total{curated}"]) == 1
-        assert max(seen["ray_raymill_rows_committed_total{curated}"]) >= 360
+        assert max(seen["ray_raymill_rows_committed_total{curated}"]) >= 960
         assert {1.0, 0.0} <= set(seen["ray_raymill_run_state{curated}"])
         assert 0 <= time.time() - max(seen["ray_raymill_progress_time{curated}"]) < 60
 
