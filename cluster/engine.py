@@ -168,7 +168,7 @@ class Engine:
     def _show_units(self, stage: Stage, done: int) -> None:
         """Export how far the stage is. done: committed units, which are records of this attempt and earlier ones."""
         self.metrics.set("raymill_run_state", RUNNING)
-        self.metrics.set("raymill_progress_time", time.time())
+        self.metrics.set_to_now("raymill_progress_time")
         self.metrics.set("raymill_stage_units", len(stage.units), stage=stage.name)
         self.metrics.set("raymill_stage_units_done", done, stage=stage.name)
 

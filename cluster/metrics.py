@@ -77,6 +77,10 @@ class Metrics(Protocol):
         """Increase a counter; 0 has no effect."""
         ...
 
+    def set_to_now(self, name: str) -> None:
+        """Set a gauge to the present Unix time."""
+        ...
+
 
 class NotExported:
     """Metrics where nothing collects them. Names are checked all the same."""
@@ -86,6 +90,9 @@ class NotExported:
 
     def add(self, name: str, value: float, **tags: str) -> None:
         assert METRICS[name].kind == "counter" and {"run", *tags} == set(METRICS[name].tags), name
+
+    def set_to_now(self, name: str) -> None:
+        self.set(name, None)
 
 
 NOT_EXPORTED = NotExported()

@@ -1,5 +1,7 @@
 """Exports metrics through Ray. Imported only by a process that has joined a Ray; see metrics.py."""
 
+import time
+
 import ray
 from ray.util.metrics import Counter, Gauge
 
@@ -23,6 +25,9 @@ class RayMetrics:
         assert isinstance(metric, Counter), f"{name} is a gauge"
         if value > 0:
             metric.inc(value, tags={"run": self.run, **tags})
+
+    def set_to_now(self, name: str) -> None:
+        self.set(name, time.time())
 
     def _metric(self, name: str) -> Counter | Gauge:
         if name not in self._found:

@@ -89,12 +89,12 @@ class StepMetrics:
     def __init__(self, metrics: Metrics, steps: int) -> None:
         self.metrics = metrics
         metrics.set("raymill_run_state", RUNNING)
-        metrics.set("raymill_progress_time", time.time())
-        metrics.set("raymill_checkpoint_time", time.time())
+        metrics.set_to_now("raymill_progress_time")
+        metrics.set_to_now("raymill_checkpoint_time")
         metrics.set("raymill_training_steps", steps)
 
     def write(self, record: StepRecord) -> None:
-        self.metrics.set("raymill_progress_time", time.time())
+        self.metrics.set_to_now("raymill_progress_time")
         self.metrics.set("raymill_training_step", record["step"])
         self.metrics.set("raymill_training_workers", record["workers"])
         self.metrics.set("raymill_training_loss", record.get("loss"))

@@ -187,7 +187,7 @@ class Saver:
             versions=_versions(),
         )
         self.job.store.create(paths.join(folder, MANIFEST), manifest.to_json())
-        self.metrics.set("raymill_checkpoint_time", time.time())
+        self.metrics.set_to_now("raymill_checkpoint_time")
         delete_replaced(self.job, progress, folder)
 
 
