@@ -1,0 +1,271 @@
+"""Submits to Kubernetes: an attempt is a RayJob, for which KubeRay's operator starts a Ray cluster of its own.
+
+The RayJob and its ConfigMap are those that `raymill render` prints. The ConfigMap of a cancelled attempt stays as its
+record, since the RayJob is deleted: that is how KubeRay stops a job. KubeRay deletes the pods of an ended job after
+minutes, and its RayJob after a week; the log goes with the pods.
+
+KubeRay repeats a failed job on a new cluster (`retries` of the overlay) within the same attempt.
+"""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cluster.errors import ClusterError, ConfigError
+from cluster.kuberay.pods import HEAD_ACCOUNT, LABEL
+from cluster.kuberay.profiles import Profile
+from cluster.kuberay.rayjob import CONFIG_FILE, FINGERPRINT, OUTPUT, as_documents, build_config_map, build_rayjob
+from cluster.submit.backend import PATIENCE_S, Attempt, AttemptExists, AttemptLost, Request, State
+from cluster.submit.following import Patience
+from cluster.submit.kuberay_log import Follower, read_log
+from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, NoAnswer, NotThere, Object
+from cluster.submit.rayjob_state import (
+    CANCELLED,
+    CONFIG,
+    RUN_ID,
+    SUBMITTED,
+    age,
+    annotation,
+    attempt_of,
+    cancelled_attempt,
+    is_record,
+    now,
+    seconds,
+    state_of,
+)
+from cluster.submit.waiting import why_waiting
+from cluster.submit.work import Work
+
+log = logging.getLogger(__name__)
+
+_OURS = f"app.kubernetes.io/name=raymill,{RUN_ID}"
+_REQUEST = f"{LABEL}request"  # which call of `submit` created the RayJob
+
+_WATCH_S = 10
+# Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
+_DELETION_S = 60
+# A ConfigMap without a RayJob is that of another `submit` under way, or was left by one that was interrupted.
+_UNDER_WAY_S = 300
+_KEEP_RECORDS_S = 7 * 24 * 3600
+_RIGHTS = (
+    ("create", "rayjobs.ray.io"),
+    ("delete", "rayjobs.ray.io"),
+    ("watch", "rayjobs.ray.io"),
+    ("create", "configmaps"),
+    ("patch", "configmaps"),
+    ("list", "pods"),
+    ("get", "pods/log"),
+)
+
+
+class KubeRay:
+    """A namespace of a Kubernetes cluster with KubeRay's operator.
+
+    Args:
+        api: of the namespace.
+        profile: of the overlay, to start jobs; None: only to look at them.
+        patience_s: how long a cluster that does not answer is asked again.
+    """
+
+    def __init__(self, api: KubernetesApi, profile: Profile | None = None, patience_s: float = PATIENCE_S) -> None:
+        assert profile is None or profile.namespace == api.namespace
+        self.api, self.profile, self.patience_s = api, profile, patience_s
+
+    def check(self, work: Work) -> list[str]:
+        """Look whether the namespace can run the job, and let the API server check its RayJob.
+
+        The cluster does not exist yet, so that the job itself checks store, files and machines when it starts.
+        """
+        api, namespace = self.api, self.api.namespace
+        log.info("Kubernetes %s", api.version())
+        if api.has_namespace() is False:
+            return [f"namespace {namespace}: there is none. Set it up with `kubectl apply -k k8s/overlays/NAME`."]
+        found = [
+            f"namespace {namespace}: you may not {verb} {resource}. Ask for a Role with this verb and resource."
+            for verb, resource in _RIGHTS
+            if not api.may(verb, resource)
+        ]
+        if api.has_account(HEAD_ACCOUNT) is False:
+            found.append(
+                f"namespace {namespace}: has no service account {HEAD_ACCOUNT}, so no pod would start. Set the "
+                "namespace up with `kubectl apply -k k8s/overlays/NAME`."
+            )
+        try:
+            manifest = self._manifests(work, work.run_id)[1]
+            if not found:
+                api.create_rayjob(manifest | {"metadata": manifest["metadata"] | {"name": _unused()}}, dry_run=True)
+        except ConfigError as error:
+            found.append(str(error))
+        except NotThere:
+            raise ConfigError(_no_operator(api.address)) from None
+        return found
+
+    def start(self, request: Request) -> Attempt:
+        self._forget_old_records()
+        config_map, job = self._manifests(request.work, request.name)
+        mine = uuid.uuid4().hex
+        job["metadata"]["annotations"] |= {_REQUEST: mine, SUBMITTED: now()}
+        self._create_config_map(config_map, request.name)
+        created = self._create_job(job, mine)
+        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": request.name, "uid": created["metadata"]["uid"]}
+        kept = {name: annotation(job, name) for name in (f"{LABEL}{FINGERPRINT}", f"{LABEL}{OUTPUT}", SUBMITTED)}
+        self.api.change_config_map(request.name + CONFIG, {"annotations": kept, "ownerReferences": [owner]})
+        return self._attempt(created)
+
+    def attempts(self, run_id: str | None = None) -> list[Attempt]:
+        labels = _OURS if run_id is None else f"{_OURS}={run_id}"
+        try:
+            jobs = self.api.rayjobs(labels)
+        except NotThere:
+            raise ConfigError(_no_operator(self.api.address)) from None
+        names = {job["metadata"]["name"] for job in jobs}
+        found = [(age(job), self._attempt(job)) for job in jobs]
+        for record in self.api.config_maps(labels):
+            if is_record(record) and record["metadata"]["name"].removesuffix(CONFIG) not in names:
+                found.append((age(record), cancelled_attempt(record)))
+        return [attempt for _, attempt in sorted(found, key=lambda pair: pair[0])]
+
+    def attempt(self, name: str) -> Attempt | None:
+        job = self.api.rayjob(name)
+        if job is not None:
+            return self._attempt(job) if RUN_ID in (job["metadata"].get("labels") or {}) else None
+        record = self.api.config_map(name + CONFIG)
+        return cancelled_attempt(record) if record is not None and is_record(record) else None
+
+    def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
+        found = self.api.config_map(attempt.name + CONFIG)
+        return None if found is None else json.loads(found["data"][CONFIG_FILE])
+
+    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+        job = self.api.rayjob(attempt.name)
+        if job is None:
+            raise AttemptLost(_lost(attempt.name))
+        if not follow:
+            yield from read_log(self.api, job)
+            return
+        yield from Follower(self.api, attempt.name, Patience(self.api.address, self.patience_s)).lines()
+        if self.attempt(attempt.name) is None:
+            raise AttemptLost(_lost(attempt.name))
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Delete the RayJob: the operator stops the job with SIGTERM, and Kubernetes then ends the pods."""
+        name, api = attempt.name, self.api
+        job = api.rayjob(name)
+        if job is None and self.attempt(name) is None:
+            raise AttemptLost(_lost(name))
+        if job is None or state_of(job).final:
+            return
+        try:
+            # Without its owner it stays when the RayJob goes.
+            api.change_config_map(name + CONFIG, {"annotations": {CANCELLED: now()}, "ownerReferences": None})
+        except NotThere:
+            log.warning("%s: its ConfigMap was deleted, so that no record of the attempt stays", name)
+        api.delete_rayjob(name)
+        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        seconds = head.get("terminationGracePeriodSeconds", 30) + _DELETION_S
+        until, asked = time.monotonic() + seconds, Patience(api.address, self.patience_s)
+        while True:
+            try:
+                if (job := api.rayjob(name)) is None:
+                    return
+                asked.succeeded()
+                if time.monotonic() > until:
+                    raise ClusterError(
+                        f"{name}: still being deleted after {seconds} s. Look at its pods (kubectl -n {api.namespace} "
+                        f"get pods -l {LABEL}run-id={attempt.run_id}) and whether KubeRay's operator runs, which "
+                        "deletes it."
+                    )
+                api.wait_for_change(job, _WATCH_S)
+            except NoAnswer as error:
+                asked.failed(error)
+
+    # --- creation
+
+    def _manifests(self, work: Work, name: str) -> list[dict[str, Any]]:
+        """The ConfigMap and the RayJob of an attempt.
+
+        Raises:
+            ConfigError: there is no image, or pods could not read or write what the config says.
+        """
+        assert self.profile is not None
+        return as_documents(build_config_map(work, name, self.profile), build_rayjob(work, name, self.profile))
+
+    def _create_config_map(self, manifest: Mapping[str, Any], name: str) -> None:
+        asked = Patience(self.api.address, self.patience_s)
+        while True:
+            try:
+                self.api.create_config_map(manifest)
+                return
+            except NoAnswer as error:
+                asked.failed(error)
+                continue
+            except NotThere as error:
+                raise ConfigError(f"namespace {self.api.namespace}: {error} Set it up first.") from None
+            except Conflict:
+                pass
+            there = self.api.config_map(manifest["metadata"]["name"])
+            if there is None:
+                continue
+            if is_record(there) or self.api.rayjob(name) is not None:
+                raise AttemptExists(name)
+            if there.get("data") == manifest["data"]:
+                return
+            if time.time() - seconds(there["metadata"]["creationTimestamp"]) < _UNDER_WAY_S:
+                raise AttemptExists(name)
+            self.api.delete_config_map(there)
+
+    def _create_job(self, manifest: Mapping[str, Any], mine: str) -> Object:
+        """Create the RayJob, once, also if an answer is lost on its way."""
+        name = manifest["metadata"]["name"]
+        asked = Patience(self.api.address, self.patience_s)
+        while True:
+            try:
+                return self.api.create_rayjob(manifest)
+            except NoAnswer as error:
+                asked.failed(error)
+            except NotThere:
+                raise ConfigError(_no_operator(self.api.address)) from None
+            except Conflict:
+                there = self.api.rayjob(name)
+                if there is not None and (there["metadata"].get("annotations") or {}).get(_REQUEST) == mine:
+                    return there
+                raise AttemptExists(name) from None
+
+    def _forget_old_records(self) -> None:
+        """Delete the ConfigMaps of attempts that were cancelled long ago."""
+        for record in self.api.config_maps(_OURS):
+            if is_record(record) and time.time() - seconds(annotation(record, CANCELLED)) > _KEEP_RECORDS_S:
+                self.api.delete_config_map(record)
+
+    # --- state
+
+    def _attempt(self, job: Object) -> Attempt:
+        return attempt_of(job, self._why_waiting(job) if state_of(job) is State.WAITING else "")
+
+    def _why_waiting(self, job: Object) -> str:
+        name = (job.get("status") or {}).get("rayClusterName")
+        try:
+            pods = self.api.pods(f"ray.io/cluster={name}") if name else []
+            return why_waiting(job, pods, self.api.events())
+        except (Forbidden, NoAnswer) as error:
+            log.info("why %s waits could not be read (%s)", job["metadata"]["name"], type(error).__name__)
+            return ""
+
+
+def _unused() -> str:
+    """A name for an object that is only checked: its own may be taken."""
+    return f"raymill-check-{uuid.uuid4().hex[:8]}"
+
+
+def _lost(name: str) -> str:
+    return f"{name}: its RayJob was deleted. What it committed is kept: submit the config again to continue."
+
+
+def _no_operator(address: str) -> str:
+    return (
+        f"{address}: does not serve RayJobs (ray.io/v1), so KubeRay's operator is not installed. Install it: "
+        "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0."
+    )

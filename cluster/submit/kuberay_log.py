@@ -1,0 +1,153 @@
+"""The log of a RayJob's driver: standard output of the container `driver-log` of the head's pod."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+from cluster.submit.backend import AttemptLost, State
+from cluster.submit.following import LogReader, Patience
+from cluster.submit.kubernetes_api import KubernetesApi, NoAnswer, NotThere, Object
+from cluster.submit.pod_log import PodLog
+from cluster.submit.rayjob_state import state_of
+
+log = logging.getLogger(__name__)
+
+_CONTAINER = "driver-log"
+_POLL_S = 1.0
+_WATCH_S = 10
+# The log of an ended job is complete when nothing was added for so long: it passes through two processes.
+_SETTLE_S = 2.0
+
+
+def read_log(api: KubernetesApi, job: Object) -> Iterator[str]:
+    """The lines that the current head has by now.
+
+    Raises:
+        AttemptLost: the job has ended, and its pods are gone.
+    """
+    pod = _head(api, job, set())
+    if pod is None:
+        if state_of(job).final:
+            raise AttemptLost(_gone(job["metadata"]["name"]))
+        return
+    lines = PodLog()
+    lines.connected()
+    for chunk in api.log(pod["metadata"]["name"], _CONTAINER, follow=False):
+        yield from lines.add(chunk)
+    yield from lines.end()
+
+
+class Follower:
+    """Follows the log of a job, from every head that it has, one after the other.
+
+    Args:
+        api: of the namespace.
+        name: of the RayJob.
+        patience: for an API server that does not answer.
+    """
+
+    def __init__(self, api: KubernetesApi, name: str, patience: Patience) -> None:
+        self._api, self._name, self._patience = api, name, patience
+        self._reader: LogReader | None = None
+        self._lines, self._uid, self._container_ended = PodLog(), "", False
+        self._read: set[str] = set()  # uids of pods whose log was read to its end
+        self._heard = 0.0  # when something was added last
+
+    def lines(self) -> Iterator[str]:
+        """Each line once, until the job has ended or its RayJob is gone."""
+        ended_at: float | None = None
+        while True:
+            try:
+                job = self._api.rayjob(self._name)
+                if job is None and self._reader is None:
+                    return
+                connected = self._reader is not None or self._connect(job)
+            except NoAnswer as error:
+                self._patience.failed(error)
+                continue
+            self._patience.succeeded()
+            if job is not None and state_of(job).final and ended_at is None:
+                ended_at = time.monotonic()
+            yield from self._new_lines(_POLL_S if connected else 0)
+            if job is None:
+                continue
+            if ended_at is not None:
+                if not connected:
+                    self._warn_without_log(job)
+                    return
+                if self._reader is not None and time.monotonic() - max(self._heard, ended_at) > _SETTLE_S:
+                    return
+            elif not connected:
+                self._wait(job)
+
+    def _connect(self, job: Object | None) -> bool:
+        """Begin to read a head's log. False: there is none that was not read."""
+        pod = None if job is None else _head(self._api, job, self._read)
+        if pod is None:
+            return False
+        if pod["metadata"]["uid"] != self._uid:
+            self._lines, self._uid = PodLog(), pod["metadata"]["uid"]
+        self._container_ended = _state(pod) == "terminated"
+        self._lines.connected()
+        follow = not self._container_ended
+        chunks = self._api.log(pod["metadata"]["name"], _CONTAINER, follow, self._lines.since_s())
+        self._reader, self._heard = LogReader(chunks), time.monotonic()
+        return True
+
+    def _new_lines(self, seconds: float) -> Iterator[str]:
+        until = time.monotonic() + seconds
+        while self._reader is not None and (left := until - time.monotonic()) > 0:
+            try:
+                chunk = self._reader.read(left)
+            except (NoAnswer, NotThere):  # also of a log that cannot be read yet, or no longer
+                self._reader = None
+                time.sleep(min(left, _POLL_S / 4))
+                return
+            if chunk is None:
+                self._reader = None
+                if self._container_ended:
+                    self._read.add(self._uid)
+                    yield from self._lines.end()
+            elif chunk:
+                self._heard = time.monotonic()
+                yield from self._lines.add(chunk)
+
+    def _wait(self, job: Object) -> None:
+        """Wait for a change of a job that has no log now."""
+        if state_of(job) is State.RUNNING:
+            time.sleep(_POLL_S)  # for its next head, which is no change of the RayJob
+            return
+        try:
+            self._api.wait_for_change(job, _WATCH_S)
+        except NoAnswer:
+            time.sleep(_POLL_S)
+
+    def _warn_without_log(self, job: Object) -> None:
+        if not self._uid and (job.get("status") or {}).get("jobStatus"):
+            log.warning("%s", _gone(self._name))
+
+
+def _head(api: KubernetesApi, job: Object, read: set[str]) -> Object | None:
+    """The oldest pod of the job's head that has a log and whose uid is not in `read`."""
+    name = (job.get("status") or {}).get("rayClusterName")
+    if not name:
+        return None
+    pods = api.pods(f"ray.io/cluster={name},ray.io/node-type=head")
+    found = [pod for pod in pods if pod["metadata"]["uid"] not in read and _state(pod) is not None]
+    return min(found, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+
+
+def _state(pod: Object) -> str | None:
+    """`running` or `terminated`, if the container with the log has begun."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        if container["name"] == _CONTAINER:
+            state = container.get("state") or {}
+            return next((name for name in ("running", "terminated") if name in state), None)
+    return None
+
+
+def _gone(name: str) -> str:
+    return (
+        f"{name}: its log is gone with its pods, which KubeRay deletes minutes after a job has ended. Look in the "
+        "cluster's log collection, if it has one."
+    )

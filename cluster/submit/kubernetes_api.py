@@ -1,0 +1,265 @@
+"""Requests to a Kubernetes API server, through the official client.
+
+Every request has a time-out. Objects are plain JSON values, not the client's models, so that fields of newer servers do
+not matter. Credentials are those of kubectl: $KUBECONFIG or ~/.kube/config, or the service account inside a pod.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kubernetes import client, config
+from urllib3 import BaseHTTPResponse, Retry
+from urllib3.exceptions import HTTPError
+
+from cluster.errors import ClusterError, ConfigError
+
+Object = dict[str, Any]
+
+_REQUEST_S = (10, 30)  # to connect, and of silence
+_LOG_SILENCE_S = 120  # then the connection of a log is made again, as it may have been cut without notice
+_TEXT_SHOWN = 500
+_RAYJOBS = ("ray.io", "v1")
+
+
+class KubernetesApi:
+    """A namespace of a Kubernetes cluster.
+
+    Args:
+        namespace: of the jobs.
+        context: of the kubeconfig; None: its current one.
+
+    Raises:
+        ConfigError: there are no credentials, or none of this context.
+    """
+
+    def __init__(self, namespace: str, context: str | None = None) -> None:
+        self.namespace = namespace
+        settings = _settings(context)
+        # A request that may have been carried out is not sent again.
+        settings.retries = Retry(connect=1, read=1, status=0, redirect=0, other=0)
+        self.address = settings.host
+        connection = client.ApiClient(settings)
+        self._core = client.CoreV1Api(connection)
+        self._custom = client.CustomObjectsApi(connection)
+        self._access = client.AuthorizationV1Api(connection)
+        self._version = client.VersionApi(connection)
+
+    # --- RayJobs
+
+    def rayjobs(self, labels: str) -> list[Object]:
+        """All with these labels. Raises NotThere: the cluster does not serve RayJobs."""
+        return self._json("list rayjobs.ray.io", self._custom.list_namespaced_custom_object,
+                          *_RAYJOBS, self.namespace, "rayjobs", label_selector=labels)["items"]  # fmt: skip
+
+    def rayjob(self, name: str) -> Object | None:
+        return self._found("get rayjobs.ray.io", self._custom.get_namespaced_custom_object,
+                           *_RAYJOBS, self.namespace, "rayjobs", name)  # fmt: skip
+
+    def create_rayjob(self, manifest: Mapping[str, Any], dry_run: bool = False) -> Object:
+        """Create it, or with `dry_run` only let the server check it. Raises Conflict: the name is taken."""
+        return self._json("create rayjobs.ray.io", self._custom.create_namespaced_custom_object,
+                          *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **_dry(dry_run))  # fmt: skip
+
+    def delete_rayjob(self, name: str) -> None:
+        """Begin to delete it; it is gone when its cluster and all pods are."""
+        self._found("delete rayjobs.ray.io", self._custom.delete_namespaced_custom_object,
+                    *_RAYJOBS, self.namespace, "rayjobs", name, propagation_policy="Foreground")  # fmt: skip
+
+    def wait_for_change(self, job: Object, seconds: int) -> None:
+        """Return when the RayJob is another than `job`, or gone, or after so many seconds."""
+        metadata = job["metadata"]
+        answer = self._ask(
+            "watch rayjobs.ray.io", self._custom.list_namespaced_custom_object,
+            *_RAYJOBS, self.namespace, "rayjobs", watch=True, field_selector=f"metadata.name={metadata['name']}",
+            resource_version=metadata["resourceVersion"], timeout_seconds=seconds,
+            _request_timeout=(_REQUEST_S[0], seconds + _REQUEST_S[1]),
+        )  # fmt: skip
+        try:
+            with self._translated("watch rayjobs.ray.io"):
+                next(answer.stream(), None)  # any event, also that the version is too old to continue from
+        finally:
+            answer.close()
+
+    # --- ConfigMaps
+
+    def config_maps(self, labels: str) -> list[Object]:
+        return self._json("list configmaps", self._core.list_namespaced_config_map,
+                          self.namespace, label_selector=labels)["items"]  # fmt: skip
+
+    def config_map(self, name: str) -> Object | None:
+        return self._found("get configmaps", self._core.read_namespaced_config_map, name, self.namespace)
+
+    def create_config_map(self, manifest: Mapping[str, Any]) -> Object:
+        """Raises Conflict: the name is taken."""
+        return self._json("create configmaps", self._core.create_namespaced_config_map, self.namespace, dict(manifest))
+
+    def change_config_map(self, name: str, metadata: Mapping[str, Any]) -> None:
+        """Merge into its metadata; None removes a value."""
+        self._json("patch configmaps", self._core.patch_namespaced_config_map, name, self.namespace,
+                   {"metadata": metadata}, _content_type="application/merge-patch+json")  # fmt: skip
+
+    def delete_config_map(self, found: Object) -> None:
+        """Delete exactly this one, not another that has got its name since."""
+        self._found("delete configmaps", self._core.delete_namespaced_config_map, found["metadata"]["name"],
+                    self.namespace, body={"preconditions": {"uid": found["metadata"]["uid"]}})  # fmt: skip
+
+    # --- pods and what happened to them
+
+    def pods(self, labels: str) -> list[Object]:
+        return self._json("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)["items"]
+
+    def events(self) -> list[Object]:
+        """Of the namespace, the oldest first. Kubernetes keeps them for an hour."""
+        found = self._json("list events", self._core.list_namespaced_event, self.namespace)["items"]
+        return sorted(found, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
+
+    def log(self, pod: str, container: str, follow: bool, since_s: int | None = None) -> Iterator[bytes]:
+        """The log of a container as it arrives, each line after its time and a space."""
+        more = {} if since_s is None else {"since_seconds": since_s}
+        answer = self._ask("get pods/log", self._core.read_namespaced_pod_log, pod, self.namespace, container=container,
+                           follow=follow, timestamps=True, **more,
+                           _request_timeout=(_REQUEST_S[0], _LOG_SILENCE_S))  # fmt: skip
+        try:
+            with self._translated("get pods/log"):
+                yield from answer.stream(1 << 16)
+        finally:
+            answer.close()
+
+    # --- what a job needs
+
+    def version(self) -> str:
+        return self._json("get /version", self._version.get_code)["gitVersion"]
+
+    def has_namespace(self) -> bool | None:
+        """None if it may not be seen, as with rights in this namespace alone."""
+        try:
+            found = self._found("get namespaces", self._core.read_namespace, self.namespace)
+        except Forbidden:
+            return None
+        return found is not None
+
+    def has_account(self, name: str) -> bool | None:
+        """Whether there is this service account; None if it may not be seen."""
+        try:
+            found = self._found("get serviceaccounts", self._core.read_namespaced_service_account, name, self.namespace)
+        except Forbidden:
+            return None
+        return found is not None
+
+    def may(self, verb: str, resource: str) -> bool:
+        """Whether these credentials may do this. resource: such as `rayjobs.ray.io` or `pods/log`."""
+        name, _, group = resource.partition(".")
+        name, _, part = name.partition("/")
+        wanted = {"verb": verb, "group": group, "resource": name, "subresource": part, "namespace": self.namespace}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": wanted}}  # fmt: skip
+        review = self._access.create_self_subject_access_review
+        return bool(self._json("create selfsubjectaccessreviews", review, body)["status"]["allowed"])
+
+    # --- requests
+
+    def _found(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object | None:
+        try:
+            return self._json(what, method, *given, **more)
+        except NotThere:
+            return None
+
+    def _json(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object:
+        answer = self._ask(what, method, *given, **more)
+        with self._translated(what):
+            return json.loads(answer.data)
+
+    def _ask(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> BaseHTTPResponse:
+        with self._translated(what):
+            return method(*given, **{"_request_timeout": _REQUEST_S} | more, _preload_content=False)
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except client.ApiException as error:
+            raise self._error(what, error.status or 0, error.body or error.reason or "") from None
+        except (HTTPError, OSError, ValueError) as error:
+            # The library's exception would print headers with `--debug`.
+            raise NoAnswer(
+                f"{self.address}: no answer to {what} ({_cause(error)}). Is this the cluster's address (kubectl "
+                "cluster-info), and is it reachable from here (VPN, proxy)?"
+            ) from None
+        except config.ConfigException as error:
+            raise ConfigError(
+                f"the credentials of the kubeconfig could not be renewed: {error}. Log in again."
+            ) from None
+
+    def _error(self, what: str, status: int, body: str | bytes) -> Exception:
+        text = body.decode(errors="replace") if isinstance(body, bytes) else body
+        with suppress(ValueError, KeyError, TypeError):
+            text = json.loads(text)["message"]
+        text = " ".join(text.split())[:_TEXT_SHOWN]
+        if status == 401:
+            return ConfigError(
+                f"{self.address}: refused the credentials of the kubeconfig (401). They are missing or expired: log in "
+                "again, as with `aws eks update-kubeconfig` or `gcloud container clusters get-credentials`."
+            )
+        if status == 403 and " cannot " in text:
+            verb, _, resource = what.partition(" ")
+            return Forbidden(
+                f"namespace {self.namespace}: you may not {verb} {resource} ({text}). Ask for a Role with this verb "
+                "and resource, or choose another --namespace or --context."
+            )
+        if status == 404:
+            return NotThere(f"{self.address}: nothing to {what}: {text}.")
+        if status == 409:
+            return Conflict(f"{what}: {text}.")
+        if status == 0:
+            return ConfigError(f"{self.address}: no secure connection: {text}. Is the kubeconfig of this cluster?")
+        if status == 400 and what == "get pods/log":
+            return NoAnswer(f"{text}")  # its container has not started
+        if 400 <= status < 500 and status != 429:
+            return ConfigError(f"namespace {self.namespace}: Kubernetes refused to {what} (status {status}): {text}")
+        return NoAnswer(f"{self.address}: {what} failed there with status {status}: {text}. Try again in a minute.")
+
+
+class NoAnswer(ClusterError):
+    """The API server did not answer, or not as it should. It may answer later."""
+
+
+class NotThere(ClusterError):
+    """There is no such object, namespace or kind of object."""
+
+
+class Conflict(ClusterError):
+    """The name is taken, or the object is another one by now."""
+
+
+class Forbidden(ConfigError):
+    """These credentials lack a right."""
+
+
+def _settings(context: str | None) -> client.Configuration:
+    settings = client.Configuration()
+    file = os.environ.get("KUBECONFIG") or None
+    try:
+        if context is None and file is None and not os.path.exists(os.path.expanduser("~/.kube/config")):
+            config.load_incluster_config(settings)
+        else:
+            config.load_kube_config(file, context, settings, persist_config=False)
+    except config.ConfigException as error:
+        given = f"context {context} of the " if context else ""
+        raise ConfigError(
+            f"{given}kubeconfig {file or '~/.kube/config'}: {error} Point KUBECONFIG at the kubeconfig of your "
+            "cluster, choose a context of it with --context (kubectl config get-contexts), or run this in a pod that has a "
+            "service account."
+        ) from None
+    return settings
+
+
+def _dry(dry_run: bool) -> dict[str, str]:
+    return {"dry_run": "All"} if dry_run else {}
+
+
+def _cause(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or error
+    return f"{type(reason).__name__}: {reason}"[:_TEXT_SHOWN] if isinstance(reason, Exception) else str(reason)

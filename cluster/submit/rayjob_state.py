@@ -1,0 +1,141 @@
+"""RayJobs as attempts: state, exit code and message from the status that KubeRay 1.7.0 writes.
+
+Source: ray-operator/controllers/ray/rayjob_controller.go and apis/ray/v1/rayjob_types.go of KubeRay 1.7.0.
+"""
+
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.kuberay.pods import LABEL
+from cluster.kuberay.rayjob import FINGERPRINT, OUTPUT
+from cluster.submit.backend import Attempt, State
+
+Object = Mapping[str, Any]
+
+RUN_ID, KIND = f"{LABEL}run-id", f"{LABEL}kind"
+# Annotations that only submitted attempts have: when by the submitter's clock, and when it was cancelled.
+SUBMITTED, CANCELLED = f"{LABEL}submitted", f"{LABEL}cancelled"
+CONFIG = "-config"  # NAME-config is the ConfigMap of the attempt NAME
+
+# status.jobDeploymentStatus -> state. Complete and Running depend on status.jobStatus too.
+_STATES = {
+    "New": State.WAITING,
+    "Initializing": State.WAITING,
+    "Waiting": State.WAITING,
+    "Running": State.RUNNING,
+    "Complete": State.SUCCEEDED,
+    "Failed": State.FAILED,
+    "ValidationFailed": State.FAILED,
+    "Suspending": State.WAITING,
+    "Suspended": State.WAITING,
+    "Retrying": State.WAITING,
+}
+_PHASES = {
+    "": "KubeRay's operator has not taken it up yet; does the operator run?",
+    "New": "KubeRay's operator has not taken it up yet; does the operator run?",
+    "Initializing": "its pods start",
+    "Suspending": "its pods are being removed",
+    "Suspended": "suspended",
+    "Retrying": "the next cluster starts when the pods of the last one are gone",
+}
+_SHOWN = 300
+
+
+def state_of(job: Object) -> State:
+    """The state of a RayJob."""
+    status = job.get("status") or {}
+    state = _STATES.get(status.get("jobDeploymentStatus") or "", State.WAITING)
+    if state is State.SUCCEEDED and status.get("jobStatus") == "STOPPED":
+        return State.CANCELLED
+    if state is State.RUNNING and status.get("jobStatus") in (None, "", "PENDING"):
+        return State.WAITING
+    return state
+
+
+def attempt_of(job: Object, reason: str = "") -> Attempt:
+    """The attempt that a RayJob is. reason: why it waits, if that is known."""
+    metadata, status, state = job["metadata"], job.get("status") or {}, state_of(job)
+    info = status.get("rayJobInfo") or {}
+    code = _exit_code(status.get("message") or "")
+    started = info.get("startTime") or status.get("startTime") or metadata["creationTimestamp"]
+    ended = (status.get("endTime") or info.get("endTime")) if state.final else None
+    return Attempt(
+        name=metadata["name"],
+        run_id=metadata["labels"][RUN_ID],
+        kind=metadata["labels"].get(KIND, ""),
+        state=state,
+        message=_message(job, state, code, reason),
+        exit_code={State.SUCCEEDED: 0, State.FAILED: 1 if code is None else code}.get(state),
+        started=seconds(started),
+        ended=seconds(ended) if ended else None,
+        config_fingerprint=annotation(job, f"{LABEL}{FINGERPRINT}"),
+        output=annotation(job, f"{LABEL}{OUTPUT}"),
+    )
+
+
+def is_record(config_map: Object) -> bool:
+    """Whether the ConfigMap stays as the record of a cancelled attempt."""
+    return bool(annotation(config_map, CANCELLED))
+
+
+def cancelled_attempt(record: Object) -> Attempt:
+    """The attempt that a ConfigMap is the record of."""
+    metadata = record["metadata"]
+    return Attempt(
+        name=metadata["name"].removesuffix(CONFIG),
+        run_id=metadata["labels"][RUN_ID],
+        kind=metadata["labels"].get(KIND, ""),
+        state=State.CANCELLED,
+        started=seconds(metadata["creationTimestamp"]),
+        ended=seconds(annotation(record, CANCELLED)),
+        config_fingerprint=annotation(record, f"{LABEL}{FINGERPRINT}"),
+        output=annotation(record, f"{LABEL}{OUTPUT}"),
+    )
+
+
+def age(thing: Object) -> tuple[str, str]:
+    """Sorts by time of creation. Kubernetes' own has whole seconds."""
+    return thing["metadata"]["creationTimestamp"], annotation(thing, SUBMITTED)
+
+
+def annotation(thing: Object, name: str) -> str:
+    """The value of an annotation; "" if there is none."""
+    return (thing["metadata"].get("annotations") or {}).get(name, "")
+
+
+def now() -> str:
+    """The time, as Kubernetes writes it but with milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def seconds(moment: str) -> float:
+    """Unix time of a time as Kubernetes writes it."""
+    return datetime.datetime.fromisoformat(moment).timestamp()
+
+
+def _message(job: Object, state: State, code: int | None, reason: str) -> str:
+    """One line on why the job waits or failed."""
+    status = job.get("status") or {}
+    if job["metadata"].get("deletionTimestamp") and not state.final:
+        return "is being cancelled"
+    if state is State.FAILED:
+        # The driver's last lines follow in the message; they are in the log.
+        text = " ".join((status.get("message") or "").split("\n", 1)[0].split())[:_SHOWN]
+        return f"{status.get('reason', '')}: {text}".strip(": ") if code is None else f"exit code {code}"
+    if state is not State.WAITING:
+        return ""
+    failed = status.get("failed") or 0
+    again = f"failed {failed} of {1 + (job['spec'].get('backoffLimit') or 0)} times; " if failed else ""
+    return again + (reason or _PHASES.get(status.get("jobDeploymentStatus") or "", "its driver starts"))
+
+
+def _exit_code(message: str) -> int | None:
+    """Of the driver, as a shell has it: 128 + N for a process that was ended by signal N."""
+    # Source: job_supervisor.py of Ray 2.60, "Job entrypoint command failed with exit code N, ...".
+    found = re.search(r"failed with exit code (-?\d+)", message)
+    if found is None:
+        return None
+    code = int(found[1])
+    return code if code >= 0 else 128 - code
