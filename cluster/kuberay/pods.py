@@ -23,9 +23,10 @@ ENVIRONMENT = "raymill-environment"
 USER = 1000
 
 LABEL = "raymill.io/"
+_GCS_PORT = 6379  # of Ray's control process
 METRICS = ({"containerPort": 8080, "name": "metrics"},)
 HEAD_PORTS = (
-    {"containerPort": 6379, "name": "gcs"},
+    {"containerPort": _GCS_PORT, "name": "gcs"},
     {"containerPort": 8265, "name": "dashboard"},
     *METRICS,
     {"containerPort": 44217, "name": "as-metrics"},
@@ -48,14 +49,6 @@ _RESTRICTED_POD = {
 # Tools that move pods to fewer nodes leave these alone.
 _NOT_MOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 
-# Prints the driver's log, so that `kubectl logs` and every log agent have it: KubeRay's HTTPMode has no pod of the
-# submitter. A shell that waits for its children ends at once on SIGTERM; as process 1, `tail` alone would ignore it.
-_PRINT_LOG = """\
-trap 'exit 0' TERM
-until ls /tmp/ray/session_latest/logs/job-driver-*.log >/dev/null 2>&1; do sleep 1 & wait $!; done
-tail -q -n +1 -F /tmp/ray/session_latest/logs/job-driver-*.log & wait $!
-"""
-
 
 def head_pod(
     machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], config_map: str | None = None
@@ -71,7 +64,7 @@ def head_pod(
     log = {
         "name": "driver-log",
         "image": image,
-        "command": ["/bin/bash", "-c", _PRINT_LOG],
+        "command": ["python", "-m", "cluster.kuberay.driver_log", "/tmp/ray", str(_GCS_PORT)],
         "resources": _equal({"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi"}),
         "securityContext": RESTRICTED_CONTAINER,
         "volumeMounts": [{"name": "ray", "mountPath": "/tmp/ray", "readOnly": True}],

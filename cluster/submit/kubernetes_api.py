@@ -250,7 +250,7 @@ def _settings(context: str | None) -> client.Configuration:
         given = f"context {context} of the " if context else ""
         raise ConfigError(
             f"{given}kubeconfig {file or '~/.kube/config'}: {error} Point KUBECONFIG at the kubeconfig of your "
-            "cluster, choose a context of it with --context (kubectl config get-contexts), or run this in a pod that has a "
+            "cluster, choose a context of it with --context (kubectl config get-contexts), or run this in a pod with a "
             "service account."
         ) from None
     return settings

@@ -1,4 +1,4 @@
-"""A job of a second that stands for `raymill VERB env:RAYMILL_CONFIG`: its config says what it prints and how it ends.
+"""A job of a second that stands for `raymill VERB CONFIG`: its config says what it prints and how it ends.
 
 lines      so many lines, `line 0`, `line 1`, ...
 every_s    seconds between two lines
@@ -12,10 +12,13 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 
 def main() -> None:
-    config = json.loads(os.environ[sys.argv[2].removeprefix("env:")])
+    source = sys.argv[2]
+    text = os.environ[source.removeprefix("env:")] if source.startswith("env:") else Path(source).read_text()
+    config = json.loads(text)
 
     def stop(number: int, frame: object) -> None:
         if config.get("stop") == "commit":

@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 
 from cluster.artifact import fingerprint
+from cluster.kuberay.profiles import OVERLAYS, Profile
 from cluster.submit.backend import Backend
 from cluster.submit.jobs_api import JobsApi
+from cluster.submit.kuberay import KubeRay
+from cluster.submit.kubernetes_api import KubernetesApi
 from cluster.submit.local import Local
 from cluster.submit.ray_api import RayApi
 from cluster.submit.work import GIB, Machines, Work
+from tests.deploy.schemas import HOW_TO, crds
+from tests.support.kuberay_operator import Operator
+from tests.support.kubernetes_server import KubernetesServer
 from tests.support.ray_cluster import RayCluster
+from tests.support.works import IMAGE
 
 SMALL_JOB = (sys.executable, "-m", "tests.support.small_job")
 
@@ -37,9 +44,15 @@ def jobs_place(request: pytest.FixtureRequest) -> PlaceUnderTest:
     return PlaceUnderTest("jobs", lambda **more: JobsApi(RayApi(ray.url, ray.token), command=SMALL_JOB, **more))
 
 
+def kuberay_place(request: pytest.FixtureRequest) -> PlaceUnderTest:
+    kubernetes: Kubernetes = request.getfixturevalue("kubernetes")
+    return PlaceUnderTest("kuberay", kubernetes.backend)
+
+
 PLACES = [
     pytest.param(local_place, id="local"),
     pytest.param(jobs_place, id="jobs", marks=pytest.mark.cluster),
+    pytest.param(kuberay_place, id="kuberay"),
 ]
 
 
@@ -53,6 +66,30 @@ def ray_cluster() -> Iterator[RayCluster]:
     """A head without CPUs and two nodes of one CPU each, on this machine, with token authentication."""
     with RayCluster() as ray:
         yield ray
+
+
+@dataclass
+class Kubernetes:
+    """A cluster with KubeRay's operator. profile: pods have `folder`."""
+
+    server: KubernetesServer
+    operator: Operator
+    profile: Profile
+
+    def backend(self, grace_s: float | None = None, patience_s: float = 20, **changes: Any) -> KubeRay:
+        if grace_s is not None:
+            self.operator.grace_s = grace_s
+        return KubeRay(KubernetesApi("raymill"), replace(self.profile, **changes), patience_s)
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
+    if not crds():
+        pytest.skip(HOW_TO)
+    profile = replace(OVERLAYS["kind"], image=IMAGE, retries=0, claims={str(tmp_path): "shared"})
+    with KubernetesServer(tmp_path) as server, Operator(server, tmp_path / "pods", SMALL_JOB) as operator:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
+        yield Kubernetes(server, operator, profile)
 
 
 def small_work(tmp_path: Path, name: str = "small", execution: int = 1, **config: Any) -> Work:
