@@ -4,7 +4,7 @@
 
 Ray writes the output of each driver to a file of its session, FOLDER/session_*/logs/job-driver-*.log. This program
 prints what is added to these files, so that `kubectl logs`, `raymill logs` and every log agent have it: KubeRay's HTTP
-mode has no pod of a submitter. Only whole lines are printed; a line without its end is printed after two seconds.
+mode has no pod of a submitter. Only whole lines are printed; a line without its end is printed after a second.
 
 A pod that is deleted ends all its containers at once, and a driver may then take a minute to commit what is done. So
 this program ends after Ray's control process, which listens at PORT of the same pod.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _POLL_S = 0.25
-_PARTIAL_S = 2.0
+_PARTIAL_S = 1.0
 _CHUNK = 1 << 20
 
 

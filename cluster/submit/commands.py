@@ -9,12 +9,14 @@ import difflib
 import sys
 import time
 from dataclasses import replace
-from typing import Annotated, Literal
+from importlib.util import find_spec
+from typing import Annotated
 
 import typer
 
 from cluster.cli import shell_command
 from cluster.config import load
+from cluster.entry import Entry
 from cluster.errors import ConfigError, UserError
 from cluster.page.formats import plural
 from cluster.progress import clock
@@ -26,13 +28,20 @@ from cluster.submit.ray_api import RayApi, checked_address, found_token
 from cluster.submit.submit import submit as submit_work
 from cluster.submit.work import WORK, Work
 
+# The Kubernetes client is loaded only for it.
+_kuberay = Entry("cluster.submit.kuberay:connect")
+
+_PLACES = ("local", "jobs", "kuberay")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CANCELLED = 130
 _SHOWN = 20
 
 To = Annotated[
     str | None,
-    typer.Option(help="local: this machine; jobs: a running Ray cluster. Default: jobs with --address, else local"),
+    typer.Option(
+        help="local: this machine; jobs: a running Ray cluster; kuberay: Kubernetes. "
+        "Default: jobs with --address, else local"
+    ),
 ]
 Address = Annotated[str | None, typer.Option(help="of the cluster's dashboard, as in http://127.0.0.1:8265")]
 TokenFile = Annotated[
@@ -41,6 +50,8 @@ TokenFile = Annotated[
 InsecureHttp = Annotated[
     bool, typer.Option("--insecure-http", help="send config and token unencrypted to another machine")
 ]
+Namespace = Annotated[str | None, typer.Option(help="kuberay: of the jobs; default: of the overlay, else raymill")]
+Context = Annotated[str | None, typer.Option(help="kuberay: of the kubeconfig; default: its current one")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of a run or an attempt, as `raymill runs` prints it")]
 
 
@@ -53,6 +64,8 @@ def submit(
     address: Address = None,
     token_file: TokenFile = None,
     insecure_http: InsecureHttp = False,
+    namespace: Namespace = None,
+    context: Context = None,
     detach: Annotated[bool, typer.Option("--detach", help="return when the job is accepted, without its log")] = False,
     name: Annotated[str | None, typer.Option(help="first part of the run's name; default: the config's name")] = None,
     within: Annotated[
@@ -61,10 +74,16 @@ def submit(
     ship_code: Annotated[
         bool, typer.Option("--ship-code", help="run this checkout's source on the cluster; at most 100 MiB")
     ] = False,
+    overlay: Annotated[
+        str | None, typer.Option(help="kuberay: kind, eks, gke, onprem-kueue, or a YAML file that extends one")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="kuberay: REPOSITORY@sha256:DIGEST; default: of the overlay")
+    ] = None,
 ) -> int:
     """Run a config elsewhere: start it, attach if it runs, continue it if it broke. Exits with the job's exit code."""
-    place = Place(to, address, token_file, insecure_http)
-    backend = place.backend(ship_code)
+    place = Place(to, address, token_file, insecure_http, namespace, context)
+    backend = place.backend(ship_code, overlay, image)
     work = work_of(config, override or [], name, within)
     done = submit_work(backend, work)
     if done.attempt is None:
@@ -82,10 +101,12 @@ def runs(
     address: Address = None,
     token_file: TokenFile = None,
     insecure_http: InsecureHttp = False,
+    namespace: Namespace = None,
+    context: Context = None,
     all_: Annotated[bool, typer.Option("--all", help=f"all, not only the newest {_SHOWN}")] = False,
 ) -> None:
     """The runs that were submitted there, one line for each attempt, the newest last."""
-    attempts = Place(to, address, token_file, insecure_http).backend().attempts()
+    attempts = Place(to, address, token_file, insecure_http, namespace, context).backend().attempts()
     shown = attempts if all_ else attempts[-_SHOWN:]
     if not shown:
         _say("No runs were submitted there.")
@@ -105,9 +126,11 @@ def status(
     address: Address = None,
     token_file: TokenFile = None,
     insecure_http: InsecureHttp = False,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """One run: its last attempt, state, times and output."""
-    found = _find(Place(to, address, token_file, insecure_http).backend(), name)
+    found = _find(Place(to, address, token_file, insecure_http, namespace, context).backend(), name)
     print(f"name      {found.name}")
     print(f"run       {found.run_id} ({found.kind})")
     print(f"state     {found.state}" + (f": {found.message}" if found.message else ""))
@@ -127,9 +150,11 @@ def logs(
     address: Address = None,
     token_file: TokenFile = None,
     insecure_http: InsecureHttp = False,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> int:
     """The log of a run's last attempt. A lost connection is made again; every line is printed once."""
-    place = Place(to, address, token_file, insecure_http)
+    place = Place(to, address, token_file, insecure_http, namespace, context)
     backend = place.backend()
     found = _find(backend, name)
     if follow:
@@ -145,9 +170,11 @@ def cancel(
     address: Address = None,
     token_file: TokenFile = None,
     insecure_http: InsecureHttp = False,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Stop a run. It gets a minute to commit what is done; submitting it again continues there."""
-    backend = Place(to, address, token_file, insecure_http).backend()
+    backend = Place(to, address, token_file, insecure_http, namespace, context).backend()
     found = _find(backend, name)
     if found.state.final:
         _say(f"{found.name}: had ended before ({found.state}), nothing to do.")
@@ -159,34 +186,55 @@ def cancel(
 class Place:
     """The options that name a backend."""
 
-    def __init__(self, to: str | None, address: str | None, token_file: str | None, insecure_http: bool) -> None:
+    def __init__(
+        self,
+        to: str | None,
+        address: str | None,
+        token_file: str | None,
+        insecure_http: bool,
+        namespace: str | None = None,
+        context: str | None = None,
+    ) -> None:
         self.to = to or ("jobs" if address else "local")
         self.address, self.token_file, self.insecure_http = address, token_file, insecure_http
+        self.namespace, self.context = namespace, context
 
-    def backend(self, ship_code: bool = False) -> Backend:
-        """
+    def backend(self, ship_code: bool = False, overlay: str | None = None, image: str | None = None) -> Backend:
+        """The backend. overlay, image: to start jobs in Kubernetes.
+
         Raises:
             ConfigError: the options contradict each other.
         """
-        if self.to == "local":
+        if self.to != "jobs":
             self._only_for("jobs", address=self.address, token_file=self.token_file, ship_code=ship_code)
+        if self.to != "kuberay":
+            self._only_for("kuberay", namespace=self.namespace, context=self.context, overlay=overlay, image=image)
+        if self.to == "local":
             return Local()
+        if self.to == "kuberay":
+            if find_spec("kubernetes") is None:
+                raise ConfigError("--to kuberay: needs the Kubernetes client. Install it: pip install 'raymill[k8s]'.")
+            backend = _kuberay(self.namespace, self.context, overlay, image)
+            self.namespace = backend.api.namespace  # an overlay may name one
+            return backend
         if self.to == "jobs":
             if not self.address:
                 raise ConfigError("--to jobs: no --address. Give the cluster's dashboard, as in http://127.0.0.1:8265.")
             address = checked_address(self.address, self.insecure_http)
             return JobsApi(RayApi(address, found_token(self.token_file)), ship_code)
-        near = difflib.get_close_matches(self.to, ["local", "jobs"], n=1)
+        near = difflib.get_close_matches(self.to, _PLACES, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--to {self.to}: no such place. Give local or jobs.{hint}")
+        raise ConfigError(f"--to {self.to}: no such place. Give one of: {', '.join(_PLACES)}.{hint}")
 
     def command(self, verb: str, *words: str) -> str:
         """The command of a verb for this place, to be copied."""
-        more = ["--to", self.to] if self.to == "local" or not self.address else ["--address", self.address]
+        more = ["--address", self.address] if self.to == "jobs" and self.address else ["--to", self.to]
+        more += ["--namespace", self.namespace] if self.namespace else []
+        more += ["--context", self.context] if self.context else []
         more += ["--token-file", self.token_file] if self.token_file else []
         return shell_command(verb, *words, *more, *(["--insecure-http"] if self.insecure_http else []))
 
-    def _only_for(self, to: Literal["jobs"], **given: object) -> None:
+    def _only_for(self, to: str, **given: object) -> None:
         for name, value in given.items():
             if value:
                 raise ConfigError(f"--{name.replace('_', '-')}: is for --to {to}, and --to {self.to} was given.")

@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.kuberay.pods import HEAD_ACCOUNT, LABEL
-from cluster.kuberay.profiles import Profile
+from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import CONFIG_FILE, FINGERPRINT, OUTPUT, as_documents, build_config_map, build_rayjob
 from cluster.submit.backend import PATIENCE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.following import Patience
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 _OURS = f"app.kubernetes.io/name=raymill,{RUN_ID}"
 _REQUEST = f"{LABEL}request"  # which call of `submit` created the RayJob
 
+_NAMESPACE = "raymill"  # of every overlay, unless its file or --namespace names another
 _WATCH_S = 10
 # Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
 _DELETION_S = 60
@@ -59,6 +60,19 @@ _RIGHTS = (
     ("list", "pods"),
     ("get", "pods/log"),
 )
+
+
+def connect(namespace: str | None, context: str | None, overlay: str | None, image: str | None) -> "KubeRay":
+    """The backend for the options of `raymill submit`. Without an overlay it starts no jobs.
+
+    Raises:
+        ConfigError: there are no credentials for Kubernetes, or no such overlay.
+    """
+    profile = None
+    if overlay is not None:
+        profile = profile_of(overlay, namespace=namespace, image=image, train_image=image)
+        namespace = profile.namespace
+    return KubeRay(KubernetesApi(namespace or _NAMESPACE, context), profile)
 
 
 class KubeRay:
@@ -190,7 +204,8 @@ class KubeRay:
         Raises:
             ConfigError: there is no image, or pods could not read or write what the config says.
         """
-        assert self.profile is not None
+        if self.profile is None:
+            raise ConfigError(f"--to kuberay: no --overlay. Give one of {', '.join(OVERLAYS)}, or a YAML file.")
         return as_documents(build_config_map(work, name, self.profile), build_rayjob(work, name, self.profile))
 
     def _create_config_map(self, manifest: Mapping[str, Any], name: str) -> None:

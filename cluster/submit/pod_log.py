@@ -7,6 +7,7 @@ what came up to it is left out.
 
 import datetime
 import time
+from collections import Counter
 
 # A connection begins so many seconds before the last line, so that clocks may differ by as much.
 _OVERLAP_S = 600
@@ -17,7 +18,7 @@ class PodLog:
 
     def __init__(self) -> None:
         self._last: bytes | None = None  # the last line that was yielded, with its time
-        self._equal = 0  # so many lines at the end are equal to it, the time included
+        self._counts: Counter[bytes] = Counter()  # of the lines that have its time
         self._to_come = 0  # of these, still to come again over this connection; 0: all that comes is new
         self._rest = b""  # the beginning of a line that is not complete
 
@@ -30,7 +31,7 @@ class PodLog:
 
     def connected(self) -> None:
         """A new connection begins."""
-        self._to_come, self._rest = self._equal, b""
+        self._to_come, self._rest = self._counts[self._last or b""], b""
 
     def add(self, chunk: bytes) -> list[str]:
         """The lines that these bytes complete and that were not yielded before."""
@@ -53,7 +54,9 @@ class PodLog:
             if when <= (_time(self._last) or when):
                 return False
             self._to_come = 0  # the lines before are no longer kept
-        self._equal = self._equal + 1 if line == self._last else 1
+        if self._last is None or when != _time(self._last):
+            self._counts.clear()
+        self._counts[line] += 1
         self._last = line
         return True
 
