@@ -154,15 +154,16 @@ class KubeRay:
         return None if found is None else json.loads(found["data"][CONFIG_FILE])
 
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+        if follow:
+            follower = Follower(self.api, attempt.name, Patience(self.api.address, self.patience_s))
+            yield from follower.lines()
+            if follower.gone and self.attempt(attempt.name) is None:
+                raise AttemptLost(_lost(attempt.name))
+            return
         job = self.api.rayjob(attempt.name)
         if job is None:
             raise AttemptLost(_lost(attempt.name))
-        if not follow:
-            yield from read_log(self.api, job)
-            return
-        yield from Follower(self.api, attempt.name, Patience(self.api.address, self.patience_s)).lines()
-        if self.attempt(attempt.name) is None:
-            raise AttemptLost(_lost(attempt.name))
+        yield from read_log(self.api, job)
 
     def cancel(self, attempt: Attempt) -> None:
         """Delete the RayJob: the operator stops the job with SIGTERM, and Kubernetes then ends the pods."""
@@ -192,7 +193,7 @@ class KubeRay:
                         f"get pods -l {LABEL}run-id={attempt.run_id}) and whether KubeRay's operator runs, which "
                         "deletes it."
                     )
-                api.wait_for_change(job, _WATCH_S)
+                api.wait_for_change(job, max(1, min(_WATCH_S, round(until - time.monotonic()))))
             except NoAnswer as error:
                 asked.failed(error)
 

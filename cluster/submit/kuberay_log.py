@@ -44,9 +44,13 @@ class Follower:
         api: of the namespace.
         name: of the RayJob.
         patience: for an API server that does not answer.
+
+    Attributes:
+        gone: whether `lines` ended because there is no RayJob.
     """
 
     def __init__(self, api: KubernetesApi, name: str, patience: Patience) -> None:
+        self.gone = False
         self._api, self._name, self._patience = api, name, patience
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
@@ -60,6 +64,7 @@ class Follower:
             try:
                 job = self._api.rayjob(self._name)
                 if job is None and self._reader is None:
+                    self.gone = True
                     return
                 connected = self._reader is not None or self._connect(job)
             except NoAnswer as error:

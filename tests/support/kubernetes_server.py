@@ -354,7 +354,7 @@ def _handler(server: KubernetesServer) -> type[BaseHTTPRequestHandler]:
                     raise Status(401, "Unauthorized", "Unauthorized")
                 if broken:
                     raise Status(broken, "InternalError", "an error of the server")
-                answer = server.answer(self.command, url.path, query, body)
+                answer = server.answer(self.command, url.path.rstrip("/"), query, body)
             except Status as error:
                 self._json(error.code, error.body)
                 return

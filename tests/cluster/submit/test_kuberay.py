@@ -1,0 +1,417 @@
+"""Submission to Kubernetes, against an API server and KubeRay's operator in this process; jobs are real processes."""
+
+import json
+import re
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from cluster.cli import main
+from cluster.errors import ClusterError, ConfigError
+from cluster.kuberay.render import rendered
+from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
+from cluster.submit.kuberay import KubeRay
+from cluster.submit.kubernetes_api import KubernetesApi, NoAnswer
+from cluster.submit.submit import submit
+from tests.cluster.submit.conftest import small_work
+from tests.support.kubernetes_server import moment
+from tests.support.works import CURATE, IMAGE
+
+
+def start(backend, work, name=""):
+    return backend.start(Request(work, name or work.run_id))
+
+
+def until(backend, attempt, wanted, seconds=20):
+    """The attempt, once `wanted` holds for it."""
+    end = time.monotonic() + seconds
+    while not wanted(found := backend.attempt(attempt.name)):
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+    return found
+
+
+def follow(backend, attempt):
+    """Follow in a thread. Returns the growing list of lines, and a function that waits for the end."""
+    lines, errors = [], []
+
+    def run():
+        try:
+            for line in backend.logs(attempt, True):
+                lines.append(line)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def wait(seconds=40):
+        thread.join(seconds)
+        assert not thread.is_alive(), lines
+        if errors:
+            raise errors[0]
+        return lines
+
+    return lines, wait
+
+
+def reach(lines, number, seconds=20):
+    end = time.monotonic() + seconds
+    while len(lines) < number:
+        assert time.monotonic() < end, lines
+        time.sleep(0.02)
+
+
+def numbers(count):
+    return [f"line {number}" for number in range(count)]
+
+
+# --- logs
+
+
+def test_lines_come_once_over_cut_connections_and_rotated_logs(kubernetes, tmp_path):
+    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=60, every_s=0.1))
+    lines, wait = follow(kubernetes.backend(), attempt)
+    for number in (5, 20, 40):
+        reach(lines, number)
+        kubernetes.server.broken += [500, 503]
+        kubernetes.server.cut_streams()
+        if number == 20:
+            (log,) = kubernetes.server.logs.values()
+            log.rotate()
+    assert wait() == numbers(60)
+    assert sum("/log?" in one for one in kubernetes.server.requests) >= 3
+
+
+def test_the_log_goes_on_with_the_head_that_replaces_a_lost_one(kubernetes, tmp_path):
+    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=20, every_s=0.1))
+    lines, wait = follow(kubernetes.backend(), attempt)
+    reach(lines, 5)
+    kubernetes.operator.replace_head(attempt.name)
+    found = wait()
+    again = found.index("line 0", 1)
+    assert 5 <= again < 20
+    assert found == numbers(again) + numbers(20)
+    assert until(kubernetes.backend(), attempt, lambda one: one.state.final).state is State.SUCCEEDED
+
+
+def test_a_failed_job_is_repeated_on_a_new_cluster_within_its_attempt(kubernetes, tmp_path):
+    attempt = start(kubernetes.backend(retries=1), small_work(tmp_path, lines=3, code=4))
+    lines = list(kubernetes.backend().logs(attempt, True))
+    assert lines == numbers(3) * 2
+    found = kubernetes.backend().attempt(attempt.name)
+    assert (found.state, found.exit_code, found.message) == (State.FAILED, 4, "exit code 4")
+
+
+def test_a_log_whose_pods_are_gone_is_named(kubernetes, tmp_path):
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    until(backend, attempt, lambda one: one.state.final)
+    for pod in kubernetes.server.objects.find("pods", "raymill"):
+        kubernetes.server.objects.remove("pods", "raymill", pod["metadata"]["name"])
+    with pytest.raises(AttemptLost, match="its log is gone with its pods"):
+        list(backend.logs(attempt, False))
+
+
+# --- states
+
+
+def test_a_job_waits_for_kueue_and_starts_when_it_is_admitted(kubernetes, tmp_path):
+    kubernetes.server.kueue = True
+    backend = kubernetes.backend(autoscale=False, queue="raymill", clean_up="shutdown")
+    work = small_work(tmp_path, lines=3)
+    attempt = start(backend, work)
+    found = until(backend, attempt, lambda one: "Kueue" in one.message)
+    assert found.state is State.WAITING and found.message == "waits for admission by Kueue, queue raymill"
+    text = "couldn't assign flavors to pod set cpu: insufficient unused quota for cpu in flavor default"
+    kubernetes.operator.event("Workload", f"rayjob-{attempt.name}-ab12c", "Pending", text, warning=False)
+    assert backend.attempt(attempt.name).message.endswith(f"Pending: {text}")
+    lines, wait = follow(backend, attempt)
+    kubernetes.operator.admit(attempt.name)
+    assert wait() == numbers(3) == lines
+    assert backend.attempt(attempt.name).state is State.SUCCEEDED
+
+
+def test_a_running_job_that_kueue_suspends_waits_again(kubernetes, tmp_path):
+    kubernetes.server.kueue = True
+    backend = kubernetes.backend(autoscale=False, queue="raymill", clean_up="shutdown")
+    attempt = start(backend, small_work(tmp_path, lines=200, every_s=0.1))
+    kubernetes.operator.admit(attempt.name)
+    lines, _ = follow(backend, attempt)
+    reach(lines, 2)
+    kubernetes.operator.admit(attempt.name, False)
+    found = until(backend, attempt, lambda one: one.state is State.WAITING and "Kueue" in one.message)
+    assert found.exit_code is None and found.ended is None
+    backend.cancel(attempt)
+    assert backend.attempt(attempt.name).state is State.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "message"),
+    [
+        ("unschedulable", r"\d of \d pods have no machine: 0/3 nodes are available: 3 Insufficient cpu\."),
+        ("image", r"-(head|worker-\d): ImagePullBackOff: Back-off pulling image .*\. Is the image's name right"),
+    ],
+)
+def test_a_waiting_job_names_what_its_pods_wait_for(kubernetes, tmp_path, obstacle, message):
+    kubernetes.operator.obstacle = obstacle
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    found = until(backend, attempt, lambda one: re.search(message, one.message))
+    assert found.state is State.WAITING
+    kubernetes.server.forbidden |= {("list", "events")}
+    assert backend.attempt(attempt.name).message == "its pods start", "events are no necessary right"
+    kubernetes.operator.obstacle = None
+    assert until(backend, attempt, lambda one: one.state.final).state is State.SUCCEEDED
+
+
+def test_events_name_what_no_pod_shows(kubernetes, tmp_path):
+    kubernetes.operator.stopped = True
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    assert attempt.state is State.WAITING
+    text = "Failed to create head Pod: exceeded quota: raymill"
+    kubernetes.operator.event("RayCluster", attempt.name, "FailedToCreateHeadPod", text)
+    assert text in backend.attempt(attempt.name).message
+
+
+def test_a_job_whose_time_is_over_is_not_repeated(kubernetes, tmp_path):
+    backend = kubernetes.backend(deadline_s=1, retries=3)
+    attempt = start(backend, small_work(tmp_path, lines=300, every_s=0.1))
+    found = until(backend, attempt, lambda one: one.state.final)
+    assert (found.state, found.exit_code) == (State.FAILED, 1)
+    assert found.message.startswith("DeadlineExceeded: The RayJob has passed the activeDeadlineSeconds")
+
+
+def test_a_job_that_the_operator_refuses_has_failed(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.support.kuberay_operator._operators_rules", lambda job: "a rule was broken")
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    found = until(backend, attempt, lambda one: one.state.final)
+    assert (found.state, found.message, found.exit_code) == (State.FAILED, "ValidationFailed: a rule was broken", 1)
+    assert list(backend.logs(attempt, True)) == []
+
+
+def test_without_an_operator_a_job_waits_and_a_cancelled_one_is_named(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.submit.kuberay._DELETION_S", -119)
+    kubernetes.operator.stopped = True
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    assert "KubeRay's operator has not taken it up yet" in attempt.message
+    with pytest.raises(ClusterError, match=r"still being deleted after 1 s.*whether KubeRay's operator runs"):
+        backend.cancel(attempt)
+    assert backend.attempt(attempt.name).message == "is being cancelled"
+
+
+def test_a_job_that_kubectl_deletes_is_lost_and_its_name_is_free(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(grace_s=0.2), small_work(tmp_path, lines=200, every_s=0.1)
+    attempt = start(backend, work)
+    lines, wait = follow(kubernetes.backend(), attempt)
+    reach(lines, 1)
+    backend.api.delete_rayjob(attempt.name)
+    with pytest.raises(AttemptLost, match="its RayJob was deleted"):
+        wait()
+    assert backend.attempts() == []
+    assert kubernetes.server.objects.find("configmaps", "raymill") == [], "the RayJob owned its ConfigMap"
+    with pytest.raises(AttemptLost):
+        backend.cancel(attempt)
+
+
+# --- start
+
+
+def test_a_start_whose_answers_are_lost_starts_once(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    create = backend.api.create_rayjob
+
+    def create_and_lose(manifest, dry_run=False):
+        backend.api.create_rayjob = create
+        kubernetes.server.broken.append(0)
+        return create(manifest, dry_run)
+
+    backend.api.create_rayjob = create_and_lose
+    attempt = start(backend, work)
+    assert [one.name for one in backend.attempts()] == [attempt.name]
+    with pytest.raises(AttemptExists):
+        start(kubernetes.backend(), work)
+
+
+def test_a_submit_that_was_killed_before_the_rayjob_leaves_no_name_taken(kubernetes, tmp_path, monkeypatch):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    config_map, _ = backend._manifests(work, work.run_id)
+    backend.api.create_config_map(config_map)
+    other = replace(work, config={**work.config, "execution": 2})
+    with pytest.raises(AttemptExists):
+        start(backend, other)  # it may be under way
+    monkeypatch.setattr("cluster.submit.kuberay._UNDER_WAY_S", -5)
+    attempt = start(backend, other)
+    assert backend.config(attempt) == other.config
+    until(backend, attempt, lambda one: one.state.final)
+
+
+def test_what_kubectl_apply_left_is_taken_on(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    backend.api.create_config_map(backend._manifests(work, work.run_id)[0])
+    assert until(backend, start(backend, work), lambda one: one.state.final).state is State.SUCCEEDED
+
+
+def test_records_of_cancelled_attempts_are_forgotten_after_a_week(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(grace_s=0.2), small_work(tmp_path, lines=200, every_s=0.1)
+    first = start(backend, work)
+    backend.cancel(first)
+    assert backend.attempts(work.run_id)[0].state is State.CANCELLED
+    long_ago = {"raymill.io/cancelled": moment(time.time() - 8 * 24 * 3600)}
+    backend.api.change_config_map(f"{first.name}-config", {"annotations": long_ago})
+    second = start(backend, work, f"{work.run_id}-a2")
+    assert [one.name for one in backend.attempts(work.run_id)] == [second.name]
+
+
+# --- checks
+
+
+def check(kubernetes, tmp_path, **changes):
+    return kubernetes.backend(**changes).check(small_work(tmp_path, lines=1))
+
+
+def test_a_namespace_that_is_set_up_has_no_problems_and_a_check_leaves_nothing(kubernetes, tmp_path):
+    assert check(kubernetes, tmp_path) == []
+    assert kubernetes.server.objects.find("rayjobs", "raymill") == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"), [("create", "rayjobs.ray.io"), ("get", "pods/log"), ("patch", "configmaps")]
+)
+def test_a_missing_right_is_named(kubernetes, tmp_path, verb, resource):
+    kubernetes.server.forbidden |= {(verb, resource)}
+    assert check(kubernetes, tmp_path) == [
+        f"namespace raymill: you may not {verb} {resource}. Ask for a Role with this verb and resource."
+    ]
+
+
+def test_a_namespace_that_is_not_set_up_is_named(kubernetes, tmp_path):
+    kubernetes.server.objects.remove("serviceaccounts", "raymill", "raymill-head")
+    (problem,) = check(kubernetes, tmp_path)
+    assert re.search("has no service account raymill-head.*kubectl apply -k", problem)
+    kubernetes.server.namespaces = {"other"}
+    (problem,) = check(kubernetes, tmp_path)
+    assert problem.startswith("namespace raymill: there is none")
+
+
+def test_rights_that_end_at_the_namespace_suffice(kubernetes, tmp_path):
+    kubernetes.server.forbidden |= {("get", "namespaces"), ("get", "serviceaccounts")}
+    assert check(kubernetes, tmp_path) == []
+
+
+def test_an_image_and_an_overlay_are_needed(kubernetes, tmp_path):
+    (problem,) = check(kubernetes, tmp_path, image="")
+    assert "no image for kind curate. Give --image" in problem
+    (problem,) = KubeRay(KubernetesApi("raymill")).check(CURATE)
+    assert problem.startswith("--to kuberay: no --overlay. Give one of kind, eks")
+
+
+def test_the_api_server_checks_the_rayjob_before_it_is_created(kubernetes, tmp_path, monkeypatch):
+    backend = kubernetes.backend()
+    manifests = backend._manifests
+
+    def wrong(work, name):
+        config_map, job = manifests(work, name)
+        job["spec"]["entrypoints"] = "x"
+        return [config_map, job]
+
+    monkeypatch.setattr(backend, "_manifests", wrong)
+    (problem,) = backend.check(small_work(tmp_path))
+    assert re.search(r"refused to create rayjobs\.ray\.io \(status 422\).*no such field: entrypoints", problem)
+
+
+def test_a_cluster_without_kuberay_is_named(kubernetes, tmp_path):
+    kubernetes.server.serves_rayjobs = False
+    with pytest.raises(ConfigError, match=r"does not serve RayJobs.*helm install kuberay-operator"):
+        submit(kubernetes.backend(), small_work(tmp_path))
+
+
+# --- access
+
+
+def test_credentials_that_are_refused_are_named_without_the_token(kubernetes):
+    backend = kubernetes.backend()
+    token, kubernetes.server.token = kubernetes.server.token, "another"
+    with pytest.raises(ConfigError, match=r"refused the credentials of the kubeconfig \(401\).*log in again") as found:
+        backend.attempts()
+    assert token not in str(found.value) and found.value.__suppress_context__
+
+
+def test_a_right_that_is_missing_later_names_verb_and_resource(kubernetes):
+    kubernetes.server.forbidden |= {("list", "rayjobs.ray.io")}
+    with pytest.raises(ConfigError, match=r"namespace raymill: you may not list rayjobs\.ray\.io"):
+        kubernetes.backend().attempts()
+
+
+def test_a_kubeconfig_or_a_context_that_is_missing_is_named(kubernetes, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"context other of the kubeconfig.*kubectl config get-contexts"):
+        KubernetesApi("raymill", "other")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match=r"nothing: .*Point KUBECONFIG at"):
+        KubernetesApi("raymill")
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="Point KUBECONFIG at"):
+        KubernetesApi("raymill")
+
+
+def test_a_server_that_does_not_answer_is_named_and_ends_the_patience(kubernetes, tmp_path):
+    backend = kubernetes.backend(patience_s=0.5)
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    kubernetes.server.broken += [500]
+    with pytest.raises(NoAnswer, match=r"list rayjobs\.ray\.io failed there with status 500"):
+        backend.attempts()
+    kubernetes.server.broken += [503] * 1000
+    with pytest.raises(ClusterError, match=r"has not answered for . s. The job may still run"):
+        list(backend.logs(attempt, True))
+    kubernetes.server.broken.clear()
+
+
+# --- the commands
+
+
+def test_the_commands_submit_follow_list_and_cancel(kubernetes, tmp_path, capsys, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.jsonl").write_text(json.dumps({"text": "A text."}) + "\n")
+    config = {"kind": "curate", "name": "web", "inputs": [{"path": str(tmp_path / "raw")}]}
+    (tmp_path / "curate.yaml").write_text(yaml.safe_dump(config | {"output": str(tmp_path / "out")}))
+    overlay = {"extends": "kind", "claims": {str(tmp_path): "shared"}, "retries": 0}
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    to = ["--to", "kuberay", "--namespace", "raymill"]
+
+    def raymill(*words):
+        with pytest.raises(SystemExit) as done:
+            main([*words, *to])
+        return done.value.code, *capsys.readouterr()
+
+    submitted = ["submit", str(tmp_path / "curate.yaml"), "--overlay", str(tmp_path / "overlay.yaml"), "--image", IMAGE]
+    code, _, messages = raymill(*submitted, "--detach")
+    assert code == 0, messages
+    name = re.match(r"(web-\w{8}): submitted", messages)[1]
+    assert f"logs {name} -f --to kuberay --namespace raymill" in messages
+    code, out, messages = raymill("logs", name, "-f")
+    assert (code, out) == (0, "") and f"{name}: succeeded" in messages
+    assert re.search(rf"{name} +succeeded .*{tmp_path}/out", raymill("runs")[1])
+    assert "state     succeeded" in raymill("status", name)[1]
+    assert "had ended before (succeeded)" in raymill("cancel", name)[2]
+    assert raymill(*submitted, "--detach")[2].startswith(f"{name}-a2: submitted, continues {name}")
+    code, _, messages = raymill("runs", "--address", "http://127.0.0.1:1")
+    assert code == 2 and "--address: is for --to jobs" in messages
+
+
+def test_what_is_submitted_is_what_render_prints(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(), small_work(tmp_path)
+    kubernetes.operator.stopped = True
+    attempt = start(backend, work)
+    config_map, job = yaml.safe_load_all(rendered(work, kubernetes.profile))
+    created = kubernetes.server.objects.get("rayjobs", "raymill", attempt.name)
+    assert created["spec"] == job["spec"] and created["metadata"]["labels"] == job["metadata"]["labels"]
+    assert job["metadata"]["annotations"].items() <= created["metadata"]["annotations"].items()
+    found = kubernetes.server.objects.get("configmaps", "raymill", config_map["metadata"]["name"])
+    assert found["data"] == config_map["data"] and found["immutable"]
