@@ -1,4 +1,4 @@
-"""Following a job over connections that break: how long to wait for an answer, and a log read in a thread."""
+"""Following a job over connections that break: how long to wait for an answer, and a log that is read in a thread."""
 
 import logging
 import queue

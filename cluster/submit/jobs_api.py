@@ -7,9 +7,7 @@ an Attempt has.
 
 import json
 import logging
-import queue
 import shlex
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from cluster.submit.backend import (
     Request,
     State,
 )
+from cluster.submit.following import LogReader, Patience
 from cluster.submit.job_log import LogLines
 from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
 from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, Refused
@@ -169,7 +168,7 @@ class JobsApi:
             "runtime_env": runtime,
             "metadata": {f"{_PREFIX}{key}": value for key, value in metadata.items()} | {f"{_PREFIX}request": mine},
         }
-        patience = _Patience(self.api.address, self.patience_s)
+        patience = Patience(self.api.address, self.patience_s)
         while True:
             try:
                 self.api.post("/api/jobs/", body)
@@ -226,8 +225,8 @@ class JobsApi:
 
     def _follow(self, name: str, lines: LogLines) -> Iterator[str]:
         """The lines of a log until its job has ended. The log and the job's state are read at the same time."""
-        reader: _Reader | None = None
-        patience = _Patience(self.api.address, self.patience_s)
+        reader: LogReader | None = None
+        patience = Patience(self.api.address, self.patience_s)
         while True:
             try:
                 job = self._job(name)
@@ -245,9 +244,13 @@ class JobsApi:
             try:
                 if reader is None and job.get("driver_node_id"):
                     lines.connected()
-                    reader = _Reader(self._log(job, follow=True))
+                    reader = LogReader(self._log(job, follow=True))
                 while reader is not None and (left := until - time.monotonic()) > 0:
-                    yield from lines.add(reader.read(left))
+                    chunk = reader.read(left)
+                    if chunk is None:  # cut, as the job has not ended
+                        reader = None
+                    else:
+                        yield from lines.add(chunk)
             except (NoAnswer, NotThere):  # also if the log's file is not there yet
                 reader = None
             time.sleep(max(0.0, until - time.monotonic()))
@@ -263,59 +266,6 @@ class JobsApi:
             except (NoAnswer, NotThere):
                 time.sleep(_POLL_S)
         log.warning("the end of the log of %s could not be read: its machine may be gone", job["submission_id"])
-
-
-class _Patience:
-    """Ends the waiting for a cluster that does not answer."""
-
-    def __init__(self, address: str, seconds: float) -> None:
-        self._address, self._seconds = address, seconds
-        self.succeeded()
-
-    def succeeded(self) -> None:
-        self._answered, self._reported = time.monotonic(), False
-
-    def failed(self, error: NoAnswer) -> None:
-        """Wait before the next try.
-
-        Raises:
-            ClusterError: the cluster has not answered for too long.
-        """
-        silent = time.monotonic() - self._answered
-        if silent > self._seconds:
-            raise ClusterError(
-                f"{error} It has not answered for {silent:.0f} s. The job may still run: look with `raymill status`."
-            ) from None
-        if not self._reported:
-            log.warning("no answer from %s; asking again for %.0f s", self._address, self._seconds)
-            self._reported = True
-        time.sleep(min(_POLL_S, self._seconds / 10))
-
-
-class _Reader:
-    """Reads chunks in a thread of its own, so that waiting for the next one can end."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._queue: queue.Queue[bytes | Exception] = queue.Queue(maxsize=64)
-        threading.Thread(target=self._run, args=(chunks,), daemon=True).start()
-
-    def read(self, seconds: float) -> bytes:
-        """The next chunk, b"" if there is none within so many seconds. Raises the error that ended the stream."""
-        try:
-            found = self._queue.get(timeout=seconds)
-        except queue.Empty:
-            return b""
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _run(self, chunks: Iterator[bytes]) -> None:
-        try:
-            for chunk in chunks:
-                self._queue.put(chunk)
-            self._queue.put(NoAnswer("The stream of the log ended."))
-        except Exception as error:
-            self._queue.put(error)
 
 
 def _attempt(job: Mapping[str, Any]) -> Attempt:
