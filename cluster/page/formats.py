@@ -30,7 +30,9 @@ def decimal(number: float) -> str:
         return str(number)
     if number == int(number):
         return f"{int(number):,}"
-    digits = max(0, 3 - math.floor(math.log10(abs(number))))
+    digits = 3 - math.floor(math.log10(abs(number)))
+    if digits <= 0:
+        return f"{number:,.0f}"
     return f"{number:,.{digits}f}".rstrip("0").rstrip(".") if digits <= 6 else f"{number:.3g}"
 
 
