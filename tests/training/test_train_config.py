@@ -127,10 +127,97 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"phases": [{"name": "a", "method": "prompt", "packing": {"mode": "none"}}, {"name": "b"}]}, "no whole"),
         ({"lora": {"rnk": 3}}, "Did you mean rank?"),
         ({"engine": "zero"}, "wanted 'ddp', 'zero1'"),
+        ({"split": {"train": 0.5}}, "sum to 0.7; wanted 1"),
+        ({"columns": {"text": "a", "tools": "b"}}, "tools goes with messages"),
+        ({"columns": {"text": "a", "input": "b"}}, "input goes with prompt and completion"),
+        ({"columns": {"text": "a", "system": "b"}}, "system goes with prompt and completion"),
+        ({"columns": {"completion": "a"}}, "prompt and completion go together"),
+        ({"columns": {"id": "a"}}, "no form given; wanted one of"),
+        ({"model": {"tokenizer": "train"}}, "give a name (path, URI or hub name), or a config"),
+        ({"model": {"config": {"model_type": "llama"}, "tokenizer": "train"}}, "config.vocab_size: a tokenizer that"),
+        ({"corpus": [{"path": "a", "weight": 1, "epochs": 1}]}, "every corpus of the list a weight"),
+        ({"corpus": [{"path": "a", "weight": 1}, {"path": "b", "tokens": 1}]}, "every corpus of the list a weight"),
+        ({"corpus": [{"path": "a", "name": "corpus-1"}, "b"]}, "the names corpus-1, corpus-1 are not all different"),
+        ({"method": "prompt"}, "method prompt puts virtual tokens before a row"),
+        ({"method": "probe", "columns": {"text": "a", "label": "b"}}, "method probe classifies whole documents"),
+        ({"method": "probe", "columns": {"text": "a", "label": "b"}, "packing": {"mode": "none", "overflow": "split"}},
+         "method probe classifies whole documents"),
+        ({"method": "probe", "columns": {"messages": "a", "label": "b"}, "packing": {"mode": "none"}}, "label: COLUMN"),
+        ({"method": "qlora", "workers": {"gpus_each": 1}}, "random weights have nothing to keep"),
+        ({"method": "qlora", "workers": {"gpus_each": 1}, "model": "a", "engine": "fsdp2"}, "fsdp2 cannot shard 4-bit"),
+        ({"engine": "fsdp2", "offload": "optimizer"}, "offload; the engine is fsdp2"),
+        ({"phases": [{"name": "a"}, {"name": "a"}]}, "every phase needs a name"),
+        ({"phases": [{"name": "a", "method": "lora", "export": {"merged": False}}, {"name": "b"}]}, "a exports no whole"),
+        ({"optimizer": {"warmup_steps": 11}}, "11 of 10 steps"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_mend(tmp_path, changes, said):
     assert said in refusal(tmp_path, **changes)
+
+
+NONE = {"packing": {"mode": "none"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"workers": {"count": 8}},
+        {"tokens_per_step": 64},
+        {"optimizer": {"warmup_steps": 9}},
+        {"workers": {"count": {"min": 2, "max": 2}}},
+        {"split": {"train": 0.7, "validation": 0.2, "test": 0.1}},  # 0.9999999999999999
+        {"corpus": [{"path": "a", "epochs": 1}, {"path": "b", "epochs": 2}]},
+        {"columns": {"messages": "a", "tools": "b"}},
+        {"columns": {"prompt": "a", "completion": "b", "input": "c", "system": "d", "system_prompt": "e"}},
+        {"method": "prefix"} | NONE,
+        {"method": "probe", "columns": {"text": "a", "label": "b"}} | NONE,
+        {"method": "qlora", "model": "a", "workers": {"gpus_each": 1}},
+        {"engine": "zero1", "offload": "optimizer"},
+        {"engine": "zero3", "offload": "parameters"},
+        {"engine": "fsdp2", "reduce_every_micro_batch": False, "compile": True},
+        {"phases": [{"name": "a", "method": "lora"}, {"name": "b", "method": "prompt"} | NONE]},
+        {"phases": [{"name": "a"}, {"name": "b", "method": "lora", "export": {"merged": False}}]},
+    ],
+)
+def test_what_stands_right_beside_a_refusal_is_accepted(changes):
+    config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "default"),
+    [({"text": "a"}, "split"), ({"prompt": "a", "completion": "b"}, "drop"), ({"messages": "a"}, "drop")],
+)
+def test_documents_longer_than_a_row_are_treated_by_their_form_and_the_method_unless_it_is_set(columns, default):
+    assert config(columns=columns).overflow(config(columns=columns).columns) == default
+    for chosen in ("split", "truncate", "drop"):
+        assert config(packing={"overflow": chosen}).overflow(config(columns=columns).columns) == chosen
+    probe = config(method="probe", columns={"text": "a", "label": "b"}, **NONE)
+    assert probe.overflow(probe.columns) == "truncate"
+
+
+@pytest.mark.parametrize(
+    ("changes", "most", "rows"),
+    [
+        ({}, None, [8, 4, 3, 2]),  # 8 rows a step, for 1 to 4 workers
+        ({"micro_batch": 3}, None, [3, 3, 3, 2]),
+        ({"micro_batch": 3}, 2, [3, 3, 3, 2]),
+        ({}, 3, [3, 2, 3, 2]),
+        ({}, 100, [8, 4, 3, 2]),
+    ],
+)
+def test_rows_of_a_micro_batch_are_the_configs_else_what_the_device_holds_spread_evenly(changes, most, rows):
+    assert [config(**changes).micro_rows(world, most) for world in (1, 2, 3, 4)] == rows
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_defaults_of_gpus_and_of_cpus_and_what_is_set_holds_on_both(gpus):
+    workers = {"gpus_each": gpus}
+    assert config(workers=workers).loss_chunk == (4096 if gpus else 1024)
+    assert config(workers=workers, loss_chunk_tokens=7).loss_chunk == 7
+    said = {precision: config(workers=workers, precision=precision).bf16 for precision in ("auto", "bf16", "float32")}
+    assert said == {"auto": gpus == 1, "bf16": True, "float32": False}
+    assert config(workers={"count": {"min": 2, "max": 5}}).workers.range == (2, 5)
+    assert config(workers={"count": 3}).workers.range == (3, 3)
 
 
 def test_what_no_single_setting_is_to_blame_for_is_said_of_the_file(tmp_path):
@@ -145,6 +232,46 @@ def test_a_phase_is_the_whole_config_with_its_own_settings_over_it():
     assert (phase.lora.rank, phase.lora.alpha, phase.seed) == (2, 8, 7)
     assert (phase.steps, phase.epochs, phase.name, phase.output) == (None, 2, "tiny-b", "runs/tiny/b")
     assert whole.phase(whole.phases[0], "runs/tiny/a/export/full").model.name == "runs/tiny/a/export/full"
+
+
+def test_a_phase_replaces_a_model_and_columns_whole_and_other_groups_key_by_key():
+    pair = {"prompt": "p", "completion": "c"}
+    phases = [{"name": "b", "columns": pair, "model": {"name": "m"}, "optimizer": {"clip": 2}, "tokens": 512}]
+    whole = config(columns={"text": "t", "id": "i"}, optimizer={"epsilon": 1e-6, "clip": 3}, phases=phases)
+    phase = whole.phase(whole.phases[0])
+    assert phase.columns.named == pair
+    assert (phase.model.name, phase.model.tokenizer) == ("m", None)
+    assert (phase.optimizer.epsilon, phase.optimizer.clip) == (1e-6, 2)
+    assert (phase.steps, phase.tokens) == (None, 512)
+    assert (phase.phases, phase.packed, whole.optimizer.clip) == ((), None, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights", "results"),
+    [
+        ({"output": "elsewhere", "packed": "p", "storage": {"region": "r"}, "track": {"tensorboard": False}}, 0, 0),
+        ({"engine": "zero3", "offload": "parameters", "compile": False, "deterministic": True}, 0, 0),
+        ({"micro_batch": 1, "loss_chunk_tokens": 5, "device_memory_gib": 3, "workers": {"count": 2}}, 0, 0),
+        ({"execution": {"attempts": 9}, "checkpoint": {"keep": 9}, "failures": {"max": 9}}, 0, 0),
+        ({"name": "other"}, 0, 1),
+        ({"generate": {"prompts": 2}}, 0, 1),
+        ({"export": {"dtype": "bfloat16"}}, 0, 1),
+        ({"phases": [{"name": "a"}]}, 0, 1),
+        ({"precision": "bf16"}, 1, 1),
+        ({"attention": "eager"}, 1, 1),
+        ({"activation_checkpointing": True}, 1, 1),
+        ({"evaluate": {"patience": 3}}, 1, 1),
+        ({"tokens_per_step": 1024}, 1, 1),
+        ({"split": {"train": 0.9, "validation": 0.1, "test": 0}}, 1, 1),
+        ({"packing": {"mode": "none"}}, 1, 1),
+        ({"lora": {"rank": 3}}, 1, 1),
+        ({"corpus": "other"}, 1, 1),
+    ],
+)
+def test_each_setting_is_among_those_that_decide_the_weights_or_the_results_or_neither(changes, weights, results):
+    plain, changed = config(), config(**changes)
+    assert (changed.fit_settings() != plain.fit_settings()) == bool(weights)
+    assert (changed.run_settings() != plain.run_settings()) == bool(results)
 
 
 def test_where_and_how_a_run_goes_is_no_part_of_what_decides_the_weights():

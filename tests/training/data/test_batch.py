@@ -65,5 +65,21 @@ def test_there_is_room_for_half_as_many_documents_again_as_are_expected_and_a_pa
 def test_boundaries_are_of_one_length_for_one_room_and_twice_as_long_where_documents_are_more():
     shapes = {len(collate([rows_of([[3] * n])], 1, LENGTH, 0, 2).starts) for n in range(1, 5)}
     assert shapes == {boundary_capacity(1, 2) + 1}
-    assert len(document_starts(np.zeros((1, 9), np.int64), 8)) == 17
+    assert [len(document_starts(np.zeros((1, n), np.int64), 8)) for n in (7, 8, 9)] == [9, 9, 17]
     assert target_positions(np.full((1, 3), NO_TARGET)).tolist() == []
+
+
+def test_the_digest_of_a_row_tells_its_tokens_and_their_order_and_not_the_order_of_rows():
+    def digest(*rows: list[int]) -> int:
+        tables = [rows_of([[len(row)]]).set_column(0, "ids", pa.array([row], pa.list_(pa.int32()))) for row in rows]
+        return collate(tables, 2, LENGTH, 0).digest
+
+    first, second = [5, 6, 7], [8, 9]
+    whole = digest(first, second)
+    assert whole == digest(second, first) == (digest(first) + digest(second)) % 2**64
+    assert len({whole, digest([6, 5, 7], second), digest([5, 6, 8], second), digest(first)}) == 4
+
+
+def test_classes_are_those_of_the_rows_and_rows_without_one_have_no_target():
+    table = rows_of([[2], [3], [4]]).set_column(4, "label", pa.array([3, None, 0], pa.int32()))
+    assert collate([table], 4, LENGTH, 0).classes.tolist() == [3, NO_TARGET, 0, NO_TARGET]

@@ -1,5 +1,6 @@
 """Rows become batches: each worker its share, all the shares together the step, and errors where they are asked for."""
 
+import dataclasses
 import math
 import threading
 
@@ -26,8 +27,8 @@ def artifact(tmp_path_factory) -> Artifact:
     """ROWS rows and more in several files of several row groups."""
     root = str(tmp_path_factory.mktemp("packed"))
     documents = [document(f"d{n}", 9 + 5 * n % 8) for n in range(ROWS)]
-    packed = pack_examples(root, write_examples(root, documents), config(), unit_tokens=500)["train"]
-    assert packed.manifest.rows == ROWS and len(packed.manifest.files) > 1
+    packed = pack_examples(root, write_examples(root, documents), config(), unit_tokens=250)["train"]
+    assert packed.manifest.rows == ROWS and len(packed.manifest.files) > 2
     return packed
 
 
@@ -75,6 +76,40 @@ def test_files_are_opened_when_they_are_wanted_and_row_groups_kept_while_there_i
     forgetful = PackedRows(artifact, cache_bytes=0)
     forgetful.read([0, ROWS - 1, 0])
     assert forgetful.fetched_groups == 3
+
+
+def test_the_cache_keeps_the_row_groups_read_last_and_no_more_than_it_may(artifact):
+    """Against a list of the groups by the time of their last use."""
+    sizes = PackedRows(artifact).group_rows
+    first_rows = [sum(sizes[:group]) for group in range(len(sizes))]
+    assert len(sizes) >= 3
+    group_bytes = max(table.nbytes for table in groups_of(artifact))
+    rows = PackedRows(artifact, cache_bytes=2 * group_bytes)
+    kept, fetched = [], 0
+    for group in [0, 1, 0, 2, 0, 1, 2, 2, 1, 0, 2, 0, 1]:
+        rows.read([first_rows[group]])
+        fetched += group not in kept
+        kept = [*(one for one in kept if one != group), group]
+        while sum(groups_of(artifact)[one].nbytes for one in kept) > rows.cache_bytes:
+            kept.pop(0)
+        assert rows.fetched_groups == fetched
+        assert rows._cached_bytes == sum(table.nbytes for table in rows._groups.values()) <= rows.cache_bytes
+
+
+def groups_of(artifact) -> list:
+    """The row groups of all files."""
+    files = [pq.ParquetFile(uri) for uri in artifact.file_uris]
+    return [file.read_row_group(group) for file in files for group in range(file.num_row_groups)]
+
+
+def test_documents_of_a_row_are_counted_over_all_splits(artifact):
+    counters = {"pieces/train": 30, "pieces/test": 6, "rows/train": 9, "rows/test": 3, "documents/train": 5}
+    manifest = dataclasses.replace(artifact.manifest, counters=counters)
+    few = PackedRows(Artifact(artifact.store, artifact.uri, manifest))
+    assert few.documents_per_row == 3
+    ours = Loader(order(), [few, PackedRows(artifact)], 0, 1, 3, LENGTH, 0)
+    assert ours.documents_per_row == max(3, PackedRows(artifact).documents_per_row) == 3
+    ours.close()
 
 
 def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
@@ -222,7 +257,15 @@ def test_the_next_steps_are_made_while_one_computes_and_waiting_is_counted(artif
     assert all(batches.result(timeout=30) for batches in made) and sorted(ours._pending) == [1, 2]
     waited = ours.waited_s
     assert waited > 0
+    for asked, ahead in ((5, [6, 7]), (1, [2, 3])):
+        ours.micro_batches(asked)
+        assert sorted(ours._pending) == ahead, "what was made ahead of another step is given up"
     ours.close()
+    short = loader(artifact, ahead=2, steps=3)
+    for asked, ahead in ((0, [1, 2]), (1, [2]), (2, [])):
+        short.micro_batches(asked)
+        assert sorted(short._pending) == ahead, "and nothing after the last step"
+    short.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rows")]
 
 

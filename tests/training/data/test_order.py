@@ -94,6 +94,18 @@ def test_whole_counts_keep_the_shares(samples, counts):
     assert whole_counts(samples) == counts
 
 
+@settings(max_examples=40)
+@given(st.lists(st.floats(0.01, 1000), min_size=2, max_size=6))
+def test_shares_that_are_no_whole_numbers_are_rounded_to_a_sample_of_the_largest_period(samples):
+    counts = whole_counts([*samples, 0.5])
+    assert sum(counts) == 1 << 20
+    exact = [share / (sum(samples) + 0.5) * (1 << 20) for share in [*samples, 0.5]]
+    assert all(abs(count - wanted) < 1 for count, wanted in zip(counts, exact, strict=True) if wanted >= 1)
+    up = [wanted % 1 for count, wanted in zip(counts, exact, strict=True) if count > wanted >= 1]
+    down = [wanted % 1 for count, wanted in zip(counts, exact, strict=True) if 1 <= count <= wanted]
+    assert not up or not down or min(up) >= max(down) - 1e-6, "those of the largest remainders are rounded up"
+
+
 def test_a_weight_is_a_share_of_tokens_and_not_of_rows():
     """Rows of the second corpus are half empty, so it gives twice as many of them."""
     given_ = config(corpus=[{"path": "a", "weight": 1}, {"path": "b", "weight": 1}])
@@ -155,3 +167,9 @@ def test_a_limit_takes_from_every_corpus_its_share_and_one_row_at_least():
     counts = Counter(corpus for corpus, _ in held_out.step(0))
     assert counts == {0: 17, 1: 1, 2: 1}
     assert len(HeldOut([0, 0], 4)) == 0
+
+
+@pytest.mark.parametrize(("limit", "count"), [(None, 100), (50, 50), (99, 99), (100, 100), (101, 100), (1000, 100)])
+def test_a_limit_above_the_rows_takes_all_of_them_once(limit, count):
+    held_out = HeldOut([70, 30], rows_per_step=200, limit=limit)
+    assert len(held_out.step(0)) == len(set(held_out.step(0))) == pytest.approx(count, abs=1)
