@@ -147,7 +147,7 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"method": "qlora", "workers": {"gpus_each": 1}, "model": "a", "engine": "fsdp2"}, "fsdp2 cannot shard 4-bit"),
         ({"engine": "fsdp2", "offload": "optimizer"}, "offload; the engine is fsdp2"),
         ({"phases": [{"name": "a"}, {"name": "a"}]}, "every phase needs a name"),
-        ({"phases": [{"name": "a", "method": "lora", "export": {"merged": False}}, {"name": "b"}]}, "a exports no whole"),
+        ({"phases": [{"name": "a", "method": "lora", "export": {"merged": False}}, {"name": "b"}]}, "a exports no "),
         ({"optimizer": {"warmup_steps": 11}}, "11 of 10 steps"),
     ],
 )  # fmt: skip
