@@ -25,10 +25,10 @@ BUILD = ["setuptools>=77", "wheel", "packaging"]
 def requirements() -> dict[str, list[str]]:
     """Name of each lock file -> what has to be installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    ray = next(one for one in project["dependencies"] if one.startswith("ray["))
-    # The head's dashboard, Jobs API and metrics agent, without which no job can be submitted to the image.
-    base = [*project["dependencies"], f"ray[default]{ray.partition(']')[2]}"]
-    return {"build": BUILD, "cpu": base, "cuda": base + project["optional-dependencies"]["train"]}
+    extras = project["optional-dependencies"]
+    # `cluster`: the head's dashboard, Jobs API and metrics agent. `k8s`: the nightly CronJob submits from the image.
+    base = [*project["dependencies"], *extras["cluster"], *extras["k8s"]]
+    return {"build": BUILD, "cpu": base, "cuda": base + extras["train"]}
 
 
 def resolved(wanted: list[str]) -> list[dict[str, Any]]:
@@ -52,6 +52,8 @@ def lock_text(packages: list[dict[str, Any]]) -> str:
     lines = []
     for package in packages:
         name, version = package["metadata"]["name"], package["metadata"]["version"]
+        if "+" in version:
+            raise SystemExit(f"{name} {version} is a build of this machine. Unset PIP_FIND_LINKS and run it again.")
         digest = package["download_info"]["archive_info"]["hashes"]["sha256"]
         lines.append(f"{name.lower()}=={version} --hash=sha256:{digest}")
     return "# Written by deploy/lock.py; see there.\n" + "\n".join(sorted(lines)) + "\n"
