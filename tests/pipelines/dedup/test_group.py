@@ -1,0 +1,73 @@
+"""The stage `group`: keeper order, copies and shown pairs equal their definitions over random documents."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.dedup.group import Dedup, _first_of_text, keeper_order
+
+TEXTS = st.sampled_from(["one", "two", "three"])
+DOCUMENTS = st.lists(
+    st.tuples(
+        TEXTS, st.integers(0, 2), st.integers(0, 3), st.sampled_from([0.1, 0.5, math.nan]), st.sampled_from("abc")
+    ),
+    max_size=12,
+)
+
+
+def table(documents) -> pa.Table:
+    return pa.table(
+        {
+            "characters": pa.array([size for _, _, size, _, _ in documents], pa.int64()),
+            "quality_score": pa.array([score for _, _, _, score, _ in documents], pa.float64()),
+            "source": pa.array([source for *_, source in documents], pa.string()),
+        }
+    )
+
+
+RANKS = {
+    "position": ({}, lambda document: 0),
+    "longest": ({}, lambda document: -document[2]),
+    "score": ({"keeper_score": "quality_score"}, lambda d: math.inf if math.isnan(d[3]) else -d[3]),
+    "source": ({"sources": ("c", "a")}, lambda document: "ca".find(document[4]) % 3),
+}
+
+
+@pytest.mark.parametrize("keeper", RANKS)
+@given(documents=DOCUMENTS)
+def test_the_order_of_keepers_is_that_of_the_setting_and_then_of_position(keeper, documents):
+    settings, rank = RANKS[keeper]
+    order = keeper_order(table(documents), Dedup(keeper=keeper, **settings))
+    assert order.tolist() == sorted(range(len(documents)), key=lambda at: (rank(documents[at]), at))
+
+
+@given(DOCUMENTS, st.randoms(use_true_random=False))
+def test_the_first_of_a_text_is_the_first_in_order_of_its_scope(documents, random):
+    """Texts whose hashes differ in one half alone are different."""
+    halves = {"one": (1, 1), "two": (1, 2), "three": (2, 1)}
+    hashes = [b"".join(half.to_bytes(8, "little") for half in halves[text]) for text, *_ in documents]
+    column = pa.chunked_array([hashes[:3], hashes[3:]], pa.binary(16))
+    order = list(range(len(documents)))
+    random.shuffle(order)
+    scopes = np.array([scope for _, scope, *_ in documents], np.uint64)
+    first = _first_of_text(column, scopes, np.array(order, np.int64))
+    wanted = [
+        min((other for other in order if documents[other][:2] == document[:2]), key=order.index)
+        for document in documents
+    ]
+    assert first.tolist() == wanted
+
+
+@pytest.mark.parametrize(("bands", "rows"), [(14, 8), (9, 13), (1, 1), (32, 4)])
+def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(bands, rows):
+    """Of 4,000 pairs whose columns are equal with the probability of the similarity."""
+    generator = np.random.default_rng(bands)
+    dedup = Dedup(bands=bands, rows_per_band=rows, threshold=0.9 if rows > 1 else 0.6)
+    assert dedup.banding == (bands, rows)
+    for similarity in (0.6, 0.8, 0.95):
+        equal = generator.random((4000, bands, rows)) < similarity
+        assert dedup.caught(similarity) == pytest.approx(equal.all(axis=2).any(axis=1).mean(), abs=0.04)
