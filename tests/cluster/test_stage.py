@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import cluster
 from cluster import failpoints, temporary
 from cluster import stage as stages
 from cluster.artifact import MANIFEST, Manifest
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import FAILPOINTS
-from cluster.stage import Output, Scratch
+from cluster.stage import Output, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from tests.support import simulation
@@ -246,11 +248,91 @@ def test_a_stage_without_units_gives_empty_artifacts(tmp_path):
     assert made["numbers"].manifest.rows == 0
 
 
-def test_a_full_scratch_disk_is_named_with_the_mend(tmp_path):
-    def work(unit, scratch):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_manifest_is_what_the_units_left_file_by_file(tmp_path):
+    """Each entry compared with a plain computation over the units, whose work adds them up differently."""
+    began = datetime.now(UTC).replace(microsecond=0)
+    counters = [{"documents": 3 + unit, f"only/{unit}": 0.5, "b": unit} for unit in range(4)]
+    stage = dataclasses.replace(
+        counting_stage(4, lambda unit, scratch: count_up(unit, scratch) and counters[unit]), fingerprint="a" * 32
+    )
+    records = {unit: stages.run_unit(stage, str(tmp_path), unit, unit) for unit in (2, 0, 3, 1)}
+    records = {unit: dataclasses.replace(record, seconds=1.0004 * 2**unit) for unit, record in records.items()}
+    made = stages.publish(stage, str(tmp_path), records)
+    for name, rows in (("numbers", {1: [1], 2: [1, 1], 3: [1, 1, 1]}), ("squares", {unit: [1] for unit in range(4)})):
+        manifest = made[name].manifest
+        assert (manifest.kind, manifest.fingerprint, manifest.version) == (name, "a" * 32, cluster.__version__)
+        assert manifest.seconds == 15.006
+        assert manifest.counters == {"b": 6, "documents": 18, **{f"only/{unit}": 0.5 for unit in range(4)}}
+        assert list(manifest.counters) == sorted(manifest.counters)
+        assert began <= datetime.fromisoformat(manifest.made) <= datetime.now(UTC)
+        assert [(file.unit, file.rows) for file in manifest.files] == [(u, n) for u in rows for n in rows[u]]
+        numbers = [number for u in rows for number in range(len(rows[u]))]
+        for file, number in zip(manifest.files, numbers, strict=True):
+            data = (tmp_path / name / file.path).read_bytes()
+            assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+            attempt = records[file.unit].attempt
+            assert file.path == f"{file.unit:06}-{number:03}-{attempt}.parquet"
+        assert manifest.rows == sum(map(sum, rows.values())) == made[name].table().num_rows
+        assert manifest.bytes == sum(path.stat().st_size for path in (tmp_path / name).glob("*.parquet"))
+    assert len({record.attempt for record in records.values()}) == 4
 
-    with pytest.raises(StorageError, match=r"raymill-unit-.*No space left.*TMPDIR.*finished units are kept"):
+
+def test_an_artifact_without_rows_is_one_undamaged_file(tmp_path):
+    for artifact in run_inline(counting_stage(0), str(tmp_path)).values():
+        assert artifact.damage(compare_sha256=True) == {} and len(artifact.file_uris) == 1
+        assert [(file.unit, file.rows) for file in artifact.manifest.files] == [(0, 0)]
+
+
+def test_a_sweep_leaves_files_that_are_not_parquet(tmp_path):
+    made = run_inline(counting_stage(2), str(tmp_path))["numbers"]
+    for name in ("notes.txt", "left.parquet", "parquet"):
+        (tmp_path / "numbers" / name).touch()
+    stages.sweep(made)
+    names = {path.name for path in (tmp_path / "numbers").iterdir()}
+    assert names == {MANIFEST, "notes.txt", "parquet", *(file.path for file in made.manifest.files)}
+
+
+def test_damage_names_each_file_by_what_is_wrong_with_it(tmp_path):
+    made = run_inline(counting_stage(5), str(tmp_path))["squares"]
+    gone, short, other, *whole = map(Path, made.file_uris)
+    gone.unlink()
+    size = short.stat().st_size
+    short.write_bytes(b"x" * 2345)
+    other.write_bytes(bytes(byte ^ 1 for byte in other.read_bytes()))
+    wanted = {str(gone): "is gone", str(short): f"has 2,345 bytes, and {size:,} were written"}
+    assert made.damage() == wanted and len(whole) == 2
+    assert made.damage(compare_sha256=True) == wanted | {str(other): "has another sha256 than what was written"}
+    stages.discard_damaged(counting_stage(5), str(tmp_path))
+    assert not short.exists() and other.exists() and all(path.exists() for path in whole)
+
+
+def test_discarding_removes_the_records_of_this_stage_and_no_other(tmp_path):
+    root, stage = str(tmp_path), counting_stage(3)
+    other = dataclasses.replace(stage, name="other", outputs=(Output("elsewhere", NUMBERS),), work=lambda *_: {})
+    for one in (stage, other):
+        run_inline(one, root)
+    stages.discard(stage, root)
+    assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
+    assert sorted(stages.committed(other, root)) == [0, 1, 2] and stages.published(other, root)
+    assert len(list((tmp_path / "squares").glob("*.parquet"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("uris", "shown"),
+    [([], ""), (["a"], "a"), (["b", "a"], "2 files from b"), (["c"] * 1234, "1,234 files from c")],
+)
+def test_what_a_unit_reads_is_told_in_a_few_words(uris, shown):
+    assert stages.files_from(uris) == shown
+    assert Stage("x", (), [], count_up, "f", Store()).describe(uris) == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_scratch_disk_is_named_with_the_mend(tmp_path, number):
+    def work(unit, scratch):
+        raise OSError(number, os.strerror(number))
+
+    said = rf"raymill-unit-.*{os.strerror(number)}.*TMPDIR.*finished units are kept"
+    with pytest.raises(StorageError, match=said):
         stages.run_unit(counting_stage(1, work), str(tmp_path), 0, 0)
 
 

@@ -147,7 +147,11 @@ def test_a_value_has_its_dot_its_grid_line_and_its_label_at_one_height_and_a_ste
     heights = {title.rpartition(": ")[2]: float(dot["cy"]) for title, dot in dots.items()}
     grid, labels = shapes(drawing, "line", "grid"), shapes(drawing, "text", "end")
     labels = [label for label in labels if "nats" in label["text"]]
-    assert len(grid) == len(labels) > 3
+    assert len(grid) == len(labels)
+    between = [float(before["y1"]) - float(after["y1"]) for before, after in pairwise(grid)]
+    assert all(charts._TICK_EVERY / 2 < pixels < 3 * charts._TICK_EVERY for pixels in between), (
+        "neither crowded nor bare"
+    )
     for line, label in zip(grid, labels, strict=True):
         assert line["y1"] == line["y2"] and 0 < float(label["y"]) - float(line["y1"]) < 8
         if label["text"] in heights:
@@ -173,6 +177,7 @@ def test_a_value_has_its_dot_its_grid_line_and_its_label_at_one_height_and_a_ste
     assert all(0 < float(mark["y1"]) < heights["10 nats"] and float(mark["y2"]) == bottom for mark in marks)
     outer, stretched = shapes(drawing, "svg")
     assert (outer["height"], outer["aria-label"], outer["role"]) == ("300", "what it shows", "img")
+    assert outer["class"] == "lines", "the class that the style sheet makes wide and leaves room for labels"
     assert (stretched["viewBox"], stretched["height"], stretched["preserveAspectRatio"]) == (
         "0 0 1000 300",
         "300",

@@ -1,0 +1,91 @@
+"""What `raymill inspect` shows of rows and sizes, at the bounds of each rule."""
+
+import pytest
+
+from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
+from cluster.errors import DataError, StorageError
+from cluster.inspection import _artifacts_below, _size, first_rows, inspect, shortened, store_for
+from cluster.store.store import Store
+from tests.support.stages import counting_stage, run_inline
+
+KIB, MIB, GIB, TIB = (1024**power for power in range(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("bytes", "shown"),
+    [
+        (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (MIB - 1, "1024.0 KiB"), (MIB, "1.0 MiB"),
+        (GIB, "1.0 GiB"), (2.5 * GIB, "2.5 GiB"), (TIB, "1.0 TiB"), (5000 * TIB, "5000.0 TiB"),
+    ],
+)  # fmt: skip
+def test_a_size_is_shown_in_the_largest_unit_that_it_fills(bytes, shown):
+    assert _size(bytes) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x" * 60, "x" * 60),
+        ("x" * 59 + "yz", "x" * 59 + "y... (61 characters)"),
+        ("x" * 1234, "x" * 60 + "... (1,234 characters)"),
+        (bytes(range(16)), "000102030405060708090a0b0c0d0e0f"),
+        (bytes(range(17)), "0001020304050607... (17 bytes)"),
+        (b"", ""),
+        (10**70, 10**70),
+        (None, None),
+    ],
+)
+def test_a_long_value_is_cut_and_its_length_told(value, shown):
+    assert shortened(value) == shown
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9, 10, 11])
+def test_the_first_rows_are_those_of_the_table(tmp_path, count):
+    made = run_inline(counting_stage(5), str(tmp_path))["numbers"]  # 10 rows, one row group each
+    assert first_rows(made, count) == made.table().to_pylist()[:count]
+
+
+def test_rows_are_shown_only_where_they_are_asked_for_and_every_entry_in_its_place(tmp_path, capsys):
+    made = run_inline(counting_stage(4), str(tmp_path))["numbers"].manifest
+    inspect(str(tmp_path / "numbers"), rows=0)
+    assert capsys.readouterr().out.splitlines() == [
+        f"artifact  numbers, made {made.made} by raymill {made.version}",
+        f"at        {tmp_path}/numbers",
+        f"digest    {made.digest}",
+        f"made from {made.fingerprint}",
+        f"holds     6 rows, {_size(sum(path.stat().st_size for path in (tmp_path / 'numbers').glob('0*')))}, 6 files",
+        "columns",
+        "  unit                         int64",
+        "  number                       int64",
+        "counters",
+        "  documents                    6",
+        "  text_bytes                   6,000",
+    ]
+
+
+def test_the_artifacts_of_a_folder_are_those_with_a_manifest_of_ours_at_any_depth(tmp_path):
+    for name in ("b", "a/deep", "_tmp"):
+        run_inline(counting_stage(1), str(tmp_path / name))
+    old = tmp_path / "b" / "squares"
+    (old / MANIFEST).rename(old / EARLIER_MANIFEST)
+    for name in ("foreign", "b"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "manifest.json").write_text('{"of": "another program"}')
+    names = ["a/deep/numbers", "a/deep/squares", "b/numbers", "b/squares"]
+    assert _artifacts_below(Store(), str(tmp_path)) == names
+    assert Artifact.find(Store(), str(old)) is not None
+    (tmp_path / "b" / "numbers" / MANIFEST).write_text("{")
+    assert _artifacts_below(Store(), str(tmp_path)) == ["a/deep/numbers", "a/deep/squares", "b/squares"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "override", "hint"),
+    [("s3://b/run", None, True), ("s3://b/run", ["storage.region=x"], False), ("/run", None, False)],
+)
+def test_the_storage_settings_are_asked_for_where_a_store_refused_and_none_were_given(uri, override, hint):
+    with pytest.raises(StorageError) as caught, store_for(uri, None, override) as (store, at):
+        assert (at, store.options.region) == (uri, "x" if override else None)
+        raise StorageError("refused.")
+    assert str(caught.value).startswith("refused.") and ("--config CONFIG" in str(caught.value)) == hint
+    with pytest.raises(DataError, match=r"^other$"), store_for(uri, None, None):
+        raise DataError("other")
