@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from cluster import session as sessions
 from cluster import stage as stages
 from cluster.engine import Engine, Patience
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError
+from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
 from cluster.progress import Silent
 from cluster.store.interface import NotFound, Unavailable
 from pipelines.curate import job as curate
@@ -209,6 +211,154 @@ def test_a_dead_ray_ends_the_run_at_once(tmp_path):
     with pytest.raises(ClusterError, match=r"died.*run the same command again") as caught:
         engine(tmp_path, session, attempts=3).run(counting_stage(3))
     assert (type(caught.value), session.starts, session.stops) == (ClusterError, 1, 0)
+
+
+class Counted:
+    """Metrics as a list of what was recorded, checked like those that nobody collects."""
+
+    def __init__(self) -> None:
+        self.run, self.recorded = "", []
+
+    def set(self, name, value, **tags) -> None:
+        NOT_EXPORTED.set(name, value, **tags)
+        self.recorded.append((name, value, tags.get("stage")))
+
+    def add(self, name, value, **tags) -> None:
+        NOT_EXPORTED.add(name, value, **tags)
+        self.recorded.append((name, value, tags.get("stage")))
+
+    def set_to_now(self, name) -> None:
+        self.set(name, "now")
+
+    def total(self, name: str) -> float:
+        return sum(value for found, value, stage in self.recorded if found == f"raymill_{name}" and stage == "count")
+
+    def values(self, name: str) -> list:
+        return [value for found, value, _ in self.recorded if found == f"raymill_{name}"]
+
+
+@pytest.fixture
+def counted(monkeypatch) -> Counted:
+    found = Counted()
+    monkeypatch.setattr(engines, "connect", lambda run: setattr(found, "run", run) or found)
+    return found
+
+
+def test_what_a_stage_exports_is_a_plain_count_over_its_units(tmp_path, counted):
+    def work(unit, scratch):
+        flaky(unit, scratch)
+        return {"documents": 10 * unit, "quarantined": unit}
+
+    flaky = Failing({1: [ValueError("a"), ValueError("b")], 3: [ValueError("c")]})
+    stage = counting_stage(6, work)
+    for unit in (0, 5):
+        stages.run_unit(stage, str(tmp_path / "nightly"), unit, unit)
+    counted_engine = engine(tmp_path / "nightly")
+    counted_engine.run(stage)
+    made = (1, 2, 3, 4)  # the others are of an earlier call
+    assert counted.run == "nightly" and counted_engine.units == {"count": 6}
+    assert counted.total("units_committed") == len(made)
+    assert counted.total("documents") == sum(10 * unit for unit in made)
+    assert counted.total("documents_quarantined") == sum(made)
+    assert counted.total("rows_committed") == sum(unit + 1 for unit in made)
+    assert (counted.total("failed_attempts"), counted.total("units_retried"), counted.total("stalls")) == (3, 2 + 1, 0)
+    assert set(counted.values("stage_units")) == {6} and counted.values("stage_units_done") == [2, 3, 4, 5, 6]
+    assert counted.values("run_state") == [RUNNING] * 5 + [ENDED]
+    assert counted.values("progress_time") == ["now"] * 5
+
+
+def test_a_stage_that_fails_or_stalls_exports_that(tmp_path, counted):
+    gate = threading.Event()
+    with pytest.raises(StageError):
+        engine(tmp_path, attempts=2, stall_s=0.05).run(counting_stage(1, lambda *_: gate.wait(60)))
+    gate.set()
+    assert counted.total("stalls") == 2 and counted.values("run_state")[-1] == FAILED
+    with pytest.raises(DataError):
+        engine(tmp_path).run(counting_stage(1, Failing({0: [DataError("x")]})))
+    assert counted.values("run_state")[-1] == FAILED
+
+
+def test_a_round_is_announced_with_its_number_and_the_units_that_it_does_again(tmp_path, caplog):
+    work = Failing({unit: [ValueError("x")] * (unit - 1) for unit in range(5)})
+    engine(tmp_path, attempts=4).run(counting_stage(5, work))
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("round")]
+    assert said == ["round 2 for 3 units", "round 3 for 2 units", "round 4 for 1 unit"]
+
+
+def test_the_wall_time_is_that_of_the_stages_that_this_call_began_and_ended(tmp_path, monkeypatch):
+    ticks = iter([100.0, 107.12345])
+    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=time.monotonic, perf_counter=lambda: next(ticks)))
+    began = engine(tmp_path)
+    began.run(counting_stage(3))
+    assert began.wall_s == {"count": 7.123}
+    found = engine(tmp_path)
+    found.run(counting_stage(3))
+    assert (found.wall_s, found.units) == ({}, {"count": 3})
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_an_artifact_of_other_settings_is_replaced_where_that_is_wanted_alone(tmp_path, replace):
+    run_inline(counting_stage(2, fingerprint="e" * 32), str(tmp_path))
+    mine = engine(tmp_path)
+    mine.replace = replace
+    if not replace:
+        with pytest.raises(DataError, match="--replace"):
+            mine.run(counting_stage(4))
+        return
+    assert mine.run(counting_stage(4))["squares"].manifest.rows == 4
+
+
+def test_a_small_stage_starts_no_ray_and_a_finished_one_neither(tmp_path):
+    session = NoRay()
+    Engine(str(tmp_path), session, Silent()).run(dataclasses.replace(counting_stage(3), small=True))
+    engine(tmp_path, session).run(counting_stage(3))
+    for unit in range(2):
+        stages.run_unit(counting_stage(2), str(tmp_path / "committed"), unit, unit)
+    engine(tmp_path / "committed", session).run(counting_stage(2))
+    assert session.starts == 0
+    engine(tmp_path / "new", session).run(counting_stage(3))
+    assert session.starts == 1
+
+
+def test_the_error_of_a_stage_counts_its_units_names_the_first_and_keeps_its_traceback(tmp_path):
+    work = Failing({unit: [ValueError(f"unit {unit}\nwas {'bad ' * 200}")] for unit in (1, 3, 4)})
+    stage = dataclasses.replace(counting_stage(6, work), describe=lambda unit: f"file-{unit}.txt")
+    with pytest.raises(StageError) as caught:
+        engine(tmp_path, attempts=1).run(stage)
+    said = str(caught.value)
+    assert said.startswith(
+        "count: no result for 3 of 6 units after 1 round. Unit 1 (file-1.txt): ValueError: unit 1 was bad"
+    )
+    assert "Finished units (3) are kept: mend" in said and "\n" not in said
+    (note,) = caught.value.__notes__
+    assert note.startswith("Traceback") and "in __call__" in note and "unit 1" in note
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a", "a."), ("a.", "a."), ("a!", "a!"), ("a?", "a?"), (" a\n\t b ", "a b."), ("a:", "a:."),
+        ("x" * 400, "x" * 400 + "."), ("x" * 399 + ".", "x" * 399 + "."), ("x" * 401, "x" * 400 + " ..."),
+    ],
+)  # fmt: skip
+def test_a_cause_is_one_line_of_bounded_length_with_a_full_stop(text, line):
+    assert engines._one_line(text) == line
+
+
+def test_a_cause_has_class_message_notes_and_the_line_that_raised_it_and_a_message_of_ours_is_enough():
+    def fail(error: Exception) -> str:
+        try:
+            raise error
+        except Exception as caught:
+            return engines._cause(caught)
+
+    noted = ValueError("bad")
+    noted.add_note("first")
+    noted.add_note("second")
+    line = fail.__code__.co_firstlineno + 2
+    assert fail(noted) == f"ValueError: bad first second (test_engine_rounds.py, line {line})"
+    assert fail(ClusterError("bad")) == f"ClusterError: bad (test_engine_rounds.py, line {line})"
+    assert fail(Unavailable("a bucket. Do this.")) == "a bucket. Do this."
 
 
 # --- through the command line

@@ -7,7 +7,7 @@ import pytest
 
 from cluster import logs
 from cluster import progress as progresses
-from cluster.progress import Lines
+from cluster.progress import Lines, LineWriter
 from cluster.progress import clock as clock_text
 from cluster.stage import Record
 
@@ -88,6 +88,12 @@ def test_until_the_first_unit_the_line_says_what_the_workers_do(clock):
         (30, 100, ", 0.3 documents/s"),
         (250, 4e6, ", 2.5 documents/s"),
         (5000, 1e7, ", 50 documents/s, 0.1 MB/s"),
+        (4.9, 4.9e6, ""),
+        (5.1, 5.1e6, ", 0.1 documents/s, 0.1 MB/s"),
+        (200, 0, ", 2 documents/s"),
+        (990, 0, ", 9.9 documents/s"),
+        (1010, 1e9, ", 10 documents/s, 10.0 MB/s"),
+        (123_456, 1.2e10, ", 1,235 documents/s, 120.0 MB/s"),
     ],
 )
 def test_a_rate_is_shown_once_it_is_not_nothing(clock, documents, text_bytes, rate):
@@ -97,6 +103,72 @@ def test_a_rate_is_shown_once_it_is_not_nothing(clock, documents, text_bytes, ra
     clock[0] += 100
     lines.advance(record(0, documents=documents, text_bytes=text_bytes))
     assert stream.getvalue().splitlines()[-1] == f"measure: 1/3 units{rate}"
+
+
+def test_the_three_most_frequent_reasons_are_shown_in_the_order_of_their_counts(clock):
+    counts = {"reason/a": 5, "reason/b": 1200, "other": 9999, "reason/c": 7, "reason/d": 6, "areason/e": 99}
+    lines = Lines(io.StringIO())
+    lines.start("measure", 2, [record(0, **counts), record(1, **{"reason/a": 1.5, "reason/c": 1})])
+    assert lines.writer.stream.getvalue().splitlines() == [
+        "measure: 2 of 2 units were finished before",
+        "measure: 2/2 units | b 1,200, c 8, a 6",
+    ]
+
+
+def test_of_one_unit_and_of_no_reason_the_line_is_in_the_singular(clock):
+    lines = Lines(io.StringIO())
+    lines.start("measure", 1, [record(0)])
+    lines.finish()
+    assert lines.writer.stream.getvalue() == "measure: 1 of 1 unit was finished before\nmeasure: 1/1 unit\n"
+
+
+@pytest.mark.parametrize(("stream", "every_s"), [(io.StringIO(), 10.0), (Terminal(), 0.2)])
+def test_a_line_is_drawn_when_the_time_has_passed_and_not_before(clock, stream, every_s):
+    lines = Lines(stream)
+    lines.start("measure", 9, [])
+    clock[0] += every_s - 0.01
+    lines.advance(record(0))
+    assert "1/9" not in stream.getvalue()
+    clock[0] += 0.02
+    lines.advance(record(1))
+    assert "2/9" in stream.getvalue()
+    clock[0] += every_s - 0.01
+    lines.advance(record(2))
+    assert "3/9" not in stream.getvalue()
+    lines.finish()
+    assert stream.getvalue().count("3/9") == 1
+    assert stream.getvalue().endswith("\n")
+
+
+def test_on_a_terminal_the_redrawn_line_is_cut_and_gives_way_to_a_line_that_stays():
+    writer = LineWriter(Terminal())
+    writer.end()
+    writer.write("first")
+    writer.update("x" * 161)
+    writer.write("y" * 161)
+    writer.write("second")
+    writer.update("third")
+    writer.end()
+    writer.end()
+    writer.write("last")
+    drawn = "\r\033[K"
+    assert writer.stream.getvalue() == (f"first\n{drawn}{'x' * 160}{drawn}{'y' * 161}\nsecond\n{drawn}third\nlast\n")
+
+
+def test_in_a_log_every_line_is_whole_and_stays():
+    writer = LineWriter(io.StringIO())
+    writer.update("x" * 161)
+    writer.write("y")
+    writer.update("z")
+    writer.end()
+    assert writer.stream.getvalue() == f"{'x' * 161}\ny\nz\n"
+
+
+def test_what_is_said_between_stages_is_a_line_of_its_own(clock):
+    lines = Lines(Terminal())
+    lines.start("a", 1, [])
+    lines.say("note")
+    assert lines.writer.stream.getvalue() == "\r\033[Ka: 0/1 unit\r\033[Knote\n"
 
 
 @pytest.mark.parametrize("workers", [1, 2, 64])
@@ -132,7 +204,16 @@ def test_what_is_waited_for_is_a_line_with_its_seconds(clock):
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.4, "0 s"), (59.6, "1 min 00 s"), (3599, "59 min 59 s"), (3600, "1 h 00 min"), (90061, "25 h 01 min")],
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (61, "1 min 01 s"),
+        (7384, "2 h 03 min"),
+        (59.6, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 00 min"),
+        (90061, "25 h 01 min"),
+    ],
 )
 def test_times_are_told_as_people_do(seconds, shown):
     assert clock_text(seconds) == shown
@@ -157,6 +238,31 @@ def test_a_log_line_says_when_how_bad_and_about_what(logged):
     first, second = written().splitlines()
     assert first[10] == "T" and first[19:] == "Z warning run=peps stage=measure unit=17 cluster.test: attempt 2"
     assert second.endswith("Z info cluster.test: free")
+
+
+@pytest.mark.parametrize("tree", logs.TREES)
+@pytest.mark.parametrize("verbose", [False, True])
+def test_every_tree_logs_warnings_and_with_verbose_what_is_below_them(capsys, tree, verbose):
+    logs.setup(verbose)
+    assert logs.is_verbose() is verbose
+    logger = logging.getLogger(f"{tree}.test")
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logger.log(level, "seen")
+    seen = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
+    assert seen == (["info"] if verbose else []) + ["warning", "error"]
+    logs.setup()
+
+
+def test_a_log_line_has_the_time_of_its_record_in_utc_and_the_ids_of_the_innermost_about(logged):
+    logger, written = logged
+    made = logger.makeRecord("cluster.x", logging.ERROR, "", 0, "a\n b %s", ("c",), None)
+    made.created = 86_400 * 365 + 3_723.9
+    with logs.about(run="a", unit=1), logs.about(unit=2, stage="s"):
+        logger.handle(made)
+    logger.handle(made)
+    one, other = written().splitlines()
+    assert one == "1971-01-01T01:02:03Z error run=a unit=2 stage=s cluster.x: a  b c"
+    assert other == "1971-01-01T01:02:03Z error cluster.x: a  b c"
 
 
 def test_a_log_record_is_one_line_and_an_exception_only_its_kind(logged):
