@@ -2,15 +2,19 @@
 """Every mistake in a config is told at once, each in a line: file, key, what was seen, what was wanted, the mend."""
 
 import json
+import math
 import re
 
 import jsonschema
 import pytest
+from pydantic import BaseModel, ConfigDict
 
-from cluster.config import load, schema
-from cluster.config_text import parse
+from cluster import config as configs
+from cluster import config_text
+from cluster.config import load, load_storage, schema
+from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
-from cluster.store.interface import NotFound
+from cluster.store.interface import NotFound, StorageOptions
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import result_settings as curate_settings
 from pipelines.readers.inputs import input_stores
@@ -352,6 +356,122 @@ def test_a_mistake_is_blamed_on_the_override_that_made_it_and_else_on_the_file(r
         read(GOOD + added + "\n", *overrides)
     (line,) = lines(caught)
     assert line.startswith(where)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("x" * 78, "x" * 78 + "' given"), ("x" * 79, "x" * 76 + "... given")],
+)
+def test_a_long_value_is_cut_at_eighty_characters(read, text, hint):
+    with pytest.raises(ConfigError) as caught:
+        read(GOOD + f"language: {{keep: {text}}}")
+    assert str(caught.value) == f"c.yaml, language.keep: '{hint}; wanted a list, as in [a, b]."
+
+
+def test_a_name_that_several_groups_have_is_looked_for_in_the_nearest_of_them_and_three_are_shown():
+    class Deep(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        size: int = 1
+        depth: int = 1
+
+    class Group(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        size: int = 1
+        deep: Deep = Deep()
+
+    class Top(BaseModel):
+        d: Group = Group()
+        b: Group | None = None
+        c: list[Group] = []
+        a: Group | int = 1
+
+    class Listed(BaseModel):
+        entries: list[Group] = []
+
+    assert configs._misplaced(Top, "size") == " Did you mean a.size or b.size or d.size?"
+    assert configs._misplaced(Top, "depth") == " Did you mean a.deep.depth or b.deep.depth or d.deep.depth?"
+    assert configs._misplaced(Listed, "size") == " Did you mean entries.0.size?"
+    assert configs._misplaced(Top, "a") == " Did you mean a?" and configs._misplaced(Top, "other") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("threshol", " Did you mean threshold?"), ("inputs[12]", " Write inputs.12 for an entry of inputs."), ("q", ""),
+     ("other[1]", "")],
+)  # fmt: skip
+def test_the_nearest_name_is_offered_where_one_is_near(name, hint):
+    assert configs._nearest(name, ["bands", "inputs", "threshold"]) == hint
+
+
+@pytest.mark.parametrize(("count", "refused"), [(9, False), (10, True)])
+@pytest.mark.parametrize("text", ["a: [{0}]", "a: &a [{1}]\nb: *a", "a: {{{2}}}"])
+def test_the_values_of_a_config_are_counted_with_each_alias_as_often_as_it_is_used(monkeypatch, text, count, refused):
+    """The mapping, its lists and the values in them. The bound is a small one here."""
+    lists = 2 if "&a" in text else 1
+    monkeypatch.setattr(config_text, "_MOST_VALUES", 1 + lists + lists * count - refused)
+    values = text.format(
+        ", ".join(["1"] * count), ", ".join(["1"] * count), ", ".join(f"k{n}: 1" for n in range(count))
+    )
+    if not refused:
+        assert len(parse(values, "c.yaml", "yaml")["a"]) == count
+        return
+    with pytest.raises(ConfigError, match=r"^c\.yaml: more than \d+ values"):
+        parse(values, "c.yaml", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "format"),
+    [("a.json", "json"), ("A.JSON", "json"), ("a.yaml", "yaml"), ("json", "yaml"), ("a.json.yml", "yaml")],
+)
+def test_the_ending_tells_the_format(path, format):
+    assert format_of(path) == format
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("-12", -12), ("+7", 7), ("0o17", 15), ("0x1F", 31), ("08", 8), ("1_000", "1_000"), ("1e3", 1000.0), ("1.", 1.0),
+        ("-.5", -0.5), ("1.5E-3", 0.0015), ("-.inf", -math.inf), ("e3", "e3"), ("~", None), ("Null", None), ("", None),
+        ("nul", "nul"), ("TRUE", True), ("False", False), ("yes", "yes"), ("off", "off"), ("2026-01-01", "2026-01-01"),
+        ("0b1", "0b1"), ("'1'", "1"), ("trues", "trues"), ("1 2", "1 2"),
+    ],
+)  # fmt: skip
+def test_a_scalar_has_the_type_that_yaml_1_2_gives_it(text, value):
+    found = parse(f"a: {text}", "c.yaml", "yaml")["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
+# --- the storage settings alone
+
+
+def test_the_storage_settings_are_those_of_a_config_or_of_overrides_alone(tmp_path, monkeypatch):
+    (tmp_path / "c.yaml").write_text(GOOD + "storage: {region: there, retries: 3}\n")
+    found = load_storage(str(tmp_path / "c.yaml"), ["storage.retries=4"])
+    assert (found.region, found.retries, found.timeout_s) == ("there", 4, StorageOptions().timeout_s)
+    monkeypatch.setenv("KEY", "hunter2")
+    keys = ["storage.access_key_id=a", "storage.secret_access_key=${KEY}"]
+    assert load_storage(None, keys).secret_access_key.get_secret_value() == "hunter2"
+    assert load_storage(None) == StorageOptions()
+    for override, said in {
+        "storage.retries=-1": "-o storage.retries=-1: -1 given; wanted at least 0.",
+        "name=x": "-o name=x: no such setting. a config has: storage.",
+        "storage.retris=1": "-o storage.retris=1: no such setting. storage has: ",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            load_storage(None, [override])
+        assert str(caught.value).startswith(said) and len(lines(caught)) == 1
+
+
+def test_a_config_in_the_environment_is_json_and_a_missing_variable_is_named(monkeypatch):
+    plain = {"kind": "curate", "name": "x", "inputs": [{"path": "a"}], "output": "o"}
+    monkeypatch.setenv("CONFIG", json.dumps(plain))
+    assert load("env:CONFIG", ["name=y"]).name == "y"
+    monkeypatch.setenv("CONFIG", "kind: curate")
+    with pytest.raises(ConfigError, match=r"^env:CONFIG: not valid JSON"):
+        load("env:CONFIG")
+    for name, shown in (("NONE", "NONE"), ("", r"\(no name given\)")):
+        with pytest.raises(ConfigError, match=rf"^env:{name}: the environment has no variable {shown}\."):
+            load(f"env:{name}")
 
 
 # --- secrets and the environment

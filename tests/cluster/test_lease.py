@@ -3,16 +3,20 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from cluster import lease as leases
-from cluster.errors import BusyError
+from cluster.errors import BusyError, StorageError
 from cluster.lease import Holder, held
 from cluster.store import paths
 from cluster.store.store import Store
@@ -137,3 +141,110 @@ def test_a_living_driver_refreshes(root, quick, store):
         assert leases._newest(store, root)[1].refreshed > mine.holder.refreshed
         mine.check()
     assert leases._newest(store, root)[1].released
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({"released": True}, True),
+        ({"machine": "other", "released": True}, True),
+        ({}, False),  # this process, alive
+        ({"refreshed": -895.0}, False),  # it is alive, however long it did not refresh
+        ({"refreshed": -905.0}, True),  # unless that is longer than any two clocks differ
+        ({"machine": "other", "refreshed": -905.0}, True),
+        ({"process_started": "1"}, True),
+    ],
+)
+def test_a_lease_is_taken_at_once_from_a_holder_that_is_gone_for_certain_and_from_no_other(tmp_path, changes, taken):
+    root, store = str(tmp_path / "run"), Store()
+    write(store, root, 4, **(changes | {"refreshed": time.time() + changes.get("refreshed", 0.0)}))
+    if not taken:
+        with pytest.raises(BusyError, match=f"^{root}: another run is writing here: process {os.getpid()} of "):
+            leases._acquire(store, root)
+        assert numbers(store, root) == [4]
+        return
+    with held(store, root) as mine:
+        assert (mine.number, numbers(store, root)) == (5, [5])
+
+
+@pytest.fixture
+def waiting(monkeypatch):
+    """A clock that only sleeping moves, and what happens during each second of sleep."""
+    clock = SimpleNamespace(now=1000.0, events={})
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        if event := clock.events.pop(round(clock.now - 1000), None):
+            event()
+
+    monkeypatch.setattr(leases, "time", SimpleNamespace(time=time.time, monotonic=lambda: clock.now, sleep=sleep))
+    return clock
+
+
+def test_a_silent_holder_elsewhere_is_waited_for_as_long_as_a_lease_lasts(tmp_path, waiting, caplog):
+    root, store = str(tmp_path), Store()
+    holder = write(store, root, machine="other", host="elsewhere", user="ann", process=77, since="noon")
+    with held(store, root) as mine:
+        assert mine.number == 2 and leases._EXPIRES_S <= waiting.now - 1000 <= leases._EXPIRES_S + leases._LOOK_S
+    assert (
+        f"{root}: another run was writing here (process 77 of ann on elsewhere, since noon); waiting up to 45 s"
+        in caplog.text
+    )
+    assert str(holder) == "process 77 of ann on elsewhere, since noon"
+
+
+@pytest.mark.parametrize("event", ["refreshed", "released", "gone", "taken"])
+def test_while_a_holder_is_waited_for_each_look_counts(tmp_path, waiting, event):
+    root, store = str(tmp_path), Store()
+    holder = write(store, root, machine="other", host="elsewhere")
+    waiting.events[20] = {
+        "refreshed": lambda: write(store, root, machine="other", host="elsewhere", refreshed=holder.refreshed + 1),
+        "released": lambda: write(store, root, machine="other", released=True),
+        "gone": lambda: store.delete([leases._uri(root, 1)]),
+        "taken": lambda: write(store, root, 2, machine="third", host="third host", refreshed=holder.refreshed),
+    }[event]
+    if event in ("refreshed", "taken"):
+        with pytest.raises(BusyError, match="elsewhere" if event == "refreshed" else "third host"):
+            leases._acquire(store, root)
+    else:
+        leases._acquire(store, root).release()
+    assert waiting.now - 1000 == 20
+
+
+def test_the_newest_lease_is_the_one_of_the_highest_number(tmp_path):
+    root, store = str(tmp_path), Store()
+    assert leases._newest(store, root) is None
+    for number in (9, 100_000_000, 10, 3):
+        write(store, root, number, user=f"user {number}")
+    number, holder = leases._newest(store, root)
+    assert (number, holder.user) == (100_000_000, "user 100000000")
+
+
+def test_a_holder_is_this_process_as_the_system_has_it():
+    before, me = time.time(), Holder.me()
+    assert (me.process, me.host, me.released) == (os.getpid(), socket.gethostname(), False)
+    assert before <= me.refreshed <= time.time() and me.here and me.alive
+    assert abs(datetime.fromisoformat(me.since).timestamp() - before) < 2
+    ticks = float(me.process_started) / os.sysconf("SC_CLK_TCK")
+    assert ticks == pytest.approx(psutil.Process().create_time() - psutil.boot_time(), abs=2)
+    assert not dataclasses.replace(me, machine="other").here
+    assert not dataclasses.replace(me, process_started="1").alive
+    init = dataclasses.replace(me, process=1, process_started=leases._started(1))
+    assert init.alive
+
+
+def test_a_refresh_that_the_store_refuses_is_logged_and_tried_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "_REFRESH_S", 0.01)
+    tried = threading.Semaphore(0)
+
+    def refuse(self, uri, data):
+        tried.release()
+        raise StorageError("no answer")
+
+    with held(Store(), str(tmp_path)) as mine:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write_bytes", refuse)
+            assert tried.acquire(timeout=20) and tried.acquire(timeout=20)
+        mine.check()
+    assert "the lease was not refreshed: no answer" in caplog.text
+    assert leases._newest(Store(), str(tmp_path))[1].released

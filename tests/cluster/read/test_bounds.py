@@ -143,3 +143,20 @@ def test_a_file_is_refused_if_its_size_or_its_version_changed(tmp_path, size, ve
         return
     with pytest.raises(DataError, match=rf"a\.txt: changed since this run began {seen}\. Put the old file back"):
         refuse_changed(Store(), span)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "below", "most"),
+    [
+        ("max_document_bytes", 1, 0, 2_000_000_000),
+        ("max_expansion_ratio", 1.001, 1.0, None),
+        ("max_expanded_gib", 0.001, 0.0, None),
+    ],
+)
+def test_a_limit_is_taken_up_to_its_bounds(name, least, below, most):
+    for value in (least, most or 1e12):
+        assert getattr(Limits(**{name: value}), name) == value
+    for value in (below, *([most + 1] if most else [])):
+        with pytest.raises(ValueError, match=name):
+            Limits(**{name: value})
+    assert Limits().max_expansion_ratio < 10_000 and Limits().max_expanded_gib < 1000
