@@ -4,6 +4,7 @@ import dataclasses
 import math
 import threading
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
+from training.data import packed
 from training.data.batch import collate
 from training.data.loader import Loader
 from training.data.order import HeldOut, Order
@@ -94,6 +96,24 @@ def test_the_cache_keeps_the_row_groups_read_last_and_no_more_than_it_may(artifa
             kept.pop(0)
         assert rows.fetched_groups == fetched
         assert rows._cached_bytes == sum(table.nbytes for table in rows._groups.values()) <= rows.cache_bytes
+
+
+def test_files_are_kept_open_up_to_a_number_those_read_last(artifact, monkeypatch):
+    monkeypatch.setattr(packed, "_OPEN_FILES", 2)
+    opened: list[str] = []
+    open_input = Store.open_input
+    monkeypatch.setattr(Store, "open_input", lambda self, uri: opened.append(uri) or open_input(self, uri))
+    rows, wanted, kept = PackedRows(artifact, cache_bytes=0), [], []
+    starts = np.cumsum([0, *(file.rows for file in artifact.manifest.files)])
+    everything = artifact.table()
+    opened.clear()
+    for file in [0, 1, 0, 2, 0, 1, 2, 0]:
+        for row in (starts[file], starts[file + 1] - 1):
+            assert rows.read([row])[0].to_pylist() == everything.slice(row, 1).to_pylist()
+            rows._groups.clear()
+        wanted += [] if file in kept else [artifact.file_uris[file]]
+        kept = [*(one for one in kept if one != file), file][-2:]
+    assert opened == wanted
 
 
 def groups_of(artifact) -> list:
