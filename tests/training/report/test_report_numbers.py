@@ -1,0 +1,219 @@
+"""Every number of a training's report, against a plain computation; every caution at its limit."""
+
+import json
+import math
+import statistics
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from cluster.store.store import Store
+from tests.support import training_report as made
+from tests.training.report.test_training_report import finished, fit, validated
+from training.report.curves import Log, _smoothed
+from training.report.gather import _base_model, _recipe, _split, fit_of
+from training.report.tables import _measured, _packed_share
+from training.report.text import _perplexity, _plain, cautions, metric_words
+
+_ = finished  # a fixture
+
+STEPS = 40
+
+
+def records() -> list[dict]:
+    """Steps with values that differ in every column; step 0 and step 17 have no loss."""
+    found: list[dict] = [{"step": 0, "time": "", "workers": 3, "validation": made.measured(6.0), "validation_s": 0.5}]
+    for step in range(1, STEPS + 1):
+        record = {
+            "step": step, "time": "", "workers": 1 + step % 3, "loss": 5 - step / 10, "grad_norm": step % 7 + 0.5,
+            "learning_rate": 1e-3 / step, "tokens": 100 + step, "label_tokens": 50 + step, "seconds": 2.0 + step,
+            "tokens_per_s": 1000.0 + step % 5, "mfu": 0.01 * step, "memory_gib": 1 + step / 100,
+            "data_wait_s": 0.25 * (step % 4),
+        }  # fmt: skip
+        record |= {"compile_s": 3.0 * step} if step < 3 else {}
+        record |= {"validation": made.measured(step / 10), "validation_s": step / 8} if step % 9 == 0 else {}
+        if step == 17:
+            del record["loss"]
+        found.append(record)
+    return found
+
+
+def test_a_log_has_the_sums_medians_and_columns_of_its_records():
+    lines = records()
+    log = Log(iter(lines))
+    taken = [line for line in lines if "loss" in line]
+    assert log.lines == STEPS
+    assert (log.tokens, log.label_tokens) == tuple(sum(line[n] for line in taken) for n in ("tokens", "label_tokens"))
+    assert log.compile_s == 9.0
+    assert log.validation_s == sum(line.get("validation_s", 0) for line in lines)
+    assert list(log.workers) == [line["workers"] for line in taken]
+    for name in ("mfu", "tokens_per_s"):
+        assert log.median(name) == statistics.median(line[name] for line in taken)
+    curves = log.curves()
+    for name in ("loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_gib"):
+        assert curves[name] == [(line["step"], pytest.approx(line[name], rel=1e-5)) for line in taken]
+    waits = [(line["step"], pytest.approx(line["data_wait_s"] / line["seconds"], rel=1e-5)) for line in taken]
+    assert curves["data_wait"] == waits
+    assert [row["step"] for row in log.validation] == [0, 9, 18, 27, 36]
+    assert [row["loss"] for row in log.validation] == [6.0, 0.9, 1.8, 2.7, 3.6]
+    for row in log.rows():
+        line = lines[row["step"]]
+        assert row["data_wait"] == line["data_wait_s"] / line["seconds"]
+        assert all(row[n] == line[n] for n in ("loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_gib"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 19, 20, 21, 1000])
+def test_the_table_has_at_most_twenty_steps_with_the_first_and_the_last(count):
+    rows = Log({"step": step, "time": "", "workers": 1, "loss": 1.0} for step in range(1, count + 1)).rows()
+    steps = [row["step"] for row in rows]
+    assert len(steps) == min(count, 20) and steps == sorted(set(steps))
+    assert steps[:1] == [1][:count] and steps[-1:] == [count][: min(count, 1)]
+    gaps = {b - a for a, b in pairwise(steps)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+@examples(max_examples=30)
+@given(st.lists(st.floats(-100, 100) | st.just(math.nan), min_size=1, max_size=120))
+def test_the_smooth_curve_is_the_mean_weighted_by_age_in_values(values):
+    decay = math.exp(-1 / max(1.0, len(values) / 40))
+    for at, found in enumerate(_smoothed(values)):
+        seen = [value for value in values[: at + 1] if math.isfinite(value)]
+        weights = [decay**age for age in range(len(seen) - 1, -1, -1)]
+        if not seen:
+            assert math.isnan(found)
+        else:
+            assert found == pytest.approx(sum(w * v for w, v in zip(weights, seen, strict=True)) / sum(weights))
+
+
+def test_a_fit_has_the_totals_of_its_outcome_and_its_log(finished):
+    job, packed, outcome = finished
+    Store().write_bytes(job.step_log, b"\n".join(json.dumps(line).encode() for line in records()))
+    outcome |= {"steps": 44, "skipped": [41, 42], "ended": "patience", "unmoved": ["a"]}
+    found = fit_of(job, packed, outcome)
+    log = Log(records())
+    assert found["totals"] == {
+        "steps": 44, "planned_steps": 300, "unlogged_steps": 2, "tokens": log.tokens, "label_tokens": log.label_tokens,
+        "seconds": 75.25, "tokens_per_s": 1002.0, "mfu": log.median("mfu"), "compile_s": 9.0,
+        "validation_s": log.validation_s, "workers": [1, 2, 3], "trainable_parameters": 8192,
+        "all_parameters": 140_000,
+    }  # fmt: skip
+    assert (found["best_step"], found["ended"], found["unmoved"]) == (275, "patience", ["a"])
+    evaluation = made.EVALUATION
+    assert (found["before"], found["after"]) == (evaluation["before"], evaluation["after"])
+    assert found["generation"] == evaluation["generation"]
+    notes = found["corpora"][0]
+    assert (notes["documents"], notes["text_bytes"], notes["path"]) == (100, 5000, "s3://bucket/notes/corpus")
+
+
+@pytest.mark.parametrize("length", [1999, 2000, 2001])
+def test_eight_answers_are_kept_and_their_texts_up_to_a_length(finished, length):
+    job, packed, outcome = finished
+    answers = [
+        {"document": f"d{n}", "prompt": "p" * length, "reference": "r" * length, "generated": "g" * length}
+        for n in range(10)
+    ]
+    Store().write_bytes(f"{job.root}/evaluation.json", json.dumps(made.EVALUATION | {"answers": answers}).encode())
+    found = fit_of(job, packed, outcome)["answers"]
+    assert [answer["document"] for answer in found] == [f"d{n}" for n in range(8)]
+    for key, sign in (("prompt", "p"), ("reference", "r"), ("generated", "g")):
+        assert found[0][key] == sign * min(length, 2000) + "…" * (length > 2000)
+
+
+def test_a_split_has_its_own_counters_and_the_share_of_its_positions():
+    counted = {f"{what}/{split}": base + at for base, what in enumerate(("documents", "rows", "tokens", "label_tokens"))
+               for at, split in ((10, "train"), (20, "test"))}  # fmt: skip
+    assert _split("test", counted, 100) == {
+        "split": "test", "documents": 20, "rows": 21, "tokens": 22, "label_tokens": 23, "filled": 22 / 2100,
+    }  # fmt: skip
+    assert _split("validation", counted, 100)["filled"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "said"),
+    [
+        ({"method": "full"}, "method", "full"),
+        ({"method": "lora", "lora": {"rank": 4, "alpha": 2.5}}, "method", "lora, rank 4, alpha 2.5"),
+        ({"method": "prefix", "packing": {"mode": "none"}, "prefix": {"tokens": 3}}, "method",
+         "prefix, 3 virtual tokens"),
+        ({"method": "prompt", "packing": {"mode": "none"}, "prompt": {"tokens": 4}}, "method",
+         "prompt, 4 virtual tokens"),
+        ({"engine": "fsdp2"}, "engine", "fsdp2"),
+        ({"engine": "zero2", "offload": "optimizer"}, "engine", "zero2, optimizer offloaded"),
+        ({"precision": "bf16"}, "precision", "bf16"),
+        ({}, "precision", "float32"),
+        ({}, "sequence_length", 256),
+        ({}, "tokens_per_step", 4096),
+        ({"model": {"name": "org/base", "revision": "abc"}}, "base_model", "org/base, revision abc"),
+        ({"model": "org/base"}, "base_model", "org/base"),
+        ({"model": {"config": {"model_type": "gpt2", "vocab_size": 5}, "tokenizer": "t"}}, "base_model",
+         "gpt2 with random weights, vocabulary 5"),
+    ],
+)  # fmt: skip
+def test_a_recipe_tells_the_settings_of_its_method(changes, key, said):
+    settings = made.config(**changes)
+    assert _recipe(settings, made.ATTEMPTS)[key] == said
+    assert _recipe(settings, made.ATTEMPTS)["base_model"] == _base_model(settings.model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "odd"),
+    [
+        (lambda one: one["corpora"][0].update(documents=95, left_out={"empty": 5}), False),
+        (lambda one: one["corpora"][0].update(documents=94, left_out={"empty": 3, "null": 3}), True),
+        (lambda one: one["corpora"][0]["splits"][0].update(filled=0.75), False),
+        (lambda one: one["corpora"][0]["splits"][0].update(filled=0.749), True),
+        (lambda one: one["corpora"][0]["splits"][1].update(filled=0.1), False),
+        (lambda one: one["corpora"][0]["splits"][0].update(filled=0.1, rows=0), False),
+        (lambda one: one["curves"].update(data_wait=[(1, 0.05), (2, 0.15)]), False),
+        (lambda one: one["curves"].update(data_wait=[(1, 0.05), (2, 0.16)]), True),
+        (lambda one: one.update(validation=validated(3.0, 2.0, 2.015), best_step=10), False),
+        (lambda one: one.update(validation=validated(3.0, 2.0, 2.025), best_step=10), True),
+        (lambda one: one.update(validation=validated(3.0, 2.99), best_step=10), False),
+        (lambda one: one.update(validation=validated(3.0, 3.0), best_step=10), True),
+    ],
+)
+def test_a_caution_begins_right_after_its_limit(changes, odd):
+    plain = fit(events=[], validation=validated(6.0, 3.0, 2.9))
+    changes(plain)
+    assert len(list(cautions(plain))) == odd
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_parameters_that_did_not_change_are_named_up_to_three(count):
+    (said,) = cautions(fit(events=[], validation=validated(6.0, 3.0), best_step=10, unmoved=[*"abcd"[:count]]))
+    assert said == f"{count} of the trained matrices did not change: {', '.join('abc'[:count])}{', …' * (count > 3)}."
+
+
+def test_skipped_steps_and_restarts_are_counted_apart():
+    events = [{"step": 1, "words": "restart"}, {"step": 2, "words": "skipped"}, {"step": 3, "words": "skipped"}]
+    said = list(cautions(fit(events=events, validation=validated(6.0, 3.0), best_step=10)))
+    assert said[0].startswith("2 steps skipped") and "restarted once" in said[1]
+
+
+def test_lines_for_the_terminal_are_cut_at_their_width_and_perplexities_at_a_thousand():
+    assert [len(_plain("x" * n)) for n in (99, 100, 101)] == [99, 100, 100]
+    assert _plain("x" * 101).endswith("x...") and _plain("a\tb\x1b~") == "a?b?~"
+    assert [_perplexity(made.measured(0) | {"perplexity": p}) for p in (1.0, 999.94, 1000.0)] == ["1.0", "999.9", "1k"]
+
+
+def test_a_share_of_packing_is_of_what_its_counter_counts():
+    corpus = made.report()["fits"][0]["corpora"][0] | {"tokenised": {"examples": 50, "tokens": 200, "label_tokens": 80}}
+    corpus["packing"] = {
+        "documents_dropped": 5,
+        "tokens_dropped": 5,
+        "label_tokens_apart": 5,
+        "pieces_without_label": 5,
+    }
+    assert [_packed_share(corpus, name) for name in corpus["packing"]] == ["10.0%", "2.5%", "6.2%", ""]
+
+
+def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
+    before, after = made.measured(4.0), made.measured(3.5)
+    row = _measured("test", before, after, metric_words("full"))
+    assert row[:4] == ("test", "4", "3.5", "−0.5") and row[-1] == "120,345"
+    assert _measured("test", after, before, metric_words("full"))[3] == "+0.5"
+    assert _measured("test", None, after, metric_words("full"))[1:4] == ("–", "3.5", "–")
+    assert len(_measured("test", before, after, metric_words("probe"))) == len(row) - 2
