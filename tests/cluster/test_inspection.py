@@ -1,10 +1,17 @@
 """What `raymill inspect` shows of rows and sizes, at the bounds of each rule."""
 
+import dataclasses
+import datetime
+
+import pyarrow as pa
 import pytest
 
+import cluster
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.errors import DataError, StorageError
 from cluster.inspection import _artifacts_below, _size, first_rows, inspect, shortened, store_for
+from cluster.run import RunFolder
+from cluster.stage import Output
 from cluster.store.store import Store
 from tests.support.stages import counting_stage, run_inline
 
@@ -76,6 +83,55 @@ def test_the_artifacts_of_a_folder_are_those_with_a_manifest_of_ours_at_any_dept
     assert Artifact.find(Store(), str(old)) is not None
     (tmp_path / "b" / "numbers" / MANIFEST).write_text("{")
     assert _artifacts_below(Store(), str(tmp_path)) == ["a/deep/numbers", "a/deep/squares", "b/squares"]
+
+
+def test_a_run_is_shown_with_each_fact_in_its_place_and_its_parts_in_one_column(tmp_path, capsys):
+    made = run_inline(counting_stage(4), str(tmp_path))
+    (tmp_path / "model").mkdir()
+    for name, size in (("a", 1500), ("b", 36)):
+        (tmp_path / "model" / name).write_bytes(b"x" * size)
+    digests = {"numbers": made["numbers"].manifest.digest, "a long name of a part": "short", "model": "d" * 70}
+    put = RunFolder(Store(), str(tmp_path)).put("train", "tiny", {}, "", digests, finished="today", told={"rows": "3"})
+    inspect(str(tmp_path), rows=3)
+    numbers = made["numbers"].manifest
+    assert capsys.readouterr().out.splitlines() == [
+        "run       tiny (train), finished today",
+        f"at        {tmp_path}",
+        f"made by   raymill {cluster.__version__}",
+        f"digest    {put['digest']}",
+        "rows      3",
+        f"  a long name of a part {0:>12,} files {'0 B':>10}  short",
+        f"  model                 {2:>12,} files {'1.5 KiB':>10}  {'d' * 70}",
+        f"  numbers               {6:>12,} rows  {_size(numbers.bytes):>10}  {numbers.digest}",
+    ]
+    with pytest.raises(DataError) as caught:
+        inspect(f"{tmp_path}/model", rows=3)
+    said = "no manifest.json and no _manifest.json here, so this is no finished run and no finished artifact."
+    part = f"It is part of the finished run at {tmp_path}. Run: raymill inspect {tmp_path}"
+    assert str(caught.value) == f"{tmp_path}/model: {said} {part}"
+
+
+def test_above_a_damaged_manifest_the_run_is_still_found(tmp_path):
+    RunFolder(Store(), str(tmp_path)).put("train", "tiny", {}, "", {}, finished="today")
+    (tmp_path / "part" / "of").mkdir(parents=True)
+    (tmp_path / "part" / "manifest.json").write_text("{")
+    (tmp_path / "part" / "of" / "x").touch()
+    with pytest.raises(DataError, match=rf"^{tmp_path}/part/of: .* part of the finished run at {tmp_path}\."):
+        inspect(f"{tmp_path}/part/of", rows=3)
+
+
+def test_rows_are_shown_as_json_whatever_their_type(tmp_path, capsys):
+    schema = pa.schema([("when", pa.date32()), ("text", pa.string())])
+    day = datetime.date(2026, 3, 4)
+
+    def work(unit, scratch):
+        scratch.write("dated", pa.table({"when": [day, None], "text": ["é", None]}, schema=schema))
+        return {}
+
+    stage = dataclasses.replace(counting_stage(1, work), outputs=(Output("dated", schema),))
+    run_inline(stage, str(tmp_path))
+    inspect(f"{tmp_path}/dated", rows=1)
+    assert capsys.readouterr().out.endswith('rows\n  {"when": "2026-03-04", "text": "é"}\n')
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """Starting Ray: the line that a person sees, and the message where it fails. Nothing here starts a Ray."""
 
 import io
+import os
+import signal
+import socket
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from cluster import cli
+from cluster import session as sessions
 from cluster.errors import ClusterError, ConfigError
 from cluster.progress import Lines
 from cluster.session import ONE_THREAD, Session
@@ -86,3 +90,150 @@ def test_a_ray_that_does_not_start_is_answered_with_the_likely_causes_and_what_t
     told = str(caught.value)
     assert told.startswith("Ray did not start on this machine: The current node timed out during startup.")
     assert "busy machine" in told and "run the same command again" in told and "--address" in told
+
+
+@pytest.mark.parametrize(("cpus", "machine", "found"), [(3, 8, 3.0), (None, 8, 8.0), (None, None, 1.0)])
+def test_the_processors_are_those_that_are_given_else_all(monkeypatch, cpus, machine, found):
+    monkeypatch.setattr(sessions.os, "cpu_count", lambda: machine)
+    assert Session(cpus=cpus).own_resources(gpus=False) == {"CPU": found, "GPU": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"), [(None, 4.0), ([], 0.0), (["2"], 1.0), (["0", "1", "2", "3"], 4.0), (list("012345"), 4.0)]
+)
+def test_the_gpus_are_those_of_the_machine_that_this_process_may_see(monkeypatch, visible, found):
+    manager = SimpleNamespace(
+        get_current_process_visible_accelerator_ids=lambda: visible, get_current_node_num_accelerators=lambda: 4
+    )
+    accelerators = SimpleNamespace(get_accelerator_manager_for_resource={"GPU": manager}.get)
+    ray = SimpleNamespace(_private=SimpleNamespace(accelerators=accelerators))
+    monkeypatch.setattr(sessions, "imported_ray", lambda: ray)
+    assert Session(cpus=2).own_resources(gpus=True) == {"CPU": 2.0, "GPU": found}
+
+
+OOM_RETRIES = "RAY_task_oom_retries"  # as Ray writes it
+
+
+@pytest.fixture
+def fake_ray(monkeypatch, tmp_path):
+    """A Ray that notes its calls; its node has the dead processes of `dead`."""
+    for name in [*ONE_THREAD, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", OOM_RETRIES, "RAY_USAGE_STATS_ENABLED",
+                 "RAY_ADDRESS", "RAY_JOB_ID", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_ENABLE_AUTO_CONNECT"]:  # fmt: skip
+        monkeypatch.setenv(name, "x")  # restored at the end, whatever the session sets
+        monkeypatch.delenv(name)
+    calls: list[tuple] = []
+    node = SimpleNamespace(dead_processes=lambda: ray.dead)
+    ray = SimpleNamespace(
+        calls=calls,
+        dead=[],
+        init=lambda **given: calls.append(("init", given)),
+        shutdown=lambda: calls.append(("shutdown",)),
+        _private=SimpleNamespace(worker=SimpleNamespace(_global_node=node)),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(Session, "_prepare_data", lambda self: None)
+    monkeypatch.setattr(sessions, "_short_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(sessions, "_kill_holders", lambda folder: calls.append(("kill", folder)))
+    monkeypatch.setattr(sessions.signal, "signal", lambda number, handler: calls.append(("signal", number, handler)))
+    return ray
+
+
+def test_an_embedded_ray_is_started_once_with_the_processors_and_ends_with_its_folder(fake_ray, tmp_path):
+    os.environ["OMP_NUM_THREADS"] = "7"
+    session = Session(cpus=3)
+    with session:
+        assert not session.started and not session.dead()
+        session.start()
+        session.start()
+        (folder,) = tmp_path.glob("raymill-ray-*")
+        (_, given), (_, number, handler) = fake_ray.calls
+        assert (given["address"], given["num_cpus"], given["include_dashboard"]) == ("local", 3, False)
+        assert (given["_temp_dir"], given["log_to_driver"]) == (str(folder), False)
+        assert number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            handler(number, None)
+        assert {name: os.environ[name] for name in ONE_THREAD} == ONE_THREAD | {"OMP_NUM_THREADS": "7"}
+        assert os.environ["RAY_ENABLE_AUTO_CONNECT"] == "0" and os.environ[OOM_RETRIES] == "1"
+        assert session.started and not session.dead()
+        fake_ray.calls.clear()
+    assert fake_ray.calls == [("shutdown",), ("kill", folder)] and not folder.exists() and not session.started
+    session.stop()
+    assert len(fake_ray.calls) == 2
+
+
+def test_of_a_ray_whose_process_died_the_rest_is_killed_before_its_shutdown(fake_ray, tmp_path):
+    session = Session()
+    session.start()
+    (folder,) = tmp_path.glob("raymill-ray-*")
+    fake_ray.dead.append("raylet")
+    assert session.dead()
+    fake_ray.calls.clear()
+    session.stop()
+    assert fake_ray.calls == [("kill", folder), ("shutdown",), ("kill", folder)] and not session.dead()
+
+
+def test_a_ray_without_a_node_is_dead_and_one_that_was_joined_never(fake_ray, monkeypatch):
+    fake_ray._private.worker._global_node = None
+    monkeypatch.setattr(sessions, "_knock", lambda address: None)
+    session, joined = Session(), Session("head:1")
+    for one in (session, joined):
+        assert not one.dead()
+        one.start()
+    assert session.dead() and not joined.dead()
+    session.stop()
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "calls"),
+    [
+        (None, KeyboardInterrupt, ["kill"]),
+        (None, ValueError, ["shutdown", "kill"]),
+        ("head:1", KeyboardInterrupt, ["shutdown"]),
+    ],
+)
+def test_an_interrupt_kills_an_embedded_ray_and_everything_else_ends_in_good_order(
+    fake_ray, monkeypatch, tmp_path, address, error, calls
+):
+    monkeypatch.setattr(sessions, "_knock", lambda address: None)
+    with pytest.raises(error), Session(address) as session:
+        session.start()
+        fake_ray.calls.clear()
+        raise error
+    assert [call[0] for call in fake_ray.calls] == calls and not session.started
+    assert list(tmp_path.glob("raymill-ray-*")) == []
+
+
+def test_a_cluster_is_knocked_at_once_where_its_address_has_a_port(monkeypatch):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+            sessions._knock(address)
+            listening.accept()[0].close()
+    with pytest.raises(OSError, match="refused"):
+        sessions._knock(f"127.0.0.1:{port}")
+    knocked: list[tuple] = []
+    connection = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(
+        sessions.socket, "create_connection", lambda place, timeout: knocked.append(place) or connection
+    )
+    for address in ("[::1]:6379", "auto", "host", ":6379", "host:port", "ray://h:1"):
+        sessions._knock(address)
+    assert knocked == [("::1", 6379), ("h", 1)]
+
+
+def test_rays_folder_is_below_the_temporary_one_up_to_the_longest_name_that_its_sockets_can_have(monkeypatch):
+    longest = sessions._LONGEST_PARENT
+    for length, own in ((longest - 1, True), (longest, True), (longest + 1, False)):
+        folder = "/" + "x" * (length - 1)
+        monkeypatch.setattr(sessions.tempfile, "gettempdir", lambda folder=folder: folder)
+        assert sessions._short_folder() == (folder if own else "/tmp")
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("\nfirst\nsecond", "first"), ("", "ValueError"), ("x" * 301, "x" * 300), (" \n ", "ValueError")],
+)
+def test_the_first_line_of_an_error_of_ray_is_not_long_and_never_empty(message, line):
+    assert sessions._first_line(ValueError(message)) == line

@@ -256,7 +256,7 @@ def test_a_manifest_is_what_the_units_left_file_by_file(tmp_path):
         counting_stage(4, lambda unit, scratch: count_up(unit, scratch) and counters[unit]), fingerprint="a" * 32
     )
     records = {unit: stages.run_unit(stage, str(tmp_path), unit, unit) for unit in (2, 0, 3, 1)}
-    records = {unit: dataclasses.replace(record, seconds=1.0004 * 2**unit) for unit, record in records.items()}
+    records = {unit: dataclasses.replace(record, seconds=1.00042 * 2**unit) for unit, record in records.items()}
     made = stages.publish(stage, str(tmp_path), records)
     for name, rows in (("numbers", {1: [1], 2: [1, 1], 3: [1, 1, 1]}), ("squares", {unit: [1] for unit in range(4)})):
         manifest = made[name].manifest

@@ -437,3 +437,132 @@ for act in (Store().list_files, read, create):
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert result.stdout.count("Change its permissions, or run as a user who may") == 3, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("act", ["read", "write", "create", "upload", "delete", "info", "open"])
+def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_mend(tmp_path, monkeypatch, act):
+    target, scratch = tmp_path / "x", tmp_path / "scratch"
+    target.write_bytes(b"old")
+    scratch.write_bytes(b"new")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    store = local_store.LOCAL
+    place, name, do = {
+        "read": (Path, "read_bytes", store.read),
+        "write": (os, "fsync", lambda key: store.write(key, b"1")),
+        "create": (os, "fsync", lambda key: store.create(key, b"1")),
+        "upload": (os, "fsync", lambda key: store.upload(scratch, key)),
+        "delete": (Path, "unlink", lambda key: store.delete([key])),
+        "info": (Path, "stat", store.info),
+        "open": (pa, "OSFile", store.open),
+    }[act]
+    monkeypatch.setattr(place, name, refuse)
+    with pytest.raises(StorageError, match=rf"^{target}: Permission denied\. Change its permissions") as refused:
+        do(str(target))
+    assert not isinstance(refused.value, NotFound)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EISDIR, "This is a folder; a file was wanted"),
+        (errno.ENOTDIR, "A file stands where a folder was wanted"),
+        (errno.ELOOP, "leads back to itself"),
+        (errno.ENOSPC, "The disk is full"),
+        (errno.EPERM, "does not allow it"),
+        (errno.EEXIST, "Choose another output"),
+        (errno.EIO, "Check the path and the disk under it"),
+        (None, "Check the path and the disk under it"),
+    ],
+)
+def test_an_error_of_the_system_has_its_own_mend(number, said):
+    error = OSError(number, "as the system says it") if number else OSError("as the system says it")
+    for made in (local_store._mended("/x", error), local_store._mended_write("/x", error)):
+        assert str(made).startswith("/x: as the system says it. ") and said in str(made)
+
+
+def test_every_path_that_is_no_file_is_listed_with_its_kind_and_no_other(tmp_path):
+    for folder in ("a/b", "linked"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "a" / "file").write_bytes(b"1")
+    (tmp_path / "a" / "to file").symlink_to(tmp_path / "a" / "file")
+    (tmp_path / "a" / "to folder").symlink_to(tmp_path / "linked")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "b" / "here").symlink_to(tmp_path / "a" / "b")
+    (tmp_path / "a" / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a" / "itself").symlink_to(tmp_path / "a" / "itself")
+    os.mkfifo(tmp_path / "linked" / "pipe")
+    found = {path.removeprefix(f"{tmp_path}/"): kind for path, kind in Store().list_unreadable(str(tmp_path))}
+    assert found == {
+        "a/b/here": "circular link",
+        "a/b/up": "circular link",
+        "a/gone": "dangling link",
+        "a/itself": "circular link",
+        "a/to folder/pipe": "FIFO, socket or device",
+        "linked/pipe": "FIFO, socket or device",
+    }
+    assert list(found) == sorted(found) and Store().list_unreadable("s3://bucket/x") == []
+    files = [file.uri.removeprefix(f"{tmp_path}/") for file in Store().list_files(str(tmp_path))]
+    assert files == ["a/file", "a/to file"]
+    with pytest.raises(StorageError, match=r"pipe: is a FIFO, socket or device; a file was wanted"):
+        Store().info(str(tmp_path / "linked" / "pipe"))
+
+
+def test_only_names_like_those_of_unfinished_writes_are_left_out_of_a_listing(tmp_path):
+    part = f".{'0a' * 16}.part"
+    for name in (part, f"{part}x", f"x{part}", part.upper(), ".0a.part", ".hidden", "x.part"):
+        (tmp_path / name).write_bytes(b"1")
+    names = {Path(file.uri).name for file in Store().list_files(str(tmp_path))}
+    assert names == {f"{part}x", f"x{part}", part.upper(), ".0a.part", ".hidden", "x.part"}
+
+
+def test_a_file_is_described_by_size_and_version_and_a_folder_holds_files_or_not(root, store):
+    uri = paths.join(root, "a", "deep", "x")
+    assert not store.holds_files(root)
+    store.write_bytes(uri, b"12345")
+    found = store.info(uri)
+    assert (found.uri, found.size) == (uri, 5) and found.version and '"' not in found.version
+    assert store.list_files(root) == [found] == store.glob(paths.join(root, "**")) == store.glob(uri)
+    assert store.holds_files(root) and store.holds_files(paths.join(root, "a"))
+    assert not store.holds_files(paths.join(root, "b")) and not store.holds_files(paths.join(root, "a", "dee"))
+
+
+def test_deleting_removes_the_files_that_are_named_wherever_they_lie_and_no_other(root, store, tmp_path):
+    here = [str(tmp_path / "local" / name) for name in "abc"]
+    there = [paths.join(root, "remote", name) for name in "abc"]
+    for uri in here + there:
+        store.write_bytes(uri, b"1")
+    store.delete(iter([here[0], there[1], here[2], there[0]]))
+    assert [store.exists(uri) for uri in here + there] == [False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme", "remote"),
+    [("S3://b/x", "s3", True), ("gs://b", "gs", True), ("az://c/x", "az", True), ("file:///x", "file", False),
+     ("/x", "", False), ("a+b.c-1://x", "a+b.c-1", False), ("x:/y", "", False), ("/a/s3://b", "", False)],
+)  # fmt: skip
+def test_the_scheme_tells_what_lies_in_a_bucket(uri, scheme, remote):
+    assert (paths.scheme(uri), paths.is_remote(uri)) == (scheme, remote)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched", "others"),
+    [
+        ("a/*.txt", ["a/.txt", "a/b.txt"], ["a/b/c.txt", "a/b.txt2", "xa/b.txt", "a/bxtxt"]),
+        ("a/?", ["a/b", "a/\n"], ["a/", "a/bc", "a//"]),
+        ("a/**/b", ["a/b", "a/c/b", "a/c/d/b"], ["a/cb", "ab"]),
+        ("a/**", ["a/", "a/b", "a/b/c"], ["a"]),
+        ("[a-c]", ["a", "c"], ["d", "-", "ab"]),
+        ("[!a-c]x", ["dx"], ["ax", "/x"]),
+        ("[^a]x", ["bx"], ["ax"]),
+        ("[]a]", ["]", "a"], ["[", "b"]),
+        ("[!]]", ["a"], ["]", "/"]),
+        ("a[", ["a["], ["a"]),
+        ("a+(b)", ["a+(b)"], ["aab"]),
+        ("[.]", ["."], ["a"]),
+    ],
+)
+def test_a_pattern_matches_whole_paths(pattern, matched, others):
+    assert [path for path in matched + others if paths.matches(pattern, path)] == matched
