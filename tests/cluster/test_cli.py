@@ -282,3 +282,39 @@ def test_commands_begin_as_this_program_was_called_where_its_name_alone_would_no
     assert shell_command("inspect", "a b") == ("raymill" if on_path else "'an env/bin/raymill'") + " inspect 'a b'"
     monkeypatch.setattr("sys.argv", ["pytest"])
     assert shell_command("inspect") == "raymill inspect"
+
+
+@pytest.mark.parametrize(("answer", "code"), [(None, 0), (0, 0), (3, 3), ("text", 0)])
+def test_a_number_that_a_verb_returns_is_its_exit_code(run, verb, answer, code):
+    verb(lambda: answer)
+    assert run("try") == (code, "", "")
+
+
+def test_the_short_options_are_those_of_their_long_ones(run):
+    assert run("-V") == run("--version") and run("-h") == run("--help") == run("help") == run()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_stack_of_a_panic_is_printed_with_debug_alone(run, verb, monkeypatch, debug):
+    monkeypatch.setenv("RUST_BACKTRACE", "full")
+    verb(lambda: None)
+    run("try", *["--debug"] * debug)
+    assert os.environ["RUST_BACKTRACE"] == ("full" if debug else "0")
+
+
+@pytest.mark.parametrize(("code", "at_once"), [(130, True), (0, False), (1, False), (2, False), (None, False)])
+def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypatch, code, at_once):
+    ended: list[int] = []
+    monkeypatch.setattr(cli, "main", lambda: sys.exit(code))
+    monkeypatch.setattr(cli.os, "_exit", ended.append)
+    with pytest.raises(SystemExit) as left:
+        cli.command()
+    assert left.value.code == code and ended == ([130] if at_once else [])
+
+
+def test_the_program_is_its_name_where_no_file_of_that_name_was_called(monkeypatch, tmp_path):
+    (tmp_path / "other").touch()
+    (tmp_path / "raymill").mkdir()
+    for called in ("raymill", str(tmp_path / "other"), str(tmp_path / "raymill"), str(tmp_path / "none" / "raymill")):
+        monkeypatch.setattr("sys.argv", [called])
+        assert shell_command("train", "a", "b c") == "raymill train a 'b c'"

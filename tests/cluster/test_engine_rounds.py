@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import logging
+import pickle
 import threading
 import time
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from cluster import cli
@@ -211,6 +213,31 @@ def test_a_dead_ray_ends_the_run_at_once(tmp_path):
     with pytest.raises(ClusterError, match=r"died.*run the same command again") as caught:
         engine(tmp_path, session, attempts=3).run(counting_stage(3))
     assert (type(caught.value), session.starts, session.stops) == (ClusterError, 1, 0)
+
+
+def test_a_ray_whose_death_is_first_seen_as_an_error_of_the_round_ends_the_run_at_once_too(tmp_path):
+    class Dying(RoundsInline):
+        def _map(self, run, rows):
+            self.session.lost = True
+            raise RuntimeError("connection lost")
+            yield
+
+    session = NoRay()
+    with pytest.raises(ClusterError, match="died") as caught:
+        engine(tmp_path, session, kind=Dying, attempts=3).run(counting_stage(3))
+    assert (type(caught.value), session.starts, session.stops) == (ClusterError, 1, 0)
+
+
+def test_a_worker_answers_each_row_in_order_and_logs_its_failures_with_run_stage_and_unit(tmp_path, capsys):
+    work = Failing({3: [ValueError("a document's own words")]})
+    rows = [{"unit": unit, "payload": pickle.dumps(unit)} for unit in (4, 3, 0)]
+    run = engines._RunUnit(counting_stage(5, work), str(tmp_path / "nightly"))
+    answers = [json.loads(answer) for answer in run(pa.Table.from_pylist(rows))["answer"].to_pylist()]
+    assert [answer["unit"] for answer in answers] == work.passes == [4, 3, 0]
+    assert [json.loads(answers[at]["record"])["counters"]["documents"] for at in (0, 2)] == [4, 0]
+    assert (answers[1]["kind"], answers[1]["final"]) == ("ValueError", None) and "own words" in answers[1]["error"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(" error run=nightly stage=count unit=3 cluster.engine: failed with ValueError")
 
 
 class Counted:

@@ -134,3 +134,34 @@ def test_of_two_processes_at_once_one_fetches_and_both_get_the_same_copy(remote,
         first, second = [pool.apply_async(fetch_elsewhere, arguments) for _ in range(2)]
         assert first.get(timeout=60) == second.get(timeout=60)
     assert len((copies.parent / "fetched").read_text().splitlines()) == 3
+
+
+def test_a_copy_has_a_name_of_its_content_and_the_end_of_the_folders_name(s3_root, s3_store, copies):
+    for name in ("model", "m" * 50 + "n" * 100):
+        s3_store.write_bytes(paths.join(s3_root, name, "a"), b"1")
+        copy = local_folder(s3_store, paths.join(s3_root, name)).name
+        digest, _, shown = copy.partition("-")
+        assert (len(digest), shown) == (32, name[-100:])
+
+
+@pytest.mark.parametrize("change", [{"uri": "s3://b/m/other"}, {"version": "w"}, {"size": 2}])
+def test_a_copy_is_another_where_name_version_or_size_of_a_file_is(copies, monkeypatch, change):
+    def found(**changes) -> Path:
+        listed = [FileInfo(**({"uri": "s3://b/m/a", "size": 1, "version": "v"} | changes))]
+        monkeypatch.setattr(Store, "list_files", lambda self, uri: listed)
+        return local_folder(Store(), "s3://b/m")
+
+    monkeypatch.setattr(local_copies, "_copy", lambda store, file, path: path.parent.mkdir(exist_ok=True, parents=True))
+    assert found() == found() != found(**change)
+
+
+def test_a_folder_that_does_not_fit_is_told_with_its_size(copies, monkeypatch):
+    listed = [FileInfo(f"s3://b/m/{name}", 1_234_000_000, "v") for name in "ab"]
+    monkeypatch.setattr(Store, "list_files", lambda self, uri: listed)
+
+    def full(store: Store, file: FileInfo, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local_copies, "_copy", full)
+    with pytest.raises(StorageError, match=rf"^s3://b/m: 2\.47 GB could not be copied to {copies} \(No space left"):
+        local_folder(Store(), "s3://b/m")
