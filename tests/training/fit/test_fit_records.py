@@ -1,0 +1,241 @@
+"""Small parts of a fit at their boundaries: broken losses, progress, damage, time left, room for workers."""
+
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
+from tests.support import fit_jobs
+from tests.training.fit.test_checkpoint import make_job, write
+from training.config_parts import Optimizer, Track, Workers
+from training.fit import console, device, loss_checks, preflight
+from training.fit.checkpoint.format import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
+from training.fit.console import RemainingWork
+from training.fit.job import Job
+from training.fit.learning_rate import learning_rate
+from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
+from training.fit.records import Best, TrainingProgress, damage_lines, measured
+
+ALONE = SimpleNamespace(first=True, gather=lambda value: [value])
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "limit", "said"),
+    [
+        (2.0, 1.0, None, None),
+        (2.0, 1.0, 2.0, None),
+        (2.0001, 1.0, 2.0, "the loss is 2, above failures.loss_limit 2"),
+        (1e9, 1e9, None, None),
+        (math.nan, 1.0, None, "the loss is nan"),
+        (math.inf, math.nan, 1.0, "the loss is inf"),
+        (2.0, math.inf, None, "the loss is 2 and the gradient norm inf"),
+        (2.0, math.nan, 1.0, "the loss is 2 and the gradient norm nan"),
+    ],
+)
+def test_a_loss_is_broken_when_it_or_its_gradient_is_not_finite_or_it_is_above_the_limit(loss, norm, limit, said):
+    assert loss_problem(loss, norm, limit) == said
+
+
+@pytest.mark.parametrize("count", [1, 19, 20, 21, 25])
+def test_the_documents_of_a_broken_step_are_named_up_to_twenty_and_all_are_in_a_file(tmp_path, count):
+    job, names = make_job(tmp_path), [f"d{n}" for n in range(count)]
+    for first in (False, True):
+        error = str(bad_loss_error(job, SimpleNamespace(first=first), 7, "the loss is nan", names))
+        uri = f"{job.root}/broken/step-00000007.json"
+        assert Store().exists(uri) == first
+        assert error.startswith(f"step 7: the loss is nan. Its batch contained the documents {', '.join(names[:20])}")
+        assert (f" and {count - 20} more (all are in {uri})" in error) == (count > 20)
+    assert json.loads(Store().read_bytes(uri)) == {"step": 7, "problem": "the loss is nan", "documents": names}
+
+
+def test_documents_of_a_step_are_those_of_all_workers_each_once_in_their_order():
+    batches = [SimpleNamespace(documents=(("b", "a"), ("b",))), SimpleNamespace(documents=((), ("c", "a")))]
+    ranks = SimpleNamespace(gather=lambda mine: [["z", "a"], mine])
+    assert documents_of(batches, ranks) == ["z", "a", "b", "c"]
+    assert loss_checks._LISTED_DOCUMENTS == 20
+
+
+def test_a_measurement_divides_by_its_labels_and_of_none_there_is_none():
+    assert measured(6.0, 3, 4) == {"loss": 1.5, "perplexity": math.exp(1.5), "accuracy": 0.75, "label_tokens": 4}
+    assert measured(0.0, 0, 0) is None
+    assert measured(7e5, 0, 1)["perplexity"] == math.inf
+    assert measured(699.0, 0, 1)["perplexity"] == math.exp(699)
+
+
+@pytest.mark.parametrize(
+    ("best", "loss", "gain", "better"),
+    [(2.0, 2.0, 0.0, False), (2.0, 1.999, 0.0, True), (2.0, 1.5, 0.5, False), (2.0, 1.499, 0.5, True),
+     (2.0, 2.5, 0.0, False), (2.0, math.nan, 0.0, False), (None, 9.0, 1.0, True)],
+)  # fmt: skip
+def test_a_validation_is_the_best_only_if_lower_by_more_than_the_least_gain(best, loss, gain, better):
+    before = TrainingProgress(step=4, best=Best(2, best) if best else None, misses=2, evaluated=2)
+    after = before.validated(loss, gain)
+    assert after.evaluated == 4
+    assert (after.best, after.misses) == ((Best(4, loss), 0) if better else (before.best, 3))
+    assert after.improved is better
+    unlabelled = before.validated(None, gain)
+    assert (unlabelled.best, unlabelled.misses, unlabelled.evaluated) == (before.best, 2, 4)
+
+
+def test_a_step_counts_and_an_update_only_where_there_was_one():
+    progress = TrainingProgress(step=4, updates=3).stepped(updated=True).stepped(updated=False)
+    assert (progress.step, progress.updates) == (6, 4)
+
+
+@pytest.mark.parametrize(("resumed", "lost"), [(8, "Step 9 is"), (7, "Steps 8 to 9 are"), (0, "Steps 1 to 9 are")])
+def test_the_steps_that_are_trained_again_are_those_after_the_checkpoint_used(resumed, lost):
+    (line,) = damage_lines({"damaged": [{"step": 9, "resumed": resumed, "problem": "URI: gone."}]})
+    assert line == f"The checkpoint of step 9 is damaged and was not used: URI: gone. {lost} trained again."
+    assert damage_lines({}) == []
+
+
+def test_checkpoints_are_in_the_order_of_their_steps_and_of_a_step_the_latest_attempt_counts(tmp_path):
+    job = make_job(tmp_path, keep=9)
+    for step, attempt in ((9, "a"), (10, "a"), (2, "b"), (10, "b")):
+        write(job, step, attempt)
+    assert [step_of(uri) for uri in checkpoint_folders(job)] == sorted(map(step_of, checkpoint_folders(job)))
+    assert at_step(job, 10).endswith(folder_name(10, "b"))
+    for step in (2, 10):
+        assert Checkpoint.load(Store(), at_step(job, step)).step == step
+
+
+def test_of_a_checkpoint_every_value_outside_of_it_is_missing(tmp_path):
+    checkpoint = Checkpoint.load(Store(), write(make_job(tmp_path), 1))
+    assert len(checkpoint.fetch("second", "param", 7, 7)) == 0
+    with pytest.raises(DataError, match="param of second has no values 7 to 8"):
+        checkpoint.fetch("second", "param", 6, 8)
+
+
+# --- learning rate
+
+
+@pytest.mark.parametrize(
+    ("steps", "decay_steps", "warmup", "decay"), [(40, None, 0, 4), (4, None, 0, 1), (40, 7, 0, 7), (10, 9, 4, 6)]
+)
+def test_wsd_falls_over_its_last_steps_a_tenth_by_default_and_never_into_the_warm_up(steps, decay_steps, warmup, decay):
+    optimizer = Optimizer(learning_rate=1.0, schedule="wsd", decay_steps=decay_steps, warmup_steps=warmup)
+    rates = [learning_rate(optimizer, step, steps) for step in range(steps)]
+    assert rates[:warmup] == [(n + 1) / warmup for n in range(warmup)]
+    assert rates[warmup : steps - decay] == [1.0] * (steps - decay - warmup)
+    assert rates[steps - decay :] == pytest.approx([1 - n / (decay + 1) for n in range(1, decay + 1)])
+
+
+# --- the terminal
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_a_value"),
+    [
+        ({"method": "full"}, 8),
+        ({"method": "full", "export": {"dtype": "bfloat16"}}, 6),
+        ({"method": "lora"}, 8),
+        ({"method": "lora", "export": {"dtype": "bfloat16"}}, 6),
+        ({"method": "lora", "export": {"merged": False}}, 4),
+        ({"method": "prompt", "packing": {"mode": "none"}}, 4),
+    ],
+)
+def test_the_export_reads_the_model_and_writes_whole_weights_where_there_are_any(monkeypatch, changes, bytes_a_value):
+    rows = {"train": 900, "validation": 40, "test": 0}
+    monkeypatch.setattr(
+        console, "PackedRun", SimpleNamespace(load=lambda *_: SimpleNamespace(rows=lambda split: rows[split]))
+    )
+    for most, measured_rows in ((39, 39), (40, 40), (41, 40), (None, 40)):
+        config = fit_jobs.settings("nowhere", **changes | {"evaluate": {"every_steps": 3, "rows": most}})
+        found = RemainingWork.of(Job(config, "/run", "/packed", (), 12, {}), 1000)
+        assert found == RemainingWork(12, 3, measured_rows, 40, 1000 * bytes_a_value)
+    rows["test"] = 7
+    assert RemainingWork.of(Job(config, "/run", "/packed", (), 12, {}), 1000).evaluation_rows == 7
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "every", "validations"),
+    [(0, 10, 5, 2), (4, 10, 5, 2), (5, 10, 5, 1), (9, 10, 5, 1), (10, 10, 5, 0), (0, 11, 5, 3), (10, 11, 5, 1)],
+)
+def test_validations_left_are_those_at_each_interval_and_one_after_the_last_step(step, steps, every, validations):
+    wanted = len([at for at in range(step + 1, steps + 1) if at % every == 0 or at == steps])
+    record = {"step": step, "time": "", "workers": 1, "seconds": 1.0, "tokens": 1, "validation_s": 100.0}
+    left = RemainingWork(steps, every).seconds_left([record])
+    assert left == (steps - step) * 1.0 + 100 * wanted and wanted == validations
+
+
+def test_the_pace_is_of_the_last_fifty_steps():
+    def record(step: int) -> dict:
+        return {"step": step, "time": "", "workers": 1, "loss": 1.0, "seconds": 1.0, "tokens": 100 if step > 10 else 0}
+
+    records = [record(step) | {"time": f"2026-01-01T00:{step:02d}:00"} for step in range(1, 60)]
+    assert "98 tokens/s" in console.step_line(records, RemainingWork(60, 9))  # 49 of the last 50 have 100
+    assert "100 tokens/s" in console.step_line(records[10:], RemainingWork(60, 9))
+    assert RemainingWork(61, 100).seconds_left(records) == 2 * 60
+
+
+# --- room
+
+
+@pytest.mark.parametrize(
+    ("workers", "nodes", "said"),
+    [
+        ({"count": 1, "cpus_each": 3}, [{"CPU": 2}],
+         "1 worker with 3 CPUs each was requested; it has 2 CPUs, enough for 0. No worker fits: give each fewer "
+         "resources, set workers.cpus_each lower,"),
+        ({"count": 3}, [{"CPU": 1}, {"CPU": 1}],
+         "3 workers with 1 CPU each were requested; it has 2 CPUs on 2 nodes, enough for 2. Set workers.count to 2 or "
+         "fewer, set workers.cpus_each lower,"),
+        ({"count": 3, "gpus_each": 1}, [{"CPU": 8, "GPU": 2}],
+         "3 workers with 1 CPU and 1 GPU each were requested; it has 8 CPUs and 2 GPUs, enough for 2. Set "
+         "workers.count to 2 or fewer, set workers.cpus_each lower,"),
+        ({"count": {"min": 2, "max": 9}, "gpus_each": 1}, [{"CPU": 8}],
+         "2 workers with 1 CPU and 1 GPU each were requested; it has 8 CPUs and 0 GPUs, enough for 0. No worker fits: "
+         "give each fewer resources, set workers.gpus_each: 0,"),
+        ({"count": 2}, [{"CPU": 2}], None),
+        ({"count": {"min": 2, "max": 9}}, [{"CPU": 2}], None),
+    ],
+)  # fmt: skip
+def test_workers_for_which_there_is_no_room_are_refused_with_both_numbers_and_a_setting_that_fits(workers, nodes, said):
+    try:
+        preflight.check_fits(Workers.model_validate(workers), nodes, "it")
+        assert said is None
+    except ConfigError as error:
+        assert said is not None and str(error).startswith(f"workers: {said}")
+
+
+@pytest.mark.parametrize("gone", [(), ("mlflow",), ("wandb", "tensorboard"), ("mlflow", "wandb", "tensorboard")])
+def test_each_tracker_that_is_set_must_be_installed_and_no_other(monkeypatch, gone):
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name in gone else name)
+    preflight.check_trackers(Track(tensorboard=False))
+    for settings in ({"mlflow": "u"}, {"wandb": "p"}, {"tensorboard": True}, {"mlflow": "u", "wandb": "p"}):
+        track = Track(**{"tensorboard": False} | settings)
+        missing = [name for name in ("mlflow", "wandb", "tensorboard") if name in settings and name in gone]
+        try:
+            preflight.check_trackers(track)
+            assert not missing
+        except ConfigError as error:
+            assert missing and str(error).startswith(f"track: {', '.join(missing)} not installed.")
+
+
+def test_memory_is_told_in_gib_of_this_process():
+    import torch
+
+    with open("/proc/self/status") as status:
+        (peak,) = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+    assert device.memory_gib(torch.device("cpu")) == pytest.approx(peak / (1 << 20), rel=0.1)
+
+
+def test_parameters_are_counted_by_whether_they_train():
+    import torch
+
+    module = torch.nn.Module()
+    module.model = torch.nn.Linear(3, 5)
+    module.head = torch.nn.Linear(5, 2)
+    module.model.requires_grad_(False)
+    module.head.bias.requires_grad_(False)
+    assert device.parameter_counts(module) == (10, 20 + 12)
+
+
+def test_a_progress_is_plain_and_back(tmp_path):
+    for best in (None, Best(3, 1.5)):
+        progress = TrainingProgress(9, 8, 6, best, 1, (4, 5), 1, 2.5)
+        assert TrainingProgress.from_plain(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress
