@@ -1,9 +1,26 @@
 """Sentences and numbers about what packing left out, cut or found changed, against plain counts."""
 
+import json
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from training.pack import overflow, packed_run
+from cluster.errors import ConfigError
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+from tests.support.packed_examples import config
+from tests.support.tiny_tokenizers import tiny
+from training.config_parts import Columns, Corpus, Split
+from training.data.packed import SPLITS
+from training.pack import bpe, load_tokenizer, overflow, packed_run, tokenise
+from training.pack.command import summary
+from training.pack.documents import Document
+from training.pack.encode import Misfit
+from training.pack.load_tokenizer import pad_id
 from training.pack.packed_run import changed_files_text, listing_for_manifest
+from training.pack.preview import segments_of
+from training.pack.sources import freeze_corpus
 
 WHOLE = {"examples": 200, "tokens": 10_000, "label_tokens": 4_000}
 
@@ -88,3 +105,100 @@ def test_a_listing_is_kept_up_to_its_limit(monkeypatch):
     monkeypatch.setattr(packed_run, "_LISTED_FILES", 3)
     assert listing_for_manifest(FILES) == [list(file) for file in FILES]
     assert listing_for_manifest((*FILES, ("d", 1, ""))) == []
+
+
+# --- counts of packing as they are shown
+
+
+def test_a_summary_has_each_splits_numbers_and_its_notes_in_order():
+    settings = config(sequence_length=100, tokens_per_step=400)
+    kinds = ("documents", "rows", "tokens", "label_tokens", "padding")
+    counted = {f"{kind}/{split}": 1000 * at + base for at, split in enumerate(SPLITS, start=1)
+               for base, kind in enumerate(kinds, start=1)}  # fmt: skip
+    tokenised = {"documents": 5000, "examples": 200, "left_out/empty": 2, "special_tokens_as_text": 3}
+    packed = SimpleNamespace(
+        corpora=["c"],
+        uri="U",
+        tokenizer_uri="T",
+        rows=lambda split: counted[f"rows/{split}"],
+        tokenised=lambda name: tokenised | {f"tokens/{split}": 5000 for split in SPLITS},
+        packed=lambda name: counted | {"pieces_without_label": 4, "tokens_without_label": 50, "documents_split": 2},
+        passed_over={"c": "1 file is skipped"},
+    )
+    lines = summary(settings, packed).splitlines()
+    assert lines[0] == f"c: 5,000 documents, 6,009 tokens, {6012 / 6009:.1%} of them learnt"
+    for at, split in enumerate(SPLITS, start=1):
+        documents, rows, tokens, learnt, padding = (1000 * at + base for base in range(1, 6))
+        shares = [f"{learnt / tokens:.1%}", f"{tokens / (tokens + padding):.1%}"]
+        assert lines[1 + at].split() == [split, f"{documents:,}", f"{rows:,}", f"{tokens:,}", *shares]
+    assert lines[5] == "  1 file is skipped"
+    assert lines[6].startswith("  2 of 5,002 documents") and lines[7].startswith("  2 of 200 examples (1.0%)")
+    assert lines[8] == "  4 pieces without anything to learn, left out: 50 tokens"
+    assert lines[9] == "  3 documents have control tokens in their messages, which are text there"
+    assert lines[10] == "one epoch is 250.5 steps of 4 rows, 400 tokens"
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 7), (3, 8), (4, 9)])
+def test_documents_are_encoded_in_lists_bounded_in_bytes_and_in_number(monkeypatch, count, size):
+    monkeypatch.setattr(tokenise, "_TABLE_BYTES", 24)
+    monkeypatch.setattr(tokenise, "_TABLE_DOCUMENTS", count)
+    documents = [Document(str(n), "", size, 0, "", None) for n in range(10)]
+    tables = list(tokenise._tables(iter(documents)))
+    assert [one for table in tables for one in table] == documents
+    full = min(count, -(-24 // size))
+    assert [len(table) for table in tables[:-1]] == [full] * (len(tables) - 1) and 1 <= len(tables[-1]) <= full
+
+
+@pytest.mark.parametrize(("failed", "documents", "refused"), [(31, 0, False), (32, 0, True), (32, 1, False)])
+def test_a_template_is_refused_when_it_failed_for_enough_documents_and_for_all(failed, documents, refused):
+    tally = tokenise._Tally({"documents": documents}, unfit=failed)
+    misfits = [Misfit(0, "no_label", "other"), Misfit(1, "no_end_of_turn", "first"), Misfit(2, "doubled_bos", "x")]
+    try:
+        tokenise._refuse_template(tally, misfits, 32)
+        assert not refused
+    except ConfigError as error:
+        assert refused and "of the first 32 documents none is an example (no_end_of_turn)" in str(error)
+        assert "reads:\nfirst\n" in str(error)
+
+
+@pytest.mark.parametrize(("pad", "eos", "wanted"), [(3, 5, 3), (None, 5, 5), (None, None, 0), (0, 5, 0)])
+def test_padding_is_the_tokenizers_own_token_else_the_end_of_text(pad, eos, wanted):
+    assert pad_id(SimpleNamespace(pad_token_id=pad, eos_token_id=eos)) == wanted
+
+
+def test_files_of_a_tokenizer_are_those_of_its_kinds_in_the_folder_itself():
+    names = {"tokenizer.json": 1, "a.txt": 1, "merges.model": 256 << 20, "additional_chat_templates/x.jinja": 1,
+             "model.safetensors": 0, "model.safetensors.index.json": 0, "sub/tokenizer.json": 0, "prepared.json": 0,
+             "README.md": 0}  # fmt: skip
+    for name, belongs in names.items():
+        assert load_tokenizer._belongs(FileInfo(f"/r/{name}", belongs or 1, ""), "/r") is bool(belongs), name
+    assert not load_tokenizer._belongs(FileInfo("/r/vocab.json", (256 << 20) + 1, ""), "/r")
+
+
+def test_a_fitted_tokenizer_reads_of_each_unit_its_share_and_of_the_train_split_alone(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{n:084}"}) + "\n" for n in range(200)))
+    frozen = freeze_corpus(Store(), Corpus(path=str(path)), Columns(text="text"), 1000)
+    split = Split(train=0.5, validation=0.25, test=0.25)
+    whole = [*bpe._sample([frozen], split)]
+    assert len(whole) == 100
+    monkeypatch.setattr(bpe, "SAMPLE_BYTES", 5000)
+    some = [*bpe._sample([frozen], split)]
+    assert set(some) < set(whole) and 20 <= len(some) <= 50, "5,000 of 19,400 bytes are read, half of them to train on"
+    assert {int(text) // 20 for text in some} == set(range(10)), "from all over the corpus"
+    monkeypatch.setattr(bpe, "_SAMPLED_UNITS", 4)
+    monkeypatch.setattr(bpe, "SAMPLE_BYTES", 1 << 20)
+    few = [*bpe._sample([frozen], split)]
+    assert set(few) < set(whole) and len({int(text) // 10 for text in few}) <= 8
+
+
+@pytest.mark.parametrize("length", [1, 239, 240, 241, 500])
+def test_segments_of_a_preview_have_all_tokens_and_the_text_of_those_that_are_shown(length):
+    tokenizer = tiny()
+    ids = np.array([*([5, 6] * length)[:length], tokenizer.eos_token_id])
+    found = list(segments_of(ids, np.arange(len(ids)) > 0, tokenizer))
+    assert sum(segment.tokens for segment in found) == length + 1
+    assert sum(segment.tokens for segment in found if segment.learnt) == length
+    shown = sum(segment.tokens for segment in found if segment.text)
+    assert shown == (length + 1 if length <= 241 else 242), "the first token, 240 of the others, the special one"
+    assert [segment.special for segment in found][-1] and not any(segment.special for segment in found[:-1])
