@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.output import Output, OutputFiles, empty_file
+from cluster.output import Output, OutputFiles, _cuts, empty_file
 
 NUMBERS = pa.schema([("x", pa.int64())])  # 8 bytes a row
 
@@ -67,3 +67,18 @@ def test_nothing_written_is_no_file_and_an_empty_file_has_the_schema_alone(tmp_p
     (tmp_path / "empty.parquet").write_bytes(empty_file(NUMBERS))
     found = pq.ParquetFile(tmp_path / "empty.parquet")
     assert (found.schema_arrow, found.metadata.num_rows) == (NUMBERS, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "first", "size", "cuts"),
+    [
+        (0, 80, 160, []),
+        (10, 80, 160, [(0, 10)]),
+        (55, 80, 160, [(0, 10), (10, 30), (30, 50), (50, 55)]),
+        (5, 15, 16, [(0, 1), (1, 3), (3, 5)]),
+        (3, 0, 1, [(0, 1), (1, 2), (2, 3)]),
+        (3, -8, 160, [(0, 1), (1, 3)]),
+    ],
+)
+def test_a_table_is_cut_into_as_many_rows_as_fit_and_one_at_least(rows, first, size, cuts):
+    assert _cuts(pa.table({"x": pa.array(range(rows), pa.int64())}), first, size) == cuts
