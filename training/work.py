@@ -12,6 +12,7 @@ from cluster.entry import Entry
 from cluster.page.formats import plural
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
+from cluster.submit.job_config import job_config
 from cluster.submit.work import (
     GIB,
     RAY_DISK,
@@ -20,7 +21,6 @@ from cluster.submit.work import (
     Machines,
     Work,
     head_machine,
-    settings_without_secrets,
     whole_gib,
 )
 from training.config import TrainConfig
@@ -53,9 +53,9 @@ def work(config: TrainConfig, seconds: float | None = None) -> Work:
 
     Raises:
         UserError: as the first checks of a run: a corpus or the model is missing, the output is among them.
-        ConfigError: the config holds keys of a store.
+        ConfigError: the config holds secrets.
     """
-    settings = settings_without_secrets(config)
+    settings = job_config(config)
     refuse_output_among_inputs(config)
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     frozen = [freeze_corpora(with_columns(one), one.execution.unit_mib << 20) for one in configs]

@@ -23,7 +23,6 @@ from cluster.progress import clock
 from cluster.submit.backend import Attempt, AttemptLost, Backend, State
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
-from cluster.submit.preflight import refuse_secrets
 from cluster.submit.ray_api import RayApi, checked_address, found_token
 from cluster.submit.submit import submit as submit_work
 from cluster.submit.work import WORK, Work
@@ -69,7 +68,7 @@ def submit(
     detach: Annotated[bool, typer.Option("--detach", help="return when the job is accepted, without its log")] = False,
     name: Annotated[str | None, typer.Option(help="first part of the run's name; default: the config's name")] = None,
     within: Annotated[
-        str | None, typer.Option(help="wanted duration, such as 90m, 8h or 2d, to choose the number of machines")
+        str | None, typer.Option(help="kuberay: wanted duration, such as 90m, 8h or 2d, to choose the number of machines")
     ] = None,
     ship_code: Annotated[
         bool, typer.Option("--ship-code", help="run this checkout's source on the cluster; at most 100 MiB")
@@ -83,6 +82,7 @@ def submit(
 ) -> int:
     """Run a config elsewhere: start it, attach if it runs, continue it if it broke. Exits with the job's exit code."""
     place = Place(to, address, token_file, insecure_http, namespace, context)
+    place.refuse_within(within)
     backend = place.backend(ship_code, overlay, image)
     work = work_of(config, override or [], name, within)
     done = submit_work(backend, work)
@@ -226,6 +226,17 @@ class Place:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"--to {self.to}: no such place. Give one of: {', '.join(_PLACES)}.{hint}")
 
+    def refuse_within(self, within: str | None) -> None:
+        """
+        Raises:
+            ConfigError: a duration is wanted at a place whose machines are not made for the job.
+        """
+        if within is not None and self.to != "kuberay":
+            raise ConfigError(
+                f"--within {within}: chooses how many machines --to kuberay makes for a job, and --to {self.to} has no "
+                "effect on machines. Leave it out; `raymill render --within` prints the machines for a duration."
+            )
+
     def command(self, verb: str, *words: str) -> str:
         """The command of a verb for this place, to be copied."""
         more = ["--address", self.address] if self.to == "jobs" and self.address else ["--to", self.to]
@@ -249,7 +260,6 @@ def work_of(config: str, override: list[str], name: str | None, within: str | No
     seconds = None if within is None else seconds_of(within)
     settings = load(config, override)
     work = WORK[settings.kind](settings, seconds)  # type: ignore[attr-defined]
-    refuse_secrets(work.config)
     return work if name is None else replace(work, name=name)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import cluster
-from cluster.errors import ConfigError, RaymillError
+from cluster.errors import RaymillError
 from cluster.output_folder import check_output, fixed_folder
 from cluster.page.formats import plural
 from cluster.store import paths
@@ -25,17 +25,6 @@ MARK = "raymill probe: "
 _GIB = 1 << 30
 # A store that does not answer is reported, not waited for.
 _QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
-_LARGEST_CONFIG = 100_000  # a variable of a process has at most 128 KiB on Linux
-
-# Values that are secrets wherever they stand.
-_SECRET_VALUES = {
-    "an access key of AWS": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a token of Hugging Face": r"\bhf_[A-Za-z0-9]{20,}\b",
-    "a token of GitHub": r"\b(?:ghp|gho|ghs|github_pat)_[A-Za-z0-9_]{20,}\b",
-    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "a password in an address": r"://[^/\s:@]+:[^/\s@]+@",
-    "a signature in an address": r"[?&](?:X-Amz-Signature|X-Goog-Signature|sig)=",
-}
 
 
 @dataclass(frozen=True)
@@ -211,37 +200,3 @@ def _own_storage(value: Any, uri: str) -> Iterator[Mapping[str, Any]]:
 def _belongs(uri: str, path: str) -> bool:
     folder = fixed_folder(path)[0].rstrip("/")
     return uri == folder or uri.startswith(folder + "/")
-
-
-def refuse_secrets(config: Mapping[str, Any]) -> None:
-    """Look for secrets in the settings that would travel with a job, where everyone who may list jobs can read them.
-
-    Raises:
-        ConfigError: names the settings that hold one, without their values; or the config is too large to travel.
-    """
-    found = [f"{name} ({what})" for name, what in _secrets(config)]
-    if found:
-        raise ConfigError(
-            f"{', '.join(found)}: everyone who may list the cluster's jobs could read it. Take it out of the config: "
-            "give the machines a role, or set storage.profile, or put the secret into the environment of the cluster's "
-            "machines (in Kubernetes by a Secret of the pods)."
-        )
-    if (size := len(json.dumps(dict(config)).encode())) > _LARGEST_CONFIG:
-        raise ConfigError(
-            f"the config has {size:,} bytes, and a job's has at most {_LARGEST_CONFIG:,}. Name files by a folder or a "
-            "pattern instead of one by one."
-        )
-
-
-def _secrets(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _secrets(inner, f"{at}.{name}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _secrets(inner, f"{at}.{number}")
-    elif isinstance(value, str):
-        for what, pattern in _SECRET_VALUES.items():
-            if re.search(pattern, value):
-                yield at, what
-                return

@@ -4,18 +4,16 @@ Each kind of config has a function that computes this, named in WORK; it runs wh
 listings and manifests, no data.
 """
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from cluster.artifact import fingerprint
 from cluster.entry import Entry
-from cluster.errors import ConfigError
 
 # kind -> function (config, seconds or None) -> Work. seconds: the wanted duration of the run; None: no wish.
 WORK: dict[str, Callable[[BaseModel, float | None], "Work"]] = {
@@ -141,33 +139,3 @@ def head_machine(units: int) -> Machines:
 def whole_gib(size: float) -> int:
     """Bytes rounded up to whole GiB."""
     return math.ceil(size / GIB) * GIB
-
-
-def settings_without_secrets(config: BaseModel) -> dict[str, Any]:
-    """The given settings of a config as plain JSON values, to travel with a job.
-
-    Raises:
-        ConfigError: they hold keys of a store.
-    """
-    if secrets := sorted(_secrets(config)):
-        raise ConfigError(
-            f"{', '.join(secrets)}: keys of a store would be readable for everyone who can list jobs. Take them out of "
-            "the config: give the workers a role (IRSA, workload identity), set storage.profile, or put the keys into "
-            "a Kubernetes Secret or the workers' environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
-        )
-    return json.loads(config.model_dump_json(exclude_unset=True))
-
-
-def _secrets(value: Any, at: str = "") -> Iterator[str]:
-    """The names of the settings that hold a secret."""
-    if isinstance(value, SecretStr):
-        yield at
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secrets(getattr(value, name), f"{at}.{name}".lstrip("."))
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _secrets(inner, f"{at}.{name}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _secrets(inner, f"{at}[{number}]")

@@ -9,6 +9,7 @@ import math
 from cluster.artifact import fingerprint
 from cluster.page.formats import plural
 from cluster.store import paths
+from cluster.submit.job_config import job_config
 from cluster.submit.work import (
     GIB,
     RAY_DISK,
@@ -17,7 +18,6 @@ from cluster.submit.work import (
     Machines,
     Work,
     head_machine,
-    settings_without_secrets,
     whole_gib,
 )
 from pipelines.curate.config import CurateConfig
@@ -66,10 +66,10 @@ def work(config: CurateConfig, seconds: float | None = None) -> Work:
 
     Raises:
         UserError: as the first checks of a run: an input is missing, the output is among them or holds another run.
-        ConfigError: the config holds keys of a store.
+        ConfigError: the config holds secrets.
     """
     root, store = paths.absolute(config.output), config.store
-    settings = settings_without_secrets(config)
+    settings = job_config(config)
     refuse_output_among_inputs(store, config.inputs, root)
     inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
     refuse_files_inside(root, inputs)

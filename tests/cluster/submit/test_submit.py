@@ -8,15 +8,17 @@ import time
 from dataclasses import replace
 
 import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 import cluster
 from cluster.config import load
 from cluster.errors import ClusterError, ConfigError
 from cluster.submit.backend import Attempt, AttemptExists, Request, State
 from cluster.submit.commands import seconds_of
+from cluster.submit.job_config import job_config
 from cluster.submit.job_log import LogLines
 from cluster.submit.jobs_api import JobsApi
-from cluster.submit.preflight import ProbeReport, ProbeRequest, look, problems, read_report, refuse_secrets, storage_of
+from cluster.submit.preflight import ProbeReport, ProbeRequest, look, problems, read_report, storage_of
 from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
 from tests.cluster.submit.conftest import finished, small_work
@@ -226,6 +228,10 @@ def test_a_problem_reads_the_same_on_every_machine(tmp_path):
 # --- secrets, addresses, tokens
 
 
+class AnySettings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
 @pytest.mark.parametrize(
     ("value", "what"),
     [
@@ -237,18 +243,27 @@ def test_a_problem_reads_the_same_on_every_machine(tmp_path):
     ],
 )
 def test_secrets_in_a_config_are_refused_without_printing_them(value, what):
-    with pytest.raises(ConfigError, match=rf"inputs\.1\.path \({what}\)") as caught:
-        refuse_secrets({"inputs": [{"path": "fine"}, {"path": value}]})
+    with pytest.raises(ConfigError, match=rf"inputs\[1\]\.path \({what}\)") as caught:
+        job_config(AnySettings(inputs=[{"path": "fine"}, {"path": value}]))
     assert value not in str(caught.value)
 
 
+def test_keys_of_a_store_are_refused_by_their_setting_together_with_other_secrets():
+    settings = AnySettings(storage=AnySettings(secret=SecretStr("a-word")), inputs=["https://user:word@host/x"])
+    with pytest.raises(ConfigError) as caught:
+        job_config(settings)
+    assert "inputs[0] (a password in an address), storage.secret (a key of a store)" in str(caught.value)
+    assert "word@" not in str(caught.value) and "a-word" not in str(caught.value)
+
+
 def test_ordinary_addresses_are_no_secrets():
-    refuse_secrets({"output": "s3://bucket/a:b@c", "endpoint": "https://host:9000/x?list-type=2", "model": "hf_short"})
+    plain = {"output": "s3://bucket/a:b@c", "endpoint": "https://host:9000/x?list-type=2", "model": "hf_short"}
+    assert job_config(AnySettings(**plain)) == plain
 
 
 def test_a_config_that_is_too_large_to_travel_is_refused():
     with pytest.raises(ConfigError, match="Name files by a folder or a pattern"):
-        refuse_secrets({"inputs": ["s3://bucket/file-with-a-name"] * 5000})
+        job_config(AnySettings(inputs=["s3://bucket/file-with-a-name"] * 5000))
 
 
 @pytest.mark.parametrize(
