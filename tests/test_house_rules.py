@@ -220,8 +220,6 @@ FUNCTION_LEVEL_IMPORTS = {
     ("training/evaluation/scores.py", "torchmetrics.functional.text"): _SLOW,
     ("training/fit/ranks.py", "ray.train"): _TORCHRUN,
     ("training/fit/preflight.py", "ray"): _RAY_SET_UP,
-    ("training/fit/preflight.py", "ray._private"): _RAY_SET_UP,
-    ("training/fit/preflight.py", "ray.experimental.internal_kv"): _RAY_SET_UP,
     ("training/fit/process_group.py", "ray.train"): _TORCHRUN,
     ("training/fit/process_group.py", "ray.train.torch"): _TORCHRUN,
     ("training/fit/process_group.py", "ray.util"): _TORCHRUN,

@@ -68,7 +68,8 @@ def submit(
     detach: Annotated[bool, typer.Option("--detach", help="return when the job is accepted, without its log")] = False,
     name: Annotated[str | None, typer.Option(help="first part of the run's name; default: the config's name")] = None,
     within: Annotated[
-        str | None, typer.Option(help="kuberay: wanted duration, such as 90m, 8h or 2d, to choose the number of machines")
+        str | None,
+        typer.Option(help="kuberay: wanted duration, as in 90m, 8h or 2d; chooses the number of machines"),
     ] = None,
     ship_code: Annotated[
         bool, typer.Option("--ship-code", help="run this checkout's source on the cluster; at most 100 MiB")

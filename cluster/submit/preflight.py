@@ -9,7 +9,7 @@ import json
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
 
 import cluster
@@ -29,11 +29,15 @@ _QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What the probe looks at. files: (URI, storage settings without keys) of each file that must exist."""
+    """What the probe looks at.
+
+    files: (URI, storage settings without keys) of each file that must exist. needed: see `needed`.
+    """
 
     output: str
     storage: Mapping[str, Any]
     files: Sequence[tuple[str, Mapping[str, Any]]]
+    needed: Mapping[str, float] = field(default_factory=dict)
 
     VARIABLE: ClassVar = "RAYMILL_PROBE"
 
@@ -41,7 +45,7 @@ class ProbeRequest:
     def of(cls, work: Work) -> Self:
         storage = work.config.get("storage") or {}
         files = tuple((uri, storage_of(work.config, uri)) for uri in work.must_exist)
-        return cls(work.output, storage, files)
+        return cls(work.output, storage, files, needed(work))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -56,8 +60,9 @@ class ProbeReport:
     """What the probe saw.
 
     on_path: whether the command `raymill` is found. now: resources of all machines, such as {"CPU": 8}. largest_memory:
-    bytes of the largest machine. most: resources that the autoscaler could reach, None without one. problems: text ->
-    addresses of the machines that have it. machines: number of them that were looked at.
+    bytes of the largest machine. can_add: whether the autoscaler can add what is needed and is not there, False also
+    without one; None: nothing is missing, or the autoscaler does not report it. problems: text -> addresses of the
+    machines that have it. machines: number of them that were looked at.
     """
 
     python: str
@@ -67,7 +72,7 @@ class ProbeReport:
     machines: int
     now: Mapping[str, float]
     largest_memory: float
-    most: Mapping[str, float] | None
+    can_add: bool | None
     problems: Mapping[str, Sequence[str]]
 
     def to_line(self) -> str:
@@ -121,28 +126,43 @@ def _mismatches(report: ProbeReport, ships_code: bool) -> Iterator[str]:
         )
 
 
-def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
-    """What the run needs and the machines lack, now and with all that the autoscaler may add.
+def needed(work: Work) -> dict[str, float]:
+    """CPUs, GPUs and bytes of memory on one machine that the run cannot do without.
 
-    The machines of `work` are those to make for it. A cluster that exists may have others, so only what the run cannot
-    do without is compared: GPUs, the CPUs of workers that run all at once (else one), memory for the largest task.
+    The machines of `work` are those to make for it. A cluster that exists may have others, so only these are compared:
+    GPUs, the CPUs of workers that run all at once (else one), memory for the largest task.
     """
-    gpus = sum(group.gpus * group.least for group in work.workers)
     cpus = sum(group.cpus * group.least for group in work.workers if not group.gpus) if work.all_at_once else 1
-    task = max((group.largest_task for group in work.workers), default=0)
-    for name, wanted in (("GPU", gpus), ("CPU", max(1, cpus))):
-        now, most = report.now.get(name, 0), (report.most or {}).get(name, 0)
-        if max(now, most) < wanted:
-            grow = f", the autoscaler could make them {most:g}" if report.most is not None else " and no autoscaler"
+    return {
+        "GPU": sum(group.gpus * group.least for group in work.workers),
+        "CPU": max(1, cpus),
+        "memory": max((group.largest_task for group in work.workers), default=0),
+    }
+
+
+def lacking(needed: Mapping[str, float], now: Mapping[str, float], largest_memory: float) -> list[str]:
+    """The names in `needed` of which the machines have too little. Without any CPU the memory is not compared."""
+    found = [name for name in ("GPU", "CPU") if now.get(name, 0) < needed.get(name, 0)]
+    return found + (["memory"] if now.get("CPU", 0) >= 1 and largest_memory < needed.get("memory", 0) else [])
+
+
+def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
+    """What the run needs, and neither the machines have nor the autoscaler can add."""
+    if report.can_add is not False:
+        return
+    wanted = needed(work)
+    for name in lacking(wanted, report.now, report.largest_memory):
+        if name == "memory":
             yield (
-                f"{plural(wanted, name)} needed: the cluster has {now:g}{grow}. Add machines, or lower "
-                "the number of workers in the config."
+                f"the largest task needs {wanted[name] / _GIB:.1f} GiB of memory: the largest machine offers Ray "
+                f"{report.largest_memory / _GIB:.1f} GiB. Add a larger machine."
             )
-    if report.most is None and report.now.get("CPU", 0) >= 1 and report.largest_memory < task:
-        yield (
-            f"the largest task needs {task / _GIB:.1f} GiB of memory: the largest machine offers Ray "
-            f"{report.largest_memory / _GIB:.1f} GiB. Add a larger machine."
-        )
+        else:
+            yield (
+                f"{plural(int(wanted[name]), name)} needed: the cluster has {report.now.get(name, 0):g}, and no "
+                "autoscaler can add the others. Add machines, raise the autoscaler's limits, or lower the number of "
+                "workers in the config."
+            )
 
 
 def _placed(text: str, addresses: Sequence[str], machines: int) -> str:

@@ -17,9 +17,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import cluster
+from cluster.autoscaler import can_add
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.preflight import ProbeReport, ProbeRequest, look
+from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, look
 
 _MACHINES = 16
 _MACHINE_S = 90
@@ -32,18 +33,29 @@ def main() -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     # The driver commits to the store too, so that the head is looked at as well.
     looked_at = nodes[:_MACHINES]
+    now = dict(ray.cluster_resources())
+    largest_memory = max((node["Resources"].get("memory", 0) for node in nodes), default=0)
     report = ProbeReport(
         python=platform.python_version(),
         ray=ray.__version__,
         raymill=cluster.__version__,
         on_path=shutil.which("raymill") is not None,
         machines=len(looked_at),
-        now=dict(ray.cluster_resources()),
-        largest_memory=max((node["Resources"].get("memory", 0) for node in nodes), default=0),
-        most=ray._private.state.state.get_max_resources_from_cluster_config(),
+        now=now,
+        largest_memory=largest_memory,
+        can_add=_can_add(request, lacking(request.needed, now, largest_memory)),
         problems=_problems(request, looked_at),
     )
     print(report.to_line(), flush=True)
+
+
+def _can_add(request: ProbeRequest, lacks: Sequence[str]) -> bool | None:
+    """Whether the autoscaler can add what the machines lack; None if they lack nothing."""
+    bundles: list[dict[str, float]] = []
+    for name in lacks:
+        amount = request.needed[name]
+        bundles += [{name: amount}] if name == "memory" else [{name: 1}] * int(amount)
+    return can_add(bundles) if bundles else None
 
 
 def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

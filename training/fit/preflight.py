@@ -4,10 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
+from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.page.formats import plural
 from cluster.session import Session
 from training.config_parts import Track, Workers
+
+# Loaded once Ray has started.
+can_add = Entry("cluster.autoscaler:can_add")
 
 _TOLERANCE = 1e-6  # Ray counts ten-thousandths of a CPU
 
@@ -74,10 +78,10 @@ def check_machine(workers: Workers, session: Session) -> None:
 
 
 def check_cluster(workers: Workers, session: Session) -> None:
-    """Compare the workers with the resources of the session's Ray, which was started before. A cluster with an
-    autoscaler is not checked: it may grow.
+    """Compare the workers with the resources of the session's Ray, which was started before, and with what its
+    autoscaler can add.
 
-    Without this check Ray Train would wait forever for workers that cannot be placed.
+    Without this check Ray Train would wait half an hour for workers that cannot be placed.
 
     Raises:
         ConfigError: see `check_fits`.
@@ -87,13 +91,9 @@ def check_cluster(workers: Workers, session: Session) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if session.embedded:
         check_fits(workers, nodes, "this machine's Ray")
-    elif not _has_autoscaler():
+        return
+    least = workers.range[0]
+    wanted = {"CPU": workers.cpus_each, "GPU": float(workers.gpus_each)}
+    worker = {kind: amount for kind, amount in wanted.items() if amount}
+    if fitting(workers, nodes) < least and can_add([worker] * least) is False:
         check_fits(workers, nodes, "the cluster")
-
-
-def _has_autoscaler() -> bool:
-    """Whether an autoscaler has reported its status to this cluster."""
-    from ray._private import ray_constants
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    return bool(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS))

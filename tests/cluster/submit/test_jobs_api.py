@@ -105,7 +105,7 @@ def test_the_check_names_everything_that_is_wrong_at_once(ray_cluster, tmp_path)
     with pytest.raises(ConfigError) as caught:
         submit(JobsApi(RayApi(ray_cluster.url, ray_cluster.token)), work)
     message = str(caught.value)
-    assert "16 GPUs needed: the cluster has 0 and no autoscaler" in message
+    assert "16 GPUs needed: the cluster has 0, and no autoscaler can add the others" in message
     assert "the largest task needs 4096.0 GiB" in message
     assert "absent.jsonl: no such file" in message
     assert "s3://bucket/output" in message and "127.0.0.1:1" in message

@@ -18,7 +18,16 @@ from cluster.submit.commands import seconds_of
 from cluster.submit.job_config import job_config
 from cluster.submit.job_log import LogLines
 from cluster.submit.jobs_api import JobsApi
-from cluster.submit.preflight import ProbeReport, ProbeRequest, look, problems, read_report, storage_of
+from cluster.submit.preflight import (
+    ProbeReport,
+    ProbeRequest,
+    lacking,
+    look,
+    needed,
+    problems,
+    read_report,
+    storage_of,
+)
 from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
 from tests.cluster.submit.conftest import finished, small_work
@@ -151,7 +160,7 @@ FITTING = ProbeReport(
     machines=3,
     now={"CPU": 4.0, "memory": 8 << 30},
     largest_memory=4 << 30,
-    most=None,
+    can_add=None,
     problems={},
 )
 
@@ -167,8 +176,7 @@ def test_a_cluster_that_fits_has_no_problems(tmp_path):
         ({"ray": "2.9.0"}, "the cluster runs Ray 2.9.0"),
         ({"raymill": "0.0.1"}, "the cluster has Raymill 0.0.1"),
         ({"on_path": False}, "raymill is not on the PATH"),
-        ({"now": {}}, "1 CPU needed: the cluster has 0 and no autoscaler"),
-        ({"now": {}, "most": {"CPU": 0}}, "1 CPU needed: the cluster has 0, the autoscaler could make them 0"),
+        ({"now": {}, "can_add": False}, "1 CPU needed: the cluster has 0, and no autoscaler can add the others"),
         ({"problems": {"s3://x: gone.": ["10.0.0.1"]}}, "on 1 of 3 machines (10.0.0.1): s3://x: gone."),
         ({"problems": {"s3://x: gone.": ["a", "b", "c"]}}, "s3://x: gone."),
     ],
@@ -178,21 +186,27 @@ def test_each_mismatch_is_named(tmp_path, changed, named):
     assert problem.startswith(named) or named in problem
 
 
-def test_machines_that_the_autoscaler_may_add_count(tmp_path):
+def test_machines_that_the_autoscaler_can_add_count(tmp_path):
     (group,) = small_work(tmp_path).workers
-    work = replace(small_work(tmp_path), workers=(replace(group, gpus=4, least=2),))
-    grown = replace(FITTING, now={"CPU": 1}, most={"CPU": 64, "GPU": 8})
-    assert problems(work, grown, ships_code=False) == []
-    (problem,) = problems(work, replace(grown, most={"CPU": 64, "GPU": 7}), ships_code=False)
-    assert "8 GPUs needed: the cluster has 0, the autoscaler could make them 7" in problem
+    work = replace(small_work(tmp_path), workers=(replace(group, gpus=4, least=2, largest_task=9 << 30),))
+    lacks = replace(FITTING, now={"CPU": 1, "GPU": 2}, largest_memory=4 << 30)
+    assert lacking(needed(work), lacks.now, lacks.largest_memory) == ["GPU", "memory"]
+    for answer in (True, None):  # None: the autoscaler does not report it, and adds them or not
+        assert problems(work, replace(lacks, can_add=answer), ships_code=False) == []
+    gpus, memory = problems(work, replace(lacks, can_add=False), ships_code=False)
+    assert "8 GPUs needed: the cluster has 2, and no autoscaler can add the others" in gpus
+    assert "the largest task needs 9.0 GiB of memory: the largest machine offers Ray 4.0 GiB" in memory
+
+
+def test_memory_is_compared_once_there_is_a_machine_that_computes():
+    assert lacking({"CPU": 1, "memory": 9 << 30}, {}, 1 << 30) == ["CPU"]
 
 
 def test_workers_that_run_all_at_once_need_all_their_cpus(tmp_path):
     (group,) = small_work(tmp_path).workers
     work = replace(small_work(tmp_path), workers=(replace(group, cpus=4, least=2),))
-    assert problems(work, FITTING, ships_code=False) == []
-    (problem,) = problems(replace(work, all_at_once=True), FITTING, ships_code=False)
-    assert "8 CPUs needed: the cluster has 4" in problem
+    assert needed(work)["CPU"] == 1
+    assert needed(replace(work, all_at_once=True))["CPU"] == 8
 
 
 def test_with_ship_code_the_raymill_of_the_cluster_does_not_count(tmp_path):
