@@ -3,22 +3,39 @@
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from cluster.cli import main
-from cluster.store.store import Store
-from pipelines.demo.commands import config_text as curate_config
-from pipelines.demo.commands import stage_inputs
-from pipelines.demo.installed import collect, packages
-from tests.support.processes import Command, wait_until
+from cluster.submit.jobs_api import JobsApi
+from cluster.submit.ray_api import RayApi
+from tests.support.processes import Command, end_commands, wait_until
 from tests.support.proxies import Proxy
 from tests.support.ray_cluster import RayCluster
-from training.demo import config_text as train_config
+from tests.support.submitted import SMALL_UNITS, digest, losses, raymill, records, run_of, write_demo
 
 pytestmark = pytest.mark.cluster
+
+# On a busy machine; a whole curate takes a tenth of it.
+PATIENCE_S = 500
+STEPS, SAVED_EVERY = 60, 5
+TRAIN = [
+    word
+    for setting in (
+        f"steps={STEPS}",
+        "optimizer.warmup_steps=1",
+        f"evaluate.every_steps={STEPS}",
+        f"checkpoint.every_steps={SAVED_EVERY}",
+    )
+    for word in ("-o", setting)
+]
+
+
+@pytest.fixture(autouse=True)
+def no_command_left() -> Iterator[None]:
+    yield
+    end_commands()
 
 
 @pytest.fixture(scope="module")
@@ -29,35 +46,26 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the demo's run, with its inputs beside it and its two configs in it. Fewer documents than there."""
-    folder = tmp_path_factory.mktemp("submitted") / "demo"
-    stage_inputs(f"{folder}-input", islice(collect(packages()), 4000))
-    Store().write_bytes(str(folder / "curate.yaml"), curate_config(str(folder)).encode())
-    Store().write_bytes(str(folder / "train.yaml"), train_config("lora", str(folder)).encode())
-    return folder
-
-
-def raymill(cluster: RayCluster, *words: str, url: str = "", token: str = "") -> Command:
-    address = ["--address", url or cluster.url] if words[0] in VERBS else []
-    # An address in the environment must not replace the one that is given.
-    return Command(*words, *address, RAY_AUTH_TOKEN=token or cluster.token, RAY_ADDRESS="http://127.0.0.1:9")
-
-
-VERBS = ("submit", "runs", "status", "logs", "cancel")
+    return write_demo(tmp_path_factory.mktemp("submitted") / "demo")
 
 
 @pytest.fixture(scope="module")
 def curated(cluster: RayCluster, demo: Path) -> tuple[int, str, str]:
     """(exit code, output, errors) of submitting the demo's curate config, with the connection cut in the middle."""
     with Proxy(cluster.dashboard_port) as proxy:
-        job = raymill(cluster, "submit", str(demo / "curate.yaml"), "-o", "execution.unit_mib=1", url=proxy.url)
-        assert wait_until(lambda: (demo / "inputs.json").exists(), 120)
+        job = raymill(cluster, "submit", str(demo / "curate.yaml"), *SMALL_UNITS, url=proxy.url)
+        assert wait_until(lambda: (demo / "inputs.json").exists(), PATIENCE_S)
         proxy.cut()
-        return job.wait(240)
+        return job.wait(PATIENCE_S)
 
 
-def test_curate_and_train_are_submitted_followed_over_cut_connections_and_found_finished(cluster, demo, curated):
-    curate, train = str(demo / "curate.yaml"), str(demo / "train.yaml")
+@pytest.fixture(scope="module")
+def trained(cluster: RayCluster, demo: Path, curated: object) -> tuple[int, str, str]:
+    """(exit code, output, errors) of submitting the demo's train config."""
+    return raymill(cluster, "submit", str(demo / "train.yaml"), *TRAIN).wait(PATIENCE_S)
+
+
+def test_curate_is_submitted_followed_over_cut_connections_and_found_finished(cluster, demo, curated):
     code, out, err = curated
     assert code == 0, err
     lines = out.splitlines()
@@ -67,26 +75,21 @@ def test_curate_and_train_are_submitted_followed_over_cut_connections_and_found_
     assert cluster.token not in out + err
     log = raymill(cluster, "logs", run_of(err)).wait(60)[1].splitlines()
     assert log == lines
-
-    code, out, err = raymill(cluster, "submit", curate, "-o", "execution.unit_mib=1").wait(60)
+    code, out, err = raymill(cluster, "submit", str(demo / "curate.yaml"), *SMALL_UNITS).wait(60)
     assert (code, out) == (0, "") and "already finished, nothing to do" in err
 
-    settings = ("steps=4", "optimizer.warmup_steps=1", "evaluate.every_steps=4", "checkpoint.every_steps=4")
-    quick = [word for setting in settings for word in ("-o", setting)]
-    code, out, err = raymill(cluster, "submit", train, *quick).wait(400)
+
+def test_train_is_submitted(demo, trained):
+    code, out, err = trained
     assert code == 0, out + err
     assert f"report  {demo}/tune-lora/report.html" in out
     assert json.loads((demo / "tune-lora" / "manifest.json").read_text())["name"] == "demo-lora"
 
 
-def run_of(err: str) -> str:
-    return re.search(r"^(\S+): submitted", err, re.MULTILINE)[1]
-
-
 def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
-    other = ["-o", f"output={demo}/again", "-o", "execution.unit_mib=1", "--name", "again"]
+    other = ["-o", f"output={demo}/again", *SMALL_UNITS, "--name", "again"]
     config = str(demo / "curate.yaml")
-    code, out, err = raymill(cluster, "submit", config, *other, "--detach").wait(120)
+    code, out, err = raymill(cluster, "submit", config, *other, "--detach").wait(PATIENCE_S)
     assert (code, out) == (0, ""), err
     name = run_of(err)
     assert f"raymill logs {name} -f --address {cluster.url}" in err
@@ -94,14 +97,14 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
     code, out, err = raymill(cluster, "submit", config, *other, "-o", "execution.stall_s=800", "--detach").wait(60)
     assert code == 2 and "execution.stall_s was" in err and "now 800" in err
 
-    assert wait_until(lambda: (demo / "again" / "inputs.json").exists(), 120)
-    assert raymill(cluster, "cancel", name).wait(120)[0] == 0
+    assert wait_until(lambda: (demo / "again" / "inputs.json").exists(), PATIENCE_S)
+    assert raymill(cluster, "cancel", name).wait(PATIENCE_S)[0] == 0
     code, out, err = raymill(cluster, "status", name).wait(60)
     assert (code, err) == (0, "") and "state     cancelled" in out
     code, out, err = raymill(cluster, "logs", name, "-f").wait(60)
     assert code == 130
 
-    code, out, err = raymill(cluster, "submit", config, *other).wait(240)
+    code, out, err = raymill(cluster, "submit", config, *other).wait(PATIENCE_S)
     assert code == 0, out + err
     assert f"{name}-a2: submitted, continues {name} (cancelled)." in err
     assert f"corpus  {demo}/again/corpus" in out
@@ -112,31 +115,91 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
 
 def test_a_failed_job_ends_with_its_exit_code_and_its_message_is_in_the_log(cluster, demo):
     words = ["-o", f"output={demo}/fails", "-o", "execution.max_bad_documents=0"]
-    code, out, err = raymill(cluster, "submit", str(demo / "curate.yaml"), *words).wait(240)
+    code, out, err = raymill(cluster, "submit", str(demo / "curate.yaml"), *words).wait(PATIENCE_S)
     assert code == 2, out + err
     assert "execution.max_bad_documents" in out
     assert re.search(r"failed after .*, exit code 2\.$", err, re.MULTILINE)
 
 
-def test_the_head_is_replaced_in_the_middle_and_the_run_continues(cluster, demo, curated):
-    words = ["-o", f"output={demo}/replaced", "-o", "execution.unit_mib=1"]
-    config = str(demo / "curate.yaml")
-    follower = raymill(cluster, "submit", config, *words)
-    units = demo / "replaced" / "attributes"
-    assert wait_until(lambda: (units.parent / "inputs.json").exists(), 180)
-    processes = cluster.processes()  # the job takes seconds from here on, and finding them takes one
-    assert wait_until(lambda: any(units.rglob("*.parquet")), 180)
-    cluster.kill_head(processes)
-    done = {path.name for path in units.rglob("*.parquet")}
-    assert not (units.parent / "manifest.json").exists()
-    cluster.start()
-    code, _, err = follower.wait(120)
-    assert code == 1 and "the cluster no longer has this job" in err and "submit the config again" in err
-    code, out, err = raymill(cluster, "submit", config, *words).wait(240)
+def test_spot_machines_that_go_with_and_without_notice_change_nothing(cluster, demo, curated):
+    output = demo / "spot"
+    job = raymill(cluster, "submit", str(demo / "curate.yaml"), "-o", f"output={output}", *SMALL_UNITS)
+    assert wait_until(lambda: bool(records(output)), PATIENCE_S)
+    first = records(output)
+    preempted = cluster.preempt()
+    assert wait_until(lambda: len(records(output)) > len(first), PATIENCE_S)
+    cluster.kill_node()
+    assert preempted.wait(PATIENCE_S) is not None
+    assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "only the head is left"
+    done = records(output)
+    assert first.items() <= done.items() and not (output / "manifest.json").exists()
+    cluster.add_node()
+    cluster.add_node()
+    code, out, err = job.wait(PATIENCE_S)
     assert code == 0, out + err
-    assert done <= {path.name for path in units.rglob("*.parquet")}, "committed files are kept"
-    same = json.loads((demo / "manifest.json").read_text())["digest"]
-    assert json.loads((demo / "replaced" / "manifest.json").read_text())["digest"] == same
+    assert done.items() <= records(output).items(), "what was committed is not done again"
+    assert digest(output) == digest(demo)
+
+
+def test_the_head_is_replaced_in_the_middle_of_curate_and_the_run_continues(cluster, demo, curated):
+    output = demo / "replaced"
+    words = [str(demo / "curate.yaml"), "-o", f"output={output}", *SMALL_UNITS]
+    follower = raymill(cluster, "submit", *words)
+    assert wait_until(lambda: (output / "inputs.json").exists(), PATIENCE_S)
+    processes = cluster.processes()  # the job takes seconds from here on, and finding them takes one
+    assert wait_until(lambda: bool(records(output)), PATIENCE_S)
+    cluster.kill_head(processes)
+    done = records(output)
+    assert not (output / "manifest.json").exists()
+    cluster.start()
+    code, _, err = follower.wait(PATIENCE_S)
+    assert code == 1 and "the cluster no longer has this job" in err and "submit the config again" in err
+    code, out, err = raymill(cluster, "submit", *words).wait(PATIENCE_S)
+    assert code == 0, out + err
+    assert done.items() <= records(output).items(), "what was committed is not done again"
+    assert digest(output) == digest(demo)
+
+
+def test_a_training_that_is_cancelled_then_loses_its_head_continues_to_the_same_losses(cluster, demo, trained):
+    output = demo / "tune-broken"
+    words = ["submit", str(demo / "train.yaml"), *TRAIN, "-o", f"output={output}"]
+
+    def saved() -> int:
+        """The step of the newest whole checkpoint."""
+        steps = (int(path.parent.name.split("-")[1]) for path in output.rglob("step-*/manifest.json"))
+        return max(steps, default=0)
+
+    job = raymill(cluster, *words)
+    assert wait_until(lambda: saved() > 0, PATIENCE_S)
+    backend = JobsApi(RayApi(cluster.url, cluster.token))  # the command would take as long as the training
+    (attempt,) = [one for one in backend.attempts() if one.output == str(output)]
+    backend.cancel(attempt)
+    code, out, err = job.wait(PATIENCE_S)
+    assert code == 130, out + err
+    cancelled = saved()
+    assert SAVED_EVERY <= cancelled < STEPS
+
+    job = raymill(cluster, *words)
+    assert wait_until(lambda: begun(output)[1:] != [], PATIENCE_S)
+    processes = cluster.processes()
+    assert wait_until(lambda: saved() > cancelled, PATIENCE_S)
+    cluster.kill_head(processes)
+    lost = saved()
+    assert cancelled < lost < STEPS
+    cluster.start()
+    assert "the cluster no longer has this job" in job.wait(PATIENCE_S)[2]
+
+    code, out, err = raymill(cluster, *words).wait(PATIENCE_S)
+    assert code == 0, out + err
+    first, second, third = begun(output)
+    assert first == 0 and second >= cancelled and third >= lost
+    assert losses(output) == losses(demo / "tune-lora")
+    assert len(losses(output)) == STEPS
+
+
+def begun(output: Path) -> list[int]:
+    """The steps that the attempts of a training began at."""
+    return sorted(json.loads(file.read_text())["step"] for file in output.rglob("attempts/*"))
 
 
 def test_a_detached_run_on_this_machine_is_followed_and_finished(demo, tmp_path):
@@ -148,7 +211,7 @@ def test_a_detached_run_on_this_machine_is_followed_and_finished(demo, tmp_path)
     assert (code, out) == (0, ""), err
     name = run_of(err)
     assert f"raymill logs {name} -f --to local" in err
-    code, out, err = Command("logs", name, "-f", "--to", "local", **here).wait(120)
+    code, out, err = Command("logs", name, "-f", "--to", "local", **here).wait(PATIENCE_S)
     assert code == 0 and f"report  {demo}/local/report.html" in out, out + err
     code, out, err = Command("submit", str(demo / "curate.yaml"), *words, **here).wait(60)
     assert code == 0 and "already finished" in err
@@ -164,9 +227,12 @@ def test_errors_of_a_user_are_one_message(cluster, demo, capsys):
     there = ["--address", cluster.url, "--token-file", str(token)]
     for words, wanted in (
         (["status", "demo-00000000", *there], "no run of this name there"),
-        (["submit", config, "--to", "jods"], "--to jods: no such place. Give local or jobs. Did you mean jobs?"),
+        (
+            ["submit", config, "--to", "jods"],
+            "--to jods: no such place. Give one of: local, jobs, kuberay. Did you mean jobs?",
+        ),
         (["submit", config, "--address", "http://10.0.0.1:8265"], "unencrypted"),
-        (["submit", config, "--within", "soon", *there], "--within soon: not a duration"),
+        (["submit", config, "--within", "8h", *there], "--within 8h: chooses how many machines --to kuberay makes"),
     ):
         with pytest.raises(SystemExit) as left:
             main(words)

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 MARK = "RAYMILL_TEST_MARK"
 
@@ -15,7 +16,10 @@ MARK = "RAYMILL_TEST_MARK"
 class Command:
     """A `raymill` command running in processes of its own."""
 
+    started: ClassVar[list["Command"]] = []  # those that `end_commands` ends
+
     def __init__(self, *words: str, **environment: str) -> None:
+        Command.started.append(self)
         self.mark = uuid.uuid4().hex
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cluster.cli", *words],
@@ -27,8 +31,12 @@ class Command:
         )
 
     def wait(self, seconds: float) -> tuple[int, str, str]:
-        """(exit code, standard output, standard error). Raises subprocess.TimeoutExpired."""
-        out, err = self.process.communicate(timeout=seconds)
+        """(exit code, standard output, standard error). Raises subprocess.TimeoutExpired, and then ends everything."""
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.end_all()
+            raise
         return self.process.returncode, out, err
 
     def others(self, title: str = "") -> list[int]:
@@ -46,6 +54,14 @@ class Command:
         for pid, _ in _marked(self.mark):
             self.kill(pid)
         self.process.wait()
+
+
+def end_commands() -> None:
+    """End every command that still runs, as after a failed assertion."""
+    while Command.started:
+        command = Command.started.pop()
+        if command.process.poll() is None:
+            command.end_all()
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, with dashboard, Jobs API and token authentication."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,24 +16,45 @@ from pathlib import Path
 
 import psutil
 import requests
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120
+_OBJECT_STORE = 100 << 20
+# An autoscaled node ends after so many seconds without a task.
+IDLE_S = 10
+_AUTOSCALER = {
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+}
 MARK = "RAYMILL_TEST_CLUSTER"
+# Required in a configuration, and unused.
+_NO_COMMANDS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+)
 
 
 class RayCluster:
     """A head without CPUs of its own and `workers` nodes, all processes of this machine.
 
     Use it in a `with`. `kill_head` kills every process of the head and `start` starts a new head at the same address,
-    as KubeRay does.
+    as KubeRay does. autoscaled: Ray's autoscaler, version 2 as in KubeRay, adds up to so many nodes when tasks wait,
+    and takes them away again when they have been idle for IDLE_S.
     """
 
-    def __init__(self, workers: int = 2, cpus_each: int = 1) -> None:
+    def __init__(self, workers: int = 2, cpus_each: int = 1, autoscaled: int = 0) -> None:
         assert find_spec("aiohttp_cors"), "the dashboard needs: pip install 'ray[default]'"
-        self.workers, self.cpus_each = workers, cpus_each
+        self.workers, self.cpus_each, self.autoscaled = workers, cpus_each, autoscaled
         self.token, self.mark = uuid.uuid4().hex, uuid.uuid4().hex
         self.port, self.dashboard_port = free_port(), free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
@@ -67,11 +89,32 @@ class RayCluster:
             f"--dashboard-port={self.dashboard_port}",
             f"--temp-dir={self.folder}",
             "--disable-usage-stats",
+            *([f"--autoscaling-config={self._autoscaling_config()}"] if self.autoscaled else []),
         )
-        self._wait(lambda: self._answers())
-        for number in range(self.workers):  # one after the other: each has 30 s to start
-            self._node(f"--address={self.gcs}", f"--num-cpus={self.cpus_each}")
-            self._wait(lambda wanted=number + 2: self._alive() == wanted)
+        self._wait(self._answers)
+        for _ in range(self.workers):  # one after the other: each has 30 s to start
+            self.add_node()
+
+    def add_node(self) -> None:
+        before = self.alive()
+        self._node(f"--address={self.gcs}", f"--num-cpus={self.cpus_each}")
+        self._wait(lambda: self.alive() > before)
+
+    def preempt(self) -> subprocess.Popen:
+        """Give notice to the oldest node, as to a spot machine: SIGTERM, on which Ray drains it, then ends."""
+        node = self.nodes.pop(1)
+        node.terminate()
+        return node
+
+    def kill_node(self) -> None:
+        """Kill the oldest node without notice: its raylet, its workers, then what is left."""
+        node = self.nodes.pop(1)
+        processes = psutil.Process(node.pid).children(recursive=True)
+        processes.sort(key=lambda process: "raylet" not in process.name())
+        for process in (*processes, node):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.wait()
 
     def kill_head(self, processes: Sequence[psutil.Process] = ()) -> None:
         """Kill the head's processes, and those of the other nodes, which cannot go on without it.
@@ -96,12 +139,13 @@ class RayCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             MARK: self.mark,
+            **(_AUTOSCALER if self.autoscaled else {}),
             "RAY_USAGE_STATS_ENABLED": "0",
             "HOME": str(self.folder),
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}", "--block"]
+        common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={_OBJECT_STORE}", "--block"]
         # Each node of this machine needs agent ports of its own.
         for name in ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"):
             common.append(f"--{name}={free_port()}")
@@ -113,6 +157,37 @@ class RayCluster:
                 )
             )  # fmt: skip
 
+    def _autoscaling_config(self) -> Path:
+        """The configuration of Ray's provider of pretended machines, each a node of this machine."""
+        settings = {name: [] for name in _NO_COMMANDS} | {
+            "file_mounts": {},
+            "cluster_name": "test",
+            "max_workers": self.autoscaled,
+            "idle_timeout_minutes": IDLE_S / 60,
+            # Ray's wheel lacks the defaults of its own name for it, fake_multinode.
+            "provider": {
+                "type": "external",
+                "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+                "gcs_address": self.gcs,
+                "head_node_id": FAKE_HEAD_NODE_ID,
+                "disable_node_updaters": True,
+                "launch_multiple": True,
+            },
+            "head_node_type": FAKE_HEAD_NODE_TYPE,
+            "available_node_types": {
+                FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                "cpu": {
+                    "resources": {"CPU": self.cpus_each, "object_store_memory": _OBJECT_STORE},
+                    "node_config": {},
+                    "min_workers": 0,
+                    "max_workers": self.autoscaled,
+                },
+            },
+        }
+        path = self.folder / "autoscaling.json"
+        path.write_text(json.dumps(settings))
+        return path
+
     def _get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, headers={"Authorization": f"Bearer {self.token}"}, timeout=10)
 
@@ -122,7 +197,8 @@ class RayCluster:
         except requests.RequestException:
             return False
 
-    def _alive(self) -> int:
+    def alive(self) -> int:
+        """The number of nodes, with the head."""
         answer = self._get("/nodes?view=summary").json()
         return sum(node["raylet"].get("state") == "ALIVE" for node in answer["data"]["summary"])
 
