@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,8 +19,6 @@ from pathlib import Path
 import psutil
 import requests
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
-
-from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120
@@ -44,6 +44,21 @@ _NO_COMMANDS = (
 )
 
 
+def _port() -> int:
+    """A free port above those of Ray's workers and below those that the system gives to connections.
+
+    Ray binds some of its ports half a minute after it was started with their numbers.
+    """
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as taken:
+            try:
+                taken.bind(("0.0.0.0", port))
+                return port
+            except OSError:
+                continue
+
+
 class RayCluster:
     """A head without CPUs of its own and `workers` nodes, all processes of this machine.
 
@@ -56,7 +71,7 @@ class RayCluster:
         assert find_spec("aiohttp_cors"), "the dashboard needs: pip install 'ray[default]'"
         self.workers, self.cpus_each, self.autoscaled = workers, cpus_each, autoscaled
         self.token, self.mark = uuid.uuid4().hex, uuid.uuid4().hex
-        self.port, self.dashboard_port = free_port(), free_port()
+        self.port, self.dashboard_port = _port(), _port()
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
         self.nodes: list[subprocess.Popen] = []
 
@@ -148,7 +163,7 @@ class RayCluster:
         common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={_OBJECT_STORE}", "--block"]
         # Each node of this machine needs agent ports of its own.
         for name in ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"):
-            common.append(f"--{name}={free_port()}")
+            common.append(f"--{name}={_port()}")
         with open(self.folder / f"node-{len(self.nodes)}.txt", "w") as log:
             self.nodes.append(
                 subprocess.Popen(
