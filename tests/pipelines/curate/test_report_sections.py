@@ -293,7 +293,10 @@ def test_a_histogram_shows_the_bins_from_the_first_to_the_last_with_documents_or
             r'<rect x="([\d.]+)" y="[\d.]+" width="[\d.]+" height="[\d.]+" class="(?:kept|cut|removed)"', drawing
         )
     ]
-    if not log:
+    if log:
+        before = inside[0] < documents.index(next(filter(None, documents)))  # the bin of the bound
+        assert (lefts[0] > SMALL.left + 0.1) == (before or inside[0] > 0)
+    else:
         width = (SMALL.right - SMALL.left) / (last - first)
         assert lefts == pytest.approx(
             [SMALL.left + at * width for at, count in enumerate(documents) if count], abs=0.06

@@ -1,0 +1,173 @@
+"""Bounds in `sample`, `explain`, the dry run, the plan of machines and the join of units: at them and beyond."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from cluster.submit.work import GIB
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.dry_run import first_look
+from pipelines.curate.explain import explain
+from pipelines.curate.run_reader import RunReader
+from pipelines.curate.sample import sample_rows
+from pipelines.curate.work import machines
+from pipelines.curate.write_corpus import _join_units
+from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
+from tests.support.inline import curate_inline
+
+OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """160 documents in several units of two sources, with ids that several of them have."""
+    generator = np.random.default_rng(3)
+    ids = {source: [f"same{n:02}" for n in generator.integers(0, 30, 78)] + ["own0", "own1"] for source in "ab"}
+    for source, names in ids.items():
+        texts = [f"{source} {at} " + "x" * (480 + at) for at in range(80)]
+        rows = [json.dumps({"id": id, "text": text}) for id, text in zip(names, texts, strict=True)]
+        (tmp_path / f"{source}.jsonl").write_text("\n".join(rows))
+    monkeypatch.setattr("pipelines.curate.job.freeze", lambda store, inputs, _: freeze(store, inputs, 5000))
+    inputs = [{"source": source, "path": str(tmp_path / f"{source}.jsonl"), "id": "id"} for source in "ab"]
+    run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")} | OFF, monkeypatch)
+    return run, ids
+
+
+def test_ids_of_several_documents_are_counted_and_the_first_twenty_are_written(many):
+    run, ids = many
+    wanted = []
+    for source, names in ids.items():
+        twice = {id: count for id, count in Counter(names).items() if count > 1}  # in the order of the documents
+        assert len(twice) > 20
+        wanted.append(
+            {"source": source, "ids": len(twice), "documents": sum(twice.values()), "examples": list(twice)[:3]}
+        )
+        rows = Artifact.load(Store(), f"{run.uri}/_work/duplicate_ids").table().to_pylist()
+        assert [(row["id"], row["documents"]) for row in rows if row["source"] == source] == list(twice.items())[:20]
+    assert run.report["duplicate_ids"] == wanted
+
+
+def test_a_sample_cuts_texts_and_lists_values_at_their_bounds(many):
+    run, ids = many
+    texts = [row["text"] for row in sample_rows(Store(), f"{run.uri}/corpus", 200, [], 1)]
+    assert len(texts) == 160
+    for text in texts:
+        source, at, *_ = text.split(" ")
+        length = len(f"{source} {at} ") + 480 + int(at)
+        assert text.endswith(f"... ({length} characters)") == (length > 500), length
+        assert len(text.partition("...")[0]) == min(length, 500)
+    names = sorted(set(ids["a"]) | set(ids["b"]))
+    with pytest.raises(ConfigError) as caught:
+        sample_rows(Store(), f"{run.uri}/corpus", 5, ["id=none", "source=a"], 1)
+    listed = str(caught.value).partition("no row has id=none and source=a. id there holds: ")[2]
+    assert listed.endswith(" and more.") and listed.count(",") == 19
+    assert set(listed.removesuffix(" and more.").split(", ")) <= set(names)
+    with pytest.raises(ConfigError, match=r"source there holds: a, b\.$"):
+        sample_rows(Store(), f"{run.uri}/corpus", 5, ["source=none"], 1)
+
+
+def test_an_unknown_id_is_answered_with_three_others(many):
+    run, ids = many
+    with pytest.raises(DataError) as caught:
+        explain(RunReader(Store(), run.uri), "none")
+    assert str(caught.value).endswith(f"Ids there look like: {', '.join(ids['a'][:3])}.")
+
+
+def test_documents_are_found_in_every_file_of_a_unit(tmp_path, monkeypatch):
+    for at in range(4):
+        lines = [json.dumps({"id": f"{at}-{n}", "text": f"Text {at} {n}."}) for n in range(at + 1)]
+        (tmp_path / f"{at}.jsonl").write_text("\n".join(lines))
+    settings = {"inputs": [{"path": f"{tmp_path}/*.jsonl", "id": "id"}], "output": str(tmp_path / "run")}
+    run = curate_inline(settings | OFF, monkeypatch)
+    reader = RunReader(Store(), run.uri)
+    assert len(reader.inputs.units) == 1
+    for at in range(4):
+        for n in range(at + 1):
+            (found,) = reader.find(f"{at}-{n}")
+            assert reader.file_of(found) == str(tmp_path / f"{at}.jsonl")
+            assert reader.text_of(found) == f"Text {at} {n}."
+
+
+@given(st.lists(st.integers(0, 40), max_size=20), st.integers(1, 50))
+def test_units_are_joined_until_their_text_fills_a_file(sizes, file_bytes):
+    joined = list(_join_units(list(range(len(sizes))), sizes, file_bytes))  # type: ignore[arg-type]
+    assert [unit for units in joined for unit in units] == list(range(len(sizes)))
+    for number, units in enumerate(joined):
+        assert units
+        assert sum(sizes[unit] for unit in units[:-1]) < file_bytes
+        assert number == len(joined) - 1 or sum(sizes[unit] for unit in units) >= file_bytes
+
+
+@pytest.mark.parametrize("broken", [0, 99, 100])
+def test_a_dry_run_looks_at_the_first_hundred_files(tmp_path, broken):
+    for at in range(101):
+        path = tmp_path / f"{at:03}.jsonl"
+        path.write_bytes(json.dumps({"text": "a"}).encode("utf-16" if at == broken else "utf-8"))
+    inputs = freeze(Store(), [Input(path=str(tmp_path), format="jsonl")], 1 << 20)
+    look = first_look(inputs, Limits())
+    assert any(f"{broken:03}.jsonl: the file is UTF-16" in note for note in look.notes) == (broken < 100)
+    assert (look.rows, look.unreadable) == (1, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_dry_run_counts_what_is_odd_about_the_first_rows(tmp_path, count):
+    rows = [{"id": "a", "text": "fine"}, *[{"id": None, "text": "x"}] * count, *[{"id": "b", "text": " \n"}] * count]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n" * count)
+    inputs = freeze(Store(), [Input(source="s", path=str(tmp_path / "a.jsonl"), id="id")], 1 << 20)
+    look = first_look(inputs, Limits())
+    one = count == 1
+    assert look.notes == [
+        f"Source s: of the first {3 * count + 1} rows of a.jsonl, "
+        f"{'1 has no id and is' if one else '2 have no id and are'} named by the hash of the text; "
+        f"{'1 has' if one else '2 have'} an empty text; {count} cannot be read: broken_json (the line is not JSON)."
+    ]
+    assert (look.rows, look.unreadable) == (3 * count + 1, count)
+
+
+def test_machines_are_planned_for_the_documents_that_footers_state_and_those_that_sizes_suggest(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * 10_001}))
+    pq.write_table(pa.table({"text": ["x"] * 7}), tmp_path / "b.parquet")
+    plain = {"kind": "curate", "name": "x", "inputs": [{"path": str(tmp_path)}], "output": str(tmp_path / "out")}
+    config = CurateConfig.model_validate(plain)
+    frozen = freeze(config.store, config.inputs, 1 << 20)
+    size = (tmp_path / "a.jsonl").stat().st_size
+    documents = 7 + math.ceil(size / 2000)
+    assert f"of about {documents} documents" in machines(config, frozen).reasons["disk"]
+    found = {}
+    for rows in (10**6, 10**8):
+        files = tuple(replace(file, rows=rows) if file.rows else file for file in frozen.files)
+        found[rows] = machines(config, replace(frozen, files=files))
+    more = 10**8 - 10**6
+    assert found[10**8].largest_task - found[10**6].largest_task == pytest.approx(0.5 * 1500 * more, rel=0.01)
+    assert found[10**8].disk - found[10**6].disk == pytest.approx(16 * 15 * more, abs=2 * GIB)
+    without = machines(config.model_copy(update={"dedup": None}), frozen)
+    assert "documents" not in without.reasons["disk"]
+
+
+@pytest.mark.parametrize(
+    ("units", "cpus", "most"), [(1, 2, 1), (8, 2, 1), (9, 3, 1), (64, 16, 1), (65, 16, 2), (9999, 16, 16)]
+)
+def test_four_units_keep_a_core_busy(tmp_path, units, cpus, most):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}')
+    plain = {"kind": "curate", "name": "x", "inputs": [{"path": str(tmp_path)}], "output": str(tmp_path / "out")}
+    config = CurateConfig.model_validate(plain)
+    frozen = freeze(config.store, config.inputs, 1 << 20)
+    several = replace(frozen, units=frozen.units * units)
+    found = machines(config, several)
+    assert (found.cpus, found.most) == (cpus, most)
+    large = replace(frozen, units=(replace(frozen.units[0], bytes=64 << 30),) * units)
+    hurried = machines(config, large, 1)  # as fast as possible: a core for each unit, and at most 64 machines
+    assert (hurried.cpus, hurried.most) == (min(16, max(2, units)), min(64, math.ceil(units / max(2, min(16, units)))))
