@@ -171,3 +171,14 @@ def test_four_units_keep_a_core_busy(tmp_path, units, cpus, most):
     large = replace(frozen, units=(replace(frozen.units[0], bytes=64 << 30),) * units)
     hurried = machines(config, large, 1)  # as fast as possible: a core for each unit, and at most 64 machines
     assert (hurried.cpus, hurried.most) == (min(16, max(2, units)), min(64, math.ceil(units / max(2, min(16, units)))))
+
+
+@pytest.mark.parametrize(("words", "near"), [(4, False), (5, True), (6, True)])
+def test_documents_of_one_shingle_are_compared_and_shorter_ones_are_not(tmp_path, monkeypatch, words, near):
+    """Of texts that differ in case and punctuation alone."""
+    plain = ["one", "two", "three", "four", "five", "six"][:words]
+    texts = [" ".join(plain), ", ".join(plain).upper()]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": text, "text": text}) + "\n" for text in texts))
+    settings = OFF | {"inputs": [{"path": str(tmp_path / "a.jsonl"), "id": "id"}], "output": str(tmp_path / "run")}
+    run = curate_inline(settings | {"dedup": {}}, monkeypatch)
+    assert run.corpus.table()["id"].to_pylist() == texts[: 1 if near else 2]

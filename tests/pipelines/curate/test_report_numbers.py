@@ -164,14 +164,20 @@ def test_histograms(run, documents):
             if value is not None and value == value:
                 bins[min(max(bisect_right(entry["edges"], value) - 1, 0), len(bins) - 1)] += 1
         assert entry["documents"] == bins, name
-    # The checks of a signal, by the ledger: a value under a minimum, or over a maximum.
-    for ledger in (one["ledger"] for one in documents if one["ledger"] and one["ledger"]["value"] is not None):
-        bounds = [b for e in run.report["histograms"] for b in e["bounds"] if b["reason"] == ledger["reason"]]
-        for bound in bounds:
-            if bound["minimum"] == ledger["threshold"]:
-                assert ledger["value"] < bound["minimum"]
-            elif bound["maximum"] == ledger["threshold"]:
-                assert ledger["value"] > bound["maximum"]
+    by_rules = [one for one in documents if one["ledger"] and one["ledger"]["value"] is not None]
+    for one in (one for one in by_rules if not one["ledger"]["partner"]):
+        ledger = one["ledger"]
+        ((signal, bound),) = (
+            (name, bound)
+            for name, entry in signals.items()
+            for bound in entry["bounds"]
+            if (entry["stage"], bound["reason"]) == (ledger["stage"], ledger["reason"])
+        )
+        assert ledger["value"] == one[signal]
+        assert ledger["threshold"] in (bound["minimum"], bound["maximum"])
+        assert (
+            ledger["value"] < ledger["threshold"] if bound["maximum"] is None else ledger["value"] > ledger["threshold"]
+        )
     assert signals["gopher_words"]["stage"] == "gopher_quality" and signals["characters"]["stage"] == ""
     assert signals["language_score"]["stage"] == "language"
     assert signals["language_score"]["bounds"] == [

@@ -202,7 +202,7 @@ def test_the_stages_whose_bounds_removed_the_most_are_open(report):
         plain = {"description": "d", "scale": "linear", "edges": [0.0, 1.0, 2.0], "documents": [3, 4]}
         return plain | {"signal": name, "stage": stage, "bounds": bounds}
 
-    report["funnel"] = [step("s1", 9, 1, a=1), step("s2", 9, 7, b=2, c=5), step("s3", 9, 4, d=4), step("s4", 9, 0)]
+    report["funnel"] = [step("s1", 9, 5, a=5), step("s2", 9, 7, b=3, c=4), step("s3", 9, 6, d=6), step("s4", 9, 0)]
     report["histograms"] = [
         signal("plain", ""), signal("one", "s1", "a"), signal("two", "s2", "b"), signal("three", "s2", "c"),
         signal("four", "s3", "d"), signal("five", "s4", "none"),
@@ -210,13 +210,13 @@ def test_the_stages_whose_bounds_removed_the_most_are_open(report):
     body = str(signals.signals(report).body)
     assert folds(body) == [
         (True, "Without bounds 1 signal"),
-        (False, "S1 1 signal, 1 document removed"),
+        (False, "S1 1 signal, 5 documents removed"),
         (True, "S2 2 signals, 7 documents removed"),
-        (True, "S3 1 signal, 4 documents removed"),
+        (True, "S3 1 signal, 6 documents removed"),
         (False, "S4 1 signal"),
     ]
     assert re.findall(r"<h4><code>(\w+)", body) == ["plain", "one", "three", "two", "four", "five"]
-    assert "under 1.5: c removed 5" in words(body)
+    assert "under 1.5: c removed 4" in words(body)
     assert 'aria-label="two: histogram of 7 documents, removed under 1.5"' in body
 
 

@@ -131,6 +131,18 @@ def test_the_separator_of_a_header_in_one_column_is_proposed(tmp_path, header, s
     assert separator is None or f"Set `delimiter: {json.dumps(separator)}` in this input." in message
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"text\rone\rtwo\r", "carriage_returns"), ("text,id".encode("utf-16"), "utf16")]
+)
+def test_a_file_whose_header_holds_all_of_it_is_a_problem_of_its_first_line(tmp_path, content, problem):
+    (tmp_path / "a.csv").write_bytes(content)
+    manifest = freeze(Store(), [Input(path=str(tmp_path / "a.csv"))], 1 << 20)
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
+    assert table.select(["problem", "where"]).to_pylist() == [
+        {"problem": problem, "where": f"{tmp_path / 'a.csv'} line 1"}
+    ]
+
+
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 127, 128, 1 << 20, (1 << 31) - 1])
 def test_the_size_of_a_page_is_read_from_its_header(size):
     """Thrift's compact protocol: the size doubled, seven bits a byte, the lowest first."""
