@@ -384,6 +384,7 @@ def test_a_name_that_several_groups_have_is_looked_for_in_the_nearest_of_them_an
         b: Group | None = None
         c: list[Group] = []
         a: Group | int = 1
+        e: Group = Group()
 
     class Listed(BaseModel):
         entries: list[Group] = []

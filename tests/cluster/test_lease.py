@@ -214,7 +214,7 @@ def test_while_a_holder_is_waited_for_each_look_counts(tmp_path, waiting, event)
 def test_the_newest_lease_is_the_one_of_the_highest_number(tmp_path):
     root, store = str(tmp_path), Store()
     assert leases._newest(store, root) is None
-    for number in (9, 100_000_000, 10, 3):
+    for number in (9, 100_000_000, 99_999_999, 10):
         write(store, root, number, user=f"user {number}")
     number, holder = leases._newest(store, root)
     assert (number, holder.user) == (100_000_000, "user 100000000")
