@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test cluster faults matrix versions gpu test-s3-real bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults matrix versions gpu test-s3-real bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -25,7 +25,10 @@ test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster'
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
-	$(TEST_ENV) $(BIN)/python -m pytest -m cluster
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'
+
+cluster-faults: setup  ## a training that is cancelled, then loses its head, on such a cluster: the same losses
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and slow'
 
 faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \

@@ -160,6 +160,7 @@ def test_the_head_is_replaced_in_the_middle_of_curate_and_the_run_continues(clus
     assert digest(output) == digest(demo)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_cancelled_then_loses_its_head_continues_to_the_same_losses(cluster, demo, trained):
     output = demo / "tune-broken"
     words = ["submit", str(demo / "train.yaml"), *TRAIN, "-o", f"output={output}"]
