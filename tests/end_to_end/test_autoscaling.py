@@ -57,7 +57,7 @@ def test_machines_come_for_curate_and_train_and_go_when_they_are_idle(cluster, d
     code, out, err = job.wait(60)
     assert code == 0, out + err
     assert f"corpus  {demo}/corpus" in out
-    assert most == 3
+    assert most > 1
     assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "idle machines go"
 
     too_many = ["-o", "workers.count=8", "-o", "tokens_per_step=16384", "--name", "many"]
@@ -70,6 +70,6 @@ def test_machines_come_for_curate_and_train_and_go_when_they_are_idle(cluster, d
     most = most_nodes(cluster, job)
     code, out, err = job.wait(60)
     assert code == 0, out + err
-    assert most == 3
+    assert most == 3, "its two workers run at once"
     assert json.loads((demo / "tune-lora" / "manifest.json").read_text())["name"] == "demo-lora"
     assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "idle machines go"
