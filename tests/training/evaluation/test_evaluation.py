@@ -223,6 +223,13 @@ def test_cut_documents_and_those_without_an_answer_give_no_prompt():
     assert [prompt.document for prompt in rows.prompts()] == ["good"]
 
 
+def test_a_document_whose_prompt_or_answer_is_empty_gives_none():
+    rows = Rows([row(("no prompt", [1, 2], "xx"), ("both", [3, 4], "-x"))])
+    assert [prompt.document for prompt in rows.prompts()] == ["both"]
+    assert [prompt.document for prompt in rows.prompts("text", prompt_tokens=2)] == []
+    assert [prompt.document for prompt in rows.prompts("text", prompt_tokens=0)] == []
+
+
 def test_a_texts_prompt_is_its_first_tokens_and_its_reference_the_next():
     rows = Rows([row(("a", [1, 2, 3, 4, 5, 6, 7], "-xxxxxx"), ("short", [8, 9], "-x")), row(("a", [7, 8, 9], "-xx"))])
     assert [(p.ids, p.reference) for p in rows.prompts("text")] == [((1, 2), (3, 4, 5)), ((7, 8), (9,))]

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -11,12 +12,16 @@ from hypothesis import strategies as st
 from tests.training.plan.test_plan import LORA, TINY, big, config, facts
 from training.config import TrainConfig
 from training.data.order import Order
+from training.fit.device import with_rows_that_fit
+from training.fit.ranks import Ranks
 from training.gpus import Machine
 from training.plan import command
 from training.plan.advice import advise, usual_rates
-from training.plan.choices import CHOICES, changes, possible_choices
-from training.plan.command import machine
+from training.plan.choices import CHOICES, USABLE, changes, possible_choices
+from training.plan.command import machine, plan_text
 from training.plan.data import Data, _estimated, bytes_per_token
+from training.plan.memory import GIB, memory
+from training.plan.planning import plan_run
 from training.plan.shape import shape_of
 
 GPUS = {"count": 8, "gpus_each": 1}
@@ -180,3 +185,31 @@ def test_a_shape_has_the_sizes_of_its_config():
     assert (shape.layers, shape.heads, shape.vocabulary, shape.exact) == (2, 4, 320, True)
     lora = shape_of(config(**LORA))
     assert lora.trained + lora.frozen == lora.total and lora.frozen == shape_of(config()).total
+
+
+def test_a_worker_takes_the_configs_rows_else_the_most_that_its_device_holds(caplog):
+    alone = Ranks(0, 1, torch.device("cpu"))
+    unknown = config(workers=GPUS | {"count": 1})
+    assert with_rows_that_fit(unknown, alone, 2) is unknown
+    given = unknown.model_copy(update={"device_memory_gib": 80.0, "micro_batch": 3})
+    assert with_rows_that_fit(given, alone, 2) is given
+    shape = shape_of(unknown)
+    for rows in (2, 4, 8):
+        gib = (memory(unknown, shape, rows, 1).total + 10) / USABLE / GIB
+        limited = unknown.model_copy(update={"device_memory_gib": gib})
+        assert with_rows_that_fit(limited, alone, 2).micro_batch == rows
+    assert not caplog.records
+    tight = unknown.model_copy(update={"device_memory_gib": (memory(unknown, shape, 1, 1).total - 10) / USABLE / GIB})
+    assert with_rows_that_fit(tight, alone, 2).micro_batch == 1
+    assert "with one row at a time" in caplog.text
+    with_rows_that_fit(tight, Ranks(1, 1, torch.device("cpu")), 2)
+    assert len(caplog.records) == 1, "the first worker alone warns"
+
+
+def test_the_line_of_the_time_has_the_rates_that_it_was_computed_with(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "some text"}\n')
+    settings = config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "run"), workers=GPUS)
+    plan = plan_run(settings, Machine(peak_flops=5e12, mfu=0.25, price=1.0))
+    (phase,) = plan["phases"]
+    giga = f"{phase['flops_per_token'] / 10**9:,.4g}"
+    assert f"at MFU 25% of 5 TFLOP/s, {giga} GFLOP a token;" in plan_text(plan)

@@ -15,6 +15,7 @@ from tests.support import training_report as made
 from tests.training.report.test_training_report import finished, fit, validated
 from training.report.curves import Log, _smoothed
 from training.report.gather import _base_model, _recipe, _split, fit_of
+from training.report.page import _rounded
 from training.report.tables import _measured, _packed_share
 from training.report.text import _perplexity, _plain, cautions, metric_words
 
@@ -197,6 +198,7 @@ def test_lines_for_the_terminal_are_cut_at_their_width_and_perplexities_at_a_tho
     assert [len(_plain("x" * n)) for n in (99, 100, 101)] == [99, 100, 100]
     assert _plain("x" * 101).endswith("x...") and _plain("a\tb\x1b~") == "a?b?~"
     assert [_perplexity(made.measured(0) | {"perplexity": p}) for p in (1.0, 999.94, 1000.0)] == ["1.0", "999.9", "1k"]
+    assert [_rounded(n) for n in (9.994, 999.4, 1000, math.inf)] == ["9.99", "999", "1k", "inf"]
 
 
 def test_a_share_of_packing_is_of_what_its_counter_counts():
