@@ -16,6 +16,10 @@ from cluster.store.store import Store
 T = TypeVar("T")
 
 
+class OtherSettings(DataError):
+    """The record of a finished result does not match the wanted settings or inputs."""
+
+
 @dataclass(frozen=True)
 class RecordFile(Generic[T]):
     """The place of a record on a store, and its format.
@@ -51,13 +55,14 @@ class RecordFile(Generic[T]):
             replace: discard a record that does not match instead of raising an error.
 
         Raises:
-            DataError: the record does not match and not `replace`, or it is damaged.
+            OtherSettings: the record does not match and not `replace`.
+            DataError: it is damaged.
         """
         found = self.read()
         if found is None or (message := refusal(found)) is None:
             return found
         if not replace:
-            raise DataError(message)
+            raise OtherSettings(message)
         self.discard()
         return None
 

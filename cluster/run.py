@@ -46,7 +46,7 @@ class RunFolder:
             input_changes: describes how the input files differ, for the error.
 
         Raises:
-            DataError: another run is finished there, and `replace` is not given.
+            OtherSettings: another run is finished there, and `replace` is not given.
         """
 
         def refusal(manifest: dict[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
 from cluster.page.formats import plural
+from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
 from cluster.submit.job_config import job_config
@@ -45,11 +46,12 @@ _MOST_GPUS = 8
 _MOST_CPUS = 16
 
 
-def work(config: TrainConfig, seconds: float | None = None) -> Work:
+def work(config: TrainConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
     """The run of a config, and the machines for it. Lists corpora; of the model it reads headers and samples.
 
     Args:
         seconds: has no effect, because `workers` is a setting that the user decides: `raymill plan` shows the time.
+        replace: the job may replace a finished run with other settings. Nothing is removed here.
 
     Raises:
         UserError: as the first checks of a run: a corpus or the model is missing, the output is among them.
@@ -60,7 +62,6 @@ def work(config: TrainConfig, seconds: float | None = None) -> Work:
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     frozen = [freeze_corpora(with_columns(one), one.execution.unit_mib << 20) for one in configs]
     root = paths.absolute(config.output)
-    finished = config.store.exists(paths.join(root, RUN_MANIFEST)) and is_finished(config)
     units = sum(len(corpus.units) for corpora in frozen for corpus in corpora.values())
     groups = [machines(one, corpora) for one, corpora in zip(configs, frozen, strict=True)]
     return Work(
@@ -70,12 +71,23 @@ def work(config: TrainConfig, seconds: float | None = None) -> Work:
         config=_with_absolute_paths(settings, config),
         result=_result(config, configs, frozen),
         output=root,
-        finished=finished,
+        finished=_is_finished(config, root, replace),
         head=head_machine(2 * units),
         workers=(_largest(groups),),
         must_exist=tuple(dict.fromkeys(uri for one, c in zip(configs, frozen, strict=True) for uri in _files(one, c))),
         all_at_once=True,
+        replace=replace,
     )
+
+
+def _is_finished(config: TrainConfig, root: str, replace: bool) -> bool:
+    """Whether the output has this result. With `replace`, a finished run with other settings is no error."""
+    try:
+        return config.store.exists(paths.join(root, RUN_MANIFEST)) and is_finished(config)
+    except OtherSettings:
+        if not replace:
+            raise
+        return False
 
 
 def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:

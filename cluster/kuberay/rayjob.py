@@ -59,7 +59,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
         **{key: value for group in groups for key, value in _reasons(group).items()},
     }
     spec: Manifest = {
-        "entrypoint": f"raymill {work.verb} {CONFIG_FOLDER}/{CONFIG_FILE}",
+        "entrypoint": " ".join(["raymill", work.verb, f"{CONFIG_FOLDER}/{CONFIG_FILE}", *work.options]),
         "jobId": name,
         # The operator submits and polls. After the loss of the head it submits again, and the run continues.
         "submissionMode": "HTTPMode",

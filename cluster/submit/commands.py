@@ -4,11 +4,11 @@ Every verb takes the place, `--to` and `--address`: nothing is remembered betwee
 job's log or what was asked for; messages of these verbs go to standard error.
 """
 
+import dataclasses
 import datetime
 import difflib
 import sys
 import time
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -31,9 +31,19 @@ from cluster.submit.work import WORK, Work
 _kuberay = Entry("cluster.submit.kuberay:connect")
 
 _PLACES = ("local", "jobs", "kuberay")
+# Other words for a place -> its name.
+_OTHER_NAMES = {"kubernetes": "kuberay", "k8s": "kuberay", "kube": "kuberay", "ray": "jobs", "cluster": "jobs"}
+_WANTED = {
+    "to": "one of local, jobs, kuberay",
+    "address": "http://HOST:PORT",
+    "token_file": "a file",
+    "namespace": "a name",
+    "context": "a name",
+}
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CANCELLED = 130
 _SHOWN = 20
+_NAMES_SHOWN = 3
 
 To = Annotated[
     str | None,
@@ -80,13 +90,16 @@ def submit(
     image: Annotated[
         str | None, typer.Option(help="kuberay: REPOSITORY@sha256:DIGEST; default: of the overlay")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="delete results made with other settings and make them again")
+    ] = False,
 ) -> int:
     """Run a config elsewhere: start it, attach if it runs, continue it if it broke. Exits with the job's exit code."""
     place = Place(to, address, token_file, insecure_http, namespace, context)
     place.refuse_within(within)
     backend = place.backend(ship_code, overlay, image)
-    work = work_of(config, override or [], name, within)
-    done = submit_work(backend, work)
+    work = work_of(config, override or [], name, within, replace)
+    done = submit_work(backend, work, place.command)
     if done.attempt is None:
         _say(f"{work.run_id}: already finished, nothing to do. Output: {work.output}")
         return 0
@@ -131,7 +144,8 @@ def status(
     context: Context = None,
 ) -> None:
     """One run: its last attempt, state, times and output."""
-    found = _find(Place(to, address, token_file, insecure_http, namespace, context).backend(), name)
+    place = Place(to, address, token_file, insecure_http, namespace, context)
+    found = _find(place.backend(), name, place)
     print(f"name      {found.name}")
     print(f"run       {found.run_id} ({found.kind})")
     print(f"state     {found.state}" + (f": {found.message}" if found.message else ""))
@@ -157,7 +171,7 @@ def logs(
     """The log of a run's last attempt. A lost connection is made again; every line is printed once."""
     place = Place(to, address, token_file, insecure_http, namespace, context)
     backend = place.backend()
-    found = _find(backend, name)
+    found = _find(backend, name, place)
     if follow:
         return _follow(backend, found, place)
     for line in backend.logs(found, follow=False):
@@ -175,8 +189,9 @@ def cancel(
     context: Context = None,
 ) -> None:
     """Stop a run. It gets a minute to commit what is done; submitting it again continues there."""
-    backend = Place(to, address, token_file, insecure_http, namespace, context).backend()
-    found = _find(backend, name)
+    place = Place(to, address, token_file, insecure_http, namespace, context)
+    backend = place.backend()
+    found = _find(backend, name, place)
     if found.state.final:
         _say(f"{found.name}: had ended before ({found.state}), nothing to do.")
         return
@@ -196,6 +211,10 @@ class Place:
         namespace: str | None = None,
         context: str | None = None,
     ) -> None:
+        given = {"to": to, "address": address, "token_file": token_file, "namespace": namespace, "context": context}
+        for option, value in given.items():
+            if value is not None and not value.strip():
+                raise ConfigError(f"--{option.replace('_', '-')}: empty; wanted {_WANTED[option]}.")
         self.to = to or ("jobs" if address else "local")
         self.address, self.token_file, self.insecure_http = address, token_file, insecure_http
         self.namespace, self.context = namespace, context
@@ -206,6 +225,9 @@ class Place:
         Raises:
             ConfigError: the options contradict each other.
         """
+        if self.to not in _PLACES:
+            hint = f" Did you mean {near}?" if (near := _nearest_place(self.to)) else ""
+            raise ConfigError(f"--to {self.to}: no such place. Give one of: {', '.join(_PLACES)}.{hint}")
         if self.to != "jobs":
             self._only_for("jobs", address=self.address, token_file=self.token_file, ship_code=ship_code)
         if self.to != "kuberay":
@@ -218,14 +240,17 @@ class Place:
             backend = _kuberay(self.namespace, self.context, overlay, image)
             self.namespace = backend.api.namespace  # an overlay may name one
             return backend
-        if self.to == "jobs":
-            if not self.address:
-                raise ConfigError("--to jobs: no --address. Give the cluster's dashboard, as in http://127.0.0.1:8265.")
-            address = checked_address(self.address, self.insecure_http)
-            return JobsApi(RayApi(address, found_token(self.token_file)), ship_code)
-        near = difflib.get_close_matches(self.to, _PLACES, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--to {self.to}: no such place. Give one of: {', '.join(_PLACES)}.{hint}")
+        if not self.address:
+            raise ConfigError("--to jobs: no --address. Give the cluster's dashboard, as in http://127.0.0.1:8265.")
+        address = checked_address(self.address, self.insecure_http)
+        return JobsApi(RayApi(address, found_token(self.token_file)), ship_code)
+
+    @property
+    def where(self) -> str:
+        """The place in words, for messages."""
+        if self.to == "local":
+            return "on this machine (for a cluster's runs give --address or --to kuberay)"
+        return f"at {self.address}" if self.to == "jobs" else f"in the namespace {self.namespace}"
 
     def refuse_within(self, within: str | None) -> None:
         """
@@ -252,7 +277,7 @@ class Place:
                 raise ConfigError(f"--{name.replace('_', '-')}: is for --to {to}, and --to {self.to} was given.")
 
 
-def work_of(config: str, override: list[str], name: str | None, within: str | None) -> Work:
+def work_of(config: str, override: list[str], name: str | None, within: str | None, replace: bool = False) -> Work:
     """What a config asks of a cluster.
 
     Raises:
@@ -260,8 +285,8 @@ def work_of(config: str, override: list[str], name: str | None, within: str | No
     """
     seconds = None if within is None else seconds_of(within)
     settings = load(config, override)
-    work = WORK[settings.kind](settings, seconds)  # type: ignore[attr-defined]
-    return work if name is None else replace(work, name=name)
+    work = WORK[settings.kind](settings, seconds, replace=replace)  # type: ignore[attr-defined]
+    return work if name is None else dataclasses.replace(work, name=name)
 
 
 def seconds_of(duration: str) -> float:
@@ -298,11 +323,11 @@ def _follow(backend: Backend, attempt: Attempt, place: Place) -> int:
     except KeyboardInterrupt:
         _say(
             f"\n{attempt.name}: no longer followed; the job goes on. Follow it with "
-            f"{place.command('logs', attempt.name, '-f')}, end it with {place.command('cancel', attempt.name)}"
+            f"`{place.command('logs', attempt.name, '-f')}`, end it with `{place.command('cancel', attempt.name)}`."
         )
         return _CANCELLED
     if found is None:
-        raise AttemptLost(f"{attempt.name}: ended, and its result is no longer known there. Submit the config again.")
+        raise AttemptLost(f"{attempt.name}: ended, and its result is no longer kept there. Submit the config again.")
     took = f" after {_took(found)}" if found.started and found.ended else ""
     _say(f"{found.name}: {found.state}{took}" + (f", {found.message}." if found.message else "."))
     if found.state is State.CANCELLED:
@@ -310,22 +335,35 @@ def _follow(backend: Backend, attempt: Attempt, place: Place) -> int:
     return found.exit_code if found.exit_code is not None else int(found.state is not State.SUCCEEDED)
 
 
-def _find(backend: Backend, name: str) -> Attempt:
-    """The attempt of this name, or the last one of the run."""
+def _find(backend: Backend, name: str, place: Place) -> Attempt:
+    """The attempt of this name, or the last one of the run.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not name.strip():
+        raise UserError(f"NAME: empty; wanted the name of a run, as `{place.command('runs')}` prints it.")
     attempts = backend.attempts()
     named = [one for one in attempts if one.name == name and one.name != one.run_id]
     of_run = [one for one in attempts if one.run_id == name]
     if found := named or of_run:
         return found[-1]
-    near = difflib.get_close_matches(name, [one.name for one in attempts], n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else " `raymill runs` prints what is there."
-    raise UserError(f"{name}: no run of this name there.{hint}")
+    names = [one.name for one in attempts]
+    near = [one for one in names if one.startswith(name)][-_NAMES_SHOWN:]
+    near = near or difflib.get_close_matches(name, names, n=_NAMES_SHOWN, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else f" `{place.command('runs')}` lists the runs."
+    raise UserError(f"{name}: no run of this name {place.where}.{hint}")
+
+
+def _nearest_place(name: str) -> str | None:
+    near = difflib.get_close_matches(name.lower(), (*_PLACES, *_OTHER_NAMES), n=1)
+    return _OTHER_NAMES.get(near[0], near[0]) if near else None
 
 
 def _moment(seconds: float | None) -> str:
     if seconds is None:
         return "not yet"
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def _took(attempt: Attempt) -> str:

@@ -106,7 +106,8 @@ class JobsApi:
         }
         # Ray kills a stopped job after 3 s by default.
         variables = {CONFIG_VARIABLE: config, "RAY_JOB_STOP_WAIT_TIME_S": str(self.grace_s)}
-        self._submit(request.name, (*self.command, work.verb, f"env:{CONFIG_VARIABLE}"), variables, metadata)
+        command = (*self.command, work.verb, f"env:{CONFIG_VARIABLE}", *work.options)
+        self._submit(request.name, command, variables, metadata)
         found = self.attempt(request.name)
         if found is None:
             raise AttemptLost(_lost(request.name))

@@ -77,7 +77,7 @@ class Local:
                 "config": dict(work.config),
             }
             write_whole(folder / _REQUEST, json.dumps(record, ensure_ascii=False))
-            command = [*self.command, work.verb, f"env:{CONFIG_VARIABLE}"]
+            command = [*self.command, work.verb, f"env:{CONFIG_VARIABLE}", *work.options]
             with open(folder / LOG, "wb") as log:
                 # The lock goes on in the new process, so that no moment looks as if the job had died.
                 subprocess.Popen(

@@ -2,14 +2,17 @@
 
 the output has this result                  finished, nothing is sent
 an attempt waits or runs, same config       attach to it
-an attempt waits or runs, another config    refused, with the settings that differ
+an attempt waits or runs, another config    refused, with the settings that differ, or the other name
 else                                        the next attempt, which continues at the output
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from cluster.cli import shell_command
+from cluster.config import KINDS, model_of
 from cluster.errors import ClusterError, ConfigError
 from cluster.page.formats import plural
 from cluster.run import differences
@@ -18,6 +21,7 @@ from cluster.submit.work import Work
 
 _RACES = 5  # of several `submit` at once one starts the attempt, and the others attach to it
 _DIFFERENCES_SHOWN = 5
+_DIFFERENCE_SHOWN = 200  # characters of each
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,10 @@ def _numbered(run_id: str, name: str) -> re.Match[str] | None:
     return re.fullmatch(rf"{re.escape(run_id)}(?:-a(\d+))?", name)
 
 
-def submit(backend: Backend, work: Work) -> Submitted:
-    """Carry out what `decide` says. Checks the backend before it starts an attempt.
+def submit(backend: Backend, work: Work, command: Callable[..., str] = shell_command) -> Submitted:
+    """Carry out the decision of `decide`. Checks the backend before it starts an attempt.
+
+    command: command(verb, *words) is the shell command of a verb for this backend, for messages.
 
     Raises:
         ConfigError: an attempt of this run with another config waits or runs, or the job would fail there.
@@ -96,7 +102,7 @@ def submit(backend: Backend, work: Work) -> Submitted:
             case Attach(attempt):
                 return Submitted(attempt)
             case Refuse(attempt):
-                raise ConfigError(_refusal(work, attempt, backend))
+                raise ConfigError(_refusal(work, attempt, backend.config(attempt), command))
             case Start(name, before):
                 if not checked:
                     _check(backend, work)
@@ -107,7 +113,7 @@ def submit(backend: Backend, work: Work) -> Submitted:
                     continue
     raise ClusterError(
         f"{work.run_id}: {_RACES} times another `raymill submit` started the next attempt first, and it had ended when "
-        "its state was read. Look why with `raymill logs`, then submit again."
+        f"its state was read. Look why with `{command('logs', work.run_id)}`, then submit again."
     )
 
 
@@ -117,14 +123,39 @@ def _check(backend: Backend, work: Work) -> None:
         raise ConfigError(f"{work.run_id}: not submitted, {plural(len(problems), 'problem')} found:\n{lines}")
 
 
-def _refusal(work: Work, attempt: Attempt, backend: Backend) -> str:
-    before = backend.config(attempt)
-    found = [] if before is None else differences(dict(before), dict(work.config))
-    shown = "; ".join(found[:_DIFFERENCES_SHOWN]) or "its settings are no longer known there"
+def _refusal(work: Work, attempt: Attempt, before: Mapping[str, Any] | None, command: Callable[..., str]) -> str:
+    """Why the config of `work` is not started while `attempt` runs. before: the config of the attempt."""
+    logs, cancel = command("logs", attempt.name, "-f"), command("cancel", attempt.name)
+    found = _differences(before, work.config) if before is not None else []
+    if before is not None and not found:
+        if attempt.run_id.rpartition("-")[2] == work.run_id.rpartition("-")[2]:
+            return (
+                f"{work.run_id}: the same run is {attempt.state} under the name {attempt.name}. "
+                f"Attach to it with `{logs}`."
+            )
+        found = ["the input files changed since"]
+    shown = "; ".join(found[:_DIFFERENCES_SHOWN]) or "its settings could not be read"
     if len(found) > _DIFFERENCES_SHOWN:
         shown += f"; and {len(found) - _DIFFERENCES_SHOWN} more"
     return (
         f"{attempt.name}: {attempt.state} with another config for the same output ({shown}). Wait until it has ended, "
-        "or end it with `raymill cancel`; the next `raymill submit` continues with the new settings. To only watch it, "
-        "use `raymill logs -f`."
+        f"or end it with `{cancel}`; the next `raymill submit` continues with the new settings. To only watch it, "
+        f"use `{logs}`."
     )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, with defaults filled in, one line each; the name of the run is left out."""
+    found = differences(_with_defaults(before), _with_defaults(now))
+    shown = [one for one in found if not one.startswith("name was ")]
+    return [one if len(one) <= _DIFFERENCE_SHOWN else f"{one[:_DIFFERENCE_SHOWN]}..." for one in shown]
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of its kind, or as it is if this version of Raymill cannot read it."""
+    if config.get("kind") not in KINDS:
+        return dict(config)
+    try:
+        return model_of(config["kind"]).model_validate(config).model_dump(mode="json")
+    except ValueError:
+        return dict(config)

@@ -6,17 +6,27 @@ listings and manifests, no data.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
 
 from cluster.artifact import fingerprint
 from cluster.entry import Entry
 
-# kind -> function (config, seconds or None) -> Work. seconds: the wanted duration of the run; None: no wish.
-WORK: dict[str, Callable[[BaseModel, float | None], "Work"]] = {
+
+class WorkOf(Protocol):
+    """Computes the work of a config.
+
+    seconds: wanted duration of the run; None: no wish. replace: the job runs with `--replace`.
+    """
+
+    def __call__(self, config: BaseModel, seconds: float | None = None, *, replace: bool = False) -> "Work": ...
+
+
+# kind -> function that computes the work.
+WORK: dict[str, WorkOf] = {
     "curate": Entry("pipelines.curate.work:work"),
     "train": Entry("training.work:work"),
 }
@@ -91,7 +101,8 @@ class Work:
     that decide the result, of the input files and of the output. finished: whether the output has this result already.
     workers: the groups of machines that compute; head: the machine of the driver. must_exist: URIs of files that the
     workers read (the first file of each input, model, tokenizer, lists). all_at_once: the run starts only when `least`
-    machines of every group are there, as a training does; else any part of them is enough.
+    machines of every group are there, as a training does; else any part of them is enough. replace: the job may delete
+    results made with other settings; part of neither the run id nor the config.
     """
 
     kind: str
@@ -105,6 +116,12 @@ class Work:
     workers: tuple[Machines, ...]
     must_exist: tuple[str, ...] = ()
     all_at_once: bool = False
+    replace: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What the job's command has after the config."""
+        return ("--replace",) if self.replace else ()
 
     @property
     def run_id(self) -> str:

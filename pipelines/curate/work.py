@@ -8,6 +8,7 @@ import math
 
 from cluster.artifact import fingerprint
 from cluster.page.formats import plural
+from cluster.record import OtherSettings
 from cluster.store import paths
 from cluster.submit.job_config import job_config
 from cluster.submit.work import (
@@ -56,13 +57,14 @@ _UNITS_OF_A_CORE = 4
 _MOST_MACHINES = 64
 
 
-def work(config: CurateConfig, seconds: float | None = None) -> Work:
+def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
     """The run of a config, and the machines for it. Lists the inputs; reads no documents.
 
     Paths of inputs and lists stay as they are given, because they are part of the run's settings.
 
     Args:
         seconds: wanted duration; None: as many machines as the units keep busy, at most 16 of them.
+        replace: the job may replace a finished run with other settings. Nothing is removed here.
 
     Raises:
         UserError: as the first checks of a run: an input is missing, the output is among them or holds another run.
@@ -73,7 +75,6 @@ def work(config: CurateConfig, seconds: float | None = None) -> Work:
     refuse_output_among_inputs(store, config.inputs, root)
     inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
     refuse_files_inside(root, inputs)
-    finished, _ = find_finished(config, inputs, root, replace=False)
     settings["output"] = root
     return Work(
         kind=config.kind,
@@ -82,11 +83,23 @@ def work(config: CurateConfig, seconds: float | None = None) -> Work:
         config=settings,
         result=fingerprint([result_settings(config), inputs.fingerprint]),
         output=root,
-        finished=finished is not None,
+        finished=_is_finished(config, inputs, root, replace),
         head=head_machine(4 * len(inputs.units)),
         workers=(machines(config, inputs, seconds),),
         must_exist=_must_exist(config, inputs),
+        replace=replace,
     )
+
+
+def _is_finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> bool:
+    """Whether the output has this result. With `replace`, a finished run with other settings is no error."""
+    try:
+        finished, _ = find_finished(config, inputs, root, replace=False)
+    except OtherSettings:
+        if not replace:
+            raise
+        return False
+    return finished is not None
 
 
 def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:

@@ -1,7 +1,9 @@
 """Decisions about a submission, with attempts as values; and the checks that need no cluster."""
 
 import importlib.metadata
+import json
 import platform
+import re
 import socket
 import threading
 import time
@@ -11,13 +13,19 @@ import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 import cluster
+from cluster.cli import main
 from cluster.config import load
-from cluster.errors import ClusterError, ConfigError
+from cluster.errors import ClusterError, ConfigError, DataError
+from cluster.kuberay.profiles import OVERLAYS
+from cluster.kuberay.rayjob import build_rayjob
+from cluster.run import RunFolder
+from cluster.store.store import Store
 from cluster.submit.backend import Attempt, AttemptExists, Request, State
-from cluster.submit.commands import seconds_of
+from cluster.submit.commands import Place, seconds_of, work_of
 from cluster.submit.job_config import job_config
 from cluster.submit.job_log import LogLines
 from cluster.submit.jobs_api import JobsApi
+from cluster.submit.local import Local
 from cluster.submit.preflight import (
     ProbeReport,
     ProbeRequest,
@@ -108,7 +116,7 @@ class InMemory:
 
     def __init__(self, lost: int = 0, problems: tuple[str, ...] = ()) -> None:
         self.lost, self.found, self.problems = lost, [], list(problems)
-        self.checks = 0
+        self.checks, self.configs = 0, {}
 
     def check(self, work):
         self.checks += 1
@@ -126,7 +134,7 @@ class InMemory:
         return list(self.found)
 
     def config(self, attempt):
-        return None
+        return self.configs.get(attempt.name)
 
 
 def test_of_two_submissions_at_once_one_starts_and_the_other_attaches(tmp_path):
@@ -148,6 +156,106 @@ def test_a_run_that_is_attached_to_is_not_checked(tmp_path):
     submit(backend, work)
     submit(backend, work)
     assert backend.checks == 1
+
+
+# --- refusals
+
+
+def running(work) -> InMemory:
+    """A backend in which an attempt of this work runs."""
+    backend = InMemory()
+    backend.found, backend.configs = [attempt_of(work, State.RUNNING)], {work.run_id: work.config}
+    return backend
+
+
+def refusal(backend: InMemory, work) -> str:
+    place = Place(None, "http://127.0.0.1:8311", None, False)
+    with pytest.raises(ConfigError) as caught:
+        submit(backend, work, place.command)
+    return str(caught.value)
+
+
+def curate_work(tmp_path, name: str = "a", **settings):
+    config = {"kind": "curate", "name": name, "inputs": [{"path": "s3://b/x"}], "output": "s3://b/o", **settings}
+    return replace(small_work(tmp_path, name=name), config=config)
+
+
+def test_the_same_run_under_another_name_is_named_with_the_command_that_attaches_to_it(tmp_path):
+    work = curate_work(tmp_path, "first")
+    message = refusal(running(work), curate_work(tmp_path, "second"))
+    assert f"is running under the name {work.run_id}. Attach to it with `" in message
+    assert f"logs {work.run_id} -f --address http://127.0.0.1:8311`" in message
+
+
+def test_a_refusal_lists_the_single_settings_that_differ_defaults_included(tmp_path):
+    work = curate_work(tmp_path)
+    changed = curate_work(tmp_path, rules={"gopher_quality": {"min_words": 60}})
+    message = refusal(running(work), changed)
+    assert "(rules.gopher_quality.min_words was 50, now 60)" in message
+    assert f"cancel {work.run_id} --address http://127.0.0.1:8311`" in message
+    # A config that this version cannot read is compared as it is, in few characters.
+    unreadable = curate_work(tmp_path, rules={"gone": {str(number): number for number in range(1000)}})
+    assert len(refusal(running(unreadable), changed)) < 1500
+
+
+def test_a_refusal_without_differing_settings_is_due_to_the_input_files(tmp_path):
+    work = curate_work(tmp_path)
+    message = refusal(running(work), replace(work, result="other"))
+    assert "(the input files changed since)" in message
+    backend = running(work)
+    backend.configs.clear()
+    assert "(its settings could not be read)" in refusal(backend, replace(work, result="other"))
+
+
+def test_replace_reaches_the_job_and_neither_the_run_id_nor_the_config(tmp_path):
+    """Looking whether the output is finished removes nothing: the job does."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.jsonl").write_text('{"text": "A text."}\n')
+    (tmp_path / "curate.json").write_text(
+        json.dumps({"kind": "curate", "name": "x", "inputs": [{"path": str(tmp_path / "raw")}], "output": "o"})
+    )
+    config, output = str(tmp_path / "curate.json"), f"output={tmp_path / 'out'}"
+    new = work_of(config, [output], None, None)
+    RunFolder(Store(), str(tmp_path / "out")).put("curate", "x", {"rules": "others"}, "other inputs", {})
+    with pytest.raises(DataError, match=r"finished run with other settings.*add --replace"):
+        work_of(config, [output], None, None)
+    work = work_of(config, [output], None, None, replace=True)
+    assert not work.finished and (tmp_path / "out" / "manifest.json").exists()
+    assert (work.run_id, work.config, work.options) == (new.run_id, new.config, ("--replace",))
+    local = Local(tmp_path / "runs", ("echo",))
+    attempt = local.start(Request(work, work.run_id))
+    assert list(local.logs(attempt, follow=True)) == ["curate env:RAYMILL_CONFIG --replace"]
+    profile = replace(OVERLAYS["kind"], image="x", claims={str(tmp_path): "shared"})
+    assert build_rayjob(work, "x", profile)["spec"]["entrypoint"].endswith("config.json --replace")
+
+
+# --- names and places
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs", "--address", ""], "--address: empty; wanted http://HOST:PORT."),
+        (["runs", "--to", ""], "--to: empty; wanted one of local, jobs, kuberay."),
+        (["runs", "--to", "kuberay", "--context", " "], "--context: empty; wanted a name."),
+        (["runs", "--to", "kubernetes"], "Did you mean kuberay?"),
+        (["runs", "--to", "job", "--address", "http://127.0.0.1:1"], "--to job: no such place.*Did you mean jobs?"),
+        (["status", ""], "NAME: empty; wanted the name of a run, as `.*runs --to local` prints it."),
+        (["status", "web"], "web: no run of this name on this machine.*for a cluster's.*`.*runs --to local` lists"),
+        (["status", "big"], "Did you mean big3-0123 or big3-4567?"),
+    ],
+)
+def test_names_and_places_that_do_not_exist(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name in ("big3-0123", "big3-4567"):
+        work = replace(small_work(tmp_path), config={})
+        (folder := tmp_path / "raymill" / "runs" / name).mkdir(parents=True)
+        record = {"run_id": name, "kind": work.kind, "config_fingerprint": "", "output": "", "started": 1.0}
+        (folder / "request.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as done:
+        main(arguments)
+    assert done.value.code == 2
+    assert re.search(message.replace("?", r"\?"), capsys.readouterr().err)
 
 
 # --- what a cluster must have
