@@ -6,6 +6,7 @@ that imports numba; the kernels are reached by an `Entry`.
 """
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,23 +14,35 @@ from typing import Annotated
 import typer
 
 from cluster.entry import Entry
-from cluster.errors import ConfigError, RaymillError
+from cluster.errors import ConfigError, UserError
+from cluster.temporary import temporary_folder
 from pipelines import kernel_cache
 
 _compile_kernels = Entry("pipelines.all_kernels:compile_kernels")
+_SHOWN = 5
 
 
 def warm(
     into: Annotated[
-        Path | None, typer.Option(help="folder for the kernels, for RAYMILL_KERNELS; default: this user's cache")
+        Path | None,
+        typer.Option(
+            help="folder for the kernels, for RAYMILL_KERNELS; default: __pycache__ of the "
+            "package, or if that is read-only ~/.cache/raymill"
+        ),
     ] = None,
     cpu: Annotated[
         str | None, typer.Option(help="compile for this kind of CPU, such as x86-64-v3; default: this machine's")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="fail if a kernel was not compiled before")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="only look: name the kernels that are not compiled, exit with 2; stores nothing"),
+    ] = False,
 ) -> None:
     """Compile the kernels of `raymill curate` ahead (about a minute on one core), or find them compiled."""
-    use_folder(into, cpu)
+    use_folder(into, cpu, create=not check)
+    if check:
+        _check()
+        return
     began = time.monotonic()
     found = _compile_kernels()
     cache, target = os.environ[kernel_cache.CACHE_VARIABLE], os.environ.get("NUMBA_CPU_NAME", "the CPU of this machine")
@@ -37,16 +50,39 @@ def warm(
         f"{len(found.kernels)} kernels for {target} in {cache}: {len(found.compiled)} compiled, "
         f"{len(found.kernels) - len(found.compiled)} found compiled; {time.monotonic() - began:.1f} s"
     )
-    if check and found.compiled:
-        raise RaymillError(
-            f"raymill warm --check: {len(found.compiled)} kernels were not compiled before: "
-            f"{', '.join(found.compiled[:5])} ... The cache was filled for other sources, another CPU or another path "
-            "of the package. Call `raymill warm` with the same package, and the same NUMBA_CPU_NAME, as the run has."
+
+
+def _check() -> None:
+    """Run every kernel with a copy of the cache, and name those that had to be compiled.
+
+    Raises:
+        UserError: a kernel is not compiled.
+    """
+    cache = Path(os.environ[kernel_cache.CACHE_VARIABLE])
+    copy = temporary_folder("warm-check")
+    try:
+        if cache.is_dir():
+            shutil.copytree(cache, copy, dirs_exist_ok=True)
+        os.environ[kernel_cache.CACHE_VARIABLE] = str(copy)
+        found = _compile_kernels()
+    finally:
+        os.environ[kernel_cache.CACHE_VARIABLE] = str(cache)
+        shutil.rmtree(copy, ignore_errors=True)
+    if found.compiled:
+        shown = ", ".join(found.compiled[:_SHOWN])
+        more = f" and {len(found.compiled) - _SHOWN} more" if len(found.compiled) > _SHOWN else ""
+        raise UserError(
+            f"raymill warm --check: {len(found.compiled)} of {len(found.kernels)} kernels are not compiled yet in "
+            f"{cache}: {shown}{more}. Run `raymill warm` with the same package and, if it is set, the same "
+            "NUMBA_CPU_NAME as the runs."
         )
+    print(f"{len(found.kernels)} kernels in {cache}: all compiled")
 
 
-def use_folder(into: Path | None, cpu: str | None) -> None:
+def use_folder(into: Path | None, cpu: str | None, create: bool = True) -> None:
     """Set the environment that numba reads: the CPU, and the folder of the cache.
+
+    create: make the folder.
 
     Raises:
         ConfigError: this machine's CPU cannot run code for `cpu`, which numba would have to do, or the folder cannot
@@ -70,6 +106,7 @@ def use_folder(into: Path | None, cpu: str | None) -> None:
     try:
         if folder is None:
             raise PermissionError("the package, the user's cache folder and the temporary folder are read-only")
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        if create:
+            Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder or 'raymill warm'}: {error.strerror or error}. Give --into a folder.") from error

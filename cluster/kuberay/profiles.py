@@ -10,6 +10,7 @@ Every folder in k8s/overlays has a profile of the same name here. A file changes
 
 import dataclasses
 import difflib
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
 from cluster.store.store import Store
 
+# Where pods have volumes of their own: scratch, Ray's logs, spilled objects, the config.
+POD_FOLDERS = ("/tmp", "/tmp/ray", "/spill", "/etc/raymill")
+# Folders of the image: a volume there would hide the programs.
+_IMAGE_FOLDERS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt/raymill", "/proc", "/sbin", "/sys", "/usr")
+# `claim-NAME` is the name of a volume, which has at most 63 characters.
+_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?")
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 # A training stops a step early and saves a checkpoint within this time, a unit of curate is small enough to be lost.
@@ -91,6 +98,31 @@ class Profile:
                 f"overlay {self.name}: grace_s {self.grace_s} leaves Ray {self.drain_s} s to drain a node, and a "
                 f"training takes up to {CHECKPOINT_S} s to save a checkpoint. Use {CHECKPOINT_S + 11} or more."
             )
+        self._check_claims()
+
+    def _check_claims(self) -> None:
+        """
+        Raises:
+            ConfigError: pods cannot have a claim at its folder, or a claim's name is impossible.
+        """
+        for folder, claim in self.claims.items():
+            where = f"overlay {self.name}, claims, {folder}"
+            path = folder.rstrip("/")
+            if not path.startswith("/") or posixpath.normpath(folder) != path:
+                raise ConfigError(
+                    f"{where}: not a folder that a volume can have; wanted an absolute path below /, without `.` and "
+                    "`..`, such as /data."
+                )
+            if path in POD_FOLDERS or any(path == one or path.startswith(f"{one}/") for one in _IMAGE_FOLDERS):
+                raise ConfigError(f"{where}: pods have other files there. Choose another folder, such as /data.")
+            if not _CLAIM.fullmatch(claim):
+                raise ConfigError(
+                    f"{where}: {claim!r} is not the name of a PersistentVolumeClaim; wanted lower-case letters, digits "
+                    "and hyphens, at most 57, as `kubectl get pvc` prints it."
+                )
+        folders = [folder.rstrip("/") for folder in self.claims]
+        if twice := {folder for folder in folders if folders.count(folder) > 1}:
+            raise ConfigError(f"overlay {self.name}, claims: {', '.join(twice)} is given twice. Remove one of them.")
 
     @property
     def drain_s(self) -> int:
@@ -111,6 +143,11 @@ class Profile:
                 f"`{setting}` in a file `extends: {self.name}` and give that as --overlay."
             )
         if not self.tags and not _DIGEST.fullmatch(image):
+            if "@" in image:
+                raise ConfigError(
+                    f"image {image}: its digest is not sha256: and 64 hexadecimal digits. Give "
+                    "REPOSITORY@sha256:DIGEST, as `docker buildx imagetools inspect IMAGE` prints it."
+                )
             raise ConfigError(
                 f"image {image}: has no digest, so pods that start later may get another one. Give "
                 "REPOSITORY@sha256:DIGEST, as `docker buildx imagetools inspect IMAGE` prints it."

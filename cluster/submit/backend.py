@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, UserError
 from cluster.submit.work import Work
 
 # The configuration of a job is in this environment variable, as JSON.
@@ -99,6 +99,22 @@ class Backend(Protocol):
     def cancel(self, attempt: Attempt) -> None:
         """Ask the job to stop, wait for up to `GRACE_S` until it has, then end it. Finished units are kept."""
         ...
+
+
+class Unreachable(ClusterError):
+    """There is no connection to the address: it is wrong, or nothing listens there (any longer)."""
+
+
+def first_attempts(backend: Backend) -> list[Attempt]:
+    """`backend.attempts()`, as the first request of a verb: an address without a server is then a user's mistake.
+
+    Raises:
+        UserError: there is no connection to the address.
+    """
+    try:
+        return backend.attempts()
+    except Unreachable as error:
+        raise UserError(str(error)) from None
 
 
 class AttemptExists(Exception):

@@ -20,7 +20,7 @@ from cluster.entry import Entry
 from cluster.errors import ConfigError, UserError
 from cluster.page.formats import plural
 from cluster.progress import clock
-from cluster.submit.backend import Attempt, AttemptLost, Backend, State
+from cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
 from cluster.submit.ray_api import RayApi, checked_address, found_token
@@ -120,7 +120,7 @@ def runs(
     all_: Annotated[bool, typer.Option("--all", help=f"all, not only the newest {_SHOWN}")] = False,
 ) -> None:
     """The runs that were submitted there, one line for each attempt, the newest last."""
-    attempts = Place(to, address, token_file, insecure_http, namespace, context).backend().attempts()
+    attempts = first_attempts(Place(to, address, token_file, insecure_http, namespace, context).backend())
     shown = attempts if all_ else attempts[-_SHOWN:]
     if not shown:
         _say("No runs were submitted there.")
@@ -343,7 +343,7 @@ def _find(backend: Backend, name: str, place: Place) -> Attempt:
     """
     if not name.strip():
         raise UserError(f"NAME: empty; wanted the name of a run, as `{place.command('runs')}` prints it.")
-    attempts = backend.attempts()
+    attempts = first_attempts(backend)
     named = [one for one in attempts if one.name == name and one.name != one.run_id]
     of_run = [one for one in attempts if one.run_id == name]
     if found := named or of_run:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import yaml
 from kubernetes import client, config
 from urllib3 import BaseHTTPResponse, Retry
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.submit.backend import Unreachable
 
 Object = dict[str, Any]
 
@@ -22,6 +24,8 @@ _REQUEST_S = (10, 30)  # to connect, and of silence
 _LOG_SILENCE_S = 120  # then the connection of a log is made again, as it may have been cut without notice
 _TEXT_SHOWN = 500
 _RAYJOBS = ("ray.io", "v1")
+_DEFAULT_KUBECONFIG = "~/.kube/config"
+_MEND = "Set the environment variable KUBECONFIG to the kubeconfig of your cluster, or run this in a pod."
 
 
 class KubernetesApi:
@@ -183,8 +187,10 @@ class KubernetesApi:
         except client.ApiException as error:
             raise self._error(what, error.status or 0, error.body or error.reason or "") from None
         except (HTTPError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None)
             # The library's exception would print headers with `--debug`.
-            raise NoAnswer(
+            kind = NoConnection if isinstance(reason, (NewConnectionError, ConnectTimeoutError, SSLError)) else NoAnswer
+            raise kind(
                 f"{self.address}: no answer to {what} ({_cause(error)}). Is this the cluster's address (kubectl "
                 "cluster-info), and is it reachable from here (VPN, proxy)?"
             ) from None
@@ -226,6 +232,10 @@ class NoAnswer(ClusterError):
     """The API server did not answer, or not as it should. It may answer later."""
 
 
+class NoConnection(NoAnswer, Unreachable):
+    """No connection to the API server: refused, no such host, or not encrypted."""
+
+
 class NotThere(ClusterError):
     """There is no such object, namespace or kind of object."""
 
@@ -239,21 +249,52 @@ class Forbidden(ConfigError):
 
 
 def _settings(context: str | None) -> client.Configuration:
+    """The address and credentials of a context of the kubeconfig, or of the pod that this runs in.
+
+    Raises:
+        ConfigError: there is no kubeconfig, it cannot be read, or it has no such context.
+    """
     settings = client.Configuration()
-    file = os.environ.get("KUBECONFIG") or None
-    try:
-        if context is None and file is None and not os.path.exists(os.path.expanduser("~/.kube/config")):
-            config.load_incluster_config(settings)
-        else:
-            config.load_kube_config(file, context, settings, persist_config=False)
-    except config.ConfigException as error:
-        given = f"context {context} of the " if context else ""
+    named = os.environ.get("KUBECONFIG") or None
+    where = f"kubeconfig {named or _DEFAULT_KUBECONFIG}"
+    files = [os.path.expanduser(file) for file in (named or _DEFAULT_KUBECONFIG).split(os.pathsep) if file]
+    there = any(os.path.exists(file) for file in files)
+    if named and not there:
         raise ConfigError(
-            f"{given}kubeconfig {file or '~/.kube/config'}: {error} Point KUBECONFIG at the kubeconfig of your "
-            "cluster, choose a context of it with --context (kubectl config get-contexts), or run this in a pod with a "
-            "service account."
-        ) from None
+            f"{where}: no such file. Set the environment variable KUBECONFIG to your cluster's, or unset it."
+        )
+    if context and not there:
+        raise ConfigError(f"--context {context}: there is no {_DEFAULT_KUBECONFIG} to choose it from. {_MEND}")
+    try:
+        if not there:
+            config.load_incluster_config(settings)
+            return settings
+        if context and context not in (contexts := _contexts(named)):
+            listed = f"It has: {', '.join(contexts)}." if contexts else "It has none."
+            raise ConfigError(f"--context {context}: {where} has no such context. {listed}")
+        config.load_kube_config(named, context, settings, persist_config=False)
+    except ConfigError:  # also a ValueError
+        raise
+    except config.ConfigException as error:
+        if not there:
+            raise ConfigError(f"there is no {_DEFAULT_KUBECONFIG}, and this is not a pod. {_MEND}") from None
+        raise ConfigError(f"{where}: {str(error).rstrip('.')}. {_MEND}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: not UTF-8 YAML. {_MEND}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not UTF-8 YAML ({' '.join(str(error).split())[:_TEXT_SHOWN]}). {_MEND}") from None
+    except OSError as error:
+        raise ConfigError(f"{where}: {error.strerror or error}. {_MEND}") from None
+    except (TypeError, AttributeError, KeyError, ValueError) as error:  # the client expects the right types
+        raise ConfigError(f"{where}: not a kubeconfig ({type(error).__name__}: {error}). {_MEND}") from None
     return settings
+
+
+def _contexts(file: str | None) -> list[str]:
+    """The names of the contexts of the kubeconfig; also if none of them is the current one."""
+    return [
+        one["name"] for one in config.kube_config.KubeConfigMerger(file or _DEFAULT_KUBECONFIG).config["contexts"] or []
+    ]
 
 
 def _dry(dry_run: bool) -> dict[str, str]:

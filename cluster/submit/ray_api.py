@@ -7,22 +7,29 @@ Source: ray/dashboard/modules/{job/job_head,state/state_head}.py of Ray 2.60.
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.submit.backend import Unreachable
 
 _CONNECT_S = 10
 _REQUEST_S = 60
 _UPLOAD_S = 600
 _STREAM_SILENCE_S = 60  # then the connection of a log is made again, as it may have been cut without notice
 _TEXT_SHOWN = 300
+_NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, SSLError)
+# OpenSSL's reasons when the other side answers without TLS.
+_NOT_ENCRYPTED = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 
 
 class RayApi:
@@ -86,10 +93,25 @@ class RayApi:
         try:
             yield
         except (requests.RequestException, OSError) as error:
-            raise NoAnswer(
-                f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address "
-                "of its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
-            ) from None  # the library's exception would print headers with `--debug`
+            # Without the library's exception, which would print headers with `--debug`.
+            raise self._unanswered(path, error) from None
+
+    def _unanswered(self, path: str, error: BaseException) -> "NoAnswer":
+        """The error of a request without an answer."""
+        causes = list(_causes(error))
+        if any(isinstance(one, BadStatusLine) and not isinstance(one, RemoteDisconnected) for one in causes):
+            return NoConnection(
+                f"{self.address}: answers, but not as HTTP. Give the address of the dashboard; its port is 8265 by "
+                "default (6379 is the port for other machines)."
+            )
+        if any(isinstance(one, ssl.SSLError) and one.reason in _NOT_ENCRYPTED for one in causes):
+            plain = self.address.replace("https://", "http://", 1)
+            return NoConnection(f"{self.address}: the server does not use https. Use {plain}.")
+        kind = NoConnection if any(isinstance(one, _NO_CONNECTION) for one in causes) else NoAnswer
+        return kind(
+            f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address "
+            "of its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
+        )
 
     def _raise(self, status: int, path: str, text: str) -> None:
         line = " ".join(text.split())[-_TEXT_SHOWN:]
@@ -130,6 +152,10 @@ class _Bearer(AuthBase):
 
 class NoAnswer(ClusterError):
     """The cluster did not answer, or not as it should. It may answer later."""
+
+
+class NoConnection(NoAnswer, Unreachable):
+    """No connection: refused, no such host, no encryption, or the server is not one of HTTP."""
 
 
 class NotThere(ClusterError):
@@ -187,7 +213,10 @@ def found_token(file: str | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         if named is None:
             return None
-        raise ConfigError(f"{where}: the token could not be read from {path} ({_cause(error)}).") from None
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
+        raise ConfigError(
+            f"{where}: the token could not be read from {path} ({cause}). Give a file that holds the token alone."
+        ) from None
     if not token and named is None:
         return None
     return _checked_token(token, f"{where}, {path}")
@@ -208,13 +237,18 @@ def _is_loopback(host: str) -> bool:
 
 def _cause(error: BaseException) -> str:
     """The innermost reason of a failed request, without the request's headers."""
-    found: BaseException = error
-    while (inner := getattr(found, "reason", None)) is not None or (inner := _first_error(found)) is not None:
-        if not isinstance(inner, BaseException) or inner is found:
-            break
-        found = inner
+    *_, found = _causes(error)
     text = str(found).rpartition(">: ")[2] or type(found).__name__
     return " ".join(text.split())[:_TEXT_SHOWN].rstrip(".")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and the reasons inside it, the innermost last."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        inner = getattr(found, "reason", None) or _first_error(found)
+        found = inner if isinstance(inner, BaseException) and inner is not found else None
 
 
 def _first_error(error: BaseException) -> BaseException | None:

@@ -16,7 +16,7 @@ from cluster.config import KINDS, model_of
 from cluster.errors import ClusterError, ConfigError
 from cluster.page.formats import plural
 from cluster.run import differences
-from cluster.submit.backend import Attempt, AttemptExists, Backend, Request
+from cluster.submit.backend import Attempt, AttemptExists, Backend, Request, first_attempts
 from cluster.submit.work import Work
 
 _RACES = 5  # of several `submit` at once one starts the attempt, and the others attach to it
@@ -92,11 +92,12 @@ def submit(backend: Backend, work: Work, command: Callable[..., str] = shell_com
 
     Raises:
         ConfigError: an attempt of this run with another config waits or runs, or the job would fail there.
+        UserError: there is no connection to the backend's address.
         ClusterError: the backend does not answer.
     """
     checked = False
-    for _ in range(_RACES):
-        match decide(work, backend.attempts()):
+    for number in range(_RACES):
+        match decide(work, backend.attempts() if number else first_attempts(backend)):
             case Finished():
                 return Submitted(None)
             case Attach(attempt):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from cluster.errors import ConfigError
-from pipelines import kernel_cache
-from pipelines.all_kernels import kernels
+from cluster.errors import ConfigError, UserError
+from pipelines import kernel_cache, warm
+from pipelines.all_kernels import Kernels, kernels
 from pipelines.kernel_cache import _HERE, kernel_sources, kernels_are_compiled
 from pipelines.warm import use_folder
 
@@ -158,6 +158,29 @@ def test_a_cache_folder_of_another_user_is_not_used(machine, tmp_path, monkeypat
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     kernel_cache.use()
     assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+def test_a_check_names_the_kernels_that_are_not_compiled_and_stores_none(tmp_path, monkeypatch, capsys):
+    """Compiling is replaced by storing one file where numba would: the real one takes a minute."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+
+    def compile_kernels() -> Kernels:
+        (stored := Path(os.environ["NUMBA_CACHE_DIR"]) / "text_0a" / "kernel.nbi").parent.mkdir(exist_ok=True)
+        compiled = () if stored.exists() else ("text.kernel",)
+        stored.touch()
+        return Kernels(("text.kernel", "text.other"), compiled)
+
+    monkeypatch.setattr(warm, "_compile_kernels", compile_kernels)
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=rf"1 of 2 kernels are not compiled yet in {cache}: text\.kernel\. Run `ray"
+        ):
+            warm.warm(check=True)
+        assert not cache.exists() and os.environ["NUMBA_CACHE_DIR"] == str(cache)
+    warm.warm()
+    warm.warm(check=True)
+    assert "all compiled" in capsys.readouterr().out
 
 
 def test_every_kernel_is_in_the_list_that_warm_compiles():

@@ -8,7 +8,7 @@ import yaml
 
 from cluster.cli import main
 from cluster.errors import ConfigError
-from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
+from cluster.kuberay.profiles import OVERLAYS, POD_FOLDERS, Profile, profile_of
 from cluster.kuberay.rayjob import build_config_map, build_rayjob
 from cluster.kuberay.render import rendered
 from cluster.submit.work import GIB
@@ -73,6 +73,7 @@ def test_only_gpu_pods_tolerate_gpu_nodes_and_only_cpu_pods_prefer_spot():
     [
         (CURATE, replace(EKS, image=""), r"no image for kind curate\. Give --image"),
         (CURATE, replace(EKS, image="raymill:latest"), "has no digest"),
+        (CURATE, replace(EKS, image="raymill@sha256:1"), "its digest is not sha256: and 64 hexadecimal digits"),
         (replace(CURATE, output="/data/out"), EKS, r"/data/out: a folder of this machine.*claims"),
         (replace(CURATE, must_exist=("/raw/a.parquet",)), EKS, "/raw/a.parquet: a folder of this machine"),
     ],
@@ -95,11 +96,26 @@ def test_a_volume_brings_a_folder_to_every_pod():
         ({"queue": "q"}, "queue q needs autoscale: false"),
         ({"scheduler": "volcano"}, "needs autoscale: false"),
         ({"grace_s": 20}, "leaves Ray 10 s to drain"),
+        ({"claims": {"/tmp": "a"}}, "overlay mine, claims, /tmp: pods have other files there"),
+        ({"claims": {"/tmp/ray/": "a"}}, "/tmp/ray/: pods have other files there"),
+        ({"claims": {"/usr/lib": "a"}}, "/usr/lib: pods have other files there"),
+        ({"claims": {"/": "a"}}, "/: not a folder that a volume can have; wanted an absolute path below /"),
+        ({"claims": {"data": "a"}}, "data: not a folder that a volume can have"),
+        ({"claims": {"/data/../tmp": "a"}}, "not a folder that a volume can have"),
+        ({"claims": {"/data": "Bad Name!"}}, "'Bad Name!' is not the name of a PersistentVolumeClaim"),
+        ({"claims": {"/data": "a", "/data/": "b"}}, "/data is given twice"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         Profile("mine", **changes)
+
+
+def test_the_folders_that_claims_may_not_have_are_those_of_the_pods():
+    job = build_rayjob(CURATE, "x", EKS)["spec"]["rayClusterSpec"]
+    pods = [job["headGroupSpec"], *job["workerGroupSpecs"]]
+    containers = [one for pod in pods for one in pod["template"]["spec"]["containers"]]
+    assert {mount["mountPath"] for one in containers for mount in one["volumeMounts"]} == set(POD_FOLDERS)
 
 
 def test_a_file_extends_an_overlay(tmp_path):

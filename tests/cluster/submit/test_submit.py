@@ -477,6 +477,75 @@ def test_ray_address_does_not_replace_the_address_and_the_header_reaches_the_ser
     assert b"Authorization: Bearer word" in got[0]
 
 
+def answering(data: bytes) -> int:
+    """The port of a server that answers one connection with these bytes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = server.accept()
+        connection.recv(1 << 16)
+        connection.sendall(data)
+        connection.close()
+        server.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    return server.getsockname()[1]
+
+
+def test_an_address_without_a_dashboard_is_a_mistake_of_the_user(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    http2 = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100])  # as the head's port 6379 begins
+    port = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    for address, message in (
+        (f"http://127.0.0.1:{closed}", "no answer to /api/jobs/ .*Connection refused"),
+        ("http://no-such-host.localhost:1", "no answer to /api/jobs/"),
+        (f"http://127.0.0.1:{answering(http2)}", "answers, but not as HTTP"),
+        (f"https://127.0.0.1:{port}", f"does not use https. Use http://127.0.0.1:{port}"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(["runs", "--address", address])
+        error = capsys.readouterr().err
+        assert done.value.code == 2 and re.search(message, error), error
+        assert error.strip().isprintable(), error
+
+
+KUBECONFIG = """
+current-context: a
+contexts: [{name: a, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]
+users: [{name: u, user: {}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"\x7fELF\xff", (), "kubeconfig FILE: not UTF-8 YAML."),
+        (b"\x00", (), "kubeconfig FILE: not UTF-8 YAML (unacceptable character"),
+        (b"- a", (), "kubeconfig FILE: not a kubeconfig (TypeError"),
+        (b"", (), "FILE file is empty. Set the environment variable KUBECONFIG"),
+        (KUBECONFIG.encode(), ("--context", "nope"), "--context nope: kubeconfig FILE has no such context. It has: a."),
+        (KUBECONFIG.encode(), (), "http://127.0.0.1:1: no answer to list rayjobs.ray.io (NewConnectionError"),
+        (None, (), "kubeconfig FILE: no such file."),
+        (None, ("no KUBECONFIG",), "there is no ~/.kube/config, and this is not a pod."),
+    ],
+)
+def test_a_kubeconfig_that_cannot_be_used_is_named_with_its_mistake(
+    content, options, message, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "config"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "" if options == ("no KUBECONFIG",) else str(file))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(SystemExit) as done:
+        main(["runs", "--to", "kuberay", *(options if "--context" in options else ())])
+    error = capsys.readouterr().err
+    assert done.value.code == 2 and message.replace("FILE", str(file)) in error
+
+
 # --- small parts
 
 
