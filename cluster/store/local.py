@@ -33,7 +33,7 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.ENOSPC: "The disk is full: free space there and run the same command again; finished work is kept.",
         errno.EDQUOT: "The quota is used up: free space there and run the same command again; finished work is kept.",
         errno.EROFS: "The file system is read-only: choose another output.",
-        errno.EISDIR: "This is a folder; a file was wanted.",
+        errno.EISDIR: "A file was wanted: name one in it.",
         errno.ENOTDIR: "A file stands where a folder was wanted.",
         errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
         errno.EPERM: "The file system does not allow it, likely being protected or the system's own: choose another.",

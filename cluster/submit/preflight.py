@@ -158,10 +158,12 @@ def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
                 f"{report.largest_memory / _GIB:.1f} GiB. Add a larger machine."
             )
         else:
+            # The workers of a training are a setting; the units of curate are done by any number of CPUs.
+            fewer = ", or lower the number of workers in the config" if work.all_at_once else ""
             yield (
                 f"{plural(int(wanted[name]), name)} needed: the cluster has {report.now.get(name, 0):g}, and no "
-                "autoscaler can add the others. Add machines, raise the autoscaler's limits, or lower the number of "
-                "workers in the config."
+                "autoscaler can add the others. Join another machine to it (`ray start --address HEAD:6379` there) or "
+                f"raise the autoscaler's limits{fewer}."
             )
 
 

@@ -3,6 +3,8 @@
 Left out: what .gitignore and .rayignore list, and EXCLUDES. The cluster's dashboard takes at most 100 MiB.
 """
 
+import logging
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,13 +31,16 @@ def ship_code(api: RayApi) -> str:
             f"--ship-code: Raymill is installed at {root} and not run from a checkout, so there is no source to ship. "
             "Install a checkout (pip install --editable .), or leave out --ship-code to use the cluster's Raymill."
         )
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it logs each file that it ignores and each step of packing
     uri = get_uri_for_directory(str(root), include_gitignore=True, excludes=EXCLUDES)
     protocol, _, name = uri.partition("://")
     path = f"/api/packages/{protocol}/{name}"
     try:
         api.get(path)
     except NotThere:
-        api.put(path, _package(root, name))
+        package = _package(root, name)
+        print(f"sending {len(package) / (1 << 20):.1f} MiB of code to {api.address}", file=sys.stderr, flush=True)
+        api.put(path, package)
     return uri
 
 

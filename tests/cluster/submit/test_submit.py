@@ -21,7 +21,7 @@ from cluster.kuberay.rayjob import build_rayjob
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from cluster.submit.backend import Attempt, AttemptExists, Request, State
-from cluster.submit.commands import Place, seconds_of, work_of
+from cluster.submit.commands import Place, _follow, _moment, seconds_of, work_of
 from cluster.submit.job_config import job_config
 from cluster.submit.job_log import LogLines
 from cluster.submit.jobs_api import JobsApi
@@ -36,7 +36,8 @@ from cluster.submit.preflight import (
     read_report,
     storage_of,
 )
-from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
+from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, checked_address, found_token
+from cluster.submit.ship_code import ship_code
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
 from tests.cluster.submit.conftest import finished, small_work
 
@@ -315,6 +316,51 @@ def test_workers_that_run_all_at_once_need_all_their_cpus(tmp_path):
     work = replace(small_work(tmp_path), workers=(replace(group, cpus=4, least=2),))
     assert needed(work)["CPU"] == 1
     assert needed(replace(work, all_at_once=True))["CPU"] == 8
+    lacks = replace(FITTING, now={}, can_add=False)
+    (curate,) = problems(work, lacks, ships_code=False)
+    (train,) = problems(replace(work, all_at_once=True), lacks, ships_code=False)
+    assert "Join another machine to it (`ray start --address HEAD:6379`" in curate and "workers" not in curate
+    assert "or lower the number of workers in the config" in train
+
+
+def test_shipping_code_prints_its_size_and_no_lines_of_ray(capsys, monkeypatch, tmp_path):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(cluster, "__file__", str(tmp_path / "cluster" / "__init__.py"))
+    sent = []
+
+    class Empty:
+        address = "http://127.0.0.1:8265"
+
+        def get(self, path):
+            raise NotThere(path)
+
+        def put(self, path, data):
+            sent.append(data)
+
+    ship_code(Empty())
+    assert len(sent) == 1 and capsys.readouterr().err == "sending 0.0 MiB of code to http://127.0.0.1:8265\n"
+
+
+def test_the_end_of_a_followed_log_names_whole_commands_and_times_have_a_zone(tmp_path, capsys):
+    class Interrupted(InMemory):
+        def logs(self, attempt, follow):
+            raise KeyboardInterrupt
+
+    place = Place(None, "http://127.0.0.1:8311", None, False)
+    work = small_work(tmp_path)
+    assert _follow(Interrupted(), attempt_of(work, State.RUNNING), place) == 130
+    end = capsys.readouterr().err
+    assert f"logs {work.run_id} -f --address http://127.0.0.1:8311`, end it with `" in end
+    assert end.endswith(f"cancel {work.run_id} --address http://127.0.0.1:8311`.\n")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+", _moment(1e9))
+
+
+def test_the_file_of_a_token_is_named_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        found_token(str(tmp_path / "absent"))
+    assert str(caught.value).count("absent") == 1 and "(No such file or directory)" in str(caught.value)
 
 
 def test_with_ship_code_the_raymill_of_the_cluster_does_not_count(tmp_path):
