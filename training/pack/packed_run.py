@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from cluster.artifact import MANIFEST, Artifact, Counters, discard_artifact, fingerprint
 from cluster.errors import DataError
-from cluster.record import RecordFile, json_with
+from cluster.record import OtherSettings, RecordFile, json_with
 from cluster.store import paths
 from cluster.store.store import Store
 from training.data.packed import SPLITS
@@ -63,7 +63,7 @@ class PackedRun:
         for name, artifacts in corpora.items():
             for split, artifact in artifacts.items():
                 if artifact.manifest.digest != manifest["artifacts"][name][split]:
-                    raise DataError(
+                    raise OtherSettings(
                         f"{artifact.uri}: its digest is not in {PACK_MANIFEST}: another config was packed there. "
                         "Run `raymill pack` with the config to keep, and --replace."
                     )

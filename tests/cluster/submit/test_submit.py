@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import platform
 import re
 import socket
@@ -339,7 +340,9 @@ def test_shipping_code_prints_its_size_and_no_lines_of_ray(capsys, monkeypatch, 
         def put(self, path, data):
             sent.append(data)
 
+    logging.getLogger("ray").setLevel(logging.INFO)
     ship_code(Empty())
+    assert not logging.getLogger("ray._private.runtime_env.packaging").isEnabledFor(logging.INFO)
     assert len(sent) == 1 and capsys.readouterr().err == "sending 0.0 MiB of code to http://127.0.0.1:8265\n"
 
 
