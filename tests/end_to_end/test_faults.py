@@ -128,7 +128,7 @@ def disturb(corpus_input: Path, undisturbed: Path, seed: int, victim: str) -> No
     assert content(output) == content(undisturbed)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_nothing(corpus_input, undisturbed, workers):
     output = corpus_input.parent / f"workers-{workers}"
     run_whole(config_for(corpus_input, output), "-o", f"execution.cpus={workers}")
@@ -152,7 +152,14 @@ def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
     assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
 
 
-@pytest.mark.parametrize(("seed", "victim"), [(1, "worker"), (2, "raylet"), (3, "driver")])
+@pytest.mark.parametrize(
+    ("seed", "victim"),
+    [
+        pytest.param(1, "worker", marks=pytest.mark.slow),
+        (2, "raylet"),  # takes its workers with it
+        pytest.param(3, "driver", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_process_changes_nothing(corpus_input, undisturbed, seed, victim):
     disturb(corpus_input, undisturbed, seed, victim)
 
