@@ -467,7 +467,7 @@ def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_mend(tmp_path,
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.EISDIR, "Is a directory. A file was wanted: name one in it"),
+        (errno.EISDIR, "A file was wanted: name one in it"),
         (errno.ENOTDIR, "A file stands where a folder was wanted"),
         (errno.ELOOP, "leads back to itself"),
         (errno.ENOSPC, "The disk is full"),
