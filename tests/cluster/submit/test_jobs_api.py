@@ -124,7 +124,15 @@ def without_path(backend: JobsApi, monkeypatch, **more: str) -> JobsApi:
 
 
 def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
-    backend = without_path(JobsApi(RayApi(ray_cluster.url, ray_cluster.token)), monkeypatch, PYTHONSAFEPATH="1")
+    (tmp_path / "shadow" / "cluster").mkdir(parents=True)  # Raymill may be installed in this environment
+    missing = "raise ModuleNotFoundError(\"No module named 'cluster'\")"
+    (tmp_path / "shadow" / "cluster" / "__init__.py").write_text(missing)
+    backend = without_path(
+        JobsApi(RayApi(ray_cluster.url, ray_cluster.token)),
+        monkeypatch,
+        PYTHONSAFEPATH="1",
+        PYTHONPATH=str(tmp_path / "shadow"),
+    )
     (problem,) = backend.check(small_work(tmp_path, name="without"))
     assert "Raymill is not installed" in problem and "--ship-code" in problem
 
