@@ -31,7 +31,10 @@ VERBS = {
     "plan": ("training.plan.command:plan", "what a training would take: steps, memory, time, cost; allocates nothing"),
     "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),
     "render": ("cluster.kuberay.render:render", "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"),
-    "submit": ("cluster.submit.commands:submit", "run a config on a Ray cluster, or detached on this machine"),
+    "submit": (
+        "cluster.submit.commands:submit",
+        "run a config on a Ray cluster, on Kubernetes, or detached on this machine",
+    ),
     "runs": ("cluster.submit.commands:runs", "the runs that were submitted there"),
     "status": ("cluster.submit.commands:status", "one of them: state, times, output"),
     "logs": ("cluster.submit.commands:logs", "its log; -f follows it, over lost connections"),

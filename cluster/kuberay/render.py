@@ -8,8 +8,7 @@ import yaml
 
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
-from cluster.submit.commands import work_of
-from cluster.submit.work import Work
+from cluster.submit.work import Work, work_of
 
 
 def render(

@@ -4,16 +4,19 @@ Each kind of config has a function that computes this, named in WORK; it runs wh
 listings and manifests, no data.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
 
 from cluster.artifact import fingerprint
+from cluster.config import load
 from cluster.entry import Entry
+from cluster.errors import ConfigError
 
 
 class WorkOf(Protocol):
@@ -35,6 +38,7 @@ WORK: dict[str, WorkOf] = {
 _LONGEST_NAME = 30
 
 GIB = 1 << 30
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # Of a machine beside the tasks: Ray's raylet, agents and log monitor take 0.7 GiB, its object store holds OBJECT_STORE.
 RAY_MEMORY = 2 * GIB
@@ -81,7 +85,7 @@ class Machines:
         tasks = max((self.memory * USABLE_MEMORY - RAY_MEMORY) * share, self.largest_task)
         what = "GPU" if self.gpus else "CPU"
         reason = f"machines of {now} {what}s each were asked for; sized for {before}, then changed in proportion"
-        return replace(
+        return dataclasses.replace(
             self,
             cpus=max(1, math.ceil(self.cpus * share)),
             gpus=math.ceil(self.gpus * share),
@@ -156,3 +160,35 @@ def head_machine(units: int) -> Machines:
 def whole_gib(size: float) -> int:
     """Bytes rounded up to whole GiB."""
     return math.ceil(size / GIB) * GIB
+
+
+def work_of(config: str, override: list[str], name: str | None, within: str | None, replace: bool = False) -> Work:
+    """The work of a config file.
+
+    Args:
+        override: settings to change, as `key.sub=value`. name: replaces the config's name. within: wanted duration,
+            such as 8h. replace: the job runs with `--replace`.
+
+    Raises:
+        ConfigError: the config is wrong or holds secrets, or `within` is no duration.
+    """
+    seconds = None if within is None else seconds_of(within)
+    settings = load(config, override)
+    work = WORK[settings.kind](settings, seconds, replace=replace)  # type: ignore[attr-defined]
+    return work if name is None else dataclasses.replace(work, name=name)
+
+
+def seconds_of(duration: str) -> float:
+    """The seconds of a duration such as 90m, 1.5h or 2d.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    number, unit = duration[:-1], duration[-1:]
+    try:
+        seconds = float(number) * _UNITS_S[unit]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--within {duration}: not a duration; wanted a number with s, m, h or d, as in 90m or 8h.")
+    return seconds

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from cluster.submit.backend import State
-from cluster.submit.commands import work_of
 from cluster.submit.submit import Finished, decide, submit
-from cluster.submit.work import GIB, Machines
+from cluster.submit.work import GIB, Machines, work_of
 
 pytestmark = pytest.mark.cluster
 

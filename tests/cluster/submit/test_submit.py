@@ -22,11 +22,12 @@ from cluster.kuberay.rayjob import build_rayjob
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from cluster.submit.backend import Attempt, AttemptExists, Request, State
-from cluster.submit.commands import Place, _follow, _moment, seconds_of, work_of
+from cluster.submit.commands import _follow, _moment
 from cluster.submit.job_config import job_config
 from cluster.submit.job_log import LogLines
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
+from cluster.submit.place import Place
 from cluster.submit.preflight import (
     ProbeReport,
     ProbeRequest,
@@ -40,6 +41,7 @@ from cluster.submit.preflight import (
 from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, checked_address, found_token
 from cluster.submit.ship_code import ship_code
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
+from cluster.submit.work import seconds_of, work_of
 from tests.cluster.submit.conftest import finished, small_work
 
 
