@@ -29,6 +29,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipelines", "training")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# Parsed while tests are collected: CPython 3.11 fails ("recursion depth mismatch") when two threads parse at once, and
+# tests that ran before may have left threads.
+TREES = {path: ast.parse(path.read_text()) for path in {*SOURCES, *TESTS}}
 # Who may touch a file system without `cluster.store`, and why.
 PATHS_ALLOWED = {
     "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache; copies it",
@@ -66,7 +69,7 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[str]:
     """The top-level packages a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -83,7 +86,7 @@ def module_imports() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in SOURCES:
         names = found[module_of(path)] = set()
-        for node in ast.parse(path.read_text()).body:
+        for node in TREES[path].body:
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names} | {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -178,7 +181,7 @@ def test_every_entry_names_a_function():
     names = {
         node.args[0].value
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(TREES[path])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Entry"
         if node.args and isinstance(node.args[0], ast.Constant)
     } | {name for name, _ in cli.VERBS.values()}
@@ -236,7 +239,7 @@ def test_imports_stand_at_the_top():
     """A newcomer reads at the top of a file what it needs. Each exception has a reason, and there are at most 25."""
     found: set[tuple[str, str]] = set()
     for path in SOURCES:
-        for function in ast.walk(ast.parse(path.read_text())):
+        for function in ast.walk(TREES[path]):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for node in ast.walk(function):
                     if isinstance(node, ast.Import):
@@ -254,7 +257,7 @@ def test_only_cluster_store_opens_paths():
     for path in SOURCES:
         if name_of(path).startswith("cluster/"):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(TREES[path]):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func
@@ -317,7 +320,7 @@ def test_every_failpoint_is_passed_somewhere_and_no_other_is():
     passed = {
         node.args[0].value
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(TREES[path])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "failpoint"
     }
     assert passed == set(FAILPOINTS)
@@ -382,11 +385,7 @@ def test_versions_agree():
 
 
 def test_every_file_says_what_it_is_for():
-    silent = [
-        name_of(path)
-        for path in SOURCES + TESTS
-        if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))
-    ]
+    silent = [name_of(path) for path in SOURCES + TESTS if TREES[path].body and not ast.get_docstring(TREES[path])]
     assert silent == []
 
 
@@ -407,7 +406,7 @@ def test_every_public_class_and_function_says_what_it_is():
     silent = {
         f"{name_of(path)}:{node.name}"
         for path in SOURCES
-        for node in ast.parse(path.read_text()).body
+        for node in TREES[path].body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
         if not ast.get_docstring(node)
     }
