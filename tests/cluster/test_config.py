@@ -575,3 +575,14 @@ def test_the_schema_explains_every_setting_of_the_job_itself():
 def test_any_of_the_four_parts_may_be_switched_off(read, part):
     assert getattr(read(GOOD + f"{part}: null\n"), part) is None
     jsonschema.validate(parse(EXAMPLE, "example", "yaml") | {part: None}, schema())
+
+
+def test_a_config_is_read_from_a_variable(monkeypatch):
+    monkeypatch.setenv("A_CONFIG", '{"kind": "curate", "name": "x", "inputs": [{"path": "d"}], "output": "o"}')
+    assert load("env:A_CONFIG", ["name=y"]).name == "y"
+    monkeypatch.setenv("A_CONFIG", '{"kind": "curate", "nam": "x"}')
+    with pytest.raises(ConfigError, match=r"env:A_CONFIG, nam: no such setting"):
+        load("env:A_CONFIG")
+    monkeypatch.delenv("A_CONFIG")
+    with pytest.raises(ConfigError, match=r"env:A_CONFIG: the environment has no variable A_CONFIG"):
+        load("env:A_CONFIG")

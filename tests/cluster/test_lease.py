@@ -20,6 +20,7 @@ from cluster.errors import BusyError, StorageError
 from cluster.lease import Holder, held
 from cluster.store import paths
 from cluster.store.store import Store
+from tests.support.processes import wait_until
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -74,11 +75,11 @@ def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(root, stor
         assert taken.number == 8, "the process that has its id now is another one"
 
 
-def test_a_holder_on_another_machine_that_refreshes_is_alive(root, quick, store):
+def test_a_holder_on_another_machine_that_refreshes_is_alive(root, quick, store, caplog):
     holder = write(store, root, machine="other", host="elsewhere")
 
     def refresh() -> None:
-        time.sleep(0.1)
+        wait_until(lambda: "waiting up to" in caplog.text, 20)
         write(store, root, machine="other", host="elsewhere", refreshed=holder.refreshed + 10)
 
     thread = threading.Thread(target=refresh)
@@ -125,9 +126,7 @@ def test_of_several_drivers_that_find_a_dead_one_exactly_one_takes_over(tmp_path
 def test_a_driver_that_was_suspended_learns_that_another_took_over_and_leaves_its_lease_alone(root, quick, store):
     with held(store, root) as first:
         write(store, root, 2, host="elsewhere", machine="other")
-        deadline = time.monotonic() + 20
-        while first._lost is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        assert wait_until(lambda: first._lost is not None, 20)
         with pytest.raises(BusyError, match=r"another run took over here .* on elsewhere, .*This run stops"):
             first.check()
     assert json.loads(store.read_bytes(leases._uri(root, 2)))["released"] is False
@@ -135,9 +134,8 @@ def test_a_driver_that_was_suspended_learns_that_another_took_over_and_leaves_it
 
 def test_a_living_driver_refreshes(root, quick, store):
     with held(store, root) as mine:
-        deadline = time.monotonic() + 20
-        while leases._newest(store, root)[1].refreshed == mine.holder.refreshed and time.monotonic() < deadline:
-            time.sleep(0.02)
+        began = mine.holder.refreshed
+        assert wait_until(lambda: leases._newest(store, root)[1].refreshed != began, 20)
         assert leases._newest(store, root)[1].refreshed > mine.holder.refreshed
         mine.check()
     assert leases._newest(store, root)[1].released

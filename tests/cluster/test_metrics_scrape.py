@@ -19,11 +19,13 @@ import pytest
 
 from tests.conftest import free_port
 from tests.deploy import monitoring
+from tests.support.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S, REPORT_S = 90, 1
 
-# Records every metric of the table once: those that a run without mishaps does not have must be exported too.
+# Records every metric of the table once: those that a run without mishaps does not have must be exported too. It then
+# lives for a few reports (REPORT_S), since Ray exports only at those times what a process recorded.
 EVERY_METRIC = """
 import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -64,10 +66,10 @@ class Head:
              "--node-ip-address=127.0.0.1", "--include-dashboard=true", f"--temp-dir={self.folder}", *options],
             env=self.environment, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        until = time.monotonic() + START_S
-        while "ray_node_cpu_utilization" not in self.scrape():
-            assert self.process.poll() is None and time.monotonic() < until, (self.folder / "head.txt").read_text()
-            time.sleep(0.5)
+        ready = wait_until(
+            lambda: self.process.poll() is not None or "ray_node_cpu_utilization" in self.scrape(), START_S
+        )
+        assert ready and self.process.poll() is None, (self.folder / "head.txt").read_text()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +108,7 @@ class Head:
         scraper.start()
         try:
             done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300)
-            time.sleep(3 * REPORT_S)
+            time.sleep(3 * REPORT_S)  # the last values reach a scrape one report later; nothing announces them
         finally:
             ended.set()
             scraper.join()

@@ -16,7 +16,7 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.target = port
-        self.cuts = 0
+        self.cuts = self.accepted = self.refused = 0  # accepted, refused: connections
         self.refuse = False
         self.lose_answer_to: bytes | None = None
         self.change: Callable[[bytes], bytes] = lambda data: data
@@ -54,6 +54,7 @@ class Proxy:
                 return
             if self.refuse:
                 client.close()
+                self.refused += 1
                 continue
             try:
                 server = socket.create_connection(("127.0.0.1", self.target))
@@ -61,6 +62,7 @@ class Proxy:
                 client.close()
                 continue
             self._open += [client, server]
+            self.accepted += 1
             lost = threading.Event()
             threading.Thread(target=self._forward, args=(client, server, lost), daemon=True).start()
             threading.Thread(target=self._back, args=(server, client, lost), daemon=True).start()

@@ -4,11 +4,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from cluster.kuberay.driver_log import DriverLogs, listens
 from tests.conftest import free_port
+from tests.support.processes import wait_until
 
 
 def session(folder: Path, name: str = "session_2026-01-01") -> Path:
@@ -32,12 +32,12 @@ def test_whole_lines_are_printed_once(tmp_path):
 
 
 def test_a_line_without_its_end_is_printed_after_a_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.kuberay.driver_log._PARTIAL_S", 0.05)
-    logs = DriverLogs(tmp_path)
+    monkeypatch.setattr("cluster.kuberay.driver_log._PARTIAL_S", 0.5)
+    logs, printed = DriverLogs(tmp_path), []
     session(tmp_path).write_bytes(b"waits")
     assert logs.new_lines() == b""
-    time.sleep(0.06)
-    assert logs.new_lines() == b"waits\n"
+    assert wait_until(lambda: printed.append(logs.new_lines()) or printed[-1], 20)
+    assert b"".join(printed) == b"waits\n"
 
 
 def test_the_link_to_the_latest_session_does_not_repeat_it(tmp_path):
@@ -77,9 +77,11 @@ def test_the_program_ends_after_ray_and_prints_what_a_stopped_driver_writes(tmp_
         file.write_bytes(b"began\n")
         assert program.stdout.readline() == b"began\n"
         program.send_signal(signal.SIGTERM)
-        time.sleep(0.6)
-        assert program.poll() is None, "Ray still stops the driver"
-        with open(file, "ab") as driver:
+        with open(file, "ab", buffering=0) as driver:
+            # Each line is printed in a later round than the one before: the program goes on after SIGTERM.
+            for line in (b"1\n", b"2\n", b"3\n"):
+                driver.write(line)
+                assert program.stdout.readline() == line, "Ray still stops the driver"
             driver.write(b"committed")
         ray.close()
         assert program.communicate(timeout=10)[0] == b"committed\n"

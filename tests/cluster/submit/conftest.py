@@ -1,6 +1,5 @@
-"""The places that jobs are submitted to, and works for them. A new backend is a new entry of PLACES."""
+"""The places that jobs are submitted to. A new backend is a new entry of PLACES."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cluster.artifact import fingerprint
 from cluster.kuberay.profiles import OVERLAYS, Profile
 from cluster.submit.backend import Backend
 from cluster.submit.jobs_api import JobsApi
@@ -16,14 +14,11 @@ from cluster.submit.kuberay import KubeRay
 from cluster.submit.kubernetes_api import KubernetesApi
 from cluster.submit.local import Local
 from cluster.submit.ray_api import RayApi
-from cluster.submit.work import GIB, Machines, Work
 from tests.deploy.schemas import HOW_TO, crds
 from tests.support.kuberay_operator import Operator
 from tests.support.kubernetes_server import KubernetesServer
 from tests.support.ray_cluster import RayCluster
-from tests.support.works import IMAGE
-
-SMALL_JOB = (sys.executable, "-m", "tests.support.small_job")
+from tests.support.works import IMAGE, SMALL_JOB
 
 
 @dataclass(frozen=True)
@@ -90,22 +85,3 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
     with KubernetesServer(tmp_path) as server, Operator(server, tmp_path / "pods", SMALL_JOB) as operator:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
         yield Kubernetes(server, operator, profile)
-
-
-def small_work(tmp_path: Path, name: str = "small", execution: int = 1, **config: Any) -> Work:
-    """The work of a small job. execution: a setting that does not decide the result."""
-    return Work(
-        kind="curate",
-        verb="curate",
-        name=name,
-        config={**config, "execution": execution},
-        result=fingerprint(config),
-        output=str(tmp_path / "output"),
-        finished=False,
-        head=Machines("head", cpus=1, memory=GIB, disk=GIB),
-        workers=(Machines("cpu", cpus=1, memory=GIB, disk=GIB),),
-    )
-
-
-def finished(work: Work) -> Work:
-    return replace(work, finished=True)

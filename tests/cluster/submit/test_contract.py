@@ -7,7 +7,8 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.submit.backend import Attempt, AttemptExists, Backend, Request, State
 from cluster.submit.submit import submit
-from tests.cluster.submit.conftest import small_work
+from tests.support.processes import wait_until
+from tests.support.works import small_work
 
 
 def start(backend: Backend, work, name: str = "") -> Attempt:
@@ -21,11 +22,8 @@ def printed(backend: Backend, attempt: Attempt, follow: bool = True) -> list[str
 
 
 def ended(backend: Backend, attempt: Attempt, seconds: float = 60) -> Attempt:
-    until = time.monotonic() + seconds
-    while not (found := backend.attempt(attempt.name)).state.final:
-        assert time.monotonic() < until, found
-        time.sleep(0.2)
-    return found
+    assert wait_until(lambda: backend.attempt(attempt.name).state.final, seconds), backend.attempt(attempt.name)
+    return backend.attempt(attempt.name)
 
 
 def test_a_followed_job_prints_each_line_once_and_ends_with_its_exit_code(place, tmp_path):
@@ -82,11 +80,10 @@ def test_an_unknown_name_is_no_attempt(place):
 def test_a_log_without_follow_ends_while_the_job_runs(place, tmp_path):
     backend = place.backend()
     attempt = start(backend, small_work(tmp_path, lines=40, every_s=0.2))
-    until = time.monotonic() + 30
-    while not (seen := printed(place.backend(), attempt, follow=False)) and time.monotonic() < until:
-        time.sleep(0.3)
+    seen: list[str] = []
+    assert wait_until(lambda: seen.extend(printed(place.backend(), attempt, follow=False)) or seen, 30)
     assert seen == [f"line {number}" for number in range(len(seen))]
-    assert 0 < len(seen) < 40
+    assert len(seen) < 40
     place.backend().cancel(attempt)
 
 

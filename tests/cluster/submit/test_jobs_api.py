@@ -1,7 +1,6 @@
 """A real Ray cluster behind a proxy that cuts connections: what is lost on the way, checks, tokens, a killed head."""
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,11 @@ from cluster.submit.backend import AttemptLost, Request, State
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.ray_api import RayApi
 from cluster.submit.submit import submit
-from tests.cluster.submit.conftest import GIB, SMALL_JOB, small_work
+from cluster.submit.work import GIB
+from tests.support.processes import wait_until
 from tests.support.proxies import Proxy
 from tests.support.ray_cluster import RayCluster
+from tests.support.works import SMALL_JOB, small_work
 
 pytestmark = pytest.mark.cluster
 
@@ -39,11 +40,12 @@ def test_following_survives_cut_connections_without_a_lost_or_repeated_line(prox
 
     def cut() -> None:
         for _ in range(3):
+            accepted, refused = proxy.accepted, proxy.refused
             proxy.refuse = True
             proxy.cut()
-            time.sleep(1.5)
+            wait_until(lambda: proxy.refused > refused, 20)  # noqa: B023 - called in this round
             proxy.refuse = False
-            time.sleep(1.5)
+            wait_until(lambda: proxy.accepted > accepted, 20)  # noqa: B023
 
     cutter = threading.Thread(target=cut)
     for line in backend.logs(attempt, follow=True):
@@ -158,13 +160,14 @@ def test_a_job_lost_with_its_head_is_reported_and_submitted_again(ray_cluster, t
 
     def follow() -> None:
         try:
-            followed.extend(backend.logs(first.attempt, follow=True))
+            for line in backend.logs(first.attempt, follow=True):
+                followed.append(line)
         except ClusterError as error:
             followed.append(error)
 
     follower = threading.Thread(target=follow)
     follower.start()
-    time.sleep(3)
+    assert wait_until(lambda: "line 0" in followed, 60)
     ray_cluster.kill_head()
     ray_cluster.start()
     follower.join(timeout=60)

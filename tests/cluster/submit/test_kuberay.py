@@ -16,9 +16,9 @@ from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.kuberay import KubeRay
 from cluster.submit.kubernetes_api import KubernetesApi, NoAnswer
 from cluster.submit.submit import submit
-from tests.cluster.submit.conftest import small_work
 from tests.support.kubernetes_server import moment
-from tests.support.works import CURATE, IMAGE
+from tests.support.processes import wait_until
+from tests.support.works import CURATE, IMAGE, small_work
 
 
 def start(backend, work, name=""):
@@ -27,11 +27,9 @@ def start(backend, work, name=""):
 
 def until(backend, attempt, wanted, seconds=20):
     """The attempt, once `wanted` holds for it."""
-    end = time.monotonic() + seconds
-    while not wanted(found := backend.attempt(attempt.name)):
-        assert time.monotonic() < end, found
-        time.sleep(0.05)
-    return found
+    found = []
+    assert wait_until(lambda: wanted(found.append(backend.attempt(attempt.name)) or found[-1]), seconds), found[-1]
+    return found[-1]
 
 
 def follow(backend, attempt):
@@ -59,10 +57,7 @@ def follow(backend, attempt):
 
 
 def reach(lines, number, seconds=20):
-    end = time.monotonic() + seconds
-    while len(lines) < number:
-        assert time.monotonic() < end, lines
-        time.sleep(0.02)
+    assert wait_until(lambda: len(lines) >= number, seconds), lines
 
 
 def numbers(count):

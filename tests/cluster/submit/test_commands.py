@@ -1,0 +1,47 @@
+"""The verbs `status` and `logs`: names of runs, and what is printed."""
+
+import json
+import re
+
+import pytest
+
+from cluster.cli import main
+from cluster.submit.backend import State
+from cluster.submit.commands import _follow, _moment
+from cluster.submit.place import Place
+from tests.support.attempts import InMemory, attempt_of
+from tests.support.works import small_work
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "NAME: empty; wanted the name of a run, as `.*runs --to local` prints it."),
+        ("web", "web: no run of this name on this machine.*for a cluster's.*`.*runs --to local` lists"),
+        ("big", "Did you mean big3-0123 or big3-4567?"),
+    ],
+)
+def test_names_of_no_run(name, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for run in ("big3-0123", "big3-4567"):
+        (folder := tmp_path / "raymill" / "runs" / run).mkdir(parents=True)
+        record = {"run_id": run, "kind": "curate", "config_fingerprint": "", "output": "", "started": 1.0}
+        (folder / "request.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as done:
+        main(["status", name])
+    assert done.value.code == 2
+    assert re.search(message.replace("?", r"\?"), capsys.readouterr().err)
+
+
+def test_the_end_of_a_followed_log_names_whole_commands_and_times_have_a_zone(tmp_path, capsys):
+    class Interrupted(InMemory):
+        def logs(self, attempt, follow):
+            raise KeyboardInterrupt
+
+    place = Place(None, "http://127.0.0.1:8311", None, False)
+    work = small_work(tmp_path)
+    assert _follow(Interrupted(), attempt_of(work, State.RUNNING), place) == 130
+    end = capsys.readouterr().err
+    assert f"logs {work.run_id} -f --address http://127.0.0.1:8311`, end it with `" in end
+    assert end.endswith(f"cancel {work.run_id} --address http://127.0.0.1:8311`.\n")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+", _moment(1e9))

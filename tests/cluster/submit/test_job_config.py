@@ -1,0 +1,45 @@
+"""A config as it travels with a job: without secrets, and not too large."""
+
+import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from cluster.errors import ConfigError
+from cluster.submit.job_config import job_config
+
+
+class AnySettings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("AKIAABCDEFGHIJKLMNOP", "an access key of AWS"),
+        ("hf_abcdefghijklmnopqrstuvwxyz", "a token of Hugging Face"),
+        ("https://user:word@host/x", "a password in an address"),
+        ("https://host/x?X-Amz-Signature=abc", "a signature in an address"),
+        ("-----BEGIN RSA PRIVATE KEY-----", "a private key"),
+    ],
+)
+def test_secrets_in_a_config_are_refused_without_printing_them(value, what):
+    with pytest.raises(ConfigError, match=rf"inputs\[1\]\.path \({what}\)") as caught:
+        job_config(AnySettings(inputs=[{"path": "fine"}, {"path": value}]))
+    assert value not in str(caught.value)
+
+
+def test_keys_of_a_store_are_refused_by_their_setting_together_with_other_secrets():
+    settings = AnySettings(storage=AnySettings(secret=SecretStr("a-word")), inputs=["https://user:word@host/x"])
+    with pytest.raises(ConfigError) as caught:
+        job_config(settings)
+    assert "inputs[0] (a password in an address), storage.secret (a key of a store)" in str(caught.value)
+    assert "word@" not in str(caught.value) and "a-word" not in str(caught.value)
+
+
+def test_ordinary_addresses_are_no_secrets():
+    plain = {"output": "s3://bucket/a:b@c", "endpoint": "https://host:9000/x?list-type=2", "model": "hf_short"}
+    assert job_config(AnySettings(**plain)) == plain
+
+
+def test_a_config_that_is_too_large_to_travel_is_refused():
+    with pytest.raises(ConfigError, match="Name files by a folder or a pattern"):
+        job_config(AnySettings(inputs=["s3://bucket/file-with-a-name"] * 5000))

@@ -1,0 +1,111 @@
+"""What a cluster must have, with the report of the probe as a value; and what is looked at on a machine."""
+
+import importlib.metadata
+import platform
+from dataclasses import replace
+
+import pytest
+
+import cluster
+from cluster.submit.preflight import (
+    ProbeReport,
+    ProbeRequest,
+    lacking,
+    look,
+    needed,
+    problems,
+    read_report,
+    storage_of,
+)
+from tests.support.works import small_work
+
+FITTING = ProbeReport(
+    python=platform.python_version(),
+    ray=importlib.metadata.version("ray"),
+    raymill=cluster.__version__,
+    on_path=True,
+    machines=3,
+    now={"CPU": 4.0, "memory": 8 << 30},
+    largest_memory=4 << 30,
+    can_add=None,
+    problems={},
+)
+
+
+def test_a_cluster_that_fits_has_no_problems(tmp_path):
+    assert problems(small_work(tmp_path), FITTING, ships_code=False) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"python": "3.9.1"}, "the cluster runs Python 3.9.1"),
+        ({"ray": "2.9.0"}, "the cluster runs Ray 2.9.0"),
+        ({"raymill": "0.0.1"}, "the cluster has Raymill 0.0.1"),
+        ({"on_path": False}, "raymill is not on the PATH"),
+        ({"now": {}, "can_add": False}, "1 CPU needed: the cluster has 0, and no autoscaler can add the others"),
+        ({"problems": {"s3://x: gone.": ["10.0.0.1"]}}, "on 1 of 3 machines (10.0.0.1): s3://x: gone."),
+        ({"problems": {"s3://x: gone.": ["a", "b", "c"]}}, "s3://x: gone."),
+    ],
+)
+def test_each_mismatch_is_named(tmp_path, changed, named):
+    (problem,) = problems(small_work(tmp_path), replace(FITTING, **changed), ships_code=False)
+    assert problem.startswith(named) or named in problem
+
+
+def test_machines_that_the_autoscaler_can_add_count(tmp_path):
+    (group,) = small_work(tmp_path).workers
+    work = replace(small_work(tmp_path), workers=(replace(group, gpus=4, least=2, largest_task=9 << 30),))
+    lacks = replace(FITTING, now={"CPU": 1, "GPU": 2}, largest_memory=4 << 30)
+    assert lacking(needed(work), lacks.now, lacks.largest_memory) == ["GPU", "memory"]
+    for answer in (True, None):  # None: the autoscaler does not report it, and adds them or not
+        assert problems(work, replace(lacks, can_add=answer), ships_code=False) == []
+    gpus, memory = problems(work, replace(lacks, can_add=False), ships_code=False)
+    assert "8 GPUs needed: the cluster has 2, and no autoscaler can add the others" in gpus
+    assert "the largest task needs 9.0 GiB of memory: the largest machine offers Ray 4.0 GiB" in memory
+
+
+def test_memory_is_compared_once_there_is_a_machine_that_computes():
+    assert lacking({"CPU": 1, "memory": 9 << 30}, {}, 1 << 30) == ["CPU"]
+
+
+def test_workers_that_run_all_at_once_need_all_their_cpus(tmp_path):
+    (group,) = small_work(tmp_path).workers
+    work = replace(small_work(tmp_path), workers=(replace(group, cpus=4, least=2),))
+    assert needed(work)["CPU"] == 1
+    assert needed(replace(work, all_at_once=True))["CPU"] == 8
+    lacks = replace(FITTING, now={}, can_add=False)
+    (curate,) = problems(work, lacks, ships_code=False)
+    (train,) = problems(replace(work, all_at_once=True), lacks, ships_code=False)
+    assert "Join another machine to it (`ray start --address HEAD:6379`" in curate and "workers" not in curate
+    assert "or lower the number of workers in the config" in train
+
+
+def test_with_ship_code_the_raymill_of_the_cluster_does_not_count(tmp_path):
+    report = replace(FITTING, raymill="0.0.1", on_path=False)
+    assert problems(small_work(tmp_path), report, ships_code=True) == []
+
+
+def test_a_report_is_found_among_other_lines_of_a_log():
+    assert read_report(f"INFO something\n{FITTING.to_line()}\nmore") == FITTING
+    assert read_report("Traceback ...") is None
+
+
+def test_a_file_is_looked_for_with_the_storage_of_its_input(tmp_path):
+    config = {
+        "inputs": [{"path": "s3://public/2026/*.jsonl", "storage": {"anonymous": True}}, {"path": "s3://own/x.jsonl"}],
+        "storage": {"region": "here"},
+    }
+    assert storage_of(config, "s3://public/2026/a.jsonl") == {"anonymous": True}
+    assert storage_of(config, "s3://public/2025/a.jsonl") == {"region": "here"}
+    assert storage_of(config, "s3://own/x.jsonl") == {"region": "here"}
+    work = replace(small_work(tmp_path, **config), must_exist=("s3://public/2026/a.jsonl",))
+    again = ProbeRequest.from_json(ProbeRequest.of(work).to_json())
+    assert [list(one) for one in again.files] == [["s3://public/2026/a.jsonl", {"anonymous": True}]]
+
+
+def test_a_problem_reads_the_same_on_every_machine(tmp_path):
+    storage = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
+    request = ProbeRequest("s3://bucket/output", storage, [(str(tmp_path / "absent"), {})])
+    first = look(request, None)
+    assert len(first) == 2 and first == look(request, None)

@@ -1,0 +1,132 @@
+"""Addresses and tokens of a dashboard, and servers that do not answer as one."""
+
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+from cluster.cli import main
+from cluster.errors import ConfigError
+from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "http://localhost:8265/", "http://[::1]:8265", "https://ray.example/x"]
+)
+def test_addresses_that_are_taken(address):
+    assert checked_address(address, insecure_http=False) == address.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("http://10.0.0.1:8265", "would cross the network unencrypted"),
+        ("http://127.0.0.1.example:8265", "would cross the network unencrypted"),
+        ("ray://10.0.0.1:10001", "not the address of a dashboard"),
+        ("os://x", "not the address of a dashboard"),
+        ("127.0.0.1:8265", "not the address of a dashboard"),
+        ("http://127.0.0.1:x", "not the address of a dashboard"),
+        ("https://user:secret@host", "holds a user name or password"),
+    ],
+)
+def test_addresses_that_are_refused(address, wanted):
+    with pytest.raises(ConfigError, match=wanted) as caught:
+        checked_address(address, insecure_http=False)
+    assert "secret" not in str(caught.value)
+
+
+def test_http_to_another_machine_needs_a_flag():
+    assert checked_address("http://10.0.0.1:8265/", insecure_http=True) == "http://10.0.0.1:8265"
+
+
+def test_the_token_of_a_file_comes_before_that_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert found_token(None) is None
+    for name, text in (("default", "of-home\n"), ("named", "of-path\n"), ("given", "of-file\n"), ("empty", "\n")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / "default").rename(tmp_path / ".ray" / "auth_token")
+    assert found_token(None) == "of-home"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
+    assert found_token(None) == "of-path"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-variable")
+    assert found_token(None) == "of-variable"
+    assert found_token(str(tmp_path / "given")) == "of-file"
+    for wrong in ("empty", "absent"):
+        with pytest.raises(ConfigError, match="--token-file"):
+            found_token(str(tmp_path / wrong))
+
+
+def test_the_file_of_a_token_is_named_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        found_token(str(tmp_path / "absent"))
+    assert str(caught.value).count("absent") == 1 and "(No such file or directory)" in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_ends_in_a_message_within_the_time_given():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api = RayApi(f"http://127.0.0.1:{silent.getsockname()[1]}", "token-of-this-test")
+        began = time.monotonic()
+        with pytest.raises(NoAnswer, match="Read timed out") as caught:
+            api.get("/api/version", seconds=0.3)
+        assert time.monotonic() - began < 5
+        assert "token-of-this-test" not in str(caught.value)
+
+
+def test_ray_address_does_not_replace_the_address_and_the_header_reaches_the_server_alone(monkeypatch):
+    """Also not a password for the host in ~/.netrc, nor a proxy of the environment."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:2")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:3")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:4")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        got = []
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            got.append(connection.recv(4096))
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:5/\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ConfigError, match="answered /api/version with a redirect"):
+            RayApi(f"http://127.0.0.1:{server.getsockname()[1]}", "word").get("/api/version")
+        thread.join()
+    assert b"Authorization: Bearer word" in got[0]
+
+
+def answering(data: bytes) -> int:
+    """The port of a server that answers one connection with these bytes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = server.accept()
+        connection.recv(1 << 16)
+        connection.sendall(data)
+        connection.close()
+        server.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    return server.getsockname()[1]
+
+
+def test_an_address_without_a_dashboard_is_a_mistake_of_the_user(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    http2 = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100])  # as the head's port 6379 begins
+    port = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    for address, message in (
+        (f"http://127.0.0.1:{closed}", "no answer to /api/jobs/ .*Connection refused"),
+        ("http://no-such-host.localhost:1", "no answer to /api/jobs/"),
+        (f"http://127.0.0.1:{answering(http2)}", "answers, but not as HTTP"),
+        (f"https://127.0.0.1:{port}", f"does not use https. Use http://127.0.0.1:{port}"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(["runs", "--address", address])
+        error = capsys.readouterr().err
+        assert done.value.code == 2 and re.search(message, error), error
+        assert error.strip().isprintable(), error
