@@ -1,13 +1,15 @@
 """What a train config asks of a cluster: equal ids for equal weights, machines from workers, engine and the plan."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.submit.work import GIB
+from cluster.submit.work import GIB, Machines, head_machine
 from tests.support.model_folders import folder
 from tests.support.train_inline import MODEL
+from training import work as asked
 from training.config import TrainConfig
 from training.work import work
 
@@ -73,3 +75,155 @@ def test_machines_serve_every_phase(settings):
 def test_keys_of_a_store_are_refused(settings):
     with pytest.raises(ConfigError, match=r"storage\.secret_access_key"):
         of(settings, storage={"access_key_id": "a", "secret_access_key": "b"})
+
+
+# --- numbers of machines, against plain computations
+
+
+def sized(monkeypatch, *, host=0, total=5 * GIB):
+    """A model of 1 GiB of weights and 3 GiB of states, whose plan has these bytes."""
+    monkeypatch.setattr(asked, "_shape_of", lambda config: SimpleNamespace(total=GIB // 4, trained=GIB // 4))
+    monkeypatch.setattr(asked, "memory", lambda config, shape: SimpleNamespace(host=host, total=total))
+
+
+TEXTS = {"a": SimpleNamespace(unit_bytes=[3 * GIB, 2 * GIB]), "b": SimpleNamespace(unit_bytes=[2 * GIB])}
+
+
+@pytest.mark.parametrize(
+    ("workers", "host", "cpus", "memory", "gpus", "task", "least", "most"),
+    [
+        # on CPUs a worker has 1 GiB of libraries, 5 of the plan, 1 of weights; 2 for Ray, and a tenth is free
+        ({"count": 3, "cpus_each": 6}, 0, 12, 18, 0, 7, 2, 2),  # 2 workers: (14 + 2) / 0.9
+        ({"count": {"min": 1, "max": 5}, "cpus_each": 6}, 0, 6, 10, 0, 7, 1, 5),  # 1 worker: 9 / 0.9
+        ({"count": 2, "cpus_each": 8}, 0, 16, 20, 0, 7, 1, 1),  # 2 workers: (16 tasks of packing + 2) / 0.9
+        ({"count": 2, "cpus_each": 20}, 0, 20, 25, 0, 7, 2, 2),  # 1 worker: (20 tasks of packing + 2) / 0.9
+        ({"count": 33, "cpus_each": 0.5}, 0, 16, 252, 0, 7, 2, 2),  # 32 workers: (224 + 2) / 0.9
+        # on GPUs 4 GiB of libraries, what is offloaded, 1 of weights
+        ({"count": {"min": 9, "max": 20}, "gpus_each": 1}, 2 * GIB, 32, 65, 8, 7, 2, 3),  # 8 workers: 58 / 0.9
+        ({"count": {"min": 2, "max": 8}, "gpus_each": 1}, 0, 8, 14, 2, 5, 1, 4),  # 2 workers: 12 / 0.9
+        ({"count": 2, "gpus_each": 1, "cpus_each": 6}, 0, 12, 16, 2, 5, 1, 1),  # (12 tasks of packing + 2) / 0.9
+    ],
+)
+def test_machines_have_the_numbers_of_their_workers(
+    settings, monkeypatch, workers, host, cpus, memory, gpus, task, least, most
+):
+    sized(monkeypatch, host=host)
+    found = asked.machines(TrainConfig.model_validate(settings | {"workers": workers, "tokens_per_step": 6400}), TEXTS)
+    assert (found.cpus, found.memory / GIB, found.gpus) == (cpus, memory, gpus)
+    assert (found.largest_task / GIB, found.least, found.most) == (task, least, most)
+    assert found.disk == (2 * 1 + 2 * 3 + 7 + 10) * GIB, "the model twice, two checkpoints, the text, Ray's logs"
+    assert found.name == ("gpu" if gpus else "cpu")
+
+
+def test_each_number_of_machines_has_its_reason(settings, monkeypatch):
+    sized(monkeypatch, host=2 * GIB)
+    cpus = {"count": {"min": 3, "max": 5}, "cpus_each": 6}
+    found = asked.machines(TrainConfig.model_validate(settings | {"workers": cpus}), TEXTS)
+    assert found.reasons == {
+        "cpus": "2 workers with 6 each",
+        "memory": "2 workers of 7.0 GiB: libraries 1, 1.00 for 268,435,456 weights while they are loaded, "
+        "2.0 GiB offloaded, 5.00 GiB of weights, gradients, optimizer and activations; 2 GiB for Ray, a tenth free",
+        "disk": "the model and its export (2.00 GiB), two checkpoints before their upload (6.00), 7.00 of documents "
+        "while they are packed; 10 for logs",
+        "gpus": "workers.gpus_each: 0",
+        "least": "workers.count: 3, 2 a machine",
+        "most": "workers.count: 5, 2 a machine; full on CPUs",
+    }
+    gpus = {"count": {"min": 9, "max": 20}, "gpus_each": 1}
+    changes = {"workers": gpus, "engine": "zero2", "method": "lora"}
+    found = asked.machines(TrainConfig.model_validate(settings | changes), TEXTS)
+    assert found.reasons["cpus"] == "8 workers with 4 each: itself, its reader, NCCL, and tokenising before (4 a GPU)"
+    assert found.reasons["memory"] == (
+        "8 workers of 7.0 GiB: libraries 4, 1.00 for 268,435,456 weights while they are loaded, 2.0 GiB offloaded; "
+        "2 GiB for Ray, a tenth free"
+    )
+    assert found.reasons["gpus"].startswith("workers.gpus_each: 1 and engine zero2; up to 8 GPUs of one machine")
+    assert found.reasons["least"] == "workers.count: 9, 8 a machine"
+    assert found.reasons["most"] == "workers.count: 20, 8 a machine; lora on GPUs"
+
+
+def test_one_group_of_machines_has_the_largest_of_each_number():
+    numbers = ("cpus", "memory", "disk", "largest_task", "least", "most")
+    small = Machines("cpu", 9, 2, 9, 0, 2, 9, 2, {"cpus": "small"})
+    large = Machines("gpu", 3, 8, 3, 4, 8, 3, 8, {"cpus": "large"})
+    for groups in ([small, large], [large, small]):
+        found = asked._largest(groups)
+        assert [getattr(found, name) for name in numbers] == [9, 8, 9, 8, 9, 8]
+        assert (found.name, found.gpus, found.reasons) == ("gpu", 4, {"cpus": "large"})
+    equal = Machines("cpu", 1, 9, 1, 0, reasons={"cpus": "more memory"})
+    assert asked._largest([small, equal]).reasons == {"cpus": "more memory"}
+
+
+def test_the_head_has_memory_for_the_units_of_all_phases_twice(settings, monkeypatch):
+    units = []
+    monkeypatch.setattr(asked, "head_machine", lambda count: units.append(count) or head_machine(count))
+    of(settings)
+    of(settings, phases=[{"name": "a"}, {"name": "b"}, {"name": "c"}])
+    assert units == [2, 6]
+
+
+def test_a_job_has_what_its_config_asks_for(settings, tmp_path):
+    found = of(settings)
+    assert (found.kind, found.verb, found.name, found.output) == ("train", "train", "run", str(tmp_path / "out"))
+    assert (found.all_at_once, found.replace, found.finished) == (True, False, False)
+    assert work(TrainConfig.model_validate(settings), replace=True).replace is True
+
+
+@pytest.mark.parametrize(
+    ("model", "files"),
+    [
+        ({"config": MODEL, "tokenizer": "train"}, ()),
+        ({"config": MODEL, "tokenizer": "tok"}, ("tok/tokenizer_config.json",)),
+        ({"name": "base", "tokenizer": "tok"}, ("base/config.json", "tok/tokenizer_config.json")),
+        ({"name": "base", "chat_template": "t.jinja"}, ("base/config.json", "t.jinja")),
+        ({"name": "base", "chat_template": "chatml"}, ("base/config.json",)),
+        ({"name": "org/base"}, ()),
+        ({"name": "org/base", "tokenizer": "org/tok"}, ()),
+    ],
+)
+def test_files_that_must_exist_are_of_the_corpora_the_model_the_tokenizer_and_the_template(
+    settings, tmp_path, monkeypatch, model, files
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "tok"):
+        folder(tmp_path / name)
+    config = TrainConfig.model_validate(settings | {"model": model})
+    corpora = {
+        name: SimpleNamespace(units=[[SimpleNamespace(uri=f"/{name}/{n}"), SimpleNamespace(uri="/z")] for n in (1, 2)])
+        for name in ("b", "a")
+    }
+    assert asked._files(config, corpora) == ["/b/1", "/a/1", *(str(tmp_path / file) for file in files)]
+
+
+def test_a_job_has_absolute_paths_in_every_phase_too(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path)
+    model = folder(tmp_path / "model")
+    listed = ["corpus.jsonl", {"path": "corpus.jsonl", "name": "b"}]
+    phases = [{"name": "a", "corpus": "corpus.jsonl"}, {"name": "b", "corpus": listed}, {"name": "c", "steps": 2}]
+    given = {"output": "out", "packed": "packed", "corpus": "corpus.jsonl", "model": {"name": "model"}}
+    found = of(settings | given, phases=phases).config
+    assert (found["output"], found["packed"]) == (f"{here}/out", f"{here}/packed")
+    assert [one["path"] for one in found["corpus"]] == [f"{here}/corpus.jsonl"]
+    assert found["model"]["name"] == model
+    first, second, third = found["phases"]
+    assert first["corpus"] == f"{here}/corpus.jsonl" and "corpus" not in third
+    assert [one["path"] for one in second["corpus"]] == [f"{here}/corpus.jsonl"] * 2
+    assert second["corpus"][1]["name"] == "b"
+
+
+@pytest.mark.parametrize("change", ["nothing", "steps", "corpus", "model", "phase"])
+def test_a_result_is_of_the_settings_the_model_and_the_corpora_of_every_phase(settings, tmp_path, change):
+    (tmp_path / "second.jsonl").write_text(json.dumps({"text": "Second."}) + "\n")
+    phases = [{"name": "a"}, {"name": "b", "corpus": str(tmp_path / "second.jsonl")}]
+    before = of(settings, phases=phases).result
+    changes = {}
+    if change == "steps":
+        changes = {"steps": 9}
+    elif change == "corpus":
+        (tmp_path / "second.jsonl").write_text(json.dumps({"text": "Changed."}) + "\n")
+    elif change == "model":
+        changes = {"model": {"config": MODEL | {"vocab_size": 300, "hidden_size": 128}, "tokenizer": "train"}}
+    elif change == "phase":
+        phases[1]["steps"] = 3
+    assert (of(settings | changes, phases=phases).result == before) is (change == "nothing")
