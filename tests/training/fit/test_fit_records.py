@@ -243,3 +243,63 @@ def test_a_progress_is_plain_and_back(tmp_path):
     for best in (None, Best(3, 1.5)):
         progress = TrainingProgress(9, 8, 6, best, 1, (4, 5), 1, 2.5)
         assert TrainingProgress.from_plain(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "training: 250 of 1,000 parameters train (25.00%), 2 workers, attention sdpa"),
+        ({"workers": 1}, "training: 250 of 1,000 parameters train (25.00%), 1 worker, attention sdpa"),
+        ({"step": 7, "attention": "eager"},
+         "training: 250 of 1,000 parameters train (25.00%), 2 workers, attention eager, continuing after step 7"),
+        ({"attention_warning": "slow", "trainable_parameters": 1000},
+         "training: 1,000 of 1,000 parameters train (100.00%), 2 workers, attention sdpa\nwarning: slow"),
+    ],
+)  # fmt: skip
+def test_the_line_of_starting_workers_has_the_numbers_of_the_attempt(changes, said):
+    attempt = {"step": 0, "workers": 2, "trainable_parameters": 250, "all_parameters": 1000, "attention": "sdpa",
+               "attention_warning": None}  # fmt: skip
+    assert console.attempt_line(attempt | changes) == said
+
+
+def test_the_line_of_a_step_has_the_numbers_of_the_steps_it_is_about():
+    def record(step: int, **more) -> dict:
+        return {"step": step, "time": f"2026-01-01T00:00:{10 * step:02d}", "workers": 3} | more
+
+    timed = [record(1, seconds=9.0, compile_s=5.0, tokens=1000, loss=3.0),
+             record(2, seconds=6.0, tokens=2000, loss=2.5, validation={"loss": 1.5}, validation_s=4.0)]  # fmt: skip
+    left = RemainingWork(12, 5, validation_rows=30, evaluation_rows=50, export_bytes=0)
+    assert console.step_line([], left) == ""
+    assert console.step_line([record(0)], left) == "training: 0/12 steps"
+    assert console.step_line([record(0, validation={"loss": 2.25})], RemainingWork(1, 5)) == (
+        "training: 0/1 step, validation 2.2500 at step 0"
+    )
+    # 3,000 tokens in 4 + 6 s; 10 steps of 10 s, validations after 5, 10 and 12 of 4 s, and 2 * 50 rows of 3 * 4 / 30 s
+    assert console.step_line(timed, left) == (
+        "training: 2/12 steps, loss 2.5000, 300 tokens/s in steps, 2 min 32 s left, 5 s of compiling, "
+        "validation 1.5000 at step 2 in 4 s"
+    )
+    exported = dataclasses.replace(left, export_bytes=2_000_000_000)
+    assert ", 2 min 42 s left with evaluation and export, " in console.step_line(timed, exported)
+    assert "tokens/s" in (line := console.step_line([*timed, record(3)], left)) and "loss" not in line
+
+
+def test_a_step_takes_the_time_between_steps_without_validations_and_alone_its_own():
+    def record(second: int, **more) -> dict:
+        return {"step": 1, "time": f"2026-01-01T00:00:{second:02d}", "workers": 1, "seconds": 7.0} | more
+
+    assert console._seconds_per_step([record(0)]) == 7.0
+    assert console._seconds_per_step([record(0, compile_s=3.0)]) == 4.0
+    between = [record(0, validation_s=2.0), record(10), record(20, validation_s=9.0)]
+    assert console._seconds_per_step(between) == (20 - 2) / 2
+    assert console._seconds_per_step([record(5), record(5)]) == 7.0, "clocks that were set back"
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_the_last_records_are_whole_lines_of_the_end_of_the_log(tmp_path, monkeypatch, more):
+    lines = [json.dumps({"step": step, "loss": step / 8}).encode() + b"\n" for step in range(10)]
+    path = tmp_path / "steps.jsonl"
+    path.write_bytes(b"".join(lines))
+    monkeypatch.setattr(console, "_TAIL_BYTES", path.stat().st_size + more)
+    found = console.last_records(Store(), str(path), path.stat().st_size)
+    assert [record["step"] for record in found] == list(range(1 if more < 0 else 0, 10))

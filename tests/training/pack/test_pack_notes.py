@@ -1,10 +1,14 @@
 """Sentences and numbers about what packing left out, cut or found changed, against plain counts."""
 
+import dataclasses
+import io
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cluster.errors import ConfigError
 from cluster.store.interface import FileInfo
@@ -16,10 +20,13 @@ from training.data.packed import SPLITS
 from training.pack import bpe, load_tokenizer, overflow, packed_run, tokenise
 from training.pack.command import summary
 from training.pack.documents import Document
-from training.pack.encode import Misfit
+from training.pack.encode import Example, Misfit
 from training.pack.load_tokenizer import pad_id
 from training.pack.packed_run import changed_files_text, listing_for_manifest
-from training.pack.preview import segments_of
+from training.pack.packing import PackingRule
+from training.pack.preview import Preview, Segment, ShownExample, print_previews, segments_of
+from training.pack.preview import _overflow as overflow_text
+from training.pack.preview import _text as preview_text
 from training.pack.sources import freeze_corpus
 
 WHOLE = {"examples": 200, "tokens": 10_000, "label_tokens": 4_000}
@@ -203,3 +210,99 @@ def test_segments_of_a_preview_have_all_tokens_and_the_text_of_those_that_are_sh
     shown = sum(segment.tokens for segment in found if segment.text)
     assert shown == (length + 1 if length <= 241 else 242), "the first token, 240 of the others, the special one"
     assert [segment.special for segment in found][-1] and not any(segment.special for segment in found[:-1])
+
+
+# --- the text of a preview
+
+
+def example_shown(**changes) -> ShownExample:
+    parts = (
+        Segment("read\n", 3, learnt=False, special=False),
+        Segment("learnt", 4, learnt=True, special=False),
+        Segment("", 1500, learnt=True, special=False),
+        Segment("<end>", 1, learnt=True, special=True),
+        Segment("<s>", 1, learnt=False, special=True),
+        Segment("last", 2, learnt=True, special=False),
+    )
+    plain = ShownExample("c", "d1", "text", None, 4000, 1000, "", parts)
+    return dataclasses.replace(plain, **changes)
+
+
+def printed(*previews: Preview, terminal: bool = False) -> list[str]:
+    stream = io.StringIO()
+    colours = "standard" if terminal else None
+    print_previews(
+        [*previews], Console(file=stream, width=80, highlight=False, force_terminal=terminal, color_system=colours)
+    )
+    return [line.rstrip("─ ") for line in stream.getvalue().splitlines()]
+
+
+def test_a_preview_has_every_number_of_its_examples_and_of_what_is_left_out():
+    second = example_shown(document="d2", form="turns: user", tokens=1500, learnt_tokens=750, overflow="split into 2")
+    refused = {"empty": ("file, line 3", ""), "no_label": ("document d9", "x" * 1000)}
+    left_out = Counter({"empty": 1200, "no_label": 1})
+    notes = (overflow.Note("a little is cut", 0.01), overflow.Note("much is cut", 0.5))
+    one = Preview("c", (example_shown(), second), refused, left_out, 2500, notes, "1 file is skipped")
+    text = "read↵\n⟦learnt ... 1,500 tokens more ... <end>⟧<s>⟦last⟧".splitlines()
+    assert printed(one) == [
+        "⟦learnt⟧  only read",
+        "c: document d1",
+        "text; 1,000 of 4,000 tokens learnt (25%)",
+        *text,
+        "c: document d2",
+        "turns: user; 750 of 1,500 tokens learnt (50%); longer than a row: split into 2",
+        *text,
+        "c: file, line 3",
+        "left out: empty, the first of 1,200.",
+        "c: document d9",
+        "left out: no_label, the first of 1. It reads:",
+        "x" * 960,
+        "",
+        "c: 1,750 of 5,500 tokens are learnt (32%)",
+        "c, its first 2,500 documents: a little is cut",
+        "warning: c, its first 2,500 documents: much is cut",
+        "c, its first 2,500 documents: left out: 1,200 empty, 1 no_label",
+        "c: 1 file is skipped",
+    ]
+
+
+def test_a_preview_of_a_probe_has_classes_and_no_learnt_tokens():
+    parts = (Segment("read", 4, learnt=False, special=False),)
+    shown = [example_shown(label=label, tokens=1200, learnt_tokens=0, segments=parts) for label in ("a", "b")]
+    lines = printed(Preview("c", (*shown,), {}, Counter(), 2, (), ""))
+    assert [line for line in lines if "class" in line] == [
+        "text; 1,200 tokens; class a",
+        "text; 1,200 tokens; class b",
+        "c: 2,400 tokens, none of them learnt: a probe learns the class of each document",
+    ]
+    assert "its first" not in "".join(lines)
+
+
+def test_a_preview_without_examples_has_no_share():
+    assert printed(Preview("c", (), {}, Counter(), 2, (), ""))[-1] == "c: 0 of 0 tokens are learnt (0%)"
+
+
+def test_each_kind_of_token_has_its_own_style_on_a_terminal():
+    spans = {text.plain[at.start : at.end]: at.style for text in [preview_text(example_shown().segments, True)]
+             for at in text.spans}  # fmt: skip
+    assert spans == {
+        "read↵\n": "dim", "learnt": "green", " ... 1,500 tokens more ... ": "green", "<end>": "bold green underline",
+        "<s>": "magenta", "last": "green",
+    }  # fmt: skip
+    assert preview_text(example_shown().segments[:1], False).plain == "read↵\n"
+    legend = printed(Preview("c", (), {}, Counter(), 2, (), ""), terminal=True)[0]
+    assert "learnt" in legend and "only read" in legend and "⟦" not in legend
+
+
+@pytest.mark.parametrize(
+    ("way", "length", "said"),
+    [
+        ("split", 8, ""), ("split", 9, "split into 2"), ("split", 15, "split into 2"), ("split", 16, "split into 3"),
+        ("truncate", 8, ""), ("truncate", 9, "truncated after 8 tokens"), ("truncate", 20, "truncated after 8 tokens"),
+        ("drop", 8, ""), ("drop", 9, "left out"),
+    ],
+)  # fmt: skip
+def test_an_example_longer_than_a_row_is_shown_with_what_becomes_of_it(way, length, said):
+    rule = PackingRule.of(config(sequence_length=8, tokens_per_step=8, packing={"overflow": way}), Columns(text="text"))
+    learnt = np.arange(length) > 0
+    assert overflow_text(Example(0, 0, np.arange(length), learnt), rule) == said
