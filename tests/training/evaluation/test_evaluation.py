@@ -11,6 +11,7 @@ import torch
 from tests.support.export_runs import Run, byte_tokenizer, make_run
 from training.config_parts import Generate
 from training.data.packed import PACKED, PackedRows
+from training.evaluation import generate
 from training.evaluation.generate import complete, stop_ids
 from training.evaluation.job import (
     batches,
@@ -298,3 +299,22 @@ def test_a_probe_has_the_rates_of_each_class(tmp_path):
     assert scores["accuracy"] == pytest.approx(right / len(rows)) == evaluation["after"]["test"]["accuracy"]
     assert {"f1/even", "f1/odd", "macro_f1"} <= scores.keys()
     assert evaluation["after"]["test"]["label_tokens"] == len(rows)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_batches_of_prompts_are_bounded_in_tokens_and_in_prompts_the_shortest_first(monkeypatch, padded):
+    prompts = [[0] * length for length in (5, 3, 3, 9, 3, 1, 5, 3)]
+    for most_tokens, most in ((40, 32), (41, 3), (12, 2), (1000, 32), (1, 32)):
+        monkeypatch.setattr(generate, "_BATCH_TOKENS", most_tokens)
+        monkeypatch.setattr(generate, "_BATCH_PROMPTS", most)
+        found = list(generate._batches(prompts, 5, padded))
+        order = [at for batch in found for at in batch]
+        assert order == sorted(range(8), key=lambda at: (len(prompts[at]), at))
+        for batch, following in zip(found, [*found[1:], None], strict=True):
+            sizes = [len(prompts[at]) for at in batch]
+            assert len(batch) == 1 or (len(batch) * (max(sizes) + 5) <= most_tokens and len(batch) <= most)
+            assert padded or len(set(sizes)) == 1
+            if following:
+                longest = len(prompts[following[0]])
+                full = len(batch) == most or (len(batch) + 1) * (longest + 5) > most_tokens
+                assert full or (not padded and longest != sizes[0]), "one more would not have fitted"

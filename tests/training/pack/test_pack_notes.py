@@ -7,17 +7,21 @@ from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from cluster.errors import ConfigError
+from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from tests.support.packed_examples import config
+from tests.support.packed_examples import config, document
 from tests.support.tiny_tokenizers import tiny
 from training.config_parts import Columns, Corpus, Split
-from training.data.packed import SPLITS
-from training.pack import bpe, load_tokenizer, overflow, packed_run, tokenise
+from training.data.packed import EXAMPLES, SPLITS
+from training.job import _summary as job_summary
+from training.job import report_overflow
+from training.pack import bpe, load_tokenizer, overflow, packed_run, sources, tokenise
 from training.pack.command import summary
 from training.pack.documents import Document
 from training.pack.encode import Example, Misfit
@@ -306,3 +310,106 @@ def test_an_example_longer_than_a_row_is_shown_with_what_becomes_of_it(way, leng
     rule = PackingRule.of(config(sequence_length=8, tokens_per_step=8, packing={"overflow": way}), Columns(text="text"))
     learnt = np.arange(length) > 0
     assert overflow_text(Example(0, 0, np.arange(length), learnt), rule) == said
+
+
+# --- lines of a run, and counters
+
+
+class Said:
+    def __init__(self) -> None:
+        self.lines = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_run_prints_what_packing_left_out_of_each_corpus_with_its_share():
+    tokens = {f"tokens/{split}": 100 for split in SPLITS}
+    tokenised = {"a": {"documents": 98, "left_out/empty": 2}, "b": {"documents": 99, "left_out/null": 1}, "c": {}}
+    packed = SimpleNamespace(
+        corpora=["a", "b", "c"],
+        passed_over={"b": "1 file is skipped"},
+        tokenised=lambda name: tokenised[name] | tokens,
+        packed=lambda name: {"a": {}, "b": {"documents_dropped": 1}, "c": {"documents_dropped": 0}}[name],
+    )
+    progress = Said()
+    report_overflow(packed, 64, progress)
+    hint = "; `raymill pack CONFIG --preview 1` shows one of each"
+    assert progress.lines == [
+        f"warning: a: 2 of 100 documents (2.0%) are left out: 2 empty{hint}",
+        "b: 1 file is skipped",
+        "b: 1 of 100 documents (1.0%) are left out: 1 null",
+        "warning: b: 1 of 99 examples (1.0%) are longer than a row of 64 tokens and left out, with 0 of 300 tokens "
+        "(0.0%)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("validation", "steps", "lines"),
+    [
+        ([], (1200, 1200), {"steps": "1,200"}),
+        ([], (1200, 1201), {"steps": "1,200 of 1,201"}),
+        ([7.5, 3.5, 2.25], (3, 3), {"steps": "3", "loss": "validation 7.500 -> 3.500 at step 1,000"}),
+    ],
+)
+def test_a_runs_summary_has_its_steps_and_the_loss_of_what_is_exported(validation, steps, lines):
+    one = {
+        "recipe": {"method": "lora, rank 4", "base_model": "b"},
+        "totals": {"steps": steps[0], "planned_steps": steps[1]},
+        "validation": [{"step": 1000 * at, "loss": loss} for at, loss in enumerate(validation)],
+        "best_step": 1000 if validation else None,
+        "folders": [{"kind": "adapter"}, {"kind": "merged"}],
+    }
+    assert job_summary(one) == {"method": "lora, rank 4", "base": "b", "exported": "adapter, merged"} | lines
+
+
+@pytest.mark.parametrize(("units", "failures"), [(1, 1), (2, 32), (5, 32)])
+def test_one_failed_document_refuses_the_template_of_a_single_unit_alone(tmp_path, units, failures):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{n:040}"}) + "\n" for n in range(100)))
+    frozen = freeze_corpus(Store(), Corpus(path=str(path)), Columns(text="text"), -(-path.stat().st_size // units))
+    assert len(frozen.units) == units
+    place = tokenise.TokenizerAt(Store(), str(tmp_path), "f" * 32)
+    assert tokenise.tokenise_stage("a", frozen, place, Split(), 1).work.failures_of_template == failures
+
+
+def test_skipped_files_are_counted_by_ending_the_most_frequent_first(tmp_path):
+    names = ["a.txt", "b.csv", "c.txt", "d", "e.jsonl", ".hidden.txt", "_sub/x.txt", "sub/y.md", "sub/z.parquet.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"text": "t"}) + "\n")
+    frozen = freeze_corpus(Store(), Corpus(path=str(tmp_path)), Columns(text="text"), 1000)
+    assert list(frozen.skipped.items()) == [(".txt", 3), (".csv", 1), (".md", 1), ("without ending", 1)]
+    assert frozen.note.startswith("6 files are skipped (3 .txt, 1 .csv, 1 .md, 1 without ending): only ")
+    assert dataclasses.replace(frozen, skipped={".txt": 1}).note.startswith("1 file is skipped (1 .txt)")
+    assert dataclasses.replace(frozen, skipped={}).note == ""
+    assert [(name, size) for name, size, _ in frozen.listing] == [("e.jsonl", 14)]
+
+
+def test_spans_are_grouped_up_to_the_bytes_of_a_unit_and_those_that_touch_are_one():
+    def span(uri: str, start: int, end: int) -> Span:
+        return Span(uri, 100, "v", "parquet", start, end)
+
+    pieces = [
+        (span("a", 0, 2), 4),
+        (span("a", 2, 5), 6),
+        (span("b", 5, 6), 1),
+        (span("b", 8, 9), 9),
+        (span("c", 0, 1), 20),
+    ]
+    assert list(sources._group(pieces, 10)) == [
+        ((span("a", 0, 5),), 10), ((span("b", 5, 6), span("b", 8, 9)), 10), ((span("c", 0, 1),), 20),
+    ]  # fmt: skip
+
+
+def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
+    rows = [document(f"d{n}", size) for n, size in enumerate((3, 9, 0, 20, 8, 4))]
+    table = pa.Table.from_pylist(rows, EXAMPLES)
+    for start, stop in ((0, 6), (1, 6), (3, 5), (2, 4)):
+        for way in ("split", "truncate", "drop"):
+            pieces, _ = overflow.cut(table.slice(start, stop - start), 8, way, False)
+            alone = [overflow.cut(pa.Table.from_pylist([row], EXAMPLES), 8, way, False)[0] for row in rows[start:stop]]
+            ids, learnt = pieces.tokens()
+            assert ids.tolist() == [token for one in alone for token in one.tokens()[0].tolist()]
+            assert learnt.tolist() == [flag for one in alone for flag in one.tokens()[1].tolist()]
+            assert pieces.sizes.tolist() == [size for one in alone for size in one.sizes.tolist()]

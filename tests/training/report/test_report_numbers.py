@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import statistics
+from html import unescape
 from itertools import pairwise
 
 import pytest
@@ -10,14 +12,16 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from cluster.page.formats import decimal
 from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.training.report.test_training_report import finished, fit, validated
-from training.report.curves import Log, _smoothed
+from training.report import tables
+from training.report.curves import Log, _as_table, _events, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
-from training.report.page import _rounded
+from training.report.page import _rounded, _tiles
 from training.report.tables import _measured, _packed_share
-from training.report.text import _perplexity, _plain, cautions, metric_words
+from training.report.text import _perplexity, _plain, cautions, metric_words, summary_text
 
 _ = finished  # a fixture
 
@@ -215,7 +219,158 @@ def test_a_share_of_packing_is_of_what_its_counter_counts():
 def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
     before, after = made.measured(4.0), made.measured(3.5)
     row = _measured("test", before, after, metric_words("full"))
-    assert row[:4] == ("test", "4", "3.5", "−0.5") and row[-1] == "120,345"
+    shares = [f"{measured['accuracy']:.1%}" for measured in (before, after)]
+    assert row == ("test", "4", "3.5", "−0.5", decimal(math.exp(4)), decimal(math.exp(3.5)), *shares, "120,345")
     assert _measured("test", after, before, metric_words("full"))[3] == "+0.5"
     assert _measured("test", None, after, metric_words("full"))[1:4] == ("–", "3.5", "–")
     assert len(_measured("test", before, after, metric_words("probe"))) == len(row) - 2
+
+
+# --- the page: every number of its tables is that of the report
+
+
+def text_of(html) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", str(html))).split())
+
+
+def rows_of(html) -> list[list[str]]:
+    """The texts of each row's cells, without the head."""
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", str(html), re.S)]
+    return [[text_of(cell) for cell in row] for row in rows][1:]
+
+
+def test_the_table_of_phases_has_the_numbers_of_each_phase_in_order():
+    one, two = fit(name="one", validation=validated(7.5, 3.5), best_step=10), fit(name="two", validation=[])
+    one["totals"] |= {"steps": 1200, "tokens": 34_000, "trainable_parameters": 10, "all_parameters": 40, "seconds": 75}
+    two["totals"] |= {"steps": 7, "tokens": 8, "trainable_parameters": 20, "all_parameters": 40, "seconds": 5}
+    two["recipe"] |= {"method": "probe"}
+    method = one["recipe"]["method"]
+    perplexity = decimal(math.exp(3.5))
+    assert rows_of(tables.phases([one, two])) == [
+        ["one", method, "1,200", "34,000", "7.5", "3.5", perplexity, "25.0%", "1 min 15 s"],
+        ["two", "probe", "7", "8", "–", "–", "–", "50.0%", "5.0 s"],
+    ]
+
+
+def test_the_table_of_data_has_the_numbers_of_each_split_and_what_was_left_out():
+    plain = fit()
+    split = {"split": "train", "documents": 4001, "rows": 900, "tokens": 2000, "label_tokens": 500, "filled": 0.8125}
+    empty = {"split": "test", "documents": 0, "rows": 0, "tokens": 0, "label_tokens": 0, "filled": 0.0}
+    corpus = plain["corpora"][0] | {
+        "name": "notes", "documents": 95, "text_bytes": 2_345_678, "left_out": {"no_label": 4, "empty": 1},
+        "packing": {"documents_dropped": 5, "tokens_dropped": 10}, "splits": [split, empty],
+        "tokenised": {"examples": 50, "tokens": 40, "label_tokens": 80},
+    }  # fmt: skip
+    plain["corpora"] = [corpus, corpus | {"name": "second", "left_out": {}, "packing": {}, "splits": [split]}]
+    found = tables.data(plain)
+    rows = [[cell for cell in row if not cell.endswith(" tokens") and cell] for row in rows_of(found)]
+    numbers = ["train", "4,001", "2,000", "500", "25.0%", "900", "81.2%"]
+    assert rows[0] == ["notes", *numbers] and rows[2] == ["second", *numbers]
+    assert rows[1][:4] == ["notes", "test", "0", "0"]
+    assert rows[-4:] == [["left out: no label", "4", "4.0%"], ["left out: empty", "1", "1.0%"],
+                         ["documents dropped", "5", "10.0%"], ["tokens dropped", "10", "25.0%"]]  # fmt: skip
+    said = text_of(found)
+    assert "notes : 95 documents, 2.3 MB of text, from" in said and "A row has 256 positions" in said
+    assert "Left out or cut in notes" in said and "Left out or cut in second" not in said
+
+
+def test_the_tables_of_scores_answers_and_folders_have_those_of_the_report():
+    plain = fit(
+        generation={"rougeL": 0.25, "f1": 0.5, "own_score": 0.125},
+        folders=[
+            {"kind": "adapter", "uri": "u/adapter", "bytes": 1_250_000, "code": "a = 1"},
+            {"kind": "base", "uri": "u/base", "bytes": 9_000_000, "code": "b = 1"},
+            {"kind": "merged", "uri": "u/merged", "bytes": 2_000, "code": "c = 1"},
+        ],
+        answers=[{"document": f"d{n}", "prompt": "p", "reference": "r", "generated": "g"} for n in range(5)],
+    )
+    answered = tables.answers(plain)
+    assert rows_of(answered) == [["ROUGE-L", "0.25"], ["F1 of words", "0.5"], ["own score", "0.125"]]
+    assert str(answered).count("<details open") == 3 and str(answered).count("<details") == 5
+    titles = [re.findall(rf"{title}.{{0,40}}?excerpt[^>]*>(.)", str(answered), re.S)
+              for title in ("Prompt", "Reference", "Generated")]  # fmt: skip
+    assert titles == [["p"] * 5, ["r"] * 5, ["g"] * 5]
+    exported = tables.export(plain)
+    assert rows_of(exported) == [
+        ["adapter", "u/adapter", "1.2"],
+        ["base", "u/base", "9.0"],
+        ["merged", "u/merged", "0.0"],
+    ]
+    folds = re.findall(r"<details.*?</details>", str(exported), re.S)
+    assert [("open" in one[:14], "c = 1" in one, "a = 1" in one) for one in folds] == [
+        (False, False, True), (True, True, False),
+    ]  # fmt: skip
+
+
+def test_the_table_of_curves_has_the_steps_and_validations_in_order():
+    row = {"step": 2, "loss": 1.5, "loss_smooth": 1.25, "learning_rate": 0.125, "grad_norm": 2.5, "tokens_per_s": 5000,
+           "memory_gib": 0.75, "data_wait": 0.0625}  # fmt: skip
+    plain = fit(rows=[row, row | {"step": 30, "loss": None}])
+    plain["validation"] = [{"step": step, "loss": 3.5, "perplexity": 33.0, "accuracy": 0.25, "label_tokens": 1}
+                           for step in (0, 2, 9)]  # fmt: skip
+    plain["totals"]["steps"] = 1234
+    found = _as_table(plain)
+    checked, blank = ["3.5", "33", "25.0%"], [""] * 4
+    rest = ["0.125", "2.5", "5k", "0.75", "6.25%"]
+    assert rows_of(found) == [
+        ["0", "", "", *checked, *blank, ""], ["2", "1.5", "1.25", *checked, *rest], ["9", "", "", *checked, *blank, ""],
+        ["30", "", "1.25", "", "", "", *rest],
+    ]  # fmt: skip
+    assert "2 steps of 1,234, and every validation" in text_of(found)
+
+
+def test_the_headline_has_the_numbers_of_the_totals():
+    plain = fit(validation=validated(7.5, 3.5), best_step=10)
+    plain["totals"] |= {"steps": 1, "tokens": 34_000, "tokens_per_s": 2500.0, "mfu": 0.125, "seconds": 75,
+                        "compile_s": 5.0, "validation_s": 7.0, "trainable_parameters": 10,
+                        "all_parameters": 40}  # fmt: skip
+    said = text_of(_tiles(plain))
+    assert "Validation loss 7.5 → 3.5 lowest at step 10" in said
+    assert "34k 2.5k a second of a step (median), MFU 12.5%" in said
+    assert "Time 1 min 15 s 1 step, 7.0 s of it validation, 5.0 s of it compiling" in said
+    assert "25.0% 10 of 40" in said
+    first, last = (plain["validation"][at]["accuracy"] for at in (0, -1))
+    assert f"next token right {first:.1%} → {last:.1%}" in said
+    risen = text_of(_tiles(plain | {"validation": validated(3.5, 7.5)}))
+    assert "Validation loss 3.5 → 7.5 exported: step 10" in risen
+    plain["totals"] |= {"tokens_per_s": None, "mfu": None, "compile_s": 0.0}
+    assert "speed was not measured Time 1 min 15 s 1 step, 7.0 s of it validation Par" in text_of(_tiles(plain))
+
+
+def test_lines_for_the_terminal_have_the_numbers_of_the_totals():
+    plain = fit(validation=[], events=[], before={"test": made.measured(4.0)})
+    plain["after"] = {"test": made.measured(2.0), "validation": made.measured(1.0)}
+    plain["totals"] |= {"steps": 1200, "tokens": 34_000, "tokens_per_s": 2500.0, "seconds": 17.0, "compile_s": 5.0,
+                        "validation_s": 7.0, "trainable_parameters": 10, "all_parameters": 4000}  # fmt: skip
+    plain["recipe"] |= {"method": "full", "base_model": "b"}
+    before, after = (made.measured(loss) for loss in (4.0, 2.0))
+    assert summary_text({"fits": [plain | {"name": "n"}]}).splitlines() == [
+        "n: full on b",
+        f"  test        loss 4.000 -> 2.000, perplexity {math.exp(4):.1f} -> {math.exp(2):.1f}, accuracy "
+        f"{before['accuracy']:.1%} -> {after['accuracy']:.1%}",
+        "  trained     0.2% of 4k parameters",
+        "  took        1,200 steps, 34k tokens in 17.0 s, 7.0 s of validation, 5.0 s of compiling",
+        "  tokens/s    2.5k of the steps' own time (median), 2k of the whole 17.0 s",
+    ]
+
+
+@pytest.mark.parametrize("events", [0, 20, 21, 22])
+def test_twenty_interruptions_are_listed_and_the_others_counted(events):
+    plain = fit(events=[{"step": 1000 + n, "words": f"w{n}"} for n in range(events)])
+    found = _events(plain)
+    if not events:
+        assert found is None
+        return
+    items = re.findall(r"<li>(.*?)</li>", str(found))
+    assert items == [f"step {1000 + n:,}: w{n}" for n in range(min(events, 20))]
+    more = {21: "And 1 more interruption.", 22: "And 2 more interruptions."}.get(events, "")
+    assert text_of(found).endswith(more) and ("And" in text_of(found)) == bool(more)
+
+
+def test_events_are_in_the_order_of_steps_and_tell_what_changed():
+    starts = [{"time": f"t{n}", "workers": workers, "step": step} for n, (workers, step) in
+              enumerate([(2, 0), (2, 8), (1, 5), (4, 5)])]  # fmt: skip
+    assert restarts(starts[::-1], [6, 9]) == [
+        {"step": 5, "words": "2 → 1 workers"}, {"step": 5, "words": "1 → 4 workers"}, {"step": 6, "words": "skipped"},
+        {"step": 8, "words": "restart"}, {"step": 9, "words": "skipped"},
+    ]  # fmt: skip
