@@ -112,7 +112,7 @@ class StepMetrics:
 class TensorBoard:
     """One event file per attempt, written to a local folder and copied to the store every 30 s.
 
-    It contains the step after which it replaces the files of earlier attempts.
+    It replaces the events of earlier attempts after the step that this one resumed, or all if it began anew.
     """
 
     def __init__(self, job: Job, attempt: str, resumed: int) -> None:
@@ -121,7 +121,7 @@ class TensorBoard:
         self.store = job.store
         self.folder = temporary_folder("tensorboard")
         self.uri = paths.join(job.tensorboard, f"events.out.tfevents.{time.time():.0f}.{attempt}")
-        self.writer = SummaryWriter(str(self.folder), purge_step=resumed + 1 if resumed else None)
+        self.writer = SummaryWriter(str(self.folder), purge_step=resumed + 1 if resumed else 0)
         self.uploaded = time.monotonic()
 
     def write(self, record: StepRecord) -> None:

@@ -14,7 +14,7 @@ from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.training.fit.test_checkpoint import make_job, write
 from training.config_parts import Optimizer, Track, Workers
-from training.fit import console, device, loss_checks, preflight
+from training.fit import console, device, loss_checks, preflight, tracking
 from training.fit.checkpoint.format import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
 from training.fit.console import RemainingWork
 from training.fit.job import Job
@@ -303,3 +303,18 @@ def test_the_last_records_are_whole_lines_of_the_end_of_the_log(tmp_path, monkey
     monkeypatch.setattr(console, "_TAIL_BYTES", path.stat().st_size + more)
     found = console.last_records(Store(), str(path), path.stat().st_size)
     assert [record["step"] for record in found] == list(range(1 if more < 0 else 0, 10))
+
+
+@pytest.mark.parametrize("resumed", [0, 2])
+def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_checkpoint(tmp_path, resumed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    job = SimpleNamespace(store=Store(), tensorboard=str(tmp_path))
+    for attempt, start in (("a", 0), ("b", resumed)):
+        tracker = tracking.TensorBoard(job, attempt, start)
+        for step in range(start + 1, 5):
+            tracker.write({"step": step, "time": "", "workers": 1, "loss": step + (attempt == "b") / 2})
+        tracker.close()
+        assert not tracker.folder.exists()
+    found = [(point.step, point.value) for point in EventAccumulator(str(tmp_path)).Reload().Scalars("loss")]
+    assert found == [(step, step + (step > resumed) / 2) for step in range(1, 5)]
