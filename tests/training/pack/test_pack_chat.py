@@ -174,7 +174,11 @@ CALL = [{"type": "function", "function": {"name": "get", "arguments": {"q": 1}}}
     ],
 )  # fmt: skip
 def test_an_assistant_turn_of_which_the_template_writes_nothing_is_refused(messages, reason):
-    assert reasons(tiny(PLAIN), Chat(messages)) == [reason]
+    (misfit,) = encode(tiny(PLAIN), Chat(messages)).misfits
+    kinds = ("tool_calls", "function_call", "reasoning_content")
+    turn, names = next((m, named) for m in messages if (named := [kind for kind in kinds if kind in m]))
+    assert misfit.reason == reason
+    assert misfit.preview == f"the chat template leaves out {', '.join(names)} of {turn!r}"
     reasoned = {"role": "assistant", "content": "world", "reasoning_content": "hm"}
     assert masks(tiny(PLAIN), Chat([USER, reasoned])) == masks(tiny(PLAIN), Chat([USER, ONE])), "its content is learnt"
 
