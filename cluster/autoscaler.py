@@ -1,8 +1,8 @@
 """Whether the autoscaler of the joined Ray cluster can add machines for what a run needs.
 
 Ray does not publish the limits of its autoscaler (`get_max_resources_from_cluster_config` is None on an open-source
-Ray), so it is asked: a placement group is requested, and the autoscaler reports whether it is infeasible. Version 1 of
-the autoscaler does not report this. Ray must have been started or joined before.
+Ray). `can_add` therefore requests a placement group, and the autoscaler reports whether that is infeasible. Version 1
+of the autoscaler does not report this. Ray must have been started or joined before.
 """
 
 import json
@@ -25,8 +25,8 @@ _POLL_S = 0.5
 def can_add(bundles: Sequence[Mapping[str, float]]) -> bool | None:
     """Whether there is room for these bundles of resources at once, or the autoscaler can make it.
 
-    Machines that it can add are started: the run is expected to follow. None: version 1 of the autoscaler runs there,
-    or it did not answer within 40 s.
+    It starts the machines that it can add, which the run that follows will use. None: version 1 of the autoscaler runs
+    there, or it did not answer within 40 s.
     """
     if not is_autoscaler_v2(fetch_from_server=True):
         return None if _has_version_1() else False
@@ -39,7 +39,7 @@ def can_add(bundles: Sequence[Mapping[str, float]]) -> bool | None:
 
 def _answer(group: PlacementGroup) -> bool | None:
     name = group.id.hex()
-    requested = None  # version of the cluster's state that has the request first
+    requested = None  # the first version of the cluster's state with the request
     until = time.monotonic() + _ANSWER_S
     while time.monotonic() < until:
         if group.wait(_POLL_S):
@@ -57,7 +57,7 @@ def _answer(group: PlacementGroup) -> bool | None:
 
 
 def _has_version_1() -> bool:
-    """Whether version 1 of the autoscaler may add machines: without a configuration it only watches those there are."""
+    """Whether version 1 of the autoscaler may add machines: without a configuration it adds none."""
     status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
     report = json.loads(status).get("autoscaler_report") if status else None
     watched = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}

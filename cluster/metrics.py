@@ -83,7 +83,7 @@ class Metrics(Protocol):
 
 
 class NotExported:
-    """Metrics where nothing collects them. Names are checked all the same."""
+    """Metrics of a process that exports none. Names and tags are checked as for the others."""
 
     def set(self, name: str, value: float | None, **tags: str) -> None:
         assert METRICS[name].kind == "gauge" and {"run", *tags} == set(METRICS[name].tags), name

@@ -78,7 +78,7 @@ def listens(port: int) -> bool:
 
 
 def main() -> None:
-    """The program."""
+    """Print new lines until SIGTERM has come and Ray's control process has ended."""
     logs, port = DriverLogs(Path(sys.argv[1])), int(sys.argv[2])
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))

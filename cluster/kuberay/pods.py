@@ -24,11 +24,11 @@ USER = 1000
 
 LABEL = "raymill.io/"
 _GCS_PORT = 6379  # of Ray's control process
-METRICS = ({"containerPort": 8080, "name": "metrics"},)
+METRICS_PORTS = ({"containerPort": 8080, "name": "metrics"},)
 HEAD_PORTS = (
     {"containerPort": _GCS_PORT, "name": "gcs"},
     {"containerPort": 8265, "name": "dashboard"},
-    *METRICS,
+    *METRICS_PORTS,
     {"containerPort": 44217, "name": "as-metrics"},
     {"containerPort": 44227, "name": "dash-metrics"},
 )
@@ -83,7 +83,7 @@ def head_pod(
 
 def worker_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:
     """A worker of a group of machines."""
-    main = _container("ray-worker", machine, profile, image, METRICS)
+    main = _container("ray-worker", machine, profile, image, METRICS_PORTS)
     main["env"] += [{"name": name, "value": value} for name, value in ONE_THREAD.items()]
     spec = _spec([main], machine, profile, WORKER_ACCOUNT)
     spec |= {"automountServiceAccountToken": False, "priorityClassName": "raymill-worker"}

@@ -30,7 +30,7 @@ _IMAGE_FOLDERS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt/raymill", "/pr
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?")
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
-# A training stops a step early and saves a checkpoint within this time, a unit of curate is small enough to be lost.
+# Seconds within which a training ends its step and saves a checkpoint. curate saves nothing: its units are small.
 CHECKPOINT_S = 10
 
 
@@ -39,8 +39,9 @@ class Profile:
     """A Kubernetes cluster, as far as a RayJob depends on it. Lists of a file are tuples here.
 
     image, train_image: of curate and of train, REPOSITORY@sha256:DIGEST. tags: images may also be named by a tag.
-    cpus, gpus: of a worker machine at most. machines: of curate at most. head_cpus, head_memory_gib: of the head. None:
-        as the config's work asks. memory_factor, disk_factor: of workers, as a multiple of what the work asks.
+    cpus, gpus: of a worker machine, at most. machines: workers of a curate job, at most. head_cpus, head_memory_gib: of
+        the head. None: as the work of the config has them. memory_factor, disk_factor: multiples of the work's memory
+        and disk, for workers.
     head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
     spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
     grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.

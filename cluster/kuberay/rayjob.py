@@ -14,12 +14,15 @@ from cluster.store import paths
 from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work, whole_gib
 
 CONFIG_FILE = "config.json"
-# Annotations of a RayJob, below LABEL: `raymill runs` reads them.
+# Of an attempt NAME, the ConfigMap is NAME-config.
+CONFIG = "-config"
+# Labels and annotations of a RayJob, which `raymill runs` reads; the annotations below LABEL.
+RUN_ID, KIND = f"{LABEL}run-id", f"{LABEL}kind"
 FINGERPRINT, OUTPUT, VERSION = "config-fingerprint", "output", "version"
 
-# Machines do not arrive (no quota, no such nodes): the attempt fails, and the message names it.
+# After so many seconds without the machines (no quota, no such nodes) the attempt fails.
 _BEFORE_RUNNING_S = 1800
-# A finished cluster stays for a look at its dashboard, a failed one longer. The RayJob itself stays for `raymill runs`.
+# Seconds that a cluster is kept, for its dashboard, after a success and a failure; and a RayJob, for `raymill runs`.
 _KEEP_SUCCEEDED_S, _KEEP_FAILED_S, _KEEP_JOB_S = 300, 3600, 7 * 24 * 3600
 # Seconds without work until the autoscaler removes a worker. GPU machines take long to come back.
 _IDLE_S = {"cpu": 180, "gpu": 600}
@@ -30,7 +33,7 @@ def build_config_map(work: Work, name: str, profile: Profile) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": f"{name}-config", "namespace": profile.namespace, "labels": _labels(work)},
+        "metadata": {"name": name + CONFIG, "namespace": profile.namespace, "labels": _labels(work)},
         "immutable": True,
         "data": {CONFIG_FILE: json.dumps(work.config, indent=1, ensure_ascii=False) + "\n"},
     }
@@ -50,7 +53,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     image, labels = profile.image_of(work.kind), _labels(work)
     head = _head(work.head, profile)
     groups = [_fitted(one, work.kind, profile) for one in work.workers]
-    cluster_spec = _cluster(head, groups, profile, image, labels, f"{name}-config")
+    cluster_spec = _cluster(head, groups, profile, image, labels, name + CONFIG)
     annotations = {
         f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
         f"{LABEL}{OUTPUT}": work.output,
@@ -137,8 +140,8 @@ def _labels(work: Work) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "raymill",
         "app.kubernetes.io/part-of": "raymill",
-        f"{LABEL}run-id": work.run_id,
-        f"{LABEL}kind": work.kind,
+        RUN_ID: work.run_id,
+        KIND: work.kind,
     }
 
 
@@ -230,5 +233,5 @@ def _reasons(machine: Machines) -> dict[str, str]:
 
 
 def as_documents(*manifests: Mapping[str, Any]) -> list[Manifest]:
-    """Plain values of manifests, in which no part is shared, so that YAML has no anchors."""
+    """Copies of manifests in which no two parts are one object, so that their YAML has no anchors."""
     return [json.loads(json.dumps(one)) for one in manifests]

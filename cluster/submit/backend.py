@@ -1,8 +1,8 @@
 """The contract of the places that jobs are submitted to: this machine, a Ray cluster, Kubernetes.
 
 A run has one id (work.py) and one or more attempts, named RUN_ID, RUN_ID-a2, RUN_ID-a3, ...; a new attempt continues
-the run, since everything that is finished lies at its output. `submit.py` decides between attaching, continuing and
-refusing; backends only carry out.
+the run, because its finished units are at its output. `submit.py` decides between attaching, continuing and refusing;
+a backend carries the decision out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,10 @@ from cluster.submit.work import Work
 # The configuration of a job is in this environment variable, as JSON.
 CONFIG_VARIABLE = "RAYMILL_CONFIG"
 
-# A cancelled job has so many seconds to commit what is done.
+# Seconds that a cancelled job has to commit what is done.
 GRACE_S = 60
 
-# A backend that does not answer is asked again for so many seconds.
+# Seconds for which a request is repeated while a backend does not answer.
 PATIENCE_S = 180
 
 
@@ -67,14 +67,14 @@ class Request:
 
 
 class Backend(Protocol):
-    """A place that jobs are submitted to. All calls have a time-out; ClusterError: it does not answer."""
+    """A place that jobs are submitted to. Every call has a time-out. Raises ClusterError: no answer."""
 
     def check(self, work: Work) -> list[str]:
         """The problems that would make the job fail, one line each with its mend; empty if it can start."""
         ...
 
     def start(self, request: Request) -> Attempt:
-        """Start an attempt. AttemptExists: the name is taken (another `submit` was first)."""
+        """Start an attempt. Raises AttemptExists: the name is taken (another `submit` was first)."""
         ...
 
     def attempts(self, run_id: str | None = None) -> list[Attempt]:
@@ -92,12 +92,13 @@ class Backend(Protocol):
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
         """The lines of the job's log, each once; with `follow` until the attempt has ended.
 
-        A lost connection is made again, for `PATIENCE_S`. AttemptLost: the backend no longer has the attempt.
+        A lost connection is made again, for up to PATIENCE_S seconds. Raises AttemptLost: the backend no longer has
+        the attempt.
         """
         ...
 
     def cancel(self, attempt: Attempt) -> None:
-        """Ask the job to stop, wait for up to `GRACE_S` until it has, then end it. Finished units are kept."""
+        """Ask the job to stop, and kill it if it still runs after GRACE_S seconds. Finished units are kept."""
         ...
 
 
@@ -106,7 +107,7 @@ class Unreachable(ClusterError):
 
 
 def first_attempts(backend: Backend) -> list[Attempt]:
-    """`backend.attempts()`, as the first request of a verb: an address without a server is then a user's mistake.
+    """The attempts of all runs, as the first request of a verb: without a connection, the user gave a wrong address.
 
     Raises:
         UserError: there is no connection to the address.

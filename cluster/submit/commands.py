@@ -1,7 +1,7 @@
 """The verbs `raymill submit`, `runs`, `status`, `logs` and `cancel`.
 
-Every verb takes the options of a place (place.py); nothing is remembered between two calls. Standard output holds the
-job's log or what was asked for; messages of these verbs go to standard error.
+Every verb has the options of a place (place.py). Standard output has the job's log or the answer; messages go to
+standard error.
 """
 
 import datetime
@@ -20,7 +20,7 @@ from cluster.submit.place import Place, takes_place
 from cluster.submit.submit import submit as submit_work
 from cluster.submit.work import work_of
 
-_CANCELLED = 130
+_CANCELLED = 130  # exit code, as of a process that was ended by Ctrl-C
 _SHOWN = 20
 _NAMES_SHOWN = 3
 
@@ -58,11 +58,11 @@ def submit(
     work = work_of(config, override or [], name, within, replace)
     done = submit_work(backend, work, place.command)
     if done.attempt is None:
-        _say(f"{work.run_id}: already finished, nothing to do. Output: {work.output}")
+        _print_message(f"{work.run_id}: already finished, nothing to do. Output: {work.output}")
         return 0
-    _say(_opening(done.attempt, done.started, done.before))
+    _print_message(_first_message(done.attempt, done.started, done.before))
     if detach:
-        _say(f"Follow it with: {place.command('logs', done.attempt.name, '-f')}")
+        _print_message(f"Follow it with: {place.command('logs', done.attempt.name, '-f')}")
         return 0
     return _follow(backend, done.attempt, place)
 
@@ -76,15 +76,15 @@ def runs(
     attempts = first_attempts(place.backend())
     shown = attempts if all_ else attempts[-_SHOWN:]
     if not shown:
-        _say("No runs were submitted there.")
+        _print_message("No runs were submitted there.")
         return
     rows = [("name", "state", "started", "time", "output")]
-    rows += [(one.name, one.state, _moment(one.started), _took(one), one.output) for one in shown]
+    rows += [(one.name, one.state, _moment(one.started), _duration(one), one.output) for one in shown]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if len(shown) < len(attempts):
-        _say(f"{plural(len(attempts) - len(shown), 'older attempt')} not shown (--all shows them).")
+        _print_message(f"{plural(len(attempts) - len(shown), 'older attempt')} not shown (--all shows them).")
 
 
 @takes_place
@@ -97,7 +97,7 @@ def status(place: Place, name: Name) -> None:
     if found.exit_code is not None:
         print(f"exit code {found.exit_code}")
     print(f"started   {_moment(found.started)}")
-    print(f"time      {_took(found)}")
+    print(f"time      {_duration(found)}")
     print(f"output    {found.output}")
 
 
@@ -125,13 +125,13 @@ def cancel(place: Place, name: Name) -> None:
     backend = place.backend()
     found = _find(backend, name, place)
     if found.state.final:
-        _say(f"{found.name}: had ended before ({found.state}), nothing to do.")
+        _print_message(f"{found.name}: had ended before ({found.state}), nothing to do.")
         return
     backend.cancel(found)
-    _say(f"{found.name}: stopped. What it committed is kept: submit the config again to continue.")
+    _print_message(f"{found.name}: stopped. What it committed is kept: submit the config again to continue.")
 
 
-def _opening(attempt: Attempt, started: bool, before: Attempt | None) -> str:
+def _first_message(attempt: Attempt, started: bool, before: Attempt | None) -> str:
     if not started:
         return f"{attempt.name}: attached, it is {attempt.state} since {_moment(attempt.started)}."
     if before is None:
@@ -147,15 +147,15 @@ def _follow(backend: Backend, attempt: Attempt, place: Place) -> int:
             print(line, flush=True)
         found = backend.attempt(attempt.name)
     except KeyboardInterrupt:
-        _say(
+        _print_message(
             f"\n{attempt.name}: no longer followed; the job goes on. Follow it with "
             f"`{place.command('logs', attempt.name, '-f')}`, end it with `{place.command('cancel', attempt.name)}`."
         )
         return _CANCELLED
     if found is None:
         raise AttemptLost(f"{attempt.name}: ended, and its result is no longer kept there. Submit the config again.")
-    took = f" after {_took(found)}" if found.started and found.ended else ""
-    _say(f"{found.name}: {found.state}{took}" + (f", {found.message}." if found.message else "."))
+    took = f" after {_duration(found)}" if found.started and found.ended else ""
+    _print_message(f"{found.name}: {found.state}{took}" + (f", {found.message}." if found.message else "."))
     if found.state is State.CANCELLED:
         return _CANCELLED
     return found.exit_code if found.exit_code is not None else int(found.state is not State.SUCCEEDED)
@@ -187,7 +187,7 @@ def _moment(seconds: float | None) -> str:
     return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-def _took(attempt: Attempt) -> str:
+def _duration(attempt: Attempt) -> str:
     if attempt.started is None:
         return ""
     if attempt.ended is None and attempt.state.final:
@@ -195,5 +195,5 @@ def _took(attempt: Attempt) -> str:
     return clock((attempt.ended or time.time()) - attempt.started)
 
 
-def _say(text: str) -> None:
+def _print_message(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -14,11 +14,11 @@ _POLL_S = 1.0
 
 
 class Patience:
-    """Ends the waiting for a backend that does not answer.
+    """Waits between requests to a backend that does not answer, and gives up after a limit.
 
     Args:
         address: of the backend, for messages.
-        seconds: how long it is asked again.
+        seconds: after so many without an answer, `failed` raises.
     """
 
     def __init__(self, address: str, seconds: float) -> None:
@@ -40,7 +40,7 @@ class Patience:
                 f"{error} It has not answered for {silent:.0f} s. The job may still run: look with `raymill status`."
             ) from None
         if not self._reported:
-            log.warning("no answer from %s; asking again for %.0f s", self._address, self._seconds)
+            log.warning("no answer from %s; trying again for up to %.0f s", self._address, self._seconds)
             self._reported = True
         time.sleep(min(_POLL_S, self._seconds / 10))
 
@@ -53,7 +53,7 @@ class LogReader:
         threading.Thread(target=self._run, args=(chunks,), daemon=True).start()
 
     def read(self, seconds: float) -> bytes | None:
-        """The next chunk, b"" if there is none within so many seconds, None at the end. Raises what broke the log."""
+        """The next chunk, b"" if there is none within so many seconds, None at the end. Raises the log's error."""
         try:
             found = self._queue.get(timeout=max(0.0, seconds))
         except queue.Empty:

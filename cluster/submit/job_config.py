@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from cluster.errors import ConfigError
 
-_LARGEST_CONFIG = 100_000  # a variable of a process has at most 128 KiB on Linux
+_LARGEST_CONFIG = 100_000  # bytes; an environment variable has at most 128 KiB on Linux
 
 # Values that are secrets in any setting.
 _SECRET_VALUES = {
@@ -43,8 +43,8 @@ def job_config(config: BaseModel) -> dict[str, Any]:
     text = config.model_dump_json(exclude_unset=True)
     if (size := len(text.encode())) > _LARGEST_CONFIG:
         raise ConfigError(
-            f"the config has {size:,} bytes, and a job's has at most {_LARGEST_CONFIG:,}. Name files by a folder or a "
-            "pattern instead of one by one."
+            f"the config has {size:,} bytes; a job's config has at most {_LARGEST_CONFIG:,}. Name files by a folder or "
+            "a pattern instead of one by one."
         )
     return json.loads(text)
 

@@ -9,7 +9,7 @@ class LogLines:
 
     def __init__(self) -> None:
         self._seen = 0  # bytes of the log
-        self._skip = 0  # of them still to come again over this connection
+        self._skip = 0  # bytes that this connection repeats from here on
         self._rest = b""  # the beginning of a line that is not complete
 
     def connected(self) -> None:

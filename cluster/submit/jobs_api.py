@@ -1,8 +1,8 @@
-"""Submits to a running Ray cluster, by the Jobs API of its dashboard.
+"""Submits to a running Ray cluster, through the Jobs API of its dashboard.
 
-The cluster keeps jobs in the memory of its head: when that is replaced, they are gone, and the next attempt continues
-from what the run committed. A job is the command `raymill VERB env:RAYMILL_CONFIG` on the head; its metadata hold what
-an Attempt has.
+The cluster keeps jobs in the memory of its head: when the head is replaced, they are gone, and the next attempt
+continues from what the run committed. A job is the command `raymill VERB env:RAYMILL_CONFIG` on the head; its metadata
+has the fields of an Attempt.
 """
 
 import json
@@ -46,7 +46,7 @@ _STATES = {
 _POLL_S = 1.0
 _LOG_TRIES = 3
 _LOG_INTERVAL_S = 0.5  # Ray looks for new bytes of a followed log this often
-_LOG_S = 600  # a whole log is read within
+_LOG_S = 600  # time-out of reading a whole log
 _PROBE_S = 240
 _COMMAND_NOT_FOUND = 127
 _PREFIX = "raymill."
@@ -58,8 +58,8 @@ class JobsApi:
     Args:
         api: its dashboard.
         ship_code: run the source of this checkout there, not the Raymill that is installed there.
-        command: what starts Raymill there.
-        patience_s: how long a cluster that does not answer is asked again.
+        command: of Raymill there.
+        patience_s: how long a request is repeated while the cluster does not answer.
         grace_s: a cancelled job has so many seconds to commit what is done.
     """
 
@@ -154,7 +154,7 @@ class JobsApi:
     def _submit(
         self, name: str, command: Sequence[str], variables: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
-        """Start a job, once, also if an answer is lost on its way.
+        """Start a job exactly once: after a lost answer, the repeated request finds the first one's job.
 
         Raises:
             AttemptExists: the cluster has another job of this name.
@@ -313,7 +313,10 @@ def _failed_probe(job: Mapping[str, Any], text: str) -> str:
             f"Raymill is not installed for the Python of the cluster ({last}). Start Ray from an environment or an "
             "image that has it, or ship this checkout with --ship-code."
         )
-    return f"the check on the cluster ended without a result ({_message(job)}; {last}). Look at the dashboard's logs."
+    return (
+        f"the check on the cluster ended without a result ({_message(job)}; {last}). Look at the logs in the cluster's "
+        "dashboard."
+    )
 
 
 def _first_line(text: str) -> str:

@@ -17,20 +17,27 @@ from typing import Any
 from cluster.errors import ClusterError, ConfigError
 from cluster.kuberay.pods import HEAD_ACCOUNT, LABEL
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
-from cluster.kuberay.rayjob import CONFIG_FILE, FINGERPRINT, OUTPUT, as_documents, build_config_map, build_rayjob
+from cluster.kuberay.rayjob import (
+    CONFIG,
+    CONFIG_FILE,
+    FINGERPRINT,
+    OUTPUT,
+    RUN_ID,
+    as_documents,
+    build_config_map,
+    build_rayjob,
+)
 from cluster.submit.backend import PATIENCE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.following import Patience
 from cluster.submit.kuberay_log import Follower, read_log
 from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, NoAnswer, NotThere, Object
 from cluster.submit.rayjob_state import (
     CANCELLED,
-    CONFIG,
-    RUN_ID,
     SUBMITTED,
-    age,
     annotation,
     attempt_of,
     cancelled_attempt,
+    creation,
     is_record,
     now,
     seconds,
@@ -48,7 +55,8 @@ _NAMESPACE = "raymill"  # of every overlay, unless its file or --namespace names
 _WATCH_S = 10
 # Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
 _DELETION_S = 60
-# A ConfigMap without a RayJob is that of another `submit` under way, or was left by one that was interrupted.
+# A ConfigMap without a RayJob that is younger than this belongs to a `submit` under way; an older one was left by a
+# `submit` that was interrupted.
 _UNDER_WAY_S = 300
 _KEEP_RECORDS_S = 7 * 24 * 3600
 _RIGHTS = (
@@ -81,7 +89,7 @@ class KubeRay:
     Args:
         api: of the namespace.
         profile: of the overlay, to start jobs; None: only to look at them.
-        patience_s: how long a cluster that does not answer is asked again.
+        patience_s: how long a request is repeated while the cluster does not answer.
     """
 
     def __init__(self, api: KubernetesApi, profile: Profile | None = None, patience_s: float = PATIENCE_S) -> None:
@@ -96,7 +104,7 @@ class KubeRay:
         api, namespace = self.api, self.api.namespace
         log.info("Kubernetes %s", api.version())
         if api.has_namespace() is False:
-            return [f"namespace {namespace}: there is none. Set it up with `kubectl apply -k k8s/overlays/NAME`."]
+            return [f"namespace {namespace}: does not exist. Set it up with `kubectl apply -k k8s/overlays/NAME`."]
         found = [
             f"namespace {namespace}: you may not {verb} {resource}. Ask for a Role with this verb and resource."
             for verb, resource in _RIGHTS
@@ -118,7 +126,7 @@ class KubeRay:
         return found
 
     def start(self, request: Request) -> Attempt:
-        self._forget_old_records()
+        self._delete_old_records()
         config_map, job = self._manifests(request.work, request.name)
         mine = uuid.uuid4().hex
         job["metadata"]["annotations"] |= {_REQUEST: mine, SUBMITTED: now()}
@@ -136,10 +144,10 @@ class KubeRay:
         except NotThere:
             raise ConfigError(_no_operator(self.api.address)) from None
         names = {job["metadata"]["name"] for job in jobs}
-        found = [(age(job), self._attempt(job)) for job in jobs]
+        found = [(creation(job), self._attempt(job)) for job in jobs]
         for record in self.api.config_maps(labels):
             if is_record(record) and record["metadata"]["name"].removesuffix(CONFIG) not in names:
-                found.append((age(record), cancelled_attempt(record)))
+                found.append((creation(record), cancelled_attempt(record)))
         return [attempt for _, attempt in sorted(found, key=lambda pair: pair[0])]
 
     def attempt(self, name: str) -> Attempt | None:
@@ -174,14 +182,14 @@ class KubeRay:
         if job is None or state_of(job).final:
             return
         try:
-            # Without its owner it stays when the RayJob goes.
+            # A ConfigMap without an owner is not deleted together with the RayJob.
             api.change_config_map(name + CONFIG, {"annotations": {CANCELLED: now()}, "ownerReferences": None})
         except NotThere:
-            log.warning("%s: its ConfigMap was deleted, so that no record of the attempt stays", name)
+            log.warning("%s: its ConfigMap was deleted, so there will be no record of the attempt", name)
         api.delete_rayjob(name)
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-        seconds = head.get("terminationGracePeriodSeconds", 30) + _DELETION_S
-        until, asked = time.monotonic() + seconds, Patience(api.address, self.patience_s)
+        limit_s = head.get("terminationGracePeriodSeconds", 30) + _DELETION_S
+        until, asked = time.monotonic() + limit_s, Patience(api.address, self.patience_s)
         while True:
             try:
                 if (job := api.rayjob(name)) is None:
@@ -189,8 +197,8 @@ class KubeRay:
                 asked.succeeded()
                 if time.monotonic() > until:
                     raise ClusterError(
-                        f"{name}: still being deleted after {seconds} s. Look at its pods (kubectl -n {api.namespace} "
-                        f"get pods -l {LABEL}run-id={attempt.run_id}) and whether KubeRay's operator runs, which "
+                        f"{name}: still being deleted after {limit_s} s. Look at its pods (kubectl -n {api.namespace} "
+                        f"get pods -l {RUN_ID}={attempt.run_id}) and whether KubeRay's operator runs, which "
                         "deletes it."
                     )
                 api.wait_for_change(job, max(1, min(_WATCH_S, round(until - time.monotonic()))))
@@ -234,7 +242,7 @@ class KubeRay:
             self.api.delete_config_map(there)
 
     def _create_job(self, manifest: Mapping[str, Any], mine: str) -> Object:
-        """Create the RayJob, once, also if an answer is lost on its way."""
+        """Create the RayJob exactly once: after a lost answer, the repeated request finds the first one's RayJob."""
         name = manifest["metadata"]["name"]
         asked = Patience(self.api.address, self.patience_s)
         while True:
@@ -250,7 +258,7 @@ class KubeRay:
                     return there
                 raise AttemptExists(name) from None
 
-    def _forget_old_records(self) -> None:
+    def _delete_old_records(self) -> None:
         """Delete the ConfigMaps of attempts that were cancelled long ago."""
         for record in self.api.config_maps(_OURS):
             if is_record(record) and time.time() - seconds(annotation(record, CANCELLED)) > _KEEP_RECORDS_S:

@@ -20,7 +20,7 @@ _SETTLE_S = 2.0
 
 
 def read_log(api: KubernetesApi, job: Object) -> Iterator[str]:
-    """The lines that the current head has by now.
+    """The lines so far of the log on the current head.
 
     Raises:
         AttemptLost: the job has ended, and its pods are gone.
@@ -55,7 +55,7 @@ class Follower:
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
         self._read: set[str] = set()  # uids of pods whose log was read to its end
-        self._heard = 0.0  # when something was added last
+        self._added = 0.0  # when something was added last
 
     def lines(self) -> Iterator[str]:
         """Each line once, until the job has ended or its RayJob is gone."""
@@ -80,13 +80,13 @@ class Follower:
                 if not connected:
                     self._warn_without_log(job)
                     return
-                if self._reader is not None and time.monotonic() - max(self._heard, ended_at) > _SETTLE_S:
+                if self._reader is not None and time.monotonic() - max(self._added, ended_at) > _SETTLE_S:
                     return
             elif not connected:
                 self._wait(job)
 
     def _connect(self, job: Object | None) -> bool:
-        """Begin to read a head's log. False: there is none that was not read."""
+        """Begin to read the next unread log of a head. False if there is none."""
         pod = None if job is None else _head(self._api, job, self._read)
         if pod is None:
             return False
@@ -96,7 +96,7 @@ class Follower:
         self._lines.connected()
         follow = not self._container_ended
         chunks = self._api.log(pod["metadata"]["name"], _CONTAINER, follow, self._lines.since_s())
-        self._reader, self._heard = LogReader(chunks), time.monotonic()
+        self._reader, self._added = LogReader(chunks), time.monotonic()
         return True
 
     def _new_lines(self, seconds: float) -> Iterator[str]:
@@ -114,7 +114,7 @@ class Follower:
                     self._read.add(self._uid)
                     yield from self._lines.end()
             elif chunk:
-                self._heard = time.monotonic()
+                self._added = time.monotonic()
                 yield from self._lines.add(chunk)
 
     def _wait(self, job: Object) -> None:

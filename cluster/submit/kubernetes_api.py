@@ -20,7 +20,7 @@ from cluster.submit.backend import Unreachable
 
 Object = dict[str, Any]
 
-_REQUEST_S = (10, 30)  # to connect, and of silence
+_REQUEST_S = (10, 30)  # time-outs: to connect, and without data
 _LOG_SILENCE_S = 120  # then the connection of a log is made again, as it may have been cut without notice
 _TEXT_SHOWN = 500
 _RAYJOBS = ("ray.io", "v1")
@@ -73,7 +73,7 @@ class KubernetesApi:
                     *_RAYJOBS, self.namespace, "rayjobs", name, propagation_policy="Foreground")  # fmt: skip
 
     def wait_for_change(self, job: Object, seconds: int) -> None:
-        """Return when the RayJob is another than `job`, or gone, or after so many seconds."""
+        """Return when the RayJob differs from `job` or is gone, or after so many seconds."""
         metadata = job["metadata"]
         answer = self._ask(
             "watch rayjobs.ray.io", self._custom.list_namespaced_custom_object,
@@ -83,7 +83,7 @@ class KubernetesApi:
         )  # fmt: skip
         try:
             with self._translated("watch rayjobs.ray.io"):
-                next(answer.stream(), None)  # any event, also that the version is too old to continue from
+                next(answer.stream(), None)  # any event, also the error that `resource_version` is too old
         finally:
             answer.close()
 
@@ -106,11 +106,11 @@ class KubernetesApi:
                    {"metadata": metadata}, _content_type="application/merge-patch+json")  # fmt: skip
 
     def delete_config_map(self, found: Object) -> None:
-        """Delete exactly this one, not another that has got its name since."""
+        """Delete this one, and no newer one of the same name."""
         self._found("delete configmaps", self._core.delete_namespaced_config_map, found["metadata"]["name"],
                     self.namespace, body={"preconditions": {"uid": found["metadata"]["uid"]}})  # fmt: skip
 
-    # --- pods and what happened to them
+    # --- pods, events and logs
 
     def pods(self, labels: str) -> list[Object]:
         return self._json("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)["items"]
@@ -138,7 +138,7 @@ class KubernetesApi:
         return self._json("get /version", self._version.get_code)["gitVersion"]
 
     def has_namespace(self) -> bool | None:
-        """None if it may not be seen, as with rights in this namespace alone."""
+        """Whether the namespace exists; None without the right to read it, as with rights in this namespace alone."""
         try:
             found = self._found("get namespaces", self._core.read_namespace, self.namespace)
         except Forbidden:
@@ -146,7 +146,7 @@ class KubernetesApi:
         return found is not None
 
     def has_account(self, name: str) -> bool | None:
-        """Whether there is this service account; None if it may not be seen."""
+        """Whether there is this service account; None without the right to read it."""
         try:
             found = self._found("get serviceaccounts", self._core.read_namespaced_service_account, name, self.namespace)
         except Forbidden:
@@ -216,7 +216,7 @@ class KubernetesApi:
                 "and resource, or choose another --namespace or --context."
             )
         if status == 404:
-            return NotThere(f"{self.address}: nothing to {what}: {text}.")
+            return NotThere(f"{self.address}: {what}: not found ({text}).")
         if status == 409:
             return Conflict(f"{what}: {text}.")
         if status == 0:
@@ -241,7 +241,7 @@ class NotThere(ClusterError):
 
 
 class Conflict(ClusterError):
-    """The name is taken, or the object is another one by now."""
+    """The name is taken, or the object was replaced."""
 
 
 class Forbidden(ConfigError):

@@ -38,7 +38,7 @@ class Local:
 
     Args:
         folder: for the attempts; default: see above.
-        command: what starts Raymill.
+        command: of Raymill.
         grace_s: a cancelled job has so many seconds to commit what is done.
     """
 
@@ -53,7 +53,7 @@ class Local:
         self.command = tuple(command)
 
     def check(self, work: Work) -> list[str]:
-        """Look at the files that the run reads, and write to its output."""
+        """Check that the run's files can be read and its output can be written."""
         return look(ProbeRequest.of(work), None)
 
     def start(self, request: Request) -> Attempt:
@@ -65,7 +65,7 @@ class Local:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AttemptExists(request.name) from None
-            if (folder / _REQUEST).exists():  # else its `submit` was killed before it started anything
+            if (folder / _REQUEST).exists():  # without it, a `submit` was killed before it started the job
                 raise AttemptExists(request.name)
             record = {
                 "run_id": work.run_id,
@@ -79,7 +79,7 @@ class Local:
             write_whole(folder / _REQUEST, json.dumps(record, ensure_ascii=False))
             command = [*self.command, work.verb, f"env:{CONFIG_VARIABLE}", *work.options]
             with open(folder / LOG, "wb") as log:
-                # The lock goes on in the new process, so that no moment looks as if the job had died.
+                # The new process inherits the lock, so that the attempt is active without a gap.
                 subprocess.Popen(
                     [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(self.grace_s), *command],
                     env=os.environ | {CONFIG_VARIABLE: json.dumps(dict(work.config)), "PYTHONUNBUFFERED": "1"},
@@ -128,19 +128,19 @@ class Local:
             time.sleep(_POLL_S)
         if not self._active(folder):
             return
-        # The process holds the lock, so that the id is still its own.
+        # The process holds the lock, so that its id cannot be another's.
         os.kill(int((folder / PROCESS).read_text()), signal.SIGTERM)
         until = time.monotonic() + self.grace_s + 30
         while self._active(folder):
             if time.monotonic() > until:
                 raise ClusterError(
-                    f"{attempt.name}: it did not end within {self.grace_s + 30} s. End its process, "
-                    f"{(folder / PROCESS).read_text()}, with `kill -9`."
+                    f"{attempt.name}: still running {self.grace_s + 30} s after it was asked to stop. End its process: "
+                    f"`kill -9 {(folder / PROCESS).read_text()}`."
                 )
             time.sleep(_POLL_S)
 
     def _attempt(self, folder: Path) -> Attempt:
-        active = self._active(folder)  # before the exit code is read, which is written while the lock is held
+        active = self._active(folder)  # read before the exit code, which is written while the lock is held
         record = json.loads((folder / _REQUEST).read_bytes())
         code, ended, state, message = None, None, State.RUNNING, ""
         if not active:

@@ -1,7 +1,7 @@
 """The process that runs an attempt on this machine: `python -m cluster.submit.local_job FOLDER GRACE COMMAND...`.
 
-It starts the command, passes a request to stop on to it, kills it if it has not stopped within GRACE seconds, and
-writes its exit code. It inherits the open file `lock`, locked; the lock ends with this process.
+It starts the command, forwards SIGTERM to it, kills it if it still runs GRACE seconds later, and writes its exit code.
+It inherits the open file `lock`, locked; the lock ends with this process.
 """
 
 import json

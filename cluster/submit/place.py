@@ -1,4 +1,4 @@
-"""The options of `raymill submit` and its sister verbs that name a backend: `--to`, `--address`, `--namespace`, ..."""
+"""The options of `submit`, `runs`, `status`, `logs` and `cancel` that name a backend: `--to`, `--address`, ..."""
 
 import difflib
 import functools
@@ -17,7 +17,7 @@ from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
 from cluster.submit.ray_api import RayApi, checked_address, found_token
 
-# The Kubernetes client is loaded only for it.
+# An Entry, so that the Kubernetes client is loaded only for `--to kuberay`.
 _kuberay = Entry("cluster.submit.kuberay:connect")
 
 _PLACES = ("local", "jobs", "kuberay")
@@ -94,8 +94,8 @@ class Place:
             if within is not None:
                 raise ConfigError(
                     f"--within {within}: chooses how many machines --to kuberay makes for a job, and --to {self.to} "
-                    "has no effect on machines. Leave it out; `raymill render --within` prints the machines for a "
-                    "duration."
+                    "uses the machines that are there. Leave it out; `raymill render --within` prints the machines for "
+                    "a duration."
                 )
             self._only_for("kuberay", namespace=self.namespace, context=self.context, overlay=overlay, image=image)
         if self.to == "local":
@@ -104,10 +104,12 @@ class Place:
             if find_spec("kubernetes") is None:
                 raise ConfigError("--to kuberay: needs the Kubernetes client. Install it: pip install 'raymill[k8s]'.")
             backend = _kuberay(self.namespace, self.context, overlay, image)
-            self.namespace = backend.api.namespace  # an overlay may name one
+            self.namespace = backend.api.namespace  # that of the overlay, if it has one
             return backend
         if not self.address:
-            raise ConfigError("--to jobs: no --address. Give the cluster's dashboard, as in http://127.0.0.1:8265.")
+            raise ConfigError(
+                "--to jobs: no --address. Give that of the cluster's dashboard, as in http://127.0.0.1:8265."
+            )
         address = checked_address(self.address, self.insecure_http)
         return JobsApi(RayApi(address, found_token(self.token_file)), ship_code)
 
@@ -119,7 +121,7 @@ class Place:
         return f"at {self.address}" if self.to == "jobs" else f"in the namespace {self.namespace}"
 
     def command(self, verb: str, *words: str) -> str:
-        """The command of a verb for this place, to be copied."""
+        """The shell command of a verb for this place, for messages."""
         more = ["--address", self.address] if self.to == "jobs" and self.address else ["--to", self.to]
         more += ["--namespace", self.namespace] if self.namespace else []
         more += ["--context", self.context] if self.context else []
@@ -133,7 +135,7 @@ class Place:
 
 
 def takes_place(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb that is written with a first parameter `place`, and has the options of a place on the command line."""
+    """Decorate a verb whose first parameter is a Place: its command has the options of Place in its stead."""
     options = list(inspect.signature(Place).parameters.values())
     own = list(inspect.signature(verb).parameters.values())[1:]
 

@@ -1,8 +1,8 @@
 """Lines of a container's log, each yielded once over several connections.
 
 Kubernetes keeps only the newest part of a log (10 MiB by default), so that a connection does not begin at the log's
-first byte. Each line has its time before it; a connection begins some minutes before the last line that was seen, and
-what came up to it is left out.
+first byte. Each line begins with its time. A connection begins some minutes before the last line that was yielded, and
+the lines up to that one are left out.
 """
 
 import datetime
@@ -19,7 +19,7 @@ class PodLog:
     def __init__(self) -> None:
         self._last: bytes | None = None  # the last line that was yielded, with its time
         self._counts: Counter[bytes] = Counter()  # of the lines that have its time
-        self._to_come = 0  # of these, still to come again over this connection; 0: all that comes is new
+        self._to_come = 0  # of these, repeated by this connection from here on; 0: all further lines are new
         self._rest = b""  # the beginning of a line that is not complete
 
     def since_s(self) -> int | None:

@@ -1,6 +1,6 @@
 """What must hold before a job starts on a Ray cluster: versions, machines, the store and the files that the run reads.
 
-The client compares Ray's version. The rest is seen from inside: `probe.py` runs there as a short job and prints a
+The client compares Ray's version. The rest is checked on the cluster: `probe.py` runs there as a short job and prints a
 report, which `problems` compares with what the run needs.
 """
 
@@ -19,11 +19,10 @@ from cluster.page.formats import plural
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from cluster.submit.work import Work
+from cluster.submit.work import GIB, Work
 
 MARK = "raymill probe: "
-_GIB = 1 << 30
-# A store that does not answer is reported, not waited for.
+# Short time-outs: a store that does not answer is one of the problems to report.
 _QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
 
 
@@ -60,9 +59,9 @@ class ProbeReport:
     """What the probe saw.
 
     on_path: whether the command `raymill` is found. now: resources of all machines, such as {"CPU": 8}. largest_memory:
-    bytes of the largest machine. can_add: whether the autoscaler can add what is needed and is not there, False also
-    without one; None: nothing is missing, or the autoscaler does not report it. problems: text -> addresses of the
-    machines that have it. machines: number of them that were looked at.
+    bytes of the largest machine. can_add: whether the autoscaler can add what is missing; False without an autoscaler;
+    None if nothing is missing, or the autoscaler does not report it. problems: text -> addresses of the machines with
+    this problem. machines: number of those that were checked.
     """
 
     python: str
@@ -86,7 +85,7 @@ def read_report(text: str) -> ProbeReport | None:
 
 
 def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
-    """Why the job would fail on the cluster that the report is of, one line each with its mend."""
+    """Why the job would fail on the cluster of this report, one line each with its mend."""
     return [
         *_mismatches(report, ships_code),
         *_too_small(work, report),
@@ -95,7 +94,7 @@ def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
 
 
 def mismatched_ray(theirs: str) -> str | None:
-    """Why the Ray of a cluster is the wrong one; None if it is not."""
+    """The problem with a cluster's version of Ray; None if this machine has the same."""
     ours = importlib.metadata.version("ray")
     if theirs == ours:
         return None
@@ -109,15 +108,15 @@ def _mismatches(report: ProbeReport, ships_code: bool) -> Iterator[str]:
     ours = platform.python_version()
     if report.python.split(".")[:2] != ours.split(".")[:2]:
         yield (
-            f"the cluster runs Python {report.python}, this machine {ours}. Use an environment with the cluster's "
-            "here, or an image with this one there."
+            f"the cluster runs Python {report.python}, this machine has {ours}. Use an environment with the cluster's "
+            f"Python here, or start the cluster from an image with {ours}."
         )
     if problem := mismatched_ray(report.ray):
         yield problem
     if not ships_code and report.raymill != cluster.__version__:
         yield (
-            f"the cluster has Raymill {report.raymill}, this machine {cluster.__version__}, which may read a config in "
-            "another way. Install the same, or ship this checkout with --ship-code."
+            f"the cluster has Raymill {report.raymill}, this machine has {cluster.__version__}; they may read a config "
+            "differently. Install the same version, or ship this checkout with --ship-code."
         )
     if not ships_code and not report.on_path:
         yield (
@@ -127,10 +126,10 @@ def _mismatches(report: ProbeReport, ships_code: bool) -> Iterator[str]:
 
 
 def needed(work: Work) -> dict[str, float]:
-    """CPUs, GPUs and bytes of memory on one machine that the run cannot do without.
+    """The least CPUs and GPUs of all machines, and bytes of memory of one machine, with which the run can end.
 
-    The machines of `work` are those to make for it. A cluster that exists may have others, so only these are compared:
-    GPUs, the CPUs of workers that run all at once (else one), memory for the largest task.
+    `work.workers` are the machines to create for the run. A running cluster may have other ones, so only this is
+    compared: GPUs, the CPUs of workers that run all at once (else one), memory for the largest task.
     """
     cpus = sum(group.cpus * group.least for group in work.workers if not group.gpus) if work.all_at_once else 1
     return {
@@ -141,21 +140,21 @@ def needed(work: Work) -> dict[str, float]:
 
 
 def lacking(needed: Mapping[str, float], now: Mapping[str, float], largest_memory: float) -> list[str]:
-    """The names in `needed` of which the machines have too little. Without any CPU the memory is not compared."""
+    """The names in `needed` of which the machines have too little. Without any CPU, memory is not compared."""
     found = [name for name in ("GPU", "CPU") if now.get(name, 0) < needed.get(name, 0)]
     return found + (["memory"] if now.get("CPU", 0) >= 1 and largest_memory < needed.get("memory", 0) else [])
 
 
 def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
-    """What the run needs, and neither the machines have nor the autoscaler can add."""
+    """What the run needs that the machines do not have and the autoscaler cannot add."""
     if report.can_add is not False:
         return
     wanted = needed(work)
     for name in lacking(wanted, report.now, report.largest_memory):
         if name == "memory":
             yield (
-                f"the largest task needs {wanted[name] / _GIB:.1f} GiB of memory: the largest machine offers Ray "
-                f"{report.largest_memory / _GIB:.1f} GiB. Add a larger machine."
+                f"the largest task needs {wanted[name] / GIB:.1f} GiB of memory: the largest machine has "
+                f"{report.largest_memory / GIB:.1f} GiB for Ray. Add a larger machine."
             )
         else:
             # The workers of a training are a setting; the units of curate are done by any number of CPUs.
@@ -168,7 +167,7 @@ def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
 
 
 def _placed(text: str, addresses: Sequence[str], machines: int) -> str:
-    """A problem with the machines that have it."""
+    """The text of a problem, after the machines that have it unless all have."""
     if len(addresses) == machines:
         return text
     shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
@@ -176,7 +175,10 @@ def _placed(text: str, addresses: Sequence[str], machines: int) -> str:
 
 
 def look(request: ProbeRequest, marker: str | None) -> list[str]:
-    """What is wrong on this machine. marker: a file that another machine wrote to a local output."""
+    """The problems on this machine.
+
+    marker: a file that the probe wrote to a local output from its machine; None: write to the output instead.
+    """
     found = []
     for uri, storage in request.files:
         if paths.scheme(uri) == "hf":
@@ -195,7 +197,7 @@ def look(request: ProbeRequest, marker: str | None) -> list[str]:
             )
     except RaymillError as error:
         found.append(str(error))
-    # Without what differs from try to try, so that it is one problem on all machines.
+    # Random names and durations are removed, so that one problem has one text on all machines.
     return [re.sub(r"/_probe-\w+| in [\d.]+[mµ]?s\b", "", problem) for problem in found]
 
 
@@ -204,7 +206,7 @@ def _store(storage: Mapping[str, Any]) -> Store:
 
 
 def storage_of(config: Any, uri: str) -> Mapping[str, Any]:
-    """The `storage` settings that reach a file: those of the input that it belongs to, else the run's."""
+    """The `storage` settings for a file: those of the input that it belongs to, else the run's."""
     return next(_own_storage(config, uri), None) or (config.get("storage") or {})
 
 

@@ -1,4 +1,4 @@
-"""The job that looks at a Ray cluster from inside, before a run is submitted to it: `python -m cluster.submit.probe`.
+"""The job that checks a Ray cluster before a run is submitted to it: `python -m cluster.submit.probe`.
 
 It prints one line: versions, resources, and what went wrong on each machine with the store and the files of the run.
 """
@@ -22,7 +22,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, look
 
-_MACHINES = 16
+_MACHINES = 16  # that are checked, at most
 _MACHINE_S = 90
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     request = ProbeRequest.from_json(os.environ[ProbeRequest.VARIABLE])
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    # The driver commits to the store too, so that the head is looked at as well.
+    # The head is one of them: its driver commits to the store.
     looked_at = nodes[:_MACHINES]
     now = dict(ray.cluster_resources())
     largest_memory = max((node["Resources"].get("memory", 0) for node in nodes), default=0)

@@ -117,7 +117,7 @@ class RayApi:
         line = " ".join(text.split())[-_TEXT_SHOWN:]
         if status == 401:
             raise ConfigError(
-                f"{self.address}: the cluster wants a token and none was sent. Set RAY_AUTH_TOKEN or "
+                f"{self.address}: the cluster requires a token, and none was sent. Set RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH, or give --token-file FILE."
             )
         if status == 403:
@@ -132,7 +132,7 @@ class RayApi:
             )
         if status == 404:
             raise NotThere(f"{self.address}: no {path} ({line}). Is this the dashboard of a Ray cluster?")
-        # The head passes a refusal of its agent on as its own failure.
+        # The head answers with status 500 when its agent has refused the request with 400.
         if status < 500 or "status code 400" in text:
             raise Refused(f"{self.address}: refused {path} with status {status}: {line}.", text)
         raise NoAnswer(f"{self.address}: {path} failed there with status {status}: {line}. Try again in a minute.")
@@ -155,7 +155,7 @@ class NoAnswer(ClusterError):
 
 
 class NoConnection(NoAnswer, Unreachable):
-    """No connection: refused, no such host, no encryption, or the server is not one of HTTP."""
+    """No connection: refused, no such host, no encryption, or the server does not use HTTP."""
 
 
 class NotThere(ClusterError):
@@ -207,7 +207,7 @@ def found_token(file: str | None) -> str | None:
         return _checked_token(token, "RAY_AUTH_TOKEN")
     named = file or os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named or "~/.ray/auth_token").expanduser()
-    where = "--token-file" if file else "RAY_AUTH_TOKEN_PATH" if named else "its default"
+    where = "--token-file" if file else "RAY_AUTH_TOKEN_PATH" if named else "the default file of a token"
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.kuberay.pods import LABEL
-from cluster.kuberay.rayjob import FINGERPRINT, OUTPUT
+from cluster.kuberay.rayjob import CONFIG, FINGERPRINT, KIND, OUTPUT, RUN_ID
 from cluster.submit.backend import Attempt, State
 
 Object = Mapping[str, Any]
 
-RUN_ID, KIND = f"{LABEL}run-id", f"{LABEL}kind"
 # Annotations that only submitted attempts have: when by the submitter's clock, and when it was cancelled.
 SUBMITTED, CANCELLED = f"{LABEL}submitted", f"{LABEL}cancelled"
-CONFIG = "-config"  # NAME-config is the ConfigMap of the attempt NAME
 
 # status.jobDeploymentStatus -> state. Complete and Running depend on status.jobStatus too.
 _STATES = {
@@ -55,7 +53,7 @@ def state_of(job: Object) -> State:
 
 
 def attempt_of(job: Object, reason: str = "") -> Attempt:
-    """The attempt that a RayJob is. reason: why it waits, if that is known."""
+    """The attempt of a RayJob. reason: why it waits, "" if unknown."""
     metadata, status, state = job["metadata"], job.get("status") or {}, state_of(job)
     info = status.get("rayJobInfo") or {}
     code = _exit_code(status.get("message") or "")
@@ -81,7 +79,7 @@ def is_record(config_map: Object) -> bool:
 
 
 def cancelled_attempt(record: Object) -> Attempt:
-    """The attempt that a ConfigMap is the record of."""
+    """The cancelled attempt that a ConfigMap is kept as the record of."""
     metadata = record["metadata"]
     return Attempt(
         name=metadata["name"].removesuffix(CONFIG),
@@ -95,8 +93,8 @@ def cancelled_attempt(record: Object) -> Attempt:
     )
 
 
-def age(thing: Object) -> tuple[str, str]:
-    """Sorts by time of creation. Kubernetes' own has whole seconds."""
+def creation(thing: Object) -> tuple[str, str]:
+    """Sort key: the time of creation in whole seconds, as Kubernetes has it, then by the clock of the submitter."""
     return thing["metadata"]["creationTimestamp"], annotation(thing, SUBMITTED)
 
 
@@ -132,7 +130,7 @@ def _message(job: Object, state: State, code: int | None, reason: str) -> str:
 
 
 def _exit_code(message: str) -> int | None:
-    """Of the driver, as a shell has it: 128 + N for a process that was ended by signal N."""
+    """The driver's exit code in the message; 128 + N for a process that was ended by signal N, as in a shell."""
     # Source: job_supervisor.py of Ray 2.60, "Job entrypoint command failed with exit code N, ...".
     found = re.search(r"failed with exit code (-?\d+)", message)
     if found is None:

@@ -51,7 +51,7 @@ def _package(root: Path, name: str) -> bytes:
         size = file.stat().st_size
         if size > MOST_BYTES:
             raise ConfigError(
-                f"--ship-code: {root} is {size / (1 << 20):,.0f} MiB packed, and a cluster takes {MOST_BYTES >> 20}. "
+                f"--ship-code: {root} is {size / (1 << 20):,.0f} MiB packed; a cluster takes {MOST_BYTES >> 20} MiB. "
                 "List data and results in .gitignore or .rayignore, or move them out of the checkout."
             )
         return file.read_bytes()

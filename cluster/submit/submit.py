@@ -2,7 +2,7 @@
 
 the output has this result                  finished, nothing is sent
 an attempt waits or runs, same config       attach to it
-an attempt waits or runs, another config    refused, with the settings that differ, or the other name
+an attempt waits or runs, another config    refused; the error names the settings that differ
 else                                        the next attempt, which continues at the output
 """
 
@@ -19,9 +19,9 @@ from cluster.run import differences
 from cluster.submit.backend import Attempt, AttemptExists, Backend, Request, first_attempts
 from cluster.submit.work import Work
 
-_RACES = 5  # of several `submit` at once one starts the attempt, and the others attach to it
-_DIFFERENCES_SHOWN = 5
-_DIFFERENCE_SHOWN = 200  # characters of each
+_RACES = 5  # tries, when another `submit` starts the next attempt first
+_MOST_DIFFERENCES = 5
+_LONGEST_DIFFERENCE = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ Decision = Finished | Attach | Start | Refuse
 
 @dataclass(frozen=True)
 class Submitted:
-    """The attempt that now does the work, None if it is finished. started: by this call, not by an earlier one."""
+    """What `submit` did.
+
+    attempt: the one that waits or runs now, None if the output is finished. started: whether this call started it.
+    before: the attempt that it continues.
+    """
 
     attempt: Attempt | None
     started: bool = False
@@ -135,9 +139,9 @@ def _refusal(work: Work, attempt: Attempt, before: Mapping[str, Any] | None, com
                 f"Attach to it with `{logs}`."
             )
         found = ["the input files changed since"]
-    shown = "; ".join(found[:_DIFFERENCES_SHOWN]) or "its settings could not be read"
-    if len(found) > _DIFFERENCES_SHOWN:
-        shown += f"; and {len(found) - _DIFFERENCES_SHOWN} more"
+    shown = "; ".join(found[:_MOST_DIFFERENCES]) or "its settings could not be read"
+    if len(found) > _MOST_DIFFERENCES:
+        shown += f"; and {len(found) - _MOST_DIFFERENCES} more"
     return (
         f"{attempt.name}: {attempt.state} with another config for the same output ({shown}). Wait until it has ended, "
         f"or end it with `{cancel}`; the next `raymill submit` continues with the new settings. To only watch it, "
@@ -149,7 +153,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     """The settings that differ, with defaults filled in, one line each; the name of the run is left out."""
     found = differences(_with_defaults(before), _with_defaults(now))
     shown = [one for one in found if not one.startswith("name was ")]
-    return [one if len(one) <= _DIFFERENCE_SHOWN else f"{one[:_DIFFERENCE_SHOWN]}..." for one in shown]
+    return [one if len(one) <= _LONGEST_DIFFERENCE else f"{one[:_LONGEST_DIFFERENCE]}..." for one in shown]
 
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 Object = Mapping[str, Any]
 
 _QUEUE = "kueue.x-k8s.io/queue-name"
-# Reasons of a container that waits which do not pass by themselves.
+# Reasons for which a container waits until a person mends something.
 _STUCK = (
     "ErrImagePull",
     "ImagePullBackOff",

@@ -1,7 +1,7 @@
-"""What a config asks of a cluster: its run's id, machines, and what must exist before it starts.
+"""The work of a config: run id, machines, and the files that must exist before the job starts.
 
-Each kind of config has a function that computes this, named in WORK; it runs where `raymill submit` is called and reads
-listings and manifests, no data.
+WORK names the function that computes it for each kind of config. The function runs where `raymill submit` is called,
+and reads listings and manifests but no data.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from cluster.errors import ConfigError
 class WorkOf(Protocol):
     """Computes the work of a config.
 
-    seconds: wanted duration of the run; None: no wish. replace: the job runs with `--replace`.
+    seconds: wanted duration of the run, None for any. replace: the job runs with `--replace`.
     """
 
     def __call__(self, config: BaseModel, seconds: float | None = None, *, replace: bool = False) -> "Work": ...
@@ -34,25 +34,25 @@ WORK: dict[str, WorkOf] = {
     "train": Entry("training.work:work"),
 }
 
-# A RayJob's name has at most 47 characters, and `-a99` counts attempts.
+# A RayJob's name has at most 47 characters: this part, `-` with 8 digits of a fingerprint, and `-a99` for the attempt.
 _LONGEST_NAME = 30
 
 GIB = 1 << 30
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-# Of a machine beside the tasks: Ray's raylet, agents and log monitor take 0.7 GiB, its object store holds OBJECT_STORE.
+# Memory of a machine for Ray itself: raylet, agents and log monitor take 0.7 GiB, the object store OBJECT_STORE.
 RAY_MEMORY = 2 * GIB
-# Blocks of our datasets have a few hundred bytes, and documents never pass through Ray. By default Ray takes 30%.
+# Ray's default is 30% of the memory. Our datasets have blocks of a few hundred bytes: no documents pass through Ray.
 OBJECT_STORE = 512 << 20
-# Ray's logs, spilled objects and unpacked packages.
+# Disk of a machine for Ray's logs, spilled objects and unpacked packages.
 RAY_DISK = 10 * GIB
-# Ray ends tasks when 95% of the memory is in use, so 90% is planned for.
+# Fraction of a machine's memory that is planned for. Ray kills tasks when 95% is in use.
 USABLE_MEMORY = 0.9
 
 _HEAD_CPUS = 4
 _HEAD_MEMORY = 8 * GIB
 _HEAD_DISK = 20 * GIB
-# Of the driver for each unit: its description and the records of its stages, as JSON and as objects.
+# Bytes of the driver for each unit: its description and the records of its stages, as JSON and as objects.
 _UNIT_MEMORY = 20_000
 
 
@@ -61,7 +61,7 @@ class Machines:
     """A group of equal machines.
 
     name: DNS label, such as `cpu`. cpus, gpus: of one machine. memory, disk: bytes of one machine; disk is local
-    scratch. largest_task: bytes of the largest single task, which every machine must hold whatever its CPUs. least,
+    scratch. largest_task: memory in bytes of the largest single task; every machine has room for it. least,
     most: number of machines; an autoscaler chooses between them. reasons: name of a field -> sentence that says where
     its value comes from.
     """
@@ -84,7 +84,7 @@ class Machines:
         share = now / before
         tasks = max((self.memory * USABLE_MEMORY - RAY_MEMORY) * share, self.largest_task)
         what = "GPU" if self.gpus else "CPU"
-        reason = f"machines of {now} {what}s each were asked for; sized for {before}, then changed in proportion"
+        reason = f"machines of {now} {what}s each were requested; sized for {before}, then changed in proportion"
         return dataclasses.replace(
             self,
             cpus=max(1, math.ceil(self.cpus * share)),
@@ -124,7 +124,7 @@ class Work:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What the job's command has after the config."""
+        """Options of the job's command, after the config."""
         return ("--replace",) if self.replace else ()
 
     @property
@@ -136,7 +136,7 @@ class Work:
 
     @property
     def config_fingerprint(self) -> str:
-        """Of the whole config; two jobs of one run id with different ones (such as other `execution`) are compared."""
+        """Fingerprint of the whole config, with the settings that do not decide the result, such as `execution`."""
         return fingerprint(self.config)
 
 
@@ -182,7 +182,7 @@ def seconds_of(duration: str) -> float:
     """The seconds of a duration such as 90m, 1.5h or 2d.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a duration.
     """
     number, unit = duration[:-1], duration[-1:]
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tests.deploy.check import Broken, Check, Objects
 from tests.deploy.manifests import (
     Manifest,
+    autoscaler_of,
     environment,
     first,
     head_of,
@@ -156,10 +157,6 @@ def no_keys(objects: Objects) -> list[str]:
     return found
 
 
-def _autoscaler(objects):
-    return first(objects, "RayJob")["spec"]["rayClusterSpec"]["autoscalerOptions"]
-
-
 CHECKS = (
     Check(
         'pods meet Pod Security "restricted", with the containers that KubeRay adds',
@@ -187,7 +184,7 @@ CHECKS = (
             ),
             Broken(
                 "the autoscaler as KubeRay makes it",
-                lambda o: _autoscaler(o).pop("securityContext"),
+                lambda o: autoscaler_of(o).pop("securityContext"),
                 "autoscaler, which KubeRay adds: wanted allowPrivilegeEscalation",
             ),
             Broken(

@@ -5,8 +5,8 @@ import re
 from cluster.kuberay.profiles import CHECKPOINT_S
 from tests.deploy.check import Broken, Check, Objects
 from tests.deploy.manifests import (
+    autoscaler_of,
     environment,
-    first,
     head_of,
     main_of,
     pod_of,
@@ -92,10 +92,6 @@ def ends(objects: Objects) -> list[str]:
     return found
 
 
-def _autoscaler(objects):
-    return first(objects, "RayJob")["spec"]["rayClusterSpec"]["autoscalerOptions"]
-
-
 CHECKS = (
     Check(
         "requests equal limits for CPU, memory and local disk, so that pods are not evicted",
@@ -113,7 +109,7 @@ CHECKS = (
                 ],
                 "ephemeral-storage is requested as None",
             ),
-            Broken("the autoscaler's default sizes", lambda o: _autoscaler(o).pop("resources"), "autoscaler's sizes"),
+            Broken("the autoscaler's default sizes", lambda o: autoscaler_of(o).pop("resources"), "autoscaler's sizes"),
         ),
     ),
     Check(

@@ -125,6 +125,11 @@ def workers_of(objects: list[Manifest], job: str = "example-curate") -> Manifest
     return first(objects, "RayJob", job)["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
 
 
+def autoscaler_of(objects: list[Manifest]) -> Manifest:
+    """The autoscaler's options of the job."""
+    return first(objects, "RayJob")["spec"]["rayClusterSpec"]["autoscalerOptions"]
+
+
 def pod_of(group: Manifest) -> Manifest:
     """The pod's spec of a group."""
     return group["template"]["spec"]

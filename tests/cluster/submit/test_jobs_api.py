@@ -69,7 +69,7 @@ def test_a_submission_whose_answer_is_lost_starts_one_job(proxy, ray_cluster, tm
 
 
 def test_a_wrong_token_and_none_are_refused_without_printing_it(ray_cluster, tmp_path):
-    for token, wanted in (("0" * 32, "refused the token"), (None, "wants a token and none was sent")):
+    for token, wanted in (("0" * 32, "refused the token"), (None, "requires a token, and none was sent")):
         with pytest.raises(ConfigError, match=wanted) as caught:
             submit(JobsApi(RayApi(ray_cluster.url, token)), small_work(tmp_path))
         assert "0" * 32 not in str(caught.value)

@@ -292,7 +292,7 @@ def test_a_namespace_that_is_not_set_up_is_named(kubernetes, tmp_path):
     assert re.search("has no service account raymill-head.*kubectl apply -k", problem)
     kubernetes.server.namespaces = {"other"}
     (problem,) = check(kubernetes, tmp_path)
-    assert problem.startswith("namespace raymill: there is none")
+    assert problem.startswith("namespace raymill: does not exist")
 
 
 def test_rights_that_end_at_the_namespace_suffice(kubernetes, tmp_path):

@@ -62,7 +62,7 @@ def test_machines_that_the_autoscaler_can_add_count(tmp_path):
         assert problems(work, replace(lacks, can_add=answer), ships_code=False) == []
     gpus, memory = problems(work, replace(lacks, can_add=False), ships_code=False)
     assert "8 GPUs needed: the cluster has 2, and no autoscaler can add the others" in gpus
-    assert "the largest task needs 9.0 GiB of memory: the largest machine offers Ray 4.0 GiB" in memory
+    assert "the largest task needs 9.0 GiB of memory: the largest machine has 4.0 GiB for Ray" in memory
 
 
 def test_memory_is_compared_once_there_is_a_machine_that_computes():
