@@ -227,7 +227,7 @@ def test_errors_of_a_user_are_one_message(cluster, demo, capsys):
     token.write_text(cluster.token)
     there = ["--address", cluster.url, "--token-file", str(token)]
     for words, wanted in (
-        (["status", "demo-00000000", *there], "no run of this name there"),
+        (["status", "demo-00000000", *there], f"no run of this name at {cluster.url}."),
         (
             ["submit", config, "--to", "jods"],
             "--to jods: no such place. Give one of: local, jobs, kuberay. Did you mean jobs?",

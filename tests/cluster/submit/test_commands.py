@@ -1,4 +1,4 @@
-"""The verbs `status` and `logs`: names of runs, and what is printed."""
+"""The verbs `status`, `logs` and `cancel`: names of runs, and what is printed."""
 
 import json
 import re
@@ -6,11 +6,12 @@ import re
 import pytest
 
 from cluster.cli import main
-from cluster.submit.backend import State
-from cluster.submit.commands import _follow, _moment
+from cluster.submit.backend import Request, State
+from cluster.submit.commands import _duration, _follow, _moment
+from cluster.submit.local import Local
 from cluster.submit.place import Place
 from tests.support.attempts import InMemory, attempt_of
-from tests.support.works import small_work
+from tests.support.works import SMALL_JOB, small_work
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,28 @@ def test_the_end_of_a_followed_log_names_whole_commands_and_times_have_a_zone(tm
     assert f"logs {work.run_id} -f --address http://127.0.0.1:8311`, end it with `" in end
     assert end.endswith(f"cancel {work.run_id} --address http://127.0.0.1:8311`.\n")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+", _moment(1e9))
+
+
+def test_cancel_stops_the_job(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    work = small_work(tmp_path, lines=600, every_s=0.1, stop="commit")
+    attempt = Local(command=SMALL_JOB).start(Request(work, work.run_id))
+    with pytest.raises(SystemExit) as done:
+        main(["cancel", attempt.name])
+    assert done.value.code == 0
+    assert capsys.readouterr().err.startswith(f"{attempt.name}: stopped. What it committed is kept")
+    assert Local().attempt(attempt.name).state is State.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("state", "times", "shown"),
+    [
+        (State.WAITING, {}, ""),
+        (State.FAILED, {"started": 100.0, "ended": 165.0}, "1 min 05 s"),
+        (State.CANCELLED, {"started": 100.0}, "unknown"),
+        (State.RUNNING, {"started": 100.0}, "15 min 00 s"),  # until now
+    ],
+)
+def test_the_time_that_an_attempt_took(tmp_path, monkeypatch, state, times, shown):
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    assert _duration(attempt_of(small_work(tmp_path), state, **times)) == shown

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from cluster.cli import main
+from cluster.submit.place import Place
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,9 @@ def test_options_that_name_no_place(arguments, message, capsys):
         main(arguments)
     assert done.value.code == 2
     assert re.search(message.replace("?", r"\?"), capsys.readouterr().err)
+
+
+def test_a_place_in_words():
+    assert Place().where.startswith("on this machine ")
+    assert Place(address="http://127.0.0.1:8311").where == "at http://127.0.0.1:8311"
+    assert Place(to="kuberay", namespace="team").where == "in the namespace team"
