@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 import pipelines
@@ -29,7 +30,9 @@ from pipelines.curate.job import run_stages
 from pipelines.demo.commands import DATA, expand_repeated
 from pipelines.kernel_cache import kernel_sources
 from pipelines.language import fasttext_model
+from pipelines.language.fasttext_file import Loss, ModelFile
 from pipelines.readers.freeze import freeze
+from pipelines.text.texts import Texts
 
 _HERE = Path(pipelines.__file__).parent
 
@@ -66,6 +69,7 @@ def compile_kernels() -> Kernels:
         documents = _write_documents(folder)
         for dialect in ("paper", "datatrove"):
             _run(_config(folder, documents, dialect))
+        _classify_without_tree()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = kernels()
@@ -120,6 +124,20 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
         "execution": {"max_bad_documents": 1},
     }
     return CurateConfig.model_validate(settings)
+
+
+def _classify_without_tree() -> None:
+    """Run a classifier of the kind that most quality classifiers are; the language model finds its labels in a tree."""
+    label = np.frombuffer(b"__label__yes", np.uint8)
+    numbers = np.zeros((1, 4), np.float32)
+    model = ModelFile(
+        loss=Loss.SOFTMAX, dimension=4, minn=0, maxn=0, word_ngrams=2, buckets=1, words=0,
+        entries=Texts(label, np.array([0, len(label)])), label_counts=np.ones(1, np.int64), kept_buckets=None,
+        rows_of_buckets=None, rows=numbers, output=numbers, output_scales=np.ones(1, np.float32),
+    )  # fmt: skip
+    classifier = fasttext_model.Classifier(Path("yes.bin"), model)
+    classifier.best(Texts.from_strings(["a text"]))
+    classifier.score(Texts.from_strings(["a text"]), "yes")
 
 
 def _run(config: CurateConfig) -> None:

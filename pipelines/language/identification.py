@@ -3,9 +3,8 @@
 `identify` measures two signals: `language`, the classifier's label (`en` for lid.176, `eng_Latn` for GlotLID), and
 `language_score`, its probability. `language_verdict` compares them with the settings and does not read text.
 
-fastText reads 8 to 9 MB/s, so a long document is represented by an excerpt of `max_chars` characters from four
-positions. With 1,000 characters the speed is 120 MB/s on one core for documents of 16 kB, and fastText's for documents
-shorter than that. The built-in model lid.176.ftz is by Joulin et al. 2016 (https://fasttext.cc), CC BY-SA 3.0.
+A long document is represented by an excerpt of `max_chars` characters from four positions. The built-in model
+lid.176.ftz is by Joulin et al. 2016 (https://fasttext.cc), CC BY-SA 3.0.
 """
 
 from dataclasses import dataclass, field
@@ -76,10 +75,11 @@ def identify(texts: Texts, classifier: Classifier, max_chars: int) -> tuple[pa.S
     A document whose excerpt has no letter is `und` with score 0, where fastText gives the model's most frequent label.
     """
     pieces = excerpts(texts, max_chars)
-    languages, scores = classifier.best(pieces)
-    for document in np.flatnonzero(~_has_letter(pieces.data, pieces.offsets, tables()[0])):
-        languages[document], scores[document] = "", 0
-    return pa.array([language or UNDETERMINED for language in languages], pa.string()), scores
+    labels, scores = classifier.best(pieces)
+    silent = ~_has_letter(pieces.data, pieces.offsets, tables()[0])
+    labels[silent], scores[silent] = -1, 0
+    names = pa.array([*classifier.labels, UNDETERMINED], pa.string())
+    return names.take(pa.array(np.where(labels < 0, len(classifier.labels), labels))), scores
 
 
 def language_verdict(

@@ -18,7 +18,7 @@ class QualityClassifier:
     `model` is the path or URI of a supervised fastText .bin or .ftz, `label` its positive label with or without
     "__label__" ("hq" of DCLM's classifier). The classifier is given an excerpt of at most `max_chars` characters from
     four positions of the document, on one line and otherwise unchanged: a model that was trained on lower-cased text
-    gives low scores. With `max_chars` at the length of the documents it is given all of the text, at fastText's speed.
+    gives low scores. With `max_chars` at the length of the documents it is given all of the text.
 
     Source: DataComp-LM, Li et al. 2024, section 4.4, https://arxiv.org/abs/2406.11794: a linear fastText classifier did
     better than costlier filters. There the threshold is a fraction of the documents, here a probability.

@@ -1,0 +1,220 @@
+"""fastText models: the kernel's labels and scores beside the binding's, bit for bit; files that are no models."""
+
+import struct
+from itertools import product
+from pathlib import Path
+
+import fasttext
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cluster.errors import ConfigError, StorageError
+from cluster.store.store import Store
+from pipelines.language import fasttext_model
+from pipelines.language.fasttext_file import Loss
+from pipelines.language.identification import excerpts
+from pipelines.text.texts import Texts
+from tests.support.fasttext_files import Kind, write_model
+
+BUILT_IN = fasttext_model.local_path(Store(), None)
+WORDS = (
+    "the",
+    "a",
+    "Haus",
+    "länger",
+    "naïve",
+    "中文",
+    "x",
+    "word",
+    "words",
+    "😀",
+    "donaudampfschifffahrtsgesellschaft",
+)
+# Words in and out of the vocabulary, of one letter, longer than the cache's keys, in scripts of 1 to 4 bytes a letter.
+STRANGE = (
+    "q",
+    "unknown",
+    "e\u0301",
+    "слово",
+    "संविधान",
+    "ÿ" * 17,
+    "z" * 33,
+    "中" * 40,
+    "__label__l1",
+    "__label__",
+    "__label__none",
+)
+# Any character that is not of a surrogate pair alone; line ends are not in a classifier's texts.
+NO_LINE_END = st.characters(exclude_categories=["Cs"], exclude_characters="\n")
+SENTENCE = st.lists(st.sampled_from(WORDS + STRANGE) | st.text(NO_LINE_END, max_size=12), max_size=25).map(" ".join)
+
+
+def bound(path: Path) -> object:
+    return fasttext.load_model(str(path)).f
+
+
+def best_of(binding: object, text: str) -> tuple[str, np.float32]:
+    """The binding's most probable label and its probability."""
+    found = binding.predict(text + "\n", 1, 0.0, "strict")  # type: ignore[attr-defined]
+    score, label = found[0] if found else (0.0, "")
+    return label.removeprefix("__label__"), min(np.float32(score), np.float32(1))
+
+
+def score_of(binding: object, labels: int, label: str, text: str) -> np.float32:
+    """The binding's probability of one label; 0 if it reports none."""
+    for score, name in binding.predict(text + "\n", labels, 0.0, "strict"):  # type: ignore[attr-defined]
+        if name == f"__label__{label}":
+            return min(np.float32(score), np.float32(1))
+    return np.float32(0)
+
+
+def assert_equal(ours: fasttext_model.Classifier, binding: object, strings: list[str]) -> None:
+    """The same label and, bit for bit, the same probability for every text."""
+    labels, scores = ours.best(Texts.from_strings(strings))
+    found = [(ours.labels[label] if label >= 0 else "", score) for label, score in zip(labels, scores, strict=True)]
+    for text, mine, theirs in zip(strings, found, (best_of(binding, text) for text in strings), strict=True):
+        assert mine == theirs, repr(text[:200])
+
+
+# --- the built-in model
+
+
+@pytest.fixture(scope="module")
+def lid176() -> tuple[fasttext_model.Classifier, object]:
+    return fasttext_model.load(Store(), None), bound(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", ["udhr", "peps"])
+def test_real_texts_get_the_bindings_labels_and_scores(lid176, shared_data, name):
+    texts = pq.read_table(shared_data / f"{name}.parquet", columns=["text"])["text"][:: 1 if name == "udhr" else 10]
+    for characters in (60, 300, 1000):
+        cut = excerpts(Texts.from_arrow(texts), characters)
+        assert_equal(*lid176, cut.to_arrow().to_pylist())
+
+
+ANY = st.text(NO_LINE_END, max_size=80)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(ANY | SENTENCE, min_size=1, max_size=12))
+@example(
+    ["", " ", "   ", "a", "</s>", "a </s> b", "</s>x", "x\0y", "x\ty\x0bz\x0c\r", "\u2028", "\x85", "\x01", "a\xa0b"]
+)
+@example(["a" * 1_000_000, "word " * 200_000, "é" * 300_000])
+@example(["x" * 15, "x" * 16, "x" * 17, "x" * 31, "x" * 32, "x" * 33, "x" * 32 + " y", "x" * 8 + " y", "x" * 24 + " y"])
+def test_any_texts_get_the_bindings_labels_and_scores(lid176, strings):
+    assert_equal(*lid176, strings)
+
+
+def test_a_text_is_separated_from_its_neighbours_in_the_column(lid176):
+    """Documents lie side by side in one buffer, without a separator."""
+    column = pa.array(["eine Zeile", "another line", "", "x", "troisième"], pa.large_string())
+    ours, binding = lid176
+    for part in (column, column[1:], column[2:4]):
+        labels, scores = ours.best(Texts.from_arrow(part))
+        for text, label, score in zip(part.to_pylist(), labels, scores, strict=True):
+            assert (ours.labels[label] if label >= 0 else "", score) == best_of(binding, text)
+
+
+# --- every kind of model
+
+KINDS = [
+    Kind(loss=loss, words=WORDS, **more)
+    for loss, more in product(
+        Loss,
+        [
+            {},
+            {"dimension": 16, "labels": 1},
+            {"dimension": 17, "minn": 1, "maxn": 6, "labels": 40},
+            {"dimension": 5, "minn": 0, "maxn": 3, "end": False},
+            {"minn": 0, "maxn": 0, "buckets": 0},
+            {"minn": 3, "maxn": 2},
+            {"word_ngrams": 3, "minn": 0, "maxn": 0},
+            {"word_ngrams": 2, "minn": 2, "maxn": 2, "labels": 12},
+            {"version": 11},
+            {"quantised": True},
+            {"quantised": True, "norms": True, "dimension": 7, "part": 2},
+            {"quantised": True, "norms": True, "pruned": 0.2, "labels": 90, "dimension": 16},
+            {"quantised": True, "pruned": 0.0},
+            {"quantised": True, "norms": True, "output_quantised": True, "pruned": 0.5, "word_ngrams": 2},
+            {"quantised": True, "output_quantised": True, "dimension": 9, "part": 3, "buckets": 1},
+        ],
+    )
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=repr)
+def test_every_kind_of_model_gives_the_bindings_labels_and_scores(tmp_path, kind):
+    path = write_model(tmp_path / "model.bin", kind, seed=KINDS.index(kind))
+    ours, binding = fasttext_model.load(Store(), str(path)), bound(path)
+    random = np.random.default_rng(7)
+    pool = [*WORDS, *STRANGE]
+    strings = [" ".join(random.choice(pool, random.integers(0, 12))) for _ in range(60)]
+    strings += ["", " ", "the", "q", "</s>", "the </s> a", "__label__l1", "__label__x", "\x01"]
+    assert_equal(ours, binding, strings)
+    for label in {ours.labels[0], ours.labels[-1], ours.labels[len(ours.labels) // 2]}:
+        scores = ours.score(Texts.from_strings(strings), label)
+        expected = [score_of(binding, len(ours.labels), label, text) for text in strings]
+        assert scores.tolist() == [float(score) for score in expected]
+
+
+# --- files that are no models
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_damaged_file_gives_an_error_or_a_model_that_works(tmp_path_factory, data):
+    """Never a crash: every count of a flipped bit is compared with the file, every index with what it points into."""
+    kind = data.draw(st.sampled_from([KINDS[1], KINDS[6], KINDS[11], KINDS[13]]))
+    folder = tmp_path_factory.mktemp("damaged")
+    whole = bytearray(write_model(folder / "whole.bin", kind).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Most of a file is weights; the counts are in its first bytes and between the matrices.
+        at = data.draw(st.integers(0, min(400, len(whole) - 1)) | st.integers(0, len(whole) - 1))
+        whole[at] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del whole[data.draw(st.integers(0, len(whole))) :]
+    damaged = folder / "damaged.bin"
+    damaged.write_bytes(whole)
+    try:
+        model = fasttext_model.load(Store(), str(damaged))
+    except (ConfigError, StorageError) as error:
+        assert str(damaged) in str(error)
+        return
+    labels, scores = model.best(Texts.from_strings(["the a unknown", ""]))
+    assert ((labels >= -1) & (labels < len(model.labels))).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("at", "layout", "value", "message"),
+    [
+        (8, "i", 0, "0 dimensions"),
+        (8 + 4 * 6, "i", 9, "loss 9"),
+        (8 + 4 * 8, "i", -1, "-1 buckets"),
+        (8 + 4 * 8, "i", 0, "n-grams and no bucket"),
+        (64, "i", 99, "12 words, 5 labels of 99"),
+        (68, "i", -1, "-1 words"),
+        (72, "i", 0, "0 labels"),
+    ],
+)
+def test_a_header_that_cannot_be_is_an_error_that_names_it(tmp_path, at, layout, value, message):
+    path = write_model(tmp_path / "model.bin", Kind(words=WORDS))
+    changed = bytearray(path.read_bytes())
+    changed[at : at + struct.calcsize(layout)] = struct.pack(f"<{layout}", value)
+    path.write_bytes(changed)
+    with pytest.raises(ConfigError, match=rf"model\.bin: this fastText model is damaged: .*{message}"):
+        fasttext_model.load(Store(), str(path))
+
+
+def test_a_weight_that_is_no_number_is_an_error(tmp_path):
+    path = write_model(tmp_path / "model.bin", Kind(words=WORDS))
+    changed = bytearray(path.read_bytes())
+    changed[-4:] = struct.pack("<f", float("nan"))
+    path.write_bytes(changed)
+    with pytest.raises(ConfigError, match="a weight that is not a finite number"):
+        fasttext_model.load(Store(), str(path))
