@@ -21,6 +21,7 @@ from pipelines.text.lines import count_characters
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, processor_seconds
+from tests.benchmarks.web_texts import LENGTHS, cut
 
 PEER = Path(__file__).resolve().parents[2] / ".venv-peers" / "bin" / "python"
 _TABLE_BYTES = 8 << 20  # what a reader hands over at a time
@@ -29,17 +30,26 @@ _PEER_DOCUMENTS = 40
 
 def run(texts: Texts) -> None:
     print(machine("numba", "pyarrow", "fasttext-predict"))
+    for name in ("as they are", *LENGTHS):
+        _measure(texts if name == "as they are" else cut(texts, name), name)
+    _beside_datatrove(texts, _config())
+
+
+def _config() -> CurateConfig:
+    return CurateConfig(kind="curate", name="bench", inputs=({"path": "none"},), output="none")
+
+
+def _measure(texts: Texts, name: str) -> None:
     tables = list(_tables(texts))
     size = int(texts.byte_lengths.sum()) / 1e6
-    config = CurateConfig(kind="curate", name="bench", inputs=({"path": "none"},), output="none")
+    config = _config()
     stage = Measure(config.measure_settings, Reading(config.store, config.inputs, pa.schema([])))
     whole = size / processor_seconds(lambda: [stage.attributes("bench", table) for table in tables])
-    print(f"measure stage, {len(texts):,} documents, {size:.1f} MB; MB/s per core, processor time")
+    print(f"measure stage, texts {name}: {len(texts):,} documents, {size:.1f} MB; MB/s per core, processor time")
     print(f"  {'all together':<40}{whole:9.1f}")
-    for name, work in _parts(config).items():
+    for part, work in _parts(config).items():
         speed = size / processor_seconds(lambda work=work: [work(table) for table in tables])
-        print(f"    {name:<38}{speed:9.1f}   {1000 / speed:6.1f} ms/MB")
-    _beside_datatrove(texts, config)
+        print(f"    {part:<38}{speed:9.1f}   {1000 / speed:6.1f} ms/MB")
 
 
 def _tables(texts: Texts):
