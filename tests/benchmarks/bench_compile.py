@@ -1,0 +1,54 @@
+"""Processor time to compile every kernel, in an empty cache: python -m tests.benchmarks.bench_compile
+
+`own` is the time of a kernel without the kernels that it calls and compiles.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+_CODE = """
+import json, time
+from collections import defaultdict
+from numba.core import event
+
+class Recorder(event.Listener):
+    def __init__(self):
+        self.stack, self.own = [], defaultdict(float)
+    def on_start(self, one):
+        self.stack.append([one.data["dispatcher"].py_func, time.process_time(), 0.0])
+    def on_end(self, one):
+        function, began, below = self.stack.pop()
+        taken = time.process_time() - began
+        self.own[f"{function.__module__.removeprefix('pipelines.')}.{function.__name__}"] += taken - below
+        if self.stack:
+            self.stack[-1][2] += taken
+
+recorder = Recorder()
+event.register("numba:compile", recorder)
+from pipelines.all_kernels import compile_kernels
+began = time.process_time()
+compile_kernels()
+print(json.dumps({"own": recorder.own, "run": time.process_time() - began}))
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+        done = subprocess.run([sys.executable, "-c", _CODE], env=environment, capture_output=True, text=True)
+        again = subprocess.run([sys.executable, "-c", _CODE], env=environment, capture_output=True, text=True)
+    if done.returncode or again.returncode:
+        raise SystemExit(done.stderr + again.stderr)
+    found = json.loads(done.stdout.splitlines()[-1])
+    own = found["own"]
+    for name, seconds in sorted(own.items(), key=lambda item: -item[1])[:25]:
+        print(f"  {name:<60}{seconds:7.2f} s")
+    print(f"{len(own)} kernels: {sum(own.values()):.1f} s of processor time to compile; the run {found['run']:.1f} s, "
+          f"and from the cache {json.loads(again.stdout.splitlines()[-1])['run']:.1f} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
