@@ -51,7 +51,7 @@ def most_nodes(cluster: RayCluster, job: Command) -> int:
 
 
 def test_machines_come_for_curate_and_train_and_go_when_they_are_idle(cluster, demo):
-    assert cluster.alive() == 1
+    assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "the head reports itself some seconds after its start"
     job = raymill(cluster, "submit", str(demo / "curate.yaml"), *SMALL_UNITS)
     most = most_nodes(cluster, job)
     code, out, err = job.wait(60)
