@@ -191,8 +191,10 @@ def _with_absolute_paths(settings: dict[str, Any], config: TrainConfig) -> dict[
         elif corpora:
             listed = [one if isinstance(one, dict) else {"path": one} for one in corpora]
             given["corpus"] = [one | {"path": paths.absolute(one["path"])} for one in listed]
-    found = located(config.model)
-    for name in ("name", "tokenizer", "chat_template"):
-        if settings["model"].get(name):
-            settings["model"][name] = getattr(found, name)
+        if isinstance(model := given.get("model"), str):
+            model = {"name": model}
+        if model:
+            found = located(Model.model_validate(model))
+            places = {name: getattr(found, name) for name in ("name", "tokenizer", "chat_template") if model.get(name)}
+            given["model"] = model | places
     return settings

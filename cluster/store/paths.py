@@ -2,7 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import unquote
+
+from pydantic import AfterValidator, Field
 
 from cluster.errors import StorageError
 
@@ -30,6 +33,18 @@ def absolute(uri: str) -> str:
             raise StorageError(f"{uri}: names a machine. Write file:///PATH with three slashes, or a plain path.")
         return str(Path(path))
     return f"{kind}://{rest.rstrip('/')}"
+
+
+def _absolute_setting(uri: str) -> str:
+    try:
+        return absolute(uri)
+    except StorageError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+
+
+# A path or URI in a config, absolute once the config is loaded. So equal files give equal settings wherever the config
+# lies, and a job with another working directory reads the same ones.
+AbsolutePath = Annotated[str, Field(min_length=1), AfterValidator(_absolute_setting)]
 
 
 def is_remote(uri: str) -> bool:

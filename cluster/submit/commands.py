@@ -56,7 +56,7 @@ def submit(
     """Run a config elsewhere: start it, attach if it runs, continue it if it broke. Exits with the job's exit code."""
     backend = place.backend(ship_code, overlay, image, within)
     work = work_of(config, override or [], name, within, replace)
-    done = submit_work(backend, work, place.command)
+    done = submit_work(backend, work, place.command, _print_message)
     if done.attempt is None:
         _print_message(f"{work.run_id}: already finished, nothing to do. Output: {work.output}")
         return 0
@@ -76,7 +76,7 @@ def runs(
     attempts = first_attempts(place.backend())
     shown = attempts if all_ else attempts[-_SHOWN:]
     if not shown:
-        _print_message("No runs were submitted there.")
+        _print_message(f"No runs were submitted {place.where}.")
         return
     rows = [("name", "state", "started", "time", "output")]
     rows += [(one.name, one.state, _moment(one.started), _duration(one), one.output) for one in shown]
@@ -128,7 +128,14 @@ def cancel(place: Place, name: Name) -> None:
         _print_message(f"{found.name}: had ended before ({found.state}), nothing to do.")
         return
     backend.cancel(found)
-    _print_message(f"{found.name}: stopped. What it committed is kept: submit the config again to continue.")
+    after = backend.attempt(found.name)
+    if after is not None and after.state in (State.SUCCEEDED, State.FAILED):
+        _print_message(f"{found.name}: had ended before it could be stopped ({after.state}).")
+        return
+    _print_message(
+        f"{found.name}: stopped. What it committed is kept. Submit the config again: it continues, or if the run had "
+        "finished in the meantime, prints so and starts nothing."
+    )
 
 
 def _first_message(attempt: Attempt, started: bool, before: Attempt | None) -> str:

@@ -49,6 +49,8 @@ _LOG_INTERVAL_S = 0.5  # Ray looks for new bytes of a followed log this often
 _LOG_S = 600  # time-out of reading a whole log
 _PROBE_S = 240
 _COMMAND_NOT_FOUND = 127
+# Modules without which the check before a job cannot start -> what has them.
+_MODULES = {"ray'": "Ray", "cluster": "Raymill"}
 _PREFIX = "raymill."
 
 
@@ -297,7 +299,7 @@ def _message(job: Mapping[str, Any]) -> str:
     """One line on why the job waits or failed."""
     status, code, text = job["status"], job.get("driver_exit_code"), job.get("message") or ""
     if status == "FAILED" and code == _COMMAND_NOT_FOUND:
-        return f"exit code {code}: {job['entrypoint'].split()[0]} is not installed on the machine of Ray's head"
+        return f"exit code {code}: {job['entrypoint'].split()[0]} is not on the PATH with which Ray's head was started"
     if status == "FAILED" and code is not None:
         return f"exit code {code}"
     if status == "FAILED":
@@ -308,10 +310,14 @@ def _message(job: Mapping[str, Any]) -> str:
 
 def _failed_probe(job: Mapping[str, Any], text: str) -> str:
     last = _first_line(text.strip().rpartition("\n")[2])
-    if "No module named 'cluster'" in text or job.get("driver_exit_code") == _COMMAND_NOT_FOUND:
+    missing = next((name for module, name in _MODULES.items() if f"No module named '{module}" in text), "")
+    if missing or job.get("driver_exit_code") == _COMMAND_NOT_FOUND:
+        seen = f"has no {missing}" if missing else "was not found"
+        ship = ", or ship this checkout with --ship-code" if missing == "Raymill" else ""
         return (
-            f"Raymill is not installed for the Python of the cluster ({last}). Start Ray from an environment or an "
-            "image that has it, or ship this checkout with --ship-code."
+            f"the command python of the cluster's jobs, the first on the PATH with which Ray's head was started, {seen} "
+            f"({last}). Start the head with the bin folder of an environment that has ray[default] and Raymill first on "
+            f"PATH (`PATH=ENV/bin:$PATH ray start --head ...`), or from an image that has both{ship}."
         )
     return (
         f"the check on the cluster ended without a result ({_message(job)}; {last}). Look at the logs in the cluster's "

@@ -147,7 +147,7 @@ class Local:
             try:
                 left = json.loads((folder / EXIT).read_bytes())
                 code, ended = left["code"], left["ended"]
-                state = State.CANCELLED if left["cancelled"] else State.FAILED if code else State.SUCCEEDED
+                state = State.SUCCEEDED if not code else State.CANCELLED if left["cancelled"] else State.FAILED
                 message = f"exit code {code}" if state is State.FAILED else ""
             except FileNotFoundError:
                 state, message = State.FAILED, "its process was killed, or the machine was restarted"

@@ -89,10 +89,16 @@ def _numbered(run_id: str, name: str) -> re.Match[str] | None:
     return re.fullmatch(rf"{re.escape(run_id)}(?:-a(\d+))?", name)
 
 
-def submit(backend: Backend, work: Work, command: Callable[..., str] = shell_command) -> Submitted:
+def submit(
+    backend: Backend,
+    work: Work,
+    command: Callable[..., str] = shell_command,
+    say: Callable[[str], object] = lambda line: None,
+) -> Submitted:
     """Carry out the decision of `decide`. Checks the backend before it starts an attempt.
 
     command: command(verb, *words) is the shell command of a verb for this backend, for messages.
+    say: is called with a line before the checks, which take seconds to minutes.
 
     Raises:
         ConfigError: an attempt of this run with another config waits or runs, or the job would fail there.
@@ -110,6 +116,7 @@ def submit(backend: Backend, work: Work, command: Callable[..., str] = shell_com
                 raise ConfigError(_refusal(work, attempt, backend.config(attempt), command))
             case Start(name, before):
                 if not checked:
+                    say(f"{work.run_id}: checking inputs, output and machines before the start ...")
                     _check(backend, work)
                     checked = True
                 try:

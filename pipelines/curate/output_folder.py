@@ -8,7 +8,6 @@ from cluster.errors import ConfigError
 from cluster.output_folder import real_path, refuse_impossible_output
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.readers.find import absolute_path
 from pipelines.readers.inputs import Input, input_stores
 from pipelines.readers.units import InputManifest
 
@@ -28,7 +27,7 @@ def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str)
     for number, (entry, input_store) in enumerate(zip(inputs, input_stores(store, inputs), strict=True)):
         if entry.path.startswith("hf://"):
             continue
-        path = absolute_path(entry.path)
+        path = entry.path
         if input_store.endpoint_of(path) != store.endpoint_of(root):
             continue
         named = f"inputs[{number}] ({entry.source}, {path})"

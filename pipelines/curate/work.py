@@ -60,8 +60,6 @@ _MOST_MACHINES = 64
 def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
     """The run of a config, and the machines for it. Lists the inputs; reads no documents.
 
-    Paths of inputs and lists stay as they are given, because they are part of the run's settings.
-
     Args:
         seconds: wanted duration; None: as many machines as the units keep busy, at most 16 of them.
         replace: the job may replace a finished run with other settings. Nothing is removed here.

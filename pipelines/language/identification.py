@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from cluster.store.interface import NotFound
+from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_model import Classifier
@@ -47,7 +48,7 @@ class LanguageId:
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.65
     min_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
     max_chars: Annotated[int, Field(ge=20, le=100_000)] = 1000
-    model: str | None = None
+    model: AbsolutePath | None = None
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     measured_by: ClassVar = ("max_chars", "model")

@@ -43,7 +43,7 @@ def find(store: Store, input: Input) -> FoundFiles:
     """
     if input.path.startswith("hf://"):
         return [(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)], Counter()
-    path = absolute_path(input.path)
+    path = input.path
     wild = re.search(r"[*?\[]", path)
     if wild and not paths.is_remote(path) and Path(path).exists():
         wild = None  # brackets are part of the name
@@ -78,11 +78,6 @@ def _file(store: Store, path: str) -> FileInfo | None:
         return store.info(path)
     except NotFound:
         return None
-
-
-def absolute_path(path: str) -> str:
-    """An input's path or URI, absolute and without `..`."""
-    return paths.absolute(path) if paths.scheme(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def _select(

@@ -1,10 +1,12 @@
 """The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 
@@ -22,8 +24,7 @@ class Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
-    path: str = Field(
-        min_length=1,
+    path: paths.AbsolutePath = Field(
         description="folder (every file below it whose ending is known), glob (`**` crosses folders), file or URI; "
         "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG] for a data set of its hub",
     )
@@ -52,6 +53,12 @@ class Input(BaseModel):
     storage: StorageOptions | None = Field(
         default=None, description="how its bucket is reached; default: the settings of the whole run"
     )
+
+    @field_validator("path")
+    @classmethod
+    def _without_parent_folders(cls, path: str) -> str:
+        """A local path without `..`, so that one folder has one name."""
+        return path if paths.scheme(path) else os.path.normpath(path)
 
     @field_validator("columns")
     @classmethod

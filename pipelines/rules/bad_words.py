@@ -19,6 +19,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
+from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
@@ -41,7 +42,7 @@ class BadWords:
     rule does not.
     """
 
-    paths: Annotated[dict[str, str], Field(min_length=1)]
+    paths: Annotated[dict[str, AbsolutePath], Field(min_length=1)]
     max_count: Annotated[int, Field(ge=0)] = 0
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from cluster.store.paths import AbsolutePath
 from pipelines.language import fasttext_model
 from pipelines.language.identification import excerpts
 from pipelines.rules.rule import Analysis, Check, Dialect
@@ -24,7 +25,7 @@ class QualityClassifier:
     better than costlier filters. There the threshold is a fraction of the documents, here a probability.
     """
 
-    model: str
+    model: AbsolutePath
     label: str
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_chars: Annotated[int, Field(ge=20, le=10_000_000)] = 5000

@@ -15,6 +15,7 @@ from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
+from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.texts import Texts
@@ -44,7 +45,7 @@ class UrlBlocklist:
     Toulouse's list UT1. Its scoring of words inside URLs is not part of this rule.
     """
 
-    paths: Annotated[tuple[str, ...], Field(min_length=1)]
+    paths: Annotated[tuple[AbsolutePath, ...], Field(min_length=1)]
     column: str = "url"
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")

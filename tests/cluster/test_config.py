@@ -222,8 +222,10 @@ def test_a_sixty_based_time_is_text(read):
 
 
 def test_anchors_and_merges_work(read):
-    config = read("kind: curate\nname: x\noutput: o\ninputs:\n  - &one {path: a, source: s}\n  - {<<: *one, path: b}\n")
-    assert [(entry.path, entry.source) for entry in config.inputs] == [("a", "s"), ("b", "s")]
+    config = read(
+        "kind: curate\nname: x\noutput: o\ninputs:\n  - &one {path: /a, source: s}\n  - {<<: *one, path: /b}\n"
+    )
+    assert [(entry.path, entry.source) for entry in config.inputs] == [("/a", "s"), ("/b", "s")]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ def test_a_setting_that_could_only_do_harm_or_nothing_is_refused(read, added, se
         (["dedup.threshold=0.7", "dedup.threshold=0.9"], lambda c: c.dedup.threshold, 0.9),
         (["dedup=null"], lambda c: c.dedup, None),
         (["dedup=null", "dedup.threshold=0.7"], lambda c: c.dedup.threshold, 0.7),
-        (["inputs.0.path=elsewhere"], lambda c: c.inputs[0].path, "elsewhere"),
+        (["inputs.0.path=/elsewhere"], lambda c: c.inputs[0].path, "/elsewhere"),
         (["rules.packs=[c4]"], lambda c: c.rules.packs, ("c4",)),
         (["rules.packs.0=c4", "rules.packs=[fineweb, c4]", "rules.packs.0=gopher_quality"],
          lambda c: c.rules.packs, ("gopher_quality", "c4")),

@@ -200,13 +200,18 @@ def test_a_job_has_absolute_paths_in_every_phase_too(settings, tmp_path, monkeyp
     here = str(tmp_path)
     model = folder(tmp_path / "model")
     listed = ["corpus.jsonl", {"path": "corpus.jsonl", "name": "b"}]
-    phases = [{"name": "a", "corpus": "corpus.jsonl"}, {"name": "b", "corpus": listed}, {"name": "c", "steps": 2}]
+    phases = [
+        {"name": "a", "corpus": "corpus.jsonl", "model": {"name": "model"}},
+        {"name": "b", "corpus": listed},
+        {"name": "c", "steps": 2},
+    ]
     given = {"output": "out", "packed": "packed", "corpus": "corpus.jsonl", "model": {"name": "model"}}
     found = of(settings | given, phases=phases).config
     assert (found["output"], found["packed"]) == (f"{here}/out", f"{here}/packed")
     assert [one["path"] for one in found["corpus"]] == [f"{here}/corpus.jsonl"]
     assert found["model"]["name"] == model
     first, second, third = found["phases"]
+    assert first["model"] == {"name": model}
     assert first["corpus"] == f"{here}/corpus.jsonl" and "corpus" not in third
     assert [one["path"] for one in second["corpus"]] == [f"{here}/corpus.jsonl"] * 2
     assert second["corpus"][1]["name"] == "b"

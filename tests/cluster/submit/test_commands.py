@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -55,8 +56,30 @@ def test_cancel_stops_the_job(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as done:
         main(["cancel", attempt.name])
     assert done.value.code == 0
-    assert capsys.readouterr().err.startswith(f"{attempt.name}: stopped. What it committed is kept")
+    assert capsys.readouterr().err == (
+        f"{attempt.name}: stopped. What it committed is kept. Submit the config again: it continues, or if the run had "
+        "finished in the meantime, prints so and starts nothing.\n"
+    )
     assert Local().attempt(attempt.name).state is State.CANCELLED
+
+
+def test_a_job_that_ends_with_success_while_it_is_cancelled_has_succeeded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ended = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print(1, flush=True)"
+    job = (sys.executable, "-c", f"{ended}; time.sleep(60)")
+    attempt = (local := Local(command=job)).start(Request(small_work(tmp_path), "run"))
+    next(local.logs(attempt, follow=True))
+    with pytest.raises(SystemExit) as done:
+        main(["cancel", "run"])
+    assert done.value.code == 0
+    assert capsys.readouterr().err == "run: had ended before it could be stopped (succeeded).\n"
+
+
+def test_a_place_without_runs_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["runs"])
+    assert capsys.readouterr().err.startswith("No runs were submitted on this machine (for a cluster's runs give")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import ray
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.submit.backend import AttemptLost, Request, State
-from cluster.submit.jobs_api import JobsApi
+from cluster.submit.jobs_api import JobsApi, _failed_probe
 from cluster.submit.ray_api import RayApi
 from cluster.submit.submit import submit
 from cluster.submit.work import GIB
@@ -136,7 +136,20 @@ def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
         PYTHONPATH=str(tmp_path / "shadow"),
     )
     (problem,) = backend.check(small_work(tmp_path, name="without"))
-    assert "Raymill is not installed" in problem and "--ship-code" in problem
+    assert "on the PATH with which Ray's head was started, has no Raymill" in problem and "--ship-code" in problem
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "seen"),
+    [
+        (1, "ModuleNotFoundError: No module named 'ray'", "has no Ray (ModuleNotFoundError: No module named 'ray')"),
+        (127, "/bin/sh: 1: python: not found", "was not found (/bin/sh: 1: python: not found)"),
+    ],
+)
+def test_a_check_without_an_environment_on_path_names_the_python_that_ran_it(code, log, seen):
+    problem = _failed_probe({"status": "FAILED", "driver_exit_code": code}, f"Traceback\n{log}\n")
+    assert f"the first on the PATH with which Ray's head was started, {seen}. Start the head with" in problem
+    assert "PATH=ENV/bin:$PATH ray start --head" in problem and "--ship-code" not in problem
 
 
 def test_shipped_code_runs_on_the_driver_and_on_every_machine(ray_cluster, tmp_path, monkeypatch):

@@ -82,10 +82,11 @@ def test_problems_stop_a_submission_and_are_all_named(tmp_path):
 
 
 def test_a_run_that_is_attached_to_is_not_checked(tmp_path):
-    backend, work = InMemory(), small_work(tmp_path)
-    submit(backend, work)
-    submit(backend, work)
-    assert backend.checks == 1
+    backend, work, lines = InMemory(), small_work(tmp_path), []
+    submit(backend, work, say=lines.append)
+    assert lines == [f"{work.run_id}: checking inputs, output and machines before the start ..."]
+    submit(backend, work, say=lines.append)
+    assert backend.checks == len(lines) == 1
 
 
 # --- refusals

@@ -76,10 +76,10 @@ def test_the_settings_shown_are_a_config_of_the_same_run(tmp_path):
     config = load(str(path))
     path.write_text(yaml.safe_dump(changed_settings(config)))
     assert load(str(path)) == config
-    plain = {"kind": "curate", "name": "x", "inputs": [{"source": "input", "path": "in"}], "output": "out"}
+    plain = {"kind": "curate", "name": "x", "inputs": [{"source": "input", "path": "/in"}], "output": "out"}
     assert changed_settings(CurateConfig.model_validate(plain)) == plain
     # The run's own `storage` is not that of an input which has one, were it without any setting.
-    inputs = [{"source": "a", "path": "in", "storage": {}}, {"source": "b", "path": "b", "storage": {"retries": 3}}]
+    inputs = [{"source": "a", "path": "/a", "storage": {}}, {"source": "b", "path": "/b", "storage": {"retries": 3}}]
     own = plain | {"inputs": inputs, "storage": {"anonymous": True}}
     assert changed_settings(CurateConfig.model_validate(own)) == own
 

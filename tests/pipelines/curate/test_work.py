@@ -46,6 +46,38 @@ def test_the_config_of_a_job_is_the_config_again_with_an_absolute_output(setting
     assert work(again).run_id == found.run_id == of(settings).run_id
 
 
+def test_a_job_has_absolute_paths_of_inputs_models_and_lists_and_the_run_has_one_id(settings, tmp_path, monkeypatch):
+    (tmp_path / "blocked").write_text("example.org\n")
+    (tmp_path / "words").write_text("word\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def given(start):
+        rules = {
+            "packs": [],
+            "url_blocklist": {"column": "url", "paths": [f"{start}blocked"]},
+            "bad_words": {"paths": {"en": f"{start}words"}},
+            "quality_classifier": {"model": f"{start}model.bin", "label": "good"},
+        }
+        inputs = [{"path": f"{start}in/*.jsonl", "columns": ["url"]}]
+        return {"inputs": inputs, "rules": rules, "language": {"model": f"{start}model.bin"}}
+
+    one = of(settings, **given(""))
+    assert [line for line in strings(one.config) if "/" in line] == [
+        f"{tmp_path}/{name}" for name in ("in/*.jsonl", "out", "model.bin", "blocked", "words", "model.bin")
+    ]
+    for start in ("~/", f"file://{tmp_path}/", f"{tmp_path}/"):
+        assert of(settings, **given(start)).run_id == one.run_id, start
+
+
+def strings(value):
+    """All strings in JSON values, in their order."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [line for one in inner for line in strings(one)]
+
+
 def test_a_finished_run_is_found(settings, monkeypatch):
     assert not of(settings).finished
     curate_inline(settings, monkeypatch)
