@@ -315,9 +315,9 @@ def _failed_probe(job: Mapping[str, Any], text: str) -> str:
         seen = f"has no {missing}" if missing else "was not found"
         ship = ", or ship this checkout with --ship-code" if missing == "Raymill" else ""
         return (
-            f"the command python of the cluster's jobs, the first on the PATH with which Ray's head was started, {seen} "
-            f"({last}). Start the head with the bin folder of an environment that has ray[default] and Raymill first on "
-            f"PATH (`PATH=ENV/bin:$PATH ray start --head ...`), or from an image that has both{ship}."
+            f"the command python of the cluster's jobs, the first on the PATH with which Ray's head was started, "
+            f"{seen} ({last}). Start the head with the bin folder of an environment that has ray[default] and Raymill "
+            f"first on PATH (`PATH=ENV/bin:$PATH ray start --head ...`), or from an image that has both{ship}."
         )
     return (
         f"the check on the cluster ended without a result ({_message(job)}; {last}). Look at the logs in the cluster's "

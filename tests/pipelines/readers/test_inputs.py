@@ -209,12 +209,12 @@ def test_a_json_file_is_refused_with_the_way_to_json_lines(tmp_path):
     (tmp_path / "array.json").write_text('[{"text": "a"}]')
     hint = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
     for path in ("array.json", "."):
-        assert hint in refusal(tmp_path, dict(path=path))
+        assert hint in refusal(tmp_path, {"path": path})
 
 
 def test_a_table_of_another_separator_is_refused_with_the_separator(tmp_path):
     (tmp_path / "a.csv").write_text("id;text\n1;one\n")
-    assert refusal(tmp_path, dict(path="a.csv", id="id")) == (
+    assert refusal(tmp_path, {"path": "a.csv", "id": "id"}) == (
         "inputs[0] (input): DIR/a.csv: the header is one column, 'id;text', so the fields seem to be separated by ';'. "
         'Set `delimiter: ";"` in this input.'
     )
@@ -223,7 +223,7 @@ def test_a_table_of_another_separator_is_refused_with_the_separator(tmp_path):
 def test_columns_of_the_wrong_type_are_refused(tmp_path):
     table = pa.table({"text": [1], "id": [0.5], "body": ["a"], "tags": [["a"]]})
     pq.write_table(table, tmp_path / "a.parquet")
-    assert refusal(tmp_path, dict(path="a.parquet", id="id")) == (
+    assert refusal(tmp_path, {"path": "a.parquet", "id": "id"}) == (
         "inputs[0] (input): DIR/a.parquet: column text (text) is int64; text must be strings. "
         "Columns of strings: body.\n"
         "inputs[0] (input): DIR/a.parquet: column id (id) is double; an id is a string or a whole number. "
@@ -234,20 +234,20 @@ def test_columns_of_the_wrong_type_are_refused(tmp_path):
 @pytest.mark.parametrize("ids", [[True], [0.5], [[1]], [{"a": 1}]])
 def test_columns_whose_type_can_hold_no_id_are_refused(tmp_path, ids):
     pq.write_table(pa.table({"text": ["a"], "id": ids}), tmp_path / "a.parquet")
-    assert "(id) is" in (message := refusal(tmp_path, dict(path=".", id="id")))
+    assert "(id) is" in (message := refusal(tmp_path, {"path": ".", "id": "id"}))
     assert message.endswith("an id is a string or a whole number. Choose another column, or leave `id` out to use the "
                             "hash of the text.")  # fmt: skip
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "a.parquet")
-    assert "DIR/a.parquet: has 2 columns text (text). Write it with unique names." in refusal(tmp_path, dict(path="."))
+    assert "DIR/a.parquet: has 2 columns text (text). Write it with unique names." in refusal(tmp_path, {"path": "."})
 
 
 def test_the_same_trouble_in_many_files_is_told_once(tmp_path):
     for number in range(30):
         pq.write_table(pa.table({"content": ["a"]}), tmp_path / f"{number:02}.parquet")
-    assert refusal(tmp_path, dict(path=".")) == (
+    assert refusal(tmp_path, {"path": "."}) == (
         "inputs[0] (input): DIR/00.parquet: no column text (text). It has: content. Did you mean content? "
         "(and 29 more files)"
     )
@@ -315,22 +315,22 @@ def test_a_file_that_lacks_a_column_that_its_siblings_have_is_refused_and_all_su
     for number in range(50):
         (mixed / f"t{number:02}.csv").write_text(f"text,other{number}\na,1\n")
         pq.write_table(pa.table({"text": ["a"], f"other{number}": [1]}), mixed / f"t{number:02}.parquet")
-    assert refusal(mixed, dict(path=".", id="id")) == (
+    assert refusal(mixed, {"path": ".", "id": "id"}) == (
         "inputs[0] (input): DIR/t00.parquet: no column id (id). It has: text, other0. Set `id` to one of them. "
         "(and 99 more files)"
     )
-    assert refusal(mixed, dict(path="t0*.csv", id="id")).endswith("(and 9 more files)")
+    assert refusal(mixed, {"path": "t0*.csv", "id": "id"}).endswith("(and 9 more files)")
 
 
 def test_files_of_one_format_that_cannot_have_a_column_are_counted(tmp_path):
     for number in range(50):
         (tmp_path / f"{number:02}.txt").write_text("text")
     message = "inputs[0] (input): DIR/00.txt: no column year (columns). It has: path. Set `columns` to one of them."
-    assert refusal(tmp_path, dict(path=".", columns=("year",))) == f"{message} (and 49 more files)"
+    assert refusal(tmp_path, {"path": ".", "columns": ("year",)}) == f"{message} (and 49 more files)"
     (tmp_path / "sub").mkdir()
     for name in ("a.txt", "b.txt"):
         (tmp_path / "sub" / name).write_text("text")
-    assert refusal(tmp_path, dict(path="sub", columns=("year",))).endswith("(and 1 more file)")
+    assert refusal(tmp_path, {"path": "sub", "columns": ("year",)}).endswith("(and 1 more file)")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_an_id_that_a_format_cannot_have_is_its_own_also_where_no_other_format_i
 
 def test_a_header_with_a_column_twice_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("id,text,text\n1,a,b\n")
-    assert refusal(tmp_path, dict(path=".")) == (
+    assert refusal(tmp_path, {"path": "."}) == (
         "inputs[0] (input): DIR/a.csv: has 2 columns text (text). Write it with unique names."
     )
     assert frozen(tmp_path, path=".", text="id").units
@@ -357,7 +357,7 @@ def test_a_header_with_a_column_twice_is_refused(tmp_path):
 
 def test_a_folder_that_holds_only_folders_is_named_as_such(tmp_path):
     (tmp_path / "in" / "a" / "b").mkdir(parents=True)
-    assert refusal(tmp_path, dict(path="in")) == (
+    assert refusal(tmp_path, {"path": "in"}) == (
         "inputs[0] (input): DIR/in: it holds only folders (a/), and no file lies below it. Check the path."
     )
 
@@ -365,16 +365,16 @@ def test_a_folder_that_holds_only_folders_is_named_as_such(tmp_path):
 def test_json_lines_without_the_text_are_counted(tmp_path):
     for number in range(50):
         (tmp_path / f"{number:02}.jsonl").write_text('{"body": "a"}\n')
-    assert refusal(tmp_path, dict(path=".")).endswith("It has: body. Set `text` to one of them. (and 49 more files)")
+    assert refusal(tmp_path, {"path": "."}).endswith("It has: body. Set `text` to one of them. (and 49 more files)")
 
 
 def test_all_troubles_of_all_inputs_are_told_together(folder):
     message = refusal(
         folder,
-        dict(source="one", path="nothing"),
-        dict(source="two", path="f.parquet", text="body"),
-        dict(source="three", path="a.jsonl"),
-        dict(source="four", path="*.jsonl"),
+        {"source": "one", "path": "nothing"},
+        {"source": "two", "path": "f.parquet", "text": "body"},
+        {"source": "three", "path": "a.jsonl"},
+        {"source": "four", "path": "*.jsonl"},
     )
     assert [line.split(":")[0] for line in message.splitlines()] == [
         "inputs[0] (one)",
@@ -385,14 +385,14 @@ def test_all_troubles_of_all_inputs_are_told_together(folder):
 
 
 def test_two_inputs_of_one_name_are_refused(folder):
-    message = refusal(folder, dict(path="a.jsonl"), dict(path="b.jsonl"))
+    message = refusal(folder, {"path": "a.jsonl"}, {"path": "b.jsonl"})
     assert message == "inputs 0 and 1 are both called input. Give each a `source` of its own."
 
 
 def test_inputs_without_anything_in_them_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
-    assert refusal(tmp_path, dict(path=".")) == (
+    assert refusal(tmp_path, {"path": "."}) == (
         "inputs[0] (input): DIR: nothing to read in its files (1 of zero bytes passed over). Point it at documents."
     )
 
@@ -408,7 +408,7 @@ def test_an_empty_file_beside_others_is_no_trouble(tmp_path):
 def test_the_columns_are_looked_up_in_the_first_file_that_is_not_empty(tmp_path):
     (tmp_path / "a.csv").write_text("")
     (tmp_path / "b.csv").write_text("id,content\n1,x\n")
-    assert refusal(tmp_path, dict(path=".")).startswith("inputs[0] (input): DIR/b.csv: no column text (text).")
+    assert refusal(tmp_path, {"path": "."}).startswith("inputs[0] (input): DIR/b.csv: no column text (text).")
 
 
 def test_a_file_without_permission_is_refused_with_the_mend(tmp_path, monkeypatch):
@@ -421,7 +421,7 @@ def test_a_file_without_permission_is_refused_with_the_mend(tmp_path, monkeypatc
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr("pyarrow.OSFile", refuse)
-    assert "DIR/a.parquet: Permission denied. Change its permissions" in refusal(tmp_path, dict(path="."))
+    assert "DIR/a.parquet: Permission denied. Change its permissions" in refusal(tmp_path, {"path": "."})
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_every_setting_explains_itself_or_has_a_plain_name():
 def test_splits_of_a_saved_dataset_are_named_when_one_is_not_there(tmp_path):
     disable_progress_bars()
     DatasetDict(train=Dataset.from_dict({"text": ["a"]})).save_to_disk(tmp_path / "d")
-    message = refusal(tmp_path, dict(path="d", split="test"))
+    message = refusal(tmp_path, {"path": "d", "split": "test"})
     assert message == "inputs[0] (input): DIR/d: no split test. It has: train. Set `split` to one of them."
 
 
@@ -462,7 +462,7 @@ def test_a_saved_dataset_with_a_file_missing_is_refused(tmp_path):
     disable_progress_bars()
     Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "d", num_shards=2)
     (tmp_path / "d" / "data-00001-of-00002.arrow").unlink()
-    assert "1 of 2 files of the data set are missing. Save it again." in refusal(tmp_path, dict(path="d"))
+    assert "1 of 2 files of the data set are missing. Save it again." in refusal(tmp_path, {"path": "d"})
 
 
 def test_a_name_of_the_hub_is_loaded_and_its_cached_files_are_read(tmp_path, monkeypatch):
@@ -486,7 +486,7 @@ def test_a_hub_out_of_reach_is_refused_with_the_mend(tmp_path, monkeypatch):
         raise ConnectionError("Couldn't reach 'org/name' on the Hub\nand a long story")
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    assert refusal(tmp_path, dict(path="hf://org/name")) == (
+    assert refusal(tmp_path, {"path": "hf://org/name"}) == (
         "inputs[0] (input): hf://org/name, split train: Couldn't reach 'org/name' on the Hub. Check the name, the "
         "network and HF_TOKEN, or save the data set with `datasets` and give the folder as `path`."
     )
