@@ -1,8 +1,9 @@
 """Runs the units of a stage on Ray, with retries and a limit on the time without progress.
 
 Units are rows of a Ray Dataset, one block each; documents never pass through Ray. Workers return the record of each
-unit. After every round the engine reads from the store which units have no record, and does those again, a bounded
-number of times. Dead workers, lost nodes and exceptions are all handled this way.
+unit. Ray starts a unit again at once if its worker or machine is lost, as spot machines are. After every round the
+engine reads from the store which units have no record, because they failed or were lost too often, and does those
+again, a bounded number of times.
 
 Long Ray Data jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine
 ends the round, restarts Ray and begins the next round.
@@ -45,11 +46,13 @@ _TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the
 class Patience:
     """Limits of a stage.
 
-    attempts: rounds. stall_s: seconds without a committed or failed unit after which a round is ended.
+    attempts: rounds. stall_s: seconds without a committed or failed unit after which a round is ended, while there is a
+    CPU. losses: how often a unit is started again in a round because its worker or machine was lost.
     """
 
     attempts: int = 3
     stall_s: float = 900.0
+    losses: int = 5
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ class Engine:
         with _lost_task_messages() as messages:
             reader.start()
             last = checked = time.monotonic()
+            can_run = True
             while True:
                 try:
                     answer = answers.get(timeout=min(_POLL_S, self.patience.stall_s))
@@ -210,7 +214,10 @@ class Engine:
                     checked = now
                     self._check_ray()
                 if answer is _TIMED_OUT:
-                    if now - last > self.patience.stall_s:
+                    could_run, can_run = can_run, self.session.has_cpus()
+                    if not (could_run and can_run):
+                        last = now  # an autoscaler is starting machines
+                    elif now - last > self.patience.stall_s:
                         raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
                 elif answer is _END:
                     failures.update({_NO_UNIT: Failure(messages[-1])} if messages else {})
@@ -227,14 +234,19 @@ class Engine:
             # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
             run = _RunUnit(dataclasses.replace(stage, units=()), self.root)
-            for answer in self._map(run, rows):
+            for answer in self._map(run, rows, self._memory(stage)):
                 answers.put(json.loads(answer))
             answers.put(_END)
         except BaseException as error:  # raised again in the main thread
             answers.put(error)
 
-    def _map(self, run: "_RunUnit", rows: list[dict[str, Any]]) -> Iterator[str]:
-        """The answer to each row from Ray Data, in the order of completion."""
+    def _memory(self, stage: Stage) -> int | None:
+        """Bytes to reserve for a unit: what the stage states; on this machine no more than Ray has, to run alone."""
+        has = self.session.memory()
+        return int(min(stage.memory, has) if has else stage.memory) or None
+
+    def _map(self, run: "_RunUnit", rows: list[dict[str, Any]], memory: int | None = None) -> Iterator[str]:
+        """The answer to each row from Ray Data, in the order of completion. memory: bytes to reserve for a row."""
         import ray.data
 
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -243,7 +255,8 @@ class Engine:
             run,
             batch_size=None,
             batch_format="pyarrow",
-            max_retries=0,  # the next round does the units of dead workers
+            max_retries=self.patience.losses,
+            memory=memory,
         )
         for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, table)["answer"].to_pylist()

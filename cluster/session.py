@@ -104,6 +104,8 @@ class Session:
         os.environ.update({name: value for name, value in ONE_THREAD.items() if name not in os.environ})
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
+        os.environ.setdefault("RAY_task_oom_retries", "1")
         # A late call from a thread that still reads an ended round would start another Ray.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
@@ -141,6 +143,14 @@ class Session:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def has_cpus(self) -> bool:
+        """Whether the cluster that was joined has a CPU for tasks; True for the embedded Ray."""
+        return self.embedded or imported_ray().cluster_resources().get("CPU", 0) > 0
+
+    def memory(self) -> float:
+        """Bytes of memory that the embedded Ray has for tasks; 0 for a cluster that was joined."""
+        return imported_ray().cluster_resources().get("memory", 0) if self.started and self.embedded else 0
+
     def dead(self) -> bool:
         """Whether a process that the embedded Ray needs has died. Always False for a cluster that was joined."""
         if not (self.started and self.embedded):
@@ -157,8 +167,6 @@ class Session:
         if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
-        os.environ.setdefault("RAY_task_oom_retries", "1")
         ray = imported_ray()
         # The agents of a killed driver's Ray never end by themselves.
         for folder in abandoned("ray", _short_folder()):

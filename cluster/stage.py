@@ -61,6 +61,7 @@ class Stage:
     store: what the artifacts are written to.
     describe: the files that a unit reads, in a few words, for error messages.
     small: all units together take less time than starting Ray's workers, so the driver does them itself.
+    memory: bytes that a unit takes; Ray starts no more units on a machine than fit. 0: not known.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Stage:
     store: Store
     describe: Callable[[Any], str] = _without_description
     small: bool = False
+    memory: int = 0
 
     @property
     def folder(self) -> str:

@@ -15,6 +15,7 @@ Every stage is skipped if its artifacts are finished, so the same command contin
 it does nothing and does not start Ray.
 """
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.decide import VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from pipelines.curate.memory import grouping_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.report.gather import gather
 from pipelines.curate.report.page import render
@@ -108,7 +110,7 @@ def curate(
     with held(store, root) as lease:
         record = inputs.to_json() | {"storage": config.storage.without_secrets()}
         store.write_bytes(paths.join(root, INPUTS), json.dumps(record, ensure_ascii=False).encode())
-        patience = Patience(config.execution.attempts, config.execution.stall_s)
+        patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
         engine = Engine(root, session, progress, patience, replace)
         artifacts = run_stages(config, inputs, engine, lease)
         lease.check()
@@ -192,7 +194,8 @@ def run_stages(config: CurateConfig, inputs: InputManifest, engine: Engine, leas
     artifacts |= run(decide_stage(config.filters, attributes, units))
     verdicts = artifacts[VERDICTS]
     if config.dedup:
-        artifacts |= run(group_stage(config.dedup, config.inputs, config.report.groups, attributes, verdicts, units))
+        group = group_stage(config.dedup, config.inputs, config.report.groups, attributes, verdicts, units)
+        artifacts |= run(dataclasses.replace(group, memory=grouping_memory(attributes.manifest.rows)))
     return artifacts | run(select_stage(config.select_settings, inputs, attributes, verdicts, artifacts.get(GROUPS)))
 
 

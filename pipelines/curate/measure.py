@@ -22,6 +22,7 @@ from cluster.artifact import Counters, fingerprint
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.config import MeasureSettings
+from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
 from pipelines.language import fasttext_model
 from pipelines.language import identification as language
@@ -86,7 +87,10 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
     work, store = Measure(settings, inputs.reading), inputs.reading.store
-    return Stage("measure", outputs, inputs.units, work, fingerprint(dependencies(settings, inputs)), store, _files)
+    return Stage(
+        "measure", outputs, inputs.units, work, fingerprint(dependencies(settings, inputs)), store, _files,
+        memory=task_memory(settings.limits),
+    )  # fmt: skip
 
 
 def _files(unit: Unit) -> str:

@@ -23,6 +23,7 @@ from cluster.submit.work import (
 )
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, result_settings
+from pipelines.curate.memory import grouping_memory, task_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers.freeze import freeze
 from pipelines.readers.units import InputManifest
@@ -35,22 +36,10 @@ _RESERVE = 2.0
 # Before the first unit: machines start, Ray starts, kernels load.
 _START_S = 180.0
 
-# Memory of one task of `measure` and `select`. Measured (peak resident memory of a process that did both on 300 MB of
-# technical texts, 2026-11-22): 0.55 to 0.6 GiB with units of 64 and 256 MiB of Parquet and JSONL alike, because
-# documents stream through a task in tables of 8 MB; 0.2 of it are libraries, and 0.3 more while kernels are compiled.
-_TASK_MEMORY = GIB
-# A document over the 8 MB of a table is a table of its own: memory as a multiple of its bytes.
-_TABLE_BYTES = 8 << 20
-_MEMORY_OF_A_DOCUMENT = 20
-
-# Of the stage `group` (pipelines/dedup/group.py): bytes of memory for each document that shares a band with another
-# one, and bytes of disk for each key of a document.
-_CANDIDATE_MEMORY = 1500
+# Of the stage `group` (pipelines/dedup/group.py): bytes of disk for each key of a document.
 _KEY_DISK = 16
-_KEY_PARTITION_MEMORY = GIB
-# Assumed where the files do not state the number of their documents, and the share that has a near-duplicate.
+# Assumed where the files do not state the number of their documents.
 _DOCUMENT_BYTES = 2000
-_CANDIDATES = 0.5
 
 _CORES_OF_A_MACHINE = 16
 _UNITS_OF_A_CORE = 4
@@ -106,7 +95,7 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
     cpus = min(_CORES_OF_A_MACHINE, max(2, cores))
     most = min(_MOST_MACHINES, math.ceil(cores / cpus))
     document = config.limits.max_document_bytes
-    task = _TASK_MEMORY + _MEMORY_OF_A_DOCUMENT * max(0, document - _TABLE_BYTES)
+    task = task_memory(config.limits)
     documents = _documents(inputs)
     largest = task
     memory_reason = (
@@ -118,7 +107,7 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
         f"{cpus} units of {unit / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their upload"
     )
     if config.dedup:
-        largest = max(task, _KEY_PARTITION_MEMORY + int(_CANDIDATES * documents * _CANDIDATE_MEMORY))
+        largest = max(task, grouping_memory(documents))
         bands, _ = config.dedup.banding
         scratch += (keys := _KEY_DISK * (bands + 1) * documents)
         if largest > cpus * task:

@@ -22,6 +22,7 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
 from pipelines.curate.decide import VERDICTS_SCHEMA
 from pipelines.curate.measure import split_problems
+from pipelines.curate.memory import task_memory
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
@@ -134,7 +135,9 @@ def select_stage(
     measured = [MeasuredUnit(*part) for part in parts]
     units = list(_join_units(measured, _kept_bytes(verdicts, groups, inputs), file_bytes))
     work = Select(settings, inputs.reading, attributes.schema, groups.file_uris if groups else [])
-    return Stage("select", outputs, units, work, stage_fingerprint, attributes.store, _files)
+    return Stage(
+        "select", outputs, units, work, stage_fingerprint, attributes.store, _files, memory=task_memory(settings.limits)
+    )
 
 
 def _files(units: list[MeasuredUnit]) -> str:

@@ -76,7 +76,7 @@ def lines(caught) -> list[str]:
         ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config has: {TOP}. Did you mean dedup?"),
         (
             "execution: {attemts: 3}",
-            "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, max_bad_documents, stall_s, "
+            "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, losses, max_bad_documents, stall_s, "
             "unit_mib. Did you mean attempts?",
         ),
         ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),

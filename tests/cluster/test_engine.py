@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,24 +125,40 @@ def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_
     assert {unit: len(list(begun.glob(f"{unit}-*"))) for unit in range(4)} == {0: 1, 1: 3, 2: 1, 3: 1}
 
 
-def test_a_unit_whose_worker_dies_is_tried_again(session, tmp_path, begun):
+def test_a_unit_whose_worker_dies_starts_again_at_once_and_no_attempt_is_used(session, tmp_path, begun):
     def work(unit, scratch):
-        if unit == 1 and passes(begun, unit) == 1:
+        if unit == 1 and passes(begun, unit) <= 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return count_up(unit, scratch)
 
-    made = engine(tmp_path / "run", session).run(counting_stage(3, work))
+    made = engine(tmp_path / "run", session, attempts=1, losses=2).run(counting_stage(3, work))
     assert digests(made) == digests(run_inline(counting_stage(3), str(tmp_path / "loop")))
 
 
-def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path):
+def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path, begun):
     def work(unit, scratch):
+        passes(begun, unit)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(
         StageError, match=r"^count: no result for 1 of 1 unit after 1 round\. Unit 0: .*worker died[^\n]*$"
     ):
-        engine(tmp_path, session, attempts=1).run(counting_stage(1, work))
+        engine(tmp_path, session, attempts=1, losses=1).run(counting_stage(1, work))
+    assert len(list(begun.iterdir())) == 2
+
+
+def test_no_more_units_run_at_once_than_fit_the_memory_and_one_that_is_too_large_runs_alone(session, tmp_path):
+    def work(unit, scratch):
+        alone = tmp_path / "running"
+        alone.mkdir()  # fails if another unit runs
+        time.sleep(0.3)
+        alone.rmdir()
+        return count_up(unit, scratch)
+
+    session.start()
+    for share in (0.6, 1000):
+        stage = dataclasses.replace(counting_stage(4, work), memory=int(share * session.memory()))
+        engine(tmp_path / str(share), session, attempts=1, losses=0).run(stage)
 
 
 @pytest.mark.parametrize("kind", [StorageError, DataError])

@@ -122,6 +122,26 @@ def test_a_unit_that_hangs_is_broken_off_with_its_ray_and_tried_again(tmp_path):
     assert (session.starts, session.stops) == (2, 1)
 
 
+def test_no_time_counts_as_a_stall_before_the_cluster_has_a_cpu(tmp_path):
+    """An autoscaler takes minutes to start the first machine."""
+    began = threading.Event()
+
+    def work(unit, scratch):
+        began.wait(60)
+        return count_up(unit, scratch)
+
+    class Starting(NoRay):
+        def has_cpus(self) -> bool:
+            if super().has_cpus():
+                began.set()
+            return began.is_set()
+
+    session = Starting()
+    session.cpus_come_after = 6
+    engine(tmp_path, session, attempts=1, stall_s=0.05).run(counting_stage(1, work))
+    assert session.stops == 0
+
+
 def test_a_stall_in_every_round_is_told_with_its_seconds(tmp_path):
     gate = threading.Event()
     session = NoRay()
@@ -141,7 +161,7 @@ def test_patience_is_counted_from_the_last_unit_and_not_from_the_beginning(tmp_p
         return clock.now
 
     class Slow(RoundsInline):
-        def _map(self, run, rows):
+        def _map(self, run, rows, memory=None):
             for answer in super()._map(run, rows):
                 yield answer
                 clock.now += 700  # of 900; then the main thread looks twice and finds nothing new
@@ -161,7 +181,7 @@ def test_a_round_that_ray_ends_with_an_error_is_repeated_on_a_fresh_ray(tmp_path
     class Breaking(RoundsInline):
         rounds = 0
 
-        def _map(self, run, rows):
+        def _map(self, run, rows, memory=None):
             self.rounds += 1
             yield from super()._map(run, rows[:1])
             if self.rounds < 3:
@@ -187,7 +207,7 @@ def test_what_a_killed_driver_left_beside_a_finished_artifact_is_swept_by_the_ne
 
 def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path):
     class Forgetful(RoundsInline):
-        def _map(self, run, rows):
+        def _map(self, run, rows, memory=None):
             return (answer for answer in super()._map(run, rows) if json.loads(answer)["unit"] != 1)
 
     work = Failing({})
@@ -198,7 +218,7 @@ def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path
 @pytest.mark.parametrize("complaint", [None, "The worker was killed for memory"])
 def test_a_worker_that_leaves_no_answer_is_explained_by_what_ray_logged(tmp_path, complaint):
     class Silenced(RoundsInline):
-        def _map(self, run, rows):
+        def _map(self, run, rows, memory=None):
             if complaint:
                 logging.getLogger(sessions.LOST_TASKS_LOGGER).error(complaint)
             return iter(())
@@ -217,7 +237,7 @@ def test_a_dead_ray_ends_the_run_at_once(tmp_path):
 
 def test_a_ray_whose_death_is_first_seen_as_an_error_of_the_round_ends_the_run_at_once_too(tmp_path):
     class Dying(RoundsInline):
-        def _map(self, run, rows):
+        def _map(self, run, rows, memory=None):
             self.session.lost = True
             raise RuntimeError("connection lost")
             yield
@@ -396,7 +416,7 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
     source.write_text("".join(json.dumps({"id": str(n), "text": story(n)}) + "\n" for n in range(5)))
 
     class Changing(RoundsInline):
-        def _map(self, run, rows):
+        def _map(self, run, rows, memory=None):
             rounds.append(run.stage.name)
             source.write_text(json.dumps({"id": "new", "text": story(99)}) + "\n")
             return super()._map(run, rows)

@@ -21,7 +21,7 @@ class InlineEngine(Engine):
 class RoundsInline(Engine):
     """The engine with its rounds, attempts, patience and answers as they are; only Ray Data is replaced by a loop."""
 
-    def _map(self, run, rows):
+    def _map(self, run, rows, memory=None):
         for row in rows:
             yield from run(pa.Table.from_pylist([row]))["answer"].to_pylist()
 
@@ -33,6 +33,7 @@ class NoRay(Session):
         super().__init__()
         self.starts = self.stops = 0
         self.lost = False
+        self.cpus_come_after = 0  # questions
 
     def start(self) -> None:
         self.starts += not self.started
@@ -44,6 +45,13 @@ class NoRay(Session):
 
     def dead(self) -> bool:
         return self.lost
+
+    def memory(self) -> float:
+        return 0
+
+    def has_cpus(self) -> bool:
+        self.cpus_come_after -= 1
+        return self.cpus_come_after < 0
 
 
 def curate_inline(
