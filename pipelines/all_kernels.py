@@ -143,5 +143,5 @@ def _classify_without_tree() -> None:
 def _run(config: CurateConfig) -> None:
     store, root = config.store, paths.absolute(config.output)
     inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
-    with held(store, root) as lease:
-        run_stages(config, inputs, InProcess(root, Session(), Silent()), lease)
+    with held(store, root):
+        run_stages(config, inputs, InProcess(root, Session(), Silent()).run)

@@ -27,7 +27,8 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
     _require_packages()
     settings = load(config, override or [])
     if not isinstance(settings, TrainConfig):
-        raise ConfigError(f"{config}, kind: {settings.kind} given; this verb needs kind: train.")  # type: ignore[attr-defined]
+        kind = settings.kind  # type: ignore[attr-defined]
+        raise ConfigError(f"{config}, kind: {kind} given; wanted train. Give another config, or run `raymill {kind}`.")
     return settings
 
 

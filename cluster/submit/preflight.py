@@ -61,7 +61,7 @@ class ProbeReport:
     on_path: whether the command `raymill` is found. now: resources of all machines, such as {"CPU": 8}. largest_memory:
     bytes of the largest machine. can_add: whether the autoscaler can add what is missing; False without an autoscaler;
     None if nothing is missing, or the autoscaler does not report it. problems: text -> addresses of the machines with
-    this problem. machines: number of those that were checked.
+    this problem. machines: number of those that were checked. address: HOST:PORT for further machines.
     """
 
     python: str
@@ -73,6 +73,7 @@ class ProbeReport:
     largest_memory: float
     can_add: bool | None
     problems: Mapping[str, Sequence[str]]
+    address: str = "HEAD:PORT"
 
     def to_line(self) -> str:
         return MARK + json.dumps(asdict(self))
@@ -161,8 +162,8 @@ def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
             fewer = ", or lower the number of workers in the config" if work.all_at_once else ""
             yield (
                 f"{plural(int(wanted[name]), name)} needed: the cluster has {report.now.get(name, 0):g}, and no "
-                "autoscaler can add the others. Join another machine to it (`ray start --address HEAD:6379` there) or "
-                f"raise the autoscaler's limits{fewer}."
+                f"autoscaler can add the others. Join another machine to it (`ray start --address {report.address}` "
+                f"there) or raise the autoscaler's limits{fewer}."
             )
 
 

@@ -45,6 +45,7 @@ def main() -> None:
         largest_memory=largest_memory,
         can_add=_can_add(request, lacking(request.needed, now, largest_memory)),
         problems=_problems(request, looked_at),
+        address=ray.get_runtime_context().gcs_address,
     )
     print(report.to_line(), flush=True)
 

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from posixpath import basename
 from typing import Any
@@ -12,12 +13,14 @@ import pyarrow.compute as pc
 import yaml
 
 from cluster import logs
+from cluster.artifact import Artifact
 from cluster.output_folder import check_output
 from cluster.page.formats import plural
 from cluster.read.compression import compression_ending
 from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits
 from cluster.read.span import Span
+from cluster.stage import Stage, published
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
@@ -45,6 +48,7 @@ def print_plan(settings: CurateConfig) -> None:
     refuse_files_inside(root, inputs)
     job.check_models_and_lists(settings.filters, store)
     finished, damage = job.find_finished(settings, inputs, root, replace=False)
+    state = _state(settings, inputs, root, finished is not None, damage)
     if not finished:
         check_output(store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
@@ -56,7 +60,7 @@ def print_plan(settings: CurateConfig) -> None:
         print(f"dedup    {bands} bands of {columns} signature columns; pairs compared, by similarity: {caught}")
     else:
         print("dedup    none")
-    print(f"output   {root}: {_state(finished is not None, damage)}")
+    print(f"output   {root}: {state}")
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
@@ -77,10 +81,35 @@ def print_plan(settings: CurateConfig) -> None:
         print("\nSettings that differ from the defaults (--verbose shows all):\n" + _yaml(changed_settings(settings)))
 
 
-def _state(finished: bool, damage: str) -> str:
+class _StageToRun(Exception):
+    """A stage has no artifacts yet."""
+
+
+def _state(settings: CurateConfig, inputs: InputManifest, root: str, finished: bool, damage: str) -> str:
+    """What is at the output, and what a run does with it. Starts nothing.
+
+    Raises:
+        DataError: as the run: an unfinished run with other settings is there, or too many documents are in quarantine.
+    """
     if damage:
         return f"{damage}; damaged files will be made again"
-    return "finished, nothing to do" if finished else "to be made"
+    if finished:
+        return "finished, nothing to do"
+    done: list[str] = []
+
+    def find(stage: Stage) -> dict[str, Artifact]:
+        if (found := published(stage, root)) is None:
+            raise _StageToRun
+        done.append(stage.name)
+        return found
+
+    with suppress(_StageToRun):
+        job.run_stages(settings, inputs, find)
+    if settings.store.exists(paths.join(root, job.INPUTS)):
+        return f"unfinished (finished stages: {', '.join(done) or 'none'}), to be continued"
+    if settings.store.holds_files(root):
+        return "to be made; other files are in this folder, and stay there"
+    return "to be made"
 
 
 def changed_settings(settings: CurateConfig) -> dict[str, Any]:

@@ -39,9 +39,9 @@ def _explained(run: RunReader, id: str, document: MeasuredDocument) -> str:
 
 
 def _file(run: RunReader, document: MeasuredDocument) -> str:
-    """The document's file; the files of its unit and the error if they cannot be read."""
+    """The document's row in its file; the files of its unit and the error if they cannot be read."""
     try:
-        return run.file_of(document)
+        return run.place_of(document)
     except UserError as error:
         uris = run.inputs.units[document.unit].uris
         return f"{plural(len(uris), 'file')} from {uris[0]}; {error}"

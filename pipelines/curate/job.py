@@ -18,6 +18,7 @@ it does nothing and does not start Ray.
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
 from cluster.errors import DataError
-from cluster.lease import Lease, held
+from cluster.lease import held
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -112,7 +113,12 @@ def curate(
         store.write_bytes(paths.join(root, INPUTS), json.dumps(record, ensure_ascii=False).encode())
         patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
         engine = Engine(root, session, progress, patience, replace)
-        artifacts = run_stages(config, inputs, engine, lease)
+
+        def run(stage: Stage) -> dict[str, Artifact]:
+            lease.check()
+            return engine.run(stage)
+
+        artifacts = run_stages(config, inputs, run)
         lease.check()
         return _publish(config, inputs, engine, artifacts)
 
@@ -178,13 +184,10 @@ def result_settings(config: CurateConfig) -> dict[str, Any]:
     return json.loads(config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
 
 
-def run_stages(config: CurateConfig, inputs: InputManifest, engine: Engine, lease: Lease) -> dict[str, Artifact]:
-    """Run the stages and return their artifacts. Checks the lease of the output before each stage."""
-
-    def run(stage: Stage) -> dict[str, Artifact]:
-        lease.check()
-        return engine.run(stage)
-
+def run_stages(
+    config: CurateConfig, inputs: InputManifest, run: Callable[[Stage], dict[str, Artifact]]
+) -> dict[str, Artifact]:
+    """The artifacts of all stages, each made or found by `run`."""
     units = len(inputs.units)
     artifacts = run(measure_stage(config.measure_settings, inputs))
     attributes = artifacts[ATTRIBUTES]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from cluster.artifact import Artifact, open_parquet, require_files
 from cluster.errors import DataError
 from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
@@ -91,21 +92,21 @@ class RunReader:
 
         return next(self._documents(rows))
 
-    def file_of(self, document: MeasuredDocument) -> str:
-        """The URI of the document's file. If its unit has several files, they are read up to the document.
+    def place_of(self, document: MeasuredDocument) -> str:
+        """The document's row in its file, and the URI. If its unit has several files, they are read up to the document.
 
         Raises:
             DataError, StorageError: one of them changed or cannot be read.
         """
         unit, row = self.inputs.units[document.unit], document.row
         for span in unit.spans:
-            if span.uri == unit.spans[-1].uri:
+            if span == unit.spans[-1]:
                 break
             for table in read_unit(dataclasses.replace(unit, spans=(span,)), self.inputs.reading, self._limits):
                 if row < table.num_rows:
-                    return span.uri
+                    return _place(span, row)
                 row -= table.num_rows
-        return unit.spans[-1].uri
+        return _place(unit.spans[-1], row)
 
     @property
     def _limits(self) -> Limits:
@@ -139,3 +140,8 @@ class RunReader:
                         for at, attributes in zip(found.tolist(), rows.to_pylist(), strict=True):
                             yield MeasuredDocument(file.unit, attributes["row"], first + at, attributes)
                     first += parquet.metadata.row_group(group).num_rows
+
+
+def _place(span: Span, row: int) -> str:
+    part = "" if span.start == 0 else "this unit's part of "
+    return f"row {row} of {part}{span.uri}"

@@ -276,7 +276,8 @@ def _other_separator(names: Sequence[str], wanted: set[str]) -> str | None:
 
 def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, 3, 0.5)
-    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them."
+    apart = ", or give the files without it an input of their own" if setting == "columns" else ""
+    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them{apart}."
     return f"no column {name} ({setting}). It has: {', '.join(names) or 'none'}. {mend}"
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.support.inline import InlineEngine
 from tests.support.processes import Command, wait_until
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training import job as job
+from training.commands import print_outcome
 from training.commands import train as train_verb
 from training.config import TrainConfig
 from training.config_parts import Workers
@@ -50,6 +52,15 @@ def full(corpus, tmp_path_factory):
 
 def never(*_, **__):
     raise AssertionError("nothing was to be done")
+
+
+def test_the_outcome_names_a_run_that_was_finished_before(full, capsys):
+    _, run = full
+    finished = f"{run.uri}: finished before, nothing to do.\n"
+    for fresh in (True, False):
+        print_outcome(replace(run, fresh=fresh))
+        shown = capsys.readouterr().out
+        assert shown.startswith(finished) is not fresh and shown.endswith(f"report  {run.uri}/report.html\n")
 
 
 def test_a_run_leaves_all_that_it_promises(full):

@@ -10,6 +10,7 @@ from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.config_parts import Lora, Optimizer
 from training.fit.job import Job
+from training.options import load_train
 
 SMALLEST = {
     "kind": "train",
@@ -333,3 +334,11 @@ def test_keys_of_a_phases_corpus_come_from_the_environment_and_are_never_shown(t
     ):
         refused = refusal(tmp_path, **wrong)
         assert said in refused and "hunter2" not in refused
+
+
+def test_a_config_of_another_kind_is_refused_with_the_verb_for_it(tmp_path):
+    (path := tmp_path / "c.yaml").write_text("{kind: curate, name: x, inputs: [{path: /in}], output: /out}")
+    with pytest.raises(ConfigError) as refused:
+        load_train(str(path), None)
+    wanted = "wanted train. Give another config, or run `raymill curate`."
+    assert str(refused.value) == f"{path}, kind: curate given; {wanted}"

@@ -29,6 +29,7 @@ FITTING = ProbeReport(
     largest_memory=4 << 30,
     can_add=None,
     problems={},
+    address="10.0.0.1:26379",
 )
 
 
@@ -77,7 +78,7 @@ def test_workers_that_run_all_at_once_need_all_their_cpus(tmp_path):
     lacks = replace(FITTING, now={}, can_add=False)
     (curate,) = problems(work, lacks, ships_code=False)
     (train,) = problems(replace(work, all_at_once=True), lacks, ships_code=False)
-    assert "Join another machine to it (`ray start --address HEAD:6379`" in curate and "workers" not in curate
+    assert "Join another machine to it (`ray start --address 10.0.0.1:26379`" in curate and "workers" not in curate
     assert "or lower the number of workers in the config" in train
 
 

@@ -155,7 +155,12 @@ def test_one_is_written_as_one(raymill, tmp_path):
     (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a", "text": story(1)}) + "\n{\n")
     out, _ = raymill("curate", "c.yaml", "-o", "execution.max_bad_documents=1", "-o", "rules=null")
     assert "warning: 1 document could not be read; it is listed under quarantine." in out
+    (tmp_path / "other").mkdir()
     out, _ = raymill("curate", "c.yaml", "--dry-run", "-o", "output=other")
+    assert f"output   {tmp_path}/other: to be made\n" in out
+    (tmp_path / "other" / "notes.txt").write_text("of another program")
+    out, _ = raymill("curate", "c.yaml", "--dry-run", "-o", "output=other")
+    assert f"output   {tmp_path}/other: to be made; other files are in this folder, and stay there\n" in out
     assert out.startswith("inputs   1 file, 1 unit, about")
 
 
@@ -189,7 +194,7 @@ def test_explain_names_the_file_among_those_of_the_unit(raymill, tmp_path):
         (tmp_path / name).write_text(story(10 + number))
     raymill("curate", "c.yaml", "-o", "inputs=[{path: '*.txt', id: path}]")
     out, _ = raymill("explain", "run", f"{tmp_path}/three.txt")
-    assert f"position  unit 0, row 1 ({tmp_path}/three.txt)\n" in out
+    assert f"position  unit 0, row 1 (row 0 of {tmp_path}/three.txt)\n" in out
     (tmp_path / "one.txt").write_text("changed")
     out, _ = raymill("explain", "run", f"{tmp_path}/two.txt")
     assert f"position  unit 0, row 2 (3 files from {tmp_path}/one.txt; " in out and "changed since" in out
@@ -211,3 +216,21 @@ def test_a_dry_run_names_the_damaged_files_of_a_finished_run(raymill, tmp_path):
     file.unlink()
     out, _ = raymill("curate", "c.yaml", "--dry-run")
     assert f"run: a finished run with 1 damaged file ({file}: is gone); damaged files will be made again\n" in out
+
+
+def test_a_dry_run_on_an_unfinished_run_names_its_finished_stages_or_refuses_as_the_run_does(raymill, tmp_path, capsys):
+    raymill("curate", "c.yaml")
+    for name in ("manifest.json", "corpus/_manifest.json"):
+        (tmp_path / "run" / name).unlink()
+    out, _ = raymill("curate", "c.yaml", "--dry-run")
+    assert (
+        f"output   {tmp_path}/run: unfinished (finished stages: measure, ids, decide, group), to be continued\n" in out
+    )
+    messages = []
+    for more in (["--dry-run"], []):
+        with pytest.raises(SystemExit) as left:
+            cli.main(("curate", "c.yaml", "-o", "language.max_chars=500", *more))
+        assert left.value.code == 2
+        messages.append(capsys.readouterr().err)
+        logs.setup()
+    assert messages[0] == messages[1] and "holds a finished artifact made from other settings" in messages[0]

@@ -302,7 +302,7 @@ def test_what_is_found_of_a_document_is_its_own(run, documents):
         (found,) = reader.find(one["id"])
         assert (found.position, found.row) == (at, one["row"])
         assert reader.text_of(found) == texts[one["source"], one["id"]]
-        assert reader.file_of(found).endswith(f"/{one['source']}.jsonl")
+        assert reader.place_of(found).endswith(f"/{one['source']}.jsonl")
         words = explain(reader, one["id"])
         if one["ledger"] is None:
             copies = 1 + sizes[one["id"]]

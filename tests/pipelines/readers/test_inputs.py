@@ -161,7 +161,7 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
             {"path": "f.parquet", "id": "url", "columns": ["licence"]},
             "inputs[0] (input): DIR/f.parquet: no column url (id). It has: text, id. Set `id` to one of them.\n"
             "inputs[0] (input): DIR/f.parquet: no column licence (columns). It has: text, id. Set `columns` to one of "
-            "them.",
+            "them, or give the files without it an input of their own.",
         ),
         (
             {"path": "a.jsonl", "text": "body"},
@@ -169,7 +169,8 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
         ),
         (
             {"path": "e.txt", "columns": ["name"]},
-            "inputs[0] (input): DIR/e.txt: no column name (columns). It has: path. Set `columns` to one of them.",
+            "inputs[0] (input): DIR/e.txt: no column name (columns). It has: path. Set `columns` to one of them, or "
+            "give the files without it an input of their own.",
         ),
         (
             {"path": "sub/none/of/it"},
@@ -325,7 +326,10 @@ def test_a_file_that_lacks_a_column_that_its_siblings_have_is_refused_and_all_su
 def test_files_of_one_format_that_cannot_have_a_column_are_counted(tmp_path):
     for number in range(50):
         (tmp_path / f"{number:02}.txt").write_text("text")
-    message = "inputs[0] (input): DIR/00.txt: no column year (columns). It has: path. Set `columns` to one of them."
+    message = (
+        "inputs[0] (input): DIR/00.txt: no column year (columns). It has: path. Set `columns` to one of them, or give "
+        "the files without it an input of their own."
+    )
     assert refusal(tmp_path, {"path": ".", "columns": ("year",)}) == f"{message} (and 49 more files)"
     (tmp_path / "sub").mkdir()
     for name in ("a.txt", "b.txt"):
@@ -345,6 +349,20 @@ def test_an_id_that_a_format_cannot_have_is_its_own_also_where_no_other_format_i
     (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
     assert manifest.notes == (note,)
     assert table["id"].to_pylist() == ["<urn:w>" if name.endswith(".wet") else str(mixed / name)]
+
+
+def test_a_column_that_only_json_lines_have_is_refused_for_files_with_a_schema_or_header(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b", "year": 1}\n')
+    assert frozen(tmp_path, path=".", columns=("year",)).carried.names == ["year"], "objects may lack it"
+    (tmp_path / "b.csv").write_text("text\na\n")
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "c.parquet")
+    mend = "Set `columns` to one of them, or give the files without it an input of their own."
+    message = refusal(tmp_path, {"path": ".", "columns": ("year",)})
+    assert "/c.parquet: no column year (columns). It has: text. " in message and mend in message
+    (tmp_path / "c.parquet").unlink()
+    assert refusal(tmp_path, {"path": ".", "columns": ("year",)}) == (
+        f"inputs[0] (input): DIR/b.csv: no column year (columns). It has: text. {mend}"
+    )
 
 
 def test_a_header_with_a_column_twice_is_refused(tmp_path):
