@@ -11,8 +11,6 @@ from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
 from pipelines.text.hash_table import find_or_insert, slots_for
-from pipelines.text.lines import count_characters, count_newlines
-from pipelines.text.words import HASH_PRIME, HASH_SEED, mix_hash
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -51,18 +49,18 @@ class FineWeb:
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
         """The number of lines int64[D], the ratios float64[D], NaN for a document without text."""
-        texts = analysis.texts
-        newlines = count_newlines(texts)
+        cut, newlines = analysis.lines, analysis.lines.newlines
         char_flags, _ = tables()
         lines, ended, short, repeated = _count_lines(
-            texts.data, texts.offsets, newlines, self.short_line_characters, char_flags, character_classes()
-        ).T
+            analysis.texts.data, cut.starts, cut.begins, cut.ends, cut.hashes, cut.characters,
+            self.short_line_characters, char_flags, character_classes(),
+        ).T  # fmt: skip
         with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes; the document is `empty`
             return {
                 "fineweb_lines": lines,
                 "fineweb_line_punct_ratio": ended / lines,
                 "fineweb_short_line_ratio": short / lines,
-                "fineweb_char_dup_ratio": repeated / (count_characters(texts) - newlines),
+                "fineweb_char_dup_ratio": repeated / (analysis.characters - newlines),
                 "fineweb_list_ratio": newlines / np.where(lines, analysis.words.counts, np.nan),
             }
 
@@ -79,37 +77,32 @@ class FineWeb:
 
 
 @njit(cache=True, nogil=True)
-def _count_lines(data, offsets, newlines, short_characters, char_flags, classes):
-    """int64[D, 4], of lines that are not blank: all; ending in punctuation; short; characters in repeated ones.
-
-    newlines: int64[D], lines.count_newlines of the same texts.
-    """
-    counts = np.zeros((len(offsets) - 1, 4), np.int64)
-    slots = slots_for(newlines.max() + 1) if len(newlines) else 0
+def _count_lines(data, starts, begins, ends, hashes, characters, short_characters, char_flags, classes):
+    """int64[D, 4], of lines that are not blank: all; ending in punctuation; short; characters in repeated ones."""
+    documents = len(starts) - 1
+    counts = np.zeros((documents, 4), np.int64)
+    longest = 0
+    for document in range(documents):
+        longest = max(longest, starts[document + 1] - starts[document])
+    slots = slots_for(longest)
     keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
-    for document in range(len(offsets) - 1):
-        at, end = offsets[document], offsets[document + 1]
-        mask = slots_for(newlines[document] + 1) - 1
-        while at < end:
-            hashed = HASH_SEED
-            length = 0
-            blank = True
-            last = at  # first byte of the line's last character
-            while at < end and data[at] != 10:
-                byte = data[at]
-                if byte & 0xC0 != 0x80:
-                    length += 1
-                    last = at
-                    if blank:
-                        blank = (char_flags[code_point(data, at)[0]] & SPACE) != 0
-                hashed = (hashed ^ np.uint64(byte)) * HASH_PRIME
-                at += 1
-            at += 1
-            if blank:
-                continue
+    for document in range(documents):
+        mask = slots_for(starts[document + 1] - starts[document]) - 1
+        for line in range(starts[document], starts[document + 1]):
+            at, end = begins[line], ends[line]
+            while at < end:
+                point, width = code_point(data, at)
+                if not char_flags[point] & SPACE:
+                    break
+                at += width
+            if at == end:
+                continue  # blank
+            last = end - 1
+            while data[last] & 0xC0 == 0x80:
+                last -= 1
             counts[document, 0] += 1
             counts[document, 1] += (classes[code_point(data, last)[0]] & TERMINAL) != 0
-            counts[document, 2] += length <= short_characters
-            if not find_or_insert(keys, stamps, mask, document + 1, mix_hash(hashed))[1]:
-                counts[document, 3] += length
+            counts[document, 2] += characters[line] <= short_characters
+            if not find_or_insert(keys, stamps, mask, document + 1, hashes[line])[1]:
+                counts[document, 3] += characters[line]
     return counts

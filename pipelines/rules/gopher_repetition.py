@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.lines import count_characters, count_newlines, count_repeated_pieces
+from pipelines.text.lines import count_repeated_lines, count_repeated_paragraphs
 from pipelines.text.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
 
 Fraction = Annotated[float, Field(ge=0)]  # may exceed 1: occurrences of the most frequent n-gram may overlap
@@ -59,10 +59,9 @@ class GopherRepetition:
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
         """repetition_characters int64[D], the fractions float64[D]; NaN where the n-gram checks do not apply."""
         texts = analysis.texts
-        characters = count_characters(texts)
-        newlines = count_newlines(texts)
-        paragraphs = count_repeated_pieces(texts, newlines, min_run=2, stripped=True)
-        lines = count_repeated_pieces(texts, newlines, min_run=1, stripped=False)
+        characters = analysis.characters
+        paragraphs = count_repeated_paragraphs(texts, analysis.lines)
+        lines = count_repeated_lines(analysis.lines)
         top, duplicated = count_ngram_repetition(analysis.words)
         spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)  # NaN: not applicable
         over = np.maximum(characters, 1)  # the fractions of an empty document are 0

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from cluster.store.store import Store
 from pipelines.text.datatrove.tokenizer import split_tokens
+from pipelines.text.lines import Lines, count_characters, split_lines
 from pipelines.text.texts import Texts
 from pipelines.text.words import Words, split_words
 
@@ -50,6 +51,16 @@ class Analysis:
     def words(self) -> Words:
         """The words of the documents in the dialect."""
         return split_tokens(self.texts) if self.dialect == "datatrove" else split_words(self.texts)
+
+    @cached_property
+    def lines(self) -> Lines:
+        """The lines of the documents."""
+        return split_lines(self.texts)
+
+    @cached_property
+    def characters(self) -> np.ndarray:
+        """int64[D]: the length of every document in characters."""
+        return count_characters(self.texts)
 
     @cached_property
     def written_with_spaces(self) -> np.ndarray:

@@ -1,14 +1,56 @@
-"""Lines and paragraphs of documents: characters, line feeds, pieces that repeat an earlier one, stripped ends."""
+"""Lines and paragraphs of documents: characters, pieces that repeat an earlier one, stripped ends.
+
+Several rules look at lines, so a table of documents is cut into lines once, with a hash of each line.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.hash_table import find_or_insert, slots_for
+from pipelines.text.instructions import count_ones, load_uint64, trailing_zeros
 from pipelines.text.texts import Texts
-from pipelines.text.words import HASH_PRIME, HASH_SEED, mix_hash
+from pipelines.text.words import HASH_SEED, mix_hash
 
 _NEWLINE = 10
+_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
+_SPREAD, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """L lines of D documents, separated by line feeds, empty ones too: a document of n line feeds has n + 1 lines.
+
+    Document i has the lines starts[i]:starts[i + 1]; line j is data[begins[j]:ends[j]] of the documents' `Texts`.
+
+    starts: int64[D + 1]. begins, ends: int64[L]. hashes: uint64[L], equal for equal lines; never stored. characters:
+    int64[L], without the line feed.
+    """
+
+    starts: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+    hashes: np.ndarray
+    characters: np.ndarray
+
+    @property
+    def newlines(self) -> np.ndarray:
+        """int64[D]: the number of line feeds of every document."""
+        return np.diff(self.starts) - 1
+
+
+def split_lines(texts: Texts) -> Lines:
+    """The lines of every document."""
+    starts = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(_count_newlines(texts.data, texts.offsets) + 1, out=starts[1:])
+    count = starts[-1]
+    begins, ends, characters = np.empty((3, count), np.int64)
+    hashes = np.empty(count, np.uint64)
+    _fill_lines(texts.data, texts.offsets, begins, ends, hashes, characters)
+    return Lines(starts, begins, ends, hashes, characters)
 
 
 def count_characters(texts: Texts) -> np.ndarray:
@@ -16,26 +58,28 @@ def count_characters(texts: Texts) -> np.ndarray:
     return _count_characters(texts.data, texts.offsets)
 
 
-def count_newlines(texts: Texts) -> np.ndarray:
-    """int64[D]: the number of line feeds of every document."""
-    return _count_newlines(texts.data, texts.offsets)
+def count_repeated_lines(lines: Lines) -> np.ndarray:
+    """int64[D, 3]: lines; lines equal to an earlier one of the document; characters in those.
 
-
-def count_repeated_pieces(texts: Texts, newlines: np.ndarray, min_run: int, stripped: bool) -> np.ndarray:
-    """Count lines or paragraphs, and those that repeat an earlier one of the same document.
-
-    Args:
-        newlines: int64[D], count_newlines of the same texts.
-        min_run: line feeds in a row that separate two pieces, at least: 1 gives lines, 2 paragraphs.
-        stripped: leave out white space at the document's two ends first.
-
-    Returns:
-        int64[D, 3]: pieces; pieces equal to an earlier one; characters in those. As with `re.split`, a separator at an
-        end of the document makes an empty piece, and an empty document is one empty piece.
+    Empty lines count as one line at each end of the document and not at all inside, as with `re.split` by line feeds in
+    a row; an empty document is one empty line.
     """
-    flags, _ = tables()
-    counts = np.empty((len(texts), 3), np.int64)
-    _count_repeated_pieces(texts.data, texts.offsets, newlines, min_run, stripped, flags, counts)
+    counts = np.zeros((len(lines.starts) - 1, 3), np.int64)
+    _count_repeated_lines(lines.starts, lines.begins, lines.ends, lines.hashes, lines.characters, counts)
+    return counts
+
+
+def count_repeated_paragraphs(texts: Texts, lines: Lines) -> np.ndarray:
+    """int64[D, 3]: paragraphs; paragraphs equal to an earlier one of the document; characters in those.
+
+    Two or more line feeds separate paragraphs. White space at the document's two ends is left out first. An empty
+    document is one empty paragraph.
+    """
+    counts = np.zeros((len(texts), 3), np.int64)
+    begins, ends = _find_stripped(texts.data, texts.offsets, tables()[0])
+    _count_repeated_paragraphs(
+        texts.data, begins, ends, lines.starts, lines.begins, lines.ends, lines.hashes, lines.characters, counts
+    )
     return counts
 
 
@@ -118,35 +162,97 @@ def after_line_end(data, at, end):
 
 
 @njit(cache=True, nogil=True)
-def _count_repeated_pieces(data, offsets, newlines, min_run, stripped, char_flags, counts):
-    slots = slots_for(newlines.max() + 1) if len(newlines) else 0
-    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+def _fill_lines(data, offsets, begins, ends, hashes, characters):
+    line = 0
     for document in range(len(offsets) - 1):
         at, end = offsets[document], offsets[document + 1]
-        if stripped:
-            at, end = strip(data, at, end, char_flags)
-        mask = slots_for(newlines[document] + 1) - 1
-        pieces = repeats = repeated_characters = 0
-        hashed, length = HASH_SEED, 0
-        more = True
-        while more:
-            run = 0
-            while at < end:
-                byte = data[at]
-                if byte == _NEWLINE:
-                    while at + run < end and data[at + run] == _NEWLINE:
-                        run += 1
-                    if run >= min_run:
-                        break
-                    run = 0
-                hashed = (hashed ^ np.uint64(byte)) * HASH_PRIME
-                length += (byte & 0xC0) != 0x80
-                at += 1
-            pieces += 1
-            if not find_or_insert(keys, stamps, mask, document + 1, mix_hash(hashed))[1]:
-                repeats += 1
-                repeated_characters += length
-            hashed, length = HASH_SEED, 0
-            more = run > 0
-            at += run
-        counts[document, 0], counts[document, 1], counts[document, 2] = pieces, repeats, repeated_characters
+        while True:
+            begins[line] = at
+            at, hashes[line], characters[line] = _hash_line(data, at, end)
+            ends[line] = at
+            line += 1
+            if at == end:
+                break
+            at += 1
+
+
+@njit(cache=True, nogil=True)
+def _hash_line(data, begin, end):
+    """(its end, hash, characters) of the line that begins at `begin` in data[:end], eight bytes at a time."""
+    at, hashed, characters = begin, HASH_SEED, 0
+    while at < end:
+        size = min(end - at, 8)
+        if at + 8 <= len(data):
+            word = load_uint64(data, at)
+        else:
+            word = np.uint64(0)
+            for place in range(size):
+                word |= np.uint64(data[at + place]) << np.uint64(8 * place)
+        different = word ^ _NEWLINES
+        size = min(size, trailing_zeros((different - _ONES) & ~different & _HIGHS) >> 3)
+        if size == 0:
+            break
+        if size < 8:
+            word &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
+        # Bytes of the form 10xxxxxx continue a character.
+        characters += size - count_ones(word & ~(word << np.uint64(1)) & _HIGHS)
+        hashed = (hashed ^ word) * _SPREAD
+        hashed ^= hashed >> _HALF
+        at += size
+    return at, mix_hash(hashed ^ np.uint64(at - begin)), characters
+
+
+@njit(cache=True, nogil=True)
+def _longest(starts):
+    """The largest number of lines of a document."""
+    longest = 0
+    for document in range(len(starts) - 1):
+        longest = max(longest, starts[document + 1] - starts[document])
+    return longest
+
+
+@njit(cache=True, nogil=True)
+def _count_repeated_lines(starts, begins, ends, hashes, characters, counts):
+    slots = slots_for(_longest(starts))
+    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+    for document in range(len(starts) - 1):
+        first, last = starts[document], starts[document + 1] - 1
+        mask = slots_for(last + 1 - first) - 1
+        for line in range(first, last + 1):
+            if begins[line] < ends[line] or line in (first, last):
+                counts[document, 0] += 1
+                if not find_or_insert(keys, stamps, mask, document + 1, hashes[line])[1]:
+                    counts[document, 1] += 1
+                    counts[document, 2] += characters[line]
+
+
+@njit(cache=True, nogil=True)
+def _count_repeated_paragraphs(data, text_begins, text_ends, starts, begins, ends, hashes, characters, counts):
+    """text_begins, text_ends: int64[D], the documents without white space at their ends."""
+    slots = slots_for(_longest(starts))
+    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+    for document in range(len(starts) - 1):
+        text_begin, text_end = text_begins[document], text_ends[document]
+        mask = slots_for(starts[document + 1] - starts[document]) - 1
+        if text_begin == text_end:
+            counts[document, 0] = 1
+            continue
+        hashed, length, members = HASH_SEED, 0, 0
+        for line in range(starts[document], starts[document + 1] + 1):
+            # Of white space before or after the text, or the end of the last paragraph.
+            outside = line == starts[document + 1] or ends[line] < text_begin or begins[line] > text_end
+            if not outside and begins[line] < ends[line]:
+                of_line, of_characters = hashes[line], characters[line]
+                if begins[line] < text_begin or ends[line] > text_end:
+                    begin, end = max(begins[line], text_begin), min(ends[line], text_end)
+                    _, of_line, of_characters = _hash_line(data, begin, end)
+                hashed = (hashed ^ of_line) * _SPREAD
+                hashed ^= hashed >> _HALF
+                length += of_characters + (members > 0)
+                members += 1
+            elif members:
+                counts[document, 0] += 1
+                if not find_or_insert(keys, stamps, mask, document + 1, hashed)[1]:
+                    counts[document, 1] += 1
+                    counts[document, 2] += length
+                hashed, length, members = HASH_SEED, 0, 0
