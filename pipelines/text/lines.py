@@ -118,6 +118,8 @@ def _count_newlines(data, offsets):
 @njit(cache=True, nogil=True)
 def strip(data, begin, end, char_flags):
     """(begin, end) of data[begin:end] without white space at both ends, as by str.strip()."""
+    if begin < end and 0x20 < data[begin] < 0x80 and 0x20 < data[end - 1] < 0x80:
+        return begin, end  # nearly always
     while begin < end:
         point, width = code_point(data, begin)
         if not char_flags[point] & SPACE:

@@ -157,8 +157,8 @@ def _keep_lines(
                 line_stop = _copy_without_citations(data, begin, line_stop, kept, line, char_flags)
                 _, _, _, marks, count = _scan(kept, line, line_stop, not datatrove, kinds, char_flags, classes)
             else:
-                for offset in range(line_stop - begin):
-                    kept[line + offset] = data[begin + offset]
+                for offset in range(np.uint64(line_stop - begin)):
+                    kept[np.uint64(line) + offset] = data[np.uint64(begin) + offset]
                 line_stop += line - begin
             if require_terminal and not _ends_in_terminal(kept, line, line_stop, datatrove, classes):
                 continue
