@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.page.formats import plural
 from cluster.progress import Progress
@@ -127,15 +127,27 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
     """Open every model, word list and URL list named in the settings, before Ray starts.
 
     Raises:
-        ConfigError, StorageError: one is missing, has another format, or lacks a label that the settings name.
+        ConfigError, StorageError: names each one that is missing, has another format, or lacks a label that the
+            settings name.
     """
+    errors: list[UserError] = []
     if filters.language:
-        language.load(store, filters.language)
+        try:
+            language.load(store, filters.language)
+        except UserError as error:
+            errors.append(error)
     no_rows = pa.table({"language": pa.array([], pa.string())})
     no_documents = Analysis(Texts.from_strings([]), filters.dialect, no_rows, store)
     for rule in filters.rules:
         if files_read_by(rule):
-            rule.measure(no_documents)
+            try:
+                rule.measure(no_documents)
+            except UserError as error:
+                errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError("\n".join(map(str, errors)))
 
 
 def find_finished(

@@ -11,7 +11,7 @@ from cluster.page.formats import count, decimal, plural, share, short
 from cluster.page.markup import Child, Column, Html, element, fold, join, note, sentence, table
 from training.fit.records import Attempt, StepRecord
 from training.report.schema import Curves, Event, Fit, Point, StepRow, Validated
-from training.report.text import metric_words
+from training.report.text import loss_words, metric_words, perplexity_words
 
 _LOSS_HEIGHT = 280  # pixels
 _MAX_EVENTS = 20
@@ -199,8 +199,8 @@ def _loss(fit: Fit, chart: _Charts) -> Html:
         if points:
             best = min(points, key=lambda point: point[1])
             parts.append(
-                f"{name}: from {decimal(points[0][1])} to {decimal(points[-1][1])}, lowest {decimal(best[1])} at step "
-                f"{count(int(best[0]))}"
+                f"{name}: from {loss_words(points[0][1])} to {loss_words(points[-1][1])}, lowest {loss_words(best[1])} "
+                f"at step {count(int(best[0]))}"
             )
     keys = [join(_key(line), " ", line.name.lower()) for line in lines if line.points]
     caption = element("figcaption", element("h3", "Loss"), element("p", [element("span", key) for key in keys]))
@@ -251,10 +251,10 @@ def _as_table(fit: Fit) -> Html:
         rows.append(
             (
                 count(step),
-                _cell(row, "loss"),
-                _cell(row, "loss_smooth"),
-                decimal(validated["loss"]) if validated else "",
-                *((decimal(validated["perplexity"]) if validated else "",) if perplexity else ()),
+                _cell(row, "loss", loss_words),
+                _cell(row, "loss_smooth", loss_words),
+                loss_words(validated["loss"]) if validated else "",
+                *((perplexity_words(validated["perplexity"]) if validated else "",) if perplexity else ()),
                 share(validated["accuracy"], 1) if validated else "",
                 _cell(row, "learning_rate"),
                 _cell(row, "grad_norm"),

@@ -3,7 +3,6 @@
 The curves in report.json have a bounded number of points, so the page does not grow with the number of steps.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from importlib import resources
 
@@ -14,7 +13,7 @@ from cluster.page.markup import Html, Section, anchor, element, outside_text
 from training.report import tables
 from training.report.curves import curves
 from training.report.schema import Fit, Report, Totals, exported_validation
-from training.report.text import metric_words
+from training.report.text import loss_words, metric_words, perplexity_words
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
@@ -78,13 +77,13 @@ def _tiles(fit: Fit) -> Html:
         tiles += [
             (
                 "Validation loss",
-                f"{_rounded(first['loss'])} → {_rounded(best['loss'])}",
+                f"{loss_words(first['loss'])} → {loss_words(best['loss'])}",
                 f"{'lowest at' if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
                 + ("" if words.perplexity else f"; {right}"),
             )
         ]
         if words.perplexity:
-            fell = f"{_rounded(first['perplexity'])} → {_rounded(best['perplexity'])}"
+            fell = f"{perplexity_words(first['perplexity'])} → {perplexity_words(best['perplexity'])}"
             tiles.append(("Perplexity", fell, right))
     speed = (
         f"{short(totals['tokens_per_s'])} a second of a step (median)"
@@ -113,7 +112,3 @@ def _time_note(totals: Totals) -> str:
     compiling = f", {formats.duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
     validating = f", {formats.duration(totals['validation_s'])} of it validation" if totals.get("validation_s") else ""
     return plural(totals["steps"], "step") + validating + compiling
-
-
-def _rounded(number: float) -> str:
-    return short(number) if 1000 <= number < math.inf else f"{number:.3g}"

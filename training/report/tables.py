@@ -25,7 +25,7 @@ from cluster.page.markup import (
 )
 from training.fit.records import Answer, Measured
 from training.report.schema import Corpus, Fit, exported_validation
-from training.report.text import MetricWords, metric_words
+from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
 
 _LONG_EXCERPT = 600  # characters; longer texts scroll in a box
 
@@ -117,11 +117,11 @@ def evaluation(fit: Fit) -> Html:
 
 def _measured(split: str, before: Measured | None, after: Measured, means: MetricWords) -> tuple[Child, ...]:
     change = None if before is None else after["loss"] - before["loss"]
-    perplexity = (decimal(before["perplexity"]) if before else "–", decimal(after["perplexity"]))
+    perplexity = (perplexity_words(before["perplexity"]) if before else "–", perplexity_words(after["perplexity"]))
     return (
         split,
-        decimal(before["loss"]) if before else "–",
-        decimal(after["loss"]),
+        loss_words(before["loss"]) if before else "–",
+        loss_words(after["loss"]),
         "–" if change is None else f"{'−' if change < 0 else '+'}{decimal(abs(change))}",
         *(perplexity if means.perplexity else ()),
         share(before["accuracy"], 1) if before else "–",
@@ -216,9 +216,11 @@ def phases(fits: Sequence[Fit]) -> Html:
                 fit["recipe"]["method"],
                 count(totals["steps"]),
                 count(totals["tokens"]),
-                decimal(measured[0]["loss"]) if measured else "–",
-                decimal(best["loss"]) if best else "–",
-                decimal(best["perplexity"]) if best and metric_words(fit["recipe"]["method"]).perplexity else "–",
+                loss_words(measured[0]["loss"]) if measured else "–",
+                loss_words(best["loss"]) if best else "–",
+                perplexity_words(best["perplexity"])
+                if best and metric_words(fit["recipe"]["method"]).perplexity
+                else "–",
                 share(totals["trainable_parameters"], totals["all_parameters"]),
                 formats.duration(totals["seconds"]),
             )

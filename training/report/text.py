@@ -1,5 +1,6 @@
 """The sentences of a training's report: words for metrics, warnings, and the summary that `raymill train` prints."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,13 +96,13 @@ def _loss(fit: Fit) -> Iterator[str]:
     assert best is not None
     if best is not first and best["loss"] >= first["loss"]:
         yield (
-            f"The validation loss never fell below its initial value, {decimal(first['loss'])}. The exported weights, "
-            f"of step {count(best['step'])}, have {decimal(best['loss'])}, so the base model is better."
+            f"The validation loss never fell below its initial value, {loss_words(first['loss'])}. The exported "
+            f"weights, of step {count(best['step'])}, have {loss_words(best['loss'])}, so the base model is better."
         )
     elif last["loss"] > best["loss"] + _MAX_RISE:
         yield (
-            f"The validation loss was lowest at step {count(best['step'])} ({decimal(best['loss'])}) and rose to "
-            f"{decimal(last['loss'])} by the end; the weights of step {count(best['step'])} are exported."
+            f"The validation loss was lowest at step {count(best['step'])} ({loss_words(best['loss'])}) and rose to "
+            f"{loss_words(last['loss'])} by the end; the weights of step {count(best['step'])} are exported."
         )
 
 
@@ -162,12 +163,18 @@ def _plain(line: str) -> str:
 
 
 def _change(before: Measured, after: Measured, metrics: MetricWords) -> str:
-    parts = [f"loss {before['loss']:.3f} -> {after['loss']:.3f}"]
+    parts = [f"loss {loss_words(before['loss'])} -> {loss_words(after['loss'])}"]
     if metrics.perplexity:
-        parts.append(f"perplexity {_perplexity(before)} -> {_perplexity(after)}")
+        before_after = [perplexity_words(one["perplexity"]) for one in (before, after)]
+        parts.append(f"perplexity {' -> '.join(before_after)}")
     return ", ".join([*parts, f"accuracy {share(before['accuracy'], 1)} -> {share(after['accuracy'], 1)}"])
 
 
-def _perplexity(measured: Measured) -> str:
-    value = measured["perplexity"]
-    return f"{value:.1f}" if value < 1000 else short(value)
+def loss_words(loss: float) -> str:
+    """Three decimals, so that the losses of a run can be compared by eye; below 0.1 more."""
+    return decimal(loss) if abs(loss) < 0.1 else f"{loss:.3f}"
+
+
+def perplexity_words(perplexity: float) -> str:
+    """One decimal; from 1,000 on as in headlines."""
+    return short(perplexity) if 1000 <= perplexity < math.inf else f"{perplexity:.1f}"

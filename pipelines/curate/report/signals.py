@@ -20,7 +20,7 @@ def signals(report: Report) -> Section:
         return Section("signals", title, sentence("No signal was measured."))
     packs = _by_pack(report)
     removed = {stage["stage"]: {r["reason"]: r["documents"] for r in stage["reasons"]} for stage in report["funnel"]}
-    losses = {pack: sum(_loss(signal, removed.get(pack, {})) for signal in group) for pack, group in packs.items()}
+    losses = {pack: sum(removed.get(pack, {}).values()) for pack in packs}
     biggest = sorted((pack for pack in packs if losses[pack]), key=lambda pack: -losses[pack])[:_OPEN_PACKS]
     folds = [
         _pack(pack, group, removed.get(pack, {}), opened=pack in biggest or pack == _UNBOUNDED)
@@ -74,12 +74,16 @@ def _loss(signal: Histogram, removed: dict[str, int]) -> int:
 
 def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, opened: bool) -> Html:
     name = _TITLES.get(pack) or stage_name(pack)
-    loss = sum(_loss(signal, removed) for signal in group)
+    loss = sum(removed.values())
+    bounded = {bound["reason"] for signal in group for bound in signal["bounds"]}
+    others = [(reason, documents) for reason, documents in removed.items() if documents and reason not in bounded]
     summary = plural(len(group), "signal") + (f", {plural(loss, 'document')} removed" if loss else "")
     ordered = sorted(group, key=lambda signal: -_loss(signal, removed))
     charts = element("div", [_figure(signal, removed) for signal in ordered], class_="charts")
     heading = [element("h3", name), element("span", summary, class_="aside")]
-    return fold(heading, charts, opened=opened, anchor=anchor("signals", name))
+    without = [join("; " if at else "", code(reason), f" {count(n)}") for at, (reason, n) in enumerate(others)]
+    words = note(join("Documents removed for reasons without a bound: ", without, ".")) if without else None
+    return fold(heading, join(words, charts), opened=opened, anchor=anchor("signals", name))
 
 
 def _figure(signal: Histogram, removed: dict[str, int]) -> Html:

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from cluster import cli
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError, DataError, StorageError
 from cluster.run import differences
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
+from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
@@ -152,3 +153,21 @@ def test_the_bound_that_a_dry_run_proposes_allows_the_rows_it_saw(settings, tmp_
             cli.main(("curate", str(path), "--dry-run", "-o", f"execution.max_bad_documents={allowed}"))
         notes.append([line for line in capsys.readouterr().out.splitlines() if "the run allows" in line])
     assert notes[1] == [] and "allow more with -o execution.max_bad_documents=0.12." in notes[0][0]
+
+
+def test_what_is_wrong_with_models_and_lists_is_reported_together(settings, tmp_path):
+    absent = str(tmp_path / "absent")
+    rules = {
+        "packs": [],
+        "bad_words": {"paths": {"en": absent}},
+        "quality_classifier": {"model": absent, "label": "hq"},
+    }
+    config = config_of(settings | {"language": {"keep": ["eng"]}, "rules": rules})
+    with pytest.raises(ConfigError) as refused:
+        check_models_and_lists(config.filters, config.store)
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3 and lines[0].startswith("language.keep: 'eng' is not a label of lid.176.ftz")
+    assert all(absent in line for line in lines[1:])
+    alone = config_of(settings | {"rules": {"packs": [], "bad_words": {"paths": {"en": absent}}}})
+    with pytest.raises(StorageError, match="absent"):
+        check_models_and_lists(alone.filters, alone.store)

@@ -104,6 +104,13 @@ def test_wide_tables_scroll_in_boxes_that_the_keyboard_reaches(browser, pages):
     assert browser.script(f"return {wide}.every(box => box.tabIndex === 0 && box.ariaLabel)")
 
 
+def test_the_table_of_sources_fits_a_window_of_1200_pixels(browser, pages):
+    browser.open(pages["example"], width=1200)
+    box = "document.querySelector('#sources .scroll')"
+    wide, room = browser.script(f"return [{box}.scrollWidth, {box}.clientWidth]")
+    assert wide <= room
+
+
 def test_a_fold_opens_from_the_keyboard(browser, pages):
     browser.open(pages["example"], width=1440)
     closed = "const e = document.activeElement; return e.tagName === 'SUMMARY' && !e.parentElement.open"

@@ -202,7 +202,9 @@ def test_the_stages_whose_bounds_removed_the_most_are_open(report):
         plain = {"description": "d", "scale": "linear", "edges": [0.0, 1.0, 2.0], "documents": [3, 4]}
         return plain | {"signal": name, "stage": stage, "bounds": bounds}
 
-    report["funnel"] = [step("s1", 9, 5, a=5), step("s2", 9, 7, b=3, c=4), step("s3", 9, 6, d=6), step("s4", 9, 0)]
+    report["funnel"] = [
+        step("s1", 9, 5, a=5), step("s2", 9, 7, b=3, c=4), step("s3", 9, 6, d=2, unbounded=4), step("s4", 9, 0),
+    ]  # fmt: skip
     report["histograms"] = [
         signal("plain", ""), signal("one", "s1", "a"), signal("two", "s2", "b"), signal("three", "s2", "c"),
         signal("four", "s3", "d"), signal("five", "s4", "none"),
@@ -217,6 +219,8 @@ def test_the_stages_whose_bounds_removed_the_most_are_open(report):
     ]
     assert re.findall(r"<h4><code>(\w+)", body) == ["plain", "one", "three", "two", "four", "five"]
     assert "under 1.5: c removed 4" in words(body)
+    assert words(body).count("without a bound") == 1
+    assert "Documents removed for reasons without a bound: unbounded 4." in words(body)
     assert 'aria-label="two: histogram of 7 documents, removed under 1.5"' in body
 
 

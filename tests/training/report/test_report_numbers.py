@@ -12,16 +12,15 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from cluster.page.formats import decimal
 from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.training.report.test_training_report import finished, fit, validated
 from training.report import tables
 from training.report.curves import Log, _as_table, _events, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
-from training.report.page import _rounded, _tiles
+from training.report.page import _tiles
 from training.report.tables import _measured, _packed_share
-from training.report.text import _perplexity, _plain, cautions, metric_words, summary_text
+from training.report.text import _plain, cautions, loss_words, metric_words, perplexity_words, summary_text
 
 _ = finished  # a fixture
 
@@ -201,8 +200,10 @@ def test_skipped_steps_and_restarts_are_counted_apart():
 def test_lines_for_the_terminal_are_cut_at_their_width_and_perplexities_at_a_thousand():
     assert [len(_plain("x" * n)) for n in (99, 100, 101)] == [99, 100, 100]
     assert _plain("x" * 101).endswith("x...") and _plain("a\tb\x1b~") == "a?b?~"
-    assert [_perplexity(made.measured(0) | {"perplexity": p}) for p in (1.0, 999.94, 1000.0)] == ["1.0", "999.9", "1k"]
-    assert [_rounded(n) for n in (9.994, 999.4, 1000, math.inf)] == ["9.99", "999", "1k", "inf"]
+    assert [perplexity_words(p) for p in (1.0, 999.94, 1000.0, math.inf)] == ["1.0", "999.9", "1k", "inf"]
+    assert [loss_words(n) for n in (9.9996, 5.9999, 0.1, 0.09996, 0.00012345)] == [
+        "10.000", "6.000", "0.100", "0.09996", "0.000123",
+    ]  # fmt: skip
 
 
 def test_a_share_of_packing_is_of_what_its_counter_counts():
@@ -220,9 +221,9 @@ def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
     before, after = made.measured(4.0), made.measured(3.5)
     row = _measured("test", before, after, metric_words("full"))
     shares = [f"{measured['accuracy']:.1%}" for measured in (before, after)]
-    assert row == ("test", "4", "3.5", "−0.5", decimal(math.exp(4)), decimal(math.exp(3.5)), *shares, "120,345")
+    assert row == ("test", "4.000", "3.500", "−0.5", "54.6", "33.1", *shares, "120,345")
     assert _measured("test", after, before, metric_words("full"))[3] == "+0.5"
-    assert _measured("test", None, after, metric_words("full"))[1:4] == ("–", "3.5", "–")
+    assert _measured("test", None, after, metric_words("full"))[1:4] == ("–", "3.500", "–")
     assert len(_measured("test", before, after, metric_words("probe"))) == len(row) - 2
 
 
@@ -245,9 +246,8 @@ def test_the_table_of_phases_has_the_numbers_of_each_phase_in_order():
     two["totals"] |= {"steps": 7, "tokens": 8, "trainable_parameters": 20, "all_parameters": 40, "seconds": 5}
     two["recipe"] |= {"method": "probe"}
     method = one["recipe"]["method"]
-    perplexity = decimal(math.exp(3.5))
     assert rows_of(tables.phases([one, two])) == [
-        ["one", method, "1,200", "34,000", "7.5", "3.5", perplexity, "25.0%", "1 min 15 s"],
+        ["one", method, "1,200", "34,000", "7.500", "3.500", "33.1", "25.0%", "1 min 15 s"],
         ["two", "probe", "7", "8", "–", "–", "–", "50.0%", "5.0 s"],
     ]
 
@@ -310,11 +310,13 @@ def test_the_table_of_curves_has_the_steps_and_validations_in_order():
                            for step in (0, 2, 9)]  # fmt: skip
     plain["totals"]["steps"] = 1234
     found = _as_table(plain)
-    checked, blank = ["3.5", "33", "25.0%"], [""] * 4
+    checked, blank = ["3.500", "33.0", "25.0%"], [""] * 4
     rest = ["0.125", "2.5", "5k", "0.75", "6.25%"]
     assert rows_of(found) == [
-        ["0", "", "", *checked, *blank, ""], ["2", "1.5", "1.25", *checked, *rest], ["9", "", "", *checked, *blank, ""],
-        ["30", "", "1.25", "", "", "", *rest],
+        ["0", "", "", *checked, *blank, ""],
+        ["2", "1.500", "1.250", *checked, *rest],
+        ["9", "", "", *checked, *blank, ""],
+        ["30", "", "1.250", "", "", "", *rest],
     ]  # fmt: skip
     assert "2 steps of 1,234, and every validation" in text_of(found)
 
@@ -325,14 +327,14 @@ def test_the_headline_has_the_numbers_of_the_totals():
                         "compile_s": 5.0, "validation_s": 7.0, "trainable_parameters": 10,
                         "all_parameters": 40}  # fmt: skip
     said = text_of(_tiles(plain))
-    assert "Validation loss 7.5 → 3.5 lowest at step 10" in said
+    assert "Validation loss 7.500 → 3.500 lowest at step 10" in said
     assert "34k 2.5k a second of a step (median), MFU 12.5%" in said
     assert "Time 1 min 15 s 1 step, 7.0 s of it validation, 5.0 s of it compiling" in said
     assert "25.0% 10 of 40" in said
     first, last = (plain["validation"][at]["accuracy"] for at in (0, -1))
     assert f"next token right {first:.1%} → {last:.1%}" in said
     risen = text_of(_tiles(plain | {"validation": validated(3.5, 7.5)}))
-    assert "Validation loss 3.5 → 7.5 exported: step 10" in risen
+    assert "Validation loss 3.500 → 7.500 exported: step 10" in risen
     plain["totals"] |= {"tokens_per_s": None, "mfu": None, "compile_s": 0.0}
     assert "speed was not measured Time 1 min 15 s 1 step, 7.0 s of it validation Par" in text_of(_tiles(plain))
 

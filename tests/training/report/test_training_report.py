@@ -290,8 +290,8 @@ def test_the_headline_says_how_the_loss_fell_and_what_it_took(report):
     ]  # fmt: skip
     report["fits"][0]["best_step"] = 50
     said = words(report, "result")
-    assert "Validation loss 6.2 → 3.12 lowest at step 50" in said
-    assert "493 → 22.8" in said
+    assert "Validation loss 6.200 → 3.125 lowest at step 50" in said
+    assert "492.7 → 22.8" in said
     assert "1.2M" in said
     assert "1 min 15 s 300 steps" in said
     assert "5.9% 8,192 of 140,000" in said
@@ -332,7 +332,7 @@ def test_numbers_of_data_and_evaluation_are_those_of_the_report(report):
                 assert f"{split[key]:,}" in data
     assert "left out: empty 12 0.2%" in data
     assert "documents split 120 2.4%" in data
-    assert "validation 6.25 2.95 −3.3" in evaluation
+    assert "validation 6.250 2.950 −3.3" in evaluation
     assert "tolerance 0.0001" in evaluation
 
 
@@ -444,11 +444,20 @@ def test_the_time_that_compiling_took_is_shown_where_there_was_any(report):
     assert "300 steps, 6.5 s of it validation, 30.0 s of it compiling" in Page(render(report)).text["result"]
 
 
+def test_page_and_terminal_have_the_same_losses_to_three_decimals(report):
+    (fit,) = report["fits"]
+    fit |= {"validation": validated(6.0012, 5.9982), "best_step": 10}
+    fit |= {"before": {"test": made.measured(6.0031)}, "after": {"test": made.measured(5.9999)}}
+    page, terminal = Page(render(report)), summary_text(report)
+    assert "loss 6.001 -> 5.998" in terminal and "Validation loss 6.001 → 5.998" in page.text["result"]
+    assert "loss 6.003 -> 6.000" in terminal and "test 6.003 6.000 −0.0032" in page.text["evaluation"]
+
+
 def test_where_nothing_was_better_than_the_start_the_numbers_are_those_of_what_is_exported(report):
     (fit,) = report["fits"]
     fit |= {"validation": validated(3.0, 3.25, 3.5), "best_step": 10}
     assert "loss 3.000 -> 3.250" in summary_text(report) and "at step 10" in summary_text(report)
-    assert "3 → 3.25 exported: step 10" in Page(render(report)).text["result"]
+    assert "3.000 → 3.250 exported: step 10" in Page(render(report)).text["result"]
 
 
 def test_a_probe_is_told_in_documents_and_classes_and_has_no_perplexity(report):
@@ -479,9 +488,9 @@ def validated(*losses: float) -> list[dict[str, Any]]:
         ({"validation": []}, "no validation split"),
         (
             {"validation": validated(3.0, 3.1, 3.2), "best_step": 10},
-            "below its initial value, 3. The exported weights, of step 10",
+            "below its initial value, 3.000. The exported weights, of step 10",
         ),
-        ({"validation": validated(3.0, 2.0, 2.5), "best_step": 10}, "lowest at step 10 (2) and rose to 2.5"),
+        ({"validation": validated(3.0, 2.0, 2.5), "best_step": 10}, "lowest at step 10 (2.000) and rose to 2.500"),
         ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not change: a.lora_A, b.lora_A."),
         ({"events": [{"step": 4, "words": "restart"}] * 2}, "restarted 2 times"),
         ({"events": [{"step": 4, "words": "skipped"}]}, "1 step skipped"),
