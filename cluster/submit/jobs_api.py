@@ -7,6 +7,7 @@ has the fields of an Attempt.
 
 import json
 import logging
+import re
 import shlex
 import time
 import uuid
@@ -52,6 +53,8 @@ _COMMAND_NOT_FOUND = 127
 # Modules without which the check before a job cannot start -> what has them.
 _MODULES = {"ray'": "Ray", "cluster": "Raymill"}
 _PREFIX = "raymill."
+# Source: ray/dashboard/modules/job/job_manager.py of Ray 2.60.
+_SETTING_UP = re.compile(r"\bINFO job_manager\.py:\d+ -- Runtime env is setting up\.$")
 
 
 class JobsApi:
@@ -135,6 +138,10 @@ class JobsApi:
         return json.loads(text)
 
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+        return (line for line in self._lines(attempt, follow) if not _SETTING_UP.search(line))
+
+    def _lines(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+        """The lines of the log, with the one that Ray writes into it before it runs the command."""
         lines = LogLines()
         if follow:
             yield from self._follow(attempt.name, lines)
