@@ -28,13 +28,14 @@ from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text import personal_data
+from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from pipelines.text.texts import Texts
 
 CORPUS = "corpus"
 REMOVED = "removed"  # the ledger
 KEPT = "_work/kept"
-SELECT_VERSION = "2"
+SELECT_VERSION = "3"
 
 # Of a removed duplicate: the document that was kept for it. Null for other removed documents.
 _PARTNER_COLUMNS = [
@@ -263,11 +264,12 @@ class Select:
             kept = np.flatnonzero(stays)
             corpus = self._corpus(unit, texts, kept, rows.take(kept), readable.take(kept), results.groups)
             scratch.write(CORPUS, corpus)
-            tallies.append(_tally_kept(unit.source, rows.take(kept)))
+            characters = count_characters(Texts.from_arrow(corpus["text"]))
+            tallies.append(_tally_kept(unit.source, rows.take(kept), characters))
             counters["documents"] += readable.num_rows
             counters["text_bytes"] += len(texts.data)
             counters["corpus_documents"] += len(kept)
-            counters["corpus_characters"] += pc.sum(rows["characters"].take(kept)).as_py() or 0
+            counters["corpus_characters"] += int(characters.sum())
         if first != attributes.num_rows:
             raise DataError(
                 f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
@@ -309,9 +311,10 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     return {"duplicate_count": count, "group_id": group_id}
 
 
-def _tally_kept(source: str, rows: pa.Table) -> pa.Table:
+def _tally_kept(source: str, rows: pa.Table, characters: np.ndarray) -> pa.Table:
+    """characters: int64[D], of the documents as they are written, after redaction and removed lines."""
     language = rows["language"] if "language" in rows.column_names else ""
-    return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), rows["characters"])])
+    return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), characters)])
 
 
 def _failed_checks(verdicts: pa.Table) -> pa.Table:
