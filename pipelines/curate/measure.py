@@ -7,6 +7,7 @@ rules (`make bench`).
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import MeasureSettings
 from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
+from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.language import fasttext_model
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
@@ -75,8 +77,7 @@ def attributes_schema(settings: MeasureSettings) -> pa.Schema:
     if settings.personal_data:
         columns += [(f"personal_{kind}", pa.int32()) for kind in personal_data.KINDS]
     if settings.dedup:
-        bands, rows = settings.dedup.banding
-        columns.append(("signature", pa.binary(4 * bands * rows)))
+        columns.append(("signature", SKETCH_TYPE))
     return pa.schema(columns)
 
 
@@ -119,7 +120,8 @@ def dependencies(settings: MeasureSettings, inputs: InputManifest) -> dict[str, 
         "dialect": filters.dialect if filters.rules else None,
         "rules": {rule.name: _rule_dependencies(store, rule) for rule in filters.rules},
         "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
-        "signatures": dedup and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed],
+        "signatures": dedup
+        and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
     }
 
 
@@ -189,18 +191,15 @@ class Measure:
         return pa.table(columns)
 
     def _signatures(self, texts: Texts) -> dict[str, object]:
-        """The columns `tokens` and, with deduplication, `signature`; it is null for documents without a shingle."""
+        """The columns `tokens` and, with deduplication, `signature` (sketches.py)."""
         dedup = self.settings.dedup
         if dedup is None:
             return {"tokens": signatures.count_tokens(texts)}
-        bands, rows = dedup.banding
-        a, b = signatures.permutations(bands * rows, dedup.seed)
-        found, tokens = signatures.signatures(texts, dedup.ngram_words, a, b)
-        short = pa.array(tokens < dedup.ngram_words)
-        packed = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(4 * bands * rows), len(texts), [None, pa.py_buffer(found.astype("<u4"))]
+        a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
+        words, starts, tokens = signatures.signatures_or_sets(
+            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short
         )
-        return {"tokens": tokens, "signature": pc.if_else(short, pa.scalar(None, packed.type), packed)}
+        return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
 
 
 def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:

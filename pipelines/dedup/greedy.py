@@ -1,10 +1,12 @@
 """The verified greedy loop: which documents are near-duplicates of which kept ones.
 
 Candidates pass one by one in keeper order. One is removed when an earlier *kept* candidate shares a band with it and
-their estimated similarity (share of equal signature columns) reaches the threshold; its partner is the most similar
-such document, the earliest among equals. Otherwise it is kept and indexed. This is the `MinHashLSH` query-then-insert
-loop with verification, so every removed document has a kept partner that is really similar, and no chain of look-alikes
-removes unrelated text.
+their similarity reaches the threshold; its partner is the most similar such document, the earliest among equals.
+Otherwise it is kept and indexed. This is the `MinHashLSH` query-then-insert loop with verification, so every removed
+document has a kept partner that is really similar, and no chain of look-alikes removes unrelated text.
+
+The similarity of two short documents (sketches.py) is the Jaccard similarity of their shingle sets. Any other is
+estimated: the share of equal signature columns.
 """
 
 import numpy as np
@@ -12,7 +14,14 @@ from numba import njit
 
 
 def remove_near_duplicates(
-    order: np.ndarray, starts: np.ndarray, keys: np.ndarray, key_count: int, signatures: np.ndarray, threshold: float
+    order: np.ndarray,
+    starts: np.ndarray,
+    keys: np.ndarray,
+    key_count: int,
+    signatures: np.ndarray,
+    sets: np.ndarray,
+    set_starts: np.ndarray,
+    threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run the loop over C candidates.
 
@@ -21,19 +30,21 @@ def remove_near_duplicates(
         starts, keys: int64[C + 1], int64[K]: candidate c has the band keys keys[starts[c]:starts[c + 1]], dense ids
             below key_count.
         signatures: uint32[C, H].
-        threshold: least share of equal columns of a duplicate.
+        sets, set_starts: uint32[S], int64[C + 1]: short candidate c has the distinct shingle hashes
+            sets[set_starts[c]:set_starts[c + 1]], sorted; others have none there.
+        threshold: least similarity of a duplicate.
 
     Returns:
         partner int64[C], -1 for kept; similarity float64[C], NaN for kept.
     """
     partner = np.full(len(starts) - 1, -1, np.int64)
     similarity = np.full(len(starts) - 1, np.nan)
-    _loop(order, starts, keys, key_count, signatures, threshold, partner, similarity)
+    _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshold, partner, similarity)
     return partner, similarity
 
 
 @njit(cache=True, nogil=True)
-def _loop(order, starts, keys, key_count, signatures, threshold, partner, similarity):
+def _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshold, partner, similarity):
     columns = signatures.shape[1]
     # Kept documents of a key form a list: head[key] is the newest link, a link is an index into `keys`.
     head = np.full(key_count, -1, np.int64)
@@ -45,24 +56,44 @@ def _loop(order, starts, keys, key_count, signatures, threshold, partner, simila
         document = order[place]
         rank[document] = place
         best = np.int64(-1)
-        most = -1
+        most = -1.0
+        own_set = sets[set_starts[document] : set_starts[document + 1]]
         for link in range(starts[document], starts[document + 1]):
             other_link = head[keys[link]]
             while other_link >= 0:
                 other = owner[other_link]
                 if compared[other] != document:
                     compared[other] = document
-                    equal = 0
-                    for column in range(columns):
-                        equal += signatures[document, column] == signatures[other, column]
-                    if equal / columns >= threshold and (equal > most or (equal == most and rank[other] < rank[best])):
-                        best, most = other, equal
+                    other_set = sets[set_starts[other] : set_starts[other + 1]]
+                    if len(own_set) and len(other_set):
+                        alike = _jaccard(own_set, other_set, threshold)
+                    else:
+                        equal = 0
+                        for column in range(columns):
+                            equal += signatures[document, column] == signatures[other, column]
+                        alike = equal / columns
+                    if alike >= threshold and (alike > most or (alike == most and rank[other] < rank[best])):
+                        best, most = other, alike
                 other_link = following[other_link]
         if best >= 0:
             partner[document] = best
-            similarity[document] = most / columns
+            similarity[document] = most
         else:
             for link in range(starts[document], starts[document + 1]):
                 owner[link] = document
                 following[link] = head[keys[link]]
                 head[keys[link]] = link
+
+
+@njit(cache=True, nogil=True)
+def _jaccard(one, other, threshold):
+    """Jaccard similarity of two sorted sets; 0 if their sizes alone keep it below the threshold."""
+    if min(len(one), len(other)) / max(len(one), len(other)) < threshold:
+        return 0.0
+    at = of_other = shared = 0
+    while at < len(one) and of_other < len(other):
+        left, right = one[at], other[of_other]
+        shared += left == right
+        at += left <= right
+        of_other += right <= left
+    return shared / (len(one) + len(other) - shared)

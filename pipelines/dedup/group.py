@@ -7,11 +7,13 @@ through the verified greedy loop of greedy.py. The stage is one unit, run by one
     2. read the attributes of the candidates; find keeper order, exact duplicates and near-duplicates
     3. write one row (GROUPS_SCHEMA) for each document of a group of at least two
 
-Memory: 1 to 1.5 KB per candidate (4 H bytes of signature, H = signature columns: 448 bytes at H = 112; 32 bytes for
-each band that it shares; its id; about 100 bytes more), so 16 GB hold 10 to 15 million candidates; and one partition of
-keys at a time, 128 MB up to 140 million documents. Disk: 16 (bands + 1) bytes per document.
+Memory: 1 to 1.5 KB per candidate (4 H bytes of signature, H = signature columns: 448 bytes at H = 112; at most as much
+for the shingle set of a short document; 32 bytes for each band that it shares; its id; about 100 bytes more), so 16 GB
+hold 10 to 15 million candidates; and one partition of keys at a time, 128 MB up to 140 million documents. Disk:
+16 (bands + 1) bytes per document.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,11 +31,12 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.dedup.signatures import band_keys
+from pipelines.dedup.signatures import band_keys, permutations
+from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
-GROUP_VERSION = "2"
+GROUP_VERSION = "3"
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 
 GROUPS_SCHEMA = pa.schema(
@@ -77,7 +80,7 @@ class Dedup(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
-    threshold: float = Field(0.8, gt=0, le=1, description="least estimated Jaccard similarity of a duplicate")
+    threshold: float = Field(0.8, gt=0, le=1, description="least Jaccard similarity of a duplicate")
     ngram_words: int = Field(5, ge=1, le=64, description="words of a shingle")
     bands: int | None = Field(
         14, ge=1, le=_MOST_COLUMNS, description="null (then rows_per_band too): derived from threshold and permutations"
@@ -87,6 +90,9 @@ class Dedup(BaseModel):
         _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns if bands are derived"
     )
     seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
+    exact_short: bool = Field(
+        True, description="compare documents with fewer shingles than signature columns exactly; false: by signatures"
+    )
     keeper: Literal["position", "longest", "score", "source"] = Field(
         "position",
         description="the document that a group keeps: the first, the longest, the best scored, of the preferred source",
@@ -181,7 +187,8 @@ class Candidates:
     """C documents that share a key with another one, in order of position (row in the attributes artifact).
 
     positions: int64[C]. unit: int32[C]. rows: C rows, the attributes except for the signature.
-    signatures: uint32[C, H], H = signature columns. signed: bool[C], whether the document is long enough for one.
+    signatures: uint32[C, H], H = signature columns. sets, set_starts: uint32[S], int64[C + 1], shingle sets of the
+        short ones, as in `remove_near_duplicates`. signed: bool[C], whether the document has a shingle.
     starts, keys: int64[C + 1], int64[K]: candidate c has the shared keys keys[starts[c]:starts[c + 1]], all below
         key_count.
     """
@@ -190,6 +197,8 @@ class Candidates:
     unit: np.ndarray
     rows: pa.Table
     signatures: np.ndarray
+    sets: np.ndarray
+    set_starts: np.ndarray
     signed: np.ndarray
     starts: np.ndarray
     keys: np.ndarray
@@ -232,12 +241,16 @@ class Group:
     def _keys(self, table: pa.Table) -> np.ndarray:
         """uint64[D, bands + 1]: a key of the exact text and one of each band; equal only within one scope."""
         hashes = _hash_words(table["text_hash"])
-        signatures, signed = _signatures(table["signature"])
-        near = band_keys(signatures, *self.dedup.banding)
-        # A document too short for a signature repeats the key of its text.
-        near[~signed] = hashes[~signed, :1]
+        sketches = Sketches.from_column(table["signature"])
+        near = band_keys(self._signatures(sketches), *self.dedup.banding)
+        # A document without a shingle repeats the key of its text.
+        near[~sketches.signed] = hashes[~sketches.signed, :1]
         keys = np.concatenate([hashes[:, :1], near], axis=1)
         return keys ^ self._scope(table)[:, None] * _SCOPE_FACTOR
+
+    def _signatures(self, sketches: Sketches) -> np.ndarray:
+        """uint32[D, H]: the signatures of D documents."""
+        return sketches.signatures(*permutations(math.prod(self.dedup.banding), self.dedup.seed))
 
     def _scope(self, table: pa.Table) -> np.ndarray:
         """uint64[D]: the number of each document's scope; duplicates are found within one scope."""
@@ -257,16 +270,24 @@ class Group:
                 units.append(np.full(tables[-1].num_rows, index, np.int32))
         order = np.argsort(candidate, kind="stable")
         starts = np.searchsorted(candidate[order], np.arange(len(positions) + 1))
-        rows = pa.concat_tables(tables).combine_chunks() if tables else None
-        if rows is None:
-            empty = np.empty(0, np.int64)
+        if not tables:
+            none, words = np.empty(0, np.int64), np.empty(0, np.uint32)
             return Candidates(
-                empty, empty, pa.table({}), np.empty((0, 1), np.uint32), empty.astype(bool), starts, ids, 0
+                none, none, pa.table({}), words.reshape(0, 1), words, starts, none.astype(bool), starts, ids, 0
             )
-        signatures, signed = _signatures(rows["signature"])
-        key_count = int(ids.max()) + 1
-        rows = rows.drop_columns(["signature"])
-        return Candidates(positions, np.concatenate(units), rows, signatures, signed, starts, ids[order], key_count)
+        rows = pa.concat_tables(tables)
+        sketches = Sketches.from_column(rows["signature"])
+        return Candidates(
+            positions,
+            np.concatenate(units),
+            rows.drop_columns(["signature"]).combine_chunks(),
+            self._signatures(sketches),
+            *sketches.sets(math.prod(self.dedup.banding)),
+            sketches.signed,
+            starts,
+            ids[order],
+            int(ids.max()) + 1,
+        )
 
     def _write(self, candidates: Candidates, scratch: Scratch) -> Counters:
         """Find the groups and write their rows. Counters: candidates, and removed documents by reason."""
@@ -283,6 +304,8 @@ class Group:
             candidates.keys,
             candidates.key_count,
             candidates.signatures,
+            candidates.sets,
+            candidates.set_starts,
             self.dedup.threshold,
         )
         exact = first_copy != np.arange(len(first_copy))
@@ -398,11 +421,6 @@ def _first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarra
 def _hash_words(hashes: pa.ChunkedArray) -> np.ndarray:
     """uint64[D, 2]: the 128 bits of each text hash, as two numbers."""
     return _fixed(hashes, np.dtype("<u8"))
-
-
-def _signatures(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """(signatures uint32[D, H], bool[D]: whether each document has one)."""
-    return _fixed(column, np.dtype("<u4")), pc.is_valid(column).combine_chunks().to_numpy(zero_copy_only=False)
 
 
 def _fixed(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:

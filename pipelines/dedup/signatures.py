@@ -6,6 +6,8 @@ row, hashed to 32 bits; a datasketch MinHash of those hashes (`update_batch`, `h
 
     h = fmix32(shingle);  signature[k] = min over shingles of (a[k] * h + b[k]) mod 2^32
 
+A document with fewer distinct shingles than signature columns may keep their set instead (sketches.py).
+
 The share of equal columns of two signatures estimates the Jaccard similarity of their shingle sets, with a standard
 error of sqrt(J(1-J)/H): 0.038 at J = 0.8 and H = 112.
 Sources: Broder 1997; Austin Appleby's MurmurHash3 finaliser (public domain); datasketch issue 212 for the family.
@@ -18,10 +20,13 @@ from pipelines.text import characters
 from pipelines.text.characters import UNSPACED, WORD, code_point
 from pipelines.text.texts import Texts
 
-SIGNATURES_VERSION = "1"
+SIGNATURES_VERSION = "2"
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 divided by the golden ratio
 _BLOCK = 512  # shingles hashed before the permutations run over them: 2 KB, in the first cache
+
+_SLOTS_PER_HASH = 4  # of the hash table that finds a document's distinct shingles
+_EMPTY = np.uint64(1 << 32)  # of a slot: above every hash
 
 
 def permutations(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,17 +48,38 @@ def signatures(texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray) -> 
         signatures uint32[D, H] and token counts int64[D]. A document of fewer than `ngram_words` tokens has no shingle
         and 2^32 - 1 in every column: compare such documents by exact text only.
     """
+    words, starts, tokens = signatures_or_sets(texts, ngram_words, a, b, exact_short=False)
+    return signatures_of(words, starts, a, b), tokens
+
+
+def signatures_or_sets(
+    texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray, *, exact_short: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `signatures`; with exact_short, the shingle set of documents with fewer than H distinct shingles instead.
+
+    Returns:
+        words uint32[W], starts int64[D + 1] and token counts int64[D]. Document d has words[starts[d]:starts[d + 1]]:
+        H words are its signature, fewer are its distinct shingle hashes, sorted; without a shingle it has none.
+    """
     flags, lower = characters.tables()
-    found = np.full((len(texts), len(a)), np.uint32(0xFFFFFFFF), np.uint32)
+    words = np.empty(len(texts) * len(a), np.uint32)
+    starts = np.zeros(len(texts) + 1, np.int64)
     tokens = np.zeros(len(texts), np.int64)
-    _sign(texts.data, texts.offsets, flags, lower, ngram_words, a, b, found, tokens)
-    return found, tokens
+    _sign(texts.data, texts.offsets, flags, lower, ngram_words, a, b, exact_short, words, starts, tokens)
+    return words[: starts[-1]], starts, tokens
+
+
+def signatures_of(words: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """uint32[D, H]: the signatures of documents given as signatures or sets, as signatures_or_sets returns them."""
+    found = np.empty((len(starts) - 1, len(a)), np.uint32)
+    _sign_sets(words, starts, a, b, found)
+    return found
 
 
 def count_tokens(texts: Texts) -> np.ndarray:
     """int64[D]: dedup tokens of each document."""
     none = np.empty(0, np.uint32)
-    return signatures(texts, 1, none, none)[1]
+    return signatures_or_sets(texts, 1, none, none, exact_short=False)[2]
 
 
 def shingle_hashes(text: str, ngram_words: int) -> np.ndarray:
@@ -83,22 +109,83 @@ def _mix(value):
 
 
 @njit(cache=True, nogil=True)
-def _sign(data, offsets, flags, lower, ngram_words, a, b, found, tokens):
+def _sign(data, offsets, flags, lower, ngram_words, a, b, exact_short, words, starts, tokens):
     longest = 0
     for document in range(len(offsets) - 1):
         longest = max(longest, offsets[document + 1] - offsets[document])
     hashes = np.empty(longest + 1, np.uint32)
+    columns = len(a)
+    slot_bits = 1
+    while 1 << slot_bits < _SLOTS_PER_HASH * columns:
+        slot_bits += 1
+    slots = np.empty((1 << slot_bits) + columns, np.uint64)
+    end = 0
     for document in range(len(offsets) - 1):
         count, seen = _shingles(data, offsets[document], offsets[document + 1], flags, lower, ngram_words, hashes)
         tokens[document] = seen
-        for at in range(count):
-            hashes[at] = _fmix32(hashes[at])
-        # The inner loop runs over a block of shingles: one multiply, add and minimum per lane, and no stores.
-        row = found[document]
-        for start in range(0, count, _BLOCK):
-            block = hashes[start : min(start + _BLOCK, count)]
-            for k in range(len(a)):
-                row[k] = min(row[k], _smallest(block, a[k], b[k]))
+        row = words[end : end + columns]
+        size = columns if count else 0
+        if exact_short:
+            size = _sorted_set(hashes[:count], slots, slot_bits, row)
+        if size == columns:
+            _minima(hashes[:count], a, b, row)
+        end += size
+        starts[document + 1] = end
+
+
+@njit(cache=True, nogil=True)
+def _sign_sets(words, starts, a, b, found):
+    columns = len(a)
+    hashes = np.empty(columns, np.uint32)
+    for document in range(len(starts) - 1):
+        start, end = starts[document], starts[document + 1]
+        if end - start == columns:
+            found[document] = words[start:end]
+        else:
+            hashes[: end - start] = words[start:end]
+            _minima(hashes[: end - start], a, b, found[document])
+
+
+@njit(cache=True, nogil=True)
+def _sorted_set(hashes, slots, slot_bits, found):
+    """Write the distinct hashes to `found`, sorted. Returns their number, len(found) if there are as many or more.
+
+    A hash table in which the highest bits of a hash are its first slot and neighbours are in order, so that it is
+    sorted from end to end. slots: scratch, uint64[2^slot_bits + len(found)].
+    """
+    slots[:] = _EMPTY
+    count = 0
+    for entry in hashes:
+        value = np.uint64(entry)
+        slot = np.int64(entry) >> (32 - slot_bits)
+        while slots[slot] < value:
+            slot += 1
+        if slots[slot] == value:
+            continue
+        count += 1
+        if count == len(found):
+            return count
+        while value != _EMPTY:  # move the larger ones up
+            slots[slot], value = value, slots[slot]
+            slot += 1
+    count = 0
+    for value in slots:
+        found[count] = np.uint32(value)  # of an empty slot: overwritten by the next
+        count += value != _EMPTY
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _minima(hashes, a, b, row):
+    """Write the signature of the shingles `hashes` to `row`. Overwrites `hashes`."""
+    for at in range(len(hashes)):
+        hashes[at] = _fmix32(hashes[at])
+    row[:] = np.uint32(0xFFFFFFFF)
+    # The inner loop runs over a block of shingles: one multiply, add and minimum per lane, and no stores.
+    for start in range(0, len(hashes), _BLOCK):
+        block = hashes[start : min(start + _BLOCK, len(hashes))]
+        for k in range(len(a)):
+            row[k] = min(row[k], _smallest(block, a[k], b[k]))
 
 
 @njit(inline="always")

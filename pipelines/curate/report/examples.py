@@ -28,7 +28,7 @@ def groups(report: Report) -> Section:
         element("del", "only in the kept one"),
         " ",
         element("ins", "only in the removed one"),
-        ". The similarity is estimated on the whole documents, the words compared are those of the excerpts.",
+        ". The similarity is that of the whole documents, the words compared are those of the excerpts.",
     )
     folds = [_group(group, opened=number < _OPEN_GROUPS) for number, group in enumerate(rows)]
     return Section("groups", title, join(note(legend), folds))

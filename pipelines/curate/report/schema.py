@@ -122,7 +122,7 @@ class Histogram(TypedDict):
 
 
 class Similarity(TypedDict):
-    """Number of removed near-duplicates by their estimated Jaccard similarity with the kept document."""
+    """Number of removed near-duplicates by their Jaccard similarity with the kept document."""
 
     edges: list[float]
     documents: list[int]
@@ -140,7 +140,7 @@ class Excerpt(TypedDict):
 class Group(TypedDict):
     """One of the largest duplicate groups: its kept document and one that was removed.
 
-    similarity: estimated for these two; null for equal texts.
+    similarity: of these two; null for equal texts.
     """
 
     group_id: str

@@ -49,7 +49,8 @@ def similarity(report: Report) -> Section:
         found["edges"], found["documents"], [bound], log=False, label=label, frame=WIDE, bound_signs=("≥", "≥")
     )
     words = (
-        f"Estimated Jaccard similarity of {plural(total, 'document')} with the most similar document that was kept. "
+        f"Jaccard similarity of {plural(total, 'document')} with the most similar document that was kept: "
+        "exact between two short documents, else estimated. "
         f"From the threshold of {decimal(found['threshold'])} on, a document is a duplicate and is removed."
     )
     return Section("similarity", title, join(note(words), element("div", drawing, class_="wide-chart")))

@@ -1,4 +1,8 @@
-"""Near-duplicate removal equals, document by document, the datasketch loop with verification."""
+"""Near-duplicate removal equals, document by document, a loop over datasketch with verification.
+
+Two short documents are verified by the Jaccard similarity of their shingle sets, as Python's sets compute it, and all
+others by datasketch; with `exact_short: false` every pair by datasketch.
+"""
 
 import re
 
@@ -13,7 +17,15 @@ from hypothesis import strategies as st
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.group import _scopes
-from pipelines.dedup.signatures import band_keys, count_tokens, permutations, shingle_hashes, signatures
+from pipelines.dedup.signatures import (
+    band_keys,
+    count_tokens,
+    permutations,
+    shingle_hashes,
+    signatures,
+    signatures_or_sets,
+)
+from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
@@ -31,17 +43,24 @@ def datasketch_signature(hashes: np.ndarray) -> MinHash:
     return sketch
 
 
-def datasketch_loop(texts: list[str], threshold: float) -> dict[int, tuple[int, float]]:
+def datasketch_loop(texts: list[str], threshold: float, exact_short: bool = True) -> dict[int, tuple[int, float]]:
     """removed -> (kept partner, similarity): query, verify, insert."""
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     kept: dict[int, MinHash] = {}
+    sets = [set(shingle_hashes(text, 5).tolist()) for text in texts]
     removed = {}
     for number, text in enumerate(texts):
         hashes = shingle_hashes(text, 5)
         if not len(hashes):
             continue
         sketch = datasketch_signature(hashes)
-        near = [(sketch.jaccard(kept[other]), -other) for other in index.query(sketch)]
+
+        def similarity_to(other: int, number: int = number, sketch: MinHash = sketch) -> float:
+            if exact_short and max(len(sets[number]), len(sets[other])) < BANDS * ROWS:
+                return jaccard(sets[number], sets[other])
+            return sketch.jaccard(kept[other])
+
+        near = [(similarity_to(other), -other) for other in index.query(sketch)]
         near = [entry for entry in near if entry[0] >= threshold]
         if near:
             similarity, other = max(near)
@@ -52,14 +71,16 @@ def datasketch_loop(texts: list[str], threshold: float) -> dict[int, tuple[int, 
     return removed
 
 
-def our_loop(texts: list[str], threshold: float) -> dict[int, tuple[int, float]]:
-    found, tokens = signatures(Texts.from_strings(texts), 5, A, B)
-    signed = np.flatnonzero(tokens >= 5)
+def our_loop(texts: list[str], threshold: float, exact_short: bool = True) -> dict[int, tuple[int, float]]:
+    words, ends, _ = signatures_or_sets(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
+    sketches = Sketches(words, ends)
+    found, signed = sketches.signatures(A, B), np.flatnonzero(sketches.signed)
     keys, holders = shared_keys([(band_keys(found[signed], BANDS, ROWS), signed)], len(signed) * BANDS)
     order = np.argsort(holders, kind="stable")
     starts = np.searchsorted(holders[order], np.arange(len(texts) + 1))
     count = int(keys.max()) + 1 if len(keys) else 0
-    partner, similarity = remove_near_duplicates(signed, starts, keys[order], count, found, threshold)
+    sets = sketches.sets(BANDS * ROWS)
+    partner, similarity = remove_near_duplicates(signed, starts, keys[order], count, found, *sets, threshold)
     return {int(at): (int(partner[at]), float(similarity[at])) for at in np.flatnonzero(partner >= 0)}
 
 
@@ -123,11 +144,27 @@ def test_shingles_depend_on_words_and_not_on_case_or_punctuation(one, other, equ
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
-def test_the_greedy_loop_removes_what_the_datasketch_loop_removes(seed, threshold):
+@pytest.mark.parametrize("exact_short", [True, False])
+def test_the_greedy_loop_removes_what_the_datasketch_loop_removes(seed, threshold, exact_short):
+    """Of families of 2 to 115 shingles: some documents are short, and some pairs are of a short one and another."""
     texts = variations(seed, 150)
-    ours = our_loop(texts, threshold)
-    assert ours == datasketch_loop(texts, threshold)
+    ours = our_loop(texts, threshold, exact_short)
+    assert ours == datasketch_loop(texts, threshold, exact_short)
     assert ours, "no document was removed: the test shows nothing"
+
+
+def test_short_documents_are_removed_by_their_true_similarity_and_not_by_an_estimate():
+    texts = [text for seed in range(4) for text in variations(seed, 150)]
+    sets = [set(shingle_hashes(text, 5).tolist()) for text in texts]
+
+    def too_far(removed: dict[int, tuple[int, float]]) -> int:
+        return sum(jaccard(sets[at], sets[other]) < 0.8 for at, (other, _) in removed.items())
+
+    assert max(map(len, sets)) < BANDS * ROWS * 1.1
+    texts = [text for text, one in zip(texts, sets, strict=True) if len(one) < BANDS * ROWS]
+    sets = [one for one in sets if len(one) < BANDS * ROWS]
+    assert too_far(our_loop(texts, 0.8)) == 0
+    assert too_far(our_loop(texts, 0.8, exact_short=False)) > 0
 
 
 def test_in_a_chain_of_similar_documents_each_removed_one_has_a_similar_kept_one():

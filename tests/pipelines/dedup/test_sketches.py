@@ -1,0 +1,197 @@
+"""Sketches: the shingle set of a short document, the signature of any other; and the stage `group` that compares them.
+
+Signatures here have 8 columns, so documents with fewer, as many and more shingles are easy to make.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasketch import MinHash, MinHashLSH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.store.store import Store
+from pipelines.curate.measure import text_hashes
+from pipelines.dedup.group import Dedup, Group, _scopes
+from pipelines.dedup.signatures import permutations, shingle_hashes, signatures, signatures_or_sets
+from pipelines.dedup.sketches import Sketches
+from pipelines.readers.inputs import Input
+from pipelines.text.texts import Texts
+
+BANDS, ROWS = 4, 2
+COLUMNS = BANDS * ROWS
+A, B = permutations(COLUMNS, 1)
+BASES = ([f"a{n}" for n in range(20)], [f"b{n}" for n in range(20)], ["c0", "c1", "c2"] * 20)
+
+# The beginning of one of three texts, one of them three words again and again, with some words in front.
+documents = st.builds(
+    lambda base, words, extra: " ".join([*extra, *base[:words]]),
+    st.sampled_from(BASES),
+    st.integers(0, 20),
+    st.lists(st.sampled_from(["x", "y", "z"]), max_size=3),
+)
+
+
+def sketches_of(texts: list[str], ngram_words: int = 1, exact_short: bool = True) -> Sketches:
+    words, starts, _ = signatures_or_sets(Texts.from_strings(texts), ngram_words, A, B, exact_short=exact_short)
+    return Sketches(words, starts)
+
+
+def split(sketches: Sketches) -> list[list[int]]:
+    return (
+        [part.tolist() for part in np.split(sketches.words, sketches.starts[1:-1])] if len(sketches.starts) > 1 else []
+    )
+
+
+@given(st.lists(documents, min_size=1, max_size=8), st.integers(1, 3))
+@settings(max_examples=200)
+def test_a_sketch_is_the_sorted_shingle_set_of_a_short_document_and_the_signature_of_another(texts, ngram_words):
+    found, _ = signatures(Texts.from_strings(texts), ngram_words, A, B)
+    sets = [np.unique(shingle_hashes(text, ngram_words)).tolist() for text in texts]
+    wanted = [one if len(one) < COLUMNS else row.tolist() for one, row in zip(sets, found, strict=True)]
+    sketches = sketches_of(texts, ngram_words)
+    assert split(sketches) == wanted
+    assert (sketches.signatures(A, B) == found).all()
+    assert split(Sketches(*sketches.sets(COLUMNS))) == [one if len(one) < COLUMNS else [] for one in sets]
+    all_signed = [row.tolist() if one else [] for one, row in zip(sets, found, strict=True)]
+    assert split(sketches_of(texts, ngram_words, exact_short=False)) == all_signed
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [(0, "none"), (1, "set"), (COLUMNS - 1, "set"), (COLUMNS, "signature"), (COLUMNS + 1, "signature")],
+)
+def test_fewer_shingles_than_columns_make_a_set(words, kind):
+    text = " ".join(BASES[0][:words])
+    (sketch,) = split(sketches_of([text]))
+    shingles = np.unique(shingle_hashes(text, 1)).tolist()
+    signature = signatures(Texts.from_strings([text]), 1, A, B)[0][0].tolist()
+    assert sketch == {"none": [], "set": shingles, "signature": signature}[kind]
+
+
+def test_a_long_document_of_few_distinct_shingles_is_short():
+    assert split(sketches_of(["again " * 1000])) == [shingle_hashes("again", 1).tolist()]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 112, 4096])
+def test_sets_of_every_size_are_sorted_and_distinct(columns):
+    a, b = permutations(columns, 1)
+    text = " ".join(f"w{n % (columns - 1)}" for n in range(3 * columns)) if columns > 1 else "w"
+    words, starts, _ = signatures_or_sets(Texts.from_strings([text, text + " and more"]), 1, a, b, exact_short=True)
+    assert np.diff(starts).tolist() == [max(columns - 1, 1), columns]
+    if columns > 1:
+        assert words[: starts[1]].tolist() == np.unique(shingle_hashes(text, 1)).tolist()
+
+
+@given(st.lists(documents, max_size=8), st.integers(0, 8), st.booleans())
+def test_the_column_in_the_attributes_holds_the_sketches(texts, cut, exact_short):
+    sketches = sketches_of(texts, exact_short=exact_short)
+    column = sketches.to_column()
+    assert column.null_count == sum(not text for text in texts)
+    for chunks in (pa.chunked_array([column]), pa.chunked_array([column.slice(0, cut), column.slice(cut)])):
+        read = Sketches.from_column(chunks)
+        assert (split(read), read.starts.tolist()) == (split(sketches), sketches.starts.tolist())
+
+
+class Collected:
+    """In place of a unit's scratch folder: the tables that were written."""
+
+    def __init__(self) -> None:
+        self.tables: list[pa.Table] = []
+
+    def write(self, output: str, table: pa.Table) -> None:
+        self.tables.append(table)
+
+
+SOURCES = {"a": "one", "b": "two", "c": "one"}  # source -> snapshot
+KEEPERS = {
+    "position": ({}, lambda text, source, score: 0),
+    "longest": ({}, lambda text, source, score: -len(text)),
+    "score": ({"keeper_score": "quality"}, lambda text, source, score: -score),
+    "source": ({"sources": ("c", "a")}, lambda text, source, score: "ca".find(source) % 3),
+}
+SCOPES = {"all": lambda source: "", "source": lambda source: source, "snapshot": SOURCES.__getitem__}
+Rows = list[tuple[str, str, float]]  # text, source and score of each document
+
+
+def groups_by_loop(rows: Rows, dedup: Dedup) -> dict[int, tuple[str, int, float]]:
+    """removed -> (reason, kept document, similarity), by plain loops over sets and datasketch."""
+    rank, scope_of = KEEPERS[dedup.keeper][1], SCOPES[dedup.scope]
+    hashes = [shingle_hashes(text, 1) for text, _, _ in rows]
+    sets = [set(one.tolist()) for one in hashes]
+    sketch = []
+    for one in hashes:
+        sketch.append(MinHash(COLUMNS, seed=1, hashfunc=int, scheme="affine32"))
+        sketch[-1].update_batch(one.tolist())
+
+    def similarity(one: int, other: int) -> float:
+        if dedup.exact_short and len(sets[one]) < COLUMNS and len(sets[other]) < COLUMNS:
+            return len(sets[one] & sets[other]) / len(sets[one] | sets[other])
+        return sketch[one].jaccard(sketch[other])
+
+    first: dict[tuple[str, str], int] = {}
+    indexes: dict[str, MinHashLSH] = {}
+    place: dict[int, int] = {}
+    near: dict[int, tuple[float, int]] = {}
+    for at in sorted(range(len(rows)), key=lambda at: (rank(*rows[at]), at)):
+        scope = scope_of(rows[at][1])
+        place[at] = len(place)
+        if first.setdefault((scope, rows[at][0]), at) != at or not sets[at]:
+            continue
+        index = indexes.setdefault(scope, MinHashLSH(num_perm=COLUMNS, params=(BANDS, ROWS)))
+        found = [(similarity(at, other), -place[other], other) for other in index.query(sketch[at])]
+        best = max((entry for entry in found if entry[0] >= dedup.threshold), default=None)
+        if best:
+            near[at] = (best[0], best[2])
+        else:
+            index.insert(at, sketch[at])
+    removed = {}
+    for at, (text, source, _) in enumerate(rows):
+        copied = first[scope_of(source), text]
+        reason = "near_duplicate" if copied == at else "exact_duplicate"
+        if copied in near:
+            removed[at] = (reason, near[copied][1], near[copied][0])
+        elif copied != at:
+            removed[at] = (reason, copied, 1.0)
+    return removed
+
+
+def groups_by_stage(rows: Rows, dedup: Dedup, path: str) -> dict[int, tuple[str, int, float]]:
+    """The same by the stage `group`, from a file of attributes."""
+    texts = Texts.from_strings([text for text, _, _ in rows])
+    words, starts, _ = signatures_or_sets(texts, 1, A, B, exact_short=dedup.exact_short)
+    attributes = {
+        "row": pa.array(range(len(rows)), pa.int64()),
+        "id": pa.array([str(at) for at in range(len(rows))], pa.string()),
+        "source": pa.array([source for _, source, _ in rows], pa.string()),
+        "text_hash": pa.array(text_hashes(texts), pa.binary(16)),
+        "characters": pa.array([len(text) for text, _, _ in rows], pa.int64()),
+        "quality": pa.array([score for _, _, score in rows], pa.float64()),
+        "signature": Sketches(words, starts).to_column(),
+    }
+    pq.write_table(pa.table(attributes), path, row_group_size=5)
+    inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
+    collected = Collected()
+    work = Group(Store(), dedup, _scopes(dedup.scope, inputs), 0)
+    work({"attributes": [[path]], "verdicts": [[]], "passed": len(rows)}, collected)  # type: ignore[arg-type]
+    written = [row for table in collected.tables for row in table.to_pylist() if row["reason"]]
+    return {row["row"]: (row["reason"], int(row["partner"]), row["similarity"]) for row in written}
+
+
+@pytest.mark.parametrize("exact_short", [True, False])
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("keeper", KEEPERS)
+@given(
+    rows=st.lists(st.tuples(documents, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), max_size=25),
+    threshold=st.sampled_from([0.6, 0.75, 0.9]),
+)
+@settings(max_examples=15)
+def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, threshold, keeper, scope, exact_short):
+    """With every keeper and scope, over documents of no, one, fewer, as many and more shingles than columns."""
+    dedup = Dedup(
+        threshold=threshold, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, scope=scope,
+        exact_short=exact_short, **KEEPERS[keeper][0],
+    )  # fmt: skip
+    path = str(tmp_path_factory.getbasetemp() / "attributes.parquet")
+    assert groups_by_stage(rows, dedup, path) == groups_by_loop(rows, dedup)
