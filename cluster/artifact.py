@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.errors import DataError
+from cluster.read.parquet import StoredParquet
 from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
 from cluster.store.store import Store
@@ -264,18 +264,19 @@ def read_tables(store: Store, uris: Sequence[str], wanted: Callable[[str], bool]
     """One table per row group of each Parquet file, in order; only the columns whose name is `wanted`."""
     for uri in uris:
         with open_parquet(store, uri) as parquet:
-            columns = None if wanted is None else [name for name in parquet.schema_arrow.names if wanted(name)]
+            columns = [name for name in parquet.schema_arrow.names if wanted is None or wanted(name)]
+            parquet.fetch_ahead(range(parquet.num_row_groups), columns)
             for group in range(parquet.num_row_groups):
                 yield parquet.read_row_group(group, columns=columns, use_threads=False)
 
 
-def open_parquet(store: Store, uri: str) -> pq.ParquetFile:
+def open_parquet(store: Store, uri: str) -> StoredParquet:
     """Open a Parquet file of an artifact.
 
     Raises:
         DataError: it cannot be read as Parquet.
     """
     try:
-        return pq.ParquetFile(store.open_input(uri), pre_buffer=False)
+        return StoredParquet(store, uri)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri}: cannot be read as Parquet ({error}). It was damaged after it was written.") from error

@@ -5,15 +5,20 @@ A record that lists files or artifacts is called a manifest.
 """
 
 import json
+import random
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cluster.errors import DataError
+from cluster.errors import DataError, StorageError
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 
 T = TypeVar("T")
+
+_CREATE_ATTEMPTS = 5
 
 
 class OtherSettings(DataError):
@@ -67,8 +72,22 @@ class RecordFile(Generic[T]):
         return None
 
     def create(self, data: bytes) -> T:
-        """Create the record unless there is one. Returns the record on the store: this one, or the first writer's."""
-        return self.parse(data if self.store.create(self.uri, data) else self.store.read_bytes(self.uri))
+        """Create the record unless there is one. Returns the record on the store: this one, or the first writer's.
+
+        Raises:
+            StorageError: the store repeatedly has the record when it is created, and does not when it is read.
+        """
+        for _ in range(_CREATE_ATTEMPTS):
+            if self.store.create(self.uri, data):
+                return self.parse(data)
+            with suppress(NotFound):  # it was deleted in between
+                return self.parse(self.store.read_bytes(self.uri))
+            time.sleep(random.uniform(0, 1))
+        raise StorageError(
+            f"{self.uri}: could not be created, because it exists, nor read, because it does not "
+            f"({_CREATE_ATTEMPTS} attempts). Check that no other program deletes files there, and run the same command "
+            "again; finished work is kept."
+        )
 
     def discard(self, files: Iterable[str] = ()) -> None:
         """Delete the record and then files of the result.

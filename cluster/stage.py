@@ -5,9 +5,9 @@ A unit is done, retried and committed as a whole:
     write to scratch -> read the footers back -> upload under attempt-unique names -> create the unit's record
 
 A unit is committed by creating its record (put-if-absent), so of several attempts the first wins. A later attempt finds
-the record, removes its own files and returns the first attempt's record. When every unit has a record, the manifests of
-the stage's artifacts are created, also put-if-absent. Running the same command again does the units without a record;
-two drivers at once cannot mix their results.
+the record and returns it; its own files stay until the driver removes them, so workers need no right to delete. When
+every unit has a record, the manifests of the stage's artifacts are created, also put-if-absent. Running the same
+command again does the units without a record; two drivers at once cannot mix their results.
 
 This module does not use Ray: engine.py distributes units over workers, and a test can call `run_unit` in a loop.
 """
@@ -305,10 +305,6 @@ def _commit(stage: Stage, root: str, record: Record) -> Record:
     failpoint("before_record")
     first = _record_file(stage.store, paths.join(root, stage.folder, f"{record.unit:06}.json")).create(record.to_json())
     failpoint("after_record")
-    # If the reply to a put does not arrive, the client repeats the put, which then finds its own record: so compare
-    # attempt ids, not who created it.
-    if first.attempt != record.attempt:
-        stage.store.delete(_sizes(root, record))
     return first
 
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
+from tests.support.counting_s3 import CountingS3
 
 # Ray reads its mode when it is imported, which any test may cause; all Rays of this process then accept its token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -99,6 +100,21 @@ def private(s3_with_keys: Store) -> str:
 def s3_store(s3_server: str) -> Store:
     """The store that reaches that server; local paths too, as every store."""
     return Store(StorageOptions(endpoint_url=s3_server, access_key_id="key", secret_access_key="secret", retries=2))
+
+
+@pytest.fixture
+def counting_s3(s3_server: str) -> Iterator[CountingS3]:
+    """A proxy before that server, which counts requests and can answer in its place."""
+    with CountingS3(s3_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def counted_store(counting_s3: CountingS3) -> Store:
+    """The store that reaches the server through that proxy."""
+    return Store(
+        StorageOptions(endpoint_url=counting_s3.url, access_key_id="key", secret_access_key="secret", retries=3)
+    )
 
 
 @pytest.fixture

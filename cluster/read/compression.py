@@ -55,15 +55,17 @@ def expanded_size(size: int, uri: str) -> int:
     return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4}.get(compression_ending(uri), 1))
 
 
-def stream(store: Store, uri: str, limits: Limits, start: int = 0) -> Generator[bytes, None, None]:
-    """The decompressed content of the file; plain files from byte `start`.
+def stream(
+    store: Store, uri: str, limits: Limits, start: int = 0, stop: int | None = None
+) -> Generator[bytes, None, None]:
+    """The decompressed content of the file; plain files from byte `start`, and fetched ahead to `stop`.
 
     Raises:
         UnreadableRest: the file is damaged, ends too early or exceeds the limits on expansion.
         StorageError: the store failed.
     """
     ending = compression_ending(uri)
-    with store.open_input(uri) as file:
+    with store.open_input(uri, None if ending else stop) as file:
         if not ending:
             file.seek(start)
             while block := file.read(_PLAIN_BLOCK):

@@ -66,7 +66,7 @@ def span_lines(store: Store, span: Span, limits: Limits) -> Iterator[tuple[int, 
         return
     # Reading starts one byte before the span: what follows the first line feed is then a line that begins in the span.
     begin = max(span.start - 1, 0)
-    with closing(stream(store, span.uri, limits, begin)) as blocks:
+    with closing(stream(store, span.uri, limits, begin, span.end)) as blocks:
         found = lines(blocks, limits.max_line_bytes, begin)
         if span.start:
             next(found, None)

@@ -61,13 +61,16 @@ class LocalStore:
         except OSError as error:
             raise _mended(key, error) from error
 
-    def open(self, key: str) -> pa.NativeFile:
+    def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         try:
             if Path(key).is_dir():
                 raise IsADirectoryError(errno.EISDIR, "is a folder")
             return pa.OSFile(key)
         except OSError as error:
             raise _mended(key, error) from error
+
+    def open_parts(self, key: str) -> pa.NativeFile:
+        return self.open(key)
 
     def write(self, key: str, data: bytes) -> None:
         self._place(key, lambda part: part.write_bytes(data), os.replace)

@@ -2,14 +2,16 @@
 when they fail, retries with back-off and deadlines.
 """
 
-import io
+import os
+import random
 import re
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 import pyarrow as pa
@@ -18,8 +20,11 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from cluster.errors import StorageError, is_panic
 from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, first_line
+from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
-_READ_AHEAD = 1 << 20
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
+
+T = TypeVar("T")
 
 _MENDS = {
     "s3": "Check {setting}.region, the endpoint and the keys.",
@@ -47,8 +52,8 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
             "max_retries": options.retries,
             "retry_timeout": timedelta(seconds=options.retry_deadline_s),
             "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=15),
+                "init_backoff": timedelta(seconds=_FIRST_WAIT_S),
+                "max_backoff": timedelta(seconds=_LONGEST_WAIT_S),
                 "base": 2,
             },
         },
@@ -66,7 +71,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
         with _without_panic(root, setting):
-            return Bucket(root, make(name, **shared), setting)
+            return Bucket(root, make(name, **shared), setting, options.retries)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
@@ -86,46 +91,78 @@ def _without_panic(uri: str, setting: str) -> Iterator[None]:
 
 
 class Bucket:
-    """The backend of one bucket, over obstore's store of it."""
+    """The backend of one bucket, over obstore's store of it.
 
-    def __init__(self, root: str, store: Any, setting: str) -> None:
+    retries: of a request that conflicts with another one on the same object (409). obstore itself retries lost
+    connections, 408, 429 and 5xx, with the same growing random waits.
+    """
+
+    def __init__(self, root: str, store: Any, setting: str, retries: int = 10) -> None:
         self.root = root
         self.store = store
         self.setting = setting
+        self.retries = retries
 
     def read(self, key: str) -> bytes:
         with self._mended(key):
-            return bytes(obstore.get(self.store, key).bytes())
+            return self._retried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
-    def open(self, key: str) -> pa.NativeFile:
+    def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
+        return pa.PythonFile(Onward(partial(self._fetch, key), self.info(key).size, stop), mode="r")
+
+    def open_parts(self, key: str) -> pa.NativeFile:
         with self._mended(key):
-            reader = obstore.open_reader(self.store, key, buffer_size=_READ_AHEAD)
-        return pa.PythonFile(_Seekable(reader, lambda: self._mended(key)), mode="r")
+            try:
+                last = self._retried(lambda: obstore.get(self.store, key, options={"range": {"suffix": TAIL_BYTES}}))
+                size, tail = last.meta["size"], bytes(last.bytes())
+            except exceptions.BaseError as error:
+                if not _has_no_end(error):
+                    raise
+                size, tail = self.info(key).size, b""
+        return PartsFile(Parts(partial(self._fetch, key), size, tail), "r")
+
+    def _fetch(self, key: str, start: int, end: int) -> bytes:
+        with self._mended(key):
+            return self._retried(lambda: bytes(obstore.get_range(self.store, key, start=start, end=end)))
 
     def write(self, key: str, data: bytes) -> None:
         with self._mended(key, writing=True):
-            obstore.put(self.store, key, data)
+            self._retried(lambda: obstore.put(self.store, key, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put-if-absent. Returns False if the object exists."""
-        with self._mended(key, writing=True):
+        """Put-if-absent. Returns False if the object exists.
+
+        S3 also answers 409 while another write of the object is under way, which may fail: so the object is looked
+        for, and created again if there is none.
+        """
+
+        def put() -> bool:
             try:
                 obstore.put(self.store, key, data, mode="create")
-            except exceptions.AlreadyExistsError:
+            except exceptions.AlreadyExistsError as exists:
+                try:
+                    obstore.head(self.store, key)
+                except (exceptions.NotFoundError, FileNotFoundError):
+                    raise exists from None
                 return False
-        return True
+            return True
+
+        with self._mended(key, writing=True):
+            return self._retried(put)
 
     def upload(self, path: Path, key: str) -> None:
         with self._mended(key, writing=True):
-            obstore.put(self.store, key, path)
+            self._retried(lambda: obstore.put(self.store, key, path))
 
     def info(self, key: str) -> FileInfo:
         with self._mended(key):
-            return self._info(obstore.head(self.store, key))
+            return self._info(self._retried(lambda: obstore.head(self.store, key)))
 
     def walk(self, prefix: str) -> Iterator[FileInfo]:
         with self._mended(prefix):
-            files = [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
+            files = self._retried(
+                lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
+            )
         # Consoles and sync tools mark a folder by an empty object named like it.
         folders = {f"{self.root}/{prefix}"}
         for file in files:
@@ -136,12 +173,30 @@ class Bucket:
         yield from (file for file in files if file.size or file.uri not in folders)
 
     def delete(self, keys: list[str]) -> None:
-        for key in keys:
-            with self._mended(key):
-                try:
-                    obstore.delete(self.store, key)
-                except (exceptions.NotFoundError, FileNotFoundError):
-                    continue
+        """S3 takes a thousand keys a request."""
+        if not keys:
+            return
+        with self._mended(keys[0] if len(keys) == 1 else os.path.commonpath(keys)):
+            try:
+                self._retried(lambda: obstore.delete(self.store, keys))
+            except (exceptions.NotFoundError, FileNotFoundError):
+                # Google and Azure report the first key that is gone, and leave the keys behind it.
+                for key in keys:
+                    with suppress(exceptions.NotFoundError, FileNotFoundError):
+                        self._retried(partial(obstore.delete, self.store, key))
+
+    def _retried(self, request: Callable[[], T]) -> T:
+        """The answer to a request, which is repeated after a growing random wait while it conflicts with another."""
+        wait_s = _FIRST_WAIT_S
+        for _ in range(self.retries):
+            try:
+                return request()
+            except exceptions.BaseError as error:
+                if not _is_conflict(error):
+                    raise
+            time.sleep(wait_s)
+            wait_s = min(random.uniform(_FIRST_WAIT_S, 3 * wait_s), _LONGEST_WAIT_S)
+        return request()
 
     def _info(self, found: Any) -> FileInfo:
         version = found["e_tag"] or f"{found['size']}-{found['last_modified'].timestamp()}"
@@ -193,34 +248,14 @@ class Bucket:
         )
 
 
-class _Seekable(io.RawIOBase):
-    """obstore's reader as a raw binary file, which pyarrow and the decompressors of the standard library take."""
-
-    def __init__(self, reader: Any, mended: Callable[[], AbstractContextManager[None]]) -> None:
-        self._reader = reader
-        self._mended = mended
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._reader.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._reader.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        with self._mended():
-            return bytes(self._reader.read(None if size < 0 else size))
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _no_bucket(error: BaseException) -> bool:
     return "NoSuchBucket" in str(error)
+
+
+def _has_no_end(error: BaseException) -> bool:
+    """Whether the last bytes cannot be asked for: the object is empty, or the store (Azure) does not offer it."""
+    return isinstance(error, exceptions.NotSupportedError) or bool(re.search(r"NotPartial|code: 416\b", str(error)))
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return isinstance(error, exceptions.AlreadyExistsError) or bool(re.search(r"status code: 409\b", str(error)))

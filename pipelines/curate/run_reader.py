@@ -136,6 +136,7 @@ class RunReader:
                 for group in range(parquet.num_row_groups):
                     found = rows_in(parquet, group, first)
                     if len(found):
+                        parquet.fetch_ahead([group], columns)
                         rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(pa.array(found))
                         for at, attributes in zip(found.tolist(), rows.to_pylist(), strict=True):
                             yield MeasuredDocument(file.unit, attributes["row"], first + at, attributes)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
@@ -205,12 +206,11 @@ class Select:
         wanted = pa.array(sorted(units), pa.int32())
         for uri in self.group_files:
             with open_parquet(self.reading.store, uri) as parquet:
-                column = parquet.schema_arrow.names.index("unit")
-                for number in range(parquet.num_row_groups):
-                    statistics = parquet.metadata.row_group(number).column(column).statistics
-                    if statistics.min <= max(units) and statistics.max >= min(units):
-                        table = parquet.read_row_group(number, use_threads=False)
-                        found.append(table.filter(pc.is_in(table["unit"], wanted)))
+                groups = list(_groups_with(parquet, min(units), max(units)))
+                parquet.fetch_ahead(groups)
+                for number in groups:
+                    table = parquet.read_row_group(number, use_threads=False)
+                    found.append(table.filter(pc.is_in(table["unit"], wanted)))
         return pa.concat_tables([GROUPS_SCHEMA.empty_table(), *found])
 
     def _results(self, unit: MeasuredUnit, groups: pa.Table) -> UnitResults:
@@ -292,6 +292,15 @@ class Select:
         if self.settings.dedup:
             columns |= _group_columns(rows, groups)
         return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
+
+
+def _groups_with(parquet: pq.ParquetFile, first: int, last: int) -> Iterator[int]:
+    """The row groups that can have rows of these units, by the statistics of the column `unit`."""
+    column = parquet.schema_arrow.names.index("unit")
+    for number in range(parquet.num_row_groups):
+        statistics = parquet.metadata.row_group(number).column(column).statistics
+        if statistics.min <= last and statistics.max >= first:
+            yield number
 
 
 def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:

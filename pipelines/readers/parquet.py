@@ -9,6 +9,7 @@ from cluster.errors import DataError
 from cluster.page.formats import plural
 from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
+from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
@@ -35,8 +36,7 @@ class Parquet(Reader):
             DataError: the footer cannot be read.
         """
         try:
-            with store.open_input(file.uri) as handle:
-                opened = pq.ParquetFile(handle, pre_buffer=False)
+            with StoredParquet(store, file.uri) as opened:
                 footer, schema = opened.metadata, opened.schema_arrow
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
@@ -58,16 +58,16 @@ class Parquet(Reader):
         """Tables of the span's row groups. The rows lost to damage in a row group are one unreadable row."""
         names = input.read_columns
         expanded_bytes = 0
-        with store.open_input(span.uri) as handle:
-            file = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+        with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
+            file.fetch_ahead(range(span.start, span.end), names)
             for group in range(span.start, span.end):
-                chunks = _chunks(file.metadata, group, names)
+                chunks = file.column_chunks(group, names)
                 rows = file.metadata.row_group(group).num_rows
                 done = 0
                 try:
                     for chunk in chunks:
                         _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
-                    for batch in _gathered(_batches(file, group, names, _batch_rows(handle, chunks, rows))):
+                    for batch in _gathered(_batches(file, group, names, _batch_rows(file.file, chunks, rows))):
                         table = documents(batch, input, limits, f"{span.uri} row group {group}", done)
                         expanded_bytes += table.nbytes
                         _refuse_bomb(expanded_bytes, span.size, limits)
@@ -174,17 +174,6 @@ def _page_bytes(header: bytes) -> int:
         if byte < 0x80:
             break
     return value >> 1
-
-
-def _chunks(footer: pq.FileMetaData, group: int, names: list[str]) -> list[pq.ColumnChunkMetaData]:
-    """The column chunks of the named columns in a row group, nested ones included."""
-    row_group = footer.row_group(group)
-    wanted = [
-        leaf
-        for leaf in range(footer.num_columns)
-        if any((footer.schema.column(leaf).path + ".").startswith(name + ".") for name in names)
-    ]
-    return [row_group.column(leaf) for leaf in wanted]
 
 
 def _leaves(footer: pq.FileMetaData) -> dict[str, int]:

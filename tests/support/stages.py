@@ -25,9 +25,9 @@ def count_up(unit: int, scratch: Scratch) -> Counters:
     return {"documents": unit, "text_bytes": 1000 * unit}
 
 
-def counting_stage(units: int, work=count_up, fingerprint: str = "f" * 32) -> Stage:
+def counting_stage(units: int, work=count_up, fingerprint: str = "f" * 32, store: Store | None = None) -> Stage:
     outputs = (Output("numbers", NUMBERS, file_bytes=16, row_group_bytes=16), Output("squares", NUMBERS))
-    return Stage("count", outputs, list(range(units)), work, fingerprint, Store())
+    return Stage("count", outputs, list(range(units)), work, fingerprint, store or Store())
 
 
 def run_inline(stage: Stage, root: str) -> dict[str, Artifact]:

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, open_parquet
 from cluster.errors import DataError
+from cluster.read.parquet import StoredParquet
 
 SPLITS = ("train", "validation", "test")
 
@@ -128,7 +128,9 @@ class PackedRows:
             self._groups.move_to_end((file, group))
             return found
         try:
-            table = self._open(file).parquet.read_row_group(group, use_threads=False)
+            parquet = self._open(file).parquet
+            parquet.fetch_ahead([group])
+            table = parquet.read_row_group(group, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
@@ -159,7 +161,7 @@ class PackedRows:
 
 
 class _File:
-    def __init__(self, parquet: pq.ParquetFile) -> None:
+    def __init__(self, parquet: StoredParquet) -> None:
         self.parquet = parquet
         metadata = parquet.metadata
         self.starts = np.cumsum([0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))])

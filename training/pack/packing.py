@@ -144,7 +144,9 @@ def read_range(store: Store, uris: Sequence[str], unit: Range) -> pa.Table:
 def _read_file(store: Store, uri: str, unit: Range) -> pa.Table:
     found = [EXAMPLES.empty_table()]
     with open_parquet(store, uri) as parquet:
-        for group in _groups(parquet, unit):
+        groups = list(_groups(parquet, unit))
+        parquet.fetch_ahead(groups)
+        for group in groups:
             table = parquet.read_row_group(group, use_threads=False)
             shuffle_key = table["place"].to_numpy()
             inside = (table["split"].to_numpy() == unit["split"]) & (shuffle_key >= np.uint64(unit["low"]))

@@ -6,6 +6,7 @@ other line.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from cluster.errors import DataError
 from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.lines import span_lines
+from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
 
@@ -59,14 +61,15 @@ def read_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tupl
 
 def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tuple[Row, str]]:
     try:
-        with store.open_input(span.uri) as handle:
-            file = pq.ParquetFile(handle, buffer_size=_BLOCK_BYTES, pre_buffer=False)
-            first = 0
-            for group in range(file.metadata.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if first < span.end and first + rows > span.start:
-                    yield from _group_rows(file, group, columns, first, span)
-                first += rows
+        with StoredParquet(store, span.uri, buffer_size=_BLOCK_BYTES) as file:
+            rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            starts = [0, *accumulate(rows)]
+            groups = [
+                group for group, (first, end) in enumerate(pairwise(starts)) if first < span.end and end > span.start
+            ]
+            file.fetch_ahead(groups, columns)
+            for group in groups:
+                yield from _group_rows(file, group, columns, starts[group], span)
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # an error of the disk or network, not of the data

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
+from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.interface import FileInfo
@@ -231,8 +231,7 @@ def _inspect_parquet(
     store: Store, file: FileInfo, columns: Columns, unit_bytes: int
 ) -> tuple[pa.Schema, list[tuple[Span, int]]]:
     try:
-        with store.open_input(file.uri) as handle:
-            opened = pq.ParquetFile(handle, pre_buffer=False)
+        with StoredParquet(store, file.uri) as opened:
             footer, schema = opened.metadata, opened.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         if file.size < _MAX_POINTER_BYTES and store.read_bytes(file.uri).startswith(LFS_POINTER):

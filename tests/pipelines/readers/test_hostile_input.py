@@ -640,6 +640,7 @@ def test_a_broken_connection_is_raised_and_never_taken_for_bad_data(tmp_path, mo
         path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
     manifest = freeze(Store(), [Input(path=str(path))], 1 << 30)
     half = path.stat().st_size // 2
-    monkeypatch.setattr(Store, "open_input", lambda self, uri: pa.PythonFile(FailingFile(uri, half), mode="r"))
+    failing = lambda self, uri, stop=None: pa.PythonFile(FailingFile(uri, half), mode="r")  # noqa: E731
+    monkeypatch.setattr(Store, "open_parts" if name == "a.parquet" else "open_input", failing)
     with pytest.raises(StorageError, match="the network went away"):
         list(read_unit(manifest.units[0], manifest.reading, Limits()))

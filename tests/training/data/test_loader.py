@@ -68,8 +68,8 @@ def test_the_rows_of_all_row_groups_add_up(artifact):
 
 def test_files_are_opened_when_they_are_wanted_and_row_groups_kept_while_there_is_room(artifact, monkeypatch):
     opened: list[str] = []
-    open_input = Store.open_input
-    monkeypatch.setattr(Store, "open_input", lambda self, uri: opened.append(uri) or open_input(self, uri))
+    open_parts = Store.open_parts
+    monkeypatch.setattr(Store, "open_parts", lambda self, uri: opened.append(uri) or open_parts(self, uri))
     rows = PackedRows(artifact)
     assert opened == []
     for _ in range(3):
@@ -101,8 +101,8 @@ def test_the_cache_keeps_the_row_groups_read_last_and_no_more_than_it_may(artifa
 def test_files_are_kept_open_up_to_a_number_those_read_last(artifact, monkeypatch):
     monkeypatch.setattr(packed, "_OPEN_FILES", 2)
     opened: list[str] = []
-    open_input = Store.open_input
-    monkeypatch.setattr(Store, "open_input", lambda self, uri: opened.append(uri) or open_input(self, uri))
+    open_parts = Store.open_parts
+    monkeypatch.setattr(Store, "open_parts", lambda self, uri: opened.append(uri) or open_parts(self, uri))
     rows, wanted, kept = PackedRows(artifact, cache_bytes=0), [], []
     starts = np.cumsum([0, *(file.rows for file in artifact.manifest.files)])
     everything = artifact.table()
@@ -260,7 +260,7 @@ def test_held_out_rows_are_all_read_once_and_nothing_beyond_them(artifact):
 def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_asked_for(artifact, monkeypatch):
     ours = loader(artifact)
     failing = lambda self, uri: (_ for _ in ()).throw(StorageError(f"{uri}: no answer."))  # noqa: E731
-    monkeypatch.setattr(Store, "open_input", failing)
+    monkeypatch.setattr(Store, "open_parts", failing)
     with pytest.raises(StorageError, match=r"\.parquet: no answer"):
         ours.micro_batches(0)
     ours._thread.submit(len, ()).result()  # the steps ahead have been tried too, or given up

@@ -1,0 +1,56 @@
+"""Parquet files on a store, read with few and large requests."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from cluster.store.object_files import PartsFile
+from cluster.store.store import Store
+
+
+class StoredParquet(pq.ParquetFile):
+    """A Parquet file on a store. Use it in a `with`.
+
+    Raises:
+        ArrowInvalid: it is not a Parquet file.
+    """
+
+    def __init__(self, store: Store, uri: str, **options: Any) -> None:
+        self.file = store.open_parts(uri)
+        try:
+            super().__init__(self.file, pre_buffer=False, **options)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def close(self, force: bool = False) -> None:
+        super().close(force)
+        self.file.close()
+
+    def fetch_ahead(self, groups: Iterable[int], columns: Iterable[str] | None = None) -> None:
+        """Announce the row groups that will be read, in this order, with the columns of these names (default: all).
+
+        Their bytes are then fetched in few requests and before they are used. Nothing happens if the file is local.
+        """
+        if isinstance(self.file, PartsFile):
+            names = self.schema_arrow.names if columns is None else list(columns)
+            self.file.will_read([[_range(chunk) for chunk in self.column_chunks(group, names)] for group in groups])
+
+    def column_chunks(self, group: int, columns: Iterable[str]) -> list[pq.ColumnChunkMetaData]:
+        """The column chunks of the named top-level columns in a row group, nested ones included."""
+        footer, names = self.metadata, set(columns)
+        row_group = footer.row_group(group)
+        paths = [footer.schema.column(leaf).path for leaf in range(footer.num_columns)]
+        return [
+            row_group.column(leaf)
+            for leaf, path in enumerate(paths)
+            if path in names or any(path.startswith(f"{name}.") for name in names)
+        ]
+
+
+def _range(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    start = chunk.data_page_offset
+    if chunk.dictionary_page_offset is not None and 0 < chunk.dictionary_page_offset < start:
+        start = chunk.dictionary_page_offset
+    return start, start + chunk.total_compressed_size

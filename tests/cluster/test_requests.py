@@ -1,0 +1,280 @@
+"""Requests that reach an S3 server, counted by a proxy: how many, how many bytes, and what happens if some fail."""
+
+import random
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import stage as stages
+from cluster.artifact import read_tables
+from cluster.errors import StorageError
+from cluster.output import Output
+from cluster.read.compression import stream
+from cluster.read.limits import Limits
+from cluster.read.span import Span
+from cluster.record import RecordFile
+from cluster.stage import Scratch
+from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
+from pipelines.curate.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, _is_needed
+from pipelines.curate.report.tallies import TALLIES_SCHEMA
+from pipelines.readers.units import Reading, Unit, read_unit
+from tests.conftest import CREDENTIALS
+from tests.support import large_files
+from tests.support.stages import counting_stage, run_inline
+
+
+@pytest.fixture
+def stored(s3_root, s3_store):
+    """Stores a copy of a local file and returns its URI."""
+
+    def put(path):
+        uri = f"{s3_root}/{path.name}"
+        s3_store.write_bytes(uri, path.read_bytes())
+        return uri
+
+    return put
+
+
+def test_a_wide_read_of_a_20_mb_attributes_file_takes_few_requests_and_only_the_bytes_it_needs(
+    tmp_path, stored, counting_s3, counted_store
+):
+    path = large_files.attributes_file(tmp_path)
+    assert 18e6 < path.stat().st_size < 22e6
+    uri = stored(path)
+    with Scratch((Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA))) as scratch:
+        counters = large_files.decide_work(counted_store)([uri], scratch)
+    assert counters["documents"] == pq.read_metadata(path).num_rows
+    columns = {name for name in pq.read_schema(path).names if _is_needed(name)}
+    assert len(counting_s3.requests) <= 20
+    assert counting_s3.sent <= 1.1 * large_files.needed_bytes(path, columns)
+
+
+def test_a_narrow_read_of_it_too(tmp_path, stored, counting_s3, counted_store):
+    path = large_files.attributes_file(tmp_path)
+    uri, wanted = stored(path), {"row", "text_hash", "signature", "source"}
+    tables = list(read_tables(counted_store, [uri], wanted.__contains__))
+    assert pa.concat_tables(tables).equals(pq.read_table(path, columns=tables[0].column_names))
+    assert len(counting_s3.requests) <= 20
+    assert counting_s3.sent <= 1.1 * large_files.needed_bytes(path, wanted)
+
+
+def test_a_small_file_is_read_with_one_request(tmp_path, stored, counting_s3, counted_store):
+    path = large_files.tallies_file(tmp_path)
+    uri = stored(path)
+    (table,) = read_tables(counted_store, [uri])
+    assert table.equals(pq.read_table(path)) and counting_s3.by_method() == {"GET": 1}
+
+
+@pytest.mark.parametrize("row_group_rows", [1000, 5000])
+def test_an_input_file_is_fetched_ahead_in_few_requests(tmp_path, stored, counting_s3, counted_store, row_group_rows):
+    path = large_files.input_file(tmp_path, 5000, row_group_rows)
+    uri = stored(path)
+    info = counted_store.info(uri)
+    counting_s3.requests.clear()
+    unit = Unit(0, "input", (Span(uri, info.size, info.version, "parquet", 0, 5000 // row_group_rows),), 1)
+    tables = read_unit(unit, Reading(counted_store, large_files.CONFIG.inputs, pa.schema([])), Limits())
+    read = pa.concat_tables(tables)
+    assert read["text"].cast(pa.string()).equals(pq.read_table(path)["text"])
+    assert len(counting_s3.requests) <= 3 + 5000 // row_group_rows
+    assert counting_s3.sent <= 1.1 * large_files.needed_bytes(path, {"id", "text"})
+
+
+def test_lines_of_a_span_are_fetched_in_growing_pieces_and_nothing_far_behind_it(
+    s3_root, s3_store, counting_s3, counted_store
+):
+    data = bytes(range(256)) * (30 << 12)
+    s3_store.write_bytes(f"{s3_root}/x.jsonl", data)
+    assert b"".join(stream(counted_store, f"{s3_root}/x.jsonl", Limits())) == data
+    assert len(counting_s3.requests) <= 8 and counting_s3.sent == len(data)
+    counting_s3.requests.clear()
+    blocks = stream(counted_store, f"{s3_root}/x.jsonl", Limits(), 3 << 20, 9 << 20)
+    assert b"".join(next(blocks) for _ in range(7)) == data[3 << 20 : 10 << 20]
+    blocks.close()
+    assert counting_s3.sent == 7 << 20
+
+
+# --- the files, without a server
+
+
+class Requests:
+    """A `fetch` that records its ranges."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.ranges = data, []
+
+    def __call__(self, start: int, end: int) -> bytes:
+        assert 0 <= start < end <= len(self.data)
+        self.ranges.append((start, end))
+        return self.data[start:end]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_any_reads_in_any_order_return_the_bytes_of_the_object(announced):
+    draw = random.Random(1)
+    data = draw.randbytes(40 << 20)
+    for size in (0, 1, 1000, 1 << 20, 40 << 20):
+        fetch = Requests(data[:size])
+        tail = fetch.data[max(size - 5000, 0) :]
+        parts = Parts(fetch, size, tail)
+        files = [parts, Onward(fetch, size), Onward(fetch, size, size // 2)]
+        if announced and size:
+            cuts = sorted(draw.sample(range(size + 1), min(size, 20)))
+            parts.will_read([list(zip(cuts[::2], cuts[1::2], strict=False))])
+        for file in files:
+            for _ in range(30):
+                start, length = draw.randrange(size + 1), draw.choice([1, 16, 70_000, 3 << 20])
+                file.seek(start)
+                assert file.read(length) == data[:size][start : start + length]
+            file.seek(-1 if size else 0, 2)
+            assert file.read() == data[:size][-1:] and file.tell() == size and file.read(5) == b""
+
+
+def test_neighbours_are_one_piece_and_large_ones_are_read_side_by_side():
+    mib = 1 << 20
+    (small,) = merged([[(0, 10), (10, 20), (50, 60)], [(60, 70)]])
+    assert (small.start, small.end, small.unread) == (0, 70, 40)
+    assert len(merged([[(0, 10), (10 + mib, 20 + mib)]])) == 2
+    large = [(piece.start // mib, piece.end // mib) for piece in merged([[(0, 20 * mib), (20 * mib, 40 * mib)]])]
+    assert large == [(0, 8), (20, 28), (8, 16), (28, 36), (16, 20), (36, 40)] and 8 * mib == PIECE_BYTES
+
+
+def test_pieces_are_let_go_when_they_were_read_and_memory_is_bounded_when_they_were_not():
+    fetch = Requests(bytes(200 << 20))
+    parts = Parts(fetch, len(fetch.data), b"")
+    parts.will_read([[(at << 20, at + 8 << 20)] for at in range(0, 200, 8)])
+    for at in range(25):
+        parts.seek(at * 8 << 20)
+        assert len(parts.read(8 << 20)) == 8 << 20
+        assert len(parts._held) <= 2
+    assert len(fetch.ranges) == 25
+    parts.will_read([[(at << 20, at + 8 << 20)] for at in range(0, 200, 8)])
+    for at in range(25):
+        parts.seek(at * 8 << 20)
+        parts.read(10)
+        assert len(parts._held) <= 4
+
+
+# --- requests that fail
+
+
+def failing_twice(status):
+    """The first two requests are answered with this status."""
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return status if len(seen) <= 2 else None
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [409, 429, 503, "lose"])
+def test_a_refusal_that_passes_is_tried_again_whatever_is_asked(
+    status, s3_root, s3_store, counting_s3, counted_store, tmp_path
+):
+    uri, local = f"{s3_root}/x", tmp_path / "local"
+    s3_store.write_bytes(uri, b"content")
+    local.write_bytes(b"1" * (6 << 20))
+    acts = {
+        "read": lambda: counted_store.read_bytes(uri),
+        "open": lambda: counted_store.open_input(uri).read(),
+        "open_parts": lambda: counted_store.open_parts(uri).read(),
+        "info": lambda: counted_store.info(uri).size,
+        "list": lambda: len(counted_store.list_files(s3_root)),
+        "write": lambda: counted_store.write_bytes(f"{s3_root}/y", b"1"),
+        "upload": lambda: counted_store.upload(local, f"{s3_root}/z"),
+        "delete": lambda: counted_store.delete([f"{s3_root}/y", f"{s3_root}/z"]),
+    }
+    expected = {"read": b"content", "open": b"content", "open_parts": b"content", "info": 7, "list": 1}
+    for name, act in acts.items():
+        counting_s3.answer = failing_twice(status)
+        assert act() == expected.get(name), name
+    counting_s3.answer = failing_twice(status)
+    won = counted_store.create(f"{s3_root}/record", b"1")
+    assert won is (status != "lose") and counted_store.read_bytes(f"{s3_root}/record") == b"1"
+
+
+def test_a_conflict_that_stays_is_an_error_after_the_retries(s3_root, counting_s3, counted_store):
+    counting_s3.answer = lambda request: 409 if request.method == "PUT" else None
+    with pytest.raises(StorageError, match=r"/x: the store did not answer as it should .*409"):
+        counted_store.create(f"{s3_root}/x", b"1")
+    assert counting_s3.by_method() == {"PUT": 4, "HEAD": 4}
+
+
+def test_of_a_record_whose_reply_was_lost_the_writer_gets_its_own(s3_root, counting_s3, counted_store):
+    file = RecordFile(counted_store, f"{s3_root}/record.json", "a record", bytes)
+    counting_s3.answer = failing_twice("lose")
+    assert file.create(b"mine") == b"mine"
+    assert file.create(b"other") == b"mine"
+
+
+def test_a_record_deleted_before_it_is_read_back_is_created_again(s3_root, s3_store, counting_s3, counted_store):
+    uri = f"{s3_root}/record.json"
+    file = RecordFile(counted_store, uri, "a record", bytes)
+    s3_store.write_bytes(uri, b"first")
+
+    def answer(request):
+        if request.method == "GET":
+            s3_store.delete([uri])
+            counting_s3.answer = lambda request: None
+
+    counting_s3.answer = answer
+    assert file.create(b"second") == b"second" == s3_store.read_bytes(uri)
+
+
+def test_a_probe_whose_reply_is_lost_does_not_refuse_the_store(s3_root, counting_s3, counted_store):
+    counting_s3.answer = failing_twice("lose")
+    counted_store.require_conditional_writes(s3_root)
+    counting_s3.answer = lambda request: None
+    assert counted_store.list_files(s3_root) == []
+
+
+def test_many_files_are_deleted_with_one_request(s3_root, s3_store, counting_s3, counted_store):
+    uris = [f"{s3_root}/{number}" for number in range(30)]
+    for uri in uris:
+        s3_store.write_bytes(uri, b"1")
+    counted_store.delete([*uris, f"{s3_root}/gone"])
+    assert counting_s3.by_method() == {"POST": 1} and s3_store.list_files(s3_root) == []
+    counted_store.delete([])
+    assert len(counting_s3.requests) == 1
+
+
+# --- workers that may not delete
+
+
+def test_units_that_lose_need_no_right_to_delete_and_the_driver_removes_their_files(
+    s3_root, s3_store, counting_s3, counted_store
+):
+    def may_not_delete(request):
+        return 403 if request.method == "DELETE" or "delete" in request.path.partition("?")[2] else None
+
+    counting_s3.answer = may_not_delete
+    stage = counting_stage(units=4, store=counted_store)
+    with pytest.raises(StorageError, match="refused these credentials"):
+        counted_store.delete([f"{s3_root}/x"])
+    for index in (1, 3, 3):
+        won = stages.run_unit(stage, s3_root, index, index)
+        assert stages.run_unit(stage, s3_root, index, index) == won
+    losers = len(s3_store.list_files(f"{s3_root}/numbers"))
+    made = run_inline(counting_stage(units=4, store=s3_store), s3_root)
+    assert losers > len(made["numbers"].manifest.files)
+    left = [file.uri for file in s3_store.list_files(f"{s3_root}/numbers") if file.uri.endswith(".parquet")]
+    assert left == sorted(made["numbers"].file_uris)
+
+
+# --- uploads that were interrupted
+
+
+def uploads(s3_server, s3_root) -> list[str]:
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
+    return [found["Key"] for found in client.list_multipart_uploads(Bucket=s3_root[5:]).get("Uploads", [])]
+
+
+def test_an_upload_that_fails_leaves_no_parts(tmp_path, s3_root, s3_server, counting_s3, counted_store):
+    (tmp_path / "large").write_bytes(bytes(12 << 20))
+    counting_s3.answer = lambda request: 503 if "partNumber=2" in request.path else None
+    with pytest.raises(StorageError, match="503"):
+        counted_store.upload(tmp_path / "large", f"{s3_root}/large")
+    assert uploads(s3_server, s3_root) == []
