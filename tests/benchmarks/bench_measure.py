@@ -12,7 +12,7 @@ import pyarrow as pa
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.measure import Measure, text_hashes
-from pipelines.dedup.signatures import permutations, signatures
+from pipelines.dedup.signatures import permutations, signatures, signatures_or_sets
 from pipelines.language import identification as language
 from pipelines.readers.units import Reading
 from pipelines.rules.rule import Analysis
@@ -85,7 +85,7 @@ def _parts(config: CurateConfig) -> dict:
         "language, 1,000 characters": lambda t: language.identify(texts(t), classifier, 1000),
         "four rule packs": packs,
         "personal data": lambda t: personal_data.find(texts(t), personal_data.KINDS),
-        "signatures, 112 permutations": lambda t: signatures(texts(t), 5, a, b),
+        "signatures, 112 permutations": lambda t: signatures_or_sets(texts(t), 5, a, b, exact_short=True),
     }
 
 
