@@ -52,8 +52,7 @@ def kernels() -> dict[str, Dispatcher]:
         parts = path.relative_to(_HERE).with_suffix("").parts
         module = importlib.import_module(".".join(("pipelines", *parts)).removesuffix(".__init__"))
         for name, value in vars(module).items():
-            inlined = isinstance(value, Dispatcher) and value.targetoptions.get("inline") == "always"
-            if isinstance(value, Dispatcher) and not inlined and value.py_func.__module__ == module.__name__:
+            if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__:
                 found[f"{'.'.join(parts)}.{name}"] = value
     return found
 

@@ -1,7 +1,7 @@
 """Where numba stores compiled kernels: one folder for each state of their sources and each kind of CPU.
 
 numba compiles a kernel again when its own file changes, but not when a kernel that it calls changes in another file. So
-the folder is named by a digest of every source that kernels are compiled from.
+the folder is named by a digest of numba's version and of every source that kernels are compiled from.
 
 numba's own index has the CPU in its key, but two processes that store a kernel at the same time may both choose the
 same file name: then the index of one refers to the machine code of the other. Machines with different CPUs may share
@@ -19,8 +19,10 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -49,18 +51,16 @@ def use() -> None:
     """Set numba's cache folder, unless the environment names one. Takes 5 ms, and a copy in a new container.
 
     The folder lies in the package, or if the package is read-only, below the user's cache folder, or the temporary
-    folder. If none can be written, numba chooses. numba reads the setting when it is imported, so this runs when
-    `pipelines` is imported.
+    folder. If another user made the last, it is a new one of this process and those that it starts. numba reads the
+    setting when it is imported, so this runs when `pipelines` is imported.
     """
     if CACHE_VARIABLE in os.environ:
         return
     choose_cpu()
-    for parent in _parents():
-        folder = parent / folder_name()
-        if _make(parent):
-            _copy_warmed(folder)
-            os.environ[CACHE_VARIABLE] = str(folder)
-            return
+    parent = next(filter(_make, _parents()), None) or Path(tempfile.mkdtemp(prefix="raymill-kernels-"))
+    folder = parent / folder_name()
+    _copy_warmed(folder)
+    os.environ[CACHE_VARIABLE] = str(folder)
 
 
 def choose_cpu() -> None:
@@ -81,8 +81,8 @@ def choose_cpu() -> None:
 
 
 def folder_name() -> str:
-    """numba-SOURCES-CPU: a digest of the kernels' sources, and the CPU that they are compiled for."""
-    digest = hashlib.sha256()
+    """numba-SOURCES-CPU: a digest of numba's version and the kernels' sources, and the CPU they are compiled for."""
+    digest = hashlib.sha256(f"{version('numba')} {sys.implementation.cache_tag}".encode())
     for source in kernel_sources():
         digest.update(source.read_bytes())
     return f"numba-{digest.hexdigest()[:16]}-{cpu_label()}"
@@ -102,8 +102,7 @@ def kernels_are_compiled() -> bool:
 
     The folder says nothing: numba makes it when a kernel is imported.
     """
-    folder = os.environ.get(CACHE_VARIABLE)
-    return folder is None or any(Path(folder).glob("*/*.nbi"))
+    return any(Path(os.environ[CACHE_VARIABLE]).glob("*/*.nbi"))
 
 
 def _parents() -> Iterator[Path]:

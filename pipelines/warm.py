@@ -102,11 +102,9 @@ def use_folder(into: Path | None, cpu: str | None, create: bool = True) -> None:
     elif cpu is not None:
         os.environ.pop(kernel_cache.CACHE_VARIABLE, None)
         kernel_cache.use()
-    folder = os.environ.get(kernel_cache.CACHE_VARIABLE)
+    folder = Path(os.environ[kernel_cache.CACHE_VARIABLE])
     try:
-        if folder is None:
-            raise PermissionError("the package, the user's cache folder and the temporary folder are read-only")
         if create:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder or 'raymill warm'}: {error.strerror or error}. Give --into a folder.") from error
+        raise ConfigError(f"{folder}: {error.strerror or error}. Give --into a folder.") from error

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numba import njit
+
+from pipelines.text.kernel import kernel
 
 _PAIR = np.dtype([("key", "<u8"), ("document", "<i8")])
 _PARTITION_BYTES = 128 << 20
@@ -77,7 +78,7 @@ def _shared(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
     return ids[kept], documents[kept]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number_shared(keys, ids):
     """Write dense ids of the runs of at least two equal keys to `ids`; returns bool[P], the members of such runs."""
     kept = np.zeros(len(keys), np.bool_)

@@ -10,7 +10,8 @@ estimated: the share of equal signature columns.
 """
 
 import numpy as np
-from numba import njit
+
+from pipelines.text.kernel import kernel
 
 
 def remove_near_duplicates(
@@ -43,7 +44,7 @@ def remove_near_duplicates(
     return partner, similarity
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshold, partner, similarity):
     columns = signatures.shape[1]
     # Kept documents of a key form a list: head[key] is the newest link, a link is an index into `keys`.
@@ -85,7 +86,7 @@ def _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshol
                 head[keys[link]] = link
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _jaccard(one, other, threshold):
     """Jaccard similarity of two sorted sets; 0 if their sizes alone keep it below the threshold."""
     if min(len(one), len(other)) / max(len(one), len(other)) < threshold:

@@ -14,10 +14,10 @@ Sources: Broder 1997; Austin Appleby's MurmurHash3 finaliser (public domain); da
 """
 
 import numpy as np
-from numba import njit
 
 from pipelines.text import characters
 from pipelines.text.characters import UNSPACED, WORD, code_point
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 SIGNATURES_VERSION = "2"
@@ -98,7 +98,7 @@ def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
     return keys
 
 
-@njit(inline="always")
+@kernel
 def _mix(value):
     """MurmurHash3's finaliser of 64 bits: a bijection; every bit of the output depends on every bit of the input."""
     value ^= value >> np.uint64(33)
@@ -108,7 +108,7 @@ def _mix(value):
     return value ^ (value >> np.uint64(33))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sign(data, offsets, flags, lower, ngram_words, a, b, exact_short, words, starts, tokens):
     longest = 0
     for document in range(len(offsets) - 1):
@@ -133,7 +133,7 @@ def _sign(data, offsets, flags, lower, ngram_words, a, b, exact_short, words, st
         starts[document + 1] = end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sign_sets(words, starts, a, b, found):
     columns = len(a)
     hashes = np.empty(columns, np.uint32)
@@ -146,7 +146,7 @@ def _sign_sets(words, starts, a, b, found):
             _minima(hashes[: end - start], a, b, found[document])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sorted_set(hashes, slots, slot_bits, found):
     """Write the distinct hashes to `found`, sorted. Returns their number, len(found) if there are as many or more.
 
@@ -175,7 +175,7 @@ def _sorted_set(hashes, slots, slot_bits, found):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _minima(hashes, a, b, row):
     """Write the signature of the shingles `hashes` to `row`. Overwrites `hashes`."""
     for at in range(len(hashes)):
@@ -188,7 +188,7 @@ def _minima(hashes, a, b, row):
             row[k] = min(row[k], _smallest(block, a[k], b[k]))
 
 
-@njit(inline="always")
+@kernel
 def _fmix32(h):
     # numba computes unsigned 32-bit products in 64 bits, so each product is truncated.
     h = np.uint32(h ^ (h >> np.uint32(16)))
@@ -198,7 +198,7 @@ def _fmix32(h):
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
-@njit(inline="always")
+@kernel
 def _smallest(block, a, b):
     least = np.uint32(0xFFFFFFFF)
     for at in range(len(block)):
@@ -206,7 +206,7 @@ def _smallest(block, a, b):
     return least
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _shingles(data, start, end, flags, lower, ngram_words, hashes):
     """Fill `hashes` with the document's shingles; returns (shingles, tokens). One pass, without a list of tokens.
 
@@ -261,7 +261,7 @@ def _shingles(data, start, end, flags, lower, ngram_words, hashes):
     return count, seen
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_bands(found, bands, rows_per_band, keys):
     for document in range(len(found)):
         for band in range(bands):

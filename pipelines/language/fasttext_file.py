@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
 from cluster.errors import ConfigError, StorageError
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 LABEL_PREFIX = "__label__"
@@ -221,7 +221,7 @@ def _centroids(reader: _Reader, dimension: int) -> tuple[int, int, np.ndarray]:
     return parts, width, reader.floats(_CENTROIDS * dimension)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_entries(data, at, count):
     """(entries uint8[B], their offsets int64[E + 1], counts int64[E], is_label bool[E], end of the last in the file).
 

@@ -17,10 +17,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipelines.language.fasttext_file import LABEL_PREFIX, ModelFile
 from pipelines.text.instructions import LANES, add_lanes, count_ones, load_uint64, multiply_high, trailing_zeros
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 _CACHE_BITS = 13
@@ -138,7 +138,7 @@ def means(texts: Texts, model: Rows, cache: WordCache) -> tuple[np.ndarray, np.n
 # --- rows of texts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _means(
     data,
     offsets,
@@ -222,7 +222,7 @@ def _means(
     return found, any_row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_separated(data, first, last, copy):
     """Copy data[first:last] to `copy`, with spaces for fastText's other separators and in the padding."""
     for at in range(last - first):
@@ -232,7 +232,7 @@ def _copy_separated(data, first, last, copy):
     copy[last - first :] = 0x20
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _load_word(copy, at):
     """(the first 32 bytes of the word at `at`, zeros after its end: uint64 each; its size, 33 if it is longer)."""
     zero = np.uint64(0)
@@ -255,20 +255,20 @@ def _load_word(copy, at):
     return first, second, third, fourth, size + 24 + np.int64(copy[at + 32] != 0x20)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _lowest(word, size):
     """The lowest bytes of a word, less than eight; zeros above."""
     return word & ((np.uint64(1) << np.uint64(8 * size)) - np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _first_space(word):
     """The position of the first space among eight bytes, the lowest first; 8 if there is none."""
     different = word ^ _SPACES
     return trailing_zeros((different - _ONES) & ~different & _HIGHS) >> 3
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rows_of_word(copy, at, size, numbers, kept, entries, offsets, slots, token, found):
     """(rows written to `found`, or _SKIPPED, or _LAST; the word's hash) of the word copy[at : at + size]."""
     hashed = _hash(copy, at, at + size)
@@ -289,7 +289,7 @@ def _rows_of_word(copy, at, size, numbers, kept, entries, offsets, slots, token,
     return np.int64(count), hashed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rows_of_ngrams(token, size, numbers, kept, found, count):
     """Append the rows of the n-grams of characters in token[:size] to `found` at `count`; returns the new count.
 
@@ -316,7 +316,7 @@ def _rows_of_ngrams(token, size, numbers, kept, found, count):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _append_row(bucket, numbers, kept, found, count):
     """Append the row of a bucket, if it has one; returns the new count. bucket: uint64."""
     if len(kept) == 0:
@@ -329,7 +329,7 @@ def _append_row(bucket, numbers, kept, found, count):
     return count + np.int64((bits >> bit) & np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_word_ngrams(hashes, count, numbers, rows, kept, found, mean):
     """Add the rows of the n-grams of words; returns their number."""
     total = 0
@@ -344,7 +344,7 @@ def _add_word_ngrams(hashes, count, numbers, rows, kept, found, mean):
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_rows(rows, width, found, first, count, total):
     """Add the rows found[first : first + count] to `total`, one after the other."""
     for place in range(first, first + count):
@@ -356,13 +356,13 @@ def _add_rows(rows, width, found, first, count, total):
 # --- the vocabulary
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_byte(hashed, byte):
     """FNV-1a as fastText computes it: the byte is signed."""
     return np.uint32((hashed ^ np.uint32(np.int8(byte))) * _FNV_PRIME)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash(data, start, stop):
     hashed = _FNV_START
     for at in range(start, stop):
@@ -370,7 +370,7 @@ def _hash(data, start, stop):
     return hashed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is(word, data, at, size):
     """Whether data[at : at + size] is this word."""
     same = 0
@@ -379,7 +379,7 @@ def _is(word, data, at, size):
     return same == size == len(word)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_slot(slots, entries, offsets, hashed, data, at, size):
     """The slot of the entry data[at : at + size], or the empty one where it would be."""
     slot = np.int64(hashed) & (len(slots) - 1)
@@ -391,7 +391,7 @@ def _find_slot(slots, entries, offsets, hashed, data, at, size):
     return slot
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_slots(slots, entries, offsets, end):
     """Fill the hash table; the last of equal entries counts. Returns (hash, number) of the entry `end`; -1 for none."""
     for entry in range(len(offsets) - 1):
@@ -405,13 +405,13 @@ def _fill_slots(slots, entries, offsets, end):
 # --- labels
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _log(probability):
     """fastText's logarithm, float32 of a float32, which is never below log(1e-5)."""
     return np.float32(math.log(np.float64(probability) + 1e-5))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _huffman(counts):
     """(left, right int32[L - 1], parent int32[2 L - 1], depth) of the tree for labels in order of falling counts."""
     labels = len(counts)
@@ -439,7 +439,7 @@ def _huffman(counts):
     return left, right, parent, deepest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _branch_logs(node, mean, output, scales, tree, logs, stamps, stamp):
     """Compute the logarithms of both branches of inner node `node` for this text, if they are not yet in `logs`."""
     if stamps[node] != stamp:
@@ -453,7 +453,7 @@ def _branch_logs(node, mean, output, scales, tree, logs, stamps, stamp):
         stamps[node] = stamp
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def best_by_tree(means, any_row, output, scales, tree):
     """(label int64[D], -1 for a text without a row; probability float32[D]) of the most probable labels.
 
@@ -498,7 +498,7 @@ def best_by_tree(means, any_row, output, scales, tree):
     return found, scores
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def score_by_tree(means, any_row, output, scales, tree, label):
     """float32[D]: the probability of one label; 0 where it is below 1e-5, which fastText does not report."""
     labels = len(tree.left) + 1
@@ -526,7 +526,7 @@ def score_by_tree(means, any_row, output, scales, tree, label):
     return scores
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _products(mean, weights, scales, products):
     """The product of a text's mean and each label's weights. Each sum is in the order of the dimensions."""
     products[:] = 0
@@ -538,7 +538,7 @@ def _products(mean, weights, scales, products):
         products[label] *= scales[label]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sigmoids():
     """float32[513]: fastText's table of the sigmoid from -8 to 8."""
     table = np.empty(_SIGMOID_STEPS + 1, np.float32)
@@ -548,7 +548,7 @@ def sigmoids():
     return table
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _to_probabilities(products, softmax, sigmoid):
     """Turn products into probabilities: of all labels together, or of each label alone."""
     if not softmax:
@@ -573,7 +573,7 @@ def _to_probabilities(products, softmax, sigmoid):
         products[label] /= total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def best_by_output(means, any_row, weights, scales, softmax, sigmoid):
     """(label int64[D], -1 for a text without a row; probability float32[D]) of the most probable labels.
 
@@ -601,7 +601,7 @@ def best_by_output(means, any_row, weights, scales, softmax, sigmoid):
     return found, scores
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def score_by_output(means, any_row, weights, scales, softmax, sigmoid, label):
     """float32[D]: the probability of one label; 0 for a text without a row."""
     scores = np.zeros(len(means), np.float32)

@@ -13,7 +13,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
@@ -23,6 +22,7 @@ from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_model import Classifier
 from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 UNDETERMINED = "und"  # the tag of BCP 47: a text without a letter, or without a prediction of the classifier
@@ -130,7 +130,7 @@ def load(store: Store, settings: LanguageId) -> Classifier:
     return classifier
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _excerpts(data, offsets, flags, max_chars):
     """(data uint8[B], offsets int64[D + 1]) of the excerpts."""
     documents = len(offsets) - 1
@@ -165,7 +165,7 @@ def _excerpts(data, offsets, flags, max_chars):
     return lines[:at], ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _forward(data, at, last, chars):
     """Position `chars` characters after `at`, at most `last`."""
     while chars and at < last:
@@ -176,7 +176,7 @@ def _forward(data, at, last, chars):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _backward(data, at, first, chars):
     """Position `chars` characters before `at`, at least `first`."""
     while chars and at > first:
@@ -187,7 +187,7 @@ def _backward(data, at, first, chars):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_boundary(data, first, at, last, flags):
     """Whether a text may be cut at `at`: at an end, beside white space, or beside a letter of an unspaced script."""
     if at in (first, last):
@@ -197,7 +197,7 @@ def _is_boundary(data, first, at, last, flags):
     return (flags[before] | flags[after]) & (SPACE | UNSPACED) != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _word_start(data, first, at, last, flags, chars):
     """The first boundary at or after `at` and before the text's end; `at` if there is none near it."""
     probe = at
@@ -210,7 +210,7 @@ def _word_start(data, first, at, last, flags, chars):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _word_end(data, start, at, last, flags, chars):
     """The last boundary at or before `at` and after the piece's start; `at` if there is none near it."""
     probe = at
@@ -223,7 +223,7 @@ def _word_end(data, start, at, last, flags, chars):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_line(data, start, end, line, at):
     """Copy data[start:end] to `line` at `at`; returns the end of the copy.
 
@@ -245,7 +245,7 @@ def _copy_line(data, start, end, line, at):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _has_letter(data, offsets, flags):
     """bool[D]: whether each document has an alphabetic character."""
     found = np.zeros(len(offsets) - 1, np.bool_)

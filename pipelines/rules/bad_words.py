@@ -15,7 +15,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
@@ -23,6 +22,7 @@ from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
+from pipelines.text.kernel import kernel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,13 +125,13 @@ def _trie(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray,
     return begins, keys, targets, is_entry
 
 
-@njit(inline="always")
+@kernel
 def _in_word(bits):
     """Whether a character is part of a word in a script with spaces: there is no edge between two such characters."""
     return bits & (WORD | UNSPACED) == WORD
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count(data, offsets, wanted, flags, lower, begins, keys, targets, is_entry, counts):
     """Add the matches in each wanted document to `counts`, int32[D].
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from numba import njit
 from pydantic import ConfigDict, Field
 
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
 from pipelines.text.hash_table import find_or_insert, slots_for
+from pipelines.text.kernel import kernel
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -76,7 +76,7 @@ class FineWeb:
         )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_lines(data, starts, begins, ends, hashes, characters, short_characters, char_flags, classes):
     """int64[D, 4], of lines that are not blank: all; ending in punctuation; short; characters in repeated ones."""
     documents = len(starts) - 1

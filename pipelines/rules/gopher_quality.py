@@ -5,13 +5,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.rules.stop_words import STOP_WORDS, language_of
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
 
@@ -148,7 +148,7 @@ def _count_in_languages(texts: Texts, words: Words, languages: list[str], number
     return _count_stripped(texts.data, words.starts, words.begins, words.lengths, numbers, hashes, char_flags, lower)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_words(starts, lengths, flags):
     """int64[D] each: words that are not only symbols, their characters, words with an alphabetic character."""
     documents = len(starts) - 1
@@ -164,7 +164,7 @@ def _count_words(starts, lengths, flags):
     return counted, characters, alphabetic
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_exact(starts, hashes, listed):
     """float64[D]: how many of the listed word hashes occur in each document."""
     counts = np.empty(len(starts) - 1, np.float64)
@@ -181,7 +181,7 @@ def _count_exact(starts, hashes, listed):
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_stripped(data, at, length, char_flags, lower):
     """Hash of the word at data[at] of `length` characters, in lower case without symbols at its ends."""
     hashed = result = HASH_SEED
@@ -198,7 +198,7 @@ def _hash_stripped(data, at, length, char_flags, lower):
     return result
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_stripped_words(data, begins, lengths, char_flags, lower):
     """uint64[W]: _hash_stripped of every word."""
     hashes = np.empty(len(begins), np.uint64)
@@ -207,7 +207,7 @@ def _hash_stripped_words(data, begins, lengths, char_flags, lower):
     return hashes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_stripped(data, starts, begins, lengths, numbers, hashes, char_flags, lower):
     """float64[D]: see _count_in_languages. hashes: uint64[L, 8], the stop words of each language."""
     counts = np.full(len(starts) - 1, np.nan)
@@ -247,7 +247,7 @@ def _count_marks(texts: Texts) -> tuple[np.ndarray, ...]:
     return tuple(counts.T)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scan_marks(data, offsets, kinds, char_flags, counts):
     for document in range(len(offsets) - 1):
         hashes = ellipses = lines = bullet_lines = ellipsis_lines = 0

@@ -11,13 +11,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 # scheme, user, host, port, path (with query and fragment)
@@ -148,13 +148,13 @@ def _read_list(store: Store, path: str) -> tuple[pa.Array, pa.Array]:
     return pa.concat_arrays([domains, host]), pa.concat_arrays([pc.utf8_slice_codeunits(domains, 0, 0), rest])
 
 
-@njit(inline="always")
+@kernel
 def _add(hashed, byte):
     """One step of FNV-1a, 64 bits."""
     return (hashed ^ np.uint64(byte)) * np.uint64(0x100000001B3)
 
 
-@njit(inline="always")
+@kernel
 def _finish(hashed):
     """Mix the bits of a hash (the finaliser of splitmix64)."""
     hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -165,7 +165,7 @@ def _finish(hashed):
 _START = np.uint64(0xCBF29CE484222325)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hashes(data, offsets, backward):
     """uint64[D]: hash of each document, from its end if `backward`.
 
@@ -181,14 +181,14 @@ def _hashes(data, offsets, backward):
     return hashes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _contains(hashed, hashes):
     """Whether the sorted `hashes` hold `hashed`."""
     index = np.searchsorted(hashes, hashed)
     return index < len(hashes) and hashes[index] == hashed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
     """uint8[D]: 1 where the host or a parent of it is in `domains`, or the URL begins with one of `prefixes`."""
     blocked = np.zeros(len(offsets) - 1, np.uint8)

@@ -11,7 +11,8 @@ import unicodedata
 from functools import cache
 
 import numpy as np
-from numba import njit
+
+from pipelines.text.kernel import kernel
 
 UNICODE_VERSION = unicodedata.unidata_version
 
@@ -98,7 +99,7 @@ def _describe(character: str) -> tuple[int, int]:
     return bits, ord(lowered) if len(lowered) == 1 else ord(character)
 
 
-@njit(inline="always")
+@kernel
 def code_point(data, at):
     """(code point, width in bytes) of the UTF-8 character that starts at `at`. The text must be valid UTF-8."""
     byte = np.int32(data[at])

@@ -8,13 +8,14 @@ keeps the table of a short document in the processor's cache.
 """
 
 import numpy as np
-from numba import njit
+
+from pipelines.text.kernel import kernel
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Fibonacci hashing, Knuth, TAOCP 6.4
 _HIGH = np.uint64(29)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def slots_for(items):
     """Size of a table for so many items: the smallest power of two, at least 16, that they fill at most by half."""
     slots = 16
@@ -23,7 +24,7 @@ def slots_for(items):
     return slots
 
 
-@njit(inline="always")
+@kernel
 def find_or_insert(keys, stamps, mask, stamp, key):
     """(slot of `key`: int64, whether this call inserted it).
 
@@ -40,7 +41,7 @@ def find_or_insert(keys, stamps, mask, stamp, key):
     return slot, True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_slots(hashes, size):
     """A constant table: (uint64[size] with each hash in its slot and 0 elsewhere; int64[N], the slot of each hash).
 
@@ -56,7 +57,7 @@ def hash_slots(hashes, size):
     return table, slots
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_slot(table, hashed):
     """Slot of a hash in a table of `hash_slots`; -1 if the table does not hold it."""
     slot = np.int64(hashed & np.uint64(len(table) - 1))

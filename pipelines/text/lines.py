@@ -6,11 +6,11 @@ Several rules look at lines, so a table of documents is cut into lines once, wit
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.hash_table import find_or_insert, slots_for
 from pipelines.text.instructions import count_ones, load_uint64, trailing_zeros
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 from pipelines.text.words import HASH_SEED, mix_hash
 
@@ -93,7 +93,7 @@ def strip_each(texts: Texts) -> Texts:
     return Texts(_copy_documents(texts.data, begins, offsets), offsets)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_characters(data, offsets):
     counts = np.empty(len(offsets) - 1, np.int64)
     for document in range(len(counts)):
@@ -104,7 +104,7 @@ def _count_characters(data, offsets):
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_newlines(data, offsets):
     counts = np.empty(len(offsets) - 1, np.int64)
     for document in range(len(counts)):
@@ -115,7 +115,7 @@ def _count_newlines(data, offsets):
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def strip(data, begin, end, char_flags):
     """(begin, end) of data[begin:end] without white space at both ends, as by str.strip()."""
     if begin < end and 0x20 < data[begin] < 0x80 and 0x20 < data[end - 1] < 0x80:
@@ -135,7 +135,7 @@ def strip(data, begin, end, char_flags):
     return begin, end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_stripped(data, offsets, char_flags):
     begins, ends = np.empty(len(offsets) - 1, np.int64), np.empty(len(offsets) - 1, np.int64)
     for document in range(len(begins)):
@@ -143,7 +143,7 @@ def _find_stripped(data, offsets, char_flags):
     return begins, ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_documents(data, begins, offsets):
     """uint8[offsets[D]]: the documents that begin at data[begins], one after the other, at their new offsets."""
     packed = np.empty(offsets[-1], np.uint8)
@@ -153,7 +153,7 @@ def _copy_documents(data, begins, offsets):
     return packed
 
 
-@njit(inline="always")
+@kernel
 def after_line_end(data, at, end):
     """Begin of the next line, for a line that ends at `at` by str.splitlines(); CR LF is one line end."""
     if at >= end:
@@ -163,7 +163,7 @@ def after_line_end(data, at, end):
     return at + code_point(data, at)[1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_lines(data, offsets, begins, ends, hashes, characters):
     line = 0
     for document in range(len(offsets) - 1):
@@ -178,7 +178,7 @@ def _fill_lines(data, offsets, begins, ends, hashes, characters):
             at += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_line(data, begin, end):
     """(its end, hash, characters) of the line that begins at `begin` in data[:end], eight bytes at a time."""
     at, hashed, characters = begin, HASH_SEED, 0
@@ -204,7 +204,7 @@ def _hash_line(data, begin, end):
     return at, mix_hash(hashed ^ np.uint64(at - begin)), characters
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _longest(starts):
     """The largest number of lines of a document."""
     longest = 0
@@ -213,7 +213,7 @@ def _longest(starts):
     return longest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_repeated_lines(starts, begins, ends, hashes, characters, counts):
     slots = slots_for(_longest(starts))
     keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
@@ -228,7 +228,7 @@ def _count_repeated_lines(starts, begins, ends, hashes, characters, counts):
                     counts[document, 2] += characters[line]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_repeated_paragraphs(data, text_begins, text_ends, starts, begins, ends, hashes, characters, counts):
     """text_begins, text_ends: int64[D], the documents without white space at their ends."""
     slots = slots_for(_longest(starts))

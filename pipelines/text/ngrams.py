@@ -13,9 +13,9 @@ without repetition costs one table access per word for all nine n together.
 """
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.hash_table import find_or_insert, slots_for
+from pipelines.text.kernel import kernel
 from pipelines.text.words import Words
 
 TOP_N = (2, 3, 4)
@@ -37,7 +37,7 @@ def count_ngram_repetition(words: Words) -> tuple[np.ndarray, np.ndarray]:
     return top, duplicated
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count(starts, hashes, lengths, top, duplicated):
     longest = 0
     for document in range(len(starts) - 1):
@@ -69,7 +69,7 @@ def _count(starts, hashes, lengths, top, duplicated):
                 )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_bigrams(hashes, keys, stamps, counts, mask, stamp, positions, ids):
     """Count every 2-gram of a document; returns how many there are."""
     for position in range(len(hashes) - 1):
@@ -80,7 +80,7 @@ def _count_bigrams(hashes, keys, stamps, counts, mask, stamp, positions, ids):
     return len(hashes) - 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, ids):
     """Replace the (n-1)-grams by the n-grams whose parts both repeat, and count these; returns how many there are."""
     pairs = 0
@@ -96,7 +96,7 @@ def _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, id
     return pairs
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_repeated(found, counts, positions, ids):
     """Drop n-grams that occur once; returns how many remain."""
     kept = 0
@@ -108,7 +108,7 @@ def _keep_repeated(found, counts, positions, ids):
     return kept
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _most_frequent(found, counts, positions, ids):
     """(first position, occurrences) of the most frequent n-gram."""
     position, times = 0, 1
@@ -118,7 +118,7 @@ def _most_frequent(found, counts, positions, ids):
     return position, times
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_duplicated(n, found, counts, positions, ids, lengths):
     """Characters of duplicated n-grams. Sets the count of an n-gram to 0 when the scan passes it first."""
     characters = 0

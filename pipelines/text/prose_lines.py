@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
+from pipelines.text.kernel import kernel
 from pipelines.text.lines import after_line_end, strip
 from pipelines.text.texts import Texts
 
@@ -130,7 +130,7 @@ def _byte_kinds() -> np.ndarray:
     return kinds
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_lines(
     data, offsets, datatrove, min_words, max_word_length, require_terminal, remove_citations, remove_line_on,
     drop_document_on, kinds, char_flags, classes, steps, phrases,
@@ -182,7 +182,7 @@ def _keep_lines(
         kept_offsets[document + 1] = written
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scan(data, begin, end, unspaced, kinds, char_flags, classes):
     """(end, words, characters of the longest word, bits of brackets, sentences in the paper dialect) of one line."""
     words = longest = length = sentences = seen = 0
@@ -240,7 +240,7 @@ def _scan(data, begin, end, unspaced, kinds, char_flags, classes):
     return at, words, max(longest, length), marks, sentences
 
 
-@njit(inline="always")
+@kernel
 def _kind(point, bits, classes):
     """The kind of a character beyond ASCII."""
     if classes[point] & TERMINAL:
@@ -252,7 +252,7 @@ def _kind(point, bits, classes):
     return _TEXT
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _may_contain_phrase(text):
     """Whether a text may hold a phrase: a quick test, false only if it holds none.
 
@@ -276,7 +276,7 @@ def _may_contain_phrase(text):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_phrases(data, begin, end, steps, phrases):
     """Bits of the phrases in data[begin:end], in any case."""
     found = state = 0
@@ -293,7 +293,7 @@ def _find_phrases(data, begin, end, steps, phrases):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_without_citations(data, begin, end, into, written, char_flags):
     """Copy data[begin:end] without citation marks to `into` at `written`; returns the end of the copy."""
     at = begin
@@ -320,13 +320,13 @@ def _copy_without_citations(data, begin, end, into, written, char_flags):
     return written
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _starts_with(data, at, end, wanted):
     """Whether data[at:end] starts with `wanted`."""
     return at + len(wanted) <= end and np.array_equal(data[at : at + len(wanted)], wanted)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ends_in_terminal(data, begin, end, datatrove, classes):
     """Whether a line ends in terminal punctuation other than an ellipsis."""
     if begin >= end:

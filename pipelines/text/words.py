@@ -10,9 +10,9 @@ The hash of a word covers its exact characters, case included. Hashes are compar
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.characters import ALPHA, SPACE, SYMBOL, UNSPACED, code_point, tables
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 # Bits of Words.flags.
@@ -89,7 +89,7 @@ def _ascii_classes(flags: np.ndarray) -> np.ndarray:
     ).astype(np.uint8)
 
 
-@njit(inline="always")
+@kernel
 def mix_hash(hashed):
     """Finish a hash: mix its bits so that each of them depends on every byte and any of them can index a table."""
     hashed ^= hashed >> _HALF
@@ -97,7 +97,7 @@ def mix_hash(hashed):
     return hashed ^ (hashed >> _HALF)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_bytes(data, begin, end):
     """uint64: the hash of the word data[begin:end]."""
     hashed = HASH_SEED
@@ -106,7 +106,7 @@ def hash_bytes(data, begin, end):
     return mix_hash(hashed)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_each(data, offsets):
     """uint64[D]: the hash of each document taken as one word."""
     hashes = np.empty(len(offsets) - 1, np.uint64)
@@ -115,7 +115,7 @@ def hash_each(data, offsets):
     return hashes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split_runs(data, offsets, ascii_classes, char_flags, starts, hashes, lengths, word_flags, begins):
     """Fill the arrays of Words with the words of the paper dialect."""
     word = 0

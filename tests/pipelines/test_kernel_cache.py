@@ -2,9 +2,11 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
     needed = set()
     for path in _HERE.rglob("*.py"):
         source = path.read_text("utf-8")
-        if "from numba import" not in source:
+        if "import kernel\n" not in source:
             continue
         needed.add(path)
         for node in ast.walk(ast.parse(source)):
@@ -156,8 +158,11 @@ def test_a_cache_folder_of_another_user_is_not_used(machine, tmp_path, monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     mine = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    (tmp_path / "tmp").mkdir()
     kernel_cache.use()
-    assert "NUMBA_CACHE_DIR" not in os.environ
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert folder.parent.parent == tmp_path / "tmp" and folder.parent.stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "cache" / "raymill" / folder.name).exists()
 
 
 def test_a_check_names_the_kernels_that_are_not_compiled_and_stores_none(tmp_path, monkeypatch, capsys):
@@ -184,6 +189,64 @@ def test_a_check_names_the_kernels_that_are_not_compiled_and_stores_none(tmp_pat
 
 
 def test_every_kernel_is_in_the_list_that_warm_compiles():
-    """By text: functions under `@njit(cache=True`, except those that a kernel contains (inline)."""
-    written = sum(path.read_text().count("@njit(cache=True") for path in kernel_sources())
+    written = sum(path.read_text().count("@kernel\n") for path in kernel_sources())
     assert len(kernels()) == written > 100
+
+
+# --- several processes
+
+FOUR_WORKERS = """
+import os, sys, time
+import numpy as np
+from pipelines.text.byte_scan import next_non_ascii
+while time.time() < float(sys.argv[1]):
+    pass
+assert next_non_ascii(np.full(100, 65, np.uint8), 0, 100) == 100
+print(sum(next_non_ascii.stats.cache_misses.values()), os.environ["NUMBA_CACHE_DIR"])
+"""
+
+
+def run_workers(count: int, package: Path, environment: dict[str, str]) -> list[list[str]]:
+    """[kernels compiled, cache folder] of processes that call one kernel at the same time."""
+    command = [sys.executable, "-c", FOUR_WORKERS, str(time.time() + 3)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    workers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=package) for _ in range(count)
+    ]
+    return [worker.communicate()[0].split() for worker in workers]
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """A copy of the packages without compiled kernels."""
+    for name in ("cluster", "pipelines"):
+        shutil.copytree(_HERE.parent / name, tmp_path / "site" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "site"
+
+
+def test_four_processes_that_need_a_kernel_at_once_compile_it_once(package):
+    found = run_workers(4, package, {})
+    assert sorted(compiled for compiled, _ in found) == ["0", "0", "0", "1"]
+    assert {folder for _, folder in found} == {str(next((package / "pipelines" / "__pycache__").glob("numba-*")))}
+
+
+def test_machines_with_two_kinds_of_cpu_and_other_sources_share_a_package_but_no_kernel(package):
+    other_cpu = {"NUMBA_CPU_NAME": "x86-64"}
+    mine, other = (run_workers(1, package, environment)[0] for environment in ({}, other_cpu))
+    assert mine[0] == other[0] == "1" and mine[1] != other[1]
+    assert [run_workers(1, package, environment)[0] for environment in ({}, other_cpu)] == [
+        ["0", mine[1]],
+        ["0", other[1]],
+    ]
+    with (package / "pipelines" / "text" / "characters.py").open("a") as called_by_kernels:
+        called_by_kernels.write("# changed\n")
+    compiled, folder = run_workers(1, package, {})[0]
+    assert compiled == "1" and folder not in (mine[1], other[1])
+
+
+def test_a_package_and_a_home_in_which_nothing_can_be_written(package, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    (package / "pipelines" / "__pycache__").touch()  # a file: root, too, cannot make the folder
+    found = run_workers(2, package, {"HOME": "/dev/null", "TMPDIR": str(tmp_path / "tmp")})
+    assert sorted(compiled for compiled, _ in found) == ["0", "1"]
+    assert all(folder.startswith(f"{tmp_path}/tmp/raymill-kernels-") for _, folder in found)

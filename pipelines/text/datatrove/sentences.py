@@ -1,10 +1,10 @@
 """Sentences of the datatrove dialect: those of spaCy's sentencizer, counted on the tokens of the same dialect."""
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.characters import code_point
 from pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 
@@ -17,7 +17,7 @@ def count_sentence_breaks(texts: Texts) -> np.ndarray:
     return _count_breaks(texts.data, texts.offsets, words.starts, words.begins, words.lengths, words.flags)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_breaks(data, offsets, starts, begins, lengths, flags):
     """int64[D]: see count_sentence_breaks.
 

@@ -16,7 +16,6 @@ prevent another match.
 from functools import cache
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.characters import code_point
 from pipelines.text.datatrove.affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
@@ -32,6 +31,7 @@ from pipelines.text.datatrove.tables import (
     special_cases,
 )
 from pipelines.text.hash_table import find_slot, hash_slots, slots_for
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 from pipelines.text.words import (
     HAS_ALPHA,
@@ -81,7 +81,7 @@ def tokenizer_tables() -> tuple[np.ndarray, ...]:
     return classes, hashes, case_tokens, case_patterns, unit_hashes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _case(data, begin, end, case_hashes):
     """Slot of the special case data[begin:end]; -1 if it is none."""
     if end - begin > _MAX_CASE_BYTES or begin >= end:
@@ -89,7 +89,7 @@ def _case(data, begin, end, case_hashes):
     return find_slot(case_hashes, hash_bytes(data, begin, end))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends):
     """Write the ends of a chunk's tokens to `ends`, without the step "cases"; returns the number of tokens.
 
@@ -142,7 +142,7 @@ def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes,
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut_infixes(data, begin, end, classes, ends, count):
     """Write the ends of the tokens before the last infix, and of the infixes, to `ends`; returns the new count."""
     at, start = begin, begin
@@ -162,7 +162,7 @@ def _cut_infixes(data, begin, end, classes, ends, count):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_patterns(data, offsets, classes, unit_hashes):
     """uint64[C]: the case patterns of C special cases, see tokenizer_tables."""
     patterns = np.zeros(len(offsets) - 1, np.uint64)
@@ -182,7 +182,7 @@ def _find_patterns(data, offsets, classes, unit_hashes):
     return patterns
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _match(data, begin, ends, first, count, case_hashes, case_patterns):
     """(slot, tokens) of the longest special case in the tokens first, first + 1, ... of a chunk; (-1, 0) if none."""
     start = ends[first - 1] if first else begin
@@ -203,7 +203,7 @@ def _match(data, begin, ends, first, count, case_hashes, case_patterns):
     return best, tokens
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns):
     """Join adjacent tokens that make a special case, longest first; returns the new number of tokens."""
     lengths, slots = np.zeros(count, np.int64), np.empty(count, np.int64)
@@ -234,7 +234,7 @@ def _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_pattern
     return written
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cut_chunk(data, begin, end, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends):
     """Write the ends of the tokens of the chunk data[begin:end] to `ends`; returns the number of tokens."""
     count = _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends)
@@ -244,7 +244,7 @@ def cut_chunk(data, begin, end, classes, case_hashes, case_tokens, case_patterns
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def describe_token(data, begin, end, classes):
     """(length in characters, flags) of a token."""
     length = 0
@@ -262,7 +262,7 @@ def describe_token(data, begin, end, classes):
     return length, flags
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split(
     data, offsets, classes, case_hashes, case_tokens, case_patterns, unit_hashes,
     starts, hashes, lengths, word_flags, begins,

@@ -1,10 +1,10 @@
 """Kernels of steps 2 and 3 of steps.py: replace and remove characters; find documents that NFC may change."""
 
 import numpy as np
-from numba import njit
 
 from pipelines.text.byte_scan import copy_bytes, first_match, next_non_ascii
 from pipelines.text.characters import UNSTABLE, code_point
+from pipelines.text.kernel import kernel
 
 TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 
@@ -12,7 +12,7 @@ TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 _DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
 
 
-@njit(inline="always")
+@kernel
 def _after_mongolian(data, begin, at):
     """Whether the character before `at` is in U+1800 to U+18BF and not U+180E."""
     if at - begin < 3 or data[at - 3] != 0xE1:
@@ -20,7 +20,7 @@ def _after_mongolian(data, begin, at):
     return 0xA0 <= data[at - 2] <= 0xA2 and not (data[at - 2] == 0xA0 and data[at - 1] == 0x8E)
 
 
-@njit(inline="always")
+@kernel
 def _replacement_at(data, begin, at, stop):
     """(replacement, width in bytes) of the character at `at`; inside a character (0, 1)."""
     byte = data[at]
@@ -59,7 +59,7 @@ def _replacement_at(data, begin, at, stop):
     return 0, 4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _next_replaced(data, begin, at, stop):
     """(position, replacement, width) of the first character from `at` on that step 2 changes; (stop, 0, 0) if none."""
     while at < stop:
@@ -85,7 +85,7 @@ def _next_replaced(data, begin, at, stop):
     return stop, 0, 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def any_replaced(data, offsets):
     """Whether step 2 changes any document."""
     for document in range(len(offsets) - 1):
@@ -95,7 +95,7 @@ def any_replaced(data, offsets):
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def replace_characters(data, offsets, out):
     """Write the documents after step 2 to `out`; returns their offsets, int64[D + 1]."""
     ends = np.zeros(len(offsets), np.int64)
@@ -114,7 +114,7 @@ def replace_characters(data, offsets, out):
     return ends
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def which_unstable(data, offsets, flags):
     """bool[D]: whether each document holds a character that NFC may change."""
     unstable = np.zeros(len(offsets) - 1, np.bool_)

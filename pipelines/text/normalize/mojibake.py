@@ -19,10 +19,10 @@ from functools import cache
 import ftfy
 import numpy as np
 from ftfy.badness import MOJIBAKE_CATEGORIES
-from numba import njit
 
 from pipelines.text.byte_scan import next_non_ascii
 from pipelines.text.characters import code_point
+from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 FTFY_VERSION = ftfy.__version__
@@ -97,7 +97,7 @@ def _automaton() -> tuple[np.ndarray, np.uint64, np.uint64]:
     return masks, np.uint64(starts), np.uint64(accepts)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _marked_lines(data, offsets, masks, starts, accepts):
     """int64[M, 3]: see marked_lines."""
     marked = np.empty((64, 3), np.int64)

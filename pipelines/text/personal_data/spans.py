@@ -32,10 +32,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from cluster.errors import ConfigError
 from pipelines.text.byte_scan import first_match
+from pipelines.text.kernel import kernel
 from pipelines.text.personal_data.bytes import digits_end, is_digit, is_free_left, is_upper
 from pipelines.text.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
 from pipelines.text.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
@@ -122,7 +122,7 @@ def redact(texts: Texts, spans: Spans) -> Texts:
     return Texts(data, offsets)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _next_trigger(data, at, stop):
     """Position of the first @, + or digit from `at` on; `stop` if there is none."""
     while at + 32 <= stop:
@@ -139,7 +139,7 @@ def _next_trigger(data, at, stop):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, iban_lengths, names, name_ends):
     """(start, end, kind) of the finding whose first run of digits is data[at:run_end]; end -1 if there is none.
 
@@ -174,7 +174,7 @@ def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, i
     return at, np.int64(-1), EMAIL
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths, names, name_ends):
     """int64[S, 4]: document, start and end (bytes from the start of the document), kind."""
     found = np.empty((64, 4), np.int64)
@@ -211,7 +211,7 @@ def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths
     return found[:count]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _include_brackets(data, firsts, stops, starts, ends):
     """Widen each span in place to include angle brackets around it, and a mailto: or tel: inside them."""
     for span in range(len(starts)):
@@ -224,7 +224,7 @@ def _include_brackets(data, firsts, stops, starts, ends):
                     break
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _replace(out, data, offsets, starts, ends, kinds, names, name_ends):
     """Copy `data` to `out` with the spans data[starts:ends] replaced by the names of their kinds."""
     done, put = offsets[0], 0
