@@ -141,6 +141,6 @@ def _classify_without_tree() -> None:
 
 def _run(config: CurateConfig) -> None:
     store, root = config.store, paths.absolute(config.output)
-    inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
+    inputs = freeze(store, config.inputs)
     with held(store, root):
         run_stages(config, inputs, InProcess(root, Session(), Silent()).run)

@@ -21,6 +21,7 @@ from cluster.errors import StorageError
 from cluster.store.interface import FileInfo, NotFound
 
 DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
+NOT_UTF8 = "name that is not UTF-8"
 
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
@@ -63,7 +64,7 @@ class LocalStore:
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         try:
-            if Path(key).is_dir():
+            if os.path.isdir(key):
                 raise IsADirectoryError(errno.EISDIR, "is a folder")
             return pa.OSFile(key)
         except OSError as error:
@@ -94,7 +95,7 @@ class LocalStore:
 
     def info(self, key: str) -> FileInfo:
         try:
-            found = Path(key).stat()
+            found = os.stat(key)  # not by `Path`, which takes longer than the call
         except OSError as error:
             raise _mended(key, error) from error
         if stat.S_ISDIR(found.st_mode):
@@ -103,7 +104,7 @@ class LocalStore:
             raise StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
         return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
-    def walk(self, prefix: str) -> Iterator[FileInfo]:
+    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
         def refuse(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
                 raise _mended(error.filename, error) from error
@@ -115,6 +116,8 @@ class LocalStore:
                 if _PART.fullmatch(name) or not os.path.isfile(path):
                     continue
                 if not path.isprintable() and not _encodable(path):
+                    if skip_bad_names:
+                        continue
                     raise StorageError(f"{path!a}: the name is not UTF-8, which files of a corpus must be. Rename it.")
                 try:
                     yield self.info(path)
@@ -122,7 +125,10 @@ class LocalStore:
                     continue  # removed while we looked
 
     def unreadable(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """(path, kind) of everything below a folder that `walk` leaves out because it is no file."""
+        """(path, kind) of everything below a folder that `walk` leaves out: what is no file, and names not in UTF-8.
+
+        Such a name has its bytes escaped.
+        """
         for folder, inner, names in os.walk(prefix, followlinks=True):
             circular = [name for name in inner if _leads_back(os.path.join(folder, name))]
             inner[:] = [name for name in inner if name not in circular]
@@ -130,8 +136,11 @@ class LocalStore:
                 yield os.path.join(folder, name), CIRCULAR
             for name in names:
                 path = os.path.join(folder, name)
-                if not os.path.isfile(path) and (kind := _kind(path)):
-                    yield path, kind
+                if not os.path.isfile(path):
+                    if kind := _kind(path):
+                        yield path, kind
+                elif not path.isprintable() and not _encodable(path):
+                    yield os.fsencode(path).decode(errors="backslashreplace"), NOT_UTF8
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:

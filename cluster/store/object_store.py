@@ -158,7 +158,7 @@ class Bucket:
         with self._mended(key):
             return self._info(self._retried(lambda: obstore.head(self.store, key)))
 
-    def walk(self, prefix: str) -> Iterator[FileInfo]:
+    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
         with self._mended(prefix):
             files = self._retried(
                 lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]

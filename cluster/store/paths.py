@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field
 
 from cluster.errors import StorageError
 
+_UNTIDY = re.compile(r"//|/\./|/\.?$")  # what `Path` changes in an absolute path
+
 OBJECT_SCHEMES = ("s3", "gs", "az")
 
 
@@ -23,6 +25,8 @@ def absolute(uri: str) -> str:
 
     Only file:// URIs are percent-decoded: in an object's name `%20` is three characters, as the stores have it.
     """
+    if uri.startswith("/") and not _UNTIDY.search(uri):
+        return uri
     kind = scheme(uri)
     rest = uri.partition("://")[2]
     if kind == "":

@@ -94,10 +94,14 @@ class Store:
             return False
         return True
 
-    def list_files(self, folder: str) -> list[FileInfo]:
-        """Every file below a folder, at any depth, in the order of their names. None if there is no such folder."""
+    def list_files(self, folder: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
+        """Every file below a folder, at any depth, in the order of their names. None if there is no such folder.
+
+        Args:
+            skip_bad_names: leave out names that are not UTF-8, which `list_unreadable` returns.
+        """
         backend, key = self._backend(folder, file=False)
-        return sorted(backend.walk(key), key=lambda file: file.uri)
+        return sorted(backend.walk(key, skip_bad_names=skip_bad_names), key=lambda file: file.uri)
 
     def holds_files(self, folder: str) -> bool:
         """Whether any file lies below a folder, at any depth."""
@@ -105,10 +109,10 @@ class Store:
         return next(iter(backend.walk(key)), None) is not None
 
     def list_unreadable(self, folder: str) -> list[tuple[str, str]]:
-        """(path, kind) of what is below a local folder and no file: dangling or circular links, FIFOs, devices."""
+        """(path, kind) of what is below a local folder and is no readable file: dangling links, FIFOs, bad names."""
         return [] if paths.is_remote(folder) else sorted(LOCAL.unreadable(paths.absolute(folder)))
 
-    def glob(self, pattern: str) -> list[FileInfo]:
+    def glob(self, pattern: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
         """Files whose URI matches a pattern, see `paths.glob_regex`."""
         pattern = paths.absolute(pattern)
         wild = re.search(r"[*?\[]", pattern)
@@ -116,7 +120,7 @@ class Store:
             return [self.info(pattern)]
         fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
         regex = paths.glob_regex(pattern)
-        return [file for file in self.list_files(fixed) if regex.fullmatch(file.uri)]
+        return [file for file in self.list_files(fixed, skip_bad_names=skip_bad_names) if regex.fullmatch(file.uri)]
 
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; those already gone are no error."""

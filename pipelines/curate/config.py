@@ -85,12 +85,22 @@ class CorpusFiles(_Settings):
 class Execution(_Settings):
     """How a run is carried out. No effect on the corpus."""
 
-    unit_mib: int = Field(64, ge=1, le=4096, description="text of one unit of work, about")
+    unit_mib: int | None = Field(
+        None, ge=1, le=4096, description="text of one unit of work, about; default: by the size of the input"
+    )
     attempts: int = Field(3, ge=1, le=100, description="how often a unit is tried")
     losses: int = Field(5, ge=0, le=1000, description="how often it starts again because its machine was lost, too")
     stall_s: float = Field(900, ge=1, le=604_800, description="no unit committed or failed this long: Ray is restarted")
     max_bad_documents: float = Field(0.01, ge=0, le=1, description="largest fraction of input that may be unreadable")
+    max_bad_files: float = Field(
+        0.01, ge=0, le=1, description="largest fraction of the files of a source that may be unreadable"
+    )
     cpus: int | None = Field(None, ge=1, le=1024, description="of this machine, for the embedded Ray; null: all")
+
+    @property
+    def unit_bytes(self) -> int | None:
+        """Text of one unit of work; None: by the size of the input."""
+        return self.unit_mib and self.unit_mib << 20
 
 
 class Report(_Settings):

@@ -28,8 +28,10 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.readers import READERS
 from pipelines.readers.find import skipped_text
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.listing import list_inputs
 from pipelines.readers.reader import PROBLEMS, Reader, ReaderCounts
+from pipelines.readers.recorded import INPUTS_JSON
 from pipelines.readers.units import InputManifest
 
 _THREADS = 16
@@ -44,10 +46,11 @@ def print_plan(settings: CurateConfig) -> None:
     """
     root, store = paths.absolute(settings.output), settings.store
     refuse_output_among_inputs(store, settings.inputs, root)
-    inputs = freeze(store, settings.inputs, settings.execution.unit_mib << 20)
-    refuse_files_inside(root, inputs)
+    listing = list_inputs(store, settings.inputs)
+    refuse_files_inside(root, listing)
+    inputs = freeze_listing(listing, settings.execution.unit_bytes, settings.execution.max_bad_files)
     job.check_models_and_lists(settings.filters, store)
-    finished, damage = job.find_finished(settings, inputs, root, replace=False)
+    finished, damage = job.find_finished(settings, listing, root)
     state = _state(settings, inputs, root, finished is not None, damage)
     if not finished:
         check_output(store, root)
@@ -105,7 +108,7 @@ def _state(settings: CurateConfig, inputs: InputManifest, root: str, finished: b
 
     with suppress(_StageToRun):
         job.run_stages(settings, inputs, find)
-    if settings.store.exists(paths.join(root, job.INPUTS)):
+    if settings.store.exists(paths.join(root, INPUTS_JSON)):
         return f"unfinished (finished stages: {', '.join(done) or 'none'}), to be continued"
     if settings.store.holds_files(root):
         return "to be made; other files are in this folder, and stay there"

@@ -1,6 +1,6 @@
 """The main job of `raymill curate`: raw text to a training corpus.
 
-    freeze      lists the input files and divides them into units         -> inputs.json
+    freeze      lists the input files and divides them into units         -> inputs.json, inputs.parquet
     measure     reads the text; measures every document                   -> attributes, quarantine
     ids         finds ids that several documents have                     -> _work/duplicate_ids
     decide      compares signals with bounds                              -> _work/verdicts, _work/tallies
@@ -30,7 +30,7 @@ from cluster.errors import ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.page.formats import plural
 from cluster.progress import Progress
-from cluster.record import json_bytes
+from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.stage import Stage
@@ -48,13 +48,14 @@ from pipelines.curate.report.schema import Report
 from pipelines.curate.write_corpus import select_stage
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.language import identification as language
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.reader import PROBLEMS
+from pipelines.readers.recorded import changes_since, write_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
 
-INPUTS = "inputs.json"
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _QUARANTINE_SHOWN = 5
 _DAMAGE_SHOWN = 5
@@ -98,19 +99,26 @@ def curate(
     store = config.store
     root = paths.absolute(config.output)
     refuse_output_among_inputs(store, config.inputs, root)
-    inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
-    refuse_files_inside(root, inputs)
-    finished, damage = find_finished(config, inputs, root, replace)
+    listing = list_inputs(store, config.inputs)
+    refuse_files_inside(root, listing)
+    try:
+        finished, damage = find_finished(config, listing, root)
+    except OtherSettings:
+        if not replace:
+            raise
+        finished, damage = None, ""
     if finished is not None:
         return finished
+    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     if damage:
         progress.say(f"{root}: {damage}. Damaged files are made again.")
     check_models_and_lists(config.filters, store)
     store.require_conditional_writes(root)
     # The lease only saves work: units are committed once, so two drivers cannot damage the run, but both would do all.
     with held(store, root) as lease:
-        record = inputs.to_json() | {"storage": config.storage.without_secrets()}
-        store.write_bytes(paths.join(root, INPUTS), json.dumps(record, ensure_ascii=False).encode())
+        if replace:
+            _find_manifest(config, listing, root, replace=True)  # removes that of other settings or inputs
+        write_inputs(root, inputs, config.storage.without_secrets())
         patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
         engine = Engine(root, session, progress, patience, replace)
 
@@ -150,24 +158,19 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
         raise ConfigError("\n".join(map(str, errors)))
 
 
-def find_finished(
-    config: CurateConfig, inputs: InputManifest, root: str, replace: bool
-) -> tuple[CurateRun | None, str]:
-    """Find the finished run at `root` with these settings and inputs.
+def find_finished(config: CurateConfig, listing: InputListing, root: str) -> tuple[CurateRun | None, str]:
+    """Find the finished run at `root` with these settings and inputs, from listings and manifests alone.
 
-    Returns (run, ""); (None, description) if it is damaged; (None, "") if there is no run. Compares the sizes of its
-    files with a listing; reads no data files.
+    Returns (run, ""); (None, description) if it is damaged; (None, "") if there is no run, or if an input could not be
+    listed, which is an error of `freeze_listing`.
 
     Raises:
-        DataError: a run with other settings or inputs is finished there, and `replace` is not given.
+        OtherSettings: a run with other settings or inputs is finished there.
     """
+    if any(source.errors for source in listing.sources):
+        return None, ""
     store = config.store
-    manifest = RunFolder(store, root).find(
-        result_settings(config),
-        inputs.fingerprint,
-        replace,
-        lambda: inputs.changes_since(store, paths.join(root, INPUTS)),
-    )
+    manifest = _find_manifest(config, listing, root)
     if manifest is None:
         return None, ""
     if damage := _damage(store, root, manifest):
@@ -175,6 +178,15 @@ def find_finished(
         return None, f"a finished run with {plural(len(damage), 'damaged file')} ({shown})"
     report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
     return CurateRun(store, root, manifest, report, fresh=False), ""
+
+
+def _find_manifest(
+    config: CurateConfig, listing: InputListing, root: str, replace: bool = False
+) -> dict[str, Any] | None:
+    """The manifest of the finished run with these settings and inputs; see RunFolder.find."""
+    return RunFolder(config.store, root).find(
+        result_settings(config), listing.fingerprint, replace, lambda: changes_since(listing, config.store, root)
+    )
 
 
 def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:

@@ -9,10 +9,17 @@ from cluster.output_folder import real_path, refuse_impossible_output
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input, input_stores
-from pipelines.readers.units import InputManifest
+from pipelines.readers.listing import InputListing
 
 # An example of each kind of file that a run writes below its output.
-_FILES_OF_A_RUN = ("report.html", "report.json", "inputs.json", "manifest.json", "corpus/000000-000-0.parquet")
+_FILES_OF_A_RUN = (
+    "report.html",
+    "report.json",
+    "inputs.json",
+    "inputs.parquet",
+    "manifest.json",
+    "corpus/000000-000-0.parquet",
+)
 
 
 def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str) -> None:
@@ -35,7 +42,7 @@ def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str)
     refuse_impossible_output(root)
 
 
-def refuse_files_inside(root: str, inputs: InputManifest) -> None:
+def refuse_files_inside(root: str, listing: InputListing) -> None:
     """Compare the output with every input file, links followed.
 
     Raises:
@@ -43,11 +50,13 @@ def refuse_files_inside(root: str, inputs: InputManifest) -> None:
     """
     real_root = real_path(root)
     real_folders: dict[str, str] = {}
-    reading = inputs.reading
-    endpoints = {one.source: reading.store_of(one.source).endpoint_of(root) for one in inputs.inputs}
-    for file in inputs.files:
-        if endpoints[file.source] != reading.store.endpoint_of(root):
-            continue
+    listed = (
+        (source, file)
+        for source in listing.sources
+        if source.store.endpoint_of(root) == listing.store.endpoint_of(root)
+        for file, _ in source.files
+    )
+    for source, file in listed:
         folder, _, name = file.uri.rpartition("/")
         if folder not in real_folders:
             real_folders[folder] = real_path(folder)
@@ -57,6 +66,6 @@ def refuse_files_inside(root: str, inputs: InputManifest) -> None:
         if f"{real}/".startswith(f"{real_root.rstrip('/')}/"):
             via = "" if real == file.uri else f" (as {real})"
             raise ConfigError(
-                f"output: {root} holds the input file {file.uri}{via} of source {file.source}, so the run would write "
-                "among the raw files. Choose an output that is not above the input."
+                f"output: {root} holds the input file {file.uri}{via} of {source.title}, so the run would "
+                "write among the raw files. Choose an output that is not above the input."
             )

@@ -24,7 +24,8 @@ from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.measure import ATTRIBUTES
 from pipelines.readers.inputs import Input
-from pipelines.readers.units import InputManifest, read_unit
+from pipelines.readers.recorded import INPUTS_JSON, read_inputs
+from pipelines.readers.units import read_unit
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 
@@ -53,16 +54,16 @@ class RunReader:
     def __init__(self, store: Store, uri: str, inputs: Sequence[Input] = ()) -> None:
         self.uri = paths.absolute(uri)
         try:
-            frozen = json.loads(store.read_bytes(paths.join(self.uri, "inputs.json")))
+            record = json.loads(store.read_bytes(paths.join(self.uri, INPUTS_JSON)))
         except NotFound:
             require_files(store, self.uri)
             raise DataError(
-                f"{self.uri}: no run of `raymill curate` here (inputs.json is missing). Give the config's `output`."
+                f"{self.uri}: no run of `raymill curate` here ({INPUTS_JSON} is missing). Give the config's `output`."
             ) from None
         if store == Store():
-            store = Store(StorageOptions(**frozen.get("storage", {})))
+            store = Store(StorageOptions(**record["storage"]))
         self.store = store
-        self.inputs = InputManifest.from_json(frozen, store).with_storage_of(inputs)
+        self.inputs = read_inputs(self.uri, record, store).with_storage_of(inputs)
         self.attributes = Artifact.load(store, paths.join(self.uri, ATTRIBUTES))
 
     @property

@@ -25,7 +25,8 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, result_settings
 from pipelines.curate.memory import grouping_memory, task_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import files_read_by
 
@@ -60,8 +61,9 @@ def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = 
     root, store = paths.absolute(config.output), config.store
     settings = job_config(config)
     refuse_output_among_inputs(store, config.inputs, root)
-    inputs = freeze(store, config.inputs, config.execution.unit_mib << 20)
-    refuse_files_inside(root, inputs)
+    listing = list_inputs(store, config.inputs)
+    refuse_files_inside(root, listing)
+    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     settings["output"] = root
     return Work(
         kind=config.kind,
@@ -70,7 +72,7 @@ def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = 
         config=settings,
         result=fingerprint([result_settings(config), inputs.fingerprint]),
         output=root,
-        finished=_is_finished(config, inputs, root, replace),
+        finished=_is_finished(config, listing, root, replace),
         head=head_machine(4 * len(inputs.units)),
         workers=(machines(config, inputs, seconds),),
         must_exist=_must_exist(config, inputs),
@@ -78,10 +80,10 @@ def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = 
     )
 
 
-def _is_finished(config: CurateConfig, inputs: InputManifest, root: str, replace: bool) -> bool:
+def _is_finished(config: CurateConfig, listing: InputListing, root: str, replace: bool) -> bool:
     """Whether the output has this result. With `replace`, a finished run with other settings is no error."""
     try:
-        finished, _ = find_finished(config, inputs, root, replace=False)
+        finished, _ = find_finished(config, listing, root)
     except OtherSettings:
         if not replace:
             raise
@@ -156,7 +158,7 @@ def _documents(inputs: InputManifest) -> int:
 
 def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:
     """The first file of each input, and the models and lists of the rules."""
-    first = {file.source: file.uri for file in reversed(inputs.files)}
+    first = {file.source: file.uri for file in reversed(inputs.files) if file.problem is None}
     named = [first[one.source] for one in config.inputs if one.source in first]
     for settings in (config.language, *config.active_rules()):
         named += [paths.absolute(file) for file in files_read_by(settings)]

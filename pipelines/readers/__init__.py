@@ -1,6 +1,9 @@
 """Readers: files of any format in `READERS` to tables of documents.
 
-    freeze.py   the inputs of a config -> InputManifest: files, units, carried columns
+    listing.py  the inputs of a config -> their files, from listings alone
+    freeze.py   their files -> InputManifest: files, units, carried columns
+    divide.py   how much text a unit has, and which pieces of files belong to it
+    recorded.py the manifest on the store of a run
     units.py    the manifest; and `read_unit`: a unit -> tables of documents, readable and unreadable
 
 A new format is a subclass of `reader.Reader`, a line in `READERS` and one in `inputs.Format`.

@@ -3,14 +3,15 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import DataError
 from cluster.store import paths
 from cluster.store.interface import FileInfo, NotFound
-from cluster.store.local import CIRCULAR, DANGLING
+from cluster.store.local import CIRCULAR, DANGLING, NOT_UTF8
 from cluster.store.store import Store
 from pipelines.readers import READERS, format_of
 from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
@@ -19,7 +20,7 @@ from pipelines.readers.inputs import Input
 _LISTED = 12  # names in an error
 
 # Kinds of skipped files, besides their endings and the kinds of `Store.list_unreadable`.
-HIDDEN, NO_ENDING, ZERO_BYTES = "hidden", "(no ending)", "zero bytes"
+HIDDEN, NO_ENDING, ZERO_BYTES, EXCLUDED = "hidden", "(no ending)", "zero bytes", "excluded"
 REPEATED = "link to a file that is read"
 _PLURALS = {DANGLING: f"{DANGLING}s", CIRCULAR: f"{CIRCULAR}s", REPEATED: "links to a file that is read"}
 
@@ -28,43 +29,51 @@ _JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in 
 
 _NO_FOLDER = "the folder does not exist"
 
-FoundFiles = tuple[list[tuple[FileInfo, str]], Counter[str]]
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of an input.
+
+    files: (file, format) in the order of their names. skipped: number of skipped files by ending or kind. bad_names:
+    paths that are not UTF-8, with escapes.
+    """
+
+    files: list[tuple[FileInfo, str]]
+    skipped: Counter[str] = field(default_factory=Counter)
+    bad_names: tuple[str, ...] = ()
 
 
 def find(store: Store, input: Input) -> FoundFiles:
-    """((file, format) in the order of their names, number of skipped files by ending or kind).
+    """The files of an input.
 
-    Skipped are empty files; names that begin with `.` or `_` below the folder or the fixed part of the glob; and files
-    with an unknown ending, unless the path is that of the file, or a glob with `format` set.
+    Skipped are excluded and empty files; names that begin with `.` or `_` below the folder or the fixed part of the
+    glob; and files with an unknown ending, unless the path is that of the file, or a glob with `format` set.
 
     Raises:
         DataError: no file is found; the message lists the nearest names.
         StorageError: the store cannot be read.
     """
     if input.path.startswith("hf://"):
-        return [(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)], Counter()
+        return FoundFiles([(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)])
     path = input.path
-    wild = re.search(r"[*?\[]", path)
-    if wild and not paths.is_remote(path) and Path(path).exists():
-        wild = None  # brackets are part of the name
-    if wild:
-        root = path[: path.rindex("/", 0, wild.start()) + 1]
+    if _is_glob(path):
+        root = folder_of(path)
         others = [(one, kind) for one, kind in store.list_unreadable(root) if paths.matches(path, one)]
-        return _select(input, path, root, store.glob(path), others)
+        return _select(input, path, root, store.glob(path, skip_bad_names=True), others)
     file = _file(store, path)
     if file is not None:
         format = input.format or format_of(path)
         if format is None:
             hint = f" {_JSON_HINT}" if path.lower().endswith(".json") else ""
             raise DataError(f"{path}: no format has this ending.{hint} {_unknown_format()}")
-        return ([(file, format)], Counter()) if file.size else ([], Counter({ZERO_BYTES: 1}))
+        return FoundFiles([(file, format)]) if file.size else FoundFiles([], Counter({ZERO_BYTES: 1}))
     if os.path.islink(path) and not os.path.exists(path):
         raise DataError(
             f"{path}: is a {DANGLING}: its target {os.readlink(path)} does not exist. Name the file itself."
         )
-    files = store.list_files(path)
+    files = store.list_files(path, skip_bad_names=True)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
-        return [(file, "hf") for file in saved_files(store, path, files, input.split)], Counter()
+        return FoundFiles([(file, "hf") for file in saved_files(store, path, files, input.split)])
     if input.format == "hf":
         raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
     return _select(input, path, path.rstrip("/") + "/", files, store.list_unreadable(path), is_folder=True)
@@ -80,6 +89,19 @@ def _file(store: Store, path: str) -> FileInfo | None:
         return None
 
 
+def _is_glob(path: str) -> bool:
+    """Whether an absolute path or URI is a glob. If a local file has this name, its brackets are part of the name."""
+    return bool(re.search(r"[*?\[]", path)) and (paths.is_remote(path) or not Path(path).exists())
+
+
+def folder_of(path: str) -> str:
+    """The folder of an input's files, with a slash at its end: the path itself, or the fixed part of the glob."""
+    if path.startswith("hf://"):
+        return ""
+    wild = re.search(r"[*?\[]", path)
+    return path[: path.rindex("/", 0, wild.start()) + 1] if wild and _is_glob(path) else path.rstrip("/") + "/"
+
+
 def _select(
     input: Input,
     path: str,
@@ -90,12 +112,16 @@ def _select(
 ) -> FoundFiles:
     """The files to read of those found, and the number of skipped ones. others: (path, kind) of what is not a file."""
     selected: list[tuple[FileInfo, str]] = []
-    skipped = Counter(kind for one, kind in others if not _is_hidden(one, root))
+    excluded = _excluded(input.exclude)
+    others = [(one, kind) for one, kind in others if not _is_hidden(one, root) and not excluded(one.removeprefix(root))]
+    skipped = Counter(kind for _, kind in others if kind != NOT_UTF8)
     for file in files:
         named = format_of(file.uri)
         format = input.format or named
         if _is_hidden(file.uri, root):
             skipped[HIDDEN] += 1
+        elif excluded(file.uri.removeprefix(root)):
+            skipped[EXCLUDED] += 1
         elif format is None or (is_folder and named != format):
             skipped[PurePosixPath(file.uri).suffix.lower() or NO_ENDING] += 1
         elif not file.size:
@@ -113,7 +139,13 @@ def _select(
         selected = _without_repeats(selected, root)
         if len(selected) < count:
             skipped[REPEATED] += count - len(selected)
-    return selected, skipped
+    return FoundFiles(selected, skipped, tuple(one for one, kind in others if kind == NOT_UTF8))
+
+
+def _excluded(globs: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a path below the input's folder matches one of the globs; one without a slash matches the name alone."""
+    regexes = [paths.glob_regex(glob if "/" in glob else f"**/{glob}") for glob in globs]
+    return lambda path: any(regex.fullmatch(path) for regex in regexes)
 
 
 def _without_repeats(files: list[tuple[FileInfo, str]], root: str) -> list[tuple[FileInfo, str]]:

@@ -1,54 +1,86 @@
-"""The first step of a run: list the input files, check their columns, and divide the files into units.
+"""The first step of a run: check the columns of the input files, and divide the files into units.
 
 Every mistake in the inputs that can be found without reading whole files is reported here, all of them in one error.
+Files that cannot be read or lack the columns of the others are left out and recorded, if they are few.
 """
 
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from posixpath import basename
 
 import pyarrow as pa
 
-from cluster.errors import ConfigError, DataError, UserError
+from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
 from cluster.read.span import Span
+from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers import READERS
-from pipelines.readers.find import find, skipped_text
-from pipelines.readers.inputs import Input, input_stores
+from pipelines.readers.divide import bytes_of_unit, make_units, pieces_of
+from pipelines.readers.find import folder_of, skipped_text
+from pipelines.readers.inputs import Input
+from pipelines.readers.listing import InputListing, ListedSource, list_inputs
 from pipelines.readers.reader import Cut, is_text_type, plain_type
-from pipelines.readers.units import InputFile, InputManifest, Reading, Unit, make_units
+from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 
-# Threads that read footers and headers of files; they wait for the store, not for a core.
-_THREADS = 16
+# Threads that read footers and headers of files. Those of an object store wait for its answers; more of them than cores
+# make local files slower (100,000 files: 26 s of processor time with 32 threads, 15 s with 4).
+_THREADS = 32
+_LOCAL_THREADS = 4
+_TASKS_PER_THREAD = (
+    16  # the files are divided into so many tasks, because a task for each file costs more than a footer
+)
 _SHOWN = 20  # lines of an error
+_BAD_FILES_SHOWN = 3
 
 
 @dataclass
 class _Source:
-    """An input with its files, their cuts, and what is wrong with them.
+    """A listed source with the cuts of its files, and what is wrong with them.
 
-    title: its name in messages. store: what it is read from. files: (file, format). skipped: number of skipped files by
-    kind. cuts: of each file, in order. errors: kind of error -> (message about the first file, URIs of all files with
-    it). notes: sentences for the user about the columns.
+    cuts: of each file, in order; without pieces for a bad file. errors: kind of error -> (message about the first file,
+    URIs of all files with it). bad_files: URI -> why the file cannot be read. notes: sentences for the user.
     """
 
-    title: str
-    input: Input
-    store: Store
-    files: list[tuple[FileInfo, str]] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    listed: ListedSource
     cuts: list[Cut] = field(default_factory=list)
     errors: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    bad_files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add_error(self, message: str, uri: str = "", kind: str = "") -> None:
+    def __post_init__(self) -> None:
+        for uri, message in self.listed.errors:
+            self._add(message, uri)
+        for path in self.listed.bad_names:
+            self.add_bad_file(path, "the name is not UTF-8, which files of a corpus must be. Rename it.")
+
+    @property
+    def input(self) -> Input:
+        return self.listed.input
+
+    @property
+    def store(self) -> Store:
+        return self.listed.store
+
+    @property
+    def files(self) -> list[tuple[FileInfo, str]]:
+        return self.listed.files
+
+    def add_error(self, message: str) -> None:
+        """Add an error about the source as a whole."""
+        self._add(message)
+
+    def add_bad_file(self, uri: str, message: str, kind: str = "") -> None:
         """Add an error about a file. Errors of one kind (by default of one message) become one line."""
+        self._add(message, uri, kind)
+        self.bad_files.setdefault(uri, message)
+
+    def _add(self, message: str, uri: str = "", kind: str = "") -> None:
         self.errors.setdefault(kind or message, (message, []))[1].append(uri)
 
     def messages(self) -> list[str]:
@@ -58,114 +90,146 @@ class _Source:
             at = f"{uris[0]}: " if uris[0] else ""
             others = len(uris) - 1
             more = f" (and {plural(others, 'more file')})" if others else ""
-            messages.append(f"{self.title}: {at}{message}{more}")
+            messages.append(f"{self.listed.title}: {at}{message}{more}")
         return messages
 
+    def leave_out_bad_files(self, max_bad_files: float) -> None:
+        """Turn the errors about files into a note, if at most this fraction of the files is bad.
 
-def freeze(store: Store, inputs: Sequence[Input], unit_bytes: int) -> InputManifest:
-    """The manifest of the inputs. The same files give the same manifest.
+        If half of the files are bad, the settings are wrong rather than the files.
+        """
+        bad, count = len(self.bad_files), len(self.files) + len(self.listed.bad_names)
+        if not bad or 2 * bad >= count or any(set(uris) - self.bad_files.keys() for _, uris in self.errors.values()):
+            return
+        if bad > max_bad_files * count:
+            self.add_error(
+                f"{bad:,} of {plural(count, 'file')} are unreadable (execution.max_bad_files allows "
+                f"{max_bad_files:.1%}). Mend them, leave them out with `exclude` in this input, or allow more with "
+                f"-o execution.max_bad_files={math.ceil(1000 * bad / count) / 1000}."
+            )
+            return
+        self.errors.clear()
+        first = [f"{basename(uri)} ({reason.rstrip('.')})" for uri, reason in self.bad_files.items()]
+        shown = "; ".join(first[:_BAD_FILES_SHOWN]) + "; ..." * (bad > _BAD_FILES_SHOWN)
+        verb = "is unreadable and was" if bad == 1 else "are unreadable and were"
+        self.notes.append(f"{bad:,} of {plural(count, 'file')} {verb} left out: {shown}")
 
-    Reads a listing of each input, and of each file the footer (Parquet), the header (CSV) or, at most, the first block;
-    16 files at a time.
+
+def freeze(
+    store: Store, inputs: Sequence[Input], unit_bytes: int | None = None, max_bad_files: float = 0.0
+) -> InputManifest:
+    """The manifest of the inputs, as `freeze_listing` returns it. store: for inputs without `storage` of their own."""
+    return freeze_listing(list_inputs(store, inputs), unit_bytes, max_bad_files)
+
+
+def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad_files: float = 0.0) -> InputManifest:
+    """The manifest of the listed files. The same files give the same manifest.
+
+    Reads of each file the footer (Parquet), the header (CSV) or, at most, the first block; many files at a time.
 
     Args:
-        store: for the inputs without `storage` of their own.
-        unit_bytes: text of a unit, about.
+        unit_bytes: text of a unit, about; by default from the size of the input.
+        max_bad_files: largest fraction of the files of a source that may be unreadable. They have no units.
 
     Raises:
-        ConfigError: two inputs have the same source name.
-        DataError: all other errors of all inputs.
+        DataError: all errors of all inputs.
     """
-    assert unit_bytes > 0
-    _check_names_differ(inputs)
-    sources = [
-        _Source(f"inputs[{number}] ({one.source})", one, of_input)
-        for number, (one, of_input) in enumerate(zip(inputs, input_stores(store, inputs), strict=True))
-    ]
+    assert unit_bytes is None or unit_bytes > 0
+    sources = [_Source(listed) for listed in listing.sources]
     for source in sources:
-        try:
-            source.files, skipped = find(source.store, source.input)
-            source.skipped.update(skipped)
-        except UserError as error:
-            source.add_error(str(error))
-    _check_files_differ(sources)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for source in sources:
-            _cut_files(source, unit_bytes, pool)
+        remote = any(paths.is_remote(file.uri) for file, _ in source.files[:1])
+        with ThreadPoolExecutor(_THREADS if remote else _LOCAL_THREADS) as pool:
+            _cut_files(source, pool)
+        source.leave_out_bad_files(max_bad_files)
     if not any(source.errors for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
         for source in sources:
-            skipped_files = f" ({skipped_text(source.skipped)} passed over)" if source.skipped else ""
+            skipped = source.listed.skipped
+            skipped_files = f" ({skipped_text(skipped)} passed over)" if skipped else ""
             source.add_error(
                 f"{source.input.path}: nothing to read in its files{skipped_files}. Point it at documents."
             )
     _raise_errors(sources)
 
+    size = sum(piece[2] for source in sources for cut in source.cuts for piece in cut.pieces)
+    unit_bytes = unit_bytes or bytes_of_unit(size)
     units: list[Unit] = []
     for source in sources:
-        units += make_units(source.input.source, _pieces(source), unit_bytes, len(units))
-    files = tuple(
-        InputFile(file.uri, file.size, file.version, source.input.source, format, cut.rows)
-        for source in sources
-        for (file, format), cut in zip(source.files, source.cuts, strict=True)
-    )
+        root = folder_of(source.input.path)
+        units += make_units(source.input.source, _pieces(source, unit_bytes), unit_bytes, len(units), root)
     return InputManifest(
-        Reading(store, tuple(inputs), _carried(sources)),
-        files,
+        Reading(listing.store, listing.inputs, _carried(sources)),
+        tuple(
+            InputFile(
+                file.uri, file.size, file.version, source.input.source, format, cut.rows, source.bad_files.get(file.uri)
+            )
+            for source in sources
+            for (file, format), cut in _with_bad_names(source)
+        ),
         tuple(units),
-        {source.input.source: dict(sorted(source.skipped.items())) for source in sources},
-        _fingerprint(inputs, files),
+        {source.input.source: dict(sorted(source.listed.skipped.items())) for source in sources},
+        listing.fingerprint,
         tuple(f"Source {source.input.source}: {note}." for source in sources for note in source.notes),
     )
 
 
-def _check_names_differ(inputs: Sequence[Input]) -> None:
-    for name, count in Counter(one.source for one in inputs).items():
-        if count > 1:
-            numbers = " and ".join(str(number) for number, one in enumerate(inputs) if one.source == name)
-            raise ConfigError(f"inputs {numbers} are both called {name}. Give each a `source` of its own.")
+def _with_bad_names(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], Cut]]:
+    """((file, format), cut) of each file, those with bad names last."""
+    yield from zip(source.files, source.cuts, strict=True)
+    for path in source.listed.bad_names:
+        yield (FileInfo(path, 0, ""), ""), Cut(())
 
 
-def _check_files_differ(sources: Iterable[_Source]) -> None:
-    """Add an error for each file that an earlier input has."""
-    owner: dict[tuple[str, str], str] = {}
-    for source in sources:
-        for file, _ in source.files:
-            first = owner.setdefault((source.store.endpoint_of(file.uri), file.uri), source.title)
-            if first != source.title:
-                source.add_error(
-                    f"already read by {first}. A file belongs to one input: narrow one of the paths.", file.uri
-                )
-
-
-def _cut_files(source: _Source, unit_bytes: int, pool: ThreadPoolExecutor) -> None:
+def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
     """Set the source's cuts; add an error for every file and column that differs from the settings of the input."""
 
     def cut(found: tuple[FileInfo, str]) -> Cut | UserError:
         file, format = found
         try:
-            return READERS[format].cut(source.store, file, source.input, unit_bytes)
+            return READERS[format].cut(source.store, file, source.input)
         except UserError as error:
             return error
 
+    def cut_some(found: Sequence[tuple[FileInfo, str]]) -> list[Cut | UserError]:
+        return [cut(file) for file in found]
+
+    files = source.files
+    count = max(len(files) // (_THREADS * _TASKS_PER_THREAD), 1)
+    tasks = [files[start : start + count] for start in range(0, len(files), count)]
+    results = (result for some in pool.map(cut_some, tasks) for result in some)
     without_schema: dict[str, list[FileInfo]] = {}
-    for (file, format), result in zip(source.files, pool.map(cut, source.files), strict=True):
+    schemas: dict[pa.Schema, pa.Schema] = {}  # each schema is kept once
+    for (file, format), result in zip(files, results, strict=True):
         if isinstance(result, UserError):
-            source.add_error(str(result))
-            continue
-        source.cuts.append(result)
-        if result.schema is not None:
-            _check_schema(source, file, result.schema)
-        elif result.pieces:
-            without_schema.setdefault(format, []).append(file)
-    for format, files in without_schema.items():
+            _add_error(source, file, result, f"unreadable {format}")
+            source.cuts.append(Cut(()))
+        elif result.schema is not None:
+            schema = schemas.setdefault(result.schema, result.schema)
+            source.cuts.append(replace(result, schema=schema))
+            _check_schema(source, file, schema)
+        else:
+            source.cuts.append(result)
+            if result.pieces:
+                without_schema.setdefault(format, []).append(file)
+    for format, some in without_schema.items():
         match READERS[format].columns:
             case "fixed":
-                _check_fixed(source, format, files)
+                _check_fixed(source, format, some)
             case "header":
-                _check_names(source, format, files, pool)
+                _check_names(source, format, some, pool)
             case "open":  # the others only if the first file has no column of that name
-                if _check_names(source, format, files[:1], pool):
-                    _check_names(source, format, files[1:], pool)
+                if _check_names(source, format, some[:1], pool):
+                    _check_names(source, format, some[1:], pool)
+    if source.bad_files:
+        pairs = zip(files, source.cuts, strict=True)
+        source.cuts = [Cut(()) if file.uri in source.bad_files else cut for (file, _), cut in pairs]
+
+
+def _add_error(source: _Source, file: FileInfo, error: UserError, kind: str) -> None:
+    """Add the error of a reader: that of a bad file, or of the store or network, which concerns the whole source."""
+    if isinstance(error, DataError):
+        source.add_bad_file(file.uri, str(error).removeprefix(f"{file.uri}: "), kind)
+    else:
+        source.add_error(str(error))
 
 
 def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
@@ -177,21 +241,21 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                 continue
             count = schema.names.count(name)
             if count == 0:
-                source.add_error(_no_column(setting, name, schema.names), file.uri, kind=f"no {setting} {name}")
+                source.add_bad_file(file.uri, _no_column(setting, name, schema.names), f"no {setting} {name}")
             elif count > 1:
-                source.add_error(_repeated(setting, name, schema.names), file.uri)
+                source.add_bad_file(file.uri, _repeated(setting, name, schema.names))
             elif setting == "text" and not is_text_type(schema.field(name).type):
                 strings = [one.name for one in schema if is_text_type(one.type)]
-                source.add_error(
+                source.add_bad_file(
+                    file.uri,
                     f"column {name} (text) is {schema.field(name).type}; text must be strings. "
                     f"Columns of strings: {', '.join(strings) or 'none'}.",
-                    file.uri,
                 )
             elif setting == "id" and not _can_be_id(schema.field(name).type):
-                source.add_error(
+                source.add_bad_file(
+                    file.uri,
                     f"column {name} (id) is {schema.field(name).type}; an id is a string or a whole number. "
                     "Choose another column, or leave `id` out to use the hash of the text.",
-                    file.uri,
                 )
 
 
@@ -214,7 +278,7 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
             source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
         else:
             for file in files:
-                source.add_error(_no_column(setting, name, names), file.uri, kind=f"no {setting} {name}")
+                source.add_bad_file(file.uri, _no_column(setting, name, names), f"no {setting} {name}")
 
 
 def _can_have(format: str, name: str, source: _Source) -> bool:
@@ -243,23 +307,23 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
     missing = False
     for file, names in zip(files, pool.map(columns_of, files), strict=True):
         if isinstance(names, UserError):
-            source.add_error(str(names))
+            _add_error(source, file, names, f"unreadable {format}")
             continue
         if reader.columns == "header" and (separator := _other_separator(names, {name for _, name in wanted})):
-            source.add_error(
+            source.add_bad_file(
+                file.uri,
                 f"the header is one column, {names[0]!r}, so the fields seem to be separated by {separator!r}. "
                 f"Set `delimiter: {json.dumps(separator)}` in this input.",
-                file.uri,
-                kind="separator",
+                "separator",
             )
             missing = True
             continue
         for setting, name in wanted:
             if names and name not in names:
-                source.add_error(_no_column(setting, name, names), file.uri, kind=f"no {setting} {name}")
+                source.add_bad_file(file.uri, _no_column(setting, name, names), f"no {setting} {name}")
                 missing = True
             elif names.count(name) > 1:
-                source.add_error(_repeated(setting, name, names), file.uri)
+                source.add_bad_file(file.uri, _repeated(setting, name, names))
     return missing
 
 
@@ -296,10 +360,10 @@ def _raise_errors(sources: Iterable[_Source]) -> None:
         raise DataError("\n".join(messages[:_SHOWN]) + hidden)
 
 
-def _pieces(source: _Source) -> Iterable[tuple[Span, int]]:
+def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
     """(span, text bytes) of each piece of the files, in order."""
     for (file, format), cut in zip(source.files, source.cuts, strict=True):
-        for start, end, text_bytes in cut.pieces:
+        for start, end, text_bytes in pieces_of(cut, unit_bytes):
             yield Span(file.uri, file.size, file.version, format, start, end), text_bytes
 
 
@@ -313,12 +377,9 @@ def _carried(sources: Iterable[_Source]) -> pa.Schema:
                 reader = READERS[format]
                 if cut.schema is not None:
                     known.add(plain_type(cut.schema.field(name).type))
+                elif file.uri in source.bad_files:
+                    continue
                 elif reader.columns != "fixed" or name in reader.columns_of(source.store, file, source.input):
                     known.add(pa.string())
     agreed = {name: known - {pa.null()} for name, known in types.items()}
     return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])
-
-
-def _fingerprint(inputs: Sequence[Input], files: Sequence[InputFile]) -> str:
-    content = [[one.model_dump(mode="json", exclude={"storage"}) for one in inputs], [asdict(file) for file in files]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

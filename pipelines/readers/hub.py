@@ -27,7 +27,7 @@ class Hub(Reader):
     compressible = False
     columns = "typed"
 
-    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
         """One piece, the whole file, with its schema.
 
         Raises:

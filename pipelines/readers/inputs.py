@@ -28,6 +28,9 @@ class Input(BaseModel):
         description="folder (every file below it whose ending is known), glob (`**` crosses folders), file or URI; "
         "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG] for a data set of its hub",
     )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
+    )
     format: Format | None = Field(default=None, description="default: by the file's ending, after .gz, .zst or .bz2")
     text: str = Field(default="text", min_length=1, description="column of the text, in formats with columns")
     id: str | None = Field(

@@ -8,7 +8,8 @@ columns whose type changes.
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice, pairwise
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -32,13 +33,9 @@ class Jsonl(Reader):
     endings = (".jsonl", ".ndjson", ".json-lines")
     columns = "open"
 
-    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
-        """Ranges of at most `unit_bytes` bytes; one piece if the file is compressed."""
-        if compression_ending(file.uri):
-            return super().cut(store, file, input, unit_bytes)
-        ranges = -(-file.size // unit_bytes)
-        ends = [file.size * part // ranges for part in range(ranges + 1)] if ranges else []
-        return Cut(tuple((start, end, end - start) for start, end in pairwise(ends)))
+    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
+        """One piece, which may be divided between any two bytes unless the file is compressed."""
+        return replace(super().cut(store, file, input), divisible=not compression_ending(file.uri))
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Every key of the first 100 objects."""

@@ -29,7 +29,7 @@ class Parquet(Reader):
     compressible = False
     columns = "typed"
 
-    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
         """A piece for each row group with rows; its text bytes are the uncompressed size of the text column.
 
         Raises:

@@ -73,11 +73,13 @@ class Cut:
 
     pieces: (start, end, estimated text bytes), in order; empty if there is nothing to read. start and end: see Span.
     rows, schema: of the file, if the format has them in its footer or header.
+    divisible: whether a piece may be divided further, between any two of its bytes.
     """
 
     pieces: tuple[tuple[int, int, int], ...]
     rows: int | None = None
     schema: pa.Schema | None = None
+    divisible: bool = False
 
 
 class Reader:
@@ -98,7 +100,7 @@ class Reader:
     columns: Literal["typed", "header", "open", "fixed"]
     own_id: str = ""
 
-    def cut(self, store: Store, file: FileInfo, input: Input, unit_bytes: int) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
         """The pieces of a file; by default one.
 
         Raises:

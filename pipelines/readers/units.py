@@ -4,32 +4,24 @@
       Unit          is read (`read_unit`), retried and committed as a whole; contains spans of one source
         Span        part of one file: row groups, bytes, or the whole file
 
-A document is identified by (index of its unit, row in the unit). Units depend on the files and `unit_bytes` alone.
+A document is identified by (index of its unit, row in the unit). How the files are divided: divide.py.
 """
 
-import base64
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from posixpath import basename
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import StorageError, UserError
+from cluster.errors import UserError
 from cluster.read.limits import Limits
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input, input_stores
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
-
-# A request to a store takes tens of milliseconds, so a unit of a thousand tiny files takes under a minute.
-MAX_SPANS_PER_UNIT = 1000
-
-_NAMED_FILES = 3  # of each kind, in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +38,10 @@ class Unit:
         """The files of the unit, each once, in order."""
         return list(dict.fromkeys(span.uri for span in self.spans))
 
-    def to_json(self) -> dict[str, Any]:
-        """The unit as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The unit of `to_json`."""
-        return cls(record["index"], record["source"], tuple(Span(**span) for span in record["spans"]), record["bytes"])
-
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file of the run. rows: their number, if the format has it in its footer."""
+    """A file of the input. rows: their number, if the format has it in its footer. problem: why it is not read."""
 
     uri: str
     size: int
@@ -66,6 +49,7 @@ class InputFile:
     source: str
     format: str
     rows: int | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +77,8 @@ class Reading:
 class InputManifest:
     """The input of a run, as it was when the run began.
 
-    skipped: source -> ending or kind -> number of skipped files. fingerprint: of the inputs' settings and the files.
-    notes: sentences for the user about the columns.
+    files: all of them, also those that are not read. skipped: source -> ending or kind -> number of skipped files.
+    fingerprint: of the listing. notes: sentences for the user about columns and files.
     """
 
     reading: Reading
@@ -119,85 +103,6 @@ class InputManifest:
         storage = {one.source: one.storage for one in inputs}
         read = (one.model_copy(update={"storage": storage.get(one.source, one.storage)}) for one in self.inputs)
         return replace(self, reading=replace(self.reading, inputs=tuple(read)))
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of inputs.json, without secrets."""
-        return {
-            "fingerprint": self.fingerprint,
-            "inputs": [one.recorded() for one in self.inputs],
-            "carried": {field.name: str(field.type) for field in self.carried},  # for users
-            "carried_schema": base64.b64encode(self.carried.serialize()).decode(),
-            "skipped": {source: dict(endings) for source, endings in self.skipped.items()},
-            "notes": list(self.notes),
-            "files": [asdict(file) for file in self.files],
-            "units": [unit.to_json() for unit in self.units],
-        }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any], store: Store) -> Self:
-        """The manifest of `to_json`, without secrets. store: for the inputs without `storage` of their own."""
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
-        return cls(
-            Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
-            tuple(InputFile(**file) for file in record["files"]),
-            tuple(Unit.from_json(unit) for unit in record["units"]),
-            record["skipped"],
-            record["fingerprint"],
-            tuple(record.get("notes", ())),
-        )
-
-    def changes_since(self, store: Store, recorded: str) -> str:
-        """Which files are new, gone or changed, as text for an error. recorded: URI of the inputs.json of a run."""
-        try:
-            files = json.loads(store.read_bytes(recorded))["files"]
-            before = {(file["source"], file["uri"]): (file["size"], file["version"]) for file in files}
-        except (StorageError, ValueError, KeyError, TypeError):
-            return "the input files changed"
-        now = {(file.source, file.uri): (file.size, file.version) for file in self.files}
-        changed = [key for key in now if key in before and now[key] != before[key]]
-        same_size = {key for key in changed if now[key][0] == before[key][0]}
-        kinds = {
-            "new": [basename(uri) for source, uri in now if (source, uri) not in before],
-            "gone": [basename(uri) for source, uri in before if (source, uri) not in now],
-            "changed": [
-                basename(key[1]) + " (same size, another time stamp or ETag)" * (key in same_size) for key in changed
-            ],
-        }
-        parts = [
-            f"{len(names):,} {kind}: {', '.join(names[:_NAMED_FILES])}" + ", ..." * (len(names) > _NAMED_FILES)
-            for kind, names in kinds.items()
-            if names
-        ]
-        return f"the input files changed ({'; '.join(parts)})" if parts else "the input files changed"
-
-
-def make_units(source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int, first_index: int) -> list[Unit]:
-    """Units of at most `unit_bytes` from (span, text bytes) pieces of one source, in order.
-
-    A larger piece has a unit of its own. Neighbouring pieces of one file become one span. A unit has at most 1,000
-    spans.
-    """
-    units: list[Unit] = []
-    spans: list[Span] = []
-    held = 0
-
-    def close() -> None:
-        nonlocal spans, held
-        if spans:
-            units.append(Unit(first_index + len(units), source, tuple(spans), held))
-        spans, held = [], 0
-
-    for span, text_bytes in pieces:
-        if held + text_bytes > unit_bytes or len(spans) == MAX_SPANS_PER_UNIT:
-            close()
-        last = spans[-1] if spans else None
-        if last is not None and last.uri == span.uri and last.end == span.start:
-            spans[-1] = Span(span.uri, span.size, span.version, span.format, last.start, span.end)
-        else:
-            spans.append(span)
-        held += text_bytes
-    close()
-    return units
 
 
 def read_unit(

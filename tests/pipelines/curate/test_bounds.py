@@ -24,7 +24,7 @@ from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.work import machines
 from pipelines.curate.write_corpus import _join_units
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import freeze, freeze_listing
 from pipelines.readers.inputs import Input
 from tests.support.inline import curate_inline
 
@@ -40,7 +40,7 @@ def many(tmp_path, monkeypatch):
         texts = [f"{source} {at} " + "x" * (480 + at) for at in range(80)]
         rows = [json.dumps({"id": id, "text": text}) for id, text in zip(names, texts, strict=True)]
         (tmp_path / f"{source}.jsonl").write_text("\n".join(rows))
-    monkeypatch.setattr("pipelines.curate.job.freeze", lambda store, inputs, _: freeze(store, inputs, 5000))
+    monkeypatch.setattr("pipelines.curate.job.freeze_listing", lambda listing, *_: freeze_listing(listing, 5000))
     inputs = [{"source": source, "path": str(tmp_path / f"{source}.jsonl"), "id": "id"} for source in "ab"]
     run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")} | OFF, monkeypatch)
     return run, ids

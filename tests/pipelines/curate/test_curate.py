@@ -20,7 +20,7 @@ from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.curate.write_corpus import Select
 from pipelines.dedup.group import GROUPS_SCHEMA
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import Reading
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
@@ -333,8 +333,8 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
     found = []
     for number, unit_bytes in enumerate((1, 20_000, 1 << 30)):
         monkeypatch.setattr(
-            "pipelines.curate.job.freeze",
-            lambda store, inputs, _, size=unit_bytes: freeze(store, inputs, size),
+            "pipelines.curate.job.freeze_listing",
+            lambda listing, *_, size=unit_bytes: freeze_listing(listing, size),
         )
         run = curate_inline(inputs[1] | {"output": str(tmp_path / f"units{number}")}, monkeypatch)
         units = len({file.unit for file in Artifact.load(Store(), f"{run.uri}/attributes").manifest.files})

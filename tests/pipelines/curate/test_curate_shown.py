@@ -67,7 +67,7 @@ def test_a_dry_run_shows_the_plan_first_and_then_only_what_is_not_the_default(ra
     assert shown["rules"]["gopher_quality"] == {"min_words": 20} and "execution" not in shown
     assert not (tmp_path.parent / "run").exists()
     everything = raymill("curate", "c.yaml", "--dry-run", "--verbose")[0]
-    assert everything.startswith("inputs   1 file, ") and "unit_mib: 64" in everything
+    assert everything.startswith("inputs   1 file, ") and "unit_mib: null" in everything
 
 
 def test_the_settings_shown_are_a_config_of_the_same_run(tmp_path):

@@ -11,7 +11,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
-from pipelines.readers.freeze import freeze
+from pipelines.readers.listing import list_inputs
 from tests.support.inline import curate_inline
 
 
@@ -34,7 +34,7 @@ def check(output: str, *folders: str, **settings: object) -> None:
     config = CurateConfig.model_validate(plain | settings)
     root = paths.absolute(output)
     refuse_output_among_inputs(config.store, config.inputs, root)
-    refuse_files_inside(root, freeze(config.store, config.inputs, 1 << 20))
+    refuse_files_inside(root, list_inputs(config.store, config.inputs))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import json
 from bisect import bisect_right
 from collections import Counter
-from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
@@ -14,7 +15,7 @@ from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import freeze_listing
 from tests.pipelines.curate.test_curate import story
 from tests.pipelines.curate.test_ledger import GERMAN
 from tests.support.inline import curate_inline
@@ -74,7 +75,7 @@ def run(tmp_path_factory):
         "corpus": {"columns": ["gopher_words"]},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.curate.job.freeze", lambda store, inputs, _: freeze(store, inputs, 4000))
+        patch.setattr("pipelines.curate.job.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
         done = curate_inline(config, patch)
         done.__dict__["config"] = config
         return done
@@ -273,11 +274,11 @@ def test_quarantine_stages_and_counters(run, documents):
         "documents": len(documents), "text_bytes": text_bytes,
         "corpus_documents": corpus["documents"], "corpus_characters": corpus["characters"],
     }  # fmt: skip
-    units = json.loads(Path(run.uri, "inputs.json").read_text())["units"]
-    assert len(units) > 5
+    units = pc.count_distinct(pq.read_table(f"{run.uri}/inputs.parquet")["unit"]).as_py()
+    assert units > 5
     assert {s["stage"]: (s["units"], s["documents"]) for s in run.report["stages"] if s["stage"] != "select"} == {
-        "measure": (len(units), len(documents)),
-        "decide": (len(units), len(documents)),
+        "measure": (units, len(documents)),
+        "decide": (units, len(documents)),
         "group": (1, candidates),
     }
     for stage, name in (("measure", "attributes"), ("decide", "_work/tallies"), ("select", "corpus")):

@@ -1,7 +1,6 @@
 """Bounds of lists in messages, of documents, of tables and of looks at files: at the bound, and one beyond it."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,8 +15,10 @@ from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
+from pipelines.readers.listing import list_inputs
 from pipelines.readers.parquet import _batch_rows, _page_bytes
 from pipelines.readers.reader import ReaderCounts
+from pipelines.readers.recorded import changes_since, write_inputs
 from pipelines.readers.units import read_unit
 
 
@@ -71,14 +72,16 @@ def test_an_error_has_at_most_twenty_lines(tmp_path, count):
 def test_changed_files_are_counted_and_three_are_named(tmp_path, count):
     for at in range(count + 1):
         (tmp_path / f"{at}.txt").write_text("a")
-    before = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20)
-    (tmp_path / "inputs.json").write_text(json.dumps(before.to_json()))
-    now = replace(before, files=(*(replace(file, size=2) for file in before.files[:-1]), before.files[-1]))
+    inputs, run = [Input(path=str(tmp_path / "*.txt"))], str(tmp_path / "run")
+    before = list_inputs(Store(), inputs)
+    write_inputs(run, freeze(Store(), inputs), {})
+    for at in range(count):
+        (tmp_path / f"{at}.txt").write_text("ab")
+    now = list_inputs(Store(), inputs)
     named = ", ".join(f"{at}.txt" for at in range(min(count, 3))) + ", ..." * (count > 3)
-    changes = now.changes_since(Store(), str(tmp_path / "inputs.json"))
-    assert changes == f"the input files changed ({count} changed: {named})"
-    assert before.changes_since(Store(), str(tmp_path / "inputs.json")) == "the input files changed"
-    assert before.changes_since(Store(), str(tmp_path / "absent.json")) == "the input files changed"
+    assert changes_since(now, Store(), run) == f"the input files changed ({count} changed: {named})"
+    assert changes_since(before, Store(), run) == "the input files changed"
+    assert changes_since(before, Store(), str(tmp_path / "absent")) == "the input files changed"
 
 
 def test_a_document_of_exactly_the_largest_size_is_read(tmp_path):

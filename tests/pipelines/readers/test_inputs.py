@@ -17,9 +17,11 @@ from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
+from pipelines.readers.divide import MAX_SPANS_PER_UNIT, bytes_of_unit, make_units
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.units import MAX_SPANS_PER_UNIT, InputManifest, make_units, read_unit
+from pipelines.readers.recorded import read_inputs, write_inputs
+from pipelines.readers.units import InputManifest, read_unit
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (
@@ -286,7 +288,8 @@ def test_in_a_mixed_folder_formats_without_the_column_fall_back_to_their_own_id_
         "Source input: 1 wet file cannot have a column id (id): record_id is the id instead.",
         "Source input: 1 wet file cannot have a column year (columns): it is empty for their documents.",
     )
-    assert InputManifest.from_json(manifest.to_json(), Store()) == manifest
+    write_inputs(str(mixed), manifest, {})
+    assert read_inputs(str(mixed), json.loads((mixed / "inputs.json").read_text()), Store()).notes == manifest.notes
 
 
 def test_files_that_cannot_have_a_carried_column_do_not_change_its_type(mixed):
@@ -566,19 +569,56 @@ def test_packing_keeps_every_piece_in_order(pieces, unit_bytes):
 
 
 def test_pieces_that_fill_a_unit_to_the_byte_are_one_unit():
-    spans = [(Span(f"file{number}", 1, "v", "text", 0, 1), 50) for number in range(5)]
+    spans = [(Span("file", 1, "v", "parquet", number, number + 1), 50) for number in range(5)]
     assert [unit.bytes for unit in make_units("s", spans, 100, 0)] == [100, 100, 50]
 
 
+def small_files(count: int, text_bytes: int = 1) -> list[tuple[Span, int]]:
+    return [(Span(f"file{number:05}", 1, "v", "text", 0, 1), text_bytes) for number in range(count)]
+
+
 def test_a_unit_of_tiny_files_stays_short():
-    spans = [(Span(f"file{number:05}", 1, "v", "text", 0, 1), 1) for number in range(2500)]
-    assert [len(unit.spans) for unit in make_units("s", spans, MIB, 0)] == [MAX_SPANS_PER_UNIT, MAX_SPANS_PER_UNIT, 500]
+    counts = [len(unit.spans) for unit in make_units("s", small_files(20_000), MIB, 0)]
+    assert max(counts) == MAX_SPANS_PER_UNIT and len(counts) < 45
+
+
+@pytest.mark.parametrize("text_bytes", [1, 10_000, 400_000])
+def test_a_file_that_is_added_moves_the_ends_of_few_units(text_bytes):
+    """In the middle of 3,000 tiny, small or larger files; a unit of 1 MiB has at least two of them."""
+    spans = small_files(3000, text_bytes)
+    before = {unit.spans for unit in make_units("s", spans, MIB, 0)}
+    for number in range(0, 3000, 250):
+        added = [*spans[:number], (Span(f"file{number:05}a", 1, "v", "text", 0, 1), text_bytes), *spans[number:]]
+        after = {unit.spans for unit in make_units("s", added, MIB, 0)}
+        assert 1 <= len(after - before) <= 8
+
+
+def test_a_file_of_half_a_unit_has_a_unit_of_its_own():
+    pieces = [(Span(name, 9, "v", "text", 0, 9), size) for name, size in [("a", 1), ("b", 50), ("c", 1), ("d", 49)]]
+    units = make_units("s", pieces, 100, 0)
+    assert ["b"] in [unit.uris for unit in units] and all(unit.bytes <= 50 for unit in units)
+
+
+@pytest.mark.parametrize("text_bytes", [0, 1, 8_000_000, 44_000_000, 10**9, 10**11, 10**12, 10**13, 10**14])
+def test_units_are_at_least_32_above_8_mb_and_at_most_20_000(text_bytes):
+    unit_bytes = bytes_of_unit(text_bytes)
+    assert unit_bytes.bit_count() == 1 and unit_bytes >= 128 << 10
+    assert text_bytes < 8_000_000 or text_bytes / unit_bytes >= 32
+    assert 2 * text_bytes / unit_bytes <= 20_000  # a unit is at least half full on average
+    assert unit_bytes <= 256 << 20 or text_bytes > 10**12
+
+
+def test_a_medium_file_has_32_units(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "' + "a" * 990 + '"}\n')
+    (tmp_path / "a.jsonl").write_text((tmp_path / "a.jsonl").read_text() * 9000)
+    with chdir(tmp_path):
+        assert 32 <= len(freeze(Store(), [Input(path="a.jsonl")]).units) <= 72
 
 
 # ---- the manifest ----
 
 
-def test_the_manifest_survives_json(folder):
+def test_the_manifest_is_read_as_it_was_written(folder):
     pq.write_table(pa.table({"text": ["a"], "tags": [["x"]], "n": [1]}), folder / "sub" / "z.parquet")
     with chdir(folder):
         inputs = [
@@ -593,8 +633,9 @@ def test_the_manifest_survives_json(folder):
             Input(source="lines", path="a.jsonl", id="id", columns=["url"]),
         ]
         manifest = freeze(Store(), inputs, MIB)
-    record = json.loads(json.dumps(manifest.to_json()))
-    assert InputManifest.from_json(record, Store()) == manifest
+    write_inputs(str(folder), manifest, {})
+    record = json.loads((folder / "inputs.json").read_text())
+    assert read_inputs(str(folder), record, Store()) == manifest
     assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}
 
 

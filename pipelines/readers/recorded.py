@@ -1,0 +1,149 @@
+"""The input manifest on the store of a run.
+
+    inputs.json      settings of the inputs, carried columns, skipped files, notes
+    inputs.parquet   one row for each span of a file, or for a file without one; null in `unit` for those
+
+Neither contains keys of stores.
+"""
+
+import base64
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import groupby
+from posixpath import basename
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import StorageError
+from cluster.read.span import Span
+from cluster.record import json_bytes
+from cluster.store import paths
+from cluster.store.store import Store
+from pipelines.readers.inputs import Input
+from pipelines.readers.listing import InputListing
+from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
+
+INPUTS_JSON, INPUTS_PARQUET = "inputs.json", "inputs.parquet"
+
+_NAMED_FILES = 3  # of each kind, in a message
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_SCHEMA = pa.schema(
+    [
+        ("source", _NAME),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("version", pa.string()),
+        ("format", _NAME),
+        ("rows", pa.int64()),  # null if the format does not state them
+        ("problem", pa.string()),  # why the file is not read
+        ("unit", pa.int32()),
+        ("unit_bytes", pa.int64()),  # text of the whole unit, estimated
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+    ]
+)
+_COLUMNS_OF_FILE = ("uri", "size", "version", "source", "format", "rows", "problem")
+_COLUMNS_OF_SPAN = ("unit", "unit_bytes", "start", "end")
+
+
+def write_inputs(root: str, manifest: InputManifest, storage: Mapping[str, Any]) -> None:
+    """Record the manifest at a run. storage: settings of the run's store, without keys."""
+    store = manifest.reading.store
+    buffer = pa.BufferOutputStream()
+    pq.write_table(_table(manifest), buffer, compression="zstd")
+    store.write_bytes(paths.join(root, INPUTS_PARQUET), buffer.getvalue().to_pybytes())
+    record = {
+        "fingerprint": manifest.fingerprint,
+        "inputs": [one.recorded() for one in manifest.inputs],
+        "carried": {field.name: str(field.type) for field in manifest.carried},  # for users
+        "carried_schema": base64.b64encode(manifest.carried.serialize()).decode(),
+        "skipped": {source: dict(endings) for source, endings in manifest.skipped.items()},
+        "notes": list(manifest.notes),
+        "storage": dict(storage),
+    }
+    store.write_bytes(paths.join(root, INPUTS_JSON), json_bytes(record))
+
+
+def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputManifest:
+    """The manifest that was recorded at a run.
+
+    Args:
+        record: content of inputs.json. store: of the run, and for the inputs without `storage` of their own.
+
+    Raises:
+        NotFound: inputs.parquet is missing.
+    """
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
+    rows = _read(store, root, _SCHEMA.names).to_pylist()
+    files = {(row["source"], row["uri"]): InputFile(*(row[name] for name in _COLUMNS_OF_FILE)) for row in rows}
+    spans = (row for row in rows if row["unit"] is not None)
+    units = (list(group) for _, group in groupby(spans, lambda row: row["unit"]))
+    return InputManifest(
+        Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
+        tuple(files.values()),
+        tuple(_unit(group) for group in units),
+        record["skipped"],
+        record["fingerprint"],
+        tuple(record["notes"]),
+    )
+
+
+def changes_since(listing: InputListing, store: Store, root: str) -> str:
+    """Which files are new, gone or changed since the run at `root` recorded its inputs, as text for a message."""
+    try:
+        table = _read(store, root, ["source", "uri", "size", "version"])
+    except (StorageError, pa.ArrowException, OSError, ValueError):
+        return "the input files changed"
+    columns = (table[name].to_pylist() for name in ("source", "uri", "size", "version"))
+    before = {(source, uri): (size, version) for source, uri, size, version in zip(*columns, strict=True)}
+    now = {
+        (source.input.source, file.uri): (file.size, file.version)
+        for source in listing.sources
+        for file, _ in source.files
+    }
+    changed = [key for key in now if key in before and now[key] != before[key]]
+    same_size = {key for key in changed if now[key][0] == before[key][0]}
+    kinds = {
+        "new": [basename(uri) for source, uri in now if (source, uri) not in before],
+        "gone": [basename(uri) for source, uri in before if (source, uri) not in now],
+        "changed": [
+            basename(key[1]) + " (same size, another time stamp or ETag)" * (key in same_size) for key in changed
+        ],
+    }
+    parts = [
+        f"{len(names):,} {kind}: {', '.join(names[:_NAMED_FILES])}" + ", ..." * (len(names) > _NAMED_FILES)
+        for kind, names in kinds.items()
+        if names
+    ]
+    return f"the input files changed ({'; '.join(parts)})" if parts else "the input files changed"
+
+
+def _read(store: Store, root: str, columns: list[str]) -> pa.Table:
+    with store.open_input(paths.join(root, INPUTS_PARQUET)) as handle:
+        return pq.read_table(handle, columns=columns)
+
+
+def _table(manifest: InputManifest) -> pa.Table:
+    placed: dict[tuple[str, str], list[tuple[Unit, Span]]] = defaultdict(list)
+    for unit in manifest.units:
+        for span in unit.spans:
+            placed[unit.source, span.uri].append((unit, span))
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for file in manifest.files:
+        spans: list[tuple[int | None, ...]] = [
+            (unit.index, unit.bytes, span.start, span.end) for unit, span in placed[file.source, file.uri]
+        ]
+        for of_span in spans or [(None,) * len(_COLUMNS_OF_SPAN)]:
+            for name in _COLUMNS_OF_FILE:
+                columns[name].append(getattr(file, name))
+            for name, value in zip(_COLUMNS_OF_SPAN, of_span, strict=True):
+                columns[name].append(value)
+    return pa.table(columns, _SCHEMA)
+
+
+def _unit(rows: list[dict[str, Any]]) -> Unit:
+    spans = (Span(*(row[name] for name in ("uri", "size", "version", "format", "start", "end"))) for row in rows)
+    return Unit(rows[0]["unit"], rows[0]["source"], tuple(spans), rows[0]["unit_bytes"])
