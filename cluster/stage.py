@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,9 @@ class Stage:
     describe: the files that a unit reads, in a few words, for error messages.
     small: all units together take less time than starting Ray's workers, so the driver does them itself.
     memory: bytes that a unit takes; Ray starts no more units on a machine than fit. 0: not known.
+    key: `key(unit)` names everything on which the unit's result depends. Such a result stays valid when other units
+        are added or removed: its record is named by the key. None: the record is named by the unit's index, and is
+        valid for this fingerprint alone.
     """
 
     name: str
@@ -73,11 +76,16 @@ class Stage:
     describe: Callable[[Any], str] = _without_description
     small: bool = False
     memory: int = 0
+    key: Callable[[Any], str] | None = None
 
     @property
     def folder(self) -> str:
         """The folder of its units' records, relative to the run."""
-        return f"{_COMMITS}/{self.name}-{self.fingerprint[:16]}"
+        return f"{_COMMITS}/{self.name}" if self.key else f"{_COMMITS}/{self.name}-{self.fingerprint[:16]}"
+
+    def record_name(self, index: int, unit: Any) -> str:
+        """The file name of a unit's record in the folder."""
+        return f"{self.key(unit)}.json" if self.key else f"{index:06}.json"
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,13 @@ class Record:
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False).encode()
+
+    def at(self, unit: int) -> Self:
+        """The record with the index that its unit has in this run."""
+        if unit == self.unit:
+            return self
+        files = {name: [replace(file, unit=unit) for file in listed] for name, listed in self.files.items()}
+        return replace(self, unit=unit, files=files)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -154,7 +169,7 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
         folders = {name: paths.join(root, name) for name in written}
         files = {name: _upload(stage.store, folders[name], index, attempt, made) for name, made in written.items()}
     record = Record(index, attempt, files, counters, time.perf_counter() - started)
-    return _commit(stage, root, record)
+    return _commit(stage, root, record, stage.record_name(index, unit)).at(index)
 
 
 def committed(stage: Stage, root: str) -> dict[int, Record]:
@@ -164,11 +179,12 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     settings at the same output); its unit is then done again.
     """
     root = paths.absolute(root)
-    listed = stage.store.list_files(paths.join(root, stage.folder))
-    files = [_record_file(stage.store, file.uri) for file in listed if file.uri.endswith(".json")]
+    wanted = _record_uris(stage, root)
+    listed = [file.uri for file in stage.store.list_files(paths.join(root, stage.folder)) if file.uri in wanted]
+    files = [_record_file(stage.store, uri) for uri in listed]
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
         found = zip(files, pool.map(RecordFile.read, files), strict=True)
-        records = [(file, record) for file, record in found if record is not None]
+        records = [(file, record.at(wanted[file.uri])) for file, record in found if record is not None]
     # The files are listed after the records are read, because files are uploaded before their record is created.
     folders = [paths.join(root, output.name) for output in stage.outputs] if records else []
     there = {file.uri: file.size for folder in folders for file in stage.store.list_files(folder)}
@@ -205,7 +221,17 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
     assert artifacts is not None
     for artifact in artifacts.values():
         sweep(artifact)
+    if stage.key:  # the records of units that are not in this run, whose files are swept
+        wanted = _record_uris(stage, paths.absolute(root))
+        listed = stage.store.list_files(paths.join(root, stage.folder))
+        stage.store.delete(file.uri for file in listed if file.uri not in wanted)
     return artifacts
+
+
+def _record_uris(stage: Stage, root: str) -> dict[str, int]:
+    """URI of its record -> index of a unit."""
+    folder = paths.join(root, stage.folder)
+    return {paths.join(folder, stage.record_name(index, unit)): index for index, unit in enumerate(stage.units)}
 
 
 def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
@@ -236,11 +262,15 @@ def sweep(artifact: Artifact) -> None:
 
 
 def discard_stale(stage: Stage, root: str) -> None:
-    """Remove finished artifacts with another fingerprint from the places of this stage's outputs."""
+    """Remove finished artifacts with another fingerprint from the places of this stage's outputs.
+
+    If units have keys, only the manifests: the results of units that this stage has too are used again, and `publish`
+    removes the others.
+    """
     for output in stage.outputs:
         found = Artifact.find(stage.store, paths.join(root, output.name))
         if found is not None and found.manifest.fingerprint != stage.fingerprint:
-            discard_artifact(stage.store, found.uri, found.file_uris)
+            discard_artifact(stage.store, found.uri, () if stage.key else found.file_uris)
 
 
 def discard_damaged(stage: Stage, root: str) -> None:
@@ -301,9 +331,9 @@ def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
     return DataFile(name, 0, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _commit(stage: Stage, root: str, record: Record) -> Record:
+def _commit(stage: Stage, root: str, record: Record, name: str) -> Record:
     failpoint("before_record")
-    first = _record_file(stage.store, paths.join(root, stage.folder, f"{record.unit:06}.json")).create(record.to_json())
+    first = _record_file(stage.store, paths.join(root, stage.folder, name)).create(record.to_json())
     failpoint("after_record")
     return first
 

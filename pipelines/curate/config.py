@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from cluster.read.limits import Limits
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from pipelines.dedup.group import Dedup
+from pipelines.dedup.group import MOST_GROUPS_SHOWN, Dedup
 from pipelines.language.identification import LanguageId
 from pipelines.readers.inputs import Input
 from pipelines.rules import PACKS, RULES, Dialect, Rule
@@ -107,7 +107,7 @@ class Report(_Settings):
     """What the report shows."""
 
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
-    groups: int = Field(10, ge=0, le=100, description="largest duplicate groups shown")
+    groups: int = Field(10, ge=0, le=MOST_GROUPS_SHOWN, description="largest duplicate groups shown")
     warn_source_loss: float = Field(0.9, gt=0, le=1, description="warn of a source that loses a larger share")
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -141,7 +140,7 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
     outputs = (Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA))
     stage_fingerprint = fingerprint(
         {
-            "version": [cluster.__version__, DECIDE_VERSION],
+            "version": [DECIDE_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "language": filters.language and dataclasses.asdict(filters.language),
             "rules": [[rule.name, _settings(rule)] for rule in filters.rules],

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -38,7 +37,7 @@ def ids_stage(inputs: Sequence[Input], attributes: Artifact) -> Stage | None:
         return None
     stage_fingerprint = fingerprint(
         {
-            "version": [cluster.__version__, DUPLICATE_IDS_VERSION],
+            "version": [DUPLICATE_IDS_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "sources": sources,
         }

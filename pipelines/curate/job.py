@@ -221,7 +221,7 @@ def run_stages(
     artifacts |= run(decide_stage(config.filters, attributes, units))
     verdicts = artifacts[VERDICTS]
     if config.dedup:
-        group = group_stage(config.dedup, config.inputs, config.report.groups, attributes, verdicts, units)
+        group = group_stage(config.dedup, config.inputs, attributes, verdicts, units)
         artifacts |= run(dataclasses.replace(group, memory=grouping_memory(attributes.manifest.rows)))
     return artifacts | run(select_stage(config.select_settings, inputs, attributes, verdicts, artifacts.get(GROUPS)))
 

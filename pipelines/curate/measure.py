@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import cluster
 from cluster.artifact import Counters, fingerprint
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -41,7 +40,7 @@ from pipelines.text.texts import Texts
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
-MEASURE_VERSION = "4"
+MEASURE_VERSION = "6"
 
 # Counters by source: each of these names is followed by the source.
 SKIPPED = "skipped/"  # records, and files inside archives, that are no documents; source + "/" + reason follows
@@ -51,8 +50,7 @@ REPEATED_KEY = "repeated_key/"  # records with a repeated key
 
 QUARANTINE_SCHEMA = pa.schema(
     [
-        ("unit", pa.int32()),
-        ("row", pa.int64()),
+        ("row", pa.int64()),  # its number in the unit, as in the attributes
         ("source", pa.string()),
         ("problem", pa.string()),
         ("where", pa.string()),
@@ -88,10 +86,40 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
     work, store = Measure(settings, inputs.reading), inputs.reading.store
+    key = UnitKey(fingerprint(dependencies(settings, store)), inputs.reading)
+    content = {"units": [key(unit) for unit in inputs.units], "carried": [str(field) for field in inputs.carried]}
     return Stage(
-        "measure", outputs, inputs.units, work, fingerprint(dependencies(settings, inputs)), store, _files,
+        "measure",
+        outputs,
+        inputs.units,
+        work,
+        fingerprint(content),
+        store,
+        _files,
         memory=task_memory(settings.limits),
-    )  # fmt: skip
+        key=key,
+    )
+
+
+# Settings of an input without effect on the measurements of a file; which files there are is not part of them.
+_NO_EFFECT_ON_A_UNIT = {"path", "exclude", "licence", "weight", "snapshot", "storage"}
+
+
+@dataclass(frozen=True)
+class UnitKey:
+    """Everything on which the measurements of a unit depend, as text: settings, and version and span of each file.
+
+    settings: fingerprint of `dependencies`.
+    """
+
+    settings: str
+    reading: Reading
+
+    def __call__(self, unit: Unit) -> str:
+        input = self.reading.input_of(unit.source)
+        carried = [str(self.reading.carried.field(name)) for name in input.columns]
+        spans = [astuple(span) for span in unit.spans]
+        return fingerprint([self.settings, input.model_dump(mode="json", exclude=_NO_EFFECT_ON_A_UNIT), carried, spans])
 
 
 def _files(unit: Unit) -> str:
@@ -107,12 +135,11 @@ def _rule_dependencies(store: Store, rule: Rule | LanguageId) -> dict[str, objec
     return {name: getattr(rule, name) for name in rule.measured_by} | {"files": files}
 
 
-def dependencies(settings: MeasureSettings, inputs: InputManifest) -> dict[str, Any]:
-    """Everything on which the attributes depend, as JSON values; the stage's fingerprint is made from it."""
-    filters, dedup, store = settings.filters, settings.dedup, inputs.reading.store
+def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
+    """Everything on which the attributes of a document depend besides its file, as JSON values."""
+    filters, dedup = settings.filters, settings.dedup
     return {
-        "version": [cluster.__version__, MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
-        "inputs": inputs.fingerprint,
+        "version": [MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
         "limits": settings.limits.model_dump(),
         "language": filters.language
         and _rule_dependencies(store, filters.language)
@@ -142,8 +169,7 @@ class Measure:
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows
-                origin = {"unit": pa.repeat(pa.scalar(unit.index, pa.int32()), unreadable.num_rows)}
-                origin["source"] = pa.repeat(unit.source, unreadable.num_rows)
+                origin = {"source": pa.repeat(unit.source, unreadable.num_rows)}
                 scratch.write(QUARANTINE, pa.table(origin | {n: unreadable[n] for n in ("row", "problem", "where")}))
             if readable.num_rows:
                 attributes = self.attributes(unit.source, readable)

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
 from cluster.run import changes
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig, Filters
 from pipelines.curate.decide import check_results, decide, needed_columns
 from pipelines.curate.job import result_settings
 from pipelines.curate.measure import dependencies, measure_stage
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
-from pipelines.readers.units import InputManifest
 
 Counts = dict[str, int]
 
@@ -48,7 +48,7 @@ def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
         )
     for name, config, other in (("the config", before, _config_of(run)), ("the changed config", after, before)):
         if measure_stage(config.measure_settings, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
-            changed = _to_measure_again(other, config, run.inputs) if other else []
+            changed = _to_measure_again(other, config, run.store) if other else []
             cause = "; ".join(changed) or "they were made by other code, other files or other settings"
             raise DataError(
                 f"{run.uri}: the measurements there do not fit {name}: {cause}. What-if can change bounds alone. "
@@ -70,9 +70,9 @@ def _config_of(run: RunReader) -> CurateConfig | None:
         return None
 
 
-def _to_measure_again(before: CurateConfig, after: CurateConfig, inputs: InputManifest) -> list[str]:
+def _to_measure_again(before: CurateConfig, after: CurateConfig, store: Store) -> list[str]:
     """The differing settings on which the measurements depend, a line each."""
-    then, now = (dependencies(config.measure_settings, inputs) for config in (before, after))
+    then, now = (dependencies(config.measure_settings, store) for config in (before, after))
     measured = [_SETTINGS.get(name, name) for name, _, _ in changes(then, now)]
     return [
         f"{name} was {json.dumps(old)}, now {json.dumps(new)}"

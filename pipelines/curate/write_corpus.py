@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
 from cluster.errors import DataError
 from cluster.page.formats import plural
@@ -115,7 +114,7 @@ def select_stage(
     )
     stage_fingerprint = fingerprint(
         {
-            "version": [cluster.__version__, SELECT_VERSION, NORMALIZE_VERSION],
+            "version": [SELECT_VERSION, NORMALIZE_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
             "groups": groups and groups.manifest.fingerprint,

@@ -25,7 +25,6 @@ import pyarrow.compute as pc
 from datasketch import MinHashLSH
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-import cluster
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -36,7 +35,8 @@ from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
-GROUP_VERSION = "3"
+GROUP_VERSION = "4"
+MOST_GROUPS_SHOWN = 100  # in a report; `report.groups` is how many of them it shows
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 
 GROUPS_SCHEMA = pa.schema(
@@ -149,23 +149,19 @@ class Dedup(BaseModel):
         return 1 - (1 - similarity**columns) ** bands
 
 
-def group_stage(
-    dedup: Dedup, inputs: Sequence[Input], groups_shown: int, attributes: Artifact, verdicts: Artifact, units: int
-) -> Stage:
+def group_stage(dedup: Dedup, inputs: Sequence[Input], attributes: Artifact, verdicts: Artifact, units: int) -> Stage:
     """The stage that writes the artifact GROUPS from attributes and verdicts.
 
-    inputs: their sources and snapshots are the scopes. groups_shown: number of groups of which the report shows a pair
-    of documents. units: number of units of both artifacts.
+    inputs: their sources and snapshots are the scopes. units: number of units of both artifacts.
     """
     scopes = _scopes(dedup.scope, inputs)
     stage_fingerprint = fingerprint(
         {
-            "version": [cluster.__version__, GROUP_VERSION],
+            "version": [GROUP_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
             "dedup": dedup.model_dump(exclude={"remove"}),
             "scopes": scopes,
-            "shown": groups_shown,
         }
     )
     unit = {
@@ -174,7 +170,7 @@ def group_stage(
         "passed": int(verdicts.manifest.counters.get("passed", 0)),
     }
     outputs = (Output(GROUPS, GROUPS_SCHEMA),)
-    work = Group(attributes.store, dedup, scopes, groups_shown)
+    work = Group(attributes.store, dedup, scopes)
     return Stage("group", outputs, [unit], work, stage_fingerprint, attributes.store, _files)
 
 
@@ -212,13 +208,12 @@ class Candidates:
 class Group:
     """The work of the stage's unit: finds the groups and writes their rows.
 
-    scopes: number of each source's scope. groups_shown: as in `group_stage`.
+    scopes: number of each source's scope.
     """
 
     store: Store
     dedup: Dedup
     scopes: dict[str, int]
-    groups_shown: int
 
     def __call__(self, unit: dict[str, Any], scratch: Scratch) -> Counters:
         bands, _ = self.dedup.banding
@@ -365,7 +360,7 @@ class Group:
         """bool[M]: the kept document and one removed document, preferably a near-duplicate, of the largest groups."""
         is_shown = np.zeros(len(kept), bool)
         with_duplicates = np.flatnonzero((count > 1) & ~removed)
-        of_largest = with_duplicates[np.lexsort((with_duplicates, -count[with_duplicates]))][: self.groups_shown]
+        of_largest = with_duplicates[np.lexsort((with_duplicates, -count[with_duplicates]))][:MOST_GROUPS_SHOWN]
         for document in of_largest:
             duplicates = np.flatnonzero(removed & (kept == document))
             is_shown[[document, duplicates[np.argmin(exact[duplicates])]]] = True

@@ -43,7 +43,7 @@ def run(texts: Texts) -> None:
         )  # fmt: skip
         engine = _TimedEngine(f"{folder}/run", Session(), Silent())
         compile_kernels()  # and load models and tables
-        inputs = freeze(config.store, config.inputs, config.execution.unit_mib << 20)
+        inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
         with held(Store(), engine.root) as lease:
             artifacts = run_stages(config, inputs, engine, lease)
         kept = artifacts["corpus"].manifest.rows

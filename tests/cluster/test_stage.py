@@ -62,6 +62,12 @@ def change_settings(world: World, stage, other) -> None:
         world.run([replacing(world.random.choice([stage, other]))], kill=0.03, check=lambda: None)
 
 
+def change_units(world: World, stage, other) -> None:
+    """As `change_settings`, with units that come and go: their results are named by keys and used again."""
+    fewer = dataclasses.replace(stage, units=stage.units[1:], fingerprint=other.fingerprint)
+    change_settings(world, stage, fewer)
+
+
 @pytest.fixture
 def simulated(monkeypatch, tmp_path):
     """Stages on a simulated store: (the world of a seed, a stage, the same stage with other settings)."""
@@ -87,9 +93,11 @@ def _remembered(read):
     return lambda path: found.setdefault(path, read(path)) if path not in found else found[path]
 
 
-@pytest.mark.parametrize(("how", "schedules"), [(disturb, 1500), (change_settings, 500)])
+@pytest.mark.parametrize(("how", "schedules"), [(disturb, 1500), (change_settings, 500), (change_units, 500)])
 def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simulated, how, schedules):
     make, stage, other = simulated
+    if how is change_units:
+        stage = dataclasses.replace(stage, key=str)
     make(-1)
     undisturbed = {name: artifact.manifest.digest for name, artifact in run_inline(stage, ROOT).items()}
     killed_at: Counter[str] = Counter()

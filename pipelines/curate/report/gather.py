@@ -64,7 +64,7 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
         "sources": _sources(inputs, tallies, artifacts[ATTRIBUTES]),
         "histograms": _histograms(settings.filters, tallies),
         "similarity": _similarity(settings.dedup, artifacts.get(GROUPS)),
-        "groups": _groups(artifacts[SAMPLES]),
+        "groups": _groups(settings.report.groups, artifacts[SAMPLES]),
         "samples": _samples(settings.report.samples, artifacts[SAMPLES], tallies),
         "personal_data": _personal_data(settings.redact, tallies),
         "quarantine": quarantine,
@@ -249,7 +249,7 @@ def _similarity(dedup: Dedup | None, groups: Artifact | None) -> dict[str, Any] 
     return {"edges": bounds, "documents": counts, "threshold": dedup.threshold}
 
 
-def _groups(samples: Artifact) -> list[dict[str, Any]]:
+def _groups(most: int, samples: Artifact) -> list[dict[str, Any]]:
     pairs: dict[int, dict[str, Any]] = defaultdict(dict)
     for table in samples.tables():
         for row in table.filter(pc.is_valid(table["group_id"])).to_pylist():
@@ -260,7 +260,7 @@ def _groups(samples: Artifact) -> list[dict[str, Any]]:
             if side == "removed":
                 pair["similarity"] = row["value"]
     whole = [pair for pair in pairs.values() if "kept" in pair and "removed" in pair]
-    return sorted(whole, key=lambda pair: (-pair["documents"], pair["group_id"]))
+    return sorted(whole, key=lambda pair: (-pair["documents"], pair["group_id"]))[:most]
 
 
 def _samples(most: int, samples: Artifact, tallies: _Tallies) -> list[dict[str, Any]]:

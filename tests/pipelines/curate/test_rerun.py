@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from cluster import lease as leases
-from cluster.errors import BusyError
+from cluster.artifact import Artifact
+from cluster.errors import BusyError, DataError
 from cluster.lease import Holder
 from cluster.progress import Lines, Silent
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.readers.freeze import freeze_listing
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine, curate_inline
 
@@ -89,3 +91,67 @@ def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run,
     }[damage.removesuffix(", without _work")]
     assert f"{output}: a finished run with 1 damaged file ({seen}). Damaged files are made again.\n" in shown.getvalue()
     assert not curate_inline(settings, monkeypatch).fresh
+
+
+@pytest.fixture
+def several(tmp_path):
+    """(settings of a run of four files with a unit each, function that returns the attempts of the attributes)."""
+    for number in range(4):
+        rows = [{"text": f"{story(number)} {story(at)}"} for at in range(40 * number, 40 * number + 40)]
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    size = max(path.stat().st_size for path in (tmp_path / "in").iterdir())
+
+    def attempts() -> list[str]:
+        files = Artifact.load(Store(), str(tmp_path / "run" / "attributes")).manifest.files
+        assert [file.unit for file in files] == list(range(len(files)))
+        return [file.path.rpartition("-")[2] for file in files]
+
+    settings = {"inputs": [{"path": str(tmp_path / "in")}], "output": str(tmp_path / "run"), "language": None}
+    return settings | {"execution": {"max_bad_documents": 1}}, attempts, size
+
+
+def test_a_file_that_is_added_removed_or_changed_is_measured_alone(several, tmp_path, monkeypatch):
+    """The other units keep their files, and every artifact is that of a run which began with these inputs."""
+    settings, attempts, size = several
+    monkeypatch.setattr(job, "freeze_listing", lambda listing, *_: freeze_listing(listing, size))
+
+    def same_as_anew() -> bool:
+        anew = curate_inline(settings | {"output": str(tmp_path / f"anew{len(list(tmp_path.iterdir()))}")}, monkeypatch)
+        return anew.manifest["artifacts"] == run.manifest["artifacts"]
+
+    curate_inline(settings, monkeypatch)
+    before = attempts()
+    assert len(before) == 4
+    shutil.copy(tmp_path / "in" / "2.jsonl", tmp_path / "in" / "1a.jsonl")
+    with pytest.raises(DataError, match=r"the input files changed \(1 new: 1a\.jsonl\)"):
+        curate_inline(settings, monkeypatch)
+    run = curate_inline(settings, monkeypatch, replace=True)
+    after = attempts()
+    assert [*after[:2], *after[3:]] == before and same_as_anew()
+    (tmp_path / "in" / "0.jsonl").unlink()
+    run = curate_inline(settings, monkeypatch, replace=True)
+    assert attempts() == after[1:] and same_as_anew()
+    (tmp_path / "in" / "3.jsonl").write_text(json.dumps({"text": story(9)}) + "\n" + " " * (size // 2))
+    run = curate_inline(settings, monkeypatch, replace=True)
+    assert attempts()[:-1] == after[1:-1] and attempts()[-1] != after[-1] and same_as_anew()
+    assert len(list((tmp_path / "run" / "_commits" / "measure").iterdir())) == 4
+
+
+def test_settings_that_change_no_measurement_measure_nothing_again(several, monkeypatch):
+    settings, attempts, _ = several
+    curate_inline(settings, monkeypatch)
+    before = attempts()
+    others = [
+        {"inputs": [settings["inputs"][0] | {"licence": "CC0", "exclude": ["x*"]}]},
+        {"report": {"groups": 3}},
+        {"rules": {"gopher_quality": {"min_words": 3}}},
+    ]
+    for other in others:
+        assert curate_inline(settings | other, monkeypatch, replace=True).fresh
+        assert attempts() == before
+    monkeypatch.setattr("cluster.__version__", "9.9")
+    curate_inline(settings, monkeypatch, replace=True)
+    assert attempts() == before
+    curate_inline(settings | {"limits": {"max_document_bytes": 1 << 20}}, monkeypatch, replace=True)
+    assert not set(attempts()) & set(before)
