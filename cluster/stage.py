@@ -255,7 +255,8 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
 
 
 def sweep(artifact: Artifact) -> None:
-    """Remove Parquet files that the manifest does not name, for readers that list the folder."""
+    """Remove what attempts without a record left: files that the manifest does not name, and interrupted uploads."""
+    artifact.store.abort_uploads(artifact.uri)
     wanted = set(artifact.file_uris)
     found = artifact.store.list_files(artifact.uri)
     artifact.store.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)

@@ -1,15 +1,21 @@
 """Settings of S3: boto3 finds region, endpoint and credentials (profiles, SSO, IRSA, instance roles)."""
 
+import logging
 import os
+from functools import cache
 from typing import Any
 
 import boto3
 import botocore.session
-from botocore.exceptions import BotoCoreError
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 
 from cluster.errors import StorageError
 from cluster.store.interface import StorageOptions, checked_endpoint, first_line
+
+log = logging.getLogger(__name__)
 
 
 def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, Any]:
@@ -68,3 +74,32 @@ def _outside_endpoint(name: str, configured: str | None) -> str | None:
             except ValueError as error:
                 raise StorageError(f"s3://{name}: {where}: {error}.") from error
     return None
+
+
+def abort_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> None:
+    """Abort the multipart uploads below a folder of a bucket, as killed processes leave them; their parts cost money.
+
+    A store that refuses it is logged and no error: its own rules on old uploads then remove them.
+    """
+    try:
+        client = _client(name, options, setting)
+        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=name, Prefix=f"{folder}/")
+        for found in [upload for page in pages for upload in page.get("Uploads", [])]:
+            if found["Key"].startswith(f"{folder}/"):
+                client.abort_multipart_upload(Bucket=name, Key=found["Key"], UploadId=found["UploadId"])
+    except (BotoCoreError, ClientError) as error:
+        log.warning("s3://%s/%s: interrupted uploads were not looked for (%s)", name, folder, error)
+
+
+@cache
+def _client(name: str, options: StorageOptions, setting: str) -> Any:
+    settings = s3_settings(name, options, setting)
+    style = "virtual" if settings["virtual_hosted_style_request"] else "path"
+    signature = {"signature_version": UNSIGNED} if options.anonymous else {}
+    keys = {"aws_session_token": settings["session_token"]} if "session_token" in settings else {}
+    if "access_key_id" in settings:
+        keys |= {name: settings[name.removeprefix("aws_")] for name in ("aws_access_key_id", "aws_secret_access_key")}
+    session = boto3.session.Session(profile_name=options.profile, region_name=settings["region"])
+    # Without endpoint_url boto3 looks where s3_settings does: the environment, then the profile.
+    config = Config(s3={"addressing_style": style}, connect_timeout=10, retries={"mode": "standard"}, **signature)
+    return session.client("s3", endpoint_url=options.endpoint_url, config=config, **keys)

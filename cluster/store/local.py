@@ -149,6 +149,9 @@ class LocalStore:
             except OSError as error:
                 raise _mended(key, error) from error
 
+    def abort_uploads(self, folder: str) -> None:
+        """Nothing: an upload here is a rename."""
+
     def _place(self, key: str, fill: Callable[[Path], object], move: Callable[[Path, str], object]) -> None:
         _make_folder(key)
         part = Path(key).with_name(f".{uuid.uuid4().hex}.part")

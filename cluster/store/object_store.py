@@ -60,18 +60,20 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     }
     root = f"{scheme}://{name}"
     make: Callable[..., Any]
+    abort: dict[str, Any] = {}
     if scheme == "s3":
-        from cluster.store.aws import s3_settings  # boto3 takes 0.3 s that only S3 needs
+        from cluster.store.aws import abort_uploads, s3_settings  # boto3 takes 0.3 s that only S3 needs
 
         settings = s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
         make, shared = S3Store, shared | settings
+        abort = {"abort_uploads": partial(abort_uploads, name, options, setting)}
     else:
         shared |= {"skip_signature": True} if options.anonymous else {}
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
         with _without_panic(root, setting):
-            return Bucket(root, make(name, **shared), setting, options.retries)
+            return Bucket(root, make(name, **shared), setting, options.retries, **abort)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
@@ -94,14 +96,22 @@ class Bucket:
     """The backend of one bucket, over obstore's store of it.
 
     retries: of a request that conflicts with another one on the same object (409). obstore itself retries lost
-    connections, 408, 429 and 5xx, with the same growing random waits.
+    connections, 408, 429 and 5xx, with the same growing random waits. abort_uploads: aborts those below a folder.
     """
 
-    def __init__(self, root: str, store: Any, setting: str, retries: int = 10) -> None:
+    def __init__(
+        self,
+        root: str,
+        store: Any,
+        setting: str,
+        retries: int = 10,
+        abort_uploads: Callable[[str], None] = lambda folder: None,
+    ) -> None:
         self.root = root
         self.store = store
         self.setting = setting
         self.retries = retries
+        self.abort_uploads = abort_uploads
 
     def read(self, key: str) -> bytes:
         with self._mended(key):

@@ -4,7 +4,7 @@
     write_bytes, upload                                write (a reader sees the old object or the new, never a part)
     create                                             write if absent: the one primitive that commits are built on
     info, exists, list_files, glob                     look
-    delete, delete_empty_folder                        tidy
+    delete, delete_empty_folder, abort_uploads         tidy
 
 A local path goes through `local.py`, an s3://, gs:// or az:// URI through `object_store.py` (obstore). Errors of both
 are `StorageError` with the URI and the mend. Nothing outside of this package opens a path.
@@ -130,6 +130,15 @@ class Store:
             grouped.setdefault(id(backend), (backend, []))[1].append(key)
         for backend, keys in grouped.values():
             backend.delete(keys)
+
+    def abort_uploads(self, folder: str) -> None:
+        """Abort the multipart uploads below a folder that killed processes left on S3.
+
+        A store that refuses it is logged and no error: its own rules on old uploads then remove them.
+        """
+        if paths.scheme(folder) == "s3":  # Azure drops such blocks after a week; on Google a lifecycle rule can
+            backend, key = self._backend(folder, file=False)
+            backend.abort_uploads(key)
 
     def delete_empty_folder(self, uri: str) -> None:
         """Remove a local folder that holds nothing; one that holds something stays. Object stores have no folders."""

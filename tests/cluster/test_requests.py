@@ -278,3 +278,17 @@ def test_an_upload_that_fails_leaves_no_parts(tmp_path, s3_root, s3_server, coun
     with pytest.raises(StorageError, match="503"):
         counted_store.upload(tmp_path / "large", f"{s3_root}/large")
     assert uploads(s3_server, s3_root) == []
+
+
+def test_uploads_of_killed_workers_are_aborted_by_the_driver_and_others_are_left(s3_root, s3_store, s3_server):
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
+    for key in ("run/numbers/000001-000-dead.parquet", "run/numbers-of-others/x"):
+        client.create_multipart_upload(Bucket=s3_root[5:], Key=key)
+    run_inline(counting_stage(units=2, store=s3_store), f"{s3_root}/run")
+    assert uploads(s3_server, s3_root) == ["run/numbers-of-others/x"]
+
+
+def test_a_store_that_does_not_list_uploads_is_no_reason_to_fail(s3_root, counting_s3, counted_store, caplog):
+    counting_s3.answer = lambda request: 403 if "uploads" in request.path else None
+    made = run_inline(counting_stage(units=2, store=counted_store), f"{s3_root}/run")
+    assert made["numbers"].manifest.rows == 1 and "interrupted uploads were not looked for" in caplog.text
