@@ -200,6 +200,13 @@ class Artifact:
             files[file.unit].append(paths.join(self.uri, file.path))
         return files
 
+    def rows_by_unit(self, units: int) -> list[int]:
+        """Rows that each unit wrote, by unit. units: number of units of the stage that made the artifact."""
+        rows = [0] * units
+        for file in self.manifest.files:
+            rows[file.unit] += file.rows
+        return rows
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """One table per row group, in order. Reads one row group at a time."""
         return read_tables(self.store, self.file_uris, None if columns is None else set(columns).__contains__)

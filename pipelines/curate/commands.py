@@ -25,12 +25,13 @@ from pipelines.kernel_cache import kernels_are_compiled
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
+Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
 
 
 def curate(
     config: ConfigFile,
     override: Overrides = None,
-    address: Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")] = None,
+    address: Address = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be done (--verbose: and all settings), then stop")
     ] = False,
@@ -82,14 +83,20 @@ def print_outcome(report: Report, uri: str, fresh: bool) -> None:
 def what_if(
     config: ConfigFile,
     override: Overrides = None,
+    address: Address = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="decide about so many documents; default: all")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
 ) -> None:
-    """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing."""
+    """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing.
+
+    More than a million documents are decided on Ray.
+    """
     # `output` and `storage` overrides also apply to the run being compared.
     location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
     before = load_curate(config, location)
     after = load_curate(config, override)
-    comparison = compare(before, after)
+    with Session(address, after.execution.cpus, Lines()) as session:
+        comparison = compare(before, after, session, sample)
     print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
 
 

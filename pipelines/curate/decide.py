@@ -12,7 +12,7 @@ rule's name, `language`, or, in the ledger, the search for duplicates.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ VERDICTS = "_work/verdicts"
 TALLIES = "_work/tallies"
 DECIDE_VERSION = "1"
 LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
+
+Name = tuple[str, str]  # of a check: its rule or `language`, and its reason
 
 VERDICTS_SCHEMA = pa.schema(
     [
@@ -66,7 +68,7 @@ class Verdicts:
     value, threshold: float64[D], NaN for documents that stay.
     """
 
-    reasons: tuple[tuple[str, str], ...]
+    reasons: tuple[Name, ...]
     code: np.ndarray
     value: np.ndarray
     threshold: np.ndarray
@@ -77,7 +79,7 @@ class Verdicts:
         return self.code >= 0
 
 
-def all_reasons(filters: Filters) -> tuple[tuple[str, str], ...]:
+def all_reasons(filters: Filters) -> tuple[Name, ...]:
     """(rule or `language`, reason) of every check of these filters, in order."""
     found = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
     return tuple(dict.fromkeys(found + [(rule, check.reason) for rule, check in checks(filters)]))
@@ -100,15 +102,33 @@ def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
     return found
 
 
-def needed_columns(filters: Filters) -> list[str]:
-    """The columns of the attributes that `decide` reads."""
-    names = ["language", "language_score"] if filters.language else []
-    return names + sorted({check.signal for _, check in checks(filters)} - set(names))
+def check_settings(filters: Filters) -> dict[Name, object]:
+    """The settings that decide each check, by its name; equal settings of a check give equal results."""
+    found: dict[Name, object] = {
+        ("language", reason): filters.language for reason in LANGUAGE_REASONS if filters.language
+    }
+    for rule, check in checks(filters):
+        found[rule, check.reason] = (*found.get((rule, check.reason), ()), check)  # type: ignore[misc]
+    return found
 
 
-def check_results(attributes: pa.Table, filters: Filters) -> Iterator[CheckResult]:
-    """The result of every check on all documents, in the order of the checks."""
-    if filters.language:
+def needed_columns(filters: Filters, only: Collection[Name] | None = None) -> list[str]:
+    """The columns of the attributes that `check_results` reads, with the same `only`."""
+    wanted = _is_named(only)
+    names = (
+        ["language", "language_score"]
+        if filters.language and any(wanted("language", r) for r in LANGUAGE_REASONS)
+        else []
+    )
+    return names + sorted({check.signal for rule, check in checks(filters) if wanted(rule, check.reason)} - set(names))
+
+
+def check_results(
+    attributes: pa.Table, filters: Filters, only: Collection[Name] | None = None
+) -> Iterator[CheckResult]:
+    """The result on all documents of every check, or of those named in `only`, in the order of the checks."""
+    wanted = _is_named(only)
+    if filters.language and any(wanted("language", reason) for reason in LANGUAGE_REASONS):
         scores = attributes["language_score"].to_numpy()
         reasons, value, threshold = language_verdict(attributes["language"], scores, filters.language)
         given = reasons.to_numpy(zero_copy_only=False)
@@ -116,8 +136,13 @@ def check_results(attributes: pa.Table, filters: Filters) -> Iterator[CheckResul
         yield CheckResult("language", LANGUAGE_NOT_KEPT, given == LANGUAGE_NOT_KEPT, none, none)
         yield CheckResult("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
     for rule, check in checks(filters):
-        values = attributes[check.signal].to_numpy().astype(np.float64)
-        yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
+        if wanted(rule, check.reason):
+            values = attributes[check.signal].to_numpy().astype(np.float64)
+            yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
+
+
+def _is_named(only: Collection[Name] | None) -> Callable[[str, str], bool]:
+    return lambda rule, reason: only is None or (rule, reason) in only
 
 
 def decide(attributes: pa.Table, filters: Filters) -> Verdicts:

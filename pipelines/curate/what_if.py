@@ -1,65 +1,91 @@
 """`raymill what-if`: decides a measured run again with other settings.
 
-Reads attributes alone and writes nothing, so it takes seconds for millions of documents. Its numbers are those before
-deduplication, because which documents are duplicates depends on which stay.
+Reads attributes and verdicts and writes nothing. Its numbers are those before deduplication, because which documents
+are duplicates depends on which stay; but if deduplication is switched off, they are those of the whole run.
 """
 
-import json
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
+from cluster.page.formats import plural
 from cluster.run import changes
+from cluster.session import Session, imported_ray
 from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig, Filters
-from pipelines.curate.decide import check_results, decide, needed_columns
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.decide import VERDICTS, Name, all_reasons
+from pipelines.curate.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
 from pipelines.curate.job import result_settings
 from pipelines.curate.measure import dependencies, measure_stage
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
+from pipelines.curate.write_corpus import DEDUP_STAGES
+from pipelines.dedup.group import GROUPS
 
-Counts = dict[str, int]
+# Documents that are decided in this process. More take longer than Ray's start.
+_MOST_HERE = 1_000_000
+_DOCUMENTS_OF_A_TASK = 250_000
 
 # Entries of measure.dependencies whose settings have another name.
 _SETTINGS = {"dialect": "rules.dialect", "signatures": "dedup"}
 
 
-def compare(before: CurateConfig, after: CurateConfig) -> dict[str, Any]:
+def compare(
+    before: CurateConfig, after: CurateConfig, session: Session | None = None, sample: int | None = None
+) -> dict[str, Any]:
     """The decisions of two configs on the measurements at the output of `before`.
 
+    Args:
+        session: for runs of more than a million documents; None: in this process.
+        sample: decide about so many documents, those of units at even distances; None: all.
+
     Returns:
+        documents: {decided, of}: the documents that were decided, and those of the run.
+        deduplicated: whether the counts are those after deduplication.
         total, sources.NAME, languages.NAME: {before, after} with the documents, characters and tokens that stay.
-        reasons: for every check (`stage` is its rule, or `language`) `alone`, all documents that fail this check, and
-        `first`, those that fail no earlier check; each {before, after}.
+        reasons: for every check (`stage` is its rule, or `language`) `first`, the documents that fail this check and no
+        earlier one, and `alone`, all that fail it; each {before, after}. `alone` is null for checks that do not change,
+        unless nothing changes.
 
     Raises:
-        ConfigError: the configs differ in `dedup`.
+        ConfigError: the configs differ in `dedup`, and not only in whether duplicates are removed.
         DataError: nothing is measured there, or the configs need other measurements.
     """
     run = RunReader(before.store, before.output, before.inputs)
-    if before.dedup and after.dedup and before.dedup != after.dedup:
+    if before.dedup and after.dedup and (changed := _changed_dedup(before, after)):
         raise ConfigError(
-            "what-if decides languages and rules again, but not duplicates, so a change of dedup has no effect. "
+            f"{', '.join(changed)}: what-if decides languages and rules again, but not which documents are duplicates. "
             "Leave it out here, or run `raymill curate` with it and another output."
         )
-    for name, config, other in (("the config", before, _config_of(run)), ("the changed config", after, before)):
-        if measure_stage(config.measure_settings, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
-            changed = _to_measure_again(other, config, run.store) if other else []
-            cause = "; ".join(changed) or "they were made by other code, other files or other settings"
-            raise DataError(
-                f"{run.uri}: the measurements there do not fit {name}: {cause}. What-if can change bounds alone. "
-                "Run `raymill curate` with these settings and another output."
-            )
-    columns = sorted({"characters", "source", *needed_columns(before.filters), *needed_columns(after.filters)})
-    comparison = _Comparison()
-    for table in run.attributes.tables(columns):
-        comparison.add("before", table, before.filters)
-        comparison.add("after", table, after.filters)
-    return comparison.result()
+    recorded = _config_of(run)
+    _refuse_other_measurements(run, recorded, before, after)
+    known = recorded is not None and (recorded.filters, recorded.dedup) == (before.filters, before.dedup)
+    deduplicated = known and _removes_duplicates(before) and not _removes_duplicates(after)
+    units = _units(run, sample)
+    again = DecideAgain(run.store, before.filters, after.filters, known, every=before == after)
+    counts: Counts = Counter()
+    for part in _count(again, units, session):
+        counts.update(part)
+    reasons = list(dict.fromkeys((*all_reasons(before.filters), *all_reasons(after.filters))))
+    if deduplicated:
+        counts.update(_duplicates(run, units))
+        reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
+    documents = {"decided": sum(unit.documents for unit in units), "of": run.attributes.manifest.rows}
+    return {"documents": documents, "deduplicated": deduplicated} | _result(counts, reasons)
+
+
+def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
+    """The changed settings of `dedup` that decide which documents are duplicates."""
+    then, now = (config.dedup and config.dedup.model_dump(exclude={"remove"}) for config in (before, after))
+    return [f"dedup.{name}" for name, _, _ in changes(then, now)]
+
+
+def _removes_duplicates(config: CurateConfig) -> bool:
+    return config.dedup is not None and config.dedup.remove
 
 
 def _config_of(run: RunReader) -> CurateConfig | None:
@@ -70,62 +96,139 @@ def _config_of(run: RunReader) -> CurateConfig | None:
         return None
 
 
-def _to_measure_again(before: CurateConfig, after: CurateConfig, store: Store) -> list[str]:
-    """The differing settings on which the measurements depend, a line each."""
-    then, now = (dependencies(config.measure_settings, store) for config in (before, after))
-    measured = [_SETTINGS.get(name, name) for name, _, _ in changes(then, now)]
+def _refuse_other_measurements(
+    run: RunReader, recorded: CurateConfig | None, before: CurateConfig, after: CurateConfig
+) -> None:
+    """
+    Raises:
+        DataError: one of the configs needs a measurement that the run does not have.
+    """
+    mend = "Run `raymill curate` with these settings and another output."
+    measured = recorded or before
+    if measure_stage(measured.measure_settings, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
+        raise DataError(
+            f"{run.uri}: the measurements there do not fit the config: they were made by other code, other files or "
+            f"other settings. {mend}"
+        )
+    for name, config in (("the config", before), ("the changed config", after)):
+        if changed := _to_measure_again(measured, config, run.store):
+            raise DataError(
+                f"{run.uri}: the measurements there do not fit {name}: {', '.join(changed)} would be measured in "
+                f"another way. What-if can change bounds, and leave out checks. {mend}"
+            )
+
+
+def _to_measure_again(measured: CurateConfig, wanted: CurateConfig, store: Store) -> list[str]:
+    """The differing settings on which the wanted measurements depend. Those that are not wanted are left out."""
+    there, needed = (dependencies(config.measure_settings, store) for config in (measured, wanted))
+    there["rules"] = {name: value for name, value in there["rules"].items() if name in needed["rules"]}
+    names = [_SETTINGS.get(name, name) for name, _, now in changes(there, needed) if now is not None]
+    changed = [name for name, _, _ in changes(result_settings(measured), result_settings(wanted))]
     return [
-        f"{name} was {json.dumps(old)}, now {json.dumps(new)}"
-        for name, old, new in changes(result_settings(before), result_settings(after))
-        if any(f"{name}.".startswith(f"{one}.") or f"{one}.".startswith(f"{name}.") for one in measured)
+        name for name in changed if any(f"{name}.".startswith(f"{n}.") or f"{n}.".startswith(f"{name}.") for n in names)
+    ] or names
+
+
+def _units(run: RunReader, sample: int | None) -> list[UnitFiles]:
+    """The units of the run with documents; with `sample`, some at even distances that have about so many documents."""
+    verdicts = run.artifact(VERDICTS)
+    count = len(run.inputs.units)
+    parts = zip(
+        run.attributes.rows_by_unit(count),
+        run.attributes.files_by_unit(count),
+        verdicts.files_by_unit(count) if verdicts else [[]] * count,
+        strict=True,
+    )
+    units = [UnitFiles(index, *part) for index, part in enumerate(parts) if part[0]]
+    documents = run.attributes.manifest.rows
+    if sample is None or sample >= documents:
+        return units
+    wanted = max(1, round(sample / documents * len(units)))
+    return [units[int(at)] for at in (np.arange(wanted) + 0.5) * len(units) / wanted]
+
+
+def _count(again: DecideAgain, units: Sequence[UnitFiles], session: Session | None) -> Iterator[Counts]:
+    """The counts of all units, in parts; on Ray if there are many documents."""
+    if session is None or sum(unit.documents for unit in units) <= _MOST_HERE:
+        yield again(units)
+        return
+    session.start()
+    ray = imported_ray()
+    shared = ray.put(again)
+    task = ray.remote(num_cpus=1)(_call)
+    waiting = [task.remote(shared, part) for part in _parts(units)]
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        yield ray.get(done[0])
+
+
+def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
+    return again(units)
+
+
+def _parts(units: Sequence[UnitFiles]) -> Iterator[list[UnitFiles]]:
+    """Lists of neighbouring units with `_DOCUMENTS_OF_A_TASK` documents."""
+    part: list[UnitFiles] = []
+    for unit in units:
+        part.append(unit)
+        if sum(one.documents for one in part) >= _DOCUMENTS_OF_A_TASK:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _duplicates(run: RunReader, units: Sequence[UnitFiles]) -> Counts:
+    """The removed duplicates of these units: as a reason, and subtracted from the documents that stay before."""
+    counts: Counts = Counter()
+    groups = run.artifact(GROUPS)
+    wanted = np.array([unit.index for unit in units])
+    keys = ["source", "language", "reason"]
+    for table in groups.tables(["unit", *keys, "characters"]) if groups else ():
+        here = np.isin(table["unit"].to_numpy(), wanted) & table["reason"].is_valid().to_numpy()
+        gone = table.filter(here).group_by(keys, use_threads=False)
+        for row in gone.aggregate([("characters", "sum"), ("characters", "count")]).to_pylist():
+            amounts = {"documents": row["characters_count"], "characters": row["characters_sum"]}
+            for unit, amount in amounts.items():
+                counts["first", f"{DEDUP_STAGES[row['reason']]}/{row['reason']}", BEFORE, unit] += amount
+                counts["total", "", BEFORE, unit] -= amount
+                counts["sources", row["source"], BEFORE, unit] -= amount
+                if row["language"]:
+                    counts["languages", row["language"], BEFORE, unit] -= amount
+    return counts
+
+
+def _result(counts: Counts, reasons: Sequence[Name]) -> dict[str, Any]:
+    """The counts as `compare` returns them."""
+
+    def sides(kind: str, name: str) -> dict[str, dict[str, int]]:
+        return {
+            side: {unit: counts[kind, name, side, unit] for unit in ("documents", "characters")}
+            for side in (BEFORE, AFTER)
+        }
+
+    def with_tokens(kind: str, name: str = "") -> dict[str, dict[str, int]]:
+        found = sides(kind, name)
+        return {
+            side: one | {"tokens_estimate": one["characters"] // CHARACTERS_PER_TOKEN} for side, one in found.items()
+        }
+
+    there: dict[str, dict[str, None]] = {kind: {} for kind in ("total", "sources", "languages", "alone")}
+    for kind, name, _, _ in sorted(counts):
+        if kind in there:
+            there[kind][name] = None
+    result: dict[str, Any] = {"total": with_tokens("total")} if there["total"] else {}
+    result |= {group: {name: with_tokens(group, name) for name in there[group]} for group in ("sources", "languages")}
+    result["reasons"] = [
+        {
+            "stage": rule,
+            "reason": reason,
+            "alone": sides("alone", name) if (name := f"{rule}/{reason}") in there["alone"] else None,
+            "first": sides("first", name),
+        }
+        for rule, reason in reasons
     ]
-
-
-class _Comparison:
-    """Counts of both sides, `before` and `after`."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str, str], Counts] = defaultdict(_zero)
-        self.reasons: dict[tuple[str, str], dict[str, dict[str, Counts]]] = {}
-
-    def add(self, side: str, table: pa.Table, filters: Filters) -> None:
-        characters = table["characters"].to_numpy()
-        verdicts = decide(table, filters)
-        for check in check_results(table, filters):
-            entry = self._reason(check.rule, check.reason)
-            _count(entry["alone"][side], check.fails, characters)
-        for code, (rule, reason) in enumerate(verdicts.reasons):
-            _count(self._reason(rule, reason)["first"][side], verdicts.code == code, characters)
-        stays = ~verdicts.removed
-        _count(self.kept["total", "", side], stays, characters)
-        for group, column in (("sources", "source"), ("languages", "language")):
-            if column in table.column_names:
-                names = table[column].to_numpy()
-                for name in np.unique(names):
-                    _count(self.kept[group, name, side], stays & (names == name), characters)
-
-    def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"sources": {}, "languages": {}}
-        for (group, name, side), counts in sorted(self.kept.items()):
-            sides = found.setdefault("total", {}) if group == "total" else found[group].setdefault(name, {})
-            sides[side] = counts | {"tokens_estimate": counts["characters"] // CHARACTERS_PER_TOKEN}
-        found["reasons"] = [
-            {"stage": rule, "reason": reason, **entry} for (rule, reason), entry in self.reasons.items()
-        ]
-        return found
-
-    def _reason(self, rule: str, reason: str) -> dict[str, dict[str, Counts]]:
-        zeros = {kind: {side: _zero() for side in ("before", "after")} for kind in ("alone", "first")}
-        return self.reasons.setdefault((rule, reason), zeros)
-
-
-def _zero() -> Counts:
-    return {"documents": 0, "characters": 0}
-
-
-def _count(counts: Counts, mask: np.ndarray, characters: np.ndarray) -> None:
-    counts["documents"] += int(mask.sum())
-    counts["characters"] += int(characters[mask].sum())
+    return result
 
 
 def table_text(comparison: dict[str, Any]) -> str:
@@ -133,7 +236,11 @@ def table_text(comparison: dict[str, Any]) -> str:
     total = comparison.get("total")
     if total is None:
         return "The run has no documents."
-    lines = [f"{'stays (before deduplication)':<34}{'before':>14}{'after':>14}{'change':>14}"]
+    stays = "stays" if comparison["deduplicated"] else "stays (before deduplication)"
+    lines = [f"{stays:<34}{'before':>14}{'after':>14}{'change':>14}"]
+    decided, of = comparison["documents"]["decided"], comparison["documents"]["of"]
+    if decided < of:
+        lines.insert(0, f"A sample: {decided:,} of {plural(of, 'document')}, from units at even distances.")
     for key, label in (("documents", "documents"), ("characters", "characters"), ("tokens_estimate", "tokens, about")):
         lines.append(_line(f"  {label}", total["before"][key], total["after"][key]))
     for group in ("sources", "languages"):
@@ -152,9 +259,9 @@ def table_text(comparison: dict[str, Any]) -> str:
     for entry in comparison["reasons"]:
         name = f"{entry['stage']}_{entry['reason']}" if entry["reason"] in repeated else entry["reason"]
         old, new = entry["first"]["before"]["documents"], entry["first"]["after"]["documents"]
-        alone = (entry["alone"]["before"]["documents"], entry["alone"]["after"]["documents"])
-        if old or new or any(alone):
-            lines.append(_line(f"  {name}", old, new) + f"   {alone[0]:,} -> {alone[1]:,}")
+        alone = entry["alone"] and [entry["alone"][side]["documents"] for side in (BEFORE, AFTER)]
+        if old or new or (alone and any(alone)):
+            lines.append(_line(f"  {name}", old, new) + (f"   {alone[0]:,} -> {alone[1]:,}" if alone else ""))
     return "\n".join(lines)
 
 

@@ -128,9 +128,7 @@ def select_stage(
         }
     )
     count = len(inputs.units)
-    documents = np.zeros(count, np.int64)
-    for file in attributes.manifest.files:
-        documents[file.unit] += file.rows
+    documents = np.array(attributes.rows_by_unit(count), np.int64)
     firsts = (np.cumsum(documents) - documents).tolist()
     parts = zip(inputs.units, firsts, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
     measured = [MeasuredUnit(*part) for part in parts]

@@ -427,8 +427,8 @@ def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(in
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"language": {"keep": ["en"], "max_chars": 500}}, r"language.max_chars was 1000, now 500"),
-        ({"dedup": {"threshold": 0.7}}, "not duplicates"),
+        ({"language": {"keep": ["en"], "max_chars": 500}}, r"config: language.max_chars would be measured"),
+        ({"dedup": {"threshold": 0.7}}, "dedup.threshold: what-if"),
     ],
 )
 def test_what_if_refuses_what_it_cannot_answer_and_names_it(inputs, run, change, error):

@@ -10,11 +10,14 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
+from pipelines.curate import what_if
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.decide import decide
+from pipelines.curate.decide_again import DecideAgain
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import compare
+from pipelines.curate.what_if import compare, table_text
 from pipelines.readers.freeze import freeze_listing
 from tests.pipelines.curate.test_curate import story
 from tests.pipelines.curate.test_ledger import GERMAN
@@ -355,11 +358,86 @@ def test_what_if_counts_are_those_of_the_ledger_for_the_settings_of_the_run(run,
     }
     assert first == {key: a for key, a in reasons_of(documents).items() if not key[0].endswith("_duplicates")}
     short = next(r for r in found["reasons"] if r["reason"] == "gopher_short_doc")
-    assert (
-        short["alone"]["before"]
-        == short["alone"]["after"]
-        == amount([one for one in documents if one["gopher_words"] < 50])
+    assert short["alone"] is None, "it does not change"
+    short = next(r for r in compare(before, before)["reasons"] if r["reason"] == "gopher_short_doc")
+    assert short["alone"]["before"] == short["alone"]["after"]
+    assert short["alone"]["before"] == amount([one for one in documents if one["gopher_words"] < 50])
+
+
+CHANGES = [
+    {"rules": None, "corpus": {}},
+    {"language": None},
+    {"language": {"keep": ["en", "fr"], "min_score": 0.2}},
+    {"rules": {"packs": ["gopher_quality", "c4"]}},
+    {"rules": {"packs": ["c4", "fineweb", "gopher_quality", "gopher_repetition"]}},
+    {"rules": {"gopher_quality": {"min_words": 5}}},
+    {"rules": {"gopher_quality": {"min_words": 400, "min_stop_words": 0}, "c4": {"min_sentences": 0}}},
+    {"rules": {"gopher_quality": {"min_words": 0}, "gopher_repetition": {"max_top_2_gram": 0.01}}, "language": None},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_if_counts_the_same_from_verdicts_as_from_all_attributes(run, change):
+    plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
+    before, after = (CurateConfig.model_validate(plain | more) for more in ({}, change))
+    reader = RunReader(Store(), run.uri)
+    units = what_if._units(reader, None)
+    short, long = (
+        DecideAgain(Store(), before.filters, after.filters, known, every=False)(units) for known in (True, False)
     )
+    assert +short == +long and long["total", "", "before", "documents"] == 21
+    done = [decide(table, after.filters) for table in reader.attributes.tables()]
+    assert long["total", "", "after", "documents"] == sum(int((~one.removed).sum()) for one in done)
+
+
+def test_what_if_reads_only_the_columns_that_the_changed_settings_need(run, monkeypatch):
+    plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
+    asked: set[str] = set()
+    read = pq.ParquetFile.read_row_group
+
+    def read_row_group(self, group, columns=None, **more):
+        asked.update(columns or ["all"])
+        return read(self, group, columns, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read_row_group)
+    always = {"row", "source", "language", "characters", "stage", "reason"}
+    for bound, more in ((60, set()), (1, {"c4_sentences", "fineweb_lines", "top_2_gram"})):
+        asked.clear()
+        rules = {"gopher_quality": {"min_words": bound}}
+        compare(*(CurateConfig.model_validate(plain | change) for change in ({}, {"rules": rules})))
+        assert always | {"gopher_words"} <= asked and more <= asked
+        assert more or asked == always | {"gopher_words"}, "a tighter bound"
+        assert not {"signature", "language_score", "dup_para_frac" if not more else "all"} & asked
+
+
+def test_what_if_without_deduplication_counts_the_whole_run(run, documents):
+    plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
+    for change in ({"dedup": None}, {"dedup": {"remove": False}}):
+        found = compare(*(CurateConfig.model_validate(plain | more) for more in ({}, change)))
+        stay = [one for one in documents if not one["ledger"]]
+        copies = [one for one in documents if one["ledger"] and one["ledger"]["partner"]]
+        for side, some in (("before", stay), ("after", [*stay, *copies])):
+            counts = [found["total"][side], amount(some)]
+            assert [one["documents"] for one in counts] == [len(some)] * 2
+            assert counts[0]["characters"] == counts[1]["characters"]
+            assert found["sources"]["pages"][side]["documents"] == sum(one["source"] == "pages" for one in some)
+            assert found["languages"]["de"][side]["documents"] == sum(one["language"] == "de" for one in some)
+        assert {r["stage"]: r["first"]["before"]["documents"] for r in found["reasons"][-2:]} == {
+            stage: len(removed_by(documents, stage)) for stage in ("exact_duplicates", "near_duplicates")
+        }
+        assert table_text(found).startswith("stays  ")
+
+
+def test_what_if_of_a_sample_counts_some_units(run, documents):
+    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | run.__dict__["config"])
+    for sample in (1, 6, 12, len(documents) - 1, len(documents), 1000):
+        found = compare(config, config, sample=sample)
+        decided = found["documents"]["decided"]
+        assert found["documents"]["of"] == len(documents)
+        assert abs(decided - min(sample, len(documents))) <= 5
+        entries = sum(reason["first"]["after"]["documents"] for reason in found["reasons"])
+        assert entries + found["total"]["after"]["documents"] == decided
+        assert table_text(found).startswith("A sample: ") == (decided < len(documents))
 
 
 def test_a_sample_meets_every_condition(run, documents):
