@@ -1,16 +1,19 @@
 """`raymill explain RUN ID`: the outcome of one document and its measurements."""
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
+from cluster.store import paths
 from pipelines.curate.measure import QUARANTINE
 from pipelines.curate.report.word_diff import DiffPart, word_diff
-from pipelines.curate.run_reader import MeasuredDocument, RunReader
+from pipelines.curate.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.write_corpus import CORPUS, REMOVED
 
 _SHOWN_WORDS = 12  # around a difference
@@ -75,11 +78,31 @@ def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict |
     """The document's row of the ledger, found by position, or by id and source in ledgers of earlier versions."""
     if "position" not in ledger.schema.names:
         return _row(ledger.tables(), id, document)
-    for table in ledger.tables():
-        found = table.filter(pc.equal(table["position"], document.position))
-        if found.num_rows:
-            return found.to_pylist()[0]
-    return None
+    row = _removed_before(ledger, document.position)
+    if row == ledger.manifest.rows:
+        return None
+    _, entry = row_at(ledger, row, lambda _: True)
+    return entry if entry["position"] == document.position else None
+
+
+def _removed_before(ledger: Artifact, position: int) -> int:
+    """The number of removed documents before this position. Opens few files: the ledger is sorted by position."""
+    files = [file for file in ledger.manifest.files if file.rows]
+
+    def first_position(file: DataFile) -> int:
+        return next(_positions(ledger, file))[0]
+
+    at = bisect_right(files, position, key=first_position)
+    if at == 0:
+        return 0
+    inside = sum(int(np.searchsorted(one, position)) for one in _positions(ledger, files[at - 1]))
+    return sum(file.rows for file in files[: at - 1]) + inside
+
+
+def _positions(ledger: Artifact, file: DataFile) -> Iterator[np.ndarray]:
+    """The positions in a file of the ledger, int64[R], by row group."""
+    tables = read_tables(ledger.store, [paths.join(ledger.uri, file.path)], "position".__eq__)
+    return (table["position"].to_numpy() for table in tables)
 
 
 def _duplicate_count(ledger: Artifact, corpus: Artifact, id: str, document: MeasuredDocument) -> int | None:
@@ -93,13 +116,8 @@ def _duplicate_count(ledger: Artifact, corpus: Artifact, id: str, document: Meas
     if "position" not in ledger.schema.names:
         kept = _row(corpus.tables(["id", "source", "duplicate_count"]), id, document) or {}
         return kept.get("duplicate_count")
-    positions = (table["position"] for table in ledger.tables(["position"]))
-    row = document.position - sum(pc.sum(pc.less(one, document.position)).as_py() or 0 for one in positions)
-    for table in corpus.tables(["duplicate_count"]):
-        if row < table.num_rows:
-            return table["duplicate_count"][row].as_py()
-        row -= table.num_rows
-    return None
+    row = document.position - _removed_before(ledger, document.position)
+    return row_at(corpus, row, "duplicate_count".__eq__)[1]["duplicate_count"]
 
 
 def _detected(entry: dict) -> str:

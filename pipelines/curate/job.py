@@ -2,6 +2,7 @@
 
     freeze      lists the input files and divides them into units         -> inputs.json, inputs.parquet
     measure     reads the text; measures every document                   -> attributes, quarantine
+    index       sorts hashes of the ids                                   -> _work/id_index
     ids         finds ids that several documents have                     -> _work/duplicate_ids
     decide      compares signals with bounds                              -> _work/verdicts, _work/tallies
     group       finds duplicates among the documents that passed          -> _work/groups
@@ -39,6 +40,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.decide import VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
+from pipelines.curate.id_index import index_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.curate.memory import grouping_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
@@ -216,6 +218,7 @@ def run_stages(
     artifacts = run(measure_stage(config.measure_settings, inputs))
     attributes = artifacts[ATTRIBUTES]
     _check_quarantine(config.execution.max_bad_documents, attributes, artifacts[QUARANTINE])
+    artifacts |= run(index_stage(attributes))
     if (ids := ids_stage(config.inputs, attributes)) is not None:
         artifacts |= run(ids)
     artifacts |= run(decide_stage(config.filters, attributes, units))

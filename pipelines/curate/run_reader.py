@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from cluster.artifact import Artifact, open_parquet, require_files
+from cluster.artifact import Artifact, DataFile, open_parquet, require_files
 from cluster.errors import DataError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
@@ -22,6 +20,7 @@ from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
+from pipelines.curate.id_index import ID_INDEX, positions_of
 from pipelines.curate.measure import ATTRIBUTES
 from pipelines.readers.inputs import Input
 from pipelines.readers.recorded import INPUTS_JSON, read_inputs
@@ -76,22 +75,17 @@ class RunReader:
         return Artifact.find(self.store, paths.join(self.uri, name))
 
     def find(self, id: str) -> list[MeasuredDocument]:
-        """All documents with this id. Reads the ids of all documents."""
-
-        def rows(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
-            ids = parquet.read_row_group(group, columns=["id"], use_threads=False)["id"]
-            return pc.indices_nonzero(pc.equal(ids, pa.scalar(id))).to_numpy()
-
-        return list(self._documents(rows))
+        """All documents with this id. Reads the ids of all documents if the run has no index of them."""
+        index = self.artifact(ID_INDEX)
+        if index is None or index.manifest.rows != self.attributes.manifest.rows:
+            return [self.document_at(position) for position in self._scan(id)]
+        found = [self.document_at(position) for position in positions_of(index, id)]
+        return [document for document in found if document.attributes["id"] == id]
 
     def document_at(self, position: int) -> MeasuredDocument:
         """The document in this row of the attributes."""
-
-        def rows(parquet: pq.ParquetFile, group: int, first: int) -> np.ndarray:
-            inside = first <= position < first + parquet.metadata.row_group(group).num_rows
-            return np.array([position - first] if inside else [], np.int64)
-
-        return next(self._documents(rows))
+        file, row = row_at(self.attributes, position, lambda name: name not in ("signature", "text_hash"))
+        return MeasuredDocument(file.unit, row["row"], position, row)
 
     def place_of(self, document: MeasuredDocument) -> str:
         """The document's row in its file, and the URI. If its unit has several files, they are read up to the document.
@@ -128,20 +122,29 @@ class RunReader:
             f"{unit.spans[0].uri}: row {document.row} of unit {document.unit} is not there any more. Restore the input."
         )
 
-    def _documents(self, rows_in: Callable[[pq.ParquetFile, int, int], np.ndarray]) -> Iterator[MeasuredDocument]:
-        """The documents in the rows that `rows_in(file, row group, position of its first row)` returns."""
+    def _scan(self, id: str) -> Iterator[int]:
+        """The positions of the documents with this id."""
         first = 0
-        for file in self.attributes.manifest.files:
-            with open_parquet(self.store, paths.join(self.attributes.uri, file.path)) as parquet:
-                columns = [name for name in parquet.schema_arrow.names if name not in ("signature", "text_hash")]
-                for group in range(parquet.num_row_groups):
-                    found = rows_in(parquet, group, first)
-                    if len(found):
-                        parquet.fetch_ahead([group], columns)
-                        rows = parquet.read_row_group(group, columns=columns, use_threads=False).take(pa.array(found))
-                        for at, attributes in zip(found.tolist(), rows.to_pylist(), strict=True):
-                            yield MeasuredDocument(file.unit, attributes["row"], first + at, attributes)
-                    first += parquet.metadata.row_group(group).num_rows
+        for table in self.attributes.tables(["id"]):
+            yield from (first + pc.indices_nonzero(pc.equal(table["id"], pa.scalar(id))).to_numpy()).tolist()
+            first += table.num_rows
+
+
+def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple[DataFile, dict[str, Any]]:
+    """The file of this row of an artifact, and the row's columns whose name is `wanted`. Reads one row group."""
+    for file in artifact.manifest.files:
+        if row < file.rows:
+            break
+        row -= file.rows
+    with open_parquet(artifact.store, paths.join(artifact.uri, file.path)) as parquet:
+        columns = [name for name in parquet.schema_arrow.names if wanted(name)]
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            if row < rows:
+                found = parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1)
+                return file, found.to_pylist()[0]
+            row -= rows
+    raise AssertionError(f"{artifact.uri}: {file.path} has fewer rows than its manifest names")
 
 
 def _place(span: Span, row: int) -> str:

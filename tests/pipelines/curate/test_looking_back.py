@@ -8,9 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from cluster import cli
+from cluster.engine import Patience
 from cluster.errors import ConfigError, DataError, StorageError
+from cluster.progress import Silent
 from cluster.run import differences
+from cluster.stage import discard
 from cluster.store.store import Store
+from pipelines.curate import id_index
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
 from pipelines.curate.job import check_models_and_lists
@@ -18,7 +22,7 @@ from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from tests.pipelines.curate.test_curate import story
-from tests.support.inline import curate_inline
+from tests.support.inline import InlineEngine, NoRay, curate_inline
 
 
 def write(path, rows) -> str:
@@ -43,6 +47,9 @@ def config_of(settings: dict) -> CurateConfig:
     return CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
 
 
+scan = RunReader._scan
+
+
 def test_null_for_a_pack_is_refused(settings):
     with pytest.raises(ValidationError, match=r"gopher_repetition: null given; .* take it from rules\.packs"):
         config_of(settings | {"rules": {"gopher_repetition": None}})
@@ -54,6 +61,23 @@ def test_explain_tells_documents_of_one_id_apart(settings, monkeypatch):
     first, second = explain(RunReader(Store(), run.uri), "j0").split("\n\n")
     assert "outcome   kept, standing for a group of 2 duplicates\nposition  unit 0, row 0 " in first
     assert "outcome   kept\nposition  unit 0, row 8 " in second
+
+
+def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeypatch):
+    run = curate_inline(settings, monkeypatch)
+    monkeypatch.setattr(id_index, "id_hash", lambda id: 7 + (id == "s1"))  # all other ids have one hash
+    stage = id_index.index_stage(RunReader(Store(), run.uri).attributes)
+    discard(stage, run.uri)
+    InlineEngine(run.uri, NoRay(), Silent(), Patience(1, 900, 0), replace=False).run(stage)
+    reader = RunReader(Store(), run.uri)
+    index = reader.artifact(id_index.ID_INDEX)
+    assert index.table().to_pydict() == {"hash": [7] * 8 + [8], "position": [0, *range(2, 9), 1]}
+    by_index = [explain(reader, id) for id in ("j0", "s1", "s6", "copy")]
+    asked = []
+    monkeypatch.setattr(RunReader, "_scan", lambda self, id: asked.append(id) or scan(self, id))
+    assert [explain(reader, "s1"), explain(reader, "j0")] == [by_index[1], by_index[0]] and not asked
+    discard(stage, run.uri)
+    assert [explain(reader, id) for id in ("j0", "s1", "s6", "copy")] == by_index and len(asked) == 4
 
 
 def test_explain_of_an_unknown_id_counts_the_documents_in_quarantine(settings, monkeypatch):
