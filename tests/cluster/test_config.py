@@ -66,7 +66,7 @@ def lines(caught) -> list[str]:
         ),
         (
             "dedup: {attempts: 3}",
-            "c.yaml, dedup.attempts: no such setting. dedup has: bands, keeper, keeper_score, ngram_words, permutations, "
+            "c.yaml, dedup.attempts: no such setting. dedup has: bands, exact_short, keeper, keeper_score, ngram_words, permutations, "
             "remove, rows_per_band, scope, seed, sources, threshold. Did you mean execution.attempts?",
         ),
         (
@@ -76,8 +76,8 @@ def lines(caught) -> list[str]:
         ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config has: {TOP}. Did you mean dedup?"),
         (
             "execution: {attemts: 3}",
-            "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, losses, max_bad_documents, stall_s, "
-            "unit_mib. Did you mean attempts?",
+            "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, losses, max_bad_documents, "
+            "max_bad_files, stall_s, unit_mib. Did you mean attempts?",
         ),
         ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),
         ("dedup: {threshold: 7}", "c.yaml, dedup.threshold: 7 given; wanted at most 1.0."),
@@ -161,7 +161,7 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
             [
                 "c.yaml, name: 'x y' given; wanted text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]*$.",
                 "c.yaml, inputs.0.path: missing, and it has no default. Add `path:` here.",
-                "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, format, id, licence, path, "
+                "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, exclude, format, id, licence, path, "
                 "snapshot, source, split, storage, text, weight. Did you mean path?",
                 "c.yaml, inputs.1.path: 3 given; wanted text (in quotes, if it looks like a number).",
             ],
@@ -312,7 +312,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("name.x=3", "-o name.x=3: name is 'peps', which has no settings. Give name as a whole instead."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
         ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. a config has: {TOP}. Write inputs.0 for an entry of inputs."),
-        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: bands, keeper, keeper_score, ngram_words, "
+        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: bands, exact_short, keeper, keeper_score, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
          "'<stream end>'."),

@@ -455,7 +455,7 @@ def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_mend(tmp_path,
         "create": (os, "fsync", lambda key: store.create(key, b"1")),
         "upload": (os, "fsync", lambda key: store.upload(scratch, key)),
         "delete": (Path, "unlink", lambda key: store.delete([key])),
-        "info": (Path, "stat", store.info),
+        "info": (os, "stat", store.info),
         "open": (pa, "OSFile", store.open),
     }[act]
     monkeypatch.setattr(place, name, refuse)

@@ -36,6 +36,8 @@ def attributes_file(folder: Path, documents: int = 25_000) -> Path:
             columns[field.name] = pa.array(values, kind)
         elif pa.types.is_fixed_size_binary(kind):
             columns[field.name] = _random_bytes(random, documents, kind)
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):  # the signatures of long documents
+            columns[field.name] = _random_bytes(random, documents, pa.binary(448)).cast(kind)
         elif pa.types.is_string(kind):
             ids = [f"https://example.org/{number}" for number in random.integers(0, 1 << 60, documents)]
             same = {"source": "web", "language": "en"}.get(field.name)

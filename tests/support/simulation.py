@@ -124,6 +124,9 @@ class World:
         self.step("list")
         return [FileInfo(key, len(data), "") for key, data in self.objects.items() if key.startswith(prefix + "/")]
 
+    def abort_uploads(self, folder: str) -> None:
+        """There are none: an object appears whole."""
+
     def delete(self, keys: list[str]) -> None:
         for key in keys:
             self.step("delete")

@@ -388,14 +388,14 @@ def test_the_commands_submit_follow_list_and_cancel(kubernetes, tmp_path, capsys
     submitted = ["submit", str(tmp_path / "curate.yaml"), "--overlay", str(tmp_path / "overlay.yaml"), "--image", IMAGE]
     code, _, messages = raymill(*submitted, "--detach")
     assert code == 0, messages
-    name = re.match(r"(web-\w{8}): submitted", messages)[1]
+    name = re.search(r"^(web-\w{8}): submitted", messages, re.MULTILINE)[1]
     assert f"logs {name} -f --to kuberay --namespace raymill" in messages
     code, out, messages = raymill("logs", name, "-f")
     assert (code, out) == (0, "") and f"{name}: succeeded" in messages
     assert re.search(rf"{name} +succeeded .*{tmp_path}/out", raymill("runs")[1])
     assert "state     succeeded" in raymill("status", name)[1]
     assert "had ended before (succeeded)" in raymill("cancel", name)[2]
-    assert raymill(*submitted, "--detach")[2].startswith(f"{name}-a2: submitted, continues {name}")
+    assert f"\n{name}-a2: submitted, continues {name}" in raymill(*submitted, "--detach")[2]
     code, _, messages = raymill("runs", "--address", "http://127.0.0.1:1")
     assert code == 2 and "--address: is for --to jobs" in messages
 

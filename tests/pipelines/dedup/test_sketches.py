@@ -173,7 +173,7 @@ def groups_by_stage(rows: Rows, dedup: Dedup, path: str) -> dict[int, tuple[str,
     pq.write_table(pa.table(attributes), path, row_group_size=5)
     inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
     collected = Collected()
-    work = Group(Store(), dedup, _scopes(dedup.scope, inputs), 0)
+    work = Group(Store(), dedup, _scopes(dedup.scope, inputs))
     work({"attributes": [[path]], "verdicts": [[]], "passed": len(rows)}, collected)  # type: ignore[arg-type]
     written = [row for table in collected.tables for row in table.to_pylist() if row["reason"]]
     return {row["row"]: (row["reason"], int(row["partner"]), row["similarity"]) for row in written}
