@@ -5,7 +5,7 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-CURATE = ("startup", "normalize", "rules", "signatures", "duplicates", "measure", "terabyte", "curate")
+CURATE = ("startup", "normalize", "rules", "signatures", "duplicates", "measure", "terabyte", "scale", "curate")
 TRAIN = ("pack", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 
