@@ -5,7 +5,9 @@ import platform
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -13,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import cluster
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, read_tables
 from cluster.engine import Engine
+from cluster.store.store import Store
 from pipelines.curate.config import Filters, ReportSettings
 from pipelines.curate.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
@@ -22,7 +25,7 @@ from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, 
 from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import Report
-from pipelines.curate.report.tallies import add_tallies, edges, is_count
+from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, edges, is_count
 from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES, KEPT
 from pipelines.dedup.group import GROUPS, NEAR, Dedup
 from pipelines.readers.units import InputManifest
@@ -41,6 +44,8 @@ _PLAIN_SIGNALS = {
 _SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
 _ID_SHOWN = 60  # characters
+_STORE_THREADS = 16
+_FILES_AT_ONCE = 512  # of tallies in memory: about 20 KB each
 
 Counts = dict[str, int]
 
@@ -84,12 +89,9 @@ class _Tallies:
     """
 
     def __init__(self, filters: Filters, dedup: Dedup | None, artifacts: dict[str, Artifact]) -> None:
-        total: list[pa.Table] = []
-        for artifact in (artifacts[TALLIES], artifacts[KEPT]):
-            for table in artifact.tables():
-                total = [add_tallies([*total, table])]
+        total = _sum([artifacts[TALLIES], artifacts[KEPT]])
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in total[0].to_pylist() if total else []:
+        for row in total.to_pylist():
             self.rows[row["table"]].append(row)
         self.reasons = list(all_reasons(filters))
         self.stages = list(dict.fromkeys(stage for stage, _ in self.reasons))
@@ -135,6 +137,22 @@ class _Tallies:
             for name in names
         ]
         return sorted(found, key=lambda entry: (-entry["input"]["documents"], entry["language"]))
+
+
+def _sum(artifacts: Sequence[Artifact]) -> pa.Table:
+    """The sum of all tallies of these artifacts. Each unit left a file, so many are read at once."""
+    total = TALLIES_SCHEMA.empty_table()
+    with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        for artifact in artifacts:
+            read = partial(_all_rows, artifact.store)
+            uris = artifact.file_uris
+            for at in range(0, len(uris), _FILES_AT_ONCE):
+                total = add_tallies([total, *pool.map(read, uris[at : at + _FILES_AT_ONCE])])
+    return total
+
+
+def _all_rows(store: Store, uri: str) -> pa.Table:
+    return pa.concat_tables([TALLIES_SCHEMA.empty_table(), *read_tables(store, [uri])])
 
 
 def _duplicates(groups: Artifact) -> list[dict[str, Any]]:
