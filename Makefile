@@ -22,7 +22,8 @@ demo: setup  ## curate real text found on this machine, then fine-tune a tiny mo
 	$(BIN)/raymill tune-demo
 
 test: setup  ## everything but the long matrices
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster' -n auto --maxprocesses 4 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n auto --maxprocesses 4 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster'
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'

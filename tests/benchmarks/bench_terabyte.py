@@ -15,11 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
-from cluster.lease import held
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Stage
-from cluster.store.store import Store
 from pipelines.all_kernels import compile_kernels
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
@@ -44,8 +42,7 @@ def run(texts: Texts) -> None:
         engine = _TimedEngine(f"{folder}/run", Session(), Silent())
         compile_kernels()  # and load models and tables
         inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
-        with held(Store(), engine.root) as lease:
-            artifacts = run_stages(config, inputs, engine, lease)
+        artifacts = run_stages(config, inputs, engine.run)
         kept = artifacts["corpus"].manifest.rows
     print(f"{documents:,} documents, {size / 1e6:.0f} MB, {kept:,} kept; processor time by stage")
     for name, seconds in engine.seconds.items():
