@@ -26,7 +26,7 @@ def warm(
     into: Annotated[
         Path | None,
         typer.Option(
-            help="folder for the kernels, for RAYMILL_KERNELS; default: __pycache__ of the "
+            help="folder for the kernels, for RAYMILL_KERNELS; default: NUMBA_CACHE_DIR, else __pycache__ of the "
             "package, or if that is read-only ~/.cache/raymill"
         ),
     ] = None,
@@ -35,7 +35,7 @@ def warm(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="only look: name the kernels that are not compiled, exit with 2; stores nothing"),
+        typer.Option("--check", help="compile what is missing in a copy, to name it, and exit with 2 if any is; stores nothing"),
     ] = False,
 ) -> None:
     """Compile the kernels of `raymill curate` ahead (about a minute on one core), or find them compiled."""

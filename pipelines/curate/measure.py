@@ -40,7 +40,7 @@ from pipelines.text.texts import Texts
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
-MEASURE_VERSION = "6"
+MEASURE_VERSION = "7"
 
 # Counters by source: each of these names is followed by the source.
 SKIPPED = "skipped/"  # records, and files inside archives, that are no documents; source + "/" + reason follows

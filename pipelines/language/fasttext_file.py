@@ -25,6 +25,8 @@ _CENTROIDS = 256
 # In memory a row of a quantised model has 4 bytes a dimension, and in the file about half a byte.
 _MOST_ROW_BYTES = 1 << 33
 _MOST_COUNT = 10**15
+# Far above those of any model; what is allocated for a text grows with the n-grams' lengths.
+_LONGEST_NGRAM, _MOST_BUCKETS = 100, 1 << 28
 
 
 class Loss(IntEnum):
@@ -138,7 +140,9 @@ def _read(reader: _Reader) -> ModelFile:
         maxn = 0
     reader.check(loss in tuple(Loss), f"loss {loss}")
     reader.check(dimension > 0, f"{dimension} dimensions")
-    reader.check(buckets >= 0, f"{buckets} buckets")
+    reader.check(0 <= buckets <= _MOST_BUCKETS, f"{buckets} buckets")
+    reader.check(maxn <= _LONGEST_NGRAM, f"n-grams of {maxn} characters")
+    reader.check(word_ngrams <= _LONGEST_NGRAM, f"n-grams of {word_ngrams} words")
     reader.check(buckets > 0 or (maxn <= 0 and word_ngrams <= 1), "n-grams and no bucket")
 
     count, words, labels, _, kept = reader.take("3i2q")

@@ -1,7 +1,7 @@
 """fastText classifiers, for language identification and for quality scores.
 
 A model is a supervised fastText file, .bin or quantised .ftz, local or on a store, of any loss and with any n-grams. It
-is loaded once a process. Labels and scores are those of the fastText library, bit for bit (see fasttext_kernel.py).
+is loaded once a process. Labels and scores are those of the fastText library, bit for bit (see fasttext_rows.py).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
-from pipelines.language import fasttext_kernel as kernel
+from pipelines.language import fasttext_labels, fasttext_rows
 from pipelines.language.fasttext_file import LABEL_PREFIX, Loss, ModelFile, read_model_file
 from pipelines.language.iso_639 import same_language
 from pipelines.text.texts import Texts
@@ -34,11 +34,11 @@ class Classifier:
 
     def __init__(self, path: Path, model: ModelFile) -> None:
         self.path, self.labels = path, model.labels
-        self._rows = kernel.rows_of(model)
-        self._tree = kernel.tree_of(model) if model.loss is Loss.HIERARCHICAL_SOFTMAX else None
+        self._rows = fasttext_rows.rows_of(model)
+        self._tree = fasttext_labels.tree_of(model) if model.loss is Loss.HIERARCHICAL_SOFTMAX else None
         self._output = model.output if self._tree else np.ascontiguousarray(model.output.T)
         self._scales = model.output_scales
-        self._softmax, self._sigmoids = model.loss is Loss.SOFTMAX, kernel.sigmoids()
+        self._softmax, self._sigmoids = model.loss is Loss.SOFTMAX, fasttext_labels.sigmoids()
         self._of_thread = threading.local()
 
     def best(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
@@ -46,31 +46,31 @@ class Classifier:
 
         Without a prediction -1 and 0.
         """
-        means, any_row = kernel.means(texts, self._rows, self._cache())
+        means, any_row = fasttext_rows.means(texts, self._rows, self._cache())
         if self._tree:
-            labels, scores = kernel.best_by_tree(means, any_row, self._output, self._scales, self._tree)
+            labels, scores = fasttext_labels.best_by_tree(means, any_row, self._output, self._scales, self._tree)
         else:
-            labels, scores = kernel.best_by_output(
+            labels, scores = fasttext_labels.best_by_output(
                 means, any_row, self._output, self._scales, self._softmax, self._sigmoids
             )
         return labels, np.minimum(scores, 1)  # fastText's probabilities exceed 1 by up to 1e-5
 
     def score(self, texts: Texts, label: str) -> np.ndarray:
         """float32[D]: the probability of one label; 0 if it is below 1e-5, which fastText does not report."""
-        means, any_row = kernel.means(texts, self._rows, self._cache())
+        means, any_row = fasttext_rows.means(texts, self._rows, self._cache())
         number = self.labels.index(label)
         if self._tree:
-            scores = kernel.score_by_tree(means, any_row, self._output, self._scales, self._tree, number)
+            scores = fasttext_labels.score_by_tree(means, any_row, self._output, self._scales, self._tree, number)
         else:
-            scores = kernel.score_by_output(
+            scores = fasttext_labels.score_by_output(
                 means, any_row, self._output, self._scales, self._softmax, self._sigmoids, number
             )
         return np.minimum(scores, 1)
 
-    def _cache(self) -> kernel.WordCache:
+    def _cache(self) -> fasttext_rows.WordCache:
         """The words that this thread met before."""
         if not hasattr(self._of_thread, "cache"):
-            self._of_thread.cache = kernel.word_cache()
+            self._of_thread.cache = fasttext_rows.word_cache()
         return self._of_thread.cache
 
     def require(self, label: str, setting: str) -> None:

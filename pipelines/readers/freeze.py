@@ -32,9 +32,7 @@ from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 # make local files slower (100,000 files: 26 s of processor time with 32 threads, 15 s with 4).
 _THREADS = 32
 _LOCAL_THREADS = 4
-_TASKS_PER_THREAD = (
-    16  # the files are divided into so many tasks, because a task for each file costs more than a footer
-)
+_TASKS_PER_THREAD = 16  # a task for each file would cost more than reading its footer
 _SHOWN = 20  # lines of an error
 _BAD_FILES_SHOWN = 3
 

@@ -152,6 +152,30 @@ def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
     assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
 
 
+def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
+    """In a process of its own, with a bound that removes some documents, and a few documents a task."""
+    program = (
+        "import json, sys; from cluster.session import Session\n"
+        "from pipelines.curate import what_if; from pipelines.curate.commands import load_curate\n"
+        "before, after = load_curate(sys.argv[1], []), load_curate(sys.argv[1], sys.argv[2:])\n"
+        "here = what_if.compare(before, after)\n"
+        "what_if._MOST_HERE, what_if._DOCUMENTS_OF_A_TASK = 0, 700\n"
+        "with Session(cpus=2) as session:\n"
+        "    there = what_if.compare(before, after, session)\n"
+        "print(json.dumps([here, there]))"
+    )
+    changes = ["rules.gopher_quality.min_words=425", "rules.packs=[gopher_quality, c4]"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(undisturbed.with_suffix(".yaml")), *changes],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    here, there = json.loads(done.stdout)
+    assert there == here
+    assert here["documents"] == {"decided": UNITS * 250, "of": UNITS * 250}
+    assert 0 < here["total"]["after"]["documents"] < here["total"]["before"]["documents"]
+
+
 @pytest.mark.parametrize(
     ("seed", "victim"),
     [

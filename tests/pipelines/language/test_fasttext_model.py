@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
-from pipelines.language.fasttext_file import Loss
+from pipelines.language.fasttext_file import Loss, read_model_file
 from pipelines.language.identification import excerpts
 from pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
@@ -111,13 +111,16 @@ def test_any_texts_get_the_bindings_labels_and_scores(lid176, strings):
 
 
 def test_a_text_is_separated_from_its_neighbours_in_the_column(lid176):
-    """Documents lie side by side in one buffer, without a separator."""
-    column = pa.array(["eine Zeile", "another line", "", "x", "troisième"], pa.large_string())
-    ours, binding = lid176
-    for part in (column, column[1:], column[2:4]):
-        labels, scores = ours.best(Texts.from_arrow(part))
-        for text, label, score in zip(part.to_pylist(), labels, scores, strict=True):
-            assert (ours.labels[label] if label >= 0 else "", score) == best_of(binding, text)
+    """Documents lie side by side in one buffer: the cache must not take "un", followed by a text "e x", for "une"."""
+    column = pa.array(["eine Zeile", "another line", "", "x", "troisième", "c est un", "e x", "une la", "la une"])
+    binding = lid176[1]
+    for part in (column, column[1:], column[2:4], column.take(pa.array([8, 6, 5, 4, 3, 1, 0]))):
+        ours = fasttext_model.Classifier(BUILT_IN, read_model_file(BUILT_IN))  # its cache is empty
+        texts = Texts.from_arrow(part.cast(pa.large_string()))
+        for _ in range(2):  # the second time from the cache
+            labels, scores = ours.best(texts)
+            for text, label, score in zip(part.to_pylist(), labels, scores, strict=True):
+                assert (ours.labels[label] if label >= 0 else "", score) == best_of(binding, text)
 
 
 # --- every kind of model
@@ -197,6 +200,9 @@ def test_a_damaged_file_gives_an_error_or_a_model_that_works(tmp_path_factory, d
         (8 + 4 * 6, "i", 9, "loss 9"),
         (8 + 4 * 8, "i", -1, "-1 buckets"),
         (8 + 4 * 8, "i", 0, "n-grams and no bucket"),
+        (8 + 4 * 8, "i", 1 << 29, "536870912 buckets"),
+        (8 + 4 * 5, "i", 101, "n-grams of 101 words"),
+        (8 + 4 * 10, "i", 101, "n-grams of 101 characters"),
         (64, "i", 99, "12 words, 5 labels of 99"),
         (68, "i", -1, "-1 words"),
         (72, "i", 0, "0 labels"),
