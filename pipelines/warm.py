@@ -35,7 +35,10 @@ def warm(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="compile what is missing in a copy, to name it, and exit with 2 if any is; stores nothing"),
+        typer.Option(
+            "--check",
+            help="name the kernels that are not compiled, exit with 2; compiles them in a copy, stores nothing",
+        ),
     ] = False,
 ) -> None:
     """Compile the kernels of `raymill curate` ahead (about a minute on one core), or find them compiled."""
