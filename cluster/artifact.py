@@ -38,7 +38,7 @@ Counters = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file: its path below the artifact, the unit that wrote it, and its rows, bytes and sha256."""
+    """One Parquet file: its path below the artifact, the unit whose rows it has, and its rows, bytes and sha256."""
 
     path: str
     unit: int
@@ -191,9 +191,9 @@ class Artifact:
         return changed_files(self.store, self.uri, written, compare_sha256)
 
     def files_by_unit(self, units: int) -> list[list[str]]:
-        """URIs of the files that each unit wrote, by unit; empty for a unit that wrote no rows.
+        """URIs of the files with the rows of each unit, by unit; empty for a unit without rows.
 
-        units: number of units of the stage that made the artifact.
+        units: units of the stage that made the artifact, or of an earlier one that it named to `Scratch.write`.
         """
         files: list[list[str]] = [[] for _ in range(units)]
         for file in self.manifest.files:
@@ -201,7 +201,7 @@ class Artifact:
         return files
 
     def rows_by_unit(self, units: int) -> list[int]:
-        """Rows that each unit wrote, by unit. units: number of units of the stage that made the artifact."""
+        """Rows of each unit, by unit. units: as for `files_by_unit`."""
         rows = [0] * units
         for file in self.manifest.files:
             rows[file.unit] += file.rows

@@ -120,7 +120,8 @@ class Scratch:
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self.folder = temporary_folder("unit")
-        self._files = {output.name: OutputFiles(output, self.folder) for output in outputs}
+        self._outputs = {output.name: output for output in outputs}
+        self._files: dict[str, dict[int | None, OutputFiles]] = {output.name: {} for output in outputs}
 
     def __enter__(self) -> Self:
         return self
@@ -128,13 +129,25 @@ class Scratch:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def write(self, output: str, table: pa.Table) -> None:
-        """Append rows; columns are taken by name and must have the output's types."""
-        self._files[output].write(table)
+    def write(self, output: str, table: pa.Table, unit: int | None = None) -> None:
+        """Append rows; columns are taken by name and must have the output's types.
 
-    def finish(self) -> dict[str, list[tuple[Path, int]]]:
-        """Close the files. Returns, by output, (path, rows) of each file in order."""
-        return {name: files.finish() for name, files in self._files.items()}
+        unit: a unit of an earlier stage, which gets files of its own; the manifest lists them under this unit. So
+        later stages find the rows of each of the earlier units that one unit covers. None: the unit that is run.
+        """
+        files = self._files[output]
+        if unit not in files:
+            folder = self.folder if unit is None else self.folder / str(unit)
+            folder.mkdir(exist_ok=True)
+            files[unit] = OutputFiles(self._outputs[output], folder)
+        files[unit].write(table)
+
+    def finish(self) -> dict[str, list[tuple[int | None, Path, int]]]:
+        """Close the files. Returns, by output, (unit as given to `write`, path, rows) of each file in order."""
+        return {
+            name: [(unit, *made) for unit, written in files.items() for made in written.finish()]
+            for name, files in self._files.items()
+        }
 
 
 def files_from(uris: Sequence[str]) -> str:
@@ -305,9 +318,12 @@ def add_counters(all_counters: Iterable[Counters]) -> Counters:
     return dict(sorted(total.items()))
 
 
-def _upload(store: Store, folder: str, unit: int, attempt: str, made: list[tuple[Path, int]]) -> list[DataFile]:
+def _upload(
+    store: Store, folder: str, index: int, attempt: str, made: list[tuple[int | None, Path, int]]
+) -> list[DataFile]:
     files = []
-    for number, (path, rows) in enumerate(made):
+    for number, (given, path, rows) in enumerate(made):
+        unit = index if given is None else given
         found = pq.read_metadata(path).num_rows
         if found != rows:
             raise ClusterError(

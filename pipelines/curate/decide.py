@@ -2,6 +2,9 @@
 
     attributes  ->  verdicts (one row for each document to remove), tallies for the report
 
+A unit covers neighbouring units of `measure`. It writes the verdicts of each to files of its own, and one file of
+tallies for all.
+
 The language is checked first, then each rule's checks in order; the first check that fails gives the document's reason.
 The stage reads numbers and the language, no text, so it takes seconds for millions of documents.
 
@@ -23,6 +26,7 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.config import Filters
+from pipelines.curate.neighbours import neighbours
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
 from pipelines.language.identification import REASONS as LANGUAGE_REASONS
 from pipelines.language.identification import language_verdict
@@ -30,8 +34,12 @@ from pipelines.rules import Check
 
 VERDICTS = "_work/verdicts"
 TALLIES = "_work/tallies"
-DECIDE_VERSION = "1"
+DECIDE_VERSION = "2"
 LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
+
+# The units of `measure` that one unit covers: a second or two of work, and as many requests.
+_DOCUMENTS_OF_A_UNIT = 250_000
+_MEASURED_UNITS_OF_A_UNIT = 64
 
 Name = tuple[str, str]  # of a check: its rule or `language`, and its reason
 
@@ -160,7 +168,7 @@ def decide(attributes: pa.Table, filters: Filters) -> Verdicts:
 def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
     """The stage that writes the artifacts VERDICTS and TALLIES from attributes.
 
-    units: number of units of the stage `measure`.
+    units: number of units of the stage `measure`. The files of VERDICTS are listed under these units.
     """
     outputs = (Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA))
     stage_fingerprint = fingerprint(
@@ -171,12 +179,27 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
             "rules": [[rule.name, _settings(rule)] for rule in filters.rules],
         }
     )
+    measured = [MeasuredFiles(unit, files) for unit, files in enumerate(attributes.files_by_unit(units))]
+    documents = attributes.rows_by_unit(units)
+    joined = list(neighbours(measured, documents, _DOCUMENTS_OF_A_UNIT, _MEASURED_UNITS_OF_A_UNIT))
     work, store = Decide(attributes.store, filters), attributes.store
-    return Stage("decide", outputs, attributes.files_by_unit(units), work, stage_fingerprint, store, files_from)
+    return Stage("decide", outputs, joined, work, stage_fingerprint, store, _files)
+
+
+def _files(unit: "list[MeasuredFiles]") -> str:
+    return files_from([uri for one in unit for uri in one.attributes])
 
 
 def _settings(rule: object) -> dict[str, object]:
     return dataclasses.asdict(rule)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class MeasuredFiles:
+    """The files of attributes of a unit of `measure`, by its index."""
+
+    unit: int
+    attributes: list[str]
 
 
 @dataclass(frozen=True)
@@ -186,12 +209,12 @@ class Decide:
     store: Store
     filters: Filters
 
-    def __call__(self, files: list[str], scratch: Scratch) -> Counters:
+    def __call__(self, measured: list[MeasuredFiles], scratch: Scratch) -> Counters:
         """Counters: `documents`, `text_bytes`, `passed`, and `reason/REASON` for each reason."""
         counters: Counters = {"documents": 0, "text_bytes": 0, "passed": 0}
         bounds = checks_by_signal(self.filters)
-        tallies = []
-        for attributes in read_tables(self.store, files, _is_needed):
+        tallies = TALLIES_SCHEMA.empty_table()
+        for unit, attributes in self._tables(measured):
             verdicts = decide(attributes, self.filters)
             removed = np.flatnonzero(verdicts.removed)
             rules = pa.array([rule for rule, _ in verdicts.reasons], pa.string())
@@ -206,17 +229,23 @@ class Decide:
                     "threshold": pa.array(verdicts.threshold[removed], from_pandas=True),
                 }
             )
-            scratch.write(VERDICTS, table)
+            scratch.write(VERDICTS, table, unit)
             names = pc.binary_join_element_wise(table["stage"], table["reason"], "/")
-            tallies.append(tally_unit(attributes, removed, names, bounds))
+            tallies = add_tallies([tallies, tally_unit(attributes, removed, names, bounds)])
             counters["documents"] += attributes.num_rows
             counters["passed"] += attributes.num_rows - len(removed)
             counters["text_bytes"] += int(attributes["bytes"].to_numpy().sum())
             for index, count in zip(*np.unique(code, return_counts=True), strict=True):
                 name = f"reason/{verdicts.reasons[index][1]}"
                 counters[name] = counters.get(name, 0) + int(count)
-        scratch.write(TALLIES, add_tallies(tallies))
+        scratch.write(TALLIES, tallies)
         return counters
+
+    def _tables(self, measured: list[MeasuredFiles]) -> Iterator[tuple[int, pa.Table]]:
+        """(unit of `measure`, its attributes that are needed), by table."""
+        for one in measured:
+            for table in read_tables(self.store, one.attributes, _is_needed):
+                yield one.unit, table
 
 
 def _is_needed(name: str) -> bool:

@@ -21,6 +21,7 @@ from pipelines.curate.decide import VERDICTS, Name, all_reasons
 from pipelines.curate.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
 from pipelines.curate.job import result_settings
 from pipelines.curate.measure import dependencies, measure_stage
+from pipelines.curate.neighbours import neighbours
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.write_corpus import DEDUP_STAGES
@@ -156,7 +157,8 @@ def _count(again: DecideAgain, units: Sequence[UnitFiles], session: Session | No
     ray = imported_ray()
     shared = ray.put(again)
     task = ray.remote(num_cpus=1)(_call)
-    waiting = [task.remote(shared, part) for part in _parts(units)]
+    parts = neighbours(units, [unit.documents for unit in units], _DOCUMENTS_OF_A_TASK)
+    waiting = [task.remote(shared, part) for part in parts]
     while waiting:
         done, waiting = ray.wait(waiting)
         yield ray.get(done[0])
@@ -164,18 +166,6 @@ def _count(again: DecideAgain, units: Sequence[UnitFiles], session: Session | No
 
 def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
     return again(units)
-
-
-def _parts(units: Sequence[UnitFiles]) -> Iterator[list[UnitFiles]]:
-    """Lists of neighbouring units with `_DOCUMENTS_OF_A_TASK` documents."""
-    part: list[UnitFiles] = []
-    for unit in units:
-        part.append(unit)
-        if sum(one.documents for one in part) >= _DOCUMENTS_OF_A_TASK:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _duplicates(run: RunReader, units: Sequence[UnitFiles]) -> Counts:

@@ -7,7 +7,7 @@ input until their kept text fills one file; each such list is one of its units. 
 rows of attributes, verdicts and groups on them, and holds a table of 8 MB of text at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from pipelines.curate.config import SelectSettings
 from pipelines.curate.decide import VERDICTS_SCHEMA
 from pipelines.curate.measure import split_problems
 from pipelines.curate.memory import task_memory
+from pipelines.curate.neighbours import neighbours
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
@@ -132,7 +133,8 @@ def select_stage(
     firsts = (np.cumsum(documents) - documents).tolist()
     parts = zip(inputs.units, firsts, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
     measured = [MeasuredUnit(*part) for part in parts]
-    units = list(_join_units(measured, _kept_bytes(verdicts, groups, inputs), file_bytes))
+    # The kept text of a list fills a file.
+    units = list(neighbours(measured, _kept_bytes(verdicts, groups, inputs), file_bytes))
     work = Select(settings, inputs.reading, attributes.schema, groups.file_uris if groups else [])
     return Stage(
         "select", outputs, units, work, stage_fingerprint, attributes.store, _files, memory=task_memory(settings.limits)
@@ -156,22 +158,6 @@ def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManife
     documents = verdicts.manifest.counters.get("documents", 0)
     per_document = verdicts.manifest.counters.get("text_bytes", 0) / max(documents, 1)
     return list(np.maximum(estimated - removed * per_document, 0))
-
-
-def _join_units(
-    units: Sequence[MeasuredUnit], kept_bytes: Sequence[float], file_bytes: int
-) -> Iterator[list[MeasuredUnit]]:
-    """Lists of neighbouring units whose kept text fills a file."""
-    joined: list[MeasuredUnit] = []
-    size = 0.0
-    for unit, text_bytes in zip(units, kept_bytes, strict=True):
-        joined.append(unit)
-        size += text_bytes
-        if size >= file_bytes:
-            yield joined
-            joined, size = [], 0.0
-    if joined:
-        yield joined
 
 
 @dataclass(frozen=True)

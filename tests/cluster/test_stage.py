@@ -390,8 +390,8 @@ def test_files_and_row_groups_are_cut_by_size(tmp_path):
     with Scratch((output,)) as scratch:
         scratch.write("x", pa.table({"x": range(3000)}))
         files = scratch.finish()["x"]
-        rows = [rows for _, rows in files]
-        groups = [pq.ParquetFile(path).metadata.num_row_groups for path, _ in files]
+        rows = [rows for _, _, rows in files]
+        groups = [pq.ParquetFile(path).metadata.num_row_groups for _, path, _ in files]
     assert rows == [1000, 1000, 1000]
     assert groups == [5, 5, 5]
 
@@ -400,7 +400,22 @@ def test_a_row_larger_than_a_group_is_a_group(tmp_path):
     output = Output("x", pa.schema([("x", pa.string())]), file_bytes=100, row_group_bytes=10)
     with Scratch((output,)) as scratch:
         scratch.write("x", pa.table({"x": ["a" * 1000, "b" * 1000]}))
-        assert [rows for _, rows in scratch.finish()["x"]] == [1, 1]
+        assert [rows for _, _, rows in scratch.finish()["x"]] == [1, 1]
+
+
+def test_rows_of_earlier_units_get_files_that_are_listed_under_them(tmp_path):
+    def work(units, scratch):
+        for unit in units:
+            scratch.write("numbers", pa.table({"unit": pa.repeat(unit, unit), "number": range(unit)}), unit)
+        scratch.write("numbers", pa.table({"unit": [-1], "number": [-1]}))
+        return {}
+
+    stage = dataclasses.replace(counting_stage(2, work), units=[[0, 1, 2], [3, 4]])
+    made = run_inline(stage, str(tmp_path))["numbers"]
+    found = [[t for uri in uris for t in pq.read_table(uri)["unit"].to_pylist()] for uris in made.files_by_unit(5)]
+    assert found == [[-1], [1, -1], [2, 2], [3, 3, 3], [4, 4, 4, 4]]
+    assert made.rows_by_unit(5) == [1, 2, 2, 3, 4]
+    assert [row["unit"] for row in made.table().to_pylist()] == [1, 2, 2, -1, 3, 3, 3, 4, 4, 4, 4, -1]
 
 
 def test_rows_of_another_type_are_refused(tmp_path):

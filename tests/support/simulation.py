@@ -140,7 +140,7 @@ class World:
 class ReadyMade(Scratch):
     """A scratch whose files were written before: the same work over and over costs no disk."""
 
-    library: dict[int, tuple[dict[str, list[tuple[Path, int]]], Counters]] = {}  # noqa: RUF012 - filled once, below
+    library: dict[int, tuple[dict[str, list[tuple[int | None, Path, int]]], Counters]] = {}  # noqa: RUF012 - filled once, below
 
     def __init__(self, outputs: object) -> None:
         self.folder = Path("nowhere")
@@ -148,7 +148,7 @@ class ReadyMade(Scratch):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def finish(self) -> dict[str, list[tuple[Path, int]]]:
+    def finish(self) -> dict[str, list[tuple[int | None, Path, int]]]:
         return self.library[self.unit][0]
 
 
@@ -164,7 +164,7 @@ def fill_library(work: Callable, outputs: tuple, units: Iterable[int], folder: P
             made = scratch.finish()
             kept = {}
             for name, files in made.items():
-                kept[name] = [(path.rename(folder / f"{unit}-{path.name}"), rows) for path, rows in files]
+                kept[name] = [(given, path.rename(folder / f"{unit}-{path.name}"), rows) for given, path, rows in files]
         ReadyMade.library[unit] = (kept, counters)
 
 

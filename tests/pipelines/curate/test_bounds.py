@@ -20,10 +20,10 @@ from cluster.submit.work import GIB
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import first_look
 from pipelines.curate.explain import explain
+from pipelines.curate.neighbours import neighbours
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.work import machines
-from pipelines.curate.write_corpus import _join_units
 from pipelines.readers.freeze import freeze, freeze_listing
 from pipelines.readers.inputs import Input
 from tests.support.inline import curate_inline
@@ -101,14 +101,14 @@ def test_documents_are_found_in_every_file_of_a_unit(tmp_path, monkeypatch):
             assert reader.text_of(found) == f"Text {at} {n}."
 
 
-@given(st.lists(st.integers(0, 40), max_size=20), st.integers(1, 50))
-def test_units_are_joined_until_their_text_fills_a_file(sizes, file_bytes):
-    joined = list(_join_units(list(range(len(sizes))), sizes, file_bytes))  # type: ignore[arg-type]
-    assert [unit for units in joined for unit in units] == list(range(len(sizes)))
-    for number, units in enumerate(joined):
-        assert units
-        assert sum(sizes[unit] for unit in units[:-1]) < file_bytes
-        assert number == len(joined) - 1 or sum(sizes[unit] for unit in units) >= file_bytes
+@given(st.lists(st.integers(0, 40), max_size=20), st.integers(1, 50), st.none() | st.integers(1, 5))
+def test_neighbours_are_joined_until_they_are_full(sizes, full, most):
+    joined = list(neighbours(range(len(sizes)), sizes, full, most))
+    assert [item for items in joined for item in items] == list(range(len(sizes)))
+    for number, items in enumerate(joined):
+        assert 1 <= len(items) <= (most or len(items))
+        assert sum(sizes[item] for item in items[:-1]) < full
+        assert number == len(joined) - 1 or sum(sizes[item] for item in items) >= full or len(items) == most
 
 
 @pytest.mark.parametrize("broken", [0, 99, 100])

@@ -79,6 +79,7 @@ def run(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.curate.job.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
+        patch.setattr("pipelines.curate.decide._MEASURED_UNITS_OF_A_UNIT", 3)
         done = curate_inline(config, patch)
         done.__dict__["config"] = config
         return done
@@ -281,7 +282,7 @@ def test_quarantine_stages_and_counters(run, documents):
     assert units > 5
     assert {s["stage"]: (s["units"], s["documents"]) for s in run.report["stages"] if s["stage"] != "select"} == {
         "measure": (units, len(documents)),
-        "decide": (units, len(documents)),
+        "decide": (-(-units // 3), len(documents)),
         "group": (1, candidates),
     }
     for stage, name in (("measure", "attributes"), ("decide", "_work/tallies"), ("select", "corpus")):
