@@ -322,7 +322,7 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
     where = origins.where(real, entry["type"])
     seen = _HIDDEN if _is_secret(real) or _holds_secret(entry["input"]) else _show(entry["input"])
     context = entry.get("ctx", {})
-    if entry["type"] in _COMPARISONS and str(entry["input"]).lower() == "nan":
+    if entry["type"] in (*_COMPARISONS, "finite_number") and str(entry["input"]).lower() == "nan":
         return f"{where}: {seen} given; wanted a number that is not NaN."
     match entry["type"]:
         case kind if kind in _UNKNOWN:

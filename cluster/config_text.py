@@ -73,6 +73,11 @@ def parse(text: str, path: str, format: Format) -> Any:
         value = yaml.load(text, _Loader)
         _refuse_endless(value, path)
         return value
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{path}, line {line}: not valid YAML: holds the control character U+{error.character:04X}. Remove it."
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -35,13 +35,18 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.EDQUOT: "The quota is used up: free space there and run the same command again; finished work is kept.",
         errno.EROFS: "The file system is read-only: choose another output.",
         errno.EISDIR: "A file was wanted: name one in it.",
-        errno.ENOTDIR: "A file stands where a folder was wanted.",
+        errno.ENOTDIR: f"A file stands where a folder was wanted{_file_above(path)}.",
         errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
         errno.EPERM: "The file system does not allow it, likely being protected or the system's own: choose another.",
         errno.ELOOP: "The link leads back to itself: replace it by the file that was meant.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
     return StorageError(f"{path}: {error.strerror or error}. {mend}")
+
+
+def _file_above(path: str | Path) -> str:
+    """`: FILE` with the file that stands among the parents of a path, else nothing."""
+    return next((f": {parent}" for parent in Path(path).parents if os.path.isfile(parent)), "")
 
 
 def _mended_write(path: str | Path, error: OSError) -> StorageError:

@@ -302,6 +302,7 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
     if reader.columns == "header":  # in open formats a later record may have them
         wanted += [("id", source.input.id)] if source.input.id else []
         wanted += [("columns", name) for name in source.input.columns]
+    holder = "Its first line, the header," if reader.columns == "header" else "It"
     missing = False
     for file, names in zip(files, pool.map(columns_of, files), strict=True):
         if isinstance(names, UserError):
@@ -318,7 +319,7 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
             continue
         for setting, name in wanted:
             if names and name not in names:
-                source.add_bad_file(file.uri, _no_column(setting, name, names), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _no_column(setting, name, names, holder), f"no {setting} {name}")
                 missing = True
             elif names.count(name) > 1:
                 source.add_bad_file(file.uri, _repeated(setting, name, names))
@@ -336,11 +337,11 @@ def _other_separator(names: Sequence[str], wanted: set[str]) -> str | None:
     return next((one for one in ";|\t," if one in names[0]), None)
 
 
-def _no_column(setting: str, name: str, names: Sequence[str]) -> str:
+def _no_column(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
     near = get_close_matches(name, names, 3, 0.5)
     apart = ", or give the files without it an input of their own" if setting == "columns" else ""
     mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them{apart}."
-    return f"no column {name} ({setting}). It has: {', '.join(names) or 'none'}. {mend}"
+    return f"no column {name} ({setting}). {holder} has: {', '.join(names) or 'none'}. {mend}"
 
 
 def _can_be_id(type: pa.DataType) -> bool:

@@ -82,6 +82,7 @@ def lines(caught) -> list[str]:
         ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),
         ("dedup: {threshold: 7}", "c.yaml, dedup.threshold: 7 given; wanted at most 1.0."),
         ("dedup: {threshold: .nan}", "c.yaml, dedup.threshold: nan given; wanted a number that is not NaN."),
+        ("dedup: {bands: .nan}", "c.yaml, dedup.bands: nan given; wanted a number that is not NaN."),
         ("dedup: {threshold: 0}", "c.yaml, dedup.threshold: 0 given; wanted more than 0.0."),
         ("dedup: 3", "c.yaml, dedup: 3 given; wanted a group of settings, as in {name: value}."),
         ("rules: [c4]", "c.yaml, rules: ['c4'] given; wanted a group of settings, as in {name: value}."),
@@ -124,6 +125,7 @@ def lines(caught) -> list[str]:
             "dedup:\n\tthreshold: 0.8",
             "c.yaml, line 6, column 1: not valid YAML: found character '\\t' that cannot start any token. Indent with spaces.",
         ),
+        ("report: a\n\0b", "c.yaml, line 6: not valid YAML: holds the control character U+0000. Remove it."),
         ("dedup: [", "c.yaml, line 6, column 1: not valid YAML: expected the node content, but found '<stream end>'."),
         ("report: &a {x: *a}", "c.yaml, line 5, column 9: not valid YAML: found unconstructable recursive node."),
         (

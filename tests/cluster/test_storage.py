@@ -347,11 +347,18 @@ def test_a_place_where_nothing_can_be_made_is_no_missing_file_to_who_writes(tmp_
 
 
 @pytest.mark.parametrize("write", [Store().write_bytes, Store().create])
-@pytest.mark.parametrize("below", ["file/x", "file/deeper/x"])
-def test_a_file_where_a_folder_should_be_is_named(tmp_path, write, below):
+@pytest.mark.parametrize(
+    ("below", "said"),
+    [
+        ("file/x", "DIR/file: File exists. A file stands where a folder was wanted. Choose another output."),
+        ("file/deep/x", "DIR/file/deep: Not a directory. A file stands where a folder was wanted: DIR/file."),
+    ],
+)
+def test_a_file_where_a_folder_should_be_is_named(tmp_path, write, below, said):
     (tmp_path / "file").write_bytes(b"1")
-    with pytest.raises(StorageError, match=r"file.*A file stands where a folder was wanted"):
+    with pytest.raises(StorageError) as refused:
         write(str(tmp_path / below), b"2")
+    assert str(refused.value).replace(str(tmp_path), "DIR") == said
 
 
 def test_an_upload_onto_another_disk_is_a_copy(tmp_path, monkeypatch):

@@ -364,7 +364,15 @@ def test_a_column_that_only_json_lines_have_is_refused_for_files_with_a_schema_o
     assert "/c.parquet: no column year (columns). It has: text. " in message and mend in message
     (tmp_path / "c.parquet").unlink()
     assert refusal(tmp_path, {"path": ".", "columns": ("year",)}) == (
-        f"inputs[0] (input): DIR/b.csv: no column year (columns). It has: text. {mend}"
+        f"inputs[0] (input): DIR/b.csv: no column year (columns). Its first line, the header, has: text. {mend}"
+    )
+
+
+def test_the_first_row_of_a_csv_file_without_a_header_is_shown_as_the_header(tmp_path):
+    (tmp_path / "a.csv").write_text("1,some words\n2,others\n")
+    assert refusal(tmp_path, {"path": "."}) == (
+        "inputs[0] (input): DIR/a.csv: no column text (text). Its first line, the header, has: 1, some words. "
+        "Set `text` to one of them."
     )
 
 
