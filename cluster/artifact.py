@@ -23,6 +23,7 @@ from cluster.errors import DataError
 from cluster.read.parquet import StoredParquet
 from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
+from cluster.store.interface import NotFound, first_line
 from cluster.store.store import Store
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MANIFEST = "_manifest.json"
 EARLIER_MANIFEST = "manifest.json"  # the manifest's name in artifacts of earlier versions, which are still read
 
 _CHUNK_BYTES = 8 << 20
+
+_MADE_AGAIN = ". Run the command that made it again, which makes missing and damaged files again."
 
 Counters = dict[str, float]
 
@@ -281,9 +284,12 @@ def open_parquet(store: Store, uri: str) -> StoredParquet:
     """Open a Parquet file of an artifact.
 
     Raises:
-        DataError: it cannot be read as Parquet.
+        DataError: it is gone, or cannot be read as Parquet.
     """
     try:
         return StoredParquet(store, uri)
+    except NotFound as error:
+        raise DataError(f"{uri}: is gone. It was removed after it was written{_MADE_AGAIN}") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{uri}: cannot be read as Parquet ({error}). It was damaged after it was written.") from error
+        what = f"cannot be read as Parquet ({first_line(error)})"
+        raise DataError(f"{uri}: {what}. It was damaged after it was written{_MADE_AGAIN}") from error

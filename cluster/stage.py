@@ -35,6 +35,7 @@ from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_sc
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.output import Output, OutputFiles, empty_file
+from cluster.page.formats import plural
 from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.store import Store
@@ -204,7 +205,7 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     damaged = {file.uri for file, record in records if not _sizes(root, record).items() <= there.items()}
     if damaged:
         count = len(damaged)
-        log.warning("%s: files of %d finished units are gone or damaged; these units are done again", stage.name, count)
+        log.warning("%s: files of %s are gone or damaged: done again", stage.name, plural(count, "finished unit"))
         stage.store.delete(damaged)
     return {record.unit: record for file, record in records if file.uri not in damaged}
 

@@ -228,7 +228,7 @@ def test_of_an_unfinished_stage_a_unit_whose_file_was_cut_is_done_again(tmp_path
     cut = tmp_path / "numbers" / record.files["numbers"][-1].path
     cut.write_bytes(cut.read_bytes()[:-1])
     assert sorted(stages.committed(stage, root)) == [1]
-    assert "files of 1 finished units are gone or damaged" in caplog.text
+    assert "files of 1 finished unit are gone or damaged" in caplog.text
     assert not run_inline(stage, root)["numbers"].damage(compare_sha256=True)
 
 
