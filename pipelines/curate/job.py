@@ -6,11 +6,15 @@
     ids         finds ids that several documents have                     -> _work/duplicate_ids
     decide      compares signals with bounds                              -> _work/verdicts, _work/tallies
     group       finds duplicates among the documents that passed          -> _work/groups
+    duplicates  counts them                                               -> _work/duplicates, _work/similarity
     select      reads the text again; writes the kept documents, the      -> corpus, removed, _work/samples, _work/kept
                 ledger of removed ones, and examples and counts of both
+    merge       merges what the units left for the report                 -> _work/tally_sums, _work/best_samples,
+                                                                             _work/problems
     report      writes the report, then the run's manifest                -> report.json, report.html, manifest.json
 
-`ids` runs if an input has an `id` setting, `group` if deduplication is on.
+`ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on. No work of the driver grows
+with the number of documents, only with that of units.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.
@@ -38,16 +42,19 @@ from cluster.stage import Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import STORES, CurateConfig, Filters
-from pipelines.curate.decide import VERDICTS, decide_stage
+from pipelines.curate.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
 from pipelines.curate.id_index import index_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.curate.memory import grouping_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.curate.removed_duplicates import DUPLICATES, duplicates_stage
 from pipelines.curate.report.gather import gather
+from pipelines.curate.report.merge import merge_stage
 from pipelines.curate.report.page import render
+from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import Report
-from pipelines.curate.write_corpus import select_stage
+from pipelines.curate.write_corpus import KEPT, select_stage
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.language import identification as language
 from pipelines.readers.freeze import freeze_listing
@@ -226,7 +233,11 @@ def run_stages(
     if config.dedup:
         group = group_stage(config.dedup, config.inputs, attributes, verdicts, units)
         artifacts |= run(dataclasses.replace(group, memory=grouping_memory(attributes.manifest.rows)))
-    return artifacts | run(select_stage(config.select_settings, inputs, attributes, verdicts, artifacts.get(GROUPS)))
+        artifacts |= run(duplicates_stage(artifacts[GROUPS]))
+    groups, duplicates = artifacts.get(GROUPS), artifacts.get(DUPLICATES)
+    artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates))
+    tallies = [artifacts[TALLIES], artifacts[KEPT]]
+    return artifacts | run(merge_stage(tallies, artifacts[SAMPLES], artifacts[QUARANTINE], config.report.samples))
 
 
 def _check_quarantine(allowed: float, attributes: Artifact, quarantine: Artifact) -> None:

@@ -22,10 +22,10 @@ from pipelines.curate.decide_again import AFTER, BEFORE, Counts, DecideAgain, Un
 from pipelines.curate.job import result_settings
 from pipelines.curate.measure import dependencies, measure_stage
 from pipelines.curate.neighbours import neighbours
+from pipelines.curate.removed_duplicates import DUPLICATES, sum_of_units
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.write_corpus import DEDUP_STAGES
-from pipelines.dedup.group import GROUPS
 
 # Documents that are decided in this process. More take longer than Ray's start.
 _MOST_HERE = 1_000_000
@@ -171,15 +171,12 @@ def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
 def _duplicates(run: RunReader, units: Sequence[UnitFiles]) -> Counts:
     """The removed duplicates of these units: as a reason, and subtracted from the documents that stay before."""
     counts: Counts = Counter()
-    groups = run.artifact(GROUPS)
+    duplicates = run.artifact(DUPLICATES)
     wanted = np.array([unit.index for unit in units])
-    keys = ["source", "language", "reason"]
-    for table in groups.tables(["unit", *keys, "characters"]) if groups else ():
-        here = np.isin(table["unit"].to_numpy(), wanted) & table["reason"].is_valid().to_numpy()
-        gone = table.filter(here).group_by(keys, use_threads=False)
-        for row in gone.aggregate([("characters", "sum"), ("characters", "count")]).to_pylist():
-            amounts = {"documents": row["characters_count"], "characters": row["characters_sum"]}
-            for unit, amount in amounts.items():
+    for table in duplicates.tables() if duplicates else ():
+        for row in sum_of_units(table.filter(np.isin(table["unit"].to_numpy(), wanted))).to_pylist():
+            for unit in ("documents", "characters"):
+                amount = row[unit]
                 counts["first", f"{DEDUP_STAGES[row['reason']]}/{row['reason']}", BEFORE, unit] += amount
                 counts["total", "", BEFORE, unit] -= amount
                 counts["sources", row["source"], BEFORE, unit] -= amount

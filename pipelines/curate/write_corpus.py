@@ -103,9 +103,17 @@ class UnitResults:
 
 
 def select_stage(
-    settings: SelectSettings, inputs: InputManifest, attributes: Artifact, verdicts: Artifact, groups: Artifact | None
+    settings: SelectSettings,
+    inputs: InputManifest,
+    attributes: Artifact,
+    verdicts: Artifact,
+    groups: Artifact | None,
+    duplicates: Artifact | None,
 ) -> Stage:
-    """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT. groups: None without deduplication."""
+    """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT.
+
+    groups, and duplicates, the counts of its rows: None without deduplication.
+    """
     file_bytes = settings.corpus.file_mib << 20
     outputs = (
         Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILE_FACTOR)),
@@ -134,7 +142,7 @@ def select_stage(
     parts = zip(inputs.units, firsts, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
     measured = [MeasuredUnit(*part) for part in parts]
     # The kept text of a list fills a file.
-    units = list(neighbours(measured, _kept_bytes(verdicts, groups, inputs), file_bytes))
+    units = list(neighbours(measured, _kept_bytes(verdicts, duplicates, inputs), file_bytes))
     work = Select(settings, inputs.reading, attributes.schema, groups.file_uris if groups else [])
     return Stage(
         "select", outputs, units, work, stage_fingerprint, attributes.store, _files, memory=task_memory(settings.limits)
@@ -145,15 +153,11 @@ def _files(units: list[MeasuredUnit]) -> str:
     return files_from([uri for one in units for uri in one.unit.uris])
 
 
-def _kept_bytes(verdicts: Artifact, groups: Artifact | None, inputs: InputManifest) -> list[float]:
+def _kept_bytes(verdicts: Artifact, duplicates: Artifact | None, inputs: InputManifest) -> list[float]:
     """Estimated bytes of text of each unit that the corpus will contain."""
-    removed = np.zeros(len(inputs.units))
-    for file in verdicts.manifest.files:
-        removed[file.unit] += file.rows
-    if groups is not None:
-        for table in groups.tables(["unit", "reason"]):
-            units = table.filter(pc.is_valid(table["reason"]))["unit"].to_numpy()
-            removed += np.bincount(units, minlength=len(removed))
+    removed = np.array(verdicts.rows_by_unit(len(inputs.units)), float)
+    for table in duplicates.tables(["unit", "documents"]) if duplicates else ():
+        np.add.at(removed, table["unit"].to_numpy(), table["documents"].to_numpy())
     estimated = np.array([unit.bytes for unit in inputs.units], float)
     documents = verdicts.manifest.counters.get("documents", 0)
     per_document = verdicts.manifest.counters.get("text_bytes", 0) / max(documents, 1)

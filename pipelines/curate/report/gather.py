@@ -1,11 +1,10 @@
-"""Gathers report.json from the artifacts of a run: tallies, samples, groups, quarantine, manifests; not the corpus."""
+"""Gathers report.json from the counts and samples that the stages `duplicates` and `merge` made, and from manifests."""
 
 import os
 import platform
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -15,19 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import cluster
-from cluster.artifact import Artifact, read_tables
+from cluster.artifact import Artifact
 from cluster.engine import Engine
-from cluster.store.store import Store
 from pipelines.curate.config import Filters, ReportSettings
 from pipelines.curate.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
-from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, QUARANTINE, REPEATED_KEY, SKIPPED
+from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, REPEATED_KEY, SKIPPED
+from pipelines.curate.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
+from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
-from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import Report
-from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, edges, is_count
-from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES, KEPT
-from pipelines.dedup.group import GROUPS, NEAR, Dedup
+from pipelines.curate.report.tallies import add_tallies, edges, is_count
+from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES
+from pipelines.dedup.group import GROUPS, Dedup
 from pipelines.readers.units import InputManifest
 
 SCHEMA_VERSION = 1
@@ -41,11 +40,8 @@ _PLAIN_SIGNALS = {
     "tokens": "words of deduplication",
     "language_score": "probability of the language",
 }
-_SIMILARITY_BINS = 40
 _WHERE_SHOWN = 3
 _ID_SHOWN = 60  # characters
-_STORE_THREADS = 16
-_FILES_AT_ONCE = 512  # of tallies in memory: about 20 KB each
 
 Counts = dict[str, int]
 
@@ -58,7 +54,7 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
         artifacts: of all stages, by name.
     """
     tallies = _Tallies(settings.filters, settings.dedup, artifacts)
-    quarantine = _quarantine(artifacts[QUARANTINE])
+    samples = _merged(artifacts[BEST_SAMPLES], partial(best_samples, most=settings.report.samples))
     core_s = _core_seconds(artifacts)
     report: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
@@ -68,11 +64,11 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
         "languages": tallies.languages(),
         "sources": _sources(inputs, tallies, artifacts[ATTRIBUTES]),
         "histograms": _histograms(settings.filters, tallies),
-        "similarity": _similarity(settings.dedup, artifacts.get(GROUPS)),
-        "groups": _groups(settings.report.groups, artifacts[SAMPLES]),
-        "samples": _samples(settings.report.samples, artifacts[SAMPLES], tallies),
+        "similarity": _similarity(settings.dedup, artifacts.get(SIMILARITY)),
+        "groups": _groups(settings.report.groups, samples),
+        "samples": _samples(samples, tallies),
         "personal_data": _personal_data(settings.redact, tallies),
-        "quarantine": quarantine,
+        "quarantine": _quarantine(artifacts[PROBLEMS]),
         "skipped": _skipped(inputs, artifacts[ATTRIBUTES]),
         "duplicate_ids": _duplicate_ids(inputs, artifacts.get(DUPLICATE_IDS)),
         "stages": _stage_rows(engine, artifacts, core_s),
@@ -89,15 +85,14 @@ class _Tallies:
     """
 
     def __init__(self, filters: Filters, dedup: Dedup | None, artifacts: dict[str, Artifact]) -> None:
-        total = _sum([artifacts[TALLIES], artifacts[KEPT]])
+        total = _merged(artifacts[TALLY_SUMS], add_tallies)
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in total.to_pylist():
             self.rows[row["table"]].append(row)
         self.reasons = list(all_reasons(filters))
         self.stages = list(dict.fromkeys(stage for stage, _ in self.reasons))
-        if dedup and dedup.remove and GROUPS in artifacts:
-            self.rows["removed"] += _duplicates(artifacts[GROUPS])
         if dedup and dedup.remove:
+            self.rows["removed"] += _duplicates(artifacts[DUPLICATES])
             self.stages += DEDUP_STAGES.values()
             self.reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
 
@@ -139,39 +134,14 @@ class _Tallies:
         return sorted(found, key=lambda entry: (-entry["input"]["documents"], entry["language"]))
 
 
-def _sum(artifacts: Sequence[Artifact]) -> pa.Table:
-    """The sum of all tallies of these artifacts. Each unit left a file, so many are read at once."""
-    total = TALLIES_SCHEMA.empty_table()
-    with ThreadPoolExecutor(_STORE_THREADS) as pool:
-        for artifact in artifacts:
-            read = partial(_all_rows, artifact.store)
-            uris = artifact.file_uris
-            for at in range(0, len(uris), _FILES_AT_ONCE):
-                total = add_tallies([total, *pool.map(read, uris[at : at + _FILES_AT_ONCE])])
-    return total
+def _merged(artifact: Artifact, merge: Callable[[list[pa.Table]], pa.Table]) -> pa.Table:
+    return merged(artifact.store, artifact.file_uris, merge)
 
 
-def _all_rows(store: Store, uri: str) -> pa.Table:
-    return pa.concat_tables([TALLIES_SCHEMA.empty_table(), *read_tables(store, [uri])])
-
-
-def _duplicates(groups: Artifact) -> list[dict[str, Any]]:
+def _duplicates(duplicates: Artifact) -> list[dict[str, Any]]:
     """The removed duplicates as rows of the tally `removed`."""
-    keys = ["source", "language", "reason"]
-    rows: list[dict[str, Any]] = []
-    for table in groups.tables([*keys, "characters"]):
-        gone = table.filter(pc.is_valid(table["reason"])).group_by(keys, use_threads=False)
-        rows += gone.aggregate([("characters", "sum"), ("characters", "count")]).to_pylist()
-    return [
-        {
-            "source": row["source"],
-            "language": row["language"],
-            "name": f"{DEDUP_STAGES[row['reason']]}/{row['reason']}",
-            "documents": row["characters_count"],
-            "characters": row["characters_sum"],
-        }
-        for row in rows
-    ]
+    rows = sum_of_units(duplicates.table()).to_pylist()
+    return [row | {"name": f"{DEDUP_STAGES[row['reason']]}/{row['reason']}"} for row in rows]
 
 
 def _run(settings: ReportSettings, engine: Engine) -> dict[str, Any]:
@@ -256,43 +226,36 @@ def _histograms(filters: Filters, tallies: _Tallies) -> list[dict[str, Any]]:
     return histograms
 
 
-def _similarity(dedup: Dedup | None, groups: Artifact | None) -> dict[str, Any] | None:
-    if groups is None or dedup is None:
+def _similarity(dedup: Dedup | None, similarity: Artifact | None) -> dict[str, Any] | None:
+    if similarity is None or dedup is None:
         return None
-    counts = [0] * _SIMILARITY_BINS
-    for table in groups.tables(["reason", "similarity"]):
-        for value in table.filter(pc.equal(table["reason"], NEAR))["similarity"].to_pylist():
-            counts[min(int(value * _SIMILARITY_BINS), _SIMILARITY_BINS - 1)] += 1
-    bounds = [place / _SIMILARITY_BINS for place in range(_SIMILARITY_BINS + 1)]
+    counts = [0] * SIMILARITY_BINS
+    for row in similarity.table().to_pylist():
+        counts[row["bin"]] += row["documents"]
+    bounds = [place / SIMILARITY_BINS for place in range(SIMILARITY_BINS + 1)]
     return {"edges": bounds, "documents": counts, "threshold": dedup.threshold}
 
 
-def _groups(most: int, samples: Artifact) -> list[dict[str, Any]]:
+def _groups(most: int, samples: pa.Table) -> list[dict[str, Any]]:
     pairs: dict[int, dict[str, Any]] = defaultdict(dict)
-    for table in samples.tables():
-        for row in table.filter(pc.is_valid(table["group_id"])).to_pylist():
-            pair = pairs[row["group_id"]]
-            side = "kept" if row["partner"] is None else "removed"
-            pair |= {"group_id": str(row["group_id"]), "documents": row["duplicate_count"]}
-            pair[side] = {key: row[key] for key in ("id", "source", "excerpt")}
-            if side == "removed":
-                pair["similarity"] = row["value"]
+    for row in samples.filter(pc.is_valid(samples["group_id"])).to_pylist():
+        pair = pairs[row["group_id"]]
+        side = "kept" if row["partner"] is None else "removed"
+        pair |= {"group_id": str(row["group_id"]), "documents": row["duplicate_count"]}
+        pair[side] = {key: row[key] for key in ("id", "source", "excerpt")}
+        if side == "removed":
+            pair["similarity"] = row["value"]
     whole = [pair for pair in pairs.values() if "kept" in pair and "removed" in pair]
     return sorted(whole, key=lambda pair: (-pair["documents"], pair["group_id"]))[:most]
 
 
-def _samples(most: int, samples: Artifact, tallies: _Tallies) -> list[dict[str, Any]]:
+def _samples(samples: pa.Table, tallies: _Tallies) -> list[dict[str, Any]]:
     found = defaultdict(list)
-    for table in samples.tables():
-        for row in table.filter(pc.is_null(table["group_id"])).to_pylist():
-            found[(row["stage"], row["reason"])].append(row)
+    for row in samples.filter(pc.is_null(samples["group_id"])).to_pylist():
+        found[(row["stage"], row["reason"])].append(row)
     order = [("corpus", "kept"), *tallies.reasons]
     shown = ("reason", "stage", "id", "source", "language", "value", "threshold", "excerpt")
-    return [
-        {name: row[name] for name in shown}
-        for key in order
-        for row in sorted(found[key], key=lambda row: (row["rank"], row["id"]))[:most]
-    ]
+    return [{name: row[name] for name in shown} for key in order for row in found[key]]
 
 
 def _personal_data(redacted: Sequence[str], tallies: _Tallies) -> list[dict[str, Any]]:
@@ -307,15 +270,13 @@ def _personal_data(redacted: Sequence[str], tallies: _Tallies) -> list[dict[str,
     ]
 
 
-def _quarantine(quarantine: Artifact) -> list[dict[str, Any]]:
+def _quarantine(problems: Artifact) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for table in quarantine.tables(["source", "problem", "where"]):
-        for row in table.to_pylist():
-            key = (row["source"], row["problem"])
-            entry = found.setdefault(key, {"source": key[0], "problem": key[1], "documents": 0, "examples": []})
-            entry["documents"] += 1
-            if len(entry["examples"]) < _WHERE_SHOWN:
-                entry["examples"].append(row["where"])
+    for row in _merged(problems, add_problems).to_pylist():
+        key = (row["source"], row["problem"])
+        entry = found.setdefault(key, {"source": key[0], "problem": key[1], "documents": 0, "examples": []})
+        entry["documents"] += row["documents"]
+        entry["examples"].append(row["where"])
     return sorted(found.values(), key=lambda entry: -entry["documents"])
 
 

@@ -223,7 +223,7 @@ def test_a_dry_run_on_an_unfinished_run_names_its_finished_stages_or_refuses_as_
     for name in ("manifest.json", "corpus/_manifest.json"):
         (tmp_path / "run" / name).unlink()
     out, _ = raymill("curate", "c.yaml", "--dry-run")
-    finished = "finished stages: measure, index, ids, decide, group"
+    finished = "finished stages: measure, index, ids, decide, group, duplicates"
     assert f"output   {tmp_path}/run: unfinished ({finished}), to be continued\n" in out
     messages = []
     for more in (["--dry-run"], []):
