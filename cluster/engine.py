@@ -33,7 +33,18 @@ from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, conne
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
-from cluster.stage import Record, Stage, committed, discard_damaged, discard_stale, publish, published, run_unit, sweep
+from cluster.stage import (
+    Record,
+    Stage,
+    committed,
+    discard_damaged,
+    discard_stale,
+    publish,
+    published,
+    remove,
+    run_unit,
+    sweep,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,24 +102,42 @@ class Engine:
             ClusterError: Ray died, or could not be started.
             StageError: some units have no result after the last round. The other units are committed.
         """
-        self.units[stage.name] = len(stage.units)
         if self.replace:
             discard_stale(stage, self.root)
         discard_damaged(stage, self.root)
         if (done := published(stage, self.root)) is not None:
             for artifact in done.values():
                 sweep(artifact)  # the driver that published them may have been killed before its own sweep
+            self.units[stage.name] = len(stage.units) or len(next(iter(done.values())).manifest.files)
             return done
-        with logs.about(run=self.root.rpartition("/")[2], stage=stage.name):
-            return self._make(stage)
+        started, prepared, seconds = time.perf_counter(), list[Stage](), 0.0
+        if stage.prepare is not None:
 
-    def _make(self, stage: Stage) -> dict[str, Artifact]:
+            def run(inner: Stage) -> dict[str, Artifact]:
+                nonlocal seconds
+                made = self.run(inner)
+                prepared.append(inner)
+                seconds += next(iter(made.values())).manifest.seconds
+                return made
+
+            stage = dataclasses.replace(stage, units=stage.prepare(run), prepare=None)
+        with logs.about(run=self.root.rpartition("/")[2], stage=stage.name):
+            artifacts = self._make(stage, started, seconds)
+        for inner in prepared:
+            remove(inner, self.root)
+        return artifacts
+
+    def _make(self, stage: Stage, started: float, seconds_before: float) -> dict[str, Artifact]:
+        """Do the units without a record, and publish. The other arguments include the stages that prepared this one.
+
+        started: when the work began. seconds_before: time of the units of those stages.
+        """
+        self.units[stage.name] = len(stage.units)
         records = committed(stage, self.root)
         before = len(records)
         if len(records) < len(stage.units) and not stage.small:
             self._start_ray()
         self.metrics = connect(self.root.rpartition("/")[2])
-        started = time.perf_counter()
         self.progress.start(stage.name, len(stage.units), records.values())
         self._show_units(stage, len(records))
         failures: dict[int, Failure] = {}
@@ -130,7 +159,7 @@ class Engine:
             self.progress.finish()
         if len(records) < len(stage.units):
             raise self._error(stage, records, failures)
-        artifacts = publish(stage, self.root, records)
+        artifacts = publish(stage, self.root, records, seconds_before)
         if not before:
             self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
         return artifacts

@@ -1,16 +1,21 @@
-"""An output of a stage: its name and columns, and the writer of its Parquet files."""
+"""An output of a stage: its name and columns, and the writer of its files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from cluster.sliced import write_slices
 
 
 @dataclass(frozen=True)
 class Output:
     """One artifact that a stage makes: its folder below the run, and the columns of its Parquet files.
 
+    schema: without columns if its units write sliced files (sliced.py) instead of Parquet.
     file_bytes: Arrow data per file; a unit that writes more leaves several files.
     row_group_bytes: Arrow data per row group.
     """
@@ -46,8 +51,14 @@ class OutputFiles:
             if self.waiting_bytes >= self.output.row_group_bytes:
                 self._flush()
 
+    def write_slices(self, slices: Sequence[Any]) -> None:
+        """Write the one file of a sliced output."""
+        path = self.folder / f"{self.output.name.replace('/', '-')}.slices"
+        write_slices(path, slices)
+        self.closed.append((path, len(slices)))
+
     def finish(self) -> list[tuple[Path, int]]:
-        """Close the last file. Returns (path, rows) of each file in order."""
+        """Close the last file. Returns (path, rows or slices) of each file in order."""
         self._flush()
         self._close()
         return self.closed

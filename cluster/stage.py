@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 _COMMITS = "_commits"  # Spark and `datasets` skip names with a leading underscore when they list a folder
 _STORE_THREADS = 16
+_ENDINGS = (".parquet", ".slices")  # of the files that units write
 
 
 def _without_description(unit: Any) -> str:
@@ -66,6 +67,8 @@ class Stage:
     key: `key(unit)` names everything on which the unit's result depends. Such a result stays valid when other units
         are added or removed: its record is named by the key. None: the record is named by the unit's index, and is
         valid for this fingerprint alone.
+    prepare: `prepare(run)` runs stages whose artifacts only this stage reads, and returns its units, which replace
+        `units`. It is not called if the stage is finished; the artifacts are removed when it is.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Stage:
     small: bool = False
     memory: int = 0
     key: Callable[[Any], str] | None = None
+    prepare: Callable[["RunStage"], Sequence[Any]] | None = None
 
     @property
     def folder(self) -> str:
@@ -87,6 +91,9 @@ class Stage:
     def record_name(self, index: int, unit: Any) -> str:
         """The file name of a unit's record in the folder."""
         return f"{self.key(unit)}.json" if self.key else f"{index:06}.json"
+
+
+RunStage = Callable[[Stage], dict[str, Artifact]]
 
 
 @dataclass(frozen=True)
@@ -143,8 +150,13 @@ class Scratch:
             files[unit] = OutputFiles(self._outputs[output], folder)
         files[unit].write(table)
 
+    def write_slices(self, output: str, slices: Sequence[Any]) -> None:
+        """Write the file of a sliced output. slices: contiguous objects with the buffer protocol, in order."""
+        files = self._files[output].setdefault(None, OutputFiles(self._outputs[output], self.folder))
+        files.write_slices(slices)
+
     def finish(self) -> dict[str, list[tuple[int | None, Path, int]]]:
-        """Close the files. Returns, by output, (unit as given to `write`, path, rows) of each file in order."""
+        """Close the files. Returns, by output, (unit given to `write`, path, rows or slices) of each file in order."""
         return {
             name: [(unit, *made) for unit, written in files.items() for made in written.finish()]
             for name, files in self._files.items()
@@ -210,8 +222,11 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     return {record.unit: record for file, record in records if file.uri not in damaged}
 
 
-def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str, Artifact]:
-    """Write the manifests of a stage whose units all have records, and remove files of attempts without a record."""
+def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_before: float = 0.0) -> dict[str, Artifact]:
+    """Write the manifests of a stage whose units all have records, and remove files of attempts without a record.
+
+    seconds_before: time of the units of the stages that prepared this one, which its manifests include.
+    """
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
     ordered = [records[index] for index in range(len(stage.units))]
     counters = add_counters(record.counters for record in ordered)
@@ -225,7 +240,7 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record]) -> dict[str,
             **describe_schema(output.schema),
             files=files or [_put_empty_file(stage.store, output, uri)],
             counters=counters,
-            seconds=round(sum(record.seconds for record in ordered), 3),
+            seconds=round(seconds_before + sum(record.seconds for record in ordered), 3),
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             version=cluster.__version__,
         )
@@ -273,7 +288,7 @@ def sweep(artifact: Artifact) -> None:
     artifact.store.abort_uploads(artifact.uri)
     wanted = set(artifact.file_uris)
     found = artifact.store.list_files(artifact.uri)
-    artifact.store.delete(file.uri for file in found if file.uri.endswith(".parquet") and file.uri not in wanted)
+    artifact.store.delete(file.uri for file in found if file.uri.endswith(_ENDINGS) and file.uri not in wanted)
 
 
 def discard_stale(stage: Stage, root: str) -> None:
@@ -310,6 +325,13 @@ def discard(stage: Stage, root: str) -> None:
     stage.store.delete(file.uri for file in stage.store.list_files(paths.join(root, stage.folder)))
 
 
+def remove(stage: Stage, root: str) -> None:
+    """Remove all that a stage wrote: manifests and records, then files."""
+    discard(stage, root)
+    folders = [paths.join(paths.absolute(root), output.name) for output in stage.outputs]
+    stage.store.delete(file.uri for folder in folders for file in stage.store.list_files(folder))
+
+
 def add_counters(all_counters: Iterable[Counters]) -> Counters:
     """The sum of each counter, sorted by name."""
     total: Counters = {}
@@ -325,15 +347,15 @@ def _upload(
     files = []
     for number, (given, path, rows) in enumerate(made):
         unit = index if given is None else given
-        found = pq.read_metadata(path).num_rows
-        if found != rows:
+        if path.suffix == ".parquet" and (found := pq.read_metadata(path).num_rows) != rows:
             raise ClusterError(
                 f"{path}: {found} of {rows} rows written were read back. The scratch disk is failing: "
                 "replace it, or set TMPDIR to another disk, and run the same command again; finished units are kept."
             )
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        name = f"{unit:06}-{number:03}-{attempt}.parquet"
+        # Object stores divide their load by prefixes of names, so names that many workers read at once begin at random.
+        name = f"{attempt}-{unit:06}.slices" if path.suffix == ".slices" else f"{unit:06}-{number:03}-{attempt}.parquet"
         file = DataFile(name, unit, rows, path.stat().st_size, sha256)
         store.upload(path, paths.join(folder, name))
         failpoint("file_uploaded")

@@ -27,6 +27,7 @@ from cluster.store.store import Store
 from cluster.temporary import temporary_folder
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
+from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.demo.commands import DATA, expand_repeated
 from pipelines.kernel_cache import kernel_sources
 from pipelines.language import fasttext_model
@@ -35,6 +36,7 @@ from pipelines.readers.freeze import freeze
 from pipelines.text.texts import Texts
 
 _HERE = Path(pipelines.__file__).parent
+_SEVERAL_RANGES = Sizes(documents=16, pairs=64, batch=4)
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def compile_kernels() -> Kernels:
     folder = temporary_folder("warm")
     try:
         documents = _write_documents(folder)
-        for dialect in ("paper", "datatrove"):
-            _run(_config(folder, documents, dialect))
+        for dialect, sizes in (("paper", DEFAULT_SIZES), ("datatrove", _SEVERAL_RANGES)):
+            _run(_config(folder, documents, dialect), sizes)
         _classify_without_tree()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -139,8 +141,8 @@ def _classify_without_tree() -> None:
     classifier.score(Texts.from_strings(["a text"]), "yes")
 
 
-def _run(config: CurateConfig) -> None:
+def _run(config: CurateConfig, sizes: Sizes) -> None:
     store, root = config.store, paths.absolute(config.output)
     inputs = freeze(store, config.inputs)
     with held(store, root):
-        run_stages(config, inputs, InProcess(root, Session(), Silent()).run)
+        run_stages(config, inputs, InProcess(root, Session(), Silent()).run, sizes)

@@ -88,16 +88,18 @@ class FileInfo:
 class Backend(Protocol):
     """What a kind of store must offer; `key` is a local path or the part of the URI after the bucket.
 
-    open: a seekable file, for reading onward to `stop`. open_parts: one for parts. write: replaces the object, whole or
-    not at all. create: put-if-absent; returns whether it wrote. upload: moves a local file. walk: all files below a
-    folder; a name that is not UTF-8 is an error, or skipped. delete: missing objects are no error.
+    read_range: the bytes from `start` to `end`, fewer at the file's end. open: a seekable file, for reading onward to
+    `stop`. open_parts: one for parts. write: replaces the object, whole or not at all. create: put-if-absent; returns
+    whether it wrote. upload: moves a local file. walk: all files below a folder; a name that is not UTF-8 is an error,
+    or skipped. delete: missing objects are no error.
 
     Raises:
-        NotFound: `read`, `open`, `open_parts` and `info` of a missing object.
+        NotFound: `read`, `read_range`, `open`, `open_parts` and `info` of a missing object.
         StorageError: any other refusal.
     """
 
     def read(self, key: str) -> bytes: ...
+    def read_range(self, key: str, start: int, end: int) -> bytes: ...
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile: ...
     def open_parts(self, key: str) -> pa.NativeFile: ...
     def write(self, key: str, data: bytes) -> None: ...

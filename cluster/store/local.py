@@ -67,6 +67,14 @@ class LocalStore:
         except OSError as error:
             raise _mended(key, error) from error
 
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        try:
+            with open(key, "rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(end - start)
+        except OSError as error:
+            raise _mended(key, error) from error
+
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         try:
             if os.path.isdir(key):

@@ -118,7 +118,7 @@ class Bucket:
             return self._retried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
-        return pa.PythonFile(Onward(partial(self._fetch, key), self.info(key).size, stop), mode="r")
+        return pa.PythonFile(Onward(partial(self.read_range, key), self.info(key).size, stop), mode="r")
 
     def open_parts(self, key: str) -> pa.NativeFile:
         with self._mended(key):
@@ -129,9 +129,9 @@ class Bucket:
                 if not _has_no_end(error):
                     raise
                 size, tail = self.info(key).size, b""
-        return PartsFile(Parts(partial(self._fetch, key), size, tail), "r")
+        return PartsFile(Parts(partial(self.read_range, key), size, tail), "r")
 
-    def _fetch(self, key: str, start: int, end: int) -> bytes:
+    def read_range(self, key: str, start: int, end: int) -> bytes:
         with self._mended(key):
             return self._retried(lambda: bytes(obstore.get_range(self.store, key, start=start, end=end)))
 

@@ -1,6 +1,6 @@
 """A store: every path and URI that one set of storage settings reaches, local files included.
 
-    read_bytes, open_input, open_parts, local_copy     read
+    read_bytes, read_range, open_input, open_parts, local_copy     read
     write_bytes, upload                                write (a reader sees the old object or the new, never a part)
     create                                             write if absent: the one primitive that commits are built on
     info, exists, list_files, glob                     look
@@ -49,6 +49,21 @@ class Store:
         """
         backend, key = self._backend(uri)
         return backend.read(key)
+
+    def read_range(self, uri: str, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` of a file.
+
+        Raises:
+            NotFound: there is no such file.
+            StorageError: it ends before `end`.
+        """
+        backend, key = self._backend(uri)
+        found = backend.read_range(key, start, end)
+        if len(found) < end - start:
+            raise StorageError(
+                f"{uri}: ends {end - start - len(found):,} bytes too early. It was damaged after it was written."
+            )
+        return found
 
     def open_input(self, uri: str, stop: int | None = None) -> pa.NativeFile:
         """A seekable binary file for reading onward, which is fetched ahead. Close it, or use it in a `with`.

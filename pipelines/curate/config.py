@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from cluster.read.limits import Limits
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from pipelines.dedup.group import MOST_GROUPS_SHOWN, Dedup
+from pipelines.dedup.compare import MOST_GROUPS_SHOWN
+from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
 from pipelines.readers.inputs import Input
 from pipelines.rules import PACKS, RULES, Dialect, Rule

@@ -3,7 +3,7 @@
     attributes  ->  duplicate_ids (source, id, number of documents)
 
 One unit, run by one task. It reads the ids of all documents twice: to find the hashes that occur more than once (with
-the scratch disk of dedup/candidates.py), and to write their ids. Ids with equal 64-bit hashes count as equal, which
+the scratch disk of dedup/spilled_keys.py), and to write their ids. Ids with equal 64-bit hashes count as equal, which
 happens to different ids in one of 3,700 runs of 100 million documents. Sources without an `id` setting are left out:
 their ids are hashes of the texts, so documents with equal ids have equal texts.
 """
@@ -20,7 +20,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.dedup.candidates import shared_keys
+from pipelines.dedup.spilled_keys import repeated_keys
 from pipelines.readers.inputs import Input
 
 DUPLICATE_IDS = "_work/duplicate_ids"
@@ -63,7 +63,7 @@ class FindDuplicateIds:
     sources: tuple[str, ...]
 
     def __call__(self, unit: dict[str, Any], scratch: Scratch) -> Counters:
-        keys, documents = shared_keys(self._hashes(unit["attributes"]), unit["documents"])
+        keys, documents = repeated_keys(self._hashes(unit["attributes"]), unit["documents"])
         counts = np.bincount(keys)
         order = np.argsort(documents)
         keys, documents = keys[order], documents[order]

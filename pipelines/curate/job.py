@@ -20,7 +20,6 @@ Every stage is skipped if its artifacts are finished, so the same command contin
 it does nothing and does not start Ray.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -46,7 +45,6 @@ from pipelines.curate.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
 from pipelines.curate.id_index import index_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
-from pipelines.curate.memory import grouping_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.removed_duplicates import DUPLICATES, duplicates_stage
 from pipelines.curate.report.gather import gather
@@ -55,7 +53,7 @@ from pipelines.curate.report.page import render
 from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import Report
 from pipelines.curate.write_corpus import KEPT, select_stage
-from pipelines.dedup.group import GROUPS, group_stage
+from pipelines.dedup.group import DEFAULT_SIZES, GROUPS, Sizes, group_stage
 from pipelines.language import identification as language
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
@@ -218,9 +216,12 @@ def result_settings(config: CurateConfig) -> dict[str, Any]:
 
 
 def run_stages(
-    config: CurateConfig, inputs: InputManifest, run: Callable[[Stage], dict[str, Artifact]]
+    config: CurateConfig,
+    inputs: InputManifest,
+    run: Callable[[Stage], dict[str, Artifact]],
+    sizes: Sizes = DEFAULT_SIZES,
 ) -> dict[str, Artifact]:
-    """The artifacts of all stages, each made or found by `run`."""
+    """The artifacts of all stages, each made or found by `run`. sizes: of grouping."""
     units = len(inputs.units)
     artifacts = run(measure_stage(config.measure_settings, inputs))
     attributes = artifacts[ATTRIBUTES]
@@ -231,11 +232,10 @@ def run_stages(
     artifacts |= run(decide_stage(config.filters, attributes, units))
     verdicts = artifacts[VERDICTS]
     if config.dedup:
-        group = group_stage(config.dedup, config.inputs, attributes, verdicts, units)
-        artifacts |= run(dataclasses.replace(group, memory=grouping_memory(attributes.manifest.rows)))
+        artifacts |= run(group_stage(config.dedup, config.inputs, attributes, verdicts, units, sizes))
         artifacts |= run(duplicates_stage(artifacts[GROUPS]))
     groups, duplicates = artifacts.get(GROUPS), artifacts.get(DUPLICATES)
-    artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates))
+    artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates, sizes))
     tallies = [artifacts[TALLIES], artifacts[KEPT]]
     return artifacts | run(merge_stage(tallies, artifacts[SAMPLES], artifacts[QUARANTINE], config.report.samples))
 

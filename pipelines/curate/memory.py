@@ -12,18 +12,7 @@ _TASK = _GIB
 _TABLE_BYTES = 8 << 20
 _OF_A_DOCUMENT = 20
 
-# Of the stage `group` (pipelines/dedup/group.py): for each document that shares a band with another one. The share of
-# such documents is assumed.
-_CANDIDATE = 1500
-_CANDIDATES = 0.5
-_KEY_PARTITION = _GIB
-
 
 def task_memory(limits: Limits) -> int:
     """Of a unit of `measure` or `select`."""
     return _TASK + _OF_A_DOCUMENT * max(0, limits.max_document_bytes - _TABLE_BYTES)
-
-
-def grouping_memory(documents: int) -> int:
-    """Of the one unit of `group` over so many documents."""
-    return _KEY_PARTITION + int(_CANDIDATES * documents * _CANDIDATE)

@@ -17,7 +17,7 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.neighbours import neighbours
-from pipelines.dedup.group import NEAR
+from pipelines.dedup.compare import NEAR
 
 DUPLICATES = "_work/duplicates"
 SIMILARITY = "_work/similarity"

@@ -23,8 +23,9 @@ from cluster.submit.work import (
 )
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, result_settings
-from pipelines.curate.memory import grouping_memory, task_memory
+from pipelines.curate.memory import task_memory
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.dedup import group
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.units import InputManifest
@@ -37,8 +38,6 @@ _RESERVE = 2.0
 # Before the first unit: machines start, Ray starts, kernels load.
 _START_S = 180.0
 
-# Of the stage `group` (pipelines/dedup/group.py): bytes of disk for each key of a document.
-_KEY_DISK = 16
 # Assumed where the files do not state the number of their documents.
 _DOCUMENT_BYTES = 2000
 
@@ -109,13 +108,9 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
         f"{cpus} units of {unit / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their upload"
     )
     if config.dedup:
-        largest = max(task, grouping_memory(documents))
-        bands, _ = config.dedup.banding
-        scratch += (keys := _KEY_DISK * (bands + 1) * documents)
+        largest = max(task, group.memory(documents))
         if largest > cpus * task:
-            memory_reason = f"grouping about {documents:,} documents is one task of {largest / GIB:.1f} GiB, if half"
-            memory_reason += " of them share a band"
-        disk_reason += f"; {keys / GIB:.1f} GiB of band keys of about {documents:,} documents"
+            memory_reason = f"a task of grouping about {documents:,} documents has {largest / GIB:.1f} GiB"
     memory = whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY)
     return Machines(
         name="cpu",

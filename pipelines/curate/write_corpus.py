@@ -26,7 +26,8 @@ from pipelines.curate.memory import task_memory
 from pipelines.curate.neighbours import neighbours
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
-from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
+from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
+from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
@@ -81,12 +82,13 @@ def corpus_schema(settings: SelectSettings, carried: pa.Schema) -> pa.Schema:
 
 @dataclass(frozen=True)
 class MeasuredUnit:
-    """A unit of input with its files of attributes and verdicts. first: position of its first document."""
+    """A unit of input with its files of attributes, verdicts and groups. first: position of its first document."""
 
     unit: Unit
     first: int
     attributes: list[str]
     verdicts: list[str]
+    groups: list[str]
 
 
 # A removed document by its row in the unit: a ledger row before id, source, position and language are added.
@@ -109,10 +111,11 @@ def select_stage(
     verdicts: Artifact,
     groups: Artifact | None,
     duplicates: Artifact | None,
+    sizes: Sizes = DEFAULT_SIZES,
 ) -> Stage:
     """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT.
 
-    groups, and duplicates, the counts of its rows: None without deduplication.
+    groups, and duplicates, the counts of its rows: None without deduplication. sizes: those that groups was made with.
     """
     file_bytes = settings.corpus.file_mib << 20
     outputs = (
@@ -139,11 +142,14 @@ def select_stage(
     count = len(inputs.units)
     documents = np.array(attributes.rows_by_unit(count), np.int64)
     firsts = (np.cumsum(documents) - documents).tolist()
-    parts = zip(inputs.units, firsts, attributes.files_by_unit(count), verdicts.files_by_unit(count), strict=True)
+    spans = list(zip(firsts, documents.tolist(), strict=True))
+    of_groups = files_of(groups, spans, sizes) if groups else [[] for _ in spans]
+    files = attributes.files_by_unit(count), verdicts.files_by_unit(count), of_groups
+    parts = zip(inputs.units, firsts, *files, strict=True)
     measured = [MeasuredUnit(*part) for part in parts]
     # The kept text of a list fills a file.
     units = list(neighbours(measured, _kept_bytes(verdicts, duplicates, inputs), file_bytes))
-    work = Select(settings, inputs.reading, attributes.schema, groups.file_uris if groups else [])
+    work = Select(settings, inputs.reading, attributes.schema)
     return Stage(
         "select", outputs, units, work, stage_fingerprint, attributes.store, _files, memory=task_memory(settings.limits)
     )
@@ -166,19 +172,18 @@ def _kept_bytes(verdicts: Artifact, duplicates: Artifact | None, inputs: InputMa
 
 @dataclass(frozen=True)
 class Select:
-    """The work of a unit. attributes: schema of that artifact. group_files: URIs, empty without deduplication."""
+    """The work of a unit. attributes: schema of that artifact."""
 
     settings: SelectSettings
     reading: Reading
     attributes: pa.Schema
-    group_files: list[str]
 
     def __call__(self, units: list[MeasuredUnit], scratch: Scratch) -> Counters:
         """Counters: `documents` and `text_bytes` read, `corpus_documents` and `corpus_characters` written."""
         counters: Counters = {"documents": 0, "text_bytes": 0, "corpus_documents": 0, "corpus_characters": 0}
         sampler = Sampler(self.settings.samples)
         tallies: list[pa.Table] = []
-        groups = self._groups({one.unit.index for one in units})
+        groups = self._groups(units)
         for one in units:
             results = self._results(one, groups)
             self._write_ledger(one, results, scratch)
@@ -187,13 +192,13 @@ class Select:
         scratch.write(KEPT, add_tallies(tallies))
         return counters
 
-    def _groups(self, units: set[int]) -> pa.Table:
+    def _groups(self, units: list[MeasuredUnit]) -> pa.Table:
         """The rows of the groups in these units. Rows are sorted by unit, so only row groups with these are read."""
         found = []
-        wanted = pa.array(sorted(units), pa.int32())
-        for uri in self.group_files:
+        wanted = pa.array([one.unit.index for one in units], pa.int32())
+        for uri in dict.fromkeys(uri for one in units for uri in one.groups):
             with open_parquet(self.reading.store, uri) as parquet:
-                groups = list(_groups_with(parquet, min(units), max(units)))
+                groups = list(_groups_with(parquet, units[0].unit.index, units[-1].unit.index))
                 parquet.fetch_ahead(groups)
                 for number in groups:
                     table = parquet.read_row_group(number, use_threads=False)

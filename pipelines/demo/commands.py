@@ -19,7 +19,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import commands
 from pipelines.curate.write_corpus import REMOVED
-from pipelines.dedup.group import NEAR
+from pipelines.dedup.compare import NEAR
 from pipelines.demo.installed import FINDERS, Document, collect, packages
 
 DATA = Path(__file__).parent / "data"

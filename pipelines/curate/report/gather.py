@@ -26,7 +26,8 @@ from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.schema import Report
 from pipelines.curate.report.tallies import add_tallies, edges, is_count
 from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES
-from pipelines.dedup.group import GROUPS, Dedup
+from pipelines.dedup.group import GROUPS
+from pipelines.dedup.settings import Dedup
 from pipelines.readers.units import InputManifest
 
 SCHEMA_VERSION = 1

@@ -16,7 +16,6 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.store.store import Store
-from cluster.submit.work import GIB
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import first_look
 from pipelines.curate.explain import explain
@@ -24,6 +23,7 @@ from pipelines.curate.neighbours import neighbours
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.work import machines
+from pipelines.dedup import group
 from pipelines.readers.freeze import freeze, freeze_listing
 from pipelines.readers.inputs import Input
 from tests.support.inline import curate_inline
@@ -137,7 +137,7 @@ def test_a_dry_run_counts_what_is_odd_about_the_first_rows(tmp_path, count):
     assert (look.rows, look.unreadable) == (3 * count + 1, count)
 
 
-def test_machines_are_planned_for_the_documents_that_footers_state_and_those_that_sizes_suggest(tmp_path):
+def test_machines_are_planned_for_the_documents_that_footers_state_and_those_that_sizes_suggest(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * 10_001}))
     pq.write_table(pa.table({"text": ["x"] * 7}), tmp_path / "b.parquet")
     plain = {"kind": "curate", "name": "x", "inputs": [{"path": str(tmp_path)}], "output": str(tmp_path / "out")}
@@ -145,16 +145,18 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
     frozen = freeze(config.store, config.inputs, 1 << 20)
     size = (tmp_path / "a.jsonl").stat().st_size
     documents = 7 + math.ceil(size / 2000)
-    assert f"of about {documents} documents" in machines(config, frozen).reasons["disk"]
+    with monkeypatch.context() as patch:
+        patch.setattr(group, "memory", lambda documents: documents << 40)
+        planned = machines(config, frozen)
+    assert f"grouping about {documents} documents has {documents << 10}.0 GiB" in planned.reasons["memory"]
+    assert planned.largest_task == documents << 40 and planned.memory > documents << 40
     found = {}
-    for rows in (10**6, 10**8):
+    for rows in (10**9, 2 * 10**9):
         files = tuple(replace(file, rows=rows) if file.rows else file for file in frozen.files)
         found[rows] = machines(config, replace(frozen, files=files))
-    more = 10**8 - 10**6
-    assert found[10**8].largest_task - found[10**6].largest_task == pytest.approx(0.5 * 1500 * more, rel=0.01)
-    assert found[10**8].disk - found[10**6].disk == pytest.approx(16 * 15 * more, abs=2 * GIB)
+    assert found[2 * 10**9].largest_task - found[10**9].largest_task == 8 * 10**9
     without = machines(config.model_copy(update={"dedup": None}), frozen)
-    assert "documents" not in without.reasons["disk"]
+    assert "documents" not in without.reasons["memory"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +14,18 @@ from cluster.artifact import MANIFEST, Artifact
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.store.store import Store
+from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
+from pipelines.curate.job import run_stages
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
-from pipelines.curate.write_corpus import Select
-from pipelines.dedup.group import GROUPS_SCHEMA
+from pipelines.curate.write_corpus import MeasuredUnit, Select
+from pipelines.dedup.compare import GROUPS_SCHEMA
+from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.units import Reading
+from pipelines.readers.units import Reading, Unit
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
 
@@ -344,6 +348,22 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
     assert all(table.equals(found[0][0]) and rows == found[0][1] for table, rows in found)
 
 
+def test_the_result_does_not_depend_on_how_grouping_is_cut(inputs, monkeypatch, tmp_path):
+    """Of ranges of some documents, a unit of select reads the groups of two or three."""
+    settings = inputs[1] | {"execution": {"unit_mib": 1}}
+    found = []
+    for number, sizes in enumerate((DEFAULT_SIZES, Sizes(documents=7, pairs=100, batch=2))):
+        monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=sizes))
+        run = curate_inline(settings | {"output": str(tmp_path / f"cut{number}")}, monkeypatch)
+        groups = Artifact.load(Store(), f"{run.uri}/_work/groups")
+        assert (len(groups.manifest.files) > 1) == bool(number)
+        found.append(
+            (run.corpus.manifest.digest, sorted(ledger(run).items()), run.report["funnel"], run.report["groups"])
+        )
+    assert found[0] == found[1]
+    assert any(row["reason"] == "near_duplicate" for _, row in found[0][1])
+
+
 def test_only_the_groups_of_a_unit_are_read_for_it(tmp_path, monkeypatch):
     """Groups are sorted by unit and cut into row groups; what cannot hold a wanted unit is passed over."""
     rows = [{"unit": unit, "row": row} for unit in range(6) for row in range(4)]
@@ -351,13 +371,14 @@ def test_only_the_groups_of_a_unit_are_read_for_it(tmp_path, monkeypatch):
     pq.write_table(table, tmp_path / "groups.parquet", row_group_size=8)
     config = CurateConfig(kind="curate", name="x", inputs=({"path": "none"},), output="none")
     reading = Reading(config.store, config.inputs, pa.schema([]))
-    select = Select(config.select_settings, reading, pa.schema([]), [str(tmp_path / "groups.parquet")])
+    select = Select(config.select_settings, reading, pa.schema([]))
     read = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(
         pq.ParquetFile, "read_row_group", lambda file, at, **kw: read.append(at) or real(file, at, **kw)
     )
-    found = select._groups({2, 3})
+    files = [str(tmp_path / "groups.parquet")]
+    found = select._groups([MeasuredUnit(Unit(unit, "x", 0, ()), 0, [], [], files) for unit in (2, 3)])
     assert found["unit"].to_pylist() == [2] * 4 + [3] * 4
     assert read == [1]
 

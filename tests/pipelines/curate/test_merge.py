@@ -17,7 +17,7 @@ from pipelines.curate.report import merge
 from pipelines.curate.report.merge import add_problems, best_samples, merge_stage, merged
 from pipelines.curate.report.samples import SAMPLES_SCHEMA
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, tally
-from pipelines.dedup.group import EXACT, GROUPS_SCHEMA, NEAR
+from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
 from tests.support.stages import run_inline
 
 NAMES, REASONS = st.sampled_from(["a", "b/c"]), st.sampled_from([None, EXACT, NEAR])

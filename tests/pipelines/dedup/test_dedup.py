@@ -5,6 +5,7 @@ others by datasketch; with `exact_short: false` every pair by datasketch.
 """
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.dedup.candidates import shared_keys
+from pipelines.dedup.documents import scopes
 from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.dedup.group import _scopes
 from pipelines.dedup.signatures import (
     band_keys,
     count_tokens,
@@ -26,6 +27,7 @@ from pipelines.dedup.signatures import (
     signatures_or_sets,
 )
 from pipelines.dedup.sketches import Sketches
+from pipelines.dedup.spilled_keys import repeated_keys
 from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
@@ -75,12 +77,9 @@ def our_loop(texts: list[str], threshold: float, exact_short: bool = True) -> di
     words, ends, _ = signatures_or_sets(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
     sketches = Sketches(words, ends)
     found, signed = sketches.signatures(A, B), np.flatnonzero(sketches.signed)
-    keys, holders = shared_keys([(band_keys(found[signed], BANDS, ROWS), signed)], len(signed) * BANDS)
-    order = np.argsort(holders, kind="stable")
-    starts = np.searchsorted(holders[order], np.arange(len(texts) + 1))
-    count = int(keys.max()) + 1 if len(keys) else 0
+    starts, keys, count = shared_keys(band_keys(found, BANDS, ROWS))
     sets = sketches.sets(BANDS * ROWS)
-    partner, similarity = remove_near_duplicates(signed, starts, keys[order], count, found, *sets, threshold)
+    partner, similarity = remove_near_duplicates(signed, starts, keys, count, found, *sets, threshold)
     return {int(at): (int(partner[at]), float(similarity[at])) for at in np.flatnonzero(partner >= 0)}
 
 
@@ -181,10 +180,13 @@ def test_in_a_chain_of_similar_documents_each_removed_one_has_a_similar_kept_one
 @settings()
 def test_shared_keys_are_those_of_two_documents_or_more(rows):
     keys = np.array(rows, np.uint64).reshape(len(rows), 3) * np.uint64(0x9E3779B97F4A7C15)
-    ids, documents = shared_keys([(keys, np.arange(len(rows)))], len(rows) * 3)
-    found = {}
-    for key, document in zip(ids.tolist(), documents.tolist(), strict=True):
-        found.setdefault(key, set()).add(document)
+    starts, ids, count = shared_keys(keys)
+    found: dict[int, set[int]] = {}
+    for document, (start, end) in enumerate(pairwise(starts.tolist())):
+        for key in ids[start:end].tolist():
+            assert document not in found.setdefault(key, set())
+            found[key].add(document)
+    assert sorted(found) == list(range(count))
     wanted = {}
     for document, row in enumerate(rows):
         for key in row:
@@ -195,16 +197,29 @@ def test_shared_keys_are_those_of_two_documents_or_more(rows):
 @pytest.mark.parametrize(
     ("scope", "numbers"),
     [
-        ("all", dict.fromkeys("abcdefgh", 0)),
-        ("source", dict(zip("abcdefgh", range(8), strict=True))),
-        ("snapshot", dict(zip("hgfedcba", (5, 4, 3, 2, 1, 5, 4, 0), strict=True))),
+        ("all", dict.fromkeys("ab", 0x141CFC9842C4B0E3)),
+        ("source", {"a": 0xCABD1BCA128197CA, "b": 0x4A59390016E8233E}),
+        ("snapshot", {"a": 0x2B3199E49A514E59, "b": 0x141CFC9842C4B0E3}),
     ],
 )
-def test_scopes_have_the_same_numbers_in_every_process(scope, numbers):
-    """The numbers are part of the stage's fingerprint; the order of a set of strings differs between processes."""
-    snapshots = dict(zip("hgfedcba", ("z", "y", "x", "w", "v", "z", "y", None), strict=True))
-    inputs = [Input(source=name, path=name, snapshot=snapshot) for name, snapshot in snapshots.items()]
-    assert _scopes(scope, inputs) == numbers
+def test_the_number_of_a_scope_is_the_hash_of_its_name(scope, numbers):
+    """So it stays the same in every process, and in runs with other sources."""
+    inputs = [Input(source=name, path=name, snapshot=snapshot) for name, snapshot in (("a", "z"), ("b", None))]
+    assert scopes(scope, inputs) == numbers
+
+
+@given(st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), max_size=30))
+def test_repeated_keys_are_those_of_two_documents_or_more(rows):
+    keys = np.array(rows, np.uint64).reshape(len(rows), 3) * np.uint64(0x9E3779B97F4A7C15)
+    ids, documents = repeated_keys([(keys, np.arange(len(rows)))], len(rows) * 3)
+    found: dict[int, set[int]] = {}
+    for key, document in zip(ids.tolist(), documents.tolist(), strict=True):
+        found.setdefault(key, set()).add(document)
+    wanted: dict[int, set[int]] = {}
+    for document, row in enumerate(rows):
+        for key in row:
+            wanted.setdefault(key, set()).add(document)
+    assert sorted(map(sorted, found.values())) == sorted(sorted(h) for h in wanted.values() if len(h) > 1)
 
 
 def test_partitions_of_keys_on_disk_change_nothing(monkeypatch):
@@ -212,11 +227,11 @@ def test_partitions_of_keys_on_disk_change_nothing(monkeypatch):
     keys = generator.integers(0, 500, (400, 3)).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
     def groups() -> list[list[int]]:
-        ids, documents = shared_keys([(keys[:150], np.arange(150)), (keys[150:], np.arange(150, 400))], keys.size)
+        ids, documents = repeated_keys([(keys[:150], np.arange(150)), (keys[150:], np.arange(150, 400))], keys.size)
         return sorted(sorted(documents[ids == key].tolist()) for key in np.unique(ids))
 
     whole = groups()
-    monkeypatch.setattr("pipelines.dedup.candidates._PARTITION_BYTES", 1000)
+    monkeypatch.setattr("pipelines.dedup.spilled_keys._PARTITION_BYTES", 1000)
     assert groups() == whole
 
 

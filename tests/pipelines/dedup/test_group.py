@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.dedup.group import Dedup, _first_of_text, keeper_order
+from pipelines.dedup.compare import first_of_text, keeper_order
+from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
 DOCUMENTS = st.lists(
@@ -54,7 +55,7 @@ def test_the_first_of_a_text_is_the_first_in_order_of_its_scope(documents, rando
     order = list(range(len(documents)))
     random.shuffle(order)
     scopes = np.array([scope for _, scope, *_ in documents], np.uint64)
-    first = _first_of_text(column, scopes, np.array(order, np.int64))
+    first = first_of_text(column, scopes, np.array(order, np.int64))
     wanted = [
         min((other for other in order if documents[other][:2] == document[:2]), key=order.index)
         for document in documents

@@ -3,6 +3,11 @@
 Signatures here have 8 columns, so documents with fewer, as many and more shingles are easy to make.
 """
 
+import os
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,13 +16,18 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from cluster.engine import Patience
+from cluster.progress import Silent
 from cluster.store.store import Store
 from pipelines.curate.measure import text_hashes
-from pipelines.dedup.group import Dedup, Group, _scopes
+from pipelines.dedup.group import GROUPS, Sizes, group_stage
+from pipelines.dedup.settings import Dedup
 from pipelines.dedup.signatures import permutations, shingle_hashes, signatures, signatures_or_sets
 from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
+from tests.support.inline import InlineEngine, NoRay
 
 BANDS, ROWS = 4, 2
 COLUMNS = BANDS * ROWS
@@ -94,16 +104,6 @@ def test_the_column_in_the_attributes_holds_the_sketches(texts, cut, exact_short
         assert (split(read), read.starts.tolist()) == (split(sketches), sketches.starts.tolist())
 
 
-class Collected:
-    """In place of a unit's scratch folder: the tables that were written."""
-
-    def __init__(self) -> None:
-        self.tables: list[pa.Table] = []
-
-    def write(self, output: str, table: pa.Table) -> None:
-        self.tables.append(table)
-
-
 SOURCES = {"a": "one", "b": "two", "c": "one"}  # source -> snapshot
 KEEPERS = {
     "position": ({}, lambda text, source, score: 0),
@@ -157,11 +157,31 @@ def groups_by_loop(rows: Rows, dedup: Dedup) -> dict[int, tuple[str, int, float]
     return removed
 
 
-def groups_by_stage(rows: Rows, dedup: Dedup, path: str) -> dict[int, tuple[str, int, float]]:
-    """The same by the stage `group`, from a file of attributes."""
+def write_parquet(rows: dict[str, pa.Array], uri: str, cuts: list[int], first: str) -> Artifact:
+    """An artifact of these columns with a file for each unit, which ends at a cut. first: the column that restarts."""
+    table, files = pa.table(rows), []
+    for unit, (start, end) in enumerate(pairwise([0, *cuts, table.num_rows])):
+        part = table.slice(start, end - start)
+        part = part.set_column(0, first, pa.array(range(part.num_rows), pa.int64()))
+        os.makedirs(uri, exist_ok=True)
+        pq.write_table(part, f"{uri}/{unit}.parquet", row_group_size=5)
+        files.append(DataFile(f"{unit}.parquet", unit, part.num_rows, 0, ""))
+    described = describe_schema(table.schema)
+    return Artifact(
+        Store(), uri, Manifest("", "", **described, files=files, counters={}, seconds=0, made="", version="")
+    )
+
+
+def groups_by_stage(
+    rows: Rows, removed: list[int], dedup: Dedup, folder: str, cuts: list[int], sizes: Sizes
+) -> tuple[list[dict], dict[int, tuple[str, int, float]]]:
+    """(the rows of GROUPS; the same as groups_by_loop) by the stage `group`.
+
+    removed: documents that failed a rule. cuts: ends of the units but the last.
+    """
     texts = Texts.from_strings([text for text, _, _ in rows])
     words, starts, _ = signatures_or_sets(texts, 1, A, B, exact_short=dedup.exact_short)
-    attributes = {
+    columns = {
         "row": pa.array(range(len(rows)), pa.int64()),
         "id": pa.array([str(at) for at in range(len(rows))], pa.string()),
         "source": pa.array([source for _, source, _ in rows], pa.string()),
@@ -170,28 +190,76 @@ def groups_by_stage(rows: Rows, dedup: Dedup, path: str) -> dict[int, tuple[str,
         "quality": pa.array([score for _, _, score in rows], pa.float64()),
         "signature": Sketches(words, starts).to_column(),
     }
-    pq.write_table(pa.table(attributes), path, row_group_size=5)
+    shutil.rmtree(folder, ignore_errors=True)
+    attributes = write_parquet(columns, f"{folder}/attributes", cuts, "row")
+    ends = [0, *cuts, len(rows)]
+    files = []
+    os.makedirs(f"{folder}/verdicts")
+    for unit, (start, end) in enumerate(pairwise(ends)):
+        here = [at - start for at in removed if start <= at < end]
+        pq.write_table(pa.table({"row": pa.array(here, pa.int64())}), f"{folder}/verdicts/{unit}.parquet")
+        files.append(DataFile(f"{unit}.parquet", unit, len(here), 0, ""))
+    counters = {"passed": len(rows) - len(removed)}
+    verdicts = Artifact(
+        Store(),
+        f"{folder}/verdicts",
+        Manifest("", "", [], "", files=files, counters=counters, seconds=0, made="", version=""),
+    )
     inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
-    collected = Collected()
-    work = Group(Store(), dedup, _scopes(dedup.scope, inputs))
-    work({"attributes": [[path]], "verdicts": [[]], "passed": len(rows)}, collected)  # type: ignore[arg-type]
-    written = [row for table in collected.tables for row in table.to_pylist() if row["reason"]]
-    return {row["row"]: (row["reason"], int(row["partner"]), row["similarity"]) for row in written}
+    stage = group_stage(dedup, inputs, attributes, verdicts, len(ends) - 1, sizes)
+    engine = InlineEngine(folder, NoRay(), Silent(), Patience(1, 900, 0), replace=False)
+    written = engine.run(stage)[GROUPS].table().to_pylist()
+    assert not list(Path(folder, "_work/group").rglob("*.slices")), "what prepared the stage is removed"
+    found = [row for row in written if row["reason"]]
+    start_of = dict(enumerate(ends))
+    near = {
+        start_of[row["unit"]] + row["row"]: (row["reason"], int(row["partner"]), row["similarity"]) for row in found
+    }
+    assert all(int(row["partner"]) == row["partner_position"] for row in found)
+    return written, near
+
+
+ROWS_OF_SOURCES = st.lists(st.tuples(documents, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), max_size=25)
+THRESHOLDS = st.sampled_from([0.6, 0.75, 0.9])
 
 
 @pytest.mark.parametrize("exact_short", [True, False])
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("keeper", KEEPERS)
-@given(
-    rows=st.lists(st.tuples(documents, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), max_size=25),
-    threshold=st.sampled_from([0.6, 0.75, 0.9]),
-)
-@settings(max_examples=15)
+@given(rows=ROWS_OF_SOURCES, threshold=THRESHOLDS)
+@settings(max_examples=15, deadline=None)
 def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, threshold, keeper, scope, exact_short):
     """With every keeper and scope, over documents of no, one, fewer, as many and more shingles than columns."""
     dedup = Dedup(
         threshold=threshold, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, scope=scope,
         exact_short=exact_short, **KEEPERS[keeper][0],
     )  # fmt: skip
-    path = str(tmp_path_factory.getbasetemp() / "attributes.parquet")
-    assert groups_by_stage(rows, dedup, path) == groups_by_loop(rows, dedup)
+    folder = str(tmp_path_factory.getbasetemp() / "one-range")
+    assert groups_by_stage(rows, [], dedup, folder, [], Sizes())[1] == groups_by_loop(rows, dedup)
+
+
+@given(
+    rows=ROWS_OF_SOURCES,
+    threshold=THRESHOLDS,
+    keeper=st.sampled_from(list(KEEPERS)),
+    scope=st.sampled_from(list(SCOPES)),
+    removed=st.sets(st.integers(0, 24)),
+    cuts=st.sets(st.integers(0, 25)),
+    sizes=st.builds(Sizes, st.integers(1, 12), st.sampled_from([8, 50, 1000]), st.integers(1, 6)),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
+    tmp_path_factory, rows, threshold, keeper, scope, removed, cuts, sizes
+):
+    dedup = Dedup(
+        threshold=threshold, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, scope=scope,
+        **KEEPERS[keeper][0],
+    )  # fmt: skip
+    gone = sorted(at for at in removed if at < len(rows))
+    ends = sorted(at for at in cuts if at <= len(rows))
+    base = tmp_path_factory.getbasetemp()
+    whole, near = groups_by_stage(rows, gone, dedup, str(base / "whole"), ends, Sizes())
+    passed = [at for at in range(len(rows)) if at not in gone]
+    by_loop = groups_by_loop([rows[at] for at in passed], dedup)
+    assert near == {passed[at]: (why, passed[kept], alike) for at, (why, kept, alike) in by_loop.items()}
+    assert groups_by_stage(rows, gone, dedup, str(base / "cut"), ends, sizes)[0] == whole

@@ -16,7 +16,7 @@ from pipelines.curate import commands as curate_commands
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import all_reasons, check_results
-from pipelines.dedup.group import EXACT, NEAR
+from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.demo import commands as demo
 from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
 from pipelines.demo.installed import Bounds, collect, distributions, docstrings, packages, standard_library

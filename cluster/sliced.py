@@ -1,0 +1,47 @@
+"""Sliced files: what a unit of one stage hands to each unit of the next, as runs of bytes in one file.
+
+    uint64 offsets[S + 1], little-endian, from the start of the file; then S slices
+
+A reader needs two requests for a slice, whatever the number of slices: its two offsets, then its bytes. Parquet would
+need its footer too, which grows with the number of row groups.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.store.store import Store
+
+_OFFSETS = struct.Struct("<2Q")
+_THREADS = 16
+
+
+def write_slices(path: Path, slices: Sequence[Any]) -> None:
+    """Write a file with these slices. slices: contiguous objects with the buffer protocol, of any lengths."""
+    buffers = [pa.py_buffer(one) for one in slices]
+    offsets = list(accumulate((buffer.size for buffer in buffers), initial=8 * (len(buffers) + 1)))
+    with path.open("wb") as file:
+        file.write(struct.pack(f"<{len(offsets)}Q", *offsets))
+        for buffer in buffers:
+            file.write(buffer)
+
+
+def read_slice(store: Store, uri: str, number: int) -> bytes:
+    """One slice of a file.
+
+    Raises:
+        StorageError: the file is missing, or cannot be read.
+    """
+    start, end = _OFFSETS.unpack(store.read_range(uri, 8 * number, 8 * number + _OFFSETS.size))
+    return store.read_range(uri, start, end) if end > start else b""
+
+
+def read_slices(store: Store, uris: Iterable[str], number: int) -> list[bytes]:
+    """The slice of this number of each file, in the order of the files; 16 files at once."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda uri: read_slice(store, uri, number), uris))
