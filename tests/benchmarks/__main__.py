@@ -5,7 +5,8 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-CURATE = ("startup", "normalize", "rules", "signatures", "duplicates", "measure", "terabyte", "scale", "curate")
+DEDUP = ("signatures", "duplicates", "group")
+CURATE = ("startup", "normalize", "rules", *DEDUP, "measure", "terabyte", "scale", "curate")
 TRAIN = ("pack", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 
