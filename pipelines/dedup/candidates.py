@@ -31,13 +31,12 @@ def edges_within(keys: np.ndarray, numbers: np.ndarray, slices: int) -> tuple[np
     Returns:
         edges int64[E, 2] between numbers, which form a forest; and by slice the pairs uint64[P], one of each key.
     """
-    pairs = (keys >> np.uint64(LOCAL_BITS) << np.uint64(LOCAL_BITS) | numbers.astype(np.uint64)[:, None]).ravel()
-    buckets = slices * max(1, min(_MOST_BUCKETS, len(pairs) // _BUCKET_PAIRS) // slices)
-    placed, starts = _distribute(pairs, np.zeros(len(pairs), np.int64), 0, buckets, buckets)
-    edges, ends = _edges_of_range(placed[0], starts)
+    buckets = slices * max(1, min(_MOST_BUCKETS, keys.size // _BUCKET_PAIRS) // slices)
+    pairs, starts = _distribute_keys(keys, numbers, buckets)
+    edges, ends = _edges_of_range(pairs, starts)
     per_slice = buckets // slices
     found = [
-        np.concatenate([placed[0][starts[bucket] : ends[bucket]] for bucket in range(first, first + per_slice)])
+        np.concatenate([pairs[starts[bucket] : ends[bucket]] for bucket in range(first, first + per_slice)])
         for first in range(0, buckets, per_slice)
     ]
     return edges, found
@@ -68,9 +67,9 @@ def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int,
         number, slices: which slice of how many.
     """
     pairs = np.concatenate([*ranges, np.empty(0, np.uint64)])
-    first = np.repeat(firsts, [len(one) for one in ranges])
+    ends = np.cumsum([len(one) for one in ranges])
     buckets = max(1, min(_MOST_BUCKETS, len(pairs) // _BUCKET_PAIRS, (1 << LOCAL_BITS) // slices))
-    placed, starts = _distribute(pairs, first, number * buckets, buckets, slices * buckets)
+    placed, starts = _distribute_pairs(pairs, ends, firsts, number * buckets, buckets, slices * buckets)
     return np.ascontiguousarray(placed[:, : _edges_of_slice(placed, starts)].T).view(np.int64)
 
 
@@ -104,11 +103,31 @@ def _shared(pairs, bits, documents):
 
 
 @kernel
-def _distribute(pairs, firsts, lowest, buckets, all_buckets):
+def _distribute_keys(keys, numbers, buckets):
+    """(pairs uint64[P], starts int64[buckets + 1]): bucket b has pairs[starts[b]:starts[b + 1]]."""
+    starts = np.zeros(buckets + 1, np.int64)
+    for document in range(len(keys)):
+        for key in keys[document]:
+            starts[_bucket(key, buckets) + 1] += 1
+    for bucket in range(buckets):
+        starts[bucket + 1] += starts[bucket]
+    ends = starts[:-1].copy()
+    pairs = np.empty(keys.size, np.uint64)
+    for document in range(len(keys)):
+        number = np.uint64(numbers[document])
+        for key in keys[document]:
+            bucket = _bucket(key, buckets)
+            pairs[ends[bucket]] = (key & ~_NUMBER) | number
+            ends[bucket] += 1
+    return pairs, starts
+
+
+@kernel
+def _distribute_pairs(pairs, range_ends, firsts, lowest, buckets, all_buckets):
     """(placed uint64[2, P]: pairs, and the position of each one's document; starts int64[buckets + 1]), by bucket.
 
-    The space of keys has `all_buckets` equal buckets, and the pairs are of the `buckets` from `lowest` on. firsts:
-    int64[P], added to the number of a pair's document.
+    The space of keys has `all_buckets` equal buckets, and the pairs are of the `buckets` from `lowest` on. range_ends,
+    firsts: int64[R], end of each range's pairs, and the position of its first document.
     """
     starts = np.zeros(buckets + 1, np.int64)
     for pair in pairs:
@@ -117,18 +136,22 @@ def _distribute(pairs, firsts, lowest, buckets, all_buckets):
         starts[bucket + 1] += starts[bucket]
     ends = starts[:-1].copy()
     placed = np.empty((2, len(pairs)), np.uint64)
-    for at in range(len(pairs)):
-        pair = pairs[at]
-        bucket = _bucket(pair, all_buckets) - lowest
-        placed[0, ends[bucket]] = pair
-        placed[1, ends[bucket]] = np.uint64(firsts[at]) + (pair & _NUMBER)
-        ends[bucket] += 1
+    at = 0
+    for number in range(len(range_ends)):
+        first = np.uint64(firsts[number])
+        while at < range_ends[number]:
+            pair = pairs[at]
+            bucket = _bucket(pair, all_buckets) - lowest
+            placed[0, ends[bucket]] = pair
+            placed[1, ends[bucket]] = first + (pair & _NUMBER)
+            ends[bucket] += 1
+            at += 1
     return placed, starts
 
 
 @kernel
 def _bucket(pair, buckets):
-    """The bucket of a pair's key, of so many equal ones, at most 2^LOCAL_BITS."""
+    """The bucket of a key, or of a pair's key, of so many equal ones, at most 2^LOCAL_BITS."""
     return np.int64((pair >> np.uint64(LOCAL_BITS)) * np.uint64(buckets) >> np.uint64(64 - LOCAL_BITS))
 
 

@@ -263,9 +263,10 @@ def _shingles(data, start, end, flags, lower, ngram_words, hashes):
 
 @kernel
 def _hash_bands(found, bands, rows_per_band, keys):
+    # A polynomial of the columns with an odd factor, modulo 2^64.
     for document in range(len(found)):
         for band in range(bands):
             value = np.uint64(band + 1) * _PRIME
             for row in range(band * rows_per_band, (band + 1) * rows_per_band):
-                value = _mix(value ^ (np.uint64(found[document, row]) * _PRIME + np.uint64(row)))
-            keys[document, band] = value
+                value = (value + np.uint64(found[document, row])) * _PRIME
+            keys[document, band] = _mix(value)
