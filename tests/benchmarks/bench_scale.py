@@ -1,42 +1,57 @@
-"""What a run of 20,000 units and 100 million documents costs: python -m tests.benchmarks scale
+"""What a run of 20,000 units and 100 million documents costs the driver: python -m tests.benchmarks scale
 
 5,000 web pages of 3.3 kB are measured as one unit. Its files are linked once for every unit, so that the artifacts of
-the whole run stand on the local disk; most of its text does not exist. The driver's work on them is done in full; of
-the work of units, which many cores share, a few are done. SCALE_UNITS in the environment: another number of units.
+the whole run stand on the local disk; most of its text does not exist. The driver's work on them is done in full. Of
+the work of units, which many cores share, one unit is done, or one of each kind. The duplicates are made-up counts.
+SCALE_UNITS in the environment: another number of units.
 """
 
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.artifact import Artifact
-from cluster.stage import Stage, publish, run_unit
+import numpy as np
+import pyarrow as pa
+
+from cluster.artifact import Artifact, Counters
+from cluster.output import Output
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.stage import Scratch, Stage, committed, publish, run_unit
+from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.all_kernels import compile_kernels
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.decide_again import DecideAgain
 from pipelines.curate.id_index import ID_INDEX, index_stage, positions_of
-from pipelines.curate.measure import ATTRIBUTES, measure_stage
-from pipelines.curate.report.gather import _Tallies
+from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from pipelines.curate.removed_duplicates import DUPLICATES, DUPLICATES_SCHEMA, SIMILARITY, SIMILARITY_SCHEMA
+from pipelines.curate.report.gather import gather
+from pipelines.curate.report.merge import SmallFiles, merge_stage
+from pipelines.curate.report.page import render
+from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.what_if import _units
 from pipelines.curate.write_corpus import KEPT, select_stage
+from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.readers.freeze import freeze
 from pipelines.readers.recorded import write_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
+from tests.support.inline import InlineEngine
 
 UNITS = int(os.environ.get("SCALE_UNITS", 20_000))
 DOCUMENTS = 5_000  # of a unit
-TRIED = 40  # units
+TRIED = 40  # units of what-if
 CHANGES = {"a tighter bound": 60, "a looser bound": 5}  # of gopher_quality.min_words
 
 
@@ -46,17 +61,26 @@ def run(texts: Texts) -> None:
     compile_kernels()
     with tempfile.TemporaryDirectory() as folder:
         config, inputs = _inputs(Path(folder), texts)
-        artifacts = _driver("plan measure", lambda: _multiplied(measure_stage(config.measure_settings, inputs), config))
-        attributes = artifacts[ATTRIBUTES]
-        index = _driver("plan index", lambda: index_stage(attributes))
-        _units_of(index, config)
-        _driver("publish index", lambda: _multiplied(index, config))
-        decide = _driver("plan decide", lambda: decide_stage(config.filters, attributes, UNITS))
-        _units_of(decide, config)
-        artifacts |= _driver("publish decide", lambda: _multiplied(decide, config))
-        verdicts, tallies = artifacts[VERDICTS], artifacts[TALLIES]
-        _driver("plan select", lambda: select_stage(config.select_settings, inputs, attributes, verdicts, None))
-        _driver("report: tallies", lambda: _Tallies(config.filters, None, {TALLIES: tallies, KEPT: tallies}))
+        engine = InlineEngine(config.output, Session(), Silent())
+        made: dict[str, Artifact] = {}
+
+        def stage(name: str, plan: Callable[[], Stage], **more: Any) -> None:
+            planned = _driver(f"plan {name}", plan)
+            engine.units[name], engine.wall_s[name] = len(planned.units), 0.0
+            made.update(_multiplied(planned, config, **more))
+
+        stage("measure", lambda: measure_stage(config.measure_settings, inputs))
+        attributes = made[ATTRIBUTES]
+        stage("index", lambda: index_stage(attributes))
+        covered = len(decide_stage(config.filters, attributes, UNITS).units[0])
+        stage("decide", lambda: decide_stage(config.filters, attributes, UNITS), covers={VERDICTS: covered})
+        stage("duplicates", _duplicates)
+        settings, verdicts, duplicates = config.select_settings, made[VERDICTS], made[DUPLICATES]
+        stage("select", lambda: select_stage(settings, inputs, attributes, verdicts, None, duplicates))
+        tallies, most = [made[TALLIES], made[KEPT]], config.report.samples
+        stage("merge", lambda: merge_stage(tallies, made[SAMPLES], made[QUARANTINE], most), kind=_kind)
+        report = _driver("report: gather", lambda: gather(config.report_settings, inputs, engine, made))
+        _driver("report: page", lambda: render(report))
         reader = _driver("open the run", lambda: RunReader(Store(), config.output))
         units = _driver("plan what-if", lambda: _units(reader, None))
         for name, bound in CHANGES.items():
@@ -73,14 +97,15 @@ def run(texts: Texts) -> None:
 
 
 def _inputs(folder: Path, texts: Texts) -> tuple[CurateConfig, InputManifest]:
-    """A config, and the manifest of UNITS units of one and the same file."""
+    """A config, and the manifest of UNITS units of one and the same file. `select` has as many units as `measure`."""
     pages = [page for seed in (1, 2) for page in cut(texts, "3.3 kB", seed).to_arrow().to_pylist()][:DOCUMENTS]
     assert len(pages) == DOCUMENTS, "the texts are too few"
     lines = (json.dumps({"id": f"page-{at}", "text": page}) for at, page in enumerate(pages))
     (folder / "pages.jsonl").write_text("\n".join(lines))
     config = CurateConfig.model_validate(
         {"kind": "curate", "name": "scale", "inputs": [{"path": f"{folder}/pages.jsonl", "id": "id"}],
-         "output": f"{folder}/run", "execution": {"unit_mib": 4096}}
+         "output": f"{folder}/run", "execution": {"unit_mib": 4096},
+         "corpus": {"file_mib": 4}}
     )  # fmt: skip
     inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
     (unit,) = inputs.units
@@ -89,28 +114,64 @@ def _inputs(folder: Path, texts: Texts) -> tuple[CurateConfig, InputManifest]:
     return config, inputs
 
 
-def _multiplied(stage: Stage, config: CurateConfig) -> dict[str, Artifact]:
-    """The artifacts of a stage whose first unit is done, and the results of all others are links to its files."""
-    first = run_unit(stage, config.output, 0, stage.units[0])
-    records = {0: first}
-    for index in range(1, len(stage.units)):
+def _duplicates() -> Stage:
+    """A stage of one unit that writes made-up counts: 2 languages and 2 reasons in each unit of input."""
+
+    def work(unit: None, scratch: Scratch) -> Counters:
+        units = np.repeat(np.arange(UNITS, dtype=np.int32), 4)
+        kinds = {"language": ["en", "en", "de", "de"], "reason": [EXACT, NEAR] * 2}
+        columns = {name: pa.array(values * UNITS) for name, values in kinds.items()}
+        numbers = {"documents": np.full(len(units), 300), "characters": np.full(len(units), 1_000_000)}
+        scratch.write(
+            DUPLICATES, pa.table({"unit": units, "source": pa.repeat("input", len(units))} | columns | numbers)
+        )
+        scratch.write(SIMILARITY, pa.table({"bin": np.arange(32, 40), "documents": np.full(8, UNITS * 75)}))
+        return {}
+
+    outputs = (Output(DUPLICATES, DUPLICATES_SCHEMA), Output(SIMILARITY, SIMILARITY_SCHEMA))
+    return Stage("duplicates", outputs, [None], work, "0" * 32, Store())
+
+
+def _kind(unit: SmallFiles) -> str:
+    return "tallies" if unit.tallies else "samples" if unit.samples else "quarantine"
+
+
+def _multiplied(
+    stage: Stage, config: CurateConfig, covers: Mapping[str, int] = {}, kind: Callable[[Any], str] = lambda unit: ""
+) -> dict[str, Artifact]:
+    """The artifacts of a stage. One unit of each kind is done; the results of all others are links to its files.
+
+    covers: how many units of `measure` a unit has files of, for outputs with files for each of those.
+    """
+    root, records = config.output, {}
+    first: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for index, unit in enumerate(stage.units):
+        base = first.setdefault(kind(unit), index)
+        if base == index:
+            began = time.process_time()
+            records[index] = run_unit(stage, root, index, unit)
+            seconds[kind(unit)] = time.process_time() - began
+            continue
         files: dict[str, Any] = {}
-        for name, made in first.files.items():
-            files[name] = [replace(file, unit=index, path=f"{index:06}-{file.path[7:]}") for file in made]
-            for old, new in zip(made, files[name], strict=True):
-                os.link(f"{config.output}/{name}/{old.path}", f"{config.output}/{name}/{new.path}")
-        records[index] = replace(first, unit=index, files=files)
-    return publish(stage, config.output, records)
-
-
-def _units_of(stage: Stage, config: CurateConfig) -> None:
-    """Do the work of some units, and print the processor time of all of them."""
-    tried = min(TRIED, len(stage.units), 1 if stage.name == "index" else TRIED)
-    began = time.process_time()
-    for index in range(1, tried + 1):
-        run_unit(stage, f"{config.output}-tried", index, stage.units[index])
-    seconds = (time.process_time() - began) / tried * len(stage.units)
-    _print(f"{stage.name}, {len(stage.units):,} units", seconds, "core-seconds of all units")
+        for name, written in records[base].files.items():
+            files[name] = []
+            for old in written:
+                unit_of_file = index * covers[name] + old.unit if name in covers else index
+                if unit_of_file < UNITS:
+                    new = replace(old, unit=unit_of_file, path=f"{unit_of_file:06}-{old.path[7:]}")
+                    os.link(f"{root}/{name}/{old.path}", f"{root}/{name}/{new.path}")
+                    files[name].append(new)
+        records[index] = replace(records[base], unit=index, files=files)
+        if stage.key is None:
+            uri = paths.join(root, stage.folder, stage.record_name(index, None))
+            config.store.write_bytes(uri, records[index].to_json())
+    total = sum(seconds[name] * count for name, count in Counter(map(kind, stage.units)).items())
+    _print(f"{stage.name}, {len(stage.units):,} units", total, "core-seconds of all units")
+    if stage.key is None:
+        read = _driver(f"read the records of {stage.name}", lambda: committed(stage, root))
+        assert len(read) == len(stage.units)
+    return _driver(f"publish {stage.name}", lambda: publish(stage, root, records))
 
 
 def _driver(name: str, work: Callable[[], Any]) -> Any:
