@@ -73,7 +73,8 @@ def test_only_gpu_pods_tolerate_gpu_nodes_and_only_cpu_pods_prefer_spot():
     [
         (CURATE, replace(EKS, image=""), r"no image for kind curate\. Give --image"),
         (CURATE, replace(EKS, image="raymill:latest"), "has no digest"),
-        (CURATE, replace(EKS, image="raymill@sha256:1"), "its digest is not sha256: and 64 hexadecimal digits"),
+        (CURATE, replace(EKS, image="raymill@sha256:" + "0" * 65), "its digest is not sha256: and 64 hex"),
+        (CURATE, replace(EKS, image="raymill@sha256:1"), "its digest is not sha256: and 64 hex"),
         (replace(CURATE, output="/data/out"), EKS, r"/data/out: a folder of this machine.*claims"),
         (replace(CURATE, must_exist=("/raw/a.parquet",)), EKS, "/raw/a.parquet: a folder of this machine"),
     ],

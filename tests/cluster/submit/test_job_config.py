@@ -5,6 +5,12 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from cluster.errors import ConfigError
 from cluster.submit.job_config import job_config
+from pipelines.curate.config import CurateConfig
+from training.config import TrainConfig
+
+ADDRESS = "https://user:word@host/x"
+CURATE = CurateConfig(kind="curate", name="x", inputs=[{"path": "a"}, {"path": ADDRESS}], output="o")
+TRAIN = TrainConfig(kind="train", name="x", corpus=ADDRESS, model="m", steps=1, output="o")
 
 
 class AnySettings(BaseModel):
@@ -33,6 +39,14 @@ def test_keys_of_a_store_are_refused_by_their_setting_together_with_other_secret
         job_config(settings)
     assert "inputs[0] (a password in an address), storage.secret (a key of a store)" in str(caught.value)
     assert "word@" not in str(caught.value) and "a-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "where"), [(CURATE, r"inputs\[1\]"), (TRAIN, r"corpus\[0\]")], ids=["curate", "train"]
+)
+def test_secrets_in_the_lists_of_a_real_config_are_refused(config, where):
+    with pytest.raises(ConfigError, match=rf"^{where}\.path \(a password in an address\): "):
+        job_config(config)
 
 
 def test_ordinary_addresses_are_no_secrets():

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from cluster.cli import main
+from cluster.errors import ConfigError
 from cluster.submit.place import Place
 
 
@@ -23,6 +24,26 @@ def test_options_that_name_no_place(arguments, message, capsys):
         main(arguments)
     assert done.value.code == 2
     assert re.search(message.replace("?", r"\?"), capsys.readouterr().err)
+
+
+ONLY_JOBS = {"address": "http://127.0.0.1:1", "token_file": "t"}, {"ship_code": True}
+ONLY_KUBERAY = {"namespace": "n", "context": "c"}, {"overlay": "eks", "image": "i", "within": "2h"}
+
+
+@pytest.mark.parametrize(
+    ("to", "option", "value", "of_submit"),
+    [
+        (to, option, value, of_submit)
+        for elsewhere, parts in ((("local", "kuberay"), ONLY_JOBS), (("local", "jobs"), ONLY_KUBERAY))
+        for to in elsewhere
+        for of_submit, options in enumerate(parts)
+        for option, value in options.items()
+    ],
+)
+def test_an_option_of_another_place_is_refused_and_not_ignored(to, option, value, of_submit):
+    place = Place(to=to) if of_submit else Place(to=to, **{option: value})
+    with pytest.raises(ConfigError, match=rf"^--{option.replace('_', '-')}\b.* --to (kuberay|jobs)"):
+        place.backend(**({option: value} if of_submit else {}))
 
 
 def test_a_place_in_words():

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.cli import main
 from cluster.errors import ConfigError
-from cluster.submit.ray_api import NoAnswer, RayApi, checked_address, found_token
+from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, Refused, checked_address, found_token
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,15 @@ def test_ray_address_does_not_replace_the_address_and_the_header_reaches_the_ser
     assert b"Authorization: Bearer word" in got[0]
 
 
-def answering(data: bytes) -> int:
-    """The port of a server that answers one connection with these bytes."""
+def answering(data: bytes, requests: list[bytes] | None = None) -> int:
+    """The port of a server that answers one connection with these bytes. requests: gets what it was sent."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
         connection, _ = server.accept()
-        connection.recv(1 << 16)
+        received = connection.recv(1 << 16)
+        if requests is not None:
+            requests.append(received)
         connection.sendall(data)
         connection.close()
         server.close()
@@ -130,3 +132,29 @@ def test_an_address_without_a_dashboard_is_a_mistake_of_the_user(capsys):
         error = capsys.readouterr().err
         assert done.value.code == 2 and re.search(message, error), error
         assert error.strip().isprintable(), error
+
+
+def test_without_a_token_no_authorization_is_sent():
+    requests: list[bytes] = []
+    port = answering(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", requests)
+    with pytest.raises(NotThere):
+        RayApi(f"http://127.0.0.1:{port}").get("/api/x")
+    assert requests[0].startswith(b"GET /api/x ") and b"authorization" not in requests[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "message"),
+    [
+        (401, "", ConfigError, "requires a token, and none was sent"),
+        (403, "", ConfigError, "refused the token"),
+        (404, "no page", NotThere, r"no /api/x \(no page\)"),
+        (400, "a bad field", Refused, "refused /api/x with status 400: a bad field"),
+        (500, "Request failed with status code 400: job exists", Refused, "status 500: .*job exists"),
+        (500, "broken", NoAnswer, "failed there with status 500: broken. Try again"),
+    ],
+)
+def test_each_status_of_an_answer_has_its_error(status, body, kind, message):
+    port = answering(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    with pytest.raises(kind, match=message) as caught:
+        RayApi(f"http://127.0.0.1:{port}").get("/api/x")
+    assert type(caught.value) is kind

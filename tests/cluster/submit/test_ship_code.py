@@ -1,29 +1,59 @@
 """Packing and sending a checkout."""
 
+import io
 import logging
+import zipfile
+from pathlib import Path
+
+import pytest
 
 import cluster
 from cluster.submit.ray_api import NotThere
 from cluster.submit.ship_code import ship_code
 
 
-def test_shipping_code_prints_its_size_and_no_lines_of_ray(capsys, monkeypatch, tmp_path):
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A folder that `ship_code` takes for the checkout of Raymill."""
     (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "cluster").mkdir()
-    (tmp_path / "cluster" / "a.py").write_text("x = 1\n")
+    for folder in ("cluster", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text("x = 1\n")
     monkeypatch.setattr(cluster, "__file__", str(tmp_path / "cluster" / "__init__.py"))
-    sent = []
+    return tmp_path
 
-    class Empty:
-        address = "http://127.0.0.1:8265"
 
-        def get(self, path):
+class Packages:
+    """The packages of a cluster, by path."""
+
+    address = "http://127.0.0.1:8265"
+
+    def __init__(self) -> None:
+        self.packages: dict[str, bytes] = {}
+
+    def get(self, path):
+        if path not in self.packages:
             raise NotThere(path)
 
-        def put(self, path, data):
-            sent.append(data)
+    def put(self, path, data):
+        self.packages[path] = data
 
+
+def test_shipping_code_prints_its_size_and_no_lines_of_ray(checkout, capsys):
+    api = Packages()
     logging.getLogger("ray").setLevel(logging.INFO)
-    ship_code(Empty())
+    ship_code(api)
     assert not logging.getLogger("ray._private.runtime_env.packaging").isEnabledFor(logging.INFO)
-    assert len(sent) == 1 and capsys.readouterr().err == "sending 0.0 MiB of code to http://127.0.0.1:8265\n"
+    assert len(api.packages) == 1
+    assert capsys.readouterr().err == "sending 0.0 MiB of code to http://127.0.0.1:8265\n"
+
+
+def test_code_is_sent_again_only_if_a_file_of_the_package_changed(checkout):
+    api = Packages()
+    uri = ship_code(api)
+    (checkout / "tests" / "a.py").write_text("x = 2\n")
+    assert ship_code(api) == uri and len(api.packages) == 1
+    (package,) = api.packages.values()
+    assert "tests/a.py" not in zipfile.ZipFile(io.BytesIO(package)).namelist()
+    (checkout / "cluster" / "a.py").write_text("x = 2\n")
+    assert ship_code(api) != uri and len(api.packages) == 2

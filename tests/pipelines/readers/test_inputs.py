@@ -376,6 +376,23 @@ def test_the_first_row_of_a_csv_file_without_a_header_is_shown_as_the_header(tmp
     )
 
 
+def test_a_column_that_no_format_of_the_source_can_have_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.html").write_text("<p>b</p>")
+    assert refusal(tmp_path, {"path": ".", "columns": ("year",)}) == (
+        "inputs[0] (input): DIR/a.txt: no column year (columns). It has: path. Set `columns` to one of them, or give "
+        "the files without it an input of their own. (and 1 more file)"
+    )
+
+
+def test_a_column_that_a_later_json_object_may_have_is_empty_for_text_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "b.txt").write_text("b")
+    assert frozen(tmp_path, path=".", columns=("year",)).notes == (
+        "Source input: 1 text file cannot have a column year (columns): it is empty for their documents.",
+    )
+
+
 def test_a_header_with_a_column_twice_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("id,text,text\n1,a,b\n")
     assert refusal(tmp_path, {"path": "."}) == (

@@ -90,6 +90,7 @@ def test_a_file_with_several_names_is_read_by_the_one_that_is_no_link(tmp_path):
     (tmp_path / "other").symlink_to("in")
     assert skipped_in(f"{tmp_path}/other") == {"link to a file that is read": 3}
     assert skipped_text({"link to a file that is read": 3}) == "3 links to a file that is read"
+    assert skipped_text({"dangling link": 1, "circular link": 2}) == "1 dangling link, 2 circular links"
 
 
 def test_a_parquet_file_of_zero_bytes_is_like_other_files_of_zero_bytes(tmp_path):

@@ -141,7 +141,7 @@ def test_a_file_that_is_gone_or_damaged_is_named(tmp_path):
     with pytest.raises(DataError, match=uri):
         PackedRows(packed).read([0])
     Store().delete([uri])
-    with pytest.raises(StorageError, match=uri):
+    with pytest.raises(DataError, match=f"{uri}: is gone"):
         PackedRows(packed).read([0])
 
 
