@@ -96,8 +96,6 @@ class _Tallies:
             self.rows["removed"] += _duplicates(artifacts[DUPLICATES])
             self.stages += DEDUP_STAGES.values()
             self.reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
-            if GROUPS in artifacts:
-                self.rows["removed"] += _duplicates(artifacts[GROUPS])
 
     def total(self, table: str, **wanted: str) -> Counts:
         """Documents and characters of the rows of a table with these values."""

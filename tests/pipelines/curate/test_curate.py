@@ -272,6 +272,14 @@ def test_duplicates_can_be_marked_and_kept(inputs, monkeypatch):
     assert rows["near"]["group_id"] == rows["s4"]["group_id"] != rows["s3"]["group_id"]
 
 
+@pytest.mark.parametrize("exact_short", [True, False])
+def test_exact_short_decides_whether_a_short_document_has_its_shingles_or_a_signature(inputs, monkeypatch, exact_short):
+    run = curate_inline(inputs[1] | {"dedup": {"exact_short": exact_short}}, monkeypatch)
+    rows = Artifact.load(Store(), f"{run.uri}/attributes").table(["id", "signature"]).to_pylist()
+    sketches = {row["id"]: len(row["signature"]) for row in rows}
+    assert sketches["short"] == 4 * (4 if exact_short else 14 * 8) and max(sketches.values()) == 4 * 14 * 8
+
+
 @pytest.mark.parametrize(
     ("dedup", "kept"),
     [
