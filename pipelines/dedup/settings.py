@@ -3,11 +3,10 @@
 from functools import cached_property
 from typing import Literal, Self
 
-from datasketch import MinHashLSH
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Weights of false positives and false negatives when the banding is derived: a false candidate costs only time.
-_LSH_WEIGHTS = (0.1, 0.9)
+from pipelines.dedup.banding import best_banding
+
 _LEAST_RECALL_AT_THRESHOLD = 0.5
 
 # Each signature column costs 4 bytes per document. Speed falls in proportion to their number: 238 MB/s of text with
@@ -85,8 +84,7 @@ class Dedup(BaseModel):
         """(number of bands, signature columns of each)."""
         if self.bands is not None and self.rows_per_band is not None:
             return self.bands, self.rows_per_band
-        index = MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=_LSH_WEIGHTS)
-        return index.b, index.r
+        return best_banding(self.threshold, self.permutations)
 
     def caught(self, similarity: float) -> float:
         """Probability that two documents of this similarity share a band: 1 - (1 - s^columns)^bands."""
