@@ -33,6 +33,7 @@ from pipelines.kernel_cache import kernel_sources
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import Loss, ModelFile
 from pipelines.readers.freeze import freeze
+from pipelines.text.kernel import InnerKernel
 from pipelines.text.texts import Texts
 
 _HERE = Path(pipelines.__file__).parent
@@ -48,13 +49,14 @@ class Kernels:
 
 
 def kernels() -> dict[str, Dispatcher]:
-    """Every function that numba compiles and caches, by its name."""
+    """Every function that numba compiles and caches, by its name. Inner kernels are parts of these."""
     found: dict[str, Dispatcher] = {}
     for path in kernel_sources():
         parts = path.relative_to(_HERE).with_suffix("").parts
         module = importlib.import_module(".".join(("pipelines", *parts)).removesuffix(".__init__"))
         for name, value in vars(module).items():
-            if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__:
+            compiled = isinstance(value, Dispatcher) and not isinstance(value, InnerKernel)
+            if compiled and value.py_func.__module__ == module.__name__:
                 found[f"{'.'.join(parts)}.{name}"] = value
     return found
 
@@ -129,7 +131,7 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
 
 def _classify_without_tree() -> None:
     """Run a classifier of the kind that most quality classifiers are; the language model finds its labels in a tree."""
-    label = np.frombuffer(b"__label__yes", np.uint8)
+    label = np.frombuffer(b"__label__yes", np.uint8).copy()  # written arrays have types of their own
     numbers = np.zeros((1, 4), np.float32)
     model = ModelFile(
         loss=Loss.SOFTMAX, dimension=4, minn=0, maxn=0, word_ngrams=2, buckets=1, words=0,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 
 LOCAL_BITS = 20
 _NUMBER = np.uint64((1 << LOCAL_BITS) - 1)  # the bits of the document's number
@@ -32,8 +32,11 @@ def edges_within(keys: np.ndarray, numbers: np.ndarray, slices: int) -> tuple[np
         edges int64[E, 2] between numbers, which form a forest; and by slice the pairs uint64[P], one of each key.
     """
     buckets = slices * max(1, min(_MOST_BUCKETS, keys.size // _BUCKET_PAIRS) // slices)
-    pairs, starts = _distribute_keys(keys, numbers, buckets)
-    edges, ends = _edges_of_range(pairs, starts)
+    pairs, starts = np.empty(keys.size, np.uint64), np.zeros(buckets + 1, np.int64)
+    _distribute_keys(keys, numbers, starts, np.empty(buckets, np.int64), pairs)
+    parents, ends = np.arange(1 << LOCAL_BITS, dtype=np.uint32), np.empty(buckets, np.int64)
+    edges = np.empty((len(keys), 2), np.int64)  # a forest has fewer edges than documents
+    edges = edges[: _edges_of_range(pairs, starts, ends, parents, *_tables(starts), edges)].copy()
     per_slice = buckets // slices
     found = [
         np.concatenate([pairs[starts[bucket] : ends[bucket]] for bucket in range(first, first + per_slice)])
@@ -55,7 +58,10 @@ def shared_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     bits = np.uint64(max(LOCAL_BITS, len(keys).bit_length()))
     pairs = (keys >> bits << bits | np.arange(len(keys), dtype=np.uint64)[:, None]).ravel()
     pairs.sort()
-    return _shared(pairs, bits, len(keys))
+    ids, starts = np.full(len(pairs), -1, np.int64), np.zeros(len(keys) + 2, np.int64)
+    found = np.empty(len(pairs), np.int64)
+    count = _shared(pairs, bits, ids, starts, found)
+    return starts[:-1], found[: starts[-1]].copy(), count
 
 
 def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int, slices: int) -> np.ndarray:
@@ -69,15 +75,27 @@ def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int,
     pairs = np.concatenate([*ranges, np.empty(0, np.uint64)])
     ends = np.cumsum([len(one) for one in ranges])
     buckets = max(1, min(_MOST_BUCKETS, len(pairs) // _BUCKET_PAIRS, (1 << LOCAL_BITS) // slices))
-    placed, starts = _distribute_pairs(pairs, ends, firsts, number * buckets, buckets, slices * buckets)
-    return np.ascontiguousarray(placed[:, : _edges_of_slice(placed, starts)].T).view(np.int64)
+    placed, starts = np.empty((2, len(pairs)), np.uint64), np.zeros(buckets + 1, np.int64)
+    scratch = np.empty(buckets, np.int64)
+    _distribute_pairs(pairs, ends, firsts, number * buckets, slices * buckets, starts, scratch, placed)
+    return np.ascontiguousarray(placed[:, : _edges_of_slice(placed, starts, *_tables(starts))].T).view(np.int64)
+
+
+def _tables(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, owners): hash tables that are large enough for the largest bucket."""
+    size = _table_size(int(np.diff(starts).max()))
+    return np.empty(size, np.uint64), np.empty(size, np.uint64)
 
 
 @kernel
-def _shared(pairs, bits, documents):
-    """As shared_keys. pairs: uint64[P], sorted, the number of a document in the lowest `bits`."""
+def _shared(pairs, bits, ids, starts, found):
+    """As shared_keys: fills found and starts[:-1], returns `count`. The last of `starts` is the length of `found`.
+
+    pairs: uint64[P], sorted, the number of a document in the lowest `bits`. ids: scratch, int64[P], -1. starts:
+    int64[C + 2], 0.
+    """
     mask = (np.uint64(1) << bits) - np.uint64(1)
-    ids, starts, count = np.full(len(pairs), -1, np.int64), np.zeros(documents + 2, np.int64), 0
+    documents, count = len(starts) - 2, 0
     first = 0
     while first < len(pairs):
         key, several, end = pairs[first] >> bits, False, first
@@ -93,49 +111,48 @@ def _shared(pairs, bits, documents):
         first = end
     for document in range(documents):
         starts[document + 2] += starts[document + 1]
-    found = np.empty(starts[documents + 1], np.int64)
     for at in range(len(pairs)):
         if ids[at] >= 0:
             holder = np.int64(pairs[at] & mask)
             found[starts[holder + 1]] = ids[at]
             starts[holder + 1] += 1
-    return starts[: documents + 1], found, count
+    return count
 
 
 @kernel
-def _distribute_keys(keys, numbers, buckets):
-    """(pairs uint64[P], starts int64[buckets + 1]): bucket b has pairs[starts[b]:starts[b + 1]]."""
-    starts = np.zeros(buckets + 1, np.int64)
+def _distribute_keys(keys, numbers, starts, ends, pairs):
+    """Fill pairs uint64[P] and starts int64[B + 1], 0 before: bucket b has pairs[starts[b]:starts[b + 1]].
+
+    ends: scratch, int64[B].
+    """
+    buckets = len(ends)
     for document in range(len(keys)):
-        for key in keys[document]:
-            starts[_bucket(key, buckets) + 1] += 1
+        for band in range(keys.shape[1]):
+            starts[_bucket(keys[document, band], buckets) + 1] += 1
     for bucket in range(buckets):
+        ends[bucket] = starts[bucket]
         starts[bucket + 1] += starts[bucket]
-    ends = starts[:-1].copy()
-    pairs = np.empty(keys.size, np.uint64)
     for document in range(len(keys)):
         number = np.uint64(numbers[document])
-        for key in keys[document]:
-            bucket = _bucket(key, buckets)
-            pairs[ends[bucket]] = (key & ~_NUMBER) | number
+        for band in range(keys.shape[1]):
+            bucket = _bucket(keys[document, band], buckets)
+            pairs[ends[bucket]] = (keys[document, band] & ~_NUMBER) | number
             ends[bucket] += 1
-    return pairs, starts
 
 
 @kernel
-def _distribute_pairs(pairs, range_ends, firsts, lowest, buckets, all_buckets):
-    """(placed uint64[2, P]: pairs, and the position of each one's document; starts int64[buckets + 1]), by bucket.
+def _distribute_pairs(pairs, range_ends, firsts, lowest, all_buckets, starts, ends, placed):
+    """Fill placed uint64[2, P], pairs and the position of each one's document, by bucket, and starts int64[B + 1].
 
-    The space of keys has `all_buckets` equal buckets, and the pairs are of the `buckets` from `lowest` on. range_ends,
-    firsts: int64[R], end of each range's pairs, and the position of its first document.
+    The space of keys has `all_buckets` equal buckets, and the pairs are of the B buckets from `lowest` on. range_ends,
+    firsts: int64[R], end of each range's pairs, and the position of its first document. starts is 0 before. ends:
+    scratch, int64[B].
     """
-    starts = np.zeros(buckets + 1, np.int64)
-    for pair in pairs:
-        starts[_bucket(pair, all_buckets) - lowest + 1] += 1
-    for bucket in range(buckets):
+    for at in range(len(pairs)):
+        starts[_bucket(pairs[at], all_buckets) - lowest + 1] += 1
+    for bucket in range(len(ends)):
+        ends[bucket] = starts[bucket]
         starts[bucket + 1] += starts[bucket]
-    ends = starts[:-1].copy()
-    placed = np.empty((2, len(pairs)), np.uint64)
     at = 0
     for number in range(len(range_ends)):
         first = np.uint64(firsts[number])
@@ -146,28 +163,27 @@ def _distribute_pairs(pairs, range_ends, firsts, lowest, buckets, all_buckets):
             placed[1, ends[bucket]] = first + (pair & _NUMBER)
             ends[bucket] += 1
             at += 1
-    return placed, starts
 
 
-@kernel
+@inner_kernel
 def _bucket(pair, buckets):
     """The bucket of a key, or of a pair's key, of so many equal ones, at most 2^LOCAL_BITS."""
     return np.int64((pair >> np.uint64(LOCAL_BITS)) * np.uint64(buckets) >> np.uint64(64 - LOCAL_BITS))
 
 
 @kernel
-def _edges_of_range(pairs, starts):
-    """(edges int64[E, 2], ends int64[B]): the pairs that stay in bucket b are moved to pairs[starts[b] : ends[b]]."""
-    parents = np.arange(1 << LOCAL_BITS).astype(np.uint32)
-    edges, count = np.empty((1024, 2), np.int64), 0
-    ends = np.empty(len(starts) - 1, np.int64)
-    keys, owners = np.empty(0, np.uint64), np.empty(0, np.uint64)
+def _edges_of_range(pairs, starts, ends, parents, keys, owners, edges):
+    """Fill edges int64[E, 2] and ends int64[B], return E. Pairs that stay are moved to pairs[starts[b] : ends[b]].
+
+    parents: scratch, uint32[2^LOCAL_BITS], each its own place. keys, owners: scratch, a hash table.
+    """
+    count = 0
     for bucket in range(len(starts) - 1):
-        keys, owners = _cleared(keys, owners, starts[bucket + 1] - starts[bucket])
+        size = _clear(keys, starts[bucket + 1] - starts[bucket])
         kept = starts[bucket]
         for at in range(starts[bucket], starts[bucket + 1]):
             pair = pairs[at]
-            slot = _slot(keys, pair | _NUMBER)
+            slot = _slot(keys, size, pair | _NUMBER)
             if keys[slot] == 0:
                 keys[slot], owners[slot] = pair | _NUMBER, pair & _NUMBER
                 pairs[kept] = pair
@@ -176,26 +192,21 @@ def _edges_of_range(pairs, starts):
                 one, other = _root(parents, owners[slot]), _root(parents, pair & _NUMBER)
                 if one != other:
                     parents[max(one, other)] = min(one, other)
-                    if count == len(edges):
-                        longer = np.empty((2 * count, 2), np.int64)
-                        longer[:count] = edges
-                        edges = longer
                     edges[count, 0], edges[count, 1] = owners[slot], pair & _NUMBER
                     count += 1
         ends[bucket] = kept
-    return edges[:count], ends
+    return count
 
 
 @kernel
-def _edges_of_slice(placed, starts):
-    """Write the edges over the pairs: placed[:, e] is edge e. Returns their number."""
+def _edges_of_slice(placed, starts, keys, owners):
+    """Write the edges over the pairs: placed[:, e] is edge e. Returns their number. keys, owners: a hash table."""
     count = 0
-    keys, owners = np.empty(0, np.uint64), np.empty(0, np.uint64)
     for bucket in range(len(starts) - 1):
-        keys, owners = _cleared(keys, owners, starts[bucket + 1] - starts[bucket])
+        size = _clear(keys, starts[bucket + 1] - starts[bucket])
         for at in range(starts[bucket], starts[bucket + 1]):
             key, position = placed[0, at] | _NUMBER, placed[1, at]
-            slot = _slot(keys, key)
+            slot = _slot(keys, size, key)
             if keys[slot] == 0:
                 keys[slot], owners[slot] = key, position
             else:
@@ -204,28 +215,34 @@ def _edges_of_slice(placed, starts):
     return count
 
 
-@kernel
-def _cleared(keys, owners, count):
-    """An empty hash table for so many keys: arrays of a power of two, the old ones if they are large enough."""
+@inner_kernel
+def _table_size(count):
+    """The size of a hash table for so many keys, a power of two."""
     size = 1024
     while size < 2 * count:
         size *= 2
-    if size > len(keys):
-        return np.zeros(size, np.uint64), np.empty(size, np.uint64)
-    keys[:] = 0
-    return keys, owners
+    return size
 
 
-@kernel
-def _slot(keys, key):
-    """The slot of a key, or the empty one where it would be. A key is never 0, which is an empty slot."""
-    slot = np.int64(key * _MULTIPLIER >> np.uint64(32)) & (len(keys) - 1)
+@inner_kernel
+def _clear(keys, count):
+    """Empty the first slots of a hash table, as many as so many keys need; returns how many."""
+    size = _table_size(count)
+    for slot in range(size):
+        keys[slot] = 0
+    return size
+
+
+@inner_kernel
+def _slot(keys, size, key):
+    """The slot of a key among the first `size`, or the empty one where it would be. 0 is an empty slot and no key."""
+    slot = np.int64(key * _MULTIPLIER >> np.uint64(32)) & (size - 1)
     while keys[slot] != 0 and keys[slot] != key:
-        slot = (slot + 1) & (len(keys) - 1)
+        slot = (slot + 1) & (size - 1)
     return slot
 
 
-@kernel
+@inner_kernel
 def _root(parents, at):
     """The root of a tree; halves the paths to it."""
     while parents[at] != at:

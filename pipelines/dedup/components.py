@@ -27,9 +27,8 @@ def batches(edges: Iterable[np.ndarray], documents: int, size: int) -> tuple[np.
     parents = np.arange(documents, dtype=np.uint32 if documents < 1 << 32 else np.uint64)
     for some in edges:
         _connect(parents, some)
-    found = np.full(documents, -1, np.int32)
-    counts = _number(parents, found, size)
-    return found, counts
+    found, counts = np.full(documents, -1, np.int32), np.zeros(documents // size + 1, np.int64)
+    return found, counts[: _number(parents, found, size, counts)]
 
 
 @kernel
@@ -50,13 +49,14 @@ def _connect(parents, edges):
 
 
 @kernel
-def _number(parents, found, size):
-    """Write the batch of each document with an edge to `found`; returns the documents of each batch, int64[B]."""
+def _number(parents, found, size, counts):
+    """Write the batch of each document with an edge to `found`, the documents of each batch to `counts`; returns how
+    many batches there are.
+    """
     # A parent has a smaller position, so its own parent is the root already. Below 0: minus the documents of a root.
     for document in range(len(parents)):
         parents[document] = parents[parents[document]]
         found[parents[document]] -= 1
-    counts = np.zeros(len(parents) // size + 1, np.int64)
     batch, filled = 0, np.int64(0)
     for document in range(len(parents)):
         root = parents[document]
@@ -73,4 +73,4 @@ def _number(parents, found, size):
         found[document] = batch
         filled += of_component
         counts[batch] = filled
-    return counts[: batch + (filled > 0)]
+    return batch + (filled > 0)

@@ -11,7 +11,7 @@ estimated: the share of equal signature columns.
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 
 
 def remove_near_duplicates(
@@ -40,19 +40,27 @@ def remove_near_duplicates(
     """
     partner = np.full(len(starts) - 1, -1, np.int64)
     similarity = np.full(len(starts) - 1, np.nan)
-    _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshold, partner, similarity)
+    head, following = np.full(key_count, -1, np.int64), np.full(len(keys), -1, np.int64)
+    owner = np.empty(len(keys), np.int64)
+    rank, compared = np.full(len(starts) - 1, -1, np.int64), np.full(len(starts) - 1, -1, np.int64)
+    _loop(
+        order, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
+        head, following, owner, rank, compared,
+    )  # fmt: skip
     return partner, similarity
 
 
 @kernel
-def _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshold, partner, similarity):
+def _loop(
+    order, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
+    head, following, owner, rank, compared,
+):  # fmt: skip
+    """Fill partner and similarity.
+
+    head, following, owner: the kept documents of a key form a list. head[key] is the newest link, -1 for none; a link
+    is an index into `keys`. rank, compared: int64[C], -1.
+    """
     columns = signatures.shape[1]
-    # Kept documents of a key form a list: head[key] is the newest link, a link is an index into `keys`.
-    head = np.full(key_count, -1, np.int64)
-    following = np.full(len(keys), -1, np.int64)
-    owner = np.empty(len(keys), np.int64)
-    rank = np.full(len(starts) - 1, -1, np.int64)
-    compared = np.full(len(starts) - 1, -1, np.int64)
     for place in range(len(order)):
         document = order[place]
         rank[document] = place
@@ -86,7 +94,7 @@ def _loop(order, starts, keys, key_count, signatures, sets, set_starts, threshol
                 head[keys[link]] = link
 
 
-@kernel
+@inner_kernel
 def _jaccard(one, other, threshold):
     """Jaccard similarity of two sorted sets; 0 if their sizes alone keep it below the threshold."""
     if min(len(one), len(other)) / max(len(one), len(other)) < threshold:

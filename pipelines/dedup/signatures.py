@@ -17,7 +17,8 @@ import numpy as np
 
 from pipelines.text import characters
 from pipelines.text.characters import UNSPACED, WORD, code_point
-from pipelines.text.kernel import kernel
+from pipelines.text.instructions import copy
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 
 SIGNATURES_VERSION = "2"
@@ -65,14 +66,21 @@ def signatures_or_sets(
     words = np.empty(len(texts) * len(a), np.uint32)
     starts = np.zeros(len(texts) + 1, np.int64)
     tokens = np.zeros(len(texts), np.int64)
-    _sign(texts.data, texts.offsets, flags, lower, ngram_words, a, b, exact_short, words, starts, tokens)
+    slot_bits = max(_SLOTS_PER_HASH * len(a) - 1, 1).bit_length()
+    slots = np.empty((1 << slot_bits) + len(a), np.uint64)
+    hashes = np.empty(int(texts.byte_lengths.max(initial=0)) + 1, np.uint32)
+    ring = np.empty(ngram_words, np.uint64)
+    _sign(
+        texts.data, texts.offsets, flags, lower, a, b, exact_short, words, starts, tokens,
+        hashes, slots, slot_bits, ring,
+    )  # fmt: skip
     return words[: starts[-1]], starts, tokens
 
 
 def signatures_of(words: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """uint32[D, H]: the signatures of documents given as signatures or sets, as signatures_or_sets returns them."""
     found = np.empty((len(starts) - 1, len(a)), np.uint32)
-    _sign_sets(words, starts, a, b, found)
+    _sign_sets(words, starts, a, b, found, np.empty(len(a), np.uint32))
     return found
 
 
@@ -82,15 +90,6 @@ def count_tokens(texts: Texts) -> np.ndarray:
     return signatures_or_sets(texts, 1, none, none, exact_short=False)[2]
 
 
-def shingle_hashes(text: str, ngram_words: int) -> np.ndarray:
-    """uint32[S]: one document's shingles in order, repeats included, as datasketch takes them."""
-    flags, lower = characters.tables()
-    texts = Texts.from_strings([text])
-    hashes = np.empty(len(texts.data) + 1, np.uint32)
-    count, _ = _shingles(texts.data, 0, len(texts.data), flags, lower, ngram_words, hashes)
-    return hashes[:count].copy()
-
-
 def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
     """uint64[D, bands]: a 64-bit hash of the columns of each band."""
     keys = np.empty((len(found), bands), np.uint64)
@@ -98,7 +97,7 @@ def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
     return keys
 
 
-@kernel
+@inner_kernel
 def _mix(value):
     """MurmurHash3's finaliser of 64 bits: a bijection; every bit of the output depends on every bit of the input."""
     value ^= value >> np.uint64(33)
@@ -109,19 +108,14 @@ def _mix(value):
 
 
 @kernel
-def _sign(data, offsets, flags, lower, ngram_words, a, b, exact_short, words, starts, tokens):
-    longest = 0
-    for document in range(len(offsets) - 1):
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    hashes = np.empty(longest + 1, np.uint32)
+def _sign(
+    data, offsets, flags, lower, a, b, exact_short, words, starts, tokens, hashes, slots, slot_bits, ring
+):  # fmt: skip
+    """Fill words, starts and tokens. hashes, slots, ring: scratch, for the shingles of the longest document."""
     columns = len(a)
-    slot_bits = 1
-    while 1 << slot_bits < _SLOTS_PER_HASH * columns:
-        slot_bits += 1
-    slots = np.empty((1 << slot_bits) + columns, np.uint64)
     end = 0
     for document in range(len(offsets) - 1):
-        count, seen = _shingles(data, offsets[document], offsets[document + 1], flags, lower, ngram_words, hashes)
+        count, seen = shingles(data, offsets[document], offsets[document + 1], flags, lower, hashes, ring)
         tokens[document] = seen
         row = words[end : end + columns]
         size = columns if count else 0
@@ -134,30 +128,31 @@ def _sign(data, offsets, flags, lower, ngram_words, a, b, exact_short, words, st
 
 
 @kernel
-def _sign_sets(words, starts, a, b, found):
+def _sign_sets(words, starts, a, b, found, hashes):
+    """Fill `found` with signatures. hashes: scratch, uint32[H]."""
     columns = len(a)
-    hashes = np.empty(columns, np.uint32)
     for document in range(len(starts) - 1):
         start, end = starts[document], starts[document + 1]
         if end - start == columns:
-            found[document] = words[start:end]
+            copy(words, start, end, found[document], 0)
         else:
-            hashes[: end - start] = words[start:end]
+            copy(words, start, end, hashes, 0)
             _minima(hashes[: end - start], a, b, found[document])
 
 
-@kernel
+@inner_kernel
 def _sorted_set(hashes, slots, slot_bits, found):
     """Write the distinct hashes to `found`, sorted. Returns their number, len(found) if there are as many or more.
 
     A hash table in which the highest bits of a hash are its first slot and neighbours are in order, so that it is
     sorted from end to end. slots: scratch, uint64[2^slot_bits + len(found)].
     """
-    slots[:] = _EMPTY
+    for slot in range(len(slots)):
+        slots[slot] = _EMPTY
     count = 0
-    for entry in hashes:
-        value = np.uint64(entry)
-        slot = np.int64(entry) >> (32 - slot_bits)
+    for at in range(len(hashes)):
+        value = np.uint64(hashes[at])
+        slot = np.int64(hashes[at]) >> (32 - slot_bits)
         while slots[slot] < value:
             slot += 1
         if slots[slot] == value:
@@ -169,18 +164,20 @@ def _sorted_set(hashes, slots, slot_bits, found):
             slots[slot], value = value, slots[slot]
             slot += 1
     count = 0
-    for value in slots:
+    for slot in range(len(slots)):
+        value = slots[slot]
         found[count] = np.uint32(value)  # of an empty slot: overwritten by the next
         count += value != _EMPTY
     return count
 
 
-@kernel
+@inner_kernel
 def _minima(hashes, a, b, row):
     """Write the signature of the shingles `hashes` to `row`. Overwrites `hashes`."""
     for at in range(len(hashes)):
         hashes[at] = _fmix32(hashes[at])
-    row[:] = np.uint32(0xFFFFFFFF)
+    for k in range(len(row)):
+        row[k] = np.uint32(0xFFFFFFFF)
     # The inner loop runs over a block of shingles: one multiply, add and minimum per lane, and no stores.
     for start in range(0, len(hashes), _BLOCK):
         block = hashes[start : min(start + _BLOCK, len(hashes))]
@@ -188,7 +185,7 @@ def _minima(hashes, a, b, row):
             row[k] = min(row[k], _smallest(block, a[k], b[k]))
 
 
-@kernel
+@inner_kernel
 def _fmix32(h):
     # numba computes unsigned 32-bit products in 64 bits, so each product is truncated.
     h = np.uint32(h ^ (h >> np.uint32(16)))
@@ -198,7 +195,7 @@ def _fmix32(h):
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
-@kernel
+@inner_kernel
 def _smallest(block, a, b):
     least = np.uint32(0xFFFFFFFF)
     for at in range(len(block)):
@@ -206,15 +203,17 @@ def _smallest(block, a, b):
     return least
 
 
-@kernel
-def _shingles(data, start, end, flags, lower, ngram_words, hashes):
+@inner_kernel
+def shingles(data, start, end, flags, lower, hashes, ring):
     """Fill `hashes` with the document's shingles; returns (shingles, tokens). One pass, without a list of tokens.
 
-    The last `ngram_words` token hashes are in a ring buffer. A shingle's hash is their polynomial, a rolling hash.
+    ring: scratch, uint64, for the hashes of the last tokens, as many as a shingle has. A shingle's hash is their
+    polynomial, a rolling hash.
     """
-    ring = np.zeros(ngram_words, np.uint64)
+    ngram_words = len(ring)
     leaving = _PRIME  # the power by which the oldest token is multiplied when it leaves the ring
-    for _ in range(ngram_words):
+    for place in range(ngram_words):
+        ring[place] = 0
         leaving *= _PRIME
     rolling = np.uint64(0)
     token = np.uint64(0)

@@ -74,15 +74,14 @@ def _shared(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
     distinct = np.ones(len(keys), bool)
     distinct[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
     keys, documents = keys[distinct], documents[distinct]
-    ids = np.empty(len(keys), np.int64)
-    kept = _number_shared(keys, ids)
+    ids, kept = np.empty(len(keys), np.int64), np.zeros(len(keys), np.bool_)
+    _number_shared(keys, ids, kept)
     return ids[kept], documents[kept]
 
 
 @kernel
-def _number_shared(keys, ids):
-    """Write dense ids of the runs of at least two equal keys to `ids`; returns bool[P], the members of such runs."""
-    kept = np.zeros(len(keys), np.bool_)
+def _number_shared(keys, ids, kept):
+    """Write dense ids of the runs of at least two equal keys to `ids`, and True to `kept`, for the members."""
     count = 0
     start = 0
     while start < len(keys):
@@ -90,8 +89,7 @@ def _number_shared(keys, ids):
         while end < len(keys) and keys[end] == keys[start]:
             end += 1
         if end - start > 1:
-            ids[start:end] = count
-            kept[start:end] = True
+            for member in range(start, end):
+                ids[member], kept[member] = count, True
             count += 1
         start = end
-    return kept

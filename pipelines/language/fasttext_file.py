@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import ConfigError, StorageError
+from pipelines.text.instructions import copy
 from pipelines.text.kernel import kernel
 from pipelines.text.texts import Texts
 
 LABEL_PREFIX = "__label__"
 
 _MAGIC, _NEWEST_VERSION, _SUPERVISED = 793712314, 12, 3
+_AFTER_ENTRY = 10  # bytes after the text of an entry: a zero, its count, its kind
 # Supervised models of this version or before have no character n-grams, whatever their header has.
 _WITHOUT_NGRAMS = 11
 _CENTROIDS = 256
@@ -149,10 +151,13 @@ def _read(reader: _Reader) -> ModelFile:
     reader.check(words >= 0 and labels > 0 and count == words + labels, f"{words} words, {labels} labels of {count}")
     if count > len(reader.data):
         raise _cut_short(reader.path)
-    entries, offsets, counts, kinds, reader.at = _find_entries(reader.data, reader.at, count)
-    if len(kinds) < count:
+    offsets, counts, is_label = np.zeros(count + 1, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)
+    first, reader.at = reader.at, _find_entries(reader.data, reader.at, offsets, counts, is_label)
+    if reader.at < 0:
         raise _cut_short(reader.path)
-    reader.check(bool(np.array_equal(kinds, np.arange(count) >= words)), "labels among its words")
+    reader.check(bool(np.array_equal(is_label, np.arange(count) >= words)), "labels among its words")
+    entries = np.empty(offsets[-1], np.uint8)
+    _copy_entries(reader.data, first, offsets, entries)
     label_counts = counts[words:]
     reader.check(bool((label_counts >= 0).all() and (label_counts < _MOST_COUNT).all()), "an impossible label count")
 
@@ -226,32 +231,32 @@ def _centroids(reader: _Reader, dimension: int) -> tuple[int, int, np.ndarray]:
 
 
 @kernel
-def _find_entries(data, at, count):
-    """(entries uint8[B], their offsets int64[E + 1], counts int64[E], is_label bool[E], end of the last in the file).
+def _find_entries(data, at, offsets, counts, is_label):
+    """Read the entries from `at` on. Returns their end in the file; -1 if the file is too short.
 
-    E < count: the file is too short.
+    Fills offsets int64[E + 1], of their bytes one after the other from 0 on; counts int64[E]; is_label bool[E].
     """
-    offsets, counts = np.zeros(count + 1, np.int64), np.empty(count, np.int64)
-    is_label = np.empty(count, np.bool_)
-    first, found = at, 0
-    while found < count:
+    for found in range(len(counts)):
         end = at
         while end < len(data) and data[end]:
             end += 1
-        if end + 10 > len(data):
-            break
+        if end + _AFTER_ENTRY > len(data):
+            return -1
         number = np.uint64(0)
         for byte in range(8):
             number |= np.uint64(data[end + 1 + byte]) << np.uint64(8 * byte)
         counts[found], is_label[found] = np.int64(number), data[end + 9] != 0
         offsets[found + 1] = offsets[found] + end - at
-        at = end + 10
-        found += 1
-    entries = np.empty(offsets[found], np.uint8)
-    for entry in range(found):
-        start = first + offsets[entry] + 10 * entry
-        entries[offsets[entry] : offsets[entry + 1]] = data[start : start + offsets[entry + 1] - offsets[entry]]
-    return entries, offsets[: found + 1], counts[:found], is_label[:found], at
+        at = end + _AFTER_ENTRY
+    return at
+
+
+@kernel
+def _copy_entries(data, first, offsets, entries):
+    """Copy the entries, which begin at `first` in the file, to `entries` one after the other."""
+    for entry in range(len(offsets) - 1):
+        start = first + offsets[entry] + _AFTER_ENTRY * entry
+        copy(data, start, start + offsets[entry + 1] - offsets[entry], entries, offsets[entry])
 
 
 def _cut_short(path: Path) -> StorageError:

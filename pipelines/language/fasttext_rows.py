@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.language.fasttext_file import LABEL_PREFIX, ModelFile
 from pipelines.text.instructions import LANES, add_lanes, count_ones, load_uint64, multiply_high, trailing_zeros
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 
 _CACHE_BITS = 13
@@ -110,10 +110,19 @@ def word_cache() -> WordCache:
 
 def means(texts: Texts, model: Rows, cache: WordCache) -> tuple[np.ndarray, np.ndarray]:
     """(float32[D, width]: the mean of each text's rows; bool[D]: whether it has any)."""
-    return _means(
-        texts.data, texts.offsets, model.numbers, model.rows, model.kept, model.entries, model.offsets, model.slots,
-        cache.keys, cache.counts, cache.hashes, cache.rows,
+    data, offsets, numbers = texts.data, texts.offsets, model.numbers
+    longest = int(texts.byte_lengths.max(initial=0))
+    copy = np.empty(int(offsets[-1] - offsets[0]) + len(texts) + _PADDING, np.uint8)
+    # Of one word after the other: the word between "<" and ">", its rows; of one text: the hashes of its words.
+    token = np.empty(longest + 3, np.uint8)
+    of_word = np.empty((longest + 2) * max(numbers.maxn, 1) + 2, np.int32)
+    hashes = np.empty(longest // 2 + 2, np.uint32)
+    found, any_row = np.zeros((len(texts), numbers.width), np.float32), np.zeros(len(texts), np.bool_)
+    _means(
+        data, offsets, numbers, model.rows, model.kept, model.entries, model.offsets, model.slots,
+        cache.keys, cache.counts, cache.hashes, cache.rows, copy, token, of_word, hashes, found, any_row,
     )  # fmt: skip
+    return found, any_row
 
 
 # --- rows of texts
@@ -133,20 +142,16 @@ def _means(
     cache_counts,
     cache_hashes,
     cache_rows,
+    copy,
+    token,
+    of_word,
+    hashes,
+    found,
+    any_row,
 ):
-    documents = len(offsets) - 1
-    copy = np.empty(offsets[documents] - offsets[0] + documents + _PADDING, np.uint8)
+    """Fill found and any_row. copy, token, of_word, hashes: scratch."""
     _copy_separated(data, offsets, copy)
-    longest = 0
-    for document in range(documents):
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    # Of one word after the other: the word between "<" and ">", its rows; of one text: the hashes of its words.
-    token = np.empty(longest + 3, np.uint8)
-    of_word = np.empty((longest + 2) * max(numbers.maxn, 1) + 2, np.int32)
-    hashes = np.empty(longest // 2 + 2, np.uint32)
-
-    found, any_row = np.zeros((documents, numbers.width), np.float32), np.zeros(documents, np.bool_)
-    for document in range(documents):
+    for document in range(len(offsets) - 1):
         at = offsets[document] - offsets[0] + document
         last, mean = at + offsets[document + 1] - offsets[document], found[document]
         total = words = 0
@@ -200,10 +205,9 @@ def _means(
             share = np.float32(1.0 / total)
             for lane in range(numbers.width):
                 mean[lane] *= share
-    return found, any_row
 
 
-@kernel
+@inner_kernel
 def _copy_separated(data, offsets, copy):
     """Copy the texts to `copy`, a space after each, with spaces for fastText's other separators and in the padding.
 
@@ -218,10 +222,11 @@ def _copy_separated(data, offsets, copy):
             to += 1
         copy[to] = 0x20
         to += 1
-    copy[to:] = 0x20
+    for at in range(to, len(copy)):
+        copy[at] = 0x20
 
 
-@kernel
+@inner_kernel
 def _load_word(copy, at):
     """(the first 32 bytes of the word at `at`, zeros after its end: uint64 each; its size, 33 if it is longer)."""
     zero = np.uint64(0)
@@ -244,20 +249,20 @@ def _load_word(copy, at):
     return first, second, third, fourth, size + 24 + np.int64(copy[at + 32] != 0x20)
 
 
-@kernel
+@inner_kernel
 def _lowest(word, size):
     """The lowest bytes of a word, less than eight; zeros above."""
     return word & ((np.uint64(1) << np.uint64(8 * size)) - np.uint64(1))
 
 
-@kernel
+@inner_kernel
 def _first_space(word):
     """The position of the first space among eight bytes, the lowest first; 8 if there is none."""
     different = word ^ _SPACES
     return trailing_zeros((different - _ONES) & ~different & _HIGHS) >> 3
 
 
-@kernel
+@inner_kernel
 def _rows_of_word(copy, at, size, numbers, kept, entries, offsets, slots, token, found):
     """(rows written to `found`, or _SKIPPED, or _LAST; the word's hash) of the word copy[at : at + size]."""
     hashed = _hash(copy, at, at + size)
@@ -278,7 +283,7 @@ def _rows_of_word(copy, at, size, numbers, kept, entries, offsets, slots, token,
     return np.int64(count), hashed
 
 
-@kernel
+@inner_kernel
 def _rows_of_ngrams(token, size, numbers, kept, found, count):
     """Append the rows of the n-grams of characters in token[:size] to `found` at `count`; returns the new count.
 
@@ -305,7 +310,7 @@ def _rows_of_ngrams(token, size, numbers, kept, found, count):
     return count
 
 
-@kernel
+@inner_kernel
 def _append_row(bucket, numbers, kept, found, count):
     """Append the row of a bucket, if it has one; returns the new count. bucket: uint64."""
     if len(kept) == 0:
@@ -318,7 +323,7 @@ def _append_row(bucket, numbers, kept, found, count):
     return count + np.int64((bits >> bit) & np.uint64(1))
 
 
-@kernel
+@inner_kernel
 def _add_word_ngrams(hashes, count, numbers, rows, kept, found, mean):
     """Add the rows of the n-grams of words; returns their number."""
     total = 0
@@ -333,7 +338,7 @@ def _add_word_ngrams(hashes, count, numbers, rows, kept, found, mean):
     return total
 
 
-@kernel
+@inner_kernel
 def _add_rows(rows, width, found, first, count, total):
     """Add the rows found[first : first + count] to `total`, one after the other."""
     for place in range(first, first + count):
@@ -345,13 +350,13 @@ def _add_rows(rows, width, found, first, count, total):
 # --- the vocabulary
 
 
-@kernel
+@inner_kernel
 def _hash_byte(hashed, byte):
     """FNV-1a as fastText computes it: the byte is signed."""
     return np.uint32((hashed ^ np.uint32(np.int8(byte))) * _FNV_PRIME)
 
 
-@kernel
+@inner_kernel
 def _hash(data, start, stop):
     hashed = _FNV_START
     for at in range(start, stop):
@@ -359,7 +364,7 @@ def _hash(data, start, stop):
     return hashed
 
 
-@kernel
+@inner_kernel
 def _is(word, data, at, size):
     """Whether data[at : at + size] is this word."""
     same = 0
@@ -368,7 +373,7 @@ def _is(word, data, at, size):
     return same == size == len(word)
 
 
-@kernel
+@inner_kernel
 def _find_slot(slots, entries, offsets, hashed, data, at, size):
     """The slot of the entry data[at : at + size], or the empty one where it would be."""
     slot = np.int64(hashed) & (len(slots) - 1)

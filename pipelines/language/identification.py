@@ -22,7 +22,7 @@ from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_model import Classifier
 from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 
 UNDETERMINED = "und"  # the tag of BCP 47: a text without a letter, or without a prediction of the classifier
@@ -77,7 +77,9 @@ def identify(texts: Texts, classifier: Classifier, max_chars: int) -> tuple[pa.S
     """
     pieces = excerpts(texts, max_chars)
     labels, scores = classifier.best(pieces)
-    silent = ~_has_letter(pieces.data, pieces.offsets, tables()[0])
+    lettered = np.zeros(len(pieces), np.bool_)
+    _has_letter(pieces.data, pieces.offsets, tables()[0], lettered)
+    silent = ~lettered
     labels[silent], scores[silent] = -1, 0
     names = pa.array([*classifier.labels, UNDETERMINED], pa.string())
     return names.take(pa.array(np.where(labels < 0, len(classifier.labels), labels))), scores
@@ -113,7 +115,10 @@ def excerpts(texts: Texts, max_chars: int) -> Texts:
     characters is cut. Line ends and control characters become spaces.
     """
     assert max_chars >= 20, f"an excerpt has at least 20 characters; max_chars is {max_chars}"
-    return Texts(*_excerpts(texts.data, texts.offsets, tables()[0], max_chars))
+    most = np.minimum(texts.byte_lengths + _PIECES - 1, 4 * max_chars).sum()
+    lines, ends = np.empty(most, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    _excerpts(texts.data, texts.offsets, tables()[0], max_chars, lines, ends)
+    return Texts(lines[: ends[-1]], ends)
 
 
 def load(store: Store, settings: LanguageId) -> Classifier:
@@ -131,17 +136,11 @@ def load(store: Store, settings: LanguageId) -> Classifier:
 
 
 @kernel
-def _excerpts(data, offsets, flags, max_chars):
-    """(data uint8[B], offsets int64[D + 1]) of the excerpts."""
-    documents = len(offsets) - 1
-    capacity = 0
-    for document in range(documents):
-        capacity += min(offsets[document + 1] - offsets[document] + _PIECES - 1, 4 * max_chars)
-    lines = np.empty(capacity, np.uint8)
-    ends = np.zeros(documents + 1, np.int64)
+def _excerpts(data, offsets, flags, max_chars, lines, ends):
+    """Write the excerpts to `lines`, their ends to ends[1:]."""
     chars = (max_chars - _PIECES + 1) // _PIECES
     at = 0
-    for document in range(documents):
+    for document in range(len(offsets) - 1):
         first, last = offsets[document], offsets[document + 1]
         if last - first <= 4 * max_chars and _forward(data, first, last, max_chars) == last:
             at = _copy_line(data, first, last, lines, at)
@@ -162,10 +161,9 @@ def _excerpts(data, offsets, flags, max_chars):
                     at += 1
                 at = _copy_line(data, start, piece_end, lines, at)
         ends[document + 1] = at
-    return lines[:at], ends
 
 
-@kernel
+@inner_kernel
 def _forward(data, at, last, chars):
     """Position `chars` characters after `at`, at most `last`."""
     while chars and at < last:
@@ -176,7 +174,7 @@ def _forward(data, at, last, chars):
     return at
 
 
-@kernel
+@inner_kernel
 def _backward(data, at, first, chars):
     """Position `chars` characters before `at`, at least `first`."""
     while chars and at > first:
@@ -187,17 +185,17 @@ def _backward(data, at, first, chars):
     return at
 
 
-@kernel
+@inner_kernel
 def _is_boundary(data, first, at, last, flags):
     """Whether a text may be cut at `at`: at an end, beside white space, or beside a letter of an unspaced script."""
-    if at in (first, last):
+    if (at == first) | (at == last):
         return True
     before, _ = code_point(data, _backward(data, at, first, 1))
     after, _ = code_point(data, at)
     return (flags[before] | flags[after]) & (SPACE | UNSPACED) != 0
 
 
-@kernel
+@inner_kernel
 def _word_start(data, first, at, last, flags, chars):
     """The first boundary at or after `at` and before the text's end; `at` if there is none near it."""
     probe = at
@@ -210,7 +208,7 @@ def _word_start(data, first, at, last, flags, chars):
     return at
 
 
-@kernel
+@inner_kernel
 def _word_end(data, start, at, last, flags, chars):
     """The last boundary at or before `at` and after the piece's start; `at` if there is none near it."""
     probe = at
@@ -223,7 +221,7 @@ def _word_end(data, start, at, last, flags, chars):
     return at
 
 
-@kernel
+@inner_kernel
 def _copy_line(data, start, end, line, at):
     """Copy data[start:end] to `line` at `at`; returns the end of the copy.
 
@@ -246,13 +244,11 @@ def _copy_line(data, start, end, line, at):
 
 
 @kernel
-def _has_letter(data, offsets, flags):
-    """bool[D]: whether each document has an alphabetic character."""
-    found = np.zeros(len(offsets) - 1, np.bool_)
+def _has_letter(data, offsets, flags, found):
+    """Set found[d], False before, if document d has an alphabetic character."""
     for document in range(len(found)):
         at, last = offsets[document], offsets[document + 1]
         while at < last and not found[document]:
             point, width = code_point(data, at)
             found[document] = flags[point] & ALPHA != 0
             at += width
-    return found

@@ -22,7 +22,7 @@ from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +125,7 @@ def _trie(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray,
     return begins, keys, targets, is_entry
 
 
-@kernel
+@inner_kernel
 def _in_word(bits):
     """Whether a character is part of a word in a script with spaces: there is no edge between two such characters."""
     return bits & (WORD | UNSPACED) == WORD

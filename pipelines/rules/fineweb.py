@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
-from pipelines.text.hash_table import find_or_insert, slots_for
+from pipelines.text.hash_table import empty_table, find_or_insert, slots_for
 from pipelines.text.kernel import kernel
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -51,10 +51,12 @@ class FineWeb:
         """The number of lines int64[D], the ratios float64[D], NaN for a document without text."""
         cut, newlines = analysis.lines, analysis.lines.newlines
         char_flags, _ = tables()
-        lines, ended, short, repeated = _count_lines(
+        counts = np.zeros((len(analysis.texts), 4), np.int64)
+        _count_lines(
             analysis.texts.data, cut.starts, cut.begins, cut.ends, cut.hashes, cut.characters,
-            self.short_line_characters, char_flags, character_classes(),
-        ).T  # fmt: skip
+            self.short_line_characters, char_flags, character_classes(), counts, *empty_table(cut.longest),
+        )  # fmt: skip
+        lines, ended, short, repeated = counts.T
         with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes; the document is `empty`
             return {
                 "fineweb_lines": lines,
@@ -77,16 +79,13 @@ class FineWeb:
 
 
 @kernel
-def _count_lines(data, starts, begins, ends, hashes, characters, short_characters, char_flags, classes):
-    """int64[D, 4], of lines that are not blank: all; ending in punctuation; short; characters in repeated ones."""
-    documents = len(starts) - 1
-    counts = np.zeros((documents, 4), np.int64)
-    longest = 0
-    for document in range(documents):
-        longest = max(longest, starts[document + 1] - starts[document])
-    slots = slots_for(longest)
-    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
-    for document in range(documents):
+def _count_lines(
+    data, starts, begins, ends, hashes, characters, short_characters, char_flags, classes, counts, keys, stamps
+):  # fmt: skip
+    """Add to `counts`, int64[D, 4], of lines that are not blank: all; ending in punctuation; short; characters in
+    repeated ones.
+    """
+    for document in range(len(starts) - 1):
         mask = slots_for(starts[document + 1] - starts[document]) - 1
         for line in range(starts[document], starts[document + 1]):
             at, end = begins[line], ends[line]
@@ -105,4 +104,3 @@ def _count_lines(data, starts, begins, ends, hashes, characters, short_character
             counts[document, 2] += characters[line] <= short_characters
             if not find_or_insert(keys, stamps, mask, document + 1, hashes[line])[1]:
                 counts[document, 3] += characters[line]
-    return counts

@@ -11,7 +11,7 @@ from cluster.errors import ConfigError
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.rules.stop_words import STOP_WORDS, language_of
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
 
@@ -86,7 +86,8 @@ class GopherQuality:
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
         """gopher_words int64[D], all others float64[D]; NaN where a signal does not apply."""
         words = analysis.words
-        counted, characters, alphabetic = _count_words(words.starts, words.lengths, words.flags)
+        counted, characters, alphabetic = counts = np.zeros((3, len(analysis.texts)), np.int64)
+        _count_words(words.starts, words.lengths, words.flags, counts)
         hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
         spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)
         with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes
@@ -121,7 +122,9 @@ class GopherQuality:
         """float64[D]: distinct stop words that occur; NaN without a list for the language."""
         words, texts = analysis.words, analysis.texts
         if analysis.dialect == "datatrove":
-            return _count_exact(words.starts, words.hashes, split_words(_stop_words("en")).hashes)
+            counts = np.empty(len(texts))
+            _count_exact(words.starts, words.hashes, split_words(_stop_words("en")).hashes, counts)
+            return counts
         if self.stop_words == "english" or "language" not in analysis.columns.column_names:
             return _count_in_languages(texts, words, ["en"], np.zeros(len(texts), np.int64))
         labels = analysis.columns["language"].combine_chunks().cast(pa.string()).dictionary_encode()
@@ -144,30 +147,31 @@ def _count_in_languages(texts: Texts, words: Words, languages: list[str], number
     listed = _stop_words(*languages)
     inside = split_words(listed)
     char_flags, lower = tables()
-    hashes = _hash_stripped_words(listed.data, inside.begins, inside.lengths, char_flags, lower).reshape(-1, 8)
-    return _count_stripped(texts.data, words.starts, words.begins, words.lengths, numbers, hashes, char_flags, lower)
+    hashes, counts = np.empty(len(inside.begins), np.uint64), np.full(len(texts), np.nan)
+    _hash_stripped_words(listed.data, inside.begins, inside.lengths, char_flags, lower, hashes)
+    _count_stripped(
+        texts.data, words.starts, words.begins, words.lengths, numbers, hashes.reshape(-1, 8), char_flags, lower, counts
+    )
+    return counts
 
 
 @kernel
-def _count_words(starts, lengths, flags):
-    """int64[D] each: words that are not only symbols, their characters, words with an alphabetic character."""
-    documents = len(starts) - 1
-    counted, characters = np.zeros(documents, np.int64), np.zeros(documents, np.int64)
-    alphabetic = np.zeros(documents, np.int64)
-    for document in range(documents):
+def _count_words(starts, lengths, flags, counts):
+    """Fill counts[:, d]: words that are not only symbols, their characters, words with an alphabetic character."""
+    for document in range(len(starts) - 1):
+        counted = characters = alphabetic = 0
         for word in range(starts[document], starts[document + 1]):
             if flags[word] & HAS_NON_SYMBOL:
-                counted[document] += 1
-                characters[document] += lengths[word]
+                counted += 1
+                characters += lengths[word]
             if flags[word] & HAS_ALPHA:
-                alphabetic[document] += 1
-    return counted, characters, alphabetic
+                alphabetic += 1
+        counts[0, document], counts[1, document], counts[2, document] = counted, characters, alphabetic
 
 
 @kernel
-def _count_exact(starts, hashes, listed):
-    """float64[D]: how many of the listed word hashes occur in each document."""
-    counts = np.empty(len(starts) - 1, np.float64)
+def _count_exact(starts, hashes, listed, counts):
+    """Fill counts[d]: how many of the listed word hashes occur in document d."""
     for document in range(len(counts)):
         found, occurring = 0, 0
         for word in range(starts[document], starts[document + 1]):
@@ -178,10 +182,9 @@ def _count_exact(starts, hashes, listed):
             if occurring == len(listed):
                 break
         counts[document] = occurring
-    return counts
 
 
-@kernel
+@inner_kernel
 def _hash_stripped(data, at, length, char_flags, lower):
     """Hash of the word at data[at] of `length` characters, in lower case without symbols at its ends."""
     hashed = result = HASH_SEED
@@ -199,18 +202,15 @@ def _hash_stripped(data, at, length, char_flags, lower):
 
 
 @kernel
-def _hash_stripped_words(data, begins, lengths, char_flags, lower):
-    """uint64[W]: _hash_stripped of every word."""
-    hashes = np.empty(len(begins), np.uint64)
+def _hash_stripped_words(data, begins, lengths, char_flags, lower, hashes):
+    """Fill hashes[w]: _hash_stripped of word w."""
     for word in range(len(begins)):
         hashes[word] = _hash_stripped(data, begins[word], lengths[word], char_flags, lower)
-    return hashes
 
 
 @kernel
-def _count_stripped(data, starts, begins, lengths, numbers, hashes, char_flags, lower):
-    """float64[D]: see _count_in_languages. hashes: uint64[L, 8], the stop words of each language."""
-    counts = np.full(len(starts) - 1, np.nan)
+def _count_stripped(data, starts, begins, lengths, numbers, hashes, char_flags, lower, counts):
+    """Fill counts[d], NaN before, see _count_in_languages. hashes: uint64[L, 8], the stop words of each language."""
     for document in range(len(counts)):
         if numbers[document] < 0:
             continue
@@ -225,7 +225,6 @@ def _count_stripped(data, starts, begins, lengths, numbers, hashes, char_flags, 
             if occurring == len(listed):
                 break
         counts[document] = occurring
-    return counts
 
 
 # Kinds of ASCII characters in the line scan, and of the first byte of any other character.

@@ -17,7 +17,7 @@ from cluster.errors import ConfigError
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 
 # scheme, user, host, port, path (with query and fragment)
@@ -71,7 +71,9 @@ class UrlBlocklist:
         keys = _join(hosts, paths)
         host_bytes = pc.binary_length(hosts).to_numpy(zero_copy_only=False).astype(np.int64)
         lists = _load_lists(analysis.store, self.paths)
-        return {"url_blocked": _find_blocked(keys.data, keys.offsets, host_bytes, *lists)}
+        blocked = np.zeros(len(keys), np.uint8)
+        _find_blocked(keys.data, keys.offsets, host_bytes, *lists, blocked)
+        return {"url_blocked": blocked}
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
         return (Check("blocked_url", "url_blocked", maximum=0),)
@@ -117,8 +119,8 @@ def _load_lists(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.nd
     prefix_ends = np.zeros(prefixes.byte_lengths.max(initial=0) + 1, np.bool_)
     prefix_ends[prefixes.byte_lengths] = True
     return (
-        np.unique(_hashes(domains.data, domains.offsets, True)),
-        np.unique(_hashes(prefixes.data, prefixes.offsets, False)),
+        np.unique(_hashes(domains, backward=True)),
+        np.unique(_hashes(prefixes, backward=False)),
         prefix_ends,
     )
 
@@ -148,13 +150,13 @@ def _read_list(store: Store, path: str) -> tuple[pa.Array, pa.Array]:
     return pa.concat_arrays([domains, host]), pa.concat_arrays([pc.utf8_slice_codeunits(domains, 0, 0), rest])
 
 
-@kernel
+@inner_kernel
 def _add(hashed, byte):
     """One step of FNV-1a, 64 bits."""
     return (hashed ^ np.uint64(byte)) * np.uint64(0x100000001B3)
 
 
-@kernel
+@inner_kernel
 def _finish(hashed):
     """Mix the bits of a hash (the finaliser of splitmix64)."""
     hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -165,33 +167,42 @@ def _finish(hashed):
 _START = np.uint64(0xCBF29CE484222325)
 
 
-@kernel
-def _hashes(data, offsets, backward):
+def _hashes(texts: Texts, *, backward: bool) -> np.ndarray:
     """uint64[D]: hash of each document, from its end if `backward`.
 
     Domains are hashed from their end: one pass over a host then gives the hashes of all its parent domains.
     """
-    hashes = np.empty(len(offsets) - 1, np.uint64)
+    hashes = np.empty(len(texts), np.uint64)
+    _fill_hashes(texts.data, texts.offsets, backward, hashes)
+    return hashes
+
+
+@kernel
+def _fill_hashes(data, offsets, backward, hashes):
     for entry in range(len(hashes)):
         first, last = offsets[entry], offsets[entry + 1]
         hashed = _START
         for at in range(last - first):
             hashed = _add(hashed, data[last - 1 - at] if backward else data[first + at])
         hashes[entry] = _finish(hashed)
-    return hashes
 
 
-@kernel
+@inner_kernel
 def _contains(hashed, hashes):
     """Whether the sorted `hashes` hold `hashed`."""
-    index = np.searchsorted(hashes, hashed)
-    return index < len(hashes) and hashes[index] == hashed
+    low, high = 0, len(hashes)
+    while low < high:
+        middle = (low + high) >> 1
+        if hashes[middle] < hashed:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(hashes) and hashes[low] == hashed
 
 
 @kernel
-def _find_blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
-    """uint8[D]: 1 where the host or a parent of it is in `domains`, or the URL begins with one of `prefixes`."""
-    blocked = np.zeros(len(offsets) - 1, np.uint8)
+def _find_blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends, blocked):
+    """Set blocked[d] to 1 if the host or a parent of it is in `domains`, or the URL begins with one of `prefixes`."""
     for document in range(len(blocked)):
         first, last = offsets[document], offsets[document + 1]
         host_end = first + host_bytes[document]
@@ -209,4 +220,3 @@ def _find_blocked(data, offsets, host_bytes, domains, prefixes, prefix_ends):
             if at >= host_end and prefix_ends[at + 1 - first] and _contains(_finish(hashed), prefixes):
                 blocked[document] = 1
                 break
-    return blocked

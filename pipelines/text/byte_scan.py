@@ -7,17 +7,18 @@ The vectorised loop is eight times as fast.
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.instructions import copy
+from pipelines.text.kernel import inner_kernel
 
 
-@kernel
+@inner_kernel
 def first_match(first, position, found):
     """The smaller of `first` and `position` if `found` is 1, else `first`; uint8 each, `found` 0 or 1."""
     candidate = np.uint8(np.uint8(position) | np.uint8(found - np.uint8(1)))
     return candidate if candidate < first else first
 
 
-@kernel
+@inner_kernel
 def next_non_ascii(data, at, stop):
     """Position of the first byte over 0x7F in data[at:stop]; `stop` if there is none."""
     while at + 64 <= stop:
@@ -32,8 +33,8 @@ def next_non_ascii(data, at, stop):
     return at
 
 
-@kernel
+@inner_kernel
 def copy_bytes(data, start, stop, out, put):
     """Copy data[start:stop] to `out` at `put`; returns the end of the copy in `out`."""
-    out[put : put + stop - start] = data[start:stop]
+    copy(data, start, stop, out, put)
     return put + stop - start

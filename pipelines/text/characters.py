@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel
 
 UNICODE_VERSION = unicodedata.unidata_version
 
@@ -99,7 +99,7 @@ def _describe(character: str) -> tuple[int, int]:
     return bits, ord(lowered) if len(lowered) == 1 else ord(character)
 
 
-@kernel
+@inner_kernel
 def code_point(data, at):
     """(code point, width in bytes) of the UTF-8 character that starts at `at`. The text must be valid UTF-8."""
     byte = np.int32(data[at])

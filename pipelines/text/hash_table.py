@@ -9,13 +9,19 @@ keeps the table of a short document in the processor's cache.
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Fibonacci hashing, Knuth, TAOCP 6.4
 _HIGH = np.uint64(29)
 
 
-@kernel
+def empty_table(items: int) -> tuple[np.ndarray, np.ndarray]:
+    """(keys uint64[N], stamps int64[N]) for `find_or_insert`, with room for so many items. Only stamp 0 is in use."""
+    slots = slots_for(items)
+    return np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+
+
+@inner_kernel
 def slots_for(items):
     """Size of a table for so many items: the smallest power of two, at least 16, that they fill at most by half."""
     slots = 16
@@ -24,7 +30,7 @@ def slots_for(items):
     return slots
 
 
-@kernel
+@inner_kernel
 def find_or_insert(keys, stamps, mask, stamp, key):
     """(slot of `key`: int64, whether this call inserted it).
 
@@ -41,15 +47,14 @@ def find_or_insert(keys, stamps, mask, stamp, key):
     return slot, True
 
 
-@kernel
-def hash_slots(hashes, size):
+def hash_slots(hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A constant table: (uint64[size] with each hash in its slot and 0 elsewhere; int64[N], the slot of each hash).
 
     hashes: uint64[N], none is 0. size: a power of two, at least twice the number of hashes.
     """
     table, slots = np.zeros(size, np.uint64), np.empty(len(hashes), np.int64)
-    for number, hashed in enumerate(hashes):
-        slot = np.int64(hashed & np.uint64(size - 1))
+    for number, hashed in enumerate(hashes.tolist()):
+        slot = hashed & (size - 1)
         while table[slot]:
             slot = (slot + 1) & (size - 1)
         table[slot] = hashed
@@ -57,7 +62,7 @@ def hash_slots(hashes, size):
     return table, slots
 
 
-@kernel
+@inner_kernel
 def find_slot(table, hashed):
     """Slot of a hash in a table of `hash_slots`; -1 if the table does not hold it."""
     slot = np.int64(hashed & np.uint64(len(table) - 1))

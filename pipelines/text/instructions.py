@@ -88,3 +88,27 @@ def add_lanes(typing_context, total, at, values, start):
         return context.get_dummy_value()
 
     return types.void(total, at, values, start), generate
+
+
+@_instruction
+def copy(typing_context, source, start, stop, target, at):
+    """Copy source[start:stop] to `target` from position `at` on. Both may be one array, and the parts may overlap.
+
+    source, target: contiguous arrays of one kind of number, and long enough: nothing checks it.
+    """
+
+    def generate(context, builder, signature, arguments):
+        def position(argument):
+            return context.cast(builder, arguments[argument], signature.args[argument], types.intp)
+
+        def address(array, place):
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return builder.gep(data, [place])
+
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        first = position(1)
+        count = builder.sub(position(2), first)
+        cgutils.raw_memmove(builder, address(3, position(4)), address(0, first), count, size)
+        return context.get_dummy_value()
+
+    return types.void(source, start, stop, target, at), generate

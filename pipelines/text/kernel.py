@@ -1,36 +1,164 @@
-"""The decorator of kernels: functions that numba compiles at their first call and stores in its cache.
+"""The decorators of kernels: functions that numba compiles.
+
+    kernel        called from Python; compiled at its first call and stored in numba's cache
+    inner_kernel  called by kernels; compiled into each of them, without an entry for Python or a file in the cache
+
+Kernels allocate nothing and count no references to arrays: the caller passes the arrays for results and scratch, and a
+kernel returns numbers. Any other is refused when it is compiled.
+
+Compiling is slow, and what numba offers for whole arrays is the slowest, because it is compiled with each kernel: a
+statement such as `a[i:j] = b[k:l]` takes two seconds. So kernels have loops, or instructions.py.
 
 When several processes need the same kernel at once, as the workers of a machine do at their first unit, one of them
 compiles it and the others wait and load the result from the cache.
 """
 
 import fcntl
+import gc
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from numba import njit
+from numba import njit, types
+from numba.core import event, sigutils
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, Flags
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import CPUDispatcher
+from numba.core.typed_passes import (
+    AnnotateTypes,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import FixupArgs, GenericRewrites, IRProcessing, ReconstructSSA, TranslateByteCode
 
 log = logging.getLogger(__name__)
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True}  # no entry for callers in C, which nobody uses
+# No GIL, no entry for callers in C, no references to arrays.
+_OPTIONS: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
 
 
 def kernel(function: Callable) -> Any:
     """Compile a function with numba, without the GIL, and store it in the cache."""
-    compiled = njit(**_OPTIONS)(function)
+    compiled = njit(**_OPTIONS, pipeline_class=_Compiler)(function)
     compile_for_types, cache = compiled.compile, _CompiledOnce(function)
 
     def compile_once(signature: object) -> object:
         try:
-            return compile_for_types(signature)
+            with _fast_compiler():
+                return compile_for_types(signature)
         finally:
             cache.release()
 
     compiled._cache, compiled.compile = cache, compile_once
     return compiled
+
+
+def inner_kernel(function: Callable) -> Any:
+    """A function that kernels call. Called from Python, it runs as Python."""
+    return InnerKernel(function)
+
+
+# numba's passes without those for closures, generators, parallel loops, array expressions, and the ends of variables'
+# lives, which matter only where references are counted.
+_PASSES = (
+    TranslateByteCode, FixupArgs, IRProcessing, GenericRewrites, ReconstructSSA, NopythonTypeInference,
+    PreLowerStripPhis, AnnotateTypes, NativeLowering, NoPythonBackend,
+)  # fmt: skip
+
+
+class _Compiler(CompilerBase):
+    """numba's compiler with the passes that kernels need."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        passes = PassManager("kernel")
+        for step in _PASSES:
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class InnerKernel(CPUDispatcher):
+    """An inner kernel. Each process translates it to LLVM once for each kind of arguments, and no further.
+
+    LLVM optimises it and generates its machine code as a part of the kernels that call it. numba would do that for it
+    alone, too, and for each kernel between.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__(function, targetoptions=_OPTIONS | {"nopython": True})
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.py_func(*arguments)
+
+    def compile(self, sig: Any) -> Any:
+        """The key of the function in numba's table of functions. It is translated in the first call."""
+        arguments, return_type = sigutils.normalize_signature(sig)
+        arguments = tuple(map(types.unliteral, arguments))
+        if arguments not in self.overloads:
+            target: Any = self.targetctx
+            flags: Any = Flags()
+            self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
+            flags.no_compile = flags.no_cpython_wrapper = True
+            library = _Unoptimised(target.codegen(), self.py_func.__qualname__)
+            details = {"dispatcher": self, "args": arguments, "return_type": return_type}
+            with event.trigger_event("numba:compile", data=details):
+                compiler = _Compiler(self.typingctx, target, library, arguments, return_type, flags, {})
+                result = compiler.compile_extra(self.py_func)
+            key = object()
+            target.insert_user_function(key, result.fndesc, [library])
+            self.overloads[arguments] = result._replace(entry_point=key)
+        found: Any = self.overloads[arguments]
+        return found.entry_point
+
+
+class _Unoptimised(JITCodeLibrary):
+    """Code that is linked into that of its callers, and neither optimised nor loaded by itself."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@contextmanager
+def _fast_compiler() -> Iterator[None]:
+    """In here numba finds the types of an operation once for each kind of numbers and arrays, not at every use of it,
+    and Python collects no garbage: compiling makes many objects, and a collection looks at all that the process holds.
+    """
+    functions: Any = types.Function
+    with global_compiler_lock:
+        collects = gc.isenabled()
+        gc.disable()
+        functions.get_call_type = _find_once  # in front of that of its base class
+        try:
+            yield
+        finally:
+            del functions.get_call_type
+            if collects:
+                gc.enable()
+
+
+_found: dict[tuple, object] = {}
+
+
+def _find_once(function: Any, context: object, args: tuple, kws: dict) -> object:
+    """The signature of a function or operator of numba for arguments of these types."""
+    plain = tuple(map(types.unliteral, args))
+    find = super(types.Function, function).get_call_type
+    if kws or not all(isinstance(one, (types.Number, types.Boolean, types.Array)) for one in plain):
+        return find(context, args, kws)
+    if (function, plain) not in _found:
+        _found[function, plain] = find(context, plain, kws)
+    return _found[function, plain]
 
 
 class _CompiledOnce(FunctionCache):
@@ -61,7 +189,7 @@ class _CompiledOnce(FunctionCache):
     def _take_lock(self) -> bool:
         """Take the lock and return True; if another process has it, wait until that one is done and return False.
 
-        No two processes wait for each other, as no kernel calls itself, directly or by another. Without a lock, as on a
+        No two processes wait for each other, as a process compiles one kernel at a time. Without a lock, as on a
         read-only file system, every process compiles.
         """
         try:

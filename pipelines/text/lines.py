@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.text.characters import SPACE, code_point, tables
-from pipelines.text.hash_table import find_or_insert, slots_for
-from pipelines.text.instructions import count_ones, load_uint64, trailing_zeros
-from pipelines.text.kernel import kernel
+from pipelines.text.hash_table import empty_table, find_or_insert, slots_for
+from pipelines.text.instructions import copy, count_ones, load_uint64, trailing_zeros
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 from pipelines.text.words import HASH_SEED, mix_hash
 
@@ -41,11 +41,17 @@ class Lines:
         """int64[D]: the number of line feeds of every document."""
         return np.diff(self.starts) - 1
 
+    @property
+    def longest(self) -> int:
+        """The largest number of lines of a document."""
+        return int(np.diff(self.starts).max(initial=0))
+
 
 def split_lines(texts: Texts) -> Lines:
     """The lines of every document."""
     starts = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(_count_newlines(texts.data, texts.offsets) + 1, out=starts[1:])
+    _count_newlines(texts.data, texts.offsets, starts[1:])
+    np.cumsum(starts[1:] + 1, out=starts[1:])
     count = starts[-1]
     begins, ends, characters = np.empty((3, count), np.int64)
     hashes = np.empty(count, np.uint64)
@@ -55,7 +61,9 @@ def split_lines(texts: Texts) -> Lines:
 
 def count_characters(texts: Texts) -> np.ndarray:
     """int64[D]: the length of every document in characters (code points)."""
-    return _count_characters(texts.data, texts.offsets)
+    counts = np.empty(len(texts), np.int64)
+    _count_characters(texts.data, texts.offsets, counts)
+    return counts
 
 
 def count_repeated_lines(lines: Lines) -> np.ndarray:
@@ -65,7 +73,8 @@ def count_repeated_lines(lines: Lines) -> np.ndarray:
     a row; an empty document is one empty line.
     """
     counts = np.zeros((len(lines.starts) - 1, 3), np.int64)
-    _count_repeated_lines(lines.starts, lines.begins, lines.ends, lines.hashes, lines.characters, counts)
+    keys, stamps = empty_table(lines.longest)
+    _count_repeated_lines(lines.starts, lines.begins, lines.ends, lines.hashes, lines.characters, counts, keys, stamps)
     return counts
 
 
@@ -76,46 +85,52 @@ def count_repeated_paragraphs(texts: Texts, lines: Lines) -> np.ndarray:
     document is one empty paragraph.
     """
     counts = np.zeros((len(texts), 3), np.int64)
-    begins, ends = _find_stripped(texts.data, texts.offsets, tables()[0])
+    begins, ends = _stripped(texts)
     _count_repeated_paragraphs(
-        texts.data, begins, ends, lines.starts, lines.begins, lines.ends, lines.hashes, lines.characters, counts
-    )
+        texts.data, begins, ends, lines.starts, lines.begins, lines.ends, lines.hashes, lines.characters, counts,
+        *empty_table(lines.longest),
+    )  # fmt: skip
     return counts
 
 
 def strip_each(texts: Texts) -> Texts:
     """The documents without white space at their ends, as by str.strip(); the same object if no document changes."""
-    begins, ends = _find_stripped(texts.data, texts.offsets, tables()[0])
+    begins, ends = _stripped(texts)
     if np.array_equal(begins, texts.offsets[:-1]) and np.array_equal(ends, texts.offsets[1:]):
         return texts
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(ends - begins, out=offsets[1:])
-    return Texts(_copy_documents(texts.data, begins, offsets), offsets)
+    packed = np.empty(offsets[-1], np.uint8)
+    _copy_documents(texts.data, begins, offsets, packed)
+    return Texts(packed, offsets)
+
+
+def _stripped(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+    """(begins, ends int64[D]) in `texts.data` of the documents without white space at their ends."""
+    begins, ends = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
+    _find_stripped(texts.data, texts.offsets, tables()[0], begins, ends)
+    return begins, ends
 
 
 @kernel
-def _count_characters(data, offsets):
-    counts = np.empty(len(offsets) - 1, np.int64)
+def _count_characters(data, offsets, counts):
     for document in range(len(counts)):
         count = 0
-        for byte in data[offsets[document] : offsets[document + 1]]:
-            count += (byte & 0xC0) != 0x80
+        for at in range(np.uint64(offsets[document]), np.uint64(offsets[document + 1])):
+            count += (data[at] & 0xC0) != 0x80
         counts[document] = count
-    return counts
 
 
 @kernel
-def _count_newlines(data, offsets):
-    counts = np.empty(len(offsets) - 1, np.int64)
+def _count_newlines(data, offsets, counts):
     for document in range(len(counts)):
         count = 0
-        for byte in data[offsets[document] : offsets[document + 1]]:
-            count += byte == _NEWLINE
+        for at in range(np.uint64(offsets[document]), np.uint64(offsets[document + 1])):
+            count += data[at] == _NEWLINE
         counts[document] = count
-    return counts
 
 
-@kernel
+@inner_kernel
 def strip(data, begin, end, char_flags):
     """(begin, end) of data[begin:end] without white space at both ends, as by str.strip()."""
     if begin < end and 0x20 < data[begin] < 0x80 and 0x20 < data[end - 1] < 0x80:
@@ -136,24 +151,20 @@ def strip(data, begin, end, char_flags):
 
 
 @kernel
-def _find_stripped(data, offsets, char_flags):
-    begins, ends = np.empty(len(offsets) - 1, np.int64), np.empty(len(offsets) - 1, np.int64)
+def _find_stripped(data, offsets, char_flags, begins, ends):
     for document in range(len(begins)):
         begins[document], ends[document] = strip(data, offsets[document], offsets[document + 1], char_flags)
-    return begins, ends
 
 
 @kernel
-def _copy_documents(data, begins, offsets):
-    """uint8[offsets[D]]: the documents that begin at data[begins], one after the other, at their new offsets."""
-    packed = np.empty(offsets[-1], np.uint8)
+def _copy_documents(data, begins, offsets, packed):
+    """Copy the documents that begin at data[begins] to `packed`, one after the other, at their new offsets."""
     for document in range(len(begins)):
-        size = offsets[document + 1] - offsets[document]
-        packed[offsets[document] : offsets[document + 1]] = data[begins[document] : begins[document] + size]
-    return packed
+        end = begins[document] + offsets[document + 1] - offsets[document]
+        copy(data, begins[document], end, packed, offsets[document])
 
 
-@kernel
+@inner_kernel
 def after_line_end(data, at, end):
     """Begin of the next line, for a line that ends at `at` by str.splitlines(); CR LF is one line end."""
     if at >= end:
@@ -178,7 +189,7 @@ def _fill_lines(data, offsets, begins, ends, hashes, characters):
             at += 1
 
 
-@kernel
+@inner_kernel
 def _hash_line(data, begin, end):
     """(its end, hash, characters) of the line that begins at `begin` in data[:end], eight bytes at a time."""
     at, hashed, characters = begin, HASH_SEED, 0
@@ -205,23 +216,12 @@ def _hash_line(data, begin, end):
 
 
 @kernel
-def _longest(starts):
-    """The largest number of lines of a document."""
-    longest = 0
-    for document in range(len(starts) - 1):
-        longest = max(longest, starts[document + 1] - starts[document])
-    return longest
-
-
-@kernel
-def _count_repeated_lines(starts, begins, ends, hashes, characters, counts):
-    slots = slots_for(_longest(starts))
-    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
+def _count_repeated_lines(starts, begins, ends, hashes, characters, counts, keys, stamps):
     for document in range(len(starts) - 1):
         first, last = starts[document], starts[document + 1] - 1
         mask = slots_for(last + 1 - first) - 1
         for line in range(first, last + 1):
-            if begins[line] < ends[line] or line in (first, last):
+            if begins[line] < ends[line] or (line == first) | (line == last):
                 counts[document, 0] += 1
                 if not find_or_insert(keys, stamps, mask, document + 1, hashes[line])[1]:
                     counts[document, 1] += 1
@@ -229,10 +229,10 @@ def _count_repeated_lines(starts, begins, ends, hashes, characters, counts):
 
 
 @kernel
-def _count_repeated_paragraphs(data, text_begins, text_ends, starts, begins, ends, hashes, characters, counts):
+def _count_repeated_paragraphs(
+    data, text_begins, text_ends, starts, begins, ends, hashes, characters, counts, keys, stamps
+):  # fmt: skip
     """text_begins, text_ends: int64[D], the documents without white space at their ends."""
-    slots = slots_for(_longest(starts))
-    keys, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
     for document in range(len(starts) - 1):
         text_begin, text_end = text_begins[document], text_ends[document]
         mask = slots_for(starts[document + 1] - starts[document]) - 1

@@ -14,8 +14,8 @@ without repetition costs one table access per word for all nine n together.
 
 import numpy as np
 
-from pipelines.text.hash_table import find_or_insert, slots_for
-from pipelines.text.kernel import kernel
+from pipelines.text.hash_table import empty_table, find_or_insert, slots_for
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.words import Words
 
 TOP_N = (2, 3, 4)
@@ -33,19 +33,18 @@ def count_ngram_repetition(words: Words) -> tuple[np.ndarray, np.ndarray]:
     documents = len(words.starts) - 1
     top = np.zeros((documents, len(TOP_N)), np.int64)
     duplicated = np.zeros((documents, len(DUPLICATED_N)), np.int64)
-    _count(words.starts, words.hashes, words.lengths, top, duplicated)
+    longest = int(words.counts.max(initial=0))
+    keys, stamps = empty_table(longest)
+    counts = np.empty(len(keys), np.int32)
+    # First words of the n-grams that may repeat, and the table slots of these n-grams.
+    positions, ids = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    _count(words.starts, words.hashes, words.lengths, top, duplicated, keys, stamps, counts, positions, ids)
     return top, duplicated
 
 
 @kernel
-def _count(starts, hashes, lengths, top, duplicated):
-    longest = 0
-    for document in range(len(starts) - 1):
-        longest = max(longest, starts[document + 1] - starts[document])
-    slots = slots_for(longest)
-    keys, stamps, counts = np.empty(slots, np.uint64), np.zeros(slots, np.int64), np.empty(slots, np.int32)
-    # First words of the n-grams that may repeat, and the table slots of these n-grams.
-    positions, ids = np.empty(longest, np.int64), np.empty(longest, np.int64)
+def _count(starts, hashes, lengths, top, duplicated, keys, stamps, counts, positions, ids):
+    """Fill top and duplicated. The other arrays after them: scratch."""
     stamp = 0
     for document in range(len(starts) - 1):
         first, total = starts[document], starts[document + 1] - starts[document]
@@ -54,33 +53,40 @@ def _count(starts, hashes, lengths, top, duplicated):
         for n in range(2, min(total, 10) + 1):
             stamp += 1
             if n == 2:
-                found = _count_bigrams(hashes[first : first + total], keys, stamps, counts, mask, stamp, positions, ids)
+                found = _count_bigrams(hashes, first, total, keys, stamps, counts, mask, stamp, positions, ids)
             elif found:
                 found = _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, ids)
             found = _keep_repeated(found, counts, positions, ids)
             if n <= 4:
                 # If nothing repeats, this is the first n-gram of the document, with one occurrence.
                 position, times = _most_frequent(found, counts, positions, ids)
-                begin = first + position
-                top[document, n - 2] = (lengths[begin : begin + n].sum() + n - 1) * times
+                top[document, n - 2] = (_sum(lengths, first + position, n) + n - 1) * times
             else:
-                duplicated[document, n - 5] = _count_duplicated(
-                    n, found, counts, positions, ids, lengths[first : first + total]
-                )
+                duplicated[document, n - 5] = _count_duplicated(n, found, counts, positions, ids, lengths, first)
 
 
-@kernel
-def _count_bigrams(hashes, keys, stamps, counts, mask, stamp, positions, ids):
-    """Count every 2-gram of a document; returns how many there are."""
-    for position in range(len(hashes) - 1):
-        slot, new = find_or_insert(keys, stamps, mask, stamp, hashes[position] * _PAIR + hashes[position + 1])
+@inner_kernel
+def _sum(lengths, first, count):
+    """The sum of `count` lengths from `first` on."""
+    characters = 0
+    for word in range(first, first + count):
+        characters += lengths[word]
+    return characters
+
+
+@inner_kernel
+def _count_bigrams(hashes, first, total, keys, stamps, counts, mask, stamp, positions, ids):
+    """Count every 2-gram of a document of `total` words from `first` on; returns how many there are."""
+    for position in range(total - 1):
+        word = first + position
+        slot, new = find_or_insert(keys, stamps, mask, stamp, hashes[word] * _PAIR + hashes[word + 1])
         counts[slot] = 1 if new else counts[slot] + 1
         positions[position] = position
         ids[position] = slot
-    return len(hashes) - 1
+    return total - 1
 
 
-@kernel
+@inner_kernel
 def _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, ids):
     """Replace the (n-1)-grams by the n-grams whose parts both repeat, and count these; returns how many there are."""
     pairs = 0
@@ -96,7 +102,7 @@ def _count_longer_ngrams(found, keys, stamps, counts, mask, stamp, positions, id
     return pairs
 
 
-@kernel
+@inner_kernel
 def _keep_repeated(found, counts, positions, ids):
     """Drop n-grams that occur once; returns how many remain."""
     kept = 0
@@ -108,7 +114,7 @@ def _keep_repeated(found, counts, positions, ids):
     return kept
 
 
-@kernel
+@inner_kernel
 def _most_frequent(found, counts, positions, ids):
     """(first position, occurrences) of the most frequent n-gram."""
     position, times = 0, 1
@@ -118,16 +124,19 @@ def _most_frequent(found, counts, positions, ids):
     return position, times
 
 
-@kernel
-def _count_duplicated(n, found, counts, positions, ids, lengths):
-    """Characters of duplicated n-grams. Sets the count of an n-gram to 0 when the scan passes it first."""
+@inner_kernel
+def _count_duplicated(n, found, counts, positions, ids, lengths, first):
+    """Characters of duplicated n-grams. Sets the count of an n-gram to 0 when the scan passes it first.
+
+    first: the document's first word in `lengths`.
+    """
     characters = 0
     free = 0  # the first word after the last counted n-gram
     for index in range(found):
         position, slot = positions[index], ids[index]
         if position >= free:
             if counts[slot] == 0:
-                characters += lengths[position : position + n].sum()
+                characters += _sum(lengths, first + position, n)
                 free = position + n
             counts[slot] = 0
     return characters

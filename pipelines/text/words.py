@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.text.characters import ALPHA, SPACE, SYMBOL, UNSPACED, code_point, tables
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 
 # Bits of Words.flags.
@@ -89,7 +89,7 @@ def _ascii_classes(flags: np.ndarray) -> np.ndarray:
     ).astype(np.uint8)
 
 
-@kernel
+@inner_kernel
 def mix_hash(hashed):
     """Finish a hash: mix its bits so that each of them depends on every byte and any of them can index a table."""
     hashed ^= hashed >> _HALF
@@ -97,7 +97,7 @@ def mix_hash(hashed):
     return hashed ^ (hashed >> _HALF)
 
 
-@kernel
+@inner_kernel
 def hash_bytes(data, begin, end):
     """uint64: the hash of the word data[begin:end]."""
     hashed = HASH_SEED
@@ -106,13 +106,17 @@ def hash_bytes(data, begin, end):
     return mix_hash(hashed)
 
 
-@kernel
-def hash_each(data, offsets):
+def hash_each(texts: Texts) -> np.ndarray:
     """uint64[D]: the hash of each document taken as one word."""
-    hashes = np.empty(len(offsets) - 1, np.uint64)
+    hashes = np.empty(len(texts), np.uint64)
+    _hash_each(texts.data, texts.offsets, hashes)
+    return hashes
+
+
+@kernel
+def _hash_each(data, offsets, hashes):
     for index in range(len(hashes)):
         hashes[index] = hash_bytes(data, offsets[index], offsets[index + 1])
-    return hashes
 
 
 @kernel

@@ -2,12 +2,12 @@
 documents by signatures and exactly. Counted are pairs of two short documents, by the true similarity of their sets.
 """
 
-from pipelines.dedup.signatures import shingle_hashes
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
 from tests.pipelines.dedup.test_dedup import BANDS, ROWS, close_pairs, jaccard, our_loop
+from tests.support.shingles import shingle_hashes
 
 _DOCUMENTS = 20_000
 _THRESHOLD = 0.8

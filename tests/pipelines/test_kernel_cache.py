@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
     needed = set()
     for path in _HERE.rglob("*.py"):
         source = path.read_text("utf-8")
-        if "import kernel\n" not in source:
+        if not re.search(r"^@(inner_)?kernel$", source, re.MULTILINE):
             continue
         needed.add(path)
         for node in ast.walk(ast.parse(source)):
@@ -58,7 +59,7 @@ def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
 def test_a_cache_without_a_compiled_kernel_is_a_first_run(tmp_path, monkeypatch):
     """numba makes its folders when kernels are imported, long before it compiles one."""
     code = (
-        "import pipelines.text.byte_scan\n"
+        "import pipelines.text.lines\n"
         "from pipelines.kernel_cache import kernels_are_compiled\n"
         "print(kernels_are_compiled())\n"
     )
@@ -69,7 +70,7 @@ def test_a_cache_without_a_compiled_kernel_is_a_first_run(tmp_path, monkeypatch)
     assert done.stdout == "False\n"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
     assert not kernels_are_compiled()
-    (folder / "byte_scan.next_non_ascii-19.py311.nbi").touch()
+    (folder / "lines._count_newlines-19.py311.nbi").touch()
     assert kernels_are_compiled()
 
 
@@ -190,7 +191,7 @@ def test_a_check_names_the_kernels_that_are_not_compiled_and_stores_none(tmp_pat
 
 def test_every_kernel_is_in_the_list_that_warm_compiles():
     written = sum(path.read_text().count("@kernel\n") for path in kernel_sources())
-    assert len(kernels()) == written > 100
+    assert len(kernels()) == written > 40
 
 
 # --- several processes
@@ -198,11 +199,13 @@ def test_every_kernel_is_in_the_list_that_warm_compiles():
 FOUR_WORKERS = """
 import os, sys, time
 import numpy as np
-from pipelines.text.byte_scan import next_non_ascii
+from pipelines.text.lines import _count_newlines
 while time.time() < float(sys.argv[1]):
     pass
-assert next_non_ascii(np.full(100, 65, np.uint8), 0, 100) == 100
-print(sum(next_non_ascii.stats.cache_misses.values()), os.environ["NUMBA_CACHE_DIR"])
+counts = np.zeros(1, np.int64)
+_count_newlines(np.full(100, 10, np.uint8), np.array([0, 100]), counts)
+assert counts.tolist() == [100]
+print(sum(_count_newlines.stats.cache_misses.values()), os.environ["NUMBA_CACHE_DIR"])
 """
 
 

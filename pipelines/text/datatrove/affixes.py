@@ -8,7 +8,7 @@ hash_table.hash_slots with the hashes of tables.after_digits().
 from pipelines.text.characters import code_point
 from pipelines.text.datatrove.tables import ALPHA, ALPHANUMERIC, BEFORE_STOP, ICON, LOWER, PREFIX, QUOTE, SUFFIX, UPPER
 from pipelines.text.hash_table import find_slot
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel
 from pipelines.text.words import hash_bytes
 
 _STOP, _PLUS, _COMMA, _COLON, _AT = (ord(character) for character in ".+,:@")
@@ -16,7 +16,7 @@ _DOLLAR, _DEGREE, _ELLIPSIS, _APOSTROPHE, _QUOTE = (ord(character) for character
 _MINUS, _EN_DASH, _EM_DASH, _TILDE = (ord(character) for character in "-–—~")
 
 
-@kernel
+@inner_kernel
 def _back(data, at):
     """Begin of the character before `at`."""
     at -= 1
@@ -25,12 +25,12 @@ def _back(data, at):
     return at
 
 
-@kernel
+@inner_kernel
 def _is_digit(byte):
     return 48 <= byte <= 57
 
 
-@kernel
+@inner_kernel
 def prefix_end_of(data, begin, end, classes):
     """End of the prefix of data[begin:end]; `begin` if it has none."""
     point, width = code_point(data, begin)
@@ -50,7 +50,7 @@ def prefix_end_of(data, begin, end, classes):
     return begin
 
 
-@kernel
+@inner_kernel
 def suffix_begin_of(data, begin, end, classes, unit_hashes):
     """Begin of the longest suffix of data[begin:end]; `end` if it has none."""
     if begin >= end:
@@ -87,7 +87,7 @@ def suffix_begin_of(data, begin, end, classes, unit_hashes):
     return best
 
 
-@kernel
+@inner_kernel
 def _splits_full_stop(data, begin, before, before_point, classes):
     """Whether a full stop after the character at `before` is split off."""
     if classes[before_point] & BEFORE_STOP:
@@ -102,7 +102,7 @@ def _splits_full_stop(data, begin, before, before_point, classes):
     )
 
 
-@kernel
+@inner_kernel
 def infix_end_of(data, begin, at, end, classes):
     """End of the infix of data[begin:end] that begins at `at`; `at` if there is none."""
     point, width = code_point(data, at)
@@ -152,7 +152,7 @@ def infix_end_of(data, begin, at, end, classes):
     return at
 
 
-@kernel
+@inner_kernel
 def is_url(data, begin, end, classes):
     """Whether data[begin:end] matches spaCy's URL expression: [scheme://][user@]host[:port][/path]."""
     dot = False
@@ -179,7 +179,7 @@ def is_url(data, begin, end, classes):
     return False
 
 
-@kernel
+@inner_kernel
 def _is_address(data, begin, end, classes):
     """Whether data[begin:end] is host[:port][/path]; a host is a name under a top-level domain, or an IPv4 address."""
     host_end = begin
@@ -199,12 +199,12 @@ def _is_address(data, begin, end, classes):
     return _is_domain(data, begin, host_end, classes) or _is_public_ip(data, begin, host_end)
 
 
-@kernel
+@inner_kernel
 def _ends_host(byte):
     return byte == ord("/") or byte == ord("?") or byte == ord("#")
 
 
-@kernel
+@inner_kernel
 def _is_domain(data, begin, end, classes):
     """Whether data[begin:end] is a domain name under a top-level domain.
 
@@ -235,7 +235,7 @@ def _is_domain(data, begin, end, classes):
     return labels > 0 and is_lower and 2 <= length <= 63
 
 
-@kernel
+@inner_kernel
 def _is_public_ip(data, begin, end):
     """Whether data[begin:end] is an IPv4 address that spaCy's URL expression accepts."""
     part = value = digits = 0

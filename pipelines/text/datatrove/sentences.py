@@ -14,17 +14,18 @@ def count_sentence_breaks(texts: Texts) -> np.ndarray:
     Lines (separated by line feeds) are cut one by one, so a document has lines + breaks sentences.
     """
     words = split_tokens(texts)
-    return _count_breaks(texts.data, texts.offsets, words.starts, words.begins, words.lengths, words.flags)
+    breaks = np.zeros(len(texts), np.int64)
+    _count_breaks(texts.data, texts.offsets, words.starts, words.begins, words.lengths, words.flags, breaks)
+    return breaks
 
 
 @kernel
-def _count_breaks(data, offsets, starts, begins, lengths, flags):
-    """int64[D]: see count_sentence_breaks.
+def _count_breaks(data, offsets, starts, begins, lengths, flags, breaks):
+    """Add to `breaks`, int64[D], see count_sentence_breaks.
 
     The sentencizer begins a sentence at the first token after a sentence end that is not punctuation. White space other
     than a single space is such a token.
     """
-    breaks = np.zeros(len(offsets) - 1, np.int64)
     for document in range(len(breaks)):
         ended = False
         for word in range(starts[document], starts[document + 1]):
@@ -47,4 +48,3 @@ def _count_breaks(data, offsets, starts, begins, lengths, flags):
                 ended = False
             if at < limit:
                 ended = False
-    return breaks

@@ -31,7 +31,7 @@ from pipelines.text.datatrove.tables import (
     special_cases,
 )
 from pipelines.text.hash_table import find_slot, hash_slots, slots_for
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 from pipelines.text.words import (
     HAS_ALPHA,
@@ -51,11 +51,16 @@ ONLY_PUNCTUATION = 8  # every character is of Unicode category P
 
 _MAX_CASE_BYTES = 40  # no special case is longer
 _MAX_CACHED_CHUNKS = 1 << 19  # chunks, of 32 bytes each
+_ENDS, _LENGTHS, _SLOTS, _JOINED, _TAKEN, _OLD_ENDS = range(6)  # rows of the scratch for one chunk
+_SCRATCH_ROWS = 6
 
 
 def split_tokens(texts: Texts) -> Words:
     """The words of every document in the datatrove dialect."""
-    return cut_words(texts, _split, 1, *tokenizer_tables())
+    chunks = min(slots_for(int(texts.offsets[-1] - texts.offsets[0]) // 128), _MAX_CACHED_CHUNKS)
+    cached = np.zeros((chunks, 4), np.int64)
+    scratch = np.empty((_SCRATCH_ROWS, int(texts.byte_lengths.max(initial=0))), np.int64)
+    return cut_words(texts, _split, 1, *tokenizer_tables(), cached, scratch)
 
 
 @cache
@@ -69,19 +74,21 @@ def tokenizer_tables() -> tuple[np.ndarray, ...]:
     """
     classes = character_classes()
     units = Texts.from_strings(sorted(set(after_digits())))
-    unit_hashes = hash_slots(hash_each(units.data, units.offsets), 1024)[0]
+    unit_hashes = hash_slots(hash_each(units), 1024)[0]
     cases = special_cases()
     written = Texts.from_strings(["".join(case) for case in cases])
     ends = [np.cumsum([len(token.encode()) for token in case]) for case in cases]
     tokens = np.array([sum(1 << int(end) for end in case) for case in ends], np.uint64)
-    patterns = _find_patterns(written.data, written.offsets, classes, unit_hashes)
-    hashes, slots = hash_slots(hash_each(written.data, written.offsets), 8192)
+    patterns = np.zeros(len(cases), np.uint64)
+    scratch, no_case = np.empty(_MAX_CASE_BYTES, np.int64), np.zeros(1, np.uint64)
+    _find_patterns(written.data, written.offsets, classes, unit_hashes, no_case, scratch, patterns)
+    hashes, slots = hash_slots(hash_each(written), 8192)
     case_tokens, case_patterns = np.zeros(len(hashes), np.uint64), np.zeros(len(hashes), np.uint64)
     case_tokens[slots], case_patterns[slots] = tokens, patterns
     return classes, hashes, case_tokens, case_patterns, unit_hashes
 
 
-@kernel
+@inner_kernel
 def _case(data, begin, end, case_hashes):
     """Slot of the special case data[begin:end]; -1 if it is none."""
     if end - begin > _MAX_CASE_BYTES or begin >= end:
@@ -89,7 +96,7 @@ def _case(data, begin, end, case_hashes):
     return find_slot(case_hashes, hash_bytes(data, begin, end))
 
 
-@kernel
+@inner_kernel
 def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends):
     """Write the ends of a chunk's tokens to `ends`, without the step "cases"; returns the number of tokens.
 
@@ -142,7 +149,7 @@ def _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes,
     return count
 
 
-@kernel
+@inner_kernel
 def _cut_infixes(data, begin, end, classes, ends, count):
     """Write the ends of the tokens before the last infix, and of the infixes, to `ends`; returns the new count."""
     at, start = begin, begin
@@ -163,11 +170,8 @@ def _cut_infixes(data, begin, end, classes, ends, count):
 
 
 @kernel
-def _find_patterns(data, offsets, classes, unit_hashes):
-    """uint64[C]: the case patterns of C special cases, see tokenizer_tables."""
-    patterns = np.zeros(len(offsets) - 1, np.uint64)
-    ends = np.empty(_MAX_CASE_BYTES, np.int64)
-    none = np.zeros(1, np.uint64)
+def _find_patterns(data, offsets, classes, unit_hashes, no_case, ends, patterns):
+    """Add the case patterns of C special cases, see tokenizer_tables, to `patterns`, uint64[C]. ends: scratch."""
     for case in range(len(patterns)):
         begin, end = offsets[case], offsets[case + 1]
         splits = prefix_end_of(data, begin, end, classes) > begin
@@ -177,12 +181,11 @@ def _find_patterns(data, offsets, classes, unit_hashes):
             splits |= infix_end_of(data, begin, at, end, classes) > at
             at += code_point(data, at)[1]
         if splits:
-            for token in range(_cut_chunk(data, begin, end, classes, none, none, unit_hashes, ends)):
+            for token in range(_cut_chunk(data, begin, end, classes, no_case, no_case, unit_hashes, ends)):
                 patterns[case] |= np.uint64(1) << np.uint64(ends[token] - begin)
-    return patterns
 
 
-@kernel
+@inner_kernel
 def _match(data, begin, ends, first, count, case_hashes, case_patterns):
     """(slot, tokens) of the longest special case in the tokens first, first + 1, ... of a chunk; (-1, 0) if none."""
     start = ends[first - 1] if first else begin
@@ -203,21 +206,24 @@ def _match(data, begin, ends, first, count, case_hashes, case_patterns):
     return best, tokens
 
 
-@kernel
-def _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns):
+@inner_kernel
+def _join_cases(data, begin, count, case_hashes, case_tokens, case_patterns, scratch):
     """Join adjacent tokens that make a special case, longest first; returns the new number of tokens."""
-    lengths, slots = np.zeros(count, np.int64), np.empty(count, np.int64)
+    ends, lengths, slots = scratch[_ENDS], scratch[_LENGTHS], scratch[_SLOTS]
+    joined, taken, old = scratch[_JOINED], scratch[_TAKEN], scratch[_OLD_ENDS]
+    longest = 0
     for token in range(count):
         slots[token], lengths[token] = _match(data, begin, ends, token, count, case_hashes, case_patterns)
-    joined = np.zeros(count, np.bool_)
-    taken = np.zeros(count, np.bool_)
-    for length in range(lengths.max(), 0, -1):
+        longest = max(longest, lengths[token])
+        joined[token] = taken[token] = 0
+        old[token] = ends[token]
+    for length in range(longest, 0, -1):
         for token in range(count):
             if lengths[token] == length:
                 # As in spaCy, a match that overlaps a longer one still blocks shorter ones on its tokens.
                 joined[token] = not taken[token] and not taken[token + length - 1]
-                taken[token : token + length] = True
-    old = ends[:count].copy()
+                for member in range(token, token + length):
+                    taken[member] = 1
     written = token = 0
     while token < count:
         start = old[token - 1] if token else begin
@@ -234,17 +240,21 @@ def _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_pattern
     return written
 
 
-@kernel
-def cut_chunk(data, begin, end, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends):
-    """Write the ends of the tokens of the chunk data[begin:end] to `ends`; returns the number of tokens."""
+@inner_kernel
+def cut_chunk(data, begin, end, classes, case_hashes, case_tokens, case_patterns, unit_hashes, scratch):
+    """Write the ends of the tokens of the chunk data[begin:end] to scratch[_ENDS]; returns the number of tokens.
+
+    scratch: int64[_SCRATCH_ROWS, N], N at least the bytes of the chunk.
+    """
+    ends = scratch[_ENDS]
     count = _cut_chunk(data, begin, end, classes, case_hashes, case_tokens, unit_hashes, ends)
     for token in range(count):
         if _match(data, begin, ends, token, count, case_hashes, case_patterns)[1]:
-            return _join_cases(data, begin, ends, count, case_hashes, case_tokens, case_patterns)
+            return _join_cases(data, begin, count, case_hashes, case_tokens, case_patterns, scratch)
     return count
 
 
-@kernel
+@inner_kernel
 def describe_token(data, begin, end, classes):
     """(length in characters, flags) of a token."""
     length = 0
@@ -265,14 +275,14 @@ def describe_token(data, begin, end, classes):
 @kernel
 def _split(
     data, offsets, classes, case_hashes, case_tokens, case_patterns, unit_hashes,
-    starts, hashes, lengths, word_flags, begins,
+    cached, scratch, starts, hashes, lengths, word_flags, begins,
 ):  # fmt: skip
-    """Fill the arrays of Words with tokens."""
-    # Cache of earlier chunks by hash: the chunk's hash, its size in bytes, its first token in the output, its tokens.
-    cache_slots = min(slots_for((offsets[-1] - offsets[0]) // 128), _MAX_CACHED_CHUNKS)
-    cached_hash, cached_size = np.zeros(cache_slots, np.uint64), np.zeros(cache_slots, np.int64)
-    cached_first, cached_count = np.zeros(cache_slots, np.int64), np.zeros(cache_slots, np.int64)
-    ends = np.empty(64, np.int64)
+    """Fill the arrays of Words with tokens.
+
+    cached: int64[S, 4], 0: earlier chunks by hash. The chunk's hash, its size in bytes, its first token in the output,
+    its tokens. scratch: see cut_chunk.
+    """
+    ends = scratch[_ENDS]
     word = 0
     for document in range(len(offsets) - 1):
         at, end = offsets[document], offsets[document + 1]
@@ -315,9 +325,9 @@ def _split(
                 begins[word] = begin
                 word += 1
                 continue
-            slot = np.int64(hashed & np.uint64(cache_slots - 1))
-            if cached_hash[slot] == hashed and cached_size[slot] == size:
-                first, count = cached_first[slot], cached_count[slot]
+            slot = np.int64(hashed) & (len(cached) - 1)
+            if cached[slot, 0] == np.int64(hashed) and cached[slot, 1] == size:
+                first, count = cached[slot, 2], cached[slot, 3]
                 shift = begin - begins[first]
                 for token in range(count):
                     hashes[word + token] = hashes[first + token]
@@ -325,9 +335,9 @@ def _split(
                     word_flags[word + token] = word_flags[first + token]
                     begins[word + token] = begins[first + token] + shift
             else:
-                if size > len(ends):
-                    ends = np.empty(2 * size, np.int64)
-                count = cut_chunk(data, begin, at, classes, case_hashes, case_tokens, case_patterns, unit_hashes, ends)
+                count = cut_chunk(
+                    data, begin, at, classes, case_hashes, case_tokens, case_patterns, unit_hashes, scratch
+                )
                 start = begin
                 for token in range(count):
                     token_length, flags = describe_token(data, start, ends[token], classes)
@@ -336,7 +346,7 @@ def _split(
                     word_flags[word + token] = flags
                     begins[word + token] = start
                     start = ends[token]
-                cached_hash[slot], cached_size[slot] = hashed, size
-                cached_first[slot], cached_count[slot] = word, count
+                cached[slot, 0], cached[slot, 1] = np.int64(hashed), size
+                cached[slot, 2], cached[slot, 3] = word, count
             word += count
         starts[document + 1] = word

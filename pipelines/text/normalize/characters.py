@@ -4,7 +4,7 @@ import numpy as np
 
 from pipelines.text.byte_scan import copy_bytes, first_match, next_non_ascii
 from pipelines.text.characters import UNSTABLE, code_point
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 
 TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 
@@ -12,7 +12,7 @@ TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 _DROP, _AS_SPACE, _AS_NEWLINE = 1, 2, 3
 
 
-@kernel
+@inner_kernel
 def _after_mongolian(data, begin, at):
     """Whether the character before `at` is in U+1800 to U+18BF and not U+180E."""
     if at - begin < 3 or data[at - 3] != 0xE1:
@@ -20,7 +20,7 @@ def _after_mongolian(data, begin, at):
     return 0xA0 <= data[at - 2] <= 0xA2 and not (data[at - 2] == 0xA0 and data[at - 1] == 0x8E)
 
 
-@kernel
+@inner_kernel
 def _replacement_at(data, begin, at, stop):
     """(replacement, width in bytes) of the character at `at`; inside a character (0, 1)."""
     byte = data[at]
@@ -59,7 +59,7 @@ def _replacement_at(data, begin, at, stop):
     return 0, 4
 
 
-@kernel
+@inner_kernel
 def _next_replaced(data, begin, at, stop):
     """(position, replacement, width) of the first character from `at` on that step 2 changes; (stop, 0, 0) if none."""
     while at < stop:
@@ -96,9 +96,8 @@ def any_replaced(data, offsets):
 
 
 @kernel
-def replace_characters(data, offsets, out):
-    """Write the documents after step 2 to `out`; returns their offsets, int64[D + 1]."""
-    ends = np.zeros(len(offsets), np.int64)
+def replace_characters(data, offsets, out, ends):
+    """Write the documents after step 2 to `out`, and where they end to ends[1:]."""
     put = 0
     for document in range(len(offsets) - 1):
         begin, stop = offsets[document], offsets[document + 1]
@@ -111,13 +110,11 @@ def replace_characters(data, offsets, out):
                 out[put] = NEWLINE if replacement == _AS_NEWLINE else SPACE
                 put += 1
         ends[document + 1] = put
-    return ends
 
 
 @kernel
-def which_unstable(data, offsets, flags):
-    """bool[D]: whether each document holds a character that NFC may change."""
-    unstable = np.zeros(len(offsets) - 1, np.bool_)
+def which_unstable(data, offsets, flags, unstable):
+    """Set unstable[d], False before, if document d holds a character that NFC may change."""
     for document in range(len(offsets) - 1):
         stop = offsets[document + 1]
         at = next_non_ascii(data, offsets[document], stop)
@@ -129,4 +126,3 @@ def which_unstable(data, offsets, flags):
             at += width
             if at < stop and data[at] < 0x80:
                 at = next_non_ascii(data, at, stop)
-    return unstable

@@ -6,19 +6,19 @@ A blank is a space or a tab.
 import numpy as np
 
 from pipelines.text.byte_scan import copy_bytes, first_match
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.normalize.characters import NEWLINE, SPACE, TAB
 
 # Kinds of gaps in a line, defined in steps.py.
 _NO_GAP, _SENTENCE_GAP, _WORD_GAP, _LAYOUT = 0, 1, 2, 3
 
 
-@kernel
+@inner_kernel
 def _is_letter(byte):
     return 65 <= byte <= 90 or 97 <= byte <= 122 or byte >= 0x80
 
 
-@kernel
+@inner_kernel
 def _ends_sentence(data, start, at):
     """Whether a sentence ends just before `at`: one of . ! ? : and any closing quotes, brackets or * _ ` after it."""
     at -= 1
@@ -33,14 +33,14 @@ def _ends_sentence(data, start, at):
     return data[at] == 46 or data[at] == 33 or data[at] == 63 or data[at] == 58
 
 
-@kernel
+@inner_kernel
 def _is_sentence_end_word(data, start, end):
     """Whether a line's first word, data[start:end], ends a sentence and is neither a list number nor a label."""
     last = data[end - 1]
     return end - start >= 5 and (last == 46 or last == 33 or last == 63) and not 48 <= data[end - 2] <= 57
 
 
-@kernel
+@inner_kernel
 def _read_line(data, at, stop):
     """(end of its text, end, kind of gaps) of the line that starts at `at`; the text of a blank line is empty."""
     start = text_end = at
@@ -73,7 +73,7 @@ def _read_line(data, at, stop):
     return text_end, at, gaps
 
 
-@kernel
+@inner_kernel
 def _next_gap(data, at, stop):
     """Position of the first blank from `at` on that begins a gap or ends a line; `stop` if none.
 
@@ -94,7 +94,7 @@ def _next_gap(data, at, stop):
     return at if at + 1 < stop else stop
 
 
-@kernel
+@inner_kernel
 def _opens_gap(before, here, after):
     """1 if `here` is the first blank of two or more, a tab inside a line, or the last blank of a line; else 0."""
     blank = np.uint8(here == SPACE) | np.uint8(here == TAB)
@@ -102,7 +102,7 @@ def _opens_gap(before, here, after):
     return np.uint8(blank & (np.uint8(after == NEWLINE) | (wide & np.uint8(before > SPACE))))
 
 
-@kernel
+@inner_kernel
 def _next_line_with_gap(data, begin, at, stop):
     """(start, end of its text, end, kind of gaps) of the first line from `at` on with a gap or blanks at its end.
 
@@ -117,7 +117,7 @@ def _next_line_with_gap(data, begin, at, stop):
     return start, text_end, end, gaps
 
 
-@kernel
+@inner_kernel
 def _trim(data, at, stop):
     """(start, end) of a document without blank lines at its ends and blanks at its end, but with its first indent."""
     first = at
@@ -133,9 +133,8 @@ def _trim(data, at, stop):
 
 
 @kernel
-def lay_out(data, offsets, out):
-    """Write the documents after step 4 to `out`; returns their offsets, int64[D + 1]."""
-    ends = np.zeros(len(offsets), np.int64)
+def lay_out(data, offsets, out, ends):
+    """Write the documents after step 4 to `out`, and where they end to ends[1:]."""
     put = 0
     for document in range(len(offsets) - 1):
         begin, stop = _trim(data, offsets[document], offsets[document + 1])
@@ -157,4 +156,3 @@ def lay_out(data, offsets, out):
             start, text_end, end, gaps = next_start, next_text_end, next_end, next_gaps
         put = copy_bytes(data, done, stop, out, put)
         ends[document + 1] = put
-    return ends

@@ -98,9 +98,8 @@ def _automaton() -> tuple[np.ndarray, np.uint64, np.uint64]:
 
 
 @kernel
-def _marked_lines(data, offsets, masks, starts, accepts):
-    """int64[M, 3]: see marked_lines."""
-    marked = np.empty((64, 3), np.int64)
+def _marked_lines(data, offsets, masks, starts, accepts, marked):
+    """Fill `marked`, int64[M, 3], see marked_lines; returns M."""
     count = 0
     one = np.uint64(1)
     for document in range(len(offsets) - 1):
@@ -122,18 +121,16 @@ def _marked_lines(data, offsets, masks, starts, accepts):
                     first -= 1
                 while at < stop and data[at] != 10 and data[at] != 13:
                     at += 1
-                if count == len(marked):
-                    grown = np.empty((2 * count, 3), np.int64)
-                    grown[:count] = marked
-                    marked = grown
                 marked[count, 0], marked[count, 1], marked[count, 2] = document, first, at
                 count += 1
-    return marked[:count]
+    return count
 
 
 def marked_lines(texts: Texts) -> np.ndarray:
     """int64[M, 3]: document, start and end in `texts.data`, without its line end, of every line with a pattern."""
-    return _marked_lines(texts.data, texts.offsets, *_automaton())
+    # A marked line holds a character of two bytes. Memory that is not written is not used.
+    marked = np.empty((int(texts.offsets[-1] - texts.offsets[0]) // 2, 3), np.int64)
+    return marked[: _marked_lines(texts.data, texts.offsets, *_automaton(), marked)].copy()
 
 
 def repair(texts: Texts) -> Texts:

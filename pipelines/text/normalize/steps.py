@@ -93,14 +93,16 @@ def _replace_characters(texts: Texts) -> Texts:
     if not any_replaced(texts.data, texts.offsets):
         return texts
     out = _room_for(texts)
-    offsets = replace_characters(texts.data, texts.offsets, out)
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    replace_characters(texts.data, texts.offsets, out, offsets)
     return Texts(out[: offsets[-1]], offsets)
 
 
 def _compose(texts: Texts) -> Texts:
     """Step 3: normal form C, for documents with a character that may change."""
-    changes = []
-    for document in np.flatnonzero(which_unstable(texts.data, texts.offsets, tables()[0])).tolist():
+    changes, unstable = [], np.zeros(len(texts), np.bool_)
+    which_unstable(texts.data, texts.offsets, tables()[0], unstable)
+    for document in np.flatnonzero(unstable).tolist():
         text = texts[document]
         composed = unicodedata.normalize("NFC", text)
         if composed != text:
@@ -111,7 +113,8 @@ def _compose(texts: Texts) -> Texts:
 def _lay_out(texts: Texts) -> Texts:
     """Step 4: remove spaces at ends of lines and blank lines at ends of documents, reduce gaps."""
     out = _room_for(texts)
-    offsets = lay_out(texts.data, texts.offsets, out)
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    lay_out(texts.data, texts.offsets, out, offsets)
     return texts if offsets[-1] == len(out) else Texts(out[: offsets[-1]], offsets)
 
 

@@ -6,32 +6,32 @@ digits here: findings are ASCII, in text of any script.
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel
 
 
-@kernel
+@inner_kernel
 def is_digit(byte):
     return 48 <= byte <= 57
 
 
-@kernel
+@inner_kernel
 def is_upper(byte):
     return 65 <= byte <= 90
 
 
-@kernel
+@inner_kernel
 def is_letter(byte):
     """Whether the byte is an ASCII letter."""
     return 65 <= (byte & 0xDF) <= 90
 
 
-@kernel
+@inner_kernel
 def is_word(byte):
     """Whether the byte is an ASCII letter, a digit or an underscore."""
     return is_digit(byte) or is_letter(byte) or byte == 95
 
 
-@kernel
+@inner_kernel
 def hex_value(byte):
     """Value of a hexadecimal digit; -1 for any other byte."""
     if is_digit(byte):
@@ -41,7 +41,7 @@ def hex_value(byte):
     return np.int64(-1)
 
 
-@kernel
+@inner_kernel
 def is_free_left(data, begin, at):
     """Whether a number may start at `at`: the byte before is neither of a word nor one of . - + % @"""
     if at <= begin:
@@ -50,7 +50,7 @@ def is_free_left(data, begin, at):
     return not (is_word(before) or before == 46 or before == 45 or before == 43 or before == 37 or before == 64)
 
 
-@kernel
+@inner_kernel
 def is_free_right(data, at, stop):
     """Whether a number may end before `at`: not before a word, a dot or hyphen and a word, or one of + % @"""
     if at >= stop:
@@ -61,7 +61,7 @@ def is_free_right(data, at, stop):
     return not ((after == 46 or after == 45) and at + 1 < stop and is_word(data[at + 1]))
 
 
-@kernel
+@inner_kernel
 def digits_end(data, at, stop):
     """End of the run of digits at `at`."""
     while at < stop and is_digit(data[at]):
@@ -69,7 +69,7 @@ def digits_end(data, at, stop):
     return at
 
 
-@kernel
+@inner_kernel
 def parse_digits(data, start, end):
     """Value of the digits data[start:end]."""
     value = np.int64(0)
@@ -78,7 +78,7 @@ def parse_digits(data, start, end):
     return value
 
 
-@kernel
+@inner_kernel
 def follows_number(data, begin, at):
     """Whether a digit and spaces precede `at`: a number with spaces there is taken for a column of figures."""
     while at > begin and data[at - 1] == 32:

@@ -5,7 +5,7 @@ Every `..._end` function returns the end of the finding, or -1 if there is none.
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel
 from pipelines.text.personal_data.bytes import (
     digits_end,
     follows_number,
@@ -17,13 +17,13 @@ from pipelines.text.personal_data.bytes import (
 )
 
 
-@kernel
+@inner_kernel
 def _is_north_american(area, exchange):
     """Whether NANPA assigns both: area codes are [2-9][0-8]x, exchanges [2-9]xx, and neither ends in 11."""
     return area >= 200 and exchange >= 200 and area // 10 % 10 != 9 and area % 100 != 11 and exchange % 100 != 11
 
 
-@kernel
+@inner_kernel
 def international_end(data, plus, stop, country_code_digits):
     """End of the longest E.164 number whose + is at `plus`.
 
@@ -69,12 +69,12 @@ def international_end(data, plus, stop, country_code_digits):
             return end
 
 
-@kernel
+@inner_kernel
 def _is_separator(byte):
     return byte == 32 or byte == 45 or byte == 46
 
 
-@kernel
+@inner_kernel
 def national_span(data, begin, at, run_end, stop):
     """(start, end) of the North American number whose first digit is at `at`; end -1 if there is none.
 
@@ -119,7 +119,7 @@ def national_span(data, begin, at, run_end, stop):
     return start, line + 4
 
 
-@kernel
+@inner_kernel
 def ssn_end(data, begin, at, stop):
     """End of the US social security number at `at`."""
     end = at + 11
@@ -139,7 +139,7 @@ def ssn_end(data, begin, at, stop):
     return end if is_free_left(data, begin, at) and is_free_right(data, end, stop) else np.int64(-1)
 
 
-@kernel
+@inner_kernel
 def card_end(data, begin, at, run_end, stop, card_lengths):
     """End of the card number at `at`, whose first run of digits ends at `run_end`.
 
@@ -180,13 +180,13 @@ def card_end(data, begin, at, run_end, stop, card_lengths):
     return end
 
 
-@kernel
+@inner_kernel
 def _is_whole_card(data, at, end, total, stop, card_lengths):
     """Whether data[at:end], with `total` digits, is a card number, and no number or word continues after it."""
     return is_free_right(data, end, stop) and _is_card(data, at, end, total, card_lengths)
 
 
-@kernel
+@inner_kernel
 def _is_card(data, at, end, total, card_lengths):
     """Whether the `total` digits in data[at:end] have an issuer's prefix and length and the right Luhn check digit.
 
@@ -207,7 +207,7 @@ def _is_card(data, at, end, total, card_lengths):
     return check % 10 == 0
 
 
-@kernel
+@inner_kernel
 def iban_end(data, begin, at, stop, iban_lengths):
     """End of the IBAN whose two-letter country code is at `at`. iban_lengths: registries.IBAN_LENGTHS."""
     country = (np.int64(data[at]) - 65) * 26 + np.int64(data[at + 1]) - 65

@@ -5,7 +5,7 @@ Every `..._end` function returns the end of the finding, or -1 if there is none.
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.kernel import inner_kernel
 from pipelines.text.personal_data.bytes import (
     digits_end,
     hex_value,
@@ -22,7 +22,7 @@ _MAX_LOCAL_PART = 64  # octets, RFC 5321
 _MAX_DOMAIN = 253  # octets, RFC 1035 without the length bytes
 
 
-@kernel
+@inner_kernel
 def email_start(data, begin, sign):
     """Start of the local part of the address whose @ is at `sign`; `sign` if there is none."""
     start = sign
@@ -41,14 +41,14 @@ def email_start(data, begin, sign):
     return start
 
 
-@kernel
+@inner_kernel
 def _all_letters(data, start, end):
     while start < end and is_letter(data[start]):
         start += 1
     return start == end
 
 
-@kernel
+@inner_kernel
 def email_end(data, sign, stop):
     """End of the domain after the @ at `sign`: as many labels as possible, the last of two letters or more."""
     at = sign + 1
@@ -82,7 +82,7 @@ def email_end(data, sign, stop):
     return end
 
 
-@kernel
+@inner_kernel
 def _is_public_v4(address):
     """Whether the address is globally reachable unicast by IANA's IPv4 special-purpose registry."""
     first, second, third = address >> 24, address >> 16 & 255, address >> 8 & 255
@@ -99,7 +99,7 @@ def _is_public_v4(address):
     return not (first == 203 and second == 0 and third == 113)
 
 
-@kernel
+@inner_kernel
 def _is_public_resolver(address):
     """Whether the address is 8.8.8.8, 8.8.4.4, 9.9.9.9 or 1.1.1.1.
 
@@ -108,7 +108,7 @@ def _is_public_resolver(address):
     return address == 0x08080808 or address == 0x08080404 or address == 0x09090909 or address == 0x01010101
 
 
-@kernel
+@inner_kernel
 def ipv4_end(data, start, begin, at, stop, names, name_ends):
     """End of the public IPv4 address at `at`.
 
@@ -142,7 +142,7 @@ def ipv4_end(data, start, begin, at, stop, names, name_ends):
     return np.int64(-1) if _is_version_number(data, start, begin, at, end, stop, small, names, name_ends) else end
 
 
-@kernel
+@inner_kernel
 def _is_version_number(data, start, begin, at, end, stop, small, names, name_ends):
     """Whether four numbers with dots are a version or a section number.
 
@@ -174,7 +174,7 @@ def _is_version_number(data, start, begin, at, end, stop, small, names, name_end
     return False
 
 
-@kernel
+@inner_kernel
 def ipv6_end(data, begin, at, stop):
     """End of the public IPv6 address at `at`. Its first group has four digits, as in all blocks assigned so far."""
     if at + 5 > stop or data[at + 4] != 58 or not is_free_left(data, begin, at):
@@ -229,7 +229,7 @@ def ipv6_end(data, begin, at, stop):
     return end if _is_public_v6(first, second) else np.int64(-1)
 
 
-@kernel
+@inner_kernel
 def _is_public_v6(first, second):
     """Whether an address that begins with these two groups is in a block that IANA assigned to a regional registry.
 

@@ -28,14 +28,14 @@ position at which a finding may begin: the start of the document or the end of t
 is read, so findings stay the same when an earlier one is replaced.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.errors import ConfigError
-from pipelines.text.byte_scan import first_match
-from pipelines.text.kernel import kernel
+from pipelines.text.byte_scan import copy_bytes, first_match
+from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.personal_data.bytes import digits_end, is_digit, is_free_left, is_upper
 from pipelines.text.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
 from pipelines.text.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
@@ -54,7 +54,8 @@ PLACEHOLDERS = {
 }
 
 # What may precede a finding that stands alone in angle brackets.
-_BRACKET_OPENINGS = tuple(np.frombuffer(scheme, np.uint8) for scheme in (b"<", b"<mailto:", b"<tel:"))
+_BRACKET_OPENINGS = (b"<", b"<mailto:", b"<tel:")
+_SHORTEST = 6  # bytes of the shortest findings
 
 PERSONAL_DATA_VERSION = "2"  # part of fingerprints; changes with anything that changes findings or placeholders
 
@@ -89,7 +90,10 @@ def find(texts: Texts, kinds: Collection[str] = KINDS) -> Spans:
             f"personal_data: no kind is called {', '.join(unknown)}. There are: {', '.join(KINDS)}. Correct the name."
         )
     wanted = np.array([kind in kinds for kind in KINDS])
-    found = _scan(texts.data, texts.offsets, wanted, CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, *VERSION_WORDS)
+    # The shortest findings, such as a@b.cd, take six bytes. Memory that is not written is not used.
+    found = np.empty((int(texts.offsets[-1] - texts.offsets[0]) // _SHORTEST, 4), np.int64)
+    tables = (CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, *VERSION_WORDS)
+    found = found[: _scan(texts.data, texts.offsets, wanted, *tables, found)]
     return Spans(found[:, 0].copy(), found[:, 1].copy(), found[:, 2].copy(), found[:, 3].astype(np.uint8))
 
 
@@ -109,20 +113,24 @@ def redact(texts: Texts, spans: Spans) -> Texts:
         return texts
     positions = texts.offsets[spans.document]
     starts, ends = positions + spans.start, positions + spans.end
-    _include_brackets(texts.data, positions, texts.offsets[spans.document + 1], starts, ends)
-    names = [PLACEHOLDERS[kind].encode() for kind in KINDS]
-    name_ends = np.cumsum([0, *map(len, names)])
+    _include_brackets(
+        texts.data, positions, texts.offsets[spans.document + 1], starts, ends, *_joined(_BRACKET_OPENINGS)
+    )
+    names, name_ends = _joined([PLACEHOLDERS[kind].encode() for kind in KINDS])
     growth = np.diff(name_ends)[spans.kind] - (ends - starts)
     lengths = texts.byte_lengths + np.bincount(spans.document, growth, len(texts)).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     data = np.empty(offsets[-1], np.uint8)
-    _replace(
-        data, texts.data, texts.offsets, starts, ends, spans.kind, np.frombuffer(b"".join(names), np.uint8), name_ends
-    )
+    _replace(data, texts.data, texts.offsets, starts, ends, spans.kind, names, name_ends)
     return Texts(data, offsets)
 
 
-@kernel
+def _joined(words: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8[B], int64[W + 1]): the bytes of all words, and where each begins and ends."""
+    return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
+
+
+@inner_kernel
 def _next_trigger(data, at, stop):
     """Position of the first @, + or digit from `at` on; `stop` if there is none."""
     while at + 32 <= stop:
@@ -139,7 +147,7 @@ def _next_trigger(data, at, stop):
     return at
 
 
-@kernel
+@inner_kernel
 def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, iban_lengths, names, name_ends):
     """(start, end, kind) of the finding whose first run of digits is data[at:run_end]; end -1 if there is none.
 
@@ -175,9 +183,8 @@ def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, i
 
 
 @kernel
-def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths, names, name_ends):
-    """int64[S, 4]: document, start and end (bytes from the start of the document), kind."""
-    found = np.empty((64, 4), np.int64)
+def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths, names, name_ends, found):
+    """Fill `found`, int64[S, 4]: document, start and end (bytes from the start of the document), kind. Returns S."""
     count = 0
     for document in range(len(offsets) - 1):
         origin, stop = offsets[document], offsets[document + 1]
@@ -200,26 +207,28 @@ def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths
                     data, origin, begin, at, after, stop, wanted, card_lengths, iban_lengths, names, name_ends
                 )
             if end >= 0:
-                if count == len(found):
-                    grown = np.empty((2 * count, 4), np.int64)
-                    grown[:count] = found
-                    found = grown
-                found[count] = (document, start - origin, end - origin, kind)
+                found[count, 0], found[count, 1] = document, start - origin
+                found[count, 2], found[count, 3] = end - origin, kind
                 count += 1
                 begin = after = end
             at = _next_trigger(data, after, stop)
-    return found[:count]
+    return count
 
 
 @kernel
-def _include_brackets(data, firsts, stops, starts, ends):
+def _include_brackets(data, firsts, stops, starts, ends, openings, opening_ends):
     """Widen each span in place to include angle brackets around it, and a mailto: or tel: inside them."""
     for span in range(len(starts)):
         start, end = starts[span], ends[span]
         if end < stops[span] and data[end] == 62:
-            for scheme in _BRACKET_OPENINGS:
-                opening = start - len(scheme)
-                if opening >= firsts[span] and np.all(data[opening:start] == scheme):
+            for number in range(len(opening_ends) - 1):
+                opening = start - (opening_ends[number + 1] - opening_ends[number])
+                same = opening >= firsts[span]
+                at = opening
+                while same and at < start:
+                    same = data[at] == openings[opening_ends[number] + at - opening]
+                    at += 1
+                if same:
                     starts[span], ends[span] = opening, end + 1
                     break
 
@@ -229,11 +238,7 @@ def _replace(out, data, offsets, starts, ends, kinds, names, name_ends):
     """Copy `data` to `out` with the spans data[starts:ends] replaced by the names of their kinds."""
     done, put = offsets[0], 0
     for span in range(len(starts)):
-        gap = starts[span] - done
-        out[put : put + gap] = data[done : starts[span]]
-        put += gap
-        first, last = name_ends[kinds[span]], name_ends[kinds[span] + 1]
-        out[put : put + last - first] = names[first:last]
-        put += last - first
+        put = copy_bytes(data, done, starts[span], out, put)
+        put = copy_bytes(names, name_ends[kinds[span]], name_ends[kinds[span] + 1], out, put)
         done = ends[span]
-    out[put:] = data[done : offsets[-1]]
+    copy_bytes(data, done, offsets[len(offsets) - 1], out, put)

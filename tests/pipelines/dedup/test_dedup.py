@@ -22,7 +22,6 @@ from pipelines.dedup.signatures import (
     band_keys,
     count_tokens,
     permutations,
-    shingle_hashes,
     signatures,
     signatures_or_sets,
 )
@@ -31,6 +30,7 @@ from pipelines.dedup.spilled_keys import repeated_keys
 from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
+from tests.support.shingles import shingle_hashes
 
 BANDS, ROWS = 14, 8
 A, B = permutations(BANDS * ROWS, 1)

@@ -23,11 +23,12 @@ from cluster.store.store import Store
 from pipelines.curate.measure import text_hashes
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import permutations, shingle_hashes, signatures, signatures_or_sets
+from pipelines.dedup.signatures import permutations, signatures, signatures_or_sets
 from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
 from tests.support.inline import InlineEngine, NoRay
+from tests.support.shingles import shingle_hashes
 
 BANDS, ROWS = 4, 2
 COLUMNS = BANDS * ROWS
