@@ -54,6 +54,8 @@ def use() -> None:
     folder. If another user made the last, it is a new one of this process and those that it starts. numba reads the
     setting when it is imported, so this runs when `pipelines` is imported.
     """
+    # numba makes an error message for every operation before it needs one; with colours that takes 5% of its time.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     if CACHE_VARIABLE in os.environ:
         return
     choose_cpu()

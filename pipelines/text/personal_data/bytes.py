@@ -38,7 +38,7 @@ def hex_value(byte):
         return np.int64(byte) - 48
     if 65 <= (byte & 0xDF) <= 70:
         return np.int64(byte & 0xDF) - 55
-    return np.int64(-1)
+    return -1
 
 
 @inner_kernel
@@ -72,7 +72,7 @@ def digits_end(data, at, stop):
 @inner_kernel
 def parse_digits(data, start, end):
     """Value of the digits data[start:end]."""
-    value = np.int64(0)
+    value = 0
     for at in range(start, end):
         value = value * 10 + np.int64(data[at]) - 48
     return value

@@ -31,10 +31,10 @@ def international_end(data, plus, stop, country_code_digits):
     """
     at = plus + 1
     if at == stop or not is_digit(data[at]):
-        return np.int64(-1)
-    end = np.int64(-1)
-    value, total, groups = np.int64(0), np.int64(0), 0
-    code = np.int64(0)  # digits of the country code
+        return -1
+    end = -1
+    value, total, groups = 0, 0, 0
+    code = 0  # digits of the country code
     while True:
         opened = at < stop and data[at] == 40 and groups > 0
         first = at + 1 if opened else at
@@ -80,7 +80,7 @@ def national_span(data, begin, at, run_end, stop):
 
     run_end: end of the run of digits at `at`. An opening parenthesis before the area code belongs to the number.
     """
-    none = (at, np.int64(-1))
+    none = (at, -1)
     start = at
     if run_end - at == 1 and data[at] == 49 and run_end + 1 < stop and _is_separator(data[run_end]):
         at = run_end + 1  # 1-212-..., 1 (212) ...
@@ -124,19 +124,19 @@ def ssn_end(data, begin, at, stop):
     """End of the US social security number at `at`."""
     end = at + 11
     if end > stop or data[at + 3] != 45 or data[at + 6] != 45:
-        return np.int64(-1)
+        return -1
     if digits_end(data, at + 4, stop) != at + 6 or digits_end(data, at + 7, stop) != end:
-        return np.int64(-1)
+        return -1
     area, group, serial = (
         parse_digits(data, at, at + 3),
         parse_digits(data, at + 4, at + 6),
         parse_digits(data, at + 7, end),
     )
     if area == 0 or area == 666 or area >= 900 or group == 0 or serial == 0:
-        return np.int64(-1)
+        return -1
     if (area == 78 and group == 5 and serial == 1120) or (area == 219 and group == 9 and serial == 9999):
-        return np.int64(-1)  # withdrawn after they were printed on a sample card and in a pamphlet
-    return end if is_free_left(data, begin, at) and is_free_right(data, end, stop) else np.int64(-1)
+        return -1  # withdrawn after they were printed on a sample card and in a pamphlet
+    return end if is_free_left(data, begin, at) and is_free_right(data, end, stop) else -1
 
 
 @inner_kernel
@@ -146,18 +146,18 @@ def card_end(data, begin, at, run_end, stop, card_lengths):
     card_lengths: registries.CARD_LENGTHS.
     """
     if not is_free_left(data, begin, at):
-        return np.int64(-1)
+        return -1
     size = run_end - at
     if 13 <= size <= 19:
         return run_end if _is_card(data, at, run_end, size, card_lengths) and is_free_right(data, run_end, stop) else -1
     if size != 4 or run_end >= stop or (data[run_end] != 32 and data[run_end] != 45):
-        return np.int64(-1)
+        return -1
     separator = data[run_end]
     if separator == 32 and follows_number(data, begin, at):
-        return np.int64(-1)
+        return -1
     # Groups with the same separator: 4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4. The longest one that is a card number.
-    end = np.int64(-1)
-    second, total, groups = np.int64(0), size, 1
+    end = -1
+    second, total, groups = 0, size, 1
     last = run_end
     while groups < 5 and last < stop and data[last] == separator:
         first = last + 1
@@ -194,7 +194,7 @@ def _is_card(data, at, end, total, card_lengths):
     """
     if not card_lengths[parse_digits(data, at, at + 4)] >> np.uint32(total) & np.uint32(1):
         return False
-    check = np.int64(0)
+    check = 0
     double = False
     for back in range(end - at):
         byte = data[end - 1 - back]
@@ -213,16 +213,16 @@ def iban_end(data, begin, at, stop, iban_lengths):
     country = (np.int64(data[at]) - 65) * 26 + np.int64(data[at + 1]) - 65
     length = np.int64(iban_lengths[country])
     if length == 0 or not is_free_left(data, begin, at) or not is_digit(data[at + 3]):
-        return np.int64(-1)
+        return -1
     grouped = at + 4 < stop and data[at + 4] == 32
     end = at + length + ((length - 1) // 4 if grouped else 0)
     if end > stop or not is_free_right(data, end, stop):
-        return np.int64(-1)
+        return -1
     if grouped:
         for space in range(at + 4, end, 5):
             if data[space] != 32:
-                return np.int64(-1)
-    remainder = np.int64(0)
+                return -1
+    remainder = 0
     for step in range(length):
         index = (step + 4) % length  # the first four characters are moved to the end
         byte = data[at + index + (index // 4 if grouped else 0)]
@@ -231,5 +231,5 @@ def iban_end(data, begin, at, stop, iban_lengths):
         elif is_upper(byte):
             remainder = (remainder * 100 + np.int64(byte) - 55) % 97
         else:
-            return np.int64(-1)
-    return end if remainder == 1 else np.int64(-1)
+            return -1
+    return end if remainder == 1 else -1

@@ -3,7 +3,6 @@
 Every `..._end` function returns the end of the finding, or -1 if there is none.
 """
 
-import numpy as np
 
 from pipelines.text.kernel import inner_kernel
 from pipelines.text.personal_data.bytes import (
@@ -52,7 +51,7 @@ def _all_letters(data, start, end):
 def email_end(data, sign, stop):
     """End of the domain after the @ at `sign`: as many labels as possible, the last of two letters or more."""
     at = sign + 1
-    end = np.int64(-1)
+    end = -1
     labels = 0
     limit = min(stop, at + _MAX_DOMAIN)
     while at < limit:
@@ -76,9 +75,9 @@ def email_end(data, sign, stop):
         return end
     after = data[end]
     if is_word(after) or after == 40:
-        return np.int64(-1)
+        return -1
     if after == 58 and end + 1 < stop and data[end + 1] > 32:
-        return np.int64(-1)  # git@host.org:path
+        return -1  # git@host.org:path
     return end
 
 
@@ -115,31 +114,31 @@ def ipv4_end(data, start, begin, at, stop, names, name_ends):
     start: the document's start. names, name_ends: registries.VERSION_WORDS.
     """
     if not is_free_left(data, begin, at):
-        return np.int64(-1)
-    address, small = np.int64(0), True
+        return -1
+    address, small = 0, True
     digits = 0
     end = at
     for part in range(4):
         last = digits_end(data, end, stop)
         size = last - end
         if size == 0 or size > 3 or (size > 1 and data[end] == 48):
-            return np.int64(-1)
+            return -1
         value = parse_digits(data, end, last)
         if value > 255:
-            return np.int64(-1)
+            return -1
         small &= value < 32
         digits += size
         address = address << 8 | value
         end = last
         if part < 3:
             if end >= stop or data[end] != 46:
-                return np.int64(-1)
+                return -1
             end += 1
     if not _is_public_v4(address) or not is_free_right(data, end, stop):
-        return np.int64(-1)
+        return -1
     if digits == 4 and not _is_public_resolver(address):
-        return np.int64(-1)
-    return np.int64(-1) if _is_version_number(data, start, begin, at, end, stop, small, names, name_ends) else end
+        return -1
+    return -1 if _is_version_number(data, start, begin, at, end, stop, small, names, name_ends) else end
 
 
 @inner_kernel
@@ -178,20 +177,20 @@ def _is_version_number(data, start, begin, at, end, stop, small, names, name_end
 def ipv6_end(data, begin, at, stop):
     """End of the public IPv6 address at `at`. Its first group has four digits, as in all blocks assigned so far."""
     if at + 5 > stop or data[at + 4] != 58 or not is_free_left(data, begin, at):
-        return np.int64(-1)
+        return -1
     if (
         at - 1 >= begin
         and data[at - 1] == 58
         and at - 2 >= begin
         and (hex_value(data[at - 2]) >= 0 or data[at - 2] == 58)
     ):
-        return np.int64(-1)  # inside a longer address
-    groups, value, first, second = 0, np.int64(0), np.int64(0), np.int64(0)
+        return -1  # inside a longer address
+    groups, value, first, second = 0, 0, 0, 0
     compressed = dotted = False
     end = at
     while True:
         last = end
-        value = np.int64(0)
+        value = 0
         while last < stop and hex_value(data[last]) >= 0:
             value = (value << 4 | hex_value(data[last])) & 0xFFFFF
             last += 1
@@ -201,7 +200,7 @@ def ipv6_end(data, begin, at, stop):
                 end -= 1
             break
         if last - end > 4:
-            return np.int64(-1)
+            return -1
         if last > end:
             groups += 1
             if groups == 1:
@@ -213,7 +212,7 @@ def ipv6_end(data, begin, at, stop):
             break
         if data[end + 1] == 58:
             if compressed:
-                return np.int64(-1)
+                return -1
             compressed = True
             end += 2
             if end >= stop or hex_value(data[end]) < 0:
@@ -223,10 +222,10 @@ def ipv6_end(data, begin, at, stop):
         else:
             break
     if groups > (7 if compressed else 8) or (not compressed and groups < 8):
-        return np.int64(-1)
+        return -1
     if not dotted and not is_free_right(data, end, stop):
-        return np.int64(-1)
-    return end if _is_public_v6(first, second) else np.int64(-1)
+        return -1
+    return end if _is_public_v6(first, second) else -1
 
 
 @inner_kernel

@@ -160,7 +160,7 @@ def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, i
         if end >= 0:
             return at - 2, end, IBAN
     if wanted[IP]:
-        end = np.int64(-1)
+        end = -1
         if size <= 3 and after == 46:
             end = ipv4_end(data, origin, begin, at, stop, names, name_ends)
         elif data[at] == 50 and size <= 4:
@@ -179,7 +179,7 @@ def _number_span(data, origin, begin, at, run_end, stop, wanted, card_lengths, i
         end = card_end(data, begin, at, run_end, stop, card_lengths)
         if end >= 0:
             return at, end, CARD
-    return at, np.int64(-1), EMAIL
+    return at, -1, EMAIL
 
 
 @kernel
@@ -192,7 +192,7 @@ def _scan(data, offsets, wanted, card_lengths, country_code_digits, iban_lengths
         at = _next_trigger(data, origin, stop)
         while at < stop:
             start = at
-            end, kind, after = np.int64(-1), EMAIL, at + 1
+            end, kind, after = -1, EMAIL, at + 1
             if data[at] == 64:
                 if wanted[EMAIL]:
                     start = email_start(data, begin, at)
