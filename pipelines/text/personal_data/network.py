@@ -3,7 +3,6 @@
 Every `..._end` function returns the end of the finding, or -1 if there is none.
 """
 
-
 from pipelines.text.kernel import inner_kernel
 from pipelines.text.personal_data.bytes import (
     digits_end,
