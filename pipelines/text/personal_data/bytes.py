@@ -72,7 +72,7 @@ def digits_end(data, at, stop):
 @inner_kernel
 def parse_digits(data, start, end):
     """Value of the digits data[start:end]."""
-    value = 0
+    value = np.int64(0)
     for at in range(start, end):
         value = value * 10 + np.int64(data[at]) - 48
     return value

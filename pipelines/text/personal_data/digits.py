@@ -34,7 +34,7 @@ def international_end(data, plus, stop, country_code_digits):
         return -1
     end = -1
     value, total, groups = 0, 0, 0
-    code = 0  # digits of the country code
+    code = np.int64(0)  # digits of the country code
     while True:
         opened = at < stop and data[at] == 40 and groups > 0
         first = at + 1 if opened else at
@@ -194,7 +194,7 @@ def _is_card(data, at, end, total, card_lengths):
     """
     if not card_lengths[parse_digits(data, at, at + 4)] >> np.uint32(total) & np.uint32(1):
         return False
-    check = 0
+    check = np.int64(0)
     double = False
     for back in range(end - at):
         byte = data[end - 1 - back]
@@ -222,7 +222,7 @@ def iban_end(data, begin, at, stop, iban_lengths):
         for space in range(at + 4, end, 5):
             if data[space] != 32:
                 return -1
-    remainder = 0
+    remainder = np.int64(0)
     for step in range(length):
         index = (step + 4) % length  # the first four characters are moved to the end
         byte = data[at + index + (index // 4 if grouped else 0)]
