@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
 from cluster.run import changes
@@ -64,19 +65,22 @@ def compare(
         )
     recorded = _config_of(run)
     _refuse_other_measurements(run, recorded, before, after)
-    known = recorded is not None and (recorded.filters, recorded.dedup) == (before.filters, before.dedup)
-    deduplicated = known and _removes_duplicates(before) and not _removes_duplicates(after)
-    units = _units(run, sample)
+    verdicts, duplicates = run.artifact(VERDICTS), run.artifact(DUPLICATES)  # below _work/, which may be deleted
+    same = recorded is not None and (recorded.filters, recorded.dedup) == (before.filters, before.dedup)
+    known = same and verdicts is not None
+    if not (same and _removes_duplicates(before) and not _removes_duplicates(after)):
+        duplicates = None  # the counts are those before deduplication
+    units = _units(run, verdicts, sample)
     again = DecideAgain(run.store, before.filters, after.filters, known, every=before == after)
     counts: Counts = Counter()
     for part in _count(again, units, session):
         counts.update(part)
     reasons = list(dict.fromkeys((*all_reasons(before.filters), *all_reasons(after.filters))))
-    if deduplicated:
-        counts.update(_duplicates(run, units))
+    if duplicates is not None:
+        counts.update(_duplicates(duplicates, units))
         reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
     documents = {"decided": sum(unit.documents for unit in units), "of": run.attributes.manifest.rows}
-    return {"documents": documents, "deduplicated": deduplicated} | _result(counts, reasons)
+    return {"documents": documents, "deduplicated": duplicates is not None} | _result(counts, reasons)
 
 
 def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
@@ -130,9 +134,8 @@ def _to_measure_again(measured: CurateConfig, wanted: CurateConfig, store: Store
     ] or names
 
 
-def _units(run: RunReader, sample: int | None) -> list[UnitFiles]:
+def _units(run: RunReader, verdicts: Artifact | None, sample: int | None) -> list[UnitFiles]:
     """The units of the run with documents; with `sample`, some at even distances that have about so many documents."""
-    verdicts = run.artifact(VERDICTS)
     count = len(run.inputs.units)
     parts = zip(
         run.attributes.rows_by_unit(count),
@@ -168,12 +171,11 @@ def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
     return again(units)
 
 
-def _duplicates(run: RunReader, units: Sequence[UnitFiles]) -> Counts:
+def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles]) -> Counts:
     """The removed duplicates of these units: as a reason, and subtracted from the documents that stay before."""
     counts: Counts = Counter()
-    duplicates = run.artifact(DUPLICATES)
     wanted = np.array([unit.index for unit in units])
-    for table in duplicates.tables() if duplicates else ():
+    for table in duplicates.tables():
         for row in sum_of_units(table.filter(np.isin(table["unit"].to_numpy(), wanted))).to_pylist():
             for unit in ("documents", "characters"):
                 amount = row[unit]

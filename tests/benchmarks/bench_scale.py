@@ -82,7 +82,7 @@ def run(texts: Texts) -> None:
         report = _driver("report: gather", lambda: gather(config.report_settings, inputs, engine, made))
         _driver("report: page", lambda: render(report))
         reader = _driver("open the run", lambda: RunReader(Store(), config.output))
-        units = _driver("plan what-if", lambda: _units(reader, None))
+        units = _driver("plan what-if", lambda: _units(reader, verdicts, None))
         for name, bound in CHANGES.items():
             after = CurateConfig.model_validate(
                 config.model_dump() | {"rules": {"gopher_quality": {"min_words": bound}}}

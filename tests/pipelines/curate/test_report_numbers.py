@@ -1,6 +1,7 @@
 """Every number of a report and every counter of its stages is the plain count over the run's documents."""
 
 import json
+import shutil
 from bisect import bisect_right
 from collections import Counter
 
@@ -12,7 +13,7 @@ from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate import what_if
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import decide
+from pipelines.curate.decide import VERDICTS, decide
 from pipelines.curate.decide_again import DecideAgain
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
@@ -383,7 +384,7 @@ def test_what_if_counts_the_same_from_verdicts_as_from_all_attributes(run, chang
     plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
     before, after = (CurateConfig.model_validate(plain | more) for more in ({}, change))
     reader = RunReader(Store(), run.uri)
-    units = what_if._units(reader, None)
+    units = what_if._units(reader, reader.artifact(VERDICTS), None)
     short, long = (
         DecideAgain(Store(), before.filters, after.filters, known, every=False)(units) for known in (True, False)
     )
@@ -428,6 +429,22 @@ def test_what_if_without_deduplication_counts_the_whole_run(run, documents):
             stage: len(removed_by(documents, stage)) for stage in ("exact_duplicates", "near_duplicates")
         }
         assert table_text(found).startswith("stays  ")
+
+
+@pytest.mark.parametrize("change", [{"rules": {"gopher_quality": {"min_words": 5}}}, {"dedup": None}])
+def test_what_if_counts_the_same_before_deduplication_without_the_intermediate_artifacts(run, tmp_path, change):
+    plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
+    shutil.copytree(run.uri, tmp_path / "run", ignore=shutil.ignore_patterns("_work"))
+    with_it, without = (
+        compare(*(CurateConfig.model_validate(plain | more | {"output": uri}) for more in ({}, change)))
+        for uri in (run.uri, str(tmp_path / "run"))
+    )
+    checked = {(r["stage"], r["reason"]): r["first"] for r in without["reasons"]}
+    assert not without["deduplicated"] and checked
+    assert checked.items() <= {(r["stage"], r["reason"]): r["first"] for r in with_it["reasons"]}.items()
+    removed = sum(first["before"]["documents"] for first in checked.values())
+    assert without["total"]["before"]["documents"] == without["documents"]["of"] - removed
+    assert with_it["deduplicated"] == ("dedup" in change)
 
 
 def test_what_if_of_a_sample_counts_some_units(run, documents):

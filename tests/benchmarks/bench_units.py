@@ -1,0 +1,41 @@
+"""What Ray costs the driver for each unit: python -m tests.benchmarks units
+
+A stage of 2,000 units without work, on an embedded Ray with 2 CPUs.
+"""
+
+import tempfile
+import time
+
+from cluster.artifact import Counters
+from cluster.engine import Engine
+from cluster.output import Output
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.stage import Scratch, Stage
+from cluster.store.store import Store
+from pipelines.text.texts import Texts
+from tests.benchmarks.timing import machine
+from tests.support.stages import NUMBERS
+
+UNITS = 2_000
+
+
+def run(texts: Texts) -> None:
+    print(machine("ray"))
+    with tempfile.TemporaryDirectory() as folder, Session(cpus=2) as session:
+        engine = Engine(folder, session, Silent())
+        engine.run(_stage("first", 4))  # starts Ray
+        began, processor = time.perf_counter(), time.process_time()
+        engine.run(_stage("units", UNITS))
+        wall, processor = time.perf_counter() - began, time.process_time() - processor
+    print(
+        f"a unit: {1000 * processor / UNITS:.1f} ms of the driver's processor time, {1000 * wall / UNITS:.1f} ms wall"
+    )
+
+
+def _stage(name: str, units: int) -> Stage:
+    return Stage(name, (Output(name, NUMBERS),), range(units), _nothing, name * 8, Store())
+
+
+def _nothing(unit: int, scratch: Scratch) -> Counters:
+    return {"documents": 1}
