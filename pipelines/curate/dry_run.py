@@ -26,6 +26,7 @@ from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.dedup.earlier import open_runs
 from pipelines.readers import READERS
 from pipelines.readers.find import skipped_text
 from pipelines.readers.freeze import freeze_listing
@@ -50,6 +51,7 @@ def print_plan(settings: CurateConfig) -> None:
     refuse_files_inside(root, listing)
     inputs = freeze_listing(listing, settings.execution.unit_bytes, settings.execution.max_bad_files)
     job.check_models_and_lists(settings.filters, store)
+    open_runs(settings.dedup, store)
     finished, damage = job.find_finished(settings, listing, root)
     state = _state(settings, inputs, root, finished is not None, damage)
     if not finished:

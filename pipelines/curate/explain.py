@@ -128,7 +128,8 @@ def _detected(entry: dict) -> str:
 def _partner_place(entry: dict) -> str:
     if entry.get("partner_position") is None:
         return ""
-    return f" (source {entry['partner_source']}, position {entry['partner_position']})"
+    run = f" of {entry['partner_run']}" if entry.get("partner_run") else ""
+    return f" (source {entry['partner_source']}, position {entry['partner_position']}{run})"
 
 
 def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dict | None:
@@ -143,11 +144,15 @@ def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dic
 
 def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list[str]:
     """Lines with the differences to the kept partner, word by word."""
-    position = entry.get("partner_position")
-    partners = run.find(entry["partner"])[:1] if position is None else [run.document_at(position)]
-    if not partners:
-        return []
-    kept, removed = run.text_of(partners[0]), run.text_of(document)
+    position, earlier = entry.get("partner_position"), entry.get("partner_run")
+    try:
+        of_partner = RunReader(run.store, earlier) if earlier else run
+        partners = of_partner.find(entry["partner"])[:1] if position is None else [of_partner.document_at(position)]
+        if not partners:
+            return []
+        kept, removed = of_partner.text_of(partners[0]), run.text_of(document)
+    except UserError as error:
+        return [f"difference from it: cannot be shown: {error}"]
     if kept == removed:
         return ["difference from it: none, the text is the same"]
     parts = word_diff(kept, removed, context=_SHOWN_WORDS)

@@ -53,6 +53,7 @@ from pipelines.curate.report.page import render
 from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import Report
 from pipelines.curate.write_corpus import KEPT, select_stage
+from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import DEFAULT_SIZES, GROUPS, Sizes, group_stage
 from pipelines.language import identification as language
 from pipelines.readers.freeze import freeze_listing
@@ -120,6 +121,7 @@ def curate(
     if damage:
         progress.say(f"{root}: {damage}. Damaged files are made again.")
     check_models_and_lists(config.filters, store)
+    open_runs(config.dedup, store)
     store.require_conditional_writes(root)
     # The lease only saves work: units are committed once, so two drivers cannot damage the run, but both would do all.
     with held(store, root) as lease:
@@ -232,7 +234,8 @@ def run_stages(
     artifacts |= run(decide_stage(config.filters, attributes, units))
     verdicts = artifacts[VERDICTS]
     if config.dedup:
-        artifacts |= run(group_stage(config.dedup, config.inputs, attributes, verdicts, units, sizes))
+        earlier = open_runs(config.dedup, config.store)
+        artifacts |= run(group_stage(config.dedup, config.inputs, attributes, verdicts, units, sizes, earlier))
         artifacts |= run(duplicates_stage(artifacts[GROUPS]))
     groups, duplicates = artifacts.get(GROUPS), artifacts.get(DUPLICATES)
     artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates, sizes))
@@ -269,5 +272,6 @@ def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifa
         inputs.fingerprint,
         digests,
         finished=report["run"]["finished"],
+        **({SKETCHES: sketch_settings(config.dedup)} if config.dedup else {}),
     )
     return CurateRun(store, root, manifest, report, fresh=True)

@@ -9,6 +9,7 @@ import math
 from cluster.artifact import fingerprint
 from cluster.page.formats import plural
 from cluster.record import OtherSettings
+from cluster.run import RUN_MANIFEST
 from cluster.store import paths
 from cluster.submit.job_config import job_config
 from cluster.submit.work import (
@@ -152,9 +153,10 @@ def _documents(inputs: InputManifest) -> int:
 
 
 def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:
-    """The first file of each input, and the models and lists of the rules."""
+    """The first file of each input, the models and lists of the rules, and the manifests of earlier runs."""
     first = {file.source: file.uri for file in reversed(inputs.files) if file.problem is None}
     named = [first[one.source] for one in config.inputs if one.source in first]
     for settings in (config.language, *config.active_rules()):
         named += [paths.absolute(file) for file in files_read_by(settings)]
+    named += [paths.join(run, RUN_MANIFEST) for run in (config.dedup.against if config.dedup else ())]
     return tuple(dict.fromkeys(named))

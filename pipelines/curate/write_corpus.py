@@ -37,13 +37,14 @@ from pipelines.text.texts import Texts
 CORPUS = "corpus"
 REMOVED = "removed"  # the ledger
 KEPT = "_work/kept"
-SELECT_VERSION = "3"
+SELECT_VERSION = "4"
 
 # Of a removed duplicate: the document that was kept for it. Null for other removed documents.
 _PARTNER_COLUMNS = [
     ("partner", pa.string()),
     ("partner_source", pa.string()),
     ("partner_position", pa.int64()),
+    ("partner_run", pa.string()),  # of an earlier run (`dedup.against`); null: of this one
     ("similarity", pa.float64()),
 ]
 

@@ -27,6 +27,7 @@ GROUPS_SCHEMA = pa.schema(
         ("partner", pa.string()),  # id of the kept document; then its source, and its row in the attributes
         ("partner_source", pa.string()),
         ("partner_position", pa.int64()),
+        ("partner_run", pa.string()),  # of an earlier run (`dedup.against`); null: of this one
         ("similarity", pa.float64()),
         ("group_id", pa.int64()),
         ("duplicate_count", pa.int64()),  # documents of the group, the kept one included
@@ -48,9 +49,14 @@ def candidate_columns(dedup: Dedup) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Compare:
-    """Finds the groups among the candidates of a batch."""
+    """Finds the groups among the candidates of a batch.
+
+    runs: position of the first document of each run, the last of which is this one, and the URIs of the earlier ones.
+    """
 
     keys: Keys
+    runs: tuple[int, ...] = (0,)
+    earlier: tuple[str, ...] = ()
 
     def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         """(a row for each member of a group, the pairs that a report may show).
@@ -67,68 +73,82 @@ class Compare:
         rows_of_keys = rows.select(["text_hash", "source", "signature"])
         starts, keys, key_count = shared_keys(self.keys.of(rows_of_keys))
         rows = rows.drop_columns(["signature"]).combine_chunks()
+        kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
         order = keeper_order(rows, dedup)
+        order = np.concatenate([np.arange(kept_before), order[order >= kept_before]])
         first_copy = first_of_text(rows["text_hash"], self.keys.scopes_of(rows), order)
         is_first_copy = first_copy[order] == order
+        compared = order[is_first_copy & sketches.signed[order]]
         similar, similarity = remove_near_duplicates(
-            order[is_first_copy & sketches.signed[order]],
+            compared,
             starts,
             keys,
             key_count,
             self.keys.signatures(sketches),
             *sketches.sets(math.prod(dedup.banding)),
             dedup.threshold,
+            int(np.count_nonzero(compared < kept_before)),
         )
+        first_copy[:kept_before] = np.arange(kept_before)
         exact = first_copy != np.arange(len(first_copy))
         # An exact duplicate is removed for its first copy if that is kept, else for the kept document similar to it.
         similar_to_copy = similar[first_copy]
         is_similar = similar_to_copy >= 0
         kept = np.where(is_similar, similar_to_copy, first_copy)
         similarity_to_kept = np.where(is_similar, similarity[first_copy], np.where(exact, 1.0, np.nan))
-        return _members(rows, kept, exact, similarity_to_kept), _largest(rows, kept, exact)
+        members = self._members(rows, kept, exact, similarity_to_kept, kept_before)
+        return members, _largest(rows, kept, exact, kept_before)
+
+    def _members(
+        self, rows: pa.Table, kept: np.ndarray, exact: np.ndarray, similarity: np.ndarray, kept_before: int
+    ) -> pa.Table:
+        """One row for every document of a group of at least two, in order of position, but those of earlier runs.
+
+        kept: int64[C], the kept document of each candidate's group. exact: bool[C]. similarity: float64[C].
+        kept_before: candidates of earlier runs, which are the first.
+        """
+        removed = kept != np.arange(len(kept))
+        count = np.bincount(kept, minlength=len(kept))
+        members = kept_before + np.flatnonzero(count[kept[kept_before:]] > 1)
+        partners = kept[members]
+        position, source = rows["position"].to_numpy(), rows["source"]
+        run = np.searchsorted(self.runs, position[partners], side="right") - 1
+        runs = pa.array([*self.earlier, None], pa.string())
+        reason = np.where(exact, EXACT, NEAR)[members]
+        is_removed = pa.array(removed[members])
+        language = pc.fill_null(rows["language"], "") if "language" in rows.column_names else pa.repeat("", len(kept))
+
+        def of_removed(values: pa.Array, kind: pa.DataType) -> pa.Array:
+            return pc.if_else(is_removed, values, pa.scalar(None, kind))
+
+        return pa.table(
+            {
+                "position": position[members],
+                "unit": rows["unit"].take(members),
+                "row": rows["row"].take(members),
+                "reason": of_removed(pa.array(reason, pa.string()), pa.string()),
+                "partner": of_removed(rows["id"].take(partners), pa.string()),
+                "partner_source": of_removed(source.take(partners), pa.string()),
+                "partner_position": of_removed(pa.array(position[partners] - np.array(self.runs)[run]), pa.int64()),
+                "partner_run": of_removed(runs.take(pa.array(run)), pa.string()),
+                "similarity": of_removed(pa.array(similarity[members]), pa.float64()),
+                "group_id": hash_words(rows["text_hash"])[partners, 0].view(np.int64),
+                "duplicate_count": count[partners],
+                "characters": rows["characters"].take(members),
+                "source": source.take(members),
+                "language": language.take(members),
+            }
+        )
 
 
-def _members(rows: pa.Table, kept: np.ndarray, exact: np.ndarray, similarity: np.ndarray) -> pa.Table:
-    """One row for every document of a group of at least two, in order of position.
+def _largest(rows: pa.Table, kept: np.ndarray, exact: np.ndarray, kept_before: int) -> pa.Table:
+    """PAIRS_SCHEMA: a pair of each of the largest groups, the largest first, then the one with the first position.
 
-    kept: int64[C], the kept document of each candidate's group. exact: bool[C]. similarity: float64[C].
+    A group that an earlier run keeps is left out, because its text is not read here.
     """
     removed = kept != np.arange(len(kept))
     count = np.bincount(kept, minlength=len(kept))
-    members = np.flatnonzero(count[kept] > 1)
-    kept_of_members = kept[members]
-    position, source = rows["position"].to_numpy(), rows["source"]
-    reason = np.where(exact, EXACT, NEAR)[members]
-    is_removed = pa.array(removed[members])
-    language = rows["language"] if "language" in rows.column_names else pa.repeat("", rows.num_rows)
-
-    def of_removed(values: pa.Array, kind: pa.DataType) -> pa.Array:
-        return pc.if_else(is_removed, values, pa.scalar(None, kind))
-
-    return pa.table(
-        {
-            "position": position[members],
-            "unit": rows["unit"].take(members),
-            "row": rows["row"].take(members),
-            "reason": of_removed(pa.array(reason, pa.string()), pa.string()),
-            "partner": of_removed(rows["id"].take(kept_of_members), pa.string()),
-            "partner_source": of_removed(source.take(kept_of_members), pa.string()),
-            "partner_position": of_removed(pa.array(position[kept_of_members]), pa.int64()),
-            "similarity": of_removed(pa.array(similarity[members]), pa.float64()),
-            "group_id": hash_words(rows["text_hash"])[kept_of_members, 0].view(np.int64),
-            "duplicate_count": count[kept_of_members],
-            "characters": rows["characters"].take(members),
-            "source": source.take(members),
-            "language": language.take(members),
-        }
-    )
-
-
-def _largest(rows: pa.Table, kept: np.ndarray, exact: np.ndarray) -> pa.Table:
-    """PAIRS_SCHEMA: a pair of each of the largest groups, the largest first, then the one with the first position."""
-    removed = kept != np.arange(len(kept))
-    count = np.bincount(kept, minlength=len(kept))
-    with_duplicates = np.flatnonzero((count > 1) & ~removed)
+    with_duplicates = kept_before + np.flatnonzero((count[kept_before:] > 1) & ~removed[kept_before:])
     of_largest = with_duplicates[np.lexsort((with_duplicates, -count[with_duplicates]))][:MOST_GROUPS_SHOWN]
     position, partners = rows["position"].to_numpy(), []
     for document in of_largest:

@@ -1,19 +1,23 @@
 """The documents that take part in deduplication: those that passed the rules, read from attributes by position.
 
-A position is the row of a document in the attributes artifact, from 0. A range is 2^19 positions: the documents that
-one unit of the first stages reads.
+A position is the row of a document in the attributes artifact, from 0; here those of earlier runs come first, and each
+run begins with a range of its own. A range is 2^19 positions: the documents that one unit of the first stages reads.
 """
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, open_parquet, read_tables
 from cluster.store.store import Store
+from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.signatures import band_keys, permutations
 from pipelines.dedup.sketches import Sketches
@@ -41,11 +45,17 @@ class UnitPart:
 
 @dataclass(frozen=True)
 class Range:
-    """The positions from `start` to `end`, and the units that have them."""
+    """The positions from `start` to `end`, and the units that have them.
+
+    Of an earlier run (earlier.py), which is one unit: run_start is the position of its first document, and ledger has
+    the files that name the documents which it removed. None for the documents of this run.
+    """
 
     start: int
     end: int
     parts: tuple[UnitPart, ...]
+    run_start: int = 0
+    ledger: tuple[str, ...] | None = None
 
     @property
     def uris(self) -> list[str]:
@@ -53,46 +63,99 @@ class Range:
         return [uri for part in self.parts for uri, _ in part.files]
 
 
-def ranges(attributes: Artifact, verdicts: Artifact, units: int, documents: int) -> list[Range]:
-    """The ranges of all positions, of so many documents each. units: number of units of both artifacts."""
-    total = attributes.manifest.rows
-    parts: list[list[UnitPart]] = [[] for _ in range(max(1, -(-total // documents)))]
-    rows = [file.rows for file in attributes.manifest.files]
-    uris = iter(zip(attributes.file_uris, rows, strict=True))
-    at = 0
-    for unit, (of_unit, judged) in enumerate(
-        zip(attributes.files_by_unit(units), verdicts.files_by_unit(units), strict=True)
-    ):
-        for uri, count in (next(uris) for _ in of_unit):
-            for number in range(at // documents, -(-(at + count) // documents)):
-                here = parts[number]
-                if here and here[-1].unit == unit:
-                    files = (*here[-1].files, (uri, count))
-                    here[-1] = UnitPart(unit, here[-1].first, files, here[-1].verdicts)
-                else:
-                    here.append(UnitPart(unit, at, ((uri, count),), tuple(judged)))
-            at += count
-    assert at == total, f"{at} rows of units in an artifact of {total}"
+def ranges(attributes: Artifact, verdicts: Artifact, units: int, documents: int, first: int = 0) -> list[Range]:
+    """The ranges of all positions, of so many documents each. At least one.
+
+    units: number of units of both artifacts. first: position of the first document, a multiple of `documents`.
+    """
+    judged = verdicts.files_by_unit(units)
+    rows = iter(attributes.manifest.files)
+    files = [[(uri, next(rows).rows) for uri in of_unit] for of_unit in attributes.files_by_unit(units)]
     return [
-        Range(number * documents, min((number + 1) * documents, total), tuple(found))
-        for number, found in enumerate(parts)
+        Range(start, end, tuple(UnitPart(unit, at, some, tuple(judged[unit])) for unit, at, some in parts), first)
+        for start, end, parts in _cut(files, documents, first)
     ]
 
 
-def passed(store: Store, documents: Range, columns: frozenset[str]) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
-    """(unit, positions int64[D], attributes of these columns) of the documents that passed the rules, by row group.
+def earlier_ranges(run: EarlierRun, documents: int, first: int) -> list[Range]:
+    """As `ranges`, of the documents of an earlier run."""
+    rows = [file.rows for file in run.attributes.manifest.files]
+    files = [list(zip(run.attributes.file_uris, rows, strict=True))]
+    return [
+        Range(
+            start,
+            end,
+            tuple(UnitPart(unit, at, some, ()) for unit, at, some in parts),
+            first,
+            tuple(run.ledger.file_uris),
+        )
+        for start, end, parts in _cut(files, documents, first)
+    ]
 
-    columns: `row` is among them.
+
+_Part = tuple[int, int, tuple[tuple[str, int], ...]]
+
+
+def _cut(
+    files: Sequence[Sequence[tuple[str, int]]], documents: int, first: int
+) -> Iterator[tuple[int, int, list[_Part]]]:
+    """(start, end, [(unit, position of the first row of its files here, files)]) of each range.
+
+    files: URIs with their rows, by unit.
     """
+    placed, at = [], first
+    for unit, of_unit in enumerate(files):
+        for uri, rows in of_unit:
+            placed.append((unit, at, uri, rows))
+            at += rows
+    end, low = at, 0
+    for start in range(first, max(end, first + 1), documents):
+        while low < len(placed) and placed[low][1] + placed[low][3] <= start:
+            low += 1
+        here = takewhile(lambda one, stop=start + documents: one[1] < stop, placed[low:])  # type: ignore[misc]
+        by_unit = ((unit, list(some)) for unit, some in groupby(here, key=itemgetter(0)))
+        parts = [(unit, some[0][1], tuple((uri, rows) for _, _, uri, rows in some)) for unit, some in by_unit]
+        yield start, min(start + documents, end), parts
+
+
+def passed(store: Store, documents: Range, columns: frozenset[str]) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+    """(unit, positions int64[D], attributes of these columns) of the documents that passed, by row group.
+
+    Those of an earlier run passed if it kept them. columns: `row` is among them.
+    """
+    gone = np.empty(0, np.int64)
+    if documents.ledger is not None:
+        start, end = documents.start - documents.run_start, documents.end - documents.run_start
+        gone = documents.run_start + _positions_between(store, documents.ledger, start, end)
     for part in documents.parts:
-        tables = [table["row"].to_numpy() for table in read_tables(store, part.verdicts, "row".__eq__)]
-        removed = np.concatenate(tables) if tables else np.empty(0, np.int64)
+        judged = [table["row"].to_numpy() for table in read_tables(store, part.verdicts, "row".__eq__)]
+        removed = np.concatenate([np.empty(0, np.int64), *judged])
         at = part.first
         for uri, rows in part.files:
             for first, table in _rows(store, uri, columns, documents.start - at, documents.end - at):
-                stays = ~np.isin(table["row"].to_numpy(), removed)
-                yield part.unit, at + first + np.flatnonzero(stays), table.filter(pa.array(stays))
+                positions = at + first + np.arange(table.num_rows)
+                stays = ~np.isin(table["row"].to_numpy(), removed) & ~np.isin(positions, gone, assume_unique=True)
+                yield part.unit, positions[stays], table.filter(pa.array(stays))
             at += rows
+
+
+def _positions_between(store: Store, uris: Sequence[str], start: int, end: int) -> np.ndarray:
+    """int64[N]: the positions from `start` to `end` in the files of a ledger, which are sorted by position."""
+
+    def first_position(uri: str) -> int:
+        return next((table["position"][0].as_py() for table in _positions(store, uri)), 0)
+
+    found = [np.empty(0, np.int64)]
+    for uri in uris[max(bisect_right(uris, start, key=first_position) - 1, 0) :]:
+        tables = [table["position"].to_numpy() for table in _positions(store, uri)]
+        found += [positions[(positions >= start) & (positions < end)] for positions in tables]
+        if tables and tables[-1][-1] >= end:
+            break
+    return np.concatenate(found)
+
+
+def _positions(store: Store, uri: str) -> Iterator[pa.Table]:
+    return (table for table in read_tables(store, [uri], "position".__eq__) if table.num_rows)
 
 
 def _rows(store: Store, uri: str, columns: frozenset[str], start: int, end: int) -> Iterator[tuple[int, pa.Table]]:
@@ -144,9 +207,13 @@ class Keys:
         return self.scopes_of(table)[:, None] * _SCOPE_FACTOR
 
 
-def scopes(scope: str, inputs: Sequence[Input]) -> dict[str, int]:
-    """The number of each source's scope, a hash of the scope's name. scope: the setting, all, source or snapshot."""
-    names = {
+def scopes(scope: str, inputs: Sequence[Input], earlier: Sequence[EarlierRun] = ()) -> dict[str, int]:
+    """The number of each source's scope, a hash of the scope's name.
+
+    scope: the setting: all, source, or snapshot, which earlier runs have no part in.
+    """
+    names = {source: {"all": "", "source": source}.get(scope, "") for run in earlier for source in run.sources}
+    names |= {
         entry.source: {"all": "", "source": entry.source, "snapshot": entry.snapshot or ""}[scope] for entry in inputs
     }
     return {

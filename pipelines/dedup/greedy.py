@@ -23,6 +23,7 @@ def remove_near_duplicates(
     sets: np.ndarray,
     set_starts: np.ndarray,
     threshold: float,
+    kept_before: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run the loop over C candidates.
 
@@ -34,6 +35,7 @@ def remove_near_duplicates(
         sets, set_starts: uint32[S], int64[C + 1]: short candidate c has the distinct shingle hashes
             sets[set_starts[c]:set_starts[c + 1]], sorted; others have none there.
         threshold: least similarity of a duplicate.
+        kept_before: so many, the first of `order`, are kept without a comparison.
 
     Returns:
         partner int64[C], -1 for kept; similarity float64[C], NaN for kept.
@@ -44,7 +46,7 @@ def remove_near_duplicates(
     owner = np.empty(len(keys), np.int64)
     rank, compared = np.full(len(starts) - 1, -1, np.int64), np.full(len(starts) - 1, -1, np.int64)
     _loop(
-        order, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
+        order, kept_before, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
         head, following, owner, rank, compared,
     )  # fmt: skip
     return partner, similarity
@@ -52,7 +54,7 @@ def remove_near_duplicates(
 
 @kernel
 def _loop(
-    order, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
+    order, kept_before, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
     head, following, owner, rank, compared,
 ):  # fmt: skip
     """Fill partner and similarity.
@@ -68,7 +70,7 @@ def _loop(
         most = -1.0
         own_set = sets[set_starts[document] : set_starts[document + 1]]
         for link in range(starts[document], starts[document + 1]):
-            other_link = head[keys[link]]
+            other_link = head[keys[link]] if place >= kept_before else np.int64(-1)
             while other_link >= 0:
                 other = owner[other_link]
                 if compared[other] != document:

@@ -33,7 +33,8 @@ from cluster.store.store import Store
 from pipelines.dedup.candidates import LOCAL_BITS, edges_between, edges_within
 from pipelines.dedup.compare import GROUPS_SCHEMA, MOST_GROUPS_SHOWN, Compare, candidate_columns
 from pipelines.dedup.components import batches
-from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, passed, ranges, scopes
+from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
+from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import Dedup
 from pipelines.readers.inputs import Input
 
@@ -90,31 +91,43 @@ def group_stage(
     verdicts: Artifact,
     units: int,
     sizes: Sizes = DEFAULT_SIZES,
+    earlier: Sequence[EarlierRun] = (),
 ) -> Stage:
     """The stage that writes the artifact GROUPS from attributes and verdicts: a file for each range of positions.
 
-    inputs: their sources and snapshots are the scopes. units: number of units of both artifacts.
+    inputs: their sources and snapshots are the scopes. units: number of units of both artifacts. earlier: the runs of
+    `dedup.against`, whose kept documents come before all others.
     """
-    keys = Keys(dedup, scopes(dedup.scope, inputs))
+    keys = Keys(dedup, scopes(dedup.scope, inputs, earlier))
     made_from = fingerprint(
         {
             "version": [GROUP_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
-            "dedup": dedup.model_dump(exclude={"remove"}),
+            "dedup": dedup.model_dump(exclude={"remove", "against"}),
             "scopes": keys.scopes,
             "range": sizes.documents,
+            "earlier": [run.digest for run in earlier],
         }
     )
     store, outputs = attributes.store, (Output(GROUPS, GROUPS_SCHEMA),)
-    cut = ranges(attributes, verdicts, units, sizes.documents)
-    if len(cut) == 1:
+    before: list[Range] = []
+    runs: list[int] = []
+    for run in earlier:
+        runs.append(len(before) * sizes.documents)
+        before += earlier_ranges(run, sizes.documents, runs[-1])
+    runs.append(len(before) * sizes.documents)
+    cut = ranges(attributes, verdicts, units, sizes.documents, runs[-1])
+    if not before and len(cut) == 1:
         most = _LIBRARIES + _OF_A_CANDIDATE * attributes.manifest.rows
         return Stage("group", outputs, cut, GroupRange(store, keys), made_from, store, _files, memory=most)
-    pairs = int(verdicts.manifest.counters.get("passed", 0)) * (dedup.banding[0] + 1)
-    prepare = Prepare(store, keys, cut, attributes.manifest.rows, pairs, sizes, made_from)
+    documents = int(verdicts.manifest.counters.get("passed", 0)) + sum(run.attributes.manifest.rows for run in earlier)
+    compare = Compare(keys, tuple(runs), tuple(run.uri for run in earlier))
+    pairs = documents * (dedup.banding[0] + 1)
+    prepare = Prepare(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
     # What the last stage reads is known when the stages before are finished; it has the found rows of every batch.
-    return Stage("group", outputs, (), WriteGroups(store, len(cut)), made_from, store, prepare=prepare)
+    work = WriteGroups(store, len(before) + len(cut))
+    return Stage("group", outputs, (), work, made_from, store, prepare=prepare)
 
 
 def files_of(groups: Artifact, spans: Iterable[tuple[int, int]], sizes: Sizes = DEFAULT_SIZES) -> Iterator[list[str]]:
@@ -133,12 +146,15 @@ def _files(documents: Range) -> str:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Runs the stages before the last one, see above. documents: positions of the run. pairs: of keys and documents."""
+    """Runs the stages before the last one, see above.
+
+    ranges: those of earlier runs first, so many as `earlier`. pairs: of keys and documents.
+    """
 
     store: Store
-    keys: Keys
+    compare: Compare
     ranges: Sequence[Range]
-    documents: int
+    earlier: int
     pairs: int
     sizes: Sizes
     made_from: str
@@ -146,24 +162,25 @@ class Prepare:
     def __call__(self, run: RunStage) -> list[tuple[int, tuple[str, ...]]]:
         """The units of the last stage: the number of a range, and the files with the found rows."""
         store, slices = self.store, max(1, -(-self.pairs // self.sizes.pairs))
-        make_keys = MakeKeys(store, self.keys, slices)
+        keys, positions = self.compare.keys, self.ranges[-1].end
+        make_keys = MakeKeys(store, keys, slices)
         made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
         firsts = tuple(one.start for one in self.ranges)
         merge = Merge(store, tuple(made[_KEYS].file_uris), firsts, slices)
         merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))
         edges = (*made[_EDGES].file_uris, *merged[_MERGED].file_uris)
-        connect = Connect(store, self.documents, self.sizes)
-        most = _LIBRARIES + _OF_A_DOCUMENT * self.documents
+        connect = Connect(store, positions, len(self.ranges), self.sizes)
+        most = _LIBRARIES + _OF_A_DOCUMENT * positions
         (batched,) = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES].file_uris
         counts = np.frombuffer(read_slice(store, batched, len(self.ranges)), np.int64)
         found: list[str] = []
         if len(counts):
-            route = Route(store, candidate_columns(self.keys.dedup), batched, len(counts), self.sizes)
+            route = Route(store, candidate_columns(keys.dedup), batched, len(counts), self.sizes)
             routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, _ROUTE_MEMORY))[_CANDIDATES]
-            compare = CompareBatch(store, Compare(self.keys), tuple(routed.file_uris), firsts)
+            compare = CompareBatch(store, self.compare, tuple(routed.file_uris), firsts)
             most = _LIBRARIES + _OF_A_CANDIDATE * int(counts.max())
             found = run(self._stage("compare", (_FOUND,), range(len(counts)), compare, most))[_FOUND].file_uris
-        return [(number, tuple(found)) for number in range(len(self.ranges))]
+        return [(number, tuple(found)) for number in range(self.earlier, len(self.ranges))]
 
     def _stage(
         self,
@@ -228,19 +245,20 @@ class Merge:
 
 @dataclass(frozen=True)
 class Connect:
-    """The work of the stage `components`. documents: positions of the run."""
+    """The work of the stage `components`. positions, ranges: their number."""
 
     store: Store
-    documents: int
+    positions: int
+    ranges: int
     sizes: Sizes
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
         """Writes number and batch of each candidate, by range; then how many candidates each batch has."""
         edges = (np.frombuffer(read_slice(self.store, uri, 0), np.int64).reshape(-1, 2) for uri in uris)
-        batch, counts = batches(edges, self.documents, self.sizes.batch)
+        batch, counts = batches(edges, self.positions, self.sizes.batch)
         slices = []
-        for start in range(0, self.documents, self.sizes.documents):
-            of_range = batch[start : start + self.sizes.documents]
+        for number in range(self.ranges):
+            of_range = batch[number * self.sizes.documents :][: self.sizes.documents]
             numbers = np.flatnonzero(of_range >= 0).astype(np.int32)
             slices.append(np.concatenate([numbers, of_range[numbers]]))
         scratch.write_slices(_BATCHES, [*slices, counts])
@@ -356,4 +374,5 @@ def _ipc(table: pa.Table) -> pa.Buffer:
 def _joined(parts: Sequence[bytes]) -> pa.Table | None:
     """The rows of Arrow streams, one after the other; None if all are empty."""
     tables = [pa.ipc.open_stream(part).read_all() for part in parts if part]
-    return pa.concat_tables(tables) if tables else None
+    # The attributes of an earlier run may lack columns that the comparison reads of new documents alone.
+    return pa.concat_tables(tables, promote_options="default") if tables else None

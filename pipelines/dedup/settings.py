@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cluster.store.paths import AbsolutePath
 from pipelines.dedup.banding import best_banding
 
 _LEAST_RECALL_AT_THRESHOLD = 0.5
@@ -44,6 +45,9 @@ class Dedup(BaseModel):
     keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
     sources: tuple[str, ...] = Field((), description="`keeper: source`: most trusted first; unlisted sources come last")
     scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
+    against: tuple[AbsolutePath, ...] = Field(
+        (), description="outputs of earlier runs: new documents that are like one of theirs are removed"
+    )
     remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
 
     @model_validator(mode="after")
@@ -59,6 +63,13 @@ class Dedup(BaseModel):
             )
         if len(set(self.sources)) < len(self.sources):
             raise ValueError(f"sources: {list(self.sources)} names a source twice; name each once")
+        if self.against and self.scope == "snapshot":
+            raise ValueError(
+                "against has no effect with scope: snapshot, where the documents of a snapshot are compared with each "
+                "other alone; leave one of them out"
+            )
+        if len(set(self.against)) < len(self.against):
+            raise ValueError(f"against: {list(self.against)} names a run twice; name each once")
         columns = (self.bands or 0) * (self.rows_per_band or 0)
         if columns > _MOST_COLUMNS:
             raise ValueError(

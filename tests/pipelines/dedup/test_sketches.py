@@ -5,6 +5,7 @@ Signatures here have 8 columns, so documents with fewer, as many and more shingl
 
 import os
 import shutil
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cluster.engine import Patience
 from cluster.progress import Silent
 from cluster.store.store import Store
 from pipelines.curate.measure import text_hashes
+from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.signatures import permutations, signatures, signatures_or_sets
@@ -116,8 +118,11 @@ SCOPES = {"all": lambda source: "", "source": lambda source: source, "snapshot":
 Rows = list[tuple[str, str, float]]  # text, source and score of each document
 
 
-def groups_by_loop(rows: Rows, dedup: Dedup) -> dict[int, tuple[str, int, float]]:
-    """removed -> (reason, kept document, similarity), by plain loops over sets and datasketch."""
+def groups_by_loop(rows: Rows, dedup: Dedup, kept_before: int = 0) -> dict[int, tuple[str, int, float]]:
+    """removed -> (reason, kept document, similarity), by plain loops over sets and datasketch.
+
+    kept_before: so many documents, those of earlier runs, come before all others and are kept.
+    """
     rank, scope_of = KEEPERS[dedup.keeper][1], SCOPES[dedup.scope]
     hashes = [shingle_hashes(text, 1) for text, _, _ in rows]
     sets = [set(one.tolist()) for one in hashes]
@@ -135,7 +140,8 @@ def groups_by_loop(rows: Rows, dedup: Dedup) -> dict[int, tuple[str, int, float]
     indexes: dict[str, MinHashLSH] = {}
     place: dict[int, int] = {}
     near: dict[int, tuple[float, int]] = {}
-    for at in sorted(range(len(rows)), key=lambda at: (rank(*rows[at]), at)):
+    new = sorted(range(kept_before, len(rows)), key=lambda at: (rank(*rows[at]), at))
+    for at in [*range(kept_before), *new]:
         scope = scope_of(rows[at][1])
         place[at] = len(place)
         if first.setdefault((scope, rows[at][0]), at) != at or not sets[at]:
@@ -143,12 +149,12 @@ def groups_by_loop(rows: Rows, dedup: Dedup) -> dict[int, tuple[str, int, float]
         index = indexes.setdefault(scope, MinHashLSH(num_perm=COLUMNS, params=(BANDS, ROWS)))
         found = [(similarity(at, other), -place[other], other) for other in index.query(sketch[at])]
         best = max((entry for entry in found if entry[0] >= dedup.threshold), default=None)
-        if best:
+        if best and at >= kept_before:
             near[at] = (best[0], best[2])
         else:
             index.insert(at, sketch[at])
     removed = {}
-    for at, (text, source, _) in enumerate(rows):
+    for at, (text, source, _) in enumerate(rows[kept_before:], kept_before):
         copied = first[scope_of(source), text]
         reason = "near_duplicate" if copied == at else "exact_duplicate"
         if copied in near:
@@ -173,26 +179,50 @@ def write_parquet(rows: dict[str, pa.Array], uri: str, cuts: list[int], first: s
     )
 
 
-def groups_by_stage(
-    rows: Rows, removed: list[int], dedup: Dedup, folder: str, cuts: list[int], sizes: Sizes
-) -> tuple[list[dict], dict[int, tuple[str, int, float]]]:
-    """(the rows of GROUPS; the same as groups_by_loop) by the stage `group`.
-
-    removed: documents that failed a rule. cuts: ends of the units but the last.
-    """
+def attributes_of(rows: Rows, dedup: Dedup, folder: str, cuts: list[int]) -> Artifact:
+    """The attributes of these documents. cuts: ends of the units but the last."""
     texts = Texts.from_strings([text for text, _, _ in rows])
     words, starts, _ = signatures_or_sets(texts, 1, A, B, exact_short=dedup.exact_short)
     columns = {
         "row": pa.array(range(len(rows)), pa.int64()),
-        "id": pa.array([str(at) for at in range(len(rows))], pa.string()),
+        "id": pa.array([text for text, _, _ in rows], pa.string()),
         "source": pa.array([source for _, source, _ in rows], pa.string()),
         "text_hash": pa.array(text_hashes(texts), pa.binary(16)),
         "characters": pa.array([len(text) for text, _, _ in rows], pa.int64()),
         "quality": pa.array([score for _, _, score in rows], pa.float64()),
         "signature": Sketches(words, starts).to_column(),
     }
+    return write_parquet(columns, f"{folder}/attributes", cuts, "row")
+
+
+def earlier_run(rows: Rows, removed: list[int], dedup: Dedup, folder: str) -> EarlierRun:
+    """A run that removed some of its documents; its ledger has two of them in a file."""
+    os.makedirs(f"{folder}/removed")
+    files = []
+    for number, some in enumerate([removed[at : at + 2] for at in range(0, len(removed), 2)]):
+        pq.write_table(pa.table({"position": pa.array(some, pa.int64())}), f"{folder}/removed/{number}.parquet")
+        files.append(DataFile(f"{number}.parquet", number, len(some), 0, ""))
+    manifest = Manifest("", "", [], "", files=files, counters={}, seconds=0, made="", version="")
+    attributes = attributes_of(rows, dedup, folder, [])
+    return EarlierRun(folder, folder, tuple(SOURCES), attributes, Artifact(Store(), f"{folder}/removed", manifest))
+
+
+def groups_by_stage(
+    rows: Rows,
+    removed: list[int],
+    dedup: Dedup,
+    folder: str,
+    cuts: list[int],
+    sizes: Sizes,
+    earlier: Sequence[tuple[Rows, list[int]]] = (),
+) -> tuple[list[dict], dict[int, tuple[str, tuple[int, int], float]]]:
+    """(the rows of GROUPS; removed -> (reason, (run, position) of the kept document, similarity)) by the stage `group`.
+
+    removed: documents that failed a rule. cuts: ends of the units but the last. earlier: documents and removed ones of
+    earlier runs, which are run 0, 1, ..
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    attributes = write_parquet(columns, f"{folder}/attributes", cuts, "row")
+    attributes = attributes_of(rows, dedup, folder, cuts)
     ends = [0, *cuts, len(rows)]
     files = []
     os.makedirs(f"{folder}/verdicts")
@@ -207,17 +237,26 @@ def groups_by_stage(
         Manifest("", "", [], "", files=files, counters=counters, seconds=0, made="", version=""),
     )
     inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
-    stage = group_stage(dedup, inputs, attributes, verdicts, len(ends) - 1, sizes)
+    runs = [earlier_run(*one, dedup, f"{folder}/{number}") for number, one in enumerate(earlier)]
+    stage = group_stage(dedup, inputs, attributes, verdicts, len(ends) - 1, sizes, runs)
     engine = InlineEngine(folder, NoRay(), Silent(), Patience(1, 900, 0), replace=False)
     written = engine.run(stage)[GROUPS].table().to_pylist()
     assert not list(Path(folder, "_work/group").rglob("*.slices")), "what prepared the stage is removed"
-    found = [row for row in written if row["reason"]]
-    start_of = dict(enumerate(ends))
-    near = {
-        start_of[row["unit"]] + row["row"]: (row["reason"], int(row["partner"]), row["similarity"]) for row in found
-    }
-    assert all(int(row["partner"]) == row["partner_position"] for row in found)
-    return written, near
+    texts = [*(rows for rows, _ in earlier), rows]
+    found = {}
+    for row in written:
+        assert (row["reason"] is None) == (row["partner_position"] is None)
+        if row["reason"]:
+            run = len(earlier) if row["partner_run"] is None else int(Path(row["partner_run"]).name)
+            partner = run, row["partner_position"]
+            assert row["partner"] == texts[run][partner[1]][0]
+            found[ends[row["unit"]] + row["row"]] = (row["reason"], partner, row["similarity"])
+    return written, found
+
+
+def of_run(found: dict[int, tuple[str, int, float]], run: int = 0) -> dict[int, tuple[str, tuple[int, int], float]]:
+    """The result of groups_by_loop as groups_by_stage gives it, without earlier runs."""
+    return {at: (reason, (run, kept), alike) for at, (reason, kept, alike) in found.items()}
 
 
 ROWS_OF_SOURCES = st.lists(st.tuples(documents, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), max_size=25)
@@ -236,7 +275,7 @@ def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, thres
         exact_short=exact_short, **KEEPERS[keeper][0],
     )  # fmt: skip
     folder = str(tmp_path_factory.getbasetemp() / "one-range")
-    assert groups_by_stage(rows, [], dedup, folder, [], Sizes())[1] == groups_by_loop(rows, dedup)
+    assert groups_by_stage(rows, [], dedup, folder, [], Sizes())[1] == of_run(groups_by_loop(rows, dedup))
 
 
 @given(
@@ -262,5 +301,34 @@ def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     whole, near = groups_by_stage(rows, gone, dedup, str(base / "whole"), ends, Sizes())
     passed = [at for at in range(len(rows)) if at not in gone]
     by_loop = groups_by_loop([rows[at] for at in passed], dedup)
-    assert near == {passed[at]: (why, passed[kept], alike) for at, (why, kept, alike) in by_loop.items()}
+    assert near == {passed[at]: (why, (0, passed[kept]), alike) for at, (why, kept, alike) in by_loop.items()}
     assert groups_by_stage(rows, gone, dedup, str(base / "cut"), ends, sizes)[0] == whole
+
+
+@given(
+    rows=ROWS_OF_SOURCES,
+    earlier=st.lists(st.tuples(ROWS_OF_SOURCES, st.sets(st.integers(0, 24))), min_size=1, max_size=2),
+    threshold=THRESHOLDS,
+    keeper=st.sampled_from(list(KEEPERS)),
+    scope=st.sampled_from(["all", "source"]),
+    sizes=st.builds(Sizes, st.integers(1, 12), st.sampled_from([8, 50, 1000]), st.integers(1, 6)),
+)
+@settings(max_examples=60, deadline=None)
+def test_documents_like_those_that_earlier_runs_kept_are_removed(
+    tmp_path_factory, rows, earlier, threshold, keeper, scope, sizes
+):
+    """The documents of earlier runs come first under every keeper, and are never removed."""
+    dedup = Dedup(
+        threshold=threshold, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, scope=scope,
+        **KEEPERS[keeper][0],
+    )  # fmt: skip
+    runs = [(there, sorted(at for at in removed if at < len(there))) for there, removed in earlier]
+    kept = [(run, at) for run, (there, gone) in enumerate(runs) for at in range(len(there)) if at not in gone]
+    documents_of = [
+        *((run, at, runs[run][0][at]) for run, at in kept),
+        *((len(runs), at, one) for at, one in enumerate(rows)),
+    ]
+    by_loop = groups_by_loop([document for _, _, document in documents_of], dedup, len(kept))
+    wanted = {at - len(kept): (why, documents_of[to][:2], alike) for at, (why, to, alike) in by_loop.items()}
+    folder = str(tmp_path_factory.getbasetemp() / "against")
+    assert groups_by_stage(rows, [], dedup, folder, [], sizes, runs)[1] == wanted
