@@ -70,22 +70,27 @@ class Compare:
         """
         dedup = self.keys.dedup
         sketches = Sketches.from_column(rows["signature"])
-        rows_of_keys = rows.select(["text_hash", "source", "signature"])
-        starts, keys, key_count = shared_keys(self.keys.of(rows_of_keys))
         rows = rows.drop_columns(["signature"]).combine_chunks()
+        signatures, signed, sets = (
+            self.keys.signatures(sketches),
+            sketches.signed,
+            sketches.sets(math.prod(dedup.banding)),
+        )
+        del sketches  # as large as the signatures
+        starts, keys, key_count = shared_keys(self.keys.of_signatures(rows, signatures, signed))
         kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
         order = keeper_order(rows, dedup)
         order = np.concatenate([np.arange(kept_before), order[order >= kept_before]])
         first_copy = first_of_text(rows["text_hash"], self.keys.scopes_of(rows), order)
         is_first_copy = first_copy[order] == order
-        compared = order[is_first_copy & sketches.signed[order]]
+        compared = order[is_first_copy & signed[order]]
         similar, similarity = remove_near_duplicates(
             compared,
             starts,
             keys,
             key_count,
-            self.keys.signatures(sketches),
-            *sketches.sets(math.prod(dedup.banding)),
+            signatures,
+            *sets,
             dedup.threshold,
             int(np.count_nonzero(compared < kept_before)),
         )

@@ -188,10 +188,17 @@ class Keys:
         A document without a shingle repeats the key of its text. table: KEY_COLUMNS.
         """
         sketches = Sketches.from_column(table["signature"])
-        text = hash_words(table["text_hash"])[:, :1] ^ self._masks(table)
-        near = band_keys(self.signatures(sketches), *self.dedup.banding) ^ self._masks(table)
-        near[~sketches.signed] = text[~sketches.signed]
-        return np.concatenate([text, near], axis=1)
+        return self.of_signatures(table, self.signatures(sketches), sketches.signed)
+
+    def of_signatures(self, table: pa.Table, signatures: np.ndarray, signed: np.ndarray) -> np.ndarray:
+        """As `of`. signatures, signed: of the documents, as of `Sketches`; the table needs no column `signature`."""
+        mask = self.scopes_of(table) * _SCOPE_FACTOR
+        found = np.empty((len(signatures), self.dedup.banding[0] + 1), np.uint64)
+        found[:, 0] = hash_words(table["text_hash"])[:, 0]
+        found[:, 1:] = band_keys(signatures, *self.dedup.banding)
+        found[~signed, 1:] = found[~signed, :1]
+        found ^= mask[:, None]
+        return found
 
     def signatures(self, sketches: Sketches) -> np.ndarray:
         """uint32[D, H]: the signatures of D documents."""
@@ -202,9 +209,6 @@ class Keys:
         sources = table["source"].combine_chunks().dictionary_encode()
         numbers = np.array([self.scopes[source] for source in sources.dictionary.to_pylist()], np.uint64)
         return numbers[sources.indices.to_numpy()] if len(numbers) else np.empty(0, np.uint64)
-
-    def _masks(self, table: pa.Table) -> np.ndarray:
-        return self.scopes_of(table)[:, None] * _SCOPE_FACTOR
 
 
 def scopes(scope: str, inputs: Sequence[Input], earlier: Sequence[EarlierRun] = ()) -> dict[str, int]:

@@ -298,12 +298,14 @@ class CompareBatch:
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Writes the found rows by range, then the pairs that a report may show."""
-        rows = _joined(read_slices(self.store, self.uris, number))
-        assert rows is not None, "every batch has candidates"
-        members, pairs = self.compare(rows)
+        # `compare` frees what it does not need of the rows, so no other reference to them stays here.
+        rows = [_joined(read_slices(self.store, self.uris, number))]
+        assert rows[0] is not None, "every batch has candidates"
+        count = rows[0].num_rows
+        members, pairs = self.compare(rows.pop())
         ends = np.searchsorted(members["position"].to_numpy(), [*self.firsts[1:], np.iinfo(np.int64).max])
         scratch.write_slices(_FOUND, [*_cut(members, ends), _ipc(pairs)])
-        return {"documents": float(rows.num_rows)}
+        return {"documents": float(count)}
 
 
 @dataclass(frozen=True)
