@@ -40,6 +40,7 @@ VERBS = {
     "logs": ("cluster.submit.commands:logs", "its log; -f follows it, over lost connections"),
     "cancel": ("cluster.submit.commands:cancel", "stop one; submitting it again continues it"),
     "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
+    "gc": ("cluster.garbage:gc", "list what killed runs left at an output; --delete removes it"),
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
     "warm": ("pipelines.warm:warm", "compile the kernels of curate ahead, for this machine or for an image"),
     "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),

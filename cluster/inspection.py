@@ -10,7 +10,7 @@ import typer
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
 from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
-from cluster.page.formats import plural
+from cluster.page.formats import byte_size, plural
 from cluster.record import RecordFile
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
@@ -127,10 +127,10 @@ def _show_parts(store: Store, uri: str, digests: dict[str, str]) -> None:
         part = paths.join(uri, name)
         try:
             found = Artifact.load(store, part).manifest
-            contents = f"{found.rows:>12,} rows  {_size(found.bytes):>10}  {found.digest}"
+            contents = f"{found.rows:>12,} rows  {byte_size(found.bytes):>10}  {found.digest}"
         except DataError:
             files = store.list_files(part)
-            contents = f"{len(files):>12,} files {_size(sum(file.size for file in files)):>10}  {digest}"
+            contents = f"{len(files):>12,} files {byte_size(sum(file.size for file in files)):>10}  {digest}"
         print(f"  {name:<{width}} {contents}")
 
 
@@ -158,7 +158,9 @@ def _show_artifact(artifact: Artifact, rows: int) -> None:
     print(f"at        {artifact.uri}")
     print(f"digest    {manifest.digest}")
     print(f"made from {manifest.fingerprint}")
-    print(f"holds     {plural(manifest.rows, 'row')}, {_size(manifest.bytes)}, {plural(len(manifest.files), 'file')}")
+    print(
+        f"holds     {plural(manifest.rows, 'row')}, {byte_size(manifest.bytes)}, {plural(len(manifest.files), 'file')}"
+    )
     print("columns")
     for name, kind in manifest.schema:
         print(f"  {name:<28} {kind}")
@@ -202,11 +204,3 @@ def config(
         print(load(file, override or []).model_dump_json(indent=1))
     else:
         raise typer.BadParameter("write `raymill config schema`, or `raymill config check FILE`")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -30,7 +30,7 @@ from cluster.store.store import Store
 
 log = logging.getLogger(__name__)
 
-_FOLDER = "_lease"
+LEASES = "_lease"
 _REFRESH_S = 10.0
 _EXPIRES_S = 45.0
 _LOOK_S = 1.0
@@ -144,6 +144,16 @@ def held(store: Store, root: str) -> Iterator[Lease]:
         lease.release()
 
 
+def require_free(store: Store, root: str) -> None:
+    """Verify that no process holds the lease of an output. Writes nothing, and may wait as `held`.
+
+    Raises:
+        BusyError: a run is writing there.
+    """
+    if (newest := _newest(store, root)) is not None:
+        _require_gone(store, root, *newest)
+
+
 def _acquire(store: Store, root: str) -> Lease:
     while True:
         newest = _newest(store, root)
@@ -153,7 +163,7 @@ def _acquire(store: Store, root: str) -> Lease:
             _require_gone(store, root, *newest)
         holder = Holder.me()
         if store.create(_uri(root, number), _to_json(holder)):
-            files = store.list_files(paths.join(root, _FOLDER))
+            files = store.list_files(paths.join(root, LEASES))
             store.delete(file.uri for file in files if _number(file.uri) < number)
             return Lease(store, root, number, holder)
 
@@ -196,7 +206,7 @@ def _busy(root: str, holder: Holder) -> BusyError:
 def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
     """Number and holder of the current lease; None if there is none."""
     while True:
-        uris = [file.uri for file in store.list_files(paths.join(root, _FOLDER))]
+        uris = [file.uri for file in store.list_files(paths.join(root, LEASES))]
         if not uris:
             return None
         uri = max(uris, key=_number)
@@ -207,7 +217,7 @@ def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
 
 
 def _uri(root: str, number: int) -> str:
-    return paths.join(root, _FOLDER, f"{number:08d}.json")
+    return paths.join(root, LEASES, f"{number:08d}.json")
 
 
 def _number(uri: str) -> int:

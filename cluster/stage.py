@@ -43,8 +43,8 @@ from cluster.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 
-_COMMITS = "_commits"  # Spark and `datasets` skip names with a leading underscore when they list a folder
-_RECORD_THREADS = 64  # 20,000 records: 5 s from a local disk, 10 s from a store that answers after 20 ms
+COMMITS = "_commits"  # Spark and `datasets` skip names with a leading underscore when they list a folder
+RECORD_THREADS = 64  # 20,000 records: 5 s from a local disk, 10 s from a store that answers after 20 ms
 _ENDINGS = (".parquet", ".slices")  # of the files that units write
 
 
@@ -86,7 +86,7 @@ class Stage:
     @property
     def folder(self) -> str:
         """The folder of its units' records, relative to the run."""
-        return f"{_COMMITS}/{self.name}" if self.key else f"{_COMMITS}/{self.name}-{self.fingerprint[:16]}"
+        return f"{COMMITS}/{self.name}" if self.key else f"{COMMITS}/{self.name}-{self.fingerprint[:16]}"
 
     def record_name(self, index: int, unit: Any) -> str:
         """The file name of a unit's record in the folder."""
@@ -207,8 +207,8 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     root = paths.absolute(root)
     wanted = _record_uris(stage, root)
     listed = [file.uri for file in stage.store.list_files(paths.join(root, stage.folder)) if file.uri in wanted]
-    files = [_record_file(stage.store, uri) for uri in listed]
-    with ThreadPoolExecutor(_RECORD_THREADS) as pool:
+    files = [record_file(stage.store, uri) for uri in listed]
+    with ThreadPoolExecutor(RECORD_THREADS) as pool:
         found = zip(files, pool.map(RecordFile.read, files), strict=True)
         records = [(file, record.at(wanted[file.uri])) for file, record in found if record is not None]
     # The files are listed after the records are read, because files are uploaded before their record is created.
@@ -285,7 +285,8 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
 
 def sweep(artifact: Artifact) -> None:
     """Remove what attempts without a record left: files that the manifest does not name, and interrupted uploads."""
-    artifact.store.abort_uploads(artifact.uri)
+    if paths.is_remote(artifact.uri):  # on a local disk it could be another driver's manifest, which is written there
+        artifact.store.abort_uploads(artifact.store.list_uploads(artifact.uri))
     wanted = set(artifact.file_uris)
     found = artifact.store.list_files(artifact.uri)
     artifact.store.delete(file.uri for file in found if file.uri.endswith(_ENDINGS) and file.uri not in wanted)
@@ -373,12 +374,13 @@ def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
 
 def _commit(stage: Stage, root: str, record: Record, name: str) -> Record:
     failpoint("before_record")
-    first = _record_file(stage.store, paths.join(root, stage.folder, name)).create(record.to_json())
+    first = record_file(stage.store, paths.join(root, stage.folder, name)).create(record.to_json())
     failpoint("after_record")
     return first
 
 
-def _record_file(store: Store, uri: str) -> RecordFile[Record]:
+def record_file(store: Store, uri: str) -> RecordFile[Record]:
+    """The record of a unit at this URI."""
     return RecordFile(store, uri, "the record of a unit", Record.from_json)
 
 

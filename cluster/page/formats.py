@@ -12,6 +12,15 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def byte_size(count: float) -> str:
+    """`12 B`, `1.5 KiB`, `2.0 TiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def share(part: float, whole: float) -> str:
     """A percentage with one decimal; shares near 0 and 1 become <0.1% and >99.9%."""
     if not whole:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -13,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 
 from cluster.errors import StorageError
-from cluster.store.interface import StorageOptions, checked_endpoint, first_line
+from cluster.store.interface import StorageOptions, Upload, checked_endpoint, first_line
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +78,33 @@ def _outside_endpoint(name: str, configured: str | None) -> str | None:
     return None
 
 
-def abort_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> None:
-    """Abort the multipart uploads below a folder of a bucket, as killed processes leave them; their parts cost money.
+def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> list[Upload]:
+    """The multipart uploads below a folder of a bucket. Killed processes leave them, and their parts cost money.
 
     A store that refuses it is logged and no error: its own rules on old uploads then remove them.
     """
     try:
-        client = _client(name, options, setting)
-        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=name, Prefix=f"{folder}/")
-        for found in [upload for page in pages for upload in page.get("Uploads", [])]:
-            if found["Key"].startswith(f"{folder}/"):
-                client.abort_multipart_upload(Bucket=name, Key=found["Key"], UploadId=found["UploadId"])
+        pages = _client(name, options, setting).get_paginator("list_multipart_uploads")
+        return [
+            Upload(f"s3://{name}/{found['Key']}", found["Initiated"].timestamp(), found["UploadId"])
+            for page in pages.paginate(Bucket=name, Prefix=f"{folder}/")
+            for found in page.get("Uploads", [])
+            if found["Key"].startswith(f"{folder}/")
+        ]
     except (BotoCoreError, ClientError) as error:
         log.warning("s3://%s/%s: interrupted uploads were not looked for (%s)", name, folder, error)
+        return []
+
+
+def abort_uploads(name: str, options: StorageOptions, setting: str, uploads: Iterable[Upload]) -> None:
+    """Abort multipart uploads. A refusal is logged and no error, and one that is gone is none."""
+    try:
+        for upload in uploads:
+            key = upload.uri.removeprefix(f"s3://{name}/")
+            with suppress(_client(name, options, setting).exceptions.NoSuchUpload):
+                _client(name, options, setting).abort_multipart_upload(Bucket=name, Key=key, UploadId=upload.id)
+    except (BotoCoreError, ClientError) as error:
+        log.warning("s3://%s: interrupted uploads were not aborted (%s)", name, error)
 
 
 @cache

@@ -1,5 +1,6 @@
 """What every kind of store has in common: its settings, its errors, and the operations of a backend."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,11 +79,29 @@ def checked_endpoint(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """`version` changes whenever the content does: an ETag, or size and modification time."""
+    """`version` changes whenever the content does: an ETag, or size and modification time.
+
+    modified: Unix time in seconds by the clock of the store; infinite if it is not known.
+    """
 
     uri: str
     size: int
     version: str
+    modified: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that has not ended: a multipart upload on S3, a hidden file beside its target on a local disk.
+
+    uri: the object, or the hidden file. started: Unix time by the clock of the store. id: S3's, else empty. size:
+    bytes; 0 if it is not known.
+    """
+
+    uri: str
+    started: float
+    id: str = ""
+    size: int = 0
 
 
 class Backend(Protocol):
@@ -91,7 +110,7 @@ class Backend(Protocol):
     read_range: the bytes from `start` to `end`, fewer at the file's end. open: a seekable file, for reading onward to
     `stop`. open_parts: one for parts. write: replaces the object, whole or not at all. create: put-if-absent; returns
     whether it wrote. upload: moves a local file. walk: all files below a folder; a name that is not UTF-8 is an error,
-    or skipped. delete: missing objects are no error.
+    or skipped. delete: missing objects are no error. uploads: those below a folder that have not ended.
 
     Raises:
         NotFound: `read`, `read_range`, `open`, `open_parts` and `info` of a missing object.
@@ -108,7 +127,8 @@ class Backend(Protocol):
     def info(self, key: str) -> FileInfo: ...
     def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterable[FileInfo]: ...
     def delete(self, keys: list[str]) -> None: ...
-    def abort_uploads(self, folder: str) -> None: ...
+    def uploads(self, folder: str) -> list[Upload]: ...
+    def abort_uploads(self, uploads: list[Upload]) -> None: ...
 
 
 class NotFound(StorageError):

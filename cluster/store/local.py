@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.errors import StorageError
-from cluster.store.interface import FileInfo, NotFound
+from cluster.store.interface import FileInfo, NotFound, Upload
 
 DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
 NOT_UTF8 = "name that is not UTF-8"
@@ -115,7 +115,7 @@ class LocalStore:
             raise NotFound(key, "is a folder; a file was wanted")
         if not stat.S_ISREG(found.st_mode):
             raise StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
-        return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
+        return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}", found.st_mtime)
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
         def refuse(error: OSError) -> None:
@@ -162,8 +162,18 @@ class LocalStore:
             except OSError as error:
                 raise _mended(key, error) from error
 
-    def abort_uploads(self, folder: str) -> None:
-        """Nothing: an upload here is a rename."""
+    def uploads(self, folder: str) -> list[Upload]:
+        """The hidden files of writes that have not ended."""
+        found = []
+        for path in Path(folder).rglob(".*.part"):
+            if _PART.fullmatch(path.name):
+                with suppress(NotFound):  # it ended while we looked
+                    part = self.info(str(path))
+                    found.append(Upload(part.uri, part.modified, size=part.size))
+        return sorted(found, key=lambda upload: upload.uri)
+
+    def abort_uploads(self, uploads: list[Upload]) -> None:
+        self.delete([upload.uri for upload in uploads])
 
     def _place(self, key: str, fill: Callable[[Path], object], move: Callable[[Path, str], object]) -> None:
         _make_folder(key)

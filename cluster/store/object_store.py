@@ -19,7 +19,7 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from cluster.errors import StorageError, is_panic
-from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, first_line
+from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, Upload, first_line
 from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
@@ -60,20 +60,23 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     }
     root = f"{scheme}://{name}"
     make: Callable[..., Any]
-    abort: dict[str, Any] = {}
+    multipart: dict[str, Any] = {}
     if scheme == "s3":
-        from cluster.store.aws import abort_uploads, s3_settings  # boto3 takes 0.3 s that only S3 needs
+        from cluster.store.aws import abort_uploads, list_uploads, s3_settings  # boto3: 0.3 s that only S3 needs
 
         settings = s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
         make, shared = S3Store, shared | settings
-        abort = {"abort_uploads": partial(abort_uploads, name, options, setting)}
+        multipart = {
+            "uploads": partial(list_uploads, name, options, setting),
+            "abort_uploads": partial(abort_uploads, name, options, setting),
+        }
     else:
         shared |= {"skip_signature": True} if options.anonymous else {}
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
         with _without_panic(root, setting):
-            return Bucket(root, make(name, **shared), setting, options.retries, **abort)
+            return Bucket(root, make(name, **shared), setting, options.retries, **multipart)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
@@ -96,7 +99,8 @@ class Bucket:
     """The backend of one bucket, over obstore's store of it.
 
     retries: of a request that conflicts with another one on the same object (409). obstore itself retries lost
-    connections, 408, 429 and 5xx, with the same growing random waits. abort_uploads: aborts those below a folder.
+    connections, 408, 429 and 5xx, with the same growing random waits. uploads, abort_uploads: those of multipart
+    uploads (S3).
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class Bucket:
         store: Any,
         setting: str,
         retries: int = 10,
-        abort_uploads: Callable[[str], None] = lambda folder: None,
+        uploads: Callable[[str], list[Upload]] = lambda folder: [],
+        abort_uploads: Callable[[list[Upload]], None] = lambda uploads: None,
     ) -> None:
         self.root = root
         self.store = store
         self.setting = setting
         self.retries = retries
+        self.uploads = uploads
         self.abort_uploads = abort_uploads
 
     def read(self, key: str) -> bytes:
@@ -209,8 +215,9 @@ class Bucket:
         return request()
 
     def _info(self, found: Any) -> FileInfo:
-        version = found["e_tag"] or f"{found['size']}-{found['last_modified'].timestamp()}"
-        return FileInfo(f"{self.root}/{found['path']}", found["size"], version.strip('"'))
+        modified = found["last_modified"].timestamp()
+        version = found["e_tag"] or f"{found['size']}-{modified}"
+        return FileInfo(f"{self.root}/{found['path']}", found["size"], version.strip('"'), modified)
 
     @contextmanager
     def _mended(self, key: str, writing: bool = False) -> Iterator[None]:

@@ -4,7 +4,8 @@
     write_bytes, upload                                write (a reader sees the old object or the new, never a part)
     create                                             write if absent: the one primitive that commits are built on
     info, exists, list_files, glob                     look
-    delete, delete_empty_folder, abort_uploads         tidy
+    delete, delete_empty_folder, list_uploads, abort_uploads     tidy
+    clock                                              the time by which the store dates its files
 
 A local path goes through `local.py`, an s3://, gs:// or az:// URI through `object_store.py` (obstore). Errors of both
 are `StorageError` with the URI and the mend. Nothing outside of this package opens a path.
@@ -13,18 +14,20 @@ are `StorageError` with the URI and the mend. Nothing outside of this package op
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from cluster.errors import StorageError
 from cluster.store import paths
-from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions
+from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions, Upload
 from cluster.store.local import LOCAL, own_folder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -139,21 +142,23 @@ class Store:
 
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; those already gone are no error."""
-        grouped: dict[int, tuple[Backend, list[str]]] = {}
-        for uri in uris:
-            backend, key = self._backend(uri)
-            grouped.setdefault(id(backend), (backend, []))[1].append(key)
-        for backend, keys in grouped.values():
-            backend.delete(keys)
+        for backend, group in self._by_backend(uris, str):
+            backend.delete([key for _, key in group])
 
-    def abort_uploads(self, folder: str) -> None:
-        """Abort the multipart uploads below a folder that killed processes left on S3.
+    def list_uploads(self, folder: str) -> list[Upload]:
+        """The uploads below a folder that have not ended: of killed processes, and of those at work.
 
         A store that refuses it is logged and no error: its own rules on old uploads then remove them.
         """
-        if paths.scheme(folder) == "s3":  # Azure drops such blocks after a week; on Google a lifecycle rule can
+        if not paths.is_remote(folder) or paths.scheme(folder) == "s3":
             backend, key = self._backend(folder, file=False)
-            backend.abort_uploads(key)
+            return backend.uploads(key)
+        return []  # Azure drops such blocks after a week; on Google a lifecycle rule can
+
+    def abort_uploads(self, uploads: Iterable[Upload]) -> None:
+        """Abort uploads; those that have ended are no error."""
+        for backend, group in self._by_backend(uploads, lambda upload: upload.uri):
+            backend.abort_uploads([upload for upload, _ in group])
 
     def delete_empty_folder(self, uri: str) -> None:
         """Remove a local folder that holds nothing; one that holds something stays. Object stores have no folders."""
@@ -166,7 +171,7 @@ class Store:
         Raises:
             StorageError: a second put-if-absent of the same object succeeded.
         """
-        probe = paths.join(root, f"_probe-{uuid.uuid4().hex}")
+        probe = _probe(root)
         first, second = self.create(probe, b"1"), self.create(probe, b"2")
         if not first:
             # If the reply to a put is lost, obstore repeats the put, which finds its own object.
@@ -178,6 +183,18 @@ class Store:
                 f"{root}: this store ignores put-if-absent (If-None-Match), so a retried worker could corrupt the run. "
                 "Use a store that honours it: AWS S3, GCS, Azure, Ceph from 16, MinIO, or a local path."
             )
+
+    def clock(self, folder: str) -> float:
+        """The store's Unix time in seconds: of a small file that is written to the folder and removed.
+
+        S3 has whole seconds, rounded down.
+        """
+        probe = _probe(folder)
+        self.write_bytes(probe, b"1")
+        try:
+            return self.info(probe).modified
+        finally:
+            self.delete([probe])
 
     def local_copy(self, uri: str) -> Path:
         """A local path with the object's content: the file itself, or a download kept for this machine by its version.
@@ -201,6 +218,14 @@ class Store:
         """The endpoint that the options set for an s3:// URI, else "": at another endpoint a URI is another file."""
         return (self.options.endpoint_url or "") if paths.scheme(uri) == "s3" else ""
 
+    def _by_backend(self, items: Iterable[T], uri: Callable[[T], str]) -> list[tuple[Backend, list[tuple[T, Any]]]]:
+        """(backend, items with their keys) of each backend. uri: that of an item."""
+        grouped: dict[int, tuple[Backend, list[tuple[T, Any]]]] = {}
+        for item in items:
+            backend, key = self._backend(uri(item))
+            grouped.setdefault(id(backend), (backend, []))[1].append((item, key))
+        return list(grouped.values())
+
     def _backend(self, uri: str, *, file: bool = True) -> tuple[Backend, Any]:
         scheme = paths.scheme(uri)
         if scheme in ("", "file"):
@@ -219,3 +244,7 @@ class Store:
         from cluster.store.object_store import bucket
 
         return bucket(scheme, name, self.options, self.setting), key
+
+
+def _probe(folder: str) -> str:
+    return paths.join(folder, f"_probe-{uuid.uuid4().hex}")

@@ -178,8 +178,8 @@ def work_of(config: str, override: list[str], name: str | None, within: str | No
     return work if name is None else dataclasses.replace(work, name=name)
 
 
-def seconds_of(duration: str) -> float:
-    """The seconds of a duration such as 90m, 1.5h or 2d.
+def seconds_of(duration: str, option: str = "--within") -> float:
+    """The seconds of a duration such as 90m, 1.5h or 2d. option: that it was given to, for the error.
 
     Raises:
         ConfigError: the text is not a duration.
@@ -190,5 +190,5 @@ def seconds_of(duration: str) -> float:
     except (ValueError, KeyError):
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise ConfigError(f"--within {duration}: not a duration; wanted a number with s, m, h or d, as in 90m or 8h.")
+        raise ConfigError(f"{option} {duration}: not a duration; wanted a number with s, m, h or d, as in 90m or 8h.")
     return seconds

@@ -9,7 +9,8 @@ import pytest
 import cluster
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.errors import DataError, StorageError
-from cluster.inspection import _artifacts_below, _size, first_rows, inspect, shortened, store_for
+from cluster.inspection import _artifacts_below, first_rows, inspect, shortened, store_for
+from cluster.page.formats import byte_size
 from cluster.run import RunFolder
 from cluster.stage import Output
 from cluster.store.store import Store
@@ -26,7 +27,7 @@ KIB, MIB, GIB, TIB = (1024**power for power in range(1, 5))
     ],
 )  # fmt: skip
 def test_a_size_is_shown_in_the_largest_unit_that_it_fills(bytes, shown):
-    assert _size(bytes) == shown
+    assert byte_size(bytes) == shown
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,14 @@ def test_the_first_rows_are_those_of_the_table(tmp_path, count):
 
 def test_rows_are_shown_only_where_they_are_asked_for_and_every_entry_in_its_place(tmp_path, capsys):
     made = run_inline(counting_stage(4), str(tmp_path))["numbers"].manifest
+    size = sum(path.stat().st_size for path in (tmp_path / "numbers").glob("0*"))
     inspect(str(tmp_path / "numbers"), rows=0)
     assert capsys.readouterr().out.splitlines() == [
         f"artifact  numbers, made {made.made} by raymill {made.version}",
         f"at        {tmp_path}/numbers",
         f"digest    {made.digest}",
         f"made from {made.fingerprint}",
-        f"holds     6 rows, {_size(sum(path.stat().st_size for path in (tmp_path / 'numbers').glob('0*')))}, 6 files",
+        f"holds     6 rows, {byte_size(size)}, 6 files",
         "columns",
         "  unit                         int64",
         "  number                       int64",
@@ -102,7 +104,7 @@ def test_a_run_is_shown_with_each_fact_in_its_place_and_its_parts_in_one_column(
         "rows      3",
         f"  a long name of a part {0:>12,} files {'0 B':>10}  short",
         f"  model                 {2:>12,} files {'1.5 KiB':>10}  {'d' * 70}",
-        f"  numbers               {6:>12,} rows  {_size(numbers.bytes):>10}  {numbers.digest}",
+        f"  numbers               {6:>12,} rows  {byte_size(numbers.bytes):>10}  {numbers.digest}",
     ]
     with pytest.raises(DataError) as caught:
         inspect(f"{tmp_path}/model", rows=3)

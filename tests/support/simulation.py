@@ -13,7 +13,7 @@ from pathlib import Path
 from cluster.artifact import MANIFEST, Counters, DataFile, Manifest
 from cluster.stage import Scratch
 from cluster.store import paths
-from cluster.store.interface import FileInfo, NotFound
+from cluster.store.interface import FileInfo, NotFound, Upload
 
 
 class Killed(BaseException):
@@ -124,8 +124,9 @@ class World:
         self.step("list")
         return [FileInfo(key, len(data), "") for key, data in self.objects.items() if key.startswith(prefix + "/")]
 
-    def abort_uploads(self, folder: str) -> None:
-        """There are none: an object appears whole."""
+    def uploads(self, folder: str) -> list[Upload]:
+        """None: an object appears whole."""
+        return []
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
