@@ -100,7 +100,7 @@ def cpu_label() -> str:
 
 
 def kernels_are_compiled() -> bool:
-    """Whether the cache holds a kernel. Without any the first run compiles for about half a minute.
+    """Whether the cache holds a kernel. Without any the first run compiles for about 12 s of processor time.
 
     The folder says nothing: numba makes it when a kernel is imported.
     """

@@ -48,7 +48,7 @@ def curate(
         print_plan(settings)
         return
     compiled = kernels_are_compiled() or address not in (None, "local")
-    progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to a minute)")
+    progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to half a minute)")
     began = time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.curate(settings, session, progress, replace=replace)

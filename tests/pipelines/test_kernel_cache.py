@@ -167,7 +167,7 @@ def test_a_cache_folder_of_another_user_is_not_used(machine, tmp_path, monkeypat
 
 
 def test_a_check_names_the_kernels_that_are_not_compiled_and_stores_none(tmp_path, monkeypatch, capsys):
-    """Compiling is replaced by storing one file where numba would: the real one takes a minute."""
+    """Compiling is replaced by storing one file where numba would: the real one takes 20 s."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
 
