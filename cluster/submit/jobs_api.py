@@ -297,9 +297,12 @@ def _attempt(job: Mapping[str, Any]) -> Attempt:
 
 def _exit_code(job: Mapping[str, Any], state: State) -> int | None:
     code = job.get("driver_exit_code")
-    if code is not None:
-        return code if code >= 0 else 128 - code
-    return {State.SUCCEEDED: 0, State.FAILED: 1}.get(state)
+    return _of_shell(code) if code is not None else {State.SUCCEEDED: 0, State.FAILED: 1}.get(state)
+
+
+def _of_shell(code: int) -> int:
+    """The exit code of a process as a shell has it: 128 + N for one that was ended by signal N."""
+    return code if code >= 0 else 128 - code
 
 
 def _message(job: Mapping[str, Any]) -> str:
@@ -308,7 +311,7 @@ def _message(job: Mapping[str, Any]) -> str:
     if status == "FAILED" and code == _COMMAND_NOT_FOUND:
         return f"exit code {code}: {job['entrypoint'].split()[0]} is not on the PATH with which Ray's head was started"
     if status == "FAILED" and code is not None:
-        return f"exit code {code}"
+        return f"exit code {_of_shell(code)}"
     if status == "FAILED":
         reason = (job.get("error_type") or "").lower().replace("_", " ")
         return f"{reason}: {_first_line(text)}".removeprefix(": ")

@@ -76,6 +76,7 @@ def test_only_gpu_pods_tolerate_gpu_nodes_and_only_cpu_pods_prefer_spot():
         (CURATE, replace(EKS, image="raymill@sha256:" + "0" * 65), "its digest is not sha256: and 64 hex"),
         (CURATE, replace(EKS, image="raymill@sha256:1"), "its digest is not sha256: and 64 hex"),
         (replace(CURATE, output="/data/out"), EKS, r"/data/out: a folder of this machine.*claims"),
+        (replace(CURATE, output="/data-2/out"), replace(EKS, claims={"/data": "c"}), "/data-2/out: a folder of this"),
         (replace(CURATE, must_exist=("/raw/a.parquet",)), EKS, "/raw/a.parquet: a folder of this machine"),
     ],
 )
@@ -119,6 +120,62 @@ def test_the_folders_that_claims_may_not_have_are_those_of_the_pods():
     assert {mount["mountPath"] for one in containers for mount in one["volumeMounts"]} == set(POD_FOLDERS)
 
 
+def at(found, *keys):
+    for key in keys:
+        found = found[key]
+    return found
+
+
+HEAD, WORKERS = ("rayClusterSpec", "headGroupSpec"), ("rayClusterSpec", "workerGroupSpecs", 0)
+HEAD_POD, WORKER_POD = (*HEAD, "template", "spec"), (*WORKERS, "template", "spec")
+HEAD_LIMITS = (*HEAD_POD, "containers", 0, "resources", "limits")
+NODES = {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("work", "changes", "where", "value"),
+    [
+        (CURATE, {"head_cpus": 3}, (*HEAD_LIMITS, "cpu"), "3"),
+        (CURATE, {"head_memory_gib": 17}, (*HEAD_LIMITS, "memory"), "17Gi"),
+        (CURATE, {"head_nodes": NODES}, (*HEAD_POD, "nodeSelector"), NODES),
+        (CURATE, {"cpu_nodes": NODES, "gpu_nodes": {}}, (*WORKER_POD, "nodeSelector"), NODES),
+        (TRAIN, {"gpu_nodes": NODES, "cpu_nodes": {}}, (*WORKER_POD, "nodeSelector"), NODES),
+        (CURATE, {"machines": 3}, (*WORKERS, "maxReplicas"), 3),
+        (TRAIN, {"machines": 1}, (*WORKERS, "maxReplicas"), 2),  # a training needs all its workers
+        (CURATE, {"grace_s": 77}, (*WORKER_POD, "terminationGracePeriodSeconds"), 77),
+        (CURATE, {"grace_s": 77}, (*HEAD_POD, "terminationGracePeriodSeconds"), 90),  # a driver needs a minute
+        (CURATE, {"grace_s": 99}, (*HEAD_POD, "terminationGracePeriodSeconds"), 99),
+        (CURATE, {"deadline_s": 5}, ("activeDeadlineSeconds",), 5),
+        (CURATE, {"retries": 7}, ("backoffLimit",), 7),
+        (CURATE, {"autoscale": False}, (*HEAD_POD, "automountServiceAccountToken"), False),
+        (CURATE, {}, (*WORKER_POD, "containers", 0, "image"), "cpu@" + IMAGE),
+        (TRAIN, {}, (*WORKER_POD, "containers", 0, "image"), "gpu@" + IMAGE),
+        (TRAIN, {}, (*HEAD_POD, "containers", 1, "image"), "gpu@" + IMAGE),
+        (CURATE, {"secret": "keys"}, (*WORKER_POD, "containers", 0, "envFrom", 1, "secretRef", "name"), "keys"),
+        (CURATE, {"secret": "keys"}, (*HEAD_POD, "containers", 0, "envFrom", 1, "secretRef", "name"), "keys"),
+    ],
+)
+def test_each_field_of_an_overlay_reaches_the_job(work, changes, where, value):
+    profile = replace(EKS, tags=True, image="cpu@" + IMAGE, train_image="gpu@" + IMAGE, cpus=None, **changes)
+    assert at(build_rayjob(work, "x", profile)["spec"], *where) == value
+
+
+def test_a_number_of_the_overlay_is_named_as_the_reason():
+    profile = replace(EKS, machines=3, head_cpus=2, memory_factor=1.5, cpus=None)
+    annotations = build_rayjob(CURATE, "x", profile)["metadata"]["annotations"]
+    assert annotations["raymill.io/reason-cpu-most"] == "machines of overlay eks; 8 wanted"
+    assert annotations["raymill.io/reason-head-cpus"] == "head_cpus of overlay eks"
+    assert annotations["raymill.io/reason-cpu-memory"].startswith("memory_factor 1.5 of overlay eks; planned: ")
+
+
+def test_a_queue_and_a_scheduler_are_labels_of_the_job():
+    alone = replace(EKS, autoscale=False)
+    labels = build_rayjob(CURATE, "x", replace(alone, queue="q", clean_up="shutdown"))["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "q" and "volcano.sh/queue-name" not in labels
+    labels = build_rayjob(CURATE, "x", replace(alone, scheduler="volcano"))["metadata"]["labels"]
+    assert labels["ray.io/gang-scheduling-enabled"] == "true" and "kueue.x-k8s.io/queue-name" not in labels
+
+
 def test_a_file_extends_an_overlay(tmp_path):
     (file := tmp_path / "mine.yaml").write_text(f"extends: eks\nimage: {IMAGE}\ngpus: 8\nclaims: {{/data: shared}}\n")
     found = profile_of(str(file), namespace="team")
@@ -129,6 +186,10 @@ def test_a_file_extends_an_overlay(tmp_path):
     file.write_text("extends: eks\ngpus: many\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml, gpus: Input should be a valid integer"):
         profile_of(str(file))
+    for content in ("image: x\n", "extends: gks\n", "- eks\n"):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=r"mine\.yaml: wanted `extends:` with one of kind, eks, gke, onprem"):
+            profile_of(str(file))
     with pytest.raises(ConfigError, match=r"no such overlay\. Did you mean gke"):
         profile_of("gks")
 

@@ -21,9 +21,13 @@ class AnySettings(BaseModel):
     ("value", "what"),
     [
         ("AKIAABCDEFGHIJKLMNOP", "an access key of AWS"),
+        ("ASIAABCDEFGHIJKLMNOP", "an access key of AWS"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz", "a token of GitHub"),
         ("hf_abcdefghijklmnopqrstuvwxyz", "a token of Hugging Face"),
         ("https://user:word@host/x", "a password in an address"),
         ("https://host/x?X-Amz-Signature=abc", "a signature in an address"),
+        ("gs://host/x?a=b&X-Goog-Signature=abc", "a signature in an address"),
+        ("az://host/x?sig=abc", "a signature in an address"),
         ("-----BEGIN RSA PRIVATE KEY-----", "a private key"),
     ],
 )
@@ -57,3 +61,11 @@ def test_ordinary_addresses_are_no_secrets():
 def test_a_config_that_is_too_large_to_travel_is_refused():
     with pytest.raises(ConfigError, match="Name files by a folder or a pattern"):
         job_config(AnySettings(inputs=["s3://bucket/file-with-a-name"] * 5000))
+
+
+def test_only_the_settings_that_were_given_travel_and_their_bytes_count():
+    given = {"kind": "curate", "name": "x", "inputs": [{"path": "s3://b/a"}], "output": "s3://b/o"}
+    assert job_config(CurateConfig.model_validate(given)) == given
+    job_config(AnySettings(a="x" * 60_000))
+    with pytest.raises(ConfigError, match=r"the config has 120,008 bytes; .* at most 100,000"):
+        job_config(AnySettings(a="ä" * 60_000))

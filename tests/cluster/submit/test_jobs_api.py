@@ -4,14 +4,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import ray
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.submit.backend import AttemptLost, Request, State
-from cluster.submit.jobs_api import JobsApi, _failed_probe
+from cluster.submit.jobs_api import JobsApi
 from cluster.submit.ray_api import RayApi
 from cluster.submit.submit import submit
 from cluster.submit.work import GIB
@@ -138,45 +137,6 @@ def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
     )
     (problem,) = backend.check(small_work(tmp_path, name="without"))
     assert "on the PATH with which Ray's head was started, has no Raymill" in problem and "--ship-code" in problem
-
-
-class OneEndedJob:
-    """In place of RayApi: a cluster whose only job has ended with this log."""
-
-    address = "http://127.0.0.1:8265"
-
-    def __init__(self, log: bytes) -> None:
-        self.log = log
-
-    def get(self, path: str) -> SimpleNamespace:
-        job = {"submission_id": "run", "status": "SUCCEEDED", "driver_node_id": "n"}
-        return SimpleNamespace(json=lambda: job | {"metadata": {"raymill.run_id": "run"}})
-
-    def stream(self, path: str, **query: object) -> Iterator[bytes]:
-        yield self.log
-
-
-@pytest.mark.parametrize("follow", [True, False])
-def test_the_line_that_ray_writes_before_the_command_is_left_out_of_a_log(follow):
-    setting_up = b"2026-11-23 02:57:18,313\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
-    backend = JobsApi(
-        OneEndedJob(setting_up + b"Running entrypoint for job run: raymill\nRuntime env is setting up.\n")
-    )
-    lines = list(backend.logs(backend.attempt("run"), follow))
-    assert lines == ["Running entrypoint for job run: raymill", "Runtime env is setting up."]
-
-
-@pytest.mark.parametrize(
-    ("code", "log", "seen"),
-    [
-        (1, "ModuleNotFoundError: No module named 'ray'", "has no Ray (ModuleNotFoundError: No module named 'ray')"),
-        (127, "/bin/sh: 1: python: not found", "was not found (/bin/sh: 1: python: not found)"),
-    ],
-)
-def test_a_check_without_an_environment_on_path_names_the_python_that_ran_it(code, log, seen):
-    problem = _failed_probe({"status": "FAILED", "driver_exit_code": code}, f"Traceback\n{log}\n")
-    assert f"the first on the PATH with which Ray's head was started, {seen}. Start the head with" in problem
-    assert "PATH=ENV/bin:$PATH ray start --head" in problem and "--ship-code" not in problem
 
 
 def test_shipped_code_runs_on_the_driver_and_on_every_machine(ray_cluster, tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ from cluster.cli import main
 from cluster.errors import ClusterError, ConfigError
 from cluster.kuberay.render import rendered
 from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
-from cluster.submit.kuberay import KubeRay
-from cluster.submit.kubernetes_api import KubernetesApi, NoAnswer
+from cluster.submit.kuberay import KubeRay, connect
+from cluster.submit.kubernetes_api import Conflict, KubernetesApi, NoAnswer
 from cluster.submit.submit import submit
 from tests.support.kubernetes_server import moment
 from tests.support.processes import wait_until
@@ -366,6 +366,64 @@ def test_a_server_that_does_not_answer_is_named_and_ends_the_patience(kubernetes
     with pytest.raises(ClusterError, match=r"has not answered for . s. The job may still run"):
         list(backend.logs(attempt, True))
     kubernetes.server.broken.clear()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (400, ConfigError, r"namespace raymill: Kubernetes refused to list rayjobs\.ray\.io \(status 400\): an error"),
+        (401, ConfigError, r"refused the credentials of the kubeconfig \(401\)"),
+        (403, ConfigError, r"refused to list rayjobs\.ray\.io \(status 403\)"),
+        (404, ConfigError, "KubeRay's operator is not installed"),
+        (409, Conflict, r"list rayjobs\.ray\.io: an error of the server"),
+        (429, NoAnswer, "failed there with status 429"),
+        (500, NoAnswer, "failed there with status 500: an error of the server"),
+    ],
+)
+def test_each_status_of_an_answer_has_its_error(kubernetes, status, kind, message):
+    kubernetes.server.broken += [status]
+    with pytest.raises(kind, match=message) as caught:
+        kubernetes.backend().attempts()
+    assert type(caught.value) is kind
+
+
+def test_only_the_config_map_that_was_seen_is_deleted(kubernetes):
+    api, objects = kubernetes.backend().api, kubernetes.server.objects
+    new = {"metadata": {"name": "a-config"}}
+    seen = objects.create("configmaps", "raymill", new)
+    objects.remove("configmaps", "raymill", "a-config")
+    api.delete_config_map(seen)  # no error: it is gone
+    objects.create("configmaps", "raymill", new)
+    with pytest.raises(Conflict):
+        api.delete_config_map(seen)
+    assert objects.find("configmaps", "raymill")
+
+
+def test_events_are_sorted_by_their_last_time(kubernetes):
+    times = [{"lastTimestamp": "2026-11-22T10:00:02Z"}, {"eventTime": "2026-11-22T10:00:01.5Z", "lastTimestamp": None}]
+    for name, time_ in zip("ab", times, strict=True):
+        kubernetes.server.objects.create("events", "raymill", {"metadata": {"name": name}, **time_})
+    assert [one["metadata"]["name"] for one in kubernetes.backend().api.events()] == ["b", "a"]
+
+
+def test_an_ended_job_is_not_deleted_by_cancelling_it(kubernetes, tmp_path):
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    until(backend, attempt, lambda one: one.state.final)
+    backend.cancel(attempt)
+    assert backend.attempt(attempt.name).state is State.SUCCEEDED
+
+
+def test_the_options_of_submit_reach_the_backend(kubernetes, tmp_path):
+    assert connect(None, None, None, None).api.namespace == "raymill"
+    assert connect("team", "test", None, None).api.namespace == "team"
+    (file := tmp_path / "mine.yaml").write_text("extends: eks\nnamespace: other\n")
+    assert connect(None, None, str(file), None).api.namespace == "other"
+    both = connect("team", None, str(file), IMAGE)
+    assert both.api.namespace == both.profile.namespace == "team"
+    assert both.profile.image_of("curate") == both.profile.image_of("train") == IMAGE
+    with pytest.raises(ConfigError, match="--context nope"):
+        connect(None, "nope", None, None)
 
 
 # --- the commands

@@ -6,6 +6,8 @@ import pytest
 
 from cluster.cli import main
 from cluster.errors import ConfigError
+from cluster.submit.jobs_api import JobsApi
+from cluster.submit.local import Local
 from cluster.submit.place import Place
 
 
@@ -50,3 +52,29 @@ def test_a_place_in_words():
     assert Place().where.startswith("on this machine ")
     assert Place(address="http://127.0.0.1:8311").where == "at http://127.0.0.1:8311"
     assert Place(to="kuberay", namespace="team").where == "in the namespace team"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "--to local"),
+        ({"address": "http://127.0.0.1:1"}, "--address http://127.0.0.1:1"),
+        ({"address": "http://a:1", "token_file": "my file", "insecure_http": True},
+         "--address http://a:1 --token-file 'my file' --insecure-http"),
+        ({"to": "kuberay", "namespace": "team", "context": "c"}, "--to kuberay --namespace team --context c"),
+    ],
+)  # fmt: skip
+def test_a_command_names_its_place_by_every_option_that_was_given(options, words):
+    assert Place(**options).command("logs", "run", "-f").endswith(f" logs run -f {words}")
+
+
+def test_the_options_of_a_place_reach_its_backend(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("word")
+    place = Place(address="http://10.0.0.1:1/", token_file=str(tmp_path / "token"), insecure_http=True)
+    jobs = place.backend(ship_code=True)
+    assert isinstance(jobs, JobsApi) and jobs.ships and not place.backend().ships
+    assert jobs.api.address == "http://10.0.0.1:1"
+    assert jobs.api._session.auth._token == "word"
+    assert isinstance(Place().backend(), Local)
+    with pytest.raises(ConfigError, match="--to jobs: no --address"):
+        Place(to="jobs").backend()

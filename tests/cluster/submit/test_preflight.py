@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import cluster
+from cluster.submit import probe
 from cluster.submit.preflight import (
     ProbeReport,
     ProbeRequest,
@@ -47,6 +48,8 @@ def test_a_cluster_that_fits_has_no_problems(tmp_path):
         ({"now": {}, "can_add": False}, "1 CPU needed: the cluster has 0, and no autoscaler can add the others"),
         ({"problems": {"s3://x: gone.": ["10.0.0.1"]}}, "on 1 of 3 machines (10.0.0.1): s3://x: gone."),
         ({"problems": {"s3://x: gone.": ["a", "b", "c"]}}, "s3://x: gone."),
+        ({"machines": 5, "problems": {"gone.": ["a", "b", "c"]}}, "on 3 of 5 machines (a, b, c): gone."),
+        ({"machines": 5, "problems": {"gone.": ["a", "b", "c", "d"]}}, "on 4 of 5 machines (a, b, c, ...): gone."),
     ],
 )
 def test_each_mismatch_is_named(tmp_path, changed, named):
@@ -110,3 +113,27 @@ def test_a_problem_reads_the_same_on_every_machine(tmp_path):
     request = ProbeRequest("s3://bucket/output", storage, [(str(tmp_path / "absent"), {})])
     first = look(request, None)
     assert len(first) == 2 and first == look(request, None)
+
+
+def test_a_local_output_is_looked_for_by_the_file_of_another_machine(tmp_path):
+    (tmp_path / "marker").touch()
+    request = ProbeRequest(str(tmp_path), {}, [("hf://some/model", {}), (str(tmp_path / "marker"), {})])
+    assert look(request, str(tmp_path / "marker")) == []
+    (problem,) = look(request, str(tmp_path / "absent"))
+    assert problem.startswith(f"{tmp_path}: this local folder is not shared with all machines of the cluster")
+    assert look(request, None) == [] and [path.name for path in tmp_path.iterdir()] == ["marker"]
+
+
+def test_the_autoscaler_is_asked_for_single_processors_and_one_piece_of_memory(monkeypatch):
+    monkeypatch.setattr(probe, "can_add", lambda bundles: bundles)
+    request = ProbeRequest("o", {}, (), {"GPU": 2, "CPU": 1, "memory": 5.0})
+    assert probe._can_add(request, []) is None
+    assert probe._can_add(request, ["GPU", "memory"]) == [{"GPU": 1}, {"GPU": 1}, {"memory": 5.0}]
+
+
+def test_the_memory_of_a_run_is_that_of_its_largest_task_on_one_machine(tmp_path):
+    (group,) = small_work(tmp_path).workers
+    groups = tuple(replace(group, largest_task=size << 30) for size in (3, 9, 5))
+    wanted = needed(replace(small_work(tmp_path), workers=groups))
+    assert wanted["memory"] == 9 << 30
+    assert lacking(wanted, {"CPU": 1}, 9 << 30) == [] and lacking(wanted, {"CPU": 1}, (9 << 30) - 1) == ["memory"]

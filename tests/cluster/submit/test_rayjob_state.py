@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.submit.backend import State
-from cluster.submit.rayjob_state import attempt_of
+from cluster.submit.rayjob_state import attempt_of, cancelled_attempt, creation, is_record, seconds
 
 
 def job(deployment, job_status="", message="", deleted=False, **status):
@@ -46,3 +46,33 @@ def test_states(found, state, code, message):
     attempt = attempt_of(found)
     assert (attempt.state, attempt.exit_code, attempt.message) == (state, code, message)
     assert attempt.run_id == "web-1" and attempt.started == 1795341600.0
+
+
+def test_the_times_are_those_of_the_driver_else_of_the_rayjob():
+    driver = {"startTime": "2026-11-22T10:05:00Z", "endTime": "2026-11-22T10:06:00Z"}
+    whole = {"startTime": "2026-11-22T10:01:00Z", "endTime": "2026-11-22T10:07:00Z"}
+    late = job("Complete", "SUCCEEDED", rayJobInfo=driver, **whole)
+    assert (attempt_of(late).started, attempt_of(late).ended) == (1795341900.0, 1795342020.0)
+    early = attempt_of(job("Complete", "SUCCEEDED", startTime=whole["startTime"], rayJobInfo={"endTime": ENDS}))
+    assert (early.started, early.ended) == (1795341660.0, seconds(ENDS))
+    assert attempt_of(job("Running", "RUNNING", rayJobInfo=driver)).ended is None, "of an earlier cluster"
+
+
+ENDS = "2026-11-22T10:06:00+00:00"
+
+
+def test_what_was_submitted_is_read_from_labels_and_annotations_also_of_the_record_of_a_cancelled_attempt():
+    marks = {"raymill.io/config-fingerprint": "f", "raymill.io/output": "s3://o", "raymill.io/submitted": "2026"}
+    found = job("Running", "RUNNING")
+    found["metadata"]["labels"]["raymill.io/kind"] = "train"
+    found["metadata"]["annotations"] = marks
+    running = attempt_of(found)
+    assert (running.kind, running.config_fingerprint, running.output) == ("train", "f", "s3://o")
+    record = {"metadata": found["metadata"] | {"name": "web-1-a2-config", "annotations": marks}}
+    assert not is_record(record) and creation(record) == ("2026-11-22T10:00:00Z", "2026")
+    record["metadata"]["annotations"] = marks | {"raymill.io/cancelled": ENDS}
+    cancelled = cancelled_attempt(record)
+    assert is_record(record) and cancelled.state is State.CANCELLED and cancelled.exit_code is None
+    assert (cancelled.started, cancelled.ended) == (1795341600.0, seconds(ENDS))
+    same = ("name", "run_id", "kind", "config_fingerprint", "output")
+    assert [getattr(cancelled, name) for name in same] == [getattr(running, name) for name in same]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import cluster
+from cluster.errors import ConfigError
+from cluster.submit import ship_code as module
 from cluster.submit.ray_api import NotThere
 from cluster.submit.ship_code import ship_code
 
@@ -57,3 +59,21 @@ def test_code_is_sent_again_only_if_a_file_of_the_package_changed(checkout):
     assert "tests/a.py" not in zipfile.ZipFile(io.BytesIO(package)).namelist()
     (checkout / "cluster" / "a.py").write_text("x = 2\n")
     assert ship_code(api) != uri and len(api.packages) == 2
+
+
+def test_code_that_is_no_checkout_or_too_large_is_not_sent(checkout, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 200)
+    (checkout / "cluster" / "data.py").write_bytes(bytes(range(256)) * 10)
+    api = Packages()
+    with pytest.raises(ConfigError, match=r"is 0 MiB packed; a cluster takes 0 MiB\. List data and results in"):
+        ship_code(api)
+    (checkout / "pyproject.toml").unlink()
+    with pytest.raises(ConfigError, match=rf"installed at {checkout} and not run from a checkout"):
+        ship_code(api)
+    assert api.packages == {}
+
+
+def test_a_package_is_sent_under_its_name_and_that_is_the_uri(checkout):
+    api = Packages()
+    protocol, _, name = ship_code(api).partition("://")
+    assert list(api.packages) == [f"/api/packages/{protocol}/{name}"] and protocol == "gcs"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.errors import ConfigError
+from cluster.errors import ClusterError, ConfigError
 from cluster.submit.backend import State
 from cluster.submit.place import Place
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
@@ -74,6 +74,19 @@ def test_of_two_submissions_at_once_one_starts_and_the_other_attaches(tmp_path):
     assert len(backend.found) == 1
 
 
+def test_a_submission_that_is_always_second_gives_up_after_five_tries(tmp_path):
+    class AllEnd(InMemory):
+        """Every attempt that another one started has ended when it is looked at."""
+
+        def attempts(self, run_id=None):
+            return [replace(one, state=State.FAILED) for one in self.found]
+
+    backend, work = AllEnd(lost=9), small_work(tmp_path)
+    with pytest.raises(ClusterError, match=rf"5 times another `raymill submit` started.*logs {work.run_id}`"):
+        submit(backend, work)
+    assert backend.found[-1].name == f"{work.run_id}-a5" and backend.checks == 1
+
+
 def test_problems_stop_a_submission_and_are_all_named(tmp_path):
     backend = InMemory(problems=("no GPU.", "no store."))
     with pytest.raises(ConfigError, match=r"2 problems found:\n  no GPU\.\n  no store\."):
@@ -127,6 +140,13 @@ def test_a_refusal_lists_the_single_settings_that_differ_defaults_included(tmp_p
     # A config that this version cannot read is compared as it is, in few characters.
     unreadable = curate_work(tmp_path, rules={"gone": {str(number): number for number in range(1000)}})
     assert len(refusal(running(unreadable), changed)) < 1500
+
+
+def test_a_refusal_lists_five_differences_and_counts_the_others(tmp_path):
+    before = {"kind": "of another version"} | {f"setting_{number}": 1 for number in range(7)}
+    now = before | {f"setting_{number}": 2 for number in range(7)}
+    message = refusal(running(curate_work(tmp_path, **before)), curate_work(tmp_path, "b", **now))
+    assert message.count(" was 1, now 2") == 5 and "; and 2 more)" in message and "name was" not in message
 
 
 def test_a_refusal_without_differing_settings_is_due_to_the_input_files(tmp_path):

@@ -1,0 +1,86 @@
+"""Jobs of this machine: processes that go on without their terminal, in folders of their own."""
+
+import os
+import signal
+import stat
+import sys
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.submit.backend import AttemptLost, Request, State
+from cluster.submit.local import Local
+from tests.support.processes import wait_until
+from tests.support.works import SMALL_JOB, small_work
+
+
+def started(tmp_path, **config):
+    local = Local(tmp_path / "runs", SMALL_JOB)
+    return local, local.start(Request(small_work(tmp_path, **config), "run"))
+
+
+def process_of(tmp_path) -> int:
+    file = tmp_path / "runs" / "run" / "process"
+    assert wait_until(file.exists, 20)
+    return int(file.read_text())
+
+
+def test_a_job_goes_on_when_its_terminal_is_closed(tmp_path):
+    local, attempt = started(tmp_path, lines=10, every_s=0.1)
+    process = process_of(tmp_path)
+    assert os.getsid(process) != os.getsid(0), "it has a session of its own"
+    os.kill(process, signal.SIGHUP)
+    assert list(local.logs(attempt, follow=True)) == [f"line {number}" for number in range(10)]
+    assert local.attempt("run").state is State.SUCCEEDED
+
+
+def test_a_job_whose_process_was_killed_has_failed(tmp_path):
+    local, attempt = started(tmp_path, lines=10, every_s=0.1)
+    next(log := local.logs(attempt, follow=True))
+    os.kill(process_of(tmp_path), signal.SIGKILL)
+    list(log)
+    found = local.attempt("run")
+    assert (found.state, found.exit_code, found.ended) == (State.FAILED, 1, None)
+    assert found.message == "its process was killed, or the machine was restarted"
+    local.cancel(found)  # nothing to do
+    assert local.attempt("run").state is State.FAILED
+
+
+def test_a_job_that_a_signal_ended_has_its_number(tmp_path):
+    killed = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    attempt = (local := Local(tmp_path, killed)).start(Request(small_work(tmp_path), "run"))
+    list(local.logs(attempt, follow=True))
+    found = local.attempt("run")
+    assert (found.state, found.exit_code, found.message) == (State.FAILED, 137, "exit code 137")
+
+
+def test_a_job_that_cannot_be_stopped_is_named_with_its_process(tmp_path):
+    local, attempt = started(tmp_path, lines=20, every_s=0.1, stop="ignore")
+    next(local.logs(attempt, follow=True))
+    local.grace_s = -30
+    with pytest.raises(ClusterError, match=rf"still running 0 s .* to stop.*`kill -9 {process_of(tmp_path)}`"):
+        local.cancel(attempt)
+    assert wait_until(lambda: local.attempt("run").state is State.SUCCEEDED, 20)
+
+
+def test_the_folder_of_an_attempt_is_for_its_user_alone_and_without_it_the_log_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert Local().folder == tmp_path / "state" / "raymill" / "runs"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Local().folder == tmp_path / ".local" / "state" / "raymill" / "runs"
+    local, attempt = started(tmp_path)
+    assert [*local.logs(attempt, follow=True)] == []
+    for folder in (tmp_path / "runs", tmp_path / "runs" / "run"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (tmp_path / "runs" / "run").rename(tmp_path / "elsewhere")
+    assert local.attempt("run") is None and local.config(attempt) is None
+    with pytest.raises(AttemptLost, match="run: its folder was removed"):
+        next(local.logs(attempt, follow=False))
+
+
+def test_a_submit_that_was_killed_before_the_job_leaves_its_name_free(tmp_path):
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    assert Local(tmp_path / "runs").attempts() == []
+    local, attempt = started(tmp_path, lines=1)
+    assert list(local.logs(attempt, follow=True)) == ["line 0"]
