@@ -149,7 +149,8 @@ def select_stage(
     parts = zip(inputs.units, firsts, *files, strict=True)
     measured = [MeasuredUnit(*part) for part in parts]
     # The kept text of a list fills a file.
-    units = list(neighbours(measured, _kept_bytes(verdicts, duplicates, inputs), file_bytes))
+    removed = duplicates if settings.dedup and settings.dedup.remove else None
+    units = list(neighbours(measured, _kept_bytes(verdicts, removed, inputs), file_bytes))
     work = Select(settings, inputs.reading, attributes.schema)
     return Stage(
         "select", outputs, units, work, stage_fingerprint, attributes.store, _files, memory=task_memory(settings.limits)

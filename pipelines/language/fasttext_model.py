@@ -89,7 +89,7 @@ class Classifier:
         near = near or get_close_matches(name, self.labels, n=5)
         raise ConfigError(
             f"{setting}: {label!r} is not a label of {self.path.name}, which has {len(self.labels)}: "
-            f"{', '.join(sorted(self.labels)[:8])}{', ...' if len(self.labels) > 8 else ''}. "
+            f"{', '.join(sorted(self.labels)[:8])}{' and others' if len(self.labels) > 8 else ''}. "
             + (f"Did you mean {' or '.join(near[:5])}?" if near else "Write the label as this model spells it.")
         )
 

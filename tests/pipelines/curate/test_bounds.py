@@ -97,7 +97,7 @@ def test_documents_are_found_in_every_file_of_a_unit(tmp_path, monkeypatch):
     for at in range(4):
         for n in range(at + 1):
             (found,) = reader.find(f"{at}-{n}")
-            assert reader.place_of(found) == f"row {n} of {tmp_path}/{at}.jsonl"
+            assert reader.place_of(found) == f"row {n}, counted from 0, of {tmp_path}/{at}.jsonl"
             assert reader.text_of(found) == f"Text {at} {n}."
 
 

@@ -14,7 +14,7 @@ from cluster.artifact import MANIFEST, Artifact
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.store.store import Store
-from pipelines.curate import job
+from pipelines.curate import job, write_corpus
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
 from pipelines.curate.job import run_stages
@@ -266,10 +266,13 @@ def test_each_part_can_be_switched_off(inputs, monkeypatch, part):
 
 
 def test_duplicates_can_be_marked_and_kept(inputs, monkeypatch):
+    counted, real = [], write_corpus._kept_bytes
+    monkeypatch.setattr(write_corpus, "_kept_bytes", lambda *given: counted.append(given[1]) or real(*given))
     run = curate_inline(inputs[1] | {"dedup": {"remove": False}}, monkeypatch)
     rows = {row["id"]: row for row in run.corpus.table().to_pylist()}
     assert rows["copy"]["group_id"] == rows["s3"]["group_id"] and rows["copy"]["duplicate_count"] == 2
     assert rows["near"]["group_id"] == rows["s4"]["group_id"] != rows["s3"]["group_id"]
+    assert counted == [None], "the text of duplicates that stay counts towards the size of a file"
 
 
 @pytest.mark.parametrize("exact_short", [True, False])

@@ -194,7 +194,7 @@ def test_explain_names_the_file_among_those_of_the_unit(raymill, tmp_path):
         (tmp_path / name).write_text(story(10 + number))
     raymill("curate", "c.yaml", "-o", "inputs=[{path: '*.txt', id: path}]")
     out, _ = raymill("explain", "run", f"{tmp_path}/three.txt")
-    assert f"position  unit 0, row 1 (row 0 of {tmp_path}/three.txt)\n" in out
+    assert f"position  unit 0, row 1 (row 0, counted from 0, of {tmp_path}/three.txt)\n" in out
     (tmp_path / "one.txt").write_text("changed")
     out, _ = raymill("explain", "run", f"{tmp_path}/two.txt")
     assert f"position  unit 0, row 2 (3 files from {tmp_path}/one.txt; " in out and "changed since" in out
