@@ -28,7 +28,7 @@ VERBS = {
     "sample": ("pipelines.curate.commands:sample", "a few rows of an artifact, picked by column values"),
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
-    "plan": ("training.plan.command:plan", "what a training would take: steps, memory, time, cost; allocates nothing"),
+    "plan": ("cluster.plan:plan", "what a config takes before it runs: time, memory, cost; from a sample of its input"),
     "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),
     "render": ("cluster.kuberay.render:render", "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"),
     "submit": (

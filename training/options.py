@@ -24,7 +24,7 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
     Raises:
         ConfigError: the file is no config, or one of another kind; or a package that training needs is not installed.
     """
-    _require_packages()
+    require_packages()
     settings = load(config, override or [])
     if not isinstance(settings, TrainConfig):
         kind = settings.kind  # type: ignore[attr-defined]
@@ -32,7 +32,11 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
     return settings
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """
+    Raises:
+        ConfigError: a package that training needs is not installed.
+    """
     if lacking := missing(("torch", "transformers", "peft")):
         raise ConfigError(
             f"{', '.join(lacking)}: not installed for {sys.executable}. Training needs: pip install 'raymill[train]'"

@@ -38,8 +38,8 @@ DECIDE_VERSION = "2"
 LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
 
 # The units of `measure` that one unit covers: a second or two of work, and as many requests.
-_DOCUMENTS_OF_A_UNIT = 250_000
-_MEASURED_UNITS_OF_A_UNIT = 64
+DOCUMENTS_OF_A_UNIT = 250_000
+MEASURED_UNITS_OF_A_UNIT = 64
 
 Name = tuple[str, str]  # of a check: its rule or `language`, and its reason
 
@@ -181,7 +181,7 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
     )
     measured = [MeasuredFiles(unit, files) for unit, files in enumerate(attributes.files_by_unit(units))]
     documents = attributes.rows_by_unit(units)
-    joined = list(neighbours(measured, documents, _DOCUMENTS_OF_A_UNIT, _MEASURED_UNITS_OF_A_UNIT))
+    joined = list(neighbours(measured, documents, DOCUMENTS_OF_A_UNIT, MEASURED_UNITS_OF_A_UNIT))
     work, store = Decide(attributes.store, filters), attributes.store
     return Stage("decide", outputs, joined, work, stage_fingerprint, store, _files)
 
@@ -244,10 +244,10 @@ class Decide:
     def _tables(self, measured: list[MeasuredFiles]) -> Iterator[tuple[int, pa.Table]]:
         """(unit of `measure`, its attributes that are needed), by table."""
         for one in measured:
-            for table in read_tables(self.store, one.attributes, _is_needed):
+            for table in read_tables(self.store, one.attributes, is_needed):
                 yield one.unit, table
 
 
-def _is_needed(name: str) -> bool:
+def is_needed(name: str) -> bool:
     """Whether a column is read; signature, hash and id are large and not needed."""
     return name not in ("signature", "text_hash", "id")

@@ -25,12 +25,9 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.earlier import open_runs
 from pipelines.readers import READERS
 from pipelines.readers.find import skipped_text
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.listing import list_inputs
 from pipelines.readers.reader import PROBLEMS, Reader, ReaderCounts
 from pipelines.readers.recorded import INPUTS_JSON
 from pipelines.readers.units import InputManifest
@@ -45,17 +42,13 @@ def print_plan(settings: CurateConfig) -> None:
     Raises:
         UserError: as `job.curate` does.
     """
-    root, store = paths.absolute(settings.output), settings.store
-    refuse_output_among_inputs(store, settings.inputs, root)
-    listing = list_inputs(store, settings.inputs)
-    refuse_files_inside(root, listing)
-    inputs = freeze_listing(listing, settings.execution.unit_bytes, settings.execution.max_bad_files)
-    job.check_models_and_lists(settings.filters, store)
-    open_runs(settings.dedup, store)
+    root, listing, inputs = job.frozen_inputs(settings)
+    job.check_models_and_lists(settings.filters, settings.store)
+    open_runs(settings.dedup, settings.store)
     finished, damage = job.find_finished(settings, listing, root)
     state = _state(settings, inputs, root, finished is not None, damage)
     if not finished:
-        check_output(store, root)
+        check_output(settings.store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")

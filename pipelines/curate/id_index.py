@@ -22,7 +22,7 @@ from cluster.store.store import Store
 ID_INDEX = "_work/id_index"
 ID_INDEX_VERSION = "1"
 
-_DOCUMENTS_OF_A_UNIT = 200_000
+DOCUMENTS_OF_A_UNIT = 200_000
 _SMALL = 500_000  # documents that are indexed faster than Ray starts
 _THREADS = 16
 
@@ -54,7 +54,7 @@ def _units(attributes: Artifact) -> list[AttributeFiles]:
     rows = [file.rows for file in attributes.manifest.files]
     units: list[AttributeFiles] = []
     for uri, first in zip(attributes.file_uris, accumulate(rows, initial=0), strict=False):
-        if not units or first - units[-1].first >= _DOCUMENTS_OF_A_UNIT:
+        if not units or first - units[-1].first >= DOCUMENTS_OF_A_UNIT:
             units.append(AttributeFiles(first, []))
         units[-1].uris.append(uri)
     return units

@@ -140,6 +140,19 @@ def curate(
         return _publish(config, inputs, engine, artifacts)
 
 
+def frozen_inputs(config: CurateConfig) -> tuple[str, InputListing, InputManifest]:
+    """(the output, the listing of the inputs, their manifest), with the first checks of a run. Reads no documents.
+
+    Raises:
+        UserError: an input is missing or unreadable, or the output is among the inputs.
+    """
+    root, store = paths.absolute(config.output), config.store
+    refuse_output_among_inputs(store, config.inputs, root)
+    listing = list_inputs(store, config.inputs)
+    refuse_files_inside(root, listing)
+    return root, listing, freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+
+
 def check_models_and_lists(filters: Filters, store: Store) -> None:
     """Open every model, word list and URL list named in the settings, before Ray starts.
 

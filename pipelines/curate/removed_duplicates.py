@@ -24,7 +24,7 @@ SIMILARITY = "_work/similarity"
 DUPLICATES_VERSION = "1"
 SIMILARITY_BINS = 40  # of equal width, from 0 to 1
 
-_ROWS_OF_A_UNIT = 2_000_000
+ROWS_OF_A_UNIT = 2_000_000
 _SMALL = 2_000_000  # rows that are counted faster than Ray starts
 
 _KEYS = ["unit", "source", "language", "reason"]
@@ -44,7 +44,7 @@ SIMILARITY_SCHEMA = pa.schema([("bin", pa.int32()), ("documents", pa.int64())])
 def duplicates_stage(groups: Artifact) -> Stage:
     """The stage that writes the artifacts DUPLICATES and SIMILARITY from groups."""
     rows = [file.rows for file in groups.manifest.files]
-    units = list(neighbours(groups.file_uris, rows, _ROWS_OF_A_UNIT))
+    units = list(neighbours(groups.file_uris, rows, ROWS_OF_A_UNIT))
     outputs = (Output(DUPLICATES, DUPLICATES_SCHEMA), Output(SIMILARITY, SIMILARITY_SCHEMA))
     stage_fingerprint = fingerprint([DUPLICATES_VERSION, groups.manifest.fingerprint])
     work, small = CountDuplicates(groups.store), groups.manifest.rows <= _SMALL

@@ -5,6 +5,7 @@ number follows from the text: so many that the run ends within a wanted time, an
 """
 
 import math
+from dataclasses import replace
 
 from cluster.artifact import fingerprint
 from cluster.page.formats import plural
@@ -23,12 +24,10 @@ from cluster.submit.work import (
     whole_gib,
 )
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import find_finished, result_settings
+from pipelines.curate.job import find_finished, frozen_inputs, result_settings
 from pipelines.curate.memory import task_memory
-from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup import group
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.listing import InputListing, list_inputs
+from pipelines.readers.listing import InputListing
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import files_read_by
 
@@ -58,12 +57,8 @@ def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = 
         UserError: as the first checks of a run: an input is missing, the output is among them or holds another run.
         ConfigError: the config holds secrets.
     """
-    root, store = paths.absolute(config.output), config.store
     settings = job_config(config)
-    refuse_output_among_inputs(store, config.inputs, root)
-    listing = list_inputs(store, config.inputs)
-    refuse_files_inside(root, listing)
-    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    root, listing, inputs = frozen_inputs(config)
     settings["output"] = root
     return Work(
         kind=config.kind,
@@ -96,17 +91,26 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
     cores, why_cores = _cores(inputs, seconds)
     cpus = min(_CORES_OF_A_MACHINE, max(2, cores))
     most = min(_MOST_MACHINES, math.ceil(cores / cpus))
+    machine = machine_of(config, cpus, documents_of(inputs), max(unit.bytes for unit in inputs.units))
+    reasons = {
+        "cpus": f"{cpus}, at most {_CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
+        "least": "1: the autoscaler starts the others when units wait",
+        "most": f"{most}: {why_cores}" + (f"; at most {_MOST_MACHINES}" if cores > cpus * most else ""),
+    }
+    return replace(machine, most=most, reasons={**reasons, **machine.reasons})
+
+
+def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int) -> Machines:
+    """A machine with so many cores for a run of so many documents. unit_bytes: text of the largest unit."""
     document = config.limits.max_document_bytes
-    task = task_memory(config.limits)
-    documents = _documents(inputs)
-    largest = task
+    task = largest = task_memory(config.limits)
     memory_reason = (
         f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB)"
     )
-    unit = max(unit.bytes for unit in inputs.units)
-    scratch = cpus * (unit + int(1.5 * config.corpus.file_mib * (1 << 20)))
+    scratch = cpus * task_scratch(config, unit_bytes)
     disk_reason = (
-        f"{cpus} units of {unit / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their upload"
+        f"{cpus} units of {unit_bytes / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their "
+        "upload"
     )
     if config.dedup:
         largest = max(task, group.memory(documents))
@@ -119,16 +123,16 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
         memory=memory,
         disk=whole_gib(scratch + RAY_DISK),
         largest_task=largest,
-        least=1,
-        most=most,
         reasons={
-            "cpus": f"{cpus}, at most {_CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
             "memory": f"{memory_reason}; {RAY_MEMORY // GIB} GiB for Ray, a tenth free",
             "disk": f"{disk_reason}; {RAY_DISK // GIB} GiB for Ray's logs",
-            "least": "1: the autoscaler starts the others when units wait",
-            "most": f"{most}: {why_cores}" + (f"; at most {_MOST_MACHINES}" if cores > cpus * most else ""),
         },
     )
+
+
+def task_scratch(config: CurateConfig, unit_bytes: int) -> int:
+    """Bytes of local disk of a task of `measure` or `select`. unit_bytes: text of its unit."""
+    return unit_bytes + int(1.5 * config.corpus.file_mib * (1 << 20))
 
 
 def _cores(inputs: InputManifest, seconds: float | None) -> tuple[int, str]:
@@ -144,12 +148,15 @@ def _cores(inputs: InputManifest, seconds: float | None) -> tuple[int, str]:
     return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
 
 
-def _documents(inputs: InputManifest) -> int:
-    """The number of documents: of Parquet as its footers state, of other formats by the size of their text."""
+def documents_of(inputs: InputManifest, document_bytes: float = _DOCUMENT_BYTES) -> int:
+    """The number of documents: of Parquet as its footers state, of other formats by the size of their text.
+
+    document_bytes: of one, as `Unit.bytes` counts them.
+    """
     counted = sum(file.rows for file in inputs.files if file.rows is not None)
     others = {file.uri for file in inputs.files if file.rows is None}
     size = sum(unit.bytes for unit in inputs.units if unit.spans[0].uri in others)
-    return counted + math.ceil(size / _DOCUMENT_BYTES)
+    return counted + math.ceil(size / document_bytes)
 
 
 def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:

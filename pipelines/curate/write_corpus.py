@@ -81,6 +81,11 @@ def corpus_schema(settings: SelectSettings, carried: pa.Schema) -> pa.Schema:
     return pa.schema([*(pa.field(*column) for column in columns), *carried])
 
 
+def attribute_columns(columns: tuple[str, ...]) -> set[str]:
+    """The columns of the attributes that are read. columns: measured signals that the corpus has."""
+    return {"row", "id", "text_hash", "characters", "language", "language_score", *columns}
+
+
 @dataclass(frozen=True)
 class MeasuredUnit:
     """A unit of input with its files of attributes, verdicts and groups. first: position of its first document."""
@@ -209,7 +214,7 @@ class Select:
 
     def _results(self, unit: MeasuredUnit, groups: pa.Table) -> UnitResults:
         store, dedup = self.reading.store, self.settings.dedup
-        names = {"row", "id", "text_hash", "characters", "language", "language_score", *self.settings.corpus.columns}
+        names = attribute_columns(self.settings.corpus.columns)
         schema = pa.schema([column for column in self.attributes if column.name in names])
         attributes = _concat(read_tables(store, unit.attributes, names.__contains__), schema)
         removed = _failed_checks(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))

@@ -78,10 +78,22 @@ DEFAULT_SIZES = Sizes()
 
 def memory(documents: int) -> int:
     """Bytes of the largest task over so many documents, without a component larger than a batch."""
+    return max(memory_by_stage(documents).values())
+
+
+def memory_by_stage(documents: int) -> dict[str, int]:
+    """Bytes of a task of `group` over so many documents, and of each stage that prepares it, if there are any."""
     whole = DEFAULT_SIZES.documents
     if documents <= whole:
-        return _LIBRARIES + _OF_A_CANDIDATE * documents
-    return max(_LIBRARIES + max(_OF_A_CANDIDATE * whole, _OF_A_DOCUMENT * documents), _ROUTE_MEMORY)
+        return {"group": _LIBRARIES + _OF_A_CANDIDATE * documents}
+    return {
+        "group: keys": _KEYS_MEMORY,
+        "group: merge": _MERGE_MEMORY,
+        "group: components": _LIBRARIES + _OF_A_DOCUMENT * documents,
+        "group: route": _ROUTE_MEMORY,
+        "group: compare": _LIBRARIES + _OF_A_CANDIDATE * whole,
+        "group": _LIBRARIES,
+    }
 
 
 def group_stage(
@@ -127,7 +139,7 @@ def group_stage(
     prepare = Prepare(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
     # What the last stage reads is known when the stages before are finished; it has the found rows of every batch.
     work = WriteGroups(store, len(before) + len(cut))
-    return Stage("group", outputs, (), work, made_from, store, prepare=prepare)
+    return Stage("group", outputs, (), work, made_from, store, memory=_LIBRARIES, prepare=prepare)
 
 
 def files_of(groups: Artifact, spans: Iterable[tuple[int, int]], sizes: Sizes = DEFAULT_SIZES) -> Iterator[list[str]]:

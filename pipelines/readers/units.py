@@ -134,7 +134,7 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
         refuse_changed(store, span)
         try:
             for table in READERS[span.format].read(store, span, input, limits, counted):
-                yield _conformed(table, reading.carried)
+                yield conformed(table, reading.carried)
         except UserError:
             raise  # its message names the file
         except Exception as error:
@@ -142,7 +142,7 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
             raise
 
 
-def _conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
+def conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
     """The table with the carried columns of all sources, in their types; null for those of other sources."""
     columns = [table.column(name) for name in ("id", "text", "problem", "where")]
     for field in carried:

@@ -17,7 +17,7 @@ from cluster.read.span import Span
 from cluster.record import RecordFile
 from cluster.stage import Scratch
 from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
-from pipelines.curate.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, _is_needed
+from pipelines.curate.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
 from pipelines.curate.report.tallies import TALLIES_SCHEMA
 from pipelines.readers.units import Reading, Unit, read_unit
 from tests.conftest import CREDENTIALS
@@ -46,7 +46,7 @@ def test_a_wide_read_of_a_20_mb_attributes_file_takes_few_requests_and_only_the_
     with Scratch((Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA))) as scratch:
         counters = large_files.decide_work(counted_store)([MeasuredFiles(0, [uri])], scratch)
     assert counters["documents"] == pq.read_metadata(path).num_rows
-    columns = {name for name in pq.read_schema(path).names if _is_needed(name)}
+    columns = {name for name in pq.read_schema(path).names if is_needed(name)}
     assert len(counting_s3.requests) <= 20
     assert counting_s3.sent <= 1.1 * large_files.needed_bytes(path, columns)
 

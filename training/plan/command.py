@@ -1,15 +1,13 @@
-"""The verb `raymill plan` and its output: steps, memory, time and cost of a training before it runs."""
+"""The output of `raymill plan` for a training: steps, memory, time and cost of a training before it runs."""
 
 import json
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.gpus import Machine, gpu_named
-from training.options import ConfigFile, Overrides, load_train
+from training.options import require_packages
 from training.output_folder import refuse_output_among_inputs
 from training.plan.choices import MARGIN
 
@@ -20,33 +18,6 @@ _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers
 _GIB = 1 << 30
 
 
-def plan(
-    config: ConfigFile,
-    override: Overrides = None,
-    gpu: Annotated[str | None, typer.Option(help="by name: A100, H100, H200, L40S, ...")] = None,
-    gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="of one GPU; default: of --gpu")] = None,
-    peak_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="dense, of one GPU at the precision used; default: of --gpu in bf16")
-    ] = None,
-    mfu: Annotated[float, typer.Option(min=0.001, max=1, help="share of the peak that training reaches")] = 0.4,
-    price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="for the cost; in any currency")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
-) -> None:
-    """Steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings.
-
-    No GPU is used: the model is counted without its weights. Counts are exact once the corpus is packed.
-    """
-    print_plan(
-        load_train(config, override),
-        gpu=gpu,
-        gpu_memory_gib=gpu_memory_gib,
-        peak_tflops=peak_tflops,
-        mfu=mfu,
-        price=price_per_gpu_hour,
-        as_json=json_,
-    )
-
-
 def print_plan(
     config: TrainConfig,
     *,
@@ -54,16 +25,19 @@ def print_plan(
     gpu_memory_gib: float | None = None,
     peak_tflops: float | None = None,
     mfu: float = 0.4,
-    price: float | None = None,
+    price_per_gpu_hour: float | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print the plan of a config.
+    """Print the plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
 
     Raises:
+        ConfigError: a package that training needs is not installed.
         UserError: a model, a corpus, a column or a GPU is unknown.
     """
+    require_packages()
     refuse_output_among_inputs(config)
-    found: dict[str, Any] = _plan_run(config, machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price))
+    of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
+    found: dict[str, Any] = _plan_run(config, of_gpu)
     print(json.dumps(found, indent=1) if as_json else plan_text(found))
 
 

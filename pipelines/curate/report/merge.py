@@ -26,7 +26,7 @@ BEST_SAMPLES = "_work/best_samples"
 PROBLEMS = "_work/problems"
 MERGE_VERSION = "1"
 
-_FILES_OF_A_UNIT = 256
+FILES_OF_A_UNIT = 256
 _SMALL = 1000  # files that are merged faster than Ray starts
 _STORE_THREADS = 16
 PLACES = 3  # of documents with a problem
@@ -64,8 +64,8 @@ def merge_stage(tallies: Sequence[Artifact], samples: Artifact, quarantine: Arti
 
 
 def _some(uris: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(uris), _FILES_OF_A_UNIT):
-        yield uris[at : at + _FILES_OF_A_UNIT]
+    for at in range(0, len(uris), FILES_OF_A_UNIT):
+        yield uris[at : at + FILES_OF_A_UNIT]
 
 
 def _files(unit: SmallFiles) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.plan import plan as plan_verb
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.train_inline import train_inline, write_corpus
@@ -14,7 +15,6 @@ from tests.training.pack.test_pack_job import packed_by, settings_of, write_line
 from training.pack import job
 from training.pack.command import pack as pack_verb
 from training.pack.packed_run import PackedRun
-from training.plan.command import plan as plan_verb
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 

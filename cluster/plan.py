@@ -1,0 +1,74 @@
+"""The verb `raymill plan`: what a config takes before it runs; each kind of config has its own planner and options."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cluster.config import load
+from cluster.entry import Entry
+from cluster.errors import ConfigError
+
+# kind -> function that prints the plan of a config of that kind: `print_plan(settings, as_json=.., **options)`.
+PLANS = {
+    "curate": Entry("pipelines.curate.plan.command:print_plan"),
+    "train": Entry("training.plan.command:print_plan"),
+}
+
+
+def plan(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="settings of any kind, YAML or JSON")],
+    override: Annotated[
+        list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")
+    ] = None,
+    documents: Annotated[
+        float | None, typer.Option(min=1, help="curate: plan for so many documents of the same kind, as in 1e9")
+    ] = None,
+    cores: Annotated[
+        list[int] | None, typer.Option(min=1, help="curate: time on so many cores; may be repeated; default: several")
+    ] = None,
+    duplicates: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="curate: share of the documents that pass the rules and are duplicates"),
+    ] = None,
+    prices: Annotated[str | None, typer.Option(help="curate: YAML file with prices; default: an example")] = None,
+    gpu: Annotated[str | None, typer.Option(help="train: by name, A100, H100, H200, L40S, ...")] = None,
+    gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="train: of one GPU; default: of --gpu")] = None,
+    peak_tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="train: dense, of one GPU at the precision used; default: of --gpu in bf16"),
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(min=0.001, max=1, help="train: share of the peak that it reaches; default: 0.4")
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="train: for the cost, in any currency")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
+) -> None:
+    """What a config takes, before it runs: time, memory, cost. Writes nothing.
+
+    curate: core-hours, memory, scratch, requests and money by stage, from a sample of the input that is curated here.
+    train: steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings; the
+    model is counted without its weights, and counts are exact once the corpus is packed.
+    """
+    options: dict[str, dict[str, Any]] = {
+        "curate": {"documents": documents, "cores": cores or None, "duplicates": duplicates, "prices": prices},
+        "train": {
+            "gpu": gpu,
+            "gpu_memory_gib": gpu_memory_gib,
+            "peak_tflops": peak_tflops,
+            "mfu": mfu,
+            "price_per_gpu_hour": price_per_gpu_hour,
+        },
+    }
+    settings = load(config, override or [])
+    kind: str = settings.kind  # type: ignore[attr-defined]
+    for other in options.keys() - {kind}:
+        for name, value in options[other].items():
+            if value is not None:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')}: an option for configs of kind {other}; {config} is of kind {kind}. "
+                    "Leave it out."
+                )
+    given = {name: value for name, value in options[kind].items() if value is not None}
+    PLANS[kind](settings, as_json=json_, **given)

@@ -1,0 +1,299 @@
+"""The arithmetic of a plan: units, processor time, bytes, requests and memory of each stage, then time and money.
+
+Nothing is read here. What is measured comes in `Rates`; everything else is a constant below, with its source, and the
+plan prints those that the user could know better (`ASSUMED`).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from cluster.store import paths
+from pipelines.curate import decide, id_index, removed_duplicates
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.plan.prices import Prices
+from pipelines.curate.plan.rates import Rates
+from pipelines.curate.report.merge import FILES_OF_A_UNIT
+from pipelines.curate.work import machine_of, task_scratch
+from pipelines.curate.write_corpus import attribute_columns
+from pipelines.dedup.compare import candidate_columns
+from pipelines.dedup.documents import KEY_COLUMNS
+from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage
+from pipelines.readers.divide import bytes_of_unit
+from pipelines.readers.units import InputManifest
+
+# A document that shares a band key with another one is a candidate. In a group of three, one is kept and two removed.
+CANDIDATES_OF_A_DUPLICATE = 1.5
+# Used if the sample has fewer: duplicates far apart in the input are not in a sample.
+LEAST_DUPLICATES = 0.2
+
+# Processor seconds of grouping: `python -m tests.benchmarks group` with 2 million documents, 32% of them in groups
+# (AMD EPYC, 2026-11-23); of one range of 2^19 documents: `terabyte` of the same day.
+_ONE_RANGE_S = 5.5e-6  # of a document that passed
+_GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "components": 0.4e-6, "route": 2.0e-6}  # of a document that passed
+_CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
+_CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
+_PAIR_BYTES = 8
+
+# An S3 request: processor seconds of the client (0.4 ms to read 7 kB, 0.5 ms to write them, without TLS, 2026-11-23;
+# `cluster/store` against moto), and seconds until the answer, as stores promise them for small objects.
+REQUEST_CORE_S = 0.0005
+REQUEST_S = 0.03
+_AT_ONCE = 8  # reads of a unit that wait at the same time
+_SMALL_FILE = 256 << 10  # read with one request
+_PIECE = 8 << 20  # of a larger read
+_ROW_GROUP = 4 << 20  # of attributes, compressed
+_PART = 5 << 20  # of a multipart upload
+
+# From the first call to the first unit, with machines that run: README, Numbers, 500 MB on 2 cores.
+START_S = 15.0
+# Of the driver for each unit, to plan and publish a stage: README, Numbers, 20,000 units.
+_DRIVER_UNIT_S = 0.0005
+
+MOST_CORES = 16  # of a machine
+_SPILLED_ID_BYTES = 16  # of a document, on the disk of the stage `ids`
+
+
+@dataclass(frozen=True)
+class Size:
+    """An input. text_bytes: of its documents; unit_bytes: what the manifest estimates. stored_bytes: of its files.
+
+    earlier: documents of the runs in `dedup.against`.
+    """
+
+    documents: int
+    text_bytes: int
+    unit_bytes: int
+    stored_bytes: int
+    units: int
+    files: int
+    largest_unit: int
+    earlier: int = 0
+
+    def scaled(self, documents: int, config: CurateConfig) -> "Size":
+        """An input of so many documents, of files of the same size; its units are as large as that input's would be."""
+        factor = documents / self.documents
+        whole = round(self.unit_bytes * factor)
+        of_unit = config.execution.unit_bytes or bytes_of_unit(whole)
+        return Size(
+            documents,
+            round(self.text_bytes * factor),
+            whole,
+            round(self.stored_bytes * factor),
+            max(1, math.ceil(whole / of_unit)),
+            max(1, round(self.files * factor)),
+            min(of_unit, whole),
+            self.earlier,
+        )
+
+
+def size_of(inputs: InputManifest, documents: int, text_bytes: int, earlier: int = 0) -> Size:
+    """The size of an input whose documents and text are known, or estimated. earlier: see Size."""
+    read = [file for file in inputs.files if file.problem is None]
+    estimates = [unit.bytes for unit in inputs.units]
+    stored = sum(file.size for file in read)
+    return Size(documents, text_bytes, sum(estimates), stored, len(estimates), len(read), max(estimates), earlier)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage takes. core_s, read, written, gets, puts: of all its units; memory, scratch: bytes of one task.
+
+    input_gets: those of `gets` that read the input files.
+    """
+
+    name: str
+    units: int
+    core_s: float
+    read: float = 0
+    written: float = 0
+    gets: float = 0
+    puts: float = 0
+    memory: int = 0
+    scratch: float = 0
+    input_gets: float = 0
+
+    @property
+    def unit_s(self) -> float:
+        """Seconds that a unit takes on its core, with the time that it waits for the store."""
+        return (self.core_s + REQUEST_S * (self.puts + self.gets / _AT_ONCE)) / self.units
+
+    def seconds(self, cores: int) -> float:
+        """Wall time on so many cores, if all units take equally long."""
+        return math.ceil(self.units / cores) * self.unit_s + _DRIVER_UNIT_S * self.units
+
+
+@dataclass(frozen=True)
+class OnCores:
+    """A run on so many cores. money: of machines that run from the first stage to the last, requests and egress."""
+
+    cores: int
+    seconds: float
+    machine_gib: float
+    money: float
+
+
+def plan_stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -> list[StagePlan]:
+    """Every stage of a run. duplicates: share of the documents that pass."""
+    # Requests for local files are none.
+    reads = any(paths.is_remote(entry.path) for entry in config.inputs)
+    writes = paths.is_remote(paths.absolute(config.output))
+    found = []
+    for stage in _stages(config, size, rates, duplicates):
+        gets = writes * (stage.gets - stage.input_gets) + reads * stage.input_gets
+        puts = writes * stage.puts
+        core_s = stage.core_s + REQUEST_CORE_S * (gets + puts)
+        memory = stage.memory or rates.memory.get(stage.name, 0)
+        found.append(replace(stage, gets=gets, puts=puts, core_s=core_s, memory=memory))
+    return found
+
+
+def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -> Iterator[StagePlan]:
+    """The stages as if all files were on an object store."""
+    documents, units = size.documents, size.units
+    of_unit = documents / units
+    passed = documents * rates.passed
+    removed = passed * duplicates if config.dedup and config.dedup.remove else 0.0
+    kept = passed - removed
+    columns = rates.attribute_bytes
+    attributes = documents * sum(columns.values())
+    attributes_gets = _gets(attributes / units)  # of one file
+    verdicts = (documents - passed) * rates.verdict_bytes
+    scratch = task_scratch(config, size.largest_unit)
+
+    def core_s(stage: str) -> float:
+        # A unit of a later stage does some units of `measure` one after the other, as in the sample.
+        return units * rates.unit_s.get(stage, 0) + documents * rates.document_s.get(stage, 0)
+
+    def columns_bytes(names: Iterable[str]) -> float:
+        return documents * sum(columns.get(name, 0) for name in names)
+
+    reading = size.text_bytes * rates.read_s
+    input_gets = 2 * max(size.files, units) + size.stored_bytes / _PIECE
+    yield StagePlan(
+        "measure", units, core_s("measure") + reading, size.stored_bytes, attributes, input_gets,
+        units * (1 + _puts(attributes / units)), scratch=scratch, input_gets=input_gets,
+    )  # fmt: skip
+
+    count = _joined(units, of_unit, id_index.DOCUMENTS_OF_A_UNIT)
+    index = 16.0 * documents
+    yield StagePlan(
+        "index", count, core_s("index"), columns_bytes(["id"]), index, units * attributes_gets,
+        count * (1 + _puts(index / count)),
+    )  # fmt: skip
+    if any(entry.id is not None for entry in config.inputs):
+        yield StagePlan(
+            "ids", 1, core_s("ids"), 2 * columns_bytes(["id", "source"]), 0, 2 * units * attributes_gets, 2,
+            scratch=_SPILLED_ID_BYTES * documents,
+        )  # fmt: skip
+    count = _joined(units, of_unit, decide.DOCUMENTS_OF_A_UNIT, decide.MEASURED_UNITS_OF_A_UNIT)
+    judged = units if documents > passed else 0
+    yield StagePlan(
+        "decide", count, core_s("decide"), columns_bytes(filter(decide.is_needed, columns)), verdicts,
+        units * attributes_gets, judged * _puts(verdicts / units) + 2 * count,
+    )  # fmt: skip
+    tallies = count
+
+    group_files = 0
+    if config.dedup:
+        for stage in _group(config, size, rates, passed, min(passed, CANDIDATES_OF_A_DUPLICATE * passed * duplicates)):
+            yield stage
+        group_files, members = stage.units, stage.written / _CANDIDATE_BYTES["group"]
+        count = _joined(group_files, members / group_files, removed_duplicates.ROWS_OF_A_UNIT)
+        seconds = count * rates.unit_s.get("duplicates", 0) + documents * rates.document_s.get("duplicates", 0)
+        yield StagePlan("duplicates", count, seconds, stage.written, 0, 2 * group_files, 3 * count)
+
+    kept_bytes = kept * rates.document_bytes
+    count = _joined(units, kept_bytes / units, config.corpus.file_mib << 20)
+    corpus, ledger = kept * rates.corpus_bytes, (documents - kept) * rates.removed_bytes
+    files = _puts(corpus / count) + (_puts(ledger / count) if ledger else 0)
+    yield StagePlan(
+        "select", count, core_s("select") + reading,
+        size.stored_bytes + columns_bytes(attribute_columns(config.corpus.columns)) + verdicts, corpus + ledger,
+        input_gets + units * attributes_gets + judged + 2 * count * bool(group_files), count * (files + 3),
+        scratch=scratch, input_gets=input_gets,
+    )  # fmt: skip
+
+    small = tallies + 2 * count
+    count = max(1, math.ceil((tallies + count) / FILES_OF_A_UNIT)) + max(1, math.ceil(count / FILES_OF_A_UNIT)) + 1
+    yield StagePlan("merge", count, small * rates.unit_s.get("merge", 0), 0, 0, small, 4 * count)
+
+
+def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candidates: float) -> Iterator[StagePlan]:
+    """Grouping; the last stage is `group`. See pipelines/dedup/group.py."""
+    assert config.dedup is not None
+    columns = rates.attribute_bytes
+    documents, passed = size.documents + size.earlier, passed + size.earlier
+    of_documents = math.ceil(documents / DEFAULT_SIZES.documents)
+    key_bytes = documents * sum(columns.get(name, 0) for name in KEY_COLUMNS)
+    # A file of attributes that two ranges have is read by both.
+    parts = size.units + of_documents - 1
+    part_gets = parts * (1 + _gets(documents * sum(columns.values()) / size.units))
+    found = candidates * _CANDIDATE_BYTES["group"]
+    if of_documents == 1 and not size.earlier:
+        memory = memory_by_stage(documents)["group"]
+        yield StagePlan("group", 1, passed * _ONE_RANGE_S, 2 * key_bytes, found, 2 * part_gets, 2, memory)
+        return
+    memory_of = memory_by_stage(max(documents, DEFAULT_SIZES.documents + 1))
+    pairs = passed * (config.dedup.banding[0] + 1)
+    slices = max(1, math.ceil(pairs / DEFAULT_SIZES.pairs))
+    batches = max(1, math.ceil(candidates / DEFAULT_SIZES.batch))
+    routed, compared = candidates * _CANDIDATE_BYTES["route"], candidates * _CANDIDATE_BYTES["compare"]
+    edges = candidates * 16
+    route_bytes = documents * sum(columns.get(name, 0) for name in candidate_columns(config.dedup))
+
+    def plan(name: str, units: int, core_s: float, read: float, written: float, gets: float, files: int) -> StagePlan:
+        puts = units * (1 + files * _puts(written / units / files))
+        stage = f"group: {name}"
+        return StagePlan(stage, units, core_s, read, written, gets, puts, memory_of[stage], written / units)
+
+    shuffled = pairs * _PAIR_BYTES
+    yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + edges / 2, part_gets, 2)
+    yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, 2 * of_documents * slices, 1)
+    yield plan("components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1)
+    gets = part_gets + 2 * of_documents
+    yield plan("route", of_documents, passed * _GROUP_S["route"], route_bytes, routed, gets, 1)
+    core_s = candidates * _CANDIDATE_S["compare"]
+    yield plan("compare", batches, core_s, routed, compared, 2 * of_documents * batches, 1)
+    yield StagePlan(
+        "group", of_documents, candidates * _CANDIDATE_S["group"], compared, found, 4 * of_documents * batches,
+        2 * of_documents, memory_of["group"],
+    )  # fmt: skip
+
+
+def on_cores(config: CurateConfig, size: Size, stages: list[StagePlan], cores: int, prices: Prices) -> OnCores:
+    """Time and money on so many cores, which all run from the first stage to the last."""
+    seconds = START_S + sum(stage.seconds(cores) for stage in stages)
+    of_machine = min(cores, MOST_CORES)
+    memory = machine_of(config, of_machine, size.documents + size.earlier, size.largest_unit).memory / (1 << 30)
+    machines = math.ceil(cores / of_machine)
+    hourly = cores * prices.core_hour + machines * memory * prices.gib_hour
+    return OnCores(cores, seconds, memory, seconds / 3600 * hourly + store_money(stages, prices))
+
+
+def store_money(stages: list[StagePlan], prices: Prices) -> float:
+    """Requests, and bytes that leave the store."""
+    gets, puts = sum(stage.gets for stage in stages), sum(stage.puts for stage in stages)
+    read = sum(stage.read for stage in stages if stage.gets)
+    return gets / 1000 * prices.thousand_gets + puts / 1000 * prices.thousand_puts + read / 1e9 * prices.egress_gb
+
+
+def shuffle_bytes(stages: list[StagePlan]) -> float:
+    """Bytes that a stage of grouping writes for another one."""
+    return sum(stage.written for stage in stages if stage.name.startswith("group: "))
+
+
+def _joined(units: int, of_unit: float, full: float, most: int | None = None) -> int:
+    """How many lists `neighbours` makes of units of equal size."""
+    each = max(1, math.ceil(full / max(of_unit, 1e-9)))
+    return math.ceil(units / (min(each, most) if most else each))
+
+
+def _gets(size: float) -> int:
+    """Requests that read some columns of a file of attributes."""
+    return 1 if size <= _SMALL_FILE else 1 + 2 * math.ceil(size / _ROW_GROUP)
+
+
+def _puts(size: float) -> int:
+    """Requests that write a file."""
+    return 1 if size <= _PART else 2 + math.ceil(size / _PART)

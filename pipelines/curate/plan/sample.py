@@ -1,0 +1,166 @@
+"""A sample of the input: the first documents of some units, which lie at equal distances in the input.
+
+The same input gives the same sample, unless reading is slow: then it ends after 30 s of processor time.
+"""
+
+import time
+from bisect import bisect_right
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import DataError
+from cluster.read.compression import compression_ending, expanded_size
+from cluster.read.limits import Limits
+from cluster.read.span import Span
+from pipelines.readers import READERS
+from pipelines.readers.reader import TABLE_BYTES, ReaderCounts
+from pipelines.readers.units import InputManifest, Unit, conformed
+
+_PIECES = 16
+_PIECE_BYTES = 1 << 20
+_MOST_READING_S = 30.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The first documents of a unit.
+
+    documents: the readable rows, with the columns of `read_unit` but `row`. unreadable: other rows that were read.
+    read_s: processor seconds of reading a byte of text; 0 for Parquet, as which the sample is stored. text_share: bytes
+    of text of each byte that the unit was estimated to have; None if that is not known.
+    """
+
+    source: str
+    documents: pa.Table
+    unreadable: int
+    read_s: float
+    text_share: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pieces of the input."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def documents(self) -> int:
+        return sum(piece.documents.num_rows for piece in self.pieces)
+
+    @property
+    def text_bytes(self) -> int:
+        return sum(text_bytes(piece.documents) for piece in self.pieces)
+
+    @property
+    def unreadable_share(self) -> float:
+        """Of the rows that were read."""
+        unreadable = sum(piece.unreadable for piece in self.pieces)
+        return unreadable / max(unreadable + self.documents, 1)
+
+    @property
+    def read_s(self) -> float:
+        """Processor seconds of reading a byte of text, where that is not in the time of a stage."""
+        return float(np.mean([piece.read_s for piece in self.pieces]))
+
+    @property
+    def text_share(self) -> float:
+        """Bytes of text of each byte that the manifest estimates."""
+        known = [piece.text_share for piece in self.pieces if piece.text_share is not None]
+        return float(np.mean(known)) if known else 1.0
+
+    def by_source(self, every: int = 1) -> dict[str, pa.Table]:
+        """The documents of each source; of them every `every`-th."""
+        found: dict[str, list[pa.Table]] = {}
+        for piece in self.pieces:
+            found.setdefault(piece.source, []).append(piece.documents)
+        joined = {source: pa.concat_tables(tables) for source, tables in found.items()}
+        return {source: table.take(pa.array(np.arange(0, table.num_rows, every))) for source, table in joined.items()}
+
+
+def text_bytes(documents: pa.Table) -> int:
+    """Bytes of the column `text` in UTF-8."""
+    return pc.sum(pc.binary_length(documents["text"])).as_py() or 0
+
+
+def draw(inputs: InputManifest, limits: Limits) -> Sample:
+    """Read the sample: of at most 16 units about 1 MiB of text each.
+
+    Raises:
+        DataError: no document could be read.
+        StorageError: the store failed.
+    """
+    ends = list(accumulate(unit.bytes for unit in inputs.units))
+    wanted = [ends[-1] * (2 * number + 1) // (2 * _PIECES) for number in range(_PIECES)]
+    chosen = sorted({min(bisect_right(ends, at), len(ends) - 1) for at in wanted})
+    _read_first(inputs, inputs.units[chosen[0]], limits)  # loads what the reader needs
+    pieces: list[Piece] = []
+    began = time.process_time()
+    for index in chosen:
+        pieces.append(_read_first(inputs, inputs.units[index], limits))
+        if time.process_time() - began > _MOST_READING_S:
+            break
+    sample = Sample(tuple(piece for piece in pieces if piece.documents.num_rows))
+    if not sample.pieces:
+        raise DataError(
+            f"none of the documents looked at in {len(pieces)} units can be read. `raymill curate CONFIG --dry-run` "
+            "names the problems of the first files."
+        )
+    return sample
+
+
+def _read_first(inputs: InputManifest, unit: Unit, limits: Limits) -> Piece:
+    reading = inputs.reading
+    store, input = reading.store_of(unit.source), reading.input_of(unit.source)
+    tables: list[pa.Table] = []
+    read = unreadable = estimated = 0
+    spent, is_whole = 0.0, True
+    for span in map(_beginning, unit.spans):
+        began = time.process_time()
+        with closing(READERS[span.format].read(store, span, input, limits, ReaderCounts())) as found:  # type: ignore[type-var]
+            table = next(found, None)
+        spent += time.process_time() - began
+        if table is None:
+            continue
+        estimated += _estimated(span)
+        # A reader's last table is smaller than the others.
+        is_whole = is_whole and span.format != "parquet" and table.nbytes < TABLE_BYTES and len(table) < 1 << 16
+        readable = conformed(table.filter(pc.is_null(table["problem"])), reading.carried)
+        unreadable += table.num_rows - readable.num_rows
+        read += text_bytes(readable)
+        tables.append(_cut(readable, _PIECE_BYTES))
+        if read >= _PIECE_BYTES:
+            break
+    documents = pa.concat_tables(tables) if tables else pa.table({"text": pa.array([], pa.large_string())})
+    is_parquet = unit.spans[0].format == "parquet"
+    return Piece(
+        unit.source,
+        _cut(documents, _PIECE_BYTES),
+        unreadable,
+        0.0 if is_parquet else spent / max(read, 1),
+        read / max(estimated, 1) if is_whole and tables else None,
+    )
+
+
+def _beginning(span: Span) -> Span:
+    """The part of a span from which documents are taken: lines that can be divided, one row group, else all of it."""
+    if span.format == "parquet":
+        return replace(span, end=min(span.end, span.start + 1))
+    if span.format == "jsonl" and not compression_ending(span.uri):
+        return replace(span, end=min(span.end, span.start + _PIECE_BYTES))
+    return span
+
+
+def _estimated(span: Span) -> int:
+    """Bytes of text that the manifest counts for such a span."""
+    return expanded_size(span.end - span.start, span.uri)
+
+
+def _cut(documents: pa.Table, size: int) -> pa.Table:
+    """The first rows with about so many bytes of text, at least one."""
+    lengths = pc.binary_length(documents["text"]).to_numpy()
+    return documents.slice(0, int(np.searchsorted(np.cumsum(lengths), size)) + 1)
