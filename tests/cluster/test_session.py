@@ -40,19 +40,23 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
         ("train", "training.commands.run_train"),
     ],
 )
-def test_every_verb_that_needs_ray_says_that_it_starts(verb, job, tmp_path, monkeypatch, capsys):
+def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_config(
+    verb, job, tmp_path, monkeypatch, capsys
+):
     configs = {
-        "curate": f"kind: curate\nname: x\ninputs: [{{path: {tmp_path}/texts}}]\noutput: {tmp_path}/run\n",
+        "curate": f"kind: curate\nname: x\ninputs: [{{path: {tmp_path}/texts}}]\n",
         "train": f"kind: train\nname: x\ncorpus: {tmp_path}/texts\n"
         "model: {config: {model_type: llama, vocab_size: 300}, tokenizer: train}\n"
-        f"steps: 1\ntokens_per_step: 64\nsequence_length: 64\noutput: {tmp_path}/run\n",
+        f"steps: 1\ntokens_per_step: 64\nsequence_length: 64\n",
     }
     (tmp_path / "texts").mkdir()
-    (tmp_path / "c.yaml").write_text(configs["curate" if verb == "curate" else "train"])
+    config = configs["curate" if verb == "curate" else "train"]
+    (tmp_path / "c.yaml").write_text(config + f"output: {tmp_path}/run\nexecution: {{cpus: 3}}\n")
     for name in ("_start_embedded", "_prepare_data"):
         monkeypatch.setattr(Session, name, lambda self: None)
 
     def run(config, session, *_, **__):
+        assert session.cpus == 3
         session.start()
         session.started = False  # there is no Ray to shut down
         raise ConfigError("enough.")

@@ -141,6 +141,7 @@ NODES = {"a": "b"}
         (CURATE, {"cpu_nodes": NODES, "gpu_nodes": {}}, (*WORKER_POD, "nodeSelector"), NODES),
         (TRAIN, {"gpu_nodes": NODES, "cpu_nodes": {}}, (*WORKER_POD, "nodeSelector"), NODES),
         (CURATE, {"machines": 3}, (*WORKERS, "maxReplicas"), 3),
+        (CURATE, {"machines": 3, "cpus": 4}, (*WORKERS, "minReplicas"), 3),  # 4 smaller ones were the least
         (TRAIN, {"machines": 1}, (*WORKERS, "maxReplicas"), 2),  # a training needs all its workers
         (CURATE, {"grace_s": 77}, (*WORKER_POD, "terminationGracePeriodSeconds"), 77),
         (CURATE, {"grace_s": 77}, (*HEAD_POD, "terminationGracePeriodSeconds"), 90),  # a driver needs a minute
@@ -156,7 +157,8 @@ NODES = {"a": "b"}
     ],
 )
 def test_each_field_of_an_overlay_reaches_the_job(work, changes, where, value):
-    profile = replace(EKS, tags=True, image="cpu@" + IMAGE, train_image="gpu@" + IMAGE, cpus=None, **changes)
+    changes = {"tags": True, "image": "cpu@" + IMAGE, "train_image": "gpu@" + IMAGE, "cpus": None} | changes
+    profile = replace(EKS, **changes)
     assert at(build_rayjob(work, "x", profile)["spec"], *where) == value
 
 

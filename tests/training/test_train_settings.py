@@ -1,0 +1,77 @@
+"""Settings whose effect only a whole training shows: from the config to what the run leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.artifact import Artifact
+from cluster.engine import Patience
+from cluster.store.store import Store
+from tests.support import train_inline as inline
+from tests.support.inline import InlineEngine
+from tests.support.train_inline import train_inline, write_corpus
+from training.config_parts import Failures, Workers
+from training.evaluation import job as evaluation
+from training.fit.ray_trainer import make_trainer
+
+
+def test_settings_of_a_run_are_found_in_what_it_leaves(tmp_path, monkeypatch):
+    patience, scored = [], []
+
+    class Seen(InlineEngine):
+        def run(self, stage):
+            patience.append(self.patience)
+            return super().run(stage)
+
+    real = evaluation.scores
+    monkeypatch.setattr(inline, "InlineEngine", Seen)
+    monkeypatch.setattr(
+        evaluation, "scores", lambda wanted, given, *how: scored.append((len(wanted), how)) or real(wanted, given, *how)
+    )
+    settings = {
+        "corpus": write_corpus(tmp_path),
+        "output": str(tmp_path / "run"),
+        "columns": {"prompt": "question", "completion": "answer"},
+        "evaluate": {"every_steps": 2, "rows": 1},
+        "checkpoint": {"every_steps": 1, "keep": 1},
+        "split": {"train": 0.5, "validation": 0.4, "test": 0.1},
+        "generate": {"prompts": 3, "max_new_tokens": 2, "answer": "number", "decimal_mark": ","},
+        "export": {"dtype": "bfloat16"},
+        "execution": {"attempts": 7, "stall_s": 11.5},
+        "packing": {"mode": "none"},
+        "tokens_per_step": 2 * inline.LENGTH,
+        "steps": 4,
+    }
+    run = train_inline(settings, monkeypatch)
+    (fit,) = run.report["fits"]
+    assert set(patience) == {Patience(7, 11.5)}
+    assert [point["step"] for point in fit["validation"]] == [0, 2, 4]
+    assert scored == [(3, ("number", ","))]
+    checkpoints = {int(path.parent.name.split("-")[1]) for path in Path(run.uri).glob("checkpoints/*/manifest.json")}
+    assert checkpoints == {4} | {fit["best_step"]}, "the newest and the best"
+    with open(Path(run.uri, "export/full/model.safetensors"), "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    assert {one["dtype"] for name, one in header.items() if name != "__metadata__"} == {"BF16"}
+    rows = {
+        split: Artifact.load(Store(), f"{run.uri}/packed/corpus-0/{split}").manifest.rows
+        for split in ("train", "validation", "test")
+    }
+    assert rows == {"train": 40, "validation": 32, "test": 8}, "a document is a row"
+
+
+@pytest.mark.parametrize(
+    ("workers", "number", "resources", "gpu"),
+    [
+        ({}, 1, {"CPU": 1}, False),
+        ({"count": 4, "cpus_each": 2.5}, 4, {"CPU": 2.5}, False),
+        ({"count": {"min": 2, "max": 8}, "gpus_each": 1}, (2, 8), {"CPU": 1, "GPU": 1}, True),
+    ],
+)
+def test_the_settings_of_workers_and_failures_reach_ray_train(tmp_path, workers, number, resources, gpu):
+    failures = Failures(max=4, max_preemptions=9)
+    trainer = make_trainer({}, Workers(**workers), failures, name="x", folder=str(tmp_path), embedded=False)
+    scaling, run = trainer.scaling_config, trainer.run_config
+    assert (scaling.num_workers, scaling.resources_per_worker, scaling.use_gpu) == (number, resources, gpu)
+    assert (run.failure_config.max_failures, run.failure_config.max_preemption_failures) == (4, 9)
+    assert (run.name, run.storage_path) == ("x", str(tmp_path))
