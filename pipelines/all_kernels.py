@@ -107,11 +107,12 @@ def _write_documents(folder: Path) -> str:
     uri = paths.join(str(folder), "documents.jsonl")
     store.write_bytes(uri, b"\n".join(lines) + b"\n")
     store.write_bytes(paths.join(str(folder), "list.txt"), b"example.org\nexample.com/other/\n")
+    store.write_bytes(paths.join(str(folder), "examples.jsonl"), lines[0] + b"\n")
     return uri
 
 
 def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
-    a_list = paths.join(str(folder), "list.txt")
+    a_list, examples = (paths.join(str(folder), name) for name in ("list.txt", "examples.jsonl"))
     settings: dict[str, Any] = {
         "kind": "curate",
         "name": "warm",
@@ -119,6 +120,7 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
         "output": paths.join(str(folder), dialect),
         "rules": {
             "dialect": dialect,
+            "decontamination": {"sets": [{"name": "set", "path": examples, "columns": ["text"]}]},
             "url_blocklist": {"paths": [a_list]},
             "bad_words": {"paths": {"en": a_list}},
             "quality_classifier": {"model": str(fasttext_model.local_path(Store(), None)), "label": "en"},

@@ -25,6 +25,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.contaminated import decontamination_of
 from pipelines.dedup.earlier import open_runs
 from pipelines.readers import READERS
 from pipelines.readers.find import skipped_text
@@ -52,6 +53,9 @@ def print_plan(settings: CurateConfig) -> None:
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")
+    if decontamination := decontamination_of(settings.filters):
+        for line in decontamination.examples(settings.store).summary:
+            print(f"sets     {line}")
     if settings.dedup:
         bands, columns = settings.dedup.banding
         caught = ", ".join(f"{s}: {settings.dedup.caught(s):.0%}" for s in (0.6, 0.7, 0.8, 0.9))

@@ -11,6 +11,7 @@ from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
 from cluster.store import paths
+from pipelines.curate.contaminated import CONTAMINATED
 from pipelines.curate.measure import QUARANTINE
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.run_reader import MeasuredDocument, RunReader, row_at
@@ -33,7 +34,7 @@ def explain(run: RunReader, id: str) -> str:
 
 
 def _explained(run: RunReader, id: str, document: MeasuredDocument) -> str:
-    lines = [f"document  {id}", *_outcome(run, id, document)]
+    lines = [f"document  {id}", *_outcome(run, id, document), *_contaminations(run, document)]
     lines += [f"position  unit {document.unit}, row {document.row} ({_file(run, document)})", "measured"]
     for name, value in document.attributes.items():
         if name not in ("row", "id"):
@@ -72,6 +73,18 @@ def _outcome(run: RunReader, id: str, document: MeasuredDocument) -> list[str]:
         f"          similarity {entry['similarity']:.3f}, threshold {_number(entry['threshold'])}",
         *_difference(run, document, entry),
     ]
+
+
+def _contaminations(run: RunReader, document: MeasuredDocument) -> list[str]:
+    """A line for each text of an evaluation set that the document contains."""
+    lines = []
+    contaminated = run.artifact(CONTAMINATED)
+    for table in contaminated.tables() if contaminated else ():
+        for row in table.filter(pc.equal(table["position"], document.position)).to_pylist():
+            place = f"characters {row['start']:,} to {row['end']:,}"
+            what = f"{row['fraction']:.0%} of {row['column']} of example {row['example']} of {row['set']}"
+            lines.append(f"contains  {what}, at {place}")
+    return lines
 
 
 def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict | None:

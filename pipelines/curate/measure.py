@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +37,7 @@ from pipelines.text.characters import UNICODE_VERSION
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from pipelines.text.texts import Texts
+from pipelines.text.tokens import count_tokens
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
@@ -132,7 +133,8 @@ def _rule_dependencies(store: Store, rule: Rule | LanguageId) -> dict[str, objec
     Settings that are only bounds are left out.
     """
     files = [fasttext_model.fingerprint(store, path) for path in files_read_by(rule)]
-    return {name: getattr(rule, name) for name in rule.measured_by} | {"files": files}
+    plain = asdict(rule)  # type: ignore[arg-type]
+    return {name: plain[name] for name in rule.measured_by} | {"files": files}
 
 
 def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
@@ -220,7 +222,7 @@ class Measure:
         """The columns `tokens` and, with deduplication, `signature` (sketches.py)."""
         dedup = self.settings.dedup
         if dedup is None:
-            return {"tokens": signatures.count_tokens(texts)}
+            return {"tokens": count_tokens(texts)}
         a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
         words, starts, tokens = signatures.signatures_or_sets(
             texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short

@@ -1,6 +1,7 @@
 """The stage `select`: reads the text again, and writes the corpus and the ledger.
 
-    units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), samples and tallies for the report
+    units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), contaminated (with the rule
+                                                      `decontamination`), samples and tallies for the report
 
 The ledger has one row for each removed document. Earlier stages remove nothing. This stage joins neighbouring units of
 input until their kept text fills one file; each such list is one of its units. It reads the text of its units and the
@@ -20,6 +21,7 @@ from cluster.errors import DataError
 from cluster.page.formats import plural
 from cluster.stage import Output, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
+from pipelines.curate.contaminated import CONTAMINATED, CONTAMINATED_SCHEMA, contaminated_rows, decontamination_of
 from pipelines.curate.decide import VERDICTS_SCHEMA
 from pipelines.curate.measure import split_problems
 from pipelines.curate.memory import task_memory
@@ -29,6 +31,7 @@ from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
+from pipelines.rules.decontamination import SIGNAL
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION, normalize
@@ -83,7 +86,7 @@ def corpus_schema(settings: SelectSettings, carried: pa.Schema) -> pa.Schema:
 
 def attribute_columns(columns: tuple[str, ...]) -> set[str]:
     """The columns of the attributes that are read. columns: measured signals that the corpus has."""
-    return {"row", "id", "text_hash", "characters", "language", "language_score", *columns}
+    return {"row", "id", "text_hash", "characters", "language", "language_score", SIGNAL, *columns}
 
 
 @dataclass(frozen=True)
@@ -119,17 +122,19 @@ def select_stage(
     duplicates: Artifact | None,
     sizes: Sizes = DEFAULT_SIZES,
 ) -> Stage:
-    """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT.
+    """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT, and with decontamination CONTAMINATED.
 
     groups, and duplicates, the counts of its rows: None without deduplication. sizes: those that groups was made with.
     """
     file_bytes = settings.corpus.file_mib << 20
-    outputs = (
+    outputs: tuple[Output, ...] = (
         Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILE_FACTOR)),
         Output(REMOVED, LEDGER_SCHEMA),
         Output(SAMPLES, SAMPLES_SCHEMA),
         Output(KEPT, TALLIES_SCHEMA),
     )
+    if decontamination_of(settings.filters):
+        outputs += (Output(CONTAMINATED, CONTAMINATED_SCHEMA),)
     stage_fingerprint = fingerprint(
         {
             "version": [SELECT_VERSION, NORMALIZE_VERSION],
@@ -194,7 +199,7 @@ class Select:
         for one in units:
             results = self._results(one, groups)
             self._write_ledger(one, results, scratch)
-            self._write_corpus(one.unit, results, scratch, sampler, tallies, counters)
+            self._write_corpus(one, results, scratch, sampler, tallies, counters)
         scratch.write(SAMPLES, sampler.table())
         scratch.write(KEPT, add_tallies(tallies))
         return counters
@@ -238,19 +243,20 @@ class Select:
 
     def _write_corpus(
         self,
-        unit: Unit,
+        measured: MeasuredUnit,
         results: UnitResults,
         scratch: Scratch,
         sampler: Sampler,
         tallies: list[pa.Table],
         counters: Counters,
     ) -> None:
-        attributes = results.attributes
+        unit, attributes = measured.unit, results.attributes
+        decontamination = decontamination_of(self.settings.filters)
         removed_rows = results.removed["row"].to_numpy()
         first = 0
         for table in read_unit(unit, self.reading, self.settings.limits):
             readable, _ = split_problems(table)
-            rows = attributes.slice(first, readable.num_rows)
+            rows, position = attributes.slice(first, readable.num_rows), measured.first + first
             first += readable.num_rows
             if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
                 raise DataError(
@@ -259,6 +265,9 @@ class Select:
                 )
             texts = normalize(Texts.from_arrow(readable["text"]))
             stays = ~np.isin(rows["row"].to_numpy(), removed_rows)
+            if decontamination:
+                found = contaminated_rows(decontamination, self.reading.store, unit.source, texts, rows, position)
+                scratch.write(CONTAMINATED, found)
             sampler.add(unit.source, texts, rows, results.removed, results.groups)
             kept = np.flatnonzero(stays)
             corpus = self._corpus(unit, texts, kept, rows.take(kept), readable.take(kept), results.groups)

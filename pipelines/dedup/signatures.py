@@ -1,8 +1,8 @@
 """MinHash signatures of word shingles, bit for bit those of datasketch 2.0's `MinHash(scheme="affine32")`.
 
-A dedup token is a run of letters, marks and numbers, lower-cased; in scripts written without spaces every character is
-one. So documents that differ only in punctuation or case have equal signatures. A shingle is `ngram_words` tokens in a
-row, hashed to 32 bits; a datasketch MinHash of those hashes (`update_batch`, `hashfunc=int`) holds the same values:
+A shingle is `ngram_words` tokens in a row (text/tokens.py), hashed to 32 bits; so documents that differ only in
+punctuation or case have equal signatures. A datasketch MinHash of these hashes (`update_batch`, `hashfunc=int`) holds
+the same values:
 
     h = fmix32(shingle);  signature[k] = min over shingles of (a[k] * h + b[k]) mod 2^32
 
@@ -16,14 +16,13 @@ Sources: Broder 1997; Austin Appleby's MurmurHash3 finaliser (public domain); da
 import numpy as np
 
 from pipelines.text import characters
-from pipelines.text.characters import UNSPACED, WORD, code_point
 from pipelines.text.instructions import copy
 from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
+from pipelines.text.tokens import PRIME, mix, next_token
 
 SIGNATURES_VERSION = "2"
 
-_PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 divided by the golden ratio
 _BLOCK = 512  # shingles hashed before the permutations run over them: 2 KB, in the first cache
 
 _SLOTS_PER_HASH = 4  # of the hash table that finds a document's distinct shingles
@@ -84,27 +83,11 @@ def signatures_of(words: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.nd
     return found
 
 
-def count_tokens(texts: Texts) -> np.ndarray:
-    """int64[D]: dedup tokens of each document."""
-    none = np.empty(0, np.uint32)
-    return signatures_or_sets(texts, 1, none, none, exact_short=False)[2]
-
-
 def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
     """uint64[D, bands]: a 64-bit hash of the columns of each band."""
     keys = np.empty((len(found), bands), np.uint64)
     _hash_bands(found, bands, rows_per_band, keys)
     return keys
-
-
-@inner_kernel
-def _mix(value):
-    """MurmurHash3's finaliser of 64 bits: a bijection; every bit of the output depends on every bit of the input."""
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xFF51AFD7ED558CCD)
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
 
 
 @kernel
@@ -211,53 +194,26 @@ def shingles(data, start, end, flags, lower, hashes, ring):
     polynomial, a rolling hash.
     """
     ngram_words = len(ring)
-    leaving = _PRIME  # the power by which the oldest token is multiplied when it leaves the ring
+    leaving = PRIME  # the power by which the oldest token is multiplied when it leaves the ring
     for place in range(ngram_words):
         ring[place] = 0
-        leaving *= _PRIME
+        leaving *= PRIME
     rolling = np.uint64(0)
-    token = np.uint64(0)
-    inside = False
+    slot = 0
     seen = 0
     count = 0
     at = start
-    while at <= end:
-        ends_token = True
-        alone = False
-        point = np.int32(0)
-        width = 1
-        if at < end:
-            point, width = code_point(data, at)
-            bits = flags[point]
-            if bits & WORD:
-                alone = (bits & UNSPACED) != 0
-                ends_token = alone
-        # A character of an unspaced script ends the token before it and is a token itself: up to two tokens end here.
-        for turn in range(2):
-            if turn == 0:
-                if not (ends_token and inside):
-                    continue
-                value = _mix(token)
-                inside = False
-            else:
-                if not alone:
-                    continue
-                value = _mix((np.uint64(point) + np.uint64(1)) * _PRIME)
-            slot = seen % ngram_words
-            rolling = (rolling + value) * _PRIME - ring[slot] * leaving
-            ring[slot] = value
-            seen += 1
-            if seen >= ngram_words:
-                hashes[count] = np.uint32(_mix(rolling) >> np.uint64(32))
-                count += 1
-        if not ends_token:
-            if not inside:
-                token = np.uint64(0)
-                inside = True
-            token = (token + np.uint64(lower[point]) + np.uint64(1)) * _PRIME
-            token ^= token >> np.uint64(29)
-        at += width
-    return count, seen
+    while True:
+        token, begin, _, at = next_token(data, at, end, flags, lower)
+        if begin == end:
+            return count, seen
+        rolling = (rolling + token) * PRIME - ring[slot] * leaving
+        ring[slot] = token
+        slot = slot + 1 if slot + 1 < ngram_words else 0
+        seen += 1
+        if seen >= ngram_words:
+            hashes[count] = np.uint32(mix(rolling) >> np.uint64(32))
+            count += 1
 
 
 @kernel
@@ -265,7 +221,7 @@ def _hash_bands(found, bands, rows_per_band, keys):
     # A polynomial of the columns with an odd factor, modulo 2^64.
     for document in range(len(found)):
         for band in range(bands):
-            value = np.uint64(band + 1) * _PRIME
+            value = np.uint64(band + 1) * PRIME
             for row in range(band * rows_per_band, (band + 1) * rows_per_band):
-                value = (value + np.uint64(found[document, row])) * _PRIME
-            keys[document, band] = _mix(value)
+                value = (value + np.uint64(found[document, row])) * PRIME
+            keys[document, band] = mix(value)

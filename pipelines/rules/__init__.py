@@ -5,6 +5,7 @@
 
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.c4 import C4
+from pipelines.rules.decontamination import Decontamination
 from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
 from pipelines.rules.gopher_repetition import GopherRepetition
@@ -14,8 +15,10 @@ from pipelines.rules.url_blocklist import UrlBlocklist
 
 # Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}
-RULES: dict[str, type] = {UrlBlocklist.name: UrlBlocklist} | PACKS | {
-    rule.name: rule for rule in (BadWords, QualityClassifier)
-}  # fmt: skip
+RULES: dict[str, type] = (
+    {rule.name: rule for rule in (Decontamination, UrlBlocklist)}
+    | PACKS
+    | {rule.name: rule for rule in (BadWords, QualityClassifier)}
+)
 
 __all__ = ["PACKS", "RULES", "Check", "Dialect", "Rule"]

@@ -8,7 +8,7 @@ The dialect defines a word:
     paper      a run of characters between white space; every character in scripts written without spaces
     datatrove  a token of spaCy's blank English tokenizer, as datatrove 0.10.1 uses it: punctuation marks are words
 
-Deduplication splits text into words in its own way in both dialects, and calls them tokens (dedup/signatures.py).
+Deduplication and decontamination split text in their own way in both dialects, into tokens (text/tokens.py).
 """
 
 from dataclasses import dataclass

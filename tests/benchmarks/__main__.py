@@ -6,7 +6,7 @@ import sys
 from tests.benchmarks.timing import load_texts
 
 DEDUP = ("signatures", "duplicates", "group")
-CURATE = ("startup", "normalize", "rules", *DEDUP, "measure", "terabyte", "scale", "units", "curate")
+CURATE = ("startup", "normalize", "rules", "decontamination", *DEDUP, "measure", "terabyte", "scale", "units", "curate")
 TRAIN = ("pack", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 

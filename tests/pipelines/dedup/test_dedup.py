@@ -20,7 +20,6 @@ from pipelines.dedup.documents import scopes
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.signatures import (
     band_keys,
-    count_tokens,
     permutations,
     signatures,
     signatures_or_sets,
@@ -30,6 +29,7 @@ from pipelines.dedup.spilled_keys import repeated_keys
 from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
+from pipelines.text.tokens import count_tokens
 from tests.support.shingles import shingle_hashes
 
 BANDS, ROWS = 14, 8

@@ -1,0 +1,193 @@
+"""Evaluation sets: files of examples, such as GSM8K's test questions, that no document should contain."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ConfigDict, Field
+
+from cluster.errors import ConfigError, UserError
+from cluster.page.formats import plural
+from cluster.read.compression import DECODERS, UnreadableRest, stream
+from cluster.read.limits import Limits
+from cluster.read.lines import lines
+from cluster.read.parquet import StoredParquet
+from cluster.store.paths import AbsolutePath
+from cluster.store.store import Store
+from pipelines.text.common_runs import Passages, index_passages
+from pipelines.text.normalize import normalize
+from pipelines.text.texts import Texts
+from pipelines.text.tokens import count_tokens
+
+# Shorter texts occur by chance, such as "What is the capital of France?"; a bound of GPT-3, Brown et al. 2020,
+# appendix C, which took n-grams of 8 to 13 words.
+SHORTEST_TEXT = 8  # tokens
+
+_PARQUET = (".parquet", ".pq")
+_JSONL = tuple(name + ending for name in (".jsonl", ".ndjson") for ending in ("", *DECODERS))
+_NAMES_SHOWN = 12
+
+# A text of an example: `example` is the number of its row in the file, from 0.
+_TEXTS_SCHEMA = pa.schema(
+    [("set", pa.string()), ("example", pa.int64()), ("column", pa.string()), ("text", pa.large_string())]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSet:
+    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst or .bz2). Each of `columns` is a text of its own.
+
+    Null is no text. Values of other types than strings, such as lists, are refused.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    path: AbsolutePath
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The texts of some sets. origins: their set, example and column; passages: their tokens, in the same order.
+
+    summary: a line for each set, with the number of its texts and of those that are too short to be looked for.
+    """
+
+    origins: pa.Table
+    passages: Passages
+    summary: tuple[str, ...]
+
+
+@cache
+def load_examples(store: Store, sets: tuple[EvaluationSet, ...], ngram_words: int) -> Examples:
+    """The texts of some sets, read once a process. ngram_words: tokens in a row that a document must share with one.
+
+    Raises:
+        ConfigError, StorageError: names each file that is missing, is not of these formats, lacks a column, or has no
+            text to look for.
+    """
+    tables: list[pa.Table] = []
+    summary: list[str] = []
+    errors: list[UserError] = []
+    for one in sets:
+        try:
+            texts, line = _long_texts(store, one, min(SHORTEST_TEXT, ngram_words))
+        except UserError as error:
+            errors.append(error)
+        else:
+            tables.append(texts)
+            summary.append(line)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError("\n".join(map(str, errors)))
+    found = pa.concat_tables(tables).combine_chunks()
+    passages = index_passages(Texts.from_arrow(found["text"]), ngram_words)
+    return Examples(found.drop_columns(["text"]), passages, tuple(summary))
+
+
+def _long_texts(store: Store, one: EvaluationSet, least: int) -> tuple[pa.Table, str]:
+    """(the normalised texts of a set with `least` tokens or more, its line of the summary)."""
+    table = _read_parquet(store, one) if one.path.endswith(_PARQUET) else _read_jsonl(store, one)
+    texts = normalize(Texts.from_arrow(table["text"]))
+    is_long = pa.array(count_tokens(texts) >= least)
+    found = table.set_column(table.column_names.index("text"), "text", texts.to_arrow()).filter(is_long)
+    if not found.num_rows:
+        raise ConfigError(
+            f"{_where(one)} has no text of {least} words or more in {', '.join(one.columns)}, and shorter ones, which "
+            "occur by chance, are not looked for. Name other columns, or leave this set out."
+        )
+    line = f"{one.name}: {plural(found.num_rows, 'text')} of {plural(pc.max(found['example']).as_py() + 1, 'example')}"
+    if short := table.num_rows - found.num_rows:
+        line += f"; {short:,} of fewer than {least} words are not looked for"
+    return found, line
+
+
+def _read_parquet(store: Store, one: EvaluationSet) -> pa.Table:
+    """The texts of a Parquet file, in the order of its columns (_TEXTS_SCHEMA)."""
+    try:
+        with StoredParquet(store, one.path) as file:
+            schema = file.schema_arrow
+            _require_columns(one, schema.names, "")
+            for name in one.columns:
+                kind = schema.field(name).type
+                kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                    raise ConfigError(f"{_where(one)}: column {name} holds {kind}, and texts are strings. {_LEAVE_OUT}")
+            table = file.read(list(one.columns), use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ConfigError(f"{_where(one)} is not a readable Parquet file ({str(error).splitlines()[0]}).") from error
+    return _texts(one, {name: table[name].cast(pa.large_string()).to_pylist() for name in one.columns})
+
+
+def _read_jsonl(store: Store, one: EvaluationSet) -> pa.Table:
+    """The texts of a file of JSON Lines (_TEXTS_SCHEMA)."""
+    if not one.path.endswith(_JSONL):
+        raise ConfigError(
+            f"{_where(one)} is of no format that sets are read from. Write it as Parquet (.parquet) or as JSON Lines "
+            "(.jsonl, also with .gz, .zst or .bz2)."
+        )
+    values: dict[str, list[str | None]] = {name: [] for name in one.columns}
+    limits = Limits()
+    try:
+        with closing(stream(store, one.path, limits)) as blocks:
+            for number, (_, line) in enumerate(lines(blocks, limits.max_line_bytes), start=1):
+                if line is None or line.strip():
+                    _add(values, one, line, f", line {number}")
+    except UnreadableRest as error:
+        raise ConfigError(f"{_where(one)} cannot be decompressed ({error.problem}). Write it again.") from error
+    return _texts(one, values)
+
+
+def _add(values: dict[str, list[str | None]], one: EvaluationSet, line: bytes | None, place: str) -> None:
+    """Append the values of a line of JSON Lines. line: None if it is too long."""
+    try:
+        record = json.loads(line or b"")
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ConfigError(f"{_where(one)}{place}: is not a JSON object. Write one object a line, in UTF-8.")
+    _require_columns(one, list(record), place)
+    for name in one.columns:
+        value = record[name]
+        if value is not None and not isinstance(value, str):
+            kind = type(value).__name__
+            raise ConfigError(f"{_where(one)}{place}: {name} holds a {kind}, and texts are strings. {_LEAVE_OUT}")
+        values[name].append(value)
+
+
+_LEAVE_OUT = "Leave this column out, or write its text into a column of strings."
+
+
+def _require_columns(one: EvaluationSet, there: Sequence[str], place: str) -> None:
+    for name in one.columns:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            named = ", ".join(there[:_NAMES_SHOWN]) + ", ..." * (len(there) > _NAMES_SHOWN)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{_where(one)}{place}: has no column {name}; there are: {named or 'none'}.{hint}")
+
+
+def _texts(one: EvaluationSet, values: dict[str, list[str | None]]) -> pa.Table:
+    """The texts that are not null, by example, then column (_TEXTS_SCHEMA)."""
+    rows = [
+        (one.name, example, column, text)
+        for example, texts in enumerate(zip(*values.values(), strict=True))
+        for column, text in zip(values, texts, strict=True)
+        if text is not None
+    ]
+    columns = zip(*rows, strict=True) if rows else [[]] * len(_TEXTS_SCHEMA)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, _TEXTS_SCHEMA, strict=True)], schema=_TEXTS_SCHEMA)
+
+
+def _where(one: EvaluationSet) -> str:
+    return f"decontamination.sets: {one.name}: {one.path}"

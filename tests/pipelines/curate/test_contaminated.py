@@ -1,0 +1,132 @@
+"""Decontamination in a whole run: the reason, the artifact `contaminated`, what-if, and errors before the run."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, StorageError
+from cluster.store.store import Store
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.dry_run import print_plan
+from pipelines.curate.explain import explain
+from pipelines.curate.run_reader import RunReader
+from pipelines.curate.what_if import compare
+from tests.pipelines.curate.test_curate import ledger, story
+from tests.support.inline import curate_inline
+
+QUESTIONS = [
+    "Ten sailors carry 21 barrels each from a harbour to a market, and 24 barrels break on their way. How many whole "
+    "barrels does their captain sell?",
+    "A weaver makes 3 blankets a week and sells each for 40 coins, of which wool takes 15. How many coins has she "
+    "earned after 6 weeks of work?",
+    "There were 300 candles in a library. Every evening 4 of them burn down, and each month a farmer brings 90 more. "
+    "How many candles remain after 2 months of 30 days?",
+]
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    """40 texts of 100 kB; one has a whole question, one three quarters of another, and one in German has the third."""
+    texts = [" ".join([story(n, 12)] * 100) for n in range(40)]
+    texts[3] = texts[3][:50_000] + "\n\n" + QUESTIONS[1].upper() + "\n\n" + texts[3][50_000:]
+    texts[30] = QUESTIONS[2][: int(0.75 * len(QUESTIONS[2]))] + ".\n\n" + texts[30]
+    texts[31] = "Der alte Hafen war am Morgen still, und die Boote kamen erst spät zurück. " * 1000 + QUESTIONS[0]
+    table = pa.table({"id": [f"d{n}" for n in range(40)], "text": texts})
+    pq.write_table(table, tmp_path / "texts.parquet", row_group_size=4)
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in QUESTIONS))
+    a_set = {"name": "barrels", "path": str(tmp_path / "set.jsonl"), "columns": ["question"]}
+    return {
+        "inputs": [{"source": "stories", "path": str(tmp_path / "texts.parquet"), "id": "id"}],
+        "output": str(tmp_path / "run"),
+        "language": {"keep": ["en"]},
+        "rules": {"packs": [], "decontamination": {"sets": [a_set]}},
+        "personal_data": None,
+        "dedup": None,
+    }
+
+
+def contaminated(run) -> list[dict]:
+    return Artifact.load(Store(), f"{run.uri}/contaminated").table().to_pylist()
+
+
+def test_contaminated_documents_are_removed_and_listed_with_set_example_and_span(settings, monkeypatch):
+    run = curate_inline(settings, monkeypatch)
+    reasons = {id: (row["stage"], row["reason"], row["value"], row["threshold"]) for id, row in ledger(run).items()}
+    assert {id: reason[:2] for id, reason in reasons.items()} == {
+        "d3": ("decontamination", "contaminated"),
+        "d30": ("decontamination", "contaminated"),
+        "d31": ("language", "language_not_kept"),
+    }
+    assert reasons["d3"][2:] == (1, 0.5)
+    rows = contaminated(run)
+    assert [(row["id"], row["position"], row["set"], row["example"], row["column"]) for row in rows] == [
+        ("d3", 3, "barrels", 1, "question"),
+        ("d30", 30, "barrels", 2, "question"),
+        ("d31", 31, "barrels", 0, "question"),  # removed for another reason, and contaminated all the same
+    ]
+    assert rows[0]["text"] == QUESTIONS[1].upper()[:-1]
+    assert rows[0]["end"] - rows[0]["start"] == len(rows[0]["text"])
+    assert 0.7 < rows[1]["fraction"] == reasons["d30"][2] < 0.8
+    assert run.report["funnel"][2]["stage"] == "decontamination"
+    shown = explain(RunReader(Store(), run.uri), "d3")
+    assert f"contains  100% of question of example 1 of barrels, at characters {rows[0]['start']:,} to" in shown
+
+
+def test_the_result_does_not_depend_on_the_units(settings, monkeypatch):
+    many, one = (
+        curate_inline(settings | {"output": f"{settings['output']}-{mib}", "execution": {"unit_mib": mib}}, monkeypatch)
+        for mib in (1, 64)
+    )
+    counts = [len(RunReader(Store(), run.uri).inputs.units) for run in (many, one)]
+    assert counts[0] > 2 > counts[1]
+    assert contaminated(many) == contaminated(one)
+    assert ledger(many) == ledger(one)
+
+
+def test_documents_may_stay_and_be_listed(settings, monkeypatch):
+    settings["rules"]["decontamination"]["remove"] = False
+    run = curate_inline(settings | {"corpus": {"columns": ["contamination_fraction"]}}, monkeypatch)
+    assert set(ledger(run)) == {"d31"}
+    assert len(contaminated(run)) == 3
+    rows = {row["id"]: row["contamination_fraction"] for row in run.corpus.table().to_pylist()}
+    assert rows["d3"] == 1 and rows["d4"] == 0
+
+
+def test_what_if_takes_another_bound_without_measuring_again(settings, monkeypatch):
+    curate_inline(settings, monkeypatch)
+    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+    settings["rules"]["decontamination"]["max_fraction"] = 0.9
+    changed = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+    found = compare(config, changed)
+    of_rule = next(entry for entry in found["reasons"] if entry["reason"] == "contaminated")
+    assert [of_rule["first"][side]["documents"] for side in ("before", "after")] == [2, 1]
+
+
+def test_the_dry_run_says_what_is_looked_for(settings, capsys):
+    print_plan(CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings))
+    assert "sets     barrels: 3 texts of 3 examples\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"columns": ["qestion"]}, ConfigError, r"line 1: has no column qestion; .*Did you mean question\?"),
+        ({"path": "no/such.jsonl"}, StorageError, r"no/such\.jsonl"),
+    ],
+)
+def test_a_wrong_set_is_reported_before_the_run(settings, monkeypatch, tmp_path, change, kind, message):
+    settings["rules"]["decontamination"]["sets"][0] |= change
+    with pytest.raises(kind, match=message):
+        curate_inline(settings, monkeypatch)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_content_of_a_set_is_another_run(settings, monkeypatch, tmp_path):
+    run = curate_inline(settings, monkeypatch)
+    (tmp_path / "set.jsonl").write_text(json.dumps({"question": QUESTIONS[0]}) + "\n")
+    changed = curate_inline(settings | {"output": f"{run.uri}-2"}, monkeypatch)
+    prints = [Artifact.load(Store(), f"{one.uri}/attributes").manifest.fingerprint for one in (run, changed)]
+    assert prints[0] != prints[1]
