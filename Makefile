@@ -31,9 +31,9 @@ cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several
 cluster-faults: setup  ## a training that is cancelled, then loses its head, on such a cluster: the same losses
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and slow'
 
-faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten
+faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten; twenty of a faulty store
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
-		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py
+		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/training/engines tests/training/models \

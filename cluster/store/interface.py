@@ -109,8 +109,9 @@ class Backend(Protocol):
 
     read_range: the bytes from `start` to `end`, fewer at the file's end. open: a seekable file, for reading onward to
     `stop`. open_parts: one for parts. write: replaces the object, whole or not at all. create: put-if-absent; returns
-    whether it wrote. upload: moves a local file. walk: all files below a folder; a name that is not UTF-8 is an error,
-    or skipped. delete: missing objects are no error. uploads: those below a folder that have not ended.
+    whether the object is its own, by its data, of which no two writers may have equal ones. upload: moves a local file.
+    walk: all files below a folder; a name that is not UTF-8 is an error, or skipped. delete: missing objects are no
+    error. uploads: those below a folder that have not ended.
 
     Raises:
         NotFound: `read`, `read_range`, `open`, `open_parts` and `info` of a missing object.

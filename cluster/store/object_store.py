@@ -76,7 +76,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
         with _without_panic(root, setting):
-            return Bucket(root, make(name, **shared), setting, options.retries, **multipart)
+            return Bucket(root, make(name, **shared), setting, options.retries, options.retry_deadline_s, **multipart)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
@@ -98,9 +98,10 @@ def _without_panic(uri: str, setting: str) -> Iterator[None]:
 class Bucket:
     """The backend of one bucket, over obstore's store of it.
 
-    retries: of a request that conflicts with another one on the same object (409). obstore itself retries lost
-    connections, 408, 429 and 5xx, with the same growing random waits. uploads, abort_uploads: those of multipart
-    uploads (S3).
+    retries: of a request that conflicts with another one on the same object (409), or whose connection was lost in the
+    body of an answer or in put-if-absent. obstore itself repeats others that lost their connections, and those answered
+    by 408, 429 and 5xx, with the same growing random waits. deadline_s: after which no request is repeated. uploads,
+    abort_uploads: those of multipart uploads (S3).
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Bucket:
         store: Any,
         setting: str,
         retries: int = 10,
+        deadline_s: float = 180,
         uploads: Callable[[str], list[Upload]] = lambda folder: [],
         abort_uploads: Callable[[list[Upload]], None] = lambda uploads: None,
     ) -> None:
@@ -116,6 +118,7 @@ class Bucket:
         self.store = store
         self.setting = setting
         self.retries = retries
+        self.deadline_s = deadline_s
         self.uploads = uploads
         self.abort_uploads = abort_uploads
 
@@ -146,10 +149,11 @@ class Bucket:
             self._retried(lambda: obstore.put(self.store, key, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put-if-absent. Returns False if the object exists.
+        """Put-if-absent. Returns False if the object exists with other content.
 
-        S3 also answers 409 while another write of the object is under way, which may fail: so the object is looked
-        for, and created again if there is none.
+        It is read where it exists, for two reasons. If the answer to a put was lost, the put is repeated and finds its
+        own object. And S3 also answers 409 while another write of the object is under way, which may fail: it is
+        created again if there is none.
         """
 
         def put() -> bool:
@@ -157,18 +161,25 @@ class Bucket:
                 obstore.put(self.store, key, data, mode="create")
             except exceptions.AlreadyExistsError as exists:
                 try:
-                    obstore.head(self.store, key)
+                    return bytes(obstore.get(self.store, key).bytes()) == data
                 except (exceptions.NotFoundError, FileNotFoundError):
                     raise exists from None
-                return False
             return True
 
         with self._mended(key, writing=True):
             return self._retried(put)
 
     def upload(self, path: Path, key: str) -> None:
+        def put() -> None:
+            try:
+                obstore.put(self.store, key, path)
+            except (exceptions.NotFoundError, FileNotFoundError) as error:
+                # If the answer to the end of a multipart upload was lost, obstore repeats it, and there is no upload.
+                if _no_bucket(error) or obstore.head(self.store, key)["size"] != path.stat().st_size:
+                    raise
+
         with self._mended(key, writing=True):
-            self._retried(lambda: obstore.put(self.store, key, path))
+            self._retried(put)
 
     def info(self, key: str) -> FileInfo:
         with self._mended(key):
@@ -202,17 +213,23 @@ class Bucket:
                         self._retried(partial(obstore.delete, self.store, key))
 
     def _retried(self, request: Callable[[], T]) -> T:
-        """The answer to a request, which is repeated after a growing random wait while it conflicts with another."""
-        wait_s = _FIRST_WAIT_S
+        """The answer to a request. It is repeated after a growing random wait if it conflicts with another one, or if
+        its connection was lost and obstore did not repeat it."""
+        wait_s, until = _FIRST_WAIT_S, time.monotonic() + self.deadline_s
         for _ in range(self.retries):
             try:
                 return request()
             except exceptions.BaseError as error:
-                if not _is_conflict(error):
+                if not (_is_conflict(error) or self._is_lost(error)) or time.monotonic() > until:
                     raise
             time.sleep(wait_s)
             wait_s = min(random.uniform(_FIRST_WAIT_S, 3 * wait_s), _LONGEST_WAIT_S)
         return request()
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """Whether a connection was lost, and obstore has not repeated the request as often as it may."""
+        repeated = re.search(r"after (\d+) retries", str(error))
+        return "HTTP error: " in str(error) and (repeated is None or int(repeated[1]) < self.retries)
 
     def _info(self, found: Any) -> FileInfo:
         modified = found["last_modified"].timestamp()

@@ -10,6 +10,7 @@ import pytest
 from cluster import stage as stages
 from cluster.artifact import read_tables
 from cluster.errors import StorageError
+from cluster.lease import held
 from cluster.output import Output
 from cluster.read.compression import stream
 from cluster.read.limits import Limits
@@ -192,15 +193,15 @@ def test_a_refusal_that_passes_is_tried_again_whatever_is_asked(
         counting_s3.answer = failing_twice(status)
         assert act() == expected.get(name), name
     counting_s3.answer = failing_twice(status)
-    won = counted_store.create(f"{s3_root}/record", b"1")
-    assert won is (status != "lose") and counted_store.read_bytes(f"{s3_root}/record") == b"1"
+    assert counted_store.create(f"{s3_root}/record", b"1")
+    assert counted_store.read_bytes(f"{s3_root}/record") == b"1"
 
 
 def test_a_conflict_that_stays_is_an_error_after_the_retries(s3_root, counting_s3, counted_store):
     counting_s3.answer = lambda request: 409 if request.method == "PUT" else None
     with pytest.raises(StorageError, match=r"/x: the store did not answer as it should .*409"):
         counted_store.create(f"{s3_root}/x", b"1")
-    assert counting_s3.by_method() == {"PUT": 4, "HEAD": 4}
+    assert counting_s3.by_method() == {"PUT": 4, "GET": 4}
 
 
 def test_of_a_record_whose_reply_was_lost_the_writer_gets_its_own(s3_root, counting_s3, counted_store):
@@ -222,6 +223,30 @@ def test_a_record_deleted_before_it_is_read_back_is_created_again(s3_root, s3_st
 
     counting_s3.answer = answer
     assert file.create(b"second") == b"second" == s3_store.read_bytes(uri)
+
+
+def test_a_lease_whose_reply_was_lost_is_held(s3_root, counting_s3, counted_store):
+    lose = failing_twice("lose")
+    counting_s3.answer = lambda request: lose(request) if request.method == "PUT" else None
+    with held(counted_store, f"{s3_root}/run") as lease:
+        assert lease.number == 1
+
+
+def test_a_large_upload_whose_last_reply_was_lost_is_there(tmp_path, s3_root, s3_store, counting_s3, counted_store):
+    """The end of the upload is sent again, and stores differ in their answer: here, there is no such upload."""
+    ends = []
+
+    def answer(request):
+        if request.method == "POST" and "uploadId=" in request.path:
+            ends.append(request)
+            return "lose" if len(ends) == 1 else 404
+        return None
+
+    data = bytes(12 << 20)
+    (tmp_path / "large").write_bytes(data)
+    counting_s3.answer = answer
+    counted_store.upload(tmp_path / "large", f"{s3_root}/large")
+    assert len(ends) == 2 and s3_store.read_bytes(f"{s3_root}/large") == data
 
 
 def test_a_probe_whose_reply_is_lost_does_not_refuse_the_store(s3_root, counting_s3, counted_store):
