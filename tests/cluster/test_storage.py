@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -404,6 +405,15 @@ def test_a_name_that_is_not_utf8_is_refused_as_such(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_bytes(b"1")
     with pytest.raises(StorageError, match=r"caf\\udce9.txt.*not UTF-8.*Rename it"):
         Store().list_files(str(tmp_path))
+
+
+def test_a_name_that_is_not_utf8_may_be_left_out_of_listings_and_patterns(tmp_path):
+    for name in (b"/caf\xe9.txt", b"/a.txt"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + name)).write_bytes(b"1")
+    for find in (lambda **more: Store().list_files(str(tmp_path), **more), partial(Store().glob, f"{tmp_path}/*")):
+        assert [Path(file.uri).name for file in find(skip_bad_names=True)] == ["a.txt"]
+        with pytest.raises(StorageError, match="not UTF-8"):
+            find()
 
 
 @pytest.mark.parametrize(

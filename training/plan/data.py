@@ -87,7 +87,7 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
         tokens={name: int(manifest.counters["tokens/train"]) for name, manifest in train.items()},
         documents=int(sum(one["documents/train"] for one in counters)) or None,
         order=Order.for_training(config, packed),
-        label_share=sum(one["label_tokens/train"] for one in counters) / tokens if tokens else 1.0,
+        label_share=sum(one["label_tokens/train"] for one in counters) / tokens,
     )
 
 
