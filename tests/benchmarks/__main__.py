@@ -6,7 +6,8 @@ import sys
 from tests.benchmarks.timing import load_texts
 
 DEDUP = ("signatures", "duplicates", "group")
-CURATE = ("startup", "normalize", "rules", "decontamination", *DEDUP, "measure", "terabyte", "scale", "units", "curate")
+MEASURE = ("startup", "normalize", "rules", "decontamination", *DEDUP, "measure")
+CURATE = (*MEASURE, "terabyte", "plan", "scale", "units", "curate")
 TRAIN = ("pack", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 

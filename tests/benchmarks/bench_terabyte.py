@@ -28,18 +28,18 @@ from tests.benchmarks.web_texts import LENGTHS
 from tests.support.inline import InlineEngine
 
 _BYTES = 500_000_000
-_FILE_BYTES = 125_000_000
+_FILES = 4
 
 
 def run(texts: Texts) -> None:
     print(machine("numba", "pyarrow"))
     with tempfile.TemporaryDirectory() as folder:
-        size, documents = _write_documents(Path(folder, "texts"), texts)
+        size, documents = write_documents(Path(folder, "texts"), texts, _BYTES)
         config = CurateConfig.model_validate(
             {"kind": "curate", "name": "terabyte", "inputs": [{"path": f"{folder}/texts/*.parquet"}],
              "output": f"{folder}/run"}
         )  # fmt: skip
-        engine = _TimedEngine(f"{folder}/run", Session(), Silent())
+        engine = TimedEngine(f"{folder}/run", Session(), Silent())
         compile_kernels()  # and load models and tables
         inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
         artifacts = run_stages(config, inputs, engine.run)
@@ -51,7 +51,7 @@ def run(texts: Texts) -> None:
     print(f"  {'all':<12}{total:8.1f} s{total / size * 1e12 / 3600:10.1f} core-hours a terabyte")
 
 
-class _TimedEngine(InlineEngine):
+class TimedEngine(InlineEngine):
     """Adds up the processor time of each stage."""
 
     def __init__(self, *arguments) -> None:
@@ -65,16 +65,16 @@ class _TimedEngine(InlineEngine):
         return made
 
 
-def _write_documents(folder: Path, texts: Texts) -> tuple[int, int]:
-    """(bytes, documents) written to Parquet files."""
+def write_documents(folder: Path, texts: Texts, most: int) -> tuple[int, int]:
+    """(bytes, documents) written to four Parquet files, which have about `most` bytes."""
     folder.mkdir()
     random = np.random.default_rng(1)
     paragraphs = [one for text in texts.to_arrow().to_pylist() for one in text.split("\n\n") if len(one) >= 40]
     mu, sigma, shortest, longest = LENGTHS["3.3 kB"]
     size = documents = 0
-    for number in range(_BYTES // _FILE_BYTES):
+    for number in range(_FILES):
         rows, written = [], 0
-        while written < _FILE_BYTES:
+        while written < most / _FILES:
             wanted, parts, length = np.clip(random.lognormal(mu, sigma), shortest, longest), [], 0
             while length < wanted:
                 parts.append(paragraphs[random.integers(len(paragraphs))])

@@ -1,7 +1,7 @@
 """Rates of every stage, from running them all on the sample in this process.
 
-The sample is stored as Parquet in a temporary folder, and curated there three times: all of it to load models and
-kernels, an eighth, and all again. The processor time of the last two gives seconds of a unit and of a document.
+The sample is stored as Parquet in a temporary folder, and curated there: once to load models and kernels, then an
+eighth and all of it three times each. Medians of the processor time give seconds of a unit and of a document.
 """
 
 import tempfile
@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from pipelines.curate.write_corpus import CORPUS, REMOVED
 from pipelines.dedup.group import GROUPS
 from pipelines.readers.freeze import freeze
 
+_TIMES = 3
 _PART = 8  # the smaller runs have every eighth document
 
 
@@ -78,14 +80,13 @@ def measure_rates(config: CurateConfig, sample: Sample) -> Rates:
     """
     with tempfile.TemporaryDirectory(prefix="raymill-plan-") as folder:
         _curate(config, sample, f"{folder}/first", 1)
-        part = _curate(config, sample, f"{folder}/part", _PART)
-        whole = _curate(config, sample, f"{folder}/whole", 1)
-        made = whole.artifacts
+        parts = [_curate(config, sample, f"{folder}/part-{number}", _PART) for number in range(_TIMES)]
+        wholes = [_curate(config, sample, f"{folder}/whole-{number}", 1) for number in range(_TIMES)]
+        part, whole, made = parts[0], wholes[0], wholes[0].artifacts
         unit_s, document_s = {}, {}
-        for stage, seconds in whole.seconds.items():
-            unit_s[stage], document_s[stage] = _line(
-                whole.units[stage], (part.documents, part.seconds[stage]), (whole.documents, seconds)
-            )
+        for stage in whole.seconds:
+            few, many = (median(run.seconds[stage] for run in runs) for runs in (parts, wholes))
+            unit_s[stage], document_s[stage] = _line(whole.units[stage], (part.documents, few), (whole.documents, many))
         passed = made[VERDICTS].manifest.counters["passed"]
         groups = made[GROUPS].manifest.counters if GROUPS in made else {}
         duplicates = sum(count for name, count in groups.items() if name.startswith("reason/"))
