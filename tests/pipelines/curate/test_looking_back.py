@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from pipelines.curate.explain import explain
 from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import compare, table_text
+from pipelines.curate.what_if import _units, compare, table_text
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine, NoRay, curate_inline
 
@@ -197,3 +198,18 @@ def test_what_is_wrong_with_models_and_lists_is_reported_together(settings, tmp_
     alone = config_of(settings | {"rules": {"packs": [], "bad_words": {"paths": {"en": absent}}}})
     with pytest.raises(StorageError, match="absent"):
         check_models_and_lists(alone.filters, alone.store)
+
+
+@pytest.mark.parametrize(
+    ("sample", "units"),
+    [(None, range(0, 20, 2)), (100, range(0, 20, 2)), (99, range(0, 20, 2)), (30, [2, 10, 16]), (1, [10])],
+)
+def test_a_sample_for_what_if_is_of_units_from_all_over_the_run(sample, units):
+    rows = [10, 0] * 10  # every second unit has no document
+    attributes = SimpleNamespace(
+        rows_by_unit=lambda count: rows,
+        files_by_unit=lambda count: [[f"{unit}.parquet"] for unit in range(count)],
+        manifest=SimpleNamespace(rows=sum(rows)),
+    )
+    run = SimpleNamespace(inputs=SimpleNamespace(units=rows), attributes=attributes)
+    assert [unit.index for unit in _units(run, None, sample)] == list(units)

@@ -556,9 +556,11 @@ def test_small_files_share_a_unit_and_sources_do_not(folder):
     assert [(unit.source, len(unit.spans), unit.bytes) for unit in manifest.units] == [("b", 1, 14), ("a", 3, 42)]
 
 
-def test_a_large_parquet_file_is_cut_between_row_groups(tmp_path):
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_large_parquet_file_is_cut_between_row_groups(tmp_path, compression):
+    """By the size of the text, not of what it takes in the file."""
     texts = [os.urandom(500).hex() for _ in range(100)]
-    options = {"row_group_size": 10, "use_dictionary": False, "compression": "none", "write_statistics": False}
+    options = {"row_group_size": 10, "use_dictionary": False, "compression": compression, "write_statistics": False}
     pq.write_table(pa.table({"text": texts, "junk": texts}), tmp_path / "a.parquet", **options)
     manifest = frozen(tmp_path, path=".", unit_bytes=31_000)  # three row groups of 10 kB, of the text column alone
     assert [(span.start, span.end) for unit in manifest.units for span in unit.spans] == [
