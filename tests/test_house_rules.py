@@ -39,7 +39,6 @@ PATHS_ALLOWED = {
     "pipelines/all_kernels.py": "its scratch folder, and the cache of the kernels",
     "pipelines/warm.py": "makes the folder of the kernels' cache",
     "pipelines/language/fasttext_model.py": "checks the first bytes of a local copy of the model",
-    "pipelines/dedup/spilled_keys.py": "spills keys to its own scratch folder",
     "pipelines/curate/report/page.py": "its style sheet and script, inside the package",
     "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
     "pipelines/demo/commands.py": "data inside the package",

@@ -1,111 +1,150 @@
 """The stage `ids`: counts the ids that several documents of a source have, and writes the first of them.
 
-    attributes  ->  duplicate_ids (source, id, number of documents)
+    attributes, id_index  ->  duplicate_ids (source, id, number of documents)
 
-One unit, run by one task. It reads the ids of all documents twice: to find the hashes that occur more than once (with
-the scratch disk of dedup/spilled_keys.py), and to write their ids. Ids with equal 64-bit hashes count as equal, which
-happens to different ids in one of 3,700 runs of 100 million documents. Sources without an `id` setting are left out:
-their ids are hashes of the texts, so documents with equal ids have equal texts.
+Hashes of ids are compared: each unit of the stage `ids: ranges`, which prepares this one, reads one range of the hashes
+from every file of the index, so a range of some four million documents is in memory at a time. Ids with equal 64-bit
+hashes count as equal, which happens to different ids in one of 3,700 runs of 100 million documents. Sources without an
+`id` setting are left out: their ids are hashes of the texts, so documents with equal ids have equal texts.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.dedup.spilled_keys import repeated_keys
+from pipelines.curate.run_reader import row_at
 from pipelines.readers.inputs import Input
+from pipelines.readers.units import Unit
 
 DUPLICATE_IDS = "_work/duplicate_ids"
-DUPLICATE_IDS_VERSION = "1"
+DUPLICATE_IDS_VERSION = "2"
+_RANGES = "_work/duplicate_id_hashes"
 _WRITTEN = 20  # ids of a source
+_DOCUMENTS_OF_A_RANGE = 4_000_000
+_SMALL = 500_000  # documents that are compared faster than Ray starts
+_THREADS = 16
 
 DUPLICATE_IDS_SCHEMA = pa.schema([("source", pa.string()), ("id", pa.string()), ("documents", pa.int64())])
+_FOUND_SCHEMA = pa.schema([("source", pa.string()), ("position", pa.int64()), ("documents", pa.int64())])
 
 
-def ids_stage(inputs: Sequence[Input], attributes: Artifact) -> Stage | None:
-    """The stage that writes the artifact DUPLICATE_IDS from attributes; None if no input has an `id` setting."""
+def ids_stage(inputs: Sequence[Input], units: Sequence[Unit], attributes: Artifact, index: Artifact) -> Stage | None:
+    """The stage that writes the artifact DUPLICATE_IDS; None if no input has an `id` setting. units: of `measure`."""
     sources = tuple(entry.source for entry in inputs if entry.id is not None)
     if not sources:
         return None
-    stage_fingerprint = fingerprint(
+    made_from = fingerprint(
         {
             "version": [DUPLICATE_IDS_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "sources": sources,
         }
     )
-    unit = {"attributes": attributes.file_uris, "documents": attributes.manifest.rows}
+    rows, small = attributes.manifest.rows, attributes.manifest.rows <= _SMALL
+    ends = np.cumsum(attributes.rows_by_unit(len(units)))
+    numbers = np.array([sources.index(unit.source) if unit.source in sources else -1 for unit in units], np.int64)
+    work = FindRepeated(index.store, tuple(index.file_uris), sources, ends, numbers)
+    ranges = _ranges(max(1, -(-rows // _DOCUMENTS_OF_A_RANGE)))
+    outputs = (Output(_RANGES, _FOUND_SCHEMA),)
+    compare = Stage("ids: ranges", outputs, ranges, work, made_from, index.store, small=small)
+
+    def prepare(run: RunStage) -> list[tuple[pa.Table, Counters]]:
+        found = run(compare)[_RANGES]
+        return [(_first(found.table(), sources), found.manifest.counters)]
+
     outputs = (Output(DUPLICATE_IDS, DUPLICATE_IDS_SCHEMA),)
-    work = FindDuplicateIds(attributes.store, sources)
-    return Stage("ids", outputs, [unit], work, stage_fingerprint, attributes.store, _files)
+    return Stage("ids", outputs, (), WriteIds(attributes), made_from, index.store, small=True, prepare=prepare)
 
 
-def _files(unit: dict[str, Any]) -> str:
-    return files_from(unit["attributes"])
+def _ranges(count: int) -> list[tuple[int, int]]:
+    """(first, last) of equal parts of the 64-bit numbers."""
+    bounds = [(number << 64) // count for number in range(count + 1)]
+    return [(first, end - 1) for first, end in pairwise(bounds)]
 
 
 @dataclass(frozen=True)
-class FindDuplicateIds:
-    """The work of the stage's unit.
+class FindRepeated:
+    """The work of a unit of `ids: ranges`: the hashes that several documents of a source have.
 
+    index: URIs of its files. ends, numbers: int64[U], end of the positions of each unit of `measure`, and the number of
+    its source in `sources`, -1 for others.
     Counters: `documents`; `ids/SOURCE`, ids with several documents; `documents/SOURCE`, documents with one of them.
     """
 
     store: Store
+    index: tuple[str, ...]
     sources: tuple[str, ...]
+    ends: np.ndarray
+    numbers: np.ndarray
 
-    def __call__(self, unit: dict[str, Any], scratch: Scratch) -> Counters:
-        keys, documents = repeated_keys(self._hashes(unit["attributes"]), unit["documents"])
-        counts = np.bincount(keys)
-        order = np.argsort(documents)
-        keys, documents = keys[order], documents[order]
-        seen = np.zeros(len(counts), bool)
-        ids: Counter[str] = Counter()
-        having: Counter[str] = Counter()
-        rows: list[dict[str, Any]] = []
-        for first, source, table in self._tables(unit["attributes"]):
-            low, high = np.searchsorted(documents, [first, first + table.num_rows])
-            here, places = np.unique(keys[low:high], return_index=True)
-            fresh = np.sort(places[~seen[here]])  # in the order of the documents
-            seen[here] = True
-            named = fresh[: max(_WRITTEN - ids[source], 0)]
-            names = table["id"].take(pa.array(documents[low:high][named] - first)).to_pylist()
-            for id, key in zip(names, keys[low:high][named], strict=True):
-                rows.append({"source": source, "id": id, "documents": int(counts[key])})
-            ids[source] += len(fresh)
-            having[source] += int(high - low)
-        scratch.write(DUPLICATE_IDS, pa.Table.from_pylist(rows, DUPLICATE_IDS_SCHEMA))
-        counters: Counters = {"documents": unit["documents"]}
-        for source in self.sources:
-            counters |= {f"ids/{source}": ids[source], f"documents/{source}": having[source]}
+    def __call__(self, span: tuple[int, int], scratch: Scratch) -> Counters:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            parts = [part for some in pool.map(lambda uri: list(self._read(uri, *span)), self.index) for part in some]
+        none = np.empty(0, np.uint64), np.empty(0, np.int64)
+        hashes, positions = (np.concatenate(columns) for columns in zip(none, *parts, strict=True))
+        source = self.numbers[np.searchsorted(self.ends, positions, side="right")]
+        order = np.lexsort((positions, source, hashes))
+        hashes, positions, source = hashes[order], positions[order], source[order]
+        is_first = np.ones(len(hashes), bool)
+        is_first[1:] = (hashes[1:] != hashes[:-1]) | (source[1:] != source[:-1])
+        starts = np.flatnonzero(is_first)
+        counts = np.diff(starts, append=len(hashes))
+        repeated = (counts > 1) & (source[starts] >= 0)
+        starts, counts = starts[repeated], counts[repeated]
+        counters: Counters = {"documents": float(len(hashes))}
+        for number, name in enumerate(self.sources):
+            of_source = source[starts] == number
+            counters |= {f"ids/{name}": int(of_source.sum()), f"documents/{name}": int(counts[of_source].sum())}
+        named = pa.array(self.sources, pa.string()).take(pa.array(source[starts]))
+        found = pa.table([named, positions[starts], counts], schema=_FOUND_SCHEMA)
+        scratch.write(_RANGES, _first(found, self.sources))
         return counters
 
-    def _tables(self, files: list[str]) -> Iterator[tuple[int, str, pa.Table]]:
-        """(position of the first document, source, columns id and source), by table, of `self.sources`."""
-        first = 0
-        for table in read_tables(self.store, files, {"id", "source"}.__contains__):
-            source = table["source"][0].as_py()  # a unit has one source
-            if source in self.sources:
-                yield first, source, table
-            first += table.num_rows
+    def _read(self, uri: str, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(hashes, positions) from `first` to `last`, by row group of a file, which is sorted by hash."""
+        with open_parquet(self.store, uri) as parquet:
+            column = parquet.schema_arrow.names.index("hash")
+            for group in range(parquet.num_row_groups):
+                statistics = parquet.metadata.row_group(group).column(column).statistics
+                if statistics.min <= last and statistics.max >= first:
+                    table = parquet.read_row_group(group, use_threads=False)
+                    hashes = table["hash"].to_numpy()
+                    here = (hashes >= np.uint64(first)) & (hashes <= np.uint64(last))
+                    yield hashes[here], table["position"].to_numpy()[here]
 
-    def _hashes(self, files: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(hashes of the ids uint64[D, 1], positions int64[D]), by table."""
-        for first, source, table in self._tables(files):
-            digests = b"".join(
-                hashlib.blake2b(id.encode(), digest_size=8, person=self._person(source)).digest()
-                for id in table["id"].to_pylist()
-            )
-            yield np.frombuffer(digests, np.uint64)[:, None], np.arange(first, first + table.num_rows)
 
-    def _person(self, source: str) -> bytes:
-        """BLAKE2b's personalisation: equal ids of different sources have different hashes."""
-        return str(self.sources.index(source)).encode()
+def _first(found: pa.Table, sources: Sequence[str]) -> pa.Table:
+    """The first rows of each source, by position. found: _FOUND_SCHEMA."""
+    rows = found.sort_by("position")
+    parts = [rows.filter(pc.equal(rows["source"], name)).slice(0, _WRITTEN) for name in sources]
+    return pa.concat_tables([_FOUND_SCHEMA.empty_table(), *parts])
+
+
+@dataclass(frozen=True)
+class WriteIds:
+    """The work of the unit of `ids`: reads the ids of the first repeated ones, and hands the counters on."""
+
+    attributes: Artifact
+
+    def __call__(self, unit: tuple[pa.Table, Counters], scratch: Scratch) -> Counters:
+        found, counters = unit
+        read = partial(_id_at, self.attributes)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            ids = list(pool.map(read, found["position"].to_pylist()))
+        columns: dict[str, Any] = {"source": found["source"], "id": pa.array(ids, pa.string())}
+        scratch.write(DUPLICATE_IDS, pa.table(columns | {"documents": found["documents"]}))
+        return counters
+
+
+def _id_at(attributes: Artifact, position: int) -> str:
+    return row_at(attributes, position, "id".__eq__)[1]["id"]

@@ -45,7 +45,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.duplicate_ids import ids_stage
-from pipelines.curate.id_index import index_stage
+from pipelines.curate.id_index import ID_INDEX, index_stage
 from pipelines.curate.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.removed_duplicates import DUPLICATES, duplicates_stage
@@ -244,7 +244,7 @@ def run_stages(
     attributes = artifacts[ATTRIBUTES]
     _check_quarantine(config.execution.max_bad_documents, attributes, artifacts[QUARANTINE])
     artifacts |= run(index_stage(attributes))
-    if (ids := ids_stage(config.inputs, attributes)) is not None:
+    if (ids := ids_stage(config.inputs, inputs.units, attributes, artifacts[ID_INDEX])) is not None:
         artifacts |= run(ids)
     artifacts |= run(decide_stage(config.filters, attributes, units))
     verdicts = artifacts[VERDICTS]

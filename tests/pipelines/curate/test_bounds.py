@@ -16,6 +16,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.store.store import Store
+from pipelines.curate import duplicate_ids, id_index
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import first_look
 from pipelines.curate.explain import explain
@@ -31,9 +32,11 @@ from tests.support.inline import curate_inline
 OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
 
 
-@pytest.fixture
-def many(tmp_path, monkeypatch):
-    """160 documents in several units of two sources, with ids that several of them have."""
+@pytest.fixture(params=[7, 4_000_000])
+def many(request, tmp_path, monkeypatch):
+    """160 documents in several units of two sources, with ids that several of them have, in one range or many."""
+    monkeypatch.setattr(duplicate_ids, "_DOCUMENTS_OF_A_RANGE", request.param)
+    monkeypatch.setattr(id_index, "DOCUMENTS_OF_A_UNIT", 50)
     generator = np.random.default_rng(3)
     ids = {source: [f"same{n:02}" for n in generator.integers(0, 30, 78)] + ["own0", "own1"] for source in "ab"}
     for source, names in ids.items():

@@ -25,7 +25,6 @@ from pipelines.dedup.signatures import (
     signatures_or_sets,
 )
 from pipelines.dedup.sketches import Sketches
-from pipelines.dedup.spilled_keys import repeated_keys
 from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
@@ -206,33 +205,6 @@ def test_the_number_of_a_scope_is_the_hash_of_its_name(scope, numbers):
     """So it stays the same in every process, and in runs with other sources."""
     inputs = [Input(source=name, path=name, snapshot=snapshot) for name, snapshot in (("a", "z"), ("b", None))]
     assert scopes(scope, inputs) == numbers
-
-
-@given(st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), max_size=30))
-def test_repeated_keys_are_those_of_two_documents_or_more(rows):
-    keys = np.array(rows, np.uint64).reshape(len(rows), 3) * np.uint64(0x9E3779B97F4A7C15)
-    ids, documents = repeated_keys([(keys, np.arange(len(rows)))], len(rows) * 3)
-    found: dict[int, set[int]] = {}
-    for key, document in zip(ids.tolist(), documents.tolist(), strict=True):
-        found.setdefault(key, set()).add(document)
-    wanted: dict[int, set[int]] = {}
-    for document, row in enumerate(rows):
-        for key in row:
-            wanted.setdefault(key, set()).add(document)
-    assert sorted(map(sorted, found.values())) == sorted(sorted(h) for h in wanted.values() if len(h) > 1)
-
-
-def test_partitions_of_keys_on_disk_change_nothing(monkeypatch):
-    generator = np.random.default_rng(1)
-    keys = generator.integers(0, 500, (400, 3)).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-
-    def groups() -> list[list[int]]:
-        ids, documents = repeated_keys([(keys[:150], np.arange(150)), (keys[150:], np.arange(150, 400))], keys.size)
-        return sorted(sorted(documents[ids == key].tolist()) for key in np.unique(ids))
-
-    whole = groups()
-    monkeypatch.setattr("pipelines.dedup.spilled_keys._PARTITION_BYTES", 1000)
-    assert groups() == whole
 
 
 @pytest.mark.parametrize("name", ["peps", "udhr"])
