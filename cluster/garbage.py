@@ -222,8 +222,8 @@ class _Contents:
                 folders[path.split("/")[1]].append(path)
         why: dict[str, str] = {}
         finished: set[str] = set()  # names of stages
-        # A stage `A: B` prepares stage A, so A comes first.
-        for name, found in sorted(folders.items(), key=lambda item: ": " in item[0]):
+        # A stage `A.B` prepares stage A, so A comes first.
+        for name, found in sorted(folders.items(), key=lambda item: "." in item[0]):
             of_fingerprint = _OF_FINGERPRINT.fullmatch(name)
             if of_fingerprint is None:
                 why |= self._unneeded(self._read_records(found))
@@ -234,8 +234,8 @@ class _Contents:
             state = self._state(outputs, fingerprint)
             if state == FINISHED:
                 finished.add(stage)
-            prepared_for, colon, _ = stage.partition(": ")
-            if colon and prepared_for in finished:
+            prepared_for, dot, _ = stage.partition(".")
+            if dot and prepared_for in finished:
                 state = PREPARED
                 self._discarded |= {output: PREPARED for output in outputs if output.startswith(_WORK)}
             why |= dict.fromkeys(found, state) if state else self._unneeded(self._read_records(found))

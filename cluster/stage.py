@@ -56,6 +56,7 @@ def _without_description(unit: Any) -> str:
 class Stage:
     """One step of a run, cut into units.
 
+    name: also part of names on the store, so without spaces. A stage `A.B` prepares the stage A.
     outputs: the artifacts it makes.
     units: picklable, in the order in which their results stand in the artifacts.
     work: `work(unit, scratch)`, a pure function of the unit, writes tables to the scratch and returns counters.

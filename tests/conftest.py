@@ -49,7 +49,7 @@ def shared_data() -> Path:
 def s3_server() -> Iterator[str]:
     """A moto server: S3 as far as its answers go, in memory. Its address."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "tests.support.moto_server", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port, server)
@@ -63,7 +63,7 @@ def s3_server() -> Iterator[str]:
 def s3_with_keys() -> Iterator[Store]:
     """What reaches a second moto server, which knows one user with keys of its own and refuses everybody else."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "tests.support.moto_server", str(port)]
     # So many first calls, those below, are answered whoever makes them.
     environment = os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -2,7 +2,7 @@
 
     attributes, id_index  ->  duplicate_ids (source, id, number of documents)
 
-Hashes of ids are compared: each unit of the stage `ids: ranges`, which prepares this one, reads one range of the hashes
+Hashes of ids are compared: each unit of the stage `ids.ranges`, which prepares this one, reads one range of the hashes
 from every file of the index, so a range of some four million documents is in memory at a time. Ids with equal 64-bit
 hashes count as equal, which happens to different ids in one of 3,700 runs of 100 million documents. Sources without an
 `id` setting are left out: their ids are hashes of the texts, so documents with equal ids have equal texts.
@@ -28,7 +28,7 @@ from pipelines.readers.units import Unit
 
 DUPLICATE_IDS = "_work/duplicate_ids"
 DUPLICATE_IDS_VERSION = "2"
-_RANGES = "_work/duplicate_id_hashes"
+_RANGES = "_work/ids/ranges"
 _WRITTEN = 20  # ids of a source
 _DOCUMENTS_OF_A_RANGE = 4_000_000
 _SMALL = 500_000  # documents that are compared faster than Ray starts
@@ -56,7 +56,7 @@ def ids_stage(inputs: Sequence[Input], units: Sequence[Unit], attributes: Artifa
     work = FindRepeated(index.store, tuple(index.file_uris), sources, ends, numbers)
     ranges = _ranges(max(1, -(-rows // _DOCUMENTS_OF_A_RANGE)))
     outputs = (Output(_RANGES, _FOUND_SCHEMA),)
-    compare = Stage("ids: ranges", outputs, ranges, work, made_from, index.store, small=small)
+    compare = Stage("ids.ranges", outputs, ranges, work, made_from, index.store, small=small)
 
     def prepare(run: RunStage) -> list[tuple[pa.Table, Counters]]:
         found = run(compare)[_RANGES]
@@ -74,7 +74,7 @@ def _ranges(count: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class FindRepeated:
-    """The work of a unit of `ids: ranges`: the hashes that several documents of a source have.
+    """The work of a unit of `ids.ranges`: the hashes that several documents of a source have.
 
     index: URIs of its files. ends, numbers: int64[U], end of the positions of each unit of `measure`, and the number of
     its source in `sources`, -1 for others.

@@ -157,15 +157,18 @@ def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dic
 
 def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list[str]:
     """Lines with the differences to the kept partner, word by word."""
-    position, earlier = entry.get("partner_position"), entry.get("partner_run")
+    position = entry.get("partner_position")
+    of_partner = RunReader(run.store, entry["partner_run"]) if entry.get("partner_run") else run
+    partners = of_partner.find(entry["partner"])[:1] if position is None else [of_partner.document_at(position)]
+    if not partners:
+        return []
     try:
-        of_partner = RunReader(run.store, earlier) if earlier else run
-        partners = of_partner.find(entry["partner"])[:1] if position is None else [of_partner.document_at(position)]
-        if not partners:
-            return []
-        kept, removed = of_partner.text_of(partners[0]), run.text_of(document)
+        kept = of_partner.text_of(partners[0])
     except UserError as error:
-        return [f"difference from it: cannot be shown: {error}"]
+        if of_partner is run:
+            raise
+        return [f"difference from it: the text of the earlier run cannot be read: {error}"]
+    removed = run.text_of(document)
     if kept == removed:
         return ["difference from it: none, the text is the same"]
     parts = word_diff(kept, removed, context=_SHOWN_WORDS)

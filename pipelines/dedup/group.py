@@ -87,11 +87,11 @@ def memory_by_stage(documents: int) -> dict[str, int]:
     if documents <= whole:
         return {"group": _LIBRARIES + _OF_A_CANDIDATE * documents}
     return {
-        "group: keys": _KEYS_MEMORY,
-        "group: merge": _MERGE_MEMORY,
-        "group: components": _LIBRARIES + _OF_A_DOCUMENT * documents,
-        "group: route": _ROUTE_MEMORY,
-        "group: compare": _LIBRARIES + _OF_A_CANDIDATE * whole,
+        "group.keys": _KEYS_MEMORY,
+        "group.merge": _MERGE_MEMORY,
+        "group.components": _LIBRARIES + _OF_A_DOCUMENT * documents,
+        "group.route": _ROUTE_MEMORY,
+        "group.compare": _LIBRARIES + _OF_A_CANDIDATE * whole,
         "group": _LIBRARIES,
     }
 
@@ -204,7 +204,7 @@ class Prepare:
     ) -> Stage:
         made_from = fingerprint([self.made_from, name, asdict(self.sizes)])
         sliced = tuple(Output(output, _NO_COLUMNS) for output in outputs)
-        return Stage(f"group: {name}", sliced, units, work, made_from, self.store, memory=memory)
+        return Stage(f"group.{name}", sliced, units, work, made_from, self.store, memory=memory)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_a_unit_that_hangs_is_broken_off_with_its_ray_and_tried_again(tmp_path):
         return count_up(unit, scratch)
 
     session = NoRay()
-    made = engine(tmp_path, session, stall_s=0.2).run(counting_stage(3, work))
+    made = engine(tmp_path, session, stall_s=2).run(counting_stage(3, work))
     assert passes == [0, 1, 1, 2]
     gate.set()
     assert made["squares"].manifest.rows == 3
@@ -138,7 +138,7 @@ def test_no_time_counts_as_a_stall_before_the_cluster_has_a_cpu(tmp_path):
 
     session = Starting()
     session.cpus_come_after = 6
-    engine(tmp_path, session, attempts=1, stall_s=0.05).run(counting_stage(1, work))
+    engine(tmp_path, session, attempts=1, stall_s=1).run(counting_stage(1, work))
     assert session.stops == 0
 
 

@@ -244,7 +244,7 @@ def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candid
 
     def plan(name: str, units: int, core_s: float, read: float, written: float, gets: float, files: int) -> StagePlan:
         puts = units * (1 + files * _puts(written / units / files))
-        stage = f"group: {name}"
+        stage = f"group.{name}"
         return StagePlan(stage, units, core_s, read, written, gets, puts, memory_of[stage], written / units)
 
     shuffled = pairs * _PAIR_BYTES
@@ -280,7 +280,7 @@ def store_money(stages: list[StagePlan], prices: Prices) -> float:
 
 def shuffle_bytes(stages: list[StagePlan]) -> float:
     """Bytes that a stage of grouping writes for another one."""
-    return sum(stage.written for stage in stages if stage.name.startswith("group: "))
+    return sum(stage.written for stage in stages if stage.name.startswith("group."))
 
 
 def _joined(units: int, of_unit: float, full: float, most: int | None = None) -> int:

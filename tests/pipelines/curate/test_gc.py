@@ -11,6 +11,7 @@ import pytest
 from cluster import cli, engine
 from cluster.garbage import FINISHED, NOT_OF_RUN, PREPARED, find_garbage
 from cluster.lease import held
+from cluster.stage import remove
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.job import run_stages
@@ -57,17 +58,20 @@ def reasons(root: str) -> dict[str, set[str]]:
 
 
 def content(root: str) -> dict[str, bytes]:
-    """Every file of a run but records, leases and what prepares `group`."""
+    """Every file of a run but records, leases and what prepares `group` and `ids`."""
     paths = [path for path in Path(root).rglob("*") if path.is_file()]
     kept = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
-    return {name: data for name, data in kept.items() if not name.startswith(("_commits/", "_lease/", "_work/group/"))}
+    left_out = ("_commits/", "_lease/", "_work/group/", "_work/ids/")
+    return {name: data for name, data in kept.items() if not name.startswith(left_out)}
 
 
 def test_what_prepared_a_finished_stage_goes_and_the_run_continues(settings, several_ranges, monkeypatch, tmp_path):
     undisturbed = curate_inline(settings | {"output": str(tmp_path / "undisturbed")}, monkeypatch)
 
-    def killed(*_):
-        raise KeyboardInterrupt
+    def killed(stage, root):
+        if stage.name.startswith("group."):
+            raise KeyboardInterrupt
+        remove(stage, root)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(engine, "remove", killed)
@@ -78,7 +82,7 @@ def test_what_prepared_a_finished_stage_goes_and_the_run_continues(settings, sev
     prepared = {folder for folder, why in found.items() if why == {PREPARED}}
     names = {"keys", "edges", "merged", "batches", "candidates", "found"}
     assert {f"_work/group/{name}" for name in names} <= prepared
-    assert {folder for folder in prepared if "group: " not in folder and "_work/group/" not in folder} == set()
+    assert {folder for folder in prepared if "group." not in folder and "_work/group/" not in folder} == set()
     assert {why for folder in found.keys() - prepared for why in found[folder]} == {FINISHED}
     measured = {path.name: path.stat().st_mtime for path in Path(root, "_commits", "measure").iterdir()}
     delete(root)

@@ -129,11 +129,11 @@ def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
     slices, batches = math.ceil(passed * 15 / 2**24), math.ceil(1.5 * 0.2 * passed / 2**19)
     units = {name: stage.units for name, stage in found.items() if name.startswith("group")}
     assert units == {
-        "group: keys": ranges, "group: merge": slices, "group: components": 1, "group: route": ranges,
-        "group: compare": batches, "group": ranges,
+        "group.keys": ranges, "group.merge": slices, "group.components": 1, "group.route": ranges,
+        "group.compare": batches, "group": ranges,
     }  # fmt: skip
-    assert found["group: merge"].gets == 2 * ranges * slices
-    assert found["group: components"].memory == (1 << 29) + 8 * 10**9
+    assert found["group.merge"].gets == 2 * ranges * slices
+    assert found["group.components"].memory == (1 << 29) + 8 * 10**9
     shuffled = shuffle_bytes(list(found.values()))
     assert passed * 15 * 8 < shuffled < passed * 15 * 8 + 0.3 * passed * 1000
 
