@@ -30,7 +30,7 @@ DUPLICATE_IDS = "_work/duplicate_ids"
 DUPLICATE_IDS_VERSION = "2"
 _RANGES = "_work/ids/ranges"
 _WRITTEN = 20  # ids of a source
-_DOCUMENTS_OF_A_RANGE = 4_000_000
+DOCUMENTS_OF_A_RANGE = 4_000_000
 _SMALL = 500_000  # documents that are compared faster than Ray starts
 _THREADS = 16
 
@@ -54,7 +54,7 @@ def ids_stage(inputs: Sequence[Input], units: Sequence[Unit], attributes: Artifa
     ends = np.cumsum(attributes.rows_by_unit(len(units)))
     numbers = np.array([sources.index(unit.source) if unit.source in sources else -1 for unit in units], np.int64)
     work = FindRepeated(index.store, tuple(index.file_uris), sources, ends, numbers)
-    ranges = _ranges(max(1, -(-rows // _DOCUMENTS_OF_A_RANGE)))
+    ranges = _ranges(max(1, -(-rows // DOCUMENTS_OF_A_RANGE)))
     outputs = (Output(_RANGES, _FOUND_SCHEMA),)
     compare = Stage("ids.ranges", outputs, ranges, work, made_from, index.store, small=small)
 
@@ -114,13 +114,14 @@ class FindRepeated:
         """(hashes, positions) from `first` to `last`, by row group of a file, which is sorted by hash."""
         with open_parquet(self.store, uri) as parquet:
             column = parquet.schema_arrow.names.index("hash")
-            for group in range(parquet.num_row_groups):
-                statistics = parquet.metadata.row_group(group).column(column).statistics
-                if statistics.min <= last and statistics.max >= first:
-                    table = parquet.read_row_group(group, use_threads=False)
-                    hashes = table["hash"].to_numpy()
-                    here = (hashes >= np.uint64(first)) & (hashes <= np.uint64(last))
-                    yield hashes[here], table["position"].to_numpy()[here]
+            found = [parquet.metadata.row_group(n).column(column).statistics for n in range(parquet.num_row_groups)]
+            groups = [number for number, one in enumerate(found) if one.min <= last and one.max >= first]
+            parquet.fetch_ahead(groups)
+            for number in groups:
+                table = parquet.read_row_group(number, use_threads=False)
+                hashes = table["hash"].to_numpy()
+                here = (hashes >= np.uint64(first)) & (hashes <= np.uint64(last))
+                yield hashes[here], table["position"].to_numpy()[here]
 
 
 def _first(found: pa.Table, sources: Sequence[str]) -> pa.Table:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cluster.store import paths
-from pipelines.curate import decide, id_index, removed_duplicates
+from pipelines.curate import decide, duplicate_ids, id_index, removed_duplicates
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.plan.prices import Prices
 from pipelines.curate.plan.rates import Rates
@@ -51,7 +51,6 @@ START_S = 15.0
 _DRIVER_UNIT_S = 0.0005
 
 MOST_CORES = 16  # of a machine
-_SPILLED_ID_BYTES = 16  # of a document, on the disk of the stage `ids`
 
 
 @dataclass(frozen=True)
@@ -182,10 +181,11 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
         count * (1 + _puts(index / count)),
     )  # fmt: skip
     if any(entry.id is not None for entry in config.inputs):
-        yield StagePlan(
-            "ids", 1, core_s("ids"), 2 * columns_bytes(["id", "source"]), 0, 2 * units * attributes_gets, 2,
-            scratch=_SPILLED_ID_BYTES * documents,
-        )  # fmt: skip
+        # Each unit reads its range of the hashes from every file of the index.
+        of_hashes = max(1, math.ceil(documents / duplicate_ids.DOCUMENTS_OF_A_RANGE))
+        gets = of_hashes * count * _gets(index / count / of_hashes)
+        yield StagePlan("ids.ranges", of_hashes, core_s("ids.ranges"), index, 0, gets, 2 * of_hashes)
+        yield StagePlan("ids", 1, core_s("ids"), 0, 0, of_hashes, 2)
     count = _joined(units, of_unit, decide.DOCUMENTS_OF_A_UNIT, decide.MEASURED_UNITS_OF_A_UNIT)
     judged = units if documents > passed else 0
     yield StagePlan(

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import pyarrow as pa
@@ -132,7 +132,8 @@ def _curate(config: CurateConfig, sample: Sample, folder: str, every: int) -> _R
     local = config.model_copy(update={"inputs": tuple(inputs), "output": f"{folder}/run", "dedup": dedup})
 
     def run(stage: Stage) -> dict[str, Artifact]:
-        assert stage.prepare is None, "a sample is one range of documents"
+        if stage.prepare is not None:
+            stage = replace(stage, units=stage.prepare(run), prepare=None)
         began = time.process_time()
         records = {index: run_unit(stage, local.output, index, unit) for index, unit in enumerate(stage.units)}
         found.seconds[stage.name] += time.process_time() - began

@@ -35,7 +35,7 @@ OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
 @pytest.fixture(params=[7, 4_000_000])
 def many(request, tmp_path, monkeypatch):
     """160 documents in several units of two sources, with ids that several of them have, in one range or many."""
-    monkeypatch.setattr(duplicate_ids, "_DOCUMENTS_OF_A_RANGE", request.param)
+    monkeypatch.setattr(duplicate_ids, "DOCUMENTS_OF_A_RANGE", request.param)
     monkeypatch.setattr(id_index, "DOCUMENTS_OF_A_UNIT", 50)
     generator = np.random.default_rng(3)
     ids = {source: [f"same{n:02}" for n in generator.integers(0, 30, 78)] + ["own0", "own1"] for source in "ab"}
