@@ -127,7 +127,8 @@ def test_our_lack_of_memory_names_the_rows_and_what_to_do(capsys, monkeypatch):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_parts_alone_make_the_ceiling_and_the_costliest_kernels_their_shares(capsys, method):
-    found = run(capsys, "--parts", *(["--profile"] if method == "full" else []), "--method", method)
+    more = ["--profile"] if method == "full" else []
+    found = run(capsys, "--parts", "--method", method, "--documents", "1", *more)
     parts = {part["name"]: part for part in found["parts"]["parts"]}
     counted = [part["ms"] for part in parts.values() if part["ceiling"]]
     assert [name for name, part in parts.items() if part["ceiling"]] == [
@@ -136,9 +137,14 @@ def test_the_parts_alone_make_the_ceiling_and_the_costliest_kernels_their_shares
     assert found["parts"]["ceiling_ms"] == pytest.approx(sum(counted))
     assert found["parts"]["ceiling_tokens_per_s"] == pytest.approx(2 * 64 / sum(counted) * 1e3)
     # q, o: 64 x 64; k, v: 64 x 32; gate, up, down: 64 x 192; of two layers. A frozen weight has no gradient.
-    products = (6 if method == "full" else 4) * 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192) * 2 * 64
+    each = 6 if method == "full" else 4
+    products = each * 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192) * 2 * 64
     part = parts["products of the layers"]
     assert part["tflops_per_s"] == pytest.approx(products / part["ms"] / 1e9)
+    # The first token of a document is no target.
+    part, tiny = parts["loss, chunks of 1,024"], SHAPES["tiny"]
+    targets = each * tiny["vocab_size"] * tiny["hidden_size"] * 2 * 63
+    assert part["tflops_per_s"] == pytest.approx(targets / part["ms"] / 1e9)
     assert "ceiling     " in result_text(found)
     if method == "lora":
         return
