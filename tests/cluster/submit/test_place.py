@@ -75,6 +75,8 @@ def test_the_options_of_a_place_reach_its_backend(tmp_path, monkeypatch):
     assert isinstance(jobs, JobsApi) and jobs.ships and not place.backend().ships
     assert jobs.api.address == "http://10.0.0.1:1"
     assert jobs.api._session.auth._token == "word"
+    with pytest.raises(ConfigError, match="unencrypted"):
+        Place(address="http://10.0.0.1:1/").backend()
     assert isinstance(Place().backend(), Local)
     with pytest.raises(ConfigError, match="--to jobs: no --address"):
         Place(to="jobs").backend()

@@ -31,6 +31,8 @@ def test_after_an_ended_attempt_the_next_one_starts(tmp_path, state):
     work = small_work(tmp_path)
     before = attempt_of(work, state)
     assert decide(work, [before]) == Start(f"{work.run_id}-a2", before)
+    last = attempt_of(work, state, f"{work.run_id}-a2")
+    assert decide(work, [before, last]) == Start(f"{work.run_id}-a3", last)
 
 
 def test_the_first_attempt_has_the_name_of_the_run(tmp_path):
