@@ -61,7 +61,7 @@ class Decontamination:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "decontamination"
     reasons: ClassVar = ("contaminated",)
-    signals: ClassVar = {SIGNAL: "largest fraction of a text of an evaluation set that the document has in one run"}
+    signals: ClassVar = {SIGNAL: "largest fraction (0 to 1) of an evaluation text that the document has in one run"}
     measured_by: ClassVar = ("sets", "ngram_words")
 
     def __post_init__(self) -> None:

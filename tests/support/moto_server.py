@@ -7,6 +7,7 @@ at once both may win. No store does that.
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -17,8 +18,10 @@ _app = DomainDispatcherApplication(create_backend_app)
 
 
 def _one_write(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
-    if environ["REQUEST_METHOD"] != "PUT":
+    if environ["REQUEST_METHOD"] != "PUT" or not environ.get("CONTENT_LENGTH"):
         return _app(environ, start_response)
+    # The body is read first: a client that never sends all of it must not keep the others waiting.
+    environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
     with _writing:
         return list(_app(environ, start_response))
 

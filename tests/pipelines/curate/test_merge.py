@@ -113,7 +113,7 @@ def test_duplicates_are_counted_by_unit_and_near_ones_by_similarity(rows, cuts):
 
 def test_the_files_of_many_units_become_few(tmp_path, monkeypatch):
     """A unit merges 3 files of one kind; what is merged has all rows' counts."""
-    monkeypatch.setattr(merge, "_FILES_OF_A_UNIT", 3)
+    monkeypatch.setattr(merge, "FILES_OF_A_UNIT", 3)
     made = {
         name: artifact(tmp_path, name, [table] * 7)
         for name, table in {
