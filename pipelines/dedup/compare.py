@@ -94,7 +94,6 @@ class Compare:
             dedup.threshold,
             int(np.count_nonzero(compared < kept_before)),
         )
-        first_copy[:kept_before] = np.arange(kept_before)
         exact = first_copy != np.arange(len(first_copy))
         # An exact duplicate is removed for its first copy if that is kept, else for the kept document similar to it.
         similar_to_copy = similar[first_copy]
