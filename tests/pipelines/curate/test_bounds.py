@@ -49,6 +49,14 @@ def many(request, tmp_path, monkeypatch):
     return run, ids
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 1000])
+def test_every_hash_is_in_one_range(count):
+    spans = duplicate_ids._ranges(count)
+    assert spans[0][0] == 0 and spans[-1][1] == (1 << 64) - 1 and len(spans) == count
+    assert all(first <= last for first, last in spans)
+    assert [last + 1 for _, last in spans[:-1]] == [first for first, _ in spans[1:]]
+
+
 def test_ids_of_several_documents_are_counted_and_the_first_twenty_are_written(many):
     run, ids = many
     wanted = []

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.dedup.compare import first_of_text, keeper_order
+from pipelines.dedup.components import batches
 from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
@@ -72,3 +73,12 @@ def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(ban
     for similarity in (0.6, 0.8, 0.95):
         equal = generator.random((4000, bands, rows)) < similarity
         assert dedup.caught(similarity) == pytest.approx(equal.all(axis=2).any(axis=1).mean(), abs=0.04)
+
+
+def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
+    """Pairs of documents, one component of five, and documents without an edge."""
+    pairs = np.array([[0, 1], [2, 9], [4, 5], [6, 7], [10, 11]])
+    large = np.array([[12, 13], [13, 14], [14, 15], [15, 16]])
+    batch, counts = batches([pairs[:3], large, pairs[3:], pairs], 20, 4)
+    assert batch.tolist() == [0, 0, 0, -1, 1, 1, 1, 1, -1, 0, 2, 2, 2, 2, 2, 2, 2, -1, -1, -1]
+    assert counts.tolist() == [4, 4, 7]
