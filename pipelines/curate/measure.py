@@ -19,11 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Counters, fingerprint
+from cluster.errors import ConfigError
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.config import MeasureSettings
 from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
+from pipelines.dedup.compare import NEWEST_BY
+from pipelines.dedup.newest import is_comparable, newness
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.language import fasttext_model
 from pipelines.language import identification as language
@@ -47,6 +50,7 @@ MEASURE_VERSION = "7"
 SKIPPED = "skipped/"  # records, and files inside archives, that are no documents; source + "/" + reason follows
 NO_ID = "no_id/"  # documents without an id in the source's id column
 EMPTY_TEXT = "empty_text/"  # documents whose text is empty after normalisation
+NO_NEWEST_BY = "no_newest_by/"  # documents whose value of `dedup.newest_by` is missing or not comparable
 REPEATED_KEY = "repeated_key/"  # records with a repeated key
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -77,11 +81,22 @@ def attributes_schema(settings: MeasureSettings) -> pa.Schema:
         columns += [(f"personal_{kind}", pa.int32()) for kind in personal_data.KINDS]
     if settings.dedup:
         columns.append(("signature", SKETCH_TYPE))
+        columns += [(NEWEST_BY, pa.float64())] if settings.dedup.newest_by else []
     return pa.schema(columns)
 
 
 def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
-    """The stage that writes the artifacts ATTRIBUTES and QUARANTINE from the input files."""
+    """The stage that writes the artifacts ATTRIBUTES and QUARANTINE from the input files.
+
+    Raises:
+        ConfigError: the column of `dedup.newest_by` has a type that cannot be compared.
+    """
+    newest_by = settings.dedup and settings.dedup.newest_by
+    if newest_by and not is_comparable(kind := inputs.carried.field(newest_by).type):
+        raise ConfigError(
+            f"dedup.newest_by: column {newest_by} is {kind}; wanted dates, times, numbers, or text of these. "
+            "Choose another column."
+        )
     outputs = (
         Output(ATTRIBUTES, attributes_schema(settings), row_group_bytes=8 << 20),
         Output(QUARANTINE, QUARANTINE_SCHEMA),
@@ -151,6 +166,7 @@ def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
         "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
         "signatures": dedup
         and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
+        "newest_by": dedup and dedup.newest_by,
     }
 
 
@@ -181,6 +197,8 @@ class Measure:
                 counters["text_bytes"] += pc.sum(attributes["bytes"]).as_py()
                 by_kind[NO_ID] += readable["id"].null_count if has_id_column else 0
                 by_kind[EMPTY_TEXT] += pc.sum(pc.equal(attributes["bytes"], 0)).as_py()
+                if NEWEST_BY in attributes.column_names:
+                    by_kind[NO_NEWEST_BY] += pc.sum(pc.is_nan(attributes[NEWEST_BY])).as_py()
         by_kind[REPEATED_KEY] += counts.repeated_keys
         counters |= {f"{kind}{unit.source}": count for kind, count in by_kind.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
@@ -216,6 +234,8 @@ class Measure:
             found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
             columns |= {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
         columns |= self._signatures(texts)
+        if self.settings.dedup and self.settings.dedup.newest_by:
+            columns[NEWEST_BY] = newness(documents[self.settings.dedup.newest_by])
         return pa.table(columns)
 
     def _signatures(self, texts: Texts) -> dict[str, object]:

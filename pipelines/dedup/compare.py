@@ -17,6 +17,7 @@ from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import Sketches
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
+NEWEST_BY = "newest_by"  # the attribute that `keeper: newest` compares: newest.py
 MOST_GROUPS_SHOWN = 100  # in a report; `report.groups` is how many of them it shows
 
 GROUPS_SCHEMA = pa.schema(
@@ -44,7 +45,7 @@ PAIRS_SCHEMA = pa.schema([("documents", pa.int64()), ("kept", pa.int64()), ("rem
 
 def candidate_columns(dedup: Dedup) -> frozenset[str]:
     """The attributes of a candidate that the comparison reads, besides `unit` and `position`."""
-    return KEY_COLUMNS | {"id", "row", "characters", "language", _score_column(dedup)}
+    return KEY_COLUMNS | {"id", "row", "characters", "language", *_keeper_columns(dedup)}
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Compare:
         del sketches  # as large as the signatures
         starts, keys, key_count = shared_keys(self.keys.of_signatures(rows, signatures, signed))
         kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
-        order = keeper_order(rows, dedup)
-        order = np.concatenate([np.arange(kept_before), order[order >= kept_before]])
+        new = kept_before + keeper_order(rows.slice(kept_before), dedup)
+        order = np.concatenate([np.arange(kept_before), new])
         first_copy = first_of_text(rows["text_hash"], self.keys.scopes_of(rows), order)
         is_first_copy = first_copy[order] == order
         compared = order[is_first_copy & signed[order]]
@@ -163,14 +164,20 @@ def _largest(rows: pa.Table, kept: np.ndarray, exact: np.ndarray, kept_before: i
 
 
 def keeper_order(rows: pa.Table, dedup: Dedup) -> np.ndarray:
-    """int64[C]: candidates in the order of precedence by `dedup.keeper`; equal ones in order of position."""
+    """int64[C]: candidates in the order of precedence by `dedup.keeper`; equal ones in order of position.
+
+    Those without a score or date come last.
+    """
     position = np.arange(rows.num_rows)
+    if not rows.num_rows:
+        return position  # the attributes of earlier runs may lack columns
     match dedup.keeper:
         case "longest":
             return np.lexsort((position, -rows["characters"].to_numpy()))
-        case "score":
-            score = rows[_score_column(dedup)].to_numpy()
-            return np.lexsort((position, -np.nan_to_num(score, nan=-np.inf)))
+        case "score" | "newest":
+            (column,) = _keeper_columns(dedup)
+            value = rows[column].to_numpy()
+            return np.lexsort((position, -np.nan_to_num(value, nan=-np.inf)))
         case "source":
             rank = {source: number for number, source in enumerate(dedup.sources)}
             ranks = [rank.get(source, len(rank)) for source in rows["source"].to_pylist()]
@@ -178,8 +185,9 @@ def keeper_order(rows: pa.Table, dedup: Dedup) -> np.ndarray:
     return position
 
 
-def _score_column(dedup: Dedup) -> str:
-    return dedup.keeper_score or "characters"
+def _keeper_columns(dedup: Dedup) -> tuple[str, ...]:
+    """The attributes that only the order of keepers needs."""
+    return (dedup.keeper_score,) if dedup.keeper_score else (NEWEST_BY,) if dedup.newest_by else ()
 
 
 def first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray) -> np.ndarray:

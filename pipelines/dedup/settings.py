@@ -39,12 +39,18 @@ class Dedup(BaseModel):
     exact_short: bool = Field(
         True, description="compare documents with fewer shingles than signature columns exactly; false: by signatures"
     )
-    keeper: Literal["position", "longest", "score", "source"] = Field(
+    keeper: Literal["position", "longest", "score", "source", "newest"] = Field(
         "position",
-        description="the document that a group keeps: the first, the longest, the best scored, of the preferred source",
+        description="the document that a group keeps: the first, the longest, the best scored, of the preferred "
+        "source, the newest",
     )
     keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
     sources: tuple[str, ...] = Field((), description="`keeper: source`: most trusted first; unlisted sources come last")
+    newest_by: str | None = Field(
+        None,
+        description="the carried column that `keeper: newest` compares: dates, times, numbers, or text of these; "
+        "documents without a value come last",
+    )
     scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
     against: tuple[AbsolutePath, ...] = Field(
         (), description="outputs of earlier runs: new documents that are like one of theirs are removed"
@@ -57,6 +63,8 @@ class Dedup(BaseModel):
             raise ValueError("bands and rows_per_band go together: give both, or null for both")
         if (self.keeper == "score") != (self.keeper_score is not None):
             raise ValueError("keeper_score, the name of a signal, is required with keeper: score and refused otherwise")
+        if (self.keeper == "newest") != (self.newest_by is not None):
+            raise ValueError("newest_by, a carried column, is required with keeper: newest and refused otherwise")
         if (self.keeper == "source") != bool(self.sources):
             raise ValueError(
                 "sources, the most trusted first, is required with keeper: source and refused otherwise; give both, or "

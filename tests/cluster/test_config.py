@@ -66,7 +66,7 @@ def lines(caught) -> list[str]:
         ),
         (
             "dedup: {attempts: 3}",
-            "c.yaml, dedup.attempts: no such setting. dedup has: against, bands, exact_short, keeper, keeper_score, ngram_words, permutations, "
+            "c.yaml, dedup.attempts: no such setting. dedup has: against, bands, exact_short, keeper, keeper_score, newest_by, ngram_words, permutations, "
             "remove, rows_per_band, scope, seed, sources, threshold. Did you mean execution.attempts?",
         ),
         (
@@ -260,6 +260,8 @@ def test_json_is_a_config_too_tabs_and_all(read):
         ("dedup: {rows_per_band: 9999}", "dedup.rows_per_band: 9999 given; wanted at most 4096"),
         ("dedup: {permutations: 256}", "dedup: permutations: 256 has no effect beside bands"),
         ("dedup: {keeper: source}", "dedup: sources, the most trusted first, is required with keeper: source"),
+        ("dedup: {keeper: newest}", "dedup: newest_by, a carried column, is required with keeper: newest"),
+        ("dedup: {newest_by: date}", "dedup: newest_by, a carried column, is required with keeper: newest"),
         ("dedup: {sources: [input]}", "dedup: sources, the most trusted first, is required with keeper: source"),
         ("dedup: {keeper: source, sources: [input, input]}", "names a source twice"),
         ("execution: {stall_s: 0.001}", "execution.stall_s: 0.001 given; wanted at least 1.0"),
@@ -314,7 +316,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("name.x=3", "-o name.x=3: name is 'peps', which has no settings. Give name as a whole instead."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
         ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. a config has: {TOP}. Write inputs.0 for an entry of inputs."),
-        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: against, bands, exact_short, keeper, keeper_score, ngram_words, "
+        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: against, bands, exact_short, keeper, keeper_score, newest_by, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
          "'<stream end>'."),

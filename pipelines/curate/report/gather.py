@@ -19,7 +19,7 @@ from cluster.engine import Engine
 from pipelines.curate.config import Filters, ReportSettings
 from pipelines.curate.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
-from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, REPEATED_KEY, SKIPPED
+from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, REPEATED_KEY, SKIPPED
 from pipelines.curate.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
 from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
@@ -195,6 +195,7 @@ def _sources(inputs: InputManifest, tallies: _Tallies, attributes: Artifact) -> 
             "without_id": int(counters.get(NO_ID + entry.source, 0)),
             "empty_texts": int(counters.get(EMPTY_TEXT + entry.source, 0)),
             "repeated_keys": int(counters.get(REPEATED_KEY + entry.source, 0)),
+            "without_newest_by": int(counters.get(NO_NEWEST_BY + entry.source, 0)),
         }
         for entry in inputs.inputs
     ]

@@ -94,7 +94,7 @@ def _without_document(source: str, inputs: InputManifest, report: Mapping[str, A
 
 
 def _row_warnings(source: dict[str, Any]) -> Iterator[str]:
-    """Sentences on documents that were read, but without an id, without text, or with repeated keys."""
+    """Sentences on documents that were read, but without an id, text or date, or with repeated keys."""
     if count := source["without_id"]:
         verbs = ("has", "is", "its") if count == 1 else ("have", "are", "their")
         yield (
@@ -106,3 +106,9 @@ def _row_warnings(source: dict[str, Any]) -> Iterator[str]:
     if count := source["repeated_keys"]:
         verb = "gives" if count == 1 else "give"
         yield f"{plural(count, 'record')} {verb} a key twice (the last value is used)"
+    if count := source["without_newest_by"]:
+        verbs = ("has", "comes") if count == 1 else ("have", "come")
+        yield (
+            f"{plural(count, 'document')} {verbs[0]} no date, time or number in the column dedup.newest_by, and "
+            f"{verbs[1]} last among duplicates"
+        )

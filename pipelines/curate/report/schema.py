@@ -84,7 +84,11 @@ class SourceReason(ReasonAmount):
 
 
 class Source(TypedDict):
-    """without_id: documents without a value in the `id` column. repeated_keys: records with a repeated key."""
+    """Documents of a source.
+
+    without_id: without a value in the `id` column. repeated_keys: records with a repeated key. without_newest_by: those
+    without a value of `dedup.newest_by` that can be compared.
+    """
 
     source: str
     licence: str | None
@@ -95,6 +99,7 @@ class Source(TypedDict):
     without_id: int
     empty_texts: int
     repeated_keys: int
+    without_newest_by: int
 
 
 class Bound(TypedDict):

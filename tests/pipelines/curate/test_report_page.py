@@ -310,6 +310,7 @@ def test_a_run_that_read_nothing_has_a_report(report):
             "without_id": 0,
             "empty_texts": 0,
             "repeated_keys": 0,
+            "without_newest_by": 0,
         }
     ]
     for signal in report["histograms"]:

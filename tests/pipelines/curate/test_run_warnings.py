@@ -15,7 +15,7 @@ def amount(documents: int) -> dict[str, int]:
 
 
 def source(name: str = "a", given: int = 10, kept: int = 10, **more: Any) -> dict[str, Any]:
-    plain = {"reasons": [], "without_id": 0, "empty_texts": 0, "repeated_keys": 0}
+    plain = {"reasons": [], "without_id": 0, "empty_texts": 0, "repeated_keys": 0, "without_newest_by": 0}
     return {"source": name, "input": amount(given), "corpus": amount(kept)} | plain | more
 
 
@@ -132,6 +132,11 @@ def test_unreadable_documents_of_all_problems_are_added():
             "repeated_keys",
             "1 record gives a key twice (the last value is used)",
             "2 records give a key twice (the last value is used)",
+        ),
+        (
+            "without_newest_by",
+            "1 document has no date, time or number in the column dedup.newest_by, and comes last among duplicates",
+            "2 documents have no date, time or number in the column dedup.newest_by, and come last among duplicates",
         ),
     ],
 )

@@ -26,6 +26,7 @@ def table(documents) -> pa.Table:
         {
             "characters": pa.array([size for _, _, size, _, _ in documents], pa.int64()),
             "quality_score": pa.array([score for _, _, _, score, _ in documents], pa.float64()),
+            "newest_by": pa.array([-score for _, _, _, score, _ in documents], pa.float64()),
             "source": pa.array([source for *_, source in documents], pa.string()),
         }
     )
@@ -36,6 +37,7 @@ RANKS = {
     "longest": ({}, lambda document: -document[2]),
     "score": ({"keeper_score": "quality_score"}, lambda d: math.inf if math.isnan(d[3]) else -d[3]),
     "source": ({"sources": ("c", "a")}, lambda document: "ca".find(document[4]) % 3),
+    "newest": ({"newest_by": "date"}, lambda d: math.inf if math.isnan(d[3]) else d[3]),
 }
 
 

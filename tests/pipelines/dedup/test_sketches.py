@@ -6,6 +6,7 @@ Signatures here have 8 columns, so documents with fewer, as many and more shingl
 import os
 import shutil
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from pathlib import Path
 
@@ -113,6 +114,7 @@ KEEPERS = {
     "longest": ({}, lambda text, source, score: -len(text)),
     "score": ({"keeper_score": "quality"}, lambda text, source, score: -score),
     "source": ({"sources": ("c", "a")}, lambda text, source, score: "ca".find(source) % 3),
+    "newest": ({"newest_by": "date"}, lambda text, source, score: score),
 }
 SCOPES = {"all": lambda source: "", "source": lambda source: source, "snapshot": SOURCES.__getitem__}
 Rows = list[tuple[str, str, float]]  # text, source and score of each document
@@ -179,8 +181,10 @@ def write_parquet(rows: dict[str, pa.Array], uri: str, cuts: list[int], first: s
     )
 
 
-def attributes_of(rows: Rows, dedup: Dedup, folder: str, cuts: list[int]) -> Artifact:
-    """The attributes of these documents. cuts: ends of the units but the last."""
+def attributes_of(
+    rows: Rows, dedup: Dedup, folder: str, cuts: list[int], without: AbstractSet[str] = frozenset()
+) -> Artifact:
+    """The attributes of these documents, but for those of `without`. cuts: ends of the units but the last."""
     texts = Texts.from_strings([text for text, _, _ in rows])
     words, starts, _ = signatures_or_sets(texts, 1, A, B, exact_short=dedup.exact_short)
     columns = {
@@ -190,20 +194,22 @@ def attributes_of(rows: Rows, dedup: Dedup, folder: str, cuts: list[int]) -> Art
         "text_hash": pa.array(text_hashes(texts), pa.binary(16)),
         "characters": pa.array([len(text) for text, _, _ in rows], pa.int64()),
         "quality": pa.array([score for _, _, score in rows], pa.float64()),
+        "newest_by": pa.array([-score for _, _, score in rows], pa.float64()),
         "signature": Sketches(words, starts).to_column(),
     }
+    columns = {name: values for name, values in columns.items() if name not in without}
     return write_parquet(columns, f"{folder}/attributes", cuts, "row")
 
 
 def earlier_run(rows: Rows, removed: list[int], dedup: Dedup, folder: str) -> EarlierRun:
-    """A run that removed some of its documents; its ledger has two of them in a file."""
+    """A run that removed some of its documents; its ledger has two of them in a file. It was made by position."""
     os.makedirs(f"{folder}/removed")
     files = []
     for number, some in enumerate([removed[at : at + 2] for at in range(0, len(removed), 2)]):
         pq.write_table(pa.table({"position": pa.array(some, pa.int64())}), f"{folder}/removed/{number}.parquet")
         files.append(DataFile(f"{number}.parquet", number, len(some), 0, ""))
     manifest = Manifest("", "", [], "", files=files, counters={}, seconds=0, made="", version="")
-    attributes = attributes_of(rows, dedup, folder, [])
+    attributes = attributes_of(rows, dedup, folder, [], {"quality", "newest_by"})
     return EarlierRun(folder, folder, tuple(SOURCES), attributes, Artifact(Store(), f"{folder}/removed", manifest))
 
 
@@ -332,3 +338,16 @@ def test_documents_like_those_that_earlier_runs_kept_are_removed(
     wanted = {at - len(kept): (why, documents_of[to][:2], alike) for at, (why, to, alike) in by_loop.items()}
     folder = str(tmp_path_factory.getbasetemp() / "against")
     assert groups_by_stage(rows, [], dedup, folder, [], sizes, runs)[1] == wanted
+
+
+@pytest.mark.parametrize("keeper", ["score", "newest"])
+def test_earlier_runs_need_no_column_of_the_keeper(tmp_path, keeper):
+    """Two similar documents that an earlier run kept are a batch without a new document."""
+    dedup = Dedup(
+        threshold=0.6, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, **KEEPERS[keeper][0]
+    )  # fmt: skip
+    earlier = [("c0 c1 c2", "a", 0.1), ("c0 c1 c2 x", "a", 0.1)]
+    new = [(" ".join(BASES[0]), "a", 0.1), (" ".join(BASES[0]), "a", 0.5)]
+    _, found = groups_by_stage(new, [], dedup, str(tmp_path / "run"), [], Sizes(2, 50, 1), [(earlier, [])])
+    kept = 1 if keeper == "score" else 0
+    assert found == {1 - kept: ("exact_duplicate", (1, kept), 1.0)}
