@@ -10,10 +10,14 @@ from pydantic import ConfigDict, Field
 from cluster.errors import ConfigError
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.rules.stop_words import STOP_WORDS, language_of
+from pipelines.text.byte_scan import first_match
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
 from pipelines.text.kernel import inner_kernel, kernel
+from pipelines.text.lines import after_line_end
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
+
+_SEEN_BITS = 12  # slots of a cache of words
 
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -149,9 +153,11 @@ def _count_in_languages(texts: Texts, words: Words, languages: list[str], number
     char_flags, lower = tables()
     hashes, counts = np.empty(len(inside.begins), np.uint64), np.full(len(texts), np.nan)
     _hash_stripped_words(listed.data, inside.begins, inside.lengths, char_flags, lower, hashes)
+    seen, which = np.zeros(1 << _SEEN_BITS, np.uint64), np.full(1 << _SEEN_BITS, -1, np.int8)
     _count_stripped(
-        texts.data, words.starts, words.begins, words.lengths, numbers, hashes.reshape(-1, 8), char_flags, lower, counts
-    )
+        texts.data, words.starts, words.begins, words.lengths, words.hashes, numbers, hashes.reshape(-1, 8),
+        char_flags, lower, seen, which, counts,
+    )  # fmt: skip
     return counts
 
 
@@ -209,92 +215,119 @@ def _hash_stripped_words(data, begins, lengths, char_flags, lower, hashes):
 
 
 @kernel
-def _count_stripped(data, starts, begins, lengths, numbers, hashes, char_flags, lower, counts):
-    """Fill counts[d], NaN before, see _count_in_languages. hashes: uint64[L, 8], the stop words of each language."""
+def _count_stripped(data, starts, begins, lengths, exact, numbers, hashes, char_flags, lower, seen, which, counts):
+    """Fill counts[d], NaN before, see _count_in_languages. hashes: uint64[L, 8], the stop words of each language.
+
+    exact: the hashes of the words as they stand. seen, which: scratch, a cache: a word's hash, mixed with its language,
+    and the number of the stop word that it is, or -1.
+    """
     for document in range(len(counts)):
         if numbers[document] < 0:
             continue
-        listed = hashes[numbers[document]]
+        listed, language = hashes[numbers[document]], np.uint64(numbers[document])
         found, occurring = 0, 0
         for word in range(starts[document], starts[document + 1]):
-            stripped = _hash_stripped(data, begins[word], lengths[word], char_flags, lower)
-            for number in range(len(listed)):
-                if stripped == listed[number] and not (found >> number) & 1:
-                    found |= 1 << number
-                    occurring += 1
-            if occurring == len(listed):
-                break
+            key = exact[word] + language * HASH_PRIME
+            slot = np.int64(key >> np.uint64(64 - _SEEN_BITS))
+            if seen[slot] != key:
+                seen[slot], which[slot] = key, -1
+                stripped = _hash_stripped(data, begins[word], lengths[word], char_flags, lower)
+                for number in range(len(listed)):
+                    if stripped == listed[number]:
+                        which[slot] = number
+            if which[slot] >= 0 and not (found >> which[slot]) & 1:
+                found |= 1 << which[slot]
+                occurring += 1
+                if occurring == len(listed):
+                    break
         counts[document] = occurring
 
 
-# Kinds of ASCII characters in the line scan, and of the first byte of any other character.
-_PLAIN, _SPACE, _LINE_END, _HASH, _DOT, _DASH, _NON_ASCII = range(7)
+_BULLET, _ELLIPSIS = 0x2022, 0x2026
 
 
-def _count_marks(texts: Texts) -> tuple[np.ndarray, ...]:
-    """Five int64[D]: # signs, ellipses, lines, lines that begin with a bullet, lines that end with an ellipsis.
+def _count_marks(texts: Texts) -> np.ndarray:
+    """int64[5, D]: # signs, ellipses, lines, lines that begin with a bullet, lines that end with an ellipsis.
 
     Lines are those of str.splitlines(); spaces around a line's text do not count.
     """
     char_flags, _ = tables()
-    kinds = np.full(256, _NON_ASCII, np.uint8)
-    kinds[:128] = np.where(char_flags[:128] & SPACE, _SPACE, _PLAIN)
-    kinds[:128][(char_flags[:128] & LINE_END) != 0] = _LINE_END
-    kinds[ord("#")], kinds[ord(".")], kinds[ord("-")] = _HASH, _DOT, _DASH
-    counts = np.zeros((len(texts), 5), np.int64)
-    _scan_marks(texts.data, texts.offsets, kinds, char_flags, counts)
-    return tuple(counts.T)
+    counts = np.zeros((5, len(texts)), np.int64)
+    _scan_marks(texts.data, texts.offsets, char_flags, counts)
+    return counts
 
 
 @kernel
-def _scan_marks(data, offsets, kinds, char_flags, counts):
+def _scan_marks(data, offsets, char_flags, counts):
     for document in range(len(offsets) - 1):
         hashes = ellipses = lines = bullet_lines = ellipsis_lines = 0
         at, end = offsets[document], offsets[document + 1]
-        dots = 0  # full stops in a row up to here
-        blank = True  # no text in this line yet
-        trailing = False  # the line's text so far ends with an ellipsis
-        line_begin = at
         while at < end:
-            kind = kinds[data[at]]
-            at += 1
-            if kind == _NON_ASCII:
-                point, width = code_point(data, at - 1)
-                at += width - 1
-                if point == 0x2026:  # …
-                    ellipses += 1
-                    dots = 0
-                    blank, trailing = False, True
-                    continue
-                if point == 0x2022:  # •
-                    bullet_lines += blank
-                bits = char_flags[point]
-                kind = _LINE_END if bits & LINE_END else _SPACE if bits & SPACE else _PLAIN
-            if kind == _PLAIN:
-                dots = 0
-                blank = trailing = False
-                while at < end and kinds[data[at]] == _PLAIN:
+            lines += 1
+            at = _skip_blanks(data, at, end, char_flags)
+            if at < end:
+                bullet_lines += data[at] == ord("-") or code_point(data, at)[0] == _BULLET
+            in_line = True
+            while in_line:
+                at = _next_mark(data, at, end)
+                if at == end:
+                    break
+                first = at
+                is_ellipsis = False
+                if data[at] == ord("#"):
+                    hashes += 1
                     at += 1
-            elif kind == _SPACE:
-                dots = 0
-            elif kind == _DOT:
-                dots += 1
-                ellipses += dots % 3 == 0
-                blank, trailing = False, dots >= 3
-            elif kind == _LINE_END:
-                if data[at - 1] == 13 and at < end and data[at] == 10:
-                    at += 1
-                lines += 1
-                ellipsis_lines += trailing
-                dots = 0
-                blank, trailing = True, False
-                line_begin = at
-            else:
-                bullet_lines += blank and kind == _DASH
-                hashes += kind == _HASH
-                dots = 0
-                blank = trailing = False
-        lines += line_begin < end
-        ellipsis_lines += trailing
-        counts[document, 0], counts[document, 1], counts[document, 2] = hashes, ellipses, lines
-        counts[document, 3], counts[document, 4] = bullet_lines, ellipsis_lines
+                elif data[at] == ord("."):
+                    while at < end and data[at] == ord("."):
+                        at += 1
+                    ellipses += (at - first) // 3
+                    is_ellipsis = at - first >= 3
+                else:
+                    point, width = code_point(data, at)
+                    if char_flags[point] & LINE_END:
+                        at = after_line_end(data, at, end)
+                        in_line = False
+                    else:
+                        at += width
+                        is_ellipsis = point == _ELLIPSIS
+                        ellipses += is_ellipsis
+                if is_ellipsis:
+                    at = _skip_blanks(data, at, end, char_flags)
+                    ellipsis_lines += at == end or (char_flags[code_point(data, at)[0]] & LINE_END) != 0
+        counts[0, document], counts[1, document], counts[2, document] = hashes, ellipses, lines
+        counts[3, document], counts[4, document] = bullet_lines, ellipsis_lines
+
+
+@inner_kernel
+def _skip_blanks(data, at, end, char_flags):
+    """Position of the first character of data[at:end] that is no space or ends the line; `end` if there is none."""
+    while at < end:
+        point, width = code_point(data, at)
+        if not char_flags[point] & SPACE or char_flags[point] & LINE_END:
+            break
+        at += width
+    return at
+
+
+@inner_kernel
+def _next_mark(data, at, end):
+    """Position of the first mark in data[at:end]; `end` if there is none."""
+    if at < end and _is_mark(data[at]):
+        return at
+    while at + 32 <= end:
+        first = np.uint8(255)
+        for ahead in range(np.uint64(32)):
+            first = first_match(first, ahead, _is_mark(data[np.uint64(at) + ahead]))
+        if first < 32:
+            return at + np.int64(first)
+        at += 32
+    while at < end and not _is_mark(data[at]):
+        at += 1
+    return at
+
+
+@inner_kernel
+def _is_mark(byte):
+    """1 if a byte is a # sign or a full stop, or may begin a line end or an ellipsis; else 0."""
+    other = np.uint8(byte < 0x20) | np.uint8(byte >= 0x80)
+    return np.uint8(other | np.uint8(byte == ord("#")) | np.uint8(byte == ord(".")))

@@ -76,13 +76,20 @@ def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:
     return np.union1d(base, [bound for bound in bounds if base[0] < bound < base[-1]])
 
 
-def histogram(signal: str, values: np.ndarray, bounds: np.ndarray) -> pa.Table:
-    """Rows of the table `histogram`. bounds: its edges. NaN, a value that does not apply, is not counted."""
-    values = values[~np.isnan(values)]
-    found = np.clip(np.searchsorted(bounds, values, side="right") - 1, 0, len(bounds) - 2)
-    bins, counts = np.unique(found, return_counts=True)
-    rows = tally("histogram", "", "", signal, counts, np.zeros(len(bins), np.int64))
+def histograms(signals: Mapping[str, np.ndarray], checks: Mapping[str, Sequence[Check]]) -> pa.Table:
+    """Rows of the table `histogram`. signals: name -> float64[D]. NaN, a value that does not apply, is not counted."""
+    counted = [_fill_bins(values, edges(name, checks.get(name, ()))) for name, values in signals.items()]
+    bins = np.concatenate([np.flatnonzero(counts) for counts in counted])
+    documents = np.concatenate([counts[counts > 0] for counts in counted])
+    names = np.repeat(list(signals), [np.count_nonzero(counts) for counts in counted])
+    rows = tally("histogram", "", "", names, documents, np.zeros(len(bins), np.int64))
     return rows.set_column(4, "bin", pa.array(bins, pa.int32()))
+
+
+def _fill_bins(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """int64[bins]: how many values are in each bin."""
+    found = np.searchsorted(bounds, values[~np.isnan(values)], side="right") - 1
+    return np.bincount(np.clip(found, 0, len(bounds) - 2), minlength=len(bounds) - 1)
 
 
 def tally_unit(
@@ -102,6 +109,7 @@ def tally_unit(
     if len(removed):
         subset = pa.table({"s": attributes["source"], "l": language, "c": attributes["characters"]}).take(removed)
         tables.append(tally("removed", subset["s"], subset["l"], names, ones[: len(removed)], subset["c"]))
+    signals = {}
     for name in attributes.column_names:
         if name.startswith("personal_"):
             counts = attributes[name].to_numpy()
@@ -109,6 +117,5 @@ def tally_unit(
             kind = name.removeprefix("personal_")
             tables.append(tally("personal", "", "", kind, np.ones(len(found), np.int64), found))
         elif name not in _NO_SIGNALS:
-            values = attributes[name].to_numpy().astype(np.float64)
-            tables.append(histogram(name, values, edges(name, checks.get(name, ()))))
-    return add_tallies(tables)
+            signals[name] = attributes[name].to_numpy().astype(np.float64)
+    return add_tallies([*tables, histograms(signals, checks)])

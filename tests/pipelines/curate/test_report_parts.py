@@ -14,8 +14,7 @@ from cluster.page.charts import Axis, Segment, bar
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.histogram import SMALL, Bounds, histogram
 from pipelines.curate.report.schema import stage_name
-from pipelines.curate.report.tallies import edges
-from pipelines.curate.report.tallies import histogram as histogram_table
+from pipelines.curate.report.tallies import edges, histograms
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.rules.rule import Check
 from tests.pipelines.curate.test_report_page import GOLDEN
@@ -49,11 +48,13 @@ def test_a_bin_has_the_colour_of_what_happens_to_all_of_its_documents(low, high,
 def test_a_bound_is_an_edge_and_what_lies_on_it_is_with_what_stays(signal):
     """A minimum and a maximum stay themselves; the next number beyond each is in another bin."""
     least, most = (0.123, 0.456) if "ratio" in signal else (3.3, 12.3)
-    bounds = edges(signal, [Check("short", signal, minimum=least), Check("long", signal, maximum=most)])
+    checks = [Check("short", signal, minimum=least), Check("long", signal, maximum=most)]
+    bounds = edges(signal, checks)
     values = np.array([np.nextafter(least, 0), least, most, np.nextafter(most, np.inf)])
     below, lowest, highest, above = (np.searchsorted(bounds, values, side="right") - 1).tolist()
     assert below + 1 == lowest <= highest == above - 1
-    rows = [row for row in histogram_table(signal, values, bounds).to_pylist() if row["bin"] in (below, above)]
+    counted = histograms({signal: np.append(values, np.nan)}, {signal: checks}).to_pylist()
+    rows = [row for row in counted if row["bin"] in (below, above)]
     assert [row["documents"] for row in rows] == [1, 1]
 
 
