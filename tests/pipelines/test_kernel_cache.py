@@ -14,8 +14,9 @@ import pytest
 from numba.core.caching import IndexDataCacheFile
 
 from cluster.errors import ConfigError, UserError
+from cluster.session import Session
 from pipelines import kernel_cache, warm
-from pipelines.all_kernels import Kernels, kernels
+from pipelines.all_kernels import Kernels, compile_kernels, kernels
 from pipelines.kernel_cache import _HERE, kernel_sources, kernels_are_compiled
 from pipelines.warm import use_folder
 
@@ -192,6 +193,15 @@ def test_a_check_names_the_kernels_that_are_not_compiled_and_stores_none(tmp_pat
 def test_every_kernel_is_in_the_list_that_warm_compiles():
     written = sum(path.read_text().count("@kernel\n") for path in kernel_sources())
     assert len(kernels()) == written > 40
+
+
+def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_compiled(monkeypatch):
+    monkeypatch.setattr(Session, "start", lambda _: pytest.fail("the image that is built has no Ray to start"))
+    made = compile_kernels()
+    assert set(made.kernels) == set(kernels()) >= set(made.compiled)
+    check = [sys.executable, "-m", "cluster.cli", "warm", "--check"]
+    found = subprocess.run(check, env=os.environ, capture_output=True, text=True)
+    assert f"{len(made.kernels)} kernels in {os.environ['NUMBA_CACHE_DIR']}: all compiled" in found.stdout, found.stderr
 
 
 # --- several processes

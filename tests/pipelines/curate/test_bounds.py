@@ -97,6 +97,23 @@ def test_an_unknown_id_is_answered_with_three_others(many):
     assert str(caught.value).endswith(f"Ids there look like: {', '.join(ids['a'][:3])}.")
 
 
+def test_an_id_is_looked_up_in_a_small_part_of_the_index(tmp_path, monkeypatch):
+    lines = [json.dumps({"id": f"d{n}", "text": "A text."}) for n in range(30_000)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    settings = {"inputs": [{"path": str(tmp_path / "a.jsonl"), "id": "id"}], "output": str(tmp_path / "run")}
+    reader = RunReader(Store(), curate_inline(settings | OFF, monkeypatch).uri)
+    read_row_group, rows = pq.ParquetFile.read_row_group, []
+
+    def counted(file: pq.ParquetFile, group: int, **how) -> pa.Table:
+        rows.append(file.metadata.row_group(group).num_rows)
+        return read_row_group(file, group, **how)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    index = reader.artifact(id_index.ID_INDEX)
+    assert [id_index.positions_of(index, id) for id in ("d0", "d29999", "none")] == [[0], [29_999], []]
+    assert len(rows) <= 3 and max(rows) < 10_000, "of 30,000"
+
+
 def test_documents_are_found_in_every_file_of_a_unit(tmp_path, monkeypatch):
     for at in range(4):
         lines = [json.dumps({"id": f"{at}-{n}", "text": f"Text {at} {n}."}) for n in range(at + 1)]

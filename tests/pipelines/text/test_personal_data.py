@@ -163,6 +163,21 @@ def test_text_that_only_resembles_personal_data_is_not_found(text):
     assert redact(texts, find(texts)) is texts
 
 
+_LONGEST_DOMAIN = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 57, "com"])
+
+
+@pytest.mark.parametrize(
+    ("longest", "too_long"),
+    [
+        ("x" * 64 + "@example.com", "x" * 65 + "@example.com"),
+        ("me@" + "x" * 63 + ".com", "me@" + "x" * 64 + ".com"),
+        (f"me@{_LONGEST_DOMAIN}", f"me@{_LONGEST_DOMAIN}m"),
+    ],
+)
+def test_an_address_may_be_as_long_as_the_standards_allow(longest, too_long):
+    assert found(f"to {longest} now") == [("email", longest)] and found(f"to {too_long} now") == []
+
+
 def test_only_the_wanted_kinds_are_found():
     text = "a@example.com 123-45-6789"
     assert found(text, ("ssn",)) == [("ssn", "123-45-6789")]

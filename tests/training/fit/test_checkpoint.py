@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+import cluster
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.run import RunFolder
 from cluster.store.interface import NotFound, StorageOptions, Unavailable
@@ -372,6 +374,18 @@ def test_where_a_piece_stands_in_its_file_is_told_exactly():
     for piece in file.pieces:
         found = np.frombuffer(data, np.float32, piece.count, piece.offset)
         assert found.tolist() == pieces[piece.name, piece.state, piece.start].tolist()
+
+
+def test_a_checkpoint_names_the_versions_of_the_packages_that_are_installed(tmp_path, monkeypatch):
+    def version(name: str) -> str:
+        if name == "deepspeed":
+            raise PackageNotFoundError(name)
+        return f"version of {name}"
+
+    monkeypatch.setattr(saving, "version", version)
+    manifest = json.loads(Path(write(make_job(tmp_path), 1), "manifest.json").read_text())
+    others = {name: f"version of {name}" for name in ("torch", "transformers", "peft", "ray")}
+    assert manifest["versions"] == {"raymill": cluster.__version__} | others
 
 
 def test_a_copy_is_taken_so_that_training_may_go_on_at_once(tmp_path):

@@ -284,6 +284,18 @@ def test_the_line_of_a_step_has_the_numbers_of_the_steps_it_is_about():
     assert "tokens/s" in (line := console.step_line([*timed, record(3)], left)) and "loss" not in line
 
 
+def test_of_several_validations_the_last_is_shown_and_the_next_ones_take_as_long():
+    def record(step: int, loss: float, took: float, workers: int) -> dict:
+        return {"step": step, "time": "", "workers": workers, "seconds": 1.0, "tokens": 1,
+                "validation": {"loss": loss}, "validation_s": took}  # fmt: skip
+
+    records = [record(step=1, loss=8.0, took=50.0, workers=9), record(step=2, loss=2.0, took=3.0, workers=2)]
+    records = [one | {"time": f"2026-01-01T00:00:{51 * at:02d}"} for at, one in enumerate(records)]
+    left = RemainingWork(3, 1, validation_rows=6, evaluation_rows=10)
+    assert left.seconds_left(records) == (51 - 50) + 3 + 2 * 10 * 3 * 2 / 6
+    assert console.step_line(records, left).endswith("validation 2.0000 at step 2 in 3 s")
+
+
 def test_a_step_takes_the_time_between_steps_without_validations_and_alone_its_own():
     def record(second: int, **more) -> dict:
         return {"step": 1, "time": f"2026-01-01T00:00:{second:02d}", "workers": 1, "seconds": 7.0} | more

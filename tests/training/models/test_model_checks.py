@@ -152,6 +152,21 @@ def test_the_checks_read_a_models_folder_on_an_object_store_by_the_headers_of_it
         check_model(config(model=f"{s3_root}/base", storage=s3_store.options))
 
 
+def test_of_a_hub_model_the_checks_read_what_the_cache_has_and_ask_for_no_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert check_model(config(**LONG, model="some/model")) == [], "the cache has nothing of it"
+    (cached := tmp_path / "models--some--model" / "refs").mkdir(parents=True)
+    (cached / "main").write_text("c" * 40)
+    (cached.parent / "snapshots").mkdir()
+    files = Path(folder(cached.parent / "snapshots" / ("c" * 40)))
+    assert check_model(config(model="some/model")) == []
+    (files / "model.safetensors").unlink()
+    assert check_model(config(model="some/model")) == [], "the weights are fetched when the model is loaded"
+    with pytest.raises(ConfigError, match=r"sequence_length: 128 is above .* 64"):
+        check_model(config(**LONG, model="some/model"))
+
+
 @pytest.mark.parametrize("preview", [None, 2])
 def test_weights_that_are_not_safetensors_are_refused_by_pack_and_its_preview(tmp_path, preview):
     plain = PLAIN | {"corpus": write_corpus(tmp_path), "output": str(tmp_path / "run")}

@@ -93,6 +93,13 @@ def test_a_changed_byte_is_found_with_verify_and_the_file_is_named(corpus, tmp_p
     assert str(path) in caplog.text and "sha256" in caplog.text
 
 
+def test_a_changed_byte_in_what_an_interrupted_packing_left_is_found_with_verify(corpus, tmp_path, caplog):
+    packed = packed_by(corpus, tmp_path / "run")
+    Path(packed.uri, "pack.json").unlink()
+    flip(file_of(packed, TRAIN))
+    assert whole(packed_by(corpus, tmp_path / "run", verify=True)) and "sha256" in caplog.text
+
+
 def config_file(path: Path, corpus: str) -> str:
     plain = {"kind": "train", "name": "t", "steps": 2} | settings_of(corpus, path / "run")
     (path / "train.yaml").write_text(yaml.safe_dump(plain))
