@@ -107,8 +107,8 @@ def _row_warnings(source: dict[str, Any]) -> Iterator[str]:
         verb = "gives" if count == 1 else "give"
         yield f"{plural(count, 'record')} {verb} a key twice (the last value is used)"
     if count := source["without_newest_by"]:
-        verbs = ("has", "comes") if count == 1 else ("have", "come")
+        has, comes = ("has", "comes") if count == 1 else ("have", "come")
         yield (
-            f"{plural(count, 'document')} {verbs[0]} no date, time or number in the column dedup.newest_by, and "
-            f"{verbs[1]} last among duplicates"
+            f"{plural(count, 'document')} {has} no date, time or number in the column dedup.newest_by, and "
+            f"{comes} last among duplicates"
         )
