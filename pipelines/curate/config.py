@@ -76,6 +76,21 @@ class PersonalData(_Settings):
     )
 
 
+class Boilerplate(_Settings):
+    """Lines or paragraphs that many documents of a source have, which are cut out of the corpus.
+
+    Source of the default of max_documents: Llama 3, Grattafiori et al. 2024, section 3.1.1, which removes lines that
+    stand more than 6 times in 30 million documents.
+    """
+
+    cut: Literal["lines", "paragraphs"] = Field("lines", description="what is compared and cut")
+    max_documents: int = Field(
+        6, ge=1, description="kept documents of its source that may have a line; one that more have is cut from all"
+    )
+    min_words: int = Field(1, ge=1, description="shorter lines stay; those without a word always do")
+    min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
+
+
 class CorpusFiles(_Settings):
     """The files of the corpus."""
 
@@ -142,6 +157,7 @@ class SelectSettings:
     filters: Filters
     redact: tuple[str, ...] | None
     dedup: Dedup | None
+    boilerplate: Boilerplate | None
     corpus: CorpusFiles
     samples: int
 
@@ -155,6 +171,7 @@ class ReportSettings:
     filters: Filters
     redact: tuple[str, ...]
     dedup: Dedup | None
+    boilerplate: Boilerplate | None
     report: Report
 
 
@@ -171,6 +188,7 @@ class CurateConfig(_Settings):
     rules: Annotated[Rules | None, Field(validate_default=True)] = Rules()
     personal_data: PersonalData | None = PersonalData()
     dedup: Dedup | None = Dedup()
+    boilerplate: Boilerplate | None = None
     limits: Limits = Limits()
     corpus: CorpusFiles = CorpusFiles()
     execution: Execution = Execution()
@@ -234,11 +252,13 @@ class CurateConfig(_Settings):
     def select_settings(self) -> SelectSettings:
         """The part that the stage `select` takes."""
         redact = self.personal_data.redact if self.personal_data else None
-        return SelectSettings(self.limits, self.filters, redact, self.dedup, self.corpus, self.report.samples)
+        return SelectSettings(
+            self.limits, self.filters, redact, self.dedup, self.boilerplate, self.corpus, self.report.samples
+        )
 
     @property
     def report_settings(self) -> ReportSettings:
         """The part that the report takes."""
         redact = self.personal_data.redact if self.personal_data else ()
         plain = self.model_dump(mode="json", exclude=STORES)
-        return ReportSettings(self.name, plain, self.filters, redact, self.dedup, self.report)
+        return ReportSettings(self.name, plain, self.filters, redact, self.dedup, self.boilerplate, self.report)

@@ -62,6 +62,9 @@ def print_plan(settings: CurateConfig) -> None:
         print(f"dedup    {bands} bands of {columns} signature columns; pairs compared, by similarity: {caught}")
     else:
         print("dedup    none")
+    if boilerplate := settings.boilerplate:
+        most = plural(boilerplate.max_documents, "document")
+        print(f"cut      {boilerplate.cut} that stand in more than {most} of their source")
     print(f"output   {root}: {state}")
     for source, skipped in inputs.skipped.items():
         if skipped:

@@ -11,13 +11,17 @@ from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
 from cluster.store import paths
+from pipelines.curate.boilerplate import BOILERPLATE, piece_keys
 from pipelines.curate.contaminated import CONTAMINATED
+from pipelines.curate.kept_texts import cleaned
 from pipelines.curate.measure import QUARANTINE
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.write_corpus import CORPUS, REMOVED
+from pipelines.text.texts import Texts
 
 _SHOWN_WORDS = 12  # around a difference
+_CUT_SHOWN = 200  # characters
 
 
 def explain(run: RunReader, id: str) -> str:
@@ -34,7 +38,7 @@ def explain(run: RunReader, id: str) -> str:
 
 
 def _explained(run: RunReader, id: str, document: MeasuredDocument) -> str:
-    lines = [f"document  {id}", *_outcome(run, id, document), *_contaminations(run, document)]
+    lines = [f"document  {id}", *_outcome(run, id, document), *_contaminations(run, document), *_cut(run, document)]
     lines += [f"position  unit {document.unit}, row {document.row} ({_file(run, document)})", "measured"]
     for name, value in document.attributes.items():
         if name not in ("row", "id"):
@@ -85,6 +89,22 @@ def _contaminations(run: RunReader, document: MeasuredDocument) -> list[str]:
             what = f"{row['fraction']:.0%} of {row['column']} of example {row['example']} of {row['set']}"
             lines.append(f"contains  {what}, at {place}")
     return lines
+
+
+def _cut(run: RunReader, document: MeasuredDocument) -> list[str]:
+    """A line for each different piece of the document that is boilerplate of its source."""
+    boilerplate, config = run.artifact(BOILERPLATE), run.config
+    if boilerplate is None or config is None or config.boilerplate is None:
+        return []
+    source = document.attributes["source"]
+    texts = cleaned(Texts.from_strings([run.text_of(document)]), config.filters)
+    keys = piece_keys(config.boilerplate, source, texts)
+    found = []
+    for table in boilerplate.tables(["key", "source", "text", "documents"]):
+        found += table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()
+    order = keys.tolist()
+    rows = sorted((row for row in found if row["source"] == source), key=lambda row: order.index(row["key"]))
+    return [f"cut       {row['documents']:,} documents of {source} have: {row['text'][:_CUT_SHOWN]}" for row in rows]
 
 
 def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict | None:

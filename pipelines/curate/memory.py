@@ -16,3 +16,17 @@ _OF_A_DOCUMENT = 20
 def task_memory(limits: Limits) -> int:
     """Of a unit of `measure` or `select`."""
     return _TASK + _OF_A_DOCUMENT * max(0, limits.max_document_bytes - _TABLE_BYTES)
+
+
+# Keys of the lines or windows of a unit that differ, while they are counted: bytes for each byte of its text.
+_OF_KEYS = 2
+
+
+def select_memory(limits: Limits, file_bytes: int, *, cuts: bool) -> int:
+    """Of a unit of `select`. file_bytes: of a corpus file. cuts: whether it has the keys of what is cut."""
+    return task_memory(limits) + cuts * file_bytes  # of text that fills a file, most are a quarter of it
+
+
+def keys_memory(limits: Limits, unit_bytes: int) -> int:
+    """Of a unit that counts keys of its text (shared_keys.py). unit_bytes: text of the largest unit."""
+    return task_memory(limits) + _OF_KEYS * unit_bytes

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from cluster.artifact import Artifact, DataFile, open_parquet, require_files
 from cluster.errors import DataError
@@ -20,6 +21,7 @@ from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
+from pipelines.curate.config import CurateConfig
 from pipelines.curate.id_index import ID_INDEX, positions_of
 from pipelines.curate.measure import ATTRIBUTES
 from pipelines.readers.inputs import Input
@@ -69,6 +71,15 @@ class RunReader:
     def manifest(self) -> dict[str, Any] | None:
         """The run's manifest; None if it is unfinished."""
         return RunFolder(self.store, self.uri).manifest_file.read()
+
+    @property
+    def config(self) -> CurateConfig | None:
+        """The config that made the run; None if it is unfinished, or if its settings are those of another version."""
+        manifest = self.manifest
+        try:
+            return CurateConfig.model_validate(manifest["config"] | {"output": self.uri}) if manifest else None
+        except ValidationError:
+            return None
 
     def artifact(self, name: str) -> Artifact | None:
         """An artifact of the run; None if it is unfinished."""

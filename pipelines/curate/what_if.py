@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
@@ -63,7 +62,7 @@ def compare(
             f"{', '.join(changed)}: what-if decides languages and rules again, but not which documents are duplicates. "
             "Leave it out here, or run `raymill curate` with it and another output."
         )
-    recorded = _config_of(run)
+    recorded = run.config
     _refuse_other_measurements(run, recorded, before, after)
     verdicts, duplicates = run.artifact(VERDICTS), run.artifact(DUPLICATES)  # below _work/, which may be deleted
     same = recorded is not None and (recorded.filters, recorded.dedup) == (before.filters, before.dedup)
@@ -91,14 +90,6 @@ def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
 
 def _removes_duplicates(config: CurateConfig) -> bool:
     return config.dedup is not None and config.dedup.remove
-
-
-def _config_of(run: RunReader) -> CurateConfig | None:
-    """The config that made the run; None if it is unfinished, or if its settings are those of another version."""
-    try:
-        return CurateConfig.model_validate(run.manifest["config"] | {"output": run.uri}) if run.manifest else None
-    except ValidationError:
-        return None
 
 
 def _refuse_other_measurements(

@@ -25,7 +25,8 @@ from cluster.submit.work import (
 )
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, frozen_inputs, result_settings
-from pipelines.curate.memory import task_memory
+from pipelines.curate.memory import keys_memory, select_memory, task_memory
+from pipelines.curate.shared_keys import SLICE_MEMORY
 from pipelines.dedup import group
 from pipelines.readers.listing import InputListing
 from pipelines.readers.units import InputManifest
@@ -103,7 +104,11 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
 def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int) -> Machines:
     """A machine with so many cores for a run of so many documents. unit_bytes: text of the largest unit."""
     document = config.limits.max_document_bytes
-    task = largest = task_memory(config.limits)
+    task = task_memory(config.limits)
+    if config.boilerplate:
+        writing = select_memory(config.limits, config.corpus.file_mib << 20, cuts=True)
+        task = max(keys_memory(config.limits, unit_bytes), writing, SLICE_MEMORY)
+    largest = task
     memory_reason = (
         f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB)"
     )

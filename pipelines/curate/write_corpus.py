@@ -1,7 +1,8 @@
 """The stage `select`: reads the text again, and writes the corpus and the ledger.
 
     units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), contaminated (with the rule
-                                                      `decontamination`), samples and tallies for the report
+                                                      `decontamination`), boilerplate (with that setting), samples
+                                                      and tallies for the report
 
 The ledger has one row for each removed document. Earlier stages remove nothing. This stage joins neighbouring units of
 input until their kept text fills one file; each such list is one of its units. It reads the text of its units and the
@@ -9,26 +10,38 @@ rows of attributes, verdicts and groups on them, and holds a table of 8 MB of te
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
+from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
 from cluster.page.formats import plural
-from cluster.stage import Output, Scratch, Stage, files_from
-from pipelines.curate.config import SelectSettings
+from cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from pipelines.curate.boilerplate import (
+    BOILERPLATE,
+    BOILERPLATE_SCHEMA,
+    BOILERPLATE_STAGE,
+    BOILERPLATE_VERSION,
+    TOO_FEW_WORDS_LEFT,
+    CutTexts,
+    cut_texts,
+    find_boilerplate,
+    listed,
+)
+from pipelines.curate.config import Boilerplate, SelectSettings
 from pipelines.curate.contaminated import CONTAMINATED, CONTAMINATED_SCHEMA, contaminated_rows, decontamination_of
 from pipelines.curate.decide import VERDICTS_SCHEMA
+from pipelines.curate.kept_texts import MeasuredUnit, groups_in, take_texts
 from pipelines.curate.measure import split_problems
-from pipelines.curate.memory import task_memory
+from pipelines.curate.memory import select_memory
 from pipelines.curate.neighbours import neighbours
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
-from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
+from pipelines.curate.shared_keys import read_shared
+from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules.decontamination import SIGNAL
@@ -89,17 +102,6 @@ def attribute_columns(columns: tuple[str, ...]) -> set[str]:
     return {"row", "id", "text_hash", "characters", "language", "language_score", SIGNAL, *columns}
 
 
-@dataclass(frozen=True)
-class MeasuredUnit:
-    """A unit of input with its files of attributes, verdicts and groups. first: position of its first document."""
-
-    unit: Unit
-    first: int
-    attributes: list[str]
-    verdicts: list[str]
-    groups: list[str]
-
-
 # A removed document by its row in the unit: a ledger row before id, source, position and language are added.
 REMOVED_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
 
@@ -135,6 +137,9 @@ def select_stage(
     )
     if decontamination_of(settings.filters):
         outputs += (Output(CONTAMINATED, CONTAMINATED_SCHEMA),)
+    boilerplate = settings.boilerplate
+    if boilerplate:
+        outputs += (Output(BOILERPLATE, BOILERPLATE_SCHEMA),)
     stage_fingerprint = fingerprint(
         {
             "version": [SELECT_VERSION, NORMALIZE_VERSION],
@@ -149,6 +154,7 @@ def select_stage(
             "samples": settings.samples,
             "lines": [rule.name for rule in settings.filters.rules if getattr(rule, "remove_lines", False)],
         }
+        | ({"boilerplate": [BOILERPLATE_VERSION, boilerplate.model_dump()]} if boilerplate else {})
     )
     count = len(inputs.units)
     documents = np.array(attributes.rows_by_unit(count), np.int64)
@@ -160,11 +166,18 @@ def select_stage(
     measured = [MeasuredUnit(*part) for part in parts]
     # The kept text of a list fills a file.
     removed = duplicates if settings.dedup and settings.dedup.remove else None
-    units = list(neighbours(measured, _kept_bytes(verdicts, removed, inputs), file_bytes))
-    work = Select(settings, inputs.reading, attributes.schema)
-    return Stage(
-        "select", outputs, units, work, stage_fingerprint, attributes.store, _files, memory=task_memory(settings.limits)
-    )
+    kept_bytes = _kept_bytes(verdicts, removed, inputs)
+    units = list(neighbours(measured, kept_bytes, file_bytes))
+    work, store = Select(settings, inputs.reading, attributes.schema), attributes.store
+
+    def prepare(run: RunStage) -> list[list[MeasuredUnit]]:
+        text = sum(kept_bytes)
+        found = find_boilerplate(run, settings, inputs.reading, measured, text, stage_fingerprint)
+        return [[replace(one, boilerplate=found) for one in unit] for unit in units]
+
+    memory = select_memory(settings.limits, file_bytes, cuts=boilerplate is not None)
+    stage = Stage("select", outputs, units, work, stage_fingerprint, store, _files, memory=memory)
+    return replace(stage, units=(), prepare=prepare) if boilerplate else stage
 
 
 def _files(units: list[MeasuredUnit]) -> str:
@@ -193,44 +206,32 @@ class Select:
     def __call__(self, units: list[MeasuredUnit], scratch: Scratch) -> Counters:
         """Counters: `documents` and `text_bytes` read, `corpus_documents` and `corpus_characters` written."""
         counters: Counters = {"documents": 0, "text_bytes": 0, "corpus_documents": 0, "corpus_characters": 0}
+        if self.settings.boilerplate:
+            counters |= {"boilerplate_documents": 0, "boilerplate_pieces": 0, "boilerplate_characters": 0}
         sampler = Sampler(self.settings.samples)
         tallies: list[pa.Table] = []
-        groups = self._groups(units)
+        groups = groups_in(self.reading.store, units)
         for one in units:
             results = self._results(one, groups)
-            self._write_ledger(one, results, scratch)
-            self._write_corpus(one, results, scratch, sampler, tallies, counters)
+            cut = self._write_corpus(one, results, scratch, sampler, tallies, counters)
+            self._write_ledger(one, results.attributes, _joined([results.removed, *cut]), scratch)
         scratch.write(SAMPLES, sampler.table())
         scratch.write(KEPT, add_tallies(tallies))
         return counters
-
-    def _groups(self, units: list[MeasuredUnit]) -> pa.Table:
-        """The rows of the groups in these units. Rows are sorted by unit, so only row groups with these are read."""
-        found = []
-        wanted = pa.array([one.unit.index for one in units], pa.int32())
-        for uri in dict.fromkeys(uri for one in units for uri in one.groups):
-            with open_parquet(self.reading.store, uri) as parquet:
-                groups = list(_groups_with(parquet, units[0].unit.index, units[-1].unit.index))
-                parquet.fetch_ahead(groups)
-                for number in groups:
-                    table = parquet.read_row_group(number, use_threads=False)
-                    found.append(table.filter(pc.is_in(table["unit"], wanted)))
-        return pa.concat_tables([GROUPS_SCHEMA.empty_table(), *found])
 
     def _results(self, unit: MeasuredUnit, groups: pa.Table) -> UnitResults:
         store, dedup = self.reading.store, self.settings.dedup
         names = attribute_columns(self.settings.corpus.columns)
         schema = pa.schema([column for column in self.attributes if column.name in names])
         attributes = _concat(read_tables(store, unit.attributes, names.__contains__), schema)
-        removed = _failed_checks(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))
+        removed = _without_partner(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))
         in_unit = groups.filter(pc.equal(groups["unit"], unit.unit.index))
         if dedup and dedup.remove:
             duplicates = _duplicates(in_unit.filter(pc.is_valid(in_unit["reason"])), dedup.threshold)
-            removed = pa.concat_tables([removed, duplicates]).sort_by("row").combine_chunks()
+            removed = _joined([removed, duplicates])
         return UnitResults(attributes, removed, in_unit)
 
-    def _write_ledger(self, unit: MeasuredUnit, results: UnitResults, scratch: Scratch) -> None:
-        attributes, removed = results.attributes, results.removed
+    def _write_ledger(self, unit: MeasuredUnit, attributes: pa.Table, removed: pa.Table, scratch: Scratch) -> None:
         index = np.searchsorted(attributes["row"].to_numpy(), removed["row"].to_numpy())
         documents = attributes.take(pa.array(index))
         columns = {name: removed[name] for name in removed.column_names if name != "row"}
@@ -249,8 +250,11 @@ class Select:
         sampler: Sampler,
         tallies: list[pa.Table],
         counters: Counters,
-    ) -> None:
-        unit, attributes = measured.unit, results.attributes
+    ) -> list[pa.Table]:
+        """Returns the documents that are removed because little is left of them (REMOVED_SCHEMA)."""
+        unit, attributes, removed_now = measured.unit, results.attributes, []
+        boilerplate = self.settings.boilerplate
+        shared = read_shared(self.reading.store, measured.boilerplate, unit.index)
         decontamination = decontamination_of(self.settings.filters)
         removed_rows = results.removed["row"].to_numpy()
         first = 0
@@ -268,9 +272,20 @@ class Select:
             if decontamination:
                 found = contaminated_rows(decontamination, self.reading.store, unit.source, texts, rows, position)
                 scratch.write(CONTAMINATED, found)
-            sampler.add(unit.source, texts, rows, results.removed, results.groups)
             kept = np.flatnonzero(stays)
-            corpus = self._corpus(unit, texts, kept, rows.take(kept), readable.take(kept), results.groups)
+            written, gone = take_texts(texts, kept, self.settings.filters), REMOVED_SCHEMA.empty_table()
+            if boilerplate:
+                documents = rows.take(kept).append_column("position", pa.array(position + kept))
+                cut, found = self._cut(boilerplate, unit.source, written, documents, shared, counters)
+                scratch.write(BOILERPLATE, found)
+                sampler.add_cut(BOILERPLATE_STAGE, found)
+                stays = ~cut.too_short(boilerplate)
+                gone = _too_short(documents["row"], cut.words, stays, boilerplate)
+                removed_now.append(gone)
+                tallies.append(_tally_removed(unit.source, documents.filter(pa.array(~stays))))
+                written, kept = Texts.from_arrow(cut.texts.to_arrow().filter(pa.array(stays))), kept[stays]
+            sampler.add(unit.source, texts, rows, _joined([results.removed, gone]), results.groups)
+            corpus = self._corpus(unit, written, rows.take(kept), readable.take(kept), results.groups)
             scratch.write(CORPUS, corpus)
             characters = count_characters(Texts.from_arrow(corpus["text"]))
             tallies.append(_tally_kept(unit.source, rows.take(kept), characters))
@@ -283,32 +298,34 @@ class Select:
                 f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
                 "when measured. The input changed during the run: restore it, or run again with --replace."
             )
+        return removed_now
 
-    def _corpus(
-        self, unit: Unit, texts: Texts, kept: np.ndarray, rows: pa.Table, carried: pa.Table, groups: pa.Table
-    ) -> pa.Table:
-        """The kept documents as rows of the corpus. kept: their indexes in `texts`; rows: their attributes."""
-        texts = Texts.from_arrow(texts.to_arrow().take(pa.array(kept)))
-        for rule in self.settings.filters.rules:
-            if getattr(rule, "remove_lines", False):
-                texts = rule.clean(texts, self.settings.filters.dialect)  # type: ignore[attr-defined]
+    def _cut(
+        self,
+        boilerplate: Boilerplate,
+        source: str,
+        texts: Texts,
+        documents: pa.Table,
+        shared: np.ndarray,
+        counters: Counters,
+    ) -> tuple[CutTexts, pa.Table]:
+        """(D documents without boilerplate, rows of BOILERPLATE_SCHEMA). documents: attributes, and `position`."""
+        cut = cut_texts(boilerplate, source, texts, shared)
+        counters["boilerplate_pieces"] += int(cut.cuts.sum())
+        counters["boilerplate_documents"] += int((cut.cuts > 0).sum())
+        counters["boilerplate_characters"] += int((count_characters(texts) - count_characters(cut.texts)).sum())
+        return cut, listed(cut, texts, shared, self.settings.redact, source, documents)
+
+    def _corpus(self, unit: Unit, texts: Texts, rows: pa.Table, carried: pa.Table, groups: pa.Table) -> pa.Table:
+        """The kept documents as rows of the corpus. rows: their attributes."""
         if self.settings.redact:
             texts = personal_data.redact(texts, personal_data.find(texts, self.settings.redact))
-        columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(unit.source, len(kept))}
+        columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(unit.source, len(texts))}
         columns |= {name: rows[name] for name in ("language", "language_score") if name in rows.column_names}
         columns |= {name: rows[name] for name in self.settings.corpus.columns}
         if self.settings.dedup:
             columns |= _group_columns(rows, groups)
         return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
-
-
-def _groups_with(parquet: pq.ParquetFile, first: int, last: int) -> Iterator[int]:
-    """The row groups that can have rows of these units, by the statistics of the column `unit`."""
-    column = parquet.schema_arrow.names.index("unit")
-    for number in range(parquet.num_row_groups):
-        statistics = parquet.metadata.row_group(number).column(column).statistics
-        if statistics.min <= last and statistics.max >= first:
-            yield number
 
 
 def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
@@ -334,11 +351,36 @@ def _tally_kept(source: str, rows: pa.Table, characters: np.ndarray) -> pa.Table
     return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), characters)])
 
 
-def _failed_checks(verdicts: pa.Table) -> pa.Table:
-    """The documents removed by a rule or for their language (REMOVED_SCHEMA); they have no partner."""
+def _tally_removed(source: str, documents: pa.Table) -> pa.Table:
+    """documents: attributes of those of which boilerplate left too little."""
+    language = documents["language"] if "language" in documents.column_names else ""
+    name, ones = f"{BOILERPLATE_STAGE}/{TOO_FEW_WORDS_LEFT}", np.ones(len(documents), np.int64)
+    return tally("removed", source, language, name, ones, documents["characters"])
+
+
+def _too_short(rows: pa.ChunkedArray, words: np.ndarray, stays: np.ndarray, boilerplate: Boilerplate) -> pa.Table:
+    """The documents of which boilerplate left too little (REMOVED_SCHEMA). words, stays: of each of D documents."""
+    count = int((~stays).sum())
+    columns = {
+        "row": rows.filter(pa.array(~stays)),
+        "stage": pa.repeat(BOILERPLATE_STAGE, count),
+        "reason": pa.repeat(TOO_FEW_WORDS_LEFT, count),
+        "value": words[~stays].astype(np.float64),
+        "threshold": pa.repeat(float(boilerplate.min_words_left), count),
+    }
+    return _without_partner(pa.table(columns))
+
+
+def _without_partner(verdicts: pa.Table) -> pa.Table:
+    """Removed documents that are no duplicates, as REMOVED_SCHEMA. verdicts: as VERDICTS_SCHEMA."""
     columns = {name: verdicts[name] for name in verdicts.column_names}
     columns |= {name: pa.nulls(verdicts.num_rows, kind) for name, kind in _PARTNER_COLUMNS}
     return pa.table(columns, schema=REMOVED_SCHEMA)
+
+
+def _joined(removed: list[pa.Table]) -> pa.Table:
+    """All rows, sorted by row, in one chunk."""
+    return pa.concat_tables(removed).sort_by("row").combine_chunks()
 
 
 def _duplicates(duplicates: pa.Table, threshold: float) -> pa.Table:

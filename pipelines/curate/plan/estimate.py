@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 
 from cluster.store import paths
 from pipelines.curate import decide, duplicate_ids, id_index, removed_duplicates
+from pipelines.curate.boilerplate import TEXT_OF_A_PIECE
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.memory import keys_memory
 from pipelines.curate.plan.prices import Prices
 from pipelines.curate.plan.rates import Rates
 from pipelines.curate.report.merge import FILES_OF_A_UNIT
+from pipelines.curate.shared_keys import SLICE_MEMORY, slices_for
 from pipelines.curate.work import machine_of, task_scratch
 from pipelines.curate.write_corpus import attribute_columns
 from pipelines.dedup.compare import candidate_columns
@@ -34,6 +37,11 @@ _GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "components": 0.4e-6, "route": 2.0e
 _CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
 _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 _PAIR_BYTES = 8
+
+# Of counting lines: `python -m tests.benchmarks boilerplate` (AMD EPYC, 2026-11-23).
+PIECE_BYTES = 0.4  # written for each byte of text
+_SHARED_S = 10e-9  # seconds for each of these bytes
+_SHARED_PART = 0.3  # share of them that comes back to the units, at most
 
 # An S3 request: processor seconds of the client (0.4 ms to read 7 kB, 0.5 ms to write them, without TLS, 2026-11-23;
 # `cluster/store` against moto), and seconds until the answer, as stores promise them for small objects.
@@ -204,13 +212,29 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
         yield StagePlan("duplicates", count, seconds, stage.written, 0, 2 * group_files, 3 * count)
 
     kept_bytes = kept * rates.document_bytes
+    shared_gets = 0.0
+    if config.boilerplate:
+        written = kept_bytes * PIECE_BYTES
+        slices = slices_for(kept_bytes / TEXT_OF_A_PIECE)
+        most = keys_memory(config.limits, size.largest_unit)
+        yield StagePlan(
+            "select.pieces", units, core_s("select.pieces") + reading, size.stored_bytes, written,
+            input_gets + judged + 2 * group_files, units * (1 + _puts(written / units)), most, written / units,
+            input_gets,
+        )  # fmt: skip
+        shared_gets = 2 * units * slices
+        yield StagePlan(
+            "select.shared", slices, written * _SHARED_S, written, written * _SHARED_PART, shared_gets,
+            2 * slices, SLICE_MEMORY, written / slices,
+        )  # fmt: skip
     count = _joined(units, kept_bytes / units, config.corpus.file_mib << 20)
     corpus, ledger = kept * rates.corpus_bytes, (documents - kept) * rates.removed_bytes
     files = _puts(corpus / count) + (_puts(ledger / count) if ledger else 0)
     yield StagePlan(
         "select", count, core_s("select") + reading,
         size.stored_bytes + columns_bytes(attribute_columns(config.corpus.columns)) + verdicts, corpus + ledger,
-        input_gets + units * attributes_gets + judged + 2 * count * bool(group_files), count * (files + 3),
+        input_gets + units * attributes_gets + judged + 2 * count * bool(group_files) + shared_gets,
+        count * (files + 3 + bool(config.boilerplate)),
         scratch=scratch, input_gets=input_gets,
     )  # fmt: skip
 

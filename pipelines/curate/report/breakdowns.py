@@ -172,6 +172,30 @@ def personal_data(report: Report) -> Section:
     return Section("personal-data", title, join(note(words), table("Personal data by kind", columns, cells)))
 
 
+def boilerplate(report: Report) -> Section | None:
+    """How much was cut out of documents as boilerplate, and the most frequent lines; None without that setting."""
+    found = report.get("boilerplate")
+    if found is None:
+        return None
+    words = (
+        f"{count(found['pieces'])} {found['cut']} were cut out of {plural(found['documents'], 'document')}, "
+        f"{count(found['characters'])} characters: each stands in more than {count(found['max_documents'])} documents "
+        f"of its source that the rules and deduplication left. {count(found['different'])} of them differ; the folder "
+        "boilerplate has each of these."
+    )
+    columns = [Column("Source", False), Column("Text", False), Column("Documents")]
+    cells = [
+        (
+            name(outside_text(row["source"])),
+            element("span", outside_text(row["text"]), class_="wrap"),
+            count(row["documents"]),
+        )
+        for row in found["texts"]
+    ]
+    shown = table("What most documents have", columns, cells) if cells else sentence("Nothing was cut.")
+    return Section("boilerplate", "Boilerplate", join(note(words), shown))
+
+
 def quarantine(report: Report) -> Section:
     """Documents that could not be read, by source and problem, with at most five of their places."""
     rows = report["quarantine"]

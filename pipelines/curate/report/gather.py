@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
-from pipelines.curate.config import Filters, ReportSettings
+from pipelines.curate.boilerplate import BOILERPLATE, BOILERPLATE_STAGE, TOO_FEW_WORDS_LEFT
+from pipelines.curate.config import Boilerplate, Filters, ReportSettings
 from pipelines.curate.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, REPEATED_KEY, SKIPPED
 from pipelines.curate.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
 from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
+from pipelines.curate.report.samples import CUT_REASON
 from pipelines.curate.report.schema import Report
 from pipelines.curate.report.tallies import add_tallies, edges, is_count
 from pipelines.curate.write_corpus import CORPUS, DEDUP_STAGES
@@ -54,7 +56,7 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
         engine: the one that ran the stages, for their times and units.
         artifacts: of all stages, by name.
     """
-    tallies = _Tallies(settings.filters, settings.dedup, artifacts)
+    tallies = _Tallies(settings, artifacts)
     samples = _merged(artifacts[BEST_SAMPLES], partial(best_samples, most=settings.report.samples))
     core_s = _core_seconds(artifacts)
     report: dict[str, Any] = {
@@ -75,6 +77,8 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
         "stages": _stage_rows(engine, artifacts, core_s),
     }
     kept_languages = settings.filters.language.keep if settings.filters.language else ()
+    if settings.boilerplate:
+        report["boilerplate"] = _boilerplate(settings.boilerplate, artifacts, samples)
     found = warnings(report, inputs, settings.report.warn_source_loss, kept_languages)
     return cast(Report, report | {"warnings": found})
 
@@ -85,17 +89,20 @@ class _Tallies:
     reasons: (removed by, reason) of all checks and kinds of duplicates, in order.
     """
 
-    def __init__(self, filters: Filters, dedup: Dedup | None, artifacts: dict[str, Artifact]) -> None:
+    def __init__(self, settings: ReportSettings, artifacts: dict[str, Artifact]) -> None:
         total = _merged(artifacts[TALLY_SUMS], add_tallies)
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in total.to_pylist():
             self.rows[row["table"]].append(row)
-        self.reasons = list(all_reasons(filters))
+        self.reasons = list(all_reasons(settings.filters))
         self.stages = list(dict.fromkeys(stage for stage, _ in self.reasons))
-        if dedup and dedup.remove:
+        if settings.dedup and settings.dedup.remove:
             self.rows["removed"] += _duplicates(artifacts[DUPLICATES])
             self.stages += DEDUP_STAGES.values()
             self.reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
+        if settings.boilerplate:
+            self.stages.append(BOILERPLATE_STAGE)
+            self.reasons.append((BOILERPLATE_STAGE, TOO_FEW_WORDS_LEFT))
 
     def total(self, table: str, **wanted: str) -> Counts:
         """Documents and characters of the rows of a table with these values."""
@@ -270,6 +277,18 @@ def _personal_data(redacted: Sequence[str], tallies: _Tallies) -> list[dict[str,
         }
         for row in tallies.rows["personal"]
     ]
+
+
+def _boilerplate(settings: Boilerplate, artifacts: dict[str, Artifact], samples: pa.Table) -> dict[str, Any]:
+    counters = artifacts[CORPUS].manifest.counters
+    shown = samples.filter(pc.equal(samples["reason"], CUT_REASON)).to_pylist()
+    return {
+        "cut": settings.cut,
+        "max_documents": settings.max_documents,
+        "different": artifacts[BOILERPLATE].manifest.rows,
+        **{name: int(counters[f"boilerplate_{name}"]) for name in ("pieces", "documents", "characters")},
+        "texts": [{"source": row["source"], "text": row["excerpt"], "documents": int(row["value"])} for row in shown],
+    }
 
 
 def _quarantine(problems: Artifact) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.report.samples import SAMPLES_SCHEMA
+from pipelines.curate.report.samples import CUT_REASON, CUT_SHOWN, SAMPLES_SCHEMA
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies
 
 TALLY_SUMS = "_work/tally_sums"
@@ -100,11 +100,16 @@ def merged(store: Store, uris: Sequence[str], merge: Callable[[list[pa.Table]], 
 
 
 def best_samples(samples: Sequence[pa.Table], most: int) -> pa.Table:
-    """Of each reason the `most` samples with the smallest ranks, and all pairs of duplicates (SAMPLES_SCHEMA)."""
+    """Of each reason the samples with the smallest ranks, and all pairs of duplicates (SAMPLES_SCHEMA).
+
+    most: of a reason of removal; of what is cut out of documents, CUT_SHOWN.
+    """
     table = pa.concat_tables([SAMPLES_SCHEMA.empty_table(), *samples])
     is_pair = pc.is_valid(table["group_id"])
-    single = table.filter(pc.invert(is_pair)).sort_by([("rank", "ascending"), ("id", "ascending")])
-    single = single.filter(pa.array(_number_of_its_kind(single, "stage", "reason") < most))
+    by_rank = [("rank", "ascending"), ("id", "ascending"), ("excerpt", "ascending")]
+    single = table.filter(pc.invert(is_pair)).sort_by(by_rank)
+    shown = pc.if_else(pc.equal(single["reason"], CUT_REASON), CUT_SHOWN, most).to_numpy()
+    single = single.filter(pa.array(_number_of_its_kind(single, "stage", "reason") < shown))
     return pa.concat_tables([single, table.filter(is_pair)])
 
 

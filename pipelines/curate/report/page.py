@@ -30,6 +30,7 @@ def render(report: Report) -> str:
         examples.groups(report),
         examples.samples(report),
         breakdowns.personal_data(report),
+        breakdowns.boilerplate(report),
         breakdowns.quarantine(report),
         breakdowns.skipped(report),
         breakdowns.times(report),

@@ -1,7 +1,8 @@
 """Example documents for the report: some for each reason, some that stay, and pairs of the largest duplicate groups.
 
 The examples are the documents with the smallest text hashes, which is a random sample that is the same in every run and
-can be merged from units. Personal data is replaced in all excerpts, whatever the config, because reports are shared.
+can be merged from units. Of what is cut out of documents, those are shown that most documents have. Personal data is
+replaced in all excerpts, whatever the config, because reports are shared.
 """
 
 from collections import defaultdict
@@ -15,6 +16,8 @@ from pipelines.text.texts import Texts
 
 SAMPLES = "_work/samples"
 KEPT_REASON = "kept"
+CUT_REASON = "cut"  # of boilerplate; `value` is the number of documents that have it
+CUT_SHOWN = 20
 EXCERPT_CHARACTERS = 1200
 
 SAMPLES_SCHEMA = pa.schema(
@@ -42,6 +45,7 @@ class Sampler:
         self.most = most
         self.best: dict[str, list[dict]] = defaultdict(list)
         self.pairs: list[dict] = []
+        self.cut: list[dict] = []
 
     def add(self, source: str, texts: Texts, rows: pa.Table, removed: pa.Table, groups: pa.Table) -> None:
         """Consider D documents of a unit. rows: their attributes. removed, groups: of all documents of the unit."""
@@ -72,30 +76,45 @@ class Sampler:
                 | {"group_id": row["group_id"], "duplicate_count": row["duplicate_count"]}
             )
 
+    def add_cut(self, stage: str, listed: pa.Table) -> None:
+        """Consider what is cut out of documents. listed: its text, its documents, source and id of the first one."""
+        ranks = np.iinfo(np.int64).max - listed["documents"].to_numpy()
+        shown = np.argsort(ranks, kind="stable")[:CUT_SHOWN]
+        for row, rank in zip(listed.take(pa.array(shown)).to_pylist(), ranks[shown].tolist(), strict=True):
+            given = {name: row[name] for name in ("id", "source")} | {"value": float(row["documents"])}
+            self.cut.append(_EMPTY | given | {"reason": CUT_REASON, "stage": stage, "rank": rank})
+            self.cut[-1]["excerpt"] = _excerpt(row["text"])
+        self.cut.sort(key=lambda one: one["rank"])
+        del self.cut[CUT_SHOWN:]
+
     def table(self) -> pa.Table:
         """The examples (SAMPLES_SCHEMA)."""
         rows = [row for key in sorted(self.best) for row in self.best[key]]
-        return pa.Table.from_pylist(rows + self.pairs, SAMPLES_SCHEMA)
+        return pa.Table.from_pylist(rows + self.cut + self.pairs, SAMPLES_SCHEMA)
 
     def _row(self, source: str, texts: Texts, rows: pa.Table, index: int, given: dict, rank: int) -> dict:
-        text = texts[index]
-        cut = "…" if len(text) > EXCERPT_CHARACTERS else ""
-        excerpt = Texts.from_strings([text[:EXCERPT_CHARACTERS] + cut])
-        redacted = personal_data.redact(excerpt, personal_data.find(excerpt, personal_data.KINDS))
-        return {
+        return _EMPTY | {
             "reason": given.get("reason") or KEPT_REASON,
             "stage": given.get("stage") or "corpus",
             "rank": rank,
-            "group_id": None,
             "id": rows["id"][index].as_py(),
             "source": source,
             "language": rows["language"][index].as_py() if "language" in rows.column_names else "",
             "value": given.get("value"),
             "threshold": given.get("threshold"),
             "partner": given.get("partner"),
-            "duplicate_count": None,
-            "excerpt": redacted[0],
+            "excerpt": _excerpt(texts[index]),
         }
+
+
+_EMPTY: dict[str, object] = dict.fromkeys(SAMPLES_SCHEMA.names)
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a text, with personal data replaced."""
+    cut = "…" if len(text) > EXCERPT_CHARACTERS else ""
+    excerpt = Texts.from_strings([text[:EXCERPT_CHARACTERS] + cut])
+    return personal_data.redact(excerpt, personal_data.find(excerpt, personal_data.KINDS))[0]
 
 
 def _labels(removed: pa.Table) -> tuple[np.ndarray, list[str]]:

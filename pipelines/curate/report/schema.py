@@ -174,6 +174,30 @@ class PersonalData(TypedDict):
     redacted: bool
 
 
+class BoilerplateText(TypedDict):
+    """documents: kept ones of the source that have the line or paragraph."""
+
+    source: str
+    text: str
+    documents: int
+
+
+class Boilerplate(TypedDict):
+    """What was cut out of the documents that the rules and deduplication left.
+
+    cut, max_documents: settings. different: lines or paragraphs with different words. pieces: all that were cut.
+    documents: that lost one. characters: that were cut, with line feeds. texts: those that most documents have.
+    """
+
+    cut: str
+    max_documents: int
+    different: int
+    pieces: int
+    documents: int
+    characters: int
+    texts: list[BoilerplateText]
+
+
 class Quarantine(TypedDict):
     """examples: files with row or line."""
 
@@ -226,6 +250,7 @@ class Report(TypedDict):
     groups: list[Group]
     samples: list[Sample]
     personal_data: list[PersonalData]
+    boilerplate: NotRequired[Boilerplate]
     quarantine: list[Quarantine]
     skipped: list[Skipped]
     duplicate_ids: list[DuplicateIds]

@@ -18,14 +18,14 @@ from pipelines.curate import job, write_corpus
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
 from pipelines.curate.job import run_stages
+from pipelines.curate.kept_texts import MeasuredUnit, groups_in
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
-from pipelines.curate.write_corpus import MeasuredUnit, Select
 from pipelines.dedup.compare import GROUPS_SCHEMA
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.units import Reading, Unit
+from pipelines.readers.units import Unit
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
 
@@ -380,16 +380,13 @@ def test_only_the_groups_of_a_unit_are_read_for_it(tmp_path, monkeypatch):
     rows = [{"unit": unit, "row": row} for unit in range(6) for row in range(4)]
     table = pa.Table.from_pylist(rows, GROUPS_SCHEMA)
     pq.write_table(table, tmp_path / "groups.parquet", row_group_size=8)
-    config = CurateConfig(kind="curate", name="x", inputs=({"path": "none"},), output="none")
-    reading = Reading(config.store, config.inputs, pa.schema([]))
-    select = Select(config.select_settings, reading, pa.schema([]))
     read = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(
         pq.ParquetFile, "read_row_group", lambda file, at, **kw: read.append(at) or real(file, at, **kw)
     )
     files = [str(tmp_path / "groups.parquet")]
-    found = select._groups([MeasuredUnit(Unit(unit, "x", 0, ()), 0, [], [], files) for unit in (2, 3)])
+    found = groups_in(Store(), [MeasuredUnit(Unit(unit, "x", 0, ()), 0, [], [], files) for unit in (2, 3)])
     assert found["unit"].to_pylist() == [2] * 4 + [3] * 4
     assert read == [1]
 

@@ -108,6 +108,8 @@ def test_memory_holds_the_tasks_of_all_cores_and_the_largest_document(settings):
     assert usual.memory >= 2 * GIB + usual.cpus * GIB
     large = of(settings, limits={"max_document_bytes": 1_000_000_000}).workers[0]
     assert large.memory > usual.memory + 2 * 15 * GIB
+    cutting = of(settings, boilerplate={}, corpus={"file_mib": 4096}).workers[0]
+    assert cutting.memory > usual.memory + cutting.cpus * 3 * GIB
     assert set(usual.reasons) == {"cpus", "memory", "disk", "least", "most"}
 
 

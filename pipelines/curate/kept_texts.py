@@ -1,0 +1,93 @@
+"""The documents that stay, read again: those that passed the rules and are no removed duplicates.
+
+`select` and the stages that prepare it read units of input with what earlier stages found about them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.artifact import open_parquet, read_tables
+from cluster.store.store import Store
+from pipelines.curate.config import Filters, SelectSettings
+from pipelines.curate.measure import split_problems
+from pipelines.dedup.compare import GROUPS_SCHEMA
+from pipelines.readers.units import Reading, Unit, read_unit
+from pipelines.text.normalize import normalize
+from pipelines.text.texts import Texts
+
+
+@dataclass(frozen=True)
+class MeasuredUnit:
+    """A unit of input with its files of attributes, verdicts and groups. first: position of its first document.
+
+    boilerplate: sliced files, whose slice of the unit has the keys of pieces that are cut (boilerplate.py).
+    """
+
+    unit: Unit
+    first: int
+    attributes: list[str]
+    verdicts: list[str]
+    groups: list[str]
+    boilerplate: tuple[str, ...] = ()
+
+
+def groups_in(store: Store, units: Sequence[MeasuredUnit]) -> pa.Table:
+    """The rows of the groups in neighbouring units. Rows are sorted by unit: only row groups with these are read."""
+    found = []
+    wanted = pa.array([one.unit.index for one in units], pa.int32())
+    for uri in dict.fromkeys(uri for one in units for uri in one.groups):
+        with open_parquet(store, uri) as parquet:
+            groups = list(_groups_with(parquet, units[0].unit.index, units[-1].unit.index))
+            parquet.fetch_ahead(groups)
+            for number in groups:
+                table = parquet.read_row_group(number, use_threads=False)
+                found.append(table.filter(pc.is_in(table["unit"], wanted)))
+    return pa.concat_tables([GROUPS_SCHEMA.empty_table(), *found])
+
+
+def _groups_with(parquet: pq.ParquetFile, first: int, last: int) -> Iterator[int]:
+    """The row groups that can have rows of these units, by the statistics of the column `unit`."""
+    column = parquet.schema_arrow.names.index("unit")
+    for number in range(parquet.num_row_groups):
+        statistics = parquet.metadata.row_group(number).column(column).statistics
+        if statistics.min <= last and statistics.max >= first:
+            yield number
+
+
+def take_texts(texts: Texts, kept: np.ndarray, filters: Filters) -> Texts:
+    """Some of the documents, by their indexes, as `cleaned`."""
+    return cleaned(Texts.from_arrow(texts.to_arrow().take(pa.array(kept))), filters)
+
+
+def cleaned(texts: Texts, filters: Filters) -> Texts:
+    """The documents without the lines that a rule removes."""
+    for rule in filters.rules:
+        if getattr(rule, "remove_lines", False):
+            texts = rule.clean(texts, filters.dialect)  # type: ignore[attr-defined]
+    return texts
+
+
+def kept_texts(settings: SelectSettings, reading: Reading, unit: MeasuredUnit) -> Iterator[tuple[np.ndarray, Texts]]:
+    """(numbers int64[D] in the unit, texts) of the documents that stay, by table; normalised and `cleaned`.
+
+    A document's number counts the readable ones, so its position is `unit.first` plus the number.
+    """
+    store = reading.store
+    removed = [table["row"].to_numpy() for table in read_tables(store, unit.verdicts, "row".__eq__)]
+    if settings.dedup and settings.dedup.remove:
+        groups = groups_in(store, [unit])
+        removed.append(groups.filter(pc.is_valid(groups["reason"]))["row"].to_numpy())
+    removed_rows = np.concatenate([np.empty(0, np.int64), *removed])
+    first = 0
+    for table in read_unit(unit.unit, reading, settings.limits):
+        readable, _ = split_problems(table)
+        kept = np.flatnonzero(~np.isin(readable["row"].to_numpy(), removed_rows))
+        if len(kept):
+            texts = normalize(Texts.from_arrow(readable["text"].take(pa.array(kept))))
+            yield first + kept, cleaned(texts, settings.filters)
+        first += readable.num_rows

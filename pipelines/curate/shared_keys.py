@@ -1,0 +1,148 @@
+"""Keys that more documents have than are allowed, counted over all units: a shuffle through sliced files.
+
+    KeyCounter    in a unit of input: each key once, with the number of documents that have it  -> slices by key
+    shared_keys   of one slice: the keys that more documents have than allowed                  -> slices by unit
+    read_shared   the shared keys of a unit
+
+A key is 96 bits, `key` and `check`. Two different texts have equal ones with a probability of 2^-96, so among 10^12 of
+them two such are expected in one of 10^5 runs. Both halves of the shuffle sort and add, so the result depends on no
+order in which units are done.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from cluster.sliced import read_slices
+from cluster.store.store import Store
+
+# A key in a unit of input. documents: of the unit, that have it. first: number of the first one in the unit.
+COUNTED = np.dtype([("key", "<u8"), ("check", "<u4"), ("documents", "<u4"), ("first", "<u4")])
+# A key that more documents have than are allowed. documents: of all units. first: position of the first one.
+SHARED = np.dtype([("key", "<u8"), ("check", "<u4"), ("documents", "<i8"), ("first", "<i8")])
+
+KEYS_OF_A_SLICE = 1 << 22
+SLICE_MEMORY = 1 << 30  # of a unit that counts a slice twice as large (measured: 0.6 GB)
+
+_HALF = np.uint64(32)
+_WAITING = 1 << 20  # keys that are added up together
+
+
+class KeyCounter:
+    """Counts the documents of a unit that have each key. Memory: 60 bytes for each different key."""
+
+    def __init__(self) -> None:
+        self._sum = np.empty(0, COUNTED)
+        self._waiting: list[np.ndarray] = []
+        self._count = 0
+
+    def add(self, keys: np.ndarray, checks: np.ndarray, documents: np.ndarray) -> None:
+        """Add N keys of some documents, of which no other keys are added later.
+
+        keys: uint64[N]. checks: uint32[N]. documents: int64[N], their numbers in the unit, not decreasing.
+        """
+        order = _sorted(keys, checks)
+        keys, checks, documents = keys[order], checks[order], documents[order]
+        is_first = _differ(keys, checks)
+        starts = np.flatnonzero(is_first)
+        is_first[1:] |= documents[1:] != documents[:-1]
+        counted = np.empty(len(starts), COUNTED)
+        counted["key"], counted["check"], counted["first"] = keys[starts], checks[starts], documents[starts]
+        counted["documents"] = np.add.reduceat(is_first, starts, dtype=np.uint32) if len(starts) else 0
+        self._waiting.append(counted)
+        self._count += len(counted)
+        if self._count > max(_WAITING, len(self._sum)):
+            self._add_up()
+
+    def slices(self, count: int) -> list[np.ndarray]:
+        """The counts, COUNTED[N] sorted by key, cut into so many slices of the space of keys."""
+        self._add_up()
+        ends = np.searchsorted(_slice_of(self._sum["key"], count), np.arange(count, dtype=np.uint64), side="right")
+        return [self._sum[start:end] for start, end in pairwise([0, *ends.tolist()])]
+
+    def _add_up(self) -> None:
+        found = np.concatenate([self._sum, *self._waiting])
+        self._waiting, self._count = [], 0
+        found = found[_sorted(found["key"], found["check"])]
+        starts = np.flatnonzero(_differ(found["key"], found["check"]))
+        self._sum = found[starts]
+        if len(starts):
+            self._sum["documents"] = np.add.reduceat(found["documents"], starts)
+
+
+def _slice_of(keys: np.ndarray, count: int) -> np.ndarray:
+    """uint64[N]: the slice of each key, of `count` equal ones."""
+    return (keys >> _HALF) * np.uint64(count) >> _HALF
+
+
+def slices_for(keys: float) -> int:
+    """The number of slices for about so many keys of all units."""
+    return max(1, int(-(-keys // KEYS_OF_A_SLICE)))
+
+
+def shared_keys(counted: Sequence[bytes], firsts: Sequence[int], most: int) -> list[np.ndarray]:
+    """By unit the keys that more than `most` documents of all units have: SHARED[N], sorted by key.
+
+    counted: of each unit COUNTED[N], of one slice. firsts: position of each unit's first document.
+    """
+    parts = [np.frombuffer(one, COUNTED) for one in counted]
+    found = np.concatenate([np.empty(0, COUNTED), *parts])
+    units = np.repeat(np.arange(len(parts)), [len(one) for one in parts])
+    order = _sorted(found["key"], found["check"])  # stable: of a key, the first unit comes first
+    starts = np.flatnonzero(_differ(found["key"][order], found["check"][order]))
+    lengths = np.diff(starts, append=len(order))
+    documents = np.add.reduceat(found["documents"][order].astype(np.int64), starts) if len(starts) else starts
+    first = np.array(firsts, np.int64)[units[order[starts]]] + found["first"][order[starts]]
+    wanted = documents > most
+    chosen = order[np.repeat(wanted, lengths)]
+    shared = np.empty(len(chosen), SHARED)
+    shared["key"], shared["check"] = found["key"][chosen], found["check"][chosen]
+    shared["documents"] = np.repeat(documents[wanted], lengths[wanted])
+    shared["first"] = np.repeat(first[wanted], lengths[wanted])
+    in_units = np.argsort(chosen, kind="stable")  # of a unit they stay sorted by key
+    ends = np.searchsorted(units[chosen[in_units]], np.arange(len(parts)), side="right")
+    shared = shared[in_units]
+    return [shared[start:end] for start, end in pairwise([0, *ends.tolist()])]
+
+
+def read_shared(store: Store, uris: Sequence[str], unit: int) -> np.ndarray:
+    """SHARED[N], sorted by key: the shared keys of a unit. uris: the files of all slices, in order.
+
+    Raises:
+        StorageError: a file is missing, or cannot be read.
+    """
+    return np.frombuffer(b"".join(read_slices(store, uris, unit)), SHARED)
+
+
+def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
+    """int64[N]: the index of each key in `shared`, -1 for others. shared: SHARED[M], sorted by key."""
+    found = np.full(len(keys), -1)
+    if len(shared):
+        sorted_keys, sorted_checks = np.ascontiguousarray(shared["key"]), np.ascontiguousarray(shared["check"])
+        at = np.searchsorted(sorted_keys, keys)
+        open_ = np.flatnonzero(at < len(shared))
+        while len(open_):  # once, unless two texts have equal keys and different checks
+            open_ = open_[sorted_keys[at[open_]] == keys[open_]]
+            equal = sorted_checks[at[open_]] == checks[open_]
+            found[open_[equal]] = at[open_[equal]]
+            open_ = open_[~equal]
+            at[open_] += 1
+            open_ = open_[at[open_] < len(shared)]
+    return found
+
+
+def _sorted(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
+    """int64[N]: the order by key, then check; equal ones in the order in which they are."""
+    order = np.argsort(keys, kind="stable")
+    by_key, ordered = keys[order], checks[order]
+    if np.any((by_key[1:] == by_key[:-1]) & (ordered[1:] != ordered[:-1])):
+        return np.lexsort((checks, keys))  # takes twice as long
+    return order
+
+
+def _differ(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
+    """bool[N]: whether each differs from the one before it."""
+    found = np.ones(len(keys), bool)
+    found[1:] = (keys[1:] != keys[:-1]) | (checks[1:] != checks[:-1])
+    return found
