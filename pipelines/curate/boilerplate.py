@@ -6,7 +6,7 @@
 
 The first two prepare `select`. Documents are counted after the rules and after deduplication, so a page of which there
 are many copies does not lose its text. The text is read once more for that: 9 s of processor time for a gigabyte
-beyond reading and normalising it, and 0.2 to 0.5 bytes written for each of its bytes.
+beyond reading and normalising it, and at most 0.4 bytes written for each of its bytes.
 """
 
 import hashlib

@@ -4,7 +4,7 @@ A piece is a line that is not empty, or a paragraph: the lines between empty one
 (tokens.py) have the same key, so case, punctuation and white space make no difference. A key has 96 bits: `key`, and
 `check`, a second hash of the same tokens.
 
-Speed: 210 MB/s to find pieces, on one core.
+Speed on one core: 280 MB/s to find pieces.
 """
 
 from dataclasses import dataclass
