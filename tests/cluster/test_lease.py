@@ -104,6 +104,22 @@ def test_a_lease_of_yesterday_is_not_waited_for(root, store):
         assert time.monotonic() - began < 2
 
 
+def test_a_lease_that_is_replaced_while_it_is_looked_up_is_looked_up_again(root, store, monkeypatch):
+    write(store, root, process_started="0")
+    list_files = Store.list_files
+
+    def overtaken(self: Store, uri: str) -> list:
+        files = list(list_files(self, uri))
+        monkeypatch.setattr(Store, "list_files", list_files)
+        write(store, root, 2)
+        store.delete([leases._uri(root, 1)])
+        return files
+
+    monkeypatch.setattr(Store, "list_files", overtaken)
+    with pytest.raises(BusyError, match="another run is writing here"), held(store, root):
+        pass
+
+
 def test_of_several_drivers_that_find_a_dead_one_exactly_one_takes_over(tmp_path):
     root, store, barrier = str(tmp_path), Store(), threading.Barrier(8)
     write(store, root, process_started="0")

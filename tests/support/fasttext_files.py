@@ -13,7 +13,10 @@ _CENTROIDS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a written model is like. pruned: the share of buckets that have a row; None: all of them, unpruned."""
+    """What a written model is like.
+
+    pruned: the share of buckets that have a row; None: all of them, unpruned. ties: many labels are equally probable.
+    """
 
     loss: Loss = Loss.SOFTMAX
     dimension: int = 8
@@ -31,6 +34,7 @@ class Kind:
     words: tuple[str, ...] = field(default=())
     end: bool = True
     version: int = 12
+    ties: bool = False
 
 
 def write_model(path: Path, kind: Kind, seed: int = 0) -> Path:
@@ -65,13 +69,17 @@ def write_model(path: Path, kind: Kind, seed: int = 0) -> Path:
         write(matrix(random, rows, kind))
         write(struct.pack("<?", kind.output_quantised))
         matrix = _quantised if kind.quantised and kind.output_quantised else _dense
-        write(matrix(random, kind.labels, kind))
+        write(_zeros(kind) if kind.ties else matrix(random, kind.labels, kind))
     return path
 
 
 def _dense(random: np.random.Generator, rows: int, kind: Kind) -> bytes:
     weights = random.normal(size=(rows, kind.dimension)).astype("<f4")
     return struct.pack("<2q", rows, kind.dimension) + weights.tobytes()
+
+
+def _zeros(kind: Kind) -> bytes:
+    return struct.pack("<2q", kind.labels, kind.dimension) + bytes(4 * kind.labels * kind.dimension)
 
 
 def _quantised(random: np.random.Generator, rows: int, kind: Kind) -> bytes:

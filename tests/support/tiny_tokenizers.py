@@ -53,7 +53,7 @@ def _backend(adds_bos: bool) -> str:
     return tokenizer.to_str()
 
 
-def tiny(template: str | None = None, *, adds_bos: bool = False) -> PreTrainedTokenizerFast:
+def tiny(template: str | dict[str, str] | None = None, *, adds_bos: bool = False) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 400 entries, as the rest of the world would load it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_backend(adds_bos)),

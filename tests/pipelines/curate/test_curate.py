@@ -178,6 +178,9 @@ def test_the_corpus_has_stable_columns_and_its_documents_keep_their_order(inputs
     assert table["id"].to_pylist() == [*(f"s{n}" for n in range(30)), "mail"]
     assert table["text"][0].as_py() == inputs[0]["s0"]
     assert table["year"].to_pylist()[:3] == [0, 1, 2]
+    measured = Artifact.load(Store(), f"{run.uri}/attributes").table(["id", "gopher_mean_word_length"]).to_pylist()
+    lengths = {row["id"]: row["gopher_mean_word_length"] for row in measured}
+    assert table["gopher_mean_word_length"].to_pylist() == [lengths[id] for id in table["id"].to_pylist()], "exactly"
     counts = dict(zip(table["id"].to_pylist(), table["duplicate_count"].to_pylist(), strict=True))
     assert (counts["s3"], counts["s4"], counts["s5"]) == (2, 2, 1)
     assert len(set(table["group_id"].to_pylist())) == table.num_rows

@@ -145,6 +145,7 @@ KINDS = [
             {"quantised": True, "pruned": 0.0},
             {"quantised": True, "norms": True, "output_quantised": True, "pruned": 0.5, "word_ngrams": 2},
             {"quantised": True, "output_quantised": True, "dimension": 9, "part": 3, "buckets": 1},
+            {"labels": 8, "ties": True},
         ],
     )
 ]

@@ -10,6 +10,7 @@ from pipelines.text.datatrove.tables import special_cases
 from pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, Words, split_words
+from tests.golden.cases import FOLDER
 
 DIALECTS = {"paper": split_words, "datatrove": split_tokens}
 
@@ -101,6 +102,13 @@ SPACY = [
 @pytest.mark.parametrize(("text", "tokens"), SPACY)
 def test_a_datatrove_word_is_a_token_of_spacy(text, tokens):
     assert words_of([text], "datatrove") == [tokens.split("|")]
+
+
+def test_three_thousand_chunks_have_the_tokens_of_spacy():
+    lines = (FOLDER / "spacy_tokens.txt").read_text().splitlines()
+    found = [" ".join(words) for words in words_of([line.replace(" ", "") for line in lines], "datatrove")]
+    assert len(lines) > 3000
+    assert [pair for pair in zip(lines, found, strict=True) if pair[0] != pair[1]] == []
 
 
 def test_every_special_case_gives_its_own_tokens_also_between_brackets():

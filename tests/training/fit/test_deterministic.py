@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from cluster.errors import ClusterError
 from cluster.store.store import Store
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
 from training.fit import __main__, worker
@@ -73,6 +74,27 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
         worker.fit_in_worker(job, "a", None) if under_ray else __main__.main([f"{tmp_path}/job.json"])
     assert met == [(wanted, "^NVLS,NVLSTree" if wanted else None)]
     assert not state()[0]
+
+
+@pytest.mark.parametrize("under_ray", [True, False])
+def test_workers_wait_for_each_other_as_long_as_the_config_says(under_ray, monkeypatch, tmp_path):
+    waited = []
+
+    def group(gpus_each: int, timeout_s: float):
+        waited.append((gpus_each, timeout_s))
+        raise ClusterError("rank 1 did not arrive")
+
+    monkeypatch.setattr(worker, "ray_group", group)
+    monkeypatch.setattr(__main__, "own_group", group)
+    pack_tiny(str(tmp_path))
+    job = tiny_job(str(tmp_path), workers={"timeout_s": 77})
+    Store().write_bytes(f"{tmp_path}/job.json", job.to_json())
+    if under_ray:
+        with pytest.raises(ClusterError):
+            worker.fit_in_worker(job, "a", None)
+    else:
+        assert __main__.main([f"{tmp_path}/job.json"]) == ClusterError.exit_code
+    assert waited == [(0, 77)]
 
 
 def test_a_run_may_be_continued_with_it_that_began_without(tmp_path):

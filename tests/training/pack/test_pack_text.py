@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from tests.support.stages import run_inline
-from tests.support.tiny_tokenizers import DOUBLED_BOS, NO_END, saved, shown, tiny
+from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO_END, saved, shown, tiny
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES, SPLITS
 from training.pack import tokenise
@@ -66,6 +66,13 @@ def rows(artifact):
 
 
 # --- the tokenizer
+
+
+def test_a_tokenizer_has_all_its_chat_templates_also_those_in_a_folder_of_their_own(tmp_path):
+    templates = {"default": LLAMA_LIKE, "tool_use": FORGETFUL}
+    folder = saved(tmp_path / "two", tiny(templates))
+    assert (tmp_path / "two" / "additional_chat_templates" / "tool_use.jinja").is_file()
+    assert load_tokenizer(Store(), folder).chat_template == templates
 
 
 def test_a_fitted_tokenizer_writes_any_text_and_gives_it_back(tmp_path):
