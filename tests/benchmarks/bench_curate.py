@@ -32,7 +32,9 @@ def run(texts: Texts) -> None:
         for megabytes in _MEGABYTES:
             source = Path(folder, f"input-{megabytes}.parquet")
             size = write_input(texts, source, megabytes * 1_000_000)
-            _one(Path(folder), source, size)
+            for cache in ("empty", "full"):
+                kernels = Path(folder, f"kernels-{megabytes}")
+                _one(Path(folder, f"{megabytes}-{cache}"), source, size, kernels, f"{cache} cache of kernels")
 
 
 def write_input(texts: Texts, path: Path, size: int) -> int:
@@ -61,8 +63,9 @@ def write_input(texts: Texts, path: Path, size: int) -> int:
     return written
 
 
-def _one(folder: Path, source: Path, size: int) -> None:
-    output = folder / f"run-{size}"
+def _one(folder: Path, source: Path, size: int, kernels: Path, name: str) -> None:
+    folder.mkdir()
+    output = folder / "run"
     config = folder / "curate.yaml"
     config.write_text(
         f"kind: curate\nname: bench\ninputs: [{{path: {source}, id: id}}]\noutput: {output}\n"
@@ -72,7 +75,8 @@ def _one(folder: Path, source: Path, size: int) -> None:
     peaks: dict[str, int] = {}
     start = time.perf_counter()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(kernels)}
+    process = subprocess.Popen(command, **pipes, text=True, env=environment, start_new_session=True)
     watcher = threading.Thread(target=_watch, args=(process, peaks), daemon=True)
     watcher.start()
     said, complained = process.communicate()
@@ -80,14 +84,15 @@ def _one(folder: Path, source: Path, size: int) -> None:
     if process.returncode:
         raise SystemExit(f"curate failed:\n{said}\n{complained}")
     report = json.loads((output / "report.json").read_text())
-    print(f"curate, {size / 1e6:.0f} MB of text, {os.cpu_count()} cores: {took:.1f} s, {size / 1e6 / took:.1f} MB/s")
+    speed = f"{took:.1f} s, {size / 1e6 / took:.1f} MB/s"
+    print(f"curate, {size / 1e6:.0f} MB of text, {os.cpu_count()} cores, {name}: {speed}")
     for stage in report["stages"]:
         print(f"    {stage['stage']:<10}{stage['wall_s'] or 0:8.1f} s wall {stage['core_s']:8.1f} s in workers")
     corpus = report["totals"]["corpus"]["documents"] / report["totals"]["input"]["documents"]
     largest = max(peaks.values(), default=0) / 1e6
     print(f"    {corpus:.0%} of the documents stay; largest worker {largest:.2f} GB resident")
     start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     print(f"    the same command again: {time.perf_counter() - start:.2f} s")
 
 

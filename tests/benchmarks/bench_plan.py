@@ -5,15 +5,11 @@ so that they have requests: 120 MB of the texts that the benchmark `terabyte` ha
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
-
-import boto3
 
 from cluster.progress import Silent
 from cluster.session import Session
@@ -24,8 +20,8 @@ from pipelines.curate.plan.command import print_plan
 from pipelines.readers.freeze import freeze
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_terabyte import TimedEngine, write_documents
+from tests.benchmarks.local_s3 import KEYS, local_s3
 from tests.benchmarks.timing import machine
-from tests.conftest import CREDENTIALS, free_port, wait_for_port
 
 _BYTES = 120_000_000
 
@@ -59,21 +55,10 @@ def _beside_a_run(config: CurateConfig) -> None:
 
 
 def _of_larger_inputs(files: list[Path]) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_port(port, server)
-        url = f"http://127.0.0.1:{port}"
-        client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **CREDENTIALS)
-        client.create_bucket(Bucket="crawl")
-        keys = {"access_key_id": "key", "secret_access_key": "secret"}
-        config = _config("s3://crawl/*.parquet", "s3://crawl/run", storage={"endpoint_url": url, **keys})
+    with local_s3() as url:
+        config = _config("s3://crawl/*.parquet", "s3://crawl/run", storage={"endpoint_url": url, **KEYS})
         for file in files:
             config.store.upload(file, f"s3://crawl/{file.name}")
         for documents in (1e8, 1e9, 1e10):
             print(f"\nraymill plan curate.yaml --documents {documents:.0e}")
             print_plan(config, documents=documents)
-    finally:
-        server.terminate()
-        server.wait()
