@@ -9,7 +9,7 @@ need its footer too, which grows with the number of row groups.
 import struct
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,24 @@ def write_slices(path: Path, slices: Sequence[Any]) -> None:
         file.write(struct.pack(f"<{len(offsets)}Q", *offsets))
         for buffer in buffers:
             file.write(buffer)
+
+
+def table_slice(table: pa.Table) -> pa.Buffer:
+    """A table as a slice."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def table_slices(table: pa.Table, ends: Iterable[int]) -> list[pa.Buffer | bytes]:
+    """The rows before each end and from the one before it on, as slices; empty where there are none."""
+    return [table_slice(table.slice(start, end - start)) if end > start else b"" for start, end in pairwise([0, *ends])]
+
+
+def read_table(data: bytes) -> pa.Table:
+    """The table of a slice that is not empty. Its columns are in `data`, which is not copied."""
+    return pa.ipc.open_stream(data).read_all()
 
 
 def read_slice(store: Store, uri: str, number: int) -> bytes:

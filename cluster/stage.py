@@ -327,6 +327,14 @@ def discard(stage: Stage, root: str) -> None:
     stage.store.delete(file.uri for file in stage.store.list_files(paths.join(root, stage.folder)))
 
 
+def from_scratch(stage: Stage, root: str) -> Stage:
+    """Discard what a stage made, and return it so that what the stages before it made is discarded too."""
+    discard(stage, root)
+    if (prepare := stage.prepare) is None:
+        return stage
+    return replace(stage, prepare=lambda run: prepare(lambda inner: run(from_scratch(inner, root))))
+
+
 def remove(stage: Stage, root: str) -> None:
     """Remove all that a stage wrote: manifests and records, then files."""
     discard(stage, root)

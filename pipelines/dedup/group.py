@@ -19,7 +19,6 @@ the last is finished. The result is the same for any size of range, slice and ba
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.sliced import read_slice, read_slices
+from cluster.sliced import read_slice, read_slices, read_table, table_slice, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.candidates import LOCAL_BITS, edges_between, edges_within
@@ -294,8 +293,10 @@ class Route:
         is_candidate[numbers] = True
         tables = _candidates(self.store, self.columns, documents, is_candidate)
         ends = np.cumsum(np.bincount(batch, minlength=self.count))
-        by_batch = pa.concat_tables(tables).take(np.argsort(batch, kind="stable")) if tables else None
-        scratch.write_slices(_CANDIDATES, _cut(by_batch, ends))
+        slices: list[pa.Buffer | bytes] = [b""] * self.count
+        if tables:
+            slices = table_slices(pa.concat_tables(tables).take(np.argsort(batch, kind="stable")), ends.tolist())
+        scratch.write_slices(_CANDIDATES, slices)
         return {"documents": float(len(numbers))}
 
 
@@ -316,7 +317,7 @@ class CompareBatch:
         count = rows[0].num_rows
         members, pairs = self.compare(rows.pop())
         ends = np.searchsorted(members["position"].to_numpy(), [*self.firsts[1:], np.iinfo(np.int64).max])
-        scratch.write_slices(_FOUND, [*_cut(members, ends), _ipc(pairs)])
+        scratch.write_slices(_FOUND, [*table_slices(members, ends.tolist()), table_slice(pairs)])
         return {"documents": float(count)}
 
 
@@ -370,23 +371,8 @@ def _write(members: pa.Table, pairs: pa.Table, scratch: Scratch) -> Counters:
     return counters
 
 
-def _cut(table: pa.Table | None, ends: np.ndarray) -> list[bytes | pa.Buffer]:
-    """The rows before each end and from the one before it on, as Arrow streams; empty where there are none."""
-    return [
-        _ipc(table.slice(start, end - start)) if table is not None and end > start else b""
-        for start, end in pairwise([0, *ends.tolist()])
-    ]
-
-
-def _ipc(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()
-
-
 def _joined(parts: Sequence[bytes]) -> pa.Table | None:
     """The rows of Arrow streams, one after the other; None if all are empty."""
-    tables = [pa.ipc.open_stream(part).read_all() for part in parts if part]
+    tables = [read_table(part) for part in parts if part]
     # The attributes of an earlier run may lack columns that the comparison reads of new documents alone.
     return pa.concat_tables(tables, promote_options="default") if tables else None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import StorageError
-from cluster.sliced import read_slice, read_slices, write_slices
+from cluster.sliced import read_slice, read_slices, read_table, table_slices, write_slices
 from cluster.store.store import Store
 
 
@@ -26,6 +26,14 @@ def test_numbers_and_arrow_buffers_are_slices(tmp_path):
     assert np.frombuffer(read_slices(Store(), uris, 0)[1], np.int64).reshape(-1, 2).tolist() == pairs.tolist()
     assert read_slices(Store(), uris, 1) == [b"", b""]
     assert read_slices(Store(), uris, 2) == [b"b", b"a"]
+
+
+def test_a_table_is_cut_into_slices_at_ends_and_a_part_without_rows_is_empty(tmp_path):
+    table = pa.table({"name": ["a", "b", "c", "d"], "flags": [[True], [], [False, True], [True]]})
+    write_slices(tmp_path / "t", table_slices(table, [0, 3, 3, 4]))
+    found = [read_slice(Store(), str(tmp_path / "t"), number) for number in range(4)]
+    assert (found[0], found[2]) == (b"", b"")
+    assert (read_table(found[1]), read_table(found[3])) == (table.slice(0, 3), table.slice(3))
 
 
 def test_a_shortened_file_is_an_error_and_no_shorter_slice(tmp_path):

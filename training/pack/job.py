@@ -23,7 +23,7 @@ from cluster.progress import Progress
 from cluster.record import json_bytes
 from cluster.run import differences
 from cluster.session import Session
-from cluster.stage import Stage, discard
+from cluster.stage import Stage, from_scratch
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import SPLITS
@@ -250,9 +250,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     engine = Engine(root, session, progress, patience, job.replace)
 
     def run(stage: Stage) -> dict[str, Artifact]:
-        if job.discard_first:
-            discard(stage, root)
-        return engine.run(stage)
+        return engine.run(from_scratch(stage, root) if job.discard_first else stage)
 
     corpora = {}
     for name, corpus in frozen.items():

@@ -27,6 +27,7 @@ from training.config_parts import Columns, Split
 from training.data.packed import EXAMPLES, SPLITS
 from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
+from training.pack.packed_run import stage_of
 from training.pack.sources import FrozenCorpus, Unit, as_json
 from training.pack.split import Cuts, choose_cuts, survey
 from training.pack.tokenizer import TokenizerAt
@@ -76,7 +77,7 @@ def tokenise_stage(
     decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump()]
     decided_by += [tokenizer.fingerprint, split.model_dump(), seed, list(classes)]
     return Stage(
-        name=f"tokenise-{name}",
+        name=stage_of("tokenise", name),
         outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
         units=frozen.units,
         work=Tokenise(

@@ -13,7 +13,8 @@ from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data.packed import PACKED, SPLITS
 from training.pack.best_fit import best_fit
-from training.pack.packing import read_range
+from training.pack.packing import in_order
+from training.pack.shuffle import Move, Range, read_examples
 
 SIZES = st.lists(st.integers(1, 60), max_size=40)
 
@@ -21,6 +22,12 @@ SIZES = st.lists(st.integers(1, 60), max_size=40)
 def pack(tmp_path, documents: list[dict], units: int = 1, unit_tokens: int = 1 << 20, **settings) -> dict:
     root = str(tmp_path / f"{len(list(tmp_path.iterdir()))}")
     return pack_examples(root, write_examples(root, documents, units, 2000), config(**settings), unit_tokens)
+
+
+def read_range(examples: Artifact, unit: Range) -> list[dict]:
+    """The examples of a range, read from their files."""
+    names = tuple(file.path for file in examples.manifest.files)
+    return in_order(read_examples(Store(), Move(0, 1, examples.uri, names, None), [unit])).to_pylist()
 
 
 def rows_of(artifact: Artifact) -> list[dict]:
@@ -128,9 +135,9 @@ def test_a_unit_reads_only_row_groups_that_may_hold_its_range(tmp_path, monkeypa
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: read.append(1) or fetch(*a, **k))
     total = sum(pq.read_metadata(uri).num_row_groups for uri in examples.file_uris)
     low, high = 3 << 62, 1 << 64
-    found = read_range(Store(), examples.file_uris, {"split": 1, "low": low, "high": high})
+    found = read_range(examples, {"split": 1, "low": low, "high": high})
     expected = sorted((row["place"], row["document"]) for row in documents if row["split"] == 1 and row["place"] >= low)
-    assert [(row["place"], row["document"]) for row in found.to_pylist()] == expected
+    assert [(row["place"], row["document"]) for row in found] == expected
     assert 0 < len(read) < total / 6
 
 
@@ -142,7 +149,7 @@ def test_a_range_that_begins_or_ends_at_a_place_has_that_document_and_no_further
     assert sum(pq.read_metadata(uri).num_row_groups for uri in examples.file_uris) > 4
     for place in range(1000, 1040):
         unit = {"split": 0, "low": 0, "high": 1 << 64} | {side: place}
-        found = [row["place"] for row in read_range(Store(), examples.file_uris, unit).to_pylist()]
+        found = [row["place"] for row in read_range(examples, unit)]
         assert found == (list(range(place, 1040)) if side == "low" else list(range(1000, place)))
 
 

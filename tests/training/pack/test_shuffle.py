@@ -1,0 +1,260 @@
+"""Examples on their way to ranges: few reads, the same rows by every way, and continued where they were killed."""
+
+import dataclasses
+import os
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import engine as engines
+from cluster.artifact import Artifact
+from cluster.engine import Engine
+from cluster.garbage import find_garbage
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.sliced import read_table
+from cluster.stage import Scratch, Stage, from_scratch, run_unit
+from cluster.store.store import Store
+from tests.support.inline import InlineEngine
+from tests.support.packed_examples import config, document, write_examples
+from training.data.packed import SPLITS
+from training.pack import packing, shuffle
+from training.pack.packing import PackingRule, pack_stage
+from training.pack.shuffle import Levels, memory, moves, numbers, ranges, read_examples
+
+# 36 documents have the same id and shuffle key, so only the order of the files tells them apart.
+DOCUMENTS = [
+    document(f"d{n}" if n % 5 else "twin", 1 + 5 * n % 33, split=n % 3 if n % 5 else 0)
+    | {"ids": [n] * (1 + 5 * n % 33)}
+    for n in range(180)
+]
+UNIT_TOKENS = 120
+
+
+def packing_of(examples: Artifact, fan: int, name: str = "test") -> Stage:
+    rule = PackingRule.of(config(), config().columns)
+    return pack_stage(name, rule, examples, UNIT_TOKENS, fan)
+
+
+def digests(made: dict[str, Artifact]) -> list[str]:
+    return [made[f"test/{split}"].manifest.digest for split in SPLITS]
+
+
+def packed(root: Path, files: int, fan: int) -> list[str]:
+    examples = write_examples(str(root), DOCUMENTS, files, 500)
+    return digests(InlineEngine(str(root), Session(), Silent()).run(packing_of(examples, fan)))
+
+
+# --- the plan
+
+
+@given(st.integers(1, 40_000), st.integers(1, 40_000), st.integers(2, 64))
+def test_every_range_gets_what_every_file_has_and_no_unit_reads_too_many_files(files, count, fan):
+    levels = Levels.of(files, count, fan)
+    assert levels.groups(0) == files and levels.parts(0) == 1
+    assert levels.groups(levels.count) == 1 and levels.parts(levels.count) == count
+    assert levels.fan_in <= fan or files > fan**levels.count, "only where there are more files than ranges"
+    if min(files, count) <= fan:
+        assert levels.count == 1, "nothing is written in between"
+
+
+def test_reads_grow_with_n_log_n_and_not_with_the_square():
+    def reads(n: int) -> int:
+        levels = Levels.of(n, n)
+        return sum(levels.reads(level) for level in range(1, levels.count + 1))
+
+    assert reads(64) == 64 * 64
+    assert reads(30_000) == 2_679_844 and 30_000**2 == 900_000_000
+    assert all(reads(n) <= n * shuffle.FAN * Levels.of(n, n).count * 1.2 for n in range(1, 100_000, 997))
+
+
+def test_units_hand_on_every_file_once_to_every_part(tmp_path):
+    examples = write_examples(str(tmp_path), DOCUMENTS, 23, 500)
+    names = {file.path for file in examples.manifest.files}
+    levels = Levels.of(23, 19, 3)
+    assert (levels.count, levels.fan_in, levels.fan_out) == (3, 3, 3)
+    read = Counter((name, unit.first, unit.end) for unit in moves(levels, 1, examples) for name in unit.names)
+    assert set(read) == {(name, *part) for name in names for part in ((0, 9), (9, 18), (18, 19))}
+    assert set(read.values()) == {1} and len(read) == levels.reads(1)
+
+
+# --- the rows
+
+
+@pytest.mark.parametrize("files", [1, 3, 8, 50])
+@pytest.mark.parametrize("fan", [2, 3, 7])
+def test_the_rows_are_those_of_reading_every_file_for_every_range(tmp_path, files, fan):
+    assert packed(tmp_path / "moved", files, fan) == packed(tmp_path / "direct", files, 1 << 30)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2), st.integers(1, 30)), min_size=1, max_size=60), st.data()
+)
+def test_any_documents_are_moved_to_their_range_in_the_order_of_the_files(tmp_path_factory, made, data):
+    """Of any number of files, also files and ranges without a document; ids repeat."""
+    documents = [document(f"d{name}", size, split) | {"ids": [n] * size} for n, (name, split, size) in enumerate(made)]
+    files, fan = data.draw(st.integers(1, 12)), data.draw(st.integers(2, 4))
+    root = tmp_path_factory.mktemp("s")
+    examples = write_examples(str(root), documents, files, 300)
+    stage = pack_stage("test", PackingRule.of(config(), config().columns), examples, 40, fan)
+    direct = pack_stage("test", PackingRule.of(config(), config().columns), examples, 40, 1 << 30)
+    moved = stage.units or stage.prepare(InlineEngine(str(root), Session(), Silent()).run)
+    assert [(one.first, one.end) for one in moved] == [(one.first, one.end) for one in direct.units]
+    all_ranges = list(ranges(examples.manifest.counters, 40))
+    for one, other in zip(moved, direct.units, strict=True):
+        own = all_ranges[one.first : one.end]
+        assert read_examples(Store(), one, own) == read_examples(Store(), other, own)
+
+
+def test_reads_are_as_many_as_planned(tmp_path, monkeypatch):
+    examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
+    count = len(list(ranges(examples.manifest.counters, UNIT_TOKENS)))
+    levels, read = Levels.of(40, count, 4), Counter()
+    assert levels.count == 3
+    whole, part = shuffle._read_file, shuffle.read_slices
+    monkeypatch.setattr(shuffle, "_read_file", lambda *a: read.update([1]) or whole(*a))
+    monkeypatch.setattr(
+        shuffle, "read_slices", lambda store, uris, n: read.update({2: len(uris)}) or part(store, uris, n)
+    )
+    InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+    assert read == {1: levels.reads(1), 2: levels.reads(2) + levels.reads(3)}
+    assert sum(read.values()) < 40 * count / 2
+
+
+def test_the_number_of_a_range_is_found_at_its_first_and_last_shuffle_key():
+    found = list(ranges({"tokens/train": 700, "tokens/validation": 200}, 100))
+    assert [one["split"] for one in found] == [0] * 7 + [1, 1, 2]
+    for first, end in ((0, 10), (3, 9)):
+        places = [(one["split"], place) for one in found[first:end] for place in (one["low"], one["high"] - 1)]
+        table = pa.table({"split": pa.array([split for split, _ in places], pa.int8()),
+                          "place": pa.array([place for _, place in places], pa.uint64())})  # fmt: skip
+        assert numbers(table, found[first:end]).tolist() == [n for n in range(end - first) for _ in range(2)]
+
+
+# --- workers that die, and what they leave
+
+
+class Killed(Exception): ...
+
+
+def killing(monkeypatch, name: str, units: int) -> None:
+    """The run ends after so many units of a stage have committed."""
+    done = Counter()
+
+    def run(stage, root, index, unit):
+        if stage.name == name:
+            done["units"] += 1
+            if done["units"] > units:
+                raise Killed
+        return run_unit(stage, root, index, unit)
+
+    monkeypatch.setattr("tests.support.inline.stages.run_unit", run)
+
+
+@pytest.mark.parametrize("stage", ["pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"])
+@pytest.mark.parametrize("units", [0, 2])
+def test_a_killed_packing_goes_on_with_the_units_it_has_not_done(tmp_path, monkeypatch, stage, units):
+    expected = packed(tmp_path / "direct", 40, 1 << 30)
+    examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killing(patch, stage, units)
+        InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+    again: list[tuple[str, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "tests.support.inline.stages.run_unit",
+            lambda stage, root, index, unit: again.append((stage.name, index)) or run_unit(stage, root, index, unit),
+        )
+        made = InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+    assert digests(made) == expected
+    order = ["pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"]
+    assert {name for name, _ in again} == set(order[order.index(stage) :])
+    assert [index for name, index in again if name == stage][:1] == [units]
+    assert not list((tmp_path / "_work" / "shuffle").rglob("*.slices")), "what was moved is packed"
+
+
+def test_from_scratch_moves_the_examples_again_too(tmp_path, monkeypatch):
+    examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killing(patch, "pack-test", 1)
+        InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+    engine = InlineEngine(str(tmp_path), Session(), Silent())
+    ran = Counter()
+    monkeypatch.setattr(
+        "tests.support.inline.stages.run_unit",
+        lambda stage, *rest: ran.update([stage.name]) or run_unit(stage, *rest),
+    )
+    made = engine.run(from_scratch(packing_of(examples, 4), str(tmp_path)))
+    assert set(ran) == {"pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"}
+    assert digests(made) == packed(tmp_path / "direct", 40, 1 << 30)
+
+
+def test_what_a_killed_packing_left_is_removed_and_another_corpus_of_a_like_name_is_not(tmp_path, monkeypatch):
+    """Corpora `a` and `a.b`: the stages of the second do not prepare those of the first."""
+    root = str(tmp_path)
+    examples = write_examples(root, DOCUMENTS, 40, 500)
+    engine, stage = InlineEngine(root, Session(), Silent()), packing_of(examples, 4, "a.b").name
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "remove", lambda stage, root: None)
+        engine.run(packing_of(examples, 4, "a"))
+        with pytest.raises(Killed):
+            killing(patch, stage, 2)
+            engine.run(packing_of(examples, 4, "a.b"))
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1, 1))
+    found = find_garbage(Store(), root, 3600)
+    folders = {one.folder for one in found.old}
+    assert {"_work/shuffle/a/1", "_work/shuffle/a/2"} <= folders
+    assert not {folder for folder in folders if folder.startswith((f"_commits/{stage}-", "_work/shuffle/a.b"))}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_over_ray_the_rows_are_the_same_for_any_number_of_workers(tmp_path, monkeypatch, cpus):
+    monkeypatch.setattr(packing, "SMALL_TOKENS", 0)
+    examples = write_examples(str(tmp_path), DOCUMENTS, 10, 500)
+    with Session(cpus=cpus) as session:
+        made = Engine(str(tmp_path), session, Silent()).run(packing_of(examples, 4))
+        assert session.started
+    assert digests(made) == packed(tmp_path / "direct", 10, 1 << 30)
+
+
+# --- memory
+
+
+def test_the_memory_of_a_unit_is_stated_from_its_tokens_and_its_files(tmp_path):
+    examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
+    counters = examples.manifest.counters | {"tokens/train": 100e9, "tokens/validation": 10e9, "tokens/test": 10e9}
+    examples = Artifact(Store(), examples.uri, dataclasses.replace(examples.manifest, counters=counters))
+    every = list(ranges(counters, packing.UNIT_TOKENS))
+    levels = Levels.of(40, len(every), 7)
+    assert levels.count == 2
+    assert 256 << 20 < memory(examples, every, levels, 2) < 1 << 30
+    of_part, of_range = memory(examples, every, levels, 1), memory(examples, every, levels, 2)
+    assert of_part > of_range, "40 files of 3e9 tokens each, in 121 parts"
+
+
+def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path):
+    examples = write_examples(str(tmp_path), DOCUMENTS, 9, 500)
+    every = tuple(ranges(examples.manifest.counters, UNIT_TOKENS))
+    stage = packing_of(examples, 3)
+    levels = stage.prepare.levels
+    work = shuffle.MoveExamples("out", Store(), every, levels, 1)
+    unit = moves(levels, 1, examples)[1]
+    with Scratch([shuffle.Output("out", pa.schema([]))]) as scratch:
+        work(unit, scratch)
+        ((_, path, slices),) = scratch.finish()["out"]
+        data = Path(path).read_bytes()
+    assert slices == levels.fan_out
+    offsets = [int.from_bytes(data[8 * n : 8 * n + 8], "little") for n in range(slices + 1)]
+    width = levels.ranges_of_part(2)
+    for number in range(slices):
+        part = data[offsets[number] : offsets[number + 1]]
+        own = every[unit.first + number * width :][:width]
+        for row in read_table(part).to_pylist() if part else []:
+            assert any(one["split"] == row["split"] and one["low"] <= row["place"] < one["high"] for one in own)

@@ -1,0 +1,287 @@
+"""Examples from their files to ranges of shuffle keys, with few requests for any number of files.
+
+The examples of a split are shuffled by sorting their shuffle keys (column `place`). They are cut into ranges of equal
+width, which have about equally many tokens. A range has examples of every file. Of F files and R ranges, each range
+could read every file: F * R reads. If both are more than FAN, the examples therefore pass through levels of files:
+
+    level 0      the examples: F files, sorted by (split, shuffle key)
+    level k      a unit reads what `fan_in` neighbouring files of level k - 1 have of some neighbouring ranges,
+                 and writes a sliced file (cluster/sliced.py), a slice for each `fan_out`-th of these ranges
+    last level   a unit reads one range, from at most `fan_in` files
+
+With L levels, fan_in is the L-th root of F and fan_out that of R, so a level has about max(F, R) units, each with
+about as much data as one file or one range, and the number of reads is L * max(F, R) * FAN at most. Up to FAN files or
+ranges, the last level is the only one and reads the examples themselves: nothing is written in between. Of 30,000 files
+and ranges, L is 3: 2.7 million reads instead of 900 million.
+
+Examples of one range keep the order of the files, whatever the levels.
+
+Memory of a unit: see `memory`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.sliced import read_slices, read_table, table_slices
+from cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from cluster.store import paths
+from cluster.store.store import Store
+from training.data.packed import EXAMPLES, SPLITS
+
+# Files of one level that a unit of the next one reads, at most. More of them make fewer levels, but smaller slices, and
+# of Parquet files whole row groups of 1 MiB are read: at 64 files 98 ns a token with packing, at 32 files 68.
+FAN = 64
+
+_SHUFFLE_KEYS = 1 << 64
+# Of a task, without its examples. Measured: 146 MiB, and Ray's worker.
+_LIBRARIES = 256 << 20
+# Bytes of memory for each token, and for each example besides: the examples, a sorted copy, 8 bytes a token while it is
+# made, row groups that are read ahead, and of the last level the rows. Measured: 44 to 64 bytes a token.
+_OF_A_TOKEN = 64
+_OF_AN_EXAMPLE = 300
+# Threads that read the files of a unit; they wait for the store.
+_THREADS = 8
+_NO_COLUMNS = pa.schema([])
+
+
+class Range(TypedDict):
+    """The documents of a split with `low` <= shuffle key < `high`."""
+
+    split: int
+    low: int
+    high: int
+
+
+def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
+    """Ranges of about `unit_tokens` tokens that cover all shuffle keys of all splits. counters: of the examples."""
+    for index, split in enumerate(SPLITS):
+        count = max(1, round(counters.get(f"tokens/{split}", 0) / unit_tokens))
+        for part in range(count):
+            yield {"split": index, "low": _SHUFFLE_KEYS * part // count, "high": _SHUFFLE_KEYS * (part + 1) // count}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How files and ranges are grouped at each level, from 0 to `count`.
+
+    A file of level k has what `fan_in ** k` neighbouring examples files have of a part, which is
+    `fan_out ** (count - k)` neighbouring ranges. Files are numbered by part, then by group of examples files.
+    """
+
+    files: int
+    ranges: int
+    count: int
+    fan_in: int
+    fan_out: int
+
+    @classmethod
+    def of(cls, files: int, ranges: int, fan: int = FAN) -> Self:
+        """The levels for so many examples files and ranges. fan: see FAN."""
+        count = 1
+        while fan**count < min(files, ranges):
+            count += 1
+        return cls(files, ranges, count, _root(files, count), _root(ranges, count))
+
+    def groups(self, level: int) -> int:
+        """Number of groups of examples files, each of which has a file in every part."""
+        return -(-self.files // self.fan_in**level)
+
+    def parts(self, level: int) -> int:
+        """Number of parts of the ranges."""
+        return -(-self.ranges // self.ranges_of_part(level))
+
+    def ranges_of_part(self, level: int) -> int:
+        """Number of ranges of a part; the last one may have fewer."""
+        return self.fan_out ** (self.count - level)
+
+    def reads(self, level: int) -> int:
+        """Number of times that a unit of this level reads from a file of the level before."""
+        return self.parts(level) * self.groups(level - 1)
+
+
+def _root(number: int, degree: int) -> int:
+    """The smallest whole number whose power of this degree is at least `number`."""
+    root = max(1, int(number ** (1 / degree)) - 1)
+    while root**degree < number:
+        root += 1
+    return root
+
+
+@dataclass(frozen=True)
+class Move:
+    """A unit of a level.
+
+    first, end: numbers of its ranges. folder, names: the files that it reads. slice: which slice of each; None if they
+    are examples.
+    """
+
+    first: int
+    end: int
+    folder: str
+    names: tuple[str, ...]
+    slice: int | None
+
+    @property
+    def uris(self) -> list[str]:
+        return [paths.join(self.folder, name) for name in self.names]
+
+
+def describe(unit: Move) -> str:
+    """The files that a unit reads, for `Stage.describe`."""
+    return files_from(unit.uris)
+
+
+def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
+    """The units of a level. before: the files of the level before."""
+    names = [file.path for file in before.manifest.files]
+    groups, width = levels.groups(level - 1), levels.ranges_of_part(level)
+    assert len(names) == groups * levels.parts(level - 1), f"{before.uri}: {len(names)} files of level {level - 1}"
+    units = []
+    for parent in range(levels.parts(level - 1)):
+        of_parent = names[parent * groups : (parent + 1) * groups]
+        grouped = [tuple(of_parent[at : at + levels.fan_in]) for at in range(0, groups, levels.fan_in)]
+        children = range(parent * levels.fan_out, min((parent + 1) * levels.fan_out, levels.parts(level)))
+        for number, part in enumerate(children):
+            first, end = part * width, min((part + 1) * width, levels.ranges)
+            units += [Move(first, end, before.uri, some, number if level > 1 else None) for some in grouped]
+    return units
+
+
+def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: int) -> int:
+    """Bytes of the largest unit of a level, by the tokens of its part and the share that its files have of all."""
+    counters = examples.manifest.counters
+    of_split = [
+        _OF_A_TOKEN * counters.get(f"tokens/{split}", 0) + _OF_AN_EXAMPLE * counters.get(f"examples/{split}", 0)
+        for split in SPLITS
+    ]
+    counts = Counter(one["split"] for one in ranges)
+    of_ranges = np.array([of_split[one["split"]] / counts[one["split"]] for one in ranges])
+    of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
+    of_parts = np.add.reduceat(of_ranges, np.arange(0, len(of_ranges), levels.ranges_of_part(level)))
+    of_groups = np.add.reduceat(of_files, np.arange(0, len(of_files), levels.fan_in**level))
+    return _LIBRARIES + int(of_parts.max() * of_groups.max() / of_files.sum())
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Runs the levels before the last, and returns the units of the last one: a function for `Stage.prepare`.
+
+    corpus: its name. stage: the name of the stage that is prepared. ranges: all of them. small: as in `Stage`.
+    """
+
+    corpus: str
+    stage: str
+    examples: Artifact
+    ranges: tuple[Range, ...]
+    levels: Levels
+    made_from: str
+    small: bool
+
+    def __call__(self, run: RunStage) -> list[Move]:
+        made = self.examples
+        for level in range(1, self.levels.count):
+            output = f"_work/shuffle/{self.corpus}/{level}"
+            stage = Stage(
+                name=f"{self.stage}.shuffle-{level}",
+                outputs=(Output(output, _NO_COLUMNS),),
+                units=moves(self.levels, level, made),
+                work=MoveExamples(output, self.examples.store, self.ranges, self.levels, level),
+                fingerprint=fingerprint([self.made_from, level, self.levels.fan_in, self.levels.fan_out]),
+                store=self.examples.store,
+                describe=describe,
+                small=self.small,
+                memory=memory(self.examples, self.ranges, self.levels, level),
+            )
+            made = run(stage)[output]
+        return moves(self.levels, self.levels.count, made)
+
+
+@dataclass(frozen=True)
+class MoveExamples:
+    """The work of a unit of a level before the last. The other fields are as in `Shuffle`."""
+
+    output: str
+    store: Store
+    ranges: tuple[Range, ...]
+    levels: Levels
+    level: int
+
+    def __call__(self, unit: Move, scratch: Scratch) -> Counters:
+        ranges = self.ranges[unit.first : unit.end]
+        table = read_examples(self.store, unit, ranges)
+        part = numbers(table, ranges) // self.levels.ranges_of_part(self.level + 1)
+        ends = np.cumsum(np.bincount(part, minlength=self.levels.fan_out))
+        table = table.take(pa.array(np.argsort(part, kind="stable")))
+        scratch.write_slices(self.output, table_slices(table, ends.tolist()))
+        return {}
+
+
+def numbers(table: pa.Table, ranges: Sequence[Range]) -> np.ndarray:
+    """int64[N]: index in `ranges` of the range that each example is in. ranges: consecutive, with all examples."""
+    split, shuffle_key = table["split"].to_numpy(), table["place"].to_numpy()
+    found = np.empty(len(split), np.int64)
+    for index in range(len(SPLITS)):
+        own = [number for number, one in enumerate(ranges) if one["split"] == index]
+        here = split == index
+        if own:
+            lows = np.array([ranges[number]["low"] for number in own], np.uint64)
+            found[here] = own[0] + np.searchsorted(lows, shuffle_key[here], "right") - 1
+    return found
+
+
+def read_examples(store: Store, unit: Move, ranges: Sequence[Range]) -> pa.Table:
+    """The examples of a unit, in the order of its files. ranges: those of the unit. Row groups without any are not
+    read.
+    """
+    if unit.slice is not None:
+        found = [read_table(part) for part in read_slices(store, unit.uris, unit.slice) if part]
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(lambda uri: _read_file(store, uri, ranges), unit.uris))
+    return pa.concat_tables([EXAMPLES.empty_table(), *found])
+
+
+def _read_file(store: Store, uri: str, ranges: Sequence[Range]) -> pa.Table:
+    bounds = _bounds(ranges)
+    found = [EXAMPLES.empty_table()]
+    with open_parquet(store, uri) as parquet:
+        groups = list(_groups(parquet, bounds))
+        parquet.fetch_ahead(groups)
+        for group in groups:
+            table = parquet.read_row_group(group, use_threads=False)
+            split, shuffle_key = table["split"].to_numpy(), table["place"].to_numpy()
+            inside = np.zeros(len(split), bool)
+            for index, (low, high) in bounds.items():
+                own = (split == index) & (shuffle_key >= np.uint64(low))
+                inside |= own & (shuffle_key <= np.uint64(high - 1))
+            found.append(table.filter(pa.array(inside)))
+    return pa.concat_tables(found)
+
+
+def _bounds(ranges: Sequence[Range]) -> dict[int, tuple[int, int]]:
+    """Split -> (low, high) of consecutive ranges."""
+    bounds: dict[int, tuple[int, int]] = {}
+    for one in ranges:
+        low, _ = bounds.get(one["split"], (one["low"], 0))
+        bounds[one["split"]] = low, one["high"]
+    return bounds
+
+
+def _groups(parquet: pq.ParquetFile, bounds: dict[int, tuple[int, int]]) -> Iterator[int]:
+    metadata = parquet.metadata
+    names = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
+    for group in range(metadata.num_row_groups):
+        split, shuffle_key = (metadata.row_group(group).column(names[name]).statistics for name in ("split", "place"))
+        if any(
+            split.min <= index <= split.max and shuffle_key.min < high and low <= shuffle_key.max
+            for index, (low, high) in bounds.items()
+        ):
+            yield group
