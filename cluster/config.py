@@ -391,16 +391,15 @@ def _named_elsewhere(model: type[BaseModel], loc: Loc) -> str:
 
 
 def _misplaced(model: type[BaseModel], name: str | int) -> str:
-    """For a name that is a setting of another group: where it is, at the least depth."""
+    """For a name that is a setting of other groups: where it is, outer groups first."""
     level: list[tuple[tuple[str, ...], Any]] = [((), model)]
     seen: set[int] = set()
+    found: list[str] = []
     while level:
-        found = sorted({".".join((*keys, str(name))) for keys, kind in level if name in _field_types(kind)})
-        if found:
-            return f" Did you mean {' or '.join(found[:_MISPLACED_SHOWN])}?"
+        found += sorted({".".join((*keys, str(name))) for keys, kind in level if name in _field_types(kind)})
         seen |= {id(kind) for _, kind in level}
         level = [(inside, kind) for keys, kind in level for inside, kind in _inner(keys, kind) if id(kind) not in seen]
-    return ""
+    return f" Did you mean {' or '.join(found[:_MISPLACED_SHOWN])}?" if found else ""
 
 
 def _inner(keys: tuple[str, ...], kind: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
