@@ -10,7 +10,7 @@ from cluster.session import Session
 from tests.support.train_inline import PLAIN
 from training.commands import train as train_verb
 from training.config import TrainConfig
-from training.job import train
+from training.job import _located, train
 from training.output_folder import refuse_output_among_inputs
 from training.pack.job import pack
 
@@ -89,3 +89,10 @@ def test_training_packing_and_the_dry_run_refuse_before_anything_is_written(here
         with pytest.raises(ConfigError, match="lies inside the corpus"):
             refuse()
     assert not (here / "data" / "sub").exists()
+
+
+def test_a_jobs_paths_are_absolute_since_its_workers_have_another_working_folder(here):
+    found = _located(config(corpus=["data", "base"], packed="packed", model=NAMED))
+    assert [one.path for one in found.corpus] == [f"{here}/data", f"{here}/base"]
+    assert (found.output, found.packed) == (f"{here}/runs/out", f"{here}/packed")
+    assert (found.model.name, found.model.tokenizer) == (f"{here}/base", f"{here}/words")

@@ -146,6 +146,7 @@ NODES = {"a": "b"}
         (CURATE, {"grace_s": 77}, (*WORKER_POD, "terminationGracePeriodSeconds"), 77),
         (CURATE, {"grace_s": 77}, (*HEAD_POD, "terminationGracePeriodSeconds"), 90),  # a driver needs a minute
         (CURATE, {"grace_s": 99}, (*HEAD_POD, "terminationGracePeriodSeconds"), 99),
+        (CURATE, {}, ("rayClusterSpec", "authOptions"), {"mode": "token"}),
         (CURATE, {"deadline_s": 5}, ("activeDeadlineSeconds",), 5),
         (CURATE, {"retries": 7}, ("backoffLimit",), 7),
         (CURATE, {"autoscale": False}, (*HEAD_POD, "automountServiceAccountToken"), False),

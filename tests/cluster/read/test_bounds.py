@@ -6,6 +6,7 @@ from cluster.errors import DataError
 from cluster.read.compression import compression_ending, compression_of, expanded_size
 from cluster.read.file_problems import encoding_problem, json_array_problem, line_end_problem
 from cluster.read.limits import Limits
+from cluster.read.lines import lines
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
 
@@ -160,3 +161,9 @@ def test_a_limit_is_taken_up_to_its_bounds(name, least, below, most):
         with pytest.raises(ValueError, match=name):
             Limits(**{name: value})
     assert Limits().max_expansion_ratio < 10_000 and Limits().max_expanded_gib < 1000
+
+
+def test_a_byte_order_mark_is_removed_at_the_start_of_a_file_and_stays_in_later_lines():
+    marked = b"\xef\xbb\xbfa"
+    assert list(lines([marked + b"\n" + marked + b"\n", marked], 100)) == [(0, b"a"), (5, marked), (10, marked)]
+    assert list(lines([marked], 100, offset=5)) == [(5, marked)]

@@ -139,6 +139,13 @@ def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
     assert passed * 15 * 8 < shuffled < passed * 15 * 8 + 0.3 * passed * 1000
 
 
+def test_grouping_opens_every_file_of_verdicts_and_attributes_twice():
+    size = Size(1000, 10**6, 10**6, 10**6, 7, 7, 1 << 20)
+    one_file = 2 * (1 + 1)  # verdicts and attributes, each read in one request as they are small
+    assert planned(size=size)["group"].gets == 7 * one_file
+    assert planned(size=replace(size, units=14))["group"].gets == 14 * one_file
+
+
 def test_a_plan_without_deduplication_or_requests_has_none():
     assert not [name for name in planned(config_of(dedup=None)) if name.startswith(("group", "duplicates"))]
     local = planned(config_of(inputs=[{"path": "/in"}], output="/out"))

@@ -44,6 +44,10 @@ def amount(documents: int, characters: int = 0) -> dict[str, int]:
     return {"documents": documents, "characters": characters}
 
 
+def test_near_duplicates_are_removed_from_the_threshold_on(report):
+    assert "≥ 0.8" in (shown := words(str(signals.similarity(report).body))) and "≤" not in shown
+
+
 # --- tables
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cluster import lease
-from cluster.errors import BusyError, ConfigError, DataError
+from cluster.errors import BusyError, ClusterError, ConfigError, DataError
 from cluster.progress import LineWriter, Silent
 from cluster.session import Session
 from cluster.store.store import Store
@@ -32,6 +32,7 @@ from tests.support.fit_jobs import (
     settings,
     tiny_job,
 )
+from tests.support.inline import NoRay
 from tests.support.ranks import RankPool
 from training.config_parts import Track, Workers
 from training.data.batch import collate
@@ -549,6 +550,20 @@ def test_of_gpus_that_train_in_float32_no_peak_is_known(monkeypatch, bf16, wante
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
     ranks = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
     assert device.workers_peak_flops(ranks, bf16) == wanted
+
+
+def test_errors_that_a_later_attempt_got_over_are_removed_with_the_outcome(job_at, monkeypatch):
+    job, left = job_at(), []
+
+    def run(job, session, progress, submission, errors, lease, afterwards):
+        errors.write(ClusterError("a worker was lost"))
+        left.extend(job.store.list_files(errors.folder))
+
+    monkeypatch.setattr(launch, "_run", run)
+    monkeypatch.setattr(launch, "check_cluster", lambda *_: None)
+    monkeypatch.setattr(launch, "read_outcome", lambda job: {"steps": 3} if left else None)
+    assert launch.fit_on_ray(job, NoRay(), Silent()) == {"steps": 3}
+    assert left and job.store.list_files(f"{job.root}/errors") == []
 
 
 def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path, monkeypatch):

@@ -166,6 +166,12 @@ def test_a_split_document_goes_on_from_its_last_token_and_the_counters_say_so(tm
     assert counters["label_tokens/train"] == 39 and counters["documents/train"] == 1
 
 
+def test_the_pieces_of_all_rows_are_counted_since_several_share_a_row(tmp_path):
+    packed = pack(tmp_path, [document(f"d{number}", 4) for number in range(8)])
+    counters = packed["train"].manifest.counters
+    assert counters["pieces/train"] == 8 > counters["rows/train"]
+
+
 def test_a_truncated_document_keeps_its_beginning_and_what_is_cut_is_counted(tmp_path):
     packed = pack(tmp_path, [document("long", 40), document("short", 5)], packing={"overflow": "truncate"})
     assert sorted(len(row["ids"]) for row in rows_of(packed["train"])) == [5, 16]

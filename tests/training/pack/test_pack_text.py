@@ -75,6 +75,14 @@ def test_a_tokenizer_has_all_its_chat_templates_also_those_in_a_folder_of_their_
     assert load_tokenizer(Store(), folder).chat_template == templates
 
 
+def test_a_fitted_tokenizer_learns_no_token_from_what_occurs_once(tmp_path):
+    folder = corpus(tmp_path / "c")
+    (folder / "b.jsonl").write_text(json.dumps({"id": "once", "text": "zqxjk"}) + "\n")
+    prepare_tokenizer(config(folder, split={"train": 1.0, "validation": 0, "test": 0}), str(tmp_path / "p"))
+    learnt = load_tokenizer(Store(), f"{tmp_path}/p/tokenizer").get_vocab()
+    assert not {"zq", "qx", "xj", "jk"} & learnt.keys() and any("fo" in token for token in learnt)
+
+
 def test_a_fitted_tokenizer_writes_any_text_and_gives_it_back(tmp_path):
     settings = config(corpus(tmp_path / "c"))
     prepare_tokenizer(settings, str(tmp_path / "p"))
