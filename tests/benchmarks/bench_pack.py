@@ -117,6 +117,7 @@ def _ours(file: str, folder: str) -> dict[str, float]:
     from cluster.stage import run_unit
     from training.pack.load_tokenizer import load_tokenizer, tokenizer_fingerprint
     from training.pack.sources import freeze_corpus
+    from training.pack.survey import survey_here
     from training.pack.tokenise import _encoder, tokenise_stage
     from training.pack.tokenizer import TokenizerAt
 
@@ -125,7 +126,8 @@ def _ours(file: str, folder: str) -> dict[str, float]:
     tokenizer = TokenizerAt(Store(), uri, fingerprint)
     _encoder(tokenizer, None)
     frozen = freeze_corpus(Store(), config.corpus[0], config.all_columns[0], 32 << 20)
-    stage = tokenise_stage("bench", frozen, tokenizer, config.split, config.seed)
+    cuts = survey_here(frozen, config.split).cuts
+    stage = tokenise_stage("bench", frozen, tokenizer, config.split, cuts, config.seed)
     with tempfile.TemporaryDirectory() as root:
         meter = _Meter()
         records = [run_unit(stage, root, index, unit) for index, unit in enumerate(stage.units)]

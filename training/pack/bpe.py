@@ -12,11 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
-from training.config_parts import Split
 from training.pack.chat import CHATML, TURN_END, TURN_START
-from training.pack.documents import Content, LeftOut, Pair, all_documents, documents_of
+from training.pack.documents import Content, LeftOut, Pair, documents_of
 from training.pack.sources import FrozenCorpus
-from training.pack.split import choose_cuts, survey
+from training.pack.split import Cuts
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +27,8 @@ _SAMPLED_UNITS = 256
 _BYTES = 256
 
 
-def fit(size: int, corpora: Sequence[FrozenCorpus], split: Split) -> PreTrainedTokenizerFast:
-    """A tokenizer of `size` entries, fitted on documents of the train split.
+def fit(size: int, corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> PreTrainedTokenizerFast:
+    """A tokenizer of `size` entries, fitted on documents of the train split. cuts: of each corpus.
 
     Raises:
         ConfigError: `size` has no room for the bytes and special tokens.
@@ -47,7 +46,7 @@ def fit(size: int, corpora: Sequence[FrozenCorpus], split: Split) -> PreTrainedT
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=list(SPECIALS), initial_alphabet=alphabet, min_frequency=2, show_progress=False
     )
-    tokenizer.train_from_iterator(_sample(corpora, split), trainer)
+    tokenizer.train_from_iterator(_sample(corpora, cuts), trainer)
     log.info("fitted a tokenizer of %d entries (vocab_size %d)", tokenizer.get_vocab_size(), size)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -59,21 +58,18 @@ def fit(size: int, corpora: Sequence[FrozenCorpus], split: Split) -> PreTrainedT
     )
 
 
-def _sample(corpora: Sequence[FrozenCorpus], split: Split) -> Iterator[str]:
+def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[str]:
     """Texts of documents in the train split, in order, with about SAMPLE_BYTES in all."""
-    units = [(frozen, number) for frozen in corpora for number in range(len(frozen.units))]
+    each = zip(corpora, cuts, strict=True)
+    units = [(frozen, own, number) for frozen, own in each for number in range(len(frozen.units))]
     chosen = units[:: -(-len(units) // _SAMPLED_UNITS)]
-    share = SAMPLE_BYTES / max(sum(frozen.unit_bytes[number] for frozen, number in chosen), 1)
+    share = SAMPLE_BYTES / max(sum(frozen.unit_bytes[number] for frozen, _, number in chosen), 1)
     if share < 1 or len(chosen) < len(units):
         log.info("fitting the tokenizer on a sample of %d MiB from %d units", SAMPLE_BYTES >> 20, len(chosen))
-    cuts = {}
-    for frozen in corpora:
-        keyed = ((document.key, document.stratum) for document in all_documents(frozen))
-        cuts[id(frozen)] = choose_cuts(survey(keyed, frozen.columns.stratify is not None), split)
-    for frozen, number in chosen:
+    for frozen, own, number in chosen:
         left = share * frozen.unit_bytes[number]
         for document in documents_of(frozen.store, frozen.units[number], frozen.columns, LeftOut()):
-            if cuts[id(frozen)].split_of(document.key, document.stratum) == 0:
+            if own.split_of(document.key, document.stratum) == 0:
                 yield from _texts(document.content)
             left -= document.bytes
             if share < 1 and left <= 0:

@@ -7,11 +7,11 @@ same split; without a group column, documents of equal content are.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from cluster.errors import ConfigError, DataError
+from cluster.errors import DataError
 from cluster.store.store import Store
 from training.config_parts import Columns
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
@@ -19,7 +19,6 @@ from training.pack.sources import FrozenCorpus, Unit
 
 # Reading stops after this many rows if none of them is a document.
 _HOPELESS_ROWS = 10_000
-_MAX_CLASSES = 1000
 # Advice by reason.
 _ADVICE = {
     "json_array": "JSON Lines have one object on each line: convert the array with `jq -c '.[]' FILE > FILE.jsonl`.",
@@ -156,32 +155,6 @@ def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
     if set(left_out.reasons) - set(_ADVICE):
         advice.append("Check `columns`, and of conversations the chat template, against these rows.")
     raise DataError(f"{path}: no row can be used. Left out:\n" + "\n".join(lines) + "\n" + " ".join(advice))
-
-
-def find_classes(corpora: Sequence[FrozenCorpus]) -> tuple[str, ...]:
-    """The classes of method probe in order: the values of the label columns, integers by size, then strings. Reads all
-    documents.
-
-    Raises:
-        ConfigError: there is one class, or more than 1,000.
-    """
-    classes: set[str] = set()
-    for frozen in corpora:
-        for document in all_documents(frozen):
-            assert document.label is not None
-            classes.add(document.label)
-            if len(classes) > _MAX_CLASSES:
-                raise ConfigError(
-                    f"{frozen.path}: column {frozen.columns.label} (columns.label) has more than {_MAX_CLASSES} "
-                    "values; it needs names or numbers of classes."
-                )
-    if len(classes) < 2:
-        raise ConfigError(f"columns.label: only one value, {classes}; a classifier needs two or more classes.")
-    return tuple(sorted(classes, key=lambda name: (not _is_integer(name), int(name) if _is_integer(name) else 0, name)))
-
-
-def _is_integer(name: str) -> bool:
-    return name.removeprefix("-").isdecimal() and name.isascii()
 
 
 class _Refused(Exception):

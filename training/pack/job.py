@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Self
 
 import cluster
@@ -30,7 +31,6 @@ from training.data.packed import SPLITS
 from training.models.checks import embedded_tokens
 from training.models.folder import located
 from training.output_folder import refuse_output_among_inputs
-from training.pack.documents import find_classes
 from training.pack.first_look import check_corpora
 from training.pack.packed_run import (
     PackedRun,
@@ -45,6 +45,8 @@ from training.pack.packed_run import (
 )
 from training.pack.packing import PackingRule, pack_stage
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
+from training.pack.split import Cuts
+from training.pack.survey import Surveyed, find_classes, look, read_survey, survey_name, survey_stage
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
 from training.pack.tokenizer import TokenizerAt, check_tokenizer, prepare_tokenizer, tokenizer_file, tokenizer_folder
 
@@ -239,22 +241,33 @@ def require_enough(config: TrainConfig, packed: PackedRun) -> None:
 def _make(job: PackJob, session: Session, progress: Progress) -> None:
     """Make tokenizer, examples and rows, and pack.json last."""
     config, root, frozen = job.config, job.root, job.frozen
-    store = config.store
+    store, probe = config.store, config.method == "probe"
     if job.discard_first:
         tokenizer_file(store, root).discard()
     check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
-    tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace))
-    vocabulary = embedded_tokens(store, config.model)
-    classes = find_classes(list(frozen.values())) if config.method == "probe" else ()
     patience = Patience(config.execution.attempts, config.execution.stall_s)
     engine = Engine(root, session, progress, patience, job.replace)
 
     def run(stage: Stage) -> dict[str, Artifact]:
         return engine.run(from_scratch(stage, root) if job.discard_first else stage)
 
+    @cache
+    def surveyed(name: str) -> Surveyed:
+        known = look(frozen[name], config.split, probe)
+        return known or read_survey(
+            run(survey_stage(name, frozen[name], store, config.split, probe))[survey_name(name)]
+        )
+
+    def all_cuts() -> list[Cuts]:
+        return [surveyed(name).cuts for name in frozen]
+
+    tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace, all_cuts))
+    vocabulary = embedded_tokens(store, config.model)
+    classes = find_classes(list(frozen.values()), [surveyed(name) for name in frozen]) if probe else ()
     corpora = {}
     for name, corpus in frozen.items():
-        tokenise = tokenise_stage(name, corpus, tokenizer, config.split, config.seed, classes, vocabulary)
+        cuts = surveyed(name).cuts
+        tokenise = tokenise_stage(name, corpus, tokenizer, config.split, cuts, config.seed, classes, vocabulary)
         examples = run(tokenise)[examples_name(name)]
         refuse_no_examples(examples, corpus.path)
         packed = run(pack_stage(name, PackingRule.of(config, corpus.columns), examples))

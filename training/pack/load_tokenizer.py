@@ -21,12 +21,13 @@ from cluster.errors import ConfigError, DataError
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from training.config_parts import Columns, Model, Split
+from training.config_parts import Columns, Model
 from training.models.folder import hub_problem
 from training.models.tokenizer_checks import is_tokenizer_file, no_tokenizer
 from training.pack.bpe import fit
 from training.pack.chat import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
+from training.pack.split import Cuts
 from training.pack.tokenizer import RECORD
 
 _transformers_config = Entry("training.plan.shape:transformers_config")  # loads torch, which few tokenizers need
@@ -44,14 +45,14 @@ def write_tokenizer(
     model: Model,
     template: str | None,
     columns: Sequence[Columns],
-    split: Split,
     corpora: Sequence[FrozenCorpus],
+    cuts: Sequence[Cuts],
 ) -> tuple[dict[str, tuple[str, int]], str]:
     """Load or fit a tokenizer, check it and write it to a folder.
 
     Args:
         template: chat template that replaces its own; None: it keeps its own.
-        columns: of all corpora. split, corpora: for a fitted tokenizer, which sees only documents of the train split.
+        columns: of all corpora. corpora, cuts: for a fitted tokenizer, which sees only documents of the train split.
 
     Returns:
         The files, as name -> (sha256, bytes), and the tokenizer's fingerprint.
@@ -60,7 +61,7 @@ def write_tokenizer(
         ConfigError: there is no such tokenizer, or it lacks something that the model or the columns need.
     """
     if model.tokenizer == "train":
-        tokenizer = fit((model.config or {})["vocab_size"], corpora, split)
+        tokenizer = fit((model.config or {})["vocab_size"], corpora, cuts)
         if template is not None:
             tokenizer.chat_template = template
         _check(tokenizer, store, model, columns)

@@ -4,6 +4,7 @@ pack.json                      manifest: settings, listings of the input files, 
 tokenizer/                     see tokenizer.py
 CORPUS/train, validation, test artifacts of schema PACKED
 _work/examples/CORPUS          artifact of schema EXAMPLES
+_work/split/CORPUS             cuts of the splits, and classes, if units read all documents for them; see survey.py
 _work/shuffle/CORPUS/LEVEL     files between these and the rows, removed when the corpus is packed; see shuffle.py
 """
 
@@ -125,11 +126,6 @@ def packed_uri(packed: str | None, output: str) -> str:
 def examples_name(corpus: str) -> str:
     """Name of a corpus' artifact of examples, below the folder of packed corpora."""
     return f"_work/examples/{corpus}"
-
-
-def stage_of(work: str, corpus: str) -> str:
-    """Name of the stage that does some work on a corpus. Stages `A.B` prepare stage A, so no other name has a dot."""
-    return f"{work}-{corpus.replace('.', '~')}"
 
 
 def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:

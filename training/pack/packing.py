@@ -28,8 +28,8 @@ from training.config_parts import Columns
 from training.data.order import permutation
 from training.data.packed import PACKED, SPLITS, rows_per_group
 from training.pack.overflow import Pieces, cut
-from training.pack.packed_run import stage_of
 from training.pack.shuffle import FAN, Levels, Move, Range, Shuffle, describe, memory, moves, ranges, read_examples
+from training.pack.sources import stage_of
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
 

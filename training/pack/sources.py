@@ -349,6 +349,11 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         )
 
 
+def stage_of(work: str, corpus: str) -> str:
+    """Name of the stage that does some work on a corpus. Stages `A.B` prepare stage A, so no other name has a dot."""
+    return f"{work}-{corpus.replace('.', '~')}"
+
+
 def as_json(units: Sequence[Unit]) -> list[object]:
     """Units as plain JSON values, for a fingerprint."""
     return [[list(astuple(span)) for span in unit] for unit in units]

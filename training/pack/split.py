@@ -6,12 +6,12 @@ nor on the order or number of files, and documents of one group, or of equal con
 The cuts of a large corpus are at the shares themselves: with 4,097 groups a share of 10% has a standard deviation of
 half a percent. The cuts of a small corpus, and of each small stratum, are between its own groups, so that the shares
 are exact to a group. The rounding of one stratum is carried to the next, so that many tiny strata do not all round to
-nothing, and a requested split is not empty if there are enough groups. `survey` finds the groups: it reads until there
+nothing, and a requested split is not empty if there are enough groups. survey.py finds the groups: it reads until there
 are more than MAX_RANKED of them, with `stratify` all documents.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -47,32 +47,36 @@ class Survey:
 
     strata: dict[str, dict[int, int] | None] = field(default_factory=dict)
 
-    def add(self, key: int, stratum: str) -> None:
-        """Count a document. key: hash of its group.
+    def add(self, key: int, stratum: str, documents: int = 1) -> None:
+        """Count documents of a group. key: its hash.
 
         Raises:
             ConfigError: there are more strata than _MAX_STRATA.
         """
+        groups = self._of(stratum)
+        if groups is not None:
+            groups[key] = groups.get(key, 0) + documents
+            if len(groups) > MAX_RANKED:
+                self.strata[stratum] = None
+
+    def merge(self, other: "Survey") -> None:
+        """Count the documents of another survey. Errors are those of `add`."""
+        for stratum, groups in other.strata.items():
+            if self._of(stratum) is not None and groups is not None:
+                for key, documents in groups.items():
+                    self.add(key, stratum, documents)
+            else:
+                self.strata[stratum] = None
+
+    def _of(self, stratum: str) -> dict[int, int] | None:
+        """The groups of a stratum, which is new or known."""
         groups = self.strata.setdefault(stratum, {})
         if len(self.strata) > _MAX_STRATA:
             raise ConfigError(
                 f"columns.stratify: more than {_MAX_STRATA} different values, such as {stratum!r:.80}. Choose a column "
                 "with few values, or leave stratify out."
             )
-        if groups is not None:
-            groups[key] = groups.get(key, 0) + 1
-            if len(groups) > MAX_RANKED:
-                self.strata[stratum] = None
-
-
-def survey(keyed: Iterable[tuple[int, str]], stratified: bool) -> Survey:
-    """The survey of (hash of the group, stratum) of documents. Stops reading as soon as the cuts are determined."""
-    found = Survey()
-    for key, stratum in keyed:
-        found.add(key, stratum)
-        if not stratified and found.strata[stratum] is None:
-            break
-    return found
+        return groups
 
 
 def choose_cuts(found: Survey, split: Split) -> Cuts:

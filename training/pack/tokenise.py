@@ -25,11 +25,10 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from training.config_parts import Columns, Split
 from training.data.packed import EXAMPLES, SPLITS
-from training.pack.documents import Document, LeftOut, all_documents, documents_of, hash64
+from training.pack.documents import Document, LeftOut, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
-from training.pack.packed_run import stage_of
-from training.pack.sources import FrozenCorpus, Unit, as_json
-from training.pack.split import Cuts, choose_cuts, survey
+from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
+from training.pack.split import Cuts
 from training.pack.tokenizer import TokenizerAt
 
 _load_prepared = Entry("training.pack.load_tokenizer:load_prepared")  # imports transformers
@@ -56,22 +55,18 @@ def tokenise_stage(
     frozen: FrozenCorpus,
     tokenizer: TokenizerAt,
     split: Split,
+    cuts: Cuts,
     seed: int,
     classes: Sequence[str] = (),
     vocabulary: int | None = None,
 ) -> Stage:
-    """The stage of one corpus. Its cuts are chosen here, from the hashes of up to 4,096 groups.
+    """The stage of one corpus.
 
     Args:
+        cuts: of its splits, which its documents and `split` decide; see survey.py.
         classes: of method probe, in the order of their indices.
         vocabulary: number of the model's embeddings; None if unknown.
-
-    Raises:
-        DataError: no row of the corpus is a document.
-        ConfigError: the column to stratify by has too many values.
     """
-    keyed = ((document.key, document.stratum) for document in all_documents(frozen))
-    cuts = choose_cuts(survey(keyed, frozen.columns.stratify is not None), split)
     failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1
     output = f"_work/examples/{name}"
     decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump()]

@@ -5,7 +5,7 @@ load_tokenizer.py makes and loads tokenizers.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +20,8 @@ from training.config import TrainConfig
 from training.config_parts import Columns, Model, Split
 from training.pack.chat import CHATML
 from training.pack.sources import FrozenCorpus, freeze_corpora
+from training.pack.split import Cuts
+from training.pack.survey import survey_here
 
 _fingerprint_checked = Entry("training.pack.load_tokenizer:fingerprint_checked")
 _load_checked = Entry("training.pack.load_tokenizer:load_checked")
@@ -64,10 +66,15 @@ class TokenizerRecord:
         return canonical_json({"request": self.settings, "fingerprint": self.tokenizer, "files": self.files})
 
 
-def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = False) -> str:
+def prepare_tokenizer(
+    config: TrainConfig, packed_uri: str, replace: bool = False, cuts: Callable[[], Sequence[Cuts]] | None = None
+) -> str:
     """Make the config's tokenizer below `packed_uri`, or find it there. Returns its fingerprint.
 
     Only making one loads transformers; a fitted one (`tokenizer: train`) also reads a sample of the corpora.
+
+    Args:
+        cuts: of the splits of each corpus, called to fit a tokenizer; None: this process reads the corpora for them.
 
     Raises:
         ConfigError: there is no such tokenizer, or the config needs something that it lacks.
@@ -94,7 +101,8 @@ def prepare_tokenizer(config: TrainConfig, packed_uri: str, replace: bool = Fals
     record_file = tokenizer_file(store, packed_uri)
     if (found := record_file.find_or_discard(refusal, replace)) is not None:
         return found.tokenizer
-    files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, config.split, corpora)
+    chosen = cuts() if cuts and corpora else [survey_here(frozen, config.split).cuts for frozen in corpora]
+    files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, corpora, chosen)
     # Files of an attempt with other settings would be loaded too.
     written = {paths.join(folder, name) for name in (*files, RECORD)}
     store.delete({file.uri for file in store.list_files(folder)} - written)

@@ -9,13 +9,15 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.read.span import Span
 from cluster.store.store import Store
+from tests.training.pack.test_pack_sources import classes_of, survey
 from training.config_parts import Columns, Corpus, Split
 from training.pack import documents as documents_module
 from training.pack import split as split_module
-from training.pack.documents import LeftOut, all_documents, documents_of, find_classes
+from training.pack import survey as survey_module
+from training.pack.documents import LeftOut, all_documents, documents_of
 from training.pack.reading import read_rows
 from training.pack.sources import _group, freeze_corpus
-from training.pack.split import choose_cuts, survey
+from training.pack.split import choose_cuts
 
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 TYPES = {
@@ -185,15 +187,15 @@ def test_the_id_is_of_prompt_completion_and_system_and_no_two_that_differ_have_t
 
 
 def test_as_many_classes_as_are_allowed_are_accepted_and_one_more_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents_module, "_MAX_CLASSES", 3)
+    monkeypatch.setattr(survey_module, "_MAX_CLASSES", 3)
     columns = Columns(text="t", label="l")
     for count in (2, 3, 4):
         path = jsonl(tmp_path / f"{count}.jsonl", *({"t": f"{n}", "l": n % count} for n in range(8)))
         if count <= 3:
-            assert find_classes([freeze(path, columns)]) == tuple(map(str, range(count)))
+            assert classes_of([freeze(path, columns)]) == tuple(map(str, range(count)))
         else:
             with pytest.raises(ConfigError, match=r"column l \(columns\.label\) has more than 3 values"):
-                find_classes([freeze(path, columns)])
+                classes_of([freeze(path, columns)])
 
 
 def test_classes_of_several_corpora_are_counted_together_and_negative_numbers_come_first(tmp_path):
@@ -202,7 +204,7 @@ def test_classes_of_several_corpora_are_counted_together_and_negative_numbers_co
         freeze(jsonl(tmp_path / f"{name}.jsonl", {"t": name, "l": label}), columns)
         for name, label in (("a", "x"), ("b", 2), ("c", -1), ("d", 10), ("e", "-x"))
     ]
-    assert find_classes(found) == ("-1", "2", "10", "-x", "x")
+    assert classes_of(found) == ("-1", "2", "10", "-x", "x")
 
 
 def test_a_corpus_whose_first_unit_has_no_document_is_read_on(tmp_path, monkeypatch):
@@ -222,18 +224,18 @@ def test_groups_are_ranked_up_to_the_limit_and_strata_counted_up_to_theirs(monke
     monkeypatch.setattr(split_module, "MAX_RANKED", 5)
     monkeypatch.setattr(split_module, "_MAX_STRATA", 3)
     for count in (4, 5, 6):
-        found = survey(((key, "") for key in range(count)), False)
+        found = survey((key, "") for key in range(count))
         assert (found.strata[""] is None) == (count > 5)
         assert (choose_cuts(found, Split()).strata == {}) == (count > 5)
-    survey(((key, str(key)) for key in range(3)), True)
+    survey((key, str(key)) for key in range(3))
     with pytest.raises(ConfigError, match="more than 3 different values, such as '3'"):
-        survey(((key, str(key)) for key in range(4)), True)
-    many = survey([*((key, "many") for key in range(6)), (1 << 63, "few")], True)
+        survey((key, str(key)) for key in range(4))
+    many = survey([*((key, "many") for key in range(6)), (1 << 63, "few")])
     assert many.strata == {"many": None, "few": {1 << 63: 1}}, "strata are read to the end"
 
 
 def test_documents_of_a_group_count_each_so_that_shares_are_of_documents():
     """A group of 6 and four of 1: half of the documents are not half of the groups."""
     keyed = [(0, "")] * 6 + [(key, "") for key in (10, 20, 30, 40)]
-    cuts = choose_cuts(survey(keyed, False), Split(train=0.6, validation=0.2, test=0.2))
+    cuts = choose_cuts(survey(keyed), Split(train=0.6, validation=0.2, test=0.2))
     assert [cuts.split_of(key, "") for key in (0, 10, 20, 30, 40)] == [0, 1, 1, 2, 2]

@@ -488,7 +488,7 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
 
 
 def test_a_chat_template_that_is_not_jinja_is_refused_before_any_unit(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "Engine", never)
+    monkeypatch.setattr(InlineEngine, "run", never)
     path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 40)
     (tmp_path / "broken.jinja").write_text("{% for m in messages %}\n{{ m['role'] ")
     model = {"config": {"model_type": "llama", "vocab_size": 400}, "chat_template": str(tmp_path / "broken.jinja")}

@@ -32,6 +32,8 @@ from training.pack.preview import Preview, Segment, ShownExample, print_previews
 from training.pack.preview import _overflow as overflow_text
 from training.pack.preview import _text as preview_text
 from training.pack.sources import freeze_corpus
+from training.pack.split import Cuts
+from training.pack.survey import survey_here
 
 WHOLE = {"examples": 200, "tokens": 10_000, "label_tokens": 4_000}
 
@@ -191,15 +193,16 @@ def test_a_fitted_tokenizer_reads_of_each_unit_its_share_and_of_the_train_split_
     path.write_text("".join(json.dumps({"text": f"{n:084}"}) + "\n" for n in range(200)))
     frozen = freeze_corpus(Store(), Corpus(path=str(path)), Columns(text="text"), 1000)
     split = Split(train=0.5, validation=0.25, test=0.25)
-    whole = [*bpe._sample([frozen], split)]
+    cuts = [survey_here(frozen, split).cuts]
+    whole = [*bpe._sample([frozen], cuts)]
     assert len(whole) == 100
     monkeypatch.setattr(bpe, "SAMPLE_BYTES", 5000)
-    some = [*bpe._sample([frozen], split)]
+    some = [*bpe._sample([frozen], cuts)]
     assert set(some) < set(whole) and 20 <= len(some) <= 50, "5,000 of 19,400 bytes are read, half of them to train on"
     assert {int(text) // 20 for text in some} == set(range(10)), "from all over the corpus"
     monkeypatch.setattr(bpe, "_SAMPLED_UNITS", 4)
     monkeypatch.setattr(bpe, "SAMPLE_BYTES", 1 << 20)
-    few = [*bpe._sample([frozen], split)]
+    few = [*bpe._sample([frozen], cuts)]
     assert set(few) < set(whole) and len({int(text) // 10 for text in few}) <= 8
 
 
@@ -370,7 +373,7 @@ def test_one_failed_document_refuses_the_template_of_a_single_unit_alone(tmp_pat
     frozen = freeze_corpus(Store(), Corpus(path=str(path)), Columns(text="text"), -(-path.stat().st_size // units))
     assert len(frozen.units) == units
     place = tokenise.TokenizerAt(Store(), str(tmp_path), "f" * 32)
-    assert tokenise.tokenise_stage("a", frozen, place, Split(), 1).work.failures_of_template == failures
+    assert tokenise.tokenise_stage("a", frozen, place, Split(), Cuts((0, 0)), 1).work.failures_of_template == failures
 
 
 def test_skipped_files_are_counted_by_ending_the_most_frequent_first(tmp_path):

@@ -18,9 +18,10 @@ from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
-from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, find_classes, require_documents
+from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, require_documents
 from training.pack.sources import freeze_corpus, with_columns
-from training.pack.split import MAX_RANKED, choose_cuts, survey
+from training.pack.split import MAX_RANKED, Survey, choose_cuts
+from training.pack.survey import find_classes, survey_here
 
 TEXT = Columns(text="text")
 
@@ -412,12 +413,16 @@ def test_ids_are_the_columns_or_of_the_content(tmp_path):
     assert len(ids[1]) == 32
 
 
+def classes_of(corpora):
+    return find_classes(corpora, [survey_here(frozen, Split(), classes=True) for frozen in corpora])
+
+
 def test_classes_are_in_the_order_of_numbers_then_names(tmp_path):
     jsonl(tmp_path / "a.jsonl", *({"text": f"t{n}", "label": label} for n, label in enumerate([10, 9, "b", "a", None])))
     frozen = freeze(tmp_path, Columns(text="text", label="label"))
-    assert find_classes([frozen]) == ("9", "10", "a", "b")
+    assert classes_of([frozen]) == ("9", "10", "a", "b")
     with pytest.raises(ConfigError, match="only one value"):
-        find_classes(
+        classes_of(
             [freeze(jsonl(tmp_path / "b.jsonl", {"text": "t", "label": 1}), Columns(text="text", label="label"))]
         )
 
@@ -427,10 +432,18 @@ def test_classes_are_in_the_order_of_numbers_then_names(tmp_path):
 NAMES = ("train", "validation", "test")
 
 
+def survey(keyed):
+    """The survey of (hash of the group, stratum) of documents."""
+    found = Survey()
+    for key, stratum in keyed:
+        found.add(key, stratum)
+    return found
+
+
 def split_counts(frozen, split=None):
     split = split or Split()
     documents = list(all_documents(frozen))
-    cuts = choose_cuts(survey(((d.key, d.stratum) for d in documents), frozen.columns.stratify is not None), split)
+    cuts = survey_here(frozen, split).cuts
     return documents, [NAMES[cuts.split_of(document.key, document.stratum)] for document in documents]
 
 
@@ -438,7 +451,7 @@ def split_counts(frozen, split=None):
     ("documents", "counts"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (10, (8, 1, 1)), (40, (32, 4, 4))]
 )
 def test_a_small_corpus_is_split_to_the_document_and_leaves_no_split_empty(documents, counts):
-    found = survey(((hash((n, "x")) % (1 << 64), "") for n in range(documents)), False)
+    found = survey((hash((n, "x")) % (1 << 64), "") for n in range(documents))
     cuts = choose_cuts(found, Split())
     counted = Counter(cuts.split_of(key, "") for key in found.strata[""])
     assert tuple(counted[index] for index in range(3)) == counts
@@ -466,29 +479,21 @@ def test_every_stratum_has_the_shares_that_were_asked_for(tmp_path):
 
 
 def test_many_tiny_strata_do_not_all_round_to_nothing():
-    found = survey(((hash((s, n)) % (1 << 64), f"s{s}") for s in range(50) for n in range(3)), True)
+    found = survey((hash((s, n)) % (1 << 64), f"s{s}") for s in range(50) for n in range(3))
     cuts = choose_cuts(found, Split())
     counted = Counter(cuts.split_of(key, name) for name, groups in found.strata.items() for key in groups)
     assert [counted[index] for index in range(3)] == [120, 15, 15]
 
 
-def test_a_large_corpus_is_split_by_hash_alone_and_is_not_read_to_its_end():
-    read = Counter()
-
-    def keyed():
-        for n in range(1 << 20):
-            read["documents"] += 1
-            yield (n * 0x9E3779B97F4A7C15) % (1 << 64), ""
-
-    cuts = choose_cuts(survey(keyed(), False), Split())
-    assert read["documents"] == MAX_RANKED + 1
+def test_a_large_corpus_is_split_by_hash_alone():
+    cuts = choose_cuts(survey(((n * 0x9E3779B97F4A7C15) % (1 << 64), "") for n in range(MAX_RANKED + 1)), Split())
     assert cuts.strata == {}
     assert [cuts.split_of(int(share * (1 << 64)), "") for share in (0.0, 0.79, 0.81, 0.89, 0.91)] == [0, 0, 1, 1, 2]
 
 
 def test_too_many_strata_are_refused():
     with pytest.raises(ConfigError, match=r"columns.stratify: more than 1000 different values"):
-        survey(((n, str(n)) for n in range(2000)), True)
+        survey((n, str(n)) for n in range(2000))
 
 
 @settings(max_examples=60)
@@ -500,9 +505,9 @@ def test_too_many_strata_are_refused():
 )
 def test_splits_hang_neither_on_order_nor_leave_one_out_that_was_asked_for(keyed, validation, test, random):
     split = Split(train=1 - (validation + test) / 30, validation=validation / 30, test=test / 30)
-    cuts = choose_cuts(survey(keyed, True), split)
+    cuts = choose_cuts(survey(keyed), split)
     shuffled = random.sample(keyed, len(keyed))
-    assert cuts == choose_cuts(survey(shuffled, True), split)
+    assert cuts == choose_cuts(survey(shuffled), split)
     counted = Counter(cuts.split_of(key, stratum) for key, stratum in set(keyed))
     wanted = [index for index, share in enumerate((split.train, split.validation, split.test)) if share]
     assert set(counted) <= set(wanted)

@@ -21,10 +21,12 @@ from training.config import TrainConfig
 from training.data.packed import EXAMPLES, SPLITS
 from training.pack import tokenise
 from training.pack.chat import CHATML
-from training.pack.documents import Document, find_classes
+from training.pack.documents import Document
 from training.pack.encode import Encoder
 from training.pack.load_tokenizer import load_tokenizer
 from training.pack.sources import freeze_corpus
+from training.pack.split import Cuts
+from training.pack.survey import find_classes, survey_here
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
 from training.pack.tokenizer import TokenizerAt, prepare_tokenizer
 
@@ -56,7 +58,8 @@ def run(root, settings, unit_bytes=1 << 20, classes=()):
     packed = str(root / "packed")
     tokenizer = TokenizerAt(settings.store, f"{packed}/tokenizer", prepare_tokenizer(settings, packed))
     frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], unit_bytes)
-    stage = tokenise_stage("corpus-0", frozen, tokenizer, settings.split, settings.seed, classes)
+    cuts = survey_here(frozen, settings.split).cuts
+    stage = tokenise_stage("corpus-0", frozen, tokenizer, settings.split, cuts, settings.seed, classes)
     (made,) = run_inline(stage, packed).values()
     return made
 
@@ -304,7 +307,8 @@ def test_classes_are_numbered_for_a_probe(tmp_path):
         columns={"text": "text", "label": "label"},
         packing={"mode": "none", "overflow": "truncate"},
     )
-    classes = find_classes([freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)])
+    frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)
+    classes = find_classes([frozen], [survey_here(frozen, settings.split, classes=True)])
     made = run(tmp_path, settings, classes=classes)
     labels = {row["document"]: row["label"] for row in made.table().to_pylist()}
     assert labels == {"d0": 1, "d1": 0, "d3": 1, "d4": 0}
@@ -328,7 +332,9 @@ def test_a_tokenizer_that_changed_after_it_was_prepared_is_noticed(tmp_path):
     frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)
     with pytest.raises(DataError, match="the tokenizer has changed since it was prepared"):
         run_inline(
-            tokenise_stage("c", frozen, TokenizerAt(Store(), f"{packed}/tokenizer", "0" * 32), settings.split, 1),
+            tokenise_stage(
+                "c", frozen, TokenizerAt(Store(), f"{packed}/tokenizer", "0" * 32), settings.split, Cuts((0, 0)), 1
+            ),
             packed,
         )
 

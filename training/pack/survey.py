@@ -1,0 +1,309 @@
+"""What must be known of all documents of a corpus before any is tokenised: the cuts of its splits, and its classes.
+
+The driver reads the first LOOKED_AT documents (`look`). That is enough for a corpus that ends there, and for one
+without strata and classes that has more than MAX_RANKED groups by then. Else stages read all documents:
+
+    survey     per unit of the corpus: the groups of each stratum, and the classes   -> groups, classes
+    merge-1..  per FAN files of the stage before: these together                     -> groups, classes
+    split      one unit: these together, and the cuts                                -> _work/split/CORPUS
+
+So the driver's time and memory do not depend on the number of documents. What a unit finds has at most MAX_RANKED
+groups of each of 1,000 strata, and 1,000 classes.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.errors import ConfigError
+from cluster.sliced import read_slice, read_table, table_slice
+from cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from cluster.store import paths
+from cluster.store.store import Store
+from training.config_parts import Columns, Split
+from training.pack.documents import Document, LeftOut, documents_of
+from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
+from training.pack.split import MAX_RANKED, Cuts, Survey, choose_cuts
+
+VERSION = 1  # of what the stages find; another one makes it again
+LOOKED_AT = 4 * MAX_RANKED
+FAN = 64  # files that a unit reads
+# One core reads this in less than a second; workers of Ray take 3 s to start.
+SMALL_BYTES = 64 << 20
+
+_MAX_CLASSES = 1000
+# Half a GiB for the groups, and the libraries.
+_MEMORY = 3 << 28
+_NO_COLUMNS = pa.schema([])
+_GROUPS = pa.schema(
+    [
+        ("stratum", pa.string()),
+        ("keys", pa.large_list(pa.uint64())),  # of its groups; null if they are more than MAX_RANKED
+        ("documents", pa.large_list(pa.int64())),  # of each group
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """classes: values of the label column; empty without method probe."""
+
+    cuts: Cuts
+    classes: frozenset[str] = frozenset()
+
+
+@dataclass
+class Found:
+    """What some documents have. classes: None if they are not wanted. where: the corpus, for errors."""
+
+    where: str
+    groups: Survey = field(default_factory=Survey)
+    classes: set[str] | None = None
+
+    def add(self, document: Document) -> None:
+        """
+        Raises:
+            ConfigError: there are too many strata or classes.
+        """
+        self.groups.add(document.key, document.stratum)
+        if self.classes is not None:
+            assert document.label is not None
+            self._add_classes([document.label])
+
+    def merge(self, groups: Survey, classes: Iterable[str]) -> None:
+        """Add what other documents have. Errors are those of `add`."""
+        self.groups.merge(groups)
+        if self.classes is not None:
+            self._add_classes(classes)
+
+    def result(self, split: Split) -> Surveyed:
+        return Surveyed(choose_cuts(self.groups, split), frozenset(self.classes or ()))
+
+    def _add_classes(self, classes: Iterable[str]) -> None:
+        assert self.classes is not None
+        self.classes.update(classes)
+        if len(self.classes) > _MAX_CLASSES:
+            raise _too_many_classes(self.where)
+
+
+def look(frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKED_AT) -> Surveyed | None:
+    """The survey of a corpus by its first documents; None if they are not enough. Reads about `limit` rows.
+
+    Args:
+        classes: they are wanted.
+
+    Raises:
+        ConfigError: there are too many strata or classes.
+    """
+    found, left_out, documents = _nothing_of(frozen, classes), LeftOut(), 0
+    for unit in frozen.units:
+        for document in documents_of(frozen.store, unit, frozen.columns, left_out):
+            if documents >= limit:
+                return None
+            documents += 1
+            found.add(document)
+            if not classes and frozen.columns.stratify is None and found.groups.strata[document.stratum] is None:
+                return found.result(split)
+        if documents + left_out.reasons.total() >= limit and unit is not frozen.units[-1]:
+            return None
+    return found.result(split)
+
+
+def survey_here(frozen: FrozenCorpus, split: Split, classes: bool = False) -> Surveyed:
+    """The survey of a corpus, by reading all of its documents in this process. Errors are those of `look`."""
+    surveyed = look(frozen, split, classes, float("inf"))
+    assert surveyed is not None
+    return surveyed
+
+
+def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, classes: bool) -> Stage:
+    """The stage that reads all documents of a corpus, and finds what `read_survey` returns.
+
+    Args:
+        store: of the output. classes: they are wanted.
+    """
+    output = survey_name(name)
+    decided_by = [VERSION, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump(), split.model_dump()]
+    made_from = fingerprint([*decided_by, classes])
+    small = sum(frozen.unit_bytes) <= SMALL_BYTES
+    nothing = _nothing_of(frozen, classes)
+    stage = Stage(
+        name=stage_of("split", name),
+        outputs=(Output(output, _NO_COLUMNS),),
+        units=(),
+        work=Merge(store, nothing, output, split),
+        fingerprint=made_from,
+        store=store,
+        describe=_merged_files,
+        small=small,
+        memory=_MEMORY,
+    )
+    return dataclasses.replace(stage, prepare=Prepare(stage, f"_work/survey/{name}", frozen, nothing))
+
+
+def survey_name(corpus: str) -> str:
+    """Name of the artifact of a corpus' survey, below the folder of packed corpora."""
+    return f"_work/split/{corpus}"
+
+
+def read_survey(made: Artifact) -> Surveyed:
+    """What the stage found."""
+    (uri,) = made.file_uris
+    plain = json.loads(read_slice(made.store, uri, 0))
+    strata = {stratum: (first, second) for stratum, (first, second) in plain["strata"].items()}
+    return Surveyed(Cuts(tuple(plain["default"]), strata), frozenset(plain["classes"]))
+
+
+def find_classes(corpora: Sequence[FrozenCorpus], surveys: Sequence[Surveyed]) -> tuple[str, ...]:
+    """The classes of method probe in order: the values of the label columns, integers by size, then strings.
+
+    Raises:
+        ConfigError: there is one class, or more than 1,000.
+    """
+    classes: set[str] = set()
+    for frozen, surveyed in zip(corpora, surveys, strict=True):
+        classes |= surveyed.classes
+        if len(classes) > _MAX_CLASSES:
+            raise _too_many_classes(_where(frozen))
+    if len(classes) < 2:
+        raise ConfigError(f"columns.label: only one value, {classes}; a classifier needs two or more classes.")
+    return tuple(sorted(classes, key=lambda name: (not _is_integer(name), int(name) if _is_integer(name) else 0, name)))
+
+
+def _is_integer(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and name.isascii()
+
+
+def _too_many_classes(where: str) -> ConfigError:
+    return ConfigError(
+        f"{where} (columns.label) has more than {_MAX_CLASSES} values; it needs names or numbers of classes."
+    )
+
+
+def _where(frozen: FrozenCorpus) -> str:
+    return f"{frozen.path}: column {frozen.columns.label}"
+
+
+def _nothing_of(frozen: FrozenCorpus, classes: bool) -> Found:
+    return Found(_where(frozen), classes=set() if classes else None)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A unit of `merge` and of `split`: files of the stage before."""
+
+    folder: str
+    names: tuple[str, ...]
+
+    @property
+    def uris(self) -> list[str]:
+        return [paths.join(self.folder, name) for name in self.names]
+
+
+def _merged_files(unit: Files) -> str:
+    return files_from(unit.uris)
+
+
+def _read_files(unit: Unit) -> str:
+    return files_from(list(dict.fromkeys(span.uri for span in unit)))
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Runs the stages before `split`, and returns its unit. folder: of their outputs. nothing: what no document has."""
+
+    stage: Stage
+    folder: str
+    frozen: FrozenCorpus
+    nothing: Found
+
+    def __call__(self, run: RunStage) -> list[Files]:
+        output = f"{self.folder}/units"
+        work = SurveyUnit(self.frozen.store, self.frozen.columns, self.nothing, output)
+        made = run(self._stage("survey", output, self.frozen.units, work))[output]
+        for number in count(1):
+            names = [file.path for file in made.manifest.files]
+            units = [Files(made.uri, tuple(names[at : at + FAN])) for at in range(0, len(names), FAN)]
+            if len(units) == 1:
+                return units
+            output = f"{self.folder}/{number}"
+            made = run(self._stage(f"merge-{number}", output, units, Merge(self.stage.store, self.nothing, output)))[
+                output
+            ]
+        raise AssertionError("each stage has fewer files than the one before")
+
+    def _stage(self, name: str, output: str, units: Sequence[Any], work: Callable[[Any, Scratch], Counters]) -> Stage:
+        return dataclasses.replace(
+            self.stage,
+            name=f"{self.stage.name}.{name}",
+            outputs=(Output(output, _NO_COLUMNS),),
+            units=units,
+            work=work,
+            fingerprint=fingerprint([self.stage.fingerprint, name]),
+            describe=_read_files if name == "survey" else _merged_files,
+            prepare=None,
+        )
+
+
+@dataclass(frozen=True)
+class SurveyUnit:
+    """The work of the stage `survey`. store: of the corpus. nothing: as in `Prepare`."""
+
+    store: Store
+    columns: Columns
+    nothing: Found
+    output: str
+
+    def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
+        found = deepcopy(self.nothing)
+        for document in documents_of(self.store, unit, self.columns, LeftOut()):
+            found.add(document)
+        scratch.write_slices(self.output, _as_slices(found))
+        return {}
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The work of the stages `merge` and, if `split` is given, `split`. nothing: as in `Prepare`."""
+
+    store: Store
+    nothing: Found
+    output: str
+    split: Split | None = None
+
+    def __call__(self, unit: Files, scratch: Scratch) -> Counters:
+        found = deepcopy(self.nothing)
+        for uri in unit.uris:
+            found.merge(_groups(read_table(read_slice(self.store, uri, 0))), json.loads(read_slice(self.store, uri, 1)))
+        scratch.write_slices(
+            self.output, _as_slices(found) if self.split is None else [_as_json(found.result(self.split))]
+        )
+        return {}
+
+
+def _as_slices(found: Found) -> list[Any]:
+    strata = found.groups.strata
+    groups = [(None, None) if one is None else (list(one), list(one.values())) for one in strata.values()]
+    columns = [list(strata), [keys for keys, _ in groups], [documents for _, documents in groups]]
+    table = pa.table(columns, schema=_GROUPS)
+    return [table_slice(table), json.dumps(sorted(found.classes or ())).encode()]
+
+
+def _groups(table: pa.Table) -> Survey:
+    found = Survey()
+    for row in table.to_pylist():
+        own = None if row["keys"] is None else dict(zip(row["keys"], row["documents"], strict=True))
+        found.strata[row["stratum"]] = own
+    return found
+
+
+def _as_json(surveyed: Surveyed) -> bytes:
+    cuts, classes = surveyed.cuts, sorted(surveyed.classes)
+    return json.dumps({"default": cuts.default, "strata": cuts.strata, "classes": classes}).encode()
