@@ -125,6 +125,7 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
             "bad_words": {"paths": {"en": a_list}},
             "quality_classifier": {"model": str(fasttext_model.local_path(Store(), None)), "label": "en"},
         },
+        "repeats": {"min_words": 10, "cut": True},
         "boilerplate": {"max_documents": 1, "min_words_left": 0},
         "dedup": {"threshold": 0.8, "bands": 14, "rows_per_band": 8},
         "execution": {"max_bad_documents": 1},

@@ -17,13 +17,19 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Counters, fingerprint
-from cluster.sliced import read_slices
-from cluster.stage import Output, RunStage, Scratch, Stage
-from cluster.store.store import Store
+from cluster.stage import RunStage, Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings
+from pipelines.curate.cuts import Cut
 from pipelines.curate.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.memory import keys_memory
-from pipelines.curate.shared_keys import SLICE_MEMORY, KeyCounter, find_shared, shared_keys, slices_for
+from pipelines.curate.shared_keys import (
+    SLICE_MEMORY,
+    KeyCounter,
+    ShareKeys,
+    find_shared,
+    keys_stage,
+    slices_for,
+)
 from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
@@ -33,9 +39,7 @@ from pipelines.text.tokens import count_tokens
 
 BOILERPLATE = "boilerplate"
 BOILERPLATE_VERSION = "1"
-BOILERPLATE_STAGE, TOO_FEW_WORDS_LEFT = "boilerplate", "too_few_words_left"  # in the ledger
 _PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
-_NO_COLUMNS = pa.schema([])
 TEXT_OF_A_PIECE = 24  # bytes for each different piece of a unit; fewer make larger slices
 
 # A piece that is cut, listed where it stands first.
@@ -72,10 +76,6 @@ class CutTexts:
         """int64[D]: pieces cut out of each document."""
         return np.bincount(self.pieces.documents[self.shared >= 0], minlength=len(self.texts))
 
-    def too_short(self, settings: Boilerplate) -> np.ndarray:
-        """bool[D]: documents that lost pieces, and have fewer words left than they need."""
-        return (self.cuts > 0) & (self.words < settings.min_words_left)
-
 
 def source_key(source: str) -> np.uint64:
     """What distinguishes the keys of this source from those of others."""
@@ -96,7 +96,34 @@ def cut_texts(settings: Boilerplate, source: str, texts: Texts, shared: np.ndarr
     return CutTexts(cut, pieces, keys, found, count_tokens(cut))
 
 
-def listed(
+@dataclass(frozen=True)
+class BoilerplateCutter:
+    """Cuts boilerplate (cuts.Cutter). redact: kinds of personal data to replace. shared: as of `read_shared`."""
+
+    settings: Boilerplate
+    redact: Sequence[str] | None
+    shared: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return BOILERPLATE
+
+    @property
+    def min_words_left(self) -> int:
+        return self.settings.min_words_left
+
+    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> Cut:
+        cut = cut_texts(self.settings, source, texts, self.shared)
+        found = _listed(cut, texts, self.shared, self.redact, source, documents)
+        counters: Counters = {
+            "boilerplate_pieces": int(cut.cuts.sum()),
+            "boilerplate_documents": int((cut.cuts > 0).sum()),
+            "boilerplate_characters": int((count_characters(texts) - count_characters(cut.texts)).sum()),
+        }
+        return Cut(cut.texts, cut.cuts > 0, cut.words, found, found, counters)
+
+
+def _listed(
     cut: CutTexts, texts: Texts, shared: np.ndarray, redact: Sequence[str] | None, source: str, documents: pa.Table
 ) -> pa.Table:
     """Rows of BOILERPLATE_SCHEMA of the pieces of which one of D documents is the first.
@@ -142,25 +169,12 @@ def find_boilerplate(
     slices = slices_for(text / TEXT_OF_A_PIECE)
     most = keys_memory(settings.limits, max(one.unit.bytes for one in units))
     count = CountPieces(settings, reading, slices)
-    pieces = run(_stage("pieces", _PIECES, units, count, made_from, reading.store, most))[_PIECES]
+    made = fingerprint([BOILERPLATE_VERSION, made_from])
+    counted = run(keys_stage("pieces", _PIECES, units, count, made, reading.store, most))[_PIECES]
     firsts = tuple(one.first for one in units)
-    share = SharePieces(reading.store, tuple(pieces.file_uris), firsts, settings.boilerplate.max_documents)
-    found = run(_stage("shared", _SHARED, range(slices), share, made_from, reading.store, SLICE_MEMORY))[_SHARED]
+    share = ShareKeys(reading.store, tuple(counted.file_uris), firsts, settings.boilerplate.max_documents, _SHARED)
+    found = run(keys_stage("shared", _SHARED, range(slices), share, made, reading.store, SLICE_MEMORY))[_SHARED]
     return tuple(found.file_uris)
-
-
-def _stage(
-    name: str,
-    output: str,
-    units: Sequence,
-    work: "CountPieces | SharePieces",
-    made_from: str,
-    store: Store,
-    memory: int,
-) -> Stage:
-    outputs = (Output(output, _NO_COLUMNS),)
-    made = fingerprint([BOILERPLATE_VERSION, made_from, name, len(units)])
-    return Stage(f"select.{name}", outputs, units, work, made, store, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -185,18 +199,3 @@ class CountPieces:
             counters["pieces"] += len(pieces.keys)
         scratch.write_slices(_PIECES, counter.slices(self.slices))
         return counters
-
-
-@dataclass(frozen=True)
-class SharePieces:
-    """The work of a unit of `shared`. uris, firsts: file, and position of the first document, of each unit of input."""
-
-    store: Store
-    uris: tuple[str, ...]
-    firsts: tuple[int, ...]
-    max_documents: int
-
-    def __call__(self, number: int, scratch: Scratch) -> Counters:
-        counted = read_slices(self.store, self.uris, number)
-        scratch.write_slices(_SHARED, shared_keys(counted, self.firsts, self.max_documents))
-        return {}

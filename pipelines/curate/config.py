@@ -91,6 +91,18 @@ class Boilerplate(_Settings):
     min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
 
 
+class Repeats(_Settings):
+    """Runs of words that several documents have, which are listed, and cut out of all but the first if asked.
+
+    Source of the default of min_words: Lee et al. 2022, "Deduplicating training data makes language models better",
+    https://arxiv.org/abs/2107.06499: 50 tokens, there of a tokenizer.
+    """
+
+    min_words: int = Field(50, ge=10, le=10_000, description="words of the shortest run that is found")
+    cut: bool = Field(False, description="cut such runs out of all documents but the first that has them")
+    min_words_left: int = Field(50, ge=0, description="a document that lost a run and has fewer words left is removed")
+
+
 class CorpusFiles(_Settings):
     """The files of the corpus."""
 
@@ -158,6 +170,7 @@ class SelectSettings:
     redact: tuple[str, ...] | None
     dedup: Dedup | None
     boilerplate: Boilerplate | None
+    repeats: Repeats | None
     corpus: CorpusFiles
     samples: int
 
@@ -172,6 +185,7 @@ class ReportSettings:
     redact: tuple[str, ...]
     dedup: Dedup | None
     boilerplate: Boilerplate | None
+    repeats: Repeats | None
     report: Report
 
 
@@ -189,6 +203,7 @@ class CurateConfig(_Settings):
     personal_data: PersonalData | None = PersonalData()
     dedup: Dedup | None = Dedup()
     boilerplate: Boilerplate | None = None
+    repeats: Repeats | None = None
     limits: Limits = Limits()
     corpus: CorpusFiles = CorpusFiles()
     execution: Execution = Execution()
@@ -253,7 +268,14 @@ class CurateConfig(_Settings):
         """The part that the stage `select` takes."""
         redact = self.personal_data.redact if self.personal_data else None
         return SelectSettings(
-            self.limits, self.filters, redact, self.dedup, self.boilerplate, self.corpus, self.report.samples
+            limits=self.limits,
+            filters=self.filters,
+            redact=redact,
+            dedup=self.dedup,
+            boilerplate=self.boilerplate,
+            repeats=self.repeats,
+            corpus=self.corpus,
+            samples=self.report.samples,
         )
 
     @property
@@ -261,4 +283,13 @@ class CurateConfig(_Settings):
         """The part that the report takes."""
         redact = self.personal_data.redact if self.personal_data else ()
         plain = self.model_dump(mode="json", exclude=STORES)
-        return ReportSettings(self.name, plain, self.filters, redact, self.dedup, self.boilerplate, self.report)
+        return ReportSettings(
+            name=self.name,
+            config=plain,
+            filters=self.filters,
+            redact=redact,
+            dedup=self.dedup,
+            boilerplate=self.boilerplate,
+            repeats=self.repeats,
+            report=self.report,
+        )

@@ -65,6 +65,9 @@ def print_plan(settings: CurateConfig) -> None:
     if boilerplate := settings.boilerplate:
         most = plural(boilerplate.max_documents, "document")
         print(f"cut      {boilerplate.cut} that stand in more than {most} of their source")
+    if repeats := settings.repeats:
+        what = "listed, and cut out of all documents but the first" if repeats.cut else "listed"
+        print(f"repeats  of {repeats.min_words} words and more are {what}")
     print(f"output   {root}: {state}")
     for source, skipped in inputs.skipped.items():
         if skipped:

@@ -15,6 +15,7 @@ from pipelines.curate.boilerplate import BOILERPLATE, piece_keys
 from pipelines.curate.contaminated import CONTAMINATED
 from pipelines.curate.kept_texts import cleaned
 from pipelines.curate.measure import QUARANTINE
+from pipelines.curate.repeats import REPEATS
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.write_corpus import CORPUS, REMOVED
@@ -38,7 +39,8 @@ def explain(run: RunReader, id: str) -> str:
 
 
 def _explained(run: RunReader, id: str, document: MeasuredDocument) -> str:
-    lines = [f"document  {id}", *_outcome(run, id, document), *_contaminations(run, document), *_cut(run, document)]
+    lines = [f"document  {id}", *_outcome(run, id, document)]
+    lines += [*_contaminations(run, document), *_cut(run, document), *_repeats(run, document)]
     lines += [f"position  unit {document.unit}, row {document.row} ({_file(run, document)})", "measured"]
     for name, value in document.attributes.items():
         if name not in ("row", "id"):
@@ -105,6 +107,18 @@ def _cut(run: RunReader, document: MeasuredDocument) -> list[str]:
     order = keys.tolist()
     rows = sorted((row for row in found if row["source"] == source), key=lambda row: order.index(row["key"]))
     return [f"cut       {row['documents']:,} documents of {source} have: {row['text'][:_CUT_SHOWN]}" for row in rows]
+
+
+def _repeats(run: RunReader, document: MeasuredDocument) -> list[str]:
+    """A line for each run of words that other documents have, too."""
+    repeats, lines = run.artifact(REPEATS), []
+    for table in repeats.tables() if repeats else ():
+        for row in table.filter(pc.equal(table["position"], document.position)).to_pylist():
+            place = f"characters {row['start']:,} to {row['end']:,}, in {row['documents']:,} documents"
+            is_first = row["first_position"] == document.position
+            first = "this is the first" if is_first else f"the first is at position {row['first_position']}"
+            lines.append(f"repeats   {row['words']:,} words, {place}; {first}{'; cut' if row['cut'] else ''}")
+    return lines
 
 
 def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict | None:

@@ -8,15 +8,15 @@
     group       finds duplicates among the documents that passed          -> _work/groups
     duplicates  counts them                                               -> _work/duplicates, _work/similarity
     select      reads the text again; writes the kept documents, the      -> corpus, removed, contaminated,
-                ledger of removed ones, texts of evaluation sets, what       boilerplate, _work/samples,
-                is cut as boilerplate, and examples and counts of all        _work/kept
+                ledger of removed ones, texts of evaluation sets, what       boilerplate, repeats,
+                several documents have, and examples and counts of all       _work/samples, _work/kept
     merge       merges what the units left for the report                 -> _work/tally_sums, _work/best_samples,
                                                                              _work/problems
     report      writes the report, then the run's manifest                -> report.json, report.html, manifest.json
 
 `ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on. `contaminated` is written
-with the rule `decontamination`, `boilerplate` with that setting. No work of the driver grows with the number of
-documents, only with that of units.
+with the rule `decontamination`, `boilerplate` and `repeats` with these settings. No work of the driver grows with the
+number of documents, only with that of units.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.

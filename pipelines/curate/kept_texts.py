@@ -25,7 +25,8 @@ from pipelines.text.texts import Texts
 class MeasuredUnit:
     """A unit of input with its files of attributes, verdicts and groups. first: position of its first document.
 
-    boilerplate: sliced files, whose slice of the unit has the keys of pieces that are cut (boilerplate.py).
+    boilerplate, repeats: sliced files, whose slice of the unit has the keys of pieces that are cut (boilerplate.py),
+    and of windows that other documents have (repeats.py).
     """
 
     unit: Unit
@@ -34,6 +35,7 @@ class MeasuredUnit:
     verdicts: list[str]
     groups: list[str]
     boilerplate: tuple[str, ...] = ()
+    repeats: tuple[str, ...] = ()
 
 
 def groups_in(store: Store, units: Sequence[MeasuredUnit]) -> pa.Table:

@@ -20,6 +20,7 @@ def task_memory(limits: Limits) -> int:
 
 # Keys of the lines or windows of a unit that differ, while they are counted: bytes for each byte of its text.
 _OF_KEYS = 2
+_OF_WINDOWS = 4  # of a unit with 40% of its words in repeats
 
 
 def select_memory(limits: Limits, file_bytes: int, *, cuts: bool) -> int:
@@ -30,3 +31,8 @@ def select_memory(limits: Limits, file_bytes: int, *, cuts: bool) -> int:
 def keys_memory(limits: Limits, unit_bytes: int) -> int:
     """Of a unit that counts keys of its text (shared_keys.py). unit_bytes: text of the largest unit."""
     return task_memory(limits) + _OF_KEYS * unit_bytes
+
+
+def windows_memory(limits: Limits, unit_bytes: int) -> int:
+    """Of a unit that counts windows of its text (repeats.py). unit_bytes: text of the largest unit."""
+    return task_memory(limits) + _OF_WINDOWS * unit_bytes

@@ -9,13 +9,20 @@ them two such are expected in one of 10^5 runs. Both halves of the shuffle sort 
 order in which units are done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from cluster.artifact import Counters, fingerprint
 from cluster.sliced import read_slices
+from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
+
+Work = Callable[[Any, Scratch], Counters]
 
 # A key in a unit of input. documents: of the unit, that have it. first: number of the first one in the unit.
 COUNTED = np.dtype([("key", "<u8"), ("check", "<u4"), ("documents", "<u4"), ("first", "<u4")])
@@ -120,8 +127,14 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
     found = np.full(len(keys), -1)
     if len(shared):
         sorted_keys, sorted_checks = np.ascontiguousarray(shared["key"]), np.ascontiguousarray(shared["check"])
-        at = np.searchsorted(sorted_keys, keys)
-        open_ = np.flatnonzero(at < len(shared))
+        # Most keys are not there: their lowest bits show it, for a tenth of the time.
+        lowest = np.uint64((1 << (16 * len(shared)).bit_length()) - 1)
+        may_be_there = np.zeros(int(lowest) + 1, bool)
+        may_be_there[sorted_keys & lowest] = True
+        open_ = np.flatnonzero(may_be_there[keys & lowest])
+        at = np.full(len(keys), len(shared))
+        at[open_] = np.searchsorted(sorted_keys, keys[open_])
+        open_ = open_[at[open_] < len(shared)]
         while len(open_):  # once, unless two texts have equal keys and different checks
             open_ = open_[sorted_keys[at[open_]] == keys[open_]]
             equal = sorted_checks[at[open_]] == checks[open_]
@@ -130,6 +143,35 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
             at[open_] += 1
             open_ = open_[at[open_] < len(shared)]
     return found
+
+
+@dataclass(frozen=True)
+class ShareKeys:
+    """The work of a unit of a stage that counts a slice.
+
+    uris, firsts: file, and position of the first document, of each unit of input. most: documents. output: its name.
+    """
+
+    store: Store
+    uris: tuple[str, ...]
+    firsts: tuple[int, ...]
+    most: int
+    output: str
+
+    def __call__(self, number: int, scratch: Scratch) -> Counters:
+        """Counters: `keys`, those that units have and that are shared."""
+        found = shared_keys(read_slices(self.store, self.uris, number), self.firsts, self.most)
+        scratch.write_slices(self.output, found)
+        return {"keys": sum(map(len, found))}
+
+
+def keys_stage(
+    name: str, output: str, units: Sequence[Any], work: Work, made_from: str, store: Store, memory: int
+) -> Stage:
+    """A stage that prepares `select` with a sliced output."""
+    outputs = (Output(output, pa.schema([])),)
+    made = fingerprint([made_from, name, len(units)])
+    return Stage(f"select.{name}", outputs, units, work, made, store, memory=memory)
 
 
 def _sorted(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:

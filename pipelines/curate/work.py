@@ -25,7 +25,7 @@ from cluster.submit.work import (
 )
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, frozen_inputs, result_settings
-from pipelines.curate.memory import keys_memory, select_memory, task_memory
+from pipelines.curate.memory import keys_memory, select_memory, task_memory, windows_memory
 from pipelines.curate.shared_keys import SLICE_MEMORY
 from pipelines.dedup import group
 from pipelines.readers.listing import InputListing
@@ -105,9 +105,10 @@ def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int)
     """A machine with so many cores for a run of so many documents. unit_bytes: text of the largest unit."""
     document = config.limits.max_document_bytes
     task = task_memory(config.limits)
-    if config.boilerplate:
+    if config.boilerplate or config.repeats:
         writing = select_memory(config.limits, config.corpus.file_mib << 20, cuts=True)
-        task = max(keys_memory(config.limits, unit_bytes), writing, SLICE_MEMORY)
+        counting = (windows_memory if config.repeats else keys_memory)(config.limits, unit_bytes)
+        task = max(counting, writing, SLICE_MEMORY)
     largest = task
     memory_reason = (
         f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB)"

@@ -1,8 +1,8 @@
 """The stage `select`: reads the text again, and writes the corpus and the ledger.
 
     units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), contaminated (with the rule
-                                                      `decontamination`), boilerplate (with that setting), samples
-                                                      and tallies for the report
+                                                      `decontamination`), boilerplate and repeats (with these
+                                                      settings), samples and tallies for the report
 
 The ledger has one row for each removed document. Earlier stages remove nothing. This stage joins neighbouring units of
 input until their kept text fills one file; each such list is one of its units. It reads the text of its units and the
@@ -23,21 +23,19 @@ from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from pipelines.curate.boilerplate import (
     BOILERPLATE,
     BOILERPLATE_SCHEMA,
-    BOILERPLATE_STAGE,
     BOILERPLATE_VERSION,
-    TOO_FEW_WORDS_LEFT,
-    CutTexts,
-    cut_texts,
+    BoilerplateCutter,
     find_boilerplate,
-    listed,
 )
-from pipelines.curate.config import Boilerplate, SelectSettings
+from pipelines.curate.config import SelectSettings
 from pipelines.curate.contaminated import CONTAMINATED, CONTAMINATED_SCHEMA, contaminated_rows, decontamination_of
+from pipelines.curate.cuts import TOO_FEW_WORDS_LEFT, Cutter, stays, take
 from pipelines.curate.decide import VERDICTS_SCHEMA
 from pipelines.curate.kept_texts import MeasuredUnit, groups_in, take_texts
 from pipelines.curate.measure import split_problems
 from pipelines.curate.memory import select_memory
 from pipelines.curate.neighbours import neighbours
+from pipelines.curate.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.curate.shared_keys import read_shared
@@ -137,9 +135,11 @@ def select_stage(
     )
     if decontamination_of(settings.filters):
         outputs += (Output(CONTAMINATED, CONTAMINATED_SCHEMA),)
-    boilerplate = settings.boilerplate
+    boilerplate, repeats = settings.boilerplate, settings.repeats
     if boilerplate:
         outputs += (Output(BOILERPLATE, BOILERPLATE_SCHEMA),)
+    if repeats:
+        outputs += (Output(REPEATS, REPEATS_SCHEMA),)
     stage_fingerprint = fingerprint(
         {
             "version": [SELECT_VERSION, NORMALIZE_VERSION],
@@ -155,6 +155,7 @@ def select_stage(
             "lines": [rule.name for rule in settings.filters.rules if getattr(rule, "remove_lines", False)],
         }
         | ({"boilerplate": [BOILERPLATE_VERSION, boilerplate.model_dump()]} if boilerplate else {})
+        | ({"repeats": [REPEATS_VERSION, repeats.model_dump()]} if repeats else {})
     )
     count = len(inputs.units)
     documents = np.array(attributes.rows_by_unit(count), np.int64)
@@ -171,13 +172,19 @@ def select_stage(
     work, store = Select(settings, inputs.reading, attributes.schema), attributes.store
 
     def prepare(run: RunStage) -> list[list[MeasuredUnit]]:
-        text = sum(kept_bytes)
-        found = find_boilerplate(run, settings, inputs.reading, measured, text, stage_fingerprint)
-        return [[replace(one, boilerplate=found) for one in unit] for unit in units]
+        text, found = sum(kept_bytes), measured
+        if boilerplate:
+            cut = find_boilerplate(run, settings, inputs.reading, found, text, stage_fingerprint)
+            found = [replace(one, boilerplate=cut) for one in found]
+        if repeats:
+            repeated = find_repeats(run, settings, inputs.reading, found, text, stage_fingerprint)
+            found = [replace(one, repeats=repeated) for one in found]
+        return list(neighbours(found, kept_bytes, file_bytes))
 
-    memory = select_memory(settings.limits, file_bytes, cuts=boilerplate is not None)
+    cuts = boilerplate is not None or repeats is not None
+    memory = select_memory(settings.limits, file_bytes, cuts=cuts)
     stage = Stage("select", outputs, units, work, stage_fingerprint, store, _files, memory=memory)
-    return replace(stage, units=(), prepare=prepare) if boilerplate else stage
+    return replace(stage, units=(), prepare=prepare) if cuts else stage
 
 
 def _files(units: list[MeasuredUnit]) -> str:
@@ -206,8 +213,6 @@ class Select:
     def __call__(self, units: list[MeasuredUnit], scratch: Scratch) -> Counters:
         """Counters: `documents` and `text_bytes` read, `corpus_documents` and `corpus_characters` written."""
         counters: Counters = {"documents": 0, "text_bytes": 0, "corpus_documents": 0, "corpus_characters": 0}
-        if self.settings.boilerplate:
-            counters |= {"boilerplate_documents": 0, "boilerplate_pieces": 0, "boilerplate_characters": 0}
         sampler = Sampler(self.settings.samples)
         tallies: list[pa.Table] = []
         groups = groups_in(self.reading.store, units)
@@ -253,8 +258,7 @@ class Select:
     ) -> list[pa.Table]:
         """Returns the documents that are removed because little is left of them (REMOVED_SCHEMA)."""
         unit, attributes, removed_now = measured.unit, results.attributes, []
-        boilerplate = self.settings.boilerplate
-        shared = read_shared(self.reading.store, measured.boilerplate, unit.index)
+        cutters = self._cutters(measured)
         decontamination = decontamination_of(self.settings.filters)
         removed_rows = results.removed["row"].to_numpy()
         first = 0
@@ -268,23 +272,24 @@ class Select:
                     "changed during the run: restore it, or run again with --replace."
                 )
             texts = normalize(Texts.from_arrow(readable["text"]))
-            stays = ~np.isin(rows["row"].to_numpy(), removed_rows)
             if decontamination:
                 found = contaminated_rows(decontamination, self.reading.store, unit.source, texts, rows, position)
                 scratch.write(CONTAMINATED, found)
-            kept = np.flatnonzero(stays)
-            written, gone = take_texts(texts, kept, self.settings.filters), REMOVED_SCHEMA.empty_table()
-            if boilerplate:
+            kept = np.flatnonzero(~np.isin(rows["row"].to_numpy(), removed_rows))
+            written, gone = take_texts(texts, kept, self.settings.filters), list[pa.Table]()
+            for cutter in cutters:
                 documents = rows.take(kept).append_column("position", pa.array(position + kept))
-                cut, found = self._cut(boilerplate, unit.source, written, documents, shared, counters)
-                scratch.write(BOILERPLATE, found)
-                sampler.add_cut(BOILERPLATE_STAGE, found)
-                stays = ~cut.too_short(boilerplate)
-                gone = _too_short(documents["row"], cut.words, stays, boilerplate)
-                removed_now.append(gone)
-                tallies.append(_tally_removed(unit.source, documents.filter(pa.array(~stays))))
-                written, kept = Texts.from_arrow(cut.texts.to_arrow().filter(pa.array(stays))), kept[stays]
-            sampler.add(unit.source, texts, rows, _joined([results.removed, gone]), results.groups)
+                cut = cutter(unit.source, written, documents)
+                scratch.write(cutter.name, cut.listed)
+                sampler.add_cut(cutter.name, cut.shown)
+                for name, number in cut.counters.items():
+                    counters[name] = counters.get(name, 0) + number
+                enough = stays(cut.is_cut, cut.words, cutter.min_words_left)
+                gone.append(_too_short(documents["row"], cut.words, enough, cutter))
+                tallies.append(_tally_removed(unit.source, documents.filter(pa.array(~enough)), cutter.name))
+                written, kept = take(cut.texts, enough), kept[enough]
+            removed_now += gone
+            sampler.add(unit.source, texts, rows, _joined([results.removed, *gone]), results.groups)
             corpus = self._corpus(unit, written, rows.take(kept), readable.take(kept), results.groups)
             scratch.write(CORPUS, corpus)
             characters = count_characters(Texts.from_arrow(corpus["text"]))
@@ -300,21 +305,16 @@ class Select:
             )
         return removed_now
 
-    def _cut(
-        self,
-        boilerplate: Boilerplate,
-        source: str,
-        texts: Texts,
-        documents: pa.Table,
-        shared: np.ndarray,
-        counters: Counters,
-    ) -> tuple[CutTexts, pa.Table]:
-        """(D documents without boilerplate, rows of BOILERPLATE_SCHEMA). documents: attributes, and `position`."""
-        cut = cut_texts(boilerplate, source, texts, shared)
-        counters["boilerplate_pieces"] += int(cut.cuts.sum())
-        counters["boilerplate_documents"] += int((cut.cuts > 0).sum())
-        counters["boilerplate_characters"] += int((count_characters(texts) - count_characters(cut.texts)).sum())
-        return cut, listed(cut, texts, shared, self.settings.redact, source, documents)
+    def _cutters(self, unit: MeasuredUnit) -> list[Cutter]:
+        """What is cut out of the documents of a unit, in this order."""
+        store, settings, found = self.reading.store, self.settings, list[Cutter]()
+        if settings.boilerplate:
+            shared = read_shared(store, unit.boilerplate, unit.unit.index)
+            found.append(BoilerplateCutter(settings.boilerplate, settings.redact, shared))
+        if settings.repeats:
+            shared = read_shared(store, unit.repeats, unit.unit.index)
+            found.append(RepeatsCutter(settings.repeats, settings.redact, shared))
+        return found
 
     def _corpus(self, unit: Unit, texts: Texts, rows: pa.Table, carried: pa.Table, groups: pa.Table) -> pa.Table:
         """The kept documents as rows of the corpus. rows: their attributes."""
@@ -351,22 +351,22 @@ def _tally_kept(source: str, rows: pa.Table, characters: np.ndarray) -> pa.Table
     return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), characters)])
 
 
-def _tally_removed(source: str, documents: pa.Table) -> pa.Table:
-    """documents: attributes of those of which boilerplate left too little."""
+def _tally_removed(source: str, documents: pa.Table, stage: str) -> pa.Table:
+    """documents: attributes of those of which a kind of cut left too little."""
     language = documents["language"] if "language" in documents.column_names else ""
-    name, ones = f"{BOILERPLATE_STAGE}/{TOO_FEW_WORDS_LEFT}", np.ones(len(documents), np.int64)
-    return tally("removed", source, language, name, ones, documents["characters"])
+    ones = np.ones(len(documents), np.int64)
+    return tally("removed", source, language, f"{stage}/{TOO_FEW_WORDS_LEFT}", ones, documents["characters"])
 
 
-def _too_short(rows: pa.ChunkedArray, words: np.ndarray, stays: np.ndarray, boilerplate: Boilerplate) -> pa.Table:
-    """The documents of which boilerplate left too little (REMOVED_SCHEMA). words, stays: of each of D documents."""
-    count = int((~stays).sum())
+def _too_short(rows: pa.ChunkedArray, words: np.ndarray, enough: np.ndarray, cutter: Cutter) -> pa.Table:
+    """The documents of which a cut left too little (REMOVED_SCHEMA). words, enough: of each of D documents."""
+    count = int((~enough).sum())
     columns = {
-        "row": rows.filter(pa.array(~stays)),
-        "stage": pa.repeat(BOILERPLATE_STAGE, count),
+        "row": rows.filter(pa.array(~enough)),
+        "stage": pa.repeat(cutter.name, count),
         "reason": pa.repeat(TOO_FEW_WORDS_LEFT, count),
-        "value": words[~stays].astype(np.float64),
-        "threshold": pa.repeat(float(boilerplate.min_words_left), count),
+        "value": words[~enough].astype(np.float64),
+        "threshold": pa.repeat(float(cutter.min_words_left), count),
     }
     return _without_partner(pa.table(columns))
 

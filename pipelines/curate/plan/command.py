@@ -15,6 +15,7 @@ from pipelines.curate.plan.estimate import (
     CANDIDATES_OF_A_DUPLICATE,
     LEAST_DUPLICATES,
     MOST_CORES,
+    REPEATED,
     REQUEST_CORE_S,
     REQUEST_S,
     START_S,
@@ -34,6 +35,7 @@ from pipelines.kernel_cache import kernels_are_compiled
 
 _CORES = (2, 16, 64, 256)
 _WIDTH = 120
+_NAME_WIDTH = 22
 
 
 def print_plan(
@@ -88,12 +90,12 @@ def print_plan(
         "store_money": store_money(stages, priced),
         "on_cores": [asdict(on_cores(config, size, stages, one, priced)) for one in cores],
         "prices": priced.model_dump(),
-        "assumed": assumed(rates, share, size, documents is not None, duplicates is not None),
+        "assumed": assumed(config, rates, share, size, documents is not None, duplicates is not None),
     }
     print(json.dumps(found, indent=1) if as_json else plan_text(found))
 
 
-def assumed(rates: Rates, share: float, size: Size, is_scaled: bool, is_given: bool) -> list[str]:
+def assumed(config: CurateConfig, rates: Rates, share: float, size: Size, is_scaled: bool, is_given: bool) -> list[str]:
     """What the plan does not know, a sentence each."""
     origin = (
         "given" if is_given else "as in the sample" if share > LEAST_DUPLICATES else
@@ -110,6 +112,8 @@ def assumed(rates: Rates, share: float, size: Size, is_scaled: bool, is_given: b
         f"Machines run already; Ray's start takes {START_S:g} s. The report at the end (up to 2 minutes for 20,000 "
         "units) is not included.",
     ]
+    if config.repeats:
+        found.append(f"{REPEATED:.0%} of the words that stay are in runs that several documents have.")
     if is_scaled:
         found.append(
             f"{size.documents:,} documents lie in files of the same sizes as now: {plural(size.files, 'file')}."
@@ -175,7 +179,7 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"{name:<18}" + "".join(f"{cell:>11}" for cell in cells)
+    return f"{name:<{_NAME_WIDTH}}" + "".join(f"{cell:>11}" for cell in cells)
 
 
 def _core_time(seconds: float) -> str:

@@ -12,11 +12,12 @@ from cluster.store import paths
 from pipelines.curate import decide, duplicate_ids, id_index, removed_duplicates
 from pipelines.curate.boilerplate import TEXT_OF_A_PIECE
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.memory import keys_memory
+from pipelines.curate.memory import keys_memory, windows_memory
 from pipelines.curate.plan.prices import Prices
 from pipelines.curate.plan.rates import Rates
+from pipelines.curate.repeats import TEXT_OF_AN_ANCHOR
 from pipelines.curate.report.merge import FILES_OF_A_UNIT
-from pipelines.curate.shared_keys import SLICE_MEMORY, slices_for
+from pipelines.curate.shared_keys import COUNTED, SLICE_MEMORY, slices_for
 from pipelines.curate.work import machine_of, task_scratch
 from pipelines.curate.write_corpus import attribute_columns
 from pipelines.dedup.compare import candidate_columns
@@ -38,8 +39,10 @@ _CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
 _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 _PAIR_BYTES = 8
 
-# Of counting lines: `python -m tests.benchmarks boilerplate` (AMD EPYC, 2026-11-23).
-PIECE_BYTES = 0.4  # written for each byte of text
+# Of counting lines and windows: `python -m tests.benchmarks boilerplate repeats` (AMD EPYC, 2026-11-23).
+_PIECE_BYTES = 0.4  # written for each byte of text, at most
+_WORD_BYTES = 0.15  # words for each byte of text
+REPEATED = 0.1  # of the words, in runs that several documents have
 _SHARED_S = 10e-9  # seconds for each of these bytes
 _SHARED_PART = 0.3  # share of them that comes back to the units, at most
 
@@ -212,35 +215,49 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
         yield StagePlan("duplicates", count, seconds, stage.written, 0, 2 * group_files, 3 * count)
 
     kept_bytes = kept * rates.document_bytes
-    shared_gets = 0.0
-    if config.boilerplate:
-        written = kept_bytes * PIECE_BYTES
-        slices = slices_for(kept_bytes / TEXT_OF_A_PIECE)
-        most = keys_memory(config.limits, size.largest_unit)
+    of_shared: dict[str, float] = {}  # requests that read what is shared, by stage
+    for name, share, written, slices, most in _counts_of_keys(config, kept_bytes, size.largest_unit):
+        reads = input_gets + judged + 2 * group_files + sum(of_shared.values())
         yield StagePlan(
-            "select.pieces", units, core_s("select.pieces") + reading, size.stored_bytes, written,
-            input_gets + judged + 2 * group_files, units * (1 + _puts(written / units)), most, written / units,
-            input_gets,
+            f"select.{name}", units, core_s(f"select.{name}") + reading, size.stored_bytes, written, reads,
+            units * (1 + _puts(written / units)), most, written / units, input_gets,
         )  # fmt: skip
-        shared_gets = 2 * units * slices
+        of_shared[name] = 2 * units * slices
         yield StagePlan(
-            "select.shared", slices, written * _SHARED_S, written, written * _SHARED_PART, shared_gets,
+            f"select.{share}", slices, written * _SHARED_S, written, written * _SHARED_PART, of_shared[name],
             2 * slices, SLICE_MEMORY, written / slices,
         )  # fmt: skip
+    of_shared.pop("anchors", None)  # `select` reads the windows that are found with them
     count = _joined(units, kept_bytes / units, config.corpus.file_mib << 20)
     corpus, ledger = kept * rates.corpus_bytes, (documents - kept) * rates.removed_bytes
     files = _puts(corpus / count) + (_puts(ledger / count) if ledger else 0)
     yield StagePlan(
         "select", count, core_s("select") + reading,
         size.stored_bytes + columns_bytes(attribute_columns(config.corpus.columns)) + verdicts, corpus + ledger,
-        input_gets + units * attributes_gets + judged + 2 * count * bool(group_files) + shared_gets,
-        count * (files + 3 + bool(config.boilerplate)),
+        input_gets + units * attributes_gets + judged + 2 * count * bool(group_files) + sum(of_shared.values()),
+        count * (files + 3 + bool(config.boilerplate) + bool(config.repeats)),
         scratch=scratch, input_gets=input_gets,
     )  # fmt: skip
 
     small = tallies + 2 * count
     count = max(1, math.ceil((tallies + count) / FILES_OF_A_UNIT)) + max(1, math.ceil(count / FILES_OF_A_UNIT)) + 1
     yield StagePlan("merge", count, small * rates.unit_s.get("merge", 0), 0, 0, small, 4 * count)
+
+
+def _counts_of_keys(config: CurateConfig, text: float, largest: int) -> Iterator[tuple[str, str, float, int, int]]:
+    """(stage, the stage that shares its keys, bytes written, slices, memory): what prepares `select`.
+
+    text: bytes of the documents that stay. largest: bytes of the largest unit.
+    """
+    if config.boilerplate:
+        slices = slices_for(text / TEXT_OF_A_PIECE)
+        yield "pieces", "shared", text * _PIECE_BYTES, slices, keys_memory(config.limits, largest)
+    if config.repeats:
+        memory = windows_memory(config.limits, largest)
+        anchors = text * _WORD_BYTES * 4 / config.repeats.min_words
+        yield "anchors", "shared_anchors", anchors * COUNTED.itemsize, slices_for(text / TEXT_OF_AN_ANCHOR), memory
+        windows = text * _WORD_BYTES * REPEATED
+        yield "windows", "shared_windows", windows * COUNTED.itemsize, slices_for(windows), memory
 
 
 def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candidates: float) -> Iterator[StagePlan]:

@@ -23,7 +23,7 @@ from cluster.page.markup import (
     sentence,
     table,
 )
-from pipelines.curate.report.schema import Amount, Language, Report, Source, StageTime, stage_name
+from pipelines.curate.report.schema import Amount, CutText, Language, Report, Source, StageTime, stage_name
 
 _LANGUAGES_SHOWN = 15
 _EXAMPLES_SHOWN = 5
@@ -183,6 +183,24 @@ def boilerplate(report: Report) -> Section | None:
         f"of its source that the rules and deduplication left. {count(found['different'])} of them differ; the folder "
         "boilerplate has each of these."
     )
+    return Section("boilerplate", "Boilerplate", join(note(words), _cut_texts(found["texts"])))
+
+
+def repeats(report: Report) -> Section | None:
+    """How many runs of words several documents have, and the most frequent ones; None without that setting."""
+    found = report.get("repeats")
+    if found is None:
+        return None
+    words = (
+        f"{plural(found['documents'], 'document')} have {count(found['runs'])} runs of at least {found['min_words']} "
+        f"words that another one has, too. An earlier document has {count(found['later_runs'])} of them, "
+        f"{count(found['later_words'])} words, which {'were cut' if found['cut'] else 'stay'}. The folder repeats has "
+        "each run."
+    )
+    return Section("repeats", "Repeats", join(note(words), _cut_texts(found["texts"])))
+
+
+def _cut_texts(texts: Sequence[CutText]) -> Html:
     columns = [Column("Source", False), Column("Text", False), Column("Documents")]
     cells = [
         (
@@ -190,10 +208,9 @@ def boilerplate(report: Report) -> Section | None:
             element("span", outside_text(row["text"]), class_="wrap"),
             count(row["documents"]),
         )
-        for row in found["texts"]
+        for row in texts
     ]
-    shown = table("What most documents have", columns, cells) if cells else sentence("Nothing was cut.")
-    return Section("boilerplate", "Boilerplate", join(note(words), shown))
+    return table("What most documents have", columns, cells) if cells else sentence("Nothing was found.")
 
 
 def quarantine(report: Report) -> Section:

@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
-from pipelines.curate.boilerplate import BOILERPLATE, BOILERPLATE_STAGE, TOO_FEW_WORDS_LEFT
-from pipelines.curate.config import Boilerplate, Filters, ReportSettings
+from pipelines.curate.boilerplate import BOILERPLATE
+from pipelines.curate.config import Boilerplate, Filters, Repeats, ReportSettings
+from pipelines.curate.cuts import TOO_FEW_WORDS_LEFT
 from pipelines.curate.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, REPEATED_KEY, SKIPPED
 from pipelines.curate.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
+from pipelines.curate.repeats import REPEATS
 from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.samples import CUT_REASON
@@ -79,6 +81,8 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
     kept_languages = settings.filters.language.keep if settings.filters.language else ()
     if settings.boilerplate:
         report["boilerplate"] = _boilerplate(settings.boilerplate, artifacts, samples)
+    if settings.repeats:
+        report["repeats"] = _repeats(settings.repeats, artifacts, samples)
     found = warnings(report, inputs, settings.report.warn_source_loss, kept_languages)
     return cast(Report, report | {"warnings": found})
 
@@ -100,9 +104,10 @@ class _Tallies:
             self.rows["removed"] += _duplicates(artifacts[DUPLICATES])
             self.stages += DEDUP_STAGES.values()
             self.reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
-        if settings.boilerplate:
-            self.stages.append(BOILERPLATE_STAGE)
-            self.reasons.append((BOILERPLATE_STAGE, TOO_FEW_WORDS_LEFT))
+        for cut, name in ((settings.boilerplate, BOILERPLATE), (settings.repeats, REPEATS)):
+            if cut:
+                self.stages.append(name)
+                self.reasons.append((name, TOO_FEW_WORDS_LEFT))
 
     def total(self, table: str, **wanted: str) -> Counts:
         """Documents and characters of the rows of a table with these values."""
@@ -281,14 +286,31 @@ def _personal_data(redacted: Sequence[str], tallies: _Tallies) -> list[dict[str,
 
 def _boilerplate(settings: Boilerplate, artifacts: dict[str, Artifact], samples: pa.Table) -> dict[str, Any]:
     counters = artifacts[CORPUS].manifest.counters
-    shown = samples.filter(pc.equal(samples["reason"], CUT_REASON)).to_pylist()
     return {
         "cut": settings.cut,
         "max_documents": settings.max_documents,
         "different": artifacts[BOILERPLATE].manifest.rows,
-        **{name: int(counters[f"boilerplate_{name}"]) for name in ("pieces", "documents", "characters")},
-        "texts": [{"source": row["source"], "text": row["excerpt"], "documents": int(row["value"])} for row in shown],
+        **{name: int(counters.get(f"boilerplate_{name}", 0)) for name in ("pieces", "documents", "characters")},
+        "texts": _cut_texts(BOILERPLATE, samples),
     }
+
+
+def _repeats(settings: Repeats, artifacts: dict[str, Artifact], samples: pa.Table) -> dict[str, Any]:
+    counters = artifacts[CORPUS].manifest.counters
+    names = ("runs", "documents", "later_runs", "later_words")
+    return {
+        "min_words": settings.min_words,
+        "cut": settings.cut,
+        **{name: int(counters.get(f"repeats_{name}", 0)) for name in names},
+        "texts": _cut_texts(REPEATS, samples),
+    }
+
+
+def _cut_texts(stage: str, samples: pa.Table) -> list[dict[str, Any]]:
+    shown = samples.filter(pc.and_(pc.equal(samples["reason"], CUT_REASON), pc.equal(samples["stage"], stage)))
+    return [
+        {"source": row["source"], "text": row["excerpt"], "documents": int(row["value"])} for row in shown.to_pylist()
+    ]
 
 
 def _quarantine(problems: Artifact) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ def render(report: Report) -> str:
         examples.samples(report),
         breakdowns.personal_data(report),
         breakdowns.boilerplate(report),
+        breakdowns.repeats(report),
         breakdowns.quarantine(report),
         breakdowns.skipped(report),
         breakdowns.times(report),

@@ -45,7 +45,7 @@ class Sampler:
         self.most = most
         self.best: dict[str, list[dict]] = defaultdict(list)
         self.pairs: list[dict] = []
-        self.cut: list[dict] = []
+        self.cut: dict[str, list[dict]] = defaultdict(list)  # by stage
 
     def add(self, source: str, texts: Texts, rows: pa.Table, removed: pa.Table, groups: pa.Table) -> None:
         """Consider D documents of a unit. rows: their attributes. removed, groups: of all documents of the unit."""
@@ -82,15 +82,16 @@ class Sampler:
         shown = np.argsort(ranks, kind="stable")[:CUT_SHOWN]
         for row, rank in zip(listed.take(pa.array(shown)).to_pylist(), ranks[shown].tolist(), strict=True):
             given = {name: row[name] for name in ("id", "source")} | {"value": float(row["documents"])}
-            self.cut.append(_EMPTY | given | {"reason": CUT_REASON, "stage": stage, "rank": rank})
-            self.cut[-1]["excerpt"] = _excerpt(row["text"])
-        self.cut.sort(key=lambda one: one["rank"])
-        del self.cut[CUT_SHOWN:]
+            self.cut[stage].append(_EMPTY | given | {"reason": CUT_REASON, "stage": stage, "rank": rank})
+            self.cut[stage][-1]["excerpt"] = _excerpt(row["text"])
+        self.cut[stage].sort(key=lambda one: one["rank"])
+        del self.cut[stage][CUT_SHOWN:]
 
     def table(self) -> pa.Table:
         """The examples (SAMPLES_SCHEMA)."""
         rows = [row for key in sorted(self.best) for row in self.best[key]]
-        return pa.Table.from_pylist(rows + self.cut + self.pairs, SAMPLES_SCHEMA)
+        rows += [row for stage in sorted(self.cut) for row in self.cut[stage]]
+        return pa.Table.from_pylist(rows + self.pairs, SAMPLES_SCHEMA)
 
     def _row(self, source: str, texts: Texts, rows: pa.Table, index: int, given: dict, rank: int) -> dict:
         return _EMPTY | {

@@ -174,8 +174,8 @@ class PersonalData(TypedDict):
     redacted: bool
 
 
-class BoilerplateText(TypedDict):
-    """documents: kept ones of the source that have the line or paragraph."""
+class CutText(TypedDict):
+    """documents: kept ones that have it; a line or paragraph of boilerplate, of its source."""
 
     source: str
     text: str
@@ -195,7 +195,23 @@ class Boilerplate(TypedDict):
     pieces: int
     documents: int
     characters: int
-    texts: list[BoilerplateText]
+    texts: list[CutText]
+
+
+class Repeats(TypedDict):
+    """Runs of words that several of the documents have which the rules and deduplication left.
+
+    min_words, cut: settings. runs: in all documents. documents: with one. later_runs, later_words: of those runs that
+    an earlier document has, which are cut if `cut` is set. texts: of the first documents; those that most have.
+    """
+
+    min_words: int
+    cut: bool
+    runs: int
+    documents: int
+    later_runs: int
+    later_words: int
+    texts: list[CutText]
 
 
 class Quarantine(TypedDict):
@@ -251,6 +267,7 @@ class Report(TypedDict):
     samples: list[Sample]
     personal_data: list[PersonalData]
     boilerplate: NotRequired[Boilerplate]
+    repeats: NotRequired[Repeats]
     quarantine: list[Quarantine]
     skipped: list[Skipped]
     duplicate_ids: list[DuplicateIds]

@@ -107,6 +107,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
         corpus={"file_mib": 2},
         rules=None,
         boilerplate={},
+        repeats={},
     )
     root, _, inputs = frozen_inputs(config)
     rates = measure_rates(config, draw(inputs, config.limits))

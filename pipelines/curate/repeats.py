@@ -1,0 +1,263 @@
+"""Repeats: runs of at least `min_words` words that several kept documents have, found exactly.
+
+    anchors         per unit of input: the anchors (text/windows.py) of all windows     -> _work/repeats/anchors
+    shared_anchors  per slice of the keys: those that several documents have, by unit   -> _work/repeats/shared_anchors
+    windows         per unit: keys of the windows with such an anchor                   -> _work/repeats/windows
+    shared_windows  per slice: those that several documents have, by unit               -> _work/repeats/shared
+    select          joins these windows to runs; lists them, and cuts them if asked     -> repeats
+
+A window is `min_words` words in a row. The first four stages prepare `select`. Two documents with a window in common
+have its anchor in common, so no window is missed; of each window with a shared anchor the hash of all its words is
+compared, so none is found that another document lacks. The runs are therefore those that a suffix array finds (Lee et
+al. 2022), but for windows with the same 96-bit hash.
+
+The text is read twice more. Anchors are 1.4 bytes for each word of English with windows of 50 words, and windows 20
+bytes for each word of a run.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.artifact import Counters, fingerprint
+from cluster.stage import RunStage, Scratch
+from pipelines.curate.boilerplate import cut_texts
+from pipelines.curate.config import Repeats, SelectSettings
+from pipelines.curate.cuts import Cut, stays, take
+from pipelines.curate.kept_texts import MeasuredUnit, kept_texts
+from pipelines.curate.memory import windows_memory
+from pipelines.curate.shared_keys import (
+    SLICE_MEMORY,
+    KeyCounter,
+    ShareKeys,
+    find_shared,
+    keys_stage,
+    read_shared,
+    slices_for,
+)
+from pipelines.readers.units import Reading
+from pipelines.text import personal_data
+from pipelines.text.texts import Texts
+from pipelines.text.tokens import count_tokens
+from pipelines.text.windows import Tokens, find_anchors, hash_windows, locate_tokens, without_spans
+
+REPEATS = "repeats"
+REPEATS_VERSION = "1"
+_ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
+_WINDOWS, _SHARED = "_work/repeats/windows", "_work/repeats/shared"
+TEXT_OF_AN_ANCHOR = 40  # bytes for each different anchor of a unit; fewer make larger slices
+_MOST_CHARACTERS = 1000
+
+# A run in a document. Overlapping and adjacent windows are one run, but those that the document is the first to have
+# are apart from those that an earlier one has.
+REPEATS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("position", pa.int64()),
+        ("start", pa.int64()),  # in characters, of the text before runs are cut and personal data is replaced
+        ("end", pa.int64()),
+        ("words", pa.int64()),
+        ("documents", pa.int64()),  # that have a window of it; of the window that most have
+        ("first_position", pa.int64()),  # of the first document that has its first window; its own: it is the first
+        ("cut", pa.bool_()),
+        ("text", pa.string()),  # at most 1,000 characters, with personal data replaced
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """R runs of D documents, in order.
+
+    document, firsts, lasts: int64[R], of each the document, and the first and the last token. documents: int64[R], as
+    in REPEATS_SCHEMA. first_position: int64[R]. is_first: bool[R], whether no earlier document has them.
+    """
+
+    document: np.ndarray
+    firsts: np.ndarray
+    lasts: np.ndarray
+    documents: np.ndarray
+    first_position: np.ndarray
+    is_first: np.ndarray
+
+
+def find_runs(tokens: Tokens, length: int, positions: np.ndarray, shared: np.ndarray) -> Runs:
+    """The runs of shared windows. length: words of a window. positions: int64[D]. shared: as of `read_shared`."""
+    windows = np.arange(len(tokens.hashes))
+    of = np.repeat(np.arange(len(positions)), np.diff(tokens.starts))
+    windows = windows[windows + length <= tokens.starts[of + 1]]
+    keys, checks = hash_windows(tokens, length)
+    found = find_shared(shared, keys[windows], checks[windows])
+    windows, rows = windows[found >= 0], shared[found[found >= 0]]
+    is_first = rows["first"] == positions[of[windows]]
+    parts = [_joined(windows[here], rows[here], of, length) for here in (is_first, ~is_first)]
+    firsts = np.repeat([True, False], [len(part[0]) for part in parts])
+    columns = [*(np.concatenate(pair) for pair in zip(*parts, strict=True)), firsts]
+    order = np.argsort(columns[1], kind="stable")
+    return Runs(*(column[order] for column in columns))
+
+
+def _joined(windows: np.ndarray, rows: np.ndarray, of: np.ndarray, length: int) -> tuple[np.ndarray, ...]:
+    """The columns of Runs, but the last, for windows that overlap or are adjacent. windows: int64[N], first tokens."""
+    begins = np.ones(len(windows), bool)
+    begins[1:] = (np.diff(windows) > length) | (np.diff(of[windows]) > 0)
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts, len(windows))[1:] - 1
+    most = np.maximum.reduceat(rows["documents"], starts) if len(starts) else starts
+    return of[windows[starts]], windows[starts], windows[ends] + length - 1, most, rows["first"][starts]
+
+
+@dataclass(frozen=True)
+class RepeatsCutter:
+    """Lists runs, and cuts those that an earlier document has (cuts.Cutter).
+
+    redact: kinds of personal data to replace. shared: as of `read_shared`.
+    """
+
+    settings: Repeats
+    redact: Sequence[str] | None
+    shared: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return REPEATS
+
+    @property
+    def min_words_left(self) -> int:
+        return self.settings.min_words_left
+
+    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> Cut:
+        tokens = locate_tokens(texts)
+        runs = find_runs(tokens, self.settings.min_words, documents["position"].to_numpy(), self.shared)
+        is_cut = ~runs.is_first & self.settings.cut
+        left, words = texts, np.diff(tokens.starts)
+        if is_cut.any():
+            left = without_spans(texts, tokens, runs.firsts[is_cut], runs.lasts[is_cut])
+            words = count_tokens(left)
+        listed = self._listed(source, texts, documents, tokens, runs, is_cut)
+        later = ~runs.is_first
+        counters: Counters = {
+            "repeats_runs": len(runs.firsts),
+            "repeats_documents": len(np.unique(runs.document)),
+            "repeats_later_runs": int(later.sum()),
+            "repeats_later_words": int((runs.lasts - runs.firsts + 1)[later].sum()),
+        }
+        lost = np.zeros(len(texts), bool)
+        lost[runs.document[is_cut]] = True
+        return Cut(left, lost, words, listed, listed.filter(pa.array(runs.is_first)), counters)
+
+    def _listed(
+        self, source: str, texts: Texts, documents: pa.Table, tokens: Tokens, runs: Runs, is_cut: np.ndarray
+    ) -> pa.Table:
+        """Rows of REPEATS_SCHEMA."""
+        begins, ends = tokens.begins[runs.firsts], tokens.ends[runs.lasts]
+        # Characters before each byte.
+        before = np.concatenate([[0], np.cumsum((texts.data & 0xC0) != 0x80)]) if len(begins) else np.zeros(1, np.int64)
+        spans = zip(begins.tolist(), ends.tolist(), strict=True)
+        shown = Texts.from_strings([texts.data[b:e].tobytes().decode()[:_MOST_CHARACTERS] for b, e in spans])
+        if self.redact:
+            shown = personal_data.redact(shown, personal_data.find(shown, tuple(self.redact)))
+        of, start = pa.array(runs.document), texts.offsets[runs.document]
+        columns = {
+            "id": documents["id"].take(of),
+            "source": pa.repeat(source, len(of)),
+            "position": documents["position"].take(of),
+            "start": before[begins] - before[start],
+            "end": before[ends] - before[start],
+            "words": runs.lasts - runs.firsts + 1,
+            "documents": runs.documents,
+            "first_position": runs.first_position,
+            "cut": is_cut,
+            "text": shown.to_arrow(),
+        }
+        return pa.table(columns).cast(REPEATS_SCHEMA)
+
+
+def find_repeats(
+    run: RunStage,
+    settings: SelectSettings,
+    reading: Reading,
+    units: Sequence[MeasuredUnit],
+    text: float,
+    made_from: str,
+) -> tuple[str, ...]:
+    """Run the stages that prepare `select`: files of which slice N has the shared windows of unit N of input.
+
+    units: all of them. text: bytes of the documents that stay, about. made_from: what else the result depends on.
+    """
+    assert settings.repeats is not None
+    store, length = reading.store, settings.repeats.min_words
+    made = fingerprint([REPEATS_VERSION, made_from])
+    firsts = tuple(one.first for one in units)
+    most = windows_memory(settings.limits, max(one.unit.bytes for one in units))
+
+    def share(name: str, counted: tuple[str, ...], output: str, slices: int) -> tuple[tuple[str, ...], float]:
+        work = ShareKeys(store, counted, firsts, 1, output)
+        found = run(keys_stage(name, output, range(slices), work, made, store, SLICE_MEMORY))[output]
+        return tuple(found.file_uris), found.manifest.counters.get("keys", 0)
+
+    slices = slices_for(text / TEXT_OF_AN_ANCHOR)
+    anchors = CountWindows(settings, reading, slices, _ANCHORS)
+    counted = run(keys_stage("anchors", _ANCHORS, units, anchors, made, store, most))[_ANCHORS]
+    shared, keys = share("shared_anchors", tuple(counted.file_uris), _SHARED_ANCHORS, slices)
+    slices = slices_for(keys * (length - length // 2 + 1) / 2)  # an anchor's windows, on average
+    windows = CountWindows(settings, reading, slices, _WINDOWS, shared)
+    counted = run(keys_stage("windows", _WINDOWS, units, windows, made, store, most))[_WINDOWS]
+    return share("shared_windows", tuple(counted.file_uris), _SHARED, slices)[0]
+
+
+@dataclass(frozen=True)
+class CountWindows:
+    """The work of a unit of `anchors`, or with `shared`, the files of shared anchors, of a unit of `windows`.
+
+    slices: their number. output: its name. Counters: `documents`, `words`, `keys`.
+    """
+
+    settings: SelectSettings
+    reading: Reading
+    slices: int
+    output: str
+    shared: tuple[str, ...] | None = None
+
+    def __call__(self, unit: MeasuredUnit, scratch: Scratch) -> Counters:
+        repeats = self.settings.repeats
+        assert repeats is not None
+        of_unit = None if self.shared is None else read_shared(self.reading.store, self.shared, unit.unit.index)
+        counter, length = KeyCounter(), repeats.min_words
+        counters: Counters = {"documents": 0, "words": 0, "keys": 0}
+        for numbers, texts in self._texts(unit):
+            tokens = locate_tokens(texts)
+            anchors = find_anchors(tokens, length)
+            at, keys, checks = anchors.grams, anchors.keys, anchors.checks
+            if of_unit is not None:
+                found = find_shared(of_unit, keys, checks) >= 0
+                at = windows_between(anchors.firsts[found], anchors.lasts[found])
+                keys, checks = (column[at] for column in hash_windows(tokens, length))
+            counter.add(keys, checks, numbers[tokens.documents_of(at)])
+            counters["documents"] += len(numbers)
+            counters["words"] += len(tokens.hashes)
+            counters["keys"] += len(keys)
+        scratch.write_slices(self.output, counter.slices(self.slices))
+        return counters
+
+    def _texts(self, unit: MeasuredUnit) -> Iterator[tuple[np.ndarray, Texts]]:
+        """As `kept_texts`, without boilerplate."""
+        boilerplate = self.settings.boilerplate
+        shared = read_shared(self.reading.store, unit.boilerplate, unit.unit.index)
+        for numbers, texts in kept_texts(self.settings, self.reading, unit):
+            if boilerplate is None:
+                yield numbers, texts
+            else:
+                cut = cut_texts(boilerplate, unit.unit.source, texts, shared)
+                enough = stays(cut.cuts > 0, cut.words, boilerplate.min_words_left)
+                yield numbers[enough], take(cut.texts, enough)
+
+
+def windows_between(firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
+    """int64[N]: all numbers from each first to its last. firsts, lasts: int64[A], in order and apart."""
+    lengths = lasts - firsts + 1
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(firsts - before, lengths) + np.arange(lengths.sum())

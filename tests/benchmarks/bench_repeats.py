@@ -1,0 +1,73 @@
+"""Finding runs of words that several documents have: the speed of each step on one core, bytes, and what is found.
+
+    python -m tests.benchmarks.bench_repeats [PATH]
+
+PATH is a Parquet file with a column `text`; the default is timing.load_texts's. One document in eight is taken, so that
+not all of the text is repeated.
+"""
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.curate.repeats import find_runs, windows_between
+from pipelines.curate.shared_keys import KeyCounter, find_shared, shared_keys
+from pipelines.text.normalize import normalize
+from pipelines.text.texts import Texts
+from pipelines.text.windows import find_anchors, hash_windows, locate_tokens, without_spans
+from tests.benchmarks.timing import load_texts, machine, processor_seconds
+
+LENGTH = 50
+EVERY = 8
+
+
+def run(texts: Texts) -> None:
+    print(machine("numba", "numpy"))
+    texts = normalize(Texts.from_arrow(texts.to_arrow().take(pa.array(np.arange(0, len(texts), EVERY)))))
+    megabytes = texts.byte_lengths.sum() / 1e6
+    positions = np.arange(len(texts))
+    tokens, anchors, shared_anchors, windows, shared = _found(texts)
+    runs = find_runs(tokens, LENGTH, positions, shared)
+    later = ~runs.is_first
+    print(f"{len(texts):,} texts, {megabytes:.1f} MB, {len(tokens.hashes):,} words; windows of {LENGTH}")
+    print(f"  {len(anchors.grams):,} anchors, a word in {len(tokens.hashes) / len(anchors.grams):.1f}; ", end="")
+    print(f"{len(shared_anchors):,} shared; {len(windows):,} windows with one; {len(runs.firsts):,} runs, ", end="")
+    print(f"{int((runs.lasts - runs.firsts + 1)[later].sum()):,} words in {int(later.sum()):,} later ones")
+    for name, work in (
+        ("tokens", lambda: locate_tokens(texts)),
+        ("anchors", lambda: find_anchors(tokens, LENGTH)),
+        ("count anchors", lambda: _counted(anchors.keys, anchors.checks, tokens.documents_of(anchors.grams))),
+        ("windows", lambda: _windows(tokens, anchors, shared_anchors)),
+        ("count windows", lambda: _counted(*_windows(tokens, anchors, shared_anchors))),
+        ("runs", lambda: find_runs(tokens, LENGTH, positions, shared)),
+        ("cut", lambda: without_spans(texts, tokens, runs.firsts[later], runs.lasts[later])),
+    ):
+        print(f"  {name:14} {megabytes / processor_seconds(work):6,.0f} MB/s of text on one core")
+
+
+def _found(texts: Texts) -> tuple:
+    """The result of each step, of one unit."""
+    tokens = locate_tokens(texts)
+    anchors = find_anchors(tokens, LENGTH)
+    counted = _counted(anchors.keys, anchors.checks, tokens.documents_of(anchors.grams))
+    shared_anchors = shared_keys([counted], [0], 1)[0]
+    keys, checks, documents = _windows(tokens, anchors, shared_anchors)
+    return tokens, anchors, shared_anchors, keys, shared_keys([_counted(keys, checks, documents)], [0], 1)[0]
+
+
+def _counted(keys: np.ndarray, checks: np.ndarray, documents: np.ndarray) -> bytes:
+    counter = KeyCounter()
+    counter.add(keys, checks, documents)
+    return counter.slices(1)[0].tobytes()
+
+
+def _windows(tokens, anchors, shared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = find_shared(shared, anchors.keys, anchors.checks) >= 0
+    at = windows_between(anchors.firsts[found], anchors.lasts[found])
+    keys, checks = hash_windows(tokens, LENGTH)
+    return keys[at], checks[at], tokens.documents_of(at)
+
+
+if __name__ == "__main__":
+    run(load_texts(sys.argv[1] if len(sys.argv) > 1 else None))
