@@ -106,8 +106,7 @@ def best_samples(samples: Sequence[pa.Table], most: int) -> pa.Table:
     """
     table = pa.concat_tables([SAMPLES_SCHEMA.empty_table(), *samples])
     is_pair = pc.is_valid(table["group_id"])
-    by_rank = [("rank", "ascending"), ("id", "ascending"), ("excerpt", "ascending")]
-    single = table.filter(pc.invert(is_pair)).sort_by(by_rank)
+    single = table.filter(pc.invert(is_pair)).sort_by([("rank", "ascending"), ("id", "ascending")])
     shown = pc.if_else(pc.equal(single["reason"], CUT_REASON), CUT_SHOWN, most).to_numpy()
     single = single.filter(pa.array(_number_of_its_kind(single, "stage", "reason") < shown))
     return pa.concat_tables([single, table.filter(is_pair)])

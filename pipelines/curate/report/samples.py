@@ -78,14 +78,14 @@ class Sampler:
 
     def add_cut(self, stage: str, listed: pa.Table) -> None:
         """Consider what is cut out of documents. listed: its text, its documents, source and id of the first one."""
-        ranks = np.iinfo(np.int64).max - listed["documents"].to_numpy()
-        shown = np.argsort(ranks, kind="stable")[:CUT_SHOWN]
-        for row, rank in zip(listed.take(pa.array(shown)).to_pylist(), ranks[shown].tolist(), strict=True):
-            given = {name: row[name] for name in ("id", "source")} | {"value": float(row["documents"])}
-            self.cut[stage].append(_EMPTY | given | {"reason": CUT_REASON, "stage": stage, "rank": rank})
-            self.cut[stage][-1]["excerpt"] = _excerpt(row["text"])
-        self.cut[stage].sort(key=lambda one: one["rank"])
-        del self.cut[stage][CUT_SHOWN:]
+        best = listed.sort_by([("documents", "descending"), ("id", "ascending")]).slice(0, CUT_SHOWN)
+        rows = self.cut[stage]
+        for row in best.to_pylist():
+            given = {"reason": CUT_REASON, "stage": stage, "rank": np.iinfo(np.int64).max - row["documents"]}
+            given |= {"id": row["id"], "source": row["source"], "value": float(row["documents"])}
+            rows.append(_EMPTY | given | {"excerpt": _excerpt(row["text"])})
+        rows.sort(key=lambda one: (one["rank"], one["id"]))
+        del rows[CUT_SHOWN:]
 
     def table(self) -> pa.Table:
         """The examples (SAMPLES_SCHEMA)."""
