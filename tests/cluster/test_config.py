@@ -34,7 +34,10 @@ personal_data: {redact: [email, phone, ssn, credit_card, iban, ip]}
 dedup: {threshold: 0.8, ngram_words: 5, bands: 14, rows_per_band: 8, keeper: position, scope: all}
 """
 
-TOP = "boilerplate, corpus, dedup, execution, inputs, kind, language, limits, name, output, personal_data, report, rules, storage"
+TOP = (
+    "boilerplate, corpus, dedup, execution, inputs, kind, language, limits, name, output, personal_data, repeats, "
+    "report, rules, storage"
+)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def lines(caught) -> list[str]:
         (
             "min_words: 3",
             f"c.yaml, min_words: no such setting. a config has: {TOP}. Did you mean boilerplate.min_words or "
-            "rules.gopher_quality.min_words?",
+            "repeats.min_words or rules.gopher_quality.min_words?",
         ),
         ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config has: {TOP}. Did you mean dedup?"),
         (
