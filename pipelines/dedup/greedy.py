@@ -6,12 +6,15 @@ Otherwise it is kept and indexed. This is the `MinHashLSH` query-then-insert loo
 document has a kept partner that is really similar, and no chain of look-alikes removes unrelated text.
 
 The similarity of two short documents (sketches.py) is the Jaccard similarity of their shingle sets. Any other is
-estimated: the share of equal signature columns.
+estimated: the share of equal signature columns. The lowest bytes of the columns are compared first: at least as many of
+them are equal, and most pairs have too few. Of 112 columns that takes 3 ns instead of 13 (AMD EPYC).
 """
 
 import numpy as np
 
 from pipelines.text.kernel import inner_kernel, kernel
+
+_BYTES = 255  # columns whose lowest bytes are compared: as many as can be counted in one byte
 
 
 def remove_near_duplicates(
@@ -24,6 +27,9 @@ def remove_near_duplicates(
     set_starts: np.ndarray,
     threshold: float,
     kept_before: int = 0,
+    similar_before: np.ndarray | None = None,
+    *,
+    keeps: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run the loop over C candidates.
 
@@ -36,29 +42,40 @@ def remove_near_duplicates(
             sets[set_starts[c]:set_starts[c + 1]], sorted; others have none there.
         threshold: least similarity of a duplicate.
         kept_before: so many, the first of `order`, are kept without a comparison.
+        similar_before: float64[C], similarity of candidates that are removed for a kept document which is not among
+            these and comes before all of them; NaN for others.
+        keeps: false: the candidates after `kept_before` are compared with those alone, and not with each other.
 
     Returns:
-        partner int64[C], -1 for kept; similarity float64[C], NaN for kept.
+        partner int64[C], -1 for none here; similarity float64[C], that of similar_before where it has no partner here.
+
+    Memory: 1 byte a signature column, 24 bytes a key, and 48 bytes for each candidate.
     """
+    columns = signatures.shape[1]
     partner = np.full(len(starts) - 1, -1, np.int64)
-    similarity = np.full(len(starts) - 1, np.nan)
+    similarity = np.full(len(starts) - 1, np.nan) if similar_before is None else similar_before.copy()
+    lowest = signatures[:, :_BYTES].astype(np.uint8)
+    # The other columns may be equal. columns / columns >= threshold, so there is one.
+    least = int(np.argmax(np.arange(columns + 1) / columns >= threshold)) - (columns - lowest.shape[1])
     head, following = np.full(key_count, -1, np.int64), np.full(len(keys), -1, np.int64)
     owner = np.empty(len(keys), np.int64)
     rank, compared = np.full(len(starts) - 1, -1, np.int64), np.full(len(starts) - 1, -1, np.int64)
     _loop(
-        order, kept_before, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
-        head, following, owner, rank, compared,
+        order, kept_before, keeps, starts, keys, signatures, lowest, sets, set_starts, threshold, least, partner,
+        similarity, head, following, owner, rank, compared,
     )  # fmt: skip
     return partner, similarity
 
 
 @kernel
 def _loop(
-    order, kept_before, starts, keys, signatures, sets, set_starts, threshold, partner, similarity,
-    head, following, owner, rank, compared,
+    order, kept_before, keeps, starts, keys, signatures, lowest, sets, set_starts, threshold, least, partner,
+    similarity, head, following, owner, rank, compared,
 ):  # fmt: skip
     """Fill partner and similarity.
 
+    lowest: uint8[C, B], the lowest bytes of the first columns. least: so many of them are equal if two documents reach
+    the threshold.
     head, following, owner: the kept documents of a key form a list. head[key] is the newest link, -1 for none; a link
     is an index into `keys`. rank, compared: int64[C], -1.
     """
@@ -67,7 +84,7 @@ def _loop(
         document = order[place]
         rank[document] = place
         best = np.int64(-1)
-        most = -1.0
+        most = similarity[document]
         own_set = sets[set_starts[document] : set_starts[document + 1]]
         for link in range(starts[document], starts[document + 1]):
             other_link = head[keys[link]] if place >= kept_before else np.int64(-1)
@@ -76,24 +93,37 @@ def _loop(
                 if compared[other] != document:
                     compared[other] = document
                     other_set = sets[set_starts[other] : set_starts[other + 1]]
+                    alike = 0.0
                     if len(own_set) and len(other_set):
                         alike = _jaccard(own_set, other_set, threshold)
-                    else:
+                    elif _equal_bytes(lowest, document, other) >= least:
                         equal = 0
                         for column in range(columns):
                             equal += signatures[document, column] == signatures[other, column]
                         alike = equal / columns
-                    if alike >= threshold and (alike > most or (alike == most and rank[other] < rank[best])):
+                    # A comparison with NaN is false.
+                    if alike >= threshold and (
+                        not alike <= most or (alike == most and best >= 0 and rank[other] < rank[best])
+                    ):
                         best, most = other, alike
                 other_link = following[other_link]
         if best >= 0:
             partner[document] = best
             similarity[document] = most
-        else:
+        elif place < kept_before or (keeps and np.isnan(most)):
             for link in range(starts[document], starts[document + 1]):
                 owner[link] = document
                 following[link] = head[keys[link]]
                 head[keys[link]] = link
+
+
+@inner_kernel
+def _equal_bytes(lowest, one, other):
+    """How many columns have equal lowest bytes. Counted in a byte, so that the processor adds 32 of them at once."""
+    equal = np.uint8(0)
+    for column in range(lowest.shape[1]):
+        equal = np.uint8(equal + np.uint8(lowest[one, column] == lowest[other, column]))
+    return np.int64(equal)
 
 
 @inner_kernel

@@ -175,6 +175,32 @@ def test_in_a_chain_of_similar_documents_each_removed_one_has_a_similar_kept_one
     assert all(partner in kept for partner, _ in removed.values())
 
 
+@pytest.mark.parametrize("columns", [1, 8, 255, 256, 600])
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
+def test_the_loop_equals_one_that_compares_whole_columns(columns, threshold):
+    """For any number of columns, some of which have equal lowest bytes alone. All documents share one key."""
+    generator = np.random.default_rng(columns)
+    found = np.repeat(generator.integers(0, 1 << 32, (4, columns), dtype=np.uint32), 30, axis=0)
+    share = generator.choice([0, 1 - threshold, 0.6], 120)[:, None]
+    is_changed = generator.random(found.shape) < share
+    found[is_changed] ^= generator.choice(np.array([1, 256, 1 << 31], np.uint32), found.shape)[is_changed]
+    order = generator.permutation(120)
+    starts, keys = np.arange(121), np.zeros(120, np.int64)
+    none = np.empty(0, np.uint32), np.zeros(121, np.int64)
+    kept: list[int] = []
+    wanted = {}
+    for at in order.tolist():
+        alike = [((found[at] == found[other]).sum() / columns, -place, other) for place, other in enumerate(kept)]
+        best = max((one for one in alike if one[0] >= threshold), default=None)
+        if best:
+            wanted[at] = (best[2], best[0])
+        else:
+            kept.append(at)
+    partner, similarity = remove_near_duplicates(order, starts, keys, 1, found, *none, threshold)
+    assert {int(at): (partner[at], similarity[at]) for at in np.flatnonzero(partner >= 0)} == wanted
+    assert wanted, "no document was removed: the test shows nothing"
+
+
 @given(st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), max_size=30))
 @settings()
 def test_shared_keys_are_those_of_two_documents_or_more(rows):
