@@ -57,6 +57,7 @@ from pipelines.curate.report.schema import Report
 from pipelines.curate.write_corpus import KEPT, select_stage
 from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import DEFAULT_SIZES, GROUPS, Sizes, group_stage
+from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.language import identification as language
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
@@ -71,7 +72,7 @@ _QUARANTINE_SHOWN = 5
 _DAMAGE_SHOWN = 5
 
 # `exclude` of pydantic's model_dump: the settings without effect on the corpus.
-_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True}
+_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}
 
 
 @dataclass(frozen=True)

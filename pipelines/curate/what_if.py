@@ -26,6 +26,7 @@ from pipelines.curate.removed_duplicates import DUPLICATES, sum_of_units
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.write_corpus import DEDUP_STAGES
+from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
 
 # Documents that are decided in this process. More take longer than Ray's start.
 _MOST_HERE = 1_000_000
@@ -84,7 +85,8 @@ def compare(
 
 def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
     """The changed settings of `dedup` that decide which documents are duplicates."""
-    then, now = (config.dedup and config.dedup.model_dump(exclude={"remove"}) for config in (before, after))
+    left_out = {"remove", *NO_EFFECT_ON_RESULT}
+    then, now = (config.dedup and config.dedup.model_dump(exclude=left_out) for config in (before, after))
     return [f"dedup.{name}" for name, _, _ in changes(then, now)]
 
 

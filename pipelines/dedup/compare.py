@@ -4,12 +4,14 @@ A batch of candidates holds whole components, so its result depends on nothing o
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.sliced import read_table
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
 from pipelines.dedup.greedy import remove_near_duplicates
@@ -39,13 +41,16 @@ GROUPS_SCHEMA = pa.schema(
     ]
 )
 
+# The attributes of a kept document in the rows of its group.
+KEPT_COLUMNS = ("position", "id", "source", "text_hash")
+
 # The kept document and a removed one of the largest groups of a batch, preferably a near-duplicate.
 PAIRS_SCHEMA = pa.schema([("documents", pa.int64()), ("kept", pa.int64()), ("removed", pa.int64())])
 
 
 def candidate_columns(dedup: Dedup) -> frozenset[str]:
     """The attributes of a candidate that the comparison reads, besides `unit` and `position`."""
-    return KEY_COLUMNS | {"id", "row", "characters", "language", *_keeper_columns(dedup)}
+    return KEY_COLUMNS | {"id", "row", "characters", "language", *keeper_columns(dedup)}
 
 
 @dataclass(frozen=True)
@@ -69,80 +74,106 @@ class Compare:
 
         Memory: about 1.2 KB a candidate: 448 bytes of signature twice at H = 112, 24 bytes a key, its row.
         """
-        dedup = self.keys.dedup
-        sketches = Sketches.from_column(rows["signature"])
+        sketches = [Sketches.from_column(rows["signature"])]
         rows = rows.drop_columns(["signature"]).combine_chunks()
-        signatures, signed, sets = (
-            self.keys.signatures(sketches),
-            sketches.signed,
-            sketches.sets(math.prod(dedup.banding)),
-        )
-        del sketches  # as large as the signatures
-        starts, keys, key_count = shared_keys(self.keys.of_signatures(rows, signatures, signed))
+        candidates = Candidates.of(self.keys, rows, sketches.pop())
         kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
-        new = kept_before + keeper_order(rows.slice(kept_before), dedup)
-        order = np.concatenate([np.arange(kept_before), new])
+        order = np.argsort(self.ranks(rows), kind="stable")
         first_copy = first_of_text(rows["text_hash"], self.keys.scopes_of(rows), order)
         is_first_copy = first_copy[order] == order
-        compared = order[is_first_copy & signed[order]]
-        similar, similarity = remove_near_duplicates(
-            compared,
-            starts,
-            keys,
-            key_count,
-            signatures,
-            *sets,
-            dedup.threshold,
-            int(np.count_nonzero(compared < kept_before)),
-        )
+        compared = order[is_first_copy & candidates.signed[order]]
+        similar, similarity = candidates.remove_near_duplicates(compared, int(np.count_nonzero(compared < kept_before)))
         exact = first_copy != np.arange(len(first_copy))
         # An exact duplicate is removed for its first copy if that is kept, else for the kept document similar to it.
         similar_to_copy = similar[first_copy]
         is_similar = similar_to_copy >= 0
         kept = np.where(is_similar, similar_to_copy, first_copy)
         similarity_to_kept = np.where(is_similar, similarity[first_copy], np.where(exact, 1.0, np.nan))
-        members = self._members(rows, kept, exact, similarity_to_kept, kept_before)
-        return members, _largest(rows, kept, exact, kept_before)
-
-    def _members(
-        self, rows: pa.Table, kept: np.ndarray, exact: np.ndarray, similarity: np.ndarray, kept_before: int
-    ) -> pa.Table:
-        """One row for every document of a group of at least two, in order of position, but those of earlier runs.
-
-        kept: int64[C], the kept document of each candidate's group. exact: bool[C]. similarity: float64[C].
-        kept_before: candidates of earlier runs, which are the first.
-        """
-        removed = kept != np.arange(len(kept))
         count = np.bincount(kept, minlength=len(kept))
         members = kept_before + np.flatnonzero(count[kept[kept_before:]] > 1)
-        partners = kept[members]
-        position, source = rows["position"].to_numpy(), rows["source"]
-        run = np.searchsorted(self.runs, position[partners], side="right") - 1
+        found = self.members(
+            rows.take(members),
+            rows.select(list(KEPT_COLUMNS)).take(kept[members]),
+            count[kept[members]],
+            exact[members],
+            similarity_to_kept[members],
+        )
+        return found, _largest(rows, kept, exact, kept_before)
+
+    def ranks(self, rows: pa.Table) -> np.ndarray:
+        """float64[C]: candidates are compared in the order of their ranks, equal ones in order of position.
+
+        Those of earlier runs come first.
+
+        Args:
+            rows: C candidates in order of position, with `position` and the columns of the keeper.
+        """
+        kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
+        return np.concatenate([np.full(kept_before, -np.inf), keeper_ranks(rows.slice(kept_before), self.keys.dedup)])
+
+    def members(
+        self, rows: pa.Table, kept: pa.Table, count: np.ndarray, exact: np.ndarray, similarity: np.ndarray
+    ) -> pa.Table:
+        """The rows of M documents in groups of at least two, as `__call__` returns them.
+
+        Args:
+            rows: their attributes. kept: KEPT_COLUMNS of the document that each one's group keeps.
+            count: int64[M], documents of the group. exact: bool[M]. similarity: float64[M], to the kept document.
+        """
+        position, of_kept = rows["position"].to_numpy(), kept["position"].to_numpy()
+        run = np.searchsorted(self.runs, of_kept, side="right") - 1
         runs = pa.array([*self.earlier, None], pa.string())
-        reason = np.where(exact, EXACT, NEAR)[members]
-        is_removed = pa.array(removed[members])
-        language = pc.fill_null(rows["language"], "") if "language" in rows.column_names else pa.repeat("", len(kept))
+        is_removed = pa.array(position != of_kept)
+        language = rows["language"] if "language" in rows.column_names else pa.nulls(rows.num_rows, pa.string())
 
         def of_removed(values: pa.Array, kind: pa.DataType) -> pa.Array:
             return pc.if_else(is_removed, values, pa.scalar(None, kind))
 
         return pa.table(
             {
-                "position": position[members],
-                "unit": rows["unit"].take(members),
-                "row": rows["row"].take(members),
-                "reason": of_removed(pa.array(reason, pa.string()), pa.string()),
-                "partner": of_removed(rows["id"].take(partners), pa.string()),
-                "partner_source": of_removed(source.take(partners), pa.string()),
-                "partner_position": of_removed(pa.array(position[partners] - np.array(self.runs)[run]), pa.int64()),
+                "position": position,
+                "unit": rows["unit"],
+                "row": rows["row"],
+                "reason": of_removed(pa.array(np.where(exact, EXACT, NEAR), pa.string()), pa.string()),
+                "partner": of_removed(kept["id"], pa.string()),
+                "partner_source": of_removed(kept["source"], pa.string()),
+                "partner_position": of_removed(pa.array(of_kept - np.array(self.runs)[run]), pa.int64()),
                 "partner_run": of_removed(runs.take(pa.array(run)), pa.string()),
-                "similarity": of_removed(pa.array(similarity[members]), pa.float64()),
-                "group_id": hash_words(rows["text_hash"])[partners, 0].view(np.int64),
-                "duplicate_count": count[partners],
-                "characters": rows["characters"].take(members),
-                "source": source.take(members),
-                "language": language.take(members),
+                "similarity": of_removed(pa.array(similarity), pa.float64()),
+                "group_id": hash_words(kept["text_hash"])[:, 0].view(np.int64),
+                "duplicate_count": count,
+                "characters": rows["characters"],
+                "source": rows["source"],
+                "language": pc.fill_null(language, ""),
             }
+        )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the greedy loop takes of C candidates; see greedy.py. signed: bool[C], whether they have a shingle."""
+
+    threshold: float
+    signed: np.ndarray
+    signatures: np.ndarray
+    sets: tuple[np.ndarray, np.ndarray]
+    shared: tuple[np.ndarray, np.ndarray, int]
+
+    @classmethod
+    def of(cls, keys: Keys, rows: pa.Table, sketches: Sketches) -> "Candidates":
+        """rows: with `source` and `text_hash`. The caller keeps no reference to the sketches, which are large."""
+        signatures, signed = keys.signatures(sketches), sketches.signed
+        sets = sketches.sets(math.prod(keys.dedup.banding))
+        del sketches
+        shared = shared_keys(keys.of_signatures(rows, signatures, signed))
+        return cls(keys.dedup.threshold, signed, signatures, sets, shared)
+
+    def remove_near_duplicates(
+        self, order: np.ndarray, kept_before: int, similar_before: np.ndarray | None = None, *, keeps: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As the function of greedy.py."""
+        return remove_near_duplicates(
+            order, *self.shared, self.signatures, *self.sets, self.threshold, kept_before, similar_before, keeps=keeps
         )
 
 
@@ -163,31 +194,28 @@ def _largest(rows: pa.Table, kept: np.ndarray, exact: np.ndarray, kept_before: i
     return pa.table(columns, schema=PAIRS_SCHEMA)
 
 
-def keeper_order(rows: pa.Table, dedup: Dedup) -> np.ndarray:
-    """int64[C]: candidates in the order of precedence by `dedup.keeper`; equal ones in order of position.
+def keeper_ranks(rows: pa.Table, dedup: Dedup) -> np.ndarray:
+    """float64[C]: the order of precedence of candidates by `dedup.keeper`, the lowest first.
 
     Those without a score or date come last.
     """
-    position = np.arange(rows.num_rows)
-    if not rows.num_rows:
-        return position  # the attributes of earlier runs may lack columns
+    if not rows.num_rows or dedup.keeper == "position":
+        return np.zeros(rows.num_rows)  # the attributes of earlier runs may lack columns
     match dedup.keeper:
         case "longest":
-            return np.lexsort((position, -rows["characters"].to_numpy()))
-        case "score" | "newest":
-            (column,) = _keeper_columns(dedup)
-            value = rows[column].to_numpy()
-            return np.lexsort((position, -np.nan_to_num(value, nan=-np.inf)))
+            return -rows["characters"].to_numpy().astype(np.float64)
         case "source":
             rank = {source: number for number, source in enumerate(dedup.sources)}
-            ranks = [rank.get(source, len(rank)) for source in rows["source"].to_pylist()]
-            return np.lexsort((position, np.array(ranks, np.int64)))
-    return position
+            return np.array([rank.get(source, len(rank)) for source in rows["source"].to_pylist()], np.float64)
+    (column,) = keeper_columns(dedup)
+    value = rows[column].to_numpy()
+    return np.where(np.isnan(value), np.inf, -value)
 
 
-def _keeper_columns(dedup: Dedup) -> tuple[str, ...]:
-    """The attributes that only the order of keepers needs."""
-    return (dedup.keeper_score,) if dedup.keeper_score else (NEWEST_BY,) if dedup.newest_by else ()
+def keeper_columns(dedup: Dedup) -> tuple[str, ...]:
+    """The attributes that the order of keepers needs."""
+    by_setting = {"longest": "characters", "source": "source", "score": dedup.keeper_score, "newest": NEWEST_BY}
+    return tuple(filter(None, [by_setting.get(dedup.keeper)]))
 
 
 def first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -202,3 +230,10 @@ def first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray
     first = np.empty(len(order), np.int64)
     first[by_text] = by_text[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
     return first
+
+
+def joined(parts: Sequence[bytes]) -> pa.Table | None:
+    """The rows of slices with tables, one after the other; None if all are empty."""
+    tables = [read_table(part) for part in parts if part]
+    # The attributes of an earlier run may lack columns that the comparison reads of new documents alone.
+    return pa.concat_tables(tables, promote_options="default") if tables else None

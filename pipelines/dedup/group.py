@@ -10,6 +10,7 @@ range, its unit does all; of more, these stages prepare it:
     components  one unit: connected documents, put together into batches         -> batches
     route       per range: the attributes of its candidates, cut by batch        -> candidates
     compare     per batch: keeper order, exact and near-duplicates, cut by range -> found
+    ...         the same of a batch that is too large for one task, in blocks: see blocks.py
     group       per range: the rows of all its members                           -> _work/groups
 
 The stages before the last hand on sliced files (cluster/sliced.py) of numbers and Arrow tables, which are removed when
@@ -19,6 +20,8 @@ the last is finished. The result is the same for any size of range, slice and ba
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,15 +29,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.sliced import read_slice, read_slices, read_table, table_slice, table_slices
+from cluster.sliced import read_slice, read_slices, table_slice, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
+from pipelines.dedup.blocks import Blocks, Splits, sample_every, sample_of, splits_of
 from pipelines.dedup.candidates import LOCAL_BITS, edges_between, edges_within
-from pipelines.dedup.compare import GROUPS_SCHEMA, MOST_GROUPS_SHOWN, Compare, candidate_columns
+from pipelines.dedup.compare import (
+    GROUPS_SCHEMA,
+    MOST_GROUPS_SHOWN,
+    Compare,
+    candidate_columns,
+    joined,
+    keeper_columns,
+)
 from pipelines.dedup.components import batches
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
-from pipelines.dedup.settings import Dedup
+from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
@@ -43,6 +54,7 @@ GROUP_VERSION = "5"
 # Sliced outputs of the stages that prepare it.
 _KEYS, _EDGES, _MERGED = "_work/group/keys", "_work/group/edges", "_work/group/merged"
 _BATCHES, _CANDIDATES, _FOUND = "_work/group/batches", "_work/group/candidates", "_work/group/found"
+_SAMPLES = "_work/group/samples"
 _NO_COLUMNS = pa.schema([])
 
 _GIB = 1 << 30
@@ -61,12 +73,13 @@ class Sizes:
     """How the work is cut, on which its result does not depend.
 
     documents: positions of a range, at most 2^20. pairs: of a slice of the keys. batch: candidates of a batch; one that
-    holds a larger component has more.
+    holds a larger component has more. block: candidates of a block of a batch above `dedup.component_documents`.
     """
 
     documents: int = 1 << 19
     pairs: int = 1 << 24
     batch: int = 1 << 19
+    block: int = 1 << 19
 
     def __post_init__(self) -> None:
         assert self.documents <= 1 << LOCAL_BITS, "a pair has LOCAL_BITS bits for the number of a document"
@@ -115,7 +128,7 @@ def group_stage(
             "version": [GROUP_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
-            "dedup": dedup.model_dump(exclude={"remove", "against"}),
+            "dedup": dedup.model_dump(exclude={"remove", "against", *NO_EFFECT_ON_RESULT}),
             "scopes": keys.scopes,
             "range": sizes.documents,
             "earlier": [run.digest for run in earlier],
@@ -186,12 +199,32 @@ class Prepare:
         counts = np.frombuffer(read_slice(store, batched, len(self.ranges)), np.int64)
         found: list[str] = []
         if len(counts):
-            route = Route(store, candidate_columns(keys.dedup), batched, len(counts), self.sizes)
-            routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, _ROUTE_MEMORY))[_CANDIDATES]
-            compare = CompareBatch(store, self.compare, tuple(routed.file_uris), firsts)
-            most = _LIBRARIES + _OF_A_CANDIDATE * int(counts.max())
-            found = run(self._stage("compare", (_FOUND,), range(len(counts)), compare, most))[_FOUND].file_uris
+            limit = keys.dedup.component_documents
+            large = np.flatnonzero(counts > limit).tolist()
+            slots = Slots.of(len(counts), self._splits(run, batched, large) if large else {})
+            route = Route(store, self.compare, batched, slots, self.sizes)
+            routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, _ROUTE_MEMORY, limit))[_CANDIDATES]
+            uris = tuple(routed.file_uris)
+            if whole := [slots.first[batch] for batch in range(len(counts)) if batch not in slots.splits]:
+                compare = CompareBatch(store, self.compare, uris, firsts)
+                most = _LIBRARIES + _OF_A_CANDIDATE * int(counts[counts <= limit].max())
+                found += run(self._stage("compare", (_FOUND,), whole, compare, most, limit))[_FOUND].file_uris
+            if large:
+                most = _LIBRARIES + _OF_A_CANDIDATE * self.sizes.block * 5 // 4
+                blocks = Blocks(store, self.compare, uris, firsts, most)
+                found += blocks(run, partial(self._stage, depends=limit), [slots.of_batch(batch) for batch in large])
         return [(number, tuple(found)) for number in range(self.earlier, len(self.ranges))]
+
+    def _splits(self, run: RunStage, batched: str, large: list[int]) -> dict[int, Splits]:
+        """Where the blocks of the large batches begin."""
+        every = sample_every(self.sizes.block, len(self.ranges))
+        work = SampleRanks(self.store, self.compare, batched, tuple(large), every, self.sizes)
+        limit = self.compare.keys.dedup.component_documents
+        uris = run(self._stage("sample", (_SAMPLES,), self.ranges, work, _ROUTE_MEMORY, limit))[_SAMPLES].file_uris
+        return {
+            batch: splits_of(read_slices(self.store, uris, number), self.sizes.block, every)
+            for number, batch in enumerate(large)
+        }
 
     def _stage(
         self,
@@ -200,8 +233,9 @@ class Prepare:
         units: Sequence[Any],
         work: Callable[[Any, Scratch], Counters],
         memory: int,
+        depends: int | None = None,
     ) -> Stage:
-        made_from = fingerprint([self.made_from, name, asdict(self.sizes)])
+        made_from = fingerprint([self.made_from, name, asdict(self.sizes), depends])
         sliced = tuple(Output(output, _NO_COLUMNS) for output in outputs)
         return Stage(f"group.{name}", sliced, units, work, made_from, self.store, memory=memory)
 
@@ -277,27 +311,78 @@ class Connect:
 
 
 @dataclass(frozen=True)
-class Route:
-    """The work of the stage `route`. batched: URI of the batches. count: number of batches."""
+class Slots:
+    """Which slice of the candidates each task of the comparison reads: one for a batch, or for a block of a large one.
+
+    first: of each batch, then their number. splits: of the large batches.
+    """
+
+    first: tuple[int, ...]
+    splits: dict[int, Splits]
+
+    @classmethod
+    def of(cls, batches: int, splits: dict[int, Splits]) -> "Slots":
+        """So many batches, some of them large."""
+        counts = [splits[batch].blocks if batch in splits else 1 for batch in range(batches)]
+        return cls(tuple(accumulate(counts, initial=0)), splits)
+
+    def of_batch(self, batch: int) -> range:
+        """The slices of a batch."""
+        return range(self.first[batch], self.first[batch + 1])
+
+    def of_documents(self, batch: np.ndarray, ranks: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """int64[C]: the slice of each of C documents, by its batch, rank (`Compare.ranks`) and position."""
+        found = np.array(self.first)[batch]
+        for large, splits in self.splits.items():
+            here = batch == large
+            found[here] += splits.blocks_of(ranks[here], positions[here])
+        return found
+
+
+@dataclass(frozen=True)
+class SampleRanks:
+    """The work of the stage `sample`: of each large batch the ranks and positions of one in `every` documents."""
 
     store: Store
-    columns: frozenset[str]
+    compare: Compare
     batched: str
-    count: int
+    large: tuple[int, ...]
+    every: int
     sizes: Sizes
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
-        numbers = np.frombuffer(read_slice(self.store, self.batched, documents.start // self.sizes.documents), np.int32)
-        numbers, batch = numbers.reshape(2, -1)
-        is_candidate = np.zeros(documents.end - documents.start, bool)
-        is_candidate[numbers] = True
-        tables = _candidates(self.store, self.columns, documents, is_candidate)
-        ends = np.cumsum(np.bincount(batch, minlength=self.count))
-        slices: list[pa.Buffer | bytes] = [b""] * self.count
-        if tables:
-            slices = table_slices(pa.concat_tables(tables).take(np.argsort(batch, kind="stable")), ends.tolist())
+        columns = frozenset({"row", "source", *keeper_columns(self.compare.keys.dedup)})
+        rows, batch = _in_batches(self.store, columns, self.batched, documents, self.sizes)
+        slices: list[bytes] = [b""] * len(self.large)
+        if rows is not None:
+            ranks, positions = self.compare.ranks(rows), rows["position"].to_numpy()
+            slices = [
+                sample_of(ranks[here], positions[here], self.every) for here in (batch == one for one in self.large)
+            ]
+        scratch.write_slices(_SAMPLES, slices)
+        return {"documents": float(len(batch))}
+
+
+@dataclass(frozen=True)
+class Route:
+    """The work of the stage `route`. batched: URI of the batches."""
+
+    store: Store
+    compare: Compare
+    batched: str
+    slots: Slots
+    sizes: Sizes
+
+    def __call__(self, documents: Range, scratch: Scratch) -> Counters:
+        columns = candidate_columns(self.compare.keys.dedup)
+        rows, batch = _in_batches(self.store, columns, self.batched, documents, self.sizes)
+        slices: list[pa.Buffer | bytes] = [b""] * self.slots.first[-1]
+        if rows is not None:
+            slots = self.slots.of_documents(batch, self.compare.ranks(rows), rows["position"].to_numpy())
+            ends = np.cumsum(np.bincount(slots, minlength=len(slices)))
+            slices = table_slices(rows.take(np.argsort(slots, kind="stable")), ends.tolist())
         scratch.write_slices(_CANDIDATES, slices)
-        return {"documents": float(len(numbers))}
+        return {"documents": float(len(batch))}
 
 
 @dataclass(frozen=True)
@@ -312,7 +397,7 @@ class CompareBatch:
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Writes the found rows by range, then the pairs that a report may show."""
         # `compare` frees what it does not need of the rows, so no other reference to them stays here.
-        rows = [_joined(read_slices(self.store, self.uris, number))]
+        rows = [joined(read_slices(self.store, self.uris, number))]
         assert rows[0] is not None, "every batch has candidates"
         count = rows[0].num_rows
         members, pairs = self.compare(rows.pop())
@@ -330,8 +415,8 @@ class WriteGroups:
 
     def __call__(self, unit: tuple[int, tuple[str, ...]], scratch: Scratch) -> Counters:
         number, uris = unit
-        members = _joined(read_slices(self.store, uris, number))
-        pairs = _joined(read_slices(self.store, uris, self.ranges))
+        members = joined(read_slices(self.store, uris, number))
+        pairs = joined(read_slices(self.store, uris, self.ranges))
         if members is None or pairs is None:
             return {"documents": 0.0}
         return _write(members.sort_by("position"), pairs, scratch)
@@ -343,6 +428,18 @@ def _edges_within(store: Store, keys: Keys, documents: Range, slices: int) -> tu
     none = np.empty((0, keys.dedup.banding[0] + 1), np.uint64), np.empty(0, np.int64)
     all_keys, numbers = (np.concatenate(parts) for parts in zip(none, *found, strict=True))
     return edges_within(all_keys, numbers, slices)
+
+
+def _in_batches(
+    store: Store, columns: frozenset[str], batched: str, documents: Range, sizes: Sizes
+) -> tuple[pa.Table | None, np.ndarray]:
+    """(candidates of a range in order of position, None without any; the batch of each, int32[C])."""
+    found = np.frombuffer(read_slice(store, batched, documents.start // sizes.documents), np.int32)
+    numbers, batch = found.reshape(2, -1)
+    is_candidate = np.zeros(documents.end - documents.start, bool)
+    is_candidate[numbers] = True
+    tables = _candidates(store, columns, documents, is_candidate)
+    return (pa.concat_tables(tables) if tables else None), batch
 
 
 def _candidates(store: Store, columns: frozenset[str], documents: Range, wanted: np.ndarray) -> list[pa.Table]:
@@ -369,10 +466,3 @@ def _write(members: pa.Table, pairs: pa.Table, scratch: Scratch) -> Counters:
     for found in pc.value_counts(members["reason"].drop_null()).to_pylist():
         counters[f"reason/{found['values']}"] = found["counts"]
     return counters
-
-
-def _joined(parts: Sequence[bytes]) -> pa.Table | None:
-    """The rows of Arrow streams, one after the other; None if all are empty."""
-    tables = [read_table(part) for part in parts if part]
-    # The attributes of an earlier run may lack columns that the comparison reads of new documents alone.
-    return pa.concat_tables(tables, promote_options="default") if tables else None

@@ -16,6 +16,8 @@ _LEAST_RECALL_AT_THRESHOLD = 0.5
 _MOST_COLUMNS = 4096
 _PERMUTATIONS = 128
 
+NO_EFFECT_ON_RESULT = frozenset({"component_documents"})
+
 
 class Dedup(BaseModel):
     """The settings of deduplication.
@@ -54,6 +56,12 @@ class Dedup(BaseModel):
     scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
     against: tuple[AbsolutePath, ...] = Field(
         (), description="outputs of earlier runs: new documents that are like one of theirs are removed"
+    )
+    component_documents: int = Field(
+        2_000_000,
+        ge=1,
+        description="documents connected by shared keys that one task compares, with 1.5 KB each; of more, blocks of "
+        "2^19 are compared one after the other. No effect on the corpus",
     )
     remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
 

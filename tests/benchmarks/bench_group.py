@@ -4,6 +4,7 @@ Of a hundred documents 56 are like no other, 20 are near-duplicates in groups of
 and 12 are short. Beside it datasketch's index over the same signatures, of as many documents as it does in a minute.
 
     GROUP_DOCUMENTS=20000000 python -m tests.benchmarks group
+    GROUP_BLOCKS=1 python -m tests.benchmarks group      # all candidates in one batch, compared in blocks
 """
 
 import os
@@ -26,7 +27,7 @@ from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Output, Record, Scratch, Stage, run_unit
 from cluster.store.store import Store
-from pipelines.dedup.group import GROUPS, group_stage
+from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.readers.inputs import Input
@@ -34,9 +35,11 @@ from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 
 DOCUMENTS = int(os.environ.get("GROUP_DOCUMENTS", 2_000_000))
+BLOCKS = os.environ.get("GROUP_BLOCKS") == "1"
 OF_A_UNIT = 100_000
 PROCESSES = 2
-DEDUP = Dedup()
+DEDUP = Dedup(component_documents=1) if BLOCKS else Dedup()
+SIZES = Sizes(batch=1 << 40) if BLOCKS else Sizes()
 BANDS, ROWS = DEDUP.banding
 COLUMNS = BANDS * ROWS
 UNIQUE, NEAR, COPIES = 0.56, 0.20, 0.12  # the others are short
@@ -65,7 +68,8 @@ def run(texts: Texts) -> None:
         units = range(DOCUMENTS // OF_A_UNIT)
         attributes = engine.run(_stage("measure", Output("attributes", ATTRIBUTES), units, Generate()))["attributes"]
         verdicts = engine.run(_stage("decide", Output("verdicts", pa.schema([("row", pa.int64())])), [0], _nothing))
-        stage = group_stage(DEDUP, [Input(source="s", path="s")], attributes, verdicts["verdicts"], len(units))
+        inputs = [Input(source="s", path="s")]
+        stage = group_stage(DEDUP, inputs, attributes, verdicts["verdicts"], len(units), SIZES)
         engine.stages.clear()
         began = time.perf_counter()
         groups = engine.run(stage)[GROUPS]

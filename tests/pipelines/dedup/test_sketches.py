@@ -267,6 +267,9 @@ def of_run(found: dict[int, tuple[str, int, float]], run: int = 0) -> dict[int, 
 
 ROWS_OF_SOURCES = st.lists(st.tuples(documents, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), max_size=25)
 THRESHOLDS = st.sampled_from([0.6, 0.75, 0.9])
+SIZES = st.builds(
+    Sizes, st.integers(1, 12), st.sampled_from([8, 50, 1000]), st.integers(1, 6), st.sampled_from([1, 2, 5, 100])
+)
 
 
 @pytest.mark.parametrize("exact_short", [True, False])
@@ -291,15 +294,16 @@ def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, thres
     scope=st.sampled_from(list(SCOPES)),
     removed=st.sets(st.integers(0, 24)),
     cuts=st.sets(st.integers(0, 25)),
-    sizes=st.builds(Sizes, st.integers(1, 12), st.sampled_from([8, 50, 1000]), st.integers(1, 6)),
+    sizes=SIZES,
+    component_documents=st.sampled_from([1, 3, 100]),
 )
 @settings(max_examples=60, deadline=None)
 def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
-    tmp_path_factory, rows, threshold, keeper, scope, removed, cuts, sizes
+    tmp_path_factory, rows, threshold, keeper, scope, removed, cuts, sizes, component_documents
 ):
     dedup = Dedup(
         threshold=threshold, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, scope=scope,
-        **KEEPERS[keeper][0],
+        component_documents=component_documents, **KEEPERS[keeper][0],
     )  # fmt: skip
     gone = sorted(at for at in removed if at < len(rows))
     ends = sorted(at for at in cuts if at <= len(rows))
@@ -317,16 +321,17 @@ def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     threshold=THRESHOLDS,
     keeper=st.sampled_from(list(KEEPERS)),
     scope=st.sampled_from(["all", "source"]),
-    sizes=st.builds(Sizes, st.integers(1, 12), st.sampled_from([8, 50, 1000]), st.integers(1, 6)),
+    sizes=SIZES,
+    component_documents=st.sampled_from([1, 3, 100]),
 )
 @settings(max_examples=60, deadline=None)
 def test_documents_like_those_that_earlier_runs_kept_are_removed(
-    tmp_path_factory, rows, earlier, threshold, keeper, scope, sizes
+    tmp_path_factory, rows, earlier, threshold, keeper, scope, sizes, component_documents
 ):
     """The documents of earlier runs come first under every keeper, and are never removed."""
     dedup = Dedup(
         threshold=threshold, ngram_words=1, bands=BANDS, rows_per_band=ROWS, keeper=keeper, scope=scope,
-        **KEEPERS[keeper][0],
+        component_documents=component_documents, **KEEPERS[keeper][0],
     )  # fmt: skip
     runs = [(there, sorted(at for at in removed if at < len(there))) for there, removed in earlier]
     kept = [(run, at) for run, (there, gone) in enumerate(runs) for at in range(len(there)) if at not in gone]
