@@ -51,8 +51,8 @@ def use() -> None:
     """Set numba's cache folder, unless the environment names one. Takes 5 ms, and a copy in a new container.
 
     The folder lies in the package, or if the package is read-only, below the user's cache folder, or the temporary
-    folder. If another user made the last, it is a new one of this process and those that it starts. numba reads the
-    setting when it is imported, so this runs when `pipelines` is imported.
+    folder. If another user made the last, it is a new one of this process and those that it starts. This runs when
+    `pipelines` is imported. numba reads the environment when it is imported, so it reads it again if it already was.
     """
     # numba makes an error message for every operation before it needs one; with colours that takes 5% of its time.
     os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
@@ -63,6 +63,8 @@ def use() -> None:
     folder = parent / folder_name()
     _copy_warmed(folder)
     os.environ[CACHE_VARIABLE] = str(folder)
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.reload_config()
 
 
 def choose_cpu() -> None:

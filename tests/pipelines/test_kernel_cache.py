@@ -28,7 +28,8 @@ V2 = "processor: 0\nmodel name: An old one\nflags: " + " ".join(sorted(kernel_ca
 def machine(tmp_path, monkeypatch):
     """Sets the CPU of this machine, and a package that cannot be written."""
     for name in ("NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "RAYMILL_KERNELS"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what the test sets is taken back, too
+        monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(kernel_cache, "_CPU_INFO", tmp_path / "cpuinfo")
     access = os.access
@@ -235,6 +236,17 @@ def package(tmp_path) -> Path:
     for name in ("cluster", "pipelines"):
         shutil.copytree(_HERE.parent / name, tmp_path / "site" / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "site"
+
+
+def test_kernels_are_stored_there_too_if_numba_was_imported_first(package):
+    code = (
+        "import numba, numpy as np; from pipelines.text.lines import _count_newlines as count; "
+        "count(np.full(9, 10, np.uint8), np.array([0, 9]), np.zeros(1, np.int64))"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), "HOME": str(package)}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=package, check=True)
+    stored = list(package.rglob("*.nbi"))
+    assert len(stored) == 1 and stored[0].parents[1].name.startswith("numba-"), stored
 
 
 def test_four_processes_that_need_a_kernel_at_once_compile_it_once(package):
