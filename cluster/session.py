@@ -106,14 +106,15 @@ class Session:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
         os.environ.setdefault("RAY_task_oom_retries", "1")
-        # A late call from a thread that still reads an ended round would start another Ray.
-        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
             if self.embedded:
                 self._start_embedded()
             else:
                 self._join()
             self._prepare_data()
+        # A call from a thread that still reads an ended round would start another Ray, whose end ends this process.
+        # Ray reads the variable RAY_ENABLE_AUTO_CONNECT only when it is imported, which may have been before.
+        imported_ray()._private.auto_init_hook.enable_auto_connect = False
         self.started = True
         if threading.current_thread() is threading.main_thread():
             # A pod receives SIGTERM before it is removed. Ray would abort; a KeyboardInterrupt ends in good order.

@@ -4,7 +4,9 @@ import io
 import os
 import signal
 import socket
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +117,19 @@ def test_the_gpus_are_those_of_the_machine_that_this_process_may_see(monkeypatch
     assert Session(cpus=2).own_resources(gpus=True) == {"CPU": 2.0, "GPU": found}
 
 
+def test_a_late_call_starts_no_other_ray_even_if_ray_was_imported_before_the_session(tmp_path):
+    code = (
+        "import ray\n"
+        "from cluster.session import Session\n"
+        "Session._start_embedded = Session._prepare_data = lambda self: None\n"
+        "Session().start()\n"
+        "ray.put(1)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.returncode == 1 and "Ray has not been started yet" in found.stderr, found.stderr
+
+
 OOM_RETRIES = "RAY_task_oom_retries"  # as Ray writes it
 
 
@@ -122,17 +137,18 @@ OOM_RETRIES = "RAY_task_oom_retries"  # as Ray writes it
 def fake_ray(monkeypatch, tmp_path):
     """A Ray that notes its calls; its node has the dead processes of `dead`."""
     for name in [*ONE_THREAD, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", OOM_RETRIES, "RAY_USAGE_STATS_ENABLED",
-                 "RAY_ADDRESS", "RAY_JOB_ID", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_ENABLE_AUTO_CONNECT"]:  # fmt: skip
+                 "RAY_ADDRESS", "RAY_JOB_ID", "RAY_DATA_DISABLE_PROGRESS_BARS"]:  # fmt: skip
         monkeypatch.setenv(name, "x")  # restored at the end, whatever the session sets
         monkeypatch.delenv(name)
     calls: list[tuple] = []
     node = SimpleNamespace(dead_processes=lambda: ray.dead)
+    hook = SimpleNamespace(enable_auto_connect=True)
     ray = SimpleNamespace(
         calls=calls,
         dead=[],
         init=lambda **given: calls.append(("init", given)),
         shutdown=lambda: calls.append(("shutdown",)),
-        _private=SimpleNamespace(worker=SimpleNamespace(_global_node=node)),
+        _private=SimpleNamespace(worker=SimpleNamespace(_global_node=node), auto_init_hook=hook),
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(Session, "_prepare_data", lambda self: None)
@@ -157,7 +173,7 @@ def test_an_embedded_ray_is_started_once_with_the_processors_and_ends_with_its_f
         with pytest.raises(KeyboardInterrupt):
             handler(number, None)
         assert {name: os.environ[name] for name in ONE_THREAD} == ONE_THREAD | {"OMP_NUM_THREADS": "7"}
-        assert os.environ["RAY_ENABLE_AUTO_CONNECT"] == "0" and os.environ[OOM_RETRIES] == "1"
+        assert os.environ[OOM_RETRIES] == "1"
         assert session.started and not session.dead()
         fake_ray.calls.clear()
     assert fake_ray.calls == [("shutdown",), ("kill", folder)] and not folder.exists() and not session.started
