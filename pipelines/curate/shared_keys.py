@@ -37,7 +37,7 @@ _WAITING = 1 << 20  # keys that are added up together
 
 
 class KeyCounter:
-    """Counts the documents of a unit that have each key. Memory: 60 bytes for each different key."""
+    """Counts the documents of a unit that have each key. Memory: 70 bytes for each different key."""
 
     def __init__(self) -> None:
         self._sum = np.empty(0, COUNTED)

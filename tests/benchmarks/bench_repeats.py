@@ -7,15 +7,17 @@ not all of the text is repeated.
 """
 
 import sys
+from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.curate.repeats import find_runs, windows_between
+from pipelines.curate.repeats import Runs, find_runs, windows_between
 from pipelines.curate.shared_keys import KeyCounter, find_shared, shared_keys
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
-from pipelines.text.windows import find_anchors, hash_windows, locate_tokens, without_spans
+from pipelines.text.windows import Anchors, Tokens, find_anchors, hash_windows, locate_tokens, without_spans
 from tests.benchmarks.timing import load_texts, machine, processor_seconds
 
 LENGTH = 50
@@ -34,6 +36,7 @@ def run(texts: Texts) -> None:
     print(f"  {len(anchors.grams):,} anchors, a word in {len(tokens.hashes) / len(anchors.grams):.1f}; ", end="")
     print(f"{len(shared_anchors):,} shared; {len(windows):,} windows with one; {len(runs.firsts):,} runs, ", end="")
     print(f"{int((runs.lasts - runs.firsts + 1)[later].sum()):,} words in {int(later.sum()):,} later ones")
+    print(f"  a loop over all windows finds {'the same' if _plain(tokens) == _listed(runs) else 'others'}")
     for name, work in (
         ("tokens", lambda: locate_tokens(texts)),
         ("anchors", lambda: find_anchors(tokens, LENGTH)),
@@ -44,6 +47,26 @@ def run(texts: Texts) -> None:
         ("cut", lambda: without_spans(texts, tokens, runs.firsts[later], runs.lasts[later])),
     ):
         print(f"  {name:14} {megabytes / processor_seconds(work):6,.0f} MB/s of text on one core")
+
+
+def _plain(tokens: Tokens) -> set[tuple[int, bool]]:
+    """(word, whether its document is the first) of all words in a window that several documents have."""
+    holders = defaultdict(list)
+    windows = []
+    for document, (start, end) in enumerate(pairwise(tokens.starts.tolist())):
+        data = tokens.hashes[start:end].tobytes()
+        for at in range(end - start - LENGTH + 1):
+            window = data[8 * at : 8 * (at + LENGTH)]
+            windows.append((start + at, document, hash(window)))
+            if not holders[hash(window)] or holders[hash(window)][-1] != document:
+                holders[hash(window)].append(document)
+    found = [(at, holders[window][0] == document) for at, document, window in windows if len(holders[window]) > 1]
+    return {(word, is_first) for at, is_first in found for word in range(at, at + LENGTH)}
+
+
+def _listed(runs: Runs) -> set[tuple[int, bool]]:
+    spans = zip(runs.firsts.tolist(), runs.lasts.tolist(), runs.is_first.tolist(), strict=True)
+    return {(word, is_first) for first, last, is_first in spans for word in range(first, last + 1)}
 
 
 def _found(texts: Texts) -> tuple:
@@ -62,7 +85,7 @@ def _counted(keys: np.ndarray, checks: np.ndarray, documents: np.ndarray) -> byt
     return counter.slices(1)[0].tobytes()
 
 
-def _windows(tokens, anchors, shared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _windows(tokens: Tokens, anchors: Anchors, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     found = find_shared(shared, anchors.keys, anchors.checks) >= 0
     at = windows_between(anchors.firsts[found], anchors.lasts[found])
     keys, checks = hash_windows(tokens, LENGTH)

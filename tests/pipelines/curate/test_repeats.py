@@ -11,6 +11,8 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.dry_run import print_plan
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
 from tests.pipelines.curate.test_curate import ledger, story
@@ -169,6 +171,14 @@ def test_the_report_shows_repeats_beside_much_boilerplate(tmp_path, monkeypatch,
     report = curate_inline(settings, monkeypatch).report
     assert [text["text"] for text in report["boilerplate"]["texts"]] == notices[:20]
     assert [text["text"] for text in report["repeats"]["texts"]] == [QUOTE[:-1]]
+
+
+def test_the_dry_run_says_what_is_cut(tmp_path, quoted, capsys):
+    settings = written(tmp_path, quoted) | {"repeats": {"cut": True}, "boilerplate": {"cut": "paragraphs"}}
+    print_plan(CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings))
+    printed = capsys.readouterr().out
+    assert "cut      paragraphs that stand in more than 6 documents of their source" in printed
+    assert "repeats  of 50 words and more are listed, and cut out of all documents but the first" in printed
 
 
 def test_boilerplate_is_cut_before_repeats_are_looked_for(tmp_path, monkeypatch, quoted):
