@@ -1,12 +1,12 @@
 """The tokenise stage: documents of a corpus to examples, with learnt flags, split and shuffle key.
 
 Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, shuffle
-key).
+key) so that packing finds a range of them in few row groups.
 
-Memory: the examples of a unit are sorted when it ends. They take 5 bytes per token, and as much again while they are
-written: about 80 MiB for a unit of 32 MiB at 4 bytes of text per token, 320 MiB at one token per byte. Documents are
-tokenised in tables of about _TABLE_BYTES by one thread, which takes about 60 bytes per byte of the table, so 600 MB for
-a document of 10 MB.
+Memory: examples are sorted when the unit ends, or there are _SORTED_BYTES of them; then the next ones are sorted by
+themselves. They take 5 bytes a token, and as much again while they are written: about 80 MiB for a unit of 32 MiB at 4
+bytes of text per token, 320 MiB at one token per byte. Documents are tokenised in tables of about _TABLE_BYTES by one
+thread, which takes about 60 bytes per byte of the table: 600 MB for a document of 10 MB, which are not reserved.
 """
 
 import logging
@@ -42,6 +42,10 @@ _TABLE_DOCUMENTS = 2048
 # Row groups are small, since merging the units holds one of each in memory.
 _ROW_GROUP_BYTES = 1 << 20
 _WRITTEN_ROWS = 1024
+_SORTED_BYTES = 256 << 20
+# Of a task, without its examples: 0.5 to 0.7 GiB measured (tests/benchmarks, bench_pack), most of it transformers.
+_LIBRARIES = 704 << 20
+_BYTES_PER_BYTE = 5  # of examples, for each byte of text, at most
 # The template is refused if it fails for this many documents of a unit and succeeds for none; in a corpus of one unit
 # if it fails for all.
 _FAILURES_OF_TEMPLATE = 32
@@ -90,6 +94,7 @@ def tokenise_stage(
         store=tokenizer.store,
         describe=_files,
         small=sum(frozen.unit_bytes) <= SMALL_BYTES,
+        memory=_LIBRARIES + 2 * min(_SORTED_BYTES, _BYTES_PER_BYTE * max(frozen.unit_bytes)),
     )
 
 
@@ -139,19 +144,26 @@ class Tokenise:
         encoder = _encoder(self.tokenizer, self.vocabulary)
         left_out = LeftOut()
         tally = _Tally()
-        tables = []
+        tables: list[pa.Table] = []
+        held = 0
         for documents in _tables(documents_of(self.source, unit, self.columns, left_out)):
             encoded = encoder.encode(documents)
             with_example = {example.document for example in encoded.examples}
             tally.add(documents, with_example, encoded.notes, encoded.misfits, left_out)
             _refuse_template(tally, encoded.misfits, self.failures_of_template)
             tables.append(self._table(documents, encoded.examples, tally))
+            held += tables[-1].nbytes
+            if held >= _SORTED_BYTES:
+                self._write(tables, scratch)
+                tables, held = [], 0
         for reason, (where, _) in left_out.first.items():
             log.info("left out: %d %s, the first at %s", left_out.reasons[reason], reason, where)
-        examples = pa.concat_tables([EXAMPLES.empty_table(), *tables])
-        for table in _sorted(examples):
-            scratch.write(self.output, table)
+        self._write(tables, scratch)
         return dict(sorted((tally.counters | left_out.counters).items()))
+
+    def _write(self, tables: Sequence[pa.Table], scratch: Scratch) -> None:
+        for table in _sorted(pa.concat_tables([EXAMPLES.empty_table(), *tables])):
+            scratch.write(self.output, table)
 
     def _table(self, documents: Sequence[Document], examples: Sequence[Example], tally: "_Tally") -> pa.Table:
         owners = [documents[example.document] for example in examples]

@@ -1,5 +1,6 @@
 """The run's tokenizer, and the stage that makes examples of a corpus."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -323,6 +324,28 @@ def test_a_unit_is_tokenised_in_tables_of_bounded_size(tmp_path, monkeypatch):
     run(tmp_path, config(corpus(tmp_path / "c")))
     assert max(sum(document.bytes for document in documents) for documents in seen) < 300 + 100
     assert sum(map(len, seen)) == 60
+
+
+def test_examples_are_sorted_in_pieces_of_bounded_size_and_memory_is_stated(tmp_path, monkeypatch):
+    settings = config(corpus(tmp_path / "c", 300))
+    monkeypatch.setattr(tokenise, "_TABLE_BYTES", 300)
+    whole = run(tmp_path / "whole", settings)
+    monkeypatch.setattr(tokenise, "_SORTED_BYTES", 4000)
+    sorted_rows, by_key = [], tokenise._sorted
+    monkeypatch.setattr(tokenise, "_sorted", lambda t: sorted_rows.append(t.nbytes) or by_key(t))
+    pieces = run(tmp_path / "pieces", settings)
+    assert rows(pieces) == rows(whole) and pieces.manifest.counters == whole.manifest.counters
+    assert len(sorted_rows) > 3 and max(sorted_rows) < 4000 + 5 * 1000
+    frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)
+    place = TokenizerAt(Store(), str(tmp_path), "0" * 32)
+    stage = tokenise_stage(
+        "c", dataclasses.replace(frozen, unit_bytes=(32 << 20,)), place, settings.split, Cuts((0, 0)), 1
+    )
+    assert stage.memory == (704 << 20) + 2 * 4000
+    monkeypatch.undo()
+    for unit_bytes, memory in ((32 << 20, 1 << 30), (64 << 30, (704 + 512) << 20)):
+        sized = dataclasses.replace(frozen, unit_bytes=(unit_bytes,))
+        assert tokenise_stage("c", sized, place, settings.split, Cuts((0, 0)), 1).memory == memory
 
 
 def test_a_tokenizer_that_changed_after_it_was_prepared_is_noticed(tmp_path):
