@@ -10,6 +10,17 @@ import numpy as np
 
 from pipelines.text.kernel import kernel
 
+_BATCH = np.dtype(np.int32)
+
+
+def of_a_document(documents: int) -> int:
+    """Bytes of memory that `batches` has for each of so many documents: 8, and 12 from 2^32 documents on."""
+    return _parent(documents).itemsize + _BATCH.itemsize
+
+
+def _parent(documents: int) -> np.dtype:
+    return np.dtype(np.uint32 if documents < 1 << 32 else np.uint64)
+
 
 def batches(edges: Iterable[np.ndarray], documents: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The batch of each document that has an edge.
@@ -22,12 +33,12 @@ def batches(edges: Iterable[np.ndarray], documents: int, size: int) -> tuple[np.
         batch int32[D], -1 for a document without an edge; and the documents of each batch, int64[B]. Components are
         numbered by their smallest position, and their batches do not decrease.
 
-    Memory: 8 bytes a document, and one array of edges.
+    Memory: `of_a_document`, and one array of edges.
     """
-    parents = np.arange(documents, dtype=np.uint32 if documents < 1 << 32 else np.uint64)
+    parents = np.arange(documents, dtype=_parent(documents))
     for some in edges:
         _connect(parents, some)
-    found, counts = np.full(documents, -1, np.int32), np.zeros(documents // size + 1, np.int64)
+    found, counts = np.full(documents, -1, _BATCH), np.zeros(documents // size + 1, np.int64)
     return found, counts[: _number(parents, found, size, counts)]
 
 

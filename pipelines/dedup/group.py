@@ -42,7 +42,7 @@ from pipelines.dedup.compare import (
     joined,
     keeper_columns,
 )
-from pipelines.dedup.components import batches
+from pipelines.dedup.components import batches, of_a_document
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
@@ -62,7 +62,6 @@ _LIBRARIES = _GIB // 2
 _KEYS_MEMORY = _MERGE_MEMORY = _GIB
 _ROUTE_MEMORY = 3 * _GIB // 2
 _OF_A_CANDIDATE = 1500  # bytes, in `compare`
-_OF_A_DOCUMENT = 8  # bytes, in `components`
 
 
 Work = Callable[[Any, Scratch], Counters]
@@ -101,7 +100,7 @@ def memory_by_stage(documents: int) -> dict[str, int]:
     return {
         "group.keys": _KEYS_MEMORY,
         "group.merge": _MERGE_MEMORY,
-        "group.components": _LIBRARIES + _OF_A_DOCUMENT * documents,
+        "group.components": _LIBRARIES + of_a_document(documents) * documents,
         "group.route": _ROUTE_MEMORY,
         "group.compare": _LIBRARIES + _OF_A_CANDIDATE * whole,
         "group": _LIBRARIES,
@@ -194,7 +193,7 @@ class Prepare:
         merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))
         edges = (*made[_EDGES].file_uris, *merged[_MERGED].file_uris)
         connect = Connect(store, positions, len(self.ranges), self.sizes)
-        most = _LIBRARIES + _OF_A_DOCUMENT * positions
+        most = _LIBRARIES + of_a_document(positions) * positions
         (batched,) = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES].file_uris
         counts = np.frombuffer(read_slice(store, batched, len(self.ranges)), np.int64)
         found: list[str] = []

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -75,10 +76,10 @@ def run(texts: Texts) -> None:
         groups = engine.run(stage)[GROUPS]
         took = time.perf_counter() - began
         print(f"{DOCUMENTS:,} documents, {attributes.manifest.bytes / 1e9:.2f} GB of attributes, {PROCESSES} processes")
-        print(f"  {'stage':<20}{'units':>7}{'s':>8}{'core-s':>8}{'most GB of a process':>22}{'GB written':>12}")
+        print(f"  {'stage':<20}{'units':>7}{'s':>8}{'core-s':>8}{'GB of a process':>17}{'GB written':>12}{'reads':>8}")
         for one in engine.stages:
-            row = f"{one.units:>7}{one.seconds:>8.1f}{one.core_seconds:>8.1f}{one.memory / 1e9:>22.2f}"
-            print(f"  {one.name:<20}{row}{one.written / 1e9:>12.2f}")
+            row = f"{one.units:>7}{one.seconds:>8.1f}{one.core_seconds:>8.1f}{one.memory / 1e9:>17.2f}"
+            print(f"  {one.name:<20}{row}{one.written / 1e9:>12.2f}{one.reads:>8,}")
         print(f"  whole: {took:.1f} s, {DOCUMENTS / took:,.0f} documents/s")
         _check(groups)
         _peer(attributes)
@@ -198,6 +199,7 @@ class _Done:
     core_seconds: float
     memory: int
     written: int
+    reads: int
 
 
 @dataclass
@@ -209,20 +211,23 @@ class Processes(Engine):
     def _start_ray(self) -> None: ...
 
     def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict) -> None:
-        began, most, core = time.perf_counter(), 0, 0.0
+        began, most, core, reads = time.perf_counter(), 0, 0.0, 0
         bare = replace(stage, units=())
         with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
             waiting = [pool.submit(_do, bare, self.root, index, stage.units[index]) for index in missing]
             for one in waiting:
-                record, memory, seconds = one.result()
+                record, memory, seconds, of_unit = one.result()
                 records[record.unit] = record
-                most, core = max(most, memory), core + seconds
+                most, core, reads = max(most, memory), core + seconds, reads + of_unit
         written = sum(file.bytes for record in records.values() for files in record.files.values() for file in files)
         took = time.perf_counter() - began
-        self.stages.append(_Done(stage.name, len(missing), took, core, most, written))
+        self.stages.append(_Done(stage.name, len(missing), took, core, most, written, reads))
 
 
-def _do(stage: Stage, root: str, index: int, unit: Any) -> tuple[Record, int, float]:
+def _do(stage: Stage, root: str, index: int, unit: Any) -> tuple[Record, int, float, int]:
+    """(record, most memory of the process in bytes, processor seconds, reads of slices, which are requests on S3)."""
     began = time.process_time()
-    record = run_unit(stage, root, index, unit)
-    return record, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - began
+    with patch.object(Store, "read_range", autospec=True, side_effect=Store.read_range) as reads:
+        record = run_unit(stage, root, index, unit)
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return record, memory, time.process_time() - began, reads.call_count

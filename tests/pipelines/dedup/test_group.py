@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.dedup.compare import first_of_text, keeper_ranks
 from pipelines.dedup.components import batches
+from pipelines.dedup.group import memory_by_stage
 from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
@@ -76,6 +77,11 @@ def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(ban
     for similarity in (0.6, 0.8, 0.95):
         equal = generator.random((4000, bands, rows)) < similarity
         assert dedup.caught(similarity) == pytest.approx(equal.all(axis=2).any(axis=1).mean(), abs=0.04)
+
+
+def test_the_task_that_connects_states_its_memory_also_where_positions_have_more_than_32_bits():
+    found = {count: memory_by_stage(count)["group.components"] - (1 << 29) for count in ((1 << 32) - 1, 1 << 32)}
+    assert found == {(1 << 32) - 1: 8 * ((1 << 32) - 1), 1 << 32: 12 << 32}
 
 
 def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
