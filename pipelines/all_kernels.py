@@ -97,13 +97,19 @@ class InProcess(Engine):
 
 
 def _write_documents(folder: Path) -> str:
-    """One file with the demo's documents, each with a URL; and the lists that rules read."""
-    store, lines = Store(), []
+    """One file with the demo's documents, each with a URL; and the lists that rules read.
+
+    Each document stands there with another start, too, and with the document before it: the one is a duplicate, the
+    other has runs of words in common with both.
+    """
+    store, lines, before = Store(), [], ""
     for name in ("planted.jsonl", "languages.jsonl"):
         for line in store.read_bytes(str(DATA / name)).splitlines():
             document = json.loads(expand_repeated(line + b"\n")) | {"url": "https://example.com/page?id=1"}
             # Without the citation at its start a text begins with a space, which C4 strips.
-            lines += [json.dumps(document | {"text": start + document["text"]}).encode() for start in ("", "[1] ")]
+            starts = ("", "[1] ", f"{before}\n\n")
+            lines += [json.dumps(document | {"text": start + document["text"]}).encode() for start in starts]
+            before = document["text"]
     uri = paths.join(str(folder), "documents.jsonl")
     store.write_bytes(uri, b"\n".join(lines) + b"\n")
     store.write_bytes(paths.join(str(folder), "list.txt"), b"example.org\nexample.com/other/\n")
@@ -125,12 +131,14 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
             "bad_words": {"paths": {"en": a_list}},
             "quality_classifier": {"model": str(fasttext_model.local_path(Store(), None)), "label": "en"},
         },
-        "repeats": {"min_words": 10, "cut": True},
-        "boilerplate": {"max_documents": 1, "min_words_left": 0},
         "dedup": {"threshold": 0.8, "bands": 14, "rows_per_band": 8},
         "execution": {"max_bad_documents": 1},
     }
-    return CurateConfig.model_validate(settings)
+    # One each: what boilerplate cuts is no repeat.
+    cuts = {"repeats": {"min_words": 10, "cut": True}}
+    if dialect == "datatrove":
+        cuts = {"boilerplate": {"max_documents": 1, "min_words_left": 0}}
+    return CurateConfig.model_validate(settings | cuts)
 
 
 def _classify_without_tree() -> None:

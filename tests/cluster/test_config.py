@@ -378,7 +378,7 @@ def test_a_long_value_is_cut_at_eighty_characters(read, text, hint):
     assert str(caught.value) == f"c.yaml, language.keep: '{hint}; wanted a list, as in [a, b]."
 
 
-def test_a_name_that_several_groups_have_is_looked_for_in_the_nearest_of_them_and_three_are_shown():
+def test_a_name_that_several_groups_have_is_named_in_the_outer_ones_first_and_three_are_shown():
     class Deep(BaseModel):
         model_config = ConfigDict(extra="forbid")
         size: int = 1
@@ -401,7 +401,7 @@ def test_a_name_that_several_groups_have_is_looked_for_in_the_nearest_of_them_an
 
     assert configs._misplaced(Top, "size") == " Did you mean a.size or b.size or d.size?"
     assert configs._misplaced(Top, "depth") == " Did you mean a.deep.depth or b.deep.depth or d.deep.depth?"
-    assert configs._misplaced(Listed, "size") == " Did you mean entries.0.size?"
+    assert configs._misplaced(Listed, "size") == " Did you mean entries.0.size or entries.0.deep.size?"
     assert configs._misplaced(Top, "a") == " Did you mean a?" and configs._misplaced(Top, "other") == ""
 
 
