@@ -140,6 +140,17 @@ def test_several_large_batches_and_small_ones(tmp_path):
     assert ("group.compare", 1) in units and ("group.block.0002", 2) in units
 
 
+def test_the_report_shows_the_largest_groups_of_large_and_small_batches(tmp_path):
+    """Of 110 groups of three, the first 20 of which share a key, it shows those of the first 100 kept documents."""
+    values = np.repeat(random_columns(110), 3, axis=0)
+    values[:60, :ROWS] = 1
+    whole, _ = grouped(values, tmp_path / "whole", Dedup(**SETTINGS), Sizes())
+    assert whole["shown"].to_pylist().count(True) == 200
+    sizes = Sizes(documents=64, batch=1, block=25)
+    blocks, _ = grouped(values, tmp_path / "blocks", Dedup(component_documents=10, **SETTINGS), sizes)
+    assert blocks == whole
+
+
 def test_ten_thousand_unlike_documents_under_one_key_are_all_kept(tmp_path):
     values = unlike(10_000)
     values[7777] = values[12]
