@@ -87,9 +87,20 @@ class Sizes:
 DEFAULT_SIZES = Sizes()
 
 
-def memory(documents: int) -> int:
-    """Bytes of the largest task over so many documents, without a component larger than a batch."""
-    return max(memory_by_stage(documents).values())
+def memory(documents: int, component: int) -> int:
+    """Bytes of the largest task over so many documents, whatever they have in common.
+
+    component: `dedup.component_documents`; a larger component is compared in blocks, of which a task holds two.
+    """
+    most = max(memory_by_stage(documents).values())
+    if documents > DEFAULT_SIZES.documents:
+        most = max(most, _LIBRARIES + _OF_A_CANDIDATE * min(documents, component))
+    return max(most, 2 * _block_memory(DEFAULT_SIZES)) if documents > component else most
+
+
+def _block_memory(sizes: Sizes) -> int:
+    """Bytes of a task that holds one block, which its samples cut to at most a quarter more than `sizes.block`."""
+    return _LIBRARIES + _OF_A_CANDIDATE * sizes.block * 5 // 4
 
 
 def memory_by_stage(documents: int) -> dict[str, int]:
@@ -209,8 +220,7 @@ class Prepare:
                 most = _LIBRARIES + _OF_A_CANDIDATE * int(counts[counts <= limit].max())
                 found += run(self._stage("compare", (_FOUND,), whole, compare, most, limit))[_FOUND].file_uris
             if large:
-                most = _LIBRARIES + _OF_A_CANDIDATE * self.sizes.block * 5 // 4
-                blocks = Blocks(store, self.compare, uris, firsts, most)
+                blocks = Blocks(store, self.compare, uris, firsts, _block_memory(self.sizes))
                 found += blocks(run, partial(self._stage, depends=limit), [slots.of_batch(batch) for batch in large])
         return [(number, tuple(found)) for number in range(self.earlier, len(self.ranges))]
 

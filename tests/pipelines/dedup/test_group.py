@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.dedup.compare import first_of_text, keeper_ranks
 from pipelines.dedup.components import batches
-from pipelines.dedup.group import memory_by_stage
+from pipelines.dedup.group import memory, memory_by_stage
 from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
@@ -82,6 +82,22 @@ def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(ban
 def test_the_task_that_connects_states_its_memory_also_where_positions_have_more_than_32_bits():
     found = {count: memory_by_stage(count)["group.components"] - (1 << 29) for count in ((1 << 32) - 1, 1 << 32)}
     assert found == {(1 << 32) - 1: 8 * ((1 << 32) - 1), 1 << 32: 12 << 32}
+
+
+@pytest.mark.parametrize(
+    ("documents", "component", "candidates"),
+    [
+        (1000, 2_000_000, 1000),  # one task
+        (1_000_000, 2_000_000, 1_000_000),  # all of them may be one component
+        (9_000_000, 2_000_000, 2_000_000),  # which is compared in blocks if it is larger
+    ],
+)
+def test_a_machine_has_memory_for_the_largest_component_in_one_task(documents, component, candidates):
+    assert memory(documents, component) == (1 << 29) + 1500 * candidates
+
+
+def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
+    assert memory(9_000_000, 600_000) == 2 * ((1 << 29) + 1500 * (1 << 19) * 5 // 4)
 
 
 def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
