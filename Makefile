@@ -33,7 +33,8 @@ cluster-faults: setup  ## a training that is cancelled, then loses its head, on 
 
 faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten; twenty of a faulty store
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
-		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py
+		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
+		tests/cluster/test_engine.py tests/training/pack/test_shuffle.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/training/engines tests/training/models \

@@ -287,7 +287,7 @@ def test_a_run_leaves_no_process_and_no_file_outside_its_folder(drive, tmp_path)
     assert (code, out_again.split()) == (0, [out.split()[0], "without", "Ray"]), err
 
 
-@pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
+@pytest.mark.parametrize("victim", [pytest.param("gcs_server", marks=pytest.mark.slow), "raylet"])
 def test_a_driver_whose_ray_dies_ends_and_the_next_continues(drive, tmp_path, victim):
     driver = drive("--gated")
     assert wait_until(lambda: two_units_are_done(tmp_path / "run"), 120)
