@@ -112,8 +112,9 @@ class Session:
             else:
                 self._join()
             self._prepare_data()
-        # A call from a thread that still reads an ended round would start another Ray, whose end ends this process.
-        # Ray reads the variable RAY_ENABLE_AUTO_CONNECT only when it is imported, which may have been before.
+        # A thread may still read a round that was broken off. Its calls would start another Ray, and after that one
+        # stops, Ray terminates this process. Ray reads RAY_ENABLE_AUTO_CONNECT only when it is imported, which may
+        # have been earlier, so the switch is set here.
         imported_ray()._private.auto_init_hook.enable_auto_connect = False
         self.started = True
         if threading.current_thread() is threading.main_thread():

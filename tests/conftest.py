@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -45,12 +46,16 @@ def shared_data() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """A moto server: S3 as far as its answers go, in memory. Its address."""
+@contextmanager
+def moto(**environment: str) -> Iterator[str]:
+    """A moto server, S3 as far as its answers go, in memory. Its address; it ends with the context.
+
+    environment: variables of its process besides those of this one.
+    """
     port = free_port()
     command = [sys.executable, "-m", "tests.support.moto_server", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, env=os.environ | environment, **quiet)
     try:
         wait_for_port(port, server)
         yield f"http://127.0.0.1:{port}"
@@ -60,16 +65,18 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a moto server."""
+    with moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def s3_with_keys() -> Iterator[Store]:
     """What reaches a second moto server, which knows one user with keys of its own and refuses everybody else."""
-    port = free_port()
-    command = [sys.executable, "-m", "tests.support.moto_server", str(port)]
     # So many first calls, those below, are answered whoever makes them.
-    environment = os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_port(port, server)
-        place = {"endpoint_url": f"http://127.0.0.1:{port}", "region_name": "us-east-1"} | CREDENTIALS
+    with moto(INITIAL_NO_AUTH_ACTION_COUNT="4") as url:
+        place = {"endpoint_url": url, "region_name": "us-east-1"} | CREDENTIALS
         iam = boto3.client("iam", **place)
         iam.create_user(UserName="writer")
         policy = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
@@ -77,17 +84,8 @@ def s3_with_keys() -> Iterator[Store]:
         iam.put_user_policy(UserName="writer", PolicyName="all", PolicyDocument=document)
         keys = iam.create_access_key(UserName="writer")["AccessKey"]
         boto3.client("s3", **place).create_bucket(Bucket="private")
-        yield Store(
-            StorageOptions(
-                endpoint_url=f"http://127.0.0.1:{port}",
-                access_key_id=keys["AccessKeyId"],
-                secret_access_key=keys["SecretAccessKey"],
-                retries=1,
-            )
-        )
-    finally:
-        server.terminate()
-        server.wait()
+        secret = {"access_key_id": keys["AccessKeyId"], "secret_access_key": keys["SecretAccessKey"]}
+        yield Store(StorageOptions(endpoint_url=url, retries=1, **secret))
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ class CurateConfig(_Settings):
         newest_by = self.dedup and self.dedup.newest_by
         if newest_by and not any(newest_by in entry.columns for entry in self.inputs):
             raise ValueError(
-                f"dedup.newest_by: no input carries a column {newest_by}; add it to `columns` of the inputs with it"
+                f"dedup.newest_by: no input carries a column {newest_by}; add it to `columns` of each input that has it"
             )
         if self.dedup and self.dedup.scope == "snapshot" and any(entry.snapshot is None for entry in self.inputs):
             raise ValueError("dedup.scope: snapshot needs `snapshot:` on every input")

@@ -69,7 +69,10 @@ def test_a_column_that_cannot_be_compared_or_is_not_carried_is_refused(tmp_path,
     pq.write_table(pa.table({"text": [story(1)], "date": pa.array([True])}), path)
     entry = {"path": str(path)}
     settings = PLAIN | {"output": str(tmp_path / "run"), "dedup": NEWEST}
-    with pytest.raises(ValueError, match=r"dedup\.newest_by: no input carries a column date; add it to `columns`"):
+    with pytest.raises(
+        ValueError,
+        match=r"dedup\.newest_by: no input carries a column date; add it to `columns` of each input that has it",
+    ):
         curate_inline(settings | {"inputs": [entry]}, monkeypatch)
     with pytest.raises(ConfigError, match=r"dedup\.newest_by: column date is bool; wanted dates, times, numbers"):
         curate_inline(settings | {"inputs": [entry | {"columns": ["date"]}]}, monkeypatch)
