@@ -174,7 +174,7 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
     size = (tmp_path / "a.jsonl").stat().st_size
     documents = 7 + math.ceil(size / 2000)
     with monkeypatch.context() as patch:
-        patch.setattr(group, "memory", lambda documents: documents << 40)
+        patch.setattr(group, "memory", lambda documents, component: documents << 40)
         planned = machines(config, frozen)
     assert f"grouping about {documents} documents has {documents << 10}.0 GiB" in planned.reasons["memory"]
     assert planned.largest_task == documents << 40 and planned.memory > documents << 40
