@@ -67,6 +67,14 @@ def test_a_run_against_a_run_against_a_run(january, tmp_path, monkeypatch):
     assert one.corpus.table()["id"].to_pylist() == ["a3", "e"]
 
 
+def test_another_list_of_earlier_runs_makes_the_groups_again(january, tmp_path, monkeypatch):
+    documents = {"a2": story(1), "e": story(5)}
+    alone = curate_inline(settings(tmp_path, "february", documents), monkeypatch)
+    assert alone.corpus.table()["id"].to_pylist() == ["a2", "e"]
+    both = settings(tmp_path, "february", documents, against=[january])
+    assert curate_inline(both, monkeypatch, replace=True).corpus.table()["id"].to_pylist() == ["e"]
+
+
 def test_runs_that_cannot_be_compared_with_are_named_together(january, tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()

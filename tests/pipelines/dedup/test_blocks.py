@@ -61,14 +61,16 @@ def unlike(documents: int = 60) -> np.ndarray:
 
 
 class Counting(InlineEngine):
-    """Records the units that are done. fails_at: the number of the unit that is not."""
+    """Records the units that are done, and the memory of each stage. fails_at: the number of the unit that is not."""
 
     def __init__(self, folder: str, fails_at: int, replace: bool) -> None:
         super().__init__(folder, NoRay(), Silent(), Patience(1, 900, 0), replace)
         self.done: list[tuple[str, int]] = []
+        self.memory: dict[str, int] = {}
         self.fails_at = fails_at
 
     def _round(self, stage, missing, records, failures) -> None:
+        self.memory[stage.name] = stage.memory
         for index in missing:
             if len(self.done) == self.fails_at:
                 raise KeyboardInterrupt
@@ -163,6 +165,29 @@ def test_ten_thousand_unlike_documents_under_one_key_are_all_kept(tmp_path):
     assert rows["duplicate_count"].to_pylist() == [2, 2, 2, 2]
     assert rows["shown"].to_pylist() == [True] * 4
     assert len([name for name, _ in units if name.startswith("group.before.")]) == 10
+
+
+def test_every_stage_of_grouping_states_its_memory(tmp_path):
+    """100 documents: a large batch of 60, in blocks, and batches of two."""
+    values = np.concatenate([chain(60), np.repeat(random_columns(20, 5), 2, axis=0)])
+    sizes, dedup = Sizes(documents=32, batch=2, block=40), Dedup(component_documents=50, **SETTINGS)
+    engine = Counting(str(tmp_path), 1 << 30, replace=False)
+    engine.run(stage_of(values, str(tmp_path), dedup, sizes))
+    libraries, block = 1 << 29, (1 << 29) + 1500 * 40 * 5 // 4
+    assert {name.removesuffix(".0001").removesuffix(".0000"): most for name, most in engine.memory.items()} == {
+        "group.keys": 1 << 30,
+        "group.merge": 1 << 30,
+        "group.components": libraries + 8 * 100,
+        "group.sample": 3 << 29,
+        "group.route": 3 << 29,
+        "group.compare": libraries + 1500 * 2,
+        "group.gather": block,
+        "group.block": block,
+        "group.before": 2 * block,
+        "group.count": block,
+        "group.members": block,
+        "group": libraries,
+    }
 
 
 @pytest.mark.parametrize("fails_at", [5, 12, 20, 30])
