@@ -1,14 +1,15 @@
 """An output of a stage: its name and columns, and the writer of its files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.sliced import write_slices
+from cluster.sliced import write_in_pieces, write_slices
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,15 @@ class OutputFiles:
             if self.waiting_bytes >= self.output.row_group_bytes:
                 self._flush()
 
-    def write_slices(self, slices: Sequence[Any]) -> None:
-        """Write the one file of a sliced output."""
+    def write_slices(self, slices: Iterable[Any], sizes: np.ndarray | None = None) -> None:
+        """Write the one file of a sliced output. See `Scratch.write_slices`."""
         path = self.folder / f"{self.output.name.replace('/', '-')}.slices"
-        write_slices(path, slices)
-        self.closed.append((path, len(slices)))
+        if sizes is None:
+            whole = list(slices)
+            write_slices(path, whole)
+        else:
+            write_in_pieces(path, sizes, slices)
+        self.closed.append((path, len(whole if sizes is None else sizes)))
 
     def finish(self) -> list[tuple[Path, int]]:
         """Close the last file. Returns (path, rows or slices) of each file in order."""

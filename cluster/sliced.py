@@ -6,29 +6,35 @@ A reader needs two requests for a slice, whatever the number of slices: its two 
 need its footer too, which grows with the number of row groups.
 """
 
-import struct
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cluster.store.store import Store
 
-_OFFSETS = struct.Struct("<2Q")
+_OFFSET = np.dtype("<u8")
 _THREADS = 16
 
 
 def write_slices(path: Path, slices: Sequence[Any]) -> None:
     """Write a file with these slices. slices: contiguous objects with the buffer protocol, of any lengths."""
     buffers = [pa.py_buffer(one) for one in slices]
-    offsets = list(accumulate((buffer.size for buffer in buffers), initial=8 * (len(buffers) + 1)))
+    write_in_pieces(path, np.array([buffer.size for buffer in buffers], np.int64), buffers)
+
+
+def write_in_pieces(path: Path, sizes: np.ndarray, pieces: Iterable[Any]) -> None:
+    """Write a file with slices of these sizes. sizes: bytes of each. pieces: the bytes of all, one after the other."""
+    first = _OFFSET.itemsize * (len(sizes) + 1)
     with path.open("wb") as file:
-        file.write(struct.pack(f"<{len(offsets)}Q", *offsets))
-        for buffer in buffers:
-            file.write(buffer)
+        file.write(np.cumsum([first, *sizes], dtype=_OFFSET).tobytes())
+        for piece in pieces:
+            file.write(piece)
+        assert file.tell() == first + sizes.sum(), f"{path}: the pieces are as long as the slices"
 
 
 def table_slice(table: pa.Table) -> pa.Buffer:
@@ -55,11 +61,26 @@ def read_slice(store: Store, uri: str, number: int) -> bytes:
     Raises:
         StorageError: the file is missing, or cannot be read.
     """
-    start, end = _OFFSETS.unpack(store.read_range(uri, 8 * number, 8 * number + _OFFSETS.size))
-    return store.read_range(uri, start, end) if end > start else b""
+    return read_between(store, uri, read_offsets(store, uri, number, 1))
 
 
 def read_slices(store: Store, uris: Iterable[str], number: int) -> list[bytes]:
     """The slice of this number of each file, in the order of the files; 16 files at once."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda uri: read_slice(store, uri, number), uris))
+
+
+def read_offsets(store: Store, uri: str, first: int, count: int) -> np.ndarray:
+    """int64[count + 1]: where each of `count` slices begins in the file, from `first` on, and where the last one ends.
+
+    Raises:
+        StorageError: as of `read_slice`.
+    """
+    data = store.read_range(uri, _OFFSET.itemsize * first, _OFFSET.itemsize * (first + count + 1))
+    return np.frombuffer(data, _OFFSET).astype(np.int64)
+
+
+def read_between(store: Store, uri: str, offsets: np.ndarray) -> bytes:
+    """The bytes of neighbouring slices. offsets: as of `read_offsets`."""
+    start, end = int(offsets[0]), int(offsets[-1])
+    return store.read_range(uri, start, end) if end > start else b""

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -151,10 +152,14 @@ class Scratch:
             files[unit] = OutputFiles(self._outputs[output], folder)
         files[unit].write(table)
 
-    def write_slices(self, output: str, slices: Sequence[Any]) -> None:
-        """Write the file of a sliced output. slices: contiguous objects with the buffer protocol, in order."""
+    def write_slices(self, output: str, slices: Iterable[Any], sizes: np.ndarray | None = None) -> None:
+        """Write the file of a sliced output.
+
+        slices: contiguous objects with the buffer protocol, in order. sizes: bytes of each slice; then `slices` may cut
+        these bytes in other places.
+        """
         files = self._files[output].setdefault(None, OutputFiles(self._outputs[output], self.folder))
-        files.write_slices(slices)
+        files.write_slices(slices, sizes)
 
     def finish(self) -> dict[str, list[tuple[int | None, Path, int]]]:
         """Close the files. Returns, by output, (unit given to `write`, path, rows or slices) of each file in order."""

@@ -16,20 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Counters, fingerprint
-from cluster.stage import RunStage, Scratch
+from cluster.artifact import Counters
+from cluster.exchange import SlicedFiles
+from cluster.stage import Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings
 from pipelines.curate.cuts import Cut
 from pipelines.curate.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.memory import keys_memory
-from pipelines.curate.shared_keys import (
-    SLICE_MEMORY,
-    KeyCounter,
-    ShareKeys,
-    find_shared,
-    keys_stage,
-    slices_for,
-)
+from pipelines.curate.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
 from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
@@ -153,28 +147,16 @@ def _listed(
     return pa.table(columns).cast(BOILERPLATE_SCHEMA)
 
 
-def find_boilerplate(
-    run: RunStage,
-    settings: SelectSettings,
-    reading: Reading,
-    units: Sequence[MeasuredUnit],
-    text: float,
-    made_from: str,
-) -> tuple[str, ...]:
-    """Run the stages that prepare `select`: files of which slice N has the shared keys of unit N of input.
+def find_boilerplate(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:
+    """Run the stages that prepare `select`: the shared keys of each unit of input.
 
-    units: all of them. text: bytes of the documents that stay, about. made_from: what else the result depends on.
+    text: bytes of the documents that stay, about.
     """
     assert settings.boilerplate is not None
     slices = slices_for(text / TEXT_OF_A_PIECE)
-    most = keys_memory(settings.limits, max(one.unit.bytes for one in units))
-    count = CountPieces(settings, reading, slices)
-    made = fingerprint([BOILERPLATE_VERSION, made_from])
-    counted = run(keys_stage("pieces", _PIECES, units, count, made, reading.store, most))[_PIECES]
-    firsts = tuple(one.first for one in units)
-    share = ShareKeys(reading.store, tuple(counted.file_uris), firsts, settings.boilerplate.max_documents, _SHARED)
-    found = run(keys_stage("shared", _SHARED, range(slices), share, made, reading.store, SLICE_MEMORY))[_SHARED]
-    return tuple(found.file_uris)
+    most = keys_memory(settings.limits, max(one.unit.bytes for one in stages.units))
+    counted = stages.count("pieces", _PIECES, CountPieces(settings, reading, slices), most)
+    return stages.share("shared", counted, _SHARED, slices, settings.boilerplate.max_documents)[0]
 
 
 @dataclass(frozen=True)

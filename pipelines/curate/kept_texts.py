@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.artifact import open_parquet, read_tables
+from cluster.exchange import Slice
 from cluster.store.store import Store
 from pipelines.curate.config import Filters, SelectSettings
 from pipelines.curate.measure import split_problems
@@ -25,8 +26,8 @@ from pipelines.text.texts import Texts
 class MeasuredUnit:
     """A unit of input with its files of attributes, verdicts and groups. first: position of its first document.
 
-    boilerplate, repeats: sliced files, whose slice of the unit has the keys of pieces that are cut (boilerplate.py),
-    and of windows that other documents have (repeats.py).
+    boilerplate, repeats: the keys of pieces that are cut (boilerplate.py), and of windows that other documents have
+    (repeats.py); see shared_keys.py.
     """
 
     unit: Unit
@@ -34,8 +35,8 @@ class MeasuredUnit:
     attributes: list[str]
     verdicts: list[str]
     groups: list[str]
-    boilerplate: tuple[str, ...] = ()
-    repeats: tuple[str, ...] = ()
+    boilerplate: Slice | None = None
+    repeats: Slice | None = None
 
 
 def groups_in(store: Store, units: Sequence[MeasuredUnit]) -> pa.Table:

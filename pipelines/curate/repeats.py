@@ -21,22 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Counters, fingerprint
-from cluster.stage import RunStage, Scratch
+from cluster.artifact import Counters
+from cluster.exchange import SlicedFiles
+from cluster.stage import Scratch
 from pipelines.curate.boilerplate import cut_texts
 from pipelines.curate.config import Repeats, SelectSettings
 from pipelines.curate.cuts import Cut, stays, take
 from pipelines.curate.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.memory import windows_memory
-from pipelines.curate.shared_keys import (
-    SLICE_MEMORY,
-    KeyCounter,
-    ShareKeys,
-    find_shared,
-    keys_stage,
-    read_shared,
-    slices_for,
-)
+from pipelines.curate.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
 from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.texts import Texts
@@ -176,42 +169,25 @@ class RepeatsCutter:
         return pa.table(columns).cast(REPEATS_SCHEMA)
 
 
-def find_repeats(
-    run: RunStage,
-    settings: SelectSettings,
-    reading: Reading,
-    units: Sequence[MeasuredUnit],
-    text: float,
-    made_from: str,
-) -> tuple[str, ...]:
-    """Run the stages that prepare `select`: files of which slice N has the shared windows of unit N of input.
+def find_repeats(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:
+    """Run the stages that prepare `select`: the shared windows of each unit of input.
 
-    units: all of them. text: bytes of the documents that stay, about. made_from: what else the result depends on.
+    text: bytes of the documents that stay, about.
     """
     assert settings.repeats is not None
-    store, length = reading.store, settings.repeats.min_words
-    made = fingerprint([REPEATS_VERSION, made_from])
-    firsts = tuple(one.first for one in units)
-    most = windows_memory(settings.limits, max(one.unit.bytes for one in units))
-
-    def share(name: str, counted: tuple[str, ...], output: str, slices: int) -> tuple[tuple[str, ...], float]:
-        work = ShareKeys(store, counted, firsts, 1, output)
-        found = run(keys_stage(name, output, range(slices), work, made, store, SLICE_MEMORY))[output]
-        return tuple(found.file_uris), found.manifest.counters.get("keys", 0)
-
+    length = settings.repeats.min_words
+    most = windows_memory(settings.limits, max(one.unit.bytes for one in stages.units))
     slices = slices_for(text / TEXT_OF_AN_ANCHOR)
-    anchors = CountWindows(settings, reading, slices, _ANCHORS)
-    counted = run(keys_stage("anchors", _ANCHORS, units, anchors, made, store, most))[_ANCHORS]
-    shared, keys = share("shared_anchors", tuple(counted.file_uris), _SHARED_ANCHORS, slices)
+    counted = stages.count("anchors", _ANCHORS, CountWindows(settings, reading, slices, _ANCHORS), most)
+    shared, keys = stages.share("shared_anchors", counted, _SHARED_ANCHORS, slices, 1)
     slices = slices_for(keys * (length - length // 2 + 1) / 2)  # an anchor's windows, on average
-    windows = CountWindows(settings, reading, slices, _WINDOWS, shared)
-    counted = run(keys_stage("windows", _WINDOWS, units, windows, made, store, most))[_WINDOWS]
-    return share("shared_windows", tuple(counted.file_uris), _SHARED, slices)[0]
+    counted = stages.count("windows", _WINDOWS, CountWindows(settings, reading, slices, _WINDOWS, shared), most)
+    return stages.share("shared_windows", counted, _SHARED, slices, 1)[0]
 
 
 @dataclass(frozen=True)
 class CountWindows:
-    """The work of a unit of `anchors`, or with `shared`, the files of shared anchors, of a unit of `windows`.
+    """The work of a unit of `anchors`, or with `shared`, the shared anchors, of a unit of `windows`.
 
     slices: their number. output: its name. Counters: `documents`, `words`, `keys`.
     """
@@ -220,12 +196,14 @@ class CountWindows:
     reading: Reading
     slices: int
     output: str
-    shared: tuple[str, ...] | None = None
+    shared: SlicedFiles | None = None
 
     def __call__(self, unit: MeasuredUnit, scratch: Scratch) -> Counters:
         repeats = self.settings.repeats
         assert repeats is not None
-        of_unit = None if self.shared is None else read_shared(self.reading.store, self.shared, unit.unit.index)
+        of_unit = None
+        if self.shared is not None:
+            of_unit = read_shared(self.reading.store, self.shared.slice(unit.unit.index))
         counter, length = KeyCounter(), repeats.min_words
         counters: Counters = {"documents": 0, "words": 0, "keys": 0}
         for numbers, texts in self._texts(unit):
@@ -246,7 +224,7 @@ class CountWindows:
     def _texts(self, unit: MeasuredUnit) -> Iterator[tuple[np.ndarray, Texts]]:
         """As `kept_texts`, without boilerplate."""
         boilerplate = self.settings.boilerplate
-        shared = read_shared(self.reading.store, unit.boilerplate, unit.unit.index)
+        shared = read_shared(self.reading.store, unit.boilerplate)
         for numbers, texts in kept_texts(self.settings, self.reading, unit):
             if boilerplate is None:
                 yield numbers, texts

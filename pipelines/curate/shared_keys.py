@@ -4,6 +4,8 @@
     shared_keys   of one slice: the keys that more documents have than allowed                  -> slices by unit
     read_shared   the shared keys of a unit
 
+`KeyStages` runs the stages that do this, and between them, with many units, those of cluster/exchange.py.
+
 A key is 96 bits, `key` and `check`. Two different texts have equal ones with a probability of 2^-96, so among 10^12 of
 them two such are expected in one of 10^5 runs. Both halves of the shuffle sort and add, so the result depends on no
 order in which units are done.
@@ -17,10 +19,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Counters, fingerprint
-from cluster.sliced import read_slices
-from cluster.stage import Output, Scratch, Stage
+from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.exchange import MEMORY as EXCHANGE_MEMORY
+from cluster.exchange import Slice, SlicedFiles, exchange
+from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
+from pipelines.curate.kept_texts import MeasuredUnit
 
 Work = Callable[[Any, Scratch], Counters]
 
@@ -113,13 +117,13 @@ def shared_keys(counted: Sequence[bytes], firsts: Sequence[int], most: int) -> l
     return [shared[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
-def read_shared(store: Store, uris: Sequence[str], unit: int) -> np.ndarray:
-    """SHARED[N], sorted by key: the shared keys of a unit. uris: the files of all slices, in order.
+def read_shared(store: Store, slices: Slice | None) -> np.ndarray:
+    """SHARED[N], sorted by key: the shared keys of a unit. slices: of the unit; None: nothing was counted.
 
     Raises:
         StorageError: a file is missing, or cannot be read.
     """
-    return np.frombuffer(b"".join(read_slices(store, uris, unit)), SHARED)
+    return np.frombuffer(b"".join(slices.read(store)) if slices else b"", SHARED)
 
 
 def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
@@ -146,32 +150,63 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
 
 
 @dataclass(frozen=True)
-class ShareKeys:
-    """The work of a unit of a stage that counts a slice.
+class KeyStages:
+    """Runs stages that prepare `select`, with sliced outputs.
 
-    uris, firsts: file, and position of the first document, of each unit of input. most: documents. output: its name.
+    units: of input, all of them. made_from: what else the result depends on. fan: as in cluster/levels.py.
+    """
+
+    run: RunStage
+    store: Store
+    units: Sequence[MeasuredUnit]
+    made_from: str
+    fan: int
+
+    def count(self, name: str, output: str, work: Work, memory: int) -> Artifact:
+        """Count the keys of every unit. memory: bytes of a unit."""
+        return self.run(self._stage(name, output, self.units, work, memory))[output]
+
+    def share(self, name: str, counted: Artifact, output: str, slices: int, most: int) -> tuple[SlicedFiles, float]:
+        """The keys that more than `most` documents have, by unit of input; and how many that are.
+
+        counted: by `count`, so many slices each.
+        """
+        by_key = self._exchange(counted, slices, f"{name}-keys")
+        work = ShareKeys(self.store, by_key, tuple(one.first for one in self.units), most, output)
+        found = self.run(self._stage(name, output, range(slices), work, SLICE_MEMORY))[output]
+        by_unit = self._exchange(found, len(self.units), f"{name}-units")
+        return by_unit, found.manifest.counters.get("keys", 0)
+
+    def _exchange(self, made: Artifact, slices: int, name: str) -> SlicedFiles:
+        def stage(name: str, output: str, units: Sequence[Any], work: Work) -> Stage:
+            return self._stage(name, output, units, work, EXCHANGE_MEMORY)
+
+        files = SlicedFiles.of(made.file_uris, slices, self.fan)
+        return exchange(self.run, self.store, files, name, made.manifest.kind, stage)
+
+    def _stage(self, name: str, output: str, units: Sequence[Any], work: Work, memory: int) -> Stage:
+        made = fingerprint([self.made_from, name, len(units)])
+        return Stage(f"select.{name}", (Output(output, pa.schema([])),), units, work, made, self.store, memory=memory)
+
+
+@dataclass(frozen=True)
+class ShareKeys:
+    """The work of a unit that counts a slice.
+
+    files: counts of each unit of input. firsts: position of its first document. most: documents. output: its name.
     """
 
     store: Store
-    uris: tuple[str, ...]
+    files: SlicedFiles
     firsts: tuple[int, ...]
     most: int
     output: str
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Counters: `keys`, those that units have and that are shared."""
-        found = shared_keys(read_slices(self.store, self.uris, number), self.firsts, self.most)
+        found = shared_keys(self.files.slice(number).read(self.store), self.firsts, self.most)
         scratch.write_slices(self.output, found)
         return {"keys": sum(map(len, found))}
-
-
-def keys_stage(
-    name: str, output: str, units: Sequence[Any], work: Work, made_from: str, store: Store, memory: int
-) -> Stage:
-    """A stage that prepares `select` with a sliced output."""
-    outputs = (Output(output, pa.schema([])),)
-    made = fingerprint([made_from, name, len(units)])
-    return Stage(f"select.{name}", outputs, units, work, made, store, memory=memory)
 
 
 def _sorted(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ from pipelines.curate.neighbours import neighbours
 from pipelines.curate.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
-from pipelines.curate.shared_keys import read_shared
+from pipelines.curate.shared_keys import KeyStages, read_shared
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
@@ -172,13 +172,15 @@ def select_stage(
     work, store = Select(settings, inputs.reading, attributes.schema), attributes.store
 
     def prepare(run: RunStage) -> list[list[MeasuredUnit]]:
-        text, found = sum(kept_bytes), measured
+        text, reading = sum(kept_bytes), inputs.reading
+        stages = KeyStages(run, store, measured, stage_fingerprint, sizes.fan)
         if boilerplate:
-            cut = find_boilerplate(run, settings, inputs.reading, found, text, stage_fingerprint)
-            found = [replace(one, boilerplate=cut) for one in found]
+            cut = find_boilerplate(stages, settings, reading, text)
+            stages = replace(stages, units=[replace(one, boilerplate=cut.slice(one.unit.index)) for one in measured])
+        found = stages.units
         if repeats:
-            repeated = find_repeats(run, settings, inputs.reading, found, text, stage_fingerprint)
-            found = [replace(one, repeats=repeated) for one in found]
+            repeated = find_repeats(stages, settings, reading, text)
+            found = [replace(one, repeats=repeated.slice(one.unit.index)) for one in found]
         return list(neighbours(found, kept_bytes, file_bytes))
 
     cuts = boilerplate is not None or repeats is not None
@@ -309,10 +311,10 @@ class Select:
         """What is cut out of the documents of a unit, in this order."""
         store, settings, found = self.reading.store, self.settings, list[Cutter]()
         if settings.boilerplate:
-            shared = read_shared(store, unit.boilerplate, unit.unit.index)
+            shared = read_shared(store, unit.boilerplate)
             found.append(BoilerplateCutter(settings.boilerplate, settings.redact, shared))
         if settings.repeats:
-            shared = read_shared(store, unit.repeats, unit.unit.index)
+            shared = read_shared(store, unit.repeats)
             found.append(RepeatsCutter(settings.repeats, settings.redact, shared))
         return found
 

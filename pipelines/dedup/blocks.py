@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
-from cluster.sliced import read_slice, read_slices, table_slice, table_slices
+from cluster.exchange import SlicedFiles
+from cluster.sliced import read_slice, table_slice, table_slices
 from cluster.stage import RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.dedup.compare import (
@@ -69,7 +70,7 @@ class Blocks:
 
     store: Store
     compare: Compare
-    candidates: tuple[str, ...]
+    candidates: SlicedFiles
     firsts: tuple[int, ...]
     memory: int
 
@@ -162,14 +163,14 @@ def splits_of(samples: Iterable[bytes], block: int, every: int) -> Splits:
 
 @dataclass(frozen=True)
 class Gather:
-    """The work of the stage `gather`. uris: candidates of every range."""
+    """The work of the stage `gather`. files: candidates of every range."""
 
     store: Store
     compare: Compare
-    uris: tuple[str, ...]
+    files: SlicedFiles
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
-        rows = joined(read_slices(self.store, self.uris, number))
+        rows = joined(self.files.slice(number).read(self.store))
         assert rows is not None, "every block has candidates"
         rows = rows.take(np.argsort(self.compare.ranks(rows), kind="stable"))
         compared = rows.select(list(_COMPARED))

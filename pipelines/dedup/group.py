@@ -14,7 +14,8 @@ range, its unit does all; of more, these stages prepare it:
     group       per range: the rows of all its members                           -> _work/groups
 
 The stages before the last hand on sliced files (cluster/sliced.py) of numbers and Arrow tables, which are removed when
-the last is finished. The result is the same for any size of range, slice and batch, and for any number of workers.
+the last is finished. With many ranges, what is cut by slice, batch or range passes through more stages
+(cluster/exchange.py). The result is the same for any size of range, slice and batch, and for any number of workers.
 """
 
 from collections import defaultdict
@@ -29,6 +30,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.exchange import MEMORY as EXCHANGE_MEMORY
+from cluster.exchange import Slice, SlicedFiles, exchange
+from cluster.levels import FAN
 from cluster.sliced import read_slice, read_slices, table_slice, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -73,12 +77,14 @@ class Sizes:
 
     documents: positions of a range, at most 2^20. pairs: of a slice of the keys. batch: candidates of a batch; one that
     holds a larger component has more. block: candidates of a block of a batch above `dedup.component_documents`.
+    fan: files that a unit reads, see cluster/levels.py.
     """
 
     documents: int = 1 << 19
     pairs: int = 1 << 24
     batch: int = 1 << 19
     block: int = 1 << 19
+    fan: int = FAN
 
     def __post_init__(self) -> None:
         assert self.documents <= 1 << LOCAL_BITS, "a pair has LOCAL_BITS bits for the number of a document"
@@ -160,8 +166,7 @@ def group_stage(
     pairs = documents * (dedup.banding[0] + 1)
     prepare = Prepare(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
     # What the last stage reads is known when the stages before are finished; it has the found rows of every batch.
-    work = WriteGroups(store, len(before) + len(cut))
-    return Stage("group", outputs, (), work, made_from, store, memory=_LIBRARIES, prepare=prepare)
+    return Stage("group", outputs, (), WriteGroups(store), made_from, store, memory=_LIBRARIES, prepare=prepare)
 
 
 def files_of(groups: Artifact, spans: Iterable[tuple[int, int]], sizes: Sizes = DEFAULT_SIZES) -> Iterator[list[str]]:
@@ -179,6 +184,14 @@ def _files(documents: Range) -> str:
 
 
 @dataclass(frozen=True)
+class RangeRows:
+    """A unit of the last stage: the found rows of a range, and the pairs of all ranges that a report may show."""
+
+    rows: Slice
+    pairs: Slice
+
+
+@dataclass(frozen=True)
 class Prepare:
     """Runs the stages before the last one, see above.
 
@@ -193,14 +206,14 @@ class Prepare:
     sizes: Sizes
     made_from: str
 
-    def __call__(self, run: RunStage) -> list[tuple[int, tuple[str, ...]]]:
-        """The units of the last stage: the number of a range, and the files with the found rows."""
+    def __call__(self, run: RunStage) -> list[RangeRows]:
+        """The units of the last stage."""
         store, slices = self.store, max(1, -(-self.pairs // self.sizes.pairs))
         keys, positions = self.compare.keys, self.ranges[-1].end
         make_keys = MakeKeys(store, keys, slices)
         made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
         firsts = tuple(one.start for one in self.ranges)
-        merge = Merge(store, tuple(made[_KEYS].file_uris), firsts, slices)
+        merge = Merge(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
         merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))
         edges = (*made[_EDGES].file_uris, *merged[_MERGED].file_uris)
         connect = Connect(store, positions, len(self.ranges), self.sizes)
@@ -214,15 +227,26 @@ class Prepare:
             slots = Slots.of(len(counts), self._splits(run, batched, large) if large else {})
             route = Route(store, self.compare, batched, slots, self.sizes)
             routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, _ROUTE_MEMORY, limit))[_CANDIDATES]
-            uris = tuple(routed.file_uris)
+            files = self._exchange(run, routed.file_uris, slots.first[-1], "candidates", _CANDIDATES, limit)
             if whole := [slots.first[batch] for batch in range(len(counts)) if batch not in slots.splits]:
-                compare = CompareBatch(store, self.compare, uris, firsts)
+                compare = CompareBatch(store, self.compare, files, firsts)
                 most = _LIBRARIES + _OF_A_CANDIDATE * int(counts[counts <= limit].max())
                 found += run(self._stage("compare", (_FOUND,), whole, compare, most, limit))[_FOUND].file_uris
             if large:
-                blocks = Blocks(store, self.compare, uris, firsts, _block_memory(self.sizes))
+                blocks = Blocks(store, self.compare, files, firsts, _block_memory(self.sizes))
                 found += blocks(run, partial(self._stage, depends=limit), [slots.of_batch(batch) for batch in large])
-        return [(number, tuple(found)) for number in range(self.earlier, len(self.ranges))]
+        count = len(self.ranges)
+        files = self._exchange(run, found, count + 1, "found", _FOUND, keys.dedup.component_documents)
+        pairs = files.slice(count)
+        return [RangeRows(files.slice(number), pairs) for number in range(self.earlier, count)]
+
+    def _exchange(
+        self, run: RunStage, uris: Sequence[str], slices: int, name: str, output: str, depends: int | None = None
+    ) -> SlicedFiles:
+        def stage(name: str, output: str, units: Sequence[Any], work: Work) -> Stage:
+            return self._stage(name, (output,), units, work, EXCHANGE_MEMORY, depends)
+
+        return exchange(run, self.store, SlicedFiles.of(uris, slices, self.sizes.fan), name, output, stage)
 
     def _splits(self, run: RunStage, batched: str, large: list[int]) -> dict[int, Splits]:
         """Where the blocks of the large batches begin."""
@@ -284,15 +308,15 @@ class MakeKeys:
 
 @dataclass(frozen=True)
 class Merge:
-    """The work of the stage `merge`. uris: the pairs of every range. firsts: position of its first document."""
+    """The work of the stage `merge`. files: the pairs of every range. firsts: position of its first document."""
 
     store: Store
-    uris: tuple[str, ...]
+    files: SlicedFiles
     firsts: tuple[int, ...]
     slices: int
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
-        pairs = [np.frombuffer(one, np.uint64) for one in read_slices(self.store, self.uris, number)]
+        pairs = [np.frombuffer(one, np.uint64) for one in self.files.slice(number).read(self.store)]
         scratch.write_slices(_MERGED, [edges_between(pairs, np.array(self.firsts), number, self.slices)])
         return {}
 
@@ -396,17 +420,17 @@ class Route:
 
 @dataclass(frozen=True)
 class CompareBatch:
-    """The work of the stage `compare`. uris: candidates of every range. firsts: position of its first document."""
+    """The work of the stage `compare`. files: candidates of every range. firsts: position of its first document."""
 
     store: Store
     compare: Compare
-    uris: tuple[str, ...]
+    files: SlicedFiles
     firsts: tuple[int, ...]
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Writes the found rows by range, then the pairs that a report may show."""
         # `compare` frees what it does not need of the rows, so no other reference to them stays here.
-        rows = [joined(read_slices(self.store, self.uris, number))]
+        rows = [joined(self.files.slice(number).read(self.store))]
         assert rows[0] is not None, "every batch has candidates"
         count = rows[0].num_rows
         members, pairs = self.compare(rows.pop())
@@ -417,15 +441,12 @@ class CompareBatch:
 
 @dataclass(frozen=True)
 class WriteGroups:
-    """The work of the last stage. ranges: their number."""
+    """The work of the last stage."""
 
     store: Store
-    ranges: int
 
-    def __call__(self, unit: tuple[int, tuple[str, ...]], scratch: Scratch) -> Counters:
-        number, uris = unit
-        members = joined(read_slices(self.store, uris, number))
-        pairs = joined(read_slices(self.store, uris, self.ranges))
+    def __call__(self, unit: RangeRows, scratch: Scratch) -> Counters:
+        members, pairs = joined(unit.rows.read(self.store)), joined(unit.pairs.read(self.store))
         if members is None or pairs is None:
             return {"documents": 0.0}
         return _write(members.sort_by("position"), pairs, scratch)

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
+from cluster.levels import FAN, Levels
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage, run_unit
@@ -36,7 +37,7 @@ from tests.support.packed_examples import config, document, write_examples
 from tests.support.stages import run_inline
 from training.data.packed import EXAMPLES, SPLITS
 from training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage
-from training.pack.shuffle import FAN, Levels, ranges, read_examples
+from training.pack.shuffle import ranges, read_examples
 
 _FILES = (10, 64, 100, 1000, 4096, 10_000, 30_000)
 _EVERY_FILE = 1 << 40  # as `fan`: each range reads every file

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
+from cluster.levels import FAN, Levels
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -28,7 +29,7 @@ from training.config_parts import Columns
 from training.data.order import permutation
 from training.data.packed import PACKED, SPLITS, rows_per_group
 from training.pack.overflow import Pieces, cut
-from training.pack.shuffle import FAN, Levels, Move, Range, Shuffle, describe, memory, moves, ranges, read_examples
+from training.pack.shuffle import Move, Range, Shuffle, describe, memory, moves, ranges, read_examples
 from training.pack.sources import stage_of
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import

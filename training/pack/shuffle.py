@@ -1,18 +1,9 @@
 """Examples from their files to ranges of shuffle keys, with few requests for any number of files.
 
 The examples of a split are shuffled by sorting their shuffle keys (column `place`). They are cut into ranges of equal
-width, which have about equally many tokens. A range has examples of every file. Of F files and R ranges, each range
-could read every file: F * R reads. If both are more than FAN, the examples therefore pass through levels of files:
-
-    level 0      the examples: F files, sorted by (split, shuffle key)
-    level k      a unit reads what `fan_in` neighbouring files of level k - 1 have of some neighbouring ranges,
-                 and writes a sliced file (cluster/sliced.py), a slice for each `fan_out`-th of these ranges
-    last level   a unit reads one range, from at most `fan_in` files
-
-With L levels, fan_in is the L-th root of F and fan_out that of R, so a level has about max(F, R) units, each with
-about as much data as one file or one range, and the number of reads is L * max(F, R) * FAN at most. Up to FAN files or
-ranges, the last level is the only one and reads the examples themselves: nothing is written in between. Of 30,000 files
-and ranges, L is 3: 2.7 million reads instead of 900 million.
+width, which have about equally many tokens. A range has examples of every file, so they pass through the levels of
+cluster/levels.py: the sources are the files of examples, sorted by (split, shuffle key), and the targets the ranges.
+The files in between are sliced ones (cluster/sliced.py).
 
 Examples of one range keep the order of the files, whatever the levels.
 
@@ -23,22 +14,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.levels import Levels
 from cluster.sliced import read_slices, read_table, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store
 from training.data.packed import EXAMPLES, SPLITS
-
-# Files of one level that a unit of the next one reads, at most. More of them make fewer levels, but smaller slices, and
-# of Parquet files whole row groups of 1 MiB are read: at 64 files 98 ns a token with packing, at 32 files 68.
-FAN = 64
 
 _SHUFFLE_KEYS = 1 << 64
 # Of a task, without its examples. Measured: 146 MiB, and Ray's worker.
@@ -69,53 +57,6 @@ def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
 
 
 @dataclass(frozen=True)
-class Levels:
-    """How files and ranges are grouped at each level, from 0 to `count`.
-
-    A file of level k has what `fan_in ** k` neighbouring examples files have of a part, which is
-    `fan_out ** (count - k)` neighbouring ranges. Files are numbered by part, then by group of examples files.
-    """
-
-    files: int
-    ranges: int
-    count: int
-    fan_in: int
-    fan_out: int
-
-    @classmethod
-    def of(cls, files: int, ranges: int, fan: int = FAN) -> Self:
-        """The levels for so many examples files and ranges. fan: see FAN."""
-        count = 1
-        while fan**count < min(files, ranges):
-            count += 1
-        return cls(files, ranges, count, _root(files, count), _root(ranges, count))
-
-    def groups(self, level: int) -> int:
-        """Number of groups of examples files, each of which has a file in every part."""
-        return -(-self.files // self.fan_in**level)
-
-    def parts(self, level: int) -> int:
-        """Number of parts of the ranges."""
-        return -(-self.ranges // self.ranges_of_part(level))
-
-    def ranges_of_part(self, level: int) -> int:
-        """Number of ranges of a part; the last one may have fewer."""
-        return self.fan_out ** (self.count - level)
-
-    def reads(self, level: int) -> int:
-        """Number of times that a unit of this level reads from a file of the level before."""
-        return self.parts(level) * self.groups(level - 1)
-
-
-def _root(number: int, degree: int) -> int:
-    """The smallest whole number whose power of this degree is at least `number`."""
-    root = max(1, int(number ** (1 / degree)) - 1)
-    while root**degree < number:
-        root += 1
-    return root
-
-
-@dataclass(frozen=True)
 class Move:
     """A unit of a level.
 
@@ -142,7 +83,7 @@ def describe(unit: Move) -> str:
 def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
     """The units of a level. before: the files of the level before."""
     names = [file.path for file in before.manifest.files]
-    groups, width = levels.groups(level - 1), levels.ranges_of_part(level)
+    groups, width = levels.groups(level - 1), levels.targets_of_part(level)
     assert len(names) == groups * levels.parts(level - 1), f"{before.uri}: {len(names)} files of level {level - 1}"
     units = []
     for parent in range(levels.parts(level - 1)):
@@ -150,7 +91,7 @@ def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
         grouped = [tuple(of_parent[at : at + levels.fan_in]) for at in range(0, groups, levels.fan_in)]
         children = range(parent * levels.fan_out, min((parent + 1) * levels.fan_out, levels.parts(level)))
         for number, part in enumerate(children):
-            first, end = part * width, min((part + 1) * width, levels.ranges)
+            first, end = part * width, min((part + 1) * width, levels.targets)
             units += [Move(first, end, before.uri, some, number if level > 1 else None) for some in grouped]
     return units
 
@@ -165,8 +106,8 @@ def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: i
     counts = Counter(one["split"] for one in ranges)
     of_ranges = np.array([of_split[one["split"]] / counts[one["split"]] for one in ranges])
     of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
-    of_parts = np.add.reduceat(of_ranges, np.arange(0, len(of_ranges), levels.ranges_of_part(level)))
-    of_groups = np.add.reduceat(of_files, np.arange(0, len(of_files), levels.fan_in**level))
+    of_parts = np.add.reduceat(of_ranges, np.arange(0, len(of_ranges), levels.targets_of_part(level)))
+    of_groups = np.add.reduceat(of_files, np.arange(0, len(of_files), levels.sources_of_group(level)))
     return _LIBRARIES + int(of_parts.max() * of_groups.max() / of_files.sum())
 
 
@@ -217,7 +158,7 @@ class MoveExamples:
     def __call__(self, unit: Move, scratch: Scratch) -> Counters:
         ranges = self.ranges[unit.first : unit.end]
         table = read_examples(self.store, unit, ranges)
-        part = numbers(table, ranges) // self.levels.ranges_of_part(self.level + 1)
+        part = numbers(table, ranges) // self.levels.targets_of_part(self.level + 1)
         ends = np.cumsum(np.bincount(part, minlength=self.levels.fan_out))
         table = table.take(pa.array(np.argsort(part, kind="stable")))
         scratch.write_slices(self.output, table_slices(table, ends.tolist()))

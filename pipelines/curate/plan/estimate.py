@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from cluster.exchange import MEMORY as EXCHANGE_MEMORY
+from cluster.levels import Levels
 from cluster.store import paths
 from pipelines.curate import decide, duplicate_ids, id_index, removed_duplicates
 from pipelines.curate.boilerplate import TEXT_OF_A_PIECE
@@ -38,6 +40,7 @@ _GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "components": 0.4e-6, "route": 2.0e
 _CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
 _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 _PAIR_BYTES = 8
+_EXCHANGE_S = 3.3e-9  # of a byte of slices at a level between (cluster/exchange.py), on the same machine
 
 # Of counting lines and windows: `python -m tests.benchmarks boilerplate repeats` (AMD EPYC, 2026-11-23).
 _PIECE_BYTES = 0.4  # written for each byte of text, at most
@@ -222,11 +225,14 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
             f"select.{name}", units, core_s(f"select.{name}") + reading, size.stored_bytes, written, reads,
             units * (1 + _puts(written / units)), most, written / units, input_gets,
         )  # fmt: skip
-        of_shared[name] = 2 * units * slices
+        by_key, by_unit = Levels.of(units, slices), Levels.of(slices, units)
+        yield from _exchange(f"select.{share}-keys", by_key, written)
         yield StagePlan(
-            f"select.{share}", slices, written * _SHARED_S, written, written * _SHARED_PART, of_shared[name],
+            f"select.{share}", slices, written * _SHARED_S, written, written * _SHARED_PART, _last_gets(by_key),
             2 * slices, SLICE_MEMORY, written / slices,
         )  # fmt: skip
+        yield from _exchange(f"select.{share}-units", by_unit, written * _SHARED_PART)
+        of_shared[name] = _last_gets(by_unit)
     of_shared.pop("anchors", None)  # `select` reads the windows that are found with them
     count = _joined(units, kept_bytes / units, config.corpus.file_mib << 20)
     corpus, ledger = kept * rates.corpus_bytes, (documents - kept) * rates.removed_bytes
@@ -289,17 +295,37 @@ def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candid
         return StagePlan(stage, units, core_s, read, written, gets, puts, memory_of[stage], written / units)
 
     shuffled = pairs * _PAIR_BYTES
+    keys, candidates_of, rows_of = (
+        Levels.of(of_documents, slices), Levels.of(of_documents, batches), Levels.of(batches, of_documents + 1)
+    )  # fmt: skip
     yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + edges / 2, part_gets, 2)
-    yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, 2 * of_documents * slices, 1)
+    yield from _exchange("group.keys", keys, shuffled)
+    yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, _last_gets(keys), 1)
     yield plan("components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1)
     gets = part_gets + 2 * of_documents
     yield plan("route", of_documents, passed * _GROUP_S["route"], route_bytes, routed, gets, 1)
+    yield from _exchange("group.candidates", candidates_of, routed)
     core_s = candidates * _CANDIDATE_S["compare"]
-    yield plan("compare", batches, core_s, routed, compared, 2 * of_documents * batches, 1)
+    yield plan("compare", batches, core_s, routed, compared, _last_gets(candidates_of), 1)
+    yield from _exchange("group.found", rows_of, compared)
     yield StagePlan(
-        "group", of_documents, candidates * _CANDIDATE_S["group"], compared, found, 4 * of_documents * batches,
+        "group", of_documents, candidates * _CANDIDATE_S["group"], compared, found, 2 * _last_gets(rows_of),
         2 * of_documents, memory_of["group"],
     )  # fmt: skip
+
+
+def _exchange(name: str, levels: Levels, size: float) -> Iterator[StagePlan]:
+    """The levels between a stage that writes a slice for each of many units and these. size: bytes of all slices."""
+    for level in range(1, levels.count):
+        units, gets = levels.parts(level) * levels.groups(level), 2 * levels.reads(level)
+        puts = units * (1 + _puts(size / units))
+        scratch = size / units
+        yield StagePlan(f"{name}-{level}", units, size * _EXCHANGE_S, size, size, gets, puts, EXCHANGE_MEMORY, scratch)
+
+
+def _last_gets(levels: Levels) -> int:
+    """Requests of the units that read the slices."""
+    return 2 * levels.reads(levels.count)
 
 
 def on_cores(config: CurateConfig, size: Size, stages: list[StagePlan], cores: int, prices: Prices) -> OnCores:

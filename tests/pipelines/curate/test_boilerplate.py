@@ -1,15 +1,19 @@
 """Boilerplate in a whole run: what is cut, what is listed and reported, and that units make no difference."""
 
+from functools import partial
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
+from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.explain import explain
-from pipelines.curate.job import result_settings
+from pipelines.curate.job import result_settings, run_stages
 from pipelines.curate.run_reader import RunReader
+from pipelines.dedup.group import Sizes
 from tests.pipelines.curate.test_curate import ledger, story
 from tests.support.inline import curate_inline
 
@@ -108,18 +112,19 @@ def test_paragraphs_and_short_lines(settings, monkeypatch):
 
 
 def test_the_corpus_is_the_same_for_any_units_and_slices(settings, monkeypatch):
-    def run(number: int, slices: int):
+    def run(number: int, slices: int, fan: int = 64):
+        monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=fan)))
         monkeypatch.setattr("pipelines.curate.boilerplate.slices_for", lambda keys: slices)
         monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // number)
-        return curate_inline(settings | {"output": f"{settings['output']}-{number}-{slices}"}, monkeypatch)
+        return curate_inline(settings | {"output": f"{settings['output']}-{number}-{slices}-{fan}"}, monkeypatch)
 
-    one, many = run(1, 1), run(20, 3)
+    one, many, levels = run(1, 1), run(20, 3), run(20, 3, fan=2)
     units = [Artifact.load(Store(), f"{run.uri}/attributes").manifest.files for run in (one, many)]
     assert len(units[0]) < len(units[1])
-    assert corpus(one) == corpus(many)
-    assert listed(one) == listed(many)
-    assert ledger(one) == ledger(many)
-    assert one.report["boilerplate"] == many.report["boilerplate"]
+    assert corpus(one) == corpus(many) == corpus(levels)
+    assert listed(one) == listed(many) == listed(levels)
+    assert ledger(one) == ledger(many) == ledger(levels)
+    assert one.report["boilerplate"] == many.report["boilerplate"] == levels.report["boilerplate"]
 
 
 def test_personal_data_in_boilerplate_is_replaced(settings, monkeypatch):

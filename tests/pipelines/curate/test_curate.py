@@ -366,7 +366,8 @@ def test_the_result_does_not_depend_on_how_grouping_is_cut(inputs, monkeypatch, 
     """Of ranges of some documents, a unit of select reads the groups of two or three."""
     settings = inputs[1] | {"execution": {"unit_mib": 1}}
     found = []
-    for number, sizes in enumerate((DEFAULT_SIZES, Sizes(documents=7, pairs=100, batch=2))):
+    cut = {"documents": 7, "pairs": 100, "batch": 2}
+    for number, sizes in enumerate((DEFAULT_SIZES, Sizes(**cut), Sizes(**cut, fan=2))):
         monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=sizes))
         run = curate_inline(settings | {"output": str(tmp_path / f"cut{number}")}, monkeypatch)
         groups = Artifact.load(Store(), f"{run.uri}/_work/groups")
@@ -374,7 +375,7 @@ def test_the_result_does_not_depend_on_how_grouping_is_cut(inputs, monkeypatch, 
         found.append(
             (run.corpus.manifest.digest, sorted(ledger(run).items()), run.report["funnel"], run.report["groups"])
         )
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert any(row["reason"] == "near_duplicate" for _, row in found[0][1])
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from cluster import cli
 from cluster.errors import ConfigError
+from cluster.levels import Levels
 from cluster.progress import Silent
 from cluster.session import Session
 from pipelines.curate.config import CurateConfig
@@ -129,15 +130,32 @@ def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
     found = planned()
     passed, ranges = 0.75e9, math.ceil(10**9 / 2**19)
     slices, batches = math.ceil(passed * 15 / 2**24), math.ceil(1.5 * 0.2 * passed / 2**19)
+    keys, candidates, rows = (
+        Levels.of(ranges, slices), Levels.of(ranges, batches), Levels.of(batches, ranges + 1)
+    )  # fmt: skip
     units = {name: stage.units for name, stage in found.items() if name.startswith("group")}
     assert units == {
-        "group.keys": ranges, "group.merge": slices, "group.components": 1, "group.route": ranges,
-        "group.compare": batches, "group": ranges,
+        "group.keys": ranges, "group.keys-1": keys.parts(1) * keys.groups(1), "group.merge": slices,
+        "group.components": 1, "group.route": ranges,
+        "group.candidates-1": candidates.parts(1) * candidates.groups(1), "group.compare": batches,
+        "group.found-1": rows.parts(1) * rows.groups(1), "group": ranges,
     }  # fmt: skip
-    assert found["group.merge"].gets == 2 * ranges * slices
+    assert found["group.keys-1"].read == found["group.keys-1"].written == passed * 15 * 8
+    assert found["group.keys-1"].gets == 2 * keys.reads(1)
+    assert found["group.merge"].gets == 2 * keys.reads(2)
+    assert found["group"].gets == 4 * rows.reads(2), "its rows, and the pairs that a report may show"
     assert found["group.components"].memory == (1 << 29) + 8 * 10**9
     shuffled = shuffle_bytes(list(found.values()))
-    assert passed * 15 * 8 < shuffled < passed * 15 * 8 + 0.3 * passed * 1000
+    assert 2 * passed * 15 * 8 < shuffled < 2 * (passed * 15 * 8 + 0.3 * passed * 1000)
+
+
+def test_requests_of_grouping_and_of_counting_keys_grow_with_the_input_and_not_with_its_square():
+    config = config_of(boilerplate={}, repeats={})
+    gets = []
+    for documents in (10**9, 10**10):
+        found = plan_stages(config, BILLION.scaled(documents, config), RATES, 0.2)
+        gets.append(sum(stage.gets for stage in found if stage.name.startswith(("group", "select"))))
+    assert gets[1] < 14 * gets[0]
 
 
 def test_grouping_opens_every_file_of_verdicts_and_attributes_twice():

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
+from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import print_plan
 from pipelines.curate.explain import explain
+from pipelines.curate.job import run_stages
 from pipelines.curate.run_reader import RunReader
+from pipelines.dedup.group import Sizes
 from tests.pipelines.curate.test_curate import ledger, story
 from tests.support.inline import curate_inline
 
@@ -111,8 +115,10 @@ def test_the_runs_are_those_of_a_plain_loop_for_any_units_and_slices(tmp_path, m
     monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 20)
     many = curate_inline(settings | {"output": settings["output"] + "-2"}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/attributes").manifest.files) > 1
-    assert rows(many) == rows(run)
-    assert many.report["repeats"] == run.report["repeats"]
+    monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=2)))
+    levels = curate_inline(settings | {"output": settings["output"] + "-3"}, monkeypatch)
+    assert rows(levels) == rows(many) == rows(run)
+    assert levels.report["repeats"] == many.report["repeats"] == run.report["repeats"]
 
 
 @pytest.fixture

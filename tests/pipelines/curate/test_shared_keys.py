@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.exchange import SlicedFiles
 from cluster.sliced import write_slices
 from cluster.store.store import Store
 from pipelines.curate import shared_keys
@@ -67,6 +68,6 @@ def test_the_slices_of_a_unit_are_read_in_order_of_their_keys(tmp_path):
     for at in range(3):
         uris.append(str(tmp_path / f"{at}.slices"))
         write_slices(tmp_path / f"{at}.slices", shared_keys.shared_keys([one[at] for one in sliced], [0, 32], 1))
-    shared = read_shared(Store(), uris, 1)
+    shared = read_shared(Store(), SlicedFiles.of(uris, 2).slice(1))
     assert [(int(one["key"]), int(one["check"])) for one in shared] == sorted(KEYS)
     assert set(shared["documents"].tolist()) == {2}

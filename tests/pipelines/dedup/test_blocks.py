@@ -139,6 +139,13 @@ def test_several_large_batches_and_small_ones(tmp_path):
     sizes = Sizes(documents=32, batch=4, block=9)
     blocks, units = grouped(values, tmp_path / "blocks", Dedup(component_documents=12, **SETTINGS), sizes)
     assert blocks == whole
+    levels, names = grouped(
+        values, tmp_path / "levels", Dedup(component_documents=12, **SETTINGS), replace(sizes, fan=2)
+    )
+    assert levels == whole
+    assert {name for name, _ in names} - {name for name, _ in units} == {
+        "group.candidates-1", "group.candidates-2", "group.found-1", "group.found-2",
+    }  # fmt: skip
     assert ("group.compare", 1) in units and ("group.block.0002", 2) in units
 
 

@@ -14,6 +14,7 @@ from cluster import engine as engines
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.garbage import find_garbage
+from cluster.levels import Levels
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.sliced import read_table
@@ -24,7 +25,7 @@ from tests.support.packed_examples import config, document, write_examples
 from training.data.packed import SPLITS
 from training.pack import packing, shuffle
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.shuffle import Levels, memory, moves, numbers, ranges, read_examples
+from training.pack.shuffle import memory, moves, numbers, ranges, read_examples
 
 # 36 documents have the same id and shuffle key, so only the order of the files tells them apart.
 DOCUMENTS = [
@@ -50,26 +51,6 @@ def packed(root: Path, files: int, fan: int) -> list[str]:
 
 
 # --- the plan
-
-
-@given(st.integers(1, 40_000), st.integers(1, 40_000), st.integers(2, 64))
-def test_every_range_gets_what_every_file_has_and_no_unit_reads_too_many_files(files, count, fan):
-    levels = Levels.of(files, count, fan)
-    assert levels.groups(0) == files and levels.parts(0) == 1
-    assert levels.groups(levels.count) == 1 and levels.parts(levels.count) == count
-    assert levels.fan_in <= fan or files > fan**levels.count, "only where there are more files than ranges"
-    if min(files, count) <= fan:
-        assert levels.count == 1, "nothing is written in between"
-
-
-def test_reads_grow_with_n_log_n_and_not_with_the_square():
-    def reads(n: int) -> int:
-        levels = Levels.of(n, n)
-        return sum(levels.reads(level) for level in range(1, levels.count + 1))
-
-    assert reads(64) == 64 * 64
-    assert reads(30_000) == 2_679_844 and 30_000**2 == 900_000_000
-    assert all(reads(n) <= n * shuffle.FAN * Levels.of(n, n).count * 1.2 for n in range(1, 100_000, 997))
 
 
 def test_units_hand_on_every_file_once_to_every_part(tmp_path):
@@ -252,7 +233,7 @@ def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path
         data = Path(path).read_bytes()
     assert slices == levels.fan_out
     offsets = [int.from_bytes(data[8 * n : 8 * n + 8], "little") for n in range(slices + 1)]
-    width = levels.ranges_of_part(2)
+    width = levels.targets_of_part(2)
     for number in range(slices):
         part = data[offsets[number] : offsets[number + 1]]
         own = every[unit.first + number * width :][:width]

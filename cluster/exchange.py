@@ -1,0 +1,145 @@
+"""Slices from the units that write one for every target to the units that read one from every source.
+
+Each of S sliced files (sliced.py) has a slice for each of T targets. With many of both, they pass through the levels of
+levels.py. A file of a level has the slices of its sources unchanged, sorted by target, then source, so that those of
+one target are neighbours and are read at once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from cluster.artifact import Artifact, Counters
+from cluster.levels import FAN, Levels
+from cluster.sliced import read_between, read_offsets
+from cluster.stage import RunStage, Scratch, Stage
+from cluster.store.store import Store
+
+# A unit of a level holds so many bytes, or what its sources have for one target if that is more.
+CHUNK = 64 << 20
+MEMORY = 512 << 20  # of such a unit
+_THREADS = 16
+
+# (name, output, units, work) -> a stage with one sliced output.
+MakeStage = Callable[[str, str, Sequence[Any], Callable[[Any, Scratch], Counters]], Stage]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What all sources have for one target: of each file `widths` neighbouring slices, the `at`-th such part of it."""
+
+    uris: tuple[str, ...]
+    widths: tuple[int, ...]
+    at: int
+
+    def read(self, store: Store) -> list[bytes]:
+        """The slice of each source, in order; 16 files at once.
+
+        Raises:
+            StorageError: a file is missing, or cannot be read.
+        """
+
+        def of_file(uri: str, width: int) -> list[bytes]:
+            offsets = read_offsets(store, uri, self.at * width, width)
+            data, starts = read_between(store, uri, offsets), (offsets - offsets[0]).tolist()
+            return [data[start:end] for start, end in pairwise(starts)] if width > 1 else [data]
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return [one for found in pool.map(of_file, self.uris, self.widths) for one in found]
+
+
+@dataclass(frozen=True)
+class SlicedFiles:
+    """The files of a level, by part, then group (see Levels)."""
+
+    uris: tuple[str, ...]
+    levels: Levels
+    level: int = 0
+
+    @classmethod
+    def of(cls, uris: Sequence[str], targets: int, fan: int = FAN) -> Self:
+        """The sources, as they were written."""
+        return cls(tuple(uris), Levels.of(len(uris), targets, fan))
+
+    def slice(self, target: int) -> Slice:
+        """What all sources have for a target."""
+        part, at = divmod(target, self.levels.targets_of_part(self.level))
+        groups, width = self.levels.groups(self.level), self.levels.sources_of_group(self.level)
+        widths = (*(width for _ in range(groups - 1)), self.levels.sources - (groups - 1) * width)
+        return Slice(self.uris[part * groups : (part + 1) * groups], widths, at)
+
+    def next(self, uris: Sequence[str]) -> Self:
+        """The files of the next level."""
+        return type(self)(tuple(uris), self.levels, self.level + 1)
+
+
+def exchange(run: RunStage, store: Store, files: SlicedFiles, name: str, output: str, stage: MakeStage) -> SlicedFiles:
+    """Run the levels before the last, if there are any. Returns the files from which the targets read.
+
+    name, output: from which those of the stages are made. stage: states the memory of a unit: MEMORY, or that of a unit
+    that reads one target, if that is more.
+    """
+    levels = files.levels
+    for level in range(1, levels.count):
+        made = f"{output}-{level}"
+        units = [(part, group) for part in range(levels.parts(level)) for group in range(levels.groups(level))]
+        artifact: Artifact = run(stage(f"{name}-{level}", made, units, Regroup(store, files, made)))[made]
+        files = files.next(artifact.file_uris)
+    return files
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """The work of a unit of a level: (part, group). files: of the level before."""
+
+    store: Store
+    files: SlicedFiles
+    output: str
+
+    def __call__(self, unit: tuple[int, int], scratch: Scratch) -> Counters:
+        part, group = unit
+        levels, level = self.files.levels, self.files.level + 1
+        first = part * levels.targets_of_part(level)
+        targets = min(levels.targets_of_part(level), levels.targets - first)
+        whole = self.files.slice(first)
+        own = slice(group * levels.fan_in, (group + 1) * levels.fan_in)
+        uris, widths = whole.uris[own], whole.widths[own]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            offsets = list(
+                pool.map(
+                    lambda uri, width: read_offsets(self.store, uri, whole.at * width, targets * width), uris, widths
+                )
+            )
+            sizes = [np.diff(of_file).reshape(targets, -1) for of_file in offsets]
+            pieces = self._pieces(pool, uris, offsets, widths, sum(one.sum(axis=1) for one in sizes))
+            scratch.write_slices(self.output, pieces, np.concatenate(sizes, axis=1).ravel())
+        return {}
+
+    def _pieces(
+        self,
+        pool: ThreadPoolExecutor,
+        uris: Sequence[str],
+        offsets: Sequence[np.ndarray],
+        widths: Sequence[int],
+        bytes_of_target: np.ndarray,
+    ) -> Iterator[memoryview]:
+        """The bytes by target, then file. About CHUNK of them are read at once."""
+        ends = np.cumsum(bytes_of_target)
+        targets, first = len(ends), 0
+        while first < targets:
+            before = ends[first - 1] if first else 0
+            end = max(first + 1, int(np.searchsorted(ends, before + CHUNK, "right")))
+            cuts = [
+                of_file[first * width : end * width + 1 : width] for of_file, width in zip(offsets, widths, strict=True)
+            ]
+            read = list(pool.map(lambda uri, cut: memoryview(read_between(self.store, uri, cut)), uris, cuts))
+            starts = [(cut - cut[0]).tolist() for cut in cuts]
+            for target in range(end - first):
+                for data, start in zip(read, starts, strict=True):
+                    yield data[start[target] : start[target + 1]]
+            del read, data  # before the next ones are read
+            first = end
