@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +28,19 @@ import pyarrow as pa
 
 from cluster import logs
 from cluster.artifact import Artifact
-from cluster.errors import ClusterError, RaymillError, StageError, UserError, as_record, from_record, is_panic
+from cluster.entry import Entry
+from cluster.errors import (
+    ClusterError,
+    ConfigError,
+    RaymillError,
+    StageError,
+    UserError,
+    as_record,
+    from_record,
+    is_panic,
+)
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, connect
+from cluster.nodes import without_accelerators
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.session import LOST_TASKS_LOGGER, Session
@@ -48,7 +59,11 @@ from cluster.stage import (
 
 log = logging.getLogger(__name__)
 
+# Loaded once Ray has started.
+can_add = Entry("cluster.autoscaler:can_add")
+
 _POLL_S = 2.0
+_GIB = 1 << 30
 _NO_UNIT = -1
 _TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the round has ended
 
@@ -172,6 +187,7 @@ class Engine:
     ) -> None:
         if not stage.small:
             self._start_ray()  # a stalled round stopped it
+            self._refuse_too_large(stage)
         try:
             answers = (
                 self._answers_in_process(stage, missing) if stage.small else self._answers(stage, missing, failures)
@@ -263,19 +279,46 @@ class Engine:
             # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
             run = _RunUnit(dataclasses.replace(stage, units=()), self.root)
-            for answer in self._map(run, rows, self._memory(stage)):
+            for answer in self._map(run, rows, self._options(stage)):
                 answers.put(json.loads(answer))
             answers.put(_END)
         except BaseException as error:  # raised again in the main thread
             answers.put(error)
 
-    def _memory(self, stage: Stage) -> int | None:
-        """Bytes to reserve for a unit: what the stage states; on this machine no more than Ray has, to run alone."""
-        has = self.session.memory()
-        return int(min(stage.memory, has) if has else stage.memory) or None
+    def _refuse_too_large(self, stage: Stage) -> None:
+        """Compare the memory that a unit states with the nodes of a cluster; a cluster without CPUs may get them later.
 
-    def _map(self, run: "_RunUnit", rows: list[dict[str, Any]], memory: int | None = None) -> Iterator[str]:
-        """The answer to each row from Ray Data, in the order of completion. memory: bytes to reserve for a row."""
+        Ray would wait without end for a larger node.
+
+        Raises:
+            ConfigError: no node has so much, and no autoscaler adds one.
+        """
+        memory, nodes = stage.memory, [node for node in self.session.nodes() if node.takes(0)]
+        if (
+            not nodes
+            or any(node.takes(memory) for node in nodes)
+            or can_add([{"CPU": 1, "memory": memory}]) is not False
+        ):
+            return
+        largest = max(node.memory for node in nodes)
+        raise ConfigError(
+            f"{stage.name}: one unit takes {memory / _GIB:.1f} GiB of memory, and the largest node of the cluster has "
+            f"{largest / _GIB:.1f} GiB for tasks. Join a larger node and run the same command again; finished stages "
+            "are kept."
+        )
+
+    def _options(self, stage: Stage) -> dict[str, Any]:
+        """Options of the stage's tasks for Ray: the bytes to reserve for a unit, and the nodes that may take it.
+
+        Memory: what the stage states; on this machine no more than Ray has, to run alone.
+        """
+        has = self.session.memory()
+        memory = int(min(stage.memory, has) if has else stage.memory)
+        options = {"memory": memory, "label_selector": without_accelerators(self.session.nodes(), memory)}
+        return {name: option for name, option in options.items() if option}
+
+    def _map(self, run: "_RunUnit", rows: list[dict[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
+        """The answer to each row from Ray Data, in the order of completion. options: of its tasks."""
         import ray.data
 
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -285,7 +328,7 @@ class Engine:
             batch_size=None,
             batch_format="pyarrow",
             max_retries=self.patience.losses,
-            memory=memory,
+            **options,
         )
         for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, table)["answer"].to_pylist()

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.nodes import Node
 from cluster.progress import Progress, Silent
 from cluster.temporary import LONGEST_NAME, abandoned, temporary_folder
 
@@ -152,6 +153,10 @@ class Session:
     def memory(self) -> float:
         """Bytes of memory that the embedded Ray has for tasks; 0 for a cluster that was joined."""
         return imported_ray().cluster_resources().get("memory", 0) if self.started and self.embedded else 0
+
+    def nodes(self) -> list[Node]:
+        """The nodes of the cluster that was joined; none of the embedded Ray, whose tasks have no choice."""
+        return [] if self.embedded else [Node.of(one) for one in imported_ray().nodes() if one["Alive"]]
 
     def dead(self) -> bool:
         """Whether a process that the embedded Ray needs has died. Always False for a cluster that was joined."""

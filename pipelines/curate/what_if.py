@@ -12,6 +12,7 @@ import numpy as np
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.nodes import without_accelerators
 from cluster.page.formats import plural
 from cluster.run import changes
 from cluster.session import Session, imported_ray
@@ -152,7 +153,7 @@ def _count(again: DecideAgain, units: Sequence[UnitFiles], session: Session | No
     session.start()
     ray = imported_ray()
     shared = ray.put(again)
-    task = ray.remote(num_cpus=1)(_call)
+    task = ray.remote(num_cpus=1, label_selector=without_accelerators(session.nodes()) or None)(_call)
     parts = neighbours(units, [unit.documents for unit in units], _DOCUMENTS_OF_A_TASK)
     waiting = [task.remote(shared, part) for part in parts]
     while waiting:

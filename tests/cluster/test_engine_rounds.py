@@ -18,6 +18,7 @@ from cluster import stage as stages
 from cluster.engine import Engine, Patience
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
+from cluster.nodes import Node
 from cluster.progress import Silent
 from cluster.store.interface import NotFound, Unavailable
 from pipelines.curate import job as curate
@@ -161,8 +162,8 @@ def test_patience_is_counted_from_the_last_unit_and_not_from_the_beginning(tmp_p
         return clock.now
 
     class Slow(RoundsInline):
-        def _map(self, run, rows, memory=None):
-            for answer in super()._map(run, rows):
+        def _map(self, run, rows, options):
+            for answer in super()._map(run, rows, options):
                 yield answer
                 clock.now += 700  # of 900; then the main thread looks twice and finds nothing new
                 seen = clock.looks
@@ -181,9 +182,9 @@ def test_a_round_that_ray_ends_with_an_error_is_repeated_on_a_fresh_ray(tmp_path
     class Breaking(RoundsInline):
         rounds = 0
 
-        def _map(self, run, rows, memory=None):
+        def _map(self, run, rows, options):
             self.rounds += 1
-            yield from super()._map(run, rows[:1])
+            yield from super()._map(run, rows[:1], options)
             if self.rounds < 3:
                 raise RuntimeError("the object store is full")
 
@@ -207,8 +208,8 @@ def test_what_a_killed_driver_left_beside_a_finished_artifact_is_swept_by_the_ne
 
 def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path):
     class Forgetful(RoundsInline):
-        def _map(self, run, rows, memory=None):
-            return (answer for answer in super()._map(run, rows) if json.loads(answer)["unit"] != 1)
+        def _map(self, run, rows, options):
+            return (answer for answer in super()._map(run, rows, options) if json.loads(answer)["unit"] != 1)
 
     work = Failing({})
     engine(tmp_path, kind=Forgetful, attempts=1).run(counting_stage(3, work))
@@ -218,7 +219,7 @@ def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path
 @pytest.mark.parametrize("complaint", [None, "The worker was killed for memory"])
 def test_a_worker_that_leaves_no_answer_is_explained_by_what_ray_logged(tmp_path, complaint):
     class Silenced(RoundsInline):
-        def _map(self, run, rows, memory=None):
+        def _map(self, run, rows, options):
             if complaint:
                 logging.getLogger(sessions.LOST_TASKS_LOGGER).error(complaint)
             return iter(())
@@ -237,7 +238,7 @@ def test_a_dead_ray_ends_the_run_at_once(tmp_path):
 
 def test_a_ray_whose_death_is_first_seen_as_an_error_of_the_round_ends_the_run_at_once_too(tmp_path):
     class Dying(RoundsInline):
-        def _map(self, run, rows, memory=None):
+        def _map(self, run, rows, options):
             self.session.lost = True
             raise RuntimeError("connection lost")
             yield
@@ -416,10 +417,10 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
     source.write_text("".join(json.dumps({"id": str(n), "text": story(n)}) + "\n" for n in range(5)))
 
     class Changing(RoundsInline):
-        def _map(self, run, rows, memory=None):
+        def _map(self, run, rows, options):
             rounds.append(run.stage.name)
             source.write_text(json.dumps({"id": "new", "text": story(99)}) + "\n")
-            return super()._map(run, rows)
+            return super()._map(run, rows, options)
 
     monkeypatch.setattr(curate, "Engine", Changing)
     monkeypatch.setattr(sessions, "Session", NoRay)
@@ -434,3 +435,60 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
     assert "texts.jsonl: changed since this run began" in error and "Put the old file back" in error
     assert "round 2" not in error and "Traceback" not in error and "after 3 rounds" not in error
     assert rounds == ["measure"]
+
+
+class OnNodes(NoRay):
+    """A session on a cluster with these nodes."""
+
+    def __init__(self, *nodes: Node) -> None:
+        super().__init__()
+        self.there = list(nodes)
+
+    def nodes(self) -> list[Node]:
+        return self.there
+
+
+SMALL, LARGE = Node("small", 2, 4 << 30), Node("large", 2, 20 << 30)
+HEAD, WITH_GPU = Node("head", 0, 64 << 30), Node("gpu", 2, 64 << 30, True)
+
+
+@pytest.mark.parametrize("answer", [True, None])
+@pytest.mark.parametrize("nodes", [(SMALL, LARGE), (HEAD,), (SMALL,), ()])
+def test_a_unit_waits_for_a_node_that_is_there_or_may_come(tmp_path, monkeypatch, answer, nodes):
+    monkeypatch.setattr(engines, "can_add", lambda bundles: answer)
+    stage = dataclasses.replace(counting_stage(2), memory=10 << 30)
+    assert engine(tmp_path, OnNodes(*nodes)).run(stage)
+
+
+def test_a_unit_for_which_no_node_has_memory_is_refused_before_it_is_started(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engines, "can_add", lambda bundles: bool(asked.append(bundles)))
+    work = Failing({})
+    stage = dataclasses.replace(counting_stage(2, work), memory=30 << 30)
+    with pytest.raises(ConfigError) as caught:
+        engine(tmp_path, OnNodes(HEAD, SMALL, LARGE)).run(stage)
+    assert str(caught.value) == (
+        "count: one unit takes 30.0 GiB of memory, and the largest node of the cluster has 20.0 GiB for tasks. Join a "
+        "larger node and run the same command again; finished stages are kept."
+    )
+    assert asked == [[{"CPU": 1, "memory": 30 << 30}]] and not work.passes
+    assert engine(tmp_path, OnNodes(HEAD)).run(stage), "a cluster without CPUs gets them later"
+
+
+@pytest.mark.parametrize(
+    ("memory", "wanted"),
+    [
+        (0, {"label_selector": {"ray.io/node-id": "!in(gpu)"}}),
+        (1 << 30, {"memory": 1 << 30, "label_selector": {"ray.io/node-id": "!in(gpu)"}}),
+        (5 << 30, {"memory": 5 << 30}),  # too large for the node without GPUs
+    ],
+)
+def test_tasks_reserve_the_memory_of_a_unit_and_stay_off_gpus(tmp_path, memory, wanted):
+    class Shows(RoundsInline):
+        def _map(self, run, rows, options):
+            self.options = options
+            return super()._map(run, rows, options)
+
+    shows = engine(tmp_path, OnNodes(SMALL, WITH_GPU), Shows)
+    shows.run(dataclasses.replace(counting_stage(2), memory=memory))
+    assert shows.options == wanted

@@ -21,7 +21,7 @@ class InlineEngine(Engine):
 class RoundsInline(Engine):
     """The engine with its rounds, attempts, patience and answers as they are; only Ray Data is replaced by a loop."""
 
-    def _map(self, run, rows, memory=None):
+    def _map(self, run, rows, options):
         for row in rows:
             yield from run(pa.Table.from_pylist([row]))["answer"].to_pylist()
 

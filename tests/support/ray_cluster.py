@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psutil
 import requests
@@ -74,6 +75,7 @@ class RayCluster:
         self.port, self.dashboard_port = _port(), _port()
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
         self.nodes: list[subprocess.Popen] = []
+        self.heads: set[str] = set()  # their ids
 
     @property
     def url(self) -> str:
@@ -106,14 +108,18 @@ class RayCluster:
             "--disable-usage-stats",
             *([f"--autoscaling-config={self._autoscaling_config()}"] if self.autoscaled else []),
         )
-        self._wait(self._answers)
+        self._wait(lambda: self._answers() and self.alive() == 1)
+        self.heads |= self.alive_nodes()
         for _ in range(self.workers):  # one after the other: each has 30 s to start
             self.add_node()
 
-    def add_node(self) -> None:
-        before = self.alive()
-        self._node(f"--address={self.gcs}", f"--num-cpus={self.cpus_each}")
-        self._wait(lambda: self.alive() > before)
+    def add_node(self, gpus: int = 0) -> str:
+        """Start a node; returns its id."""
+        before = self.alive_nodes()
+        self._node(f"--address={self.gcs}", f"--num-cpus={self.cpus_each}", f"--num-gpus={gpus}")
+        self._wait(lambda: self.alive_nodes() > before)
+        (added,) = self.alive_nodes() - before
+        return added
 
     def preempt(self) -> subprocess.Popen:
         """Give notice to the oldest node, as to a spot machine: SIGTERM, on which Ray drains it, then ends."""
@@ -214,8 +220,28 @@ class RayCluster:
 
     def alive(self) -> int:
         """The number of nodes, with the head."""
-        answer = self._get("/nodes?view=summary").json()
-        return sum(node["raylet"].get("state") == "ALIVE" for node in answer["data"]["summary"])
+        return len(self.alive_nodes())
+
+    def alive_nodes(self) -> set[str]:
+        """The ids of the nodes, with the head."""
+        raylets = [node["raylet"] for node in self._get("/nodes?view=summary").json()["data"]["summary"]]
+        return {raylet["nodeId"] for raylet in raylets if raylet.get("state") == "ALIVE"}
+
+    def jobs(self) -> list[str]:
+        """The ids of the drivers that were connected, in their order."""
+        found = self._get("/api/jobs/").json()
+        return sorted(job["job_id"] for job in found if job["job_id"])
+
+    def nodes_of(self, kind: str, job: str, name: str) -> set[str]:
+        """The ids of the nodes that ran tasks or actors of a driver.
+
+        kind: tasks or actors. name: how the names of those begin.
+        """
+        filters = {"filter_keys": "job_id", "filter_predicates": "=", "filter_values": job}
+        path = f"/api/v0/{kind}?{urlencode(filters | {'limit': 10_000, 'detail': 'true'})}"
+        answer = self._get(path).json()["data"]["result"]["result"]
+        named = (one for one in answer if str(one.get("name") or one.get("class_name")).startswith(name))
+        return {one["node_id"] for one in named if one["node_id"]}
 
     def _wait(self, true: Callable[[], bool]) -> None:
         until = time.monotonic() + _START_S
