@@ -23,8 +23,9 @@ class C4:
     `min_words_per_line` words, the word javascript or a phrase about cookies or policies; with
     `require_terminal_punctuation` also if it ends without terminal punctuation or in an ellipsis. The paper has that
     setting on; FineWeb has it off, which is the default here. Wikipedia's citation marks ([1], [edit]) are removed from
-    lines. A document is dropped for lorem ipsum or a bracket only if the line has not been removed by an earlier test;
-    the first such line gives the reason.
+    lines. A document is dropped for lorem ipsum or a bracket only if the line has not been removed by an earlier test
+    (lorem ipsum is tested before javascript, the bracket after it and before policies); the first such line gives the
+    reason.
 
     The signals are measured on the text without the removed lines. The corpus is written without them only if
     `remove_lines` is set (see `clean`).
@@ -50,8 +51,8 @@ class C4:
     name: ClassVar = "c4"
     reasons: ClassVar = ("lorem_ipsum", "curly_bracket", "too_few_sentences")
     signals: ClassVar = {
-        "c4_lorem_ipsum": "1: a line with lorem ipsum comes first; 0: none, or a curly bracket comes before it",
-        "c4_curly_bracket": "1: a line with { comes first; 0: none, or lorem ipsum comes before it",
+        "c4_lorem_ipsum": "2: a line with lorem ipsum; 1: such a line, and one with { before it; 0: none",
+        "c4_curly_bracket": "1: a line with {; 0: none",
         "c4_sentences": "sentences in the lines that stay",
         "c4_kept_characters": "characters of the text without the lines and marks that are taken out",
     }
@@ -62,8 +63,6 @@ class C4:
         "remove_citations",
         "remove_javascript_lines",
         "remove_policy_lines",
-        "drop_lorem_ipsum",
-        "drop_curly_bracket",
     )
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
@@ -73,24 +72,23 @@ class C4:
         if analysis.dialect == "datatrove":
             sentences = kept.lines + count_sentence_breaks(kept.texts)
         return {
-            "c4_lorem_ipsum": (kept.dropped_by == LOREM_IPSUM).astype(np.int8),
-            "c4_curly_bracket": (kept.dropped_by == CURLY_BRACKET).astype(np.int8),
+            "c4_lorem_ipsum": (kept.found & LOREM_IPSUM != 0).astype(np.int8) + (kept.first == LOREM_IPSUM),
+            "c4_curly_bracket": (kept.found & CURLY_BRACKET != 0).astype(np.int8),
             "c4_sentences": sentences,
             "c4_kept_characters": count_characters(strip_each(kept.texts)),
         }
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
+        # A bracket before lorem ipsum gives the reason, if brackets drop documents.
+        lorem_ipsum = Check("lorem_ipsum", "c4_lorem_ipsum", maximum=int(self.drop_curly_bracket))
         return (
-            Check("lorem_ipsum", "c4_lorem_ipsum", maximum=0),
-            Check("curly_bracket", "c4_curly_bracket", maximum=0),
+            *((lorem_ipsum,) if self.drop_lorem_ipsum else ()),
+            *((Check("curly_bracket", "c4_curly_bracket", maximum=0),) if self.drop_curly_bracket else ()),
             Check("too_few_sentences", "c4_sentences", minimum=self.min_sentences),
         )
 
     def clean(self, texts: Texts, dialect: Dialect = "paper") -> Texts:
-        """The documents without removed lines and citation marks; the remaining lines are joined by line feeds.
-
-        Lines with lorem ipsum or a curly bracket remain, since they drop their whole document.
-        """
+        """The documents without removed lines and citation marks; the remaining lines are joined by line feeds."""
         return strip_each(self._keep_lines(texts, dialect).texts)
 
     def _keep_lines(self, texts: Texts, dialect: str) -> KeptLines:
@@ -102,5 +100,4 @@ class C4:
             require_terminal_punctuation=self.require_terminal_punctuation,
             remove_citations=self.remove_citations,
             remove_line_on=JAVASCRIPT * self.remove_javascript_lines | POLICY * self.remove_policy_lines,
-            drop_document_on=LOREM_IPSUM * self.drop_lorem_ipsum | CURLY_BRACKET * self.drop_curly_bracket,
         )

@@ -2,6 +2,9 @@
 
 The first test that a line fails decides, so the tests run in datatrove's order: a word too long; (then citation marks
 are removed); no terminal punctuation; too few words; lorem ipsum; javascript; a curly bracket; a policy phrase.
+
+Lorem ipsum and a curly bracket remove no line. They are reported, and whether they drop the document is decided later:
+what else is measured is that of a document which they do not drop.
 """
 
 from dataclasses import dataclass
@@ -16,8 +19,9 @@ from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.lines import after_line_end, strip
 from pipelines.text.texts import Texts
 
-# What removes a line or drops a document, in bits. Lorem ipsum, javascript and the curly bracket: Raffel et al. 2020;
-# the policy phrases are those of the published C4 code (tensorflow_datasets, text/c4_utils.py) and of datatrove 0.10.1.
+# What removes a line or may drop a document, in bits. Lorem ipsum, javascript and the curly bracket: Raffel et al.
+# 2020; the policy phrases are those of the published C4 code (tensorflow_datasets, text/c4_utils.py) and of datatrove
+# 0.10.1.
 LOREM_IPSUM, JAVASCRIPT, POLICY, CURLY_BRACKET, SQUARE_BRACKET = 1, 2, 4, 8, 16
 PHRASES = {
     "lorem ipsum": LOREM_IPSUM,
@@ -47,13 +51,15 @@ class KeptLines:
     """The lines that remain of D documents.
 
     texts: the remaining lines, stripped, without citation marks, joined by line feeds.
-    dropped_by: int64[D], LOREM_IPSUM or CURLY_BRACKET, whichever comes first in the document; 0 for neither.
+    found: int64[D], LOREM_IPSUM, CURLY_BRACKET, or both: what lines of the document have when they are tested for it.
+    first: int64[D], LOREM_IPSUM or CURLY_BRACKET, whichever comes first in the document; 0 for neither.
     lines: int64[D], the number of remaining lines.
     sentences: int64[D], the number of sentences in them in the paper dialect.
     """
 
     texts: Texts
-    dropped_by: np.ndarray
+    found: np.ndarray
+    first: np.ndarray
     lines: np.ndarray
     sentences: np.ndarray
 
@@ -67,28 +73,26 @@ def keep_prose_lines(
     require_terminal_punctuation: bool,
     remove_citations: bool,
     remove_line_on: int,
-    drop_document_on: int,
 ) -> KeptLines:
     """Remove the lines that are not prose. The other settings are those of C4 in pipelines/rules/c4.py.
 
     Args:
         datatrove: the dialect; False is the paper dialect.
         remove_line_on: JAVASCRIPT | POLICY, or a part of it: phrases that remove their line.
-        drop_document_on: LOREM_IPSUM | CURLY_BRACKET, or a part of it: what drops the document. Such a line remains.
     """
     char_flags, _ = tables()
     documents = len(texts)
-    dropped_by, lines = np.zeros(documents, np.int64), np.zeros(documents, np.int64)
-    sentences, offsets = np.zeros(documents, np.int64), np.zeros(documents + 1, np.int64)
+    found, first = np.zeros(documents, np.int64), np.zeros(documents, np.int64)
+    lines, sentences = np.zeros(documents, np.int64), np.zeros(documents, np.int64)
+    offsets = np.zeros(documents + 1, np.int64)
     # A line is written before its last tests, with a line feed before it: one byte more than the text may be needed.
     kept = np.empty(int(texts.offsets[-1] - texts.offsets[0]) + 1, np.uint8)
     _keep_lines(
         texts.data, texts.offsets, datatrove, min_words, max_word_length, require_terminal_punctuation,
-        remove_citations, remove_line_on, drop_document_on,
-        _byte_kinds(), char_flags, character_classes(), *_phrase_automaton(),
-        kept, offsets, dropped_by, lines, sentences,
+        remove_citations, remove_line_on, _byte_kinds(), char_flags, character_classes(), *_phrase_automaton(),
+        kept, offsets, found, first, lines, sentences,
     )  # fmt: skip
-    return KeptLines(Texts(kept[: offsets[-1]], offsets), dropped_by, lines, sentences)
+    return KeptLines(Texts(kept[: offsets[-1]], offsets), found, first, lines, sentences)
 
 
 @cache
@@ -134,10 +138,10 @@ def _byte_kinds() -> np.ndarray:
 @kernel
 def _keep_lines(
     data, offsets, datatrove, min_words, max_word_length, require_terminal, remove_citations, remove_line_on,
-    drop_document_on, kinds, char_flags, classes, steps, phrases,
-    kept, kept_offsets, dropped_by, lines, sentences,
+    kinds, char_flags, classes, steps, phrases,
+    kept, kept_offsets, found, first, lines, sentences,
 ):  # fmt: skip
-    """Fill kept (bytes) and kept_offsets with the remaining lines; dropped_by, lines and sentences per document."""
+    """Fill kept (bytes) and kept_offsets with the remaining lines; found, first, lines and sentences per document."""
     written = 0
     for document in range(len(offsets) - 1):
         at, end = offsets[document], offsets[document + 1]
@@ -166,14 +170,12 @@ def _keep_lines(
             if (may_match or cleaned) and _may_contain_phrase(kept, line, line_stop):
                 marks |= _find_phrases(kept, line, line_stop, steps, phrases)
             # In datatrove's order: lorem ipsum, javascript, the bracket, policies.
-            drops = marks & drop_document_on
-            if drops & LOREM_IPSUM:
-                drops = LOREM_IPSUM
-            elif marks & remove_line_on & JAVASCRIPT:
-                continue
-            if drops and not dropped_by[document]:
-                dropped_by[document] = drops
-            if marks & remove_line_on & POLICY and not drops:
+            removed_by = marks & remove_line_on
+            drops = marks & (LOREM_IPSUM if removed_by & JAVASCRIPT else LOREM_IPSUM | CURLY_BRACKET)
+            if not first[document]:
+                first[document] = LOREM_IPSUM if drops & LOREM_IPSUM else drops
+            found[document] |= drops
+            if removed_by:
                 continue
             written = line_stop
             lines[document] += 1

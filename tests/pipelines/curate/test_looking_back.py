@@ -1,14 +1,17 @@
 """Messages of `explain`, `sample` and `what-if`, and of a run at the output of another one."""
 
+import itertools
 import json
 import os
 import re
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 
 from cluster import cli
+from cluster.artifact import Artifact
 from cluster.engine import Patience
 from cluster.errors import ConfigError, DataError, StorageError
 from cluster.progress import Silent
@@ -120,8 +123,8 @@ def test_what_if_names_only_the_settings_that_need_other_measurements(settings, 
     curate_inline(settings, monkeypatch)
     bound = {"language": {"min_score": 0.9}}
     compare(config_of(settings), config_of(settings | bound))
-    changed = settings | bound | {"rules": {"c4": {"drop_curly_bracket": False}}}
-    with pytest.raises(DataError, match=r"the changed config: rules\.c4\.drop_curly_bracket would be "):
+    changed = settings | bound | {"rules": {"c4": {"remove_citations": False}}}
+    with pytest.raises(DataError, match=r"the changed config: rules\.c4\.remove_citations would be "):
         compare(config_of(settings), config_of(changed))
     without = settings | bound | {"rules": None}
     compare(config_of(without), config_of(settings))
@@ -129,6 +132,39 @@ def test_what_if_names_only_the_settings_that_need_other_measurements(settings, 
     moved = {"output": f"{settings['output']}-2"}
     with pytest.raises(DataError, match=r"fit the changed config: rules would be "):
         compare(config_of(without | moved), config_of(settings | moved))
+
+
+LOREM, CURLY, BOTH = "lorem ipsum dolor sit", "if a { b c", "lorem ipsum dolor {"
+SCRIPT, POLICY = "lorem ipsum { in javascript", "if a { our privacy policy"
+
+
+def test_what_if_without_checks_of_c4_agrees_with_runs_without_them(settings, monkeypatch, tmp_path, capsys):
+    prose = [f"This is line number {number}." for number in range(5)]
+    ends = [[], [LOREM], [CURLY], [BOTH], [SCRIPT], [POLICY], [LOREM, CURLY], [CURLY, LOREM], [SCRIPT, CURLY, BOTH]]
+    # The second document of each pair has too few sentences if its last line is removed.
+    rows = [(f"{at} {start}", "\n".join(prose[start:] + end)) for at, end in enumerate(ends) for start in (0, 1)]
+    settings |= {"inputs": [{"path": write(tmp_path / "in.jsonl", rows), "id": "id"}], "language": None, "dedup": None}
+    runs = {}
+    for switches in itertools.product((True, False), repeat=2):
+        c4 = dict(zip(("drop_lorem_ipsum", "drop_curly_bracket"), switches, strict=True))
+        config = settings | {"rules": {"packs": ["c4"], "c4": c4}, "output": f"{tmp_path}/run-{len(runs)}"}
+        run = curate_inline(config, monkeypatch)
+        path = tmp_path / f"{len(runs)}.yaml"
+        path.write_text(json.dumps({"kind": "curate", "name": "test"} | config))
+        ledger = Artifact.load(Store(), f"{run.uri}/removed").table()
+        overrides = [word for name, on in c4.items() for word in ("-o", f"rules.c4.{name}={str(on).lower()}")]
+        runs[path] = (overrides, Counter(ledger["reason"].to_pylist()))
+    assert len({str(removed) for _, removed in runs.values()}) == 4
+    for path in runs:
+        for overrides, removed in runs.values():
+            with pytest.raises(SystemExit) as left:
+                cli.main(["what-if", str(path), *overrides, "--json"])
+            out, err = capsys.readouterr()
+            assert (left.value.code, err) == (0, "")
+            assert (
+                +Counter({one["reason"]: one["first"]["after"]["documents"] for one in json.loads(out)["reasons"]})
+                == removed
+            )
 
 
 def test_a_changed_input_of_a_finished_run_is_named(settings, monkeypatch, tmp_path):
