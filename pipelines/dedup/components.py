@@ -2,51 +2,139 @@
 
 The documents of a removal, and all earlier ones that it depends on, share keys, so they lie in one component. Small
 components are put together into batches; each batch is compared by one task.
+
+Candidates are the documents with an edge, often a small part of all. `mark` finds them, in a bitmap with one bit for
+each position; `Batches` numbers them in order of position, and holds everything else by these numbers.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.text.kernel import kernel
+from pipelines.text.instructions import count_ones
+from pipelines.text.kernel import inner_kernel, kernel
 
-_BATCH = np.dtype(np.int32)
-
-
-def of_a_document(documents: int) -> int:
-    """Bytes of memory that `batches` has for each of so many documents: 8, and 12 from 2^32 documents on."""
-    return _parent(documents).itemsize + _BATCH.itemsize
+_WORD, _BLOCK = 64, 8  # bits of a word, words of a block: a line of the processor's cache
 
 
-def _parent(documents: int) -> np.dtype:
-    return np.dtype(np.uint32 if documents < 1 << 32 else np.uint64)
+def memory_to_mark(documents: int) -> int:
+    """Bytes that `mark` has for so many documents: a bit each."""
+    return -(-documents // 8)
 
 
-def batches(edges: Iterable[np.ndarray], documents: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The batch of each document that has an edge.
+def memory_to_connect(documents: int, candidates: int) -> int:
+    """The most bytes that `Batches` has: 9 bits a document, and 6 bytes a candidate, 12 from 2^32 candidates on.
 
-    Args:
-        edges: int64[E, 2] each, pairs of positions below `documents`.
-        size: a batch ends with the component that brings it to so many documents.
-
-    Returns:
-        batch int32[D], -1 for a document without an edge; and the documents of each batch, int64[B]. Components are
-        numbered by their smallest position, and their batches do not decrease.
-
-    Memory: `of_a_document`, and one array of edges.
+    A candidate has the number of its component, and a component, of at least two candidates, that of its batch.
     """
-    parents = np.arange(documents, dtype=_parent(documents))
+    of_a_candidate = _number_type(candidates).itemsize * 3 // 2
+    return memory_to_mark(documents) * 9 // 8 + of_a_candidate * candidates
+
+
+def _number_type(candidates: int) -> np.dtype:
+    return np.dtype(np.uint32 if candidates < 1 << 32 else np.uint64)
+
+
+def mark(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
+    """uint64[W]: bit p % 64 of word p // 64 is 1 if position p has an edge. W is a multiple of 8.
+
+    edges: int64[E, 2] each, pairs of positions below `documents`.
+    """
+    bits = np.zeros(-(-documents // (_WORD * _BLOCK)) * _BLOCK, np.uint64)
     for some in edges:
-        _connect(parents, some)
-    found, counts = np.full(documents, -1, _BATCH), np.zeros(documents // size + 1, np.int64)
-    return found, counts[: _number(parents, found, size, counts)]
+        _mark(bits, some)
+    return bits
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batch of each candidate. Components are numbered by their smallest position; their batches do not decrease.
+
+    bits: as from `mark`. before: uint64[W / 8], candidates before each block of words. components: uint32[C] or
+    uint64[C], by number of the candidate. batches: int32[K] or int64[K], of each component. counts: int64[B], the
+    candidates of each batch.
+    """
+
+    bits: np.ndarray
+    before: np.ndarray
+    components: np.ndarray
+    batches: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, edges: Iterable[np.ndarray], bits: np.ndarray, candidates: int, size: int) -> "Batches":
+        """
+        Args:
+            edges: as for `mark`, which made `bits` from them. candidates: their number.
+            size: a batch ends with the component that brings it to so many candidates.
+
+        Memory: `memory_to_connect`, and one array of edges.
+        """
+        before = np.empty(len(bits) // _BLOCK, np.uint64)
+        _count_before(bits, before)
+        parents = np.arange(candidates, dtype=_number_type(candidates))
+        for some in edges:
+            _connect(parents, bits, before, some)
+        sizes = np.zeros(_number_components(parents), parents.dtype)
+        _add_sizes(parents, sizes)
+        counts, batches = np.zeros(candidates // size + 1, np.int64), sizes.view(f"i{sizes.itemsize}")
+        return cls(bits, before, parents, batches, counts[: _fill(sizes, batches, size, counts)])
+
+    def between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """(int32[N], int32[N]): the candidates between two positions, as distances from the first; their batches."""
+        distances = np.flatnonzero(self._marks(start, end)).astype(np.int32)
+        first = self.candidates_before(start)
+        components = self.components[first : first + len(distances)]
+        return distances, self.batches[components].astype(np.int32)
+
+    def candidates_before(self, position: int) -> int:
+        """How many candidates have a smaller position."""
+        block = position // (_WORD * _BLOCK)
+        if block >= len(self.before):
+            return len(self.components)
+        return int(self.before[block]) + int(np.count_nonzero(self._marks(block * _WORD * _BLOCK, position)))
+
+    def _marks(self, start: int, end: int) -> np.ndarray:
+        octets = self.bits.view(np.uint8)[start // 8 : -(-end // 8)]
+        return np.unpackbits(octets, bitorder="little")[start % 8 :][: end - start]
 
 
 @kernel
-def _connect(parents, edges):
-    """Join the components of both ends of each edge. The root of a component is its smallest position."""
+def _mark(bits, edges):
     for edge in range(len(edges)):
-        one, other = np.uint64(edges[edge, 0]), np.uint64(edges[edge, 1])
+        for end in range(2):
+            position = np.uint64(edges[edge, end])
+            bits[position >> np.uint64(6)] |= np.uint64(1) << (position & np.uint64(63))
+
+
+@kernel
+def _count_before(bits, before):
+    count = np.uint64(0)
+    for block in range(len(before)):
+        before[block] = count
+        for word in range(block * _BLOCK, (block + 1) * _BLOCK):
+            count += np.uint64(count_ones(bits[word]))
+
+
+@inner_kernel
+def _number(bits, before, position):
+    """The number of the candidate at a position: how many are before it."""
+    word = position >> np.uint64(6)
+    block = word // np.uint64(_BLOCK)
+    count = before[block]
+    for earlier in range(block * np.uint64(_BLOCK), word):
+        count += np.uint64(count_ones(bits[earlier]))
+    below = (np.uint64(1) << (position & np.uint64(63))) - np.uint64(1)
+    return count + np.uint64(count_ones(bits[word] & below))
+
+
+@kernel
+def _connect(parents, bits, before, edges):
+    """Join the components of both ends of each edge. The root of a component is its smallest candidate."""
+    for edge in range(len(edges)):
+        one = _number(bits, before, np.uint64(edges[edge, 0]))
+        other = _number(bits, before, np.uint64(edges[edge, 1]))
         while parents[one] != one:
             parents[one] = parents[parents[one]]
             one = np.uint64(parents[one])
@@ -60,28 +148,39 @@ def _connect(parents, edges):
 
 
 @kernel
-def _number(parents, found, size, counts):
-    """Write the batch of each document with an edge to `found`, the documents of each batch to `counts`; returns how
-    many batches there are.
+def _number_components(parents):
+    """Replace the parent of each candidate by the number of its component; returns how many components there are.
+
+    A parent is before its children, so it has its component's number already.
     """
-    # A parent has a smaller position, so its own parent is the root already. Below 0: minus the documents of a root.
-    for document in range(len(parents)):
-        parents[document] = parents[parents[document]]
-        found[parents[document]] -= 1
+    count = 0
+    for candidate in range(len(parents)):
+        if parents[candidate] == candidate:
+            parents[candidate] = count
+            count += 1
+        else:
+            parents[candidate] = parents[parents[candidate]]
+    return count
+
+
+@kernel
+def _add_sizes(components, sizes):
+    for candidate in range(len(components)):
+        sizes[components[candidate]] += 1
+
+
+@kernel
+def _fill(sizes, batches, size, counts):
+    """Write the batch of each component, and the candidates of each batch; returns how many batches there are.
+
+    batches may be the memory of sizes.
+    """
     batch, filled = 0, np.int64(0)
-    for document in range(len(parents)):
-        root = parents[document]
-        if root != document:
-            found[document] = found[root]
-            continue
-        of_component = -1 - np.int64(found[document])
-        if of_component < 2:
-            found[document] = -1
-            continue
+    for component in range(len(sizes)):
         if filled >= size:
             batch += 1
             filled = np.int64(0)
-        found[document] = batch
-        filled += of_component
+        filled += np.int64(sizes[component])
         counts[batch] = filled
+        batches[component] = batch
     return batch + (filled > 0)

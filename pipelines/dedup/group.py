@@ -7,6 +7,7 @@ range, its unit does all; of more, these stages prepare it:
     keys        per range: (key, document) pairs, cut into slices by key;        -> keys, edges
                 edges between documents of the range that share a key
     merge       per slice: edges between documents of different ranges           -> edges
+    mark        one unit: the documents with an edge, which are the candidates   -> marks
     components  one unit: connected documents, put together into batches         -> batches
     route       per range: the attributes of its candidates, cut by batch        -> candidates
     compare     per batch: keeper order, exact and near-duplicates, cut by range -> found
@@ -22,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ from pipelines.dedup.compare import (
     joined,
     keeper_columns,
 )
-from pipelines.dedup.components import batches, of_a_document
+from pipelines.dedup.components import Batches, mark, memory_to_connect, memory_to_mark
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
@@ -58,7 +59,7 @@ GROUP_VERSION = "5"
 # Sliced outputs of the stages that prepare it.
 _KEYS, _EDGES, _MERGED = "_work/group/keys", "_work/group/edges", "_work/group/merged"
 _BATCHES, _CANDIDATES, _FOUND = "_work/group/batches", "_work/group/candidates", "_work/group/found"
-_SAMPLES = "_work/group/samples"
+_MARKS, _SAMPLES = "_work/group/marks", "_work/group/samples"
 _NO_COLUMNS = pa.schema([])
 
 _GIB = 1 << 30
@@ -109,15 +110,19 @@ def _block_memory(sizes: Sizes) -> int:
     return _LIBRARIES + _OF_A_CANDIDATE * sizes.block * 5 // 4
 
 
-def memory_by_stage(documents: int) -> dict[str, int]:
-    """Bytes of a task of `group` over so many documents, and of each stage that prepares it, if there are any."""
+def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, int]:
+    """Bytes of a task of `group` over so many documents, and of each stage that prepares it, if there are any.
+
+    candidates: documents that share a key with another one; None: not known, so all may.
+    """
     whole = DEFAULT_SIZES.documents
     if documents <= whole:
         return {"group": _LIBRARIES + _OF_A_CANDIDATE * documents}
     return {
         "group.keys": _KEYS_MEMORY,
         "group.merge": _MERGE_MEMORY,
-        "group.components": _LIBRARIES + of_a_document(documents) * documents,
+        "group.mark": _LIBRARIES + memory_to_mark(documents),
+        "group.components": _LIBRARIES + memory_to_connect(documents, documents if candidates is None else candidates),
         "group.route": _ROUTE_MEMORY,
         "group.compare": _LIBRARIES + _OF_A_CANDIDATE * whole,
         "group": _LIBRARIES,
@@ -216,8 +221,11 @@ class Prepare:
         merge = Merge(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
         merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))
         edges = (*made[_EDGES].file_uris, *merged[_MERGED].file_uris)
-        connect = Connect(store, positions, len(self.ranges), self.sizes)
-        most = _LIBRARIES + of_a_document(positions) * positions
+        most = _LIBRARIES + memory_to_mark(positions)
+        marked = run(self._stage("mark", (_MARKS,), [edges], Mark(store, positions), most))[_MARKS]
+        candidates = int(marked.manifest.counters["candidates"])
+        connect = Connect(store, marked.file_uris[0], candidates, len(self.ranges), self.sizes)
+        most = _LIBRARIES + memory_to_connect(positions, candidates)
         (batched,) = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES].file_uris
         counts = np.frombuffer(read_slice(store, batched, len(self.ranges)), np.int64)
         found: list[str] = []
@@ -322,25 +330,39 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Connect:
-    """The work of the stage `components`. positions, ranges: their number."""
+class Mark:
+    """The work of the stage `mark`. positions: their number."""
 
     store: Store
     positions: int
+
+    def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
+        bits = mark(_edges(self.store, uris), self.positions)
+        scratch.write_slices(_MARKS, [bits])
+        return {"candidates": float(np.bitwise_count(bits).sum())}
+
+
+@dataclass(frozen=True)
+class Connect:
+    """The work of the stage `components`. marked: URI of the marks. candidates, ranges: their number."""
+
+    store: Store
+    marked: str
+    candidates: int
     ranges: int
     sizes: Sizes
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
         """Writes number and batch of each candidate, by range; then how many candidates each batch has."""
-        edges = (np.frombuffer(read_slice(self.store, uri, 0), np.int64).reshape(-1, 2) for uri in uris)
-        batch, counts = batches(edges, self.positions, self.sizes.batch)
-        slices = []
-        for number in range(self.ranges):
-            of_range = batch[number * self.sizes.documents :][: self.sizes.documents]
-            numbers = np.flatnonzero(of_range >= 0).astype(np.int32)
-            slices.append(np.concatenate([numbers, of_range[numbers]]))
-        scratch.write_slices(_BATCHES, [*slices, counts])
-        return {"candidates": float(counts.sum())}
+        bits = np.frombuffer(read_slice(self.store, self.marked, 0), np.uint64)
+        batches = Batches.of(_edges(self.store, uris), bits, self.candidates, self.sizes.batch)
+        starts = [number * self.sizes.documents for number in range(self.ranges + 1)]
+        slices = (np.concatenate(batches.between(start, end)) for start, end in pairwise(starts))
+        of_ranges = 2 * 4 * np.diff([batches.candidates_before(start) for start in starts])
+        scratch.write_slices(
+            _BATCHES, chain(slices, [batches.counts]), np.array([*of_ranges, batches.counts.nbytes], np.int64)
+        )
+        return {"candidates": float(self.candidates)}
 
 
 @dataclass(frozen=True)
@@ -450,6 +472,11 @@ class WriteGroups:
         if members is None or pairs is None:
             return {"documents": 0.0}
         return _write(members.sort_by("position"), pairs, scratch)
+
+
+def _edges(store: Store, uris: Iterable[str]) -> Iterator[np.ndarray]:
+    """The edges int64[E, 2] of each file, between positions."""
+    return (np.frombuffer(read_slice(store, uri, 0), np.int64).reshape(-1, 2) for uri in uris)
 
 
 def _edges_within(store: Store, keys: Keys, documents: Range, slices: int) -> tuple[np.ndarray, list[np.ndarray]]:

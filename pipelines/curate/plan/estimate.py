@@ -37,7 +37,7 @@ LEAST_DUPLICATES = 0.2
 # (AMD EPYC, 2026-11-23); of one range of 2^19 documents: `terabyte` of the same day.
 _ONE_RANGE_S = 5.5e-6  # of a document that passed
 _GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "components": 0.4e-6, "route": 2.0e-6}  # of a document that passed
-_CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
+_CANDIDATE_S = {"mark": 0.1e-6, "compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
 _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 _PAIR_BYTES = 8
 _EXCHANGE_S = 3.3e-9  # of a byte of slices at a level between (cluster/exchange.py), on the same machine
@@ -281,7 +281,7 @@ def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candid
         memory = memory_by_stage(documents)["group"]
         yield StagePlan("group", 1, passed * _ONE_RANGE_S, 2 * key_bytes, found, 2 * part_gets, 2, memory)
         return
-    memory_of = memory_by_stage(max(documents, DEFAULT_SIZES.documents + 1))
+    memory_of = memory_by_stage(max(documents, DEFAULT_SIZES.documents + 1), round(candidates))
     pairs = passed * (config.dedup.banding[0] + 1)
     slices = max(1, math.ceil(pairs / DEFAULT_SIZES.pairs))
     batches = max(1, math.ceil(candidates / DEFAULT_SIZES.batch))
@@ -301,6 +301,7 @@ def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candid
     yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + edges / 2, part_gets, 2)
     yield from _exchange("group.keys", keys, shuffled)
     yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, _last_gets(keys), 1)
+    yield plan("mark", 1, candidates * _CANDIDATE_S["mark"], edges, documents / 8, 2 * (of_documents + slices), 1)
     yield plan("components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1)
     gets = part_gets + 2 * of_documents
     yield plan("route", of_documents, passed * _GROUP_S["route"], route_bytes, routed, gets, 1)

@@ -184,7 +184,8 @@ def test_every_stage_of_grouping_states_its_memory(tmp_path):
     assert {name.removesuffix(".0001").removesuffix(".0000"): most for name, most in engine.memory.items()} == {
         "group.keys": 1 << 30,
         "group.merge": 1 << 30,
-        "group.components": libraries + 8 * 100,
+        "group.mark": libraries + 13,
+        "group.components": libraries + 14 + 6 * 100,
         "group.sample": 3 << 29,
         "group.route": 3 << 29,
         "group.compare": libraries + 1500 * 2,

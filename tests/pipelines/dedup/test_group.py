@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.dedup.compare import first_of_text, keeper_ranks
-from pipelines.dedup.components import batches
-from pipelines.dedup.group import memory, memory_by_stage
+from pipelines.dedup.group import memory
 from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
@@ -79,11 +78,6 @@ def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(ban
         assert dedup.caught(similarity) == pytest.approx(equal.all(axis=2).any(axis=1).mean(), abs=0.04)
 
 
-def test_the_task_that_connects_states_its_memory_also_where_positions_have_more_than_32_bits():
-    found = {count: memory_by_stage(count)["group.components"] - (1 << 29) for count in ((1 << 32) - 1, 1 << 32)}
-    assert found == {(1 << 32) - 1: 8 * ((1 << 32) - 1), 1 << 32: 12 << 32}
-
-
 @pytest.mark.parametrize(
     ("documents", "component", "candidates"),
     [
@@ -98,12 +92,3 @@ def test_a_machine_has_memory_for_the_largest_component_in_one_task(documents, c
 
 def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
     assert memory(9_000_000, 600_000) == 2 * ((1 << 29) + 1500 * (1 << 19) * 5 // 4)
-
-
-def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
-    """Pairs of documents, one component of five, and documents without an edge."""
-    pairs = np.array([[0, 1], [2, 9], [4, 5], [6, 7], [10, 11]])
-    large = np.array([[12, 13], [13, 14], [14, 15], [15, 16]])
-    batch, counts = batches([pairs[:3], large, pairs[3:], pairs], 20, 4)
-    assert batch.tolist() == [0, 0, 0, -1, 1, 1, 1, 1, -1, 0, 2, 2, 2, 2, 2, 2, 2, -1, -1, -1]
-    assert counts.tolist() == [4, 4, 7]

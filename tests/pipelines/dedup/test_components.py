@@ -1,0 +1,117 @@
+"""Components and their batches equal a plain search over random edges, in the memory that is stated."""
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.dedup.components import Batches, mark, memory_to_connect, memory_to_mark
+from pipelines.dedup.group import memory_by_stage
+
+MOST = 1200  # positions, of several blocks of the bitmap
+
+
+def batches_of(edges: list[np.ndarray], documents: int, size: int) -> Batches:
+    bits = mark(edges, documents)
+    return Batches.of(edges, bits, int(np.bitwise_count(bits).sum()), size)
+
+
+def plainly(edges: list[tuple[int, int]], size: int) -> tuple[dict[int, int], list[int]]:
+    """The batch of each position with an edge, and the positions of each batch."""
+    component = {end: {end} for edge in edges for end in edge}
+    for one, other in edges:
+        joined = component[one] | component[other]
+        component.update((position, joined) for position in joined)
+    batch, counts = {}, [0]
+    for smallest in sorted({min(joined) for joined in component.values()}):
+        if counts[-1] >= size:
+            counts.append(0)
+        batch.update((position, len(counts) - 1) for position in component[smallest])
+        counts[-1] += len(component[smallest])
+    return batch, counts if batch else []
+
+
+@st.composite
+def graphs(draw) -> list[tuple[int, int]]:
+    """Single edges, chains, cliques and stars."""
+    positions = st.integers(0, MOST - 1)
+    edges = []
+    for kind in draw(st.lists(st.sampled_from(["edge", "chain", "clique", "star"]), max_size=6)):
+        count = 2 if kind == "edge" else draw(st.integers(3, 30))
+        of = draw(st.lists(positions, min_size=count, max_size=count, unique=True))
+        edges += {
+            "chain": list(pairwise(of)),
+            "clique": [(one, other) for at, one in enumerate(of) for other in of[at + 1 :]],
+        }.get(kind, [(of[0], other) for other in of[1:]])
+    return edges
+
+
+@given(edges=graphs(), size=st.integers(1, 40), step=st.sampled_from([7, 64, 100, 512, MOST]), cut=st.integers(0, 9))
+def test_batches_are_those_of_a_plain_search(edges, size, step, cut):
+    some = np.array(edges, np.int64).reshape(-1, 2)
+    found = batches_of([some[:cut], some[cut:]], MOST, size)
+    seen = {}
+    for start in range(0, MOST, step):
+        distances, batch = found.between(start, start + step)
+        assert found.candidates_before(start) == len(seen)
+        seen |= dict(zip((start + distances).tolist(), batch.tolist(), strict=True))
+    assert found.candidates_before(2 * MOST) == len(seen)
+    assert (seen, found.counts.tolist()) == plainly(edges, size)
+
+
+def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
+    """Pairs of documents, one component of five, and documents without an edge."""
+    pairs = np.array([[0, 1], [2, 9], [4, 5], [6, 7], [10, 11]])
+    large = np.array([[12, 13], [13, 14], [14, 15], [15, 16]])
+    found = batches_of([pairs[:3], large, pairs[3:], pairs], 20, 4)
+    positions, batch = found.between(0, 20)
+    assert positions.tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16]
+    assert batch.tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 2, 2]
+    assert found.counts.tolist() == [4, 4, 7]
+
+
+def test_the_tasks_state_a_bit_for_a_document_and_six_bytes_for_a_candidate():
+    found = memory_by_stage(1 << 33, 1 << 30)
+    assert found["group.mark"] == (1 << 29) + (1 << 30)
+    assert found["group.components"] == (1 << 29) + (9 << 27) + (6 << 30)
+    assert memory_by_stage(1 << 33)["group.components"] == (1 << 29) + (9 << 27) + (12 << 33)
+
+
+DOCUMENTS, CANDIDATES = 1 << 28, 1 << 25
+PEAK = f"""
+import numpy as np
+from pathlib import Path
+from pipelines.dedup.components import Batches, mark
+
+step = {DOCUMENTS // CANDIDATES}
+def edges():  # pairs, the most components that there can be
+    for start in range(0, {DOCUMENTS}, 1 << 22):
+        yield np.arange(start, start + (1 << 22), step).reshape(-1, 2)
+def peak():  # since it was called before
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+Batches.of([np.array([[0, 1]])], mark([np.array([[0, 1]])], 2), 2, 1).between(0, 2)  # compiled
+peak()
+before = peak()
+bits = mark(edges(), {DOCUMENTS})
+marked = peak()
+found = Batches.of(edges(), bits, {CANDIDATES}, 1 << 19)
+for start in range(0, {DOCUMENTS}, 1 << 19):
+    found.between(start, start + (1 << 19))
+print(marked - before, peak() - before)
+"""
+
+
+def test_the_stated_memory_is_that_which_is_used():
+    """2^28 documents, of which 2^25 share keys, in a process of its own; beside an array of edges of 8 MB."""
+    printed = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
+    marked, connected = map(int, printed.split())
+    edges = 16 << 20  # and copies of them
+    assert marked == pytest.approx(memory_to_mark(DOCUMENTS), abs=edges)
+    stated = memory_to_connect(DOCUMENTS, CANDIDATES)
+    assert 0.95 * stated - edges < connected < stated + edges
