@@ -68,10 +68,9 @@ def test_a_run_against_a_run_against_a_run(january, tmp_path, monkeypatch):
 
 
 def test_another_list_of_earlier_runs_makes_the_groups_again(january, tmp_path, monkeypatch):
-    documents = {"a2": story(1), "e": story(5)}
-    alone = curate_inline(settings(tmp_path, "february", documents), monkeypatch)
-    assert alone.corpus.table()["id"].to_pylist() == ["a2", "e"]
-    both = settings(tmp_path, "february", documents, against=[january])
+    alone = settings(tmp_path, "february", {"a2": story(1), "e": story(5)})
+    assert curate_inline(alone, monkeypatch).corpus.table()["id"].to_pylist() == ["a2", "e"]
+    both = alone | {"dedup": {"against": [january]}}
     assert curate_inline(both, monkeypatch, replace=True).corpus.table()["id"].to_pylist() == ["e"]
 
 
