@@ -4,8 +4,6 @@ The stages are planned on artifacts without content; no unit is done.
 """
 
 import json
-from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +18,7 @@ from pipelines.curate.job import frozen_inputs, result_settings, run_stages
 from pipelines.curate.measure import measure_stage
 from pipelines.curate.memory import keys_memory, select_memory, task_memory, windows_memory
 from pipelines.curate.shared_keys import SLICE_MEMORY
+from tests.support.settings import changed, leaves, untold
 
 # These artifacts have a file of 100 documents. The others have none: planning reads their files.
 WITH_A_FILE = {"attributes", "_work/verdicts", "_work/groups", "_work/tallies"}
@@ -177,32 +176,6 @@ def artifact(config: CurateConfig, stage: Stage, output: Output) -> Artifact:
     return Artifact(config.store, f"/run/{output.name}", manifest)
 
 
-def changed(settings: dict[str, Any], name: str, value: Any) -> CurateConfig:
-    """The config with another value of a setting. A value that is a group of settings changes these."""
-    settings = deepcopy(settings)
-    *groups, last = [int(part) if part.isdigit() else part for part in name.split(".")]
-    group = settings
-    for part in groups:
-        group = group[part]
-    if isinstance(value, dict) and last in value:
-        group.update(value)
-    else:
-        group[last] = value
-    return CurateConfig.model_validate(settings)
-
-
-def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, value) of every setting that is no group and no list of groups."""
-    groups = (
-        list(enumerate(value)) if isinstance(value, list) else list(value.items()) if isinstance(value, dict) else []
-    )
-    if groups and (isinstance(value, dict) or isinstance(value[0], dict)):
-        for name, one in groups:
-            yield from leaves(one, f"{at}.{name}".lstrip("."))
-    else:
-        yield at, value
-
-
 def made_again(before: dict[str, Stage], after: dict[str, Stage]) -> list[str]:
     """The stages of `before` that `after` makes from something else, in order."""
     return [name for name, stage in before.items() if after.get(name, stage).fingerprint != stage.fingerprint]
@@ -220,23 +193,23 @@ def test_a_setting_makes_the_stages_again_that_depend_on_it(settings, tmp_path):
     }
     for name, (stage, value) in named.items():
         here = json.loads(json.dumps(value).replace("HERE", str(tmp_path)))
-        other = changed(settings, name, here)
+        other = CurateConfig.model_validate(changed(settings, name, here))
         after = stages_of(other)
         first = list(before).index(stage) if stage else len(before)
         assert made_again(before, after) == [one for one in list(before)[first:] if one in after], name
         assert (result_settings(other) == result) == name.startswith(NO_OTHER_RUN), name
-    untold = {name for name, _ in leaves(settings)} - set(named) - UNTRIED
-    assert not [name for name in untold if not name.startswith(tuple(f"{one}." for one in named))]
+    assert not untold(settings, set(named) | UNTRIED)
 
 
 def test_documents_of_snapshots_with_other_names_are_compared_again(settings):
     settings["dedup"]["scope"] = "snapshot"
-    one, other = (stages_of(changed(settings, "inputs.0.snapshot", name)) for name in ("2025", "2026"))
+    given = (changed(settings, "inputs.0.snapshot", name) for name in ("2025", "2026"))
+    one, other = (stages_of(CurateConfig.model_validate(one)) for one in given)
     assert made_again(one, other)[0] == "group"
 
 
 def test_the_content_of_a_model_or_list_is_measured_again(settings, tmp_path):
-    config = changed(settings, "language.model", f"{tmp_path}/changed")
+    config = CurateConfig.model_validate(changed(settings, "language.model", f"{tmp_path}/changed"))
     for name in ("model.bin", "words", "urls", "set.jsonl", "changed"):
         before = stages_of(config)
         (tmp_path / name).write_text((tmp_path / name).read_text() * 2)
@@ -264,8 +237,9 @@ def test_a_unit_of_decide_covers_at_most_64_units_of_measure(settings):
 
 
 def test_every_stage_states_the_memory_of_a_unit(settings):
-    config = changed(settings, "limits.max_document_bytes", 1_000_000_000)
-    config = changed(config.model_dump(mode="json"), "corpus.file_mib", 512)
+    config = CurateConfig.model_validate(
+        settings | {"limits": {"max_document_bytes": 1_000_000_000}, "corpus": {"file_mib": 512}}
+    )
     unit = max(unit.bytes for unit in frozen_inputs(config)[2].units)
     limits = config.limits
     windows = windows_memory(limits, unit)
@@ -280,8 +254,8 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
         "select.shared_windows": SLICE_MEMORY,
         "select": select_memory(limits, 512 << 20, cuts=True),
     }
-    plain = stages_of(changed(changed(settings, "boilerplate", None).model_dump(mode="json"), "repeats", None))
-    assert plain["select"].memory == select_memory(changed(settings, "repeats", None).limits, 128 << 20, cuts=False)
+    plain = CurateConfig.model_validate(settings | {"boilerplate": None, "repeats": None})
+    assert stages_of(plain)["select"].memory == select_memory(plain.limits, 128 << 20, cuts=False)
 
 
 def test_an_error_names_the_files_of_its_unit(settings, tmp_path):

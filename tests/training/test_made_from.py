@@ -1,0 +1,201 @@
+"""What the parts of a training are made from: a setting makes the parts again that depend on it, and no others.
+
+Nothing is packed or trained: the corpora are listed, and the stages are planned on artifacts without content.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from cluster.artifact import Artifact, DataFile, Manifest, describe_schema, fingerprint
+from cluster.store.store import Store
+from tests.support.settings import changed, untold
+from training.config import TrainConfig
+from training.data.packed import EXAMPLES, PACKED, SPLITS
+from training.evaluation.record import evaluation_fingerprint
+from training.export.publish import export_fingerprint
+from training.job import make_job, run_settings
+from training.pack.job import pack_settings
+from training.pack.packed_run import PackedRun
+from training.pack.packing import PackingRule, pack_stage
+from training.pack.sources import freeze_corpora, with_columns
+from training.pack.split import Cuts
+from training.pack.tokenise import tokenise_stage
+from training.pack.tokenizer import TokenizerAt
+
+# Settings with another value, by what they make again. HERE is the folder of the corpus.
+CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
+    ("examples", "rows", "weights", "evaluation", "export", "run"): {
+        "corpus.0.path": "HERE/other.jsonl",
+        "corpus.0.name": "n",
+        "corpus.0.columns.text": "other",
+        "corpus.0.columns.prompt": {"text": None, "prompt": "text", "completion": "other"},
+        "corpus.0.columns.input": {"text": None, "prompt": "text", "completion": "other", "input": "id"},
+        "corpus.0.columns.system": {"text": None, "prompt": "text", "completion": "other", "system": "id"},
+        "corpus.0.columns.system_prompt": {
+            "text": None,
+            "prompt": "text",
+            "completion": "other",
+            "system_prompt": "Be brief.",
+        },
+        "corpus.0.columns.messages": {"text": None, "messages": "chat"},
+        "corpus.0.columns.tools": {"text": None, "messages": "chat", "tools": "tools"},
+        "corpus.0.columns.id": "other",
+        "corpus.0.columns.group": "other",
+        "corpus.0.columns.stratify": "other",
+        "model.config.vocab_size": 400,
+        "model.tokenizer": "HERE",
+        "model.chat_template": "chatml",
+        "split": {"train": 0.8, "validation": 0.2, "test": 0.0},
+        "seed": 2,
+    },
+    ("rows", "weights", "evaluation", "export", "run"): {
+        "sequence_length": 32,
+        "packing.mode": "none",
+        "packing.overflow": "drop",
+    },
+    ("weights", "evaluation", "export", "run"): {
+        "corpus.0.weight": 2.0,
+        "corpus.0.epochs": 2.0,
+        "corpus.0.tokens": 100,
+        "model.config.hidden_size": 16,
+        "method": "lora",
+        "lora.rank": 2,
+        "lora.alpha": 2,
+        "lora.dropout": 0.5,
+        "lora.target": ["q_proj"],
+        "lora.rslora": True,
+        "lora.dora": True,
+        "prefix.tokens": 2,
+        "prompt.tokens": 2,
+        "probe.pool": "mean",
+        "precision": "bf16",
+        "attention": "eager",
+        "activation_checkpointing": True,
+        "tokens_per_step": 128,
+        "steps": 7,
+        "epochs": {"steps": None, "epochs": 2.0},
+        "tokens": {"steps": None, "tokens": 1000},
+        "optimizer.learning_rate": 0.5,
+        "optimizer.weight_decay": 0.5,
+        "optimizer.schedule": "linear",
+        "optimizer.warmup_steps": 2,
+        "optimizer.decay_steps": 2,
+        "optimizer.final_fraction": 0.5,
+        "optimizer.clip": 0.5,
+        "optimizer.betas": [0.5, 0.5],
+        "optimizer.epsilon": 0.5,
+        "evaluate.every_steps": 2,
+        "evaluate.rows": 2,
+        "evaluate.patience": 2,
+        "evaluate.least_gain": 0.5,
+    },
+    ("evaluation", "run"): {
+        "generate": None,
+        "generate.prompts": 2,
+        "generate.max_new_tokens": 2,
+        "generate.prompt_tokens": 2,
+        "generate.answer": "label",
+        "generate.decimal_mark": ",",
+    },
+    ("export", "run"): {"export.merged": False, "export.dtype": "bfloat16"},
+    ("run",): {"name": "other", "phases": [{"name": "one"}]},
+    (): {
+        "output": "HERE/another",
+        "packed": "HERE/packed",
+        "corpus.0.storage": {"timeout_s": 5},
+        "columns": {"text": "other"},
+        "engine": "zero3",
+        "reduce_every_micro_batch": {"engine": "fsdp2", "reduce_every_micro_batch": False},
+        "offload": {"engine": "zero3", "offload": "parameters"},
+        "compile": True,
+        "deterministic": True,
+        "loss_chunk_tokens": 2,
+        "workers.count": 2,
+        "workers.gpus_each": {"gpus_each": 1},
+        "workers.cpus_each": 2,
+        "workers.timeout_s": 5,
+        "micro_batch": 2,
+        "checkpoint.every_steps": 2,
+        "checkpoint.every_minutes": 2,
+        "checkpoint.keep": 5,
+        "failures.max": 5,
+        "failures.max_preemptions": 5,
+        "failures.skip_back": 5,
+        "failures.loss_limit": 5,
+        "track.tensorboard": False,
+        "track.mlflow": "http://mlflow",
+        "track.wandb": "p",
+        "device_memory_gib": 5,
+        "execution.unit_mib": 5,
+        "execution.attempts": 5,
+        "execution.stall_s": 5,
+        "execution.cpus": 5,
+        "storage": {"timeout_s": 5, "anonymous": True},
+    },
+}
+# `kind` has one value. The others go with settings that are tried, or need a model of the hub.
+UNTRIED = {"kind", "model.config.model_type", "model.name", "model.revision"} | {
+    f"corpus.0.columns.{name}" for name in ("completion", "label")
+}
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict[str, Any]:
+    row = {"text": "Boats.", "other": "Still.", "id": "d", "chat": [{"role": "user", "content": "a"}], "tools": "[]"}
+    for name in ("corpus", "other"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    given = {
+        "kind": "train",
+        "name": "test",
+        "corpus": [{"path": f"{tmp_path}/corpus.jsonl", "columns": {"text": "text"}}],
+        "model": {"config": {"model_type": "llama", "vocab_size": 300, "hidden_size": 32}, "tokenizer": "train"},
+        "sequence_length": 64,
+        "tokens_per_step": 256,
+        "steps": 6,
+        "generate": {},
+        "output": f"{tmp_path}/out",
+    }
+    return TrainConfig.model_validate(given).model_dump(mode="json")
+
+
+def artifact(made_from: str, schema, counters: dict[str, float]) -> Artifact:
+    made = {"counters": counters, "seconds": 0.0, "made": "", "version": ""}
+    files = [DataFile("file", 0, 100, 1, made_from)]
+    return Artifact(Store(), f"/{made_from}", Manifest("", made_from, files=files, **describe_schema(schema), **made))
+
+
+def made_from(settings: dict[str, Any]) -> dict[str, Any]:
+    """What each part of a training is made from. What depends on an earlier part has its value in its own."""
+    config = with_columns(TrainConfig.model_validate(settings))
+    ((name, corpus),) = freeze_corpora(config, config.execution.unit_mib << 20).items()
+    packing = pack_settings(config, {name: corpus})
+    tokenizer = TokenizerAt(config.store, "/tokenizer", fingerprint(packing["tokenizer"]))
+    tokenise = tokenise_stage(name, corpus, tokenizer, config.split, Cuts((0, 0)), config.seed)
+    examples = artifact(tokenise.fingerprint, EXAMPLES, {"tokens/train": 100, "examples/train": 100})
+    rows = pack_stage(name, PackingRule.of(config, corpus.columns), examples).fingerprint
+    packed = {split: artifact(rows, PACKED, {"tokens/train": 6400}) for split in SPLITS}
+    job = make_job(config, PackedRun(config.store, "/packed", tokenizer.fingerprint, (), {name: packed}))
+    fit: Any = {"fingerprint": job.fingerprint, "best_checkpoint": None, "checkpoint": "/checkpoint"}
+    return {
+        "examples": tokenise.fingerprint,
+        "rows": [rows, packing],
+        "weights": job.fingerprint,
+        "evaluation": evaluation_fingerprint(job, fit),
+        "export": export_fingerprint(job, fit),
+        "run": [run_settings(config), job.fingerprint],
+    }
+
+
+@pytest.mark.parametrize("parts", CHANGES, ids=lambda parts: parts[0] if parts else "nothing")
+def test_a_setting_makes_the_parts_again_that_depend_on_it(settings, tmp_path, parts):
+    before = made_from(settings)
+    for name, value in CHANGES[parts].items():
+        here = json.loads(json.dumps(value).replace("HERE", str(tmp_path)))
+        after = made_from(changed(settings, name, here))
+        assert tuple(part for part in before if before[part] != after[part]) == parts, name
+
+
+def test_every_setting_is_tried(settings):
+    assert not untold(settings, {name for some in CHANGES.values() for name in some} | UNTRIED)
