@@ -46,8 +46,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.c4.remove_citations": False,
         "rules.c4.remove_javascript_lines": False,
         "rules.c4.remove_policy_lines": False,
-        "rules.c4.drop_lorem_ipsum": False,
-        "rules.c4.drop_curly_bracket": False,
         "rules.fineweb.short_line_characters": 20,
         "rules.url_blocklist.paths": ["HERE/changed"],
         "rules.url_blocklist.column": "day",
@@ -77,6 +75,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.packs": ["c4", "fineweb", "gopher_quality", "gopher_repetition"],
         "rules.decontamination.remove": False,
         "rules.c4.remove_lines": True,
+        "rules.c4.drop_lorem_ipsum": False,
+        "rules.c4.drop_curly_bracket": False,
         "rules.fineweb.max_char_dup_ratio": 0.5,
     },
     "group": {
