@@ -123,7 +123,8 @@ class Engine:
         if (done := published(stage, self.root)) is not None:
             for artifact in done.values():
                 sweep(artifact)  # the driver that published them may have been killed before its own sweep
-            self.units[stage.name] = len(stage.units) or len(next(iter(done.values())).manifest.files)
+            with_files = {file.unit for artifact in done.values() for file in artifact.manifest.files}
+            self.units[stage.name] = len(stage.units) or len(with_files)
             return done
         started, prepared, seconds = time.perf_counter(), list[Stage](), 0.0
         if stage.prepare is not None:

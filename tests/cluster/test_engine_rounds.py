@@ -15,16 +15,18 @@ from cluster import cli
 from cluster import engine as engines
 from cluster import session as sessions
 from cluster import stage as stages
+from cluster.artifact import MANIFEST
 from cluster.engine import Engine, Patience
 from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
 from cluster.nodes import Node
+from cluster.output import Output
 from cluster.progress import Silent
 from cluster.store.interface import NotFound, Unavailable
 from pipelines.curate import job as curate
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import NoRay, RoundsInline
-from tests.support.stages import count_up, counting_stage, run_inline
+from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
 
 
 class Failing:
@@ -475,6 +477,14 @@ def test_a_unit_for_which_no_node_has_memory_is_refused_before_it_is_started(tmp
     assert engine(tmp_path, OnNodes(HEAD)).run(stage), "a cluster without CPUs gets them later"
 
 
+class Shows(RoundsInline):
+    """Keeps the options of its tasks."""
+
+    def _map(self, run, rows, options):
+        self.options = options
+        return super()._map(run, rows, options)
+
+
 @pytest.mark.parametrize(
     ("memory", "wanted"),
     [
@@ -484,11 +494,41 @@ def test_a_unit_for_which_no_node_has_memory_is_refused_before_it_is_started(tmp
     ],
 )
 def test_tasks_reserve_the_memory_of_a_unit_and_stay_off_gpus(tmp_path, memory, wanted):
-    class Shows(RoundsInline):
-        def _map(self, run, rows, options):
-            self.options = options
-            return super()._map(run, rows, options)
-
     shows = engine(tmp_path, OnNodes(SMALL, WITH_GPU), Shows)
     shows.run(dataclasses.replace(counting_stage(2), memory=memory))
     assert shows.options == wanted
+
+
+@pytest.mark.parametrize(
+    ("memory", "wanted"), [(0, {}), (1 << 30, {"memory": 1 << 30}), (9 << 30, {"memory": 4 << 30})]
+)
+def test_a_task_on_this_machine_reserves_no_more_than_it_has(tmp_path, monkeypatch, memory, wanted):
+    monkeypatch.setattr(NoRay, "memory", lambda session: float(4 << 30))
+    shows = engine(tmp_path, kind=Shows)
+    shows.run(dataclasses.replace(counting_stage(2), memory=memory))
+    assert shows.options == wanted
+
+
+def test_what_prepares_a_stage_is_counted_in_its_time_removed_after_it_and_not_made_again(tmp_path):
+    done = []
+
+    def slow(unit, scratch):
+        done.append(unit)
+        time.sleep(0.03)
+        return count_up(unit, scratch)
+
+    def slower(unit, scratch):
+        done.append(unit)
+        time.sleep(0.1)
+        return {}
+
+    outputs = (Output("before", NUMBERS),)
+    before = dataclasses.replace(counting_stage(2, slower), name="count.before", outputs=outputs)
+    last = dataclasses.replace(counting_stage(0, slow), prepare=lambda run: [len(run(before)), 3])
+    first, again = engine(tmp_path), engine(tmp_path)
+    made = first.run(last)
+    assert (done, made["squares"].table()["number"].to_pylist()) == ([0, 1, 1, 3], [1, 9])
+    assert made["squares"].manifest.seconds >= 2 * 0.1 + 2 * 0.03
+    assert not (tmp_path / "before" / MANIFEST).exists() and not list((tmp_path / "_commits").glob("count.before-*/*"))
+    assert again.run(last)["squares"].manifest.digest == made["squares"].manifest.digest and len(done) == 4
+    assert first.units == {"count.before": 2, "count": 2} and again.units == {"count": 2}
