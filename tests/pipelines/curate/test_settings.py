@@ -6,10 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
 from cluster.engine import Patience
+from cluster.errors import DataError
 from cluster.store.store import Store
 from tests.pipelines.curate.test_curate import story
 from tests.support import inline
@@ -106,6 +109,17 @@ def test_documents_and_files_beyond_the_limits_are_quarantined(curate):
         run = curate(TEXTS, limits={"max_document_bytes": most}, execution=allow, dedup=None)
         assert run.corpus.manifest.rows == len(TEXTS) - lost
         assert [(one["problem"], one["documents"]) for one in run.report["quarantine"]] == [("too_large", 1)] * lost
+
+
+def test_so_many_files_of_a_source_may_be_unreadable(curate, tmp_path):
+    (folder := tmp_path / "third").mkdir()
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": [TEXTS["story"]]}), folder / f"{name}.parquet")
+    (folder / "c.parquet").write_bytes(b"PAR1, and then nothing")
+    given = {"inputs": [{"path": str(folder)}], "dedup": None}
+    assert curate({}, **given, execution={"max_bad_files": 0.34}).corpus.manifest.rows == 2
+    with pytest.raises(DataError, match=r"1 of 3 files are unreadable \(execution.max_bad_files allows 33\.0%\)"):
+        curate({}, **given, execution={"max_bad_files": 0.33})
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The loop: what a step is, what a resumed run comes to, how a run ends. In this process, and on two or three ranks."""
 
 import io
+import itertools
 import json
 import shutil
 import sys
 import threading
+import time
 import types
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -308,6 +310,18 @@ def saved_progress(job):
     from training.fit.checkpoint.format import latest
 
     return latest(job).manifest.progress
+
+
+def test_the_time_of_a_training_is_that_of_all_attempts(job_at, monkeypatch):
+    job = job_at()
+    with monkeypatch.context() as patch:
+        hours = (3600.0 * number for number in itertools.count())
+        patch.setattr(
+            loop, "time", types.SimpleNamespace(monotonic=lambda: next(hours), perf_counter=time.perf_counter)
+        )
+        first = fit_alone(job)["seconds"]
+    Path(job.outcome).unlink()
+    assert first >= 3600 and fit_alone(job)["seconds"] >= 3600
 
 
 def test_every_so_many_minutes_and_never_by_steps(job_at):
