@@ -393,6 +393,20 @@ def test_what_if_counts_the_same_from_verdicts_as_from_all_attributes(run, chang
     assert long["total", "", "after", "documents"] == sum(int((~one.removed).sum()) for one in done)
 
 
+def test_what_if_finds_the_next_check_that_a_document_fails(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": story(1) + " #" * 90 + " ..." * 90}) + "\n")
+    plain = {"kind": "curate", "name": "n", "inputs": [{"path": str(tmp_path / "in.jsonl")}], "language": None}
+    plain |= {"output": str(tmp_path / "run"), "dedup": None, "rules": {"packs": ["gopher_quality"]}}
+    curate_inline(plain, monkeypatch)
+    more = {"rules": {"packs": ["gopher_quality"], "gopher_quality": {"max_hashes_per_word": 9}}}
+    found = compare(*(CurateConfig.model_validate(plain | change) for change in ({}, more)))
+    first = {r["reason"]: [r["first"][side]["documents"] for side in ("before", "after")] for r in found["reasons"]}
+    assert {name: sides for name, sides in first.items() if any(sides)} == {
+        "gopher_too_many_hashes": [1, 0],
+        "gopher_too_many_ellipsis": [0, 1],
+    }
+
+
 def test_what_if_reads_only_the_columns_that_the_changed_settings_need(run, monkeypatch):
     plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
     asked: set[str] = set()
@@ -423,8 +437,11 @@ def test_what_if_without_deduplication_counts_the_whole_run(run, documents):
             counts = [found["total"][side], amount(some)]
             assert [one["documents"] for one in counts] == [len(some)] * 2
             assert counts[0]["characters"] == counts[1]["characters"]
-            assert found["sources"]["pages"][side]["documents"] == sum(one["source"] == "pages" for one in some)
-            assert found["languages"]["de"][side]["documents"] == sum(one["language"] == "de" for one in some)
+            for group, column in (("sources", "source"), ("languages", "language")):
+                of_names = Counter(one[column] for one in some)
+                assert {name: sides[side]["documents"] for name, sides in found[group].items()} == {
+                    name: of_names[name] for name in found[group]
+                }
         assert {r["stage"]: r["first"]["before"]["documents"] for r in found["reasons"][-2:]} == {
             stage: len(removed_by(documents, stage)) for stage in ("exact_duplicates", "near_duplicates")
         }
