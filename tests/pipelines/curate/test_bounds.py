@@ -57,6 +57,16 @@ def test_every_hash_is_in_one_range(count):
     assert [last + 1 for _, last in spans[:-1]] == [first for first, _ in spans[1:]]
 
 
+def test_hashes_at_the_ends_of_a_range_are_read_with_it(tmp_path):
+    half = 1 << 63
+    hashes = pa.array([0, 0, half - 1, half - 1, half, half, 2 * half - 1, 2 * half - 1], pa.uint64())
+    pq.write_table(pa.table({"hash": hashes, "position": range(8)}), uri := str(tmp_path / "index"), row_group_size=2)
+    work = duplicate_ids.FindRepeated(Store(), (uri,), ("a",), np.array([8]), np.array([0]))
+    spans = duplicate_ids._ranges(2)
+    found = [[at for _, positions in work._read(uri, *span) for at in positions.tolist()] for span in spans]
+    assert found == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_ids_of_several_documents_are_counted_and_the_first_twenty_are_written(many):
     run, ids = many
     wanted = []
