@@ -145,3 +145,12 @@ def artifact(folder, name: str, tables: list[pa.Table]) -> Artifact:
 
     stage = Stage(name, (Output(name, tables[0].schema),), range(len(tables)), work, name * 8, Store())
     return run_inline(stage, str(folder))[name]
+
+
+def test_of_what_is_cut_twenty_are_shown_however_few_samples_are_asked_for():
+    rows = [{"reason": reason, "stage": stage, "rank": at, "id": f"d{at:02}"}
+            for reason, stage in (("cut", "repeats"), ("cut", "boilerplate"), ("empty", "c4")) for at in range(30)]  # fmt: skip
+    for most in (0, 2):
+        shown = best_samples([pa.Table.from_pylist(rows, SAMPLES_SCHEMA)], most).to_pylist()
+        counts = Counter((row["reason"], row["stage"]) for row in shown)
+        assert +counts == +Counter({("cut", "repeats"): 20, ("cut", "boilerplate"): 20, ("empty", "c4"): most})
