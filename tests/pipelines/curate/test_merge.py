@@ -148,8 +148,8 @@ def artifact(folder, name: str, tables: list[pa.Table]) -> Artifact:
 
 
 def test_of_what_is_cut_twenty_are_shown_however_few_samples_are_asked_for():
-    rows = [{"reason": reason, "stage": stage, "rank": at, "id": f"d{at:02}"}
-            for reason, stage in (("cut", "repeats"), ("cut", "boilerplate"), ("empty", "c4")) for at in range(30)]  # fmt: skip
+    kinds = [("cut", "repeats"), ("cut", "boilerplate"), ("empty", "c4")]
+    rows = [{"reason": why, "stage": stage, "rank": at, "id": str(at)} for why, stage in kinds for at in range(30)]
     for most in (0, 2):
         shown = best_samples([pa.Table.from_pylist(rows, SAMPLES_SCHEMA)], most).to_pylist()
         counts = Counter((row["reason"], row["stage"]) for row in shown)
