@@ -106,9 +106,11 @@ def test_paragraphs_and_short_lines(settings, monkeypatch):
     cut = {"cut": "paragraphs", "max_documents": 3, "min_words_left": 0}
     left = corpus(curate_inline(settings | {"boilerplate": cut}, monkeypatch))
     assert left["p0"] == f"{story(0, 10)}\n\n{story(100, 3)}\n{COOKIES}"  # the notice ends a paragraph
-    cut = {"max_documents": 3, "min_words": 6, "min_words_left": 0}
-    left = corpus(curate_inline(settings | {"boilerplate": cut, "output": settings["output"] + "-2"}, monkeypatch))
-    assert left["p0"] == f"{MENU}\n\n{story(0, 10)}\n\n{story(100, 3)}"
+    for min_words, begin in ((5, ""), (6, f"{MENU}\n\n")):  # the menu has five
+        cut = {"max_documents": 3, "min_words": min_words, "min_words_left": 0}
+        changed = {"boilerplate": cut, "output": f"{settings['output']}-{min_words}"}
+        left = corpus(curate_inline(settings | changed, monkeypatch))
+        assert left["p0"] == f"{begin}{story(0, 10)}\n\n{story(100, 3)}"
 
 
 def test_the_corpus_is_the_same_for_any_units_and_slices(settings, monkeypatch):
