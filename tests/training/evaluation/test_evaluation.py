@@ -158,8 +158,12 @@ def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
                           "n_positions": 80}, "tokenizer": "train"},
     )  # fmt: skip
     _, artifacts = held_out_split(run.packed)
-    _, answers = generate_and_score(run.trained, run.job.config, artifacts, run.tokenizer)
+    config = run.job.config
+    _, answers = generate_and_score(run.trained, config, artifacts, run.tokenizer)
     assert len(answers) == 2
+    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
+    prompts = prompts_of(artifacts, columns, config.generate, 4, config.sequence_length)
+    assert [(len(prompt.ids), len(prompt.reference)) for prompt in prompts] == [(6, 4)] * 2
 
 
 def test_answers_end_where_the_template_ends_a_turn():
