@@ -26,6 +26,10 @@ VERBS = {
     "what-if": ("pipelines.curate.commands:what_if", "decide a measured run again with other settings, in seconds"),
     "explain": ("pipelines.curate.commands:explain", "one document: its measurements, and why it was kept or removed"),
     "sample": ("pipelines.curate.commands:sample", "a few rows of an artifact, picked by column values"),
+    "prepare": (
+        "pipelines.prepare.commands:prepare",
+        "tickets, chats, question-answer pairs to a data set for fine-tuning",
+    ),
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
     "plan": ("cluster.plan:plan", "what a config takes before it runs: time, memory, cost; from a sample of its input"),

@@ -26,6 +26,7 @@ from cluster.store.store import Store
 # kind -> model, imported when a config of that kind is loaded.
 KINDS = {
     "curate": "pipelines.curate.config:CurateConfig",
+    "prepare": "pipelines.prepare.config:PrepareConfig",
     "train": "training.config:TrainConfig",
 }
 

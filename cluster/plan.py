@@ -63,6 +63,8 @@ def plan(
     }
     settings = load(config, override or [])
     kind: str = settings.kind  # type: ignore[attr-defined]
+    if kind not in PLANS:
+        raise ConfigError(f"{config}: of kind {kind}, which has no plan; there are plans of {' and '.join(PLANS)}.")
     for other in options.keys() - {kind}:
         for name, value in options[other].items():
             if value is not None:

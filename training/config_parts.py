@@ -37,6 +37,11 @@ class Columns(Settings):
     id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
     group: str | None = Field(None, description="documents of one group go to one split; default: `group_id` if there")
     stratify: str | None = Field(None, description="splits have the same shares of this column's values")
+    split: str | None = Field(
+        None,
+        description="train, validation or test: the document's split, in place of `split`; default: `split` of a data "
+        "set of `raymill prepare`",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -31,6 +31,7 @@ class WorkOf(Protocol):
 # kind -> function that computes the work.
 WORK: dict[str, WorkOf] = {
     "curate": Entry("pipelines.curate.work:work"),
+    "prepare": Entry("pipelines.prepare.work:work"),
     "train": Entry("training.work:work"),
 }
 

@@ -25,6 +25,7 @@ from pipelines.kernel_cache import kernels_are_compiled
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
+Replace = Annotated[bool, typer.Option("--replace", help="delete results made with other settings and make them again")]
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
 
 
@@ -35,9 +36,7 @@ def curate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be done (--verbose: and all settings), then stop")
     ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="delete results made with other settings and make them again")
-    ] = False,
+    replace: Replace = False,
 ) -> None:
     """Raw text to a training corpus: measure every document, apply the rules, find duplicates, write the corpus.
 

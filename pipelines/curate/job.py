@@ -23,7 +23,6 @@ it does nothing and does not start Ray.
 """
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
-from cluster.errors import ConfigError, DataError, UserError
+from cluster.errors import ConfigError, UserError
 from cluster.lease import held
 from cluster.page.formats import plural
 from cluster.progress import Progress
@@ -61,6 +60,7 @@ from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICA
 from pipelines.language import identification as language
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
+from pipelines.readers.quarantine import refuse_too_many
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.recorded import changes_since, write_inputs
 from pipelines.readers.units import InputManifest
@@ -68,7 +68,6 @@ from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
-_QUARANTINE_SHOWN = 5
 _DAMAGE_SHOWN = 5
 
 # `exclude` of pydantic's model_dump: the settings without effect on the corpus.
@@ -243,7 +242,8 @@ def run_stages(
     units = len(inputs.units)
     artifacts = run(measure_stage(config.measure_settings, inputs))
     attributes = artifacts[ATTRIBUTES]
-    _check_quarantine(config.execution.max_bad_documents, attributes, artifacts[QUARANTINE])
+    allowed = config.execution.max_bad_documents
+    refuse_too_many(allowed, attributes.manifest.rows, artifacts[QUARANTINE], PROBLEMS, "document")
     artifacts |= run(index_stage(attributes))
     if (ids := ids_stage(config.inputs, inputs.units, attributes, artifacts[ID_INDEX])) is not None:
         artifacts |= run(ids)
@@ -257,21 +257,6 @@ def run_stages(
     artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates, sizes))
     tallies = [artifacts[TALLIES], artifacts[KEPT]]
     return artifacts | run(merge_stage(tallies, artifacts[SAMPLES], artifacts[QUARANTINE], config.report.samples))
-
-
-def _check_quarantine(allowed: float, attributes: Artifact, quarantine: Artifact) -> None:
-    """Raise an error if a larger fraction of the documents than `allowed` is in quarantine."""
-    bad, good = quarantine.manifest.rows, attributes.manifest.rows
-    if bad <= allowed * (bad + good):
-        return
-    rows = next(quarantine.tables()).slice(0, _QUARANTINE_SHOWN).to_pylist()
-    first = "\n".join(f"  {row['problem']} ({PROBLEMS[row['problem']]}): {row['where']}" for row in rows)
-    raise DataError(
-        f"{bad:,} of {plural(bad + good, 'document')} could not be read ({bad / (bad + good):.1%}; "
-        f"execution.max_bad_documents allows {allowed:.1%}). The first:\n{first}\n"
-        f"All of them: {quarantine.uri}. Mend the input, or allow more with "
-        f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."
-    )
 
 
 def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> CurateRun:

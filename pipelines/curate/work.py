@@ -42,9 +42,9 @@ _START_S = 180.0
 # Assumed where the files do not state the number of their documents.
 _DOCUMENT_BYTES = 2000
 
-_CORES_OF_A_MACHINE = 16
+CORES_OF_A_MACHINE = 16
 _UNITS_OF_A_CORE = 4
-_MOST_MACHINES = 64
+MOST_MACHINES = 64
 
 
 def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
@@ -89,14 +89,14 @@ def _is_finished(config: CurateConfig, listing: InputListing, root: str, replace
 
 def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
     """The machines that do the units of a run."""
-    cores, why_cores = _cores(inputs, seconds)
-    cpus = min(_CORES_OF_A_MACHINE, max(2, cores))
-    most = min(_MOST_MACHINES, math.ceil(cores / cpus))
+    cores, why_cores = cores_of(inputs, seconds)
+    cpus = min(CORES_OF_A_MACHINE, max(2, cores))
+    most = min(MOST_MACHINES, math.ceil(cores / cpus))
     machine = machine_of(config, cpus, documents_of(inputs), max(unit.bytes for unit in inputs.units))
     reasons = {
-        "cpus": f"{cpus}, at most {_CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
+        "cpus": f"{cpus}, at most {CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
         "least": "1: the autoscaler starts the others when units wait",
-        "most": f"{most}: {why_cores}" + (f"; at most {_MOST_MACHINES}" if cores > cpus * most else ""),
+        "most": f"{most}: {why_cores}" + (f"; at most {MOST_MACHINES}" if cores > cpus * most else ""),
     }
     return replace(machine, most=most, reasons={**reasons, **machine.reasons})
 
@@ -141,16 +141,16 @@ def task_scratch(config: CurateConfig, unit_bytes: int) -> int:
     return unit_bytes + int(1.5 * config.corpus.file_mib * (1 << 20))
 
 
-def _cores(inputs: InputManifest, seconds: float | None) -> tuple[int, str]:
-    """(cores, the reason)."""
+def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_PER_CORE_SECOND) -> tuple[int, str]:
+    """(cores, the reason). rate: bytes of text that a core does in a second."""
     size, units = sum(unit.bytes for unit in inputs.units), len(inputs.units)
     text = f"{size / 1e9:,.2f} GB of text in {plural(units, 'unit')}"
     if seconds is None:
-        cores = min(math.ceil(units / _UNITS_OF_A_CORE), 16 * _CORES_OF_A_MACHINE)
+        cores = min(math.ceil(units / _UNITS_OF_A_CORE), 16 * CORES_OF_A_MACHINE)
         return cores, f"{text}, {_UNITS_OF_A_CORE} for each core"
-    wanted = _RESERVE * size / (_BYTES_PER_CORE_SECOND * max(seconds - _START_S, _START_S))
+    wanted = _RESERVE * size / (rate * max(seconds - _START_S, _START_S))
     cores = max(1, math.ceil(wanted))
-    why = f"{text} within {seconds:,.0f} s at {_BYTES_PER_CORE_SECOND / 1e6:g} MB/s a core, twice the cores"
+    why = f"{text} within {seconds:,.0f} s at {rate / 1e6:g} MB/s a core, twice the cores"
     return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
 
 

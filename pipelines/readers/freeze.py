@@ -242,7 +242,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                 source.add_bad_file(file.uri, _no_column(setting, name, schema.names), f"no {setting} {name}")
             elif count > 1:
                 source.add_bad_file(file.uri, _repeated(setting, name, schema.names))
-            elif setting == "text" and not is_text_type(schema.field(name).type):
+            elif setting == "text" and not source.input.nested_text and not is_text_type(schema.field(name).type):
                 strings = [one.name for one in schema if is_text_type(one.type)]
                 source.add_bad_file(
                     file.uri,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -22,6 +22,10 @@ class Input(BaseModel):
     """One source of documents: where its files are and which of their columns matter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reserved: ClassVar[frozenset[str]] = RESERVED_COLUMNS
+    # Whether the text may be a list or an object, as messages are; it is read as compact JSON.
+    nested_text: ClassVar[bool] = False
 
     source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
     path: paths.AbsolutePath = Field(
@@ -66,7 +70,7 @@ class Input(BaseModel):
     @field_validator("columns")
     @classmethod
     def _names_are_free(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
-        taken = [name for name in columns if name in RESERVED_COLUMNS]
+        taken = [name for name in columns if name in cls.reserved]
         if taken:
             raise ValueError(
                 f"{', '.join(taken)}: the corpus has a column of this name with another meaning; leave it out"

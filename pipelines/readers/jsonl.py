@@ -93,6 +93,8 @@ def _add(rows: Rows, line: bytes | None, where: str, input: Input, file: FilePro
     id = record.get(input.id) if input.id is not None else None
     carried = [as_json_text(record.get(name)) for name in input.columns]
     text = record.get(input.text, _MISSING)
+    if input.nested_text and isinstance(text, list | dict):
+        text = as_json_text(text)
     if not isinstance(text, str):
         problem = "missing_text" if text is _MISSING else "null_text" if text is None else "not_a_string"
         rows.refuse(problem, where, None, carried)

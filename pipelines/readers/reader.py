@@ -214,11 +214,11 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
     """A table of documents from columns of a typed file.
 
     Args:
-        batch: the columns of the input's settings; the text has any string or binary type.
+        batch: the columns of the input's settings; the text has any string or binary type, or with `nested_text` any.
         where: the file or its part, for the column `where`.
         first_row: number of the batch's first row in it, from 0.
     """
-    texts = as_large_string(batch.column(input.text))
+    texts = as_large_string(batch.column(input.text), nested=input.nested_text)
     ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
     carried = {name: plain(batch.column(name)) for name in input.columns}
 
@@ -301,8 +301,13 @@ def plain(column: pa.Array) -> pa.Array:
     return column.cast(plain_type(column.type))
 
 
-def as_large_string(column: pa.Array) -> pa.LargeStringArray:
-    """The column as large strings, without a copy if its bytes are in one buffer. Does not check UTF-8."""
+def as_large_string(column: pa.Array, *, nested: bool = False) -> pa.LargeStringArray:
+    """The column as large strings, without a copy if its bytes are in one buffer. Does not check UTF-8.
+
+    nested: lists and other values become compact JSON.
+    """
+    if nested and not is_text_type(column.type):
+        return pa.array([as_json_text(value) for value in column.to_pylist()], pa.large_string())
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     if pa.types.is_dictionary(column.type):

@@ -156,8 +156,8 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
                 "as in `kind: curate`."
             ],
         ),
-        ("kind: curat\n", ["c.yaml, kind: 'curat' given; wanted one of: curate, train. Did you mean curate?"]),
-        ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate, train."]),
+        ("kind: curat\n", ["c.yaml, kind: 'curat' given; wanted one of: curate, prepare, train. Did you mean curate?"]),
+        ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate, prepare, train."]),
         (
             "kind: curate\nname: x\n",
             [f"c.yaml, {name}: missing, and it has no default. Add `{name}:` here." for name in ("inputs", "output")],

@@ -31,7 +31,7 @@ def test_the_configs_in_the_readme_load(tmp_path):
         path = tmp_path / "config.yaml"
         path.write_text(config)
         names.append(load(str(path)).name)
-    assert names == ["peps", "web", "site", "articles", "clean", "gsm8k-lora"]
+    assert names == ["peps", "web", "site", "articles", "clean", "helpdesk", "gsm8k-lora"]
 
 
 def test_the_rule_in_the_readme_removes_what_it_says():

@@ -8,6 +8,8 @@ from cluster.progress import Progress, Silent
 from cluster.session import Session
 from pipelines.curate import job as job
 from pipelines.curate.config import CurateConfig
+from pipelines.prepare import job as prepare_job
+from pipelines.prepare.config import PrepareConfig
 
 
 class InlineEngine(Engine):
@@ -62,3 +64,11 @@ def curate_inline(
     with monkeypatch.context() as patch:
         patch.setattr(job, "Engine", InlineEngine)
         return job.curate(config, Session(), progress or Silent(), replace=replace)
+
+
+def prepare_inline(settings: dict, monkeypatch, *, replace: bool = False) -> prepare_job.PrepareRun:
+    """`prepare` on a config given as plain settings."""
+    config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_job, "Engine", InlineEngine)
+        return prepare_job.prepare(config, Session(), Silent(), replace=replace)

@@ -15,7 +15,7 @@ from cluster.errors import ConfigError
 from training.pack.chat import CHATML, TURN_END, TURN_START
 from training.pack.documents import Content, LeftOut, Pair, documents_of
 from training.pack.sources import FrozenCorpus
-from training.pack.split import Cuts
+from training.pack.split import Cuts, split_of
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[s
     for frozen, own, number in chosen:
         left = share * frozen.unit_bytes[number]
         for document in documents_of(frozen.store, frozen.units[number], frozen.columns, LeftOut()):
-            if own.split_of(document.key, document.stratum) == 0:
+            if split_of(document, own) == 0:
                 yield from _texts(document.content)
             left -= document.bytes
             if share < 1 and left <= 0:

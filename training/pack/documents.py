@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import DataError
+from cluster.read.messages import BadMessage, plain_message
 from cluster.store.store import Store
 from training.config_parts import Columns
+from training.data.packed import SPLITS
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
 from training.pack.sources import FrozenCorpus, Unit
 
@@ -27,23 +29,9 @@ _ADVICE = {
     "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
-# Types of message parts that contain text, of chat templates and of OpenAI's two interfaces.
-_TEXT_PARTS = ("text", "input_text", "output_text")
 # Keys of an assistant's message that are learnt besides its content.
 CALLS = ("tool_calls", "function_call")
 OTHER_CONTENT = (*CALLS, "reasoning_content", "reasoning", "thinking")
-
-
-# Roles of the speakers in ShareGPT's messages; other names are roles. `function_call` is an assistant's tool call.
-_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "observation": "tool",
-    "function_response": "tool",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +56,10 @@ Content = str | Pair | Chat
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class."""
+    """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class.
+
+    split: index in SPLITS, if a column decides it.
+    """
 
     id: str
     content: Content
@@ -76,6 +67,7 @@ class Document:
     key: int
     stratum: str
     label: str | None
+    split: int | None = None
 
 
 @dataclass
@@ -178,6 +170,9 @@ def _document(row: Row, columns: Columns) -> Document:
     label = _name(row, columns.label, "label")
     if columns.label is not None and label is None:
         raise _Refused("no_class")
+    split = _name(row, columns.split, "split")
+    if columns.split is not None and split not in SPLITS:
+        raise _Refused("bad_split", f"column {columns.split} is {split!r}")
     return Document(
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
         content=content,
@@ -185,6 +180,7 @@ def _document(row: Row, columns: Columns) -> Document:
         key=hash64(b"content", data) if group is None else hash64(b"group", group.encode()),
         stratum=stratum or "",
         label=label,
+        split=None if split is None else SPLITS.index(split),
     )
 
 
@@ -264,36 +260,13 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
     if not messages:
         raise _Refused("empty")
     try:
-        messages = [_from_sharegpt(message) for message in messages]
-    except ValueError as error:
-        raise _Refused("bad_messages", error) from error
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise _Refused("bad_messages", f"not a message with a role: {message!r}")
-    messages = [message | {"content": _joined(message)} if "content" in message else message for message in messages]
+        messages = [plain_message(message) for message in messages]
+    except BadMessage as error:
+        raise _Refused(error.reason, error.seen) from error
     for message in messages:
         if message["role"] == "assistant" and _is_empty(message):
             raise _Refused("empty_completion", f"an assistant turn without content: {message!r}")
     return messages
-
-
-def _joined(message: dict[str, Any]) -> str:
-    """The content of a message as text; parts are concatenated."""
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise _Refused("bad_messages", f"its content is neither text nor a list of parts: {message!r}")
-    return "".join(_part_text(part) for part in content)
-
-
-def _part_text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return part["text"]
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    raise _Refused("content_not_text", f"a part of type {kind}, and only text can be trained on: {part!r}")
 
 
 def _is_empty(message: dict[str, Any]) -> bool:
@@ -315,33 +288,3 @@ def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:
     if value is not None and not isinstance(value, list):
         raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
     return value and [without_nulls(one) for one in value]
-
-
-def _from_sharegpt(message: Any) -> Any:
-    """A message of ShareGPT's form, {from, value}, as {role, content}; any other value is returned as it is.
-
-    Raises:
-        ValueError: a function_call whose value is not a call.
-    """
-    if not isinstance(message, dict) or "role" in message or not isinstance(message.get("from"), str):
-        return message
-    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
-    speaker, value = message["from"], message.get("value", "")
-    if speaker == "function_call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls(value)} | rest
-    return {"role": _ROLES.get(speaker, speaker), "content": value} | rest
-
-
-def _calls(value: Any) -> list[dict[str, Any]]:
-    """Tool calls from {name, arguments} or a list of them, as values or as JSON text."""
-    try:
-        calls = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its function_call is not JSON: {value}") from error
-    calls = calls if isinstance(calls, list) else [calls]
-    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        raise ValueError(f"its function_call is not {{name, arguments}}: {value}")
-    return [
-        {"type": "function", "function": {"name": call["name"], "arguments": call.get("arguments", {})}}
-        for call in calls
-    ]

@@ -23,11 +23,13 @@ from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
 from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
+from training.data.packed import SPLITS
 from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 
 # Threads that read footers of remote files; they wait for the network.
@@ -108,7 +110,8 @@ def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: in
         (file.info.uri, schema) for file, (schema, _) in zip(files, inspected, strict=True) if schema is not None
     ]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
-    resolved = _resolve(columns, schemas, lines, _peek(store, lines) if lines else {})
+    prepared = _is_prepared(store, paths.absolute(corpus.path))
+    resolved = _resolve(columns, prepared, schemas, lines, _peek(store, lines) if lines else {})
     units, sizes = [], []
     for unit, size in _group([piece for _, pieces in inspected for piece in pieces], unit_bytes):
         units.append(unit)
@@ -160,6 +163,8 @@ def _find(store: Store, path: str) -> tuple[list[_File], str, dict[str, int]]:
         found, root = [store.info(root)], posixpath.dirname(root)
     elif (artifact := Artifact.find(store, root)) is not None:
         return _of_artifact(artifact)
+    elif _is_prepared(store, root):
+        return _of_prepared(store, root)
     else:
         found = store.list_files(root)
         _refuse_unfinished(store, root)
@@ -197,9 +202,30 @@ def _of_artifact(artifact: Artifact) -> tuple[list[_File], str, dict[str, int]]:
     return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
 
 
+def _is_prepared(store: Store, root: str) -> bool:
+    """Whether this is a finished output of `raymill prepare`."""
+    manifest = RunFolder(store, root).manifest_file.read()
+    return manifest is not None and manifest.get("kind") == "prepare"
+
+
+def _of_prepared(store: Store, root: str) -> tuple[list[_File], str, dict[str, int]]:
+    files: list[_File] = []
+    digests = []
+    for split in SPLITS:
+        artifact = Artifact.load(store, paths.join(root, split))
+        found, digest, _ = _of_artifact(artifact)
+        files += [_File(f"{split}/{file.name}", file.info) for file in found]
+        digests.append(digest)
+    return files, fingerprint(digests), {}
+
+
 def _refuse_unfinished(store: Store, root: str) -> None:
     if Artifact.find(store, paths.join(root, "corpus")) is not None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
+    if store.list_files(paths.join(root, "_commits")):
+        raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
+    if store.list_files(paths.join(root, "_commits")):
+        raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
     if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
         raise DataError(
             f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
@@ -278,11 +304,16 @@ def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tupl
 
 
 def _resolve(
-    columns: Columns, schemas: Sequence[tuple[str, pa.Schema]], lines: FileInfo | None, peeked: Mapping[str, None]
+    columns: Columns,
+    prepared: bool,
+    schemas: Sequence[tuple[str, pa.Schema]],
+    lines: FileInfo | None,
+    peeked: Mapping[str, None],
 ) -> Columns:
     """Check the named columns, and fill in id and group if the corpus has them under their usual names.
 
-    peeked: keys of the first objects of `lines`, a file of JSON Lines.
+    prepared: it is an output of `raymill prepare`, which has a column `split`. peeked: keys of the first objects of
+    `lines`, a file of JSON Lines.
     """
     named = columns.named
     for role, name in named.items():
@@ -293,9 +324,10 @@ def _resolve(
         # Optional keys of JSON objects may be missing in the first ones.
         if lines and peeked and name not in peeked and role not in ("tools", "id", "group", "input", "system"):
             raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
+    defaults = DEFAULTS | ({"split": "split"} if prepared else {})
     found = {
         role: name
-        for role, name in DEFAULTS.items()
+        for role, name in defaults.items()
         if role not in named and all(name in schema.names for _, schema in schemas) and (not lines or name in peeked)
     }
     return columns.model_copy(update=found)
@@ -338,6 +370,7 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "stratify": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
         "id": ("text or whole numbers", text or whole),
         "group": ("text or whole numbers", text or whole),
+        "split": ("train, validation or test", text),
     }[role]
     if not good and not pa.types.is_null(kind):
         if role == "text" and a_list:

@@ -17,6 +17,7 @@ from itertools import accumulate
 
 from cluster.errors import ConfigError
 from training.config_parts import Split
+from training.pack.documents import Document
 
 MAX_RANKED = 4096
 _MAX_STRATA = 1000
@@ -36,6 +37,11 @@ class Cuts:
     def split_of(self, key: int, stratum: str) -> int:
         """Index in SPLITS of a document with this hash and stratum."""
         return bisect_right(self.strata.get(stratum, self.default), key)
+
+
+def split_of(document: Document, cuts: Cuts) -> int:
+    """Index in SPLITS: as the document says, else by the cuts."""
+    return cuts.split_of(document.key, document.stratum) if document.split is None else document.split
 
 
 @dataclass

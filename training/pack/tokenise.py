@@ -28,7 +28,7 @@ from training.data.packed import EXAMPLES, SPLITS
 from training.pack.documents import Document, LeftOut, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
-from training.pack.split import Cuts
+from training.pack.split import Cuts, split_of
 from training.pack.tokenizer import TokenizerAt
 
 _load_prepared = Entry("training.pack.load_tokenizer:load_prepared")  # imports transformers
@@ -172,7 +172,7 @@ class Tokenise:
             hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode())
             for owner, example in zip(owners, examples, strict=True)
         ]
-        splits = [self.cuts.split_of(owner.key, owner.stratum) for owner in owners]
+        splits = [split_of(owner, self.cuts) for owner in owners]
         tally.count(splits, examples)
         columns = [
             pa.array(splits, pa.int8()),

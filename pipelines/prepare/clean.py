@@ -1,0 +1,102 @@
+"""Text fields put in order: normalisation, terms, personal data.
+
+All fields of many records are cleaned together, because the kernels take columns of texts.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipelines.prepare.config import Clean
+from pipelines.text import personal_data
+from pipelines.text.normalize import normalize
+from pipelines.text.personal_data import KINDS, PLACEHOLDERS, Spans
+from pipelines.text.texts import Texts
+
+_HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Cleans text fields. key: of pseudonyms `per_corpus`."""
+
+    settings: Clean
+    key: bytes = b""
+
+    def __call__(self, fields: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
+        """(the fields cleaned, how many findings of personal data were replaced in each record).
+
+        fields: of each record its texts.
+        """
+        texts = Texts.from_strings([text for of_record in fields for text in of_record])
+        records = np.repeat(np.arange(len(fields)), [len(of_record) for of_record in fields])
+        if self.settings.normalize:
+            texts = normalize(texts)
+        if self.settings.terminology:
+            texts = Texts.from_strings([self._with_terms(text) for text in texts.to_arrow().to_pylist()])
+        replaced = np.zeros(len(fields), np.int64)
+        if self.settings.redact:
+            found = personal_data.find(texts, self.settings.redact)
+            replaced = np.bincount(records[found.document], minlength=len(fields))
+            texts = self._without_personal_data(texts, found, records)
+        plain = iter(texts.to_arrow().to_pylist())
+        return [[next(plain) for _ in of_record] for of_record in fields], replaced.tolist()
+
+    # --- terms
+
+    @cached_property
+    def _terms(self) -> tuple[re.Pattern[str], dict[str, str]]:
+        wanted = {term.lower(): use for term, use in self.settings.terminology.items()}
+        longest_first = sorted(wanted, key=lambda term: (-len(term), term))
+        pattern = "|".join(map(re.escape, longest_first))
+        return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE), wanted
+
+    def _with_terms(self, text: str) -> str:
+        pattern, wanted = self._terms
+        return pattern.sub(lambda found: _in_case_of(found.group(), wanted[found.group().lower()]), text)
+
+    # --- personal data
+
+    def _without_personal_data(self, texts: Texts, found: Spans, records: np.ndarray) -> Texts:
+        if self.settings.pseudonyms == "none" or not len(found):
+            return personal_data.redact(texts, found)
+        starts = texts.offsets[found.document] + found.start
+        ends = texts.offsets[found.document] + found.end
+        data, numbers = texts.data.tobytes(), dict[tuple[int, int, bytes], int]()
+        in_record = dict[tuple[int, int], int]()
+        pieces, at = [], int(texts.offsets[0])
+        lengths = texts.byte_lengths.copy()
+        spans = zip(found.document.tolist(), starts.tolist(), ends.tolist(), found.kind.tolist(), strict=True)
+        for document, start, end, kind in spans:
+            value = _same(data[start:end])
+            if self.settings.pseudonyms == "per_corpus":
+                name = hmac.new(self.key, value, hashlib.sha256).hexdigest()[:_HEX_OF_A_PSEUDONYM]
+            else:
+                record = int(records[document])
+                if (record, kind, value) not in numbers:
+                    in_record[record, kind] = numbers[record, kind, value] = in_record.get((record, kind), 0) + 1
+                name = str(numbers[record, kind, value])
+            placeholder = f"{PLACEHOLDERS[KINDS[kind]][:-1]}_{name}>".encode()
+            pieces += [data[at:start], placeholder]
+            lengths[document] += len(placeholder) - (end - start)
+            at = end
+        pieces.append(data[at : int(texts.offsets[-1])])
+        return Texts(np.frombuffer(b"".join(pieces), np.uint8), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _same(value: bytes) -> bytes:
+    """The value without what does not tell two apart: case, and the separators of numbers."""
+    lower = value.lower()
+    return lower if b"@" in lower else re.sub(rb"[ ().\-/]", b"", lower)
+
+
+def _in_case_of(seen: str, use: str) -> str:
+    """A term in the case of the text: ALL CAPITALS, Capital at the beginning, or as the term is written."""
+    if len(seen) > 1 and seen.isupper():
+        return use.upper()
+    return use[0].upper() + use[1:] if seen[0].isupper() and use else use

@@ -1,0 +1,405 @@
+"""The stage `collect`: reads every record, cleans it, and checks it against the rules.
+
+unit of input  ->  _work/records     the records that meet all rules, in the columns of their shape
+                   _work/attributes  of each of them what deduplication compares
+                   _work/keys        of each of them what splitting needs
+                   _work/rejected    the others, with the rule that they do not meet
+                   quarantine        rows that are no records
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.artifact import Counters, fingerprint
+from cluster.read.limits import Limits
+from cluster.stage import Output, Scratch, Stage, files_from
+from pipelines.curate.measure import split_problems, text_hashes
+from pipelines.curate.memory import task_memory
+from pipelines.dedup import signatures
+from pipelines.dedup.settings import Dedup
+from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.prepare.clean import Cleaner
+from pipelines.prepare.config import PrepareConfig, Source
+from pipelines.prepare.content import (
+    COLUMNS,
+    FIELDS,
+    Content,
+    Shape,
+    Unusable,
+    content_of,
+    pair,
+    texts_of,
+    to_shape,
+    with_texts,
+)
+from pipelines.prepare.sources import Fields
+from pipelines.prepare.templates import Template, title_of
+from pipelines.prepare.validate import Failed, Validator
+from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
+from pipelines.text.lines import count_characters
+from pipelines.text.normalize import NORMALIZE_VERSION
+from pipelines.text.personal_data import PERSONAL_DATA_VERSION
+from pipelines.text.texts import Texts
+
+RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
+REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
+COLLECT_VERSION = "1"
+
+_SHOWN = 10_000  # characters of an unreadable row in quarantine
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),  # its number in the unit
+        ("source", pa.string()),
+        ("problem", pa.string()),  # of a reader (reader.PROBLEMS), or of a record (content.REASONS)
+        ("where", pa.string()),
+        ("content", pa.string()),  # the row's fields as JSON, as far as they could be read
+    ]
+)
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.string()),
+        ("limit", pa.string()),
+        ("content", pa.large_string()),  # the record's columns as JSON
+    ]
+)
+
+ATTRIBUTES_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("text_hash", pa.binary(16)),
+        ("characters", pa.int64()),
+        ("signature", SKETCH_TYPE),
+    ]
+)
+
+_BASE_METADATA = ("source", "licence", "task_type")
+
+
+def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
+    """The columns of a record. metadata: names of the fields besides source, licence and task_type."""
+    names = (*_BASE_METADATA, *(name for name in metadata if name not in _BASE_METADATA))
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            *COLUMNS[shape].items(),
+            ("metadata", pa.struct([(name, pa.string()) for name in names])),
+            # Of records that were made of others: the ids of these, and how.
+            ("provenance", pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])),
+        ]
+    )
+
+
+def keys_schema(groups: Sequence[str]) -> pa.Schema:
+    """The columns of KEYS. Hashes of 64 bits; that of a group is 0 for a record without it."""
+    hashes = ["id", "stratum", *(f"group/{name}" for name in groups)]
+    return pa.schema([("row", pa.int64()), *((name, pa.uint64()) for name in hashes)])
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """The settings on which the records depend."""
+
+    limits: Limits
+    shape: Shape
+    sources: tuple[Source, ...]
+    fields: tuple[Fields, ...]
+    templates: tuple[Template, ...]  # of each source
+    task_types: tuple[str, ...]
+    cleaner: Cleaner
+    validator: Validator
+    dedup: Dedup | None
+    metadata: tuple[str, ...]
+    stratify: tuple[str, ...]
+    group: tuple[str, ...]
+
+
+def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> CollectSettings:
+    """The part of a config that the stage takes. key: of pseudonyms."""
+    task_types = tuple(one.task_type or config.records.task_type for one in config.inputs)
+    return CollectSettings(
+        limits=config.limits,
+        shape=config.records.shape,
+        sources=config.inputs,
+        fields=fields,
+        templates=tuple(config.records.template(task_type) for task_type in task_types),
+        task_types=task_types,
+        cleaner=Cleaner(config.clean, key),
+        validator=Validator(config.validation),
+        dedup=config.dedup,
+        metadata=config.metadata,
+        stratify=config.split.stratify,
+        group=config.split.group,
+    )
+
+
+def collect_stage(settings: CollectSettings, inputs: InputManifest) -> Stage:
+    """The stage that writes the artifacts named above."""
+    outputs = (
+        Output(RECORDS, records_schema(settings.shape, settings.metadata)),
+        Output(ATTRIBUTES, ATTRIBUTES_SCHEMA),
+        Output(KEYS, keys_schema(settings.group)),
+        Output(VERDICTS, pa.schema([("row", pa.int64())])),
+        Output(REJECTED, REJECTED_SCHEMA),
+        Output(QUARANTINE, QUARANTINE_SCHEMA),
+    )
+    clean, dedup = settings.cleaner.settings, settings.dedup
+    made_from = {
+        "version": [COLLECT_VERSION, NORMALIZE_VERSION, PERSONAL_DATA_VERSION],
+        "inputs": inputs.fingerprint,
+        "units": len(inputs.units),
+        "limits": settings.limits.model_dump(),
+        "shape": settings.shape,
+        "sources": [[one.source, one.licence] for one in settings.sources],
+        "fields": [asdict(one) for one in settings.fields],
+        "templates": [one.model_dump() for one in settings.templates],
+        "task_types": settings.task_types,
+        "clean": clean.model_dump(),
+        "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
+        "validate": settings.validator.settings.model_dump(),
+        "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
+        "split": [settings.metadata, settings.stratify, settings.group],
+    }
+    return Stage(
+        "collect",
+        outputs,
+        inputs.units,
+        Collect(settings, inputs.reading),
+        fingerprint(made_from),
+        inputs.reading.store,
+        _files,
+        memory=collect_memory(settings.limits),
+    )
+
+
+def collect_memory(limits: Limits) -> int:
+    """Bytes of a unit. Texts are Python strings here, and a record holds its texts twice."""
+    return 2 * task_memory(limits)
+
+
+def _files(unit: Unit) -> str:
+    return files_from(unit.uris)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A record on its way. metadata: all fields that are no content."""
+
+    row: int
+    id: str | None
+    content: Content
+    metadata: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Collect:
+    """The work of a unit."""
+
+    settings: CollectSettings
+    reading: Reading
+
+    def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
+        """Counters: `records`, `passed`, `quarantined`, `replaced` (findings of personal data) and by source and reason
+        `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`.
+        """
+        number = next(at for at, one in enumerate(self.settings.sources) if one.source == unit.source)
+        counters = Counter[str]({"records": 0, "passed": 0, "quarantined": 0, "replaced": 0})
+        for table in read_unit(unit, self.reading, self.settings.limits):
+            readable, unreadable = split_problems(table)
+            self._quarantine(scratch, unit, unreadable, counters)
+            found = list(self._records(number, readable, unit, scratch, counters))
+            cleaned = self._cleaned(number, found, unit, scratch, counters)
+            counters["records"] += len(cleaned)
+            counters[f"records/{unit.source}"] += len(cleaned)
+            self._write(unit, cleaned, scratch, counters)
+        return dict(counters)
+
+    # --- rows to records
+
+    def _records(
+        self, number: int, table: pa.Table, unit: Unit, scratch: Scratch, counters: Counter[str]
+    ) -> Iterator[Collected]:
+        values = self.settings.fields[number].of(table)
+        source = self.settings.sources[number]
+        base = {"source": source.source, "licence": source.licence, "task_type": self.settings.task_types[number]}
+        refused = []
+        rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
+        for at, (row, id) in enumerate(zip(rows, ids, strict=True)):
+            fields = {name: column[at] for name, column in values.items()}
+            metadata = base | {name: value for name, value in fields.items() if name not in FIELDS}
+            try:
+                yield Collected(row, id, content_of({n: v for n, v in fields.items() if n in FIELDS}), metadata)
+            except Unusable as error:
+                refused.append((row, error.reason, fields))
+        self._refuse(scratch, unit, refused, counters)
+
+    def _cleaned(
+        self, number: int, records: list[Collected], unit: Unit, scratch: Scratch, counters: Counter[str]
+    ) -> list[tuple[Collected, dict[str, Any]]]:
+        """The records with cleaned texts, and the columns of their shape."""
+        texts, replaced = self.settings.cleaner([texts_of(one.content) for one in records])
+        counters["replaced"] += sum(replaced)
+        found, refused = [], []
+        for record, cleaned in zip(records, texts, strict=True):
+            try:
+                content = with_texts(record.content, cleaned)
+                if isinstance(content, str) and self.settings.shape != "text":
+                    content = _filled(self.settings.templates[number], content, record.metadata)
+                columns = to_shape(content, self.settings.shape)
+            except Unusable as error:
+                refused.append((record.row, error.reason, {"texts": json.dumps(cleaned, ensure_ascii=False)}))
+                continue
+            id = record.id or _hash(json.dumps(columns, ensure_ascii=False, sort_keys=True))
+            found.append((Collected(record.row, id, content, record.metadata), columns))
+        self._refuse(scratch, unit, refused, counters)
+        return found
+
+    # --- records to files
+
+    def _write(
+        self, unit: Unit, records: list[tuple[Collected, dict[str, Any]]], scratch: Scratch, counters: Counter[str]
+    ) -> None:
+        checked = [(*one, self.settings.validator(one[0].content, one[0].metadata)) for one in records]
+        rejected = [(record, columns, failed) for record, columns, failed in checked if failed is not None]
+        passed = [(record, columns) for record, columns, failed in checked if failed is None]
+        counters["passed"] += len(passed)
+        counters[f"passed/{unit.source}"] += len(passed)
+        counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
+        if rejected:
+            scratch.write(REJECTED, _rejected_table(unit.source, rejected))
+        if passed:
+            metadata = records_schema(self.settings.shape, self.settings.metadata).field("metadata").type
+            rows = [
+                {
+                    "id": record.id,
+                    **columns,
+                    "metadata": {field.name: record.metadata.get(field.name) for field in metadata},
+                    "provenance": None,
+                }
+                for record, columns in passed
+            ]
+            schema = records_schema(self.settings.shape, self.settings.metadata)
+            scratch.write(RECORDS, pa.Table.from_pylist(rows, schema))
+            scratch.write(KEYS, self._keys([record for record, _ in passed]))
+            scratch.write(ATTRIBUTES, self._attributes(unit.source, [record for record, _ in passed]))
+
+    def _keys(self, records: list[Collected]) -> pa.Table:
+        columns: dict[str, Any] = {
+            "row": [one.row for one in records],
+            "id": [hash64(one.id or "") for one in records],
+            "stratum": [hash64(*(one.metadata.get(name) or "" for name in self.settings.stratify)) for one in records],
+        }
+        for name in self.settings.group:
+            values = (one.metadata.get(name) for one in records)
+            columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
+        return pa.table(columns, schema=keys_schema(self.settings.group))
+
+    def _attributes(self, source: str, records: list[Collected]) -> pa.Table:
+        texts = Texts.from_strings(["\n".join(filter(None, texts_of(one.content))) for one in records])
+        columns: dict[str, Any] = {
+            "row": [one.row for one in records],
+            "id": [one.id for one in records],
+            "source": pa.repeat(source, len(records)),
+            "text_hash": pa.array(text_hashes(texts), pa.binary(16)),
+            "characters": count_characters(texts),
+            "signature": pa.nulls(len(records), SKETCH_TYPE),
+        }
+        if dedup := self.settings.dedup:
+            a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
+            words, starts, _ = signatures.signatures_or_sets(
+                texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short
+            )
+            columns["signature"] = Sketches(words, starts).to_column()
+        return pa.table(columns, schema=ATTRIBUTES_SCHEMA)
+
+    # --- rows that are no records
+
+    def _quarantine(self, scratch: Scratch, unit: Unit, rows: pa.Table, counters: Counter[str]) -> None:
+        if rows.num_rows:
+            columns = {name: rows[name] for name in ("row", "problem", "where")}
+            columns |= {
+                "source": pa.repeat(unit.source, rows.num_rows),
+                "content": pa.nulls(rows.num_rows, pa.string()),
+            }
+            scratch.write(QUARANTINE, pa.table(columns))
+            counters["quarantined"] += rows.num_rows
+            counters.update(f"problem/{unit.source}/{problem}" for problem in rows["problem"].to_pylist())
+
+    def _refuse(
+        self,
+        scratch: Scratch,
+        unit: Unit,
+        refused: Sequence[tuple[int, str, Mapping[str, str | None]]],
+        counters: Counter[str],
+    ) -> None:
+        if not refused:
+            return
+        shown = [json.dumps(fields, ensure_ascii=False)[:_SHOWN] for _, _, fields in refused]
+        columns = {
+            "row": [row for row, _, _ in refused],
+            "source": [unit.source] * len(refused),
+            "problem": [reason for _, reason, _ in refused],
+            "where": [f"record {row} of {files_from(unit.uris)}" for row, _, _ in refused],
+            "content": shown,
+        }
+        scratch.write(QUARANTINE, pa.table(columns, schema=QUARANTINE_SCHEMA))
+        counters["quarantined"] += len(refused)
+        counters.update(f"problem/{unit.source}/{reason}" for _, reason, _ in refused)
+
+
+def _filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:
+    """A text as question and answer."""
+    values = {**metadata, "text": text, "title": title_of(text)}
+    if any(not values.get(name) for name in template.fields):
+        raise Unusable("missing_field")
+    system, prompt, completion = (
+        one.format(**values) for one in (template.system, template.prompt, template.completion)
+    )
+    return pair(system, prompt, "", completion)
+
+
+def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, Any], Failed]]) -> pa.Table:
+    rows = [
+        {
+            "row": record.row,
+            "id": record.id,
+            "source": source,
+            **failed._asdict(),
+            "content": json.dumps(columns, ensure_ascii=False),
+        }
+        for record, columns, failed in rejected
+    ]
+    return pa.Table.from_pylist(rows, REJECTED_SCHEMA)
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def hash64(*parts: str) -> int:
+    """A 64-bit hash of texts, never 0."""
+    framed = b"".join(len(data).to_bytes(8, "little") + data for data in (part.encode() for part in parts))
+    return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little") or 1
+
+
+def hashes_in_order(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """uint64[N]: other hashes for each seed, by which records are sorted. hashes: uint64[N]. Source: splitmix64."""
+    mixed = hashes + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

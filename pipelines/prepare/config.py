@@ -1,0 +1,214 @@
+"""The settings of a `kind: prepare` config. `raymill config schema` prints every setting with its description."""
+
+import os
+import re
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cluster.read.limits import Limits
+from cluster.store import paths
+from cluster.store.interface import StorageOptions
+from cluster.store.store import Store
+from pipelines.curate.config import Execution
+from pipelines.dedup.settings import Dedup
+from pipelines.prepare.content import FIELDS, Shape
+from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
+from pipelines.readers.inputs import Format
+from pipelines.text.personal_data import KINDS
+
+# `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
+STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# Answers of an assistant that declines, in lower case.
+REFUSALS = (
+    "as an ai",
+    "as a language model",
+    "as a large language model",
+    "i'm sorry, but i can",
+    "i am sorry, but i can",
+    "i cannot assist with",
+    "i can't assist with",
+    "i cannot help with that",
+    "i can't help with that",
+)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Settings):
+    """One source of records: where its files are, and which column is which field."""
+
+    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in records and report")
+    path: paths.AbsolutePath = Field(
+        description="folder, glob, file or URI; a folder saved by `datasets`; or hf://ORG/NAME[/CONFIG]"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
+    format: Format | None = Field(None, description="default: by the file's ending")
+    id: str | None = Field(None, min_length=1, description="column that names a record; default: a hash of its content")
+    columns: dict[str, str] = Field(
+        {},
+        description=f"field -> column. The fields {', '.join(FIELDS)} are the record's content, any other is metadata; "
+        "default: recognised by the names of the columns",
+    )
+    task_type: TaskType | None = Field(None, description="default: `records.task_type`")
+    licence: str | None = Field(None, description="of this source; every record has it")
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
+    split: str = Field("train", min_length=1, description="hf: which split to read")
+    storage: StorageOptions | None = Field(None, description="how its bucket is reached; default: that of the run")
+
+    @field_validator("path")
+    @classmethod
+    def _without_parent_folders(cls, path: str) -> str:
+        return path if paths.scheme(path) else os.path.normpath(path)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for field in self.columns:
+            if not _FIELD.fullmatch(field):
+                raise ValueError(f"columns: {field} is no name of a field; use letters, digits and _")
+        return self
+
+
+class Records(_Settings):
+    """The form of the records that are written."""
+
+    shape: Shape = Field("messages", description="columns of the records")
+    task_type: TaskType = Field("qa", description="of sources without one; decides the template of plain texts")
+    templates: dict[TaskType, Template] = Field(
+        {}, description="prompt and completion made of a text and its metadata, in place of the task type's default"
+    )
+
+    def template(self, task_type: TaskType) -> Template:
+        """The template of a task type, with defaults applied."""
+        return self.templates.get(task_type, DEFAULT_TEMPLATES[task_type])
+
+
+class Clean(_Settings):
+    """What is changed in every text field."""
+
+    normalize: bool = Field(True, description="one form of Unicode, quotes, spaces and line ends")
+    terminology: dict[str, str] = Field(
+        {}, description="term -> the term to use instead; whole words, the case of the text is kept"
+    )
+    redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
+        (), description="kinds of personal data that are replaced"
+    )
+    pseudonyms: Literal["none", "per_record", "per_corpus"] = Field(
+        "none",
+        description="none: equal placeholders; per_record: numbered within a record; per_corpus: by a keyed hash, so "
+        "that one address has one placeholder in all records",
+    )
+    pseudonym_key: str | None = Field(
+        None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable with the key of per_corpus"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.pseudonyms == "per_corpus") != (self.pseudonym_key is not None):
+            raise ValueError(
+                "pseudonym_key, an environment variable, is required with per_corpus and refused otherwise"
+            )
+        if self.pseudonyms != "none" and not self.redact:
+            raise ValueError("pseudonyms: nothing is replaced; name the kinds in `redact`")
+        return self
+
+
+Bounds = tuple[int, int]
+
+
+class Validate(_Settings):
+    """The rules that a record must meet. Questions are what precedes the last answer."""
+
+    question_chars: Bounds | None = Field((10, 500), description="least and most characters of a question")
+    answer_chars: Bounds | None = Field((20, 2000), description="least and most characters of an answer")
+    text_chars: Bounds | None = Field(None, description="least and most characters of a text; records of plain text")
+    require: tuple[str, ...] = Field((), description="metadata that no record may lack")
+    allowed: dict[str, tuple[str, ...]] = Field({}, description="metadata -> values that it may have")
+    refusals: tuple[str, ...] = Field(REFUSALS, description="beginnings of sentences of answers that decline")
+    copied_answer: bool = Field(True, description="remove records whose answer is the question again")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("question_chars", "answer_chars", "text_chars"):
+            if (bounds := getattr(self, name)) and not 0 <= bounds[0] <= bounds[1]:
+                raise ValueError(f"{name}: {list(bounds)} is no range; the first number is the least")
+        return self
+
+
+class Split(_Settings):
+    """Shares of records. Records that belong together are in one split."""
+
+    train: float = Field(0.8, gt=0, le=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+    stratify: tuple[str, ...] = Field((), description="metadata whose values have the same shares in every split")
+    group: tuple[str, ...] = Field((), description="metadata: records with an equal value are in one split")
+    keep: tuple[paths.AbsolutePath, ...] = Field(
+        (), description="outputs of earlier runs: their records stay in the split where they were"
+    )
+    folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
+    seed: int = Field(1, ge=0, lt=1 << 32)
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        return self.train, self.validation, self.test
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if abs(sum(self.shares) - 1) > 1e-9:
+            raise ValueError(f"train, validation and test sum to {sum(self.shares):g}; wanted 1")
+        if both := sorted(set(self.stratify) & set(self.group)):
+            raise ValueError(f"{', '.join(both)}: in stratify and in group; records of one group have one split")
+        return self
+
+
+class PrepareConfig(_Settings):
+    """Sources of records to a data set for fine-tuning."""
+
+    kind: Literal["prepare"]
+    name: str = Field(max_length=100, pattern=_NAME, description="of the data set, in logs and reports")
+    inputs: tuple[Source, ...] = Field(min_length=1)
+    output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
+    records: Records = Records()
+    clean: Clean = Clean()
+    validation: Validate = Field(Validate(), alias="validate")
+    dedup: Dedup | None = Dedup()
+    split: Split = Split()
+    limits: Limits = Limits()
+    execution: Execution = Execution()
+    storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
+
+    @property
+    def store(self) -> Store:
+        """The store of the output, and of inputs without `storage` of their own."""
+        return Store(self.storage)
+
+    @property
+    def metadata(self) -> tuple[str, ...]:
+        """Names of the metadata that some input has."""
+        names = (field for one in self.inputs for field in one.columns if field not in FIELDS)
+        return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        known = {*self.metadata, "source", "licence", "task_type"}
+        asked = [("split.stratify", self.split.stratify), ("split.group", self.split.group)]
+        asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
+        for setting, names in asked:
+            for name in names:
+                if name not in known:
+                    raise ValueError(
+                        f"{setting}: no input has a field {name}; there are {', '.join(sorted(known))}. Add it to "
+                        "`columns` of the inputs that have it"
+                    )
+        if self.dedup and (self.dedup.keeper not in ("position", "longest", "source") or self.dedup.against):
+            raise ValueError("dedup: records have no score and no earlier runs; keeper is position, longest or source")
+        if self.dedup and self.dedup.scope == "snapshot":
+            raise ValueError("dedup.scope: records have no snapshots; use all or source")
+        return self

@@ -1,0 +1,249 @@
+"""What a record says, in one of three forms, and the columns of each shape in which records are written.
+
+    str          a text
+    Chat         messages of roles system, user and assistant, which end with an answer; a question and its answer is
+                 a chat of one exchange
+    Preference   messages that end with a question, a chosen answer and a rejected one
+
+Rows of a source become one of them by `content_of`, and columns of a shape by `to_shape`; `from_shape` reads them back.
+Nothing is lost between shapes that can say the same. A record that a shape cannot say is refused with a reason.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from cluster.read.messages import BadMessage, plain_message
+
+Shape = Literal["text", "pairs", "instruction", "messages", "preference"]
+
+# Fields of a source's row that are the content of a record.
+FIELDS = ("text", "prompt", "completion", "input", "system", "messages", "chosen", "rejected")
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))
+_TEXT = pa.large_string()
+
+# The columns of each shape.
+COLUMNS: dict[str, dict[str, pa.DataType]] = {
+    "text": {"text": _TEXT},
+    "pairs": {"system": _TEXT, "prompt": _TEXT, "completion": _TEXT},
+    "instruction": {"system": _TEXT, "instruction": _TEXT, "input": _TEXT, "output": _TEXT},
+    "messages": {"messages": _MESSAGES},
+    "preference": {"system": _TEXT, "prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT},
+}
+
+ROLES = ("system", "user", "assistant")
+
+# Why a row is no record, or a record has no such shape.
+REASONS = {
+    "empty": "no text, question or answer",
+    "bad_messages": "messages without a role, or in no known form",
+    "content_not_text": "a message with an image or another part that is no text",
+    "other_roles": "a role besides system, user and assistant, such as tool",
+    "other_keys": "tool calls or other keys of a message, which the records have no column for",
+    "wrong_order": "user and assistant do not take turns, or the last message is no answer",
+    "several_turns": "a conversation of more than one question and answer, which this shape cannot say",
+    "no_answer": "a plain text, of which this shape needs a question and an answer",
+    "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
+    "a_preference": "two answers, of which this shape has one",
+    "missing_field": "a field that the template names is missing or empty",
+}
+
+
+class Unusable(Exception):
+    """A row or record cannot be used. reason: a key of REASONS."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        assert reason in REASONS, reason
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """role: one of ROLES."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation: at most one system message, then user and assistant in turn; the last is an assistant's.
+
+    input: the part of the only question that stood apart, of instruction records. It is the end of that question, after
+    a blank line.
+    """
+
+    messages: tuple[Message, ...]
+    input: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A question and two answers. system: may be empty."""
+
+    system: str
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+Content = str | Chat | Preference
+
+
+def content_of(row: Mapping[str, str | None]) -> Content:
+    """The content of a source's row. row: FIELDS that the source has; lists of messages as JSON text.
+
+    Raises:
+        Unusable: the row is no record.
+    """
+    if "messages" in row:
+        return _chat(_messages(row["messages"]))
+    if "chosen" in row:
+        prompt, chosen, rejected = (_wanted(row.get(name)) for name in ("prompt", "chosen", "rejected"))
+        return Preference(_optional(row.get("system")), prompt, chosen, rejected)
+    if "prompt" in row:
+        return pair(
+            _optional(row.get("system")),
+            _wanted(row["prompt"]),
+            _optional(row.get("input")),
+            _wanted(row["completion"]),
+        )
+    return _wanted(row.get("text"))
+
+
+def pair(system: str, prompt: str, input: str, completion: str) -> Chat:
+    """A question and its answer. system, input: may be empty."""
+    question = f"{prompt}\n\n{input}" if input else prompt
+    first = (Message("system", system),) if system else ()
+    return Chat((*first, Message("user", question), Message("assistant", completion)), input)
+
+
+def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
+    """The values of a shape's columns.
+
+    Raises:
+        Unusable: the shape cannot say it.
+    """
+    if shape == "text":
+        if not isinstance(content, str):
+            raise Unusable("several_turns" if isinstance(content, Chat) else "a_preference")
+        return {"text": content}
+    if isinstance(content, str):
+        raise Unusable("no_answer")
+    if shape == "preference":
+        if isinstance(content, Chat):
+            raise Unusable("not_a_preference")
+        return {
+            "system": content.system,
+            "prompt": content.prompt,
+            "chosen": content.chosen,
+            "rejected": content.rejected,
+        }
+    if isinstance(content, Preference):
+        raise Unusable("a_preference")
+    if shape == "messages":
+        return {"messages": [{"role": one.role, "content": one.content} for one in content.messages]}
+    *first, question, answer = content.messages
+    if len(first) > 1 or (first and first[0].role != "system"):
+        raise Unusable("several_turns")
+    system = first[0].content if first else ""
+    if shape == "pairs":
+        return {"system": system, "prompt": question.content, "completion": answer.content}
+    instruction = question.content[: -len(content.input) - 2] if content.input else question.content
+    return {"system": system, "instruction": instruction, "input": content.input, "output": answer.content}
+
+
+def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:
+    """The content of a record from its columns: the inverse of `to_shape`."""
+    match shape:
+        case "text":
+            return values["text"]
+        case "pairs":
+            return pair(values["system"], values["prompt"], "", values["completion"])
+        case "instruction":
+            return pair(values["system"], values["instruction"], values["input"], values["output"])
+        case "messages":
+            return Chat(tuple(Message(one["role"], one["content"]) for one in values["messages"]))
+        case _:
+            return Preference(values["system"], values["prompt"], values["chosen"], values["rejected"])
+
+
+def texts_of(content: Content) -> list[str]:
+    """Its text fields, in order: what is cleaned, and compared with other records."""
+    if isinstance(content, str):
+        return [content]
+    if isinstance(content, Preference):
+        return [content.system, content.prompt, content.chosen, content.rejected]
+    return [one.content for one in content.messages] + [content.input]
+
+
+def with_texts(content: Content, texts: list[str]) -> Content:
+    """The content with other text fields, as many as `texts_of` gave.
+
+    Raises:
+        Unusable: a text, question or answer is empty.
+    """
+    if isinstance(content, str):
+        return _wanted(texts[0])
+    if isinstance(content, Preference):
+        return Preference(texts[0], *(_wanted(text) for text in texts[1:]))
+    *spoken, input = texts
+    messages = [Message(old.role, text) for old, text in zip(content.messages, spoken, strict=True)]
+    if any(not one.content.strip() for one in messages if one.role != "system"):
+        raise Unusable("empty")
+    # Cleaning may change where an input begins in its question; then it stays a part of the question alone.
+    question = next(one.content for one in messages if one.role == "user")
+    return Chat(tuple(messages), input if input and question.endswith(f"\n\n{input}") else "")
+
+
+def question_and_answer(content: Content) -> tuple[str, str] | None:
+    """(the last question, the answer to it); of a preference the chosen answer. None for a text."""
+    if isinstance(content, str):
+        return None
+    if isinstance(content, Preference):
+        return content.prompt, content.chosen
+    return content.messages[-2].content, content.messages[-1].content
+
+
+def _chat(messages: list[dict[str, Any]]) -> Chat:
+    found = []
+    for message in messages:
+        if message["role"] not in ROLES:
+            raise Unusable("other_roles")
+        if any(value for key, value in message.items() if key not in ("role", "content", "name", "weight")):
+            raise Unusable("other_keys")
+        found.append(Message(message["role"], message.get("content") or ""))
+    turns = found[1:] if found and found[0].role == "system" else found
+    wanted = [ROLES[1 + number % 2] for number in range(len(turns))]
+    if not turns or len(turns) % 2 or [one.role for one in turns] != wanted:
+        raise Unusable("wrong_order" if found else "empty")
+    if any(not one.content.strip() for one in turns):
+        raise Unusable("empty")
+    return Chat(tuple(found))
+
+
+def _messages(value: str | None) -> list[dict[str, Any]]:
+    try:
+        messages = json.loads(value or "[]")
+        if not isinstance(messages, list):
+            raise Unusable("bad_messages")
+        return [plain_message(message) for message in messages]
+    except (ValueError, RecursionError) as error:
+        raise Unusable("bad_messages") from error
+    except BadMessage as error:
+        raise Unusable(error.reason) from error
+
+
+def _wanted(value: str | None) -> str:
+    if not value or value.isspace():
+        raise Unusable("empty")
+    return value
+
+
+def _optional(value: str | None) -> str:
+    return "" if not value or value.isspace() else value

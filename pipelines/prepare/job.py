@@ -1,0 +1,168 @@
+"""The main job of `raymill prepare`: records of many sources to a data set for fine-tuning.
+
+    freeze   lists the input files and divides them into units      -> inputs.json, inputs.parquet
+    collect  reads, cleans and validates every record               -> quarantine, _work/records and others
+    group    finds duplicates among the records that passed         -> _work/groups
+    split    decides which split each record goes to                -> _work/splits
+    write    writes the splits, and the ledger of removed records   -> train, validation, test, removed
+    report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
+
+`group` runs if deduplication is on. Every stage is skipped if its artifacts are finished, so the same command continues
+an unfinished run; on a finished run it does nothing and does not start Ray.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.artifact import Artifact
+from cluster.engine import Engine, Patience
+from cluster.errors import ConfigError
+from cluster.lease import held
+from cluster.progress import Progress
+from cluster.record import json_bytes
+from cluster.run import RunFolder
+from cluster.session import Session
+from cluster.stage import Stage
+from cluster.store import paths
+from cluster.store.store import Store
+from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.dedup.group import GROUPS, group_stage
+from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from pipelines.prepare.collect import (
+    ATTRIBUTES,
+    KEYS,
+    QUARANTINE,
+    RECORDS,
+    VERDICTS,
+    CollectSettings,
+    collect_settings,
+    collect_stage,
+)
+from pipelines.prepare.config import STORES, PrepareConfig
+from pipelines.prepare.content import REASONS
+from pipelines.prepare.report import Report, gather, render
+from pipelines.prepare.sources import as_input, fields_of
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.write import REMOVED, SPLIT_FILES, find_kept, split_stage, write_stage
+from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.listing import InputListing, list_inputs
+from pipelines.readers.quarantine import refuse_too_many
+from pipelines.readers.reader import PROBLEMS
+from pipelines.readers.recorded import changes_since, write_inputs
+from pipelines.readers.units import InputManifest
+
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+
+# `exclude` of pydantic's model_dump: the settings without effect on the data set.
+_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}
+
+
+@dataclass(frozen=True)
+class PrepareRun:
+    """A finished run. fresh: whether this call finished it."""
+
+    store: Store
+    uri: str
+    manifest: dict[str, Any]
+    report: Report
+    fresh: bool
+
+    def split(self, name: str) -> Artifact:
+        """The artifact of train, validation or test. Reads its manifest."""
+        return Artifact.load(self.store, paths.join(self.uri, name))
+
+
+def prepare(config: PrepareConfig, session: Session, progress: Progress, *, replace: bool = False) -> PrepareRun:
+    """Prepare the inputs of the config, continuing an unfinished run at its output. Returns a finished run as it is.
+
+    Args:
+        replace: remove artifacts of other settings or inputs at the output, and make them again.
+
+    Raises:
+        UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
+        ClusterError: machines failed. The same call continues.
+    """
+    store = config.store
+    root, settings, listing = listed_inputs(config)
+    folder, plain = RunFolder(store, root), result_settings(config, listing)
+
+    def find() -> dict[str, Any] | None:
+        return folder.find(plain, listing.fingerprint, replace, lambda: changes_since(listing, store, root))
+
+    if (manifest := find()) is not None:
+        report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
+        return PrepareRun(store, root, manifest, report, fresh=False)
+    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    kept = find_kept(store, config.split.keep)
+    store.require_conditional_writes(root)
+    with held(store, root) as lease:
+        find()  # with `replace`, removes the manifest of other settings or inputs
+        write_inputs(root, inputs, config.storage.without_secrets())
+        patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
+        engine = Engine(root, session, progress, patience, replace)
+
+        def run(stage: Stage) -> dict[str, Artifact]:
+            lease.check()
+            return engine.run(stage)
+
+        artifacts = run_stages(config, settings, inputs, kept, run)
+        lease.check()
+        report = gather(config, inputs, artifacts, root)
+        store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
+        store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
+        digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, QUARANTINE)}
+        manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, shape=settings.shape)
+    return PrepareRun(store, root, manifest, report, fresh=True)
+
+
+def listed_inputs(config: PrepareConfig) -> tuple[str, CollectSettings, InputListing]:
+    """(the output, the settings of `collect`, the listing of the inputs), with the first checks of a run.
+
+    Raises:
+        UserError: an input is missing, its columns are not known, or the output is among the inputs.
+    """
+    store, root = config.store, paths.absolute(config.output)
+    fields = fields_of(config.inputs, store)
+    inputs = [as_input(source, of_source) for source, of_source in zip(config.inputs, fields, strict=True)]
+    settings, listing = collect_settings(config, fields, _pseudonym_key(config)), list_inputs(store, inputs)
+    refuse_output_among_inputs(store, inputs, root)
+    refuse_files_inside(root, listing)
+    return root, settings, listing
+
+
+def _pseudonym_key(config: PrepareConfig) -> bytes:
+    name = config.clean.pseudonym_key
+    if name is None:
+        return b""
+    if not (key := os.environ.get(name, "")):
+        raise ConfigError(f"clean.pseudonym_key: the environment has no {name}. Set it to a long random text.")
+    return key.encode()
+
+
+def result_settings(config: PrepareConfig, listing: InputListing) -> dict[str, Any]:
+    """The settings on which the data set depends, as JSON values, with the columns that were recognised."""
+    plain = json.loads(config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
+    return plain | {"columns": {one.source: [one.text, *one.columns] for one in listing.inputs}}
+
+
+def run_stages(
+    config: PrepareConfig,
+    settings: CollectSettings,
+    inputs: InputManifest,
+    kept: dict[str, list[Artifact]],
+    run: Callable[[Stage], dict[str, Artifact]],
+) -> dict[str, Artifact]:
+    """The artifacts of all stages, each made or found by `run`. kept: the splits of earlier runs."""
+    units = len(inputs.units)
+    artifacts = run(collect_stage(settings, inputs))
+    good = int(artifacts[RECORDS].manifest.counters["records"])
+    refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
+    if config.dedup:
+        attributes, verdicts = artifacts[ATTRIBUTES], artifacts[VERDICTS]
+        artifacts |= run(group_stage(config.dedup, inputs.inputs, attributes, verdicts, units))
+    groups = artifacts.get(GROUPS)
+    artifacts |= run(split_stage(config.split, artifacts[KEYS], groups, units, kept))
+    return artifacts | run(write_stage(artifacts, groups, artifacts[SPLIT_FILES], units))

@@ -1,0 +1,247 @@
+"""The report of a run: report.json, report.html and the lines that `raymill prepare` prints."""
+
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+import cluster
+from cluster.artifact import Artifact
+from cluster.page.document import document, header
+from cluster.page.formats import count, plural, share
+from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table
+from pipelines.prepare import content, validate
+from pipelines.prepare.collect import RECORDS
+from pipelines.prepare.config import STORES, PrepareConfig
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.write import REMOVED, SPLIT_FILES
+from pipelines.readers.reader import PROBLEMS
+from pipelines.readers.units import InputManifest
+
+_DUPLICATES = {
+    "exact_duplicate": "the same text as an earlier record",
+    "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
+}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **validate.REASONS, **_DUPLICATES}
+_WARN_REMOVED = 0.5
+
+
+class SourceCounts(TypedDict):
+    """Records of a source. records: that were read and are records; passed: of these, those that meet all rules."""
+
+    source: str
+    licence: str | None
+    quarantined: int
+    records: int
+    passed: int
+    splits: dict[str, int]
+
+
+class Reason(TypedDict):
+    """stage: collect (quarantine), validate or duplicates."""
+
+    stage: str
+    reason: str
+    meaning: str
+    records: int
+
+
+class Report(TypedDict):
+    """What a run did. straddling: group -> number of values that are in more than one split."""
+
+    name: str
+    finished: str
+    version: str
+    output: str
+    shape: str
+    totals: dict[str, int]
+    splits: dict[str, int]
+    sources: list[SourceCounts]
+    reasons: list[Reason]
+    straddling: dict[str, int]
+    warnings: list[str]
+    notes: list[str]
+    config: dict[str, Any]
+
+
+def gather(config: PrepareConfig, inputs: InputManifest, artifacts: dict[str, Artifact], root: str) -> Report:
+    """The report of finished stages."""
+    collected = artifacts[RECORDS].manifest.counters
+    split = artifacts[SPLIT_FILES].manifest.counters
+    written = artifacts[REMOVED].manifest.counters
+    splits = {split: int(written.get(f"split/{split}", 0)) for split in SPLITS}
+    sources = [
+        SourceCounts(
+            source=one.source,
+            licence=one.licence,
+            quarantined=sum(_starting(collected, f"problem/{one.source}/").values()),
+            records=int(collected.get(f"records/{one.source}", 0)),
+            passed=int(collected.get(f"passed/{one.source}", 0)),
+            splits={split: int(written.get(f"split/{split}/{one.source}", 0)) for split in SPLITS},
+        )
+        for one in config.inputs
+    ]
+    totals = {
+        "quarantined": int(collected["quarantined"]),
+        "records": int(collected["records"]),
+        "rejected": int(collected["records"] - collected["passed"]),
+        "duplicates": int(collected["passed"] - split["records"]),
+        "written": sum(splits.values()),
+        "personal_data": int(collected["replaced"]),
+    }
+    straddling = _starting(split, "straddling/")
+    return Report(
+        name=config.name,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=cluster.__version__,
+        output=root,
+        shape=config.records.shape,
+        totals=totals,
+        splits=splits,
+        sources=sources,
+        reasons=_reasons(collected, written),
+        straddling=straddling,
+        warnings=_warnings(config, totals, splits, sources, straddling),
+        notes=list(inputs.notes),
+        config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
+    )
+
+
+def _starting(counters: dict[str, float], prefix: str) -> dict[str, int]:
+    return {key.removeprefix(prefix): int(value) for key, value in counters.items() if key.startswith(prefix)}
+
+
+def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Reason]:
+    counts: dict[tuple[str, str], int] = {}
+    for key, number in _starting(collected, "problem/").items():
+        reason = key.rpartition("/")[2]
+        counts["collect", reason] = counts.get(("collect", reason), 0) + number
+    for key, number in _starting(written, "removed/").items():
+        stage, _, reason = key.partition("/")
+        counts[stage, reason] = number
+    order = ("collect", "validate", "duplicates")
+    ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
+    return [
+        Reason(stage=stage, reason=reason, meaning=_MEANINGS[reason], records=number)
+        for (stage, reason), number in ranked
+    ]
+
+
+def _warnings(
+    config: PrepareConfig,
+    totals: dict[str, int],
+    splits: dict[str, int],
+    sources: list[SourceCounts],
+    straddling: dict[str, int],
+) -> list[str]:
+    found = []
+    for split, wanted in zip(SPLITS, config.split.shares, strict=True):
+        if wanted and not splits[split]:
+            written = plural(totals["written"], "record")
+            found.append(f"the split {split} is empty: {written} are too few, or of one group.")
+    for one in sources:
+        if not sum(one["splits"].values()):
+            found.append(f"source {one['source']}: none of its {plural(one['records'], 'record')} is in the data set.")
+    if totals["records"] and totals["rejected"] > _WARN_REMOVED * totals["records"]:
+        found.append(
+            f"{share(totals['rejected'], totals['records'])} of the records fail a rule. The reasons are in the "
+            "report; bounds are set in `validate`."
+        )
+    for group, values in straddling.items():
+        if values:
+            found.append(
+                f"{plural(values, 'value')} of {group} are in more than one split, because earlier runs (split.keep) "
+                "have their records there."
+            )
+    return found
+
+
+def report_text(report: Report) -> str:
+    """The lines that are printed: what was removed and why, then the splits."""
+    totals = report["totals"]
+    rows = [("records", totals["records"], "")]
+    for stage, title in (("collect", "not readable"), ("validate", "fail a rule"), ("duplicates", "duplicates")):
+        reasons = [one for one in report["reasons"] if one["stage"] == stage]
+        why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
+        more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
+        rows.append((title, sum(one["records"] for one in reasons), why + more))
+    rows += [(name, number, "") for name, number in report["splits"].items()]
+    width = max(len(count(number)) for _, number, _ in rows)
+    return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
+
+
+def render(report: Report) -> str:
+    """The page as text that can be encoded as UTF-8, whatever the records contain."""
+    top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
+    sections = [_list("warnings", "Warnings", report["warnings"]), _result(report), _removed(report), _sources(report)]
+    sections += [_groups(report), _list("notes", "Notes", report["notes"]), _config(report)]
+    return document(f"{report['name']}: preparation report", top, sections)
+
+
+def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
+    return Section(anchor, title, element("ul", [element("li", line) for line in lines])) if lines else None
+
+
+def _result(report: Report) -> Section:
+    totals, splits = report["totals"], report["splits"]
+    tiles = [("Records written", count(totals["written"]), f"of {count(totals['records'])} that were read")]
+    tiles += [(one.capitalize(), count(splits[one]), share(splits[one], totals["written"])) for one in SPLITS]
+    body = [
+        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
+        for title, big, small in tiles
+    ]
+    words = f"Records have the shape {report['shape']}."
+    if totals["personal_data"]:
+        words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced."
+    return Section("result", "Result", join(element("dl", body, class_="tiles"), note(words)))
+
+
+def _removed(report: Report) -> Section:
+    titles = {"collect": "Not readable", "validate": "Fails a rule", "duplicates": "Duplicate"}
+    columns = [
+        Column("Reason", numeric=False),
+        Column("Stage", numeric=False),
+        Column("Meaning", numeric=False),
+        Column("Records"),
+    ]
+    rows = [
+        (code(one["reason"]), titles[one["stage"]], one["meaning"], count(one["records"])) for one in report["reasons"]
+    ]
+    if not rows:
+        return Section("removed", "Removed records", note("No record was removed."))
+    body = join(
+        table("Why records are not in the data set", columns, rows),
+        note(
+            "Rows that could not be read are in quarantine/, all other removed records with their content in removed/."
+        ),
+    )
+    return Section("removed", "Removed records", body)
+
+
+def _sources(report: Report) -> Section:
+    columns = [
+        Column("Source", numeric=False),
+        Column("Licence", numeric=False),
+        Column("Not readable"),
+        Column("Records"),
+    ]
+    columns += [Column("Meet all rules"), *(Column(one.capitalize()) for one in SPLITS), Column("Share")]
+    written = report["totals"]["written"]
+    rows = []
+    for one in report["sources"]:
+        counts = [one["quarantined"], one["records"], one["passed"], *one["splits"].values()]
+        kept = sum(one["splits"].values())
+        rows.append((name(one["source"]), one["licence"] or "not stated", *map(count, counts), share(kept, written)))
+    return Section("sources", "Sources", table("Records of each source, and its share of the data set", columns, rows))
+
+
+def _groups(report: Report) -> Section:
+    columns = [Column("Group", numeric=False), Column("Values in more than one split")]
+    rows = [(code(group), count(values)) for group, values in report["straddling"].items()]
+    words = "Records with an equal value of a group, and duplicates that stay, belong to one split."
+    return Section("leakage", "Leakage check", join(table("Groups divided by splits", columns, rows), note(words)))
+
+
+def _config(report: Report) -> Section:
+    lines: list[Html] = [
+        element("li", code(key), ": ", str(value)) for key, value in report["config"].items() if key != "inputs"
+    ]
+    return Section("config", "Settings", fold("All settings, with defaults", element("ul", lines), opened=False))

@@ -1,0 +1,118 @@
+"""The inputs of a prepare config: which column of a source is which field of a record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import ConfigError, UserError
+from cluster.store.store import Store
+from pipelines.prepare.config import Source
+from pipelines.prepare.content import FIELDS
+from pipelines.readers import READERS
+from pipelines.readers.find import find
+from pipelines.readers.inputs import Input, input_stores
+from pipelines.readers.reader import as_json_text
+
+# Usual names of columns, as field -> column; then optional ones. The first entry whose columns all exist is used.
+RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
+    ({"messages": "messages"}, {}),
+    ({"messages": "conversations"}, {}),
+    ({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
+    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"}),
+    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"}),
+    ({"prompt": "question", "completion": "answer"}, {}),
+    ({"text": "text"}, {}),
+)
+
+# Sets of fields that say something; a source has one of them.
+_FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"})
+
+
+class RecordsInput(Input):
+    """An input whose text may be a list of messages. Its metadata may have the names of columns of a corpus."""
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "text", "problem", "where"})
+    nested_text: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a source. columns: field -> column. main: the column that is read as text."""
+
+    columns: Mapping[str, str]
+    main: str
+
+    def of(self, table: pa.Table) -> dict[str, list[str | None]]:
+        """The values of each field. table: of `read_unit`, readable rows."""
+        found = {}
+        for field, name in self.columns.items():
+            found[field] = _strings(table["text"] if name == self.main else table[name])
+        return found
+
+
+def _strings(column: pa.ChunkedArray) -> list[str | None]:
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.to_pylist()
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        return [as_json_text(value) for value in column.to_pylist()]
+    return pc.cast(column, pa.string()).to_pylist()
+
+
+def fields_of(sources: Sequence[Source], store: Store) -> tuple[Fields, ...]:
+    """The fields of each source. Reads the beginning of one file of a source without `columns`.
+
+    Raises:
+        ConfigError: no column has a usual name, or the columns say nothing together.
+        UserError: as of `find`: a source has no file.
+    """
+    stores = input_stores(store, [as_input(one, Fields({"text": "text"}, "text")) for one in sources])
+    found = []
+    for number, (source, of_source) in enumerate(zip(sources, stores, strict=True)):
+        where = f"inputs[{number}] ({source.source})"
+        columns = source.columns if _says_something(source.columns) else _recognised(where, source, of_source)
+        content = {field for field in columns if field in FIELDS} - {"system", "input"}
+        if content not in _FORMS:
+            raise ConfigError(
+                f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
+                "text; messages; prompt and completion; prompt, chosen and rejected."
+            )
+        found.append(Fields(columns, columns[next(field for field in FIELDS if field in content)]))
+    return tuple(found)
+
+
+def as_input(source: Source, fields: Fields) -> RecordsInput:
+    """The input that readers take."""
+    shared = source.model_dump(include={"source", "path", "exclude", "format", "id", "licence", "delimiter", "split"})
+    columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name != fields.main))
+    return RecordsInput(text=fields.main, columns=columns, storage=source.storage, **shared)
+
+
+def _says_something(columns: Mapping[str, str]) -> bool:
+    return any(field in FIELDS for field in columns)
+
+
+def _recognised(where: str, source: Source, store: Store) -> dict[str, str]:
+    """The columns of a source by their usual names, with the metadata that the config names."""
+    try:
+        file, format = find(store, as_input(source, Fields({"text": "text"}, "text"))).files[0]
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from error
+    except IndexError:
+        raise ConfigError(f"{where}: {source.path}: its files are empty. Point it at records.") from None
+    reader, input = READERS[format], as_input(source, Fields({"text": "text"}, "text"))
+    if reader.columns == "fixed":
+        return {"text": "text", **source.columns}
+    schema = reader.cut(store, file, input).schema if reader.columns == "typed" else None
+    names = reader.columns_of(store, file, input) if schema is None else schema.names
+    for needed, optional in RECOGNISED:
+        if all(name in names for name in needed.values()):
+            return needed | {field: name for field, name in optional.items() if name in names} | source.columns
+    known = "; ".join(" and ".join(needed.values()) for needed, _ in RECOGNISED)
+    raise ConfigError(
+        f"{where}: {file.uri} has the columns {', '.join(names) or 'none'}, none of which is known as the content of a "
+        f"record ({known}). Name them, as in `columns: {{prompt: COLUMN, completion: COLUMN}}`."
+    )

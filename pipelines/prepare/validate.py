@@ -1,0 +1,81 @@
+"""The rules that a record must meet, in the order in which they are checked. The first that fails is the reason."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipelines.prepare.config import Validate
+from pipelines.prepare.content import Content, question_and_answer
+
+# reason -> what it says of a record.
+REASONS = {
+    "missing_metadata": "a field that `validate.require` names is missing or empty",
+    "not_allowed": "a field has a value that is not in `validate.allowed`",
+    "text_too_short": "fewer characters than `validate.text_chars`",
+    "text_too_long": "more characters than `validate.text_chars`",
+    "question_too_short": "fewer characters than `validate.question_chars`",
+    "question_too_long": "more characters than `validate.question_chars`",
+    "answer_too_short": "fewer characters than `validate.answer_chars`",
+    "answer_too_long": "more characters than `validate.answer_chars`",
+    "copied_answer": "the answer is the question again",
+    "refusal": "a sentence of the answer begins like one of `validate.refusals`",
+}
+
+_SENTENCE_END = re.compile(r"[.!?\n]+\s*")
+_WORD = re.compile(r"\w+")
+
+
+class Failed(NamedTuple):
+    """A rule that a record does not meet. reason: a key of REASONS. value: what was seen. limit: what was wanted."""
+
+    reason: str
+    value: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Checks records."""
+
+    settings: Validate
+
+    def __call__(self, content: Content, metadata: Mapping[str, str | None]) -> Failed | None:
+        """The first rule that a record does not meet; None if it meets all."""
+        for name in self.settings.require:
+            if not metadata.get(name):
+                return Failed("missing_metadata", name, "a value")
+        for name, values in self.settings.allowed.items():
+            if (value := metadata.get(name)) is not None and value not in values:
+                return Failed("not_allowed", f"{name}: {value}", ", ".join(values))
+        asked = question_and_answer(content)
+        if asked is None:
+            assert isinstance(content, str)
+            return self._length("text", content, self.settings.text_chars)
+        question, answer = asked
+        lengths = self._length("question", question, self.settings.question_chars)
+        if failed := lengths or self._length("answer", answer, self.settings.answer_chars):
+            return failed
+        if self.settings.copied_answer and _words(question) == _words(answer):
+            return Failed("copied_answer", answer[:80], "another text than the question")
+        return self._refusal(answer)
+
+    def _length(self, name: str, text: str, bounds: tuple[int, int] | None) -> Failed | None:
+        if bounds is None or bounds[0] <= len(text) <= bounds[1]:
+            return None
+        short = len(text) < bounds[0]
+        return Failed(f"{name}_too_{'short' if short else 'long'}", str(len(text)), str(bounds[0 if short else 1]))
+
+    def _refusal(self, answer: str) -> Failed | None:
+        if not self.settings.refusals:
+            return None
+        plain = answer.lower().replace("\u2019", "'")
+        for sentence in _SENTENCE_END.split(plain):
+            for phrase in self.settings.refusals:
+                if sentence.startswith(phrase.lower()):
+                    return Failed("refusal", sentence[:80], phrase)
+        return None
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())

@@ -1,0 +1,86 @@
+"""What a prepare config asks of a cluster: the id of its run, CPU machines, and files that must exist."""
+
+import math
+
+from cluster.artifact import fingerprint
+from cluster.page.formats import plural
+from cluster.record import OtherSettings
+from cluster.run import RUN_MANIFEST, RunFolder
+from cluster.store import paths
+from cluster.submit.job_config import job_config
+from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, Work, head_machine, whole_gib
+from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, documents_of
+from pipelines.dedup import group
+from pipelines.prepare.collect import collect_memory
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.job import listed_inputs, result_settings
+from pipelines.prepare.write import split_memory
+from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.units import InputManifest
+
+# Of text, by a core, for a whole run: `python -m tests.benchmarks prepare`.
+_BYTES_PER_CORE_SECOND = 1e6
+
+
+def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
+    """The run of a config, and the machines for it. Lists the inputs; reads no records but those of the first lines.
+
+    Args:
+        seconds: wanted duration; None: as many machines as the units keep busy.
+        replace: the job may replace a finished run with other settings. Nothing is removed here.
+
+    Raises:
+        UserError: as the first checks of a run: an input is missing, the output is among them or holds another run.
+        ConfigError: the config holds secrets.
+    """
+    plain = job_config(config)
+    root, _, listing = listed_inputs(config)
+    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    plain["output"] = root
+    settings = result_settings(config, listing)
+    try:
+        finished = RunFolder(config.store, root).find(settings, listing.fingerprint, replace=False) is not None
+    except OtherSettings:
+        if not replace:
+            raise
+        finished = False
+    first = {file.source: file.uri for file in reversed(inputs.files) if file.problem is None}
+    return Work(
+        kind=config.kind,
+        verb="prepare",
+        name=config.name,
+        config=plain,
+        result=fingerprint([settings, inputs.fingerprint]),
+        output=root,
+        finished=finished,
+        head=head_machine(4 * len(inputs.units)),
+        workers=(machines(config, inputs, seconds),),
+        must_exist=(*first.values(), *(paths.join(run, RUN_MANIFEST) for run in config.split.keep)),
+        replace=replace,
+    )
+
+
+def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
+    """The machines that do the units of a run."""
+    cores, why = cores_of(inputs, seconds, _BYTES_PER_CORE_SECOND)
+    cpus = min(CORES_OF_A_MACHINE, max(2, cores))
+    records = documents_of(inputs)
+    task = collect_memory(config.limits)
+    largest = max(task, split_memory(records))
+    if config.dedup:
+        largest = max(largest, group.memory(records, config.dedup.component_documents))
+    unit = max(one.bytes for one in inputs.units)
+    return Machines(
+        name="cpu",
+        cpus=cpus,
+        memory=whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY),
+        disk=whole_gib(4 * cpus * unit + RAY_DISK),
+        largest_task=largest,
+        most=min(MOST_MACHINES, math.ceil(cores / cpus)),
+        reasons={
+            "cpus": f"{cpus}, at most {CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why}",
+            "memory": f"{cpus} tasks of {task / GIB:.1f} GiB, the largest of about {records:,} records has "
+            f"{largest / GIB:.1f} GiB; {RAY_MEMORY // GIB} GiB for Ray, a tenth free",
+            "disk": f"{cpus} units of {unit / (1 << 20):.1f} MiB and what they write, {RAY_DISK // GIB} GiB for Ray",
+        },
+    )

@@ -1,0 +1,62 @@
+"""Cleaning of text fields: terms in the case of the text, and personal data that is the same or not."""
+
+import re
+
+import pytest
+
+from pipelines.prepare.clean import Cleaner
+from pipelines.prepare.config import Clean
+
+
+def cleaned(texts: list[list[str]], key: bytes = b"", **settings):
+    return Cleaner(Clean(**settings), key)(texts)[0]
+
+
+def test_terms_are_replaced_as_whole_words_in_the_case_of_the_text():
+    terms = {"log in": "sign in", "PC": "computer", "pc card": "card"}
+    (found,) = cleaned([["Log in to the PC. LOG IN! A pc card; pcs, log info, blog in"]], terminology=terms)
+    assert found == ["Sign in to the COMPUTER. SIGN IN! A card; pcs, log info, blog in"]
+
+
+def test_quotes_spaces_and_unicode_get_one_form():
+    (found,) = cleaned([["Itâ€™s   fine\r\nso"]])
+    assert "â€™" not in found[0] and "\r" not in found[0]
+    assert cleaned([["a \u2028 b"]], normalize=False) == [["a \u2028 b"]]
+
+
+MAILS = [["Write to ann@example.com or BOB@example.com", "ann@example.com answers"], ["ann@example.com again"]]
+
+
+def test_without_pseudonyms_all_findings_look_the_same():
+    found, counts = Cleaner(Clean(redact=("email",)))(MAILS)
+    assert counts == [3, 1]
+    assert found[0][1].split()[0] == found[1][0].split()[0]
+    assert "example" not in str(found)
+
+
+def test_a_record_numbers_its_own_findings():
+    found = cleaned(MAILS, redact=("email",), pseudonyms="per_record")
+    assert found == [["Write to <EMAIL_1> or <EMAIL_2>", "<EMAIL_1> answers"], ["<EMAIL_1> again"]]
+
+
+def test_one_value_has_one_name_in_the_whole_corpus_which_another_key_changes():
+    settings = {"redact": ("email", "phone"), "pseudonyms": "per_corpus", "pseudonym_key": "KEY"}
+    found = cleaned([*MAILS, ["Ann@Example.com"]], b"secret", **settings)
+    names = [re.findall(r"<EMAIL_(\w{12})>", text) for record in found for text in record]
+    assert names[0][0] == names[1][0] == names[2][0] == names[3][0] != names[0][1]
+    other = cleaned(MAILS, b"other", **settings)
+    assert names[0][0] not in str(other)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"pseudonyms": "per_corpus", "redact": ["email"]}, {"pseudonym_key": "KEY"}, {"pseudonyms": "per_record"}],
+)
+def test_settings_that_contradict_each_other_are_refused(settings):
+    with pytest.raises(ValueError):
+        Clean(**settings)
+
+
+def test_texts_of_many_records_stay_apart():
+    texts = [["", "a"], [], ["b", "", "c"]]
+    assert cleaned(texts) == texts

@@ -1,0 +1,165 @@
+"""What a record says survives every shape that can say it, and rows that say nothing are refused with the reason."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.prepare.content import (
+    REASONS,
+    Chat,
+    Message,
+    Preference,
+    Unusable,
+    content_of,
+    from_shape,
+    pair,
+    question_and_answer,
+    texts_of,
+    to_shape,
+    with_texts,
+)
+
+said = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
+maybe = st.one_of(st.just(""), said)
+chats = st.builds(
+    lambda system, turns: Chat(
+        tuple(
+            ([Message("system", system)] if system else [])
+            + [Message(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+        )
+    ),
+    maybe,
+    st.lists(st.tuples(said, said), min_size=1, max_size=3),
+)
+preferences = st.builds(Preference, maybe, said, said, said)
+
+
+@given(said)
+def test_a_text_is_a_text_again(text):
+    assert from_shape(to_shape(text, "text"), "text") == text == content_of({"text": text})
+
+
+@given(chats)
+def test_a_conversation_is_the_same_after_messages(chat):
+    assert from_shape(to_shape(chat, "messages"), "messages") == chat
+    plain = [{"role": one.role, "content": one.content} for one in chat.messages]
+    assert content_of({"messages": json.dumps(plain)}) == chat
+
+
+@given(chats)
+def test_sharegpt_is_read_as_the_same_conversation(chat):
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    plain = [{"from": names[one.role], "value": one.content} for one in chat.messages]
+    assert content_of({"messages": json.dumps(plain)}) == chat
+
+
+@given(maybe, said, maybe, said)
+def test_a_pair_is_the_same_after_pairs_and_messages_and_with_its_input_after_instruction(
+    system, prompt, input, answer
+):
+    whole = pair(system, prompt, input, answer)
+    assert content_of({"system": system, "prompt": prompt, "input": input, "completion": answer}) == whole
+    assert from_shape(to_shape(whole, "instruction"), "instruction") == whole
+    columns = to_shape(whole, "instruction")
+    assert (columns["instruction"], columns["input"], columns["output"]) == (prompt, input, answer)
+    for shape in ("pairs", "messages"):
+        back = from_shape(to_shape(whole, shape), shape)
+        assert back.messages == whole.messages
+    assert to_shape(whole, "pairs")["prompt"] == (f"{prompt}\n\n{input}" if input else prompt)
+
+
+@given(preferences)
+def test_a_preference_is_the_same_again(given_preference):
+    assert from_shape(to_shape(given_preference, "preference"), "preference") == given_preference
+    columns = to_shape(given_preference, "preference")
+    assert content_of(columns) == given_preference
+
+
+@given(st.one_of(said, chats, preferences))
+def test_texts_taken_out_and_put_back_change_nothing(content):
+    assert with_texts(content, texts_of(content)) == content
+
+
+TURN = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": None}, "empty"),
+        ({"text": " \n"}, "empty"),
+        ({"prompt": "a?", "completion": ""}, "empty"),
+        ({"prompt": None, "completion": "b."}, "empty"),
+        ({"prompt": "a?", "chosen": "b.", "rejected": None}, "empty"),
+        ({"messages": "[]"}, "empty"),
+        ({"messages": "not json"}, "bad_messages"),
+        ({"messages": '{"role": "user"}'}, "bad_messages"),
+        ({"messages": '[{"content": "a?"}]'}, "bad_messages"),
+        ({"messages": json.dumps([{"role": "user", "content": [{"type": "image_url"}]}])}, "content_not_text"),
+        ({"messages": json.dumps([*TURN, {"role": "tool", "content": "c"}])}, "other_roles"),
+        ({"messages": json.dumps([TURN[0], TURN[1] | {"tool_calls": [{}]}])}, "other_keys"),
+        ({"messages": json.dumps(TURN[:1])}, "wrong_order"),
+        ({"messages": json.dumps([*TURN, TURN[0]])}, "wrong_order"),
+        ({"messages": json.dumps(TURN[::-1])}, "wrong_order"),
+        ({"messages": json.dumps([TURN[0], TURN[0], TURN[1]])}, "wrong_order"),
+        ({"messages": json.dumps([TURN[0], {"role": "assistant", "content": " "}])}, "empty"),
+        ({"messages": json.dumps([{"role": "system", "content": "s"}])}, "wrong_order"),
+    ],
+)
+def test_a_row_that_is_no_record_is_refused_with_the_reason(row, reason):
+    with pytest.raises(Unusable) as refused:
+        content_of(row)
+    assert refused.value.reason == reason and reason in REASONS
+
+
+CHAT = Chat((Message("user", "a?"), Message("assistant", "b."), Message("user", "c?"), Message("assistant", "d.")))
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "reason"),
+    [
+        ("a text", "messages", "no_answer"),
+        ("a text", "preference", "no_answer"),
+        (CHAT, "pairs", "several_turns"),
+        (CHAT, "instruction", "several_turns"),
+        (CHAT, "text", "several_turns"),
+        (CHAT, "preference", "not_a_preference"),
+        (Preference("", "a?", "b.", "c."), "messages", "a_preference"),
+        (Preference("", "a?", "b.", "c."), "text", "a_preference"),
+    ],
+)
+def test_a_shape_that_cannot_say_a_record_refuses_it(content, shape, reason):
+    with pytest.raises(Unusable) as refused:
+        to_shape(content, shape)
+    assert refused.value.reason == reason
+
+
+def test_null_keys_of_a_struct_column_are_no_other_keys():
+    messages = [one | {"tool_calls": None, "name": "Ann"} for one in TURN]
+    assert len(content_of({"messages": json.dumps(messages)}).messages) == 2
+
+
+def test_the_question_and_answer_are_the_last_ones():
+    assert question_and_answer(CHAT) == ("c?", "d.")
+    assert question_and_answer(Preference("s", "a?", "b.", "c.")) == ("a?", "b.")
+    assert question_and_answer("a text") is None
+
+
+def test_a_text_that_cleaning_empties_is_refused():
+    for content, texts in (
+        (CHAT, ["a?", " ", "c?", "d.", ""]),
+        ("a", [""]),
+        (Preference("", "a", "b", "c"), ["", "a", "", "c"]),
+    ):
+        with pytest.raises(Unusable, match="empty"):
+            with_texts(content, texts)
+
+
+def test_an_input_that_cleaning_parts_from_its_question_stays_in_the_question():
+    whole = pair("", "Sum up", "a  b", "c")
+    assert with_texts(whole, ["Sum up\n\na b", "c", "a b"]).input == "a b"
+    assert with_texts(whole, ["Sum up\na b", "c", "a b"]) == Chat(
+        (Message("user", "Sum up\na b"), Message("assistant", "c"))
+    )

@@ -1,0 +1,287 @@
+"""Whole runs of `prepare`: every record is in one split, in the ledger or in quarantine, with the reason."""
+
+import csv
+import json
+from collections import Counter, defaultdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import cli
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.record import OtherSettings
+from cluster.store.store import Store
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.work import work
+from tests.support.inline import prepare_inline
+
+QUEUES = ("login", "billing")
+WORDS = (
+    "river",
+    "stone",
+    "cloud",
+    "lamp",
+    "garden",
+    "engine",
+    "paper",
+    "window",
+    "harbour",
+    "violin",
+    "carpet",
+    "mirror",
+)
+
+
+def question(number: int) -> str:
+    return f"How do I mend the {WORDS[number % 12]} of house number {number}?"
+
+
+def answer(number: int) -> str:
+    words = " ".join(WORDS[(number * 7 + at * (1 + number % 5)) % 12] for at in range(12))
+    return f"Take number {number}, then {words}."
+
+
+def tickets(path, count=60, more=()) -> None:
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["ticket", "subject", "resolution", "queue", "customer"])
+        for n in range(count):
+            rows.writerow([f"t{n}", question(n), answer(n), QUEUES[n % 3 == 0], f"c{n // 2}"])
+        rows.writerows(more)
+
+
+BAD = [
+    ("short", "Why?", answer(70), "login", "c1"),
+    ("declined", question(71), "I'm sorry, but I can't say anything about that.", "login", "c2"),
+    ("queue", question(72), answer(72), "other", "c3"),
+    ("again", question(5), answer(5), "login", "c77"),
+    ("empty", question(73), "", "login", "c5"),
+]
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    tickets(tmp_path / "tickets.csv", more=BAD)
+    columns = {"prompt": "subject", "completion": "resolution", "category": "queue", "customer": "customer"}
+    return {
+        "inputs": [
+            {"source": "tickets", "path": str(tmp_path / "tickets.csv"), "id": "ticket", "columns": columns,
+             "licence": "internal"}
+        ],
+        "validate": {"allowed": {"category": list(QUEUES)}},
+        "split": {"stratify": ["category"], "group": ["customer"]},
+        "execution": {"max_bad_documents": 0.1},
+        "output": str(tmp_path / "out"),
+    }  # fmt: skip
+
+
+def records(run) -> dict[str, dict]:
+    return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
+
+
+def ledger(run) -> dict[str, dict]:
+    return {row["id"]: row for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
+
+
+def test_every_record_is_in_a_split_in_the_ledger_or_in_quarantine(settings, monkeypatch):
+    run = prepare_inline(settings, monkeypatch)
+    kept, removed = records(run), ledger(run)
+    assert set(kept) == {f"t{n}" for n in range(60)}
+    assert {id: row["reason"] for id, row in removed.items()} == {
+        "short": "question_too_short", "declined": "refusal", "queue": "not_allowed", "again": "exact_duplicate"
+    }  # fmt: skip
+    assert (removed["again"]["partner"], removed["again"]["stage"]) == ("t5", "duplicates")
+    assert json.loads(removed["short"]["content"])["messages"][0] == {"role": "user", "content": "Why?"}
+    (quarantined,) = Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()
+    assert quarantined["problem"] == "empty" and json.loads(quarantined["content"])["prompt"] == question(73)
+    assert kept["t7"]["messages"] == [
+        {"role": "user", "content": question(7)}, {"role": "assistant", "content": answer(7)}
+    ]  # fmt: skip
+    assert kept["t7"]["metadata"] == {
+        "source": "tickets", "licence": "internal", "task_type": "qa", "category": "login", "customer": "c3"
+    }  # fmt: skip
+
+
+def test_groups_stay_together_and_strata_have_the_same_shares(settings, monkeypatch):
+    run = prepare_inline(settings, monkeypatch)
+    of_customer, counts = defaultdict(set), Counter()
+    for row in records(run).values():
+        of_customer[row["metadata"]["customer"]].add(row["split"])
+        counts[row["split"], row["metadata"]["category"]] += 1
+    assert all(len(splits) == 1 for splits in of_customer.values())
+    assert run.report["straddling"] == {"customer": 0, "duplicates": 0}
+    assert [run.report["splits"][split] for split in SPLITS] == [48, 6, 6]
+    assert abs(counts["train", "login"] - 32) <= 2
+
+
+def test_the_report_counts_what_the_files_hold(settings, monkeypatch):
+    report = prepare_inline(settings, monkeypatch).report
+    assert report["totals"] == {
+        "quarantined": 1, "records": 64, "rejected": 3, "duplicates": 1, "written": 60, "personal_data": 0
+    }  # fmt: skip
+    assert [(one["stage"], one["reason"], one["records"]) for one in report["reasons"]] == [
+        ("collect", "empty", 1), ("validate", "not_allowed", 1), ("validate", "question_too_short", 1),
+        ("validate", "refusal", 1), ("duplicates", "exact_duplicate", 1),
+    ]  # fmt: skip
+    (source,) = report["sources"]
+    assert (source["records"], source["passed"], source["quarantined"]) == (64, 61, 1)
+    assert source["splits"] == report["splits"]
+    assert report["warnings"] == []
+
+
+def test_the_result_does_not_depend_on_units(settings, monkeypatch, tmp_path):
+    table = pa.Table.from_pylist([{"q": question(n), "a": answer(n % 55), "customer": f"c{n // 2}"} for n in range(60)])
+    pq.write_table(table, tmp_path / "r.parquet", row_group_size=5)
+    columns = {"prompt": "q", "completion": "a", "customer": "customer"}
+    source = {"source": "r", "path": str(tmp_path / "r.parquet"), "columns": columns}
+    plain = {"inputs": [source], "split": {"group": ["customer"], "folds": 3}}
+    one = prepare_inline(plain | {"output": str(tmp_path / "one")}, monkeypatch)
+    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    many = prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch)
+    files = [len(Artifact.load(Store(), f"{run.uri}/_work/records").manifest.files) for run in (one, many)]
+    assert files[0] == 1 < files[1]
+    assert records(one) == records(many) and ledger(one) == ledger(many)
+    folds = Counter(row["fold"] for row in records(one).values() if row["split"] != "test")
+    assert set(folds) == {0, 1, 2} and all(row["fold"] is None for row in run_test(one))
+
+
+def run_test(run) -> list[dict]:
+    return run.split("test").table().to_pylist()
+
+
+def test_records_of_an_earlier_run_keep_their_split(settings, monkeypatch, tmp_path):
+    before = records(prepare_inline(settings, monkeypatch))
+    tickets(tmp_path / "tickets.csv", count=90)
+    later = settings | {"output": str(tmp_path / "later")}
+    without = records(prepare_inline(later, monkeypatch))
+    assert any(without[id]["split"] != row["split"] for id, row in before.items()), "the test shows something"
+    keep = {"split": settings["split"] | {"keep": [settings["output"]]}, "output": str(tmp_path / "kept")}
+    run = prepare_inline(settings | keep, monkeypatch)
+    after = records(run)
+    assert {id: after[id]["split"] for id in before} == {id: row["split"] for id, row in before.items()}
+    counts = [run.report["splits"][split] for split in SPLITS]
+    assert counts[0] == 72 and abs(counts[1] - 9) <= 1, "customers have two records"
+    with pytest.raises(DataError, match="nowhere"):
+        prepare_inline(settings | {"split": {"keep": [str(tmp_path / "nowhere")]}}, monkeypatch, replace=True)
+
+
+def test_a_finished_run_is_found_and_another_config_is_refused(settings, monkeypatch):
+    first = prepare_inline(settings, monkeypatch)
+    again = prepare_inline(settings, monkeypatch)
+    assert (first.fresh, again.fresh) == (True, False) and again.report == first.report
+    with pytest.raises(OtherSettings, match=r"records\.shape was \"messages\", now \"pairs\""):
+        prepare_inline(settings | {"records": {"shape": "pairs"}}, monkeypatch)
+    other = prepare_inline(settings | {"records": {"shape": "pairs"}}, monkeypatch, replace=True)
+    assert other.split("train").schema.names[:4] == ["id", "system", "prompt", "completion"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "column"),
+    [
+        ([{"instruction": question(1), "input": "a list", "output": answer(1)}], "instruction", "input"),
+        ([{"prompt": question(1), "chosen": answer(1), "rejected": answer(2)}], "preference", "rejected"),
+        ([{"question": question(1), "answer": answer(1)}], "pairs", "completion"),
+        ([{"text": answer(1)}], "text", "text"),
+        ([{"conversations": [{"from": "human", "value": question(1)}, {"from": "gpt", "value": answer(1)}]}],
+         "messages", "messages"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_usual_columns_are_recognised(tmp_path, monkeypatch, rows, shape, column, ending):
+    if ending == "jsonl":
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    plain = {
+        "inputs": [{"path": str(tmp_path / f"in.{ending}")}],
+        "output": str(tmp_path / "out"),
+        "records": {"shape": shape},
+    }
+    (row,) = records(prepare_inline(plain, monkeypatch)).values()
+    assert row[column] and (row["split"], len(row["id"])) == ("train", 32)
+
+
+def test_texts_become_instructions_by_the_template_of_their_task(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.md").write_text("# Annual leave\n\nEverybody has thirty days of leave.\n")
+    (tmp_path / "in" / "b.md").write_text("\n")
+    (tmp_path / "in" / "c.md").write_text("***\n")
+    plain = {
+        "inputs": [{"path": str(tmp_path / "in"), "task_type": "policy", "source": "handbook"}],
+        "validate": {"question_chars": None, "answer_chars": None},
+        "execution": {"max_bad_documents": 1},
+        "output": str(tmp_path / "out"),
+    }
+    run = prepare_inline(plain, monkeypatch)
+    (row,) = records(run).values()
+    assert [one["content"] for one in row["messages"]] == [
+        "What does the policy on Annual leave say?", "# Annual leave\n\nEverybody has thirty days of leave."
+    ]  # fmt: skip
+    problems = Artifact.load(Store(), f"{run.uri}/quarantine").table()["problem"].to_pylist()
+    assert sorted(problems) == ["empty", "missing_field"]
+    templates = {"policy": {"prompt": "{source}: {title}?", "completion": "{text}", "system": "Be brief."}}
+    other = prepare_inline(plain | {"records": {"templates": templates}}, monkeypatch, replace=True)
+    (row,) = records(other).values()
+    assert [one["content"] for one in row["messages"]][:2] == ["Be brief.", "handbook: Annual leave?"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": [{"path": "PATH", "columns": {"prompt": "subject"}}]}, "prompt given; wanted one of"),
+        ({"inputs": [{"path": "PATH", "columns": {"category": "queue"}}]}, "has the columns ticket, subject"),
+        ({"inputs": [{"path": "PATH.none"}]}, "the file does not exist|does not exist"),
+        ({"clean": {"redact": ["email"], "pseudonyms": "per_corpus", "pseudonym_key": "NO_SUCH_KEY"}},
+         "the environment has no NO_SUCH_KEY"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_before_anything_runs(settings, monkeypatch, change, message):
+    path = settings["inputs"][0]["path"]
+    plain = json.loads(json.dumps(settings | change).replace("PATH", path))
+    plain |= {"validate": {}, "split": {}} if "inputs" in change else {}
+    with pytest.raises((ConfigError, DataError), match=message):
+        prepare_inline(plain, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": {"stratify": ["queue"]}}, "no input has a field queue"),
+        ({"split": {"group": ["customer"], "stratify": ["customer"]}}, "in stratify and in group"),
+        ({"split": {"train": 0.5}}, "sum to 0.7; wanted 1"),
+        ({"dedup": {"keeper": "newest", "newest_by": "x"}}, "keeper is position, longest or source"),
+        ({"records": {"templates": {"qa": {"prompt": "{a.b}"}}}}, "is no name of a field"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, change, message):
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)
+
+
+def test_too_many_rows_that_are_no_records_end_the_run(settings, monkeypatch, tmp_path):
+    tickets(tmp_path / "tickets.csv", count=3, more=[("e", question(4), "", "login", "c")] * 2)
+    with pytest.raises(DataError, match=r"2 of 5 records could not be read.*\n  empty \(no text, question or answer\)"):
+        prepare_inline(settings, monkeypatch)
+
+
+def test_a_submitted_run_states_its_machines(settings):
+    config = PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings)
+    planned = work(config)
+    assert (planned.verb, planned.finished, planned.workers[0].cpus) == ("prepare", False, 2)
+    assert planned.must_exist == (settings["inputs"][0]["path"],)
+    assert planned.workers[0].largest_task >= 2 << 30
+
+
+def test_other_verbs_say_what_they_want(settings, tmp_path, capsys):
+    path = tmp_path / "p.yaml"
+    path.write_text(json.dumps({"kind": "prepare", "name": "x"} | settings))
+    for words, said in (
+        (("curate", str(path)), "kind: prepare given; wanted curate"),
+        (("plan", str(path)), "of kind prepare, which has no plan"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            cli.main(words)
+        assert left.value.code == 2 and said in capsys.readouterr().err

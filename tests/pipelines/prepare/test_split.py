@@ -1,0 +1,121 @@
+"""Splits: groups stay together, shares are exact to a group, and old records stay where they were."""
+
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.prepare.split import SPLITS, assign, components, folds, straddling
+
+SHARES = (0.8, 0.1, 0.1)
+
+
+def hashes(count: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 1 << 63, count).astype(np.uint64)
+
+
+def none(count: int) -> np.ndarray:
+    return np.zeros(count, np.uint64)
+
+
+def plain_components(count: int, groups) -> list[int]:
+    """By looking at all pairs until nothing changes."""
+    label = list(range(count))
+    changed = True
+    while changed:
+        changed = False
+        for group in groups:
+            for a in range(count):
+                for b in range(count):
+                    if group[a] and group[a] == group[b] and label[a] < label[b]:
+                        label[b], changed = label[a], True
+    return label
+
+
+@given(st.integers(1, 12).flatmap(lambda n: st.lists(st.lists(st.integers(0, 5), min_size=n, max_size=n), max_size=3)))
+def test_components_are_those_of_looking_at_all_pairs(groups):
+    count = len(groups[0]) if groups else 4
+    found = components(count, [np.array(group, np.uint64) for group in groups])
+    assert found.tolist() == plain_components(count, groups)
+
+
+def test_a_long_chain_is_one_component():
+    count = 2000
+    one, other = np.arange(count) // 2 + 1, (np.arange(count) + 1) // 2 + 1
+    order = np.random.default_rng(3).permutation(count)
+    assert set(components(count, [one[order].astype(np.uint64), other[order].astype(np.uint64)]).tolist()) == {0}
+
+
+@settings(max_examples=60)
+@given(st.integers(10, 300), st.integers(1, 4), st.integers(0, 9))
+def test_every_stratum_has_the_shares_to_a_record(count, strata, seed):
+    stratum = np.random.default_rng(seed).integers(0, strata, count).astype(np.uint64)
+    found = assign(hashes(count, seed), stratum, np.arange(count), SHARES)
+    wanted = np.array(SHARES) * count
+    assert (abs(np.bincount(found, minlength=3) - wanted) < 1).all(), "over all strata together"
+    for one in range(strata):
+        here = found[stratum == one]
+        assert (abs(np.bincount(here, minlength=3) - np.array(SHARES) * len(here)) <= 2).all()
+
+
+def test_many_strata_of_one_record_do_not_all_go_to_training():
+    found = assign(hashes(100), np.arange(100).astype(np.uint64), np.arange(100), SHARES)
+    assert np.bincount(found).tolist() == [80, 10, 10]
+
+
+@given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 5))
+def test_a_component_is_in_one_split_and_one_fold(count, groups, seed):
+    group = np.random.default_rng(seed).integers(0, groups, count).astype(np.uint64)
+    component = components(count, [group])
+    found = assign(hashes(count, seed), none(count), component, SHARES)
+    fold = folds(hashes(count, seed), component, 4)
+    by_component = defaultdict(set)
+    for one, split, number in zip(component.tolist(), found.tolist(), fold.tolist(), strict=True):
+        by_component[one].add((split, number))
+    assert all(len(seen) == 1 for seen in by_component.values())
+    assert straddling(found, group) == 0
+    assert set(fold.tolist()) <= {0, 1, 2, 3}
+
+
+def test_straddling_counts_values_in_several_splits():
+    group = np.array([1, 1, 2, 2, 3, 0, 0], np.uint64)
+    assert straddling(np.array([0, 1, 2, 2, 0, 0, 1], np.int8), group) == 1
+
+
+def test_the_order_of_the_records_makes_no_difference():
+    names, stratum = hashes(100), np.arange(100).astype(np.uint64) % np.uint64(3)
+    component = np.arange(100)
+    order = np.random.default_rng(5).permutation(100)
+    found = assign(names, stratum, component, SHARES)
+    assert assign(names[order], stratum[order], component, SHARES).tolist() == found[order].tolist()
+
+
+def test_old_records_keep_their_split_and_new_ones_fill_up_what_lacks():
+    names = hashes(200)
+    old = assign(names[:100], none(100), np.arange(100), (0.5, 0.25, 0.25))
+    kept = np.concatenate([old, np.full(100, -1, np.int8)])
+    found = assign(names, none(200), np.arange(200), SHARES, kept)
+    assert found[:100].tolist() == old.tolist()
+    assert np.bincount(found).tolist() == [150, 25, 25], "validation and test have more than their share already"
+    more = assign(names, none(200), np.arange(200), (0.2, 0.4, 0.4), kept)
+    assert more[:100].tolist() == old.tolist()
+    assert np.bincount(more[100:], minlength=3).tolist() == [0, 50, 50]
+
+
+def test_a_new_record_of_an_old_group_goes_where_the_group_is():
+    names, component = hashes(6), np.array([0, 0, 2, 2, 2, 5])
+    kept = np.array([2, -1, 1, 0, 0, -1], np.int8)
+    found = assign(names, none(6), component, SHARES, kept)
+    assert found[:5].tolist() == [2, 2, 1, 0, 0]
+
+
+def test_folds_are_of_equal_size():
+    fold = folds(hashes(103), np.arange(103), 5)
+    assert sorted(np.bincount(fold).tolist()) == [20, 20, 21, 21, 21]
+
+
+def test_no_records_have_no_splits():
+    assert assign(none(0), none(0), np.arange(0), SHARES).tolist() == []
+    assert folds(none(0), np.arange(0), 3).tolist() == [] and components(0, []).tolist() == []
+    assert len(SPLITS) == 3
