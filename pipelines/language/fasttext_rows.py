@@ -34,6 +34,7 @@ _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _SPACES = np.uint64(0x2020202020202020)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _END = np.frombuffer(b"</s>", np.uint8)
+_WORD_START, _WORD_END = ord("<"), ord(">")
 _LABEL = np.frombuffer(LABEL_PREFIX.encode(), np.uint8)
 
 
@@ -276,7 +277,7 @@ def _rows_of_word(copy, at, size, numbers, kept, entries, offsets, slots, token,
         found[0] = entry
         count = 1
     if numbers.maxn > 0:
-        token[0], token[size + 1], token[size + 2] = ord("<"), ord(">"), 0
+        token[0], token[size + 1], token[size + 2] = _WORD_START, _WORD_END, 0
         for place in range(size):
             token[place + 1] = copy[at + place]
         count = _rows_of_ngrams(token, size + 2, numbers, kept, found, count)

@@ -243,6 +243,7 @@ def _count_stripped(data, starts, begins, lengths, exact, numbers, hashes, char_
         counts[document] = occurring
 
 
+_HYPHEN, _HASH, _DOT = (ord(character) for character in "-#.")
 _BULLET, _ELLIPSIS = 0x2022, 0x2026
 
 
@@ -266,7 +267,7 @@ def _scan_marks(data, offsets, char_flags, counts):
             lines += 1
             at = _skip_blanks(data, at, end, char_flags)
             if at < end:
-                bullet_lines += data[at] == ord("-") or code_point(data, at)[0] == _BULLET
+                bullet_lines += data[at] == _HYPHEN or code_point(data, at)[0] == _BULLET
             in_line = True
             while in_line:
                 at = _next_mark(data, at, end)
@@ -274,11 +275,11 @@ def _scan_marks(data, offsets, char_flags, counts):
                     break
                 first = at
                 is_ellipsis = False
-                if data[at] == ord("#"):
+                if data[at] == _HASH:
                     hashes += 1
                     at += 1
-                elif data[at] == ord("."):
-                    while at < end and data[at] == ord("."):
+                elif data[at] == _DOT:
+                    while at < end and data[at] == _DOT:
                         at += 1
                     ellipses += (at - first) // 3
                     is_ellipsis = at - first >= 3
@@ -330,4 +331,4 @@ def _next_mark(data, at, end):
 def _is_mark(byte):
     """1 if a byte is a # sign or a full stop, or may begin a line end or an ellipsis; else 0."""
     other = np.uint8(byte < 0x20) | np.uint8(byte >= 0x80)
-    return np.uint8(other | np.uint8(byte == ord("#")) | np.uint8(byte == ord(".")))
+    return np.uint8(other | np.uint8(byte == _HASH) | np.uint8(byte == _DOT))

@@ -10,7 +10,9 @@ Compiling is slow, and what numba offers for whole arrays is the slowest, becaus
 statement such as `a[i:j] = b[k:l]` takes two seconds. So kernels have loops, or instructions.py.
 
 When several processes need the same kernel at once, as the workers of a machine do at their first unit, one of them
-compiles it and the others wait and load the result from the cache.
+compiles it and the others wait and load the result from the cache. It would not be faster to compile in the driver
+before the workers start: on two cores a first run of 125 MB takes 10.3 s longer than the next one (24.6 and 14.3 s,
+`make bench`, curate), and one process compiles the kernels of that run in 12 s.
 """
 
 import fcntl
@@ -28,6 +30,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, Flags
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
+from numba.core.cpu import CPUContext
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import (
     AnnotateTypes,
@@ -132,22 +135,35 @@ class _Unoptimised(JITCodeLibrary):
 @contextmanager
 def _fast_compiler() -> Iterator[None]:
     """In here numba finds the types of an operation once for each kind of numbers and arrays, not at every use of it,
-    and Python collects no garbage: compiling makes many objects, and a collection looks at all that the process holds.
+    and the size of a type once, not for every variable. And Python collects no garbage: compiling makes many objects,
+    and a collection looks at all that the process holds.
     """
     functions: Any = types.Function
+    target: Any = CPUContext
     with global_compiler_lock:
         collects = gc.isenabled()
         gc.disable()
-        functions.get_call_type = _find_once  # in front of that of its base class
+        # Both in front of that of the base class.
+        functions.get_call_type = _find_once
+        target.get_abi_sizeof = _size_once
         try:
             yield
         finally:
-            del functions.get_call_type
+            del functions.get_call_type, target.get_abi_sizeof
             if collects:
                 gc.enable()
 
 
 _found: dict[tuple, object] = {}
+_sizes: dict[str, int] = {}
+
+
+def _size_once(target: Any, kind: Any) -> int:
+    """Bytes of a type of LLVM. llvmlite would make and parse a module for each question."""
+    name = str(kind)
+    if name not in _sizes:
+        _sizes[name] = super(CPUContext, target).get_abi_sizeof(kind)
+    return _sizes[name]
 
 
 def _find_once(function: Any, context: object, args: tuple, kws: dict) -> object:

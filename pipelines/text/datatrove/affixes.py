@@ -14,6 +14,9 @@ from pipelines.text.words import hash_bytes
 _STOP, _PLUS, _COMMA, _COLON, _AT = (ord(character) for character in ".+,:@")
 _DOLLAR, _DEGREE, _ELLIPSIS, _APOSTROPHE, _QUOTE = (ord(character) for character in "$°…'’")
 _MINUS, _EN_DASH, _EM_DASH, _TILDE = (ord(character) for character in "-–—~")
+_TIMES, _POWER, _LESS, _MORE, _EQUAL, _SLASH = (ord(character) for character in "*^<>=/")
+_QUESTION, _HASH, _UNDERSCORE = (ord(character) for character in "?#_")
+_A, _C, _F, _K, _S, _U, _SMALL_S = (ord(character) for character in "ACFKSUs")
 
 
 @inner_kernel
@@ -43,9 +46,9 @@ def prefix_end_of(data, begin, end, classes):
         return begin if begin + 1 < end and _is_digit(data[begin + 1]) else begin + 1
     if classes[point] & PREFIX:
         return begin + width
-    if end - begin >= 2 and data[begin + 1] == _DOLLAR and (point == ord("C") or point == ord("A")):
+    if end - begin >= 2 and data[begin + 1] == _DOLLAR and (point == _C or point == _A):
         return begin + 2
-    if end - begin >= 3 and point == ord("U") and data[begin + 1] == ord("S") and data[begin + 2] == _DOLLAR:
+    if end - begin >= 3 and point == _U and data[begin + 1] == _S and data[begin + 2] == _DOLLAR:
         return begin + 3
     return begin
 
@@ -72,7 +75,7 @@ def suffix_begin_of(data, begin, end, classes, unit_hashes):
             best = last
     elif classes[point] & SUFFIX:
         best = before if point == _ELLIPSIS and before_point == _ELLIPSIS else last
-    elif (point == ord("s") or point == ord("S")) and before_point in (_APOSTROPHE, _QUOTE):
+    elif (point == _SMALL_S or point == _S) and (before_point == _APOSTROPHE or before_point == _QUOTE):
         best = before
     # All that follows the last digit may be a unit, a currency or a plus sign, of at most 5 characters.
     at = last
@@ -97,9 +100,7 @@ def _splits_full_stop(data, begin, before, before_point, classes):
     second_point, _ = code_point(data, _back(data, before))
     if classes[before_point] & UPPER and classes[second_point] & UPPER:
         return True
-    return second_point == _DEGREE and (
-        before_point == ord("F") or before_point == ord("C") or before_point == ord("K")
-    )
+    return second_point == _DEGREE and (before_point == _F or before_point == _C or before_point == _K)
 
 
 @inner_kernel
@@ -128,15 +129,15 @@ def infix_end_of(data, begin, at, end, classes):
     digit_before = _is_digit(before_point)
     if (
         digit_before
-        and point in (_PLUS, _MINUS, ord("*"), ord("^"))
+        and (point == _PLUS or point == _MINUS or point == _TIMES or point == _POWER)
         and (_is_digit(next_point) or next_point == _MINUS)
     ):
         return after
     if not (left & ALPHA or digit_before):
         return at
-    if point in (_COLON, ord("<"), ord(">"), ord("="), ord("/")):
+    if point == _COLON or point == _LESS or point == _MORE or point == _EQUAL or point == _SLASH:
         return after if right & ALPHA else at
-    if point in (_MINUS, _EN_DASH, _EM_DASH, _TILDE):
+    if point == _MINUS or point == _EN_DASH or point == _EM_DASH or point == _TILDE:
         # Also "--", "---" and "——".
         most = 3 if point == _MINUS else 2 if point == _EM_DASH else 1
         for _ in range(most):
@@ -166,12 +167,12 @@ def is_url(data, begin, end, classes):
     length = 0
     while at < end:
         point, width = code_point(data, at)
-        if not (classes[point] & ALPHANUMERIC or point in (_PLUS, _MINUS, _STOP)):
+        if not (classes[point] & ALPHANUMERIC or point == _PLUS or point == _MINUS or point == _STOP):
             break
         at += width
         length += 1
     scheme = length >= 2 and at + 2 < end and data[at] == _COLON
-    if scheme and data[at + 1] == ord("/") and data[at + 2] == ord("/") and _is_address(data, at + 3, end, classes):
+    if scheme and data[at + 1] == _SLASH and data[at + 2] == _SLASH and _is_address(data, at + 3, end, classes):
         return True
     for at in range(begin + 1, end):  # noqa: SIM110, numba cannot compile any() over a generator
         if data[at] == _AT and _is_address(data, at + 1, end, classes):
@@ -201,7 +202,7 @@ def _is_address(data, begin, end, classes):
 
 @inner_kernel
 def _ends_host(byte):
-    return byte == ord("/") or byte == ord("?") or byte == ord("#")
+    return byte == _SLASH or byte == _QUESTION or byte == _HASH
 
 
 @inner_kernel
@@ -225,7 +226,7 @@ def _is_domain(data, begin, end, classes):
             is_label = is_lower = True
             inner = False
             continue
-        inner = point == _MINUS or point == ord("_")
+        inner = point == _MINUS or point == _UNDERSCORE
         if inner:
             is_label &= length > 0
         else:

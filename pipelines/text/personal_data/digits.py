@@ -16,6 +16,9 @@ from pipelines.text.personal_data.bytes import (
     parse_digits,
 )
 
+_MOST_DIGITS = 15  # of a number of E.164
+_POWERS_OF_TEN = 10 ** np.arange(_MOST_DIGITS + 1)
+
 
 @inner_kernel
 def _is_north_american(area, exchange):
@@ -40,14 +43,14 @@ def international_end(data, plus, stop, country_code_digits):
         first = at + 1 if opened else at
         last = digits_end(data, first, stop)
         size = last - first
-        if size == 0 or total + size > 15 or (size == 1 and groups > 1):
+        if size == 0 or total + size > _MOST_DIGITS or (size == 1 and groups > 1):
             return end
-        value = value * 10**size + parse_digits(data, first, last)
+        value = value * _POWERS_OF_TEN[size] + parse_digits(data, first, last)
         total += size
         groups += 1
         if code == 0:
             # The table is indexed by three digits. A shorter first group has to be the whole code.
-            prefix = value // 10 ** (total - 3) if total >= 3 else value * 10 ** (3 - total)
+            prefix = value // _POWERS_OF_TEN[total - 3] if total >= 3 else value * _POWERS_OF_TEN[3 - total]
             code = np.int64(country_code_digits[prefix])
             if code == 0 or code > total:
                 return end
@@ -57,7 +60,7 @@ def international_end(data, plus, stop, country_code_digits):
                 return end
             at += 1
         elif total >= 8 and is_free_right(data, at, stop):
-            first_digit = value // 10 ** (total - 1)
+            first_digit = value // _POWERS_OF_TEN[total - 1]
             fits = total == 11 if first_digit == 1 or first_digit == 7 else True
             if fits and first_digit == 1:
                 fits = _is_north_american(value // 10_000_000 % 1000, value // 10_000 % 1000)
