@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.sliced import read_slice
+from cluster.store.store import Store
 from pipelines.text.instructions import count_ones
 from pipelines.text.kernel import inner_kernel, kernel
 
@@ -98,6 +100,20 @@ class Batches:
     def _marks(self, start: int, end: int) -> np.ndarray:
         octets = self.bits.view(np.uint8)[start // 8 : -(-end // 8)]
         return np.unpackbits(octets, bitorder="little")[start % 8 :][: end - start]
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """The sliced files with the batch of each candidate, by range of positions. ranges: slices of a file."""
+
+    uris: tuple[str, ...]
+    ranges: int
+
+    def of_range(self, store: Store, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """(numbers of the candidates in the range, batches), both int32[N]."""
+        uri, at = self.uris[number // self.ranges], number % self.ranges
+        numbers, batches = np.frombuffer(read_slice(store, uri, at), np.int32).reshape(2, -1)
+        return numbers, batches
 
 
 @kernel

@@ -9,6 +9,7 @@ range, its unit does all; of more, these stages prepare it:
     merge       per slice: edges between documents of different ranges           -> edges
     mark        one unit: the documents with an edge, which are the candidates   -> marks
     components  one unit: connected documents, put together into batches         -> batches
+    ...         the same of more candidates than one task connects: see stars.py
     route       per range: the attributes of its candidates, cut by batch        -> candidates
     compare     per batch: keeper order, exact and near-duplicates, cut by range -> found
     ...         the same of a batch that is too large for one task, in blocks: see blocks.py
@@ -47,10 +48,11 @@ from pipelines.dedup.compare import (
     joined,
     keeper_columns,
 )
-from pipelines.dedup.components import Batches, mark, memory_to_connect, memory_to_mark
+from pipelines.dedup.components import Batches, BatchFiles, mark, memory_to_connect, memory_to_mark
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
+from pipelines.dedup.stars import Spans, Stars, memory_of_stars
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
@@ -78,7 +80,7 @@ class Sizes:
 
     documents: positions of a range, at most 2^20. pairs: of a slice of the keys. batch: candidates of a batch; one that
     holds a larger component has more. block: candidates of a block of a batch above `dedup.component_documents`.
-    fan: files that a unit reads, see cluster/levels.py.
+    fan: files that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a unit of stars.py.
     """
 
     documents: int = 1 << 19
@@ -86,6 +88,8 @@ class Sizes:
     batch: int = 1 << 19
     block: int = 1 << 19
     fan: int = FAN
+    span: int = 32
+    edges: int = 1 << 22
 
     def __post_init__(self) -> None:
         assert self.documents <= 1 << LOCAL_BITS, "a pair has LOCAL_BITS bits for the number of a document"
@@ -94,20 +98,30 @@ class Sizes:
 DEFAULT_SIZES = Sizes()
 
 
-def memory(documents: int, component: int) -> int:
+def memory(documents: int, dedup: Dedup) -> int:
     """Bytes of the largest task over so many documents, whatever they have in common.
 
-    component: `dedup.component_documents`; a larger component is compared in blocks, of which a task holds two.
+    A component above `component_documents` is compared in blocks, of which a task holds two, and more candidates than
+    `connected_at_once` are connected by stars.py.
     """
-    most = max(memory_by_stage(documents).values())
+    most = [*memory_by_stage(documents, min(documents, dedup.connected_at_once)).values()]
     if documents > DEFAULT_SIZES.documents:
-        most = max(most, _LIBRARIES + _OF_A_CANDIDATE * min(documents, component))
-    return max(most, 2 * _block_memory(DEFAULT_SIZES)) if documents > component else most
+        most.append(_LIBRARIES + _OF_A_CANDIDATE * min(documents, dedup.component_documents))
+        if documents > dedup.connected_at_once:
+            most.append(stars_memory(DEFAULT_SIZES))
+    if documents > dedup.component_documents:
+        most.append(2 * _block_memory(DEFAULT_SIZES))
+    return max(most)
 
 
 def _block_memory(sizes: Sizes) -> int:
     """Bytes of a task that holds one block, which its samples cut to at most a quarter more than `sizes.block`."""
     return _LIBRARIES + _OF_A_CANDIDATE * sizes.block * 5 // 4
+
+
+def stars_memory(sizes: Sizes) -> int:
+    """Bytes of a task of stars.py, which reads all edges of a slice of the keys at first: less than its pairs."""
+    return _LIBRARIES + memory_of_stars(sizes.documents * sizes.span, max(sizes.edges, sizes.pairs))
 
 
 def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, int]:
@@ -224,10 +238,18 @@ class Prepare:
         most = _LIBRARIES + memory_to_mark(positions)
         marked = run(self._stage("mark", (_MARKS,), [edges], Mark(store, positions), most))[_MARKS]
         candidates = int(marked.manifest.counters["candidates"])
-        connect = Connect(store, marked.file_uris[0], candidates, len(self.ranges), self.sizes)
-        most = _LIBRARIES + memory_to_connect(positions, candidates)
-        (batched,) = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES].file_uris
-        counts = np.frombuffer(read_slice(store, batched, len(self.ranges)), np.int64)
+        if candidates <= keys.dedup.connected_at_once:
+            connect = Connect(store, marked.file_uris[0], candidates, len(self.ranges), self.sizes)
+            most = _LIBRARIES + memory_to_connect(positions, candidates)
+            batched = BatchFiles(
+                tuple(run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES].file_uris),
+                len(self.ranges),
+            )
+            counts = np.frombuffer(read_slice(store, batched.uris[0], len(self.ranges)), np.int64)
+        else:
+            spans = Spans(self.sizes.documents, self.sizes.span, -(-len(self.ranges) // self.sizes.span))
+            stars = Stars(store, spans, self.sizes.edges, self.sizes.batch, stars_memory(self.sizes))
+            batched, counts = stars(run, self._stage, edges)
         found: list[str] = []
         if len(counts):
             limit = keys.dedup.component_documents
@@ -256,7 +278,7 @@ class Prepare:
 
         return exchange(run, self.store, SlicedFiles.of(uris, slices, self.sizes.fan), name, output, stage)
 
-    def _splits(self, run: RunStage, batched: str, large: list[int]) -> dict[int, Splits]:
+    def _splits(self, run: RunStage, batched: BatchFiles, large: list[int]) -> dict[int, Splits]:
         """Where the blocks of the large batches begin."""
         every = sample_every(self.sizes.block, len(self.ranges))
         work = SampleRanks(self.store, self.compare, batched, tuple(large), every, self.sizes)
@@ -400,7 +422,7 @@ class SampleRanks:
 
     store: Store
     compare: Compare
-    batched: str
+    batched: BatchFiles
     large: tuple[int, ...]
     every: int
     sizes: Sizes
@@ -420,11 +442,11 @@ class SampleRanks:
 
 @dataclass(frozen=True)
 class Route:
-    """The work of the stage `route`. batched: URI of the batches."""
+    """The work of the stage `route`."""
 
     store: Store
     compare: Compare
-    batched: str
+    batched: BatchFiles
     slots: Slots
     sizes: Sizes
 
@@ -488,11 +510,10 @@ def _edges_within(store: Store, keys: Keys, documents: Range, slices: int) -> tu
 
 
 def _in_batches(
-    store: Store, columns: frozenset[str], batched: str, documents: Range, sizes: Sizes
+    store: Store, columns: frozenset[str], batched: BatchFiles, documents: Range, sizes: Sizes
 ) -> tuple[pa.Table | None, np.ndarray]:
     """(candidates of a range in order of position, None without any; the batch of each, int32[C])."""
-    found = np.frombuffer(read_slice(store, batched, documents.start // sizes.documents), np.int32)
-    numbers, batch = found.reshape(2, -1)
+    numbers, batch = batched.of_range(store, documents.start // sizes.documents)
     is_candidate = np.zeros(documents.end - documents.start, bool)
     is_candidate[numbers] = True
     tables = _candidates(store, columns, documents, is_candidate)

@@ -16,7 +16,7 @@ _LEAST_RECALL_AT_THRESHOLD = 0.5
 _MOST_COLUMNS = 4096
 _PERMUTATIONS = 128
 
-NO_EFFECT_ON_RESULT = frozenset({"component_documents"})
+NO_EFFECT_ON_RESULT = frozenset({"component_documents", "connected_at_once"})
 
 
 class Dedup(BaseModel):
@@ -62,6 +62,12 @@ class Dedup(BaseModel):
         ge=1,
         description="documents connected by shared keys that one task compares, with 1.5 KB each; of more, blocks of "
         "2^19 are compared one after the other. No effect on the corpus",
+    )
+    connected_at_once: int = Field(
+        1_000_000_000,
+        ge=1,
+        description="documents that share keys with others that one task connects to components, with 6 bytes each; "
+        "more are connected in rounds of stages. No effect on the corpus",
     )
     remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
 

@@ -68,7 +68,7 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     task = collect_memory(config.limits)
     largest = max(task, split_memory(records))
     if config.dedup:
-        largest = max(largest, group.memory(records, config.dedup.component_documents))
+        largest = max(largest, group.memory(records, config.dedup))
     unit = max(one.bytes for one in inputs.units)
     return Machines(
         name="cpu",

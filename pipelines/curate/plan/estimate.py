@@ -24,7 +24,7 @@ from pipelines.curate.work import machine_of, task_scratch
 from pipelines.curate.write_corpus import attribute_columns
 from pipelines.dedup.compare import candidate_columns
 from pipelines.dedup.documents import KEY_COLUMNS
-from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage
+from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage, stars_memory
 from pipelines.readers.divide import bytes_of_unit
 from pipelines.readers.units import InputManifest
 
@@ -33,12 +33,15 @@ CANDIDATES_OF_A_DUPLICATE = 1.5
 # Used if the sample has fewer: duplicates far apart in the input are not in a sample.
 LEAST_DUPLICATES = 0.2
 
+# Large and small stars where one task does not connect all candidates; groups of 2 to 5 documents take 3.
+STARS = 8
+
 # Processor seconds of grouping: `python -m tests.benchmarks group` with 2 million documents, 32% of them in groups
 # (AMD EPYC, 2026-11-23); of one range of 2^19 documents: `terabyte` of the same day.
 _ONE_RANGE_S = 5.5e-6  # of a document that passed
 _GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "components": 0.4e-6, "route": 2.0e-6}  # of a document that passed
-_CANDIDATE_S = {"mark": 0.1e-6, "compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
-_CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
+_CANDIDATE_S = {"mark": 0.1e-6, "star": 0.5e-6, "compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
+_CANDIDATE_BYTES = {"star": 30, "route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 _PAIR_BYTES = 8
 _EXCHANGE_S = 3.3e-9  # of a byte of slices at a level between (cluster/exchange.py), on the same machine
 
@@ -302,7 +305,12 @@ def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candid
     yield from _exchange("group.keys", keys, shuffled)
     yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, _last_gets(keys), 1)
     yield plan("mark", 1, candidates * _CANDIDATE_S["mark"], edges, documents / 8, 2 * (of_documents + slices), 1)
-    yield plan("components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1)
+    if candidates <= config.dedup.connected_at_once:
+        yield plan(
+            "components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1
+        )
+    else:
+        yield _stars(candidates, of_documents)
     gets = part_gets + 2 * of_documents
     yield plan("route", of_documents, passed * _GROUP_S["route"], route_bytes, routed, gets, 1)
     yield from _exchange("group.candidates", candidates_of, routed)
@@ -327,6 +335,18 @@ def _exchange(name: str, levels: Levels, size: float) -> Iterator[StagePlan]:
 def _last_gets(levels: Levels) -> int:
     """Requests of the units that read the slices."""
     return 2 * levels.reads(levels.count)
+
+
+def _stars(candidates: float, ranges: int) -> StagePlan:
+    """All stages of pipelines/dedup/stars.py together."""
+    spans = math.ceil(ranges / DEFAULT_SIZES.span)
+    files = max(spans, math.ceil(candidates / DEFAULT_SIZES.edges))
+    units = STARS * (spans + files)
+    shuffled = STARS * candidates * _CANDIDATE_BYTES["star"]
+    # A unit of `least` reads a slice of every file, and those of `move` together one of every file for each span.
+    gets, puts = STARS * 4 * spans * files, 3 * units
+    core_s, memory = STARS * candidates * _CANDIDATE_S["star"], stars_memory(DEFAULT_SIZES)
+    return StagePlan("group.star", units, core_s, shuffled, shuffled, gets, puts, memory, shuffled / units)
 
 
 def on_cores(config: CurateConfig, size: Size, stages: list[StagePlan], cores: int, prices: Prices) -> OnCores:

@@ -17,6 +17,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import frozen_inputs, run_stages
 from pipelines.curate.plan.estimate import (
     REQUEST_CORE_S,
+    STARS,
     START_S,
     Size,
     StagePlan,
@@ -148,6 +149,12 @@ def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
     assert found["group.components"].memory == (1 << 29) + 10**9 // 8 * 9 // 8 + 6 * round(1.5 * 0.2 * passed)
     shuffled = shuffle_bytes(list(found.values()))
     assert 2 * passed * 15 * 8 < shuffled < 2 * (passed * 15 * 8 + 0.3 * passed * 1000)
+
+
+def test_more_candidates_than_one_task_connects_are_planned_as_stars():
+    found = planned(config_of(dedup={"connected_at_once": 10**8}))
+    assert "group.components" not in found
+    assert found["group.star"].memory < 4 << 30 and found["group.star"].read > 2.25e8 * 8 * STARS
 
 
 def test_requests_of_grouping_and_of_counting_keys_grow_with_the_input_and_not_with_its_square():

@@ -111,6 +111,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "output": "HERE/another",
         "inputs.0.storage": {"timeout_s": 5},
         "dedup.component_documents": 5,
+        "dedup.connected_at_once": 5,
         "execution.unit_mib": 5,
         "execution.attempts": 5,
         "execution.losses": 2,
@@ -132,7 +133,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 # Not tried: `kind` has one value, and these go with the settings named above.
 UNTRIED = {"kind", "storage.secret_access_key", "storage.session_token", "dedup.against"}
 # A finished run with another value of these is the same run.
-NO_OTHER_RUN = ("output", "inputs.0.storage", "dedup.component_documents", "execution.", "storage.")
+NO_OTHER_RUN = (
+    "output", "inputs.0.storage", "dedup.component_documents", "dedup.connected_at_once", "execution.", "storage.",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -87,8 +87,13 @@ def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(ban
     ],
 )
 def test_a_machine_has_memory_for_the_largest_component_in_one_task(documents, component, candidates):
-    assert memory(documents, component) == (1 << 29) + 1500 * candidates
+    assert memory(documents, Dedup(component_documents=component)) == (1 << 29) + 1500 * candidates
 
 
 def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
-    assert memory(9_000_000, 600_000) == 2 * ((1 << 29) + 1500 * (1 << 19) * 5 // 4)
+    assert memory(9_000_000, Dedup(component_documents=600_000)) == 2 * ((1 << 29) + 1500 * (1 << 19) * 5 // 4)
+
+
+def test_a_machine_has_memory_to_connect_no_more_than_one_task_does():
+    assert memory(10**10, Dedup()) == (1 << 29) + 10**10 // 8 * 9 // 8 + 6 * 10**9
+    assert memory(10**10, Dedup(connected_at_once=10**6)) < 4 << 30
