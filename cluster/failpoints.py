@@ -1,34 +1,69 @@
-"""Named points in the code at which a test can kill the process.
+"""Named points in the code at which a test can disturb the process.
 
-`RAYMILL_FAILPOINT=NAME` kills the process with SIGKILL when it reaches the point NAME; `NAME@K` when it reaches it for
-the K-th time, counted from 1. Without the variable a failpoint costs one dictionary look-up.
+`RAYMILL_FAILPOINTS=FOLDER` turns them on. A process that comes to a point appends a line to FOLDER/passes, which all
+processes of all commands share:
+
+    NAME DETAIL PROCESS TIME        DETAIL: the unit or the URI; TIME: Unix time in seconds
+
+FOLDER/plan, if it exists, says what happens, one disturbance a line:
+
+    NAME@K FUNCTION                 at the K-th pass of NAME over all processes, FUNCTION (module:function) is called
+    NAME:DETAIL@K FUNCTION          the same, of passes with this DETAIL
+    any@K FUNCTION                  the K-th pass of any point; @* for K: every one
+
+Without the variable a failpoint costs one dictionary look-up.
 """
 
+import fcntl
 import os
-import signal
-from collections import Counter
+import time
+from pathlib import Path
+
+from cluster.entry import Entry
 
 FAILPOINTS = (
     "unit_started",
     "files_written",
-    "file_uploaded",
-    "before_record",
-    "after_record",
-    "before_manifest",
-    "after_manifest",
+    "before_create",
+    "after_create",
+    "before_write",
+    "after_write",
+    "before_upload",
+    "after_upload",
+    "before_delete",
+    "after_delete",
 )
 
-_passed: Counter[str] = Counter()
+VARIABLE = "RAYMILL_FAILPOINTS"
 
 
-def failpoint(name: str) -> None:
-    """Kill this process if the environment names this point and this pass of it. name: one of FAILPOINTS."""
+def failpoint(name: str, detail: str = "") -> None:
+    """Do what the plan in the environment says for this pass of the point. name: one of FAILPOINTS."""
     assert name in FAILPOINTS, name
-    wanted = os.environ.get("RAYMILL_FAILPOINT")
-    if not wanted:
-        return
-    target, _, count = wanted.partition("@")
-    if target == name:
-        _passed[name] += 1
-        if _passed[name] == int(count or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+    if folder := os.environ.get(VARIABLE):
+        for function in _planned(Path(folder), name, detail.replace(" ", "_") or "-"):
+            function()
+
+
+def _planned(folder: Path, name: str, detail: str) -> list[Entry]:
+    """Count this pass; the functions that the plan has for it."""
+    with open(folder / "passes", "a+") as passes:
+        fcntl.flock(passes, fcntl.LOCK_EX)  # given back when the file is closed
+        passes.seek(0)
+        earlier = [line.split(" ")[:2] for line in passes]
+        passes.write(f"{name} {detail} {os.getpid()} {time.time():.3f}\n")
+    plan = folder / "plan"
+    planned = []
+    for line in plan.read_text().splitlines() if plan.exists() else ():
+        selector, _, function = line.partition(" ")
+        chosen, _, number = selector.rpartition("@")
+        if _matches(chosen, name, detail):
+            count = 1 + sum(_matches(chosen, *one) for one in earlier)
+            planned += [Entry(function)] * (number in ("*", str(count)))
+    return planned
+
+
+def _matches(chosen: str, name: str, detail: str) -> bool:
+    """chosen: NAME, NAME:DETAIL or any."""
+    wanted, _, where = chosen.partition(":")
+    return wanted in ("any", name) and where in ("", detail)

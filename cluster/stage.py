@@ -183,7 +183,7 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
         StorageError: the scratch disk is full, or the store failed.
         ClusterError: rows that were written to scratch could not be read back.
     """
-    failpoint("unit_started")
+    failpoint("unit_started", f"{stage.name}/{index}")
     started = time.perf_counter()
     attempt = uuid.uuid4().hex[:12]
     with Scratch(stage.outputs) as scratch:
@@ -193,15 +193,17 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(
-                    f"{scratch.folder}: {error.strerror}. Units write there before they upload: free space, or set "
-                    "TMPDIR to a larger disk, and run the same command again; finished units are kept."
+                    f"{stage.name}, unit {index}: {scratch.folder}: {error.strerror}. Units write there before they "
+                    "upload: free space, or set TMPDIR to a larger disk, and run the same command again; finished "
+                    "units are kept."
                 ) from error
             raise
-        failpoint("files_written")
+        failpoint("files_written", f"{stage.name}/{index}")
         folders = {name: paths.join(root, name) for name in written}
         files = {name: _upload(stage.store, folders[name], index, attempt, made) for name, made in written.items()}
     record = Record(index, attempt, files, counters, time.perf_counter() - started)
-    return _commit(stage, root, record, stage.record_name(index, unit)).at(index)
+    uri = paths.join(root, stage.folder, stage.record_name(index, unit))
+    return record_file(stage.store, uri).create(record.to_json()).at(index)
 
 
 def committed(stage: Stage, root: str) -> dict[int, Record]:
@@ -236,7 +238,6 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_befo
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
     ordered = [records[index] for index in range(len(stage.units))]
     counters = add_counters(record.counters for record in ordered)
-    failpoint("before_manifest")
     for output in stage.outputs:
         uri = paths.join(root, output.name)
         files = [file for record in ordered for file in record.files[output.name]]
@@ -251,7 +252,6 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_befo
             version=cluster.__version__,
         )
         manifest_file(stage.store, uri).create(manifest.to_json())
-    failpoint("after_manifest")
     artifacts = published(stage, root)  # read back: another driver may have written them first
     assert artifacts is not None
     for artifact in artifacts.values():
@@ -373,7 +373,6 @@ def _upload(
         name = f"{attempt}-{unit:06}.slices" if path.suffix == ".slices" else f"{unit:06}-{number:03}-{attempt}.parquet"
         file = DataFile(name, unit, rows, path.stat().st_size, sha256)
         store.upload(path, paths.join(folder, name))
-        failpoint("file_uploaded")
         files.append(file)
     return files
 
@@ -384,13 +383,6 @@ def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
     name = f"000000-000-{uuid.uuid4().hex[:12]}.parquet"
     store.write_bytes(paths.join(uri, name), data)
     return DataFile(name, 0, 0, len(data), hashlib.sha256(data).hexdigest())
-
-
-def _commit(stage: Stage, root: str, record: Record, name: str) -> Record:
-    failpoint("before_record")
-    first = record_file(stage.store, paths.join(root, stage.folder, name)).create(record.to_json())
-    failpoint("after_record")
-    return first
 
 
 def record_file(store: Store, uri: str) -> RecordFile[Record]:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from cluster.errors import StorageError
+from cluster.failpoints import failpoint
 from cluster.store import paths
 from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions, Upload
 from cluster.store.local import LOCAL, own_folder
@@ -83,7 +84,9 @@ class Store:
     def write_bytes(self, uri: str, data: bytes) -> None:
         """Write the object, or replace it; readers see the old content or the new."""
         backend, key = self._backend(uri)
+        failpoint("before_write", uri)
         backend.write(key, data)
+        failpoint("after_write", uri)
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write the object unless it exists; of any number of racing callers exactly one gets True.
@@ -91,12 +94,17 @@ class Store:
         Their data have to differ, because a writer recognises its object by them if the store's answer was lost.
         """
         backend, key = self._backend(uri)
-        return backend.create(key, data)
+        failpoint("before_create", uri)
+        created = backend.create(key, data)
+        failpoint("after_create", uri)
+        return created
 
     def upload(self, path: Path, uri: str) -> None:
         """Move a finished local file to the store, whole or not at all. The local file may be gone afterwards."""
         backend, key = self._backend(uri)
+        failpoint("before_upload", uri)
         backend.upload(path, key)
+        failpoint("after_upload", uri)
 
     def info(self, uri: str) -> FileInfo:
         """
@@ -145,7 +153,9 @@ class Store:
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; those already gone are no error."""
         for backend, group in self._by_backend(uris, str):
+            failpoint("before_delete", group[0][0])
             backend.delete([key for _, key in group])
+            failpoint("after_delete", group[0][0])
 
     def list_uploads(self, folder: str) -> list[Upload]:
         """The uploads below a folder that have not ended: of killed processes, and of those at work.

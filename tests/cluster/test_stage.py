@@ -24,7 +24,7 @@ from cluster.failpoints import FAILPOINTS
 from cluster.stage import Output, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
-from tests.support import simulation
+from tests.support import disturbances, simulation
 from tests.support.simulation import World
 from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
 
@@ -120,7 +120,8 @@ def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simul
             assert artifact.manifest == Manifest.from_json(manifest), seed
             listed = {paths.join(artifact.uri, file.path): file.sha256 for file in artifact.manifest.files}
             assert {uri: hashlib.sha256(data).hexdigest() for uri, data in stored.items()} == listed, seed
-    assert killed_at.keys() >= set(FAILPOINTS), "the schedules were too few to try every failpoint"
+    places = {"unit_started", "files_written", "create", "created", "upload", "uploaded", "delete"}
+    assert killed_at.keys() >= places, "the schedules were too few to try every failpoint"
 
 
 def test_a_simulated_schedule_repeats_itself(simulated):
@@ -136,19 +137,20 @@ def test_a_simulated_schedule_repeats_itself(simulated):
 # --- real processes, real files
 
 
-def _run_in_a_process(root: Path, point: str) -> int:
+def _run_in_a_process(root: Path, plan: str) -> int:
     code = f"from tests.support.stages import *; run_inline(counting_stage(4), {str(root)!r})"
-    environment = os.environ | {"RAYMILL_FAILPOINT": point, "TMPDIR": str(root.parent)}
+    (root.parent / "plan").write_text(plan)
+    environment = os.environ | {failpoints.VARIABLE: str(root.parent), "TMPDIR": str(root.parent)}
     return subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[2]).returncode
 
 
-ONCE = ("before_manifest", "after_manifest")
-
-
-@pytest.mark.parametrize("point", [*FAILPOINTS, *(f"{name}@2" for name in FAILPOINTS if name not in ONCE)])
+@pytest.mark.parametrize("point", [f"{name}@{pass_}" for name in FAILPOINTS for pass_ in (1, 2) if "write" not in name])
 def test_a_process_killed_at_a_failpoint_leaves_what_the_next_one_finishes(tmp_path, point):
     undisturbed = run_inline(counting_stage(4), str(tmp_path / "undisturbed"))
-    assert _run_in_a_process(tmp_path / "run", point) == -9
+    for name in undisturbed if "delete" in point else ():  # a file that another attempt left
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "000000-000-0123456789ab.parquet").touch()
+    assert _run_in_a_process(tmp_path / "run", f"{point} tests.support.disturbances:kill") == -9
     finished = run_inline(counting_stage(4), str(tmp_path / "run"))
     for name, artifact in finished.items():
         assert artifact.manifest.digest == undisturbed[name].manifest.digest
@@ -157,15 +159,26 @@ def test_a_process_killed_at_a_failpoint_leaves_what_the_next_one_finishes(tmp_p
         assert on_disk == sorted(file.path for file in artifact.manifest.files)
 
 
-def test_a_failpoint_counts_its_passes_and_an_unknown_name_is_ours_to_mend(monkeypatch):
-    killed: list[int] = []
-    monkeypatch.setattr(failpoints.os, "kill", lambda process, how: killed.append(how))
-    monkeypatch.setattr(failpoints, "_passed", Counter())
-    monkeypatch.setenv("RAYMILL_FAILPOINT", "unit_started@3")
-    for _ in range(4):
-        failpoints.failpoint("unit_started")
-        failpoints.failpoint("before_record")
-    assert killed == [9]
+def test_a_failpoint_does_what_the_plan_says_for_its_passes_over_all_processes(monkeypatch, tmp_path):
+    done: list[str] = []
+    monkeypatch.setattr(disturbances, "kill", lambda: done.append("kill"))
+    monkeypatch.setattr(disturbances, "stop", lambda: done.append("stop"))
+    monkeypatch.setenv(failpoints.VARIABLE, str(tmp_path))
+    kill, stop = "tests.support.disturbances:kill", "tests.support.disturbances:stop"
+    (tmp_path / "plan").write_text(f"unit_started:a@2 {kill}\nany@2 {stop}\nbefore_write:x@* {stop}\n")
+    (tmp_path / "passes").write_text("unit_started a 1 0.0\n")  # of another process
+    for name, detail, wanted in (
+        ("unit_started", "b", ["stop"]),
+        ("unit_started", "a", ["kill"]),
+        ("unit_started", "a", []),
+        ("before_write", "x", ["stop"]),
+        ("before_write", "x", ["stop"]),
+        ("before_write", "y", []),
+    ):
+        failpoints.failpoint(name, detail)
+        assert done == wanted, (name, detail)
+        done.clear()
+    assert len((tmp_path / "passes").read_text().splitlines()) == 7
     with pytest.raises(AssertionError):
         failpoints.failpoint("elsewhere")
 

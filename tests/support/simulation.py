@@ -63,7 +63,7 @@ class World:
     def backend(self) -> Callable[..., tuple["World", str]]:
         return lambda store, uri, *, file=True: (self, uri)
 
-    def step(self, place: str) -> None:
+    def step(self, place: str, detail: str = "") -> None:
         actor = threading.current_thread()
         if isinstance(actor, Actor):
             actor.stop_at(place)
