@@ -31,9 +31,12 @@ cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several
 cluster-faults: setup  ## a training that is cancelled, then loses its head, on such a cluster: the same losses
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and slow'
 
-faults: setup  ## kill -9 of workers, raylet and driver: curate twenty seeds, train ten; twenty of a faulty store
+N ?= 500
+faults: setup  ## at least N faults, ten a seed, in curate, pack and train; prints `faults` and `violations`
+	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
-		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
+		tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
+		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/cluster/test_engine.py tests/training/pack/test_shuffle.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
@@ -46,7 +49,7 @@ versions: setup  ## a tiny training with the oldest and the newest supported tra
 gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; one table within half an hour
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m training.bench.gpu
 
-test-s3-real: setup  ## the store's tests on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
+test-s3-real: setup  ## the store, and curate, on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw
 
 bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FILE.parquet to choose the text

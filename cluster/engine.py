@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +95,7 @@ class Engine:
 
     root: the run's folder on the store.
     replace: delete artifacts of this run's outputs that were made with other settings, and make them again.
+    check: called before each stage, those that prepare others included; it may raise an error that ends the run.
     wall_s: seconds that each stage took, by name; absent for stages that an earlier call began or finished.
     units: number of units of each stage, by name.
     """
@@ -104,6 +105,7 @@ class Engine:
     progress: Progress
     patience: Patience = field(default_factory=Patience)
     replace: bool = False
+    check: Callable[[], None] = lambda: None
     wall_s: dict[str, float] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
     metrics: Metrics = NOT_EXPORTED
@@ -117,6 +119,7 @@ class Engine:
             ClusterError: Ray died, or could not be started.
             StageError: some units have no result after the last round. The other units are committed.
         """
+        self.check()
         if self.replace:
             discard_stale(stage, self.root)
         discard_damaged(stage, self.root)

@@ -16,13 +16,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from cluster.errors import BusyError, StorageError
+from cluster.errors import BusyError, RaymillError, StorageError
 from cluster.record import json_bytes
 from cluster.store import paths
 from cluster.store.interface import NotFound
@@ -101,22 +101,29 @@ class Lease:
             raise BusyError(self._lost)
 
     def release(self) -> None:
-        """Stop refreshing and mark the lease as released, unless another driver has taken it."""
+        """Stop refreshing and mark the lease as released, unless another driver has taken it.
+
+        A store that is away is logged and no error, which could hide why the run ended: the lease expires.
+        """
         self._ended.set()
         self._thread.join()
         if self._lost is None:
-            self.store.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, released=True)))
+            try:
+                self.store.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, released=True)))
+            except StorageError as error:
+                log.warning("the lease was not released: %s", error)
 
     def _refresh_on(self) -> None:
         while not self._ended.wait(_REFRESH_S):
             try:
-                self._refresh()
+                self.refresh()
             except StorageError as error:
                 log.warning("the lease was not refreshed: %s", error)
             if self._lost is not None:
                 return
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Write the lease with the time of now, unless another driver has taken it."""
         newest = _newest(self.store, self.root)
         if newest is not None and newest[0] > self.number:
             self._lost = (
@@ -136,10 +143,19 @@ def held(store: Store, root: str) -> Iterator[Lease]:
 
     Raises:
         BusyError: another run is writing there. Raised at once, or after waiting 45 s for a holder on another machine.
+            Or another took over meanwhile, which is why the work inside the `with` failed.
     """
     lease = _acquire(store, root)
     try:
         yield lease
+    except RaymillError as error:
+        with suppress(StorageError):
+            lease.refresh()
+        try:
+            lease.check()
+        except BusyError as lost:
+            raise lost from error
+        raise
     finally:
         lease.release()
 

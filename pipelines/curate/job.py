@@ -131,13 +131,8 @@ def curate(
             _find_manifest(config, listing, root, replace=True)  # removes that of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
         patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
-        engine = Engine(root, session, progress, patience, replace)
-
-        def run(stage: Stage) -> dict[str, Artifact]:
-            lease.check()
-            return engine.run(stage)
-
-        artifacts = run_stages(config, inputs, run)
+        engine = Engine(root, session, progress, patience, replace, lease.check)
+        artifacts = run_stages(config, inputs, engine.run)
         lease.check()
         return _publish(config, inputs, engine, artifacts)
 

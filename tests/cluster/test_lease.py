@@ -64,6 +64,25 @@ def test_a_second_driver_is_refused_at_once_with_who_and_since_when_and_a_third_
         assert third.number == 2 and numbers(store, root) == [2]
 
 
+def test_a_store_that_is_away_at_the_end_does_not_hide_why_the_run_ended(tmp_path, monkeypatch, caplog):
+    def away(*_: object) -> None:
+        raise StorageError("no answer")
+
+    with pytest.raises(ValueError, match="the cause"), held(Store(), str(tmp_path)):
+        monkeypatch.setattr(Store, "write_bytes", away)
+        raise ValueError("the cause")
+    assert "the lease was not released: no answer" in caplog.text
+
+
+def test_work_that_fails_because_another_run_took_over_says_so(tmp_path):
+    """As of a driver that slept: the other run has removed what it reads."""
+    with pytest.raises(BusyError, match="another run took over here"), held(Store(), str(tmp_path)):
+        write(Store(), str(tmp_path), 2)
+        raise StorageError("no such file")
+    with pytest.raises(StorageError, match="no such file"), held(Store(), str(tmp_path / "other")):
+        raise StorageError("no such file")
+
+
 def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(root, store):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     write(store, root, process=int(child.stdout))

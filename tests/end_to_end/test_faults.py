@@ -1,194 +1,62 @@
-"""kill -9 of workers, raylet and driver at random points, then the same command: the same corpus, byte for byte."""
+"""A seed of the fault matrix, and that the matrix finds what is wrong."""
 
-import json
-import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="the matrix looks at processes in /proc")
+
+
+def python(*words: str) -> str:
+    """What a process of its own prints; the matrix forks, which a process with threads must not."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_no_fault_of_a_seed_changes_curate_pack_or_train():
+    printed = python("-m", "tests.end_to_end.fault_matrix", "9")
+    assert int(re.search(r"^faults (\d+)$", printed, re.MULTILINE)[1]) >= 9
+    assert printed.endswith("violations 0\n"), printed
+
+
+_BROKEN = """
+import sys
+from pathlib import Path
 from cluster.store.store import Store
-from tests.pipelines.curate.test_curate import story
-from tests.support.processes import Command, wait_until
+from tests.support.fault_case import Case
+from tests.support.fault_works import Work
+from tests.support.forked import adopt_orphans
 
-UNITS = 24
-VICTIMS = ("worker", "raylet", "driver")
-DRIVER_ENDS_S = 120
-RERUNS = 3
+def run(output, engine, session, more):
+    # A program that appends what it did before; and one that ends with an error that does not help.
+    Path(output).mkdir(exist_ok=True)
+    with open(f"{output}/report.json", "a") as lines:
+        lines.write("made\\n")
+    Store().create(f"{output}/report.html", b"")
+    if more:
+        raise ValueError("no")
 
-pytestmark = pytest.mark.ray
+def content(output, store):
+    return {"lines": Path(f"{output}/report.json").read_text()}
 
-
-@pytest.fixture(scope="module")
-def corpus_input(tmp_path_factory) -> Path:
-    """About a megabyte a row group: stories, a third of them repeated with a few words changed."""
-    path = tmp_path_factory.mktemp("faults") / "in.parquet"
-    generator = np.random.default_rng(7)
-    stories = [story(n, sentences=15) for n in range(60)]
-    with pq.ParquetWriter(path, pa.schema([("id", pa.string()), ("text", pa.string())])) as writer:
-        for group in range(UNITS):
-            texts = []
-            for _ in range(250):
-                parts = [stories[n] for n in generator.integers(0, 60, 2)]
-                words = " ".join(parts).split(" ")
-                for at in generator.integers(0, len(words), 10):
-                    words[at] = f"word{generator.integers(100)}"
-                texts.append(" ".join(words))
-            writer.write_table(pa.table({"id": [f"{group}-{n}" for n in range(250)], "text": texts}))
-    return path
+adopt_orphans()
+for name, more, plan in (("right", {}, ()), ("twice", {}, [("any", 1, "kill")]), ("error", {"error": 1}, ())):
+    case = Case(Work("work", run, content), {"lines": "made\\n"}, Path(sys.argv[1], name), name, more=more)
+    case.plan(*plan)
+    case.finish()
+    case.judge()
+    print(name, len(case.fault_times), case.violations)
+"""
 
 
-def config_for(source: Path, output: Path) -> Path:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    config = output.with_suffix(".yaml")
-    settings = {
-        "kind": "curate",
-        "name": "faults",
-        "inputs": [{"path": str(source), "id": "id"}],
-        "output": str(output),
-        "language": {"keep": ["en"]},
-        "corpus": {"file_mib": 2},
-        "execution": {"unit_mib": 1, "stall_s": 60, "cpus": 2},
-    }
-    config.write_text(json.dumps(settings))
-    return config
-
-
-@pytest.fixture(scope="module")
-def undisturbed(corpus_input) -> Path:
-    output = corpus_input.parent / "undisturbed"
-    run_whole(config_for(corpus_input, output))
-    assert Artifact.load(Store(), f"{output}/corpus").manifest.rows > 100
-    return output
-
-
-def run_whole(config: Path, *words: str) -> None:
-    command = Command("curate", str(config), *words)
-    try:
-        code, _, err = command.wait(300)
-    finally:
-        command.end_all()
-    assert code == 0, err
-
-
-def content(output: Path) -> dict[str, object]:
-    """Everything of a run that must not depend on what happened on the way."""
-    found: dict[str, object] = {"digest": json.loads((output / "manifest.json").read_text())["digest"]}
-    for name in ("corpus", "removed", "attributes", "quarantine"):
-        artifact = Artifact.load(Store(), f"{output}/{name}")
-        listed = {str(path) for path in (output / name).glob("*.parquet")}
-        assert listed == set(artifact.file_uris), f"{name}: files that the manifest does not know"
-        found[name] = [Path(uri).read_bytes() for uri in artifact.file_uris]
-    return found
-
-
-def disturb(corpus_input: Path, undisturbed: Path, seed: int, victim: str) -> None:
-    output = corpus_input.parent / f"disturbed-{seed}"
-    config = config_for(corpus_input, output)
-    chance = random.Random(seed)
-    records = chance.randrange(UNITS * 2)
-    command = Command("curate", str(config))
-
-    def so_far() -> int:
-        return sum(1 for _ in (output / "_commits").glob("*/*.json"))
-
-    try:
-        wait_until(lambda: so_far() >= records or command.process.poll() is not None, 200)
-        find = {
-            "driver": lambda: [command.process.pid],
-            "raylet": lambda: command.others("/raylet "),
-            "worker": lambda: command.others("ray::") or command.others("default_worker.py"),
-        }[victim]
-        wait_until(lambda: bool(find()) or command.process.poll() is not None, 60)
-        killed = any(command.kill(pid) for pid in sorted(find(), key=lambda _: chance.random())[:1])
-        assert killed or command.process.poll() is not None, f"no {victim} was found to kill while the run went on"
-        if victim == "driver":
-            command.process.wait(DRIVER_ENDS_S)
-        else:
-            code, _, err = command.wait(DRIVER_ENDS_S)
-            assert code in (0, 1), err
-            assert code == 0 or "again" in err, err
-        print(f"seed {seed}: {victim} killed after {so_far()} records (killed: {killed})")
-    finally:
-        command.end_all()
-    for _ in range(RERUNS):
-        again = Command("curate", str(config))
-        try:
-            code, _, err = again.wait(300)
-        finally:
-            again.end_all()
-        if code == 0:
-            break
-    assert code == 0, err
-    assert content(output) == content(undisturbed)
-
-
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_the_number_of_workers_changes_nothing(corpus_input, undisturbed, workers):
-    output = corpus_input.parent / f"workers-{workers}"
-    run_whole(config_for(corpus_input, output), "-o", f"execution.cpus={workers}")
-    assert content(output) == content(undisturbed)
-
-
-def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
-    """In a process of its own: a session of Ray is for one command."""
-    program = (
-        "import sys; from cluster.artifact import Artifact; from cluster.session import Session\n"
-        "from cluster.store.store import Store\n"
-        "with Session(cpus=2) as session:\n"
-        "    session.start()\n"
-        "    rows = Artifact.load(Store(), sys.argv[1]).to_ray_dataset().take_all()\n"
-        "print(len(rows), sorted(rows[0])[0], len({row['id'] for row in rows}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, f"{undisturbed}/corpus"], capture_output=True, text=True, timeout=200
-    )
-    rows = Artifact.load(Store(), f"{undisturbed}/corpus").manifest.rows
-    assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
-
-
-def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
-    """In a process of its own, with a bound that removes some documents, and a few documents a task."""
-    program = (
-        "import json, sys; from cluster.session import Session\n"
-        "from pipelines.curate import what_if; from pipelines.curate.commands import load_curate\n"
-        "before, after = load_curate(sys.argv[1], []), load_curate(sys.argv[1], sys.argv[2:])\n"
-        "here = what_if.compare(before, after)\n"
-        "what_if._MOST_HERE, what_if._DOCUMENTS_OF_A_TASK = 0, 700\n"
-        "with Session(cpus=2) as session:\n"
-        "    there = what_if.compare(before, after, session)\n"
-        "print(json.dumps([here, there]))"
-    )
-    changes = ["rules.gopher_quality.min_words=425", "rules.packs=[gopher_quality, c4]"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(undisturbed.with_suffix(".yaml")), *changes],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    here, there = json.loads(done.stdout)
-    assert there == here
-    assert here["documents"] == {"decided": UNITS * 250, "of": UNITS * 250}
-    assert 0 < here["total"]["after"]["documents"] < here["total"]["before"]["documents"]
-
-
-@pytest.mark.parametrize(
-    ("seed", "victim"),
-    [
-        pytest.param(1, "worker", marks=pytest.mark.slow),
-        (2, "raylet"),  # takes its workers with it
-        pytest.param(3, "driver", marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_process_changes_nothing(corpus_input, undisturbed, seed, victim):
-    disturb(corpus_input, undisturbed, seed, victim)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 120))
-def test_twenty_seeds_of_kills_change_nothing(corpus_input, undisturbed, seed):
-    disturb(corpus_input, undisturbed, seed, VICTIMS[seed % 3])
+def test_another_result_and_an_error_without_help_are_violations(tmp_path):
+    right, twice, error = python("-c", _BROKEN, str(tmp_path)).splitlines()
+    assert right == "right 0 []"
+    assert twice.startswith("twice 1 [") and "another result: ['lines']" in twice
+    assert "exit code 70 without a word on how to continue: ValueError: no" in error and "does not succeed" in error

@@ -133,7 +133,7 @@ def test_a_run_makes_the_same_corpus_under_each_kind_of_fault(
     assert proxy.injected[kind] >= 3
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, *range(100, 120)))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_a_run_makes_the_same_corpus_under_all_kinds_of_faults(
     seed, inputs, bucket, plain, undisturbed, s3_server, monkeypatch
 ):

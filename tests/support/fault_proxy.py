@@ -47,6 +47,7 @@ class FaultProxy:
         share: of the requests, which get a fault. One that a request cannot have (a truncated answer to HEAD) is none.
         seed: of the draws, which are made in the order in which requests arrive.
         hold_s: how long a request is held that times out; longer than the client waits.
+        away: (number of a request, seconds): from that request on the store is gone for so long; None: never.
         on_put: called with the path of each PUT after the server did it.
 
     Attributes:
@@ -61,6 +62,7 @@ class FaultProxy:
         share: float = 0.2,
         seed: int = 1,
         hold_s: float = 2.0,
+        away: tuple[int, float] | None = None,
         on_put: Callable[[str], None] = lambda path: None,
     ) -> None:
         self.injected: Counter[Fault] = Counter()
@@ -68,6 +70,7 @@ class FaultProxy:
         self.requests = 0
         self._target = urlsplit(target).netloc
         self._faults, self._share, self._hold_s, self._on_put = list(faults), share, hold_s, on_put
+        self._away, self._back_at = away, 0.0
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -87,6 +90,10 @@ class FaultProxy:
         """The fault of the next request, and a number from 0 to 1 that decides the rest."""
         with self._lock:
             self.requests += 1
+            if self._away and self.requests == self._away[0]:
+                self._back_at = time.monotonic() + self._away[1]
+            if time.monotonic() < self._back_at:
+                return Fault.RESET_REQUEST, 0.0
             fault = self._random.choice(self._faults) if self._random.random() < self._share else None
             chance = self._random.random()
         if fault is Fault.DUPLICATED and method != "PUT":

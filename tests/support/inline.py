@@ -57,13 +57,19 @@ class NoRay(Session):
 
 
 def curate_inline(
-    settings: dict, monkeypatch, *, replace: bool = False, progress: Progress | None = None
+    settings: dict,
+    monkeypatch,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+    engine: type[Engine] = InlineEngine,
+    session: Session | None = None,
 ) -> job.CurateRun:
     """`curate` on a config given as plain settings."""
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "Engine", InlineEngine)
-        return job.curate(config, Session(), progress or Silent(), replace=replace)
+        patch.setattr(job, "Engine", engine)
+        return job.curate(config, session or Session(), progress or Silent(), replace=replace)
 
 
 def prepare_inline(settings: dict, monkeypatch, *, replace: bool = False) -> prepare_job.PrepareRun:

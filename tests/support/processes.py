@@ -41,7 +41,7 @@ class Command:
 
     def others(self, title: str = "") -> list[int]:
         """Process ids of what the command started, whose command line contains `title`."""
-        return [pid for pid, line in _marked(self.mark) if pid != self.process.pid and title in line]
+        return [pid for pid, line in marked(self.mark) if pid != self.process.pid and title in line]
 
     def kill(self, pid: int, how: int = signal.SIGKILL) -> bool:
         try:
@@ -51,7 +51,7 @@ class Command:
         return True
 
     def end_all(self) -> None:
-        for pid, _ in _marked(self.mark):
+        for pid, _ in marked(self.mark):
             self.kill(pid)
         self.process.wait()
 
@@ -74,7 +74,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
     return true()
 
 
-def _marked(mark: str) -> Iterator[tuple[int, str]]:
+def marked(mark: str) -> Iterator[tuple[int, str]]:
     wanted = f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:

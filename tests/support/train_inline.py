@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from cluster.engine import Engine
 from cluster.progress import Silent
 from cluster.session import Session
 from tests.support.fit_jobs import fit_alone
@@ -25,15 +26,26 @@ MODEL = {
 }
 
 
-def train_inline(settings: dict, monkeypatch, *, replace: bool = False, verify: bool = False) -> job.TrainRun:
-    """`train` on a config given as plain settings, on one worker that is this process."""
+def train_inline(
+    settings: dict,
+    monkeypatch,
+    *,
+    replace: bool = False,
+    verify: bool = False,
+    engine: type[Engine] = InlineEngine,
+    session: Session | None = None,
+) -> job.TrainRun:
+    """`train` on a config given as plain settings, on one worker that is this process.
+
+    engine, session: of packing.
+    """
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "Engine", InlineEngine)
+        patch.setattr(packing, "Engine", engine)
         patch.setattr(job, "fit_on_ray", _fit)
         patch.setattr(job, "_check_cluster", lambda workers, session: None)
         patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
         config = TrainConfig.model_validate(PLAIN | settings)
-        return job.train(config, Session(), Silent(), replace=replace, verify=verify)
+        return job.train(config, session or Session(), Silent(), replace=replace, verify=verify)
 
 
 PLAIN = {

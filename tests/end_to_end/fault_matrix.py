@@ -1,0 +1,246 @@
+"""The fault matrix: python -m tests.end_to_end.fault_matrix N [FIRST_SEED]
+
+Injects at least N faults, ten for each seed or more, into curate (with grouping, boilerplate and repeats in stages of
+units), pack and train, and compares each result with that of a run that nothing disturbed. Prints a line for each run,
+and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if there is a
+violation.
+
+    every seed      curate, pack and train, killed at random failpoints; workers also suspended, failing and hanging;
+                    one of: a poisoned unit, two drivers, a suspended driver, a full disk, a store that loses requests,
+                    a store that is away
+    one in three    on Ray: kill -9 of workers; of raylet, control process or driver; memory pressure; a suspended
+                    worker; a training whose worker or driver is killed
+
+Faults that need no Ray are injected into forks of this process, which has all modules and kernels loaded.
+"""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+import training.evaluation.job
+import training.export.job
+import training.fit.loop
+import training.pack.bpe  # noqa: F401 - loaded before processes are forked
+from cluster.session import Session
+from cluster.store.store import Store
+from tests.benchmarks.timing import machine
+from tests.conftest import moto
+from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
+from tests.support import fault_kinds as kinds
+from tests.support.fault_case import Case, Pass
+from tests.support.fault_works import Work, works
+from tests.support.fit_jobs import pack_tiny
+from tests.support.forked import adopt_orphans, bury_orphans
+from tests.support.inline import InlineEngine
+from training.fit.job import Job
+from training.fit.records import Outcome
+
+LANES = 3
+# Of these faults and fewer, no part is with Ray or with a store.
+SMALL = 10
+
+
+@dataclass
+class Result:
+    """What one run came to. units: different ones. redone: starts of units beyond the first."""
+
+    seed: int
+    name: str
+    faults: int
+    violations: list[str]
+    recovery_s: list[float]
+    units: int
+    redone: int
+    seconds: float
+
+
+class Matrix:
+    """Works, their undisturbed results, and the runs of a seed. small: without Ray and stores."""
+
+    def __init__(self, folder: Path, server: str, small: bool) -> None:
+        self.folder, self.server, self.small = folder, server, small
+        self.works = works(folder)
+        self._undisturbed: dict[str, tuple[dict, list[Pass]]] = {}
+        self._fits: tuple[Path, tuple[Job, Outcome]] | None = None
+
+    def undisturbed(self, work: Work) -> tuple[dict, list[Pass]]:
+        """(content, passes) of a run without faults; the first of a work also loads its kernels into this process."""
+        if work.name not in self._undisturbed:
+            if work.name != "train":  # torch must not compute before the fork
+                work.run(str(self.folder / f"warm-{work.name}"), InlineEngine, Session(), {})
+            case = Case(work, {}, self.folder / f"undisturbed-{work.name}", "undisturbed")
+            command = case.start()
+            assert case.code(command) == 0, case.last_error()
+            command.settle(60)
+            self._undisturbed[work.name] = work.content(case.output, Store()), case.passes()
+        return self._undisturbed[work.name]
+
+    def prepare(self) -> None:
+        """Do what lanes share."""
+        for work in self.works.values():
+            self.undisturbed(work)
+
+    def seed(self, seed: int) -> Iterator[Result]:
+        """The runs of a seed, one after the other."""
+        yield self._run(seed, "curate", "killed, suspended and failing", kinds.points(5))
+        yield self._run(seed, "pack", "killed, suspended and failing", kinds.points(2))
+        yield self._run(seed, "train", "killed, suspended and failing", kinds.points(2))
+        if self.small:
+            return
+        curate = (
+            ("a poisoned unit", kinds.poisoned_unit, False),
+            ("two drivers", kinds.two_drivers, False),
+            ("a suspended driver", kinds.suspended_driver, False),
+            ("a full disk", kinds.full_disk, False),
+            ("a store that loses requests", kinds.flaky_store(self.server), False),
+            ("a store that is away", kinds.store_that_is_away(self.server), False),
+        )
+        yield self._run(seed, "curate", *curate[seed % len(curate)])
+        on_ray = {
+            1: ("Ray: workers killed", kinds.ray_workers, True),
+            3: ("Ray: a process killed", kinds.ray_process, True),
+            6: ("Ray: memory pressure", kinds.ray_memory, True),
+            8: ("Ray: a process killed", kinds.ray_process, True),
+            13: ("Ray: a suspended worker", kinds.ray_suspended_worker, True),
+            16: ("Ray: workers killed", kinds.ray_workers, True),
+        }
+        if (number := seed % 20) in on_ray:
+            yield self._run(seed, "curate", *on_ray[number])
+        if number == 5:
+            yield self._fit(seed, ("worker", "driver")[seed // 20 % 2])
+
+    def _run(self, seed: int, name: str, what: str, kind: kinds.Kind, ray: bool = False) -> Result:
+        work = self.works[name]
+        content, passes = self.undisturbed(work)
+        began, folder = time.perf_counter(), self.folder / f"{seed}-{name}-{what.replace(' ', '-').replace(':', '')}"
+        case = Case(work, content, folder, what, ray=ray)
+        kind(case, random.Random(f"{seed} {name} {what}"), passes)
+        case.judge()
+        bury_orphans()
+        seconds = time.perf_counter() - began
+        result = Result(
+            seed, f"{name}, {what}", len(case.fault_times), case.violations, case.recovery_s, case.units, case.redone,
+            seconds,
+        )  # fmt: skip
+        if not case.violations:
+            shutil.rmtree(folder)
+        return result
+
+    def _fit(self, seed: int, victim: str) -> Result:
+        began = time.perf_counter()
+        violations, recovery = [], []
+        if self._fits is None:
+            packed = self.folder / f"fit-{os.getpid()}"
+            pack_tiny(str(packed))
+            self._fits = packed, fit_by_ranks(packed)
+        try:
+            recovery.append(kill_and_finish(*self._fits, seed, victim))
+        except AssertionError as error:
+            violations.append(f"{type(error).__name__}: {error}")
+        return Result(
+            seed, f"train on Ray, {victim} killed", 1, violations, recovery, 0, 0, time.perf_counter() - began
+        )
+
+
+def run(faults: int, first_seed: int = 1) -> int:
+    """Inject so many faults and print what came of it. Returns the number of violations."""
+    began, small = time.perf_counter(), faults <= SMALL
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    adopt_orphans()
+    print(machine("ray", "torch"))
+    # In memory, if it can be: most of the time of so many small files would be that of the disk.
+    folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    with moto() as server:
+        matrix = Matrix(folder, server, small)
+        if small:
+            results = list(_until(matrix, itertools.count(first_seed), faults))
+        else:
+            matrix.prepare()
+            results = _in_lanes(matrix, faults, first_seed)
+    violations = sum(len(result.violations) for result in results)
+    _print_summary(results, time.perf_counter() - began)
+    if violations:
+        print(f"what they left: {folder}")
+    else:
+        shutil.rmtree(folder)
+    return violations
+
+
+def _until(matrix: Matrix, seeds: Iterable[int], faults: int) -> Iterator[Result]:
+    """The results of seeds until there are so many faults, and a seed for every ten of them."""
+    done = 0
+    for count, seed in enumerate(seeds, start=1):
+        for result in matrix.seed(seed):
+            done += result.faults
+            recovery = ", ".join(f"{seconds:.1f}" for seconds in result.recovery_s)
+            print(
+                f"seed {result.seed}: {result.name}: {result.faults} faults, goes on after {recovery or '-'} s, "
+                f"{result.redone} of {result.units} units done again, {result.seconds:.1f} s",
+                *(f"VIOLATION {line}" for line in result.violations), sep="\n  ", flush=True,
+            )  # fmt: skip
+            yield result
+        if done >= faults and 10 * count >= faults:
+            return
+
+
+def _in_lanes(matrix: Matrix, faults: int, first_seed: int) -> list[Result]:
+    """The seeds in LANES processes."""
+    lanes = []
+    for lane in range(LANES):
+        if process := os.fork():
+            lanes.append(process)
+            continue
+        adopt_orphans()
+        share = -(-faults // LANES)
+        with (matrix.folder / f"lane-{lane}.jsonl").open("w") as file:
+            for result in _until(matrix, itertools.count(first_seed + lane, LANES), share):
+                file.write(json.dumps(asdict(result)) + "\n")
+                file.flush()
+        os._exit(0)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in lanes]
+    assert codes == [0] * LANES, codes
+    files = [matrix.folder / f"lane-{lane}.jsonl" for lane in range(LANES)]
+    return [Result(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
+
+
+def _print_summary(results: list[Result], seconds: float) -> None:
+    by_name: dict[str, list[Result]] = {}
+    for result in results:
+        by_name.setdefault(result.name, []).append(result)
+    print(f"\n{'':<42}{'runs':>6}{'faults':>8}{'violations':>12}{'goes on after, s':>24}{'done again':>16}")
+    for name, group in sorted(by_name.items()):
+        times = sorted(one for result in group for one in result.recovery_s)
+        shown = f"median {statistics.median(times):.1f}, at most {times[-1]:.1f}" if times else "-"
+        counts = Counter({"faults": 0, "redone": 0, "units": 0})
+        for result in group:
+            counts.update(faults=result.faults, redone=result.redone, units=result.units)
+        wrong = sum(len(result.violations) for result in group)
+        again = f"{counts['redone']:,} of {counts['units']:,}" if counts["units"] else "-"
+        print(f"{name:<42}{len(group):>6}{counts['faults']:>8}{wrong:>12}{shown:>24}{again:>16}")
+    times = sorted(one for result in results for one in result.recovery_s)
+    faults, redone = sum(result.faults for result in results), sum(result.redone for result in results)
+    print(f"\nseeds {len({result.seed for result in results})}, runs {len(results)}, {seconds:.0f} s")
+    print(f"recovery: median {statistics.median(times or [0]):.1f} s, at most {max(times, default=0):.1f} s")
+    units = sum(result.units for result in results)
+    print(f"wasted work: {redone:,} of {units:,} units done again, {redone / max(faults, 1):.2f} a fault")
+    print(f"faults {faults}")
+    print(f"violations {sum(len(result.violations) for result in results)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(*map(int, sys.argv[1:])) > 0)

@@ -1,0 +1,153 @@
+"""The commands that the fault matrix disturbs, on a few documents, and everything of a result that no fault may change.
+
+Importing this imports all that they need, so that their processes can be forked.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.artifact import MANIFEST, Artifact
+from cluster.engine import Engine
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.store import paths
+from cluster.store.store import Store
+from tests.pipelines.curate.test_curate import story
+from tests.support.inline import curate_inline
+from tests.support.many_units import COMPONENT, cut_into_many_units
+from tests.support.train_inline import PLAIN, sentences, train_inline
+from training.config import TrainConfig
+from training.data.packed import SPLITS
+from training.pack import job as packing
+
+# Of a step log: what a training that went on must have like one that was never disturbed.
+_OF_A_STEP = ("step", "samples", "loss", "grad_norm", "tokens", "validation")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command. run: (output, engine, session, further settings). content: (output, its store) -> what is compared."""
+
+    name: str
+    run: Callable[[str, type[Engine], Session, dict[str, Any]], object]
+    content: Callable[[str, Store], dict[str, Any]]
+
+
+def works(folder: Path) -> dict[str, Work]:
+    """curate, pack and train, by name. folder: for their inputs."""
+    texts, documents = folder / "texts", folder / "documents"
+    write_texts(texts)
+    _write_documents(documents)
+
+    def curate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            cut_into_many_units(patch)
+            settings = EVERY_STAGE | {
+                "inputs": [{"path": str(texts), "id": "id", "columns": ["date"]}],
+                "output": output,
+            }
+            curate_inline(settings | more, patch, engine=engine, session=session)
+
+    def pack(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            cut_into_many_units(patch)
+            patch.setattr(packing, "Engine", engine)
+            settings = PLAIN | _PACK | {"corpus": str(documents), "output": output, "packed": output} | more
+            packing.pack(TrainConfig.model_validate(settings), session, Silent())
+
+    def train(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            cut_into_many_units(patch)
+            settings = {"corpus": str(documents), "output": output} | _TRAIN | more
+            train_inline(settings, patch, engine=engine, session=session)
+
+    every = Work("curate", curate, _curated), Work("pack", pack, _packed), Work("train", train, _trained)
+    return {work.name: work for work in every}
+
+
+# Also what a unit that hangs costs.
+STALL_S = 8.0
+EVERY_STAGE = {
+    "dedup": {"keeper": "newest", "newest_by": "date", "component_documents": COMPONENT},
+    "boilerplate": {"max_documents": 3, "min_words_left": 5},
+    "repeats": {"min_words": 20, "cut": True, "min_words_left": 5},
+    "execution": {"stall_s": STALL_S},
+}
+_PACK = {
+    "columns": {"text": "text", "stratify": "kind"},
+    "execution": {"stall_s": STALL_S},
+}
+_TRAIN = {
+    "steps": 8,
+    "evaluate": {"every_steps": 4},
+    "checkpoint": {"every_steps": 2, "keep": 1},
+    "execution": {"stall_s": STALL_S},
+}
+
+
+def write_texts(folder: Path) -> None:
+    """Three files of 12 documents: stories; copies, near copies, a line that many have, a quotation."""
+    folder.mkdir()
+    quotation = story(900, 6)
+    for part in range(3):
+        rows = []
+        for number in range(12):
+            text = story(12 * part + number, 6)
+            if number in (3, 4):
+                text = story(7 + number, 6)  # copies in every file
+            if number in (5, 6, 7):
+                text = story(700, 12).replace("chapter", f"page {part} {number} of chapter", 1)
+            if number == 8:
+                text += "\n\n" + quotation
+            text = f"Home, about us, and the rest of the site\n\n{text}"
+            rows.append({"id": f"{part}-{number}", "text": text, "date": f"2024-0{1 + number % 9}-0{1 + part}"})
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _write_documents(folder: Path) -> None:
+    folder.mkdir()
+    rows = sentences(120)
+    for part in range(4):
+        lines = [json.dumps(row) + "\n" for row in rows[30 * part : 30 * part + 30]]
+        (folder / f"{part}.jsonl").write_text("".join(lines))
+
+
+def _curated(output: str, store: Store) -> dict[str, Any]:
+    return _run_content(output, store)
+
+
+def _packed(output: str, store: Store) -> dict[str, Any]:
+    manifest = json.loads(store.read_bytes(paths.join(output, "pack.json")))
+    found: dict[str, Any] = {"tokenizer": manifest["tokenizer"], "artifacts": manifest["artifacts"]}
+    for name, splits in manifest["artifacts"].items():
+        for split in SPLITS:
+            found[f"{name}/{split}"] = _of_artifact(store, paths.join(output, name, split))
+            assert found[f"{name}/{split}"]["digest"] == splits[split]
+    return found
+
+
+def _trained(output: str, store: Store) -> dict[str, Any]:
+    steps = [json.loads(line) for line in store.read_bytes(paths.join(output, "steps.jsonl")).splitlines()]
+    losses = [{name: one[name] for name in _OF_A_STEP if name in one} for one in steps]
+    return _run_content(output, store) | {"steps": losses}
+
+
+def _run_content(output: str, store: Store) -> dict[str, Any]:
+    """The digests of a run, and of the files of its artifacts."""
+    manifest = json.loads(store.read_bytes(paths.join(output, "manifest.json")))
+    found: dict[str, Any] = {"digest": manifest["digest"], "artifacts": manifest["artifacts"]}
+    for name in manifest["artifacts"]:
+        if store.exists(paths.join(output, name, MANIFEST)):
+            found[name] = _of_artifact(store, paths.join(output, name))
+    return found
+
+
+def _of_artifact(store: Store, uri: str) -> dict[str, Any]:
+    artifact = Artifact.load(store, uri)
+    assert artifact.damage(compare_sha256=True) == {}, uri
+    return {"digest": artifact.manifest.digest, "sha256": [file.sha256 for file in artifact.manifest.files]}

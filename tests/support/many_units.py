@@ -1,0 +1,34 @@
+"""Sizes that cut a few documents into many units, so that every stage runs, with those that prepare it."""
+
+from functools import partial
+
+import pytest
+
+from pipelines.curate import boilerplate, repeats
+from pipelines.curate import job as curating
+from pipelines.curate.config import Execution
+from pipelines.dedup.group import Sizes
+from training.pack import job as packing
+from training.pack import survey
+from training.pack.packing import pack_stage
+from training.pack.sources import freeze_corpora
+
+_UNIT_BYTES = 4_000
+_SIZES = Sizes(documents=16, pairs=150, batch=6, block=4)
+# Candidates of a component that is compared in blocks.
+COMPONENT = 6
+
+
+def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES) -> None:
+    """Make `curate`, `pack` and `train` of this process do so. Grouping has stages of its own, packing levels.
+
+    unit_bytes: of the text of a unit of `curate`.
+    """
+    patch.setattr(curating, "run_stages", partial(curating.run_stages, sizes=_SIZES))
+    patch.setattr(Execution, "unit_bytes", property(lambda self: unit_bytes))
+    for module in (boilerplate, repeats):
+        patch.setattr(module, "slices_for", lambda keys: 3)
+    patch.setattr(packing, "freeze_corpora", lambda config, unit_bytes: freeze_corpora(config, _UNIT_BYTES // 2))
+    patch.setattr(packing, "look", lambda *_: None)
+    patch.setattr(packing, "pack_stage", partial(pack_stage, unit_tokens=1_000, fan=2))
+    patch.setattr(survey, "FAN", 3)
