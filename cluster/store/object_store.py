@@ -254,7 +254,7 @@ class Bucket:
         except exceptions.BaseError as error:
             if _no_bucket(error):
                 raise self._missing() from error
-            if re.search(r"status code: 40[13]\b", str(error)):  # met in a listing
+            if re.search(r"status code: 40[13]\b|code: AccessDenied\b", str(error)):  # met in a listing, or deleting
                 raise self._refused(uri, error) from error
             if "invalid path" in str(error):  # met in a listing
                 raise self._unnameable(uri, error) from error

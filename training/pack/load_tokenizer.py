@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,7 +28,7 @@ from training.pack.bpe import fit
 from training.pack.chat import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts
-from training.pack.tokenizer import RECORD
+from training.pack.tokenizer import RECORD, TokenizerRecord
 
 _transformers_config = Entry("training.plan.shape:transformers_config")  # loads torch, which few tokenizers need
 
@@ -106,21 +106,17 @@ def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTr
         if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
             raise no_tokenizer(uri)
         return _load(uri, uri, revision, hub_problem(uri, revision))
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in found:
-            path = Path(scratch, file.uri.removeprefix(paths.absolute(uri)).lstrip("/"))
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(store.read_bytes(file.uri))
-        return _load(scratch, uri, None)
+    return _load_files(store, uri, [file.uri.removeprefix(paths.absolute(uri)).lstrip("/") for file in found])
 
 
 def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokenizerFast:
-    """The prepared tokenizer of a folder.
+    """The prepared tokenizer of a folder. The folder is not listed, for which workers may have no right.
 
     Raises:
         DataError: it has another fingerprint.
     """
-    tokenizer = load_tokenizer(store, uri)
+    record = TokenizerRecord.from_json(store.read_bytes(paths.join(uri, RECORD)))
+    tokenizer = _load_files(store, uri, record.files) if record.files else load_tokenizer(store, uri)
     if (found := tokenizer_fingerprint(tokenizer)) != fingerprint:
         raise DataError(f"{uri}: the tokenizer has changed since it was prepared ({found}, not {fingerprint}).")
     return tokenizer
@@ -141,6 +137,16 @@ def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     """The token id of padding; any id if the tokenizer has none, since padding is recognised by its position."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in known if token is not None)
+
+
+def _load_files(store: Store, uri: str, names: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer of these files of a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            path = Path(scratch, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(store.read_bytes(paths.join(uri, name)))
+        return _load(scratch, uri, None)
 
 
 def _load(where: str, uri: str, revision: str | None, problem: str | None = None) -> PreTrainedTokenizerFast:
