@@ -2,11 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
+from tests.support.ceph import CephS3
 from tests.support.counting_s3 import CountingS3
+from tests.support.servers import CREDENTIALS, free_port, wait_for_port
 
 # Ray reads its mode when it is imported, which any test may cause; all Rays of this process then accept its token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -27,7 +26,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 settings.register_profile("raymill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("raymill")
 
-CREDENTIALS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -115,28 +113,18 @@ def counted_store(counting_s3: CountingS3) -> Store:
     )
 
 
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory) -> Iterator[CephS3]:
+    """A real S3 server."""
+    if missing := CephS3.missing():
+        pytest.skip(f"no {missing}: apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common")
+    with CephS3(tmp_path_factory.mktemp("ceph"), free_port) as server:
+        yield server
+
+
 @pytest.fixture
 def s3_root(s3_server: str) -> str:
     """A fresh bucket on that server."""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS).create_bucket(Bucket=name)
     return f"s3://{name}"
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def wait_for_port(port: int, server: subprocess.Popen, patience_s: float = 30) -> None:
-    """Until something listens there; a server that ends instead is an error with its code."""
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        assert server.poll() is None, f"{server.args} ended with {server.returncode}"
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        threading.Event().wait(0.05)
-    raise TimeoutError(f"nothing listens at port {port} after {patience_s:.0f} s")

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from cluster.errors import StorageError, UserError
 from cluster.store.interface import StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, free_port, wait_for_port
-from tests.support.ceph import CephS3
 
 
 def real_s3(test):
@@ -277,14 +275,6 @@ def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path):
     finally:
         server.terminate()
         server.wait()
-
-
-@pytest.fixture(scope="module")
-def ceph(tmp_path_factory) -> Iterator[CephS3]:
-    if missing := CephS3.missing():
-        pytest.skip(f"no {missing}: apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common")
-    with CephS3(tmp_path_factory.mktemp("ceph"), free_port) as server:
-        yield server
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from tests.conftest import CREDENTIALS, wait_for_port
+from tests.support.servers import CREDENTIALS, wait_for_port
 
 _PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "monmaptool")
 

@@ -1,0 +1,118 @@
+"""The same artifacts through local files, moto and Ceph, with any number of workers, on one node and on three."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import CREDENTIALS, SHARED
+from tests.support.fault_works import EVERY_STAGE, write_texts
+from tests.support.inline import curate_inline
+from tests.support.many_units import cut_into_many_units
+from tests.support.ray_cluster import ROOT, RayCluster
+
+_KEYS = {"access_key_id": "key", "secret_access_key": "secret"}
+_PATIENCE_S = 400
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Input of `curate`, and the digests of the artifacts that one process makes of it on local files."""
+
+    inputs: list[dict]
+    settings: dict
+    unit_bytes: int
+    folder: Path
+    digests: dict[str, str]
+
+
+@pytest.fixture(scope="module", params=["stories", "real texts"])
+def texts(request, tmp_path_factory) -> Texts:
+    """Generated stories; and 60 versions of PEPs with 60 translations of the Declaration of Human Rights."""
+    folder = tmp_path_factory.mktemp("same")
+    if request.param == "stories":
+        write_texts(folder / "in")
+        inputs, settings, unit_bytes = (
+            [{"path": str(folder / "in"), "id": "id", "columns": ["date"]}],
+            EVERY_STAGE,
+            4000,
+        )
+    else:
+        if not SHARED.is_dir():
+            pytest.skip(f"no real inputs at {SHARED}")
+        inputs = []
+        for name in ("peps", "udhr"):
+            table = pq.read_table(SHARED / f"{name}.parquet", columns=["id", "text"]).slice(0, 60)
+            pq.write_table(table, folder / f"{name}.parquet", row_group_size=10)
+            inputs.append({"source": name, "path": str(folder / f"{name}.parquet"), "id": "id"})
+        settings = EVERY_STAGE | {"dedup": {"component_documents": 6}, "language": None}
+        unit_bytes = 150_000
+    with pytest.MonkeyPatch.context() as patch:
+        cut_into_many_units(patch, unit_bytes)
+        run = curate_inline(settings | {"inputs": inputs, "output": str(folder / "local")}, patch)
+    assert run.corpus.manifest.rows > 10 and len(run.manifest["artifacts"]) > 10
+    return Texts(inputs, settings, unit_bytes, folder, run.manifest["artifacts"])
+
+
+def through_s3(texts: Texts, url: str) -> dict[str, str]:
+    """The digests of a run whose input and output are on this server."""
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **CREDENTIALS)
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=bucket)
+    inputs = []
+    for one in texts.inputs:
+        path = Path(one["path"])
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            client.upload_file(str(file), bucket, f"{path.name}/{file.name}")
+        inputs.append(one | {"path": f"s3://{bucket}/{path.name}"})
+    storage = {"endpoint_url": url} | _KEYS
+    settings = texts.settings | {"inputs": inputs, "output": f"s3://{bucket}/run", "storage": storage}
+    with pytest.MonkeyPatch.context() as patch:
+        cut_into_many_units(patch, texts.unit_bytes)
+        return curate_inline(settings, patch).manifest["artifacts"]
+
+
+def on_ray(texts: Texts, session: dict, **environment: str) -> dict[str, str]:
+    """The digests of a run on Ray, in a process of its own. session: arguments of the session."""
+    name = uuid.uuid4().hex[:8]
+    settings = texts.settings | {"inputs": texts.inputs, "output": str(texts.folder / name)}
+    job = texts.folder / f"{name}.json"
+    job.write_text(json.dumps({"settings": settings, "unit_bytes": texts.unit_bytes, "session": session}))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.many_units_on_ray", str(job)],
+        capture_output=True, text=True, timeout=_PATIENCE_S, cwd=ROOT, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_through_moto(texts, s3_server):
+    assert through_s3(texts, s3_server) == texts.digests
+
+
+@pytest.mark.rgw
+@pytest.mark.slow
+def test_through_ceph(texts, ceph):
+    assert through_s3(texts, ceph.url) == texts.digests
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_with_any_number_of_workers(texts, workers):
+    assert on_ray(texts, {"cpus": workers}) == texts.digests
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_on_any_number_of_nodes(texts, nodes):
+    with RayCluster(workers=nodes) as cluster:
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
+        assert on_ray(texts, {"address": cluster.gcs}, **token) == texts.digests

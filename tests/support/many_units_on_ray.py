@@ -1,0 +1,29 @@
+"""`curate` with many small units on Ray, in a process of its own: python -m tests.support.many_units_on_ray JOB.json
+
+The job has `settings`, of curate; `unit_bytes`; and `session`, the arguments of the session. Prints the digest of each
+artifact as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.engine import Engine
+from cluster.session import Session
+from tests.support.inline import curate_inline
+from tests.support.many_units import cut_into_many_units
+
+
+def main(path: str) -> None:
+    job = json.loads(Path(path).read_text())
+    with pytest.MonkeyPatch.context() as patch, Session(**job["session"]) as session:
+        cut_into_many_units(patch, job["unit_bytes"])
+        run = curate_inline(job["settings"], patch, engine=Engine, session=session)
+        assert session.started
+    print(json.dumps(run.manifest["artifacts"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
