@@ -8,7 +8,7 @@ violation.
     every seed      curate, pack and train, killed at random failpoints; workers also suspended, failing and hanging;
                     one of: a poisoned unit, two drivers, a suspended driver, a full disk, a store that loses requests,
                     a store that is away
-    one in three    on Ray: kill -9 of workers; of raylet, control process or driver; memory pressure; a suspended
+    one in five     on Ray: kill -9 of workers; of raylet, control process or driver; memory pressure; a suspended
                     worker; a training whose worker or driver is killed
 
 Faults that need no Ray are injected into forks of this process, which has all modules and kernels loaded.
@@ -48,7 +48,7 @@ from tests.support.inline import InlineEngine
 from training.fit.job import Job
 from training.fit.records import Outcome
 
-LANES = 3
+LANES = 4
 # Of these faults and fewer, no part is with Ray or with a store.
 SMALL = 10
 
@@ -117,10 +117,10 @@ class Matrix:
             13: ("Ray: a suspended worker", kinds.ray_suspended_worker, True),
             16: ("Ray: workers killed", kinds.ray_workers, True),
         }
-        if (number := seed % 20) in on_ray:
+        if (number := seed % 40) in on_ray:
             yield self._run(seed, "curate", *on_ray[number])
-        if number == 5:
-            yield self._fit(seed, ("worker", "driver")[seed // 20 % 2])
+        if number in (5, 10):
+            yield self._fit(seed, "worker" if number == 5 else "driver")
 
     def _run(self, seed: int, name: str, what: str, kind: kinds.Kind, ray: bool = False) -> Result:
         work = self.works[name]

@@ -125,7 +125,7 @@ def test_curate_runs_with_these_rights_alone(as_driver, tmp_path, monkeypatch):
     storage, session = as_driver
     write_texts(tmp_path / "in")
     source = {"path": str(tmp_path / "in"), "id": "id", "columns": ["date"]}
-    settings = EVERY_STAGE | {"inputs": [source], "storage": storage, "execution": {"stall_s": 200}}
+    settings = EVERY_STAGE | {"inputs": [source], "storage": storage}
     cut_into_many_units(monkeypatch)
     local = curate_inline(settings | {"output": str(tmp_path / "local")}, monkeypatch)
     run = curate_inline(settings | {"output": "s3://corpora/run"}, monkeypatch, engine=EngineElsewhere, session=session)

@@ -117,6 +117,7 @@ def suspended_driver(case: Case, chance: random.Random, passes: list[Pass]) -> N
 
 def full_disk(case: Case, chance: random.Random, passes: list[Pass]) -> None:
     """Scratch on a small file system: an error that names unit, folder and mend; then the same command with room."""
+    case.redone_by_a_fault = float("inf")  # until the driver ends, its workers begin other units, which fail too
     kilobytes = chance.randrange(4, 25, 4)
     command = case.start(lambda: _small_scratch(case.folder, kilobytes))
     code = case.code(command)

@@ -72,22 +72,20 @@ def works(folder: Path) -> dict[str, Work]:
 
 # Also what a unit that hangs costs.
 STALL_S = 8.0
+_NOT_LONG = {"execution": {"stall_s": STALL_S}}
 EVERY_STAGE = {
     "dedup": {"keeper": "newest", "newest_by": "date", "component_documents": COMPONENT},
     "boilerplate": {"max_documents": 3, "min_words_left": 5},
     "repeats": {"min_words": 20, "cut": True, "min_words_left": 5},
-    "execution": {"stall_s": STALL_S},
 }
 _PACK = {
     "columns": {"text": "text", "stratify": "kind"},
-    "execution": {"stall_s": STALL_S},
-}
+} | _NOT_LONG
 _TRAIN = {
     "steps": 8,
     "evaluate": {"every_steps": 4},
     "checkpoint": {"every_steps": 2, "keep": 1},
-    "execution": {"stall_s": STALL_S},
-}
+} | _NOT_LONG
 
 
 def write_texts(folder: Path) -> None:
