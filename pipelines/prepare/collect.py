@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipelines.dedup import signatures
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.prepare.clean import Cleaner
-from pipelines.prepare.config import PrepareConfig, Source
+from pipelines.prepare.config import PrepareConfig, Source, plain_label
 from pipelines.prepare.content import (
     COLUMNS,
     FIELDS,
@@ -106,9 +107,9 @@ def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
 
 
 def keys_schema(groups: Sequence[str]) -> pa.Schema:
-    """The columns of KEYS. Hashes of 64 bits; that of a group is 0 for a record without it."""
-    hashes = ["id", "stratum", *(f"group/{name}" for name in groups)]
-    return pa.schema([("row", pa.int64()), *((name, pa.uint64()) for name in hashes)])
+    """The columns of KEYS: the source by number, and hashes of 64 bits; 0 for a record without the group."""
+    hashes = ["id", "stratum", "class", *(f"group/{name}" for name in groups)]
+    return pa.schema([("row", pa.int64()), ("source", pa.int32()), *((name, pa.uint64()) for name in hashes)])
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class CollectSettings:
     metadata: tuple[str, ...]
     stratify: tuple[str, ...]
     group: tuple[str, ...]
+    balance: tuple[str, ...]
 
 
 def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> CollectSettings:
@@ -145,6 +147,7 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         metadata=config.metadata,
         stratify=config.split.stratify,
         group=config.split.group,
+        balance=config.split.balance.by if config.split.balance else (),
     )
 
 
@@ -171,9 +174,9 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest) -> Stage:
         "task_types": settings.task_types,
         "clean": clean.model_dump(),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
-        "validate": settings.validator.settings.model_dump(),
+        "validate": settings.validator.settings.model_dump(mode="json"),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
-        "split": [settings.metadata, settings.stratify, settings.group],
+        "split": [settings.metadata, settings.stratify, settings.group, settings.balance],
     }
     return Stage(
         "collect",
@@ -226,10 +229,18 @@ class Collect:
             cleaned = self._cleaned(number, found, unit, scratch, counters)
             counters["records"] += len(cleaned)
             counters[f"records/{unit.source}"] += len(cleaned)
-            self._write(unit, cleaned, scratch, counters)
+            self._write(number, unit, cleaned, scratch, counters)
         return dict(counters)
 
     # --- rows to records
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[str, str]]:
+        """Metadata -> plain spelling -> the value to use."""
+        return {
+            name: {plain_label(one): value for value, others in values.items() for one in (value, *others)}
+            for name, values in self.settings.cleaner.settings.labels.items()
+        }
 
     def _records(
         self, number: int, table: pa.Table, unit: Unit, scratch: Scratch, counters: Counter[str]
@@ -242,6 +253,9 @@ class Collect:
         for at, (row, id) in enumerate(zip(rows, ids, strict=True)):
             fields = {name: column[at] for name, column in values.items()}
             metadata = base | {name: value for name, value in fields.items() if name not in FIELDS}
+            for name, spellings in self._labels.items():
+                if (value := metadata.get(name)) is not None:
+                    metadata[name] = spellings.get(plain_label(value), value)
             try:
                 yield Collected(row, id, content_of({n: v for n, v in fields.items() if n in FIELDS}), metadata)
             except Unusable as error:
@@ -272,7 +286,12 @@ class Collect:
     # --- records to files
 
     def _write(
-        self, unit: Unit, records: list[tuple[Collected, dict[str, Any]]], scratch: Scratch, counters: Counter[str]
+        self,
+        number: int,
+        unit: Unit,
+        records: list[tuple[Collected, dict[str, Any]]],
+        scratch: Scratch,
+        counters: Counter[str],
     ) -> None:
         checked = [(*one, self.settings.validator(one[0].content, one[0].metadata)) for one in records]
         rejected = [(record, columns, failed) for record, columns, failed in checked if failed is not None]
@@ -295,14 +314,19 @@ class Collect:
             ]
             schema = records_schema(self.settings.shape, self.settings.metadata)
             scratch.write(RECORDS, pa.Table.from_pylist(rows, schema))
-            scratch.write(KEYS, self._keys([record for record, _ in passed]))
+            scratch.write(KEYS, self._keys(number, [record for record, _ in passed]))
             scratch.write(ATTRIBUTES, self._attributes(unit.source, [record for record, _ in passed]))
 
-    def _keys(self, records: list[Collected]) -> pa.Table:
+    def _keys(self, number: int, records: list[Collected]) -> pa.Table:
+        def hashed(names: Sequence[str]) -> list[int]:
+            return [hash64(*(one.metadata.get(name) or "" for name in names)) for one in records]
+
         columns: dict[str, Any] = {
             "row": [one.row for one in records],
+            "source": [number] * len(records),
             "id": [hash64(one.id or "") for one in records],
-            "stratum": [hash64(*(one.metadata.get(name) or "" for name in self.settings.stratify)) for one in records],
+            "stratum": hashed(self.settings.stratify),
+            "class": hashed(self.settings.balance),
         }
         for name in self.settings.group:
             values = (one.metadata.get(name) for one in records)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -58,6 +59,7 @@ class Source(_Settings):
     )
     task_type: TaskType | None = Field(None, description="default: `records.task_type`")
     licence: str | None = Field(None, description="of this source; every record has it")
+    share: float | None = Field(None, gt=0, le=1, description="of the data set; given for all sources or for none")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
     split: str = Field("train", min_length=1, description="hf: which split to read")
     storage: StorageOptions | None = Field(None, description="how its bucket is reached; default: that of the run")
@@ -89,12 +91,22 @@ class Records(_Settings):
         return self.templates.get(task_type, DEFAULT_TEMPLATES[task_type])
 
 
+class Mixture(_Settings):
+    """How many records of each source are taken, where inputs have a `share`."""
+
+    records: int | None = Field(None, ge=1, description="of all sources; default: as many as keep the shares")
+    fill: bool = Field(True, description="what a source lacks is taken from the others; false: there are fewer records")
+
+
 class Clean(_Settings):
-    """What is changed in every text field."""
+    """What is changed in text fields and labels."""
 
     normalize: bool = Field(True, description="one form of Unicode, quotes, spaces and line ends")
     terminology: dict[str, str] = Field(
         {}, description="term -> the term to use instead; whole words, the case of the text is kept"
+    )
+    labels: dict[str, dict[str, tuple[str, ...]]] = Field(
+        {}, description="metadata -> value -> other spellings of it; case, spaces, - and _ make no difference"
     )
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
         (), description="kinds of personal data that are replaced"
@@ -116,7 +128,16 @@ class Clean(_Settings):
             )
         if self.pseudonyms != "none" and not self.redact:
             raise ValueError("pseudonyms: nothing is replaced; name the kinds in `redact`")
+        for field, values in self.labels.items():
+            spelled = [plain_label(one) for value, others in values.items() for one in (value, *others)]
+            if twice := sorted({one for one in spelled if spelled.count(one) > 1}):
+                raise ValueError(f"labels.{field}: {', '.join(twice)} is listed twice; a spelling belongs to one value")
         return self
+
+
+def plain_label(value: str) -> str:
+    """A label without what does not tell two apart."""
+    return " ".join(re.split(r"[\s_-]+", value.strip().lower()))
 
 
 Bounds = tuple[int, int]
@@ -130,6 +151,9 @@ class Validate(_Settings):
     text_chars: Bounds | None = Field(None, description="least and most characters of a text; records of plain text")
     require: tuple[str, ...] = Field((), description="metadata that no record may lack")
     allowed: dict[str, tuple[str, ...]] = Field({}, description="metadata -> values that it may have")
+    since: dict[str, date] = Field(
+        {}, description="metadata -> the earliest date that it may have; records without one fail"
+    )
     refusals: tuple[str, ...] = Field(REFUSALS, description="beginnings of sentences of answers that decline")
     copied_answer: bool = Field(True, description="remove records whose answer is the question again")
 
@@ -139,6 +163,16 @@ class Validate(_Settings):
             if (bounds := getattr(self, name)) and not 0 <= bounds[0] <= bounds[1]:
                 raise ValueError(f"{name}: {list(bounds)} is no range; the first number is the least")
         return self
+
+
+class Balance(_Settings):
+    """Equal numbers of records of each class, by leaving some out and repeating others."""
+
+    by: tuple[str, ...] = Field(min_length=1, description="metadata whose values together are the class")
+    to: Literal["smallest", "largest"] | int = Field(
+        "largest", description="records of each class: those of the smallest or largest class, or a number"
+    )
+    most_copies: int = Field(5, ge=1, le=1000, description="how often a record is written at most")
 
 
 class Split(_Settings):
@@ -153,6 +187,7 @@ class Split(_Settings):
         (), description="outputs of earlier runs: their records stay in the split where they were"
     )
     folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
+    balance: Balance | None = Field(None, description="of the training split alone")
     seed: int = Field(1, ge=0, lt=1 << 32)
 
     @property
@@ -176,6 +211,7 @@ class PrepareConfig(_Settings):
     inputs: tuple[Source, ...] = Field(min_length=1)
     output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
     records: Records = Records()
+    mixture: Mixture = Mixture()
     clean: Clean = Clean()
     validation: Validate = Field(Validate(), alias="validate")
     dedup: Dedup | None = Dedup()
@@ -200,6 +236,16 @@ class PrepareConfig(_Settings):
         known = {*self.metadata, "source", "licence", "task_type"}
         asked = [("split.stratify", self.split.stratify), ("split.group", self.split.group)]
         asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
+        asked += [("validate.since", tuple(self.validation.since)), ("clean.labels", tuple(self.clean.labels))]
+        asked += [("split.balance.by", self.split.balance.by if self.split.balance else ())]
+        shares = [one.share for one in self.inputs if one.share is not None]
+        if shares and (len(shares) < len(self.inputs) or abs(sum(shares) - 1) > 1e-9):
+            raise ValueError(
+                f"inputs: {len(shares)} of {len(self.inputs)} have a share, and these sum to {sum(shares):g}; give "
+                "every input one, which sum to 1, or none"
+            )
+        if not shares and self.mixture != Mixture():
+            raise ValueError("mixture: goes with `share` of the inputs; give every input one")
         for setting, names in asked:
             for name in names:
                 if name not in known:

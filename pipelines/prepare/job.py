@@ -46,7 +46,8 @@ from pipelines.prepare.content import REASONS
 from pipelines.prepare.report import Report, gather, render
 from pipelines.prepare.sources import as_input, fields_of
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.write import REMOVED, SPLIT_FILES, find_kept, split_stage, write_stage
+from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, find_kept, split_stage
+from pipelines.prepare.write import REMOVED, write_stage
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.quarantine import refuse_too_many
@@ -164,5 +165,7 @@ def run_stages(
         attributes, verdicts = artifacts[ATTRIBUTES], artifacts[VERDICTS]
         artifacts |= run(group_stage(config.dedup, inputs.inputs, attributes, verdicts, units))
     groups = artifacts.get(GROUPS)
-    artifacts |= run(split_stage(config.split, artifacts[KEYS], groups, units, kept))
+    shares = tuple(one.share for one in config.inputs if one.share is not None)
+    split = SplitSettings(config.split, config.mixture, shares or None)
+    artifacts |= run(split_stage(split, artifacts[KEYS], groups, units, kept))
     return artifacts | run(write_stage(artifacts, groups, artifacts[SPLIT_FILES], units))

@@ -12,16 +12,28 @@ from pipelines.prepare import content, validate
 from pipelines.prepare.collect import RECORDS
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.write import REMOVED, SPLIT_FILES
+from pipelines.prepare.split_stage import SPLIT_FILES
+from pipelines.prepare.write import REMOVED
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
 
-_DUPLICATES = {
+_LEFT_OUT = {
+    "over_share": "more records of the source than its `share` allows",
+    "over_class": "more records of the class than `split.balance` allows in training",
     "exact_duplicate": "the same text as an earlier record",
     "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
 }
-_MEANINGS = {**PROBLEMS, **content.REASONS, **validate.REASONS, **_DUPLICATES}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **validate.REASONS, **_LEFT_OUT}
+# stage -> what the report calls its removed records.
+_STAGES = {
+    "collect": "not readable",
+    "validate": "fail a rule",
+    "duplicates": "duplicates",
+    "mixture": "over a share",
+    "balance": "over a class",
+}
 _WARN_REMOVED = 0.5
+_WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
 
 
 class SourceCounts(TypedDict):
@@ -36,7 +48,7 @@ class SourceCounts(TypedDict):
 
 
 class Reason(TypedDict):
-    """stage: collect (quarantine), validate or duplicates."""
+    """stage: a key of _STAGES; collect is quarantine."""
 
     stage: str
     reason: str
@@ -83,7 +95,9 @@ def gather(config: PrepareConfig, inputs: InputManifest, artifacts: dict[str, Ar
         "quarantined": int(collected["quarantined"]),
         "records": int(collected["records"]),
         "rejected": int(collected["records"] - collected["passed"]),
-        "duplicates": int(collected["passed"] - split["records"]),
+        "duplicates": sum(_starting(written, "removed/duplicates/").values()),
+        "left_out": sum(sum(_starting(written, f"removed/{stage}/").values()) for stage in ("mixture", "balance")),
+        "repeated": int(written.get("repeated", 0)),
         "written": sum(splits.values()),
         "personal_data": int(collected["replaced"]),
     }
@@ -117,7 +131,7 @@ def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Rea
     for key, number in _starting(written, "removed/").items():
         stage, _, reason = key.partition("/")
         counts[stage, reason] = number
-    order = ("collect", "validate", "duplicates")
+    order = tuple(_STAGES)
     ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
     return [
         Reason(stage=stage, reason=reason, meaning=_MEANINGS[reason], records=number)
@@ -137,9 +151,15 @@ def _warnings(
         if wanted and not splits[split]:
             written = plural(totals["written"], "record")
             found.append(f"the split {split} is empty: {written} are too few, or of one group.")
-    for one in sources:
-        if not sum(one["splits"].values()):
+    for one, entry in zip(sources, config.inputs, strict=True):
+        kept = sum(one["splits"].values())
+        if not kept:
             found.append(f"source {one['source']}: none of its {plural(one['records'], 'record')} is in the data set.")
+        elif entry.share is not None and abs(kept - entry.share * totals["written"]) > _WARN_SHARE * totals["written"]:
+            found.append(
+                f"source {one['source']}: {share(kept, totals['written'])} of the data set, where its share is "
+                f"{entry.share:.1%}; it has {plural(one['passed'], 'record')} that meet all rules."
+            )
     if totals["records"] and totals["rejected"] > _WARN_REMOVED * totals["records"]:
         found.append(
             f"{share(totals['rejected'], totals['records'])} of the records fail a rule. The reasons are in the "
@@ -158,12 +178,16 @@ def report_text(report: Report) -> str:
     """The lines that are printed: what was removed and why, then the splits."""
     totals = report["totals"]
     rows = [("records", totals["records"], "")]
-    for stage, title in (("collect", "not readable"), ("validate", "fail a rule"), ("duplicates", "duplicates")):
+    for stage, title in _STAGES.items():
         reasons = [one for one in report["reasons"] if one["stage"] == stage]
+        if not reasons and stage in ("mixture", "balance"):
+            continue
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
         more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
         rows.append((title, sum(one["records"] for one in reasons), why + more))
-    rows += [(name, number, "") for name, number in report["splits"].items()]
+    for split, number in report["splits"].items():
+        again = totals["repeated"] if split == "train" else 0
+        rows.append((split, number, f"{count(again)} of them repeated" if again else ""))
     width = max(len(count(number)) for _, number, _ in rows)
     return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
 
@@ -191,11 +215,12 @@ def _result(report: Report) -> Section:
     words = f"Records have the shape {report['shape']}."
     if totals["personal_data"]:
         words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced."
+    if totals["repeated"]:
+        words += f" {plural(totals['repeated'], 'record')} of the training split are repeated."
     return Section("result", "Result", join(element("dl", body, class_="tiles"), note(words)))
 
 
 def _removed(report: Report) -> Section:
-    titles = {"collect": "Not readable", "validate": "Fails a rule", "duplicates": "Duplicate"}
     columns = [
         Column("Reason", numeric=False),
         Column("Stage", numeric=False),
@@ -203,7 +228,7 @@ def _removed(report: Report) -> Section:
         Column("Records"),
     ]
     rows = [
-        (code(one["reason"]), titles[one["stage"]], one["meaning"], count(one["records"])) for one in report["reasons"]
+        (code(one["reason"]), _STAGES[one["stage"]], one["meaning"], count(one["records"])) for one in report["reasons"]
     ]
     if not rows:
         return Section("removed", "Removed records", note("No record was removed."))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 from pipelines.prepare.config import Validate
@@ -12,6 +13,7 @@ from pipelines.prepare.content import Content, question_and_answer
 REASONS = {
     "missing_metadata": "a field that `validate.require` names is missing or empty",
     "not_allowed": "a field has a value that is not in `validate.allowed`",
+    "too_old": "a date before `validate.since`, or none",
     "text_too_short": "fewer characters than `validate.text_chars`",
     "text_too_long": "more characters than `validate.text_chars`",
     "question_too_short": "fewer characters than `validate.question_chars`",
@@ -48,6 +50,9 @@ class Validator:
         for name, values in self.settings.allowed.items():
             if (value := metadata.get(name)) is not None and value not in values:
                 return Failed("not_allowed", f"{name}: {value}", ", ".join(values))
+        for name, earliest in self.settings.since.items():
+            if not (value := metadata.get(name) or "") or _date(value) < earliest:
+                return Failed("too_old", f"{name}: {value}", earliest.isoformat())
         asked = question_and_answer(content)
         if asked is None:
             assert isinstance(content, str)
@@ -75,6 +80,14 @@ class Validator:
                 if sentence.startswith(phrase.lower()):
                     return Failed("refusal", sentence[:80], phrase)
         return None
+
+
+def _date(value: str) -> date:
+    """The date at the beginning of a text in ISO 8601; the first of all dates if there is none."""
+    try:
+        return date.fromisoformat(value.strip()[:10])
+    except ValueError:
+        return date.min
 
 
 def _words(text: str) -> list[str]:

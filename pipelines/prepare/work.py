@@ -14,7 +14,7 @@ from pipelines.dedup import group
 from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings
-from pipelines.prepare.write import split_memory
+from pipelines.prepare.split_stage import split_memory
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import InputManifest
 

@@ -120,7 +120,8 @@ def test_groups_stay_together_and_strata_have_the_same_shares(settings, monkeypa
 def test_the_report_counts_what_the_files_hold(settings, monkeypatch):
     report = prepare_inline(settings, monkeypatch).report
     assert report["totals"] == {
-        "quarantined": 1, "records": 64, "rejected": 3, "duplicates": 1, "written": 60, "personal_data": 0
+        "quarantined": 1, "records": 64, "rejected": 3, "duplicates": 1, "left_out": 0, "repeated": 0, "written": 60,
+        "personal_data": 0,
     }  # fmt: skip
     assert [(one["stage"], one["reason"], one["records"]) for one in report["reasons"]] == [
         ("collect", "empty", 1), ("validate", "not_allowed", 1), ("validate", "question_too_short", 1),
@@ -285,3 +286,87 @@ def test_other_verbs_say_what_they_want(settings, tmp_path, capsys):
         with pytest.raises(SystemExit) as left:
             cli.main(words)
         assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def pairs(path, count: int, first: int = 0, **more) -> None:
+    rows = [
+        {"question": question(n), "answer": answer(n)} | {name: value(n) for name, value in more.items()}
+        for n in range(first, first + count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_sources_have_their_shares_and_a_shortfall_is_filled_and_reported(tmp_path, monkeypatch):
+    pairs(tmp_path / "a.jsonl", 60)
+    pairs(tmp_path / "b.jsonl", 20, first=60)
+    inputs = [{"source": name, "path": str(tmp_path / f"{name}.jsonl"), "share": 0.5} for name in "ab"]
+    plain = {"inputs": inputs, "output": str(tmp_path / "even")}
+    run = prepare_inline(plain, monkeypatch)
+    assert [sum(one["splits"].values()) for one in run.report["sources"]] == [20, 20] and not run.report["warnings"]
+    over = [row for row in ledger(run).values() if row["reason"] == "over_share"]
+    assert len(over) == 40 and {row["stage"] for row in over} == {"mixture"} and all(row["content"] for row in over)
+    filled = prepare_inline(plain | {"mixture": {"records": 50}, "output": str(tmp_path / "filled")}, monkeypatch)
+    assert [sum(one["splits"].values()) for one in filled.report["sources"]] == [30, 20]
+    assert filled.report["warnings"] == [
+        "source a: 60.0% of the data set, where its share is 50.0%; it has 60 records that meet all rules.",
+        "source b: 40.0% of the data set, where its share is 50.0%; it has 20 records that meet all rules.",
+    ]
+    short = {"mixture": {"records": 50, "fill": False}, "output": str(tmp_path / "short")}
+    fewer = prepare_inline(plain | short, monkeypatch)
+    assert [sum(one["splits"].values()) for one in fewer.report["sources"]] == [25, 20]
+
+
+def test_classes_of_the_training_split_get_equal_numbers_and_repeated_records_say_so(tmp_path, monkeypatch):
+    pairs(tmp_path / "a.jsonl", 60, label=lambda n: "rare" if n % 6 == 0 else "usual", id=lambda n: f"r{n}")
+    columns = {"prompt": "question", "completion": "answer", "label": "label"}
+    plain = {"inputs": [{"path": str(tmp_path / "a.jsonl"), "columns": columns, "id": "id"}]}
+    split = {"stratify": ["label"], "balance": {"by": ["label"]}}
+    run = prepare_inline(plain | {"split": split, "output": str(tmp_path / "over")}, monkeypatch)
+    train = run.split("train").table().to_pylist()
+    assert Counter(row["metadata"]["label"] for row in train) == {"usual": 40, "rare": 40}
+    assert run.report["totals"]["repeated"] == 32 and run.report["totals"]["written"] == 92
+    repeated = [row for row in train if row["provenance"]]
+    assert len(repeated) == 32 and len({row["id"] for row in train}) == 80
+    for row in repeated:
+        assert row["provenance"] == {"parents": [row["id"].partition("#")[0]], "operation": "repeat"}
+    assert len(run.split("test").table()) == 6, "only training is balanced"
+    under = split | {"balance": {"by": ["label"], "to": "smallest"}}
+    run = prepare_inline(plain | {"split": under, "output": str(tmp_path / "under")}, monkeypatch)
+    labels = Counter(row["metadata"]["label"] for row in run.split("train").table().to_pylist())
+    assert labels == {"usual": 8, "rare": 8}
+    assert Counter(row["reason"] for row in ledger(run).values()) == {"over_class": 32}
+
+
+def test_labels_get_one_spelling_and_old_records_are_refused(tmp_path, monkeypatch):
+    spelled = ["Billing", "bill-ing", "invoices", "login", "LOG  IN", "other"]
+    pairs(tmp_path / "a.jsonl", 6, queue=lambda n: spelled[n], day=lambda n: f"2026-0{n + 1}-15T10:00:00Z")
+    columns = {"prompt": "question", "completion": "answer", "queue": "queue", "day": "day"}
+    labels = {"queue": {"billing": ["bill ing", "invoices"], "login": ["log in"]}}
+    plain = {
+        "inputs": [{"path": str(tmp_path / "a.jsonl"), "columns": columns}],
+        "clean": {"labels": labels},
+        "validate": {"allowed": {"queue": ["billing", "login"]}, "since": {"day": "2026-02-15"}},
+        "output": str(tmp_path / "out"),
+    }
+    run = prepare_inline(plain, monkeypatch)
+    assert Counter(row["metadata"]["queue"] for row in records(run).values()) == {"billing": 2, "login": 2}
+    assert sorted(row["reason"] for row in ledger(run).values()) == ["not_allowed", "too_old"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"share": 0.5}, "1 of 1 have a share, and these sum to 0.5"),
+        ({"clean": {"labels": {"queue": {"a": ["A"]}}}}, "a is listed twice"),
+        ({"mixture": {"records": 5}}, "goes with `share`"),
+        ({"split": {"balance": {"by": ["nothing"]}}}, "no input has a field nothing"),
+        ({"validate": {"since": {"day": "2026-01-01"}}}, "no input has a field day"),
+    ],
+)
+def test_amounts_that_cannot_be_are_refused(settings, change, message):
+    plain = {"kind": "prepare", "name": "x"} | settings
+    if "share" in change:
+        plain["inputs"] = [settings["inputs"][0] | change]
+        change = {}
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig.model_validate(plain | change)

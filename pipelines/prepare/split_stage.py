@@ -1,0 +1,197 @@
+"""The stage `split`: where each record goes.
+
+    one unit: keys and groups of all records  ->  _work/splits, a file for each unit of input
+
+Of records that meet all rules and are no duplicates, those over the share of their source are left out; the others are
+divided by split.py; then the training split is balanced by leaving records out and repeating others.
+
+Memory: 80 bytes a record.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.stage import Output, Scratch, Stage
+from cluster.store import paths
+from cluster.store.store import Store
+from pipelines.prepare.amounts import copies, sizes_by_share, take
+from pipelines.prepare.collect import hash64, hashes_in_order
+from pipelines.prepare.config import Mixture, Split
+from pipelines.prepare.split import SPLITS, assign, components, folds, straddling
+
+SPLIT_FILES = "_work/splits"
+SPLIT_VERSION = "2"
+
+# Records that go to no split.
+DUPLICATE, OVER_SHARE, OVER_CLASS = -1, -2, -3
+
+SPLITS_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("split", pa.int8()),  # index in SPLITS, or one of the numbers above
+        ("copies", pa.int32()),  # how often the record is written
+        ("fold", pa.int8()),  # null without `split.folds`, and for records for testing
+    ]
+)
+
+_LIBRARIES = 512 << 20
+_OF_A_RECORD = 80
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """The settings of the stage. shares: of the inputs, None without any."""
+
+    split: Split
+    mixture: Mixture
+    shares: tuple[float, ...] | None
+
+
+def split_stage(
+    settings: SplitSettings, keys: Artifact, groups: Artifact | None, units: int, kept: dict[str, list[Artifact]]
+) -> Stage:
+    """The stage that writes SPLIT_FILES. groups: None without deduplication. kept: splits of each earlier run."""
+    made_from = {
+        "version": SPLIT_VERSION,
+        "keys": keys.manifest.fingerprint,
+        "groups": groups and groups.manifest.fingerprint,
+        "split": settings.split.model_dump(exclude={"keep"}),
+        "mixture": [settings.mixture.model_dump(), settings.shares],
+        "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
+    }
+    work = AssignSplits(settings, keys, groups, units, kept)
+    outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
+    return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
+
+
+def split_memory(records: int) -> int:
+    """Bytes of the stage `split`."""
+    return _LIBRARIES + _OF_A_RECORD * records
+
+
+@dataclass(frozen=True)
+class AssignSplits:
+    """The work of the stage `split`."""
+
+    settings: SplitSettings
+    keys: Artifact
+    groups: Artifact | None
+    units: int
+    kept: dict[str, list[Artifact]]
+
+    def __call__(self, _: None, scratch: Scratch) -> Counters:
+        """Counters: `records` that go to a split, `new` ones beside earlier runs, and by group `straddling/G`."""
+        by_unit = [pa.concat_tables(self._tables(uris)) for uris in self.keys.files_by_unit(self.units)]
+        ends = np.cumsum([table.num_rows for table in by_unit])
+        table = pa.concat_tables(by_unit)
+        columns = {name: table[name].to_numpy() for name in table.column_names if name != "row"}
+        removed, together = self._duplicates(by_unit, ends)
+        hashes = hashes_in_order(columns["id"], self.settings.split.seed)
+        earlier = self._earlier(columns["id"])
+        splits = np.where(removed, DUPLICATE, 0).astype(np.int8)
+        self._leave_out_over_shares(splits, columns["source"], hashes, earlier)
+        groups = {name: column for name, column in columns.items() if name.startswith("group/")}
+        groups["group/duplicates"] = together
+        stays = np.flatnonzero(splits == 0)
+        component = components(len(stays), [column[stays] for column in groups.values()])
+        splits[stays] = assign(
+            hashes[stays],
+            columns["stratum"][stays],
+            component,
+            self.settings.split.shares,
+            None if earlier is None else earlier[stays],
+        )
+        fold = np.full(table.num_rows, -1, np.int8)
+        if self.settings.split.folds:
+            trained = splits[stays] < SPLITS.index("test")
+            fold[stays[trained]] = folds(hashes[stays[trained]], component[trained], self.settings.split.folds)
+        times = self._balance(splits, columns["class"], hashes)
+        self._write(scratch, table, ends, splits=splits, copies=times, fold=pa.array(fold, mask=fold < 0))
+        counters: Counters = {"records": float(len(stays))}
+        if earlier is not None:
+            counters["new"] = float((earlier[stays] < 0).sum())
+        for name, column in groups.items():
+            counters[f"straddling/{name.partition('/')[2]}"] = float(straddling(splits[stays], column[stays]))
+        return counters
+
+    def _leave_out_over_shares(
+        self, splits: np.ndarray, source: np.ndarray, hashes: np.ndarray, earlier: np.ndarray | None
+    ) -> None:
+        """Set OVER_SHARE. Records of earlier runs are taken first."""
+        if self.settings.shares is None:
+            return
+        stays = np.flatnonzero(splits == 0)
+        counts = np.bincount(source[stays], minlength=len(self.settings.shares))
+        mixture = self.settings.mixture
+        sizes = sizes_by_share(counts.tolist(), self.settings.shares, mixture.records, fill=mixture.fill)
+        order = hashes[stays] if earlier is None else np.where(earlier[stays] >= 0, np.uint64(0), hashes[stays])
+        splits[stays[~take(order, source[stays], dict(enumerate(sizes)))]] = OVER_SHARE
+
+    def _balance(self, splits: np.ndarray, classes: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+        """int32[N]: how often each record is written. Sets OVER_CLASS."""
+        times = (splits >= 0).astype(np.int32)
+        if (balance := self.settings.split.balance) is not None:
+            train = np.flatnonzero(splits == SPLITS.index("train"))
+            counts = np.unique(classes[train], return_counts=True)[1]
+            if len(counts):
+                ends = {"smallest": int(counts.min()), "largest": int(counts.max())}
+                to = ends[balance.to] if isinstance(balance.to, str) else balance.to
+                times[train] = copies(hashes[train], classes[train], to, balance.most_copies)
+                splits[train[times[train] == 0]] = OVER_CLASS
+        return times
+
+    def _write(self, scratch: Scratch, table: pa.Table, ends: np.ndarray, **columns: Any) -> None:
+        starts = [0, *ends[:-1].tolist()]
+        for unit, (start, end) in enumerate(zip(starts, ends.tolist(), strict=True)):
+            if end > start:
+                rows = {"row": table["row"].slice(start, end - start)}
+                rows |= {"split": columns["splits"][start:end], "copies": columns["copies"][start:end]}
+                rows["fold"] = columns["fold"].slice(start, end - start)
+                scratch.write(SPLIT_FILES, pa.table(rows), unit)
+
+    def _tables(self, uris: list[str]) -> list[pa.Table]:
+        return [self.keys.schema.empty_table(), *read_tables(self.keys.store, uris)]
+
+    def _duplicates(self, by_unit: list[pa.Table], ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(bool[N], whether each record is a removed duplicate; uint64[N], a number for each group, 0 for none)."""
+        count = int(ends[-1]) if len(ends) else 0
+        removed, together = np.zeros(count, bool), np.zeros(count, np.uint64)
+        if self.groups is None:
+            return removed, together
+        for table in self.groups.tables(["unit", "row", "reason", "group_id"]):
+            for unit in pc.unique(table["unit"]).to_pylist():
+                own = table.filter(pc.equal(table["unit"], unit))
+                first = int(ends[unit]) - by_unit[unit].num_rows
+                at = first + np.searchsorted(by_unit[unit]["row"].to_numpy(), own["row"].to_numpy())
+                removed[at] = own["reason"].is_valid().to_numpy()
+                together[at] = own["group_id"].to_numpy().astype(np.uint64) + np.uint64(1)
+        return removed, together
+
+    def _earlier(self, ids: np.ndarray) -> np.ndarray | None:
+        """int8[N]: the split of each record in the earlier runs, -1 for new ones. ids: uint64[N], their hashes."""
+        if not self.kept:
+            return None
+        found = np.full(len(ids), -1, np.int8)
+        order = np.argsort(ids)
+        for splits in self.kept.values():
+            for number, artifact in enumerate(splits):
+                for table in artifact.tables(["id"]):
+                    old = np.array([hash64(id) for id in table["id"].to_pylist()], np.uint64)
+                    at = np.minimum(np.searchsorted(ids[order], old), max(len(ids) - 1, 0))
+                    here = ids[order[at]] == old if len(ids) else np.zeros(len(old), bool)
+                    found[order[at[here]]] = number
+        return found
+
+
+def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:
+    """The splits of each earlier run, by its output.
+
+    Raises:
+        DataError: one of them is not there, or not finished.
+    """
+    return {run: [Artifact.load(store, paths.join(run, name)) for name in SPLITS] for run in runs}
