@@ -215,6 +215,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
     ("pipelines/readers/hub.py", "datasets"): _SLOW,
+    ("pipelines/readers/pdf.py", "pypdf"): _SLOW,
     ("pipelines/readers/text_files.py", "trafilatura"): _SLOW,
     ("training/bench/measure.py", "bitsandbytes.nn"): _OPTIONAL,
     (

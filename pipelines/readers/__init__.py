@@ -11,9 +11,11 @@ A new format is a subclass of `reader.Reader`, a line in `READERS` and one in `i
 
 from cluster.read.compression import compression_ending
 from pipelines.readers.delimited import Delimited
+from pipelines.readers.docx import Docx
 from pipelines.readers.hub import Hub
 from pipelines.readers.jsonl import Jsonl
 from pipelines.readers.parquet import Parquet
+from pipelines.readers.pdf import Pdf
 from pipelines.readers.reader import Reader
 from pipelines.readers.text_files import Html, PlainText
 from pipelines.readers.warc import Warc, Wet
@@ -26,6 +28,8 @@ READERS: dict[str, Reader] = {
     "text": PlainText(".txt", ".text"),
     "markdown": PlainText(".md", ".markdown", ".rst"),
     "html": Html(),
+    "pdf": Pdf(),
+    "docx": Docx(),
     "warc": Warc(),
     "wet": Wet(),
     "hf": Hub(),

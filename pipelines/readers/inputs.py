@@ -15,7 +15,7 @@ RESERVED_COLUMNS = frozenset(
     {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}
 )
 
-Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "markdown", "html", "warc", "wet", "hf"]
+Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "markdown", "html", "pdf", "docx", "warc", "wet", "hf"]
 
 
 class Input(BaseModel):

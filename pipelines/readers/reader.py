@@ -52,6 +52,10 @@ PROBLEMS = {
     "bad_http_response": "the recorded HTTP response is damaged, or its encoding is unknown",
     "failed_extraction": "the HTML could not be parsed",
     "empty_extraction": "no main content was found in the HTML",
+    "encrypted": "the file needs a password; save it without one",
+    "damaged_file": "the PDF or Word file is damaged; save it again with the program that made it",
+    "old_word_file": "the file is of Word before 2007; convert it, as `soffice --convert-to docx` does",
+    "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
 
 
@@ -136,7 +140,7 @@ class Rows:
     ) -> None:
         self._skipped = counts.skipped
         self._columns = input.columns
-        self._limits = limits
+        self.limits = limits
         self._unencodable = unencodable
         self._clear()
 
@@ -169,7 +173,7 @@ class Rows:
         except UnicodeEncodeError:
             self.refuse(self._unencodable(), where)
             return
-        if len(encoded) > self._limits.max_document_bytes:
+        if len(encoded) > self.limits.max_document_bytes:
             self.refuse("too_large", where, id, carried)
             return
         self._append(id, encoded, None, None, carried)

@@ -27,10 +27,13 @@ class OneDocument(Reader):
     """Base of readers for which a file is one document, or no document if it is empty. The only column is `path`.
 
     A subclass implements `add`.
+
+    bytes_per_text: how much larger than a document a file may be.
     """
 
     columns = "fixed"
     own_id = "path"
+    bytes_per_text: int = 1
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """`path`, the URI of the file."""
@@ -42,7 +45,7 @@ class OneDocument(Reader):
         id = span.uri if input.id else None
         carried = [span.uri if name == "path" else None for name in input.columns]
         try:
-            content = _content(store, span, limits)
+            content = _content(store, span, limits, self.bytes_per_text * limits.max_document_bytes)
         except UnreadableRest as broken:
             rows.refuse(broken.problem, span.uri, id, carried)
         else:
@@ -80,11 +83,11 @@ class PlainText(OneDocument):
         return encoding_problem(head)
 
 
-def _content(store: Store, span: Span, limits: Limits) -> bytes:
+def _content(store: Store, span: Span, limits: Limits, max_bytes: int) -> bytes:
     """The decompressed file.
 
     Raises:
-        UnreadableRest: it is larger than a document may be, or damaged.
+        UnreadableRest: it is larger than `max_bytes`, or damaged.
     """
     blocks = []
     size = 0
@@ -92,7 +95,7 @@ def _content(store: Store, span: Span, limits: Limits) -> bytes:
         for block in content:
             blocks.append(block)
             size += len(block)
-            if size > limits.max_document_bytes + len(BOM):
+            if size > max_bytes + len(BOM):
                 raise UnreadableRest("too_large")
     return b"".join(blocks)
 

@@ -35,7 +35,7 @@ def raymill(tmp_path, monkeypatch, capsys):
     """Call the command line in a folder with a config of six stories, one of them twice, without Ray."""
     texts = {f"s{n}": story(n) for n in range(5)} | {"copy": story(3)}
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in texts.items()))
-    (tmp_path / "notes.pdf").write_text("x")
+    (tmp_path / "notes.png").write_text("x")
     (tmp_path / "c.yaml").write_text(CHANGED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(job, "Engine", InlineEngine)
@@ -55,7 +55,7 @@ def test_a_dry_run_shows_the_plan_first_and_then_only_what_is_not_the_default(ra
     out, _ = raymill("curate", "c.yaml", "--dry-run", "-o", "inputs.0.path=.", "-o", "output=../run")
     plan, _, settings = out.partition("\n\n")
     assert [line.split()[0] for line in plan.splitlines()] == ["inputs", "rules", "dedup", "output", "skipped"]
-    assert "1 file, 1 unit," in plan and "1 .pdf" in plan and f"{tmp_path}/../run: to be made" in plan
+    assert "1 file, 1 unit," in plan and "1 .png" in plan and f"{tmp_path}/../run: to be made" in plan
     title, _, text = settings.partition("\n")
     assert title == "Settings that differ from the defaults (--verbose shows all):"
     shown = yaml.safe_load(text)

@@ -44,6 +44,8 @@ EMPTY = {
     "an unreadable text": ("text", "a.txt", b"\xff", ["bad_utf8"]),
     "a gzip of no text": ("markdown", "a.md.gz", gzip.compress(b""), []),
     "a page without content": ("html", "a.html", b"<html></html>", ["empty_extraction"]),
+    "no PDF": ("pdf", "a.pdf", b"rubbish", ["damaged_file"]),
+    "no Word file": ("docx", "a.docx", b"rubbish", ["damaged_file"]),
     "requests alone": ("warc", "a.warc", REQUEST, []),
     "no text extract": ("wet", "a.warc.wet", REQUEST, []),
     "rubbish": ("wet", "a.warc.wet", b"rubbish", ["bad_warc_record"]),

@@ -1,0 +1,161 @@
+"""Word documents (Office Open XML, ISO/IEC 29500): a file is one document, a paragraph or a row of a table one line.
+
+Text boxes, content controls and tracked insertions belong to the text; deletions, comments, notes, headers and footers
+do not. Cells of a row are separated by tabs. The XML is parsed as a stream, so memory does not depend on its size.
+
+The standard library does all of it. python-docx, with which the tests write files, has every part of a file in memory,
+and leaves out content controls and tracked insertions.
+"""
+
+import xml.etree.ElementTree as ElementTree
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+from cluster.read.compression import UnreadableRest
+from cluster.read.limits import Limits
+from pipelines.readers.reader import Rows
+from pipelines.readers.text_files import OneDocument
+
+# Both editions of the standard: that which Word writes, and the strict one.
+_WORD = (
+    "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}",
+    "{http://purl.oclc.org/ooxml/wordprocessingml/main}",
+)
+# Another form of the same content, for programs that do not know the first one.
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+_SPACES = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
+_BODY = "word/document.xml"
+
+# Word before 2007, and files with a password, are in this container.
+_COMPOUND_FILE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+
+_BLOCK = 1 << 16
+
+
+class Docx(OneDocument):
+    """The text of Word documents."""
+
+    endings = (".docx",)
+    bytes_per_text = 4
+
+    def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
+        """Add the text of the body."""
+        try:
+            text = _text(content, rows.limits)
+        except UnreadableRest as broken:
+            rows.refuse(broken.problem, uri, id, carried)
+            return
+        if text:
+            rows.add(text, uri, id, carried)
+        else:
+            rows.refuse("no_text", uri, id, carried)
+
+
+def _text(content: bytes, limits: Limits) -> str:
+    """The paragraphs, one a line.
+
+    Raises:
+        UnreadableRest: the file is damaged, needs a password or exceeds a bound.
+    """
+    if content.startswith(_COMPOUND_FILE):
+        raise UnreadableRest("encrypted" if _ENCRYPTED in content else "old_word_file")
+    if not content.startswith(b"PK"):
+        raise UnreadableRest("damaged_file")
+    body = _Body(limits.max_document_bytes)
+    parser = ElementTree.XMLParser(target=body)
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive, archive.open(_BODY) as part:
+            size = 0
+            while block := part.read(_BLOCK):
+                size += len(block)
+                if limits.is_bomb(size, len(content)):
+                    raise UnreadableRest("expansion_bomb")
+                parser.feed(block)
+        parser.close()
+    except zipfile.BadZipFile as error:
+        # The directory is at the end of the file.
+        raise UnreadableRest("truncated" if "not a zip file" in str(error) else "damaged_file") from error
+    except RuntimeError as error:  # of zipfile, for a part with a password
+        raise UnreadableRest("encrypted" if "encrypted" in str(error) else "damaged_file") from error
+    except (KeyError, ElementTree.ParseError, zlib.error, OSError, EOFError, ValueError) as error:
+        raise UnreadableRest("damaged_file") from error
+    return "\n".join(body.lines)
+
+
+@dataclass
+class _Body:
+    """What the XML parser calls: collects the paragraphs, without a tree.
+
+    lines: of the body so far. A paragraph may contain text boxes, and a cell other tables, so that open ones are on
+    stacks: paragraphs of pieces of text, rows of cells, and cells of lines. characters: found so far.
+    """
+
+    max_bytes: int
+    lines: list[str] = field(default_factory=list)
+    paragraphs: list[list[str]] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    cells: list[list[str]] = field(default_factory=list)
+    in_text: bool = False
+    fallbacks: int = 0
+    characters: int = 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        if tag == _FALLBACK:
+            self.fallbacks += 1
+        name = self._name(tag)
+        if name == "p":
+            self.paragraphs.append([])
+        elif name == "tr":
+            self.rows.append([])
+        elif name == "tc":
+            self.cells.append([])
+        elif name == "t":
+            self.in_text = True
+        elif name in _SPACES:
+            self._add(_SPACES[name])
+
+    def end(self, tag: str) -> None:
+        """An element ends."""
+        name = self._name(tag)
+        if tag == _FALLBACK:
+            self.fallbacks -= 1
+        elif name == "t":
+            self.in_text = False
+        elif name == "p" and self.paragraphs:
+            self._line("".join(self.paragraphs.pop()).strip())
+        elif name == "tc" and self.cells:
+            cell = " ".join(" ".join(self.cells.pop()).split())
+            if self.rows:
+                self.rows[-1].append(cell)
+        elif name == "tr" and self.rows:
+            self._line("\t".join(self.rows.pop()).rstrip("\t"))
+
+    def data(self, text: str) -> None:
+        """Characters between tags."""
+        if self.in_text and not self.fallbacks:
+            self._add(text)
+
+    def close(self) -> Any:
+        """The XML ends."""
+
+    def _name(self, tag: str) -> str:
+        """The name of an element of the text; empty for others."""
+        if self.fallbacks or not tag.startswith(_WORD):
+            return ""
+        return tag.rpartition("}")[2]
+
+    def _add(self, text: str) -> None:
+        self.characters += len(text)
+        if self.characters > self.max_bytes:
+            raise UnreadableRest("too_large")
+        if self.paragraphs:
+            self.paragraphs[-1].append(text)
+
+    def _line(self, line: str) -> None:
+        if line:
+            (self.cells[-1] if self.cells else self.lines).append(line)

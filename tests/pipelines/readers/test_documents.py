@@ -1,0 +1,247 @@
+"""PDF and Word files: paragraphs come out as they were written, and a file that cannot be read has its own problem."""
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import docx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pypdf import PdfReader, PdfWriter
+
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
+from pipelines.readers.pdf import as_paragraphs
+from pipelines.readers.units import read_unit
+
+LINES = ["Restart the router, then wait until its", "lamp is green. A lamp that blinks", "means that it updates."]
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+FALLBACK = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+
+
+def pdf(pages: list[list[str]], expanded: bytes = b"") -> bytes:
+    """A PDF with these lines on its pages. expanded: more content of the first page, compressed."""
+    contents = []
+    for number, lines in enumerate(pages):
+        shown = b" T* ".join(b"(%s) Tj" % line.encode("latin-1") for line in lines)
+        contents.append(b"BT /F1 12 Tf 14 TL 72 720 Td " + shown + b" ET " + (expanded if number == 0 else b""))
+    kids = b" ".join(b"%d 0 R" % (4 + 2 * number) for number in range(len(pages)))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, len(pages)),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    for number, content in enumerate(contents):
+        page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents %d 0 R/Resources<</Font<</F1 3 0 R>>>>>>"
+        data = zlib.compress(content)
+        objects += [
+            page % (5 + 2 * number),
+            b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(data), data),
+        ]
+    out, starts = io.BytesIO(), []
+    out.write(b"%PDF-1.4\n")
+    for number, content in enumerate(objects, 1):
+        starts.append(out.tell())
+        out.write(b"%d 0 obj%s endobj\n" % (number, content))
+    start = out.tell()
+    out.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1))
+    out.write(b"".join(b"%010d 00000 n \n" % one for one in starts))
+    out.write(b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start))
+    return out.getvalue()
+
+
+def encrypted(content: bytes, password: str, algorithm: str) -> bytes:
+    writer = PdfWriter(PdfReader(io.BytesIO(content)))
+    writer.encrypt(password, "owner", algorithm=algorithm)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def word(body: str, *, namespace: str = WORD, name: str = "word/document.xml", head: str = "") -> bytes:
+    """A DOCX with this XML in its body."""
+    xml = f'{head}<w:document xmlns:w="{namespace}" xmlns:mc="{FALLBACK}"><w:body>{body}</w:body></w:document>'
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, xml)
+    return out.getvalue()
+
+
+def written(document: docx.document.Document) -> bytes:
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def read(path: Path, content: bytes, limits: Limits | None = None) -> str:
+    """The text of the only document, or its problem in <>."""
+    path.write_bytes(content)
+    manifest = freeze(Store(), [Input(path=str(path), columns=("path",))], 1 << 20)
+    tables = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, limits or Limits())]
+    (row,) = [row for table in tables for row in table.to_pylist()]
+    assert row["path"] == str(path) and (row["where"] is None) == (row["problem"] is None)
+    return row["text"] if row["problem"] is None else f"<{row['problem']}>"
+
+
+def p(text: str) -> str:
+    return f'<w:p><w:r><w:t xml:space="preserve">{text}</w:t></w:r></w:p>'
+
+
+# ---- PDF ----
+
+
+def test_the_text_of_a_pdf_is_its_paragraphs(tmp_path):
+    assert (
+        read(tmp_path / "a.pdf", pdf([["Routers", *LINES], ["Next page"]])) == f"Routers\n{' '.join(LINES)}\nNext page"
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
+def test_a_pdf_that_opens_without_a_password_is_read_and_another_is_not(tmp_path, algorithm):
+    content = pdf([["A restricted manual"]])
+    assert read(tmp_path / "a.pdf", encrypted(content, "", algorithm)) == "A restricted manual"
+    assert read(tmp_path / "b.pdf", encrypted(content, "secret", algorithm)) == "<encrypted>"
+
+
+def test_a_pdf_that_cannot_be_read_has_its_own_problem(tmp_path):
+    good = pdf([LINES] * 3)
+    cyclic = good.replace(b"/Kids[4 0 R 6 0 R 8 0 R]", b"/Kids[2 0 R 2 0 R 2 0 R]")
+    assert cyclic != good
+    cases = {
+        "no text": (pdf([[], []]), "no_text"),
+        "cut": (good[: len(good) // 2], "truncated"),
+        "nothing of a PDF": ("Größe".encode("utf-16"), "damaged_file"),
+        "no objects": (b"%PDF-1.4\n%%EOF\n", "damaged_file"),
+        "pages that contain themselves": (cyclic, "damaged_file"),
+        "a stream that expands": (pdf([LINES], b" " * 80_000_000), "expansion_bomb"),
+    }
+    found = {name: read(tmp_path / "a.pdf", content) for name, (content, _) in cases.items()}
+    assert found == {name: f"<{problem}>" for name, (_, problem) in cases.items()}
+
+
+@pytest.mark.parametrize("write", [lambda lines: pdf([lines]), lambda lines: word("".join(map(p, lines)))])
+def test_a_text_or_file_over_the_bound_is_too_large(tmp_path, write):
+    path = tmp_path / ("a.pdf" if write(["x"])[:1] == b"%" else "a.docx")
+    lines = ["x" * 50] * 40
+    assert read(path, write(lines), Limits(max_document_bytes=4_000)).split() == lines
+    assert read(path, write(lines), Limits(max_document_bytes=1_500)) == "<too_large>"
+    assert read(path, write(["x"]), Limits(max_document_bytes=len(write(["x"])) // 4 - 1)) == "<too_large>"
+
+
+PARAGRAPHS = {
+    "lines that reach the width": (
+        ["The first line of a paragraph of lines that\nreach the width, as all of these do, but\nthe last one\nNew."],
+        "The first line of a paragraph of lines that reach the width, as all of these do, but the last one\nNew.",
+    ),
+    "a hyphen": (
+        ["The first line of a paragraph of four identi-\nfiers, of X-\nrays and of a well-\nKnown one."],
+        "The first line of a paragraph of four identifiers, of X-\nrays and of a well-\nKnown one.",
+    ),
+    "items": (
+        ["A line that reaches the width of this text and\n• an item that is as long as the line above it\n2. another"],
+        None,
+    ),
+    "a colon": (["All lines of this text reach the width of it:\nsudo apt-get install"], None),
+    "an empty line": (["A line that is long, of this text\n\nits end"], "A line that is long, of this text\nits end"),
+    "a page in a paragraph": (
+        ["A line that is long, of this text\n", "\nits end"], "A line that is long, of this text its end"
+    ),
+    "a page between two": (["A line that reaches the width of this text at", "Its end"], None),
+    "running heads": (
+        [f"Chapter {n}\nManual\n\nWords of {page}.\n\n- {n} -" for n, page in enumerate(("one", "two", "three"), 9)],
+        "Words of one.\nWords of two.\nWords of three.",
+    ),
+    "heads of two pages": (["Head\nOne.", "Head\nTwo."], "Head\nOne.\nHead\nTwo."),
+    "nothing": (["", " \n "], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARAGRAPHS)
+def test_lines_are_joined_to_paragraphs(name):
+    pages, wanted = PARAGRAPHS[name]
+    assert as_paragraphs(pages) == ("\n".join(pages) if wanted is None else wanted)
+
+
+@given(st.lists(st.text("ab A.\n-•1", max_size=200), max_size=2))
+def test_joining_lines_loses_nothing_but_spaces_and_hyphens(pages):
+    def letters(text: str) -> str:
+        return "".join(text.split()).replace("-", "")
+
+    assert letters(as_paragraphs(pages)) == letters("".join(pages))
+
+
+# ---- Word ----
+
+
+def test_a_file_that_another_program_wrote_is_read_whole(tmp_path):
+    document = docx.Document()
+    document.add_heading("Refunds", 1)
+    document.add_paragraph("Within 14 days, ").add_run("without a reason").bold = True
+    document.add_paragraph("Größe, 漢字, \U0001f600", style="List Bullet")
+    table = document.add_table(rows=2, cols=2)
+    for cell, text in zip(table._cells, ["Days", "Share", "14\nor fewer", "100%"], strict=True):
+        cell.text = text
+    document.add_paragraph("One\tand\nanother.")
+    document.sections[0].header.paragraphs[0].text = "Head of each page"
+    assert read(tmp_path / "a.docx", written(document)) == (
+        "Refunds\nWithin 14 days, without a reason\nGröße, 漢字, \U0001f600\n"
+        "Days\tShare\n14 or fewer\t100%\nOne\tand\nanother."
+    )
+
+
+BODIES = {
+    "runs": ("<w:p><w:r><w:t>One </w:t></w:r><w:r><w:t>two</w:t></w:r></w:p>", "One two"),
+    "a content control": (f"<w:sdt><w:sdtContent>{p('a')}</w:sdtContent></w:sdt>{p('b')}", "a\nb"),
+    "an insertion": ("<w:p><w:ins><w:r><w:t>new</w:t></w:r></w:ins></w:p>", "new"),
+    "a deletion": ("<w:p><w:del><w:r><w:delText>old</w:delText></w:r></w:del><w:r><w:t>a</w:t></w:r></w:p>", "a"),
+    "a field": ("<w:p><w:r><w:instrText>PAGE</w:instrText></w:r><w:r><w:t>7</w:t></w:r></w:p>", "7"),
+    "a text box": (f"<w:p><w:r><w:t>out</w:t><w:txbxContent>{p('in')}</w:txbxContent></w:r></w:p>", "in\nout"),
+    "a fallback": (f"{p('a')}<mc:Fallback>{p('a')}</mc:Fallback>", "a"),
+    "a table in a cell": (
+        f"<w:tbl><w:tr><w:tc><w:tbl><w:tr><w:tc>{p('a')}</w:tc><w:tc>{p('b')}</w:tc></w:tr></w:tbl>{p('c')}</w:tc>"
+        f"<w:tc>{p('d')}</w:tc></w:tr></w:tbl>",
+        "a b c\td",
+    ),
+    "tags out of place": ("<w:tc><w:t>lost</w:t></w:tc><w:tr></w:tr>" + p("a"), "a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_body_of_a_word_file_is_its_text(tmp_path, name):
+    body, wanted = BODIES[name]
+    assert read(tmp_path / "a.docx", word(body)) == wanted
+    assert read(tmp_path / "a.docx", word(body, namespace="http://purl.oclc.org/ooxml/wordprocessingml/main")) == wanted
+
+
+def test_a_word_file_that_cannot_be_read_has_its_own_problem(tmp_path):
+    good = word(p("text"))
+    laughs = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 100}">' for n in range(1, 7))
+    with_password = bytearray(good)
+    for at in (good.index(b"PK\x03\x04") + 6, good.index(b"PK\x01\x02") + 8):
+        with_password[at] |= 1
+    container = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
+    cases = {
+        "pictures alone": (word("<w:p><w:r><w:drawing/></w:r></w:p>"), "no_text"),
+        "cut": (good[:-30], "truncated"),
+        "no zip": (b"rubbish", "damaged_file"),
+        "another zip": (word(p("text"), name="xl/workbook.xml"), "damaged_file"),
+        "broken XML": (word("<w:p>"), "damaged_file"),
+        "damaged data": (good.replace(good[50:60], bytes(10)), "damaged_file"),
+        "with a password": (container + "EncryptedPackage".encode("utf-16-le"), "encrypted"),
+        "a zip with a password": (bytes(with_password), "encrypted"),
+        "of Word 97": (container, "old_word_file"),
+        "entities of entities": (word(p("&e6;"), head=f'<!DOCTYPE x [<!ENTITY e0 "ha">{laughs}]>'), "damaged_file"),
+    }
+    found = {name: read(tmp_path / "a.docx", content) for name, (content, _) in cases.items()}
+    assert found == {name: f"<{problem}>" for name, (_, problem) in cases.items()}
+
+
+def test_a_word_file_that_expands_too_far_is_left_unread(tmp_path):
+    limits = Limits(max_document_bytes=100_000, max_expansion_ratio=100)
+    blanks = word(p("a") + " " * 3_000_000)
+    assert read(tmp_path / "a.docx", blanks, limits) == "<expansion_bomb>"
+    assert read(tmp_path / "a.docx", blanks) == "a"
