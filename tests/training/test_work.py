@@ -144,13 +144,13 @@ def test_each_number_of_machines_has_its_reason(settings, monkeypatch):
 
 def test_one_group_of_machines_has_the_largest_of_each_number():
     numbers = ("cpus", "memory", "disk", "largest_task", "least", "most")
-    small = Machines("cpu", 9, 2, 9, 0, 2, 9, 2, {"cpus": "small"})
+    small = Machines("cpu", 9, 12, 9, 0, 2, 9, 2, {"cpus": "small"})
     large = Machines("gpu", 3, 8, 3, 4, 8, 3, 8, {"cpus": "large"})
     for groups in ([small, large], [large, small]):
         found = asked._largest(groups)
-        assert [getattr(found, name) for name in numbers] == [9, 8, 9, 8, 9, 8]
+        assert [getattr(found, name) for name in numbers] == [9, 12, 9, 8, 9, 8]
         assert (found.name, found.gpus, found.reasons) == ("gpu", 4, {"cpus": "large"})
-    equal = Machines("cpu", 1, 9, 1, 0, reasons={"cpus": "more memory"})
+    equal = Machines("cpu", 1, 19, 1, 0, reasons={"cpus": "more memory"})
     assert asked._largest([small, equal]).reasons == {"cpus": "more memory"}
 
 

@@ -99,6 +99,25 @@ def test_ray_address_does_not_replace_the_address_and_the_header_reaches_the_ser
     assert b"Authorization: Bearer word" in got[0]
 
 
+def test_the_bytes_of_a_stream_are_given_as_they_arrive():
+    first_arrived = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n")
+                first_arrived.wait(5)
+                connection.sendall(b"4\r\ntwo\n\r\n0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        pieces = RayApi(f"http://127.0.0.1:{server.getsockname()[1]}", None).stream("/api/v0/logs/stream")
+        assert next(pieces) == b"one\n"
+        first_arrived.set()
+        assert list(pieces) == [b"two\n"]
+
+
 def answering(data: bytes, requests: list[bytes] | None = None) -> int:
     """The port of a server that answers one connection with these bytes. requests: gets what it was sent."""
     server = socket.create_server(("127.0.0.1", 0))

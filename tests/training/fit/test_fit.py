@@ -592,3 +592,15 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
         Store().write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
         with pytest.raises(BusyError, match="another run took over here"):
             launch._run(job_at(), Session(), Silent(), "submission", WorkerErrors(job_at(), "submission"), mine)
+
+
+def test_the_error_that_ray_train_ends_with_is_returned(job_at, monkeypatch):
+    failed = RuntimeError("the controller failed")
+
+    class Failing:
+        def fit(self):
+            raise failed
+
+    monkeypatch.setattr(launch, "_make_trainer", lambda *_, **__: Failing())
+    job = job_at()
+    assert launch._run(job, Session(), Silent(), "submission", WorkerErrors(job, "submission"), None) is failed

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from cluster.errors import ClusterError, ConfigError
 from tests.conftest import free_port
+from tests.support.processes import wait_until
 from tests.support.ranks import run_apart
 from training.fit import heartbeat, process_group
 from training.fit.heartbeat import Beat, report
@@ -188,6 +189,23 @@ def test_a_worker_that_is_lost_is_named_by_the_others(how, timeout_s, said):
     if how == "hangs":
         # Before the timeout, the thread has logged the same: NCCL would end the process without raising.
         assert re.search(r"no progress for \d s at 'step 2, counts'\. Missing: rank 1 on .*still at", told)
+
+
+def test_a_main_thread_that_goes_on_while_the_others_are_looked_at_is_not_reported(monkeypatch):
+    reported = []
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.01)
+    monkeypatch.setattr(heartbeat.log, "error", lambda *said: reported.append(said))
+
+    class GoesOn(heartbeat.Heartbeat):
+        def _read(self):
+            self.timeout_s = 60.0
+            self.reached("step 1, counts")
+            return super()._read()
+
+    alone = GoesOn(dist.HashStore(), 0, 1, timeout_s=0.0)
+    assert wait_until(lambda: alone._point == "step 1, counts" and alone._number > 20, 30)
+    alone.close()
+    assert reported == []
 
 
 def beats(*counts: int, number: int = 1) -> dict[int, Beat]:
