@@ -1,13 +1,14 @@
 """`raymill gc`: what is left over is found and removed; what a run needs, what is young and what is not ours stays."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import boto3
 import pytest
 
-from cluster import cli
+from cluster import cli, lease
 from cluster import stage as stages
 from cluster.garbage import (
     FINISHED,
@@ -24,6 +25,7 @@ from cluster.lease import held
 from cluster.store import paths
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS
+from tests.support.processes import wait_until
 from tests.support.stages import count_up, counting_stage, run_inline
 
 DAY_S = 86_400.0
@@ -236,6 +238,22 @@ def test_nothing_is_done_while_a_run_writes_there(run, raymill, options):
     with held(Store(), run):
         code, out, err = raymill("gc", run, *options)
     assert (code, out) == (2, "") and "another run is writing here" in err
+    assert all_files(Store(), run) == before
+
+
+def test_nothing_is_removed_once_another_run_took_the_output_over(run, raymill, monkeypatch):
+    before = all_files(Store(), run)
+
+    def find_and_be_late(store, root, older_than_s):
+        found = find_garbage(store, root, older_than_s)
+        store.write_bytes(lease._uri(root, 99), lease._to_json(lease.Holder.me()))
+        assert wait_until(lambda: all(thread.name != "lease" for thread in threading.enumerate()), 30)
+        return found
+
+    monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
+    monkeypatch.setattr("cluster.garbage.find_garbage", find_and_be_late)
+    code, _, err = raymill("gc", run, "--delete")
+    assert code == 2 and "another run took over here" in err
     assert all_files(Store(), run) == before
 
 

@@ -1,6 +1,7 @@
 """Requests that reach an S3 server, counted by a proxy: how many, how many bytes, and what happens if some fail."""
 
 import random
+from types import SimpleNamespace
 
 import boto3
 import pyarrow as pa
@@ -14,6 +15,7 @@ from cluster.lease import held
 from cluster.output import Output
 from cluster.read.compression import stream
 from cluster.read.limits import Limits
+from cluster.read.parquet import _range
 from cluster.read.span import Span
 from cluster.record import RecordFile
 from cluster.stage import Scratch
@@ -155,6 +157,13 @@ def test_pieces_are_let_go_when_they_were_read_and_memory_is_bounded_when_they_w
         parts.seek(at * 8 << 20)
         parts.read(10)
         assert len(parts._held) <= 4
+
+
+@pytest.mark.parametrize(("dictionary", "start"), [(None, 400), (0, 400), (300, 300), (500, 400)])
+def test_a_column_chunk_begins_with_its_dictionary_and_an_offset_of_0_is_none(dictionary, start):
+    """Old writers leave 0 where there is no dictionary: all columns before the chunk would be fetched too."""
+    chunk = SimpleNamespace(data_page_offset=400, dictionary_page_offset=dictionary, total_compressed_size=250)
+    assert _range(chunk) == (start, start + 250)
 
 
 # --- requests that fail

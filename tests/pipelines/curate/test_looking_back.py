@@ -238,7 +238,14 @@ def test_what_is_wrong_with_models_and_lists_is_reported_together(settings, tmp_
 
 @pytest.mark.parametrize(
     ("sample", "units"),
-    [(None, range(0, 20, 2)), (100, range(0, 20, 2)), (99, range(0, 20, 2)), (30, [2, 10, 16]), (1, [10])],
+    [
+        (None, range(0, 20, 2)),
+        (250, range(0, 20, 2)),
+        (100, range(0, 20, 2)),
+        (99, range(0, 20, 2)),
+        (30, [2, 10, 16]),
+        (1, [10]),
+    ],
 )
 def test_a_sample_for_what_if_is_of_units_from_all_over_the_run(sample, units):
     rows = [10, 0] * 10  # every second unit has no document
