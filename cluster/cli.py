@@ -30,6 +30,10 @@ VERBS = {
         "pipelines.prepare.commands:prepare",
         "tickets, chats, question-answer pairs to a data set for fine-tuning",
     ),
+    "dataset": (
+        "pipelines.prepare.versions.commands:dataset",
+        "named versions of prepared data sets: tag, log, diff, card, export",
+    ),
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
     "plan": ("cluster.plan:plan", "what a config takes before it runs: time, memory, cost; from a sample of its input"),

@@ -115,7 +115,8 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
         store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
         digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, QUARANTINE)}
-        manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, shape=settings.shape)
+        about = {"shape": settings.shape, "finished": report["finished"]}
+        manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, **about)
     return PrepareRun(store, root, manifest, report, fresh=True)
 
 

@@ -1,0 +1,10 @@
+"""Named versions of data sets: what `raymill dataset` tags, lists, compares, describes and exports.
+
+    registry.py  the records of versions
+    diff.py      what differs between two versions
+    card.py      a data set card in the format of the Hugging Face hub
+    export.py    a folder that `datasets` loads, or JSON Lines
+    commands.py  the verb
+
+A version points at an output of `raymill prepare`, whose artifacts never change, by its URI and digest.
+"""

@@ -1,0 +1,72 @@
+"""The verb `raymill dataset`."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from cluster.errors import ConfigError
+from cluster.inspection import RunConfig, StorageOverrides, store_for
+from cluster.page.formats import count, plural
+from cluster.store import paths
+from pipelines.prepare.versions.card import card
+from pipelines.prepare.versions.diff import compare, diff_text
+from pipelines.prepare.versions.export import ExportFormat, export
+from pipelines.prepare.versions.registry import Registry
+
+# action -> (number of further arguments: least, most; how it is written)
+_ACTIONS = {
+    "tag": (1, 1, "tag NAME OUTPUT"),
+    "log": (0, 0, "log NAME"),
+    "diff": (1, 1, "diff NAME:VERSION OTHER:VERSION"),
+    "card": (0, 0, "card NAME[:VERSION]"),
+    "export": (1, 1, "export NAME[:VERSION] FOLDER"),
+}
+
+
+def dataset(
+    action: Annotated[str, typer.Argument(help=", ".join(_ACTIONS))],
+    name: Annotated[str, typer.Argument(help="of the data set; NAME:VERSION for a version that is not the last")],
+    more: Annotated[list[str] | None, typer.Argument(help="tag: OUTPUT; diff: OTHER; export: FOLDER")] = None,
+    version: Annotated[str | None, typer.Option("--as", help="tag: the version's name; default: v1, v2, ..")] = None,
+    note: Annotated[str, typer.Option(help="tag: a sentence about the version")] = "",
+    format: Annotated[ExportFormat, typer.Option(help="export: hf, parquet or jsonl")] = "hf",
+    registry: Annotated[
+        str | None, typer.Option(help="folder or URI of the versions; default: $RAYMILL_DATASETS, else ./datasets")
+    ] = None,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """Named versions of data sets: `tag NAME OUTPUT`, `log NAME`, `diff A B`, `card NAME`, `export NAME FOLDER`.
+
+    A version points at an output of `raymill prepare` and never changes.
+    """
+    given = more or []
+    if action not in _ACTIONS:
+        raise typer.BadParameter(f"{action}: no such action; there are {', '.join(_ACTIONS)}")
+    least, most, written = _ACTIONS[action]
+    if not least <= len(given) <= most:
+        raise typer.BadParameter(f"write `raymill dataset {written}`")
+    if action != "tag" and (version or note):
+        raise ConfigError("--as and --note go with `tag`. Leave them out.")
+    folder = registry or os.environ.get("RAYMILL_DATASETS") or "datasets"
+    with store_for(folder, config, override) as (store, uri):
+        versions = Registry(store, uri)
+        match action:
+            case "tag":
+                made = versions.tag(name, paths.absolute(given[0]), version, note)
+                print(f"{made.name}:{made.version} is {made.output}, {plural(sum(made.records.values()), 'record')}")
+            case "log":
+                for one in versions.versions(name):
+                    numbers = " + ".join(count(number) for number in one.records.values())
+                    found = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
+                    print(f"{found}  {one.note}".rstrip())
+            case "diff":
+                one, other = versions.find(name), versions.find(given[0])
+                difference = compare(one.splits(store), other.splits(store))
+                print(diff_text(f"{one.name}:{one.version}", f"{other.name}:{other.version}", difference))
+            case "card":
+                print(card(store, versions.find(name)), end="")
+            case _:
+                files = export(store, versions.find(name), paths.absolute(given[0]), format)
+                print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")

@@ -1,0 +1,148 @@
+"""The records of versions: REGISTRY/NAME/VERSION.json, each created once and never changed."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.record import RecordFile, json_bytes
+from cluster.run import RunFolder
+from cluster.store import paths
+from cluster.store.store import Store
+from pipelines.prepare.split import SPLITS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NUMBERED = re.compile(r"v([1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A named version. output: URI of the run. digest: of the run. records: of each split. tagged: UTC time."""
+
+    name: str
+    version: str
+    output: str
+    digest: str
+    records: dict[str, int]
+    note: str
+    tagged: str
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """From the content of its file."""
+        return cls(**json.loads(data))
+
+    def splits(self, store: Store) -> dict[str, Artifact]:
+        """Its splits.
+
+        Raises:
+            DataError: the run is gone, or was made again with another content.
+        """
+        run = prepared_run(store, self.output)
+        if run["digest"] != self.digest:
+            raise DataError(
+                f"{self.output}: was made again after {self.name}:{self.version} was tagged; its digest is "
+                f"{run['digest'][:12]}, and {self.digest[:12]} was tagged. Give each version an output of its own."
+            )
+        return {split: Artifact.load(store, paths.join(self.output, split)) for split in SPLITS}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A folder or URI with the records of versions."""
+
+    store: Store
+    uri: str
+
+    def tag(self, name: str, output: str, version: str | None = None, note: str = "") -> Version:
+        """Name an output. version: default: v1, v2 and so on.
+
+        Raises:
+            ConfigError: a name is not allowed, or the version exists with another output.
+            DataError: there is no finished run of `raymill prepare`.
+        """
+        for one in (name, version or "v1"):
+            if not _NAME.fullmatch(one):
+                raise ConfigError(f"{one}: names have letters, digits, `-`, `_` and `.`. Choose another one.")
+        run = prepared_run(self.store, output)
+        records = {split: Artifact.load(self.store, paths.join(output, split)).manifest.rows for split in SPLITS}
+        tagged = datetime.now(UTC).isoformat(timespec="seconds")
+
+        def record(version: str) -> Version:
+            return Version(name, version, output, run["digest"], records, note, tagged)
+
+        if version is not None:
+            found = self._create(record(version))
+            if (found.output, found.digest) != (output, run["digest"]):
+                raise ConfigError(
+                    f"{name}:{version} is {found.output} since {found.tagged}. A version never changes: choose another "
+                    "name for this one."
+                )
+            return found
+        while True:  # another program may tag at the same time
+            wanted = record(f"v{self._last_number(name) + 1}")
+            if (found := self._create(wanted)) == wanted:
+                return found
+
+    def versions(self, name: str) -> list[Version]:
+        """The versions of a data set in the order in which they were tagged.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        files = self.store.list_files(paths.join(self.uri, name))
+        found = [self._file(name, file.uri.rpartition("/")[2].removesuffix(".json")).read() for file in files]
+        if not found:
+            raise ConfigError(
+                f"{name}: no data set of this name in {self.uri}. Tag one: raymill dataset tag {name} OUTPUT"
+            )
+        return sorted((one for one in found if one), key=lambda one: (one.tagged, _number(one.version), one.version))
+
+    def find(self, reference: str) -> Version:
+        """The version NAME:VERSION, or of NAME the last one.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        name, _, version = reference.partition(":")
+        versions = self.versions(name)
+        if not version:
+            return versions[-1]
+        for one in versions:
+            if one.version == version:
+                return one
+        known = ", ".join(one.version for one in versions)
+        raise ConfigError(f"{name}: has no version {version}. There are {known}.")
+
+    def _last_number(self, name: str) -> int:
+        files = self.store.list_files(paths.join(self.uri, name))
+        return max((_number(file.uri.rpartition("/")[2].removesuffix(".json")) for file in files), default=0)
+
+    def _create(self, version: Version) -> Version:
+        return self._file(version.name, version.version).create(json_bytes(asdict(version)))
+
+    def _file(self, name: str, version: str) -> RecordFile[Version]:
+        parse: Callable[[bytes], Version] = Version.parse
+        return RecordFile(self.store, paths.join(self.uri, name, f"{version}.json"), "the record of a version", parse)
+
+
+def _number(version: str) -> int:
+    found = _NUMBERED.fullmatch(version)
+    return int(found[1]) if found else 0
+
+
+def prepared_run(store: Store, output: str) -> dict[str, Any]:
+    """The manifest of a finished run of `raymill prepare`.
+
+    Raises:
+        DataError: there is none.
+    """
+    manifest = RunFolder(store, output).manifest_file.read()
+    if manifest is None or manifest.get("kind") != "prepare":
+        seen = "no finished run" if manifest is None else f"a run of kind {manifest.get('kind')}"
+        raise DataError(f"{output}: {seen}; wanted the output of `raymill prepare`. Run it with its config first.")
+    return manifest

@@ -1,0 +1,153 @@
+"""Versions never change, and what differs between two of them is what was changed."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from datasets import load_dataset
+
+from cluster import cli
+from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
+from pipelines.prepare.versions.card import card
+from pipelines.prepare.versions.diff import compare, psi
+from pipelines.prepare.versions.export import export
+from pipelines.prepare.versions.registry import Registry
+from tests.pipelines.prepare.test_prepare import answer, question
+from tests.support.inline import prepare_inline
+
+
+def prepared(folder, monkeypatch, name: str, rows: list[dict], **more):
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "q", "completion": "a", "label": "label"}
+    source = {"source": "s", "path": str(folder / f"{name}.jsonl"), "id": "id", "columns": columns}
+    return prepare_inline(
+        {"inputs": [source | more], "output": str(folder / name), "split": {"stratify": ["label"]}}, monkeypatch
+    )
+
+
+def rows(count: int) -> list[dict]:
+    return [{"id": f"r{n}", "q": question(n), "a": answer(n), "label": "ab"[n % 2]} for n in range(count)]
+
+
+@pytest.fixture
+def registry(tmp_path) -> Registry:
+    return Registry(Store(), str(tmp_path / "datasets"))
+
+
+def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry):
+    first, second = prepared(tmp_path, monkeypatch, "one", rows(20)), prepared(tmp_path, monkeypatch, "two", rows(30))
+    made = [
+        registry.tag("help", first.uri),
+        registry.tag("help", second.uri, note="more"),
+        registry.tag("help", first.uri, "good"),
+    ]
+    assert [one.version for one in made] == ["v1", "v2", "good"]
+    assert sorted(one.version for one in registry.versions("help")) == ["good", "v1", "v2"]
+    assert registry.find("help:v2").records == {"train": 24, "validation": 3, "test": 3}
+    assert registry.tag("help", first.uri, "good") == made[2], "the same again is the same"
+    with pytest.raises(ConfigError, match=r"help:good is .*one since"):
+        registry.tag("help", second.uri, "good")
+    with pytest.raises(ConfigError, match=r"has no version v9\. There are"):
+        registry.find("help:v9")
+    with pytest.raises(ConfigError, match="no data set of this name"):
+        registry.find("other")
+    with pytest.raises(ConfigError, match="names have letters"):
+        registry.tag("../help", first.uri)
+    with pytest.raises(DataError, match="no finished run; wanted the output of `raymill prepare`"):
+        registry.tag("help", str(tmp_path / "nothing"))
+
+
+def test_a_version_whose_output_was_made_again_is_refused(tmp_path, monkeypatch, registry):
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    version = registry.tag("help", run.uri)
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(21)))
+    columns = {"prompt": "q", "completion": "a"}
+    source = {"source": "s", "path": str(tmp_path / "one.jsonl"), "id": "id", "columns": columns}
+    prepare_inline({"inputs": [source], "output": run.uri}, monkeypatch, replace=True)
+    with pytest.raises(DataError, match="was made again after help:v1 was tagged"):
+        version.splits(Store())
+
+
+def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monkeypatch, registry):
+    old = rows(40)
+    new = [row | ({"label": "b"} if row["id"] in ("r0", "r2") else {}) for row in rows(44)[3:]]
+    new[0]["a"] = "Quite another answer, with other words than before."
+    first, second = (
+        prepared(tmp_path, monkeypatch, "one", old),
+        prepared(tmp_path, monkeypatch, "two", [*new, old[0] | {"label": "b"}]),
+    )
+    store = Store()
+    found = compare(registry.tag("h", first.uri).splits(store), registry.tag("h", second.uri).splits(store))
+    assert (found.added, found.removed, found.changed) == (4, 2, 2)
+    assert sorted(found.first["added"]) == ["r40", "r41", "r42", "r43"]
+    assert sorted(found.first["removed"]) == ["r1", "r2"] and sorted(found.first["changed"]) == ["r0", "r3"]
+    shifts = {one.name: one for one in found.shifts}
+    assert set(shifts) == {"length", "split", "source", "licence", "task_type", "label"}
+    assert shifts["source"].psi == 0 and 0 < shifts["label"].psi < 0.1 and shifts["length"].ks < 0.2
+
+
+def test_equal_versions_do_not_differ(tmp_path, monkeypatch):
+    run = prepared(tmp_path, monkeypatch, "one", rows(30))
+    splits = {name: run.split(name) for name in ("train", "validation", "test")}
+    found = compare(splits, splits)
+    assert (found.added, found.removed, found.changed) == (0, 0, 0)
+    assert {one.psi for one in found.shifts} == {0.0}
+
+
+def test_the_population_stability_index_by_hand():
+    assert psi(np.array([50, 50]), np.array([25, 75])) == pytest.approx(0.25 * np.log(1.5) + 0.25 * np.log(2))
+    assert psi(np.array([1, 0]), np.array([0, 1])) == pytest.approx(2 * 0.9999 * np.log(1e4), rel=1e-3)
+
+
+def test_an_export_loads_with_datasets_and_its_card_says_what_it_is(tmp_path, monkeypatch, registry):
+    run = prepared(tmp_path, monkeypatch, "one", rows(20), licence="cc-by-4.0")
+    version = registry.tag("help", run.uri, note="a *bold* [note](x)")
+    store, folder = Store(), str(tmp_path / "hf")
+    assert len(export(store, version, folder, "hf")) == 4
+    loaded = load_dataset(folder, cache_dir=str(tmp_path / "cache"))
+    assert {split: len(loaded[split]) for split in loaded} == {"train": 16, "validation": 2, "test": 2}
+    assert loaded["test"][0]["messages"][0]["role"] == "user"
+    text = card(store, version)
+    front = yaml.safe_load(text.split("---")[1])
+    assert (front["license"], front["task_categories"]) == ("cc-by-4.0", ["question-answering"])
+    assert "| s | cc-by-4.0 | 20 | 20 |" in text and r"a \*bold\* \[note\](x)" in text
+    assert "* Personal data was not looked for." in text and version.digest in text
+    with pytest.raises(ConfigError, match="has files already"):
+        export(store, version, folder, "jsonl")
+    export(store, version, str(tmp_path / "lines"), "jsonl")
+    lines = (tmp_path / "lines" / "train.jsonl").read_text().splitlines()
+    assert len(lines) == 16 and json.loads(lines[0])["split"] == "train"
+
+
+def test_the_verb(tmp_path, monkeypatch, capsys):
+    first, second = prepared(tmp_path, monkeypatch, "one", rows(20)), prepared(tmp_path, monkeypatch, "two", rows(30))
+    monkeypatch.setenv("RAYMILL_DATASETS", str(tmp_path / "datasets"))
+
+    def raymill(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(("dataset", *words))
+        shown = capsys.readouterr()
+        return left.value.code or 0, shown.out + shown.err
+
+    assert raymill("tag", "help", first.uri) == (0, f"help:v1 is {first.uri}, 20 records\n")
+    raymill("tag", "help", second.uri, "--note", "ten more")
+    code, log = raymill("log", "help")
+    assert code == 0 and [line.split()[0] for line in log.splitlines()] == ["v1", "v2"] and log.endswith("ten more\n")
+    code, diff = raymill("diff", "help:v1", "help:v2")
+    assert (
+        code == 0
+        and diff.startswith("help:v1 -> help:v2\ntrain               16 -> 24\n")
+        and "added               10" in diff
+    )
+    assert raymill("card", "help:v1")[1].startswith("---\npretty_name: help\n")
+    assert raymill("export", "help", str(tmp_path / "out"))[1] == f"4 files written to {tmp_path / 'out'}\n"
+    for words, said in (
+        (("drop", "help"), "no such action"),
+        (("diff", "help:v1"), "write `raymill dataset diff"),
+        (("log", "help", "--note", "x"), "go with `tag`"),
+        (("log", "nobody"), "no data set of this name"),
+    ):
+        code, shown = raymill(*words)
+        assert code == 2 and said in shown
