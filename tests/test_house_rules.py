@@ -45,6 +45,7 @@ PATHS_ALLOWED = {
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
     "training/bench/gpu.py": "its result: the packages that cluster.store needs may be missing",
+    "pipelines/prepare/versions/export.py": "its scratch folder",
     "training/export/folders.py": "what transformers or peft just wrote to its scratch folder",
     "training/export/job.py": "its scratch folder",
     "training/export/publish.py": "uploads the files of a scratch folder",
