@@ -18,6 +18,7 @@ from pipelines.readers.parquet import Parquet
 from pipelines.readers.pdf import Pdf
 from pipelines.readers.reader import Reader
 from pipelines.readers.text_files import Html, PlainText
+from pipelines.readers.transcripts import Transcript
 from pipelines.readers.warc import Warc, Wet
 
 READERS: dict[str, Reader] = {
@@ -30,6 +31,7 @@ READERS: dict[str, Reader] = {
     "html": Html(),
     "pdf": Pdf(),
     "docx": Docx(),
+    "transcript": Transcript(".vtt", ".srt"),
     "warc": Warc(),
     "wet": Wet(),
     "hf": Hub(),

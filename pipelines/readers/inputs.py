@@ -15,7 +15,9 @@ RESERVED_COLUMNS = frozenset(
     {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}
 )
 
-Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "markdown", "html", "pdf", "docx", "warc", "wet", "hf"]
+Format = Literal[
+    "parquet", "jsonl", "csv", "tsv", "text", "markdown", "html", "pdf", "docx", "transcript", "warc", "wet", "hf"
+]
 
 
 class Input(BaseModel):

@@ -52,6 +52,7 @@ PROBLEMS = {
     "bad_http_response": "the recorded HTTP response is damaged, or its encoding is unknown",
     "failed_extraction": "the HTML could not be parsed",
     "empty_extraction": "no main content was found in the HTML",
+    "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`",
     "encrypted": "the file needs a password; save it without one",
     "damaged_file": "the PDF or Word file is damaged; save it again with the program that made it",
     "old_word_file": "the file is of Word before 2007; convert it, as `soffice --convert-to docx` does",

@@ -76,7 +76,11 @@ class PlainText(OneDocument):
         if "\0" in text and (problem := self.file_problem(content)):  # ASCII text in UTF-16 is valid UTF-8 too
             rows.refuse(problem, uri, id, carried)
         else:
-            rows.add(text, uri, id, carried)
+            self.add_text(rows, text, uri, id, carried)
+
+    def add_text(self, rows: Rows, text: str, uri: str, id: str | None, carried: list[str | None]) -> None:
+        """Add what the document is made of. text: of the whole file."""
+        rows.add(text, uri, id, carried)
 
     def file_problem(self, head: bytes) -> str | None:
         """Another encoding."""

@@ -46,6 +46,7 @@ EMPTY = {
     "a page without content": ("html", "a.html", b"<html></html>", ["empty_extraction"]),
     "no PDF": ("pdf", "a.pdf", b"rubbish", ["damaged_file"]),
     "no Word file": ("docx", "a.docx", b"rubbish", ["damaged_file"]),
+    "no transcript": ("transcript", "a.vtt", b"WEBVTT", ["no_cues"]),
     "requests alone": ("warc", "a.warc", REQUEST, []),
     "no text extract": ("wet", "a.warc.wet", REQUEST, []),
     "rubbish": ("wet", "a.warc.wet", b"rubbish", ["bad_warc_record"]),

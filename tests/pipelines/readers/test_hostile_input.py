@@ -373,7 +373,20 @@ def test_a_line_of_three_hundred_megabytes_takes_little_memory(tmp_path):
 @settings(max_examples=40)
 @given(st.binary(max_size=300), st.integers(0, 400))
 @pytest.mark.parametrize(
-    "name", ["a.jsonl", "a.csv", "a.txt", "a.html", "a.warc", "a.pdf", "a.docx", "a.jsonl.gz", "a.csv.zst", "a.txt.bz2"]
+    "name",
+    [
+        "a.jsonl",
+        "a.csv",
+        "a.txt",
+        "a.html",
+        "a.warc",
+        "a.pdf",
+        "a.docx",
+        "a.srt",
+        "a.jsonl.gz",
+        "a.csv.zst",
+        "a.txt.bz2",
+    ],
 )
 def test_no_bytes_at_any_place_can_stop_the_reading(tmp_path_factory, name, rubbish, at):
     whole = b'text,id\n"{""text"": ""a""}",1\n{"text": "b", "id": 2}\n' * 5

@@ -1,0 +1,145 @@
+"""Transcripts: what was said comes out as turns, once, whatever the captions look like."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
+from pipelines.readers.units import read_unit
+
+
+def read(path: Path, content: str | bytes) -> str:
+    """The text of the only document, or its problem in <>."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    manifest = freeze(Store(), [Input(path=str(path), columns=("path",))], 1 << 20)
+    tables = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits())]
+    (row,) = [row for table in tables for row in table.to_pylist()]
+    assert row["path"] == str(path)
+    return row["text"] if row["problem"] is None else f"<{row['problem']}>"
+
+
+VOICES = """\ufeffWEBVTT - a call
+Kind: captions
+
+STYLE
+::cue { color: red }
+
+NOTE
+00:00 is the start
+
+intro
+00:01.000 --> 00:02.500 align:start
+<v.loud Ann Lee>Hello, <i>how</i> can
+I help?</v>
+
+00:02.600 --> 00:04.000
+<v Bob>My router &amp; phone <00:03.000>do not work.</v>
+
+00:04.100 --> 00:05.000
+<v Bob>Since Monday.</v> <v Ann Lee>Which one?</v>
+"""
+
+NAMES = """1
+00:00:01,000 --> 00:00:02,000
+Ann: Hello,
+how can I help?
+
+2
+00:00:02,100 --> 00:00:03,000
+{\\an8}<b>Bob:</b> My router is off.
+
+One thing: it is old.
+
+3
+00:00:03,100 --> 00:00:04,000
+Ann: At 10:30?
+4
+00:00:04,100 --> 00:00:05,000
+Bob: 7
+"""
+
+ROLLING = """WEBVTT
+
+00:00:00.000 --> 00:00:02.000
+so today we
+
+00:00:02.000 --> 00:00:02.010
+so today we
+
+00:00:02.010 --> 00:00:04.000
+so today we
+restart<00:00:03.000><c> the router</c>
+
+00:00:04.000 --> 00:00:04.010
+restart the router
+
+00:00:04.010 --> 00:00:06.000
+restart the router
+and wait
+
+00:00:09.000 --> 00:00:10.000
+and wait
+"""
+
+CASES = {
+    "voices": (
+        "a.vtt", VOICES,
+        "Ann Lee: Hello, how can I help?\nBob: My router & phone do not work. Since Monday.\nAnn Lee: Which one?",
+    ),
+    "names": (
+        "a.srt", NAMES,
+        "Ann: Hello, how can I help?\nBob: My router is off. One thing: it is old.\nAnn: At 10:30?\nBob: 7",
+    ),
+    "rolling captions": ("a.vtt", ROLLING, "so today we restart the router and wait\nand wait"),
+    "a line that grows": (
+        "a.vtt",
+        "WEBVTT\n\n00:00.000 --> 00:01.000\nso\n\n00:01.000 --> 00:02.000\nso we\n\n00:02.000 --> 00:03.000\nso we go",
+        "so we go",
+    ),
+    "dashes": ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n- Ready?\n- Yes, well-known.\n", "Ready?\nYes, well-known."),
+    "carriage returns": (
+        "a.srt", "1\r00:00:01,000 --> 00:00:02,000\rHello\r\r2\r00:00:02,000 --> 00:00:03,000\ryou", "Hello you"
+    ),
+    "cut in a cue": ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n00:00:02,0", "Hello"),
+    "a cue without text": ("a.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\n", ""),
+    "no cue": ("a.vtt", "WEBVTT\n\nNOTE nothing", "<no_cues>"),
+    "another file": ("a.srt", "Dear Ann,\n\nhello", "<no_cues>"),
+    "another encoding": ("a.srt", NAMES.replace("Hello", "Größe, Öl, Füße").encode("cp1252"), "<other_encoding>"),
+    "UTF-16": ("a.srt", NAMES.encode("utf-16"), "<utf16>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_transcript_is_the_turns_of_its_speakers(tmp_path, name):
+    file, content, wanted = CASES[name]
+    assert read(tmp_path / file, content) == wanted
+
+
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["Ann", "Bob Ray", "Dr. Čech"]), st.lists(st.text("abÖ7 ", min_size=1), min_size=1))
+)
+
+
+@given(TURNS.filter(lambda turns: any("".join(said).strip() for _, said in turns)))
+def test_what_voices_say_is_found_whole_and_in_order(tmp_path_factory, turns):
+    cues, wanted = ["WEBVTT"], []
+    for speaker, said in turns:
+        for text in said:
+            at = len(cues)
+            cues.append(f"{at:02}:00.000 --> {at:02}:30.000\n<v {speaker}>{text}" if at < 60 else "NOTE")
+            if (words := text.split()) and at < 60:
+                wanted += [(speaker, word) for word in words]
+    found = read(tmp_path_factory.mktemp("vtt") / "a.vtt", "\n\n".join(cues))
+    lines = [line.split(": ", 1) for line in found.split("\n")] if found else []
+    assert [(speaker, word) for speaker, text in lines for word in text.split()] == wanted
+
+
+@given(st.text("WEBVT\n\r \t0123456789:.,->Ann<v>{}\\&;", max_size=300))
+def test_no_text_can_stop_the_reading(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("srt") / "a.srt"
+    assert isinstance(read(path, f"1\n00:00:01,000 --> 00:00:02,000\n{text}"), str)
