@@ -161,7 +161,7 @@ def test_pieces_are_let_go_when_they_were_read_and_memory_is_bounded_when_they_w
 
 @pytest.mark.parametrize(("dictionary", "start"), [(None, 400), (0, 400), (300, 300), (500, 400)])
 def test_a_column_chunk_begins_with_its_dictionary_and_an_offset_of_0_is_none(dictionary, start):
-    """Old writers leave 0 where there is no dictionary: all columns before the chunk would be fetched too."""
+    """Some writers leave 0 where there is no dictionary: all columns before the chunk would be fetched too."""
     chunk = SimpleNamespace(data_page_offset=400, dictionary_page_offset=dictionary, total_compressed_size=250)
     assert _range(chunk) == (start, start + 250)
 

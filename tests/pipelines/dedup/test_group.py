@@ -1,6 +1,7 @@
 """The stage `group`: keeper order, copies and shown pairs equal their definitions over random documents."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.dedup.compare import first_of_text, keeper_ranks
-from pipelines.dedup.group import memory
+from cluster.sliced import table_slice
+from cluster.store.store import Store
+from pipelines.dedup.compare import PAIRS_SCHEMA, first_of_text, joined, keeper_ranks
+from pipelines.dedup.group import CompareBatch, memory
 from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
@@ -97,3 +100,15 @@ def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
 def test_a_machine_has_memory_to_connect_no_more_than_one_task_does():
     assert memory(10**10, Dedup()) == (1 << 29) + 10**10 // 8 * 9 // 8 + 6 * 10**9
     assert memory(10**10, Dedup(connected_at_once=10**6)) < 4 << 30
+
+
+def test_a_batch_counts_its_candidates_and_writes_what_was_found_by_range():
+    candidates = pa.table({"position": pa.array([0, 5, 6, 9], pa.int64())})
+    files = SimpleNamespace(slice=lambda number: SimpleNamespace(read=lambda store: [table_slice(candidates)]))
+    written = []
+    scratch = SimpleNamespace(write_slices=lambda output, slices: written.extend(slices))
+    compare = CompareBatch(Store(), lambda rows: (rows.slice(1), PAIRS_SCHEMA.empty_table()), files, firsts=(0, 6, 7))
+    found = compare(0, scratch)
+    assert found == {"documents": 4.0}, "also those of which no copy was found"
+    *ranges, _ = [joined([one]) for one in written]
+    assert [rows["position"].to_pylist() if rows else [] for rows in ranges] == [[5], [6], [9]]
