@@ -22,10 +22,8 @@ WORD = 4  # a letter, mark or number: the characters of a dedup token
 UNSPACED = 8  # a letter of a script written without spaces, where every character counts as a word
 SYMBOL = 16  # punctuation or symbol, Unicode categories P and S
 LINE_END = 32  # a line end of str.splitlines()
-UPPER = 64  # str.isupper()
-LOWER = 128  # str.islower()
-DIGIT = 256  # str.isdigit()
-UNSTABLE = 512  # NFC may change it: a combining mark, or a character that NFC replaces
+DIGIT = 64  # str.isdigit()
+UNSTABLE = 128  # NFC may change it: a combining mark, or a character that NFC replaces
 
 # Letters of scripts written without spaces between words (Unicode property Script): first and last code point.
 UNSPACED_RANGES = (
@@ -91,8 +89,6 @@ def _describe(character: str) -> tuple[int, int]:
         | WORD * (category[0] in "LMN")
         | SYMBOL * (category[0] in "PS")
         | LINE_END * (len(f"a{character}b".splitlines()) == 2)
-        | UPPER * character.isupper()
-        | LOWER * character.islower()
         | DIGIT * character.isdigit()
         | UNSTABLE * bool(unstable)
     )
