@@ -30,6 +30,10 @@ VERBS = {
         "pipelines.prepare.commands:prepare",
         "tickets, chats, question-answer pairs to a data set for fine-tuning",
     ),
+    "assess": (
+        "pipelines.prepare.commands:assess",
+        "what a prepared data set is like, with gates; --gate makes them the exit code",
+    ),
     "dataset": (
         "pipelines.prepare.versions.commands:dataset",
         "named versions of prepared data sets: tag, log, diff, card, export",

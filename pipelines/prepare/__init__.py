@@ -12,6 +12,7 @@
     amounts.py     how many records of each source and class
     split_stage.py the stage that decides where each record goes
     write.py       the stage that writes the splits and the ledger
+    assess/        what the splits are like: metrics, score, gates
     report.py      what the run did, as JSON and as a page
 
 Readers, text kernels, personal data and deduplication are shared with curate.

@@ -1,15 +1,21 @@
-"""The verb `raymill prepare`."""
+"""The verbs `raymill prepare` and `raymill assess`."""
 
 import time
+from typing import Annotated
+
+import typer
 
 from cluster.config import load
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, UserError
+from cluster.inspection import store_for
 from cluster.progress import Lines, clock
 from cluster.session import Session
 from cluster.store import paths
 from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare import job
+from pipelines.prepare.assess.score import failed
+from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.report import report_text
 
@@ -19,15 +25,8 @@ def prepare(config: ConfigFile, override: Overrides = None, address: Address = N
 
     A second run continues where the first stopped; a finished run is left alone. Report: OUTPUT/report.html
     """
-    settings = load(config, override or [])
-    if not isinstance(settings, PrepareConfig):
-        kind = settings.kind  # type: ignore[attr-defined]
-        raise ConfigError(
-            f"{config}, kind: {kind} given; wanted prepare. Give another config, or run `raymill {kind}`."
-        )
-    compiled = kernels_are_compiled() or address not in (None, "local")
-    progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to half a minute)")
-    began = time.monotonic()
+    settings = _load(config, override)
+    progress, began = _progress(address), time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.prepare(settings, session, progress, replace=replace)
     if not run.fresh:
@@ -35,6 +34,48 @@ def prepare(config: ConfigFile, override: Overrides = None, address: Address = N
     print(report_text(run.report))
     for warning in run.report["warnings"]:
         print(f"warning: {warning}")
+    if run.assessment is not None:
+        print(f"\n{assessment_text(run.assessment)}")
     print(f"\ndata set  {run.uri}")
     print(f"report    {paths.join(run.uri, job.REPORT_HTML)}")
     print(f"elapsed {clock(time.monotonic() - began)}")
+
+
+def assess(
+    output: Annotated[str, typer.Argument(help="folder or URI of a finished `raymill prepare`")],
+    config: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="a config whose `assess`, `gates` and `storage` are used")
+    ] = None,
+    override: Overrides = None,
+    address: Address = None,
+    gate: Annotated[bool, typer.Option("--gate", help="exit with 2 if a gate fails")] = False,
+) -> int:
+    """Measure a prepared data set: completeness, contradictions, repeats, diversity, balance, coverage; with gates.
+
+    Writes OUTPUT/assessment.json and the page of the report. Without --config, with the settings of the run.
+    """
+    settings = None if config is None else _load(config, override)
+    with store_for(output, config, override) as (store, root):
+        job.require_run(store, root)
+        progress = _progress(address)
+        with Session(address, settings.execution.cpus if settings else None, progress) as session:
+            assessment = job.assess_again(store, root, session, progress, settings)
+    print(assessment_text(assessment))
+    print(f"\nassessment  {paths.join(root, job.ASSESSMENT)}")
+    print(f"report      {paths.join(root, job.REPORT_HTML)}")
+    return UserError.exit_code if gate and failed(assessment) else 0
+
+
+def _load(config: str, override: list[str] | None) -> PrepareConfig:
+    settings = load(config, override or [])
+    if not isinstance(settings, PrepareConfig):
+        kind = settings.kind  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"{config}, kind: {kind} given; wanted prepare. Give another config, or run `raymill {kind}`."
+        )
+    return settings
+
+
+def _progress(address: str | None) -> Lines:
+    compiled = kernels_are_compiled() or address not in (None, "local")
+    return Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to half a minute)")

@@ -13,6 +13,7 @@ from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import Execution
 from pipelines.dedup.settings import Dedup
+from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.content import FIELDS, Shape
 from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
 from pipelines.readers.inputs import Format
@@ -216,6 +217,8 @@ class PrepareConfig(_Settings):
     validation: Validate = Field(Validate(), alias="validate")
     dedup: Dedup | None = Dedup()
     split: Split = Split()
+    assess: Assess = Assess()
+    gates: Gates = Gates()
     limits: Limits = Limits()
     execution: Execution = Execution()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
@@ -235,6 +238,7 @@ class PrepareConfig(_Settings):
     def _consistent(self) -> Self:
         known = {*self.metadata, "source", "licence", "task_type"}
         asked = [("split.stratify", self.split.stratify), ("split.group", self.split.group)]
+        asked += [("assess.fields", self.assess.fields)]
         asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
         asked += [("validate.since", tuple(self.validation.since)), ("clean.labels", tuple(self.clean.labels))]
         asked += [("split.balance.by", self.split.balance.by if self.split.balance else ())]

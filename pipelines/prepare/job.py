@@ -5,6 +5,7 @@
     group    finds duplicates among the records that passed         -> _work/groups
     split    decides which split each record goes to                -> _work/splits
     write    writes the splits, and the ledger of removed records   -> train, validation, test, removed
+    assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
 `group` runs if deduplication is on. Every stage is skipped if its artifacts are finished, so the same command continues
@@ -17,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, require_files
 from cluster.engine import Engine, Patience
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, DataError
 from cluster.lease import held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -31,6 +32,8 @@ from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from pipelines.prepare.assess.job import ASSESSMENT, assess
+from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.collect import (
     ATTRIBUTES,
     KEYS,
@@ -58,17 +61,24 @@ from pipelines.readers.units import InputManifest
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
 # `exclude` of pydantic's model_dump: the settings without effect on the data set.
-_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}
+_NO_EFFECT_ON_RESULT = STORES | {
+    "output": True,
+    "execution": True,
+    "assess": True,
+    "gates": True,
+    "dedup": set(NO_EFFECT_ON_DUPLICATES),
+}
 
 
 @dataclass(frozen=True)
 class PrepareRun:
-    """A finished run. fresh: whether this call finished it."""
+    """A finished run. fresh: whether this call finished it. assessment: None of a run before there was one."""
 
     store: Store
     uri: str
     manifest: dict[str, Any]
     report: Report
+    assessment: Assessment | None
     fresh: bool
 
     def split(self, name: str) -> Artifact:
@@ -95,15 +105,14 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
 
     if (manifest := find()) is not None:
         report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
-        return PrepareRun(store, root, manifest, report, fresh=False)
+        return PrepareRun(store, root, manifest, report, read_assessment(store, root), fresh=False)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     kept = find_kept(store, config.split.keep)
     store.require_conditional_writes(root)
     with held(store, root) as lease:
         find()  # with `replace`, removes the manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
-        patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
-        engine = Engine(root, session, progress, patience, replace)
+        engine = Engine(root, session, progress, patience_of(config), replace)
 
         def run(stage: Stage) -> dict[str, Artifact]:
             lease.check()
@@ -111,13 +120,70 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
 
         artifacts = run_stages(config, settings, inputs, kept, run)
         lease.check()
+        assessment = assess(config, root, [artifacts[name] for name in SPLITS], engines(config, session, progress))
+        lease.check()
         report = gather(config, inputs, artifacts, root)
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
-        store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
+        store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
         digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, QUARANTINE)}
         about = {"shape": settings.shape, "finished": report["finished"]}
         manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, **about)
-    return PrepareRun(store, root, manifest, report, fresh=True)
+    return PrepareRun(store, root, manifest, report, assessment, fresh=True)
+
+
+def assess_again(
+    store: Store, root: str, session: Session, progress: Progress, settings: PrepareConfig | None = None
+) -> Assessment:
+    """Assess a finished run, and write its assessment and the page of its report again.
+
+    settings: whose `assess`, `gates` and `execution` are used; None: those of the run.
+
+    Raises:
+        DataError: there is no finished run.
+    """
+    require_run(store, root)
+    report: Report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
+    config = PrepareConfig.model_validate(report["config"])
+    if settings is not None:
+        wanted = {name: getattr(settings, name) for name in ("assess", "gates", "execution")}
+        config = config.model_copy(update=wanted)
+        config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
+    with held(store, root) as lease:
+        splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
+        assessment = assess(config, root, splits, engines(config, session, progress))
+        lease.check()
+        store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
+    return assessment
+
+
+def require_run(store: Store, root: str) -> None:
+    """
+    Raises:
+        DataError: there is no finished run of `prepare`.
+    """
+    manifest = RunFolder(store, root).manifest_file.read()
+    if manifest is None or manifest.get("kind") != "prepare":
+        require_files(store, root)
+        raise DataError(
+            f"{root}: no finished run of `raymill prepare` here. Point at the output of one, or run it again: it "
+            "continues."
+        )
+
+
+def read_assessment(store: Store, root: str) -> Assessment | None:
+    """The assessment of a run, if it has one."""
+    uri = paths.join(root, ASSESSMENT)
+    return json.loads(store.read_bytes(uri)) if store.exists(uri) else None
+
+
+def patience_of(config: PrepareConfig) -> Patience:
+    """The limits of a stage."""
+    return Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
+
+
+def engines(config: PrepareConfig, session: Session, progress: Progress) -> Callable[[str], Engine]:
+    """The engines of the assessment, which replace what was made with other settings."""
+    return lambda root: Engine(root, session, progress, patience_of(config), replace=True)
 
 
 def listed_inputs(config: PrepareConfig) -> tuple[str, CollectSettings, InputListing]:

@@ -9,6 +9,8 @@ from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
 from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table
 from pipelines.prepare import content, validate
+from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.assess.section import assessment_section
 from pipelines.prepare.collect import RECORDS
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.split import SPLITS
@@ -192,11 +194,16 @@ def report_text(report: Report) -> str:
     return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
 
 
-def render(report: Report) -> str:
+def render(report: Report, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
     top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
     sections = [_list("warnings", "Warnings", report["warnings"]), _result(report), _removed(report), _sources(report)]
-    sections += [_groups(report), _list("notes", "Notes", report["notes"]), _config(report)]
+    sections += [
+        _groups(report),
+        assessment_section(assessment),
+        _list("notes", "Notes", report["notes"]),
+        _config(report),
+    ]
     return document(f"{report['name']}: preparation report", top, sections)
 
 

@@ -8,13 +8,16 @@ import json
 import random
 import resource
 import tempfile
+import time
 from pathlib import Path
 
 from cluster.progress import Silent
 from cluster.session import Session
 from pipelines.all_kernels import compile_kernels
+from pipelines.prepare.assess.job import assess
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, run_stages
+from pipelines.prepare.split import SPLITS
 from pipelines.readers.freeze import freeze_listing
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_terabyte import TimedEngine
@@ -42,7 +45,10 @@ def run(texts: Texts) -> None:
         root, settings, listing = listed_inputs(config)
         engine = TimedEngine(root, Session(), Silent())
         artifacts = run_stages(config, settings, freeze_listing(listing), {}, engine.run)
-        kept = sum(artifacts[name].manifest.rows for name in ("train", "validation", "test"))
+        began = time.process_time()
+        assess(config, root, [artifacts[name] for name in SPLITS], lambda at: TimedEngine(at, Session(), Silent()))
+        engine.seconds["assess"] = time.process_time() - began
+        kept = sum(artifacts[name].manifest.rows for name in SPLITS)
         total = sum(engine.seconds.values())
         print(f"{_RECORDS:,} records, {size / 1e6:.0f} MB, of which {kept:,} are written: {total:.1f} s on one core")
         for name, seconds in engine.seconds.items():

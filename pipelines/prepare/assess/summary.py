@@ -1,0 +1,274 @@
+"""The stage `summary`: the facts of all records put together to findings. One unit.
+
+Memory: 60 bytes a record, the distinct values of the fields that are counted, and the sample.
+"""
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.stage import Output, Scratch, Stage
+from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE
+from pipelines.prepare.assess.metrics import contradictory, distinct, evenness, mtld
+from pipelines.prepare.assess.settings import Assess
+from pipelines.text.texts import Texts
+from pipelines.text.tokens import split_tokens
+
+SUMMARY = "summary"
+SUMMARY_VERSION = "1"
+
+_LIBRARIES = 512 << 20
+_OF_A_RECORD = 60
+_IDS_SHOWN = 5
+_VALUES_SHOWN = 20
+_MTLD_TOKENS = 50_000
+_SCHEMA = pa.schema([("findings", pa.string())])
+
+
+class Some(TypedDict):
+    """Records with a property: how many, and the ids of the first ones."""
+
+    records: int
+    ids: list[str]
+
+
+class Repeats(TypedDict):
+    """Texts that repeat an earlier one. compared: how many texts there are."""
+
+    compared: int
+    exact: int
+    near: int
+    ids: list[str]
+
+
+class Values(TypedDict):
+    """How records are spread over the values of a field. shown: the most frequent values."""
+
+    distinct: int
+    evenness: float | None
+    shown: dict[str, int]
+
+
+class Words(TypedDict):
+    """Lexical diversity of a sample."""
+
+    records: int
+    tokens: int
+    distinct_1: float | None
+    distinct_2: float | None
+    mtld: float | None
+
+
+class Findings(TypedDict):
+    """What was counted. languages: those identified with certainty. topics: records that mention each."""
+
+    records: int
+    missing: dict[str, int]
+    incomplete: Some
+    not_allowed: Some
+    contradictory: Some
+    inconsistent: int
+    questions: Repeats
+    answers: Repeats
+    languages: dict[str, int]
+    expected: list[str]
+    other_language: Some
+    damaged: Some
+    poor_language: int
+    topics: dict[str, int]
+    on_topic: int
+    values: dict[str, Values]
+    words: Words
+
+
+def summary_stage(settings: Assess, facts: dict[str, Artifact], groups: dict[str, Artifact], units: int) -> Stage:
+    """The stage that writes SUMMARY.
+
+    facts: the artifacts of `facts_stage`. groups: of repeated questions and answers, by QUESTIONS and ANSWERS.
+    """
+    made_from = {
+        "version": SUMMARY_VERSION,
+        "facts": facts[FACTS].manifest.digest,
+        "groups": [one.manifest.digest for one in groups.values()],
+        "settings": [settings.topics, settings.languages, settings.sample],
+    }
+    store, memory = facts[FACTS].store, _LIBRARIES + _OF_A_RECORD * facts[FACTS].manifest.rows
+    work = Summarise(settings, facts, groups, units)
+    return Stage("summary", (Output(SUMMARY, _SCHEMA),), (None,), work, fingerprint(made_from), store, memory=memory)
+
+
+def findings_of(summary: Artifact) -> Findings:
+    """The findings that the stage wrote."""
+    return json.loads(summary.table()["findings"][0].as_py())
+
+
+@dataclass(frozen=True)
+class Summarise:
+    """The work of the stage."""
+
+    settings: Assess
+    facts: dict[str, Artifact]
+    groups: dict[str, Artifact]
+    units: int
+
+    def __call__(self, _: None, scratch: Scratch) -> Counters:
+        """No counters."""
+        findings = self._findings()
+        scratch.write(SUMMARY, pa.table([[json.dumps(findings, ensure_ascii=False)]], schema=_SCHEMA))
+        return {}
+
+    def _findings(self) -> Findings:
+        facts = self.facts[FACTS]
+        fields = [name for name in map(_field, facts.schema.names) if name]
+        counted = Counted({name: Counter() for name in (*fields, "length", "turns")})
+        for table in facts.tables([name for name in facts.schema.names if name != "id"]):
+            counted.add(table)
+        expected = self.settings.languages or tuple(name for name, _ in _ranked(counted.languages)[:1])
+        against = contradictory(*map(np.concatenate, (counted.questions, counted.answers)))
+        chosen = {
+            name: _Chosen() for name in ("incomplete", "not_allowed", "other_language", "damaged", "contradictory")
+        }
+        inconsistent = poor = at = 0
+        for table in facts.tables(["id", "missing", "not_allowed", "language", "damaged"]):
+            conflicts = pa.array(against[at : (at := at + table.num_rows)])
+            other = pc.invert(
+                pc.is_in(
+                    pc.fill_null(table["language"], expected[0] if expected else ""), pa.array(expected, pa.string())
+                )
+            )
+            masks = {
+                "incomplete": pc.greater(pc.list_value_length(table["missing"]), 0),
+                "not_allowed": table["not_allowed"],
+                "other_language": other if expected else pa.repeat(False, table.num_rows),
+                "damaged": table["damaged"],
+                "contradictory": conflicts,
+            }
+            for name, mask in masks.items():
+                chosen[name].add(table["id"], mask)
+            inconsistent += pc.sum(pc.or_(masks["not_allowed"], conflicts)).as_py() or 0
+            poor += pc.sum(pc.or_(masks["other_language"], masks["damaged"])).as_py() or 0
+        counters = facts.manifest.counters
+        return Findings(
+            records=at,
+            missing=dict(_ranked(counted.missing)),
+            incomplete=chosen["incomplete"].some(),
+            not_allowed=chosen["not_allowed"].some(),
+            contradictory=chosen["contradictory"].some(),
+            inconsistent=inconsistent,
+            questions=self._repeats(QUESTIONS),
+            answers=self._repeats(ANSWERS),
+            languages=dict(_ranked(counted.languages)[:_VALUES_SHOWN]),
+            expected=list(expected),
+            other_language=chosen["other_language"].some(),
+            damaged=chosen["damaged"].some(),
+            poor_language=poor,
+            topics={name: int(counters.get(f"topic/{at}", 0)) for at, name in enumerate(self.settings.topics)},
+            on_topic=int(counters["on_topic"]),
+            values={name: _values(found) for name, found in counted.values.items()},
+            words=self._words(),
+        )
+
+    def _repeats(self, of: str) -> Repeats:
+        counts = Counter[str]()
+        first: list[tuple[int, int]] = []
+        for table in self.groups[of].tables(["unit", "row", "reason"]):
+            removed = table.filter(table["reason"].is_valid())
+            counts.update(removed["reason"].to_pylist())
+            places = zip(removed["unit"].to_pylist(), removed["row"].to_pylist(), strict=True)
+            first = heapq.nsmallest(_IDS_SHOWN, [*first, *places])
+        attributes = self.facts[of]
+        return Repeats(
+            compared=attributes.manifest.rows,
+            exact=counts["exact_duplicate"],
+            near=counts["near_duplicate"],
+            ids=[_id_at(attributes, attributes.files_by_unit(self.units)[unit], row) for unit, row in first],
+        )
+
+    def _words(self) -> Words:
+        sample: list[tuple[int, str]] = []
+        for table in self.facts[SAMPLE].tables():
+            rows = zip(table["hash"].to_pylist(), table["text"].to_pylist(), strict=True)
+            sample = heapq.nsmallest(self.settings.sample, [*sample, *rows])
+        tokens, starts = split_tokens(Texts.from_strings([text for _, text in sample]))
+        texts = np.split(tokens, starts[1:-1]) if sample else []
+        return Words(
+            records=len(sample),
+            tokens=len(tokens),
+            distinct_1=distinct(texts, 1),
+            distinct_2=distinct(texts, 2),
+            mtld=mtld(tokens[:_MTLD_TOKENS].tolist()),
+        )
+
+
+@dataclass
+class Counted:
+    """What the first pass over the facts adds up."""
+
+    values: dict[str, Counter[str]]
+    questions: list[np.ndarray] = field(default_factory=lambda: [np.empty(0, np.uint64)])
+    answers: list[np.ndarray] = field(default_factory=lambda: [np.empty(0, np.uint64)])
+    languages: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table) -> None:
+        """Add the facts of some records."""
+        # Plain texts have the question 0 and the answer 0, so none contradicts another.
+        self.questions.append(table["question"].to_numpy())
+        self.answers.append(table["answer"].to_numpy())
+        self.languages.update(_counts(table["language"].drop_null()))
+        self.missing.update(_counts(pc.list_flatten(table["missing"])))
+        lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
+        columns = {name: table[column] for column in table.column_names if (name := _field(column))}
+        columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}
+        for name, column in columns.items():
+            self.values[name].update(_counts(pc.fill_null(column.cast(pa.string()), "")))
+
+
+class _Chosen:
+    """Counts records, and keeps the ids of the first ones."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.ids: list[str] = []
+
+    def add(self, ids: pa.ChunkedArray, mask: Any) -> None:
+        found = ids.filter(mask)
+        self.records += len(found)
+        self.ids += found.slice(0, _IDS_SHOWN - len(self.ids)).to_pylist()
+
+    def some(self) -> Some:
+        return Some(records=self.records, ids=self.ids)
+
+
+def _field(column: str) -> str:
+    """The field whose values a column of FACTS has; empty for another column."""
+    return column.partition("value/")[2]
+
+
+def _counts(column: Any) -> dict[str, int]:
+    return {one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()}
+
+
+def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+
+
+def _values(counts: Counter[str]) -> Values:
+    return Values(distinct=len(counts), evenness=evenness(counts.values()), shown=dict(_ranked(counts)[:_VALUES_SHOWN]))
+
+
+def _id_at(attributes: Artifact, uris: Sequence[str], row: int) -> str:
+    """The id of a row of one unit."""
+    for table in read_tables(attributes.store, uris, {"row", "id"}.__contains__):
+        at = int(np.searchsorted(table["row"].to_numpy(), row))
+        if at < table.num_rows and table["row"][at].as_py() == row:
+            return table["id"][at].as_py()
+    raise AssertionError(f"row {row} is in {attributes.uri}")

@@ -1,0 +1,296 @@
+"""Planted problems of a data set are counted exactly, by id; gates fail on them and name what would mend them."""
+
+import json
+import math
+
+import pytest
+
+from cluster import cli
+from cluster.errors import DataError
+from cluster.session import Session
+from cluster.store.store import Store
+from pipelines.prepare import job
+from pipelines.prepare.assess.facts import Topics, same, units_of
+from pipelines.prepare.assess.section import assessment_text
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.split import SPLITS
+from pipelines.text.texts import Texts
+from tests.support.inline import InlineEngine, prepare_inline
+
+# Twenty questions of a help desk: English, all different, none near another.
+THINGS = (
+    "invoice", "password", "printer", "calendar", "headset", "monitor", "keyboard", "license", "mailbox", "router",
+    "badge", "projector", "backup", "database", "website", "camera", "laptop", "tablet", "scanner", "voicemail",
+)  # fmt: skip
+VERBS = ("repair", "replace", "order", "return", "configure")
+WAYS = (
+    "Open the settings page and follow the steps that are shown on the left side of the screen.",
+    "Please call the service desk in the morning, because somebody has to look at it with you.",
+    "Write down the number on its back, then fill in the form that your manager has sent you.",
+    "Switch it off for a minute; when it starts again, the problem should have gone away.",
+)
+
+
+def ask(n: int) -> str:
+    return f"What should I do when I want to {VERBS[n % 5]} the {THINGS[n]} in my office?"
+
+
+def reply(n: int) -> str:
+    return f"For the {THINGS[n]}: {WAYS[n % 4]} That was advice number {n} about {VERBS[n % 5]}."
+
+
+def row(id: str, question: str, answer: str, queue: str | None = "it") -> dict:
+    return {"id": id, "prompt": question, "completion": answer, "queue": queue}
+
+
+CLEAN = [row(f"r{n:02}", ask(n), reply(n)) for n in range(20)]
+PLANTED = [
+    # The question of r03 in capitals and with other spaces, and another answer: r03 and p0 contradict each other.
+    row("p0", ask(3).upper().replace(" ", "  "), "Nothing can be done about this, so please leave it alone."),
+    # The question of r07 with one more word at the end (near), another answer.
+    row("p1", ask(7)[:-1] + " today?", "Ask the colleague who sits next to you, who knows a lot about it."),
+    # The answer of r11 to another question.
+    row("p2", "Who will be able to help me with all of the things that have arrived this week?", reply(11)),
+    row(
+        "p3",
+        "Which form is the right one for a travel request to our branch abroad?",
+        "The blue one is right. It hangs beside the door of the kitchen.",
+        None,
+    ),
+    row(
+        "p4",
+        "Wo finde ich eigentlich die Unterlagen für meine nächste Dienstreise nach Hamburg?",
+        "Die Unterlagen liegen im Sekretariat und werden dort jeden Morgen ausgegeben.",
+    ),
+    row(
+        "p5",
+        "How is the name of the caf\u00c3\u00a9 written where we have our lunch together?",
+        "It is written with an accent, which the old system could not show correctly.",
+    ),
+]
+TOPICS = {"printing": ["printer", "paper jam"], "travel": ["travel request"], "holidays": ["leave form"]}
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    def write(name: str, rows: list[dict]) -> str:
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
+        return str(tmp_path / name)
+
+    columns = {"prompt": "prompt", "completion": "completion", "queue": "queue"}
+    tickets = {"source": "tickets", "path": write("a.jsonl", CLEAN + PLANTED[:4]), "id": "id", "columns": columns}
+    chats = {"source": "chats", "path": write("b.jsonl", PLANTED[4:]), "id": "id", "columns": columns}
+    return {
+        "inputs": [tickets, chats],
+        "clean": {"normalize": False},
+        "assess": {"topics": TOPICS},
+        "split": {"stratify": ["queue"]},
+        "output": str(tmp_path / "out"),
+    }  # fmt: skip
+
+
+def metric(assessment, name: str) -> float | None:
+    (found,) = (one["value"] for one in assessment["metrics"] if one["name"] == name)
+    return found
+
+
+def gate(assessment, name: str) -> dict:
+    return next(one for one in assessment["gates"] if one["name"] == name)
+
+
+def test_planted_problems_are_found_by_id(settings, monkeypatch):
+    found = prepare_inline(settings, monkeypatch).assessment["findings"]
+    assert found["records"] == 26
+    assert sorted(found["contradictory"]["ids"]) == ["p0", "r03"]
+    assert found["incomplete"] == {"records": 1, "ids": ["p3"]} and found["missing"] == {"queue": 1}
+    questions, answers = found["questions"], found["answers"]
+    assert (questions["compared"], questions["exact"], questions["near"]) == (26, 1, 1)
+    # Which of a pair comes first depends on their splits.
+    assert len(questions["ids"]) == 2 and set(questions["ids"]) <= {"p0", "r03", "p1", "r07"}
+    assert (answers["exact"], answers["near"]) == (1, 0) and answers["ids"][0] in ("p2", "r11")
+    assert found["expected"] == ["en"] and found["other_language"] == {"records": 1, "ids": ["p4"]}
+    assert found["damaged"] == {"records": 1, "ids": ["p5"]}
+    assert found["topics"] == {"printing": 1, "travel": 1, "holidays": 0} and found["on_topic"] == 2
+
+
+def test_metrics_are_those_worked_out_by_hand(settings, monkeypatch):
+    assessment = prepare_inline(settings, monkeypatch).assessment
+    assert metric(assessment, "completeness") == 25 / 26
+    assert metric(assessment, "consistency") == 24 / 26
+    assert metric(assessment, "duplication") == 2 / 26
+    assert metric(assessment, "duplication_of_answers") == 1 / 26
+    assert metric(assessment, "language_quality") == 24 / 26
+    assert metric(assessment, "coverage") == pytest.approx(2 / 3)
+    assert metric(assessment, "relevance") == 2 / 26
+    p = 24 / 26
+    entropy = -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+    assert metric(assessment, "source_diversity") == pytest.approx(entropy)
+    # Of `queue` 25 records have `it` and one has none.
+    p = 25 / 26
+    assert metric(assessment, "balance_queue") == pytest.approx(-p * math.log2(p) - (1 - p) * math.log2(1 - p))
+    assert metric(assessment, "balance_turns") == 0, "all have one"
+    assert all(one["value"] is None or 0 <= one["value"] <= 1 for one in assessment["metrics"])
+
+
+def test_the_score_leaves_out_what_is_not_measured(settings, monkeypatch):
+    assessment = prepare_inline(settings, monkeypatch).assessment
+    parts = {one["name"]: one for one in assessment["parts"]}
+    assert parts["accuracy"]["value"] is None and parts["bias"]["weight"] == 0
+    # Of 0.25, 0.20, 0.20, 0.15, 0.10, 0.10 without the first and the last: 0.65.
+    assert parts["completeness"]["weight"] == pytest.approx(0.20 / 0.65)
+    diversity = (metric(assessment, "lexical_diversity") + metric(assessment, "structural_diversity")) / 2
+    assert assessment["score"] == pytest.approx(
+        (0.20 * 25 / 26 + 0.20 * 24 / 26 + 0.15 * 2 / 26 + 0.10 * diversity) / 0.65
+    )
+    assert "without accuracy, bias" in assessment_text(assessment)
+
+
+def test_failed_gates_name_records_and_a_command(settings, monkeypatch):
+    assessment = prepare_inline(settings | {"gates": {"completeness": 0.9, "consistency": 1}}, monkeypatch).assessment
+    states = {one["name"]: one["state"] for one in assessment["gates"]}
+    assert states == {
+        "coverage": "failed", "duplication": "failed", "language_quality": "failed", "source_diversity": "failed",
+        "completeness": "passed", "consistency": "failed",
+    }  # fmt: skip
+    assert "holidays (0 records)" in gate(assessment, "coverage")["mend"]
+    assert "1 record (p4)" in gate(assessment, "language_quality")["mend"]
+    assert "1 record (p5)" in gate(assessment, "language_quality")["mend"]
+    assert "chats has 2" in gate(assessment, "source_diversity")["mend"]
+    assert "2 records (" in gate(assessment, "consistency")["mend"]
+    for one in assessment["gates"]:
+        assert bool(one["mend"]) == (one["state"] == "failed")
+        assert not one["mend"] or "`raymill " in one["mend"]
+
+
+def test_a_gate_without_its_input_is_not_measured(settings, monkeypatch):
+    assessment = prepare_inline(settings | {"assess": {}}, monkeypatch).assessment
+    assert gate(assessment, "coverage") == {
+        "name": "coverage", "value": None, "bound": 0.95, "state": "not measured", "mend": ""
+    }  # fmt: skip
+
+
+def test_the_assessment_does_not_depend_on_units(settings, monkeypatch, tmp_path):
+    one = prepare_inline(settings, monkeypatch).assessment
+    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
+    monkeypatch.setattr("pipelines.prepare.assess.facts._UNIT_BYTES", 1)
+    monkeypatch.setattr("pipelines.prepare.assess.facts._ROWS", 2)
+    many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)
+    assert len(units_of([many.split(name) for name in SPLITS])) > 3
+    assert json.loads(json.dumps(many.assessment).replace("/many", "/out")) == one
+
+
+@pytest.mark.parametrize("shape", ["text", "preference"])
+def test_other_shapes_are_assessed(tmp_path, monkeypatch, shape):
+    rows = [{"text": reply(n)} if shape == "text" else {"prompt": ask(n), "chosen": reply(n), "rejected": WAYS[n % 4]}
+            for n in range(10)]  # fmt: skip
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    plain = {"inputs": [{"path": str(tmp_path / "in.jsonl")}], "records": {"shape": shape}}
+    assessment = prepare_inline(plain | {"output": str(tmp_path / "out")}, monkeypatch).assessment
+    assert metric(assessment, "duplication") == 0 and metric(assessment, "consistency") == 1
+    assert metric(assessment, "duplication_of_answers") == (None if shape == "text" else 0)
+    assert assessment["findings"]["values"]["turns"]["shown"] == {"0" if shape == "text" else "1": 10}
+
+
+def test_records_that_balancing_repeats_are_no_duplicates(settings, monkeypatch):
+    rows = [*CLEAN[:8], *(one | {"queue": "hr"} for one in CLEAN[8:10])]
+    path = settings["inputs"][0]["path"]
+    Store().write_bytes(path, "".join(json.dumps(one) + "\n" for one in rows).encode())
+    split = {"train": 1, "validation": 0, "test": 0, "balance": {"by": ["queue"], "to": "largest"}}
+    plain = settings | {"inputs": settings["inputs"][:1], "split": split}
+    assessment = prepare_inline(plain, monkeypatch).assessment
+    assert assessment["records"] == 16 and assessment["findings"]["questions"]["compared"] == 10
+    assert metric(assessment, "duplication") == 0 and metric(assessment, "consistency") == 1
+    assert metric(assessment, "balance_queue") == 1, "8 of it and 8 of hr"
+
+
+def test_a_data_set_without_records_has_no_score(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "Why?", "completion": "So."}) + "\n")
+    plain = {"inputs": [{"path": str(tmp_path / "in.jsonl")}], "output": str(tmp_path / "out")}
+    assessment = prepare_inline(plain, monkeypatch).assessment
+    assert assessment["score"] is None and {one["state"] for one in assessment["gates"]} == {"not measured"}
+
+
+def test_the_report_has_the_assessment(settings, monkeypatch):
+    run = prepare_inline(settings, monkeypatch)
+    page = (Store().read_bytes(f"{run.uri}/report.html")).decode()
+    assert 'id="assessment"' in page and "holidays (0 records)" in page
+    assert prepare_inline(settings, monkeypatch).assessment == run.assessment, "read from assessment.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a PRINTER, maybe", [True, False]),
+        ("printers", [False, False]),
+        ("the travel-request form", [False, True]),
+        ("travel", [False, False]),
+        ("", [False, False]),
+    ],
+)
+def test_topics_are_whole_words_in_any_case(text, found):
+    topics = Topics({"printing": ["printer", "paper jam"], "travel": ["travel request"]})
+    assert topics.mentioned(Texts.from_strings(["travel", text, "request"]))[1].tolist() == found
+
+
+def test_questions_are_the_same_but_for_case_spaces_and_final_marks():
+    assert same("What  is\n2+3 ?") == same("what is 2+3") != same("what is 2*3")
+
+
+# --- the verb
+
+
+@pytest.fixture
+def assess(monkeypatch, capsys):
+    """`raymill assess WORDS` in this process, without Ray: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(job, "Engine", InlineEngine)
+    monkeypatch.setattr(Session, "start", lambda self: None)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(("assess", *words))
+        return left.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+def test_assess_with_other_settings_and_gates_as_exit_code(settings, monkeypatch, tmp_path, assess):
+    run = prepare_inline(settings, monkeypatch)
+    code, out, _ = assess(run.uri)
+    assert code == 0 and "coverage" in out and "failed" in out
+    code, out, _ = assess(run.uri, "--gate")
+    assert code == 2 and "holidays (0 records)" in out
+    path = tmp_path / "p.yaml"
+    gates = {"coverage": 0.5, "duplication": 0.1, "language_quality": 0.9, "source_diversity": None}
+    path.write_text(json.dumps({"kind": "prepare", "name": "x"} | settings | {"gates": gates}))
+    code, out, _ = assess(run.uri, "--gate", "--config", str(path))
+    assert code == 0 and "source_diversity" not in out
+    code, out, _ = assess(run.uri, "--gate", "--config", str(path), "-o", "assess.topics=[printer,violin,opera]")
+    assert code == 2 and "violin (0 records)" in out
+    again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
+    assert metric(again, "coverage") == pytest.approx(1 / 3)
+    assert "violin" in Store().read_bytes(f"{run.uri}/report.html").decode()
+    assert prepare_inline(settings, monkeypatch).manifest == run.manifest, "the data set is the same"
+
+
+def test_assess_says_what_it_wants(tmp_path, assess):
+    assert assess(str(tmp_path / "none"))[0] == 2
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "file").write_text("x")
+    code, _, err = assess(str(tmp_path / "some"))
+    assert code == 2 and "no finished run of `raymill prepare` here" in err
+    with pytest.raises(DataError, match="there is no run"):
+        job.require_run(Store(), str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"assess": {"fields": ["region"]}}, "assess.fields: no input has a field region"),
+        ({"assess": {"topics": ["?"]}}, "has no word"),
+        ({"gates": {"coverage": 1.2}}, "less than or equal to 1"),
+        ({"gates": {"fun": 1}}, "fun"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, change, message):
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)
