@@ -193,26 +193,43 @@ def _fill_lines(data, offsets, begins, ends, hashes, characters):
 def _hash_line(data, begin, end):
     """(its end, hash, characters) of the line that begins at `begin` in data[:end], eight bytes at a time."""
     at, hashed, characters = begin, HASH_SEED, 0
-    while at < end:
-        size = min(end - at, 8)
-        if at + 8 <= len(data):
-            word = load_uint64(data, at)
-        else:
-            word = np.uint64(0)
-            for place in range(size):
-                word |= np.uint64(data[at + place]) << np.uint64(8 * place)
-        different = word ^ _NEWLINES
-        size = min(size, trailing_zeros((different - _ONES) & ~different & _HIGHS) >> 3)
-        if size == 0:
+    # Words without a line feed need no mask, so that the next one does not wait for it.
+    while at + 8 <= end:
+        word = load_uint64(data, at)
+        if _marks_of_newlines(word):
             break
-        if size < 8:
-            word &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
         # Bytes of the form 10xxxxxx continue a character.
+        characters += 8 - count_ones(word & ~(word << np.uint64(1)) & _HIGHS)
+        hashed = _add_word(hashed, word)
+        at += 8
+    size = min(end - at, 8)
+    if at + 8 <= len(data):
+        word = load_uint64(data, at)
+    else:
+        word = np.uint64(0)
+        for place in range(size):
+            word |= np.uint64(data[at + place]) << np.uint64(8 * place)
+    size = min(size, trailing_zeros(_marks_of_newlines(word)) >> 3)
+    if size > 0:
+        word &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
         characters += size - count_ones(word & ~(word << np.uint64(1)) & _HIGHS)
-        hashed = (hashed ^ word) * _SPREAD
-        hashed ^= hashed >> _HALF
+        hashed = _add_word(hashed, word)
         at += size
     return at, mix_hash(hashed ^ np.uint64(at - begin)), characters
+
+
+@inner_kernel
+def _marks_of_newlines(word):
+    """A uint64 whose lowest set bit is in the first byte of `word` that is a line feed; 0 if there is none."""
+    different = word ^ _NEWLINES
+    return (different - _ONES) & ~different & _HIGHS
+
+
+@inner_kernel
+def _add_word(hashed, word):
+    """The hash of a line with its next eight bytes."""
+    hashed = (hashed ^ word) * _SPREAD
+    return hashed ^ (hashed >> _HALF)
 
 
 @kernel
