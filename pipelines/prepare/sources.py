@@ -104,10 +104,10 @@ def _recognised(where: str, source: Source, store: Store) -> dict[str, str]:
     except IndexError:
         raise ConfigError(f"{where}: {source.path}: its files are empty. Point it at records.") from None
     reader, input = READERS[format], as_input(source, Fields({"text": "text"}, "text"))
-    if reader.columns == "fixed":
-        return {"text": "text", **source.columns}
     schema = reader.cut(store, file, input).schema if reader.columns == "typed" else None
     names = reader.columns_of(store, file, input) if schema is None else schema.names
+    if reader.columns == "fixed":
+        names = (*names, "text")
     for needed, optional in RECOGNISED:
         if all(name in names for name in needed.values()):
             return needed | {field: name for field, name in optional.items() if name in names} | source.columns

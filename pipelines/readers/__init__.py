@@ -14,6 +14,7 @@ from pipelines.readers.delimited import Delimited
 from pipelines.readers.docx import Docx
 from pipelines.readers.hub import Hub
 from pipelines.readers.jsonl import Jsonl
+from pipelines.readers.mail import Mail
 from pipelines.readers.parquet import Parquet
 from pipelines.readers.pdf import Pdf
 from pipelines.readers.reader import Reader
@@ -32,6 +33,7 @@ READERS: dict[str, Reader] = {
     "pdf": Pdf(),
     "docx": Docx(),
     "transcript": Transcript(".vtt", ".srt"),
+    "mail": Mail(),
     "warc": Warc(),
     "wet": Wet(),
     "hf": Hub(),

@@ -16,7 +16,20 @@ RESERVED_COLUMNS = frozenset(
 )
 
 Format = Literal[
-    "parquet", "jsonl", "csv", "tsv", "text", "markdown", "html", "pdf", "docx", "transcript", "warc", "wet", "hf"
+    "parquet",
+    "jsonl",
+    "csv",
+    "tsv",
+    "text",
+    "markdown",
+    "html",
+    "pdf",
+    "docx",
+    "transcript",
+    "mail",
+    "warc",
+    "wet",
+    "hf",
 ]
 
 

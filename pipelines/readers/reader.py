@@ -53,6 +53,8 @@ PROBLEMS = {
     "failed_extraction": "the HTML could not be parsed",
     "empty_extraction": "no main content was found in the HTML",
     "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`",
+    "bad_message": "the e-mail message cannot be parsed, or has no header",
+    "no_new_text": "the messages have no text besides quotes and signatures",
     "encrypted": "the file needs a password; save it without one",
     "damaged_file": "the PDF or Word file is damaged; save it again with the program that made it",
     "old_word_file": "the file is of Word before 2007; convert it, as `soffice --convert-to docx` does",

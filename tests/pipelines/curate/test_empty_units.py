@@ -47,6 +47,7 @@ EMPTY = {
     "no PDF": ("pdf", "a.pdf", b"rubbish", ["damaged_file"]),
     "no Word file": ("docx", "a.docx", b"rubbish", ["damaged_file"]),
     "no transcript": ("transcript", "a.vtt", b"WEBVTT", ["no_cues"]),
+    "no mail": ("mail", "a.mbox", b"rubbish", ["bad_message"]),
     "requests alone": ("warc", "a.warc", REQUEST, []),
     "no text extract": ("wet", "a.warc.wet", REQUEST, []),
     "rubbish": ("wet", "a.warc.wet", b"rubbish", ["bad_warc_record"]),

@@ -383,6 +383,7 @@ def test_a_line_of_three_hundred_megabytes_takes_little_memory(tmp_path):
         "a.pdf",
         "a.docx",
         "a.srt",
+        "a.mbox",
         "a.jsonl.gz",
         "a.csv.zst",
         "a.txt.bz2",

@@ -26,7 +26,8 @@ from pipelines.readers.units import InputManifest, read_unit
 MIB = 1 << 20
 KNOWN_ENDINGS = (
     "Known endings: .parquet, .pq, .jsonl, .ndjson, .json-lines, .csv, .tsv, .txt, .text, .md, .markdown, .rst, .html, "
-    ".htm, .xhtml, .pdf, .docx, .vtt, .srt, .warc, .wet. For others set `format`, and name a folder's files by a glob."
+    ".htm, .xhtml, .pdf, .docx, .vtt, .srt, .mbox, .eml, .warc, .wet. "
+    "For others set `format`, and name a folder's files by a glob."
 )
 LINE = '{"text": "a"}\n'
 

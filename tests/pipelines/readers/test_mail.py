@@ -1,0 +1,199 @@
+"""E-mail: threads become questions and answers, whatever refers to what, and only what is new in a message counts."""
+
+import json
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.artifact import Artifact
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from pipelines.prepare.split import SPLITS
+from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
+from pipelines.readers.mail import new_text
+from pipelines.readers.units import read_unit
+from tests.support.inline import prepare_inline
+
+COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
+ANN, BOB = "Ann Lee <ann@example.org>", "Bob <BOB@example.org>"
+
+
+def mail(number: int, sender: str, text: str, *answers: int, day: int = 0, html: str = "", **more) -> bytes:
+    message = EmailMessage()
+    message["From"], message["Subject"] = sender, "Grüße " * 3 + str(number)
+    message["Message-ID"] = f"<m{number}@example.org>"
+    message["Date"] = f"Mon, {day or number:02} Nov 2026 10:00:00 +0100"
+    if answers:
+        message["In-Reply-To"] = f"<m{answers[-1]}@example.org>"
+        message["References"] = " ".join(f"<m{one}@example.org>" for one in answers)
+    for name, value in more.items():
+        message[name] = value
+    message.set_content(text)
+    if html:
+        message.add_alternative(html, subtype="html")
+    return message.as_bytes()
+
+
+def mbox(*messages: bytes) -> bytes:
+    written = b""
+    for message in messages:
+        lines = [b">" * line.lstrip(b">").startswith(b"From ") + line for line in message.split(b"\n")]
+        written += b"From ann@example.org Mon Nov  2 10:00:00 2026\n" + b"\n".join(lines).rstrip() + b"\n\n"
+    return written
+
+
+def rows_of(path: Path, content: bytes, limits: Limits | None = None, **settings) -> list[dict]:
+    path.write_bytes(content)
+    manifest = freeze(Store(), [Input(path=str(path), columns=COLUMNS, id="thread", **settings)], 1 << 20)
+    tables = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, limits or Limits())]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def turns(row: dict) -> list[tuple[str, str]]:
+    return [(one["role"], one["content"]) for one in json.loads(row["messages"])]
+
+
+QUOTED = "Try again.\n\nOn Mon, 2 Nov 2026, Ann Lee wrote:\n> My phone is off.\n> Why?\n-- \nBob\nSupport"
+HTML = (
+    "<html><head><title>t</title></head><body><p>It&nbsp;works,<br>thanks!</p><blockquote>Try again.</blockquote>"
+    "</body></html>"
+)
+
+
+def test_a_thread_is_a_question_and_its_answers(tmp_path):
+    html_only = EmailMessage()
+    html_only["From"], html_only["References"], html_only["Message-ID"] = ANN, "<m2@example.org>", "<m4@example.org>"
+    html_only["Date"] = "Wed, 4 Nov 2026 10:00:00 +0100"
+    html_only.set_content(HTML, subtype="html")
+    other = mail(5, BOB, "Another question\nFrom here")
+    first_two = mail(2, BOB, QUOTED, 1, html=HTML), mail(1, ANN, "My phone is off.\nWhy?")
+    messages = mbox(html_only.as_bytes(), *first_two, other, mail(3, BOB, "And wait.", 1, 2))
+    first, second = rows_of(tmp_path / "a.mbox", messages)
+    question = "My phone is off.\nWhy?"
+    assert turns(first) == [
+        ("user", question), ("assistant", "Try again.\n\nAnd wait."), ("user", "It works,\nthanks!")
+    ]  # fmt: skip
+    assert (first["prompt"], first["completion"]) == (question, "Try again.\n\nAnd wait.")
+    assert first["text"] == f"Grüße Grüße Grüße 1\n\n{question}\n\nTry again.\n\nAnd wait.\n\nIt works,\nthanks!"
+    assert (first["id"], first["thread"], first["date"]) == ("<m1@example.org>",) * 2 + ("2026-11-01T09:00:00+00:00",)
+    assert (second["prompt"], second["completion"]) == ("Another question\nFrom here", None)
+    (as_prompt,) = rows_of(tmp_path / "a.eml", mail(1, ANN, question), text="prompt")
+    assert (as_prompt["text"], as_prompt["completion"]) == (question, None)
+
+
+@pytest.mark.parametrize("references", [[(1,), (1,)], [(2,), (1,)], [(3,), (1,), (2,)], [(1, 2, 3)] * 3])
+def test_messages_that_refer_to_each_other_in_a_circle_are_one_thread(tmp_path, references):
+    messages = [mail(n, (ANN, BOB)[n % 2], f"text {n}", *answers) for n, answers in enumerate(references, 1)]
+    rows = rows_of(tmp_path / "a.mbox", mbox(*messages))
+    assert [[text for _, text in turns(row)] for row in rows] == [[f"text {n}" for n in range(1, len(messages) + 1)]]
+
+
+@given(st.lists(st.lists(st.integers(1, 12), max_size=3), min_size=1, max_size=12))
+def test_every_message_is_in_one_thread_with_those_it_refers_to(tmp_path_factory, references):
+    messages = [mail(n, ANN, f"text{n}", *answers) for n, answers in enumerate(references, 1)]
+    rows = rows_of(tmp_path_factory.mktemp("mail") / "a.mbox", mbox(*messages))
+    threads = [[int(text[4:]) for text in row["prompt"].split()] for row in rows]
+    assert sorted(n for thread in threads for n in thread) == list(range(1, len(messages) + 1))
+    assert all(thread == sorted(thread) for thread in threads)
+    thread_of = {n: at for at, thread in enumerate(threads) for n in thread}
+    for number, answers in enumerate(references, 1):
+        assert {thread_of[one] for one in answers if one in thread_of} <= {thread_of[number]}
+
+
+def test_a_file_with_much_text_is_joined_in_parts(tmp_path, monkeypatch):
+    messages = mbox(mail(1, ANN, "question"), mail(2, BOB, "answer", 1), mail(3, ANN, "thanks", 2))
+    monkeypatch.setattr("pipelines.readers.mail._MAX_HELD_CHARACTERS", len("question"))
+    rows = rows_of(tmp_path / "a.mbox", messages)
+    assert [(row["prompt"], row["completion"]) for row in rows] == [("question", "answer"), ("thanks", None)]
+
+
+def test_attached_texts_and_messages_are_left_out(tmp_path):
+    message = EmailMessage()
+    message["From"], message["Subject"] = ANN, "=?nope?q?x?="
+    message.set_content("<p>See the file.</p>", subtype="html")
+    message.add_attachment("text of the file", filename="a.txt")
+    message.add_attachment(EmailMessage())
+    (row,) = rows_of(tmp_path / "a.eml", message.as_bytes())
+    assert (row["prompt"], row["thread"], row["date"]) == ("See the file.", None, None)
+
+
+NEW_TEXT = {
+    "two lines before a quote": ("Yes.\nOn Mon, 2 Nov 2026 at 10:00 Ann\n<ann@example.org> wrote:\n\n> Why?", "Yes."),
+    "answers between quotes": ("> One?\n\nYes.\n\n> Two?\nNo.", "Yes.\n\nNo."),
+    "text before it that begins alike": ("On the whole it works.\nOn Monday Ann wrote:\n> x", "On the whole it works."),
+    "German": ("Ja.\n\nAm 2. November schrieb Ann:\n> Nein", "Ja."),
+    "an address": ("Yes.\nann@example.org wrote:\n> x", "Yes."),
+    "no announcement": ("As the manual wrote:\npress the button", None),
+    "Outlook": ("Yes.\n\n-----Original Message-----\nFrom: Ann\nWhy?", "Yes."),
+    "forwarded headers": ("Yes.\n\nFrom: Ann\nSent: Monday\nTo: Bob\n\nWhy?", "Yes."),
+    "a line that begins with From:": ("From: is a header.\nYes.", None),
+    "a signature": ("Yes.\n--\nAnn", "Yes."),
+    "a rule of dashes": ("One\n---\ntwo", None),
+}
+
+
+@pytest.mark.parametrize("name", NEW_TEXT)
+def test_the_new_text_has_no_quotes_and_no_signature(name):
+    text, wanted = NEW_TEXT[name]
+    assert new_text(text) == (text if wanted is None else wanted)
+
+
+@given(st.text("ab>: \nOnwrote-@1", max_size=300))
+def test_the_new_text_has_nothing_that_the_text_has_not(text):
+    rest = iter("".join(text.split()))
+    assert all(letter in rest for letter in "".join(new_text(text).split()))
+
+
+def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):
+    good = mail(1, ANN, "Hello"), mail(2, BOB, "Hi", 1)
+    bad = mail(3, ANN, "x\n" * 2500), b"no header at all", mail(4, ANN, "> quoted"), b"Subject: \xff\n\nb\xe4d", good[0]
+    rows = rows_of(tmp_path / "a.mbox", mbox(*bad, *good), Limits(max_document_bytes=1000))
+    found = [row["problem"] or row["text"].split("\n")[-1] for row in rows]
+    assert found == ["too_large", "bad_message", "no_new_text", "b\ufffdd", "Hi"]
+    assert rows[1]["where"].endswith("message 2 (ValueError)")
+
+
+FILES = {
+    "rubbish": (b"\x00\xff" * 50, ["bad_message"]),
+    "blank lines": (b"\n\n\n", []),
+    "no text": (mail(1, ANN, ""), ["no_new_text"]),
+    "an unknown charset": (b"From: a@b\nContent-Type: text/plain; charset=nope\n\nHallo", [None]),
+    "parts in parts": (b"From: a@b\n" + b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(3000)), ["bad_message"]),
+    "cut in base64": (b"From: a@b\nContent-Transfer-Encoding: base64\n\nSGFsbG8", [None]),
+    "a date that is none": (b"From: a@b\nDate: Mon, 99 Foo 99999 99:99\n\nHallo", [None]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path, name):
+    content, problems = FILES[name]
+    assert [row["problem"] for row in rows_of(tmp_path / "a.eml", content)] == problems
+
+
+def test_threads_are_prepared_as_chats_without_settings(tmp_path, monkeypatch):
+    words = ["red", "green", "blue", "small", "large", "new", "old", "loud", "quiet", "fast"]
+    messages = []
+    for n in range(10):
+        question, answer = (
+            f"How do I start the {words[n]} machine?",
+            f"Press its {words[n]} button for {n + 3} seconds.",
+        )
+        messages += [mail(2 * n, ANN, question, day=1), mail(2 * n + 1, BOB, answer, 2 * n, day=2)]
+    (tmp_path / "a.mbox").write_bytes(mbox(*messages, mail(99, ANN, "Is anybody there to answer?")))
+    config = {
+        "inputs": [{"path": str(tmp_path / "a.mbox"), "columns": {"subject": "subject"}}],
+        "execution": {"max_bad_documents": 0.2},
+        "output": str(tmp_path / "out"),
+    }
+    run = prepare_inline(config, monkeypatch)
+    found = [row for split in SPLITS for row in run.split(split).table().to_pylist()]
+    assert len(found) == 10
+    (unanswered,) = Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()
+    assert unanswered["problem"] == "wrong_order"
+    assert all([one["role"] for one in row["messages"]] == ["user", "assistant"] for row in found)
+    assert {row["metadata"]["subject"] for row in found} == {f"Grüße Grüße Grüße {2 * n}" for n in range(10)}
