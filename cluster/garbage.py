@@ -52,7 +52,7 @@ _PROBE_FILE = re.compile(r"_probe-[0-9a-f]{32}")
 _OF_FINGERPRINT = re.compile(r"(.+)-([0-9a-f]{16})")  # a folder of records named by units' indices
 # Fixed names of files that the commands write, and of folders in which all files are theirs.
 _FILES_OF_RUNS = {
-    "manifest.json", "report.json", "report.html", "inputs.json", "inputs.parquet",
+    "manifest.json", "report.json", "report.html", "assessment.json", "inputs.json", "inputs.parquet",
     "pack.json", "steps.jsonl", "fit.json", "evaluation.json",
 }  # fmt: skip
 _FOLDERS_OF_RUNS = {LEASES, "attempts", "broken", "checkpoints", "errors", "export", "tensorboard", "tokenizer"}

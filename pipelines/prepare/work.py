@@ -11,6 +11,7 @@ from cluster.submit.job_config import job_config
 from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, Work, head_machine, whole_gib
 from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, documents_of
 from pipelines.dedup import group
+from pipelines.dedup.settings import Dedup
 from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings
@@ -66,9 +67,8 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     cpus = min(CORES_OF_A_MACHINE, max(2, cores))
     records = documents_of(inputs)
     task = collect_memory(config.limits)
-    largest = max(task, split_memory(records))
-    if config.dedup:
-        largest = max(largest, group.memory(records, config.dedup))
+    # The assessment compares questions and answers in any case.
+    largest = max(task, split_memory(records), group.memory(records, config.dedup or Dedup()))
     unit = max(one.bytes for one in inputs.units)
     return Machines(
         name="cpu",

@@ -7,6 +7,7 @@ import pytest
 
 from cluster import cli
 from cluster.errors import DataError
+from cluster.garbage import find_garbage
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.prepare import job
@@ -14,6 +15,7 @@ from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.split import SPLITS
+from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
 from tests.support.inline import InlineEngine, prepare_inline
 
@@ -234,6 +236,23 @@ def test_topics_are_whole_words_in_any_case(text, found):
 
 def test_questions_are_the_same_but_for_case_spaces_and_final_marks():
     assert same("What  is\n2+3 ?") == same("what is 2+3") != same("what is 2*3")
+
+
+def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(settings, monkeypatch):
+    monkeypatch.setattr("pipelines.prepare.work.documents_of", lambda inputs: 2_000_000)
+    largest = [
+        work(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)).workers[0].largest_task
+        for change in ({}, {"dedup": None})
+    ]
+    assert largest[0] == largest[1], "questions and answers are compared in any case"
+
+
+def test_the_assessment_is_no_garbage(settings, monkeypatch):
+    run = prepare_inline(settings, monkeypatch)
+    found = find_garbage(Store(), run.uri, 0)
+    assert found.unknown == []
+    kept = {f"_work/assess/{name}" for name in ("facts", "summary", "questions/_work/groups")}
+    assert not kept & {one.folder for one in [*found.old, *found.young]}
 
 
 # --- the verb
