@@ -13,6 +13,7 @@
     split_stage.py the stage that decides where each record goes
     write.py       the stage that writes the splits and the ledger
     assess/        what the splits are like: metrics, score, gates
+    finished.py    a finished run, by its manifest
     report.py      what the run did, as JSON and as a page
 
 Readers, text kernels, personal data and deduplication are shared with curate.

@@ -17,6 +17,7 @@ from pipelines.prepare import job
 from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.report import report_text
 
 
@@ -56,7 +57,7 @@ def assess(
     """
     settings = None if config is None else _load(config, override)
     with store_for(output, config, override) as (store, root):
-        job.require_run(store, root)
+        prepared_run(store, root)
         progress = _progress(address)
         with Session(address, settings.execution.cpus if settings else None, progress) as session:
             assessment = job.assess_again(store, root, session, progress, settings)

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.artifact import Artifact, require_files
+from cluster.artifact import Artifact
 from cluster.engine import Engine, Patience
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError
 from cluster.lease import held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -46,6 +46,7 @@ from pipelines.prepare.collect import (
 )
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.content import REASONS
+from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.report import Report, gather, render
 from pipelines.prepare.sources import as_input, fields_of
 from pipelines.prepare.split import SPLITS
@@ -112,13 +113,8 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
     with held(store, root) as lease:
         find()  # with `replace`, removes the manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
-        engine = Engine(root, session, progress, patience_of(config), replace)
-
-        def run(stage: Stage) -> dict[str, Artifact]:
-            lease.check()
-            return engine.run(stage)
-
-        artifacts = run_stages(config, settings, inputs, kept, run)
+        engine = Engine(root, session, progress, patience_of(config), replace, lease.check)
+        artifacts = run_stages(config, settings, inputs, kept, engine.run)
         lease.check()
         assessment = assess(config, root, [artifacts[name] for name in SPLITS], engines(config, session, progress))
         lease.check()
@@ -141,7 +137,7 @@ def assess_again(
     Raises:
         DataError: there is no finished run.
     """
-    require_run(store, root)
+    prepared_run(store, root)
     report: Report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
     config = PrepareConfig.model_validate(report["config"])
     if settings is not None:
@@ -154,20 +150,6 @@ def assess_again(
         lease.check()
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
     return assessment
-
-
-def require_run(store: Store, root: str) -> None:
-    """
-    Raises:
-        DataError: there is no finished run of `prepare`.
-    """
-    manifest = RunFolder(store, root).manifest_file.read()
-    if manifest is None or manifest.get("kind") != "prepare":
-        require_files(store, root)
-        raise DataError(
-            f"{root}: no finished run of `raymill prepare` here. Point at the output of one, or run it again: it "
-            "continues."
-        )
 
 
 def read_assessment(store: Store, root: str) -> Assessment | None:

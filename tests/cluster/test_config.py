@@ -351,7 +351,7 @@ def test_wrong_overrides_and_wrong_lines_are_told_together(read):
         ("", ["dedup={threshold: 7}"], "-o dedup={threshold: 7}, dedup.threshold: 7 given"),
         ("", ["dedup=3"], "-o dedup=3: 3 given"),
         ("", ["dedup.bands=3"], "-o dedup.bands=3, dedup: 3 bands of 8 signature columns catch only"),
-        ("", ["inputs.0.format=pdf"], "-o inputs.0.format=pdf: 'pdf' given"),
+        ("", ["inputs.0.format=exe"], "-o inputs.0.format=exe: 'exe' given"),
         ("", ["kind=bake"], "-o kind=bake: 'bake' given"),
         ("", ["dedup.scope=snapshot"], "-o dedup.scope=snapshot: dedup.scope: snapshot needs"),
         ("", ["output=${HOME}"], "-o output=${HOME}: '${HOME}' uses an environment variable"),

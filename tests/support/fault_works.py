@@ -51,7 +51,7 @@ def works(folder: Path) -> dict[str, Work]:
                 "inputs": [{"path": str(texts), "id": "id", "columns": ["date"]}],
                 "output": output,
             }
-            curate_inline(settings | more, patch, engine=engine, session=session)
+            curate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
 
     def pack(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:

@@ -62,13 +62,13 @@ def curate_inline(
     *,
     replace: bool = False,
     progress: Progress | None = None,
-    engine: type[Engine] = InlineEngine,
+    engine: type[Engine] | None = None,
     session: Session | None = None,
 ) -> job.CurateRun:
     """`curate` on a config given as plain settings."""
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "Engine", engine)
+        patch.setattr(job, "Engine", engine or InlineEngine)
         return job.curate(config, session or Session(), progress or Silent(), replace=replace)
 
 

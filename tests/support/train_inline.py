@@ -32,7 +32,7 @@ def train_inline(
     *,
     replace: bool = False,
     verify: bool = False,
-    engine: type[Engine] = InlineEngine,
+    engine: type[Engine] | None = None,
     session: Session | None = None,
 ) -> job.TrainRun:
     """`train` on a config given as plain settings, on one worker that is this process.
@@ -40,7 +40,7 @@ def train_inline(
     engine, session: of packing.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "Engine", engine)
+        patch.setattr(packing, "Engine", engine or InlineEngine)
         patch.setattr(job, "fit_on_ray", _fit)
         patch.setattr(job, "_check_cluster", lambda workers, session: None)
         patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))

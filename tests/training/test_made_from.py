@@ -44,6 +44,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "corpus.0.columns.id": "other",
         "corpus.0.columns.group": "other",
         "corpus.0.columns.stratify": "other",
+        "corpus.0.columns.split": "other",
         "model.config.vocab_size": 400,
         "model.tokenizer": "HERE",
         "model.chat_template": "chatml",

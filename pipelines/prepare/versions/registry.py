@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.record import RecordFile, json_bytes
-from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.split import SPLITS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -133,16 +133,3 @@ class Registry:
 def _number(version: str) -> int:
     found = _NUMBERED.fullmatch(version)
     return int(found[1]) if found else 0
-
-
-def prepared_run(store: Store, output: str) -> dict[str, Any]:
-    """The manifest of a finished run of `raymill prepare`.
-
-    Raises:
-        DataError: there is none.
-    """
-    manifest = RunFolder(store, output).manifest_file.read()
-    if manifest is None or manifest.get("kind") != "prepare":
-        seen = "no finished run" if manifest is None else f"a run of kind {manifest.get('kind')}"
-        raise DataError(f"{output}: {seen}; wanted the output of `raymill prepare`. Run it with its config first.")
-    return manifest

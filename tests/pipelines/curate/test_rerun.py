@@ -43,8 +43,8 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
 
     class TakenOver(InlineEngine):
         def run(self, stage):
-            stages.append(stage.name)
             made = super().run(stage)
+            stages.append(stage.name)
             other = dataclasses.replace(Holder.me(), user="other")
             Store().create(leases._uri(output, 2), leases._to_json(other))
             while a_lease_is_refreshed():

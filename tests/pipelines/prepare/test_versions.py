@@ -55,7 +55,7 @@ def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry)
         registry.find("other")
     with pytest.raises(ConfigError, match="names have letters"):
         registry.tag("../help", first.uri)
-    with pytest.raises(DataError, match="no finished run; wanted the output of `raymill prepare`"):
+    with pytest.raises(DataError, match="nothing: "):
         registry.tag("help", str(tmp_path / "nothing"))
 
 

@@ -14,6 +14,7 @@ from pipelines.prepare import job
 from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
@@ -296,9 +297,9 @@ def test_assess_says_what_it_wants(tmp_path, assess):
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "file").write_text("x")
     code, _, err = assess(str(tmp_path / "some"))
-    assert code == 2 and "no finished run of `raymill prepare` here" in err
+    assert code == 2 and "wanted the output of `raymill prepare`" in err
     with pytest.raises(DataError, match="there is no run"):
-        job.require_run(Store(), str(tmp_path / "none"))
+        prepared_run(Store(), str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(
