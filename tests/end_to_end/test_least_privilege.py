@@ -132,6 +132,7 @@ def test_curate_runs_with_these_rights_alone(as_driver, tmp_path, monkeypatch):
     assert run.manifest["artifacts"] == local.manifest["artifacts"]
 
 
+@pytest.mark.slow
 def test_pack_runs_with_these_rights_alone(as_driver, tmp_path, monkeypatch):
     storage, session = as_driver
     monkeypatch.setattr(packing, "Engine", EngineElsewhere)

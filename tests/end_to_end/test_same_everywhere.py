@@ -33,7 +33,7 @@ class Texts:
     digests: dict[str, str]
 
 
-@pytest.fixture(scope="module", params=["stories", "real texts"])
+@pytest.fixture(scope="module", params=["stories", pytest.param("real texts", marks=pytest.mark.slow)])
 def texts(request, tmp_path_factory) -> Texts:
     """Generated stories; and 60 versions of PEPs with 60 translations of the Declaration of Human Rights."""
     folder = tmp_path_factory.mktemp("same")

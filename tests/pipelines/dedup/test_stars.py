@@ -53,7 +53,7 @@ def _stage(name, outputs, units, work, memory) -> Stage:
     return Stage(name, sliced, units, work, fingerprint([name]), Store(), memory=memory)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(
     edges=graphs().filter(len), size=st.integers(1, 40), documents=st.sampled_from([16, 100, 512]),
     files=st.integers(1, 4), most=st.sampled_from([1, 10, 1000]),
