@@ -6,13 +6,16 @@ All fields of many records are cleaned together, because the kernels take column
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import yaml
 
-from pipelines.prepare.config import Clean
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.prepare.config import Clean, check_terms
 from pipelines.text import personal_data
 from pipelines.text.normalize import normalize
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS, Spans
@@ -21,12 +24,33 @@ from pipelines.text.texts import Texts
 _HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
 
 
+def load_terms(store: Store, settings: Clean) -> dict[str, str]:
+    """The terms of the settings, or of the file that they name.
+
+    Raises:
+        ConfigError: the file is not YAML of terms.
+        StorageError: it cannot be read.
+    """
+    if isinstance(settings.terminology, dict):
+        return settings.terminology
+    where = f"clean.terminology: {settings.terminology}"
+    try:
+        found = yaml.safe_load(store.read_bytes(settings.terminology))
+        if not isinstance(found, dict) or not all(isinstance(one, str) for pair in found.items() for one in pair):
+            raise ValueError("wanted one `term: the term to use` a line, both text")
+        check_terms(found)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}. Correct the file.") from error
+    return found
+
+
 @dataclass(frozen=True)
 class Cleaner:
-    """Cleans text fields. key: of pseudonyms `per_corpus`."""
+    """Cleans text fields. key: of pseudonyms `per_corpus`. terms: term -> the term to use instead."""
 
     settings: Clean
     key: bytes = b""
+    terms: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, fields: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
         """(the fields cleaned, how many findings of personal data were replaced in each record).
@@ -37,7 +61,7 @@ class Cleaner:
         records = np.repeat(np.arange(len(fields)), [len(of_record) for of_record in fields])
         if self.settings.normalize:
             texts = normalize(texts)
-        if self.settings.terminology:
+        if self.terms:
             texts = Texts.from_strings([self._with_terms(text) for text in texts.to_arrow().to_pylist()])
         replaced = np.zeros(len(fields), np.int64)
         if self.settings.redact:
@@ -51,7 +75,7 @@ class Cleaner:
 
     @cached_property
     def _terms(self) -> tuple[re.Pattern[str], dict[str, str]]:
-        wanted = {term.lower(): use for term, use in self.settings.terminology.items()}
+        wanted = {term.lower(): use for term, use in self.terms.items()}
         longest_first = sorted(wanted, key=lambda term: (-len(term), term))
         pattern = "|".join(map(re.escape, longest_first))
         return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE), wanted

@@ -27,7 +27,7 @@ from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
-from pipelines.prepare.clean import Cleaner
+from pipelines.prepare.clean import Cleaner, load_terms
 from pipelines.prepare.config import PrepareConfig, Source, plain_label
 from pipelines.prepare.content import (
     COLUMNS,
@@ -141,7 +141,7 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         fields=fields,
         templates=tuple(config.records.template(task_type) for task_type in task_types),
         task_types=task_types,
-        cleaner=Cleaner(config.clean, key),
+        cleaner=Cleaner(config.clean, key, load_terms(config.store, config.clean)),
         validator=Validator(config.validation),
         dedup=config.dedup,
         metadata=config.metadata,
@@ -172,7 +172,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest) -> Stage:
         "fields": [asdict(one) for one in settings.fields],
         "templates": [one.model_dump() for one in settings.templates],
         "task_types": settings.task_types,
-        "clean": clean.model_dump(),
+        "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
         "validate": settings.validator.settings.model_dump(mode="json"),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],

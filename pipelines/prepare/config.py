@@ -103,8 +103,9 @@ class Clean(_Settings):
     """What is changed in text fields and labels."""
 
     normalize: bool = Field(True, description="one form of Unicode, quotes, spaces and line ends")
-    terminology: dict[str, str] = Field(
-        {}, description="term -> the term to use instead; whole words, the case of the text is kept"
+    terminology: dict[str, str] | paths.AbsolutePath = Field(
+        {},
+        description="term -> the term to use instead, or a YAML file of these; whole words, in the case of the text",
     )
     labels: dict[str, dict[str, tuple[str, ...]]] = Field(
         {}, description="metadata -> value -> other spellings of it; case, spaces, - and _ make no difference"
@@ -129,11 +130,25 @@ class Clean(_Settings):
             )
         if self.pseudonyms != "none" and not self.redact:
             raise ValueError("pseudonyms: nothing is replaced; name the kinds in `redact`")
+        if isinstance(self.terminology, dict):
+            check_terms(self.terminology)
         for field, values in self.labels.items():
             spelled = [plain_label(one) for value, others in values.items() for one in (value, *others)]
             if twice := sorted({one for one in spelled if spelled.count(one) > 1}):
                 raise ValueError(f"labels.{field}: {', '.join(twice)} is listed twice; a spelling belongs to one value")
         return self
+
+
+def check_terms(terms: dict[str, str]) -> None:
+    """
+    Raises:
+        ValueError: a term is empty, or two differ in case alone.
+    """
+    lower = [term.lower() for term in terms]
+    if not all(term.strip() for term in lower):
+        raise ValueError("terminology: a term is empty; give a word, or leave it out")
+    if twice := sorted({term for term in lower if lower.count(term) > 1}):
+        raise ValueError(f"terminology: {', '.join(twice)} is listed twice; case makes no difference")
 
 
 def plain_label(value: str) -> str:

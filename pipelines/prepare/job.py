@@ -99,7 +99,7 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
     """
     store = config.store
     root, settings, listing = listed_inputs(config)
-    folder, plain = RunFolder(store, root), result_settings(config, listing)
+    folder, plain = RunFolder(store, root), result_settings(config, settings, listing)
 
     def find() -> dict[str, Any] | None:
         return folder.find(plain, listing.fingerprint, replace, lambda: changes_since(listing, store, root))
@@ -192,9 +192,13 @@ def _pseudonym_key(config: PrepareConfig) -> bytes:
     return key.encode()
 
 
-def result_settings(config: PrepareConfig, listing: InputListing) -> dict[str, Any]:
-    """The settings on which the data set depends, as JSON values, with the columns that were recognised."""
+def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:
+    """The settings on which the data set depends, as JSON values, with the columns that were recognised.
+
+    settings: of `collect`, whose terms are those of the file at this moment.
+    """
     plain = json.loads(config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
+    plain["clean"]["terminology"] = dict(settings.cleaner.terms)
     return plain | {"columns": {one.source: [one.text, *one.columns] for one in listing.inputs}}
 
 

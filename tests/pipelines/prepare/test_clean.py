@@ -4,12 +4,15 @@ import re
 
 import pytest
 
-from pipelines.prepare.clean import Cleaner
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.prepare.clean import Cleaner, load_terms
 from pipelines.prepare.config import Clean
 
 
 def cleaned(texts: list[list[str]], key: bytes = b"", **settings):
-    return Cleaner(Clean(**settings), key)(texts)[0]
+    clean = Clean(**settings)
+    return Cleaner(clean, key, load_terms(Store(), clean))(texts)[0]
 
 
 def test_terms_are_replaced_as_whole_words_in_the_case_of_the_text():
@@ -50,7 +53,13 @@ def test_one_value_has_one_name_in_the_whole_corpus_which_another_key_changes():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"pseudonyms": "per_corpus", "redact": ["email"]}, {"pseudonym_key": "KEY"}, {"pseudonyms": "per_record"}],
+    [
+        {"pseudonyms": "per_corpus", "redact": ["email"]},
+        {"pseudonym_key": "KEY"},
+        {"pseudonyms": "per_record"},
+        {"terminology": {"": "x"}},
+        {"terminology": {"PC": "x", "pc": "y"}},
+    ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings):
     with pytest.raises(ValueError):
@@ -60,3 +69,13 @@ def test_settings_that_contradict_each_other_are_refused(settings):
 def test_texts_of_many_records_stay_apart():
     texts = [["", "a"], [], ["b", "", "c"]]
     assert cleaned(texts) == texts
+
+
+def test_terms_come_from_a_file(tmp_path):
+    path = tmp_path / "terms.yaml"
+    path.write_text("e-mail: email\nlog in: sign in\n")
+    assert cleaned([["Log in by E-mail"]], terminology=str(path)) == [["Sign in by Email"]]
+    for content in ("- a\n", "a: 1\n", "{", '"": x\n', "a: b\nA: c\n"):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=r"clean\.terminology: .*terms\.yaml: .*Correct the file\."):
+            load_terms(Store(), Clean(terminology=str(path)))
