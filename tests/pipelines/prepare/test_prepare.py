@@ -370,3 +370,13 @@ def test_amounts_that_cannot_be_are_refused(settings, change, message):
         change = {}
     with pytest.raises(ValueError, match=message):
         PrepareConfig.model_validate(plain | change)
+
+
+def test_shares_take_the_records_of_earlier_runs_first(tmp_path, monkeypatch):
+    pairs(tmp_path / "a.jsonl", 20)
+    pairs(tmp_path / "b.jsonl", 20, first=100)
+    inputs = [{"source": name, "path": str(tmp_path / f"{name}.jsonl"), "share": 0.5} for name in "ab"]
+    before = prepare_inline({"inputs": inputs, "output": str(tmp_path / "before")}, monkeypatch)
+    pairs(tmp_path / "a.jsonl", 60)
+    later = {"inputs": inputs, "split": {"keep": [before.uri]}, "output": str(tmp_path / "later")}
+    assert set(records(before)) == set(records(prepare_inline(later, monkeypatch)))
