@@ -93,7 +93,7 @@ def _remembered(read):
     return lambda path: found.setdefault(path, read(path)) if path not in found else found[path]
 
 
-@pytest.mark.parametrize(("how", "schedules"), [(disturb, 1500), (change_settings, 500), (change_units, 500)])
+@pytest.mark.parametrize(("how", "schedules"), [(disturb, 600), (change_settings, 300), (change_units, 300)])
 def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simulated, how, schedules):
     make, stage, other = simulated
     if how is change_units:

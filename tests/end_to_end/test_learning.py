@@ -87,7 +87,7 @@ def assert_falls(losses: list[float], by: float) -> None:
 
 @pytest.mark.parametrize(
     ("method", "by"),
-    [pytest.param("full", 1.2), pytest.param("lora", 0.5, marks=pytest.mark.slow)],
+    [pytest.param("full", 1.2, marks=pytest.mark.slow), pytest.param("lora", 0.5, marks=pytest.mark.slow)],
 )
 def test_loss_on_gsm8k_as_chat_falls_at_every_look(gsm8k, tmp_path, monkeypatch, method, by):
     assert_falls(validation_losses(gsm8k, {"messages": "messages"}, method, tmp_path, monkeypatch), by)

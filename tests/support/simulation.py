@@ -1,14 +1,15 @@
 """Many workers and drivers on one thread of time: every interleaving of their steps can be tried, and repeated.
 
-An actor is a thread that stops before and after each operation on the store and at each failpoint, and goes on when the
-schedule says so, or is killed there. The store is a dictionary with put-if-absent. One seed, one schedule.
+An actor is a greenlet that stops before and after each operation on the store and at each failpoint, and goes on when
+the schedule says so, or is killed there. The store is a dictionary with put-if-absent. One seed, one schedule.
 """
 
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from greenlet import getcurrent, greenlet
 
 from cluster.artifact import MANIFEST, Counters, DataFile, Manifest
 from cluster.stage import Scratch
@@ -20,17 +21,17 @@ class Killed(BaseException):
     """What SIGKILL looks like from inside."""
 
 
-class Actor(threading.Thread):
-    def __init__(self, world: "World", work: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.world, self.work = world, work
-        self.go = threading.Semaphore(0)
+class Actor(greenlet):
+    """A piece of work that is continued with `switch`; each switch runs it to its next stop."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__()
+        self.work = work
         self.place = "start"
         self.doomed = False
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        self.go.acquire()
         try:
             if not self.doomed:
                 self.work()
@@ -39,12 +40,11 @@ class Actor(threading.Thread):
         except BaseException as error:
             self.error = error
         self.place = "end"
-        self.world.back.release()
 
     def stop_at(self, place: str) -> None:
+        """Called within the work: go back to the schedule."""
         self.place = place
-        self.world.back.release()
-        self.go.acquire()
+        self.parent.switch()
         if self.doomed:
             raise Killed
 
@@ -55,7 +55,6 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.objects: dict[str, bytes] = {}
-        self.back = threading.Semaphore(0)
         self.killed_at: Counter[str] = Counter()
         self.lost_answers = 0.0
 
@@ -64,25 +63,21 @@ class World:
         return lambda store, uri, *, file=True: (self, uri)
 
     def step(self, place: str, detail: str = "") -> None:
-        actor = threading.current_thread()
+        actor = getcurrent()
         if isinstance(actor, Actor):
             actor.stop_at(place)
 
     def run(self, works: Iterable[Callable[[], object]], kill: float, check: Callable[[], None]) -> None:
         """Interleave to the end; each step kills its actor with this probability."""
-        actors = [Actor(self, work) for work in works]
-        for actor in actors:
-            actor.start()
+        actors = [Actor(work) for work in works]
         while alive := [actor for actor in actors if actor.place != "end"]:
             actor = self.random.choice(alive)
             actor.doomed = self.random.random() < kill
             if actor.doomed:
                 self.killed_at[actor.place] += 1
-            actor.go.release()
-            self.back.acquire()
+            actor.switch()
             check()
         for actor in actors:
-            actor.join()
             if actor.error is not None:
                 raise actor.error
 

@@ -97,7 +97,7 @@ class CountingEngine(InlineEngine):
 
 
 def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root, s3_store, counting_s3):
-    write_stories(tmp_path / "in", files=30, documents=20)
+    write_stories(tmp_path / "in", files=12, documents=20)
     for file in sorted((tmp_path / "in").iterdir()):
         s3_store.write_bytes(f"{s3_root}/in/{file.name}", file.read_bytes())
     storage = {"endpoint_url": counting_s3.url, "access_key_id": "key", "secret_access_key": "secret"}
@@ -115,7 +115,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
     rates = measure_rates(config, draw(inputs, config.limits))
     engine = CountingEngine(root, Session(), Silent()).counting(counting_s3)
     run_stages(config, inputs, engine.run)
-    size = size_of(inputs, 30 * 20, round(30 * 20 * rates.document_bytes))
+    size = size_of(inputs, 12 * 20, round(12 * 20 * rates.document_bytes))
     found = {stage.name: stage for stage in plan_stages(config, size, rates, 0.0)}
     assert {name: stage.units for name, stage in found.items()} == engine.units
     for name, stage in found.items():

@@ -297,7 +297,7 @@ def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, thres
     sizes=SIZES,
     component_documents=st.sampled_from([1, 3, 100]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     tmp_path_factory, rows, threshold, keeper, scope, removed, cuts, sizes, component_documents
 ):
@@ -324,7 +324,7 @@ def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     sizes=SIZES,
     component_documents=st.sampled_from([1, 3, 100]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_documents_like_those_that_earlier_runs_kept_are_removed(
     tmp_path_factory, rows, earlier, threshold, keeper, scope, sizes, component_documents
 ):

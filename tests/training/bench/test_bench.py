@@ -39,7 +39,7 @@ def test_the_rate_the_mfu_and_the_ratio_follow_from_the_times(capsys):
     assert found["parameters"] == found["trainable_parameters"] == 139_584
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_the_peer_computes_the_same_model_on_the_same_rows(capsys, method):
     """Else the comparison would mean nothing: equal weights and equal data show in an equal first loss."""
     found = run(capsys, "--method", method, "--peer")
@@ -125,7 +125,7 @@ def test_our_lack_of_memory_names_the_rows_and_what_to_do(capsys, monkeypatch):
     assert "smaller --micro-batch" in said
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_the_parts_alone_make_the_ceiling_and_the_costliest_kernels_their_shares(capsys, method):
     more = ["--profile"] if method == "full" else []
     found = run(capsys, "--parts", "--method", method, "--documents", "1", *more)

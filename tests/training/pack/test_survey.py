@@ -185,6 +185,7 @@ def test_packing_is_the_same_with_a_survey_by_units_and_it_is_not_made_twice(cor
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_over_ray_the_survey_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(surveys, "SMALL_BYTES", 0)
     corpus = frozen(tmp_path, rows(300), 6)
