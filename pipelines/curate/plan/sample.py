@@ -5,6 +5,7 @@ The same input gives the same sample, unless reading is slow: then it ends after
 
 import time
 from bisect import bisect_right
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -30,7 +31,7 @@ _MOST_READING_S = 30.0
 class Piece:
     """The first documents of a unit.
 
-    documents: the readable rows, with the columns of `read_unit` but `row`. unreadable: other rows that were read.
+    documents: the readable rows, with the columns of `read_unit` but `row`. unreadable: the other rows up to the last.
     read_s: processor seconds of reading a byte of text; 0 for Parquet, as which the sample is stored. text_share: bytes
     of text of each byte that the unit was estimated to have; None if that is not known.
     """
@@ -94,9 +95,7 @@ def draw(inputs: InputManifest, limits: Limits) -> Sample:
         DataError: no document could be read.
         StorageError: the store failed.
     """
-    ends = list(accumulate(unit.bytes for unit in inputs.units))
-    wanted = [ends[-1] * (2 * number + 1) // (2 * _PIECES) for number in range(_PIECES)]
-    chosen = sorted({min(bisect_right(ends, at), len(ends) - 1) for at in wanted})
+    chosen = spread([unit.bytes for unit in inputs.units], _PIECES)
     _read_first(inputs, inputs.units[chosen[0]], limits)  # loads what the reader needs
     pieces: list[Piece] = []
     began = time.process_time()
@@ -113,11 +112,18 @@ def draw(inputs: InputManifest, limits: Limits) -> Sample:
     return sample
 
 
+def spread(sizes: Sequence[int], count: int) -> list[int]:
+    """Indexes of the items that hold the middles of so many equal parts of the whole, each once. sizes: of items."""
+    ends = list(accumulate(sizes))
+    middles = [ends[-1] * (2 * number + 1) // (2 * count) for number in range(count)]
+    return sorted({min(bisect_right(ends, at), len(ends) - 1) for at in middles})
+
+
 def _read_first(inputs: InputManifest, unit: Unit, limits: Limits) -> Piece:
     reading = inputs.reading
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
     tables: list[pa.Table] = []
-    read = unreadable = estimated = 0
+    read = held = unreadable = estimated = 0
     spent, is_whole = 0.0, True
     for span in map(_beginning, unit.spans):
         began = time.process_time()
@@ -129,17 +135,19 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits) -> Piece:
         estimated += _estimated(span)
         # A reader's last table is smaller than the others.
         is_whole = is_whole and span.format != "parquet" and table.nbytes < TABLE_BYTES and len(table) < 1 << 16
+        read += text_bytes(table)
+        table = _cut(table, _PIECE_BYTES - held)
         readable = conformed(table.filter(pc.is_null(table["problem"])), reading.carried)
         unreadable += table.num_rows - readable.num_rows
-        read += text_bytes(readable)
-        tables.append(_cut(readable, _PIECE_BYTES))
-        if read >= _PIECE_BYTES:
+        held += text_bytes(readable)
+        tables.append(readable)
+        if held >= _PIECE_BYTES:
             break
     documents = pa.concat_tables(tables) if tables else pa.table({"text": pa.array([], pa.large_string())})
     is_parquet = unit.spans[0].format == "parquet"
     return Piece(
         unit.source,
-        _cut(documents, _PIECE_BYTES),
+        documents,
         unreadable,
         0.0 if is_parquet else spent / max(read, 1),
         read / max(estimated, 1) if is_whole and tables else None,
@@ -162,5 +170,5 @@ def _estimated(span: Span) -> int:
 
 def _cut(documents: pa.Table, size: int) -> pa.Table:
     """The first rows with about so many bytes of text, at least one."""
-    lengths = pc.binary_length(documents["text"]).to_numpy()
+    lengths = pc.fill_null(pc.binary_length(documents["text"]), 0).to_numpy()
     return documents.slice(0, int(np.searchsorted(np.cumsum(lengths), size)) + 1)

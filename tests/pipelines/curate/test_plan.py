@@ -1,36 +1,53 @@
 """`raymill plan` of a curation: the sample, the arithmetic beside real runs, time and money, and what is printed."""
 
+import gzip
 import json
 import math
+import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster import cli
 from cluster.errors import ConfigError
 from cluster.levels import Levels
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.stage import Output, Stage
+from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import frozen_inputs, run_stages
+from pipelines.curate.neighbours import neighbours
+from pipelines.curate.plan.command import _bytes, _core_time, _count, _gib, _money, assumed, plan_text
 from pipelines.curate.plan.estimate import (
     REQUEST_CORE_S,
     STARS,
     START_S,
     Size,
     StagePlan,
+    _gets,
+    _joined,
+    _puts,
     on_cores,
     plan_stages,
     shuffle_bytes,
     size_of,
+    store_money,
 )
 from pipelines.curate.plan.prices import Prices, load_prices
-from pipelines.curate.plan.rates import Rates, measure_rates
-from pipelines.curate.plan.sample import draw
+from pipelines.curate.plan.rates import Rates, _column_bytes, _line, _row_bytes, measure_rates
+from pipelines.curate.plan.sample import Piece, Sample, _cut, draw, spread
+from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine
+from tests.support.stages import run_inline
 
 COLUMNS = {"row": 2, "id": 8, "source": 1, "text_hash": 16, "characters": 2, "bytes": 2, "signature": 400, "words": 4}
 RATES = Rates(
@@ -274,3 +291,200 @@ def test_prices_come_from_a_file(run_plan, tmp_path):
     file.write_text("- 1\n")
     with pytest.raises(ConfigError, match="not a YAML mapping"):
         load_prices(str(file))
+
+
+# --- parts of the arithmetic, each beside a plain computation
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 300), st.floats(0, 1e6), st.floats(1, 1e6), st.one_of(st.none(), st.integers(1, 70)))
+def test_units_are_joined_as_a_run_joins_them(units, of_unit, full, most):
+    of_unit = round(of_unit)
+    assert _joined(units, of_unit, full, most) == len(list(neighbours(range(units), [of_unit] * units, full, most)))
+
+
+def test_a_small_file_is_one_request_and_a_large_one_has_requests_for_its_parts():
+    """Read: the footer, then two of each 4 MiB of row groups. Written: the beginning, parts of 5 MiB, the end."""
+    assert [_gets(size) for size in (0, 256 << 10, (256 << 10) + 1, 4 << 20, (4 << 20) + 1)] == [1, 1, 3, 3, 5]
+    assert [_puts(size) for size in (0, 5 << 20, (5 << 20) + 1, 10 << 20, (10 << 20) + 1)] == [1, 1, 4, 4, 5]
+
+
+def test_an_input_of_another_size_keeps_the_sizes_of_its_files_and_the_earlier_documents():
+    size = Size(1000, 3000, 4000, 2000, 7, 10, 512, earlier=11)
+    mib = config_of(execution={"unit_mib": 1})
+    assert size.scaled(10**6, mib) == Size(10**6, 3 * 10**6, 4 * 10**6, 2 * 10**6, 4, 10_000, 1 << 20, 11)
+    assert size.scaled(10, mib) == Size(10, 30, 40, 20, 1, 1, 40, 11), "one unit, no larger than the input"
+
+
+def test_the_size_of_an_input_leaves_out_files_that_are_not_read():
+    files = [InputFile(f"/{n}", 10**n, "", "input", "jsonl", None, "bad" if n == 2 else None) for n in range(4)]
+    units = [Unit(n, "input", (), size) for n, size in enumerate((5, 9, 4))]
+    manifest = InputManifest(Reading(Store(), (), pa.schema([])), tuple(files), tuple(units), {}, "f")
+    assert size_of(manifest, 6, 17, 2) == Size(6, 17, 18, 1011, 3, 3, 9, 2)
+
+
+def test_egress_is_of_the_stages_that_send_requests():
+    prices = Prices(name="x", core_hour=0, gib_hour=0, thousand_puts=5, thousand_gets=3, egress_gb=2)
+    stages = [StagePlan("a", 1, 0.0, read=4e9, gets=1000), StagePlan("b", 1, 0.0, read=9e9, written=7e9, puts=2000)]
+    assert store_money(stages, prices) == pytest.approx(3 + 2 * 5 + 4 * 2)
+
+
+# --- the sample in parts
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=20), st.integers(1, 20))
+def test_the_units_of_the_sample_hold_the_middles_of_equal_parts(sizes, count):
+    bytes_of = [number for number, size in enumerate(sizes) for _ in range(size)]  # of each byte, its unit
+    middles = [len(bytes_of) * (2 * part + 1) // (2 * count) for part in range(count)]
+    assert spread(sizes, count) == sorted({bytes_of[middle] for middle in middles})
+
+
+def written_sample(tmp_path, format, unit_mib=1):
+    """Lines of three files, the second of them broken, and what is drawn of them."""
+    texts = [f"{number} {'ä' * 1000}" for number in range(1500)]
+    (tmp_path / "in").mkdir()
+    if format == "parquet":
+        pq.write_table(pa.table({"text": texts}), tmp_path / "in" / "a.parquet", row_group_size=500)
+    else:
+        lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n{\n" for text in texts).encode()
+        packed = gzip.compress(lines) if format == "jsonl.gz" else lines
+        (tmp_path / "in" / f"a.{format}").write_bytes(packed)
+    plain = {"inputs": [{"path": str(tmp_path / "in")}], "output": str(tmp_path / "o"), "execution": {"unit_mib": 8}}
+    config = config_of(**plain)
+    (tmp_path / "in" / "empty.jsonl").touch()
+    _, _, inputs = frozen_inputs(config)
+    return texts, draw(inputs, config.limits)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "jsonl.gz", "parquet"])
+def test_a_piece_is_the_first_mebibyte_of_text_of_its_unit(tmp_path, format):
+    texts, sample = written_sample(tmp_path, format)
+    (piece,) = sample.pieces
+    drawn = piece.documents["text"].to_pylist()
+    size = sum(len(text.encode()) for text in drawn)
+    assert drawn == texts[: len(drawn)] and sample.documents == len(drawn) and sample.text_bytes == size
+    if format == "parquet":  # the first row group is smaller
+        assert len(drawn) == 500 and piece.unreadable == 0 == sample.unreadable_share == sample.read_s
+    else:
+        read_whole = format == "jsonl.gz"  # of a plain file only the first MiB of its lines
+        assert size - len(drawn[-1].encode()) < 1 << 20 and (size >= 1 << 20) == read_whole
+        assert abs(piece.unreadable - len(drawn)) <= 1, "every second line is broken"
+        assert sample.unreadable_share == piece.unreadable / (piece.unreadable + len(drawn)) and sample.read_s > 0
+    assert (piece.text_share is None) == (format == "parquet")
+
+
+def piece_of(texts, unreadable=0, read_s=0.0, text_share=None, source="a"):
+    return Piece(source, pa.table({"text": pa.array(texts, pa.large_string())}), unreadable, read_s, text_share)
+
+
+def test_a_sample_is_the_sum_of_its_pieces():
+    pieces = (
+        piece_of(["ä", "b", "c"], 2, 0.1, 0.5),
+        piece_of(["dd"], 1, 0.3, None, "b"),
+        piece_of(["e", "f"], 0, 0.2, 0.7),
+    )
+    sample = Sample(pieces)
+    assert (sample.documents, sample.text_bytes) == (6, 8)
+    assert sample.unreadable_share == 3 / 9
+    assert (sample.read_s, sample.text_share) == (pytest.approx(0.2), pytest.approx(0.6))
+    assert {source: table["text"].to_pylist() for source, table in sample.by_source(2).items()} == {
+        "a": ["ä", "c", "f"], "b": ["dd"]
+    }  # fmt: skip
+    assert Sample((piece_of(["x"]),)).text_share == 1.0
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3), (9, 3), (100, 3)])
+def test_a_table_is_cut_after_the_row_that_reaches_the_size(size, rows):
+    assert _cut(pa.table({"text": ["abc", "dé", "fgh"]}), size).num_rows == rows
+
+
+# --- rates
+
+
+@pytest.mark.parametrize(
+    ("units", "few", "many", "rates"),
+    [
+        (1, (10, 3.0), (110, 5.0), (2.8, 0.02)),
+        (4, (10, 3.0), (110, 5.0), (0.7, 0.02)),
+        (2, (10, 5.0), (110, 3.0), (1.5, 0.0)),  # noise: a document takes nothing
+        (1, (10, 0.5), (110, 50.5), (0.0, 0.5)),  # noise: a unit takes nothing
+        (2, (10, 3.0), (10, 5.0), (2.5, 0.0)),
+    ],
+)
+def test_seconds_of_a_unit_and_of_a_document_are_a_line_through_two_runs(units, few, many, rates):
+    assert _line(units, few, many) == pytest.approx(rates)
+
+
+def test_the_bytes_of_the_columns_of_an_artifact_are_its_bytes(tmp_path):
+    def work(unit, scratch):
+        scratch.write("x", pa.table({"one": range(unit), "text": [f"{n} {'ab' * n}" for n in range(unit)]}))
+        return {}
+
+    output = Output("x", pa.schema([("one", pa.int64()), ("text", pa.string())]), row_group_bytes=2000)
+    made = run_inline(Stage("x", (output,), [300, 200], work, "f", Store()), str(tmp_path))["x"]
+    columns = {"one": 0, "text": 0}
+    for uri in made.file_uris:
+        footer = pq.read_metadata(uri)
+        for group in range(footer.num_row_groups):
+            for at, name in enumerate(columns):
+                columns[name] += footer.row_group(group).column(at).total_compressed_size
+    assert _column_bytes(made) == {name: size / 500 for name, size in columns.items()}
+    assert _row_bytes(made) == sum(Path(uri).stat().st_size for uri in made.file_uris) / 500
+
+
+# --- what is printed
+
+
+def test_numbers_of_a_plan_are_short_and_keep_their_unit():
+    assert [_core_time(s) for s in (0, 119.9, 120, 5999, 6000, 7199, 7200, 359_999, 360_000)] == [
+        "0.0 s", "119.9 s", "2.0 min", "100.0 min", "100 min", "120 min", "2.0 h", "100.0 h", "100 h"
+    ]  # fmt: skip
+    assert [_bytes(n) for n in (0, 1, 999, 999.6, 1500, 99_900, 99_960, 999_600, 2.5e9, 3e12, 4e15, 5e18)] == [
+        "-", "1 B", "999 B", "1.0 kB", "1.5 kB", "99.9 kB", "100 kB", "1.0 MB", "2.5 GB", "3.0 TB", "4.0 PB", "5,000 PB"
+    ]  # fmt: skip
+    assert [_gib(n) for n in (0, 1 << 29, 3 << 30, 2048 << 30)] == ["-", "0.5 GiB", "3.0 GiB", "2,048.0 GiB"]
+    assert [_count(n) for n in (0, 0.2, 12.5, 1999.5)] == ["-", "1", "13", "2k"]
+    assert [_money(n) for n in (0, 0.001, 0.01, 1234.5)] == ["0.00", "under 0.01", "0.01", "1,234.50"]
+
+
+def test_a_plan_has_a_row_for_each_stage_and_their_sums():
+    stages = [
+        StagePlan("first", 1000, 10.0, read=1e9, written=2e6, gets=5, puts=7, memory=2 << 30, scratch=3e9),
+        StagePlan("second", 2, 7200.0, read=3e9, written=0, gets=0, puts=11, memory=0, scratch=4e9),
+    ]
+    sample = {"documents": 1, "text_bytes": 2000, "pieces": 3, "unreadable": 0.25, "passed": 0.5}
+    plan = {
+        "name": "n", "sample": sample, "input": asdict(replace(BILLION, earlier=0)), "documents_exact": False,
+        "stages": [asdict(stage) for stage in stages], "core_s": 7210.0, "shuffle_bytes": 6e6, "store_money": 1.5,
+        "on_cores": [{"cores": 2000, "seconds": 3600.0, "machine_gib": 64.4, "money": 12.345}],
+        "prices": Prices().model_dump(), "assumed": ["One.", "Two " * 40 + "end."],
+    }  # fmt: skip
+    lines = plan_text(plan).splitlines()
+    rows = {line.split()[0]: re.split(r"  +", line.strip()) for line in lines if line}
+    assert rows["first"] == ["first", "1,000", "10.0 s", "1.0 GB", "2.0 MB", "5", "7", "2.0 GiB", "3.0 GB"]
+    assert rows["second"] == ["second", "2", "2.0 h", "3.0 GB", "-", "-", "11", "-", "4.0 GB"]
+    assert rows["all"] == ["all", "2.0 h", "4.0 GB", "2.0 MB", "5", "18", "2.0 GiB", "4.0 GB"]
+    assert rows["2,000"] == ["2,000", "1 h 0 min", "64 GiB", "12.35"]
+    assert lines[1] == ("input    about 1,000,000,000 documents, 3.3 TB of text, 2.0 TB in 100,000 files, 6,147 units")
+    assert lines[2] == "sample   1 document, 2.0 kB, from 3 units: 50.0% pass the rules, 25.0% cannot be read"
+    ends = {
+        line.rindex(cell) + len(cell)
+        for line, cell in zip(lines[4:8], ("scratch", "3.0 GB", "4.0 GB", "4.0 GB"), strict=True)
+    }
+    assert len(ends) == 1, "columns are aligned"
+    assert lines[-3] == "- One." and lines[-2].startswith("- Two") and lines[-1].startswith("  Two")
+    assert max(map(len, lines)) <= 120
+    exact = plan | {"documents_exact": True, "sample": sample | {"unreadable": 0.0}}
+    assert plan_text(exact).splitlines()[1].startswith("input    1,000") and "cannot" not in plan_text(exact)
+
+
+@pytest.mark.parametrize(
+    ("share", "is_given", "origin"),
+    [(0.2, False, "a guess; the sample shows 0.0%"), (0.2, True, "given"), (0.3, False, "as in the sample")],
+)
+def test_a_plan_says_where_its_share_of_duplicates_is_from(share, is_given, origin):
+    found = assumed(config_of(), RATES, share, BILLION, False, is_given)
+    assert f"{share:.1%} of the documents that pass are duplicates ({origin}" in found[1]
+    more = assumed(config_of(repeats={}), RATES, share, BILLION, True, is_given)
+    assert set(found) < set(more) and len(more) == len(found) + 2 and "100,000 files" in more[-1]

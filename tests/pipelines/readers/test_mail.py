@@ -1,5 +1,6 @@
 """E-mail: threads become questions and answers, whatever refers to what, and only what is new in a message counts."""
 
+import gzip
 import json
 from email.message import EmailMessage
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.prepare.split import SPLITS
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.mail import new_text
+from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import read_unit
 from tests.support.inline import prepare_inline
 
@@ -133,6 +135,10 @@ NEW_TEXT = {
     "a line that begins with From:": ("From: is a header.\nYes.", None),
     "a signature": ("Yes.\n--\nAnn", "Yes."),
     "a rule of dashes": ("One\n---\ntwo", None),
+    "a blank line in what announces a quote": ("On Monday\n\nAnn wrote:\n> x", "On Monday\n\nAnn wrote:"),
+    "four lines before a quote": ("On Monday\nat ten\nAnn Lee\nof x wrote:", None),
+    "many blank lines": ("One\n\n\n\ntwo  ", "One\n\ntwo"),
+    "a forwarded header alone": ("Yes.\nFrom: Ann", None),
 }
 
 
@@ -155,6 +161,78 @@ def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):
     found = [row["problem"] or row["text"].split("\n")[-1] for row in rows]
     assert found == ["too_large", "bad_message", "no_new_text", "b\ufffdd", "Hi"]
     assert rows[1]["where"].endswith("message 2 (ValueError)")
+
+
+def plain(content_type: str, body: str, *headers: str) -> bytes:
+    lines = ["From: Ann <a@b>", f"Content-Type: {content_type}", *headers, "", body]
+    return "\r\n".join(lines).encode()
+
+
+FLOWED = "A paragraph that \r\n goes on \r\nand ends.\r\nThe next \r\n> quoted \r\n  stuffed\r\nlast \r\n-- \r\nAnn"
+PAGE = "<style>s</style><div>a<br>b<ul><li>c</li><li>d &amp;  e</li></ul></div><p>f</p>g<script>t</script>"
+TWO_KINDS = "--b\r\nContent-Type: text/html\r\n\r\n<p>h\r\n--b\r\nContent-Type: text/plain\r\n\r\np\r\n--b--"
+TWO_PARTS = "--b\r\n\r\nfirst\r\n--b\r\n\r\nsecond\r\n--b--"
+BODIES = {
+    "flowed": (
+        plain("text/plain; format=flowed", FLOWED),
+        "A paragraph that goes on and ends.\nThe next\n stuffed\nlast",
+    ),
+    "not flowed": (plain("text/plain", "one \r\ntwo\rthree"), "one\ntwo\nthree"),
+    "a charset": (plain("text/plain; charset=koi8-r", "") + "мельница".encode("koi8-r"), "мельница"),
+    "HTML before plain text": (plain("multipart/alternative; boundary=b", TWO_KINDS), "p"),
+    "two parts of one kind": (plain("multipart/mixed; boundary=b", TWO_PARTS), "first"),
+    "a page": (plain("text/html", PAGE), "a\nbc\nd & e\n\nf\ng"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_text_of_a_message_is_what_a_mail_program_shows(tmp_path, name):
+    content, wanted = BODIES[name]
+    (row,) = rows_of(tmp_path / "a.eml", content)
+    assert row["prompt"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("dates", "order"),
+    [
+        (["Mon, 2 Nov 2026 10:00:00 +0100", "Mon, 2 Nov 2026 09:30:00 -0000", "Mon, 2 Nov 2026 08:00:00 +0000"], "312"),
+        (["Mon, 2 Nov 2026 10:00:00 +0100", "", "Mon, 2 Nov 2026 08:00:00 +0000"], "123"),  # one has no date
+    ],
+)
+def test_a_thread_is_in_the_order_of_its_dates_in_any_zone(tmp_path, dates, order):
+    messages = []
+    for number, date in enumerate(dates, 1):
+        message = EmailMessage()
+        message["From"], message["Message-ID"], message["References"] = ANN, f"<{number}@x>", "<1@x>"
+        if date:
+            message["Date"] = date
+        message.set_content(str(number))
+        messages.append(message.as_bytes())
+    (row,) = rows_of(tmp_path / "a.mbox", mbox(*messages))
+    assert row["prompt"].split() == list(order)
+    assert row["date"] == ("2026-11-02T08:00:00+00:00" if order == "312" else "2026-11-02T09:00:00+00:00")
+
+
+def test_a_repeated_message_is_counted_and_what_is_cut_off_is_one_problem(tmp_path):
+    whole = mbox(mail(1, ANN, "one"), mail(1, ANN, "again"), mail(2, BOB, "two"))
+    path = tmp_path / "a.mbox.gz"
+    path.write_bytes(gzip.compress(whole + mbox(mail(3, ANN, "x " * 99)), compresslevel=0)[:-50])
+    manifest = freeze(Store(), [Input(path=str(path), columns=COLUMNS)], 1 << 20)
+    counts = ReaderCounts()
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits(), counts=counts)
+    rows = table.to_pylist()
+    assert counts.skipped == {"message with a repeated Message-ID": 1}
+    assert (rows[0]["problem"], rows[0]["where"]) == ("truncated", f"{path} after message 3")
+    assert [row["prompt"] for row in rows[1:3]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_message_may_have_four_times_the_bytes_of_a_document(tmp_path, more):
+    head = b"Subject: s\n\n"
+    content = head + b"> " + b"x" * (4000 - len(head) - 7 + more) + b"\nend\n"
+    assert len(content) == 4000 + more
+    (row,) = rows_of(tmp_path / "a.eml", content, Limits(max_document_bytes=1000))
+    assert (row["problem"], row["prompt"]) == (("too_large", None) if more else (None, "end"))
 
 
 FILES = {
