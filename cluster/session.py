@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster import control_process
 from cluster.errors import ClusterError, ConfigError
 from cluster.nodes import Node
 from cluster.progress import Progress, Silent
@@ -64,6 +65,7 @@ class Session:
         self.progress = progress or Silent()
         self.started = False
         self._folder: Path | None = None
+        self._unwatch = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -130,10 +132,7 @@ class Session:
                 _kill_holders(self._folder)  # without its control process Ray cannot end them
             ray.shutdown()
             self.started = False
-        if self._folder is not None:
-            _kill_holders(self._folder)
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._remove_ray()
 
     def abandon(self) -> None:
         """Kill the embedded Ray. For an interrupt, after which this process ends too.
@@ -141,6 +140,11 @@ class Session:
         An orderly shutdown would race with the thread that still reads answers, and crash.
         """
         self.started = False
+        self._remove_ray()
+
+    def _remove_ray(self) -> None:
+        """Kill what is left of the embedded Ray, and remove its folder."""
+        self._unwatch.set()
         if self._folder is not None:
             _kill_holders(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -179,6 +183,7 @@ class Session:
         for folder in abandoned("ray", _short_folder()):
             _kill_holders(folder)
         self._folder = temporary_folder("ray", _short_folder())
+        self._unwatch = control_process.watch(self._folder, self._remove_ray)
         try:
             ray.init(
                 address="local",

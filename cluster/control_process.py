@@ -1,0 +1,64 @@
+"""Ends this process with an error after the control process of its embedded Ray died.
+
+If the control process (`gcs_server`) has not answered for a minute, Ray's client ends this process without an
+exception: also while Ray starts or shuts down, and while the main thread waits in one of its calls. The engine looks
+first and ends the run in good order; the thread here is for all other moments, and ends the process before Ray does.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.errors import ClusterError
+
+_LOOK_S = 0.2
+# After the death, for the engine to end the run itself; Ray ends the process after 60 s.
+_PATIENCE_S = 30.0
+
+
+def watch(folder: Path, end: Callable[[], None]) -> threading.Event:
+    """Start to look at the control process of a Ray, until the returned event is set. Needs /proc.
+
+    folder: of the Ray. end: called before this process is ended, to remove what is left of the Ray.
+    """
+    left = threading.Event()
+    threading.Thread(target=_watch, args=(folder, end, left), name="control process", daemon=True).start()
+    return left
+
+
+def _watch(folder: Path, end: Callable[[], None], left: threading.Event) -> None:
+    process = None
+    while not left.wait(_LOOK_S):
+        if process is None:
+            process = control_process(folder)
+        elif not _is_running(process):
+            if left.wait(_PATIENCE_S):
+                return
+            error = ClusterError(
+                "Ray's control process died, possibly for lack of memory. Finished units are kept: run the same "
+                "command again."
+            )
+            print(error, file=sys.stderr, flush=True)
+            end()
+            os._exit(error.exit_code)
+
+
+def control_process(folder: Path) -> int | None:
+    """The process id of the control process of the Ray in a folder; None if there is none yet."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name, *arguments = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if name.endswith(b"/gcs_server") and any(f"{folder}/".encode() in argument for argument in arguments):
+            return int(process.name)
+    return None
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # empty for a child that has ended
+    except OSError:
+        return False
