@@ -224,8 +224,6 @@ def _refuse_unfinished(store: Store, root: str) -> None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
     if store.list_files(paths.join(root, "_commits")):
         raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
-    if store.list_files(paths.join(root, "_commits")):
-        raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
     if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
         raise DataError(
             f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
