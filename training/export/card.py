@@ -17,6 +17,7 @@ import yaml
 import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
+from cluster.page.formats import plural
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
@@ -271,7 +272,7 @@ def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
     )
     yield "Precision", "bf16 on float32 master weights" if config.bf16 else "float32"
     low, high = config.workers.range
-    yield "Engine", f"{config.engine}, {low if low == high else f'{low} to {high}'} workers"
+    yield "Engine", f"{config.engine}, {plural(low, 'worker') if low == high else f'{low} to {high} workers'}"
     yield "Seed", config.seed
 
 

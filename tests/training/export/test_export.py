@@ -268,6 +268,33 @@ def test_the_digest_of_a_folder_is_of_every_file_but_its_card(tmp_path):
         assert digest(**{name: "changed"}) != digest()
 
 
+@pytest.mark.parametrize(
+    ("path", "plain", "same", "other"),
+    [
+        (
+            "adapter/adapter_config.json",
+            {"base_model_name_or_path": "/here", "r": 4, "target_modules": ["q_proj", "v_proj"]},
+            {"base_model_name_or_path": "/there", "r": 4, "target_modules": ["v_proj", "q_proj"]},
+            {"base_model_name_or_path": "/here", "r": 4, "target_modules": ["q_proj", "k_proj"]},
+        ),
+        (
+            "probe/probe.json",
+            {"base": {"name": "/here", "revision": "a"}, "pool": "last"},
+            {"base": {"name": "/there", "revision": "a"}, "pool": "last"},
+            {"base": {"name": "/here", "revision": "b"}, "pool": "last"},
+        ),
+    ],
+)
+def test_the_digest_leaves_out_the_location_of_the_base_and_no_other_setting(tmp_path, path, plain, same, other):
+    folder = path.partition("/")[0]
+    manifest = {"folders": {folder: folder}, "files": [{"path": path, "bytes": 1, "sha256": "x"}]}
+    digests = []
+    for settings in (plain, same, other):
+        Store().write_bytes(f"{tmp_path}/{path}", json.dumps(settings).encode())
+        digests.append(publish.digests(Store(), str(tmp_path), manifest)[folder])
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_an_export_to_an_object_store_is_the_same(s3_root, s3_store, tmp_path):
     run = make_run(tmp_path)
     config = run.job.config.model_copy(update={"storage": s3_store.options})

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.artifact import Artifact
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus
@@ -78,7 +80,31 @@ def test_the_front_matter_is_what_the_hub_reads():
         "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["raymill", "lora"],
         "base_model": "org/model", "base_model_relation": "adapter", "datasets": ["org/data"],
     }  # fmt: skip
-    assert front_matter(card(facts(), "merged"))["library_name"] == "transformers"
+    found = {folder: front_matter(card(facts(), folder)) for folder in FOLDERS}
+    names = ("library_name", "pipeline_tag", "base_model", "base_model_relation")
+    assert {folder: [one.get(name) for name in names] for folder, one in found.items()} == {
+        "full": ["transformers", "text-generation", "org/model", "finetune"],
+        "adapter": ["peft", "text-generation", "org/model", "adapter"],
+        "merged": ["transformers", "text-generation", "org/model", "finetune"],
+        "base": ["transformers", "text-generation", "org/model", None],
+        "probe": ["transformers", "text-classification", "org/model", None],
+    }
+    random = config(model={"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"}, seed=7)
+    assert "base_model" not in front_matter(card(facts(random), "full"))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"name": "org/model", "revision": "main"}, "org/model, revision main"),
+        ({"name": "org/model"}, "org/model"),
+        ({"name": "/home/someone/models/llama-tiny/"}, "llama-tiny"),
+        ({"name": "s3://bucket/models/llama"}, "s3\\://bucket/models/llama"),
+        ({"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "t"}, "llama with random weights, seed 7"),
+    ],
+)
+def test_a_base_is_named_for_readers_elsewhere(model, said):
+    assert f"Base model: {said}.\n" in card(facts(config(model=model, seed=7)), "full")
 
 
 @pytest.mark.parametrize("name", ["/home/someone/models/llama-tiny", "s3://bucket/llama-tiny"])
@@ -95,7 +121,7 @@ def test_numbers_recipe_and_data_are_told():
         "| step 0 | 6.0000 |", "| step 100 | 2.0000 |", "| test, before | 5.5000 |", "| test, after | 1.2500 |",
         "62.50%", "12,345", "| Exact match | 0.4375 |", "2.5e-06", "0.0003",
         "rank 16, alpha 32", "0.0002, cosine after 20 steps", "4,000 of 1,000,000 (0.40%)", "150 (ended: patience)",
-        "100, the best on the validation split", "300 (180 with a label)", "float32", "ddp, 1 workers",
+        "100, the best on the validation split", "300 (180 with a label)", "float32", "ddp, 1 worker |",
         "| peps | train | 1,000 | 1,003 | 1,006 |", "curate run demo-curate", "d1g3st", "CC0-1.0", "not stated",
     ):  # fmt: skip
         assert told in text, told
@@ -201,6 +227,21 @@ def test_a_curated_corpus_tells_its_run_licences_and_data_sets(tmp_path, monkeyp
     found = lineage(Store(), Corpus(path=f"{run.uri}/corpus"))
     assert found.run == "test" and found.digest and found.version
     assert found.licences == {"foxes": "CC0-1.0"}
+
+
+def test_data_sets_of_the_hub_are_those_of_the_inputs_by_organisation_and_name(monkeypatch):
+    inputs = [
+        {"path": "hf://org/data/folder/*.parquet", "source": "web", "licence": "CC0-1.0"},
+        {"path": "hf://org/other"},
+        {"path": "s3://hf://org/none"},
+    ]
+    run = {"name": "demo", "config": {"inputs": inputs}}
+    monkeypatch.setattr("training.export.card._run_above", lambda *_: run)
+    manifest = SimpleNamespace(digest="d1", version="0.3")
+    monkeypatch.setattr(Artifact, "find", lambda *_: SimpleNamespace(manifest=manifest))
+    assert lineage(Store(), Corpus(path="/out/corpus")) == Lineage(
+        "/out/corpus", "d1", "demo", "0.3", {"web": "CC0-1.0", "input": None}, ("org/data", "org/other")
+    )
 
 
 def test_a_plain_folder_has_no_lineage(tmp_path: Path):
