@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -287,6 +288,18 @@ def test_the_next_steps_are_made_while_one_computes_and_waiting_is_counted(artif
         assert sorted(short._pending) == ahead, "and nothing after the last step"
     short.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rows")]
+
+
+def test_each_step_is_read_once(artifact):
+    asked, steps = [], order()
+    counting = SimpleNamespace(
+        rows_per_step=steps.rows_per_step, step=lambda step: asked.append(step) or steps.step(step)
+    )
+    ours = loader(artifact, order=counting, ahead=2, steps=6)
+    for step in range(6):
+        ours.micro_batches(step)
+    ours.close()
+    assert asked == [*range(6)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 from tests.support.export_runs import Run, byte_tokenizer, make_run
+from tests.support.fit_jobs import settings
 from training.config_parts import Generate
 from training.data.packed import PACKED, PackedRows
 from training.evaluation import generate
+from training.evaluation import job as evaluation_job
 from training.evaluation.generate import complete, stop_ids
 from training.evaluation.job import (
     batches,
@@ -22,7 +25,7 @@ from training.evaluation.job import (
     measure,
     prompts_of,
 )
-from training.evaluation.prompts import evenly_spaced, held_out_prompts, last_learnt_span
+from training.evaluation.prompts import Prompt, evenly_spaced, held_out_prompts, last_learnt_span
 from training.evaluation.record import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -90,7 +93,9 @@ def test_every_score_of_a_number_answer_is_there(chat):
 @pytest.mark.parametrize("rows", [1, 3, None])
 def test_the_loss_does_not_depend_on_how_rows_are_batched(chat, rows):
     tables = list(chat.packed.corpora["test"]["train"].tables())
+    chat.trained.train()
     whole = measure(chat.trained, tables, 2, 0, CPU)
+    assert not chat.trained.training, "without dropout"
     assert measure(chat.trained, tables, rows, 0, CPU)["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
@@ -164,6 +169,38 @@ def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
     columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
     prompts = prompts_of(artifacts, columns, config.generate, 4, config.sequence_length)
     assert [(len(prompt.ids), len(prompt.reference)) for prompt in prompts] == [(6, 4)] * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "most", "prompt", "new_tokens"),
+    [("lora", 8, (7, 8, 9, 10), 8), ("prefix", 6, (8, 9, 10), 6), ("prompt", 200, (10,), 8), ("full", 2, None, 2)],
+)
+def test_prompt_and_answer_fit_the_positions_that_virtual_tokens_leave(monkeypatch, method, most, prompt, new_tokens):
+    """A model of 12 positions, of which 3 virtual tokens take their part; else the end of the prompt is kept."""
+    ids, asked = tuple(range(1, 11)), []
+
+    def decode(ids, skip_special_tokens: bool = False) -> str:
+        return f" {[*ids]} {'plain' if skip_special_tokens else 'whole'}"
+
+    def fixed_answers(model, prompts, *how, padded):
+        asked.append((prompts, how, padded))
+        return [[4]]
+
+    monkeypatch.setattr(evaluation_job, "prompts_of", lambda *_: [Prompt("d", ids, (5, 6))])
+    monkeypatch.setattr(evaluation_job, "complete", fixed_answers)
+    monkeypatch.setattr(evaluation_job, "stop_ids", lambda tokenizer: [77])
+    monkeypatch.setattr(evaluation_job, "pad_id", lambda tokenizer: 88)
+    described = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=12))
+    objective = SimpleNamespace(
+        model=SimpleNamespace(config=described), parameters=lambda: iter([torch.nn.Parameter(torch.zeros(1))])
+    )
+    more = {"packing": {"mode": "none"}, method: {"tokens": 3}} if method in ("prefix", "prompt") else {}
+    config = settings("nowhere", method=method, generate={"max_new_tokens": most}, **more)
+    _, (answer,) = generate_and_score(objective, config, {}, SimpleNamespace(decode=decode))
+    assert asked == [([prompt or ids], (new_tokens, [77], 88), method in ("lora", "full"))]
+    assert answer == {
+        "document": "d", "prompt": f" {[*ids]} whole", "reference": "[5, 6] plain", "generated": "[4] plain",
+    }  # fmt: skip
 
 
 def test_answers_end_where_the_template_ends_a_turn():

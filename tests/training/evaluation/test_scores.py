@@ -116,7 +116,15 @@ def test_an_answer_of_each_kind_has_its_scores(kind, more):
     assert measured["exact_match"] == 0.5
     assert more <= measured.keys()
     assert ("accuracy" in measured) == (kind == "label")
+    assert measured.get("accuracy", 0.5) == 0.5, "a label is compared as exact_match compares"
     assert scores([], [], kind) == {}
+
+
+def test_numbers_are_read_with_the_decimal_mark_that_is_stated():
+    references, answers = ["#### 1.000,5", "it is 2,5"], ["#### 1000,50", "2,5"]
+    names = ("number_match", "number_match_flexible", "answered", "answered_flexible")
+    assert [scores(references, answers, "number", ",")[name] for name in names] == [1, 1, 1, 1]
+    assert [scores(references, answers, "number")[name] for name in names] == [0, 0, 0, 0]
 
 
 def test_exact_match_forgives_what_normalisation_forgets():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +89,11 @@ def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, mon
             for start in range(len(whole)):
                 for stop in range(start, len(whole) + 1):
                     assert np.array_equal(checkpoint.fetch(name, state, start, stop), whole[start:stop])
+    sizes = [sum(piece.count for piece in file.pieces) for file in checkpoint.manifest.files]
+    assert max(sizes) <= 10 and sum(sizes) == 27 * len(STATES)
+    for one, after in zip(checkpoint.manifest.files, checkpoint.manifest.files[1:], strict=False):
+        if one.path[:10] == after.path[:10]:
+            assert sum(piece.count for piece in one.pieces) + after.pieces[0].count > 10, "a file is filled first"
 
 
 def test_the_files_are_safetensors_that_others_can_read(tmp_path):
@@ -109,6 +115,79 @@ def test_only_the_pieces_that_are_wanted_are_read(tmp_path, monkeypatch):
     )
     assert checkpoint.fetch("first.weight", "param", 6, 9).tolist() == [6, 7, 8]
     assert sorted(piece.start for piece in wanted) == [4, 8]
+
+
+def test_a_small_file_is_read_once_for_all_of_its_pieces(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.load(Store(), write(make_job(tmp_path), 1))
+    asked, read_bytes = [], Store.read_bytes
+    monkeypatch.setattr(Store, "read_bytes", lambda self, uri: asked.append(uri) or read_bytes(self, uri))
+    for name in SHAPES:
+        for state in STATES:
+            checkpoint.fetch(name, state, 0, 7)
+    assert len(asked) == 1
+
+
+def test_weights_are_checked_without_the_optimizers_state(tmp_path):
+    uri = write(make_job(tmp_path), 1)
+    checkpoint = Checkpoint.load(Store(), uri)
+    for state, damaged in (("exp_avg", False), ("param", True)):
+        ((file, piece),) = checkpoint._overlapping("second", state, 0, 7)
+        path = Path(uri, file.path)
+        data = bytearray(path.read_bytes())
+        data[piece.offset] ^= 1
+        path.write_bytes(data)
+        if damaged:
+            with pytest.raises(DataError, match=r"param of second from value 0 on has another sha256"):
+                checkpoint.check_weights()
+        else:
+            checkpoint.check_weights()
+
+
+def test_the_manifest_waits_for_the_parts_of_all_workers(tmp_path):
+    job = make_job(tmp_path)
+    saver = Saver(job, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    assert not saver.uploading
+    saver.begin(TrainingProgress(step=1), slices())
+    saver._upload.result()
+    saver.on_upload_count(1)
+    assert not saver.uploading and latest(job) is None, "another worker still uploads"
+    saver.on_upload_count(0)
+    saver.on_upload_count(0)
+    saver.settle()
+    assert latest(job).step == 1
+    saver.close()
+
+
+def test_a_part_or_manifest_that_cannot_be_written_is_raised_at_the_next_step(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise StorageError("the disk is full")
+
+    for broken, parts in (("write_bytes", 0), ("create", 1)):
+        saver = Saver(make_job(tmp_path / broken), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, broken, refuse)
+            saver.begin(TrainingProgress(step=1), slices())
+            saver._upload.exception()
+            if parts:
+                saver.on_upload_count(0)
+                saver._commit.exception()
+        with pytest.raises(StorageError, match="the disk is full"):
+            _ = saver.uploading
+        saver.close()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ((None, {"/run/checkpoints/step-00000002-a": "cut"}, None), r"every checkpoint is damaged \(1 tried.*: cut"),
+        ((None, {}, "of other settings"), "of other settings"),
+    ],
+)
+def test_every_worker_raises_what_the_first_one_found(tmp_path, chosen, said):
+    """A worker that went on alone would wait for the others for ever."""
+    second = SimpleNamespace(first=False, from_first=lambda _: chosen)
+    with pytest.raises(DataError, match=said):
+        restore(make_job(tmp_path), second, Remembering())
 
 
 def test_a_changed_byte_is_found_where_it_is_read_and_only_there(tmp_path, monkeypatch):

@@ -313,15 +313,74 @@ def saved_progress(job):
 
 
 def test_the_time_of_a_training_is_that_of_all_attempts(job_at, monkeypatch):
+    def trained(first_hour: int) -> float:
+        """Seconds of a training whose clock begins at an hour and goes on by one each time that it is read."""
+        hours = (3600.0 * number for number in itertools.count(first_hour))
+        with monkeypatch.context() as patch:
+            clock = types.SimpleNamespace(monotonic=lambda: next(hours), perf_counter=time.perf_counter)
+            patch.setattr(loop, "time", clock)
+            return fit_alone(job)["seconds"] / 3600
+
     job = job_at()
-    with monkeypatch.context() as patch:
-        hours = (3600.0 * number for number in itertools.count())
-        patch.setattr(
-            loop, "time", types.SimpleNamespace(monotonic=lambda: next(hours), perf_counter=time.perf_counter)
-        )
-        first = fit_alone(job)["seconds"]
+    assert 1 <= trained(10_000) < 1000
     Path(job.outcome).unlink()
-    assert first >= 3600 and fit_alone(job)["seconds"] >= 3600
+    saved = saved_progress(job).seconds / 3600
+    assert 1 <= saved < 1000 and saved + 1 <= trained(20_000) < saved + 1000
+
+
+class OfTwo:
+    """One worker in a training of two, whose last checkpoint was written at second 100."""
+
+    def __init__(self, every_minutes: float | None, first: bool = True, uploading: bool = False) -> None:
+        other = [5, 50, 6, 400, 0xFFFFFFFF, 0xFFFFFFFF, 1, 0]
+        self.saved_at = 100.0
+        self.ranks = types.SimpleNamespace(first=first, exchange=lambda mine: [mine, other])
+        self.config = settings("nowhere", checkpoint={"every_minutes": every_minutes})
+        self.objective = types.SimpleNamespace(loss_denominator=lambda batch: batch.label_tokens)
+        self.saver = types.SimpleNamespace(uploading=uploading)
+
+
+def test_the_counts_of_a_step_are_sums_over_its_micro_batches_and_workers(monkeypatch):
+    batches = [collate([packed_row(3, 2)], 1, LENGTH, 0), collate([packed_row(4)], 1, LENGTH, 0)]
+    digest = (batches[0].digest + batches[1].digest + (1 << 64) - 1) % (1 << 64)
+    counts = loop.Training._exchange(OfTwo(None), batches)
+    labels = sum(batch.label_tokens for batch in batches)
+    assert counts == loop.Counts(labels + 5, 9 + 50, labels + 6, 19 + 400, digest, 1, False)
+    assert loop.Training._exchange(OfTwo(None, uploading=True), batches).uploading == 2
+    for now, due in ((219.9, False), (220.0, True)):
+        monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda now=now: now))
+        assert loop.Training._exchange(OfTwo(2), batches).checkpoint_due is due, "two minutes after the last one"
+        assert not loop.Training._exchange(OfTwo(2, first=False), batches).checkpoint_due
+
+
+def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at, monkeypatch):
+    reads = loop.Loader.micro_batches
+
+    def slow(self, step: int):
+        found = reads(self, step)
+        self.waited_s = 3.0 * (step + 1)
+        return found
+
+    exchange = Ranks.exchange_floats
+
+    def with_another_worker(self, mine):
+        if len(mine) != 4:
+            return exchange(self, mine)
+        _, wait, memory, compiling = mine
+        return [mine, [0.0, wait - 1, memory + 1, compiling + 2]]
+
+    monkeypatch.setattr(loop.Loader, "micro_batches", slow)
+    monkeypatch.setattr(Ranks, "exchange_floats", with_another_worker)
+    monkeypatch.setattr(loop, "memory_gib", lambda device: 4.0)
+    monkeypatch.setattr(loop.Mfu, "of", lambda self, tokens_per_s, context: (tokens_per_s, context))
+    job = job_at(steps=4, evaluate={"every_steps": 9}, checkpoint={"every_steps": 2})
+    fit_alone(job)
+    for line in lines(job)[1:]:
+        assert (line["data_wait_s"], line["memory_gib"], line["compile_s"]) == (3.0, 5.0, 2.0)
+        assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["seconds"])
+        rate, context = line["mfu"]
+        assert rate == line["tokens_per_s"] and 1 < context < LENGTH
+        assert ("checkpoint_stall_s" in line) == (line["step"] in (2, 4))
 
 
 def test_every_so_many_minutes_and_never_by_steps(job_at):
@@ -340,6 +399,8 @@ def test_a_node_that_is_to_go_gets_one_checkpoint(monkeypatch):
     assert [asked.announced(step) for step in range(1, 12)] == [False] * 4 + [True] + [False] * 6
     told.deadline_ms = 8
     assert asked.announced(15) and not asked.announced(20)
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
+    assert not Preemption(Ranks(0, 1, torch.device("cpu"), under_ray=True)).announced(5)
     assert not Preemption(Ranks(0, 1, torch.device("cpu"))).announced(5)
 
 
@@ -348,7 +409,11 @@ def test_what_never_had_a_gradient_is_named():
         return Slice(name, state, (2,), 0, torch.tensor(values))
 
     slices = [part("a", "exp_avg_sq", 0.0, 1e-9), part("b", "exp_avg_sq", 0.0, 0.0), part("b", "param", 1.0, 1.0)]
-    assert device.received_gradients(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False}
+    slices += [part("a", "exp_avg_sq", 0.0, 0.0), part("c", "exp_avg_sq", 0.0, 0.0)]
+    assert device.received_gradients(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False, "c": False}
+    others = [{"b": False, "c": True, "d": False}, {"a": False, "b": False, "c": False}]
+    ranks = types.SimpleNamespace(gather=lambda mine: [mine, *others])
+    assert device.received_gradients(slices, ranks) == {"a": True, "b": False, "c": True, "d": False}
 
 
 # --- trackers

@@ -1,15 +1,18 @@
 """Small parts of a fit at their boundaries: broken losses, progress, damage, time left, room for workers."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from cluster.errors import ConfigError, DataError
+from cluster.metrics import ENDED, FAILED, RUNNING
 from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.training.fit.test_checkpoint import make_job, write
@@ -330,3 +333,50 @@ def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_ch
         assert not tracker.folder.exists()
     found = [(point.step, point.value) for point in EventAccumulator(str(tmp_path)).Reload().Scalars("loss")]
     assert found == [(step, step + (step > resumed) / 2) for step in range(1, 5)]
+
+
+@pytest.mark.parametrize("known", [None, "7"])
+def test_a_training_that_continues_goes_on_in_its_run_of_mlflow(monkeypatch, known):
+    asked, started, logged = [], [], []
+    found = [SimpleNamespace(info=SimpleNamespace(run_id=known))] if known else []
+    mlflow = SimpleNamespace(
+        set_tracking_uri=lambda uri: None,
+        set_experiment=lambda name: SimpleNamespace(experiment_id="3"),
+        search_runs=lambda experiments, query, **how: asked.append((experiments, query)) or found,
+        start_run=lambda **how: started.append(how),
+        log_metrics=lambda values, step, synchronous: logged.append((step, values)),
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    job = SimpleNamespace(fingerprint="f1", config=SimpleNamespace(name="demo"))
+    tracker = tracking.Mlflow(job, "http://nowhere")
+    assert asked == [(["3"], "tags.raymill = 'f1'")]
+    assert started == [{"run_id": known, "run_name": None if known else "demo", "tags": {"raymill": "f1"}}]
+    validated = {"loss": 1.5, "perplexity": 4.5, "accuracy": 0.5, "label_tokens": 9}
+    tracker.write({"step": 4, "time": "", "workers": 1, "loss": 2.0, "mfu": None, "tokens": 7, "validation": validated})
+    curves = {"loss": 2.0, "validation.loss": 1.5, "validation.perplexity": 4.5, "validation.accuracy": 0.5}
+    assert logged == [(4, curves)]
+
+
+def test_the_metrics_of_a_training_are_those_of_its_last_step_and_tell_how_it_ended():
+    values: dict = {}
+
+    def add(name: str, value: float) -> None:
+        values[name] = values.get(name, 0) + value
+
+    def shown(name: str) -> float:
+        return values[f"raymill_{name}"]
+
+    metrics = SimpleNamespace(set=values.__setitem__, set_to_now=lambda name: add(f"{name}, times", 1), add=add)
+    tracker = tracking.StepMetrics(metrics, 40)
+    assert (shown("run_state"), shown("training_steps")) == (RUNNING, 40)
+    for step in (1, 2):
+        tracker.write({"step": step, "time": "", "workers": 3, "loss": step / 4, "tokens_per_s": 8.0 * step,
+                       "tokens": 100, "mfu": 0.25})  # fmt: skip
+    tracker.write({"step": 3, "time": "", "workers": 2})  # a step without a label
+    assert (shown("training_step"), shown("training_workers"), shown("training_tokens")) == (3, 2, 200)
+    assert shown("progress_time, times") == 1 + 3 and shown("checkpoint_time, times") == 1
+    tracker.close()
+    assert shown("run_state") == ENDED
+    with pytest.raises(KeyError), contextlib.closing(tracking.StepMetrics(metrics, 40)):
+        raise KeyError
+    assert shown("run_state") == FAILED

@@ -220,6 +220,17 @@ def test_stopped_workers_are_named_before_those_that_wait_for_them():
     assert "rank 3 (never started)" in report(before, beats(5, 5, 5, number=2), 0, 4, 5)
 
 
+def test_a_store_that_cannot_be_reached_is_that_of_a_process_that_has_ended(monkeypatch):
+    alone = heartbeat.Heartbeat(dist.HashStore(), 0, 2, 60.0)
+    alone.close()
+    (own,) = alone._read().values()
+    assert (own["number"], own["count"], own["point"]) == (1, 0, "start")
+    gone = "Missing: the process that holds the group's store"
+    assert alone._report(None).startswith(gone)
+    monkeypatch.setattr(heartbeat.Heartbeat, "_read", lambda self: None)
+    assert alone._report({}).startswith(gone)
+
+
 def test_where_all_reached_the_same_point_the_network_is_to_blame():
     assert "NCCL_DEBUG=INFO" in report(beats(5, 5), beats(5, 5, number=2), 0, 2, 5)
 
