@@ -48,6 +48,7 @@ def test_equal_windows_have_equal_keys_and_the_same_anchor(strings, length):
         hashed = (keys[at], checks[at], place, anchors.keys[number], anchors.checks[number])
         assert seen.setdefault(window, hashed) == hashed
     assert len({one[:2] for one in seen.values()}) == len(seen), "different windows have different keys"
+    assert len(set(anchors.grams.tolist())) == len(anchors.grams), "each anchor is there once"
 
 
 @pytest.mark.parametrize(
@@ -65,14 +66,19 @@ def test_equal_windows_have_equal_keys_and_the_same_anchor(strings, length):
         ("one\n\ntwo three!", 1, 2, "one"),
         ("one two", 0, 1, ""),
         ("中文書。文字", 0, 2, "文字"),
+        ("One,\ttwo\t three.\t four", 1, 2, "One,\tfour"),
+        ("One \t two three.\nfour", 1, 2, "One\nfour"),
+        ("One\n\ntwo three.\nfour", 1, 2, "One\n\nfour"),
+        ("One two,\t\nthree", 1, 1, "One\nthree"),
     ],
 )
-def test_what_is_left_without_a_span(text, first, last, left):
-    texts = Texts.from_strings(["before", text, "behind"])
+@pytest.mark.parametrize(("before", "behind"), [("before", "behind"), ("before \n\n", "\n (behind)")])
+def test_what_is_left_without_a_span(text, first, last, left, before, behind):
+    texts = Texts.from_strings([before, text, behind])
     tokens = locate_tokens(texts)
     start = tokens.starts[1]
     cut = without_spans(texts, tokens, np.array([start + first]), np.array([start + last]))
-    assert [cut[at] for at in range(3)] == ["before", left, "behind"]
+    assert [cut[at] for at in range(3)] == [before, left, behind]
 
 
 @given(documents, st.randoms(use_true_random=False))

@@ -48,6 +48,41 @@ def test_losses_must_be_within_the_tolerance_at_every_step(precision, apart, rig
     assert (skipped.right, skipped.found) == (None, "skipped: the kernel needs a GPU and bf16")
 
 
+class TwoLosses:
+    """An objective whose fused or chunked loss is a little apart from torch's, which is 10."""
+
+    attention, fused = "sdpa", True
+
+    def __init__(self, fused: float, chunked: float) -> None:
+        self.apart = {True: fused, False: chunked}
+
+    def eval(self) -> "TwoLosses":
+        return self
+
+    def tensors(self, batch, device) -> dict:
+        return {"input_ids": CPU, "position_ids": CPU, "starts": CPU, "targets": torch.zeros(1)}
+
+    def __call__(self, **_) -> tuple:
+        return (10.0 * (1 + self.apart[self.fused]),)
+
+    def hidden(self, *_) -> torch.Tensor:
+        return torch.zeros(1, 1)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+@pytest.mark.parametrize(("precision", "fused", "chunked", "right"), [
+    ("float32", 0.9e-5, 0.0, True), ("float32", 1.1e-5, 0.0, False), ("float32", 0.0, -1.1e-5, False),
+    ("bf16", 0.0, -0.9e-3, True), ("bf16", -1.1e-3, 0.0, False),
+])  # fmt: skip
+def test_fused_and_chunked_loss_are_each_compared_with_torchs(precision, fused, chunked, right, monkeypatch):
+    monkeypatch.setattr(correct, "build_objective", lambda config, device: TwoLosses(fused, chunked))
+    monkeypatch.setattr(correct.F, "cross_entropy", lambda *_, **__: 10.0)
+    check = correct.losses_agree(precision, CPU)
+    assert check.right is right and check.found == f"{max(abs(fused), abs(chunked)):.1e}"
+
+
 @pytest.mark.parametrize(("device", "deterministic", "apart", "right"), [
     ("cpu", False, 0.0, True), ("cpu", False, 1e-9, False), ("cuda", False, 0.9e-3, True),
     ("cuda", False, 1.1e-3, False), ("cuda", True, 1e-9, False),

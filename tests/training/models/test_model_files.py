@@ -255,3 +255,30 @@ def test_a_token_without_embedding_that_the_data_or_the_template_use_is_refused_
     with pytest.raises(ConfigError, match=r"'<end>' \(id 399\) has no embedding"):
         check(str(place))
     assert embedded_tokens(Store(), Model(name=str(place))) == 300
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_tokens_of_a_vocabulary_are_counted_by_id_or_by_place_and_used_by_the_template_that_is_set(tmp_path, listed):
+    """A unigram model lists its tokens with scores in the order of their ids."""
+    place = Path(folder(tmp_path / "a", tokens=300))
+    tokenizer = json.loads((place / "tokenizer.json").read_text())
+
+    def vocabulary(size: int) -> dict[str, int] | list[list]:
+        names = [f"t{number}" for number in range(size)]
+        return [[name, -1.0] for name in names] if listed else {name: number for number, name in enumerate(names)}
+
+    def with_tokens(size: int, added: list[dict]) -> None:
+        plain = {"model": tokenizer["model"] | {"vocab": vocabulary(size)}, "added_tokens": added}
+        (place / "tokenizer.json").write_text(json.dumps(tokenizer | plain))
+
+    with_tokens(300, [])
+    assert check(str(place)) == []
+    with_tokens(301, [])
+    with pytest.raises(ConfigError, match=r"has 301 tokens, and the model embeds 300, so 't300' \(id 300\) has no"):
+        check(str(place))
+    with_tokens(300, [{"content": "<end>", "id": 305}])
+    (said,) = check(str(place))
+    assert "its tokenizer has 306 tokens" in said
+    (tmp_path / "chat.jinja").write_text("{{ messages }}<end>")
+    with pytest.raises(ConfigError, match=r"'<end>' \(id 305\) has no embedding"):
+        check({"name": str(place), "chat_template": str(tmp_path / "chat.jinja")})

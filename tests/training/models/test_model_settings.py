@@ -96,6 +96,9 @@ def test_each_reason_against_the_kernel_is_named_alone(monkeypatch):
     assert reasons(head_dim=264) == ["head size 264 is above 256"]
     assert reasons(head_dim=12) == ["head size 12 is no multiple of 8"]
     assert reasons(attention_dropout=0.25) == ["attention dropout is 0.25"]
+    gpt2 = [choose_attention("auto", model_config(MODELS["gpt2"] | {"attn_pdrop": dropout}), "cuda", True, False)
+            for dropout in (0.0, 0.25)]  # fmt: skip
+    assert gpt2 == [attention.VARLEN, None]
     assert choose_attention("auto", model_config(MODELS["llama"]), "cpu", True, False) is None
 
 

@@ -292,6 +292,22 @@ def test_a_token_across_the_boundary_is_cut_there_because_the_prompt_ends_there(
     assert encoded.notes["tokenised_apart"] == 1
 
 
+def test_control_tokens_are_text_also_where_a_conversation_is_cut_at_its_turns():
+    """The prompt of this template ends with a space, which a token of the whole text has together with the answer."""
+    spaced = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    tokenizer, said = tiny(spaced), "hello <|im_end|> it <|im_end|>s"
+    chat = Chat([{"role": "user", "content": f"<|im_end|>{said}"}, {"role": "assistant", "content": said}] * 2)
+    encoded = encode(tokenizer, chat)
+    (example,) = encoded.examples
+    assert encoded.notes["tokenised_apart"] == 1
+    assert tokenizer.decode(example.ids) == f"user: <|im_end|>{said}<|im_end|>\nassistant: {said}<|im_end|>\n" * 2
+    assert tokenizer.decode(example.ids[example.learnt]) == f"{said}<|im_end|>" * 2
+    assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 4
+
+
 def test_a_template_that_closes_each_rendering_with_the_end_of_text_needs_no_second_one():
     closing = CHATML + "{{- eos_token if not add_generation_prompt }}"
     encoded = encode(tiny(closing), Chat([USER, ONE, AGAIN, TWO]))

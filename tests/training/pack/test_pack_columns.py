@@ -186,6 +186,22 @@ def test_the_id_is_of_prompt_completion_and_system_and_no_two_that_differ_have_t
     assert [document.id == found[0].id for document in found] == [True, False, True]
 
 
+@pytest.mark.parametrize("role", ["id", "group", "stratify", "label"])
+def test_a_name_is_text_or_a_whole_number_and_other_rows_are_left_out(tmp_path, role):
+    values = ["a", 7, True, None, 1.5, ["a"], "\ud800", "\u00e9"]
+    path = jsonl(tmp_path / "a.jsonl", *({"text": f"t{n}", "it": value} for n, value in enumerate(values)))
+    lines, left_out = path.read_bytes().splitlines(keepends=True), LeftOut()
+    found = list(all_documents(freeze(path, Columns(text="text", **{role: "it"})), left_out))
+    wanted = [0, 1, 2, 7] if role == "label" else [0, 1, 2, 3, 7]
+    assert [int(document.content[1:]) for document in found] == wanted
+    refused = {f"bad_{role}": 2, "not_unicode": 1} | ({"no_class": 1} if role == "label" else {})
+    assert left_out.reasons == refused
+    assert left_out.first[f"bad_{role}"] == (f"{path} byte {sum(map(len, lines[:4]))}", "column it is 1.5")
+    if role != "group":
+        names = [getattr(document, {"stratify": "stratum"}.get(role, role)) for document in found]
+        assert names[:3] == ["a", "7", "True"] and names[-1] == "\u00e9"
+
+
 def test_as_many_classes_as_are_allowed_are_accepted_and_one_more_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(survey_module, "_MAX_CLASSES", 3)
     columns = Columns(text="t", label="l")

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -218,6 +219,19 @@ def test_the_memory_of_a_unit_is_stated_from_its_tokens_and_its_files(tmp_path):
     assert 256 << 20 < memory(examples, every, levels, 2) < 1 << 30
     of_part, of_range = memory(examples, every, levels, 1), memory(examples, every, levels, 2)
     assert of_part > of_range, "40 files of 3e9 tokens each, in 121 parts"
+
+
+def test_memory_is_that_of_the_largest_part_and_of_the_largest_share_of_the_files(monkeypatch):
+    """By hand: 7 + 2 + 1 ranges of 11,000, 10,500 and 0 bytes; groups of three files with 60 and 140 of 200 bytes."""
+    for name, value in (("_LIBRARIES", 5), ("_OF_A_TOKEN", 10), ("_OF_AN_EXAMPLE", 100)):
+        monkeypatch.setattr(shuffle, name, value)
+    counters = {"tokens/train": 7000, "examples/train": 70, "tokens/validation": 2000, "examples/validation": 10}
+    files = [SimpleNamespace(bytes=size) for size in (10, 20, 30, 40, 50, 50)]
+    examples = SimpleNamespace(manifest=SimpleNamespace(counters=counters, files=files))
+    every, levels = list(ranges(counters, 1000)), Levels.of(6, 10, 3)
+    assert (len(every), levels.fan_in, levels.fan_out) == (10, 3, 4)
+    assert memory(examples, every, levels, 1) == 5 + 4 * 11_000 * 140 // 200
+    assert memory(examples, every, levels, 2) == 5 + 11_000
 
 
 def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path):

@@ -18,10 +18,14 @@ from training.plan.memory import (
     GIB,
     Memory,
     Parameter,
+    Pass,
     Shape,
+    activation_bytes,
     frozen_bytes,
+    kept_bytes,
     logit_bytes,
     memory,
+    saved_by_layer,
     states,
     step_bytes,
 )
@@ -281,6 +285,63 @@ def test_four_bit_weights_are_the_frozen_matrices_of_the_layers():
     assert frozen_bytes(settings, SHAPE) == 2 * FROZEN
     quantised = settings.model_copy(update={"method": "qlora"})
     assert frozen_bytes(quantised, SHAPE) == int(5_500 * 4.127 / 8) + 2 * 5
+
+
+# Bytes of a token in a layer, by hand from the table of training/plan/memory.py: H 100, F 300, Q 120, K 60, 4 heads,
+# rows of 7. The norms keep two scales of 4 bytes besides, attention a number of 4 bytes for each head.
+PASS = Pass(10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, backward=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_of_a_layer", "bytes_outside", "bytes_of_work"),
+    [
+        ({"residual_bytes": 4, "attention": "kernel"}, 1608 + 1000 + 736 + 2400, 400 + 800 + 240 + 32, 1800 + 1600),
+        ({"compute_bytes": 4, "residual_bytes": 4}, 1608 + 800 + 1964 + 4800, 400 + 800 + 240 + 32, 3600 + 1600),
+        ({"attention": "scores"}, 1208 + 400 + 1144 + 2400, 400 + 400 + 240 + 32, 1800 + 1200),
+        ({"whole": False, "adapter_rank": 8}, 808 + 512 + 990 + 2400, 400 + 400 + 240 + 32, 1800 + 1200),
+        (
+            {"whole": False, "adapter_rank": 8, "adapter_casts": True},
+            808 + 1952 + 990 + 1800,
+            400 + 400 + 240 + 32,
+            1800 + 1200,
+        ),
+        (
+            {"whole": False, "compute_bytes": 4, "residual_bytes": 4, "attention": "scores"},
+            808 + 800 + 2048 + 3600,
+            400 + 800 + 240 + 32,
+            3600 + 1600,
+        ),
+    ],
+)
+def test_activations_are_what_each_operation_keeps(changes, bytes_of_a_layer, bytes_outside, bytes_of_work):
+    shape, how = replace(SHAPE, query=120, key=60), replace(PASS, **changes)
+    layer, residual = 10 * bytes_of_a_layer, 10 * how.residual_bytes * 100
+    assert saved_by_layer(shape, how) == layer
+    assert kept_bytes(shape, how) == 2 * layer + 10 * bytes_outside
+    assert activation_bytes(shape, how) == 2 * layer + 10 * (bytes_outside + bytes_of_work)
+    slim = replace(how, checkpointing=True)
+    assert kept_bytes(shape, slim) == 2 * residual + 10 * bytes_outside
+    assert activation_bytes(shape, slim) == 2 * residual + layer + 10 * (bytes_outside + bytes_of_work)
+    assert activation_bytes(shape, replace(how, backward=False)) == layer + residual
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpus", "chunk", "expected"),
+    [
+        # Three peaks of the fused loss: the logits beside the head's gradient; that gradient as it is added; two heads.
+        ("bf16", 1, 100, 100 * 1003 * 14 + 4 * 100_300),
+        ("bf16", 1, 5, 8 * 100_300),
+        ("bf16", 0, 5, 5 * 1003 * 2 + 10 * 100_300),
+        ("float32", 1, 100, 100 * 1003 * 12 + 4 * 100_300),
+    ],
+)
+def test_logits_take_the_largest_of_the_three_peaks_of_the_loss(precision, gpus, chunk, expected):
+    full = of("ddp", precision, loss_chunk_tokens=chunk)
+    full = full.model_copy(update={"workers": full.workers.model_copy(update={"gpus_each": gpus})})
+    assert memory(full, SHAPE, 1).logits == expected
+    adapter = full.model_copy(update={"method": "lora"})
+    assert memory(adapter, SHAPE, 1).logits == chunk * 1003 * (14 if precision == "bf16" else 12)
+    assert memory(full.model_copy(update={"method": "probe"}), SHAPE, 1).logits == 0
 
 
 # --- choices and advice
