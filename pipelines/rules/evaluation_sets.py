@@ -9,7 +9,6 @@ from functools import cache
 from typing import Annotated, ClassVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError, UserError
@@ -95,7 +94,7 @@ def load_examples(store: Store, sets: tuple[EvaluationSet, ...], ngram_words: in
 
 def _long_texts(store: Store, one: EvaluationSet, least: int) -> tuple[pa.Table, str]:
     """(the normalised texts of a set with `least` tokens or more, its line of the summary)."""
-    table = _read_parquet(store, one) if one.path.endswith(_PARQUET) else _read_jsonl(store, one)
+    table, examples = _read_parquet(store, one) if one.path.endswith(_PARQUET) else _read_jsonl(store, one)
     texts = normalize(Texts.from_arrow(table["text"]))
     is_long = pa.array(count_tokens(texts) >= least)
     found = table.set_column(table.column_names.index("text"), "text", texts.to_arrow()).filter(is_long)
@@ -104,14 +103,14 @@ def _long_texts(store: Store, one: EvaluationSet, least: int) -> tuple[pa.Table,
             f"{_where(one)} has no text of {least} words or more in {', '.join(one.columns)}, and shorter ones, which "
             "occur by chance, are not looked for. Name other columns, or leave this set out."
         )
-    line = f"{one.name}: {plural(found.num_rows, 'text')} of {plural(pc.max(found['example']).as_py() + 1, 'example')}"
+    line = f"{one.name}: {plural(found.num_rows, 'text')} of {plural(examples, 'example')}"
     if short := table.num_rows - found.num_rows:
         line += f"; {short:,} of fewer than {least} words are not looked for"
     return found, line
 
 
-def _read_parquet(store: Store, one: EvaluationSet) -> pa.Table:
-    """The texts of a Parquet file, in the order of its columns (_TEXTS_SCHEMA)."""
+def _read_parquet(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
+    """(the texts of a Parquet file (_TEXTS_SCHEMA), the number of its examples)."""
     try:
         with StoredParquet(store, one.path) as file:
             schema = file.schema_arrow
@@ -129,8 +128,8 @@ def _read_parquet(store: Store, one: EvaluationSet) -> pa.Table:
     return _texts(one, {name: table[name].cast(pa.large_string()).to_pylist() for name in one.columns})
 
 
-def _read_jsonl(store: Store, one: EvaluationSet) -> pa.Table:
-    """The texts of a file of JSON Lines (_TEXTS_SCHEMA)."""
+def _read_jsonl(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
+    """(the texts of a file of JSON Lines (_TEXTS_SCHEMA), the number of its examples)."""
     if not one.path.endswith(_JSONL):
         raise ConfigError(
             f"{_where(one)} is of no format that sets are read from. Write it as Parquet (.parquet) or as JSON Lines "
@@ -177,16 +176,18 @@ def _require_columns(one: EvaluationSet, there: Sequence[str], place: str) -> No
             raise ConfigError(f"{_where(one)}{place}: has no column {name}; there are: {named or 'none'}.{hint}")
 
 
-def _texts(one: EvaluationSet, values: dict[str, list[str | None]]) -> pa.Table:
-    """The texts that are not null, by example, then column (_TEXTS_SCHEMA)."""
+def _texts(one: EvaluationSet, values: dict[str, list[str | None]]) -> tuple[pa.Table, int]:
+    """(the texts that are not null, by example, then column (_TEXTS_SCHEMA); the number of examples)."""
+    examples = list(zip(*values.values(), strict=True))
     rows = [
         (one.name, example, column, text)
-        for example, texts in enumerate(zip(*values.values(), strict=True))
+        for example, texts in enumerate(examples)
         for column, text in zip(values, texts, strict=True)
         if text is not None
     ]
     columns = zip(*rows, strict=True) if rows else [[]] * len(_TEXTS_SCHEMA)
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, _TEXTS_SCHEMA, strict=True)], schema=_TEXTS_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _TEXTS_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=_TEXTS_SCHEMA), len(examples)
 
 
 def _where(one: EvaluationSet) -> str:

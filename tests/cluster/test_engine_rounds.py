@@ -17,7 +17,7 @@ from cluster import session as sessions
 from cluster import stage as stages
 from cluster.artifact import MANIFEST
 from cluster.engine import Engine, Patience
-from cluster.errors import ClusterError, ConfigError, DataError, StageError, StorageError
+from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StageError, StorageError
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
 from cluster.nodes import Node
 from cluster.output import Output
@@ -507,6 +507,28 @@ def test_a_task_on_this_machine_reserves_no_more_than_it_has(tmp_path, monkeypat
     shows = engine(tmp_path, kind=Shows)
     shows.run(dataclasses.replace(counting_stage(2), memory=memory))
     assert shows.options == wanted
+
+
+def test_a_run_is_checked_before_each_stage_and_does_no_unit_after_a_refusal(tmp_path):
+    """As by the lease of the output, which another driver may have taken."""
+    work, asked = Failing({}), []
+    before = dataclasses.replace(counting_stage(2, work), name="count.before", outputs=(Output("before", NUMBERS),))
+    before = dataclasses.replace(before, work=lambda unit, scratch: work.passes.append(unit) or {})
+    last = dataclasses.replace(counting_stage(0, work), prepare=lambda run: [len(run(before)), 3])
+
+    def check() -> None:
+        asked.append(list(work.passes))
+        if len(asked) == 2:
+            raise BusyError("another run took over here")
+
+    mine = engine(tmp_path)
+    mine.check = check
+    with pytest.raises(BusyError):
+        mine.run(last)
+    assert asked == [[], []] and not work.passes
+    mine.run(last)
+    mine.run(last)
+    assert asked[2:] == [[], [], [0, 1, 1, 3]], "also before a stage that is found finished"
 
 
 def test_what_prepares_a_stage_is_counted_in_its_time_removed_after_it_and_not_made_again(tmp_path):

@@ -1,6 +1,7 @@
 """`raymill gc`: what is left over is found and removed; what a run needs, what is young and what is not ours stays."""
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -18,11 +19,14 @@ from cluster.garbage import (
     UNNAMED,
     UPLOAD,
     Garbage,
+    Leftover,
+    _text,
     find_garbage,
     remove_garbage,
 )
 from cluster.lease import held
 from cluster.store import paths
+from cluster.store.interface import FileInfo, Upload
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS
 from tests.support.processes import wait_until
@@ -263,3 +267,34 @@ def test_a_folder_without_a_run_and_a_wrong_age_are_refused(run, raymill):
         assert code == 2 and f"{folder}: no run of" in err
     code, _, err = raymill("gc", run, "--older-than", "soon")
     assert code == 2 and "--older-than soon: not a duration" in err
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 3, 4])
+@pytest.mark.parametrize("delete", [False, True])
+def test_the_list_adds_up_by_folder_and_cause_and_counts_what_stays(unknown, delete):
+    old = [
+        Leftover(FileInfo("/r/b/1", 10, ""), "b", UNNAMED),
+        Leftover(FileInfo("/r/a/2", 2, ""), "a", FINISHED),
+        Leftover(FileInfo("/r/b/2", 2037, ""), "b", UNNAMED),
+        Leftover(Upload("/r/b/3", 0.0, "id"), "b", UPLOAD),
+        Leftover(FileInfo("/r/p", 0, ""), "", PROBE),
+    ]
+    found = Garbage(old, [Leftover(FileInfo("/r/y", 5, ""), "", UNNAMED)], [f"/r/{n}/x" for n in range(unknown)])
+    names = ", ".join(f"{n}/x" for n in range(min(unknown, 3))) + ", ..." * (unknown > 3)
+    count = "1 file" if unknown == 1 else f"{unknown} files"
+    assert [re.split(r"  +", line) for line in _text(found, "/r", "24h", delete).splitlines()] == [
+        ["/r"],
+        ["what", "why", "files", "bytes"],
+        [".", PROBE, "1", "0 B"],
+        ["a/", FINISHED, "1", "2 B"],
+        ["b/", UPLOAD, "1", "0 B"],
+        ["b/", UNNAMED, "2", "2.0 KiB"],
+        ["total", "5", "2.0 KiB"],
+        ["The bytes of interrupted multipart uploads are not counted."],
+        *[["removed"]] * delete,
+        ["Younger than 24h, left: 1 file, 5 B."],
+        *[[f"Not ours, left: {count} ({names})."]] * (unknown > 0),
+    ]
+    local = [one for one in old if one.why != UPLOAD] + [Leftover(Upload("/r/b/3", 0.0, "", 7), "b", UPLOAD)]
+    assert "multipart" not in _text(Garbage(local), "/r", "24h", delete)
+    assert _text(Garbage(), "/r", "7d", delete) == "/r\nNothing older than 7d to remove."

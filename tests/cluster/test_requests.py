@@ -134,6 +134,36 @@ def test_any_reads_in_any_order_return_the_bytes_of_the_object(announced):
             assert file.read() == data[:size][-1:] and file.tell() == size and file.read(5) == b""
 
 
+def test_a_file_that_is_read_onward_is_fetched_in_pieces_that_double_each_once():
+    mib = 1 << 20
+    data = random.Random(2).randbytes(30 * mib)
+
+    def fetched(stop: int | None, *reads: tuple[int, int]) -> list[tuple[float, float]]:
+        fetch = Requests(data)
+        file = Onward(fetch, len(data), stop)
+        for start, end in reads:
+            file.seek(start)
+            while file.tell() < end:
+                at = file.tell()
+                assert file.read(min(mib // 2, end - at)) == data[at : min(at + mib // 2, end)]
+        return sorted((start / mib, end / mib) for start, end in fetch.ranges)
+
+    whole = [(0, 1), (1, 3), (3, 7), (7, 15), (15, 23), (23, 30)]
+    assert fetched(None, (0, 30 * mib)) == fetched(40 * mib, (0, 30 * mib)) == whole
+    assert fetched(9 * mib, (0, 9 * mib)) == [(0, 1), (1, 3), (3, 7), (7, 9)]
+    assert fetched(2 * mib, (0, 3 * mib)) == [(0, 1), (1, 2), (2, 3)], "behind the stop as at a new place"
+    assert fetched(None, (0, mib), (20 * mib, 21 * mib)) == [(0, 1), (20, 21)], "elsewhere it begins anew"
+    fetch = Requests(data)
+    assert Onward(fetch, len(data)).read(5 * mib) == data[: 5 * mib] and fetch.ranges == [(0, 5 * mib)]
+
+
+def test_a_place_before_the_first_byte_is_refused_and_one_behind_the_last_is_empty():
+    file = Onward(Requests(b"12345"), 5)
+    with pytest.raises(ValueError, match="cannot seek to byte -1"):
+        file.seek(-6, 2)
+    assert (file.seek(2), file.seek(1, 1), file.read(1), file.seek(9), file.read()) == (2, 3, b"4", 9, b"")
+
+
 def test_neighbours_are_one_piece_and_large_ones_are_read_side_by_side():
     mib = 1 << 20
     (small,) = merged([[(0, 10), (10, 20), (50, 60)], [(60, 70)]])

@@ -5,8 +5,10 @@ Inputs that a person wrote and can read: documents.yaml, duplicates.yaml. What i
     verdicts.json   ten documents: every signal, every check that fails, the decision, and the text where it changed
     ledger.json     twelve documents of one family: what is kept, with its group, and the ledger row of each other
     losses.json     a training of ten steps of a tiny Llama on documents that count upwards
+    defaults.json   every setting of a config of curate and of train that gives only what it must. A run is refused at
+                    the output of another one if a default changed in between
 
-`make golden` (python -m tests.golden) writes these three anew. Read the difference before it is committed: each line of
+`make golden` (python -m tests.golden) writes these four anew. Read the difference before it is committed: each line of
 it is a change of meaning. (report.json is written by hand.)
 """
 
@@ -24,6 +26,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import check_results
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.inline import curate_inline
+from training.config import TrainConfig
 
 FOLDER = Path(__file__).parent
 
@@ -77,11 +80,19 @@ def losses(scratch: Path) -> dict[str, Any]:
     return _rounded(found, 7)
 
 
+def defaults(scratch: Path) -> dict[str, Any]:
+    required = {"name": "golden", "output": "/output"}
+    curate = CurateConfig.model_validate(required | {"kind": "curate", "inputs": [{"path": "/texts"}]})
+    train = TrainConfig.model_validate(required | {"kind": "train", "corpus": "/corpus", "model": "/model", "steps": 1})
+    return {config.kind: config.model_dump(mode="json") for config in (curate, train)}
+
+
 # The relative difference allowed. Losses are float32 sums of libraries that differ between processors.
 CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], float]] = {
     "verdicts.json": (verdicts, 1e-5),
     "ledger.json": (ledger, 1e-5),
     "losses.json": (losses, 1e-4),
+    "defaults.json": (defaults, 0),
 }
 
 

@@ -56,6 +56,8 @@ def test_a_dry_run_shows_the_plan_first_and_then_only_what_is_not_the_default(ra
     plan, _, settings = out.partition("\n\n")
     assert [line.split()[0] for line in plan.splitlines()] == ["inputs", "rules", "dedup", "output", "skipped"]
     assert "1 file, 1 unit," in plan and "1 .png" in plan and f"{tmp_path}/../run: to be made" in plan
+    assert "\ndedup    14 bands of 8 signature columns; pairs compared, by similarity: 0.6: 21%, " in plan
+    assert "0.7: 56%, 0.8: 92%, 0.9: 100%\n" in plan, "1 - (1 - s^8)^14"
     title, _, text = settings.partition("\n")
     assert title == "Settings that differ from the defaults (--verbose shows all):"
     shown = yaml.safe_load(text)
@@ -216,6 +218,14 @@ def test_a_dry_run_names_the_damaged_files_of_a_finished_run(raymill, tmp_path):
     file.unlink()
     out, _ = raymill("curate", "c.yaml", "--dry-run")
     assert f"run: a finished run with 1 damaged file ({file}: is gone); damaged files will be made again\n" in out
+    others = [next((tmp_path / "run" / name).glob("*.parquet")) for name in ("attributes", "corpus", "quarantine")]
+    others = [*others, file, tmp_path / "run" / "report.json", tmp_path / "run" / "report.html"]
+    for gone, left in ((others[:5], ""), (others, "; ...")):
+        for path in gone:
+            path.unlink(missing_ok=True)
+        listed = "; ".join(f"{path}: is gone" for path in others[:5]) + left
+        out, _ = raymill("curate", "c.yaml", "--dry-run")
+        assert f"a finished run with {len(gone)} damaged files ({listed}); damaged" in out
 
 
 def test_a_dry_run_on_an_unfinished_run_names_its_finished_stages_or_refuses_as_the_run_does(raymill, tmp_path, capsys):

@@ -256,3 +256,55 @@ def test_a_sample_for_what_if_is_of_units_from_all_over_the_run(sample, units):
     )
     run = SimpleNamespace(inputs=SimpleNamespace(units=rows), attributes=attributes)
     assert [unit.index for unit in _units(run, None, sample)] == list(units)
+
+
+def sides(before: int, after: int) -> dict:
+    """20 characters a document."""
+    return {
+        name: {"documents": count, "characters": 20 * count, "tokens_estimate": 5 * count}
+        for name, count in (("before", before), ("after", after))
+    }
+
+
+def reason(stage: str, name: str, before: int, after: int, alone: tuple[int, int] | None = None) -> dict:
+    found = {"stage": stage, "reason": name, "first": sides(before, after)}
+    return found | {"alone": alone and sides(*alone)}
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_comparison_is_shown_with_what_changes_and_the_largest_change_first(sample):
+    comparison = {
+        "documents": {"decided": 1500, "of": 2000 if sample else 1500},
+        "deduplicated": not sample,
+        "total": sides(1200, 1100),
+        "sources": {"same": sides(1, 1), "more": sides(10, 60), "fewer": sides(1189, 1039)},
+        "languages": {"en": sides(7, 7)},
+        "reasons": [
+            reason("c4", "few", 100, 250, (150, 1300)),
+            reason("fineweb", "empty", 3, 0),
+            reason("gopher_repetition", "empty", 0, 0, (0, 5)),
+            reason("c4", "none", 0, 0, (0, 0)),
+            reason("c4", "unchanged", 0, 0),
+        ],
+    }
+    rows = [re.split(r"  +", line.strip()) for line in table_text(comparison).splitlines()]
+    first = [["A sample: 1,500 of 2,000 documents, from units at even distances."]] if sample else []
+    stays = "stays (before deduplication)" if sample else "stays"
+    assert rows == [
+        *first,
+        [stays, "before", "after", "change"],
+        ["documents", "1,200", "1,100", "-100"],
+        ["characters", "24,000", "22,000", "-2,000"],
+        ["tokens, about", "6,000", "5,500", "-500"],
+        [""],
+        ["sources that change (documents, tokens)"],
+        ["fewer", "1,189", "1,039", "-150"],
+        ["tokens, about", "5,945", "5,195", "-750"],
+        ["more", "10", "60", "+50"],
+        ["tokens, about", "50", "300", "+250"],
+        [""],
+        ["removed documents", "before", "after", "change", "by this check alone"],
+        ["few", "100", "250", "+150", "150 -> 1,300"],
+        ["fineweb_empty", "3", "0", "-3"],
+        ["gopher_repetition_empty", "0", "0", "+0", "0 -> 5"],
+    ]

@@ -488,3 +488,69 @@ def test_a_plan_says_where_its_share_of_duplicates_is_from(share, is_given, orig
     assert f"{share:.1%} of the documents that pass are duplicates ({origin}" in found[1]
     more = assumed(config_of(repeats={}), RATES, share, BILLION, True, is_given)
     assert set(found) < set(more) and len(more) == len(found) + 2 and "100,000 files" in more[-1]
+
+
+SMALL = Size(1000, 3_300_000, 3_300_000, 8 << 20, 10, 5, 1 << 20)
+
+
+def numbers(stage: StagePlan) -> tuple:
+    return stage.units, stage.read, stage.written, stage.gets, stage.puts
+
+
+def test_each_number_of_a_small_plan_by_hand():
+    """750 of 1,000 documents pass, 150 of these are duplicates. Each stage: units, bytes read and written, requests.
+
+    Of 435 bytes of attributes a document, `index` reads 8, `decide` 11, `group` 419 (twice), and `select` 28.
+    """
+    found = planned(size=SMALL)
+    assert {name: numbers(stage) for name, stage in found.items()} == {
+        "measure": (10, 8 << 20, 435_000, 21, 20),
+        "index": (1, 8000, 16_000, 10, 2),
+        "decide": (1, 11_000, 2500, 10, 12),
+        "group": (1, 838_000, 225 * 16, 40, 2),
+        "duplicates": (1, 225 * 16, 0, 2, 3),
+        "select": (1, (8 << 20) + 28_000 + 2500, 600 * 1500 + 400 * 60, 43, 5),
+        "merge": (3, 0, 0, 3, 12),
+    }
+    assert {name: stage.core_s - REQUEST_CORE_S * (stage.gets + stage.puts) for name, stage in found.items()} == {
+        "measure": pytest.approx(10 * 0.1 + 1000 * 1e-4),
+        "index": pytest.approx(0, abs=1e-12),
+        "decide": pytest.approx(0, abs=1e-12),
+        "group": pytest.approx(750 * 5.5e-6),
+        "duplicates": pytest.approx(0, abs=1e-12),
+        "select": pytest.approx(1000 * 5e-5),
+        "merge": pytest.approx(3 * 0.002),
+    }
+    assert found["group"].memory == (1 << 29) + 1500 * 1000 and found["measure"].memory == RATES.memory["measure"]
+    kept = planned(config_of(dedup={"remove": False}), SMALL)["select"]
+    assert kept.written == 750 * 1500 + 250 * 60
+    with_ids = planned(config_of(inputs=[{"path": "s3://in/*.parquet", "id": "id"}]), SMALL)
+    assert (numbers(with_ids["ids.ranges"]), numbers(with_ids["ids"])) == ((1, 16_000, 0, 1, 2), (1, 0, 0, 1, 2))
+
+
+def test_each_number_of_what_counts_lines_and_runs_by_hand():
+    """Of the 1.98 MB of text that stay: 0.4 bytes written for each of it, or 20 for each anchor and window."""
+    found = planned(config_of(boilerplate={}, repeats={}), SMALL)
+    text = 600 * 3300
+    pieces, anchors, windows = text * 0.4, text * 0.15 * 4 / 50 * 20, text * 0.15 * 0.1 * 20
+    wanted = {
+        "select.pieces": (10, 8 << 20, pieces, 33, 20),
+        "select.shared": (1, pieces, 0.3 * pieces, 20, 2),
+        "select.anchors": (10, 8 << 20, anchors, 53, 20),
+        "select.shared_anchors": (1, anchors, 0.3 * anchors, 20, 2),
+        "select.windows": (10, 8 << 20, windows, 73, 20),
+        "select.shared_windows": (1, windows, 0.3 * windows, 20, 2),
+    }
+    assert {name: numbers(stage) for name, stage in found.items() if name in wanted} == {
+        name: pytest.approx(row) for name, row in wanted.items()
+    }
+    assert (found["select"].gets, found["select"].puts) == (43 + 2 * 20, 5 + 2), "the shared lines and windows"
+    assert found["select.pieces"].scratch == pytest.approx(pieces / 10)
+
+
+def test_earlier_runs_are_grouped_too():
+    alone, beside = planned(size=SMALL), planned(size=replace(SMALL, earlier=3000))
+    assert "group.keys" in beside and "group.keys" not in alone
+    assert beside["group.keys"].core_s - REQUEST_CORE_S * (beside["group.keys"].gets + beside["group.keys"].puts) == (
+        pytest.approx(3750 * 5.7e-6)
+    )

@@ -143,6 +143,9 @@ def test_runs_are_listed_and_stay_unless_they_are_to_be_cut(tmp_path, monkeypatc
         f"repeats   {whole} words, characters 0 to {len(QUOTE) - 1}, in 3 documents; the first is at position 1"
         in shown
     )
+    first = next(line for line in explain(RunReader(Store(), run.uri), "d1").splitlines() if "repeats " in line)
+    assert first.endswith("in 3 documents; this is the first") and "; cut" not in shown
+    assert "repeats " not in explain(RunReader(Store(), run.uri), "d0")
 
 
 def test_all_but_the_first_are_cut_if_asked(tmp_path, monkeypatch, quoted):
@@ -155,6 +158,8 @@ def test_all_but_the_first_are_cut_if_asked(tmp_path, monkeypatch, quoted):
     report = run.report["repeats"]
     assert (report["runs"], report["documents"], report["later_runs"]) == (3, 3, 2)
     assert report["texts"] == [{"source": "s", "text": QUOTE[:-1], "documents": 3}]
+    shown = {id: explain(RunReader(Store(), run.uri), id) for id in ("d1", "d3")}
+    assert "; the first is at position 1; cut\n" in shown["d3"] and "; cut" not in shown["d1"]
     assert "until the widow of a sailor" in Store().read_bytes(f"{run.uri}/report.html").decode()
     again = curate_inline(
         settings | {"inputs": [{"path": f"{run.uri}/corpus", "id": "id"}], "output": f"{run.uri}-again"}, monkeypatch

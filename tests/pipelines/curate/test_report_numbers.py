@@ -437,6 +437,7 @@ def test_what_if_without_deduplication_counts_the_whole_run(run, documents):
             counts = [found["total"][side], amount(some)]
             assert [one["documents"] for one in counts] == [len(some)] * 2
             assert counts[0]["characters"] == counts[1]["characters"]
+            assert counts[0]["tokens_estimate"] == counts[1]["characters"] // 4
             for group, column in (("sources", "source"), ("languages", "language")):
                 of_names = Counter(one[column] for one in some)
                 assert {name: sides[side]["documents"] for name, sides in found[group].items()} == {

@@ -17,6 +17,7 @@ from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.listing import list_inputs
 from pipelines.readers.parquet import _batch_rows, _page_bytes
+from pipelines.readers.quarantine import refuse_too_many
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.recorded import changes_since, write_inputs
 from pipelines.readers.units import read_unit
@@ -183,3 +184,24 @@ def test_rows_decoded_at_once_fill_a_table_by_their_mean_and_no_more_than_256_mi
 
 def test_counts_in_words_are_singular_for_one_alone():
     assert [plural(count, "row") for count in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "good", "bad", "share", "proposed"),
+    [(0.25, 3, 1, None, None), (0.24, 3, 1, "25.0%", "0.25"), (0.0, 8, 1, "11.1%", "0.12"), (0, 0, 1, "100.0%", "1.0"),
+     (0.9, 1, 19, "95.0%", "0.95"), (0, 5, 0, None, None), (1, 0, 7, None, None)],
+)  # fmt: skip
+def test_a_run_ends_above_the_share_of_unreadable_documents_that_it_allows(allowed, good, bad, share, proposed):
+    rows = pa.table({"problem": ["bad_utf8"] * bad, "where": [f"a.jsonl line {at}" for at in range(bad)]})
+    quarantine = SimpleNamespace(manifest=SimpleNamespace(rows=bad), tables=lambda: iter([rows]), uri="/run/quarantine")
+    arguments = allowed, good, quarantine, {"bad_utf8": "no UTF-8"}, "document"
+    if share is None:
+        refuse_too_many(*arguments)  # type: ignore[arg-type]
+        return
+    with pytest.raises(DataError) as caught:
+        refuse_too_many(*arguments)  # type: ignore[arg-type]
+    first, *lines, last = str(caught.value).splitlines()
+    documents = "1 document" if bad + good == 1 else f"{bad + good} documents"
+    assert first.startswith(f"{bad} of {documents} could not be read ({share}; execution.max_bad_documents allows ")
+    assert lines == [f"  bad_utf8 (no UTF-8): a.jsonl line {at}" for at in range(min(bad, 5))]
+    assert last.startswith("All of them: /run/quarantine.") and f"max_bad_documents={proposed};" in last

@@ -136,6 +136,26 @@ def test_a_short_text_is_found_as_a_whole_and_one_under_eight_words_is_not(tmp_p
     )
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_all_examples_of_a_set_are_counted_also_those_without_a_text(tmp_path, ending):
+    texts = ["too short", "one two three four five six seven eight nine", None, "short"]
+    file = tmp_path / f"set{ending}"
+    if ending == ".jsonl":
+        written(file, [{"question": text} for text in texts])
+    else:
+        pq.write_table(pa.table({"question": texts}), file)
+    assert rule_for(str(file), ("question",)).examples(Store()).summary == (
+        "bakery: 1 text of 4 examples; 2 of fewer than 8 words are not looked for",
+    )
+
+
+def test_of_a_long_match_the_first_thousand_characters_are_listed(tmp_path):
+    text = " ".join(f"word{number}" for number in range(300))
+    rule = rule_for(written(tmp_path / "set.jsonl", [{"question": text}]), ("question",))
+    (row,) = rule.matches(Texts.from_strings([f"Before: {text} after."]), Store()).to_pylist()
+    assert (row["start"], row["end"], row["text"]) == (8, 8 + len(text), text[:1000])
+
+
 def test_a_match_has_set_example_and_span(path):
     start = "Ünïcödé ☃ — "
     texts = Texts.from_strings([PROSE, start + QUESTION + " " + ANSWER, QUESTION.upper()])
