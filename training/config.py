@@ -31,6 +31,7 @@ from training.config_parts import (
 )
 
 Method = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
+Order = Literal["shuffled", "curriculum", "reverse", "mixed"]
 EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 ZERO = ("zero1", "zero2", "zero3")
 
@@ -106,6 +107,11 @@ class TrainConfig(Settings):
     )
     packing: Packing = Packing()
     split: Split = Split()
+    order: Order = Field(
+        "shuffled",
+        description="curriculum: in every epoch from the stage of the easiest examples to that of the hardest; "
+        "reverse: from the hardest; mixed: all stages at the same time, each in its share, in the rows of these two",
+    )
     steps: int | None = Field(None, ge=1, description="or epochs, or tokens")
     epochs: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, ge=1)
@@ -194,6 +200,9 @@ class TrainConfig(Settings):
         names = self.corpus_names
         if len(set(names)) < len(names):
             raise ValueError(f"corpus: the names {', '.join(names)} are not all different")
+
+        if self.order == "shuffled" and not self.phases and any(columns.stage for columns in self.all_columns):
+            raise ValueError("columns.stage: only the orders curriculum, reverse and mixed use stages; set `order`")
 
     def _check_method(self) -> None:
         if self.method in ("prefix", "prompt") and self.packing.mode != "none":

@@ -42,6 +42,11 @@ class Columns(Settings):
         description="train, validation or test: the document's split, in place of `split`; default: `split` of a data "
         "set of `raymill prepare`",
     )
+    stage: str | None = Field(
+        None,
+        description="of a curriculum: a whole number from 0, the easiest, to 255; default: `stage` of a data set of "
+        "`raymill prepare`",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -24,6 +24,7 @@ from training.pack.split import Cuts
 from training.pack.tokenise import tokenise_stage
 from training.pack.tokenizer import TokenizerAt
 
+COLUMNS_WITH_STAGE = {"text": "text", "stage": "level"}
 # Settings with another value, by what they make again. HERE is the folder of the corpus.
 CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     ("examples", "rows", "weights", "evaluation", "export", "run"): {
@@ -49,6 +50,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "model.tokenizer": "HERE",
         "model.chat_template": "chatml",
         "split": {"train": 0.8, "validation": 0.2, "test": 0.0},
+        "order": {"order": "curriculum", "corpus": [{"path": "HERE/corpus.jsonl", "columns": COLUMNS_WITH_STAGE}]},
         "seed": 2,
     },
     ("rows", "weights", "evaluation", "export", "run"): {
@@ -138,13 +140,14 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
 }
 # `kind` has one value. The others go with settings that are tried, or need a model of the hub.
 UNTRIED = {"kind", "model.config.model_type", "model.name", "model.revision"} | {
-    f"corpus.0.columns.{name}" for name in ("completion", "label")
+    f"corpus.0.columns.{name}" for name in ("completion", "label", "stage")
 }
 
 
 @pytest.fixture
 def settings(tmp_path) -> dict[str, Any]:
     row = {"text": "Boats.", "other": "Still.", "id": "d", "chat": [{"role": "user", "content": "a"}], "tools": "[]"}
+    row["level"] = 1
     for name in ("corpus", "other"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     given = {

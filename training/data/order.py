@@ -4,6 +4,7 @@
     epoch    of one corpus: every row once
     pass     of all corpora: as many samples of each as the config's shares give; without shares, every row once
     period   of a mixture: the number of samples after which the sequence of corpora repeats
+    stage    of a curriculum: the rows of one difficulty, which are neighbours
 
 There is no state, so step n has the same rows after a resume and for any number of workers (loader.py deals a step's
 rows out to the workers). The order of an epoch keeps blocks of neighbouring rows (about a row group) together, so that
@@ -14,8 +15,11 @@ another without a gap, and a step may contain rows of two.
 A mixture of corpora is a sequence of corpus numbers with a period of at most 2^20 samples, in which each corpus has
 its share, rounded to a sample and evenly spread. The samples of one corpus run through its own epochs.
 
+With `order: curriculum` an epoch has the rows of one stage after those of another, and each stage has an order of its
+own as above. With `mixed` the stages run side by side.
+
 Memory: 8 bytes per block in each of the last two epochs, 0.2 GB for three billion rows of 1,024 tokens, and 8 bytes per
-sample of the period.
+sample of the period; with `mixed` 9 bytes a row.
 """
 
 import hashlib
@@ -28,7 +32,7 @@ import numpy as np
 from cluster.errors import DataError
 from training.config import TrainConfig
 from training.config_parts import Corpus
-from training.data.packed import rows_per_group
+from training.data.packed import STAGE_ROWS, by_stage, rows_per_group
 from training.pack.packed_run import PackedRun
 
 _WINDOW_BLOCKS = 8
@@ -45,6 +49,8 @@ class Order:
             ratios alone.
         block_rows: rows of a block that stays together.
         tokens_per_row: mean tokens of a row of each corpus, without padding; used to convert tokens into steps.
+        how, stages: the order of stages, and the rows of each stage of each corpus, the easiest first. Not for
+            `shuffled`.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class Order:
         block_rows: int,
         seed: int,
         tokens_per_row: Sequence[float] = (),
+        how: str = "shuffled",
+        stages: Sequence[Sequence[int]] = (),
     ) -> None:
         assert len(rows) == len(samples) > 0 and min(rows) > 0 and min(samples) > 0, (
             "every corpus needs rows and a positive share"
@@ -62,7 +70,12 @@ class Order:
         self.rows_per_step = rows_per_step
         self.rows_per_pass = sum(samples)
         self.tokens_per_row = float(np.average(tokens_per_row or [1.0] * len(rows), weights=samples))
-        self._epochs = [Epochs(count, block_rows, seed, corpus) for corpus, count in enumerate(rows)]
+        self._epochs: list[Epochs] | list[StagedEpochs]
+        if how == "shuffled":
+            self._epochs = [Epochs(count, block_rows, seed, corpus) for corpus, count in enumerate(rows)]
+        else:
+            assert [sum(of_corpus) for of_corpus in stages] == list(rows), "every row is of one stage"
+            self._epochs = [StagedEpochs(some, how, block_rows, seed, corpus) for corpus, some in enumerate(stages)]
         self._mixture = Mixture(samples, seed)
 
     @classmethod
@@ -72,7 +85,7 @@ class Order:
         Raises:
             DataError: a corpus has no training row.
         """
-        rows, tokens = [], []
+        rows, tokens, stages = [], [], []
         for artifacts in packed.corpora.values():
             manifest = artifacts["train"].manifest
             if not manifest.rows:
@@ -82,9 +95,10 @@ class Order:
                 )
             rows.append(manifest.rows)
             tokens.append(manifest.counters["tokens/train"] / manifest.rows)
+            stages.append([count for count in by_stage(manifest.counters, STAGE_ROWS).values() if count])
         samples = shares(config.corpus, rows, tokens)
         block_rows = rows_per_group(config.sequence_length)
-        return cls(rows, samples, config.rows_per_step, block_rows, config.seed, tokens)
+        return cls(rows, samples, config.rows_per_step, block_rows, config.seed, tokens, config.order, stages)
 
     def steps(self, config: TrainConfig) -> int:
         """Steps of the training: the config's `steps`, or enough for its `epochs` or `tokens` (without padding)."""
@@ -147,12 +161,15 @@ def shares(corpora: Sequence[Corpus], rows: Sequence[int], tokens_per_row: Seque
 
 
 class Epochs:
-    """The samples of one corpus: all its rows, epoch after epoch, each in another order."""
+    """The samples of one corpus: all its rows, epoch after epoch, each in another order.
 
-    def __init__(self, rows: int, block_rows: int, seed: int, corpus: int) -> None:
+    key: the seed and the number of the corpus, which with the epoch decide the order.
+    """
+
+    def __init__(self, rows: int, block_rows: int, *key: int) -> None:
         self.rows = rows
         self.block_rows = block_rows
-        self.key = (seed, corpus)
+        self.key = key
         self._blocks = lru_cache(2)(self._permuted_blocks)
         self._window = lru_cache(4)(self._permuted_window)
 
@@ -189,6 +206,45 @@ class Epochs:
         rows = (in_window[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()
         rows = rows[rows < self.rows]
         return rows[permutation(len(rows), "rows", *self.key, epoch, window)]
+
+
+class StagedEpochs:
+    """The samples of one corpus with stages: all its rows, epoch after epoch, in the order of the stages.
+
+    Args:
+        counts: rows of each stage, the easiest first, as they stand in the corpus.
+        how: curriculum, reverse or mixed. The others are as in `Epochs`.
+    """
+
+    def __init__(self, counts: Sequence[int], how: str, block_rows: int, *key: int) -> None:
+        self.counts = np.array(counts)
+        self._first = np.cumsum(self.counts) - self.counts
+        self._of_stages = [Epochs(count, block_rows, *key, stage) for stage, count in enumerate(counts)]
+        self._sequence = np.arange(len(counts))[:: -1 if how == "reverse" else 1]
+        self._starts = np.cumsum(self.counts[self._sequence]) - self.counts[self._sequence]
+        self._mixed = self._side_by_side() if how == "mixed" else None
+
+    def at(self, indices: np.ndarray) -> np.ndarray:
+        """The rows of samples, int64[N]. Samples are numbered from 0 through all epochs."""
+        epochs, inside_epoch = np.divmod(indices, self.counts.sum())
+        if self._mixed is None:
+            part = np.searchsorted(self._starts, inside_epoch, "right") - 1
+            stages, inside_stage = self._sequence[part], inside_epoch - self._starts[part]
+        else:
+            stages, inside_stage = (values[inside_epoch].astype(np.int64) for values in self._mixed)
+        found = np.empty(len(indices), np.int64)
+        for stage in np.unique(stages):
+            here = stages == stage
+            samples = epochs[here] * self.counts[stage] + inside_stage[here]
+            found[here] = self._first[stage] + self._of_stages[stage].at(samples)
+        return found
+
+    def _side_by_side(self) -> tuple[np.ndarray, np.ndarray]:
+        """(stage, number in the stage) of each sample of an epoch, in which every stage is spread evenly."""
+        stages = np.repeat(np.arange(len(self.counts), dtype=np.uint8), self.counts)
+        inside = np.concatenate([np.arange(count) for count in self.counts])
+        order = np.argsort((inside + 0.5) / self.counts[stages], kind="stable")
+        return stages[order], inside[order]
 
 
 class Mixture:

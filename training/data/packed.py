@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, open_parquet
+from cluster.artifact import Artifact, Counters, open_parquet
 from cluster.errors import DataError
 from cluster.read.parquet import StoredParquet
 
@@ -27,7 +27,7 @@ SPLITS = ("train", "validation", "test")
 EXAMPLES = pa.schema(
     [
         ("split", pa.int8()),  # index in SPLITS
-        ("place", pa.uint64()),  # shuffle key, by which packing sorts: a hash of (seed, document id, piece)
+        ("place", pa.uint64()),  # shuffle key, by which packing sorts; see `shuffle_key`
         ("document", pa.string()),  # the document's id
         ("ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.bool_())),  # learnt; false for the first token
@@ -45,6 +45,12 @@ PACKED = pa.schema(
     ]
 )
 
+# Of a curriculum. The stage is the first byte of the shuffle keys of its training examples.
+MAX_STAGE = 255
+STAGE_SHIFT = 56
+# Counters of what is trained on, by stage: tokens of examples, and packed rows, which are in the order of the stages.
+STAGE_TOKENS, STAGE_ROWS = "stage_tokens/", "stage_rows/"
+
 # The target of positions that the loss leaves out; the value that torch's cross entropy ignores.
 NO_TARGET = -100
 
@@ -54,6 +60,20 @@ _GROUP_TOKENS = 1 << 18
 
 _OPEN_FILES = 64
 _CACHE_BYTES = 64 << 20
+
+
+def shuffle_key(hashed: int, stage: int | None) -> int:
+    """The shuffle key of an example, below 2**64: a hash of (seed, document id, piece), after its stage if it has one.
+
+    So examples of one stage are neighbours in any number of files, and shuffled among themselves.
+    """
+    return hashed if stage is None else stage << STAGE_SHIFT | hashed >> (64 - STAGE_SHIFT)
+
+
+def by_stage(counters: Counters, prefix: str) -> dict[int, int]:
+    """Stage of a curriculum -> the value of its counter, from the easiest; empty without a curriculum."""
+    found = {int(key.removeprefix(prefix)): int(value) for key, value in counters.items() if key.startswith(prefix)}
+    return dict(sorted(found.items()))
 
 
 def rows_per_group(sequence_length: int) -> int:

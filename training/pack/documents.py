@@ -15,7 +15,7 @@ from cluster.errors import DataError
 from cluster.read.messages import BadMessage, plain_message
 from cluster.store.store import Store
 from training.config_parts import Columns
-from training.data.packed import SPLITS
+from training.data.packed import MAX_STAGE, SPLITS
 from training.pack.reading import Row, Unreadable, read_rows, without_nulls
 from training.pack.sources import FrozenCorpus, Unit
 
@@ -58,7 +58,7 @@ Content = str | Pair | Chat
 class Document:
     """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class.
 
-    split: index in SPLITS, if a column decides it.
+    split: index in SPLITS, if a column decides it. stage: of a curriculum, 0 to MAX_STAGE.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Document:
     stratum: str
     label: str | None
     split: int | None = None
+    stage: int | None = None
 
 
 @dataclass
@@ -173,6 +174,9 @@ def _document(row: Row, columns: Columns) -> Document:
     split = _name(row, columns.split, "split")
     if columns.split is not None and split not in SPLITS:
         raise _Refused("bad_split", f"column {columns.split} is {split!r}")
+    stage = row.get(columns.stage) if columns.stage is not None else None
+    if columns.stage is not None and not (type(stage) is int and 0 <= stage <= MAX_STAGE):
+        raise _Refused("bad_stage", f"column {columns.stage} is {stage!r}")
     return Document(
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
         content=content,
@@ -181,6 +185,7 @@ def _document(row: Row, columns: Columns) -> Document:
         stratum=stratum or "",
         label=label,
         split=None if split is None else SPLITS.index(split),
+        stage=stage,
     )
 
 

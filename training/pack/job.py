@@ -210,6 +210,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         "packing": {"mode": config.packing.mode},
         "split": config.split.model_dump(),
         "seed": config.seed,
+        "staged": config.order != "shuffled",
         "classify": config.method == "probe",
         "tokenizer": tokenizer,
         "corpora": corpora,

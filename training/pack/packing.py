@@ -4,7 +4,8 @@ Each example has a shuffle key (column `place`), a hash of the seed and the docu
 are shuffled. A unit is a split and a range of shuffle keys, so it is a random sample of the documents, and ranges of
 equal width have about equally many tokens. The unit reads its range (shuffle.py), sorts it, cuts documents that are
 longer than a row, fits the pieces into rows and permutes the rows. An artifact, read in order, is therefore one seeded
-shuffle of all documents, and a worker holds one range.
+shuffle of all documents, and a worker holds one range. With a curriculum the ranges of training have one stage each, so
+an artifact has the stages one after the other, and a row has documents of one stage.
 
 Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED.
 
@@ -27,7 +28,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.order import permutation
-from training.data.packed import PACKED, SPLITS, rows_per_group
+from training.data.packed import PACKED, SPLITS, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
 from training.pack.overflow import Pieces, cut
 from training.pack.shuffle import Move, Range, Shuffle, describe, memory, moves, ranges, read_examples
 from training.pack.sources import stage_of
@@ -90,7 +91,7 @@ def pack_stage(
         name=stage_name,
         outputs=outputs,
         units=moves(levels, 1, examples) if levels.count == 1 else (),
-        work=Pack(name, rule, examples.store, all_ranges),
+        work=Pack(name, rule, examples.store, all_ranges, bool(by_stage(counters, STAGE_TOKENS))),
         fingerprint=decided_by,
         store=examples.store,
         describe=describe,
@@ -102,12 +103,13 @@ def pack_stage(
 
 @dataclass(frozen=True)
 class Pack:
-    """The work of one unit, which has one of the `ranges`."""
+    """The work of one unit, which has one of the `ranges`. staged: those of training have one stage each."""
 
     name: str
     rule: PackingRule
     store: Store
     ranges: tuple[Range, ...]
+    staged: bool
 
     def __call__(self, unit: Move, scratch: Scratch) -> Counters:
         own = self.ranges[unit.first]
@@ -125,6 +127,8 @@ class Pack:
             "label_tokens": pc.sum(rows["labels"].chunk(0).values).as_py() or 0,
             "padding": rows.num_rows * self.rule.length - tokens,
         }
+        if self.staged and split == "train":
+            counters[f"{STAGE_ROWS}{own['low'] >> STAGE_SHIFT}"] = rows.num_rows
         return {f"{name}/{split}": value for name, value in counted.items()} | counters
 
 

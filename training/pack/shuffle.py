@@ -1,16 +1,15 @@
 """Examples from their files to ranges of shuffle keys, with few requests for any number of files.
 
 The examples of a split are shuffled by sorting their shuffle keys (column `place`). They are cut into ranges of equal
-width, which have about equally many tokens. A range has examples of every file, so they pass through the levels of
-cluster/levels.py: the sources are the files of examples, sorted by (split, shuffle key), and the targets the ranges.
-The files in between are sliced ones (cluster/sliced.py).
+width, which have about equally many tokens; with a curriculum those of each stage by themselves. A range has examples
+of every file, so they pass through the levels of cluster/levels.py: the sources are the files of examples, sorted by
+(split, shuffle key), and the targets the ranges. The files in between are sliced ones (cluster/sliced.py).
 
 Examples of one range keep the order of the files, whatever the levels.
 
 Memory of a unit: see `memory`.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from cluster.sliced import read_slices, read_table, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store
-from training.data.packed import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES, SPLITS, STAGE_SHIFT, STAGE_TOKENS, by_stage
 
 _SHUFFLE_KEYS = 1 << 64
 # Of a task, without its examples. Measured: 146 MiB, and Ray's worker.
@@ -49,11 +48,23 @@ class Range(TypedDict):
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
-    """Ranges of about `unit_tokens` tokens that cover all shuffle keys of all splits. counters: of the examples."""
-    for index, split in enumerate(SPLITS):
-        count = max(1, round(counters.get(f"tokens/{split}", 0) / unit_tokens))
-        for part in range(count):
-            yield {"split": index, "low": _SHUFFLE_KEYS * part // count, "high": _SHUFFLE_KEYS * (part + 1) // count}
+    """Ranges of about `unit_tokens` tokens with the shuffle keys of all examples, each of one split and stage.
+
+    counters: of the examples.
+    """
+    for index in range(len(SPLITS)):
+        for low, high, tokens in _spans(counters, index):
+            count = max(1, round(tokens / unit_tokens))
+            for part in range(count):
+                ends = (low + (high - low) * at // count for at in (part, part + 1))
+                yield {"split": index, "low": next(ends), "high": next(ends)}
+
+
+def _spans(counters: Counters, split: int) -> list[tuple[int, int, float]]:
+    """(first shuffle key, end, tokens) of each stage of a split; of the whole split if it has no stages."""
+    if split == 0 and (tokens := by_stage(counters, STAGE_TOKENS)):
+        return [(stage << STAGE_SHIFT, (stage + 1) << STAGE_SHIFT, count) for stage, count in tokens.items()]
+    return [(0, _SHUFFLE_KEYS, counters.get(f"tokens/{SPLITS[split]}", 0))]
 
 
 @dataclass(frozen=True)
@@ -98,17 +109,22 @@ def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
 
 def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: int) -> int:
     """Bytes of the largest unit of a level, by the tokens of its part and the share that its files have of all."""
-    counters = examples.manifest.counters
-    of_split = [
-        _OF_A_TOKEN * counters.get(f"tokens/{split}", 0) + _OF_AN_EXAMPLE * counters.get(f"examples/{split}", 0)
-        for split in SPLITS
-    ]
-    counts = Counter(one["split"] for one in ranges)
-    of_ranges = np.array([of_split[one["split"]] / counts[one["split"]] for one in ranges])
+    of_ranges = _bytes_of(ranges, examples.manifest.counters)
     of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
     of_parts = np.add.reduceat(of_ranges, np.arange(0, len(of_ranges), levels.targets_of_part(level)))
     of_groups = np.add.reduceat(of_files, np.arange(0, len(of_files), levels.sources_of_group(level)))
     return _LIBRARIES + int(of_parts.max() * of_groups.max() / of_files.sum())
+
+
+def _bytes_of(ranges: Sequence[Range], counters: Counters) -> np.ndarray:
+    """float64[R]: bytes of memory for the examples of each range; a split's examples are divided by tokens."""
+    found = np.empty(len(ranges))
+    for index, split in enumerate(SPLITS):
+        tokens, examples = (counters.get(f"{what}/{split}", 0) for what in ("tokens", "examples"))
+        for low, high, of_span in _spans(counters, index):
+            own = [at for at, one in enumerate(ranges) if one["split"] == index and low <= one["low"] < high]
+            found[own] = of_span * (_OF_A_TOKEN + _OF_AN_EXAMPLE * examples / max(tokens, 1)) / max(len(own), 1)
+    return found
 
 
 @dataclass(frozen=True)

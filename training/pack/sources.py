@@ -92,14 +92,19 @@ class FrozenCorpus:
 def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
     """`freeze_corpus` of each corpus of a config with columns, by its name."""
     each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
-    return {name: freeze_corpus(store, corpus, columns, unit_bytes) for name, store, corpus, columns in each}
+    staged = config.order != "shuffled"
+    return {name: freeze_corpus(store, corpus, columns, unit_bytes, staged) for name, store, corpus, columns in each}
 
 
-def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: int) -> FrozenCorpus:
+def freeze_corpus(
+    store: Store, corpus: Corpus, columns: Columns, unit_bytes: int, staged: bool = False
+) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
+    staged: the documents have stages of a curriculum, which their order follows.
+
     Raises:
-        ConfigError: a named column is missing or has an unsuitable type.
+        ConfigError: a named column is missing or has an unsuitable type, or there are no stages.
         DataError: there is nothing to read at the path, or an unfinished artifact.
     """
     assert unit_bytes > 0
@@ -111,7 +116,13 @@ def freeze_corpus(store: Store, corpus: Corpus, columns: Columns, unit_bytes: in
     ]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
     prepared = _is_prepared(store, paths.absolute(corpus.path))
-    resolved = _resolve(columns, prepared, schemas, lines, _peek(store, lines) if lines else {})
+    defaults = DEFAULTS | ({"split": "split"} if prepared else {}) | ({"stage": "stage"} if prepared and staged else {})
+    resolved = _resolve(columns, defaults, schemas, lines, _peek(store, lines) if lines else {})
+    if staged and resolved.stage is None:
+        what = "prepare it again with `curriculum: {}`" if prepared else "name their column in columns.stage"
+        raise ConfigError(
+            f"{corpus.path}: no stages of a curriculum, which `order` follows; {what}, or leave `order` out."
+        )
     units, sizes = [], []
     for unit, size in _group([piece for _, pieces in inspected for piece in pieces], unit_bytes):
         units.append(unit)
@@ -303,15 +314,14 @@ def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tupl
 
 def _resolve(
     columns: Columns,
-    prepared: bool,
+    defaults: Mapping[str, str],
     schemas: Sequence[tuple[str, pa.Schema]],
     lines: FileInfo | None,
     peeked: Mapping[str, None],
 ) -> Columns:
-    """Check the named columns, and fill in id and group if the corpus has them under their usual names.
+    """Check the named columns, and fill in those of `defaults` that the corpus has.
 
-    prepared: it is an output of `raymill prepare`, which has a column `split`. peeked: keys of the first objects of
-    `lines`, a file of JSON Lines.
+    defaults: use -> usual name. peeked: keys of the first objects of `lines`, a file of JSON Lines.
     """
     named = columns.named
     for role, name in named.items():
@@ -322,7 +332,6 @@ def _resolve(
         # Optional keys of JSON objects may be missing in the first ones.
         if lines and peeked and name not in peeked and role not in ("tools", "id", "group", "input", "system"):
             raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
-    defaults = DEFAULTS | ({"split": "split"} if prepared else {})
     found = {
         role: name
         for role, name in defaults.items()
@@ -369,6 +378,7 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "id": ("text or whole numbers", text or whole),
         "group": ("text or whole numbers", text or whole),
         "split": ("train, validation or test", text),
+        "stage": ("whole numbers", whole),
     }[role]
     if not good and not pa.types.is_null(kind):
         if role == "text" and a_list:

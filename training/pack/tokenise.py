@@ -24,7 +24,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from training.config_parts import Columns, Split
-from training.data.packed import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES, SPLITS, STAGE_TOKENS, shuffle_key
 from training.pack.documents import Document, LeftOut, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
@@ -168,12 +168,14 @@ class Tokenise:
     def _table(self, documents: Sequence[Document], examples: Sequence[Example], tally: "_Tally") -> pa.Table:
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
-        shuffle_keys = [
-            hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode())
-            for owner, example in zip(owners, examples, strict=True)
-        ]
         splits = [split_of(owner, self.cuts) for owner in owners]
-        tally.count(splits, examples)
+        # Validation takes the first rows of its split, which are a sample because only training has stages.
+        stages = [owner.stage if split == 0 else None for owner, split in zip(owners, splits, strict=True)]
+        shuffle_keys = [
+            shuffle_key(hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode()), stage)
+            for owner, example, stage in zip(owners, examples, stages, strict=True)
+        ]
+        tally.count(splits, stages, examples)
         columns = [
             pa.array(splits, pa.int8()),
             pa.array(np.array(shuffle_keys, np.uint64)),
@@ -214,7 +216,7 @@ class _Tally:
                 unfit.remove(document)
         self.unfit += len({misfit.document for misfit in misfits if misfit.reason in TEMPLATE_REASONS})
 
-    def count(self, splits: Sequence[int], examples: Sequence[Example]) -> None:
+    def count(self, splits: Sequence[int], stages: Sequence[int | None], examples: Sequence[Example]) -> None:
         self._count("examples", len(examples))
         which = np.array(splits, np.int64)
         tokens = np.array([len(example.ids) for example in examples], np.int64)
@@ -224,6 +226,9 @@ class _Tally:
             self._count(f"examples/{name}", int(own.sum()))
             self._count(f"tokens/{name}", int(tokens[own].sum()))
             self._count(f"label_tokens/{name}", int(learnt[own].sum()))
+        for stage, count in zip(stages, tokens.tolist(), strict=True):
+            if stage is not None:
+                self._count(f"{STAGE_TOKENS}{stage}", count)
 
     def _count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by

@@ -105,7 +105,7 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
         rows_per_group(config.sequence_length),
         config.seed,
         filled,
-    )
+    )  # the number of steps, which does not depend on the order of stages
     how = (
         f"estimated: {sum(text_bytes.values()) / 1e6:,.1f} MB of documents at {ratio:.1f} bytes a token (a guess for "
         f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "

@@ -12,6 +12,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
+from training.data.packed import STAGE_ROWS, by_stage
 from training.evaluation.record import read_evaluation
 from training.export.loading import Base, loading
 from training.export.publish import EXPORT, manifest_file
@@ -145,6 +146,7 @@ def _recipe(config: TrainConfig, attempts: Sequence[Attempt]) -> Recipe:
         "attention_warning": next((one for attempt in attempts if (one := attempt["attention_warning"])), None),
         "sequence_length": config.sequence_length,
         "tokens_per_step": config.tokens_per_step,
+        "order": config.order,
     }
 
 
@@ -173,6 +175,7 @@ def _corpus(name: str, path: str, packed: PackedRun, length: int) -> Corpus:
         "tokenised": overflow.totals(read),
         "packing": {key: int(counted[key]) for key in _OVERFLOW_COUNTERS if counted.get(key)},
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
+        "stages": {str(stage): rows for stage, rows in by_stage(counted, STAGE_ROWS).items()},
     }
 
 

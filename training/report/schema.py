@@ -24,7 +24,7 @@ class RunInfo(TypedDict):
 
 class Recipe(TypedDict):
     """How the weights were trained. base_model: a name, or a description of a randomly initialised model.
-    attention_warning: see training.fit.records.Attempt.
+    attention_warning: see training.fit.records.Attempt. order: of the examples; reports of earlier versions lack it.
     """
 
     base_model: str
@@ -35,6 +35,7 @@ class Recipe(TypedDict):
     attention_warning: str | None
     sequence_length: int
     tokens_per_step: int
+    order: NotRequired[str]
 
 
 class Totals(TypedDict):
@@ -111,8 +112,8 @@ class SplitData(TypedDict):
 class Corpus(TypedDict):
     """documents: those that became examples. left_out: numbers of the others, by reason, before packing. tokenised:
     examples, tokens and label tokens of all splits before packing. packing: counts of examples longer than a row, by
-    what was done with them. passed_over: a sentence about the files that were not read; reports of
-    earlier versions lack it.
+    what was done with them. passed_over: a sentence about the files that were not read; stages: of a curriculum, with
+    the rows to train on, the easiest first; reports of earlier versions lack both.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Corpus(TypedDict):
     tokenised: dict[str, int]
     packing: dict[str, int]
     splits: list[SplitData]
+    stages: NotRequired[dict[str, int]]
 
 
 class Folder(TypedDict):

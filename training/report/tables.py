@@ -36,6 +36,14 @@ _SCORES = {
     "answered_flexible": "answered (flexible)",
 }  # fmt: skip
 
+# What the report says of the order of examples.
+_ORDERS = {
+    "shuffled": "",
+    "curriculum": " Order: curriculum; every epoch goes from the stage of the easiest examples to that of the hardest.",
+    "reverse": " Order: reverse; every epoch goes from the stage of the hardest examples to that of the easiest.",
+    "mixed": " Order: mixed; every step has all stages in their shares.",
+}
+
 
 def data(fit: Fit) -> Html:
     """The corpora: what was read, the splits as packed, and what was left out or cut."""
@@ -65,6 +73,7 @@ def data(fit: Fit) -> Html:
         f"A row has {count(fit['recipe']['sequence_length'])} positions; filled is the share that hold a token. "
         + ("The loss counts label tokens." if labelled else "The loss counts documents, by their class.")
     )
+    words += _ORDERS[fit["recipe"].get("order", "shuffled")]
     read = [element("li", _read(corpus)) for corpus in fit["corpora"]]
     reasons = [_reasons(corpus) for corpus in fit["corpora"] if corpus["left_out"] or corpus["packing"]]
     return join(
@@ -74,7 +83,9 @@ def data(fit: Fit) -> Html:
 
 def _read(corpus: Corpus) -> Html:
     text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
-    return join(element("b", outside_text(corpus["name"])), text, code(corpus["path"]))
+    rows = "; ".join(f"{stage}: {count(number)}" for stage, number in corpus.get("stages", {}).items())
+    stages = f". Rows of each stage: {rows}" if rows else ""
+    return join(element("b", outside_text(corpus["name"])), text, code(corpus["path"]), stages)
 
 
 def _reasons(corpus: Corpus) -> Html:

@@ -173,3 +173,43 @@ def test_a_limit_takes_from_every_corpus_its_share_and_one_row_at_least():
 def test_a_limit_above_the_rows_takes_all_of_them_once(limit, count):
     held_out = HeldOut([70, 30], rows_per_step=200, limit=limit)
     assert len(held_out.step(0)) == len(set(held_out.step(0))) == pytest.approx(count, abs=1)
+
+
+# --- stages of a curriculum
+
+
+def staged(how: str, counts=(30, 7, 50), rows_per_step: int = 10) -> Order:
+    return Order([sum(counts)], [sum(counts)], rows_per_step, 4, 1, how=how, stages=[counts])
+
+
+def stages_of(rows: list[tuple[int, int]], counts=(30, 7, 50)) -> list[int]:
+    return np.searchsorted(np.cumsum(counts), [row for _, row in rows], "right").tolist()
+
+
+@pytest.mark.parametrize(("how", "sequence"), [("curriculum", [0, 1, 2]), ("reverse", [2, 1, 0])])
+def test_an_epoch_of_a_curriculum_has_the_stages_one_after_the_other(how, sequence):
+    rows = stream(staged(how), 27)
+    for epoch in range(3):
+        one = rows[epoch * 87 : (epoch + 1) * 87]
+        assert sorted(one) == [(0, row) for row in range(87)]
+        assert stages_of(one) == [stage for stage in sequence for _ in range((30, 7, 50)[stage])]
+    assert rows[:30] != rows[87:117], "a stage has another order in the next epoch"
+    assert sorted(rows[:7]) != rows[:7], "and is shuffled"
+
+
+def test_mixed_stages_are_spread_evenly():
+    rows = stream(staged("mixed"), 27)
+    for epoch in range(3):
+        one = rows[epoch * 87 : (epoch + 1) * 87]
+        assert sorted(one) == [(0, row) for row in range(87)]
+        for end in range(1, 88):
+            seen = np.bincount(stages_of(one[:end]), minlength=3)
+            assert (abs(seen - np.array([30, 7, 50]) * end / 87) <= 1.5).all()
+
+
+@settings(max_examples=20)
+@given(step=st.integers(0, 10**9), how=st.sampled_from(["curriculum", "reverse", "mixed"]))
+def test_any_step_of_a_curriculum_is_found_without_those_before_it(step, how):
+    order = staged(how)
+    order.step(0)
+    assert order.step(step) == staged(how).step(step)
