@@ -8,6 +8,8 @@
     clean.py       text fields put in order: normalisation, terms, personal data
     validate.py    the rules that a record must meet
     collect.py     the stage that reads, cleans and validates
+    complexity.py  how difficult each record is, for a curriculum
+    tables/        tables as sources: types, missing values, outliers, expressions, templates
     split.py       which record is for training, validation or test
     amounts.py     how many records of each source and class
     split_stage.py the stage that decides where each record goes

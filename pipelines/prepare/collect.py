@@ -27,6 +27,8 @@ from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.language import fasttext_model
+from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.clean import Cleaner, load_terms
 from pipelines.prepare.config import PrepareConfig, Source, plain_label
 from pipelines.prepare.content import (
@@ -37,13 +39,16 @@ from pipelines.prepare.content import (
     Unusable,
     content_of,
     pair,
+    said,
     texts_of,
     to_shape,
     with_texts,
 )
 from pipelines.prepare.sources import Fields
+from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
+from pipelines.prepare.tables.stage import TablesFound
 from pipelines.prepare.templates import Template, title_of
-from pipelines.prepare.validate import Failed, Validator
+from pipelines.prepare.validate import Failed, Validator, microseconds
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION
@@ -52,7 +57,7 @@ from pipelines.text.texts import Texts
 
 RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "1"
+COLLECT_VERSION = "2"
 
 _SHOWN = 10_000  # characters of an unreadable row in quarantine
 
@@ -89,6 +94,7 @@ ATTRIBUTES_SCHEMA = pa.schema(
     ]
 )
 
+_LANGUAGE = LanguageId()
 _BASE_METADATA = ("source", "licence", "task_type")
 
 
@@ -107,9 +113,12 @@ def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
 
 
 def keys_schema(groups: Sequence[str]) -> pa.Schema:
-    """The columns of KEYS: the source by number, and hashes of 64 bits; 0 for a record without the group."""
+    """The columns of KEYS: the source by number, the time of `split.by_time` in microseconds from 1970 (0 without it),
+    and hashes of 64 bits; 0 for a record without the group.
+    """
     hashes = ["id", "stratum", "class", *(f"group/{name}" for name in groups)]
-    return pa.schema([("row", pa.int64()), ("source", pa.int32()), *((name, pa.uint64()) for name in hashes)])
+    columns = [("row", pa.int64()), ("source", pa.int32()), ("time", pa.int64())]
+    return pa.schema([*columns, *((name, pa.uint64()) for name in hashes)])
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,11 @@ class CollectSettings:
     group: tuple[str, ...]
     balance: tuple[str, ...]
 
+    @property
+    def identifies_language(self) -> bool:
+        """Whether records are classed by a language that is no metadata of theirs."""
+        return "language" in {*self.stratify, *self.balance} - {*self.metadata}
+
 
 def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> CollectSettings:
     """The part of a config that the stage takes. key: of pseudonyms."""
@@ -142,7 +156,7 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         templates=tuple(config.records.template(task_type) for task_type in task_types),
         task_types=task_types,
         cleaner=Cleaner(config.clean, key, load_terms(config.store, config.clean)),
-        validator=Validator(config.validation),
+        validator=Validator(config.validation, config.split.by_time),
         dedup=config.dedup,
         metadata=config.metadata,
         stratify=config.split.stratify,
@@ -151,8 +165,8 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
     )
 
 
-def collect_stage(settings: CollectSettings, inputs: InputManifest) -> Stage:
-    """The stage that writes the artifacts named above."""
+def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: TablesFound | None) -> Stage:
+    """The stage that writes the artifacts named above. tables: None without a table."""
     outputs = (
         Output(RECORDS, records_schema(settings.shape, settings.metadata)),
         Output(ATTRIBUTES, ATTRIBUTES_SCHEMA),
@@ -176,13 +190,20 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest) -> Stage:
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
         "validate": settings.validator.settings.model_dump(mode="json"),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
-        "split": [settings.metadata, settings.stratify, settings.group, settings.balance],
+        "split": [settings.metadata, settings.stratify, settings.group, settings.balance, settings.validator.by_time],
     }
+    if tables is not None:
+        made_from["tables"] = [
+            tables.tables.manifest.fingerprint,
+            [one.columns for one in settings.sources if one.table is not None],
+        ]
+    if settings.identifies_language:
+        made_from["language"] = fasttext_model.fingerprint(inputs.reading.store, None)
     return Stage(
         "collect",
         outputs,
         inputs.units,
-        Collect(settings, inputs.reading),
+        Collect(settings, inputs.reading, tables),
         fingerprint(made_from),
         inputs.reading.store,
         _files,
@@ -211,10 +232,11 @@ class Collected:
 
 @dataclass(frozen=True)
 class Collect:
-    """The work of a unit."""
+    """The work of a unit. tables: what depends on all rows of tables; None without a table."""
 
     settings: CollectSettings
     reading: Reading
+    tables: TablesFound | None
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         """Counters: `records`, `passed`, `quarantined`, `replaced` (findings of personal data) and by source and reason
@@ -225,7 +247,10 @@ class Collect:
         for table in read_unit(unit, self.reading, self.settings.limits):
             readable, unreadable = split_problems(table)
             self._quarantine(scratch, unit, unreadable, counters)
-            found = list(self._records(number, readable, unit, scratch, counters))
+            if self.settings.sources[number].table is None:
+                found = list(self._records(number, readable, unit, scratch, counters))
+            else:
+                found = self._records_of_table(number, readable, unit, scratch, counters)
             cleaned = self._cleaned(number, found, unit, scratch, counters)
             counters["records"] += len(cleaned)
             counters[f"records/{unit.source}"] += len(cleaned)
@@ -261,6 +286,46 @@ class Collect:
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
+
+    @cached_property
+    def _known(self) -> dict[str, Known]:
+        """What depends on all rows, by source."""
+        tables = self.tables
+        return {one.source: tables.known(one.source) for one in self.settings.sources if one.table} if tables else {}
+
+    def _records_of_table(
+        self, number: int, rows: pa.Table, unit: Unit, scratch: Scratch, counters: Counter[str]
+    ) -> list[Collected]:
+        source, task_type = self.settings.sources[number], self.settings.task_types[number]
+        assert source.table is not None and self.tables is not None
+        raw = self.settings.fields[number].of(rows)
+        frame, wrong = typed(raw, source.table)
+        done, dropped = finished(frame, source.table, self._known[source.source])
+        repeated = self.tables.repeated_rows(unit.index)
+        base = {"source": source.source, "licence": source.licence, "task_type": task_type}
+        records, rejected, refused = [], [], []
+        plain = zip(rows["row"].to_pylist(), rows["id"].to_pylist(), wrong, dropped, done.to_dicts(), strict=True)
+        for at, (row, id, *why, values) in enumerate(plain):
+            given = {name: column[at] for name, column in raw.items()}
+            first = Dropped("repeated_row", "", "another row") if row in repeated else None
+            if failed := why[0] or first or why[1]:
+                record = Collected(row, id or _hash(json.dumps(given, ensure_ascii=False)), "", {})
+                rejected.append((record, given, Failed(failed.reason, failed.value, failed.limit)))
+                continue
+            metadata = base | {field: values[column] for field, column in source.columns.items()}
+            try:
+                content = _from_template(source.table.template, {**values, "source": source.source})
+            except Unusable as error:
+                refused.append((row, error.reason, given))
+            else:
+                records.append(Collected(row, id, content, metadata))
+        counters["records"] += len(rejected)
+        counters[f"records/{unit.source}"] += len(rejected)
+        counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
+        if rejected:
+            scratch.write(REJECTED, _rejected_table(unit.source, rejected))
+        self._refuse(scratch, unit, refused, counters)
+        return records
 
     def _cleaned(
         self, number: int, records: list[Collected], unit: Unit, scratch: Scratch, counters: Counter[str]
@@ -318,12 +383,17 @@ class Collect:
             scratch.write(ATTRIBUTES, self._attributes(unit.source, [record for record, _ in passed]))
 
     def _keys(self, number: int, records: list[Collected]) -> pa.Table:
-        def hashed(names: Sequence[str]) -> list[int]:
-            return [hash64(*(one.metadata.get(name) or "" for name in names)) for one in records]
+        found = self._found(records)
 
+        def hashed(names: Sequence[str]) -> list[int]:
+            values = [found.get(name) or [one.metadata.get(name) or "" for one in records] for name in names]
+            return [hash64(*some) for some in zip(*values, strict=True)] if names else [hash64()] * len(records)
+
+        by_time = self.settings.validator.by_time
         columns: dict[str, Any] = {
             "row": [one.row for one in records],
             "source": [number] * len(records),
+            "time": [microseconds(one.metadata[by_time]) if by_time else 0 for one in records],
             "id": [hash64(one.id or "") for one in records],
             "stratum": hashed(self.settings.stratify),
             "class": hashed(self.settings.balance),
@@ -332,6 +402,19 @@ class Collect:
             values = (one.metadata.get(name) for one in records)
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
         return pa.table(columns, schema=keys_schema(self.settings.group))
+
+    def _found(self, records: list[Collected]) -> dict[str, list[str]]:
+        """What records are classed by besides their metadata, by name: language and length."""
+        if not {"language", "length"} & {*self.settings.stratify, *self.settings.balance} - {*self.settings.metadata}:
+            return {}
+        texts = Texts.from_strings([said(one.content).text for one in records])
+        found = {"length": [str(count.bit_length()) for count in count_characters(texts).tolist()]}
+        if self.settings.identifies_language:
+            model = fasttext_model.load(self.reading.store, None)
+            languages, scores = identify(texts, model, _LANGUAGE.max_chars)
+            certain = zip(languages.to_pylist(), (scores >= _LANGUAGE.min_score).tolist(), strict=True)
+            found["language"] = [language if sure else "" for language, sure in certain]
+        return {name: values for name, values in found.items() if name not in self.settings.metadata}
 
     def _attributes(self, source: str, records: list[Collected]) -> pa.Table:
         texts = Texts.from_strings(["\n".join(filter(None, texts_of(one.content))) for one in records])
@@ -388,7 +471,11 @@ class Collect:
 
 def _filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:
     """A text as question and answer."""
-    values = {**metadata, "text": text, "title": title_of(text)}
+    return _from_template(template, {**metadata, "text": text, "title": title_of(text)})
+
+
+def _from_template(template: Template, values: Mapping[str, str | None]) -> Content:
+    """Question and answer of these values."""
     if any(not values.get(name) for name in template.fields):
         raise Unusable("missing_field")
     system, prompt, completion = (

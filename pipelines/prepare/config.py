@@ -15,6 +15,7 @@ from pipelines.curate.config import Execution
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.content import FIELDS, Shape
+from pipelines.prepare.tables.settings import Table
 from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
 from pipelines.readers.inputs import Format
 from pipelines.text.personal_data import KINDS
@@ -60,6 +61,9 @@ class Source(_Settings):
     )
     task_type: TaskType | None = Field(None, description="default: `records.task_type`")
     licence: str | None = Field(None, description="of this source; every record has it")
+    table: Table | None = Field(
+        None, description="its rows become records by a template; then `columns` names metadata by columns of the table"
+    )
     share: float | None = Field(None, gt=0, le=1, description="of the data set; given for all sources or for none")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
     split: str = Field("train", min_length=1, description="hf: which split to read")
@@ -75,6 +79,13 @@ class Source(_Settings):
         for field in self.columns:
             if not _FIELD.fullmatch(field):
                 raise ValueError(f"columns: {field} is no name of a field; use letters, digits and _")
+        if self.table is not None:
+            for field, column in self.columns.items():
+                if field in FIELDS:
+                    raise ValueError(f"columns: {field} is content, which `table.template` makes; name metadata alone")
+                if column not in self.table.columns:
+                    there = ", ".join(self.table.columns)
+                    raise ValueError(f"columns.{field}: {column} is no column of the table; there are {there}")
         return self
 
 
@@ -181,14 +192,59 @@ class Validate(_Settings):
         return self
 
 
+# What a record is classed by besides its metadata: its language as identified, its length (each class up to twice as
+# long as the one before), and its stage of the curriculum. Metadata with such a name is used instead.
+FOUND = ("language", "length", "complexity")
+
+
 class Balance(_Settings):
     """Equal numbers of records of each class, by leaving some out and repeating others."""
 
-    by: tuple[str, ...] = Field(min_length=1, description="metadata whose values together are the class")
+    by: tuple[str, ...] = Field(
+        min_length=1, description=f"metadata whose values together are the class; also {', '.join(FOUND)}"
+    )
     to: Literal["smallest", "largest"] | int = Field(
         "largest", description="records of each class: those of the smallest or largest class, or a number"
     )
     most_copies: int = Field(5, ge=1, le=1000, description="how often a record is written at most")
+
+
+# Words and phrases of English answers that give reasons or go step by step.
+REASONING = (
+    "because", "therefore", "thus", "hence", "so that", "as a result", "consequently", "since", "due to", "if",
+    "unless", "however", "although", "whereas", "on the other hand", "first", "second", "third", "then", "next",
+    "finally", "step", "in order to", "for example", "in other words", "which means", "let us", "we get", "equals",
+)  # fmt: skip
+
+
+class ComplexityWeights(_Settings):
+    """Weights of what makes a record difficult; see pipelines/prepare/complexity.py."""
+
+    question_length: float = Field(1, ge=0)
+    answer_length: float = Field(1, ge=0)
+    rarity: float = Field(1, ge=0, description="of words, over all records")
+    reasoning: float = Field(1, ge=0)
+    domain: float = Field(1, ge=0, description="without words in `domain` it is left out")
+
+
+class Curriculum(_Settings):
+    """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
+
+    stages: int = Field(4, ge=2, le=100, description="of equal sizes; 1 is the easiest")
+    weights: ComplexityWeights = ComplexityWeights()
+    reasoning: tuple[str, ...] = Field(REASONING, description="words and phrases that are counted in answers")
+    domain: tuple[str, ...] = Field((), description="words and phrases of the domain")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("reasoning", "domain"):
+            for phrase in getattr(self, name):
+                if not any(map(str.isalnum, phrase)):
+                    raise ValueError(f"{name}: {phrase!r} has no word")
+        weights = self.weights.model_dump()
+        if not any(weights[name] for name in weights if name != "domain" or self.domain):
+            raise ValueError("weights: all are 0; give one of them")
+        return self
 
 
 class Split(_Settings):
@@ -197,10 +253,17 @@ class Split(_Settings):
     train: float = Field(0.8, gt=0, le=1)
     validation: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
-    stratify: tuple[str, ...] = Field((), description="metadata whose values have the same shares in every split")
+    stratify: tuple[str, ...] = Field(
+        (), description=f"metadata whose values have the same shares in every split; also {', '.join(FOUND)}"
+    )
     group: tuple[str, ...] = Field((), description="metadata: records with an equal value are in one split")
     keep: tuple[paths.AbsolutePath, ...] = Field(
         (), description="outputs of earlier runs: their records stay in the split where they were"
+    )
+    by_time: str | None = Field(
+        None,
+        description="metadata with a date or time in ISO 8601: the oldest records are for training, the newest for "
+        "testing",
     )
     folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
     balance: Balance | None = Field(None, description="of the training split alone")
@@ -216,6 +279,8 @@ class Split(_Settings):
             raise ValueError(f"train, validation and test sum to {sum(self.shares):g}; wanted 1")
         if both := sorted(set(self.stratify) & set(self.group)):
             raise ValueError(f"{', '.join(both)}: in stratify and in group; records of one group have one split")
+        if self.by_time and (self.stratify or self.folds):
+            raise ValueError("by_time: time alone decides the split; leave stratify and folds out")
         return self
 
 
@@ -232,6 +297,7 @@ class PrepareConfig(_Settings):
     validation: Validate = Field(Validate(), alias="validate")
     dedup: Dedup | None = Dedup()
     split: Split = Split()
+    curriculum: Curriculum | None = Field(None, description="`{}`: with the defaults")
     assess: Assess = Assess()
     gates: Gates = Gates()
     limits: Limits = Limits()
@@ -249,13 +315,24 @@ class PrepareConfig(_Settings):
         names = (field for one in self.inputs for field in one.columns if field not in FIELDS)
         return tuple(dict.fromkeys(names))
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Names of all metadata."""
+        return frozenset((*self.metadata, "source", "licence", "task_type"))
+
+    @property
+    def classed_by(self) -> tuple[str, ...]:
+        """What the strata and the classes of the split are made of."""
+        return (*self.split.stratify, *(self.split.balance.by if self.split.balance else ()))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        known = {*self.metadata, "source", "licence", "task_type"}
+        known = self.known
         asked = [("split.stratify", self.split.stratify), ("split.group", self.split.group)]
         asked += [("assess.fields", self.assess.fields)]
         asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
         asked += [("validate.since", tuple(self.validation.since)), ("clean.labels", tuple(self.clean.labels))]
+        asked += [("split.by_time", (self.split.by_time,) if self.split.by_time else ())]
         asked += [("split.balance.by", self.split.balance.by if self.split.balance else ())]
         shares = [one.share for one in self.inputs if one.share is not None]
         if shares and (len(shares) < len(self.inputs) or abs(sum(shares) - 1) > 1e-9):
@@ -263,11 +340,18 @@ class PrepareConfig(_Settings):
                 f"inputs: {len(shares)} of {len(self.inputs)} have a share, and these sum to {sum(shares):g}; give "
                 "every input one, which sum to 1, or none"
             )
+        if any(one.table for one in self.inputs) and self.records.shape in ("text", "preference"):
+            raise ValueError(
+                f"records.shape: {self.records.shape} given; the template of a table makes a question and an answer; "
+                "use messages, pairs or instruction"
+            )
         if not shares and self.mixture != Mixture():
             raise ValueError("mixture: goes with `share` of the inputs; give every input one")
+        if self.curriculum is None and "complexity" in {*self.classed_by} - known:
+            raise ValueError("split: records have a complexity with `curriculum` alone; add `curriculum: {}`")
         for setting, names in asked:
             for name in names:
-                if name not in known:
+                if name not in known and not (name in FOUND and setting in ("split.stratify", "split.balance.by")):
                     raise ValueError(
                         f"{setting}: no input has a field {name}; there are {', '.join(sorted(known))}. Add it to "
                         "`columns` of the inputs that have it"

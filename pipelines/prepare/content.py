@@ -210,6 +210,36 @@ def question_and_answer(content: Content) -> tuple[str, str] | None:
     return content.messages[-2].content, content.messages[-1].content
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is compared of a record. question: of a plain text, that text; of a chat all that precedes the last answer,
+    without the system message.
+    """
+
+    system: str
+    question: str
+    answer: str
+    turns: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.question}\n{self.answer}" if self.answer else self.question
+
+
+def said(content: Content) -> Said:
+    """What a record says."""
+    if isinstance(content, Chat):
+        spoken = [one.content for one in content.messages if one.role != "system"]
+        system = content.messages[0].content if content.messages[0].role == "system" else ""
+        return Said(system, "\n".join(spoken[:-1]), spoken[-1], len(spoken) // 2)
+    asked = question_and_answer(content)
+    if asked is None:
+        assert isinstance(content, str)
+        return Said("", content, "", 0)
+    assert isinstance(content, Preference)
+    return Said(content.system, *asked, 1)
+
+
 def _chat(messages: list[dict[str, Any]]) -> Chat:
     found = []
     for message in messages:

@@ -1,15 +1,18 @@
 """The main job of `raymill prepare`: records of many sources to a data set for fine-tuning.
 
     freeze   lists the input files and divides them into units      -> inputs.json, inputs.parquet
+    tables   finds what depends on all rows of a table              -> _work/tables, _work/repeated
     collect  reads, cleans and validates every record               -> quarantine, _work/records and others
     group    finds duplicates among the records that passed         -> _work/groups
+    words, complexity  find how difficult each record is            -> _work/words, _work/complexity
     split    decides which split each record goes to                -> _work/splits
     write    writes the splits, and the ledger of removed records   -> train, validation, test, removed
     assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
-`group` runs if deduplication is on. Every stage is skipped if its artifacts are finished, so the same command continues
-an unfinished run; on a finished run it does nothing and does not start Ray.
+`tables` runs with an input that is a table, `group` if deduplication is on, `words` and `complexity` with a curriculum.
+Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
+it does nothing and does not start Ray.
 """
 
 import json
@@ -18,9 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.artifact import Artifact
+import pyarrow.compute as pc
+
+from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine, Patience
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, DataError
 from cluster.lease import held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -39,11 +44,14 @@ from pipelines.prepare.collect import (
     KEYS,
     QUARANTINE,
     RECORDS,
+    REJECTED,
     VERDICTS,
     CollectSettings,
+    collect_memory,
     collect_settings,
     collect_stage,
 )
+from pipelines.prepare.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.content import REASONS
 from pipelines.prepare.finished import prepared_run
@@ -51,6 +59,7 @@ from pipelines.prepare.report import Report, gather, render
 from pipelines.prepare.sources import as_input, fields_of
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, find_kept, split_stage
+from pipelines.prepare.tables.stage import TablesFound, tables_stage
 from pipelines.prepare.write import REMOVED, write_stage
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
@@ -211,14 +220,45 @@ def run_stages(
 ) -> dict[str, Artifact]:
     """The artifacts of all stages, each made or found by `run`. kept: the splits of earlier runs."""
     units = len(inputs.units)
-    artifacts = run(collect_stage(settings, inputs))
+    found, stage = None, tables_stage(config.inputs, settings.fields, inputs, config.limits)
+    if stage is not None:
+        found = TablesFound.of(run(stage), units)
+    artifacts = run(collect_stage(settings, inputs, found))
     good = int(artifacts[RECORDS].manifest.counters["records"])
+    _refuse_no_times(config, artifacts[RECORDS].manifest.counters, artifacts[REJECTED])
     refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
     if config.dedup:
         attributes, verdicts = artifacts[ATTRIBUTES], artifacts[VERDICTS]
         artifacts |= run(group_stage(config.dedup, inputs.inputs, attributes, verdicts, units))
     groups = artifacts.get(GROUPS)
     shares = tuple(one.share for one in config.inputs if one.share is not None)
-    split = SplitSettings(config.split, config.mixture, shares or None)
-    artifacts |= run(split_stage(split, artifacts[KEYS], groups, units, kept))
+    if config.curriculum:
+        memory = collect_memory(config.limits)
+        words = run(words_stage(config.curriculum, config.records.shape, artifacts[RECORDS], units, memory))[WORDS]
+        artifacts |= run(complexity_stage(config.curriculum, words, units))
+    balanced = config.split.balance.by if config.split.balance else ()
+    split = SplitSettings(
+        config.split,
+        config.mixture,
+        shares or None,
+        config.curriculum.stages if config.curriculum else 0,
+        *("complexity" in {*names} - {*config.metadata} for names in (config.split.stratify, balanced)),
+    )
+    artifacts |= run(split_stage(split, artifacts[KEYS], groups, artifacts.get(COMPLEXITY), units, kept))
     return artifacts | run(write_stage(artifacts, groups, artifacts[SPLIT_FILES], units))
+
+
+def _refuse_no_times(config: PrepareConfig, counters: Counters, rejected: Artifact) -> None:
+    """
+    Raises:
+        DataError: no record has a time for `split.by_time`.
+    """
+    if config.split.by_time is None or counters["passed"]:
+        return
+    table = rejected.table(["id", "reason", "value"])
+    without = table.filter(pc.equal(table["reason"], "no_time")).to_pylist()
+    if without:
+        raise DataError(
+            f"split.by_time: none of {int(counters['records']):,} records has a time in {config.split.by_time}; record "
+            f"{without[0]['id']} has {without[0]['value']!r}. Wanted ISO 8601: 2026-11-23 or 2026-11-23T08:30:00Z."
+        )

@@ -1,7 +1,7 @@
 """The report of a run: report.json, report.html and the lines that `raymill prepare` prints."""
 
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import cluster
 from cluster.artifact import Artifact
@@ -15,6 +15,7 @@ from pipelines.prepare.collect import RECORDS
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES
+from pipelines.prepare.tables import frame
 from pipelines.prepare.write import REMOVED
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
@@ -25,10 +26,11 @@ _LEFT_OUT = {
     "exact_duplicate": "the same text as an earlier record",
     "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
 }
-_MEANINGS = {**PROBLEMS, **content.REASONS, **validate.REASONS, **_LEFT_OUT}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **frame.REASONS, **validate.REASONS, **_LEFT_OUT}
 # stage -> what the report calls its removed records.
 _STAGES = {
     "collect": "not readable",
+    "table": "rows dropped",
     "validate": "fail a rule",
     "duplicates": "duplicates",
     "mixture": "over a share",
@@ -59,7 +61,10 @@ class Reason(TypedDict):
 
 
 class Report(TypedDict):
-    """What a run did. straddling: group -> number of values that are in more than one split."""
+    """What a run did. straddling: group -> number of values that are in more than one split. older: records for
+    validation or testing that are older than the newest training record; None without `split.by_time`. stages: of the
+    curriculum -> records.
+    """
 
     name: str
     finished: str
@@ -71,6 +76,8 @@ class Report(TypedDict):
     sources: list[SourceCounts]
     reasons: list[Reason]
     straddling: dict[str, int]
+    older: NotRequired[int | None]
+    stages: NotRequired[dict[str, int]]
     warnings: list[str]
     notes: list[str]
     config: dict[str, Any]
@@ -115,7 +122,9 @@ def gather(config: PrepareConfig, inputs: InputManifest, artifacts: dict[str, Ar
         sources=sources,
         reasons=_reasons(collected, written),
         straddling=straddling,
-        warnings=_warnings(config, totals, splits, sources, straddling),
+        older=int(split["older"]) if "older" in split else None,
+        stages=_starting(split, "stage/"),
+        warnings=_warnings(config, totals, splits, sources, straddling) + _time_warnings(collected, split),
         notes=list(inputs.notes),
         config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
     )
@@ -176,13 +185,27 @@ def _warnings(
     return found
 
 
+def _time_warnings(collected: dict[str, float], split: dict[str, float]) -> list[str]:
+    found = []
+    if without := sum(number for key, number in collected.items() if key.endswith("/no_time")):
+        found.append(
+            f"{plural(int(without), 'record')} without a time for split.by_time are in the ledger, as no_time."
+        )
+    if older := int(split.get("older", 0)):
+        found.append(
+            f"{plural(older, 'record')} for validation or testing are older than the newest training record: their "
+            "group has newer ones, or earlier runs (split.keep) have records there."
+        )
+    return found
+
+
 def report_text(report: Report) -> str:
     """The lines that are printed: what was removed and why, then the splits."""
     totals = report["totals"]
     rows = [("records", totals["records"], "")]
     for stage, title in _STAGES.items():
         reasons = [one for one in report["reasons"] if one["stage"] == stage]
-        if not reasons and stage in ("mixture", "balance"):
+        if not reasons and stage in ("table", "mixture", "balance"):
             continue
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
         more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
@@ -224,6 +247,9 @@ def _result(report: Report) -> Section:
         words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced."
     if totals["repeated"]:
         words += f" {plural(totals['repeated'], 'record')} of the training split are repeated."
+    if stages := report.get("stages"):
+        sizes = ", ".join(map(count, stages.values()))
+        words += f" Stages of the curriculum, from easy to hard: {sizes} records (columns complexity and stage)."
     return Section("result", "Result", join(element("dl", body, class_="tiles"), note(words)))
 
 
@@ -269,6 +295,10 @@ def _groups(report: Report) -> Section:
     columns = [Column("Group", numeric=False), Column("Values in more than one split")]
     rows = [(code(group), count(values)) for group, values in report["straddling"].items()]
     words = "Records with an equal value of a group, and duplicates that stay, belong to one split."
+    if (older := report.get("older")) is not None:
+        words += (
+            f" By time: {plural(older, 'record')} for validation or testing are older than the newest training record."
+        )
     return Section("leakage", "Leakage check", join(table("Groups divided by splits", columns, rows), note(words)))
 
 

@@ -11,6 +11,7 @@ from cluster.errors import ConfigError, UserError
 from cluster.store.store import Store
 from pipelines.prepare.config import Source
 from pipelines.prepare.content import FIELDS
+from pipelines.prepare.tables.frame import check_expressions
 from pipelines.readers import READERS
 from pipelines.readers.find import find
 from pipelines.readers.inputs import Input, input_stores
@@ -40,7 +41,10 @@ class RecordsInput(Input):
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a source. columns: field -> column. main: the column that is read as text."""
+    """The fields of a source, or the columns of a table.
+
+    columns: field -> column. main: the column that is read as text.
+    """
 
     columns: Mapping[str, str]
     main: str
@@ -66,13 +70,19 @@ def fields_of(sources: Sequence[Source], store: Store) -> tuple[Fields, ...]:
     """The fields of each source. Reads the beginning of one file of a source without `columns`.
 
     Raises:
-        ConfigError: no column has a usual name, or the columns say nothing together.
+        ConfigError: no column has a usual name, the columns say nothing together, or an expression of a table is wrong.
         UserError: as of `find`: a source has no file.
     """
     stores = input_stores(store, [as_input(one, Fields({"text": "text"}, "text")) for one in sources])
     found = []
     for number, (source, of_source) in enumerate(zip(sources, stores, strict=True)):
         where = f"inputs[{number}] ({source.source})"
+        if source.table is not None:
+            check_expressions(where, source.table)
+            types = source.table.types
+            main = next(name for name, kind in types.items() if kind == "text")
+            found.append(Fields({name: name for name in types}, main))
+            continue
         columns = source.columns if _says_something(source.columns) else _recognised(where, source, of_source)
         content = {field for field in columns if field in FIELDS} - {"system", "input"}
         if content not in _FORMS:

@@ -6,6 +6,8 @@ to a component and the result depends neither on the order of the records nor on
 one stratum is carried to the next, so that many small strata do not all round to nothing.
 
 Records that an earlier run has keep their split; the others fill up what each split lacks.
+
+By time, the components are sorted by their newest record instead.
 """
 
 from collections.abc import Sequence
@@ -45,6 +47,7 @@ def assign(
     component: np.ndarray,
     shares: Sequence[float],
     kept: np.ndarray | None = None,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
     """int8[N]: index in SPLITS of each of N records.
 
@@ -54,6 +57,8 @@ def assign(
         component: int64[N], as of `components`.
         shares: of the splits, which sum to 1.
         kept: int8[N], the split of a record in an earlier run, -1 for new ones.
+        times: int64[N], by which components are sorted instead: each by its newest record, so that no training record
+            is newer than those of components for testing.
     """
     count = len(hashes)
     if not count:
@@ -61,13 +66,14 @@ def assign(
     order = np.lexsort((hashes, component))
     starts = np.flatnonzero(np.append(True, component[order][1:] != component[order][:-1]))
     first, sizes = order[starts], np.diff(starts, append=count)
+    newest = np.zeros(len(starts), np.int64) if times is None else np.maximum.reduceat(times[order], starts)
     chosen = np.full(len(starts), _NONE)
     if kept is not None:
         chosen = _kept_by_component(kept[order], starts)
     carried = np.zeros(len(SPLITS))
     for stratum in np.unique(strata[first]).tolist():
         here = np.flatnonzero(strata[first] == stratum)
-        here = here[np.argsort(hashes[first[here]], kind="stable")]
+        here = here[np.lexsort((hashes[first[here]], newest[here]))]
         wanted = np.array(shares) * sizes[here].sum() + carried
         old = here[chosen[here] != _NONE]
         has = np.bincount(chosen[old], sizes[old], len(SPLITS))
@@ -112,6 +118,12 @@ def folds(hashes: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:
     found = np.empty(len(order), np.int8)
     found[order] = np.repeat(fold, sizes)
     return found
+
+
+def older_than_training(splits: np.ndarray, times: np.ndarray) -> int:
+    """How many records for validation or testing are older than the newest training record. times: int64[N]."""
+    trained = splits == 0
+    return int((times[splits > 0] < times[trained].max()).sum()) if trained.any() else 0
 
 
 def straddling(splits: np.ndarray, group: np.ndarray) -> int:

@@ -3,9 +3,10 @@
     one unit: keys and groups of all records  ->  _work/splits, a file for each unit of input
 
 Of records that meet all rules and are no duplicates, those over the share of their source are left out; the others are
-divided by split.py; then the training split is balanced by leaving records out and repeating others.
+divided by split.py; then the training split is balanced by leaving records out and repeating others. With a curriculum,
+records that go to a split are divided into stages of equal sizes by their complexity before.
 
-Memory: 80 bytes a record.
+Memory: 120 bytes a record.
 """
 
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.amounts import copies, sizes_by_share, take
 from pipelines.prepare.collect import hash64, hashes_in_order
+from pipelines.prepare.complexity import stages_of
 from pipelines.prepare.config import Mixture, Split
-from pipelines.prepare.split import SPLITS, assign, components, folds, straddling
+from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "2"
+SPLIT_VERSION = "3"
 
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS = -1, -2, -3
@@ -36,35 +38,52 @@ SPLITS_SCHEMA = pa.schema(
         ("split", pa.int8()),  # index in SPLITS, or one of the numbers above
         ("copies", pa.int32()),  # how often the record is written
         ("fold", pa.int8()),  # null without `split.folds`, and for records for testing
+        ("complexity", pa.float64()),  # null without `curriculum`
+        ("stage", pa.int8()),  # null without `curriculum`, and for records that go to no split by DUPLICATE, OVER_SHARE
     ]
 )
 
 _LIBRARIES = 512 << 20
-_OF_A_RECORD = 80
+_OF_A_RECORD = 120
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
 
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """The settings of the stage. shares: of the inputs, None without any."""
+    """The settings of the stage. shares: of the inputs, None without any. stages: of the curriculum, 0 without one.
+    staged_strata, staged_classes: whether strata and classes differ by stage.
+    """
 
     split: Split
     mixture: Mixture
     shares: tuple[float, ...] | None
+    stages: int = 0
+    staged_strata: bool = False
+    staged_classes: bool = False
 
 
 def split_stage(
-    settings: SplitSettings, keys: Artifact, groups: Artifact | None, units: int, kept: dict[str, list[Artifact]]
+    settings: SplitSettings,
+    keys: Artifact,
+    groups: Artifact | None,
+    complexity: Artifact | None,
+    units: int,
+    kept: dict[str, list[Artifact]],
 ) -> Stage:
-    """The stage that writes SPLIT_FILES. groups: None without deduplication. kept: splits of each earlier run."""
+    """The stage that writes SPLIT_FILES.
+
+    groups: None without deduplication. complexity: None without a curriculum. kept: splits of each earlier run.
+    """
     made_from = {
         "version": SPLIT_VERSION,
         "keys": keys.manifest.fingerprint,
         "groups": groups and groups.manifest.fingerprint,
+        "complexity": complexity and [complexity.manifest.fingerprint, settings.stages],
         "split": settings.split.model_dump(exclude={"keep"}),
         "mixture": [settings.mixture.model_dump(), settings.shares],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
     }
-    work = AssignSplits(settings, keys, groups, units, kept)
+    work = AssignSplits(settings, keys, groups, complexity, units, kept)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
 
@@ -81,11 +100,14 @@ class AssignSplits:
     settings: SplitSettings
     keys: Artifact
     groups: Artifact | None
+    complexity: Artifact | None
     units: int
     kept: dict[str, list[Artifact]]
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
-        """Counters: `records` that go to a split, `new` ones beside earlier runs, and by group `straddling/G`."""
+        """Counters: `records` that go to a split, `new` ones beside earlier runs, by group `straddling/G`, by stage
+        `stage/N`, and with `by_time` `older`, see `older_than_training`.
+        """
         by_unit = [pa.concat_tables(self._tables(uris)) for uris in self.keys.files_by_unit(self.units)]
         ends = np.cumsum([table.num_rows for table in by_unit])
         table = pa.concat_tables(by_unit)
@@ -99,25 +121,48 @@ class AssignSplits:
         groups["group/duplicates"] = together
         stays = np.flatnonzero(splits == 0)
         component = components(len(stays), [column[stays] for column in groups.values()])
+        complexity, stage = self._stages(stays, hashes)
+        strata, classes = columns["stratum"], columns["class"]
+        if self.settings.staged_strata:
+            strata = strata + stage.astype(np.uint64) * _SPREAD
+        if self.settings.staged_classes:
+            classes = classes + stage.astype(np.uint64) * _SPREAD
+        by_time = self.settings.split.by_time is not None
         splits[stays] = assign(
             hashes[stays],
-            columns["stratum"][stays],
+            strata[stays],
             component,
             self.settings.split.shares,
             None if earlier is None else earlier[stays],
+            columns["time"][stays] if by_time else None,
         )
         fold = np.full(table.num_rows, -1, np.int8)
         if self.settings.split.folds:
             trained = splits[stays] < SPLITS.index("test")
             fold[stays[trained]] = folds(hashes[stays[trained]], component[trained], self.settings.split.folds)
-        times = self._balance(splits, columns["class"], hashes)
-        self._write(scratch, table, ends, splits=splits, copies=times, fold=pa.array(fold, mask=fold < 0))
+        assigned = splits[stays]
+        times = self._balance(splits, classes, hashes)
+        optional = {"fold": pa.array(fold, mask=fold < 0), "stage": pa.array(stage, mask=stage == 0)}
+        optional["complexity"] = pa.array(complexity, mask=np.isnan(complexity))
+        self._write(scratch, table, ends, split=splits, copies=times, **optional)
         counters: Counters = {"records": float(len(stays))}
         if earlier is not None:
             counters["new"] = float((earlier[stays] < 0).sum())
         for name, column in groups.items():
             counters[f"straddling/{name.partition('/')[2]}"] = float(straddling(splits[stays], column[stays]))
+        if by_time:
+            counters["older"] = float(older_than_training(assigned, columns["time"][stays]))
+        for number in range(1, self.settings.stages + 1):
+            counters[f"stage/{number}"] = float((stage == number).sum())
         return counters
+
+    def _stages(self, stays: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(float64[N], the complexity of each record, NaN without a curriculum; int8[N], its stage, 0 for none)."""
+        scores, stage = np.full(len(hashes), np.nan), np.zeros(len(hashes), np.int8)
+        if self.complexity is not None:
+            scores = self.complexity.table()["complexity"].to_numpy()
+            stage[stays] = stages_of(scores[stays], hashes[stays], self.settings.stages)
+        return scores, stage
 
     def _leave_out_over_shares(
         self, splits: np.ndarray, source: np.ndarray, hashes: np.ndarray, earlier: np.ndarray | None
@@ -150,8 +195,7 @@ class AssignSplits:
         for unit, (start, end) in enumerate(zip(starts, ends.tolist(), strict=True)):
             if end > start:
                 rows = {"row": table["row"].slice(start, end - start)}
-                rows |= {"split": columns["splits"][start:end], "copies": columns["copies"][start:end]}
-                rows["fold"] = columns["fold"].slice(start, end - start)
+                rows |= {name: values[start:end] for name, values in columns.items()}
                 scratch.write(SPLIT_FILES, pa.table(rows), unit)
 
     def _tables(self, uris: list[str]) -> list[pa.Table]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from pipelines.prepare.config import Validate
@@ -14,6 +14,7 @@ REASONS = {
     "missing_metadata": "a field that `validate.require` names is missing or empty",
     "not_allowed": "a field has a value that is not in `validate.allowed`",
     "too_old": "a date before `validate.since`, or none",
+    "no_time": "no date or time in ISO 8601 in the field of `split.by_time`",
     "text_too_short": "fewer characters than `validate.text_chars`",
     "text_too_long": "more characters than `validate.text_chars`",
     "question_too_short": "fewer characters than `validate.question_chars`",
@@ -25,6 +26,7 @@ REASONS = {
 }
 
 _SENTENCE_END = re.compile(r"[.!?\n]+\s*")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WORD = re.compile(r"\w+")
 
 
@@ -38,9 +40,10 @@ class Failed(NamedTuple):
 
 @dataclass(frozen=True)
 class Validator:
-    """Checks records."""
+    """Checks records. by_time: metadata with the time that decides the split."""
 
     settings: Validate
+    by_time: str | None = None
 
     def __call__(self, content: Content, metadata: Mapping[str, str | None]) -> Failed | None:
         """The first rule that a record does not meet; None if it meets all."""
@@ -53,6 +56,10 @@ class Validator:
         for name, earliest in self.settings.since.items():
             if not (value := metadata.get(name) or "") or _date(value) < earliest:
                 return Failed("too_old", f"{name}: {value}", earliest.isoformat())
+        if self.by_time is not None and microseconds(metadata.get(self.by_time)) is None:
+            return Failed(
+                "no_time", f"{self.by_time}: {metadata.get(self.by_time) or ''}", "a date or time in ISO 8601"
+            )
         asked = question_and_answer(content)
         if asked is None:
             assert isinstance(content, str)
@@ -80,6 +87,15 @@ class Validator:
                 if sentence.startswith(phrase.lower()):
                     return Failed("refusal", sentence[:80], phrase)
         return None
+
+
+def microseconds(value: str | None) -> int | None:
+    """Microseconds from 1970 to a date or time in ISO 8601, which is UTC without an offset; None if it is none."""
+    try:
+        time = datetime.fromisoformat((value or "").strip())
+    except ValueError:
+        return None
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _date(value: str) -> date:

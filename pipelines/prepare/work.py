@@ -16,6 +16,7 @@ from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings
 from pipelines.prepare.split_stage import split_memory
+from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import InputManifest
 
@@ -68,7 +69,8 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     records = documents_of(inputs)
     task = collect_memory(config.limits)
     # The assessment compares questions and answers in any case.
-    largest = max(task, split_memory(records), group.memory(records, config.dedup or Dedup()))
+    tables = tables_memory(config.inputs, inputs)
+    largest = max(task, tables, split_memory(records), group.memory(records, config.dedup or Dedup()))
     unit = max(one.bytes for one in inputs.units)
     return Machines(
         name="cpu",

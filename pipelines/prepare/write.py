@@ -17,11 +17,13 @@ from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.dedup.group import files_of
 from pipelines.prepare.collect import RECORDS, REJECTED, REJECTED_SCHEMA
+from pipelines.prepare.complexity import COMPLEXITY
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import DUPLICATE, OVER_CLASS, OVER_SHARE, SPLITS_SCHEMA
+from pipelines.prepare.tables import frame
 
 REMOVED = "removed"
-WRITE_VERSION = "1"
+WRITE_VERSION = "2"
 
 # Why records that meet all rules and are no duplicates are not in the data set, by the number in SPLIT_FILES.
 _LEFT_OUT = {
@@ -29,11 +31,13 @@ _LEFT_OUT = {
     OVER_CLASS: ("balance", "over_class"),
 }
 
+_OF_CURRICULUM = {"complexity": pa.float64(), "stage": pa.int8()}
+
 REMOVED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
-        ("stage", pa.string()),  # validate, duplicates, mixture or balance
+        ("stage", pa.string()),  # table, validate, duplicates, mixture or balance
         ("reason", pa.string()),
         ("value", pa.string()),
         ("limit", pa.string()),
@@ -48,7 +52,9 @@ REMOVED_SCHEMA = pa.schema(
 def write_stage(artifacts: dict[str, Artifact], groups: Artifact | None, splits: Artifact, units: int) -> Stage:
     """The stage that writes the artifacts of SPLITS and REMOVED. artifacts: of `collect`. groups: of duplicates."""
     records, rejected = artifacts[RECORDS], artifacts[REJECTED]
-    schema = records.schema.append(pa.field("split", pa.string())).append(pa.field("fold", pa.int8()))
+    staged = COMPLEXITY in artifacts
+    added = {"split": pa.string(), "fold": pa.int8()} | (_OF_CURRICULUM if staged else {})
+    schema = pa.schema([*records.schema, *added.items()])
     outputs = (*(Output(name, schema) for name in SPLITS), Output(REMOVED, REMOVED_SCHEMA))
     counts = np.array(records.rows_by_unit(units), np.int64)
     spans = zip((np.cumsum(counts) - counts).tolist(), counts.tolist(), strict=True)
@@ -56,7 +62,7 @@ def write_stage(artifacts: dict[str, Artifact], groups: Artifact | None, splits:
     files = (one.files_by_unit(units) for one in (records, rejected, splits))
     parts = [UnitFiles(number, *some) for number, *some in zip(range(units), *files, of_groups, strict=True)]
     made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in (records, rejected, splits))])
-    return Stage("write", outputs, parts, WriteSplits(records.store), made_from, records.store)
+    return Stage("write", outputs, parts, WriteSplits(records.store, staged), made_from, records.store)
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,10 @@ class UnitFiles:
 
 @dataclass(frozen=True)
 class WriteSplits:
-    """The work of the stage `write`."""
+    """The work of the stage `write`. staged: the records have stages of a curriculum."""
 
     store: Store
+    staged: bool
 
     def __call__(self, unit: UnitFiles, scratch: Scratch) -> Counters:
         """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, and removed records as
@@ -95,7 +102,9 @@ class WriteSplits:
                     at = pa.array(np.repeat(here, times))
                     chosen = _with_names_of_copies(records.take(at), times)
                     chosen = chosen.append_column("split", pa.repeat(name, chosen.num_rows))
-                    scratch.write(name, chosen.append_column("fold", own["fold"].take(at)))
+                    for column in ("fold", *(_OF_CURRICULUM if self.staged else ())):
+                        chosen = chosen.append_column(column, own[column].take(at))
+                    scratch.write(name, chosen)
                     counters[f"split/{name}"] += chosen.num_rows
                     counters["repeated"] += chosen.num_rows - len(here)
                     for found in pc.value_counts(sources.take(at)).to_pylist():
@@ -110,9 +119,10 @@ class WriteSplits:
         for rejected in read_tables(self.store, unit.rejected):
             columns = {name: rejected[name] for name in REJECTED_SCHEMA.names if name != "row"}
             missing = {field.name: pa.nulls(rejected.num_rows, field.type) for field in REMOVED_SCHEMA}
-            stage = {"stage": pa.repeat("validate", rejected.num_rows)}
-            scratch.write(REMOVED, pa.table(missing | columns | stage))
-            counters.update(f"removed/validate/{reason}" for reason in rejected["reason"].to_pylist())
+            stages = ["table" if reason in frame.REASONS else "validate" for reason in rejected["reason"].to_pylist()]
+            scratch.write(REMOVED, pa.table(missing | columns | {"stage": pa.array(stages, pa.string())}))
+            pairs = zip(stages, rejected["reason"].to_pylist(), strict=True)
+            counters.update(f"removed/{stage}/{reason}" for stage, reason in pairs)
         return dict(counters)
 
     def _duplicates(self, unit: UnitFiles) -> dict[int, dict[str, Any]]:

@@ -61,5 +61,5 @@ def _settings(config: PrepareConfig, dedup: Dedup) -> FactsSettings:
         dedup=dedup,
         complete=tuple(dict.fromkeys((*config.metadata, *config.validation.require))),
         allowed=allowed,
-        fields=tuple(dict.fromkeys(named)),
+        fields=tuple(name for name in dict.fromkeys(named) if name in config.known),
     )

@@ -22,7 +22,7 @@ _LEAST_SHARE = 1e-4  # of a bin without records, so that PSI is finite
 NOTABLE_PSI = 0.1
 
 # Columns that do not say what a record is.
-_BESIDES = ("id", "provenance", "split", "fold")
+_BESIDES = ("id", "provenance", "split", "fold", "complexity", "stage")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,250 @@
+"""What is done with the rows of a table: types, missing values, outliers, derived columns. On polars.
+
+All of it is done row by row, so a table can be read in parts; what depends on all rows comes as `Known`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cluster.errors import ConfigError
+from pipelines.prepare.tables.settings import ColumnType, Fill, Outliers, Table
+
+# Why a row of a table is no record.
+REASONS = {
+    "bad_value": "a value that is not of the column's type in `table.types`",
+    "missing_value": "no value in a column whose rows `table.missing` drops",
+    "outlier": "a number that `table.outliers` drops",
+    "repeated_row": "the values of an earlier row, in the columns of `table.unique`",
+}
+# Functions of polars that are computed row by row.
+_FUNCTIONS = frozenset(
+    ("Sql", "StringExpr", "TemporalExpr", "Boolean", "Coalesce", "Abs", "Ceil", "Floor", "Log", "Exp", "Pow", "Sign",
+     "MaxHorizontal", "MinHorizontal", "Trigonometry", "Negate")
+)  # fmt: skip
+_BOOLEAN = frozenset(("IsNull", "IsNotNull", "Not", "IsIn", "IsBetween", "IsNan", "IsNotNan", "IsFinite"))
+_OF_MANY_ROWS = frozenset(("ConcatVertical",))
+_CLOCK = re.compile(r"\b(now|current_\w+|local(time|timestamp)|today)\b", re.IGNORECASE)
+_TRUE, _FALSE = ("true", "yes", "1", "t", "y"), ("false", "no", "0", "f", "n")
+_TYPES: dict[ColumnType, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+    "date": pl.Date(),
+    "time": pl.Datetime("us", "UTC"),
+}
+_NORMAL = 0.6745  # the third quartile of the normal distribution: MAD of it by its standard deviation
+
+
+@dataclass(frozen=True)
+class Known:
+    """What depends on all rows of a source.
+
+    fills: column -> the value for missing ones. bounds: column -> least and most number that is no outlier.
+    """
+
+    fills: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Why a row is dropped. reason: a key of REASONS. value: what was seen. limit: what was wanted."""
+
+    reason: str
+    value: str
+    limit: str
+
+
+def check_expressions(where: str, table: Table) -> None:
+    """
+    Raises:
+        ConfigError: a derived column is no SQL, names a column that is not there, or needs other rows or the clock.
+    """
+    known = [*table.types, *table.flags]
+    types = {name: _TYPES[kind] for name, kind in table.types.items()}
+    probe = pl.DataFrame(schema=types | dict.fromkeys(table.flags, pl.Boolean()))
+    for name, text in table.derive.items():
+        at = f"{where}, table.derive.{name}: {text!r}"
+        try:
+            expression = pl.sql_expr(text)
+            names, tree = expression.meta.root_names(), json.loads(expression.meta.serialize(format="json"))
+        except pl.exceptions.PolarsError as error:
+            why = str(error).splitlines()[0]
+            raise ConfigError(f"{at} is no expression ({why}). Write SQL, as in price * 2.") from error
+        if strange := [one for one in names if one not in known]:
+            raise ConfigError(f"{at}: there is no column {strange[0]} at this point; there are {', '.join(known)}.")
+        if not names or _CLOCK.search(text) or not _is_of_one_row(tree):
+            raise ConfigError(
+                f"{at} is not made of the values of one row. Leave out aggregates, other rows and the present time."
+            )
+        probe = probe.with_columns(_evaluated(probe, name, text, where))
+        known.append(name)
+
+
+def _is_of_one_row(node: Any) -> bool:
+    """Whether each value of an expression is made of the values of its own row. node: of polars' serialized tree.
+
+    `is_row_separable` of polars says so of aggregates, too (2.1).
+    """
+    if not isinstance(node, dict):
+        return False  # `Len`, the number of rows
+    ((kind, inner),) = node.items()
+    match kind:
+        case "Column" | "Literal":
+            return True
+        case "Cast":
+            return _is_of_one_row(inner["expr"])
+        case "BinaryExpr":
+            return _is_of_one_row(inner["left"]) and _is_of_one_row(inner["right"])
+        case "Ternary":
+            return all(_is_of_one_row(inner[part]) for part in ("predicate", "truthy", "falsy"))
+        case "Function":
+            family, name = _function(inner["function"])
+            known = family in _FUNCTIONS and name not in _OF_MANY_ROWS and (family != "Boolean" or name in _BOOLEAN)
+            return known and all(map(_is_of_one_row, inner["input"]))
+        case _:
+            return False
+
+
+def _function(found: Any) -> tuple[str, str]:
+    """(family, name) of a function in polars' serialized tree."""
+    if isinstance(found, str):
+        return found, ""
+    ((family, inner),) = found.items()
+    return family, inner if isinstance(inner, str) else next(iter(inner), "") if isinstance(inner, dict) else ""
+
+
+def typed(columns: Mapping[str, Sequence[str | None]], table: Table) -> tuple[pl.DataFrame, list[Dropped | None]]:
+    """(the values in their types, null where one is missing or wrong; of each row the first wrong value)."""
+    raw = pl.DataFrame({name: columns[name] for name in table.types}, schema=dict.fromkeys(table.types, pl.String))
+    plain = raw.select(pl.all().str.strip_chars())
+    given = plain.select(pl.when(pl.all().is_in(list(table.empty))).then(None).otherwise(pl.all()).name.keep())
+    # A text stays as it is written, and is missing like other values.
+    frame = given.select(
+        pl.when(pl.col(name).is_not_null()).then(raw[name]).alias(name) if kind == "text" else _parsed(name, kind)
+        for name, kind in table.types.items()
+    )
+    dropped: list[Dropped | None] = [None] * len(raw)
+    for name, kind in table.types.items():
+        for row in (given[name].is_not_null() & frame[name].is_null()).arg_true().to_list():
+            dropped[row] = dropped[row] or Dropped("bad_value", f"{name}: {plain[name][row]}"[:200], kind)
+    return frame, dropped
+
+
+def _parsed(name: str, kind: ColumnType) -> pl.Expr:
+    text = pl.col(name)
+    match kind:
+        case "integer":
+            return text.cast(pl.Int64, strict=False)
+        case "number":
+            number = text.cast(pl.Float64, strict=False)
+            return pl.when(number.is_finite()).then(number).alias(name)
+        case "boolean":
+            lower = text.str.to_lowercase()
+            return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).alias(name)
+        case "date":
+            return text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+        case _:
+            return text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+
+
+def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:
+    """(the rows with all columns of `Table.columns` as text; why a row is dropped, None if it is not).
+
+    frame: of `typed`.
+    """
+    dropped: list[Dropped | None] = [None] * len(frame)
+    for name, how in table.missing.items():
+        empty = frame[name].is_null()
+        if how == "drop":
+            _drop(dropped, empty, lambda row, name=name: Dropped("missing_value", name, "a value"))  # type: ignore[misc]
+        elif how == "flag":
+            frame = frame.with_columns(empty.alias(f"{name}_missing"))
+        elif (value := str(how.fill) if isinstance(how, Fill) else known.fills.get(name)) is not None:
+            fill, _ = typed({one: [value if one == name else None] for one in table.types}, table)
+            frame = frame.with_columns(frame[name].fill_null(fill[name][0]))
+    if table.outliers:
+        for name in table.outliers.columns:
+            low, high = known.bounds.get(name, (-np.inf, np.inf))
+            far = ((frame[name] < low) | (frame[name] > high)).fill_null(False)
+            if table.outliers.action == "flag":
+                frame = frame.with_columns(far.alias(f"{name}_outlier"))
+            else:
+                values, limit = frame[name], f"{low:g} to {high:g}"
+                _drop(dropped, far, lambda row, values=values, limit=limit: Dropped(  # type: ignore[misc]
+                    "outlier", f"{values.name}: {values[row]:g}", limit))  # fmt: skip
+    for name, text in table.derive.items():
+        frame = frame.with_columns(_evaluated(frame, name, text, ""))
+    return frame.select(_as_text(frame, name) for name in table.columns), dropped
+
+
+def _drop(dropped: list[Dropped | None], rows: pl.Series, why: Callable[[int], Dropped]) -> None:
+    for row in rows.arg_true().to_list():
+        dropped[row] = dropped[row] or why(row)
+
+
+def _evaluated(frame: pl.DataFrame, name: str, text: str, where: str) -> pl.Series:
+    """
+    Raises:
+        ConfigError: the columns have not the types that the expression needs.
+    """
+    try:
+        return frame.select(pl.sql_expr(text).alias(name))[name]
+    except pl.exceptions.PolarsError as error:
+        at = f"{where}, table.derive.{name}: {text!r}"
+        raise ConfigError(
+            f"{at} cannot be computed ({str(error).splitlines()[0]}). Check the types of its columns."
+        ) from error
+
+
+def _as_text(frame: pl.DataFrame, name: str) -> pl.Expr:
+    column, kind = pl.col(name), frame.schema[name]
+    if kind.is_float() or kind.is_decimal():
+        number = column.cast(pl.Float64)
+        # 3.0 is written as 3, as in most tables.
+        whole = (number == number.round()) & (number.abs() < 1e15)
+        as_whole = number.cast(pl.Int64, strict=False).cast(pl.String)
+        return pl.when(whole).then(as_whole).otherwise(number.cast(pl.String)).alias(name)
+    return column.cast(pl.String)
+
+
+# --- what depends on all rows
+
+
+def bounds_of(values: np.ndarray, outliers: Outliers) -> tuple[float, float] | None:
+    """Least and most number that is no outlier; None if nothing is one. values: float64[N], those that there are."""
+    if not len(values):
+        return None
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    if outliers.method == "mad":
+        spread = np.median(np.abs(values - middle)) / _NORMAL
+        low = high = middle
+    else:
+        spread = high - low
+    return (low - outliers.distance * spread, high + outliers.distance * spread) if spread else None
+
+
+def fill_of(values: pl.Series, how: str) -> str | None:
+    """The value for missing ones as text; None if there are no others. Of equally frequent ones the least."""
+    values = values.drop_nulls()
+    if not len(values):
+        return None
+    if how == "most_frequent":
+        counts = values.value_counts().sort(["count", values.name], descending=[True, False])
+        return str(counts[values.name].cast(pl.String)[0])
+    numbers = values.cast(pl.Float64).to_numpy()
+    found = float(np.median(numbers) if how == "median" else np.mean(np.sort(numbers)))
+    return str(round(found)) if values.dtype.is_integer() else repr(found)
+
+
+def row_hashes(frame: pl.DataFrame, table: Table) -> np.ndarray:
+    """uint64[N, 2]: a hash of the values by which rows are told apart."""
+    names = list(table.types) if table.unique is None else list(table.unique)
+    return np.stack([frame.select(names).hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)

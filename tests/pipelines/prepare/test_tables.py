@@ -1,0 +1,228 @@
+"""Tables: types, missing values, outliers, repeated rows and derived columns; every dropped row is in the ledger."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.tables.frame import Known, bounds_of, finished, typed
+from pipelines.prepare.tables.settings import Outliers, Table
+from tests.support.inline import prepare_inline
+
+TEMPLATE = {
+    "prompt": "What does the {model} with number {serial} cost?",
+    "completion": "It costs {price} euros: it is {band}.",
+}
+TABLE = {
+    "types": {
+        "serial": "text",
+        "model": "text",
+        "price": "number",
+        "weight": "integer",
+        "sold": "date",
+        "open": "boolean",
+    },
+    "missing": {"model": {"fill": "unknown model"}, "weight": "median", "sold": "drop", "open": "flag"},
+    "outliers": {"columns": ["price"], "action": "drop"},
+    "derive": {"band": "CASE WHEN price > 14 THEN 'dear' ELSE 'cheap' END", "kilos": "weight / 1000.0"},
+    "template": TEMPLATE,
+}
+HEADER = ["serial", "model", "price", "weight", "sold", "open", "unread"]
+
+
+def row(n: int) -> list[str]:
+    return [
+        f"s{n}",
+        f"pump {n}",
+        str(10 + n % 10),
+        str(1000 + n),
+        f"2026-03-{1 + n % 28:02}",
+        "yes" if n % 2 else "no",
+        "x",
+    ]
+
+
+def changed(n: int, **values: str) -> list[str]:
+    return [values.get(name, old) for name, old in zip(HEADER, row(n), strict=True)]
+
+
+BAD = [
+    changed(100, price="many"),
+    changed(101, sold=" N/A "),
+    changed(102, price="990"),
+    row(7),
+]
+MENDED = [changed(103, model="", weight="null", open="")]
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([HEADER, *(row(n) for n in range(40)), *BAD, *MENDED])
+    columns = {"kilos": "kilos", "sold": "sold", "without": "open_missing"}
+    return {
+        "inputs": [
+            {"source": "pumps", "path": str(tmp_path / "t.csv"), "table": TABLE, "columns": columns, "id": "serial"}
+        ],
+        "records": {"shape": "pairs"},
+        "dedup": None,
+        "execution": {"max_bad_documents": 0.5},
+        "output": str(tmp_path / "out"),
+    }
+
+
+def records(run) -> dict[str, dict]:
+    return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
+
+
+def ledger(run) -> list[dict]:
+    return Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()
+
+
+def test_rows_become_records_and_dropped_rows_are_in_the_ledger_with_the_reason(settings, monkeypatch):
+    run = prepare_inline(settings, monkeypatch)
+    kept = records(run)
+    assert set(kept) == {f"s{n}" for n in range(40)} | {"s103"}
+    assert kept["s7"]["prompt"] == "What does the pump 7 with number s7 cost?"
+    assert kept["s7"]["completion"] == "It costs 17 euros: it is dear."
+    meta = kept["s7"]["metadata"]
+    assert (meta["kilos"], meta["sold"], meta["without"]) == ("1.007", "2026-03-08", "false")
+    assert [(row["stage"], row["id"], row["reason"], row["value"]) for row in ledger(run)] == [
+        ("table", "s100", "bad_value", "price: many"), ("table", "s101", "missing_value", "sold"),
+        ("table", "s102", "outlier", "price: 990"), ("table", "s7", "repeated_row", ""),
+    ]  # fmt: skip
+    assert json.loads(ledger(run)[0]["content"])["price"] == "many"
+    assert run.report["totals"]["records"] == 45 and run.report["totals"]["rejected"] == 4
+    assert {one["reason"]: one["stage"] for one in run.report["reasons"]} == dict.fromkeys(
+        ("bad_value", "missing_value", "outlier", "repeated_row"), "table"
+    )
+
+
+def test_missing_values_are_filled_and_flagged(settings, monkeypatch):
+    mended = records(prepare_inline(settings, monkeypatch))["s103"]
+    assert mended["prompt"].startswith("What does the unknown model")
+    # The median of 0 to 39, 100 to 102 and of the repeated 7, above 1000, is 20.5, rounded to an even number.
+    assert (mended["metadata"]["kilos"], mended["metadata"]["without"]) == ("1.02", "true")
+
+
+def test_the_result_does_not_depend_on_units_or_the_format(settings, monkeypatch, tmp_path):
+    rows = [dict(zip(HEADER, one, strict=True)) for one in [*(row(n) for n in range(40)), *BAD, *MENDED]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=6)
+    source = settings["inputs"][0] | {"path": str(tmp_path / "t.parquet")}
+    one = prepare_inline(settings, monkeypatch)
+    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
+    many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
+    assert len(Artifact.load(Store(), f"{many.uri}/_work/records").manifest.files) > 1
+    assert records(one) == records(many)
+    assert sorted(map(str, ledger(one))) == sorted(map(str, ledger(many)))
+
+
+def test_numbers_of_typed_files_are_read_and_empty_cells_of_templates_are_quarantined(settings, monkeypatch, tmp_path):
+    rows = [{"serial": f"s{n}", "price": 1.5 * n if n else None, "sold": "2026-01-01", "open": True} for n in range(8)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    table = {"types": {"serial": "text", "price": "number", "open": "boolean"}}
+    table["template"] = {
+        "prompt": "Which price has {serial}, please?",
+        "completion": "It costs {price} ({open}), I think.",
+    }
+    source = {"path": str(tmp_path / "t.parquet"), "table": table, "id": "serial"}
+    run = prepare_inline(settings | {"inputs": [source]}, monkeypatch)
+    kept = records(run)
+    assert kept["s1"]["completion"] == "It costs 1.5 (true), I think." and kept["s2"]["completion"].startswith(
+        "It costs 3 "
+    )
+    (bad,) = Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()
+    assert (bad["problem"], json.loads(bad["content"])["serial"]) == ("missing_field", "s0")
+
+
+@pytest.mark.parametrize(
+    ("types", "value", "found"),
+    [
+        ("integer", " 12 ", "12"), ("integer", "1.5", None), ("number", "1e3", "1000"), ("number", "inf", None),
+        ("boolean", "YES", "true"), ("boolean", "maybe", None), ("date", "2026-02-30", None),
+        ("date", "2026-02-03T10:00", "2026-02-03"), ("text", "  two  ", "  two  "),
+        ("time", "2026-02-03T10:00:00+02:00", "2026-02-03 08:00:00.000000+00:00"), ("time", "soon", None),
+    ],
+)  # fmt: skip
+def test_values_have_the_type_of_their_column_or_are_wrong(types, value, found):
+    table = Table.model_validate(
+        {"types": {"a": types, "b": "text"}, "template": {"prompt": "{a}", "completion": "{b}"}}
+    )
+    frame, wrong = typed({"a": [value, "", None], "b": ["x", "x", "x"]}, table)
+    done, _ = finished(frame, table, Known())
+    assert done["a"].to_list() == [found, None, None]
+    assert [one and one.reason for one in wrong] == ["bad_value" if found is None else None, None, None]
+
+
+@pytest.mark.parametrize("method", ["iqr", "mad"])
+def test_outliers_are_bounded_by_quartiles_or_by_the_median_distance(method):
+    values = np.array([1.0, 2, 3, 4, 5, 6, 1000])[[3, 0, 6, 1, 5, 2, 4]]
+    low, high = bounds_of(values, Outliers(columns=("a",), method=method)) or (0, 0)
+    quartiles = np.quantile(values, [0.25, 0.75])
+    if method == "iqr":
+        assert (low, high) == (quartiles[0] - 1.5 * np.ptp(quartiles), quartiles[1] + 1.5 * np.ptp(quartiles))
+    else:
+        assert (low, high) == pytest.approx((4 - 3.5 * 2 / 0.6745, 4 + 3.5 * 2 / 0.6745))
+    assert bounds_of(np.ones(9), Outliers(columns=("a",), method=method)) is None
+    assert bounds_of(np.empty(0), Outliers(columns=("a",))) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("price * ", "is no expression"),
+        ("cost * 2", "there is no column cost"),
+        ("price - AVG(price)", "not made of the values of one row"),
+        ("SUM(price) OVER (PARTITION BY model)", "not made of the values of one row"),
+        ("1", "not made of the values of one row"),
+        ("price * COUNT(*)", "not made of the values of one row"),
+        ("LAG(price) OVER (ORDER BY serial)", "not made of the values of one row"),
+        ("sold > CURRENT_DATE", "not made of the values of one row"),
+        ("model * 2", "cannot be computed"),
+        ("(SELECT 1)", "is no expression|no column|one row"),
+        ("__import__('os').system('true')", "is no expression|no column"),
+        ("read_csv('/etc/passwd')", "is no expression"),
+    ],
+)
+def test_expressions_that_are_not_of_one_row_are_refused_before_anything_runs(
+    settings, monkeypatch, expression, message
+):
+    settings["inputs"][0]["table"] = TABLE | {"derive": TABLE["derive"] | {"other": expression}}
+    with pytest.raises(ConfigError, match=message):
+        prepare_inline(settings, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"missing": {"colour": "drop"}}, "colour is not in `types`"),
+        ({"missing": {"model": "median"}}, "model: is text"),
+        ({"outliers": {"columns": ["sold"]}}, "sold: is date"),
+        ({"types": {"price": "number"}}, "no column is text"),
+        ({"derive": {"price": "weight * 2"}}, "price: is the name of two columns"),
+        ({"template": {"prompt": "{colour}", "completion": "x"}}, "there is no column colour"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, change, message):
+    settings["inputs"][0]["table"] = TABLE | change
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings)
+
+
+def test_columns_of_a_table_are_metadata_and_shapes_have_an_answer(settings):
+    source = settings["inputs"][0]
+    for change, message in (
+        ({"inputs": [source | {"columns": {"prompt": "model"}}]}, "name metadata alone"),
+        ({"inputs": [source | {"columns": {"a": "colour"}}]}, "colour is no column of the table"),
+        ({"records": {"shape": "text"}}, "makes a question and an answer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)
