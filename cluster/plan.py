@@ -11,6 +11,7 @@ from cluster.errors import ConfigError
 # kind -> function that prints the plan of a config of that kind: `print_plan(settings, as_json=.., **options)`.
 PLANS = {
     "curate": Entry("pipelines.curate.plan.command:print_plan"),
+    "prepare": Entry("pipelines.prepare.plan.command:print_plan"),
     "train": Entry("training.plan.command:print_plan"),
 }
 
@@ -21,16 +22,18 @@ def plan(
         list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")
     ] = None,
     documents: Annotated[
-        float | None, typer.Option(min=1, help="curate: plan for so many documents of the same kind, as in 1e9")
+        float | None,
+        typer.Option(min=1, help="curate, prepare: for so many documents of the same kind, as in 1e9"),
     ] = None,
     cores: Annotated[
-        list[int] | None, typer.Option(min=1, help="curate: time on so many cores; may be repeated; default: several")
+        list[int] | None,
+        typer.Option(min=1, help="curate, prepare: on so many cores; may be repeated; default: several"),
     ] = None,
     duplicates: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="curate: share of the documents that pass the rules and are duplicates"),
     ] = None,
-    prices: Annotated[str | None, typer.Option(help="curate: YAML file with prices; default: an example")] = None,
+    prices: Annotated[str | None, typer.Option(help="curate, prepare: YAML file of prices")] = None,
     gpu: Annotated[str | None, typer.Option(help="train: by name, A100, H100, H200, L40S, ...")] = None,
     gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="train: of one GPU; default: of --gpu")] = None,
     peak_tflops: Annotated[
@@ -48,11 +51,13 @@ def plan(
     """What a config takes, before it runs: time, memory, cost. Writes nothing.
 
     curate: core-hours, memory, scratch, requests and money by stage, from a sample of the input that is curated here.
+    prepare: the same without scratch, and what becomes of a sample of the records.
     train: steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings; the
     model is counted without its weights, and counts are exact once the corpus is packed.
     """
     options: dict[str, dict[str, Any]] = {
         "curate": {"documents": documents, "cores": cores or None, "duplicates": duplicates, "prices": prices},
+        "prepare": {"documents": documents, "cores": cores or None, "prices": prices},
         "train": {
             "gpu": gpu,
             "gpu_memory_gib": gpu_memory_gib,
@@ -63,11 +68,9 @@ def plan(
     }
     settings = load(config, override or [])
     kind: str = settings.kind  # type: ignore[attr-defined]
-    if kind not in PLANS:
-        raise ConfigError(f"{config}: of kind {kind}, which has no plan; there are plans of {' and '.join(PLANS)}.")
     for other in options.keys() - {kind}:
         for name, value in options[other].items():
-            if value is not None:
+            if value is not None and name not in options[kind]:
                 raise ConfigError(
                     f"--{name.replace('_', '-')}: an option for configs of kind {other}; {config} is of kind {kind}. "
                     "Leave it out."

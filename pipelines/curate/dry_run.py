@@ -3,9 +3,11 @@
 import math
 import textwrap
 from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from posixpath import basename
 from typing import Any
 
@@ -20,7 +22,7 @@ from cluster.read.compression import compression_ending
 from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits
 from cluster.read.span import Span
-from cluster.stage import Stage, published
+from cluster.stage import RunStage, Stage, published
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
@@ -47,7 +49,8 @@ def print_plan(settings: CurateConfig) -> None:
     job.check_models_and_lists(settings.filters, settings.store)
     open_runs(settings.dedup, settings.store)
     finished, damage = job.find_finished(settings, listing, root)
-    state = _state(settings, inputs, root, finished is not None, damage)
+    run_stages = partial(job.run_stages, settings, inputs)
+    state = output_state(settings.store, root, finished is not None, damage, run_stages)
     if not finished:
         check_output(settings.store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
@@ -84,17 +87,24 @@ def print_plan(settings: CurateConfig) -> None:
         )
     everything = settings.model_dump(mode="json")
     if logs.is_verbose():
-        print("\nEvery setting:\n" + _yaml(everything))
+        print("\nEvery setting:\n" + settings_text(everything))
     else:
-        print("\nSettings that differ from the defaults (--verbose shows all):\n" + _yaml(changed_settings(settings)))
+        print(
+            "\nSettings that differ from the defaults (--verbose shows all):\n"
+            + settings_text(changed_settings(settings))
+        )
 
 
 class _StageToRun(Exception):
     """A stage has no artifacts yet."""
 
 
-def _state(settings: CurateConfig, inputs: InputManifest, root: str, finished: bool, damage: str) -> str:
+def output_state(
+    store: Store, root: str, finished: bool, damage: str, run_stages: Callable[[RunStage], Mapping[str, Artifact]]
+) -> str:
     """What is at the output, and what a run does with it. Starts nothing.
+
+    run_stages: passes each stage of the run to a function that returns its artifacts.
 
     Raises:
         DataError: as the run: an unfinished run with other settings is there, or too many documents are in quarantine.
@@ -112,10 +122,10 @@ def _state(settings: CurateConfig, inputs: InputManifest, root: str, finished: b
         return found
 
     with suppress(_StageToRun):
-        job.run_stages(settings, inputs, find)
-    if settings.store.exists(paths.join(root, INPUTS_JSON)):
+        run_stages(find)
+    if store.exists(paths.join(root, INPUTS_JSON)):
         return f"unfinished (finished stages: {', '.join(done) or 'none'}), to be continued"
-    if settings.store.holds_files(root):
+    if store.holds_files(root):
         return "to be made; other files are in this folder, and stay there"
     return "to be made"
 
@@ -129,24 +139,25 @@ def changed_settings(settings: CurateConfig) -> dict[str, Any]:
     ]
     plain = [{name: value for name, value in entry.items() if name != "source"} for entry in inputs]
     defaults = CurateConfig.model_validate(required | {"inputs": plain})
-    found = _changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
+    found = changed(settings.model_dump(mode="json"), defaults.model_dump(mode="json"))
     if "inputs" in found:
-        found["inputs"] = [given | changed for given, changed in zip(inputs, found["inputs"], strict=True)]
+        found["inputs"] = [given | other for given, other in zip(inputs, found["inputs"], strict=True)]
     if isinstance(rules := found.get("rules"), dict):  # packs that are not in `packs` are null by default
         found["rules"] = {name: value for name, value in rules.items() if value is not None}
     return {"kind": settings.kind, "name": settings.name, "inputs": inputs, "output": settings.output} | found
 
 
-def _changed(now: Any, default: Any) -> Any:
+def changed(now: Any, default: Any) -> Any:
     """The part of a setting that differs from its default."""
     if isinstance(now, dict) and isinstance(default, dict):
-        return {name: _changed(value, default.get(name)) for name, value in now.items() if value != default.get(name)}
+        return {name: changed(value, default.get(name)) for name, value in now.items() if value != default.get(name)}
     if isinstance(now, list) and isinstance(default, list) and len(now) == len(default):
-        return [_changed(one, other) for one, other in zip(now, default, strict=True)]
+        return [changed(one, other) for one, other in zip(now, default, strict=True)]
     return now
 
 
-def _yaml(values: dict[str, Any]) -> str:
+def settings_text(values: dict[str, Any]) -> str:
+    """Settings as indented YAML."""
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return textwrap.indent(text.rstrip(), "  ")
 

@@ -18,15 +18,27 @@ from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.finished import prepared_run
+from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.report import report_text
 
 
-def prepare(config: ConfigFile, override: Overrides = None, address: Address = None, replace: Replace = False) -> None:
+def prepare(
+    config: ConfigFile,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would be done, and what becomes of a sample, then stop")
+    ] = False,
+    replace: Replace = False,
+) -> None:
     """Records of many sources to a data set for fine-tuning: clean, validate, find duplicates, split.
 
     A second run continues where the first stopped; a finished run is left alone. Report: OUTPUT/report.html
     """
     settings = _load(config, override)
+    if dry_run:
+        print_dry_run(settings)
+        return
     progress, began = _progress(address), time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.prepare(settings, session, progress, replace=replace)

@@ -68,14 +68,12 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     cpus = min(CORES_OF_A_MACHINE, max(2, cores))
     records = documents_of(inputs)
     task = collect_memory(config.limits)
-    # The assessment compares questions and answers in any case.
-    tables = tables_memory(config.inputs, inputs)
-    largest = max(task, tables, split_memory(records), group.memory(records, config.dedup or Dedup()))
+    memory, largest = machine_memory(config, inputs, cpus, records)
     unit = max(one.bytes for one in inputs.units)
     return Machines(
         name="cpu",
         cpus=cpus,
-        memory=whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY),
+        memory=memory,
         disk=whole_gib(4 * cpus * unit + RAY_DISK),
         largest_task=largest,
         most=min(MOST_MACHINES, math.ceil(cores / cpus)),
@@ -86,3 +84,12 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
             "disk": f"{cpus} units of {unit / (1 << 20):.1f} MiB and what they write, {RAY_DISK // GIB} GiB for Ray",
         },
     )
+
+
+def machine_memory(config: PrepareConfig, inputs: InputManifest, cpus: int, records: int) -> tuple[int, int]:
+    """(bytes of a machine with so many cores, bytes of its largest task)."""
+    task = collect_memory(config.limits)
+    # The assessment compares questions and answers in any case.
+    grouping = group.memory(records, config.dedup or Dedup())
+    largest = max(task, tables_memory(config.inputs, inputs), split_memory(records), grouping)
+    return whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY), largest

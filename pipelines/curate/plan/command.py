@@ -127,40 +127,40 @@ def plan_text(plan: dict[str, Any]) -> str:
     about = "" if plan["documents_exact"] else "about "
     lines = [
         f"plan of {plan['name']}",
-        f"input    {about}{plural(size['documents'], 'document')}, {_bytes(size['text_bytes'])} of text, "
-        f"{_bytes(size['stored_bytes'])} in {plural(size['files'], 'file')}, {plural(size['units'], 'unit')}",
-        f"sample   {plural(sample['documents'], 'document')}, {_bytes(sample['text_bytes'])}, from "
+        f"input    {about}{plural(size['documents'], 'document')}, {amount_of_bytes(size['text_bytes'])} of text, "
+        f"{amount_of_bytes(size['stored_bytes'])} in {plural(size['files'], 'file')}, {plural(size['units'], 'unit')}",
+        f"sample   {plural(sample['documents'], 'document')}, {amount_of_bytes(sample['text_bytes'])}, from "
         f"{plural(sample['pieces'], 'unit')}: {sample['passed']:.1%} pass the rules"
         + (f", {sample['unreadable']:.1%} cannot be read" if sample["unreadable"] else ""),
         "",
-        _row("stage", "units", "core time", "read", "written", "GETs", "PUTs", "memory", "scratch"),
+        row("stage", "units", "core time", "read", "written", "GETs", "PUTs", "memory", "scratch"),
     ]
     for stage in stages:
         lines.append(
-            _row(
-                stage["name"], f"{stage['units']:,}", _core_time(stage["core_s"]), _bytes(stage["read"]),
-                _bytes(stage["written"]), _count(stage["gets"]), _count(stage["puts"]), _gib(stage["memory"]),
-                _bytes(stage["scratch"]),
+            row(
+                stage["name"], f"{stage['units']:,}", core_time(stage["core_s"]), amount_of_bytes(stage["read"]),
+                amount_of_bytes(stage["written"]), number(stage["gets"]), number(stage["puts"]), gib(stage["memory"]),
+                amount_of_bytes(stage["scratch"]),
             )
         )  # fmt: skip
     sums = {name: sum(stage[name] for stage in stages) for name in ("read", "written", "gets", "puts")}
     lines += [
-        _row("all", "", _core_time(plan["core_s"]), _bytes(sums["read"]), _bytes(sums["written"]),
-             _count(sums["gets"]), _count(sums["puts"]), _gib(max(stage["memory"] for stage in stages)),
-             _bytes(max(stage["scratch"] for stage in stages))),
+        row("all", "", core_time(plan["core_s"]), amount_of_bytes(sums["read"]), amount_of_bytes(sums["written"]),
+             number(sums["gets"]), number(sums["puts"]), gib(max(stage["memory"] for stage in stages)),
+             amount_of_bytes(max(stage["scratch"] for stage in stages))),
         "",
         "Memory and scratch are of one task; a dash: the stage states none. "
-        f"Shuffled by grouping: {_bytes(plan['shuffle_bytes'])}.",
+        f"Shuffled by grouping: {amount_of_bytes(plan['shuffle_bytes'])}.",
         "",
         f"{'cores':>8}  {'time':<14}{'memory of a machine':>20}  cost",
     ]  # fmt: skip
     for one in plan["on_cores"]:
         time, memory = duration(one["seconds"]), f"{one['machine_gib']:,.0f} GiB"
-        lines.append(f"{one['cores']:>8,}  {time:<14}{memory:>20}  {_money(one['money'])}")
+        lines.append(f"{one['cores']:>8,}  {time:<14}{memory:>20}  {money(one['money'])}")
     prices = plan["prices"]
     lines += [
         "",
-        f"Cost: the machines from start to end, at most {MOST_CORES} cores each; of it {_money(plan['store_money'])} "
+        f"Cost: the machines from start to end, at most {MOST_CORES} cores each; of it {money(plan['store_money'])} "
         "for requests and egress. "
         f"Prices: {prices['name']}: {prices['core_hour']:g} a core-hour, {prices['gib_hour']:g} a GiB-hour, "
         f"{prices['thousand_puts']:g} and {prices['thousand_gets']:g} for 1,000 PUTs and GETs, "
@@ -168,21 +168,21 @@ def plan_text(plan: dict[str, Any]) -> str:
         "Assumed:",
         *(f"- {sentence}" for sentence in plan["assumed"]),
     ]
-    return "\n".join(part for line in lines for part in _wrapped(line))
+    return "\n".join(part for line in lines for part in wrapped(line))
 
 
-def _wrapped(line: str) -> list[str]:
+def wrapped(line: str) -> list[str]:
     """A sentence in lines of at most 120 characters; a row of a table as it is."""
     if "  " in line or len(line) <= _WIDTH:
         return [line]
     return textwrap.wrap(line, _WIDTH, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False)
 
 
-def _row(name: str, *cells: str) -> str:
+def row(name: str, *cells: str) -> str:
     return f"{name:<{_NAME_WIDTH}}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def _core_time(seconds: float) -> str:
+def core_time(seconds: float) -> str:
     """Processor time in seconds, minutes or hours."""
     for unit, name in ((3600, "h"), (60, "min")):
         if seconds >= 2 * unit:
@@ -190,7 +190,7 @@ def _core_time(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _bytes(size: float) -> str:
+def amount_of_bytes(size: float) -> str:
     """Bytes in powers of 1,000."""
     for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= 0.9995 * unit:
@@ -198,13 +198,13 @@ def _bytes(size: float) -> str:
     return f"{size:,.0f} B" if size else "-"
 
 
-def _gib(size: float) -> str:
+def gib(size: float) -> str:
     return f"{size / (1 << 30):,.1f} GiB" if size else "-"
 
 
-def _count(number: float) -> str:
+def number(number: float) -> str:
     return short(math.ceil(number)) if number else "-"
 
 
-def _money(amount: float) -> str:
+def money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 0.01 or not amount else "under 0.01"

@@ -86,7 +86,7 @@ def measure_rates(config: CurateConfig, sample: Sample) -> Rates:
         unit_s, document_s = {}, {}
         for stage in whole.seconds:
             few, many = (median(run.seconds[stage] for run in runs) for runs in (parts, wholes))
-            unit_s[stage], document_s[stage] = _line(whole.units[stage], (part.documents, few), (whole.documents, many))
+            unit_s[stage], document_s[stage] = line(whole.units[stage], (part.documents, few), (whole.documents, many))
         passed = made[VERDICTS].manifest.counters["passed"]
         groups = made[GROUPS].manifest.counters if GROUPS in made else {}
         duplicates = sum(count for name, count in groups.items() if name.startswith("reason/"))
@@ -107,7 +107,7 @@ def measure_rates(config: CurateConfig, sample: Sample) -> Rates:
         )
 
 
-def _line(units: int, few: tuple[int, float], many: tuple[int, float]) -> tuple[float, float]:
+def line(units: int, few: tuple[int, float], many: tuple[int, float]) -> tuple[float, float]:
     """(seconds of a unit, of a document) on the line through two (documents, seconds) of equally many units."""
     (less, short), (more, long) = few, many
     of_document = max(long - short, 0) / (more - less) if more > less else 0.0

@@ -88,26 +88,26 @@ def text_bytes(documents: pa.Table) -> int:
     return pc.sum(pc.binary_length(documents["text"])).as_py() or 0
 
 
-def draw(inputs: InputManifest, limits: Limits) -> Sample:
-    """Read the sample: of at most 16 units about 1 MiB of text each.
+def draw(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES) -> Sample:
+    """Read the sample: of at most 16 units about `piece_bytes` of text each.
 
     Raises:
         DataError: no document could be read.
         StorageError: the store failed.
     """
     chosen = spread([unit.bytes for unit in inputs.units], _PIECES)
-    _read_first(inputs, inputs.units[chosen[0]], limits)  # loads what the reader needs
+    _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes)  # loads what the reader needs
     pieces: list[Piece] = []
     began = time.process_time()
     for index in chosen:
-        pieces.append(_read_first(inputs, inputs.units[index], limits))
+        pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes))
         if time.process_time() - began > _MOST_READING_S:
             break
     sample = Sample(tuple(piece for piece in pieces if piece.documents.num_rows))
     if not sample.pieces:
         raise DataError(
-            f"none of the documents looked at in {len(pieces)} units can be read. `raymill curate CONFIG --dry-run` "
-            "names the problems of the first files."
+            f"none of the documents looked at in {len(pieces)} units can be read. `raymill curate CONFIG --dry-run`, "
+            "or `raymill prepare`, names the problems of the first files."
         )
     return sample
 
@@ -119,7 +119,7 @@ def spread(sizes: Sequence[int], count: int) -> list[int]:
     return sorted({min(bisect_right(ends, at), len(ends) - 1) for at in middles})
 
 
-def _read_first(inputs: InputManifest, unit: Unit, limits: Limits) -> Piece:
+def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: int) -> Piece:
     reading = inputs.reading
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
     tables: list[pa.Table] = []
@@ -136,12 +136,12 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits) -> Piece:
         # A reader's last table is smaller than the others.
         is_whole = is_whole and span.format != "parquet" and table.nbytes < TABLE_BYTES and len(table) < 1 << 16
         read += text_bytes(table)
-        table = _cut(table, _PIECE_BYTES - held)
+        table = _cut(table, piece_bytes - held)
         readable = conformed(table.filter(pc.is_null(table["problem"])), reading.carried)
         unreadable += table.num_rows - readable.num_rows
         held += text_bytes(readable)
         tables.append(readable)
-        if held >= _PIECE_BYTES:
+        if held >= piece_bytes:
             break
     documents = pa.concat_tables(tables) if tables else pa.table({"text": pa.array([], pa.large_string())})
     is_parquet = unit.spans[0].format == "parquet"

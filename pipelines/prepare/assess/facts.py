@@ -44,7 +44,7 @@ QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
 FACTS_VERSION = "1"
 
 _SAMPLED_CHARACTERS = 4000  # of a text
-_UNIT_BYTES = 8 << 20  # of compressed files
+UNIT_BYTES = 8 << 20  # of compressed files
 _ROWS = 10_000  # records that are Python objects at a time
 _LANGUAGE = LanguageId()
 
@@ -119,7 +119,7 @@ def units_of(splits: Sequence[Artifact]) -> list[tuple[str, ...]]:
     size = 0
     for split in splits:
         for uri, file in zip(split.file_uris, split.manifest.files, strict=True):
-            if units[-1] and size + file.bytes > _UNIT_BYTES:
+            if units[-1] and size + file.bytes > UNIT_BYTES:
                 units.append([])
                 size = 0
             units[-1].append(uri)

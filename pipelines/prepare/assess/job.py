@@ -8,10 +8,11 @@ Stages of other settings or splits are made again: nothing else reads them.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from cluster.artifact import Artifact
-from cluster.engine import Engine
 from cluster.record import json_bytes
+from cluster.stage import Stage
 from cluster.store import paths
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import Dedup
@@ -25,8 +26,15 @@ ASSESSMENT = "assessment.json"
 _FOLDER = "_work/assess"
 
 
+class RunsStages(Protocol):
+    """What `assess` runs its stages with: an Engine."""
+
+    def run(self, stage: Stage) -> dict[str, Artifact]:
+        """The artifacts of a stage."""
+
+
 def assess(
-    config: PrepareConfig, root: str, splits: Sequence[Artifact], engine_at: Callable[[str], Engine]
+    config: PrepareConfig, root: str, splits: Sequence[Artifact], engine_at: Callable[[str], RunsStages]
 ) -> Assessment:
     """The assessment of a run's splits, which is also written to ASSESSMENT.
 

@@ -279,13 +279,9 @@ def test_a_submitted_run_states_its_machines(settings):
 def test_other_verbs_say_what_they_want(settings, tmp_path, capsys):
     path = tmp_path / "p.yaml"
     path.write_text(json.dumps({"kind": "prepare", "name": "x"} | settings))
-    for words, said in (
-        (("curate", str(path)), "kind: prepare given; wanted curate"),
-        (("plan", str(path)), "of kind prepare, which has no plan"),
-    ):
-        with pytest.raises(SystemExit) as left:
-            cli.main(words)
-        assert left.value.code == 2 and said in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        cli.main(("curate", str(path)))
+    assert left.value.code == 2 and "kind: prepare given; wanted curate" in capsys.readouterr().err
 
 
 def pairs(path, count: int, first: int = 0, **more) -> None:

@@ -1,0 +1,112 @@
+"""`raymill prepare --dry-run`: what a run would read and make, and what becomes of a sample of its records."""
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+
+from cluster import logs
+from cluster.output_folder import check_output
+from cluster.page.formats import plural
+from cluster.run import RunFolder
+from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
+from pipelines.curate.plan.sample import draw
+from pipelines.kernel_cache import kernels_are_compiled
+from pipelines.prepare.collect import CollectSettings
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.job import listed_inputs, result_settings, run_stages
+from pipelines.prepare.plan.command import trial_text
+from pipelines.prepare.plan.trial import try_out
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.split_stage import find_kept
+from pipelines.readers.find import skipped_text
+from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.recorded import changes_since
+
+_PIECE_BYTES = 1 << 15
+
+
+def print_dry_run(config: PrepareConfig) -> None:
+    """Print what a run would read and make. Checks everything that a run checks before it starts Ray, and prepares a
+    sample of at most half a megabyte in this process.
+
+    Raises:
+        UserError: as `job.prepare` does.
+    """
+    store = config.store
+    root, settings, listing = listed_inputs(config)
+    plain = result_settings(config, settings, listing)
+    changes = partial(changes_since, listing, store, root)
+    finished = RunFolder(store, root).find(plain, listing.fingerprint, False, changes) is not None
+    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    kept = find_kept(store, config.split.keep)
+    state = output_state(store, root, finished, "", lambda find: run_stages(config, settings, inputs, kept, find))
+    if not finished:
+        check_output(store, root)
+    size = sum(unit.bytes for unit in inputs.units)
+    files, units = plural(len(inputs.files), "file"), plural(len(inputs.units), "unit")
+    print(f"inputs   {files}, {units}, about {size / 1e6:,.1f} MB of text")
+    for line in _fields(config, settings):
+        print(f"fields   {line}")
+    print(f"records  {_records(config)}")
+    print(f"split    {_split(config)}")
+    print(f"output   {root}: {state}")
+    for source, skipped in inputs.skipped.items():
+        if skipped:
+            print(f"skipped  {source}: {skipped_text(skipped)}")
+    for note in [*inputs.notes, *first_look(inputs, config.limits).notes]:
+        print(f"note     {note}")
+    if not kernels_are_compiled():
+        print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
+        trial = try_out(config, settings, draw(inputs, config.limits, _PIECE_BYTES), folder)
+    print(f"sample   {trial_text(trial)}")
+    everything = config.model_dump(mode="json", by_alias=True)
+    if logs.is_verbose():
+        print("\nEvery setting:\n" + settings_text(everything))
+    else:
+        print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(config)))
+
+
+def _fields(config: PrepareConfig, settings: CollectSettings) -> list[str]:
+    """Which field of a record comes from which column, a line for each source."""
+    lines = []
+    for source, fields in zip(config.inputs, settings.fields, strict=True):
+        if source.table:
+            lines.append(f"{source.source}: a template of {_named(source.table.types)}")
+        else:
+            lines.append(f"{source.source}: {_named(fields.columns)}")
+    return lines
+
+
+def _named(columns: Mapping[str, str]) -> str:
+    return ", ".join(name if name == value else f"{name} ({value})" for name, value in columns.items())
+
+
+def _records(config: PrepareConfig) -> str:
+    words = f"of shape {config.records.shape}, by rules"
+    if config.clean.redact:
+        words += f", without {', '.join(config.clean.redact)}"
+    if config.dedup is None:
+        words += "; duplicates stay"
+    return words + (f"; {config.curriculum.stages} stages from easy to hard" if config.curriculum else "")
+
+
+def _split(config: PrepareConfig) -> str:
+    split = config.split
+    words = ", ".join(f"{name} {part:.0%}" for name, part in zip(SPLITS, split.shares, strict=True))
+    for what, names in (("by strata of", split.stratify), ("groups of", split.group)):
+        words += f"; {what} {', '.join(names)}" if names else ""
+    words += f"; oldest first, by {split.by_time}" if split.by_time else ""
+    return words + (f"; records of {plural(len(split.keep), 'earlier run')} stay where they are" if split.keep else "")
+
+
+def _changed(config: PrepareConfig) -> dict[str, object]:
+    """The shortest config with these settings."""
+    now = config.model_dump(mode="json", by_alias=True, exclude={"inputs"})
+    fewest = PrepareConfig.model_validate(
+        {"kind": config.kind, "name": config.name, "output": config.output, "inputs": [{"path": "x"}]}
+    )
+    found = changed(now, fewest.model_dump(mode="json", by_alias=True, exclude={"inputs"}))
+    inputs = [one.model_dump(mode="json", exclude_defaults=True) for one in config.inputs]
+    return {"kind": config.kind, "name": config.name, "inputs": inputs, "output": config.output} | found

@@ -1,0 +1,82 @@
+"""From the rates of a sample to what every stage of a preparation takes.
+
+The sample is prepared once to load models and kernels, then an eighth and all of it three times each. The line through
+the medians of the processor time gives seconds of a unit and of a row.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from cluster.store import paths
+from pipelines.curate.plan.estimate import REQUEST_CORE_S, StagePlan
+from pipelines.curate.plan.rates import line
+from pipelines.curate.plan.sample import Sample
+from pipelines.prepare.assess.facts import UNIT_BYTES
+from pipelines.prepare.collect import CollectSettings
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.plan.trial import Trial, try_out
+
+_TIMES = 3
+_PART = 8  # the smaller trials have every eighth row
+
+# Stages of one unit, or of one for each table, whatever the input.
+_OF_ONE_UNIT = ("tables", "group", "complexity", "split")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one row takes. trial: of the whole sample. unit_s, row_s: processor seconds by stage. read_s: of a byte."""
+
+    trial: Trial
+    unit_s: Mapping[str, float]
+    row_s: Mapping[str, float]
+    read_s: float
+
+
+def measure_rates(config: PrepareConfig, settings: CollectSettings, sample: Sample) -> Rates:
+    """Prepare the sample on the local disk, several times.
+
+    Raises:
+        UserError: as the run.
+    """
+    with tempfile.TemporaryDirectory(prefix="raymill-plan-") as folder:
+        try_out(config, settings, sample, f"{folder}/first")
+        parts = [try_out(config, settings, sample, f"{folder}/part-{n}", _PART) for n in range(_TIMES)]
+        wholes = [try_out(config, settings, sample, f"{folder}/whole-{n}") for n in range(_TIMES)]
+    unit_s, row_s = {}, {}
+    for stage, units in wholes[0].units.items():
+        few, many = (median(trial.seconds[stage] for trial in trials) for trials in (parts, wholes))
+        unit_s[stage], row_s[stage] = line(max(units, 1), (parts[0].rows, few), (wholes[0].rows, many))
+    return Rates(wholes[0], unit_s, row_s, sample.read_s)
+
+
+def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text: float) -> list[StagePlan]:
+    """Every stage of a run. rows, units, text: of the input; text in bytes."""
+    writes = paths.is_remote(paths.absolute(config.output))
+    reads = any(paths.is_remote(one.path) for one in config.inputs)
+    scale = rows / rates.trial.rows
+    found = []
+    for name in rates.trial.units:
+        written = rates.trial.written[name] * scale
+        count = _units(name, units, written, found)
+        core_s = count * rates.unit_s[name] + rows * rates.row_s[name]
+        if name == "collect":
+            core_s += text * rates.read_s
+        # A unit reads a file or two of the stages before it, and writes its files and its record.
+        gets = 2 * count * (reads if name == "collect" else writes)
+        puts = 3 * count * writes
+        core_s += REQUEST_CORE_S * (gets + puts)
+        found.append(StagePlan(name, count, core_s, 0, written, gets, puts, rates.trial.memory[name]))
+    return found
+
+
+def _units(name: str, units: int, written: float, before: Sequence[StagePlan]) -> int:
+    if name.startswith("assess."):
+        if not name.endswith(".assess"):
+            return 1
+        splits = next(stage.written for stage in before if stage.name == "write")
+        return max(1, math.ceil(splits / UNIT_BYTES))
+    return 1 if name in _OF_ONE_UNIT else units

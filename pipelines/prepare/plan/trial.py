@@ -1,0 +1,119 @@
+"""All stages of a preparation on a sample of its input, in this process and a temporary folder."""
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.artifact import Artifact
+from cluster.stage import Stage, publish, run_unit
+from cluster.store import paths
+from pipelines.curate.plan.sample import Sample
+from pipelines.prepare.assess.job import assess
+from pipelines.prepare.collect import QUARANTINE, CollectSettings
+from pipelines.prepare.config import PrepareConfig, Source
+from pipelines.prepare.job import listed_inputs, run_stages
+from pipelines.prepare.sources import Fields
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.write import REMOVED
+from pipelines.readers.freeze import freeze_listing
+
+
+@dataclass
+class Trial:
+    """A preparation of a sample.
+
+    rows: of the sample. seconds: processor seconds of each stage. units: its units. written: bytes of its outputs.
+    memory: bytes that it states to Ray. The stages of the assessment have `assess.` before their names.
+    """
+
+    rows: int
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    units: dict[str, int] = field(default_factory=dict)
+    written: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    kept: int = 0
+
+    def run(self, stage: Stage, root: str, prefix: str = "") -> dict[str, Artifact]:
+        """Do a stage, and count what it takes."""
+        assert stage.prepare is None, "a sample is grouped in one range"
+        name, began = f"{prefix}{stage.name}", time.process_time()
+        records = {index: run_unit(stage, root, index, unit) for index, unit in enumerate(stage.units)}
+        self.seconds[name] += time.process_time() - began
+        self.units[name] = len(stage.units)
+        self.memory[name] = stage.memory
+        made = publish(stage, root, records)
+        self.written[name] = sum(artifact.manifest.bytes for artifact in made.values())
+        return made
+
+
+@dataclass(frozen=True)
+class _InThisProcess:
+    """What the assessment runs its stages with, in place of an Engine."""
+
+    trial: Trial
+    root: str
+    prefix: str
+
+    def run(self, stage: Stage) -> dict[str, Artifact]:
+        return self.trial.run(stage, self.root, self.prefix)
+
+
+def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, folder: str, every: int = 1) -> Trial:
+    """Prepare every `every`-th row of a sample.
+
+    settings: of the whole run, with the fields of its sources. folder: of files, on a local disk.
+
+    Raises:
+        UserError: as the run.
+    """
+    rows = sample.by_source(every)
+    trial = Trial(sum(table.num_rows for table in rows.values()))
+    sources = []
+    for number, (source, fields) in enumerate(zip(config.inputs, settings.fields, strict=True)):
+        if (table := rows.get(source.source)) is not None:
+            path = f"{folder}/{number}.parquet"
+            config.store.write_bytes(path, _parquet(table, source, fields))
+            sources.append(source.model_copy(update=_changes(source, fields, path)))
+    update: dict[str, Any] = {"inputs": tuple(sources), "output": f"{folder}/run"}
+    update["split"] = config.split.model_copy(update={"keep": ()})
+    update["execution"] = config.execution.model_copy(update={"max_bad_documents": 1.0})
+    local = config.model_copy(update=update)
+    root, of_sample, listing = listed_inputs(local)
+    inputs = freeze_listing(listing, 1 << 40, config.execution.max_bad_files)
+    artifacts = run_stages(local, of_sample, inputs, {}, lambda stage: trial.run(stage, root))
+    splits = [artifacts[name] for name in SPLITS]
+    assess(local, root, splits, lambda at: _InThisProcess(trial, at, _prefix(at, root)))
+    trial.quarantined = artifacts[QUARANTINE].manifest.rows
+    trial.kept = sum(split.manifest.rows for split in splits)
+    for key, number in artifacts[REMOVED].manifest.counters.items():
+        if key.startswith("removed/"):
+            trial.reasons[key.rpartition("/")[2]] = int(number)
+    return trial
+
+
+def _prefix(at: str, root: str) -> str:
+    """`assess.`, and the part of the assessment whose folder this is."""
+    part = at.removeprefix(paths.join(root, "_work/assess")).strip("/")
+    return f"assess.{part}." if part else "assess."
+
+
+def _parquet(table: pa.Table, source: Source, fields: Fields) -> bytes:
+    """The rows as a Parquet file with the columns of the source by their names."""
+    columns = {name: table["text"] if name == fields.main else table[name] for name in fields.columns.values()}
+    if source.id is not None:
+        columns.setdefault(source.id, table["id"])
+    written = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), written)
+    return written.getvalue().to_pybytes()
+
+
+def _changes(source: Source, fields: Fields, path: str) -> dict[str, Any]:
+    """The settings of a source that differ if its rows lie in such a file."""
+    columns = source.columns if source.table else dict(fields.columns)
+    return {"path": path, "format": None, "exclude": (), "storage": None, "columns": columns}

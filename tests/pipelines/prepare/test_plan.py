@@ -1,0 +1,97 @@
+"""`raymill prepare --dry-run` and `raymill plan` of a preparation: from a sample, and before anything is written."""
+
+import json
+
+import pytest
+
+from cluster import cli
+from cluster.errors import DataError
+from cluster.store.store import Store
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.plan.command import print_plan
+from pipelines.prepare.plan.dry_run import print_dry_run
+from tests.support.inline import prepare_inline
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    rows = [
+        {"id": f"r{n}", "question": f"What is the number {n} of all?", "answer": f"It comes before {n + 1}, I think."}
+        for n in range(200)
+    ]
+    rows += [{"id": f"s{n}", "question": "Why?", "answer": f"Because of the number {n} of them."} for n in range(40)]
+    rows += [{"id": f"e{n}", "question": "What is missing here?", "answer": ""} for n in range(10)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "kind": "prepare",
+        "name": "numbers",
+        "inputs": [{"source": "numbers", "path": str(tmp_path / "in.jsonl"), "id": "id"}],
+        "dedup": None,
+        "curriculum": {"stages": 3},
+        "execution": {"max_bad_documents": 0.1},
+        "output": str(tmp_path / "out"),
+    }
+
+
+def config(settings: dict) -> PrepareConfig:
+    return PrepareConfig.model_validate(settings)
+
+
+def test_a_dry_run_says_what_becomes_of_the_records_and_writes_nothing(settings, tmp_path, capsys):
+    print_dry_run(config(settings))
+    said = capsys.readouterr().out
+    assert "sample   of 250 rows, 80.0% are in the data set; 4.0% are no records; " in said
+    assert "16.0% are removed (question_too_short 40)" in said
+    assert "fields   numbers: prompt (question), completion (answer)" in said
+    assert "3 stages from easy to hard" in said and f"output   {tmp_path}/out: to be made" in said
+    assert "curriculum:" in said and "gates:" not in said, "only settings that differ from the defaults"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_a_finished_run_says_so(settings, monkeypatch, capsys):
+    prepare_inline(settings, monkeypatch)
+    print_dry_run(config(settings))
+    assert "finished, nothing to do" in capsys.readouterr().out
+
+
+def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(settings))
+    monkeypatch.setattr("pipelines.prepare.plan.estimate._TIMES", 1)
+    with pytest.raises(SystemExit) as left:
+        cli.main(("prepare", str(path), "--dry-run"))
+    assert left.value.code in (0, None) and "sample   of 250 rows" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        cli.main(("plan", str(path), "--cores", "4"))
+    said = capsys.readouterr().out
+    assert left.value.code in (0, None) and "plan of numbers" in said and "question_too_short 40" in said
+    with pytest.raises(SystemExit) as left:
+        cli.main(("plan", str(path), "--duplicates", "0.1"))
+    assert left.value.code == 2 and "an option for configs of kind curate" in capsys.readouterr().err
+
+
+def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.prepare.plan.estimate._TIMES", 1)
+    found = []
+    for documents in (1e5, 1e7):
+        print_plan(config(settings | {"dedup": {}}), documents=documents, cores=(2,), as_json=True)
+        found.append(json.loads(capsys.readouterr().out))
+    few, many = found
+    names = [stage["name"] for stage in few["stages"]]
+    assert names == [
+        "collect", "group", "words", "complexity", "split", "write",
+        "assess.assess", "assess.questions.group", "assess.answers.group", "assess.summary",
+    ]  # fmt: skip
+    assert (few["rows"], many["rows"]) == (100_000, 10_000_000)
+    assert many["units"] > few["units"] and many["core_s"] > few["core_s"]
+    assert all(stage["units"] == 1 for stage in many["stages"] if stage["name"] in ("group", "complexity", "split"))
+    (few_cores,), (many_cores,) = few["on_cores"], many["on_cores"]
+    assert many_cores["seconds"] > few_cores["seconds"] > 0 and many_cores["money"] > few_cores["money"] > 0
+    assert not Store().holds_files(settings["output"])
+
+
+def test_a_sample_without_a_readable_row_is_an_error(settings, tmp_path):
+    (tmp_path / "in.jsonl").write_text("[\n" * 50)
+    settings["inputs"][0]["columns"] = {"prompt": "question", "completion": "answer"}
+    with pytest.raises(DataError, match="none of the documents looked at"):
+        print_plan(config(settings))
