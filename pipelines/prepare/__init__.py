@@ -6,6 +6,7 @@
     content.py     what a record says: text, conversation or preference, and its forms as columns
     templates.py   texts turned into instructions
     clean.py       text fields put in order: normalisation, terms, personal data
+    times.py       dates and times as numbers
     validate.py    the rules that a record must meet
     collect.py     the stage that reads, cleans and validates
     complexity.py  how difficult each record is, for a curriculum
@@ -16,6 +17,7 @@
     write.py       the stage that writes the splits and the ledger
     assess/        what the splits are like: metrics, score, gates
     finished.py    a finished run, by its manifest
+    plan/          what a run does and takes, from a sample
     report.py      what the run did, as JSON and as a page
 
 Readers, text kernels, personal data and deduplication are shared with curate.

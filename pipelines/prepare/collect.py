@@ -48,7 +48,8 @@ from pipelines.prepare.sources import Fields
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
 from pipelines.prepare.templates import Template, title_of
-from pipelines.prepare.validate import Failed, Validator, microseconds
+from pipelines.prepare.times import microseconds
+from pipelines.prepare.validate import Failed, Validator
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION

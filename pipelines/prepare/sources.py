@@ -11,7 +11,7 @@ from cluster.errors import ConfigError, UserError
 from cluster.store.store import Store
 from pipelines.prepare.config import Source
 from pipelines.prepare.content import FIELDS
-from pipelines.prepare.tables.frame import check_expressions
+from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
 from pipelines.readers.find import find
 from pipelines.readers.inputs import Input, input_stores
@@ -78,7 +78,7 @@ def fields_of(sources: Sequence[Source], store: Store) -> tuple[Fields, ...]:
     for number, (source, of_source) in enumerate(zip(sources, stores, strict=True)):
         where = f"inputs[{number}] ({source.source})"
         if source.table is not None:
-            check_expressions(where, source.table)
+            check_table(where, source.table)
             types = source.table.types
             main = next(name for name, kind in types.items() if kind == "text")
             found.append(Fields({name: name for name in types}, main))

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import NamedTuple
 
 from pipelines.prepare.config import Validate
 from pipelines.prepare.content import Content, question_and_answer
+from pipelines.prepare.times import microseconds
 
 # reason -> what it says of a record.
 REASONS = {
@@ -26,7 +27,6 @@ REASONS = {
 }
 
 _SENTENCE_END = re.compile(r"[.!?\n]+\s*")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WORD = re.compile(r"\w+")
 
 
@@ -87,15 +87,6 @@ class Validator:
                 if sentence.startswith(phrase.lower()):
                     return Failed("refusal", sentence[:80], phrase)
         return None
-
-
-def microseconds(value: str | None) -> int | None:
-    """Microseconds from 1970 to a date or time in ISO 8601, which is UTC without an offset; None if it is none."""
-    try:
-        time = datetime.fromisoformat((value or "").strip())
-    except ValueError:
-        return None
-    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _date(value: str) -> date:

@@ -14,6 +14,7 @@ import polars as pl
 
 from cluster.errors import ConfigError
 from pipelines.prepare.tables.settings import ColumnType, Fill, Outliers, Table
+from pipelines.prepare.times import microseconds
 
 # Why a row of a table is no record.
 REASONS = {
@@ -62,11 +63,15 @@ class Dropped:
     limit: str
 
 
-def check_expressions(where: str, table: Table) -> None:
+def check_table(where: str, table: Table) -> None:
     """
     Raises:
-        ConfigError: a derived column is no SQL, names a column that is not there, or needs other rows or the clock.
+        ConfigError: a derived column is no SQL, names a column that is not there, or needs other rows or the clock; or
+            a value for missing ones is not of its column's type.
     """
+    for name, how in table.missing.items():
+        if isinstance(how, Fill) and _filling(table, name, str(how.fill)) is None:
+            raise ConfigError(f"{where}, table.missing.{name}: {how.fill!r} given; wanted a value of type {table.types[name]}.")
     known = [*table.types, *table.flags]
     types = {name: _TYPES[kind] for name, kind in table.types.items()}
     probe = pl.DataFrame(schema=types | dict.fromkeys(table.flags, pl.Boolean()))
@@ -152,7 +157,8 @@ def _parsed(name: str, kind: ColumnType) -> pl.Expr:
         case "date":
             return text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
         case _:
-            return text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+            # polars takes the format of a column from its first value, which is another one in another unit.
+            return text.map_elements(microseconds, pl.Int64).cast(_TYPES["time"])
 
 
 def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:
@@ -168,8 +174,7 @@ def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFr
         elif how == "flag":
             frame = frame.with_columns(empty.alias(f"{name}_missing"))
         elif (value := str(how.fill) if isinstance(how, Fill) else known.fills.get(name)) is not None:
-            fill, _ = typed({one: [value if one == name else None] for one in table.types}, table)
-            frame = frame.with_columns(frame[name].fill_null(fill[name][0]))
+            frame = frame.with_columns(frame[name].fill_null(_filling(table, name, value)))
     if table.outliers:
         for name in table.outliers.columns:
             low, high = known.bounds.get(name, (-np.inf, np.inf))
@@ -183,6 +188,11 @@ def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFr
     for name, text in table.derive.items():
         frame = frame.with_columns(_evaluated(frame, name, text, ""))
     return frame.select(_as_text(frame, name) for name in table.columns), dropped
+
+
+def _filling(table: Table, name: str, value: str) -> Any:
+    """A value in the type of its column; None if it is of another."""
+    return typed({one: [value if one == name else None] for one in table.types}, table)[0][name][0]
 
 
 def _drop(dropped: list[Dropped | None], rows: pl.Series, why: Callable[[int], Dropped]) -> None:
