@@ -139,14 +139,14 @@ def plan_text(plan: dict[str, Any]) -> str:
         lines.append(
             row(
                 stage["name"], f"{stage['units']:,}", core_time(stage["core_s"]), amount_of_bytes(stage["read"]),
-                amount_of_bytes(stage["written"]), number(stage["gets"]), number(stage["puts"]), gib(stage["memory"]),
+                amount_of_bytes(stage["written"]), rounded_count(stage["gets"]), rounded_count(stage["puts"]), gib(stage["memory"]),
                 amount_of_bytes(stage["scratch"]),
             )
         )  # fmt: skip
     sums = {name: sum(stage[name] for stage in stages) for name in ("read", "written", "gets", "puts")}
     lines += [
         row("all", "", core_time(plan["core_s"]), amount_of_bytes(sums["read"]), amount_of_bytes(sums["written"]),
-             number(sums["gets"]), number(sums["puts"]), gib(max(stage["memory"] for stage in stages)),
+             rounded_count(sums["gets"]), rounded_count(sums["puts"]), gib(max(stage["memory"] for stage in stages)),
              amount_of_bytes(max(stage["scratch"] for stage in stages))),
         "",
         "Memory and scratch are of one task; a dash: the stage states none. "
@@ -202,7 +202,7 @@ def gib(size: float) -> str:
     return f"{size / (1 << 30):,.1f} GiB" if size else "-"
 
 
-def number(number: float) -> str:
+def rounded_count(number: float) -> str:
     return short(math.ceil(number)) if number else "-"
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.page.formats import duration, plural, share
-from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money, number, row, wrapped
+from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money, rounded_count, row, wrapped
 from pipelines.curate.plan.estimate import START_S, store_money
 from pipelines.curate.plan.prices import load_prices
 from pipelines.curate.plan.sample import draw
@@ -114,7 +114,7 @@ def _plan_text(plan: dict[str, Any]) -> str:
         lines.append(
             row(
                 one["name"], f"{one['units']:,}", core_time(one["core_s"]), amount_of_bytes(one["written"]),
-                number(one["gets"]), number(one["puts"]), gib(one["memory"]),
+                rounded_count(one["gets"]), rounded_count(one["puts"]), gib(one["memory"]),
             )
         )  # fmt: skip
     lines += [

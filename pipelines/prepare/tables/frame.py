@@ -71,7 +71,9 @@ def check_table(where: str, table: Table) -> None:
     """
     for name, how in table.missing.items():
         if isinstance(how, Fill) and _filling(table, name, str(how.fill)) is None:
-            raise ConfigError(f"{where}, table.missing.{name}: {how.fill!r} given; wanted a value of type {table.types[name]}.")
+            raise ConfigError(
+                f"{where}, table.missing.{name}: {how.fill!r} given; wanted a value of type {table.types[name]}."
+            )
     known = [*table.types, *table.flags]
     types = {name: _TYPES[kind] for name, kind in table.types.items()}
     probe = pl.DataFrame(schema=types | dict.fromkeys(table.flags, pl.Boolean()))

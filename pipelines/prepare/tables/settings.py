@@ -84,11 +84,10 @@ class Table(_Settings):
         for name in (*numeric, *asked["outliers.columns"]):
             if self.types[name] not in NUMERIC:
                 raise ValueError(f"{name}: is {self.types[name]}; median, mean and outliers are of numbers")
-        names = [*self.types, *self.flags, *self.derive]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := sorted({name for name in self.columns if self.columns.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)}: is the name of two columns; rename the derived one")
-        for field in self.template.fields - {*names, "source"}:
-            raise ValueError(f"template: there is no column {field}; there are {', '.join(names)}")
+        for field in self.template.fields - {*self.columns, "source"}:
+            raise ValueError(f"template: there is no column {field}; there are {', '.join(self.columns)}")
         return self
 
     @property

@@ -25,7 +25,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import frozen_inputs, run_stages
 from pipelines.curate.neighbours import neighbours
-from pipelines.curate.plan.command import _bytes, _core_time, _count, _gib, _money, assumed, plan_text
+from pipelines.curate.plan.command import amount_of_bytes, assumed, core_time, gib, money, plan_text, rounded_count
 from pipelines.curate.plan.estimate import (
     REQUEST_CORE_S,
     STARS,
@@ -42,7 +42,7 @@ from pipelines.curate.plan.estimate import (
     store_money,
 )
 from pipelines.curate.plan.prices import Prices, load_prices
-from pipelines.curate.plan.rates import Rates, _column_bytes, _line, _row_bytes, measure_rates
+from pipelines.curate.plan.rates import Rates, _column_bytes, _row_bytes, line, measure_rates
 from pipelines.curate.plan.sample import Piece, Sample, _cut, draw, spread
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.pipelines.curate.test_curate import story
@@ -413,7 +413,7 @@ def test_a_table_is_cut_after_the_row_that_reaches_the_size(size, rows):
     ],
 )
 def test_seconds_of_a_unit_and_of_a_document_are_a_line_through_two_runs(units, few, many, rates):
-    assert _line(units, few, many) == pytest.approx(rates)
+    assert line(units, few, many) == pytest.approx(rates)
 
 
 def test_the_bytes_of_the_columns_of_an_artifact_are_its_bytes(tmp_path):
@@ -437,15 +437,15 @@ def test_the_bytes_of_the_columns_of_an_artifact_are_its_bytes(tmp_path):
 
 
 def test_numbers_of_a_plan_are_short_and_keep_their_unit():
-    assert [_core_time(s) for s in (0, 119.9, 120, 5999, 6000, 7199, 7200, 359_999, 360_000)] == [
+    assert [core_time(s) for s in (0, 119.9, 120, 5999, 6000, 7199, 7200, 359_999, 360_000)] == [
         "0.0 s", "119.9 s", "2.0 min", "100.0 min", "100 min", "120 min", "2.0 h", "100.0 h", "100 h"
     ]  # fmt: skip
-    assert [_bytes(n) for n in (0, 1, 999, 999.6, 1500, 99_900, 99_960, 999_600, 2.5e9, 3e12, 4e15, 5e18)] == [
+    assert [amount_of_bytes(n) for n in (0, 1, 999, 999.6, 1500, 99_900, 99_960, 999_600, 2.5e9, 3e12, 4e15, 5e18)] == [
         "-", "1 B", "999 B", "1.0 kB", "1.5 kB", "99.9 kB", "100 kB", "1.0 MB", "2.5 GB", "3.0 TB", "4.0 PB", "5,000 PB"
     ]  # fmt: skip
-    assert [_gib(n) for n in (0, 1 << 29, 3 << 30, 2048 << 30)] == ["-", "0.5 GiB", "3.0 GiB", "2,048.0 GiB"]
-    assert [_count(n) for n in (0, 0.2, 12.5, 1999.5)] == ["-", "1", "13", "2k"]
-    assert [_money(n) for n in (0, 0.001, 0.01, 1234.5)] == ["0.00", "under 0.01", "0.01", "1,234.50"]
+    assert [gib(n) for n in (0, 1 << 29, 3 << 30, 2048 << 30)] == ["-", "0.5 GiB", "3.0 GiB", "2,048.0 GiB"]
+    assert [rounded_count(n) for n in (0, 0.2, 12.5, 1999.5)] == ["-", "1", "13", "2k"]
+    assert [money(n) for n in (0, 0.001, 0.01, 1234.5)] == ["0.00", "under 0.01", "0.01", "1,234.50"]
 
 
 def test_a_plan_has_a_row_for_each_stage_and_their_sums():
