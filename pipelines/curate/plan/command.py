@@ -139,7 +139,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         lines.append(
             row(
                 stage["name"], f"{stage['units']:,}", core_time(stage["core_s"]), amount_of_bytes(stage["read"]),
-                amount_of_bytes(stage["written"]), rounded_count(stage["gets"]), rounded_count(stage["puts"]), gib(stage["memory"]),
+                amount_of_bytes(stage["written"]), rounded_count(stage["gets"]), rounded_count(stage["puts"]),
+                gib(stage["memory"]),
                 amount_of_bytes(stage["scratch"]),
             )
         )  # fmt: skip

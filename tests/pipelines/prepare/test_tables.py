@@ -201,7 +201,7 @@ def test_expressions_that_are_not_of_one_row_are_refused_before_anything_runs(
 
 
 def test_a_value_for_missing_ones_has_the_type_of_its_column(settings, monkeypatch):
-    settings["inputs"][0]["table"] = TABLE | {"missing": {"price": {"fill": "cheap"}}}
+    settings["inputs"][0]["table"] = TABLE | {"missing": TABLE["missing"] | {"price": {"fill": "cheap"}}}
     with pytest.raises(ConfigError, match="'cheap' given; wanted a value of type number"):
         prepare_inline(settings, monkeypatch)
 
