@@ -180,6 +180,7 @@ def wrapped(line: str) -> list[str]:
 
 
 def row(name: str, *cells: str) -> str:
+    """A row of a table of stages."""
     return f"{name:<{_NAME_WIDTH}}" + "".join(f"{cell:>11}" for cell in cells)
 
 
@@ -200,12 +201,15 @@ def amount_of_bytes(size: float) -> str:
 
 
 def gib(size: float) -> str:
+    """Bytes in GiB; a dash for 0."""
     return f"{size / (1 << 30):,.1f} GiB" if size else "-"
 
 
 def rounded_count(number: float) -> str:
+    """A number in thousands or millions; a dash for 0."""
     return short(math.ceil(number)) if number else "-"
 
 
 def money(amount: float) -> str:
+    """An amount of money."""
     return f"{amount:,.2f}" if amount >= 0.01 or not amount else "under 0.01"
