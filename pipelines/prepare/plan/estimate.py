@@ -58,7 +58,7 @@ def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text
     writes = paths.is_remote(paths.absolute(config.output))
     reads = any(paths.is_remote(one.path) for one in config.inputs)
     scale = rows / rates.trial.rows
-    found = []
+    found: list[StagePlan] = []
     for name in rates.trial.units:
         written = rates.trial.written[name] * scale
         count = _units(name, units, written, found)

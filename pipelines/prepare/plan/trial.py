@@ -91,9 +91,9 @@ def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, fo
     assess(local, root, splits, lambda at: _InThisProcess(trial, at, _prefix(at, root)))
     trial.quarantined = artifacts[QUARANTINE].manifest.rows
     trial.kept = sum(split.manifest.rows for split in splits)
-    for key, number in artifacts[REMOVED].manifest.counters.items():
+    for key, count in artifacts[REMOVED].manifest.counters.items():
         if key.startswith("removed/"):
-            trial.reasons[key.rpartition("/")[2]] = int(number)
+            trial.reasons[key.rpartition("/")[2]] = int(count)
     return trial
 
 

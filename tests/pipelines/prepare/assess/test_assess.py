@@ -175,7 +175,7 @@ def test_a_gate_without_its_input_is_not_measured(settings, monkeypatch):
 def test_the_assessment_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     one = prepare_inline(settings, monkeypatch).assessment
     monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
-    monkeypatch.setattr("pipelines.prepare.assess.facts._UNIT_BYTES", 1)
+    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
     monkeypatch.setattr("pipelines.prepare.assess.facts._ROWS", 2)
     many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)
     assert len(units_of([many.split(name) for name in SPLITS])) > 3
