@@ -158,6 +158,15 @@ def test_the_manifest_waits_for_the_parts_of_all_workers(tmp_path):
     saver.close()
 
 
+def test_training_waits_for_the_copy_and_for_the_checkpoint_before(tmp_path, monkeypatch):
+    times = iter([100.0, 107.5])
+    saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    assert saver.begin(TrainingProgress(step=1), slices()) == 7.5
+    saver.settle()
+    saver.close()
+
+
 def test_a_part_or_manifest_that_cannot_be_written_is_raised_at_the_next_step(tmp_path, monkeypatch):
     def refuse(*_):
         raise StorageError("the disk is full")
