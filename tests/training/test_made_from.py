@@ -179,7 +179,7 @@ def made_from(settings: dict[str, Any]) -> dict[str, Any]:
     tokenise = tokenise_stage(name, corpus, tokenizer, config.split, Cuts((0, 0)), config.seed)
     examples = artifact(tokenise.fingerprint, EXAMPLES, {"tokens/train": 100, "examples/train": 100})
     rows = pack_stage(name, PackingRule.of(config, corpus.columns), examples).fingerprint
-    packed = {split: artifact(rows, PACKED, {"tokens/train": 6400}) for split in SPLITS}
+    packed = {split: artifact(rows, PACKED, {"tokens/train": 6400, "stage_rows/1": 100}) for split in SPLITS}
     job = make_job(config, PackedRun(config.store, "/packed", tokenizer.fingerprint, (), {name: packed}))
     fit: Any = {"fingerprint": job.fingerprint, "best_checkpoint": None, "checkpoint": "/checkpoint"}
     return {
