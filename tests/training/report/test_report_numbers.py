@@ -376,3 +376,13 @@ def test_events_are_in_the_order_of_steps_and_tell_what_changed():
         {"step": 5, "words": "2 → 1 workers"}, {"step": 5, "words": "1 → 4 workers"}, {"step": 6, "words": "skipped"},
         {"step": 8, "words": "restart"}, {"step": 9, "words": "skipped"},
     ]  # fmt: skip
+
+
+def test_the_order_of_examples_and_the_rows_of_each_stage_are_told():
+    plain = fit()
+    assert "Order:" not in text_of(tables.data(plain)), "shuffled, as in reports of earlier versions"
+    plain["recipe"] |= {"order": "curriculum"}
+    plain["corpora"][0] |= {"stages": {"1": 1200, "2": 34}}
+    said = text_of(tables.data(plain))
+    assert "Order: curriculum; every epoch goes from the stage of the easiest examples to that of the hardest." in said
+    assert "Rows of each stage: 1: 1,200; 2: 34" in said
