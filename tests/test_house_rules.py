@@ -123,6 +123,7 @@ def test_imports_go_only_downward(package, never):
         ("cluster.engine", {"ray.data", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
         ("pipelines", {"torch", "ray"}),
         ("pipelines.curate.job", {"torch", "ray.data", "transformers", "datasketch"}),
+        ("pipelines.prepare.commands", {"torch", "ray.data", "transformers", "datasketch", "sklearn", "cleanlab"}),
         ("training.commands", {"torch", "ray.data", "ray.train", "transformers", "numba", "pipelines"}),
         ("training.job", {"torch", "ray.data", "ray.train", "transformers", "deepspeed", "pipelines"}),
         ("training.pack.tokenise", {"torch", "ray.data", "transformers"}),

@@ -14,6 +14,7 @@ from cluster.store import paths
 from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare import job
+from pipelines.prepare.assess.job import ASSESSMENT
 from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
@@ -62,8 +63,11 @@ def assess(
     override: Overrides = None,
     address: Address = None,
     gate: Annotated[bool, typer.Option("--gate", help="exit with 2 if a gate fails")] = False,
+    extrinsic: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="score a model that is trained to predict this metadata")
+    ] = None,
 ) -> int:
-    """Measure a prepared data set: completeness, contradictions, repeats, diversity, balance, coverage; with gates.
+    """Measure a prepared data set: completeness, contradictions, wrong labels, repeats, diversity, bias; with gates.
 
     Writes OUTPUT/assessment.json and the page of the report. Without --config, with the settings of the run.
     """
@@ -72,9 +76,9 @@ def assess(
         prepared_run(store, root)
         progress = _progress(address)
         with Session(address, settings.execution.cpus if settings else None, progress) as session:
-            assessment = job.assess_again(store, root, session, progress, settings)
+            assessment = job.assess_again(store, root, session, progress, settings, extrinsic)
     print(assessment_text(assessment))
-    print(f"\nassessment  {paths.join(root, job.ASSESSMENT)}")
+    print(f"\nassessment  {paths.join(root, ASSESSMENT)}")
     print(f"report      {paths.join(root, job.REPORT_HTML)}")
     return UserError.exit_code if gate and failed(assessment) else 0
 

@@ -329,7 +329,10 @@ class PrepareConfig(_Settings):
     def _consistent(self) -> Self:
         known = self.known
         asked = [("split.stratify", self.split.stratify), ("split.group", self.split.group)]
-        asked += [("assess.fields", self.assess.fields)]
+        asked += [("assess.fields", self.assess.fields), ("assess.groups", tuple(self.assess.groups))]
+        asked += [("assess.annotators", self.assess.annotators)]
+        single = {"label": self.assess.label, "extrinsic": self.assess.extrinsic, "period": self.assess.period}
+        asked += [(f"assess.{setting}", (name,)) for setting, name in single.items() if name is not None]
         asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
         asked += [("validate.since", tuple(self.validation.since)), ("clean.labels", tuple(self.clean.labels))]
         asked += [("split.by_time", (self.split.by_time,) if self.split.by_time else ())]

@@ -37,7 +37,7 @@ from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.prepare.assess.job import ASSESSMENT, assess
+from pipelines.prepare.assess.job import assess, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.collect import (
     ATTRIBUTES,
@@ -137,34 +137,43 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
 
 
 def assess_again(
-    store: Store, root: str, session: Session, progress: Progress, settings: PrepareConfig | None = None
+    store: Store,
+    root: str,
+    session: Session,
+    progress: Progress,
+    settings: PrepareConfig | None = None,
+    extrinsic: str | None = None,
 ) -> Assessment:
     """Assess a finished run, and write its assessment and the page of its report again.
 
-    settings: whose `assess`, `gates` and `execution` are used; None: those of the run.
+    settings: whose `assess`, `gates` and `execution` are used, and records that break its `validate`, if it is another,
+    are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`.
 
     Raises:
         DataError: there is no finished run.
+        ConfigError: no input has the field `extrinsic`.
     """
     prepared_run(store, root)
     report: Report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
     config = PrepareConfig.model_validate(report["config"])
+    rules = None
     if settings is not None:
+        rules = settings.validation if settings.validation != config.validation else None
         wanted = {name: getattr(settings, name) for name in ("assess", "gates", "execution")}
         config = config.model_copy(update=wanted)
-        config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
+    if extrinsic is not None:
+        if extrinsic not in config.known:
+            raise ConfigError(
+                f"--extrinsic: no input has a field {extrinsic}; there are {', '.join(sorted(config.known))}."
+            )
+        config = config.model_copy(update={"assess": config.assess.model_copy(update={"extrinsic": extrinsic})})
+    config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
     with held(store, root) as lease:
         splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
-        assessment = assess(config, root, splits, engines(config, session, progress))
+        assessment = assess(config, root, splits, engines(config, session, progress), rules)
         lease.check()
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
     return assessment
-
-
-def read_assessment(store: Store, root: str) -> Assessment | None:
-    """The assessment of a run, if it has one."""
-    uri = paths.join(root, ASSESSMENT)
-    return json.loads(store.read_bytes(uri)) if store.exists(uri) else None
 
 
 def patience_of(config: PrepareConfig) -> Patience:

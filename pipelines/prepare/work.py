@@ -12,6 +12,7 @@ from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machin
 from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, documents_of
 from pipelines.dedup import group
 from pipelines.dedup.settings import Dedup
+from pipelines.prepare.assess.job import assess_memory
 from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings
@@ -92,4 +93,5 @@ def machine_memory(config: PrepareConfig, inputs: InputManifest, cpus: int, reco
     # The assessment compares questions and answers in any case.
     grouping = group.memory(records, config.dedup or Dedup())
     largest = max(task, tables_memory(config.inputs, inputs), split_memory(records), grouping)
+    largest = max(largest, assess_memory(config, records))
     return whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY), largest

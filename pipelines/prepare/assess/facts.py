@@ -31,21 +31,23 @@ from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import Sketches
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
-from pipelines.prepare.assess.settings import Assess
 from pipelines.prepare.collect import ATTRIBUTES_SCHEMA, collect_memory, hash64
-from pipelines.prepare.content import Said, Shape, from_shape, said
+from pipelines.prepare.config import Validate
+from pipelines.prepare.content import Content, Said, Shape, from_shape, said
+from pipelines.prepare.validate import Validator
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
+FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
 QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
-FACTS_VERSION = "1"
+FACTS_VERSION = "2"
 
-_SAMPLED_CHARACTERS = 4000  # of a text
+CHARACTERS = 4000  # of a text whose words are sampled or embedded
+ROWS = 10_000  # records that are Python objects at a time
 UNIT_BYTES = 8 << 20  # of compressed files
-_ROWS = 10_000  # records that are Python objects at a time
 _LANGUAGE = LanguageId()
 
 # U+FFFD, C1 controls, and how UTF-8 looks that was read as Windows-1252.
@@ -56,20 +58,23 @@ DAMAGED = (
 SAMPLE_SCHEMA = pa.schema([("hash", pa.uint64()), ("text", pa.large_string())])
 
 
-def facts_schema(fields: Sequence[str]) -> pa.Schema:
-    """The columns of FACTS. fields: metadata whose values are counted."""
+def facts_schema(fields: Sequence[str], kept: Sequence[str]) -> pa.Schema:
+    """The columns of FACTS. fields: metadata whose values are counted. kept: metadata for other measures."""
     return pa.schema(
         [
             ("id", pa.string()),
+            ("hash", pa.uint64()),  # of the id
             ("question", pa.uint64()),  # hashes of system message and question, and of the answer; 0 of plain texts
             ("answer", pa.uint64()),
             ("language", pa.string()),  # null: not identified with certainty
             ("damaged", pa.bool_()),  # a match of DAMAGED
             ("missing", pa.list_(pa.string())),  # fields without a value
             ("not_allowed", pa.bool_()),  # a value that is not in `validate.allowed`
+            ("violation", pa.string()),  # the first of the rules that the record does not meet
             ("characters", pa.int64()),
             ("turns", pa.int32()),  # answers; 0 of plain texts
             *((f"value/{name}", pa.string()) for name in fields),
+            *((f"kept/{name}", pa.string()) for name in kept),
         ]
     )
 
@@ -78,22 +83,27 @@ def facts_schema(fields: Sequence[str]) -> pa.Schema:
 class FactsSettings:
     """The settings on which the facts depend.
 
-    complete: fields that a record should have. allowed: values that a field may have. fields: whose values are counted.
+    sample: texts of SAMPLE. complete: fields that a record should have. allowed: values that a field may have. fields:
+    whose values are counted. kept: fields that are read for other measures. rules: that are counted; None: the data set
+    was made with them.
     """
 
     shape: Shape
-    assess: Assess
+    topics: Mapping[str, tuple[str, ...]]
+    sample: int
     dedup: Dedup
     complete: tuple[str, ...]
     allowed: Mapping[str, tuple[str, ...]]
     fields: tuple[str, ...]
+    kept: tuple[str, ...]
+    rules: Validate | None
 
 
 def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Limits) -> Stage:
     """The stage that writes the artifacts named above."""
     store = splits[0].store
     outputs = (
-        Output(FACTS, facts_schema(settings.fields)),
+        Output(FACTS, facts_schema(settings.fields, settings.kept)),
         Output(SAMPLE, SAMPLE_SCHEMA),
         Output(QUESTIONS, ATTRIBUTES_SCHEMA),
         Output(ANSWERS, ATTRIBUTES_SCHEMA),
@@ -103,14 +113,24 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "version": FACTS_VERSION,
         "splits": [one.manifest.digest for one in splits],
         "shape": settings.shape,
-        "assess": [settings.assess.topics, settings.assess.sample],
+        "assess": [settings.topics, settings.sample],
         "signatures": [settings.dedup.ngram_words, *settings.dedup.banding, settings.dedup.seed],
         "exact_short": settings.dedup.exact_short,
-        "fields": [settings.complete, settings.allowed, settings.fields],
+        "fields": [settings.complete, settings.allowed, settings.fields, settings.kept],
+        "rules": settings.rules and settings.rules.model_dump(mode="json"),
         "language": fasttext_model.fingerprint(store, None),
     }
     work, memory = MeasureRecords(store, settings), collect_memory(limits)
     return Stage("assess", outputs, units_of(splits), work, fingerprint(made_from), store, files_from, memory=memory)
+
+
+def smallest_of_sample(sample: Artifact, count: int) -> list[str]:
+    """The texts of SAMPLE with the smallest hashes, in their order."""
+    found: list[tuple[int, str]] = []
+    for table in sample.tables():
+        rows = zip(table["hash"].to_pylist(), table["text"].to_pylist(), strict=True)
+        found = heapq.nsmallest(count, [*found, *rows])
+    return [text for _, text in found]
 
 
 def units_of(splits: Sequence[Artifact]) -> list[tuple[str, ...]]:
@@ -137,33 +157,32 @@ class MeasureRecords:
     def __call__(self, uris: tuple[str, ...], scratch: Scratch) -> Counters:
         """Counters: `passed`, all records; `on_topic`, those that mention a topic; by number of a topic `topic/N`."""
         counters = Counter[str]({"passed": 0, "on_topic": 0})
-        topics = Topics(self.settings.assess.topics)
+        topics = Topics(self.settings.topics)
         sample: list[tuple[int, str]] = []
         for table in read_tables(self.store, uris):
-            for start in range(0, table.num_rows, _ROWS):
-                records = table.slice(start, _ROWS).to_pylist()
-                found = [said(from_shape(one, self.settings.shape)) for one in records]
+            for start in range(0, table.num_rows, ROWS):
+                records = table.slice(start, ROWS).to_pylist()
+                contents = [from_shape(one, self.settings.shape) for one in records]
+                found = [said(one) for one in contents]
                 texts = Texts.from_strings([one.text for one in found])
                 mentioned = topics.mentioned(texts)
                 counters["on_topic"] += int(mentioned.any(axis=1).sum())
                 counters.update({f"topic/{at}": int(n) for at, n in enumerate(mentioned.sum(axis=0))})
-                scratch.write(FACTS, self._facts(records, found, texts))
+                hashes = [hash64(one["id"]) for one in records]
+                known = {"hash": hashes, "violation": self._violations(records, contents)}
+                scratch.write(FACTS, self._facts(records, found, texts, known))
                 self._attributes(scratch, counters["passed"], records, found)
-                shown = (
-                    (hash64(one["id"]), text.text[:_SAMPLED_CHARACTERS])
-                    for one, text in zip(records, found, strict=True)
-                )
-                sample = heapq.nsmallest(self.settings.assess.sample, [*sample, *shown])
+                shown = ((hash, one.text[:CHARACTERS]) for hash, one in zip(hashes, found, strict=True))
+                sample = heapq.nsmallest(self.settings.sample, [*sample, *shown])
                 counters["passed"] += len(records)
         if sample:
-            hashes, shown_texts = zip(*sample, strict=True)
-            scratch.write(SAMPLE, pa.table([hashes, shown_texts], schema=SAMPLE_SCHEMA))
+            scratch.write(SAMPLE, pa.table(list(zip(*sample, strict=True)), schema=SAMPLE_SCHEMA))
         return dict(counters)
 
-    def _facts(self, records: list[dict[str, Any]], found: list[Said], texts: Texts) -> pa.Table:
+    def _facts(self, records: list[dict[str, Any]], found: list[Said], texts: Texts, known: dict[str, Any]) -> pa.Table:
         metadata = [one["metadata"] for one in records]
         languages, scores = identify(texts, fasttext_model.load(self.store, None), _LANGUAGE.max_chars)
-        columns: dict[str, Any] = {
+        columns = known | {
             "id": [one["id"] for one in records],
             "question": [hash64(one.system, same(one.question)) if one.turns else 0 for one in found],
             "answer": [hash64(same(one.answer)) if one.turns else 0 for one in found],
@@ -174,8 +193,16 @@ class MeasureRecords:
             "characters": count_characters(texts),
             "turns": [one.turns for one in found],
         }
-        columns |= {f"value/{name}": [one[name] for one in metadata] for name in self.settings.fields}
-        return pa.table(columns, schema=facts_schema(self.settings.fields))
+        for kind, names in (("value", self.settings.fields), ("kept", self.settings.kept)):
+            columns |= {f"{kind}/{name}": [one[name] for one in metadata] for name in names}
+        return pa.table(columns, schema=facts_schema(self.settings.fields, self.settings.kept))
+
+    def _violations(self, records: list[dict[str, Any]], contents: list[Content]) -> list[str | None]:
+        if self.settings.rules is None:
+            return [None] * len(records)
+        check = Validator(self.settings.rules)
+        found = [check(content, one["metadata"]) for one, content in zip(records, contents, strict=True)]
+        return [None if one is None else one.reason for one in found]
 
     def _missing(self, metadata: Mapping[str, str | None], one: Said) -> list[str]:
         found = [name for name in self.settings.complete if not (metadata[name] or "").strip()]

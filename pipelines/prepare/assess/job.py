@@ -2,11 +2,15 @@
 
     assess     facts of every record                              -> _work/assess/facts and others
     group      repeated questions; then the same of answers       -> _work/assess/questions, _work/assess/answers
+    fit        words and directions of the default embedding      -> _work/assess/model
+    embed      a vector of every record                           -> _work/assess/vectors
+    learn      groups of vectors, predicted labels                -> _work/assess/learned, _work/assess/suspects
     summary    what the facts add up to                           -> _work/assess/summary
 
 Stages of other settings or splits are made again: nothing else reads them.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -14,16 +18,35 @@ from cluster.artifact import Artifact
 from cluster.record import json_bytes
 from cluster.stage import Stage
 from cluster.store import paths
+from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.prepare.assess.facts import ANSWERS, QUESTIONS, VERDICTS, FactsSettings, facts_stage, units_of
+from pipelines.prepare.assess.embed import (
+    MODEL,
+    VECTORS,
+    EmbedSettings,
+    embed_memory,
+    embed_stage,
+    fit_memory,
+    fit_stage,
+)
+from pipelines.prepare.assess.facts import (
+    ANSWERS,
+    FOLDER,
+    QUESTIONS,
+    SAMPLE,
+    VERDICTS,
+    FactsSettings,
+    facts_stage,
+    units_of,
+)
+from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.score import Assessment, assessment_of
-from pipelines.prepare.assess.summary import SUMMARY, findings_of, summary_stage
-from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
+from pipelines.prepare.config import PrepareConfig, Validate
 from pipelines.prepare.sources import Fields, as_input
 
 ASSESSMENT = "assessment.json"
-_FOLDER = "_work/assess"
 
 
 class RunsStages(Protocol):
@@ -34,24 +57,47 @@ class RunsStages(Protocol):
 
 
 def assess(
-    config: PrepareConfig, root: str, splits: Sequence[Artifact], engine_at: Callable[[str], RunsStages]
+    config: PrepareConfig,
+    root: str,
+    splits: Sequence[Artifact],
+    engine_at: Callable[[str], RunsStages],
+    rules: Validate | None = None,
 ) -> Assessment:
     """The assessment of a run's splits, which is also written to ASSESSMENT.
 
-    engine_at: the engine of a folder. It replaces what was made with other settings.
+    engine_at: the engine of a folder. It replaces what was made with other settings. rules: that records are checked
+    against, if they are not those with which the data set was made.
     """
-    folder = paths.join(root, _FOLDER)
+    folder = paths.join(root, FOLDER)
     dedup = _without_scope(config.dedup or Dedup())
-    facts = engine_at(folder).run(facts_stage(_settings(config, dedup), splits, config.limits))
+    facts = engine_at(folder).run(facts_stage(_settings(config, dedup, rules), splits, config.limits))
     units = len(units_of(splits))
     inputs, groups = [as_input(one, Fields({}, "text")) for one in config.inputs], {}
     for of in (QUESTIONS, ANSWERS):
         stage = group_stage(dedup, inputs, facts[of], facts[VERDICTS], units)
         groups[of] = engine_at(paths.join(folder, of.partition("/")[0])).run(stage)[GROUPS]
-    summary = engine_at(folder).run(summary_stage(config.assess, facts, groups, units))[SUMMARY]
+    learned = _learn(config, splits, facts[SAMPLE], engine_at(folder)) if config.assess.embeddings else {}
+    shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
+    settings = SummarySettings(config.assess, shares, rules is not None)
+    summary = engine_at(folder).run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
     found = assessment_of(findings_of(summary), config.assess, config.gates, root)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
+
+
+def assess_memory(config: PrepareConfig, records: int) -> int:
+    """Bytes of the largest unit that makes or uses vectors; 0 without vectors."""
+    asked = config.assess
+    if asked.embeddings is None:
+        return 0
+    learn = learn_memory(asked.embeddings, records if asked.predicted else 0)
+    return max(fit_memory(asked.embeddings), embed_memory(config.limits), learn)
+
+
+def read_assessment(store: Store, root: str) -> Assessment | None:
+    """The assessment of a run, if it has one."""
+    uri = paths.join(root, ASSESSMENT)
+    return json.loads(store.read_bytes(uri)) if store.exists(uri) else None
 
 
 def _without_scope(dedup: Dedup) -> Dedup:
@@ -59,15 +105,31 @@ def _without_scope(dedup: Dedup) -> Dedup:
     return dedup.model_copy(update={"scope": "all", "keeper": "position", "sources": ()})
 
 
-def _settings(config: PrepareConfig, dedup: Dedup) -> FactsSettings:
-    allowed, split = config.validation.allowed, config.split
+def _learn(
+    config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, engine: RunsStages
+) -> dict[str, Artifact]:
+    """The artifacts of `learn`."""
+    assert config.assess.embeddings is not None
+    embeddings, labels = config.assess.embeddings, config.assess.predicted
+    settings = EmbedSettings(splits[0].store, config.records.shape, embeddings, config.assess.examples, labels)
+    model = None if embeddings.model else engine.run(fit_stage(settings, sample))[MODEL]
+    vectors = engine.run(embed_stage(settings, splits, model, config.limits))[VECTORS]
+    return engine.run(learn_stage(vectors, embeddings, labels, config.assess.label))
+
+
+def _settings(config: PrepareConfig, dedup: Dedup, rules: Validate | None) -> FactsSettings:
+    asked, allowed, split = config.assess, config.validation.allowed, config.split
     balanced = split.balance.by if split.balance else ()
-    named = ("source", "task_type", *split.stratify, *balanced, *allowed, *config.assess.fields)
+    balance = (*split.stratify, *balanced, *allowed, *asked.fields)
+    named = ("source", "task_type", *balance, *asked.predicted, *asked.groups)
     return FactsSettings(
         shape=config.records.shape,
-        assess=config.assess,
+        topics=asked.topics,
+        sample=max(asked.sample, asked.embeddings.sample if asked.embeddings else 0),
         dedup=dedup,
         complete=tuple(dict.fromkeys((*config.metadata, *config.validation.require))),
         allowed=allowed,
         fields=tuple(name for name in dict.fromkeys(named) if name in config.known),
+        kept=tuple(dict.fromkeys((*asked.annotators, *((asked.period,) if asked.period else ())))),
+        rules=rules,
     )

@@ -1,13 +1,16 @@
 """Findings to metrics, a score of them, and gates with what would mend those that fail."""
 
-from typing import Any, TypedDict
+from statistics import stdev
+from typing import TypedDict
 
 from cluster.page.formats import count, plural
-from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, mean, share
+from pipelines.prepare.assess.bias import length_parity
+from pipelines.prepare.assess.mend import mend_of
+from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
 from pipelines.prepare.assess.settings import Assess, Gates
-from pipelines.prepare.assess.summary import Findings, Repeats, Some
+from pipelines.prepare.assess.summary import Findings, Repeats
 
-_TOPICS_SHOWN = 5
+_VALUES_SHOWN = 4
 
 
 class Metric(TypedDict):
@@ -57,13 +60,13 @@ def assessment_of(findings: Findings, settings: Assess, gates: Gates, output: st
     known = [one for one in parts if one["value"] is not None]
     score = sum(one["weight"] * (one["value"] or 0) for one in known) if any(one["weight"] for one in known) else None
     bounds = {name: bound for name, bound in gates.model_dump().items() if bound is not None}
-    judged = values | {"score": score}
+    judged = values | {one["name"]: one["value"] for one in parts} | {"score": score}
     return Assessment(
         records=findings["records"],
         score=score,
         parts=parts,
         metrics=metrics,
-        gates=[_gate(name, judged[name], bound, findings, output) for name, bound in bounds.items()],
+        gates=[_gate(name, judged.get(name), bound, findings, output) for name, bound in bounds.items()],
         findings=findings,
     )
 
@@ -129,11 +132,90 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
         _metric("lexical_diversity", mean(lexical), "mean of distinct_1, distinct_2 and mtld", ""),
         _metric("structural_diversity", mean(structural), "mean evenness of lengths, turns and task types", ""),
     ]
+    if findings["learned"] and settings.embeddings:
+        groups, similar = findings["learned"]["groups"], findings["learned"]["similar"]
+        # Fewer distinct texts than groups leave groups without records.
+        possible = min(settings.embeddings.groups, records)
+        sizes = groups + [0] * (possible - len(groups))
+        largest = f"{plural(len(groups), 'group')}, the largest {count(groups[0])}" if groups else ""
+        found.append(_metric("semantic_diversity", evenness(sizes), "evenness of groups of like texts", largest))
+        if settings.examples:
+            meaning = "mean similarity of answers to the nearest example"
+            shown = f"of {plural(len(settings.examples), 'example')}"
+            found.append(_metric("similarity_to_examples", similar["mean"], meaning, shown))
     for name in values:
         if name != "source":
             found.append(
                 _metric(f"balance_{name}", values[name]["evenness"], f"evenness of {name}", _most(name, findings))
             )
+    return [*found, *_accuracy_metrics(findings, settings), *_bias_metrics(findings), *_extrinsic(findings, settings)]
+
+
+def _accuracy_metrics(findings: Findings, settings: Assess) -> list[Metric]:
+    found = []
+    if findings["learned"] and settings.label:
+        labels = findings["learned"]["labels"][settings.label]
+        found.append(
+            _metric(
+                "label_quality",
+                None if labels["errors"] is None else _kept(labels["errors"], labels["records"]),
+                f"records whose {settings.label} is probably right",
+                f"probably wrong {count(labels['errors'])} of {count(labels['records'])}"
+                if labels["errors"] is not None
+                else "predicted no better than by chance",
+            )
+        )
+    if agreement := findings["agreement"]:
+        alpha = agreement["alpha"]
+        found.append(
+            _metric(
+                "agreement",
+                None if alpha is None else max(0.0, alpha),
+                "Krippendorff's alpha of the annotators, at least 0",
+                f"{count(agreement['differing']['records'])} of {plural(agreement['records'], 'record')} differ",
+            )
+        )
+    if findings["rules"] is not None:
+        rules = ", ".join(f"{name} {count(number)}" for name, number in findings["rules"].items())
+        value = _kept(findings["violating"]["records"], findings["records"])
+        found.append(_metric("rule_conformity", value, "records that meet the rules", rules))
+    return found
+
+
+def _bias_metrics(findings: Findings) -> list[Metric]:
+    found = []
+    for name, of in findings["represented"].items():
+        wanted = ", ".join(f"{value} {share:.0%}" for value, share in of["wanted"].items())
+        meaning = f"likeness to {wanted or f'equal shares of {name}'}"
+        found.append(_metric(f"representation_{name}", of["likeness"], meaning, _most(name, findings)))
+    for name, lengths in findings["lengths"].items():
+        ratios = [
+            f"{one['value']} {one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+            for one in (lengths["ratios"] if lengths else [])[:_VALUES_SHOWN]
+        ]
+        against = f"times the length of {lengths['against']}: {', '.join(ratios)}" if lengths else ""
+        value = length_parity(lengths)
+        found.append(_metric(f"length_parity_{name}", value, f"shortest by longest {name}, where certain", against))
+    if periods := findings["periods"]:
+        named = list(periods["records"])
+        shown = f"{named[0]} to {named[-1]}, {plural(len(named), 'period')}" if named else "no date"
+        found.append(_metric("representation_period", periods["evenness"], "evenness of months, or years", shown))
+    return found
+
+
+def _extrinsic(findings: Findings, settings: Assess) -> list[Metric]:
+    name = settings.extrinsic or settings.label
+    if not findings["learned"] or name is None:
+        return []
+    labels = findings["learned"]["labels"][name]
+    found = []
+    for score in ("accuracy", "precision", "recall", "f1"):
+        folds = labels["scores"].get(score, [])
+        spread = f"standard deviation {stdev(folds):.3f} over {len(folds)} folds" if len(folds) > 1 else ""
+        most = f"; most frequent value {labels['most_frequent']:.3f}" if folds and score == "accuracy" else ""
+        found.append(
+            _metric(f"extrinsic_{score}", mean(folds), f"{score} of a model that predicts {name}", spread + most)
+        )
     return found
 
 
@@ -142,17 +224,29 @@ def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list
     measured = {
         "completeness": values["completeness"],
         "consistency": values["consistency"],
-        "relevance": values["relevance"],
-        "diversity": mean([values["lexical_diversity"], values["structural_diversity"]]),
+        "relevance": mean([values["relevance"], values.get("similarity_to_examples")]),
+        "diversity": mean(values.get(f"{kind}_diversity") for kind in ("lexical", "structural", "semantic")),
+        "accuracy": mean(values.get(name) for name in ("label_quality", "agreement", "rule_conformity")),
+        "bias": mean(value for name, value in values.items() if name.startswith(("representation_", "length_parity_"))),
     }
-    of = {"relevance": "records on a topic", "diversity": "mean of lexical and structural diversity"}
-    total = sum(weight for name, weight in weights.items() if measured.get(name) is not None)
+    of = {
+        "relevance": "mean of relevance and similarity_to_examples",
+        "diversity": "mean of lexical, structural and semantic diversity",
+        "accuracy": "mean of label_quality, agreement and rule_conformity",
+        "bias": "mean of representation and length_parity",
+    }
+    without = {
+        "relevance": "no `assess.topics` or `assess.examples`",
+        "accuracy": "no `assess.label` or `assess.annotators`",
+        "bias": "one source, and no `assess.groups` or `assess.period`",
+    }
+    total = sum(weight for name, weight in weights.items() if measured[name] is not None)
     return [
         Part(
             name=name,
-            weight=weight / total if measured.get(name) is not None and total else 0.0,
-            value=measured.get(name),
-            of=of.get(name, "") if name in measured else "no measure yet",
+            weight=weight / total if measured[name] is not None and total else 0.0,
+            value=measured[name],
+            of=of.get(name, "") if measured[name] is not None else without.get(name, ""),
         )
         for name, weight in weights.items()
     ]
@@ -167,99 +261,8 @@ def _gate(name: str, value: float | None, bound: float, findings: Findings, outp
     if value is None:
         return Gate(name=name, value=None, bound=bound, state="not measured", mend="")
     passed = value <= bound if name == "duplication" else value >= bound
-    mend = "" if passed else _MENDS[name](findings, output)
+    mend = "" if passed else mend_of(name, findings, output)
     return Gate(name=name, value=value, bound=bound, state="passed" if passed else "failed", mend=mend)
-
-
-# --- what would mend a failed gate
-
-
-def _mend_duplication(findings: Findings, output: str) -> str:
-    ids = _ids(findings["questions"]["ids"], findings["questions"]["exact"] + findings["questions"]["near"])
-    return (
-        f"Questions that repeat an earlier one: {ids}. Remove them from the source, or compare records more loosely: "
-        "`raymill prepare CONFIG -o dedup.threshold=0.6 --replace`."
-    )
-
-
-def _mend_consistency(findings: Findings, output: str) -> str:
-    found = []
-    if findings["contradictory"]["records"]:
-        found.append(f"Equal questions with different answers: {_some(findings['contradictory'])}. Keep one answer.")
-    if findings["not_allowed"]["records"]:
-        found.append(f"Values that are not allowed: {_some(findings['not_allowed'])}. Correct them.")
-    return " ".join([*found, "Then `raymill prepare CONFIG --replace`."])
-
-
-def _mend_completeness(findings: Findings, output: str) -> str:
-    fields = ",".join(name for name in findings["missing"] if name != "content")
-    require = (
-        f", or leave them out: `raymill prepare CONFIG -o validate.require=[{fields}] --replace`" if fields else ""
-    )
-    return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
-
-
-def _mend_language(findings: Findings, output: str) -> str:
-    found = []
-    if findings["other_language"]["records"]:
-        languages = ",".join(list(findings["languages"])[:3])
-        found.append(
-            f"In another language: {_some(findings['other_language'])}. Leave them out, or name all that are expected: "
-            f"`raymill assess {output} --config CONFIG -o assess.languages=[{languages}]`."
-        )
-    if findings["damaged"]["records"]:
-        found.append(
-            f"With damaged characters: {_some(findings['damaged'])}. Export them again as UTF-8, then "
-            "`raymill prepare CONFIG --replace`."
-        )
-    return " ".join(found)
-
-
-def _mend_coverage(findings: Findings, output: str) -> str:
-    rarest = sorted(findings["topics"].items(), key=lambda one: one[1])[:_TOPICS_SHOWN]
-    topics = ", ".join(f"{name} ({plural(number, 'record')})" for name, number in rarest)
-    return f"Least mentioned topics: {topics}. Add inputs about them, then `raymill prepare CONFIG --replace`."
-
-
-def _mend_sources(findings: Findings, output: str) -> str:
-    sources = list(findings["values"]["source"]["shown"].items())
-    if len(sources) == 1:
-        return (
-            f"All records are of the source {sources[0][0]}. Add an input of another source, then "
-            "`raymill prepare CONFIG --replace`; or set `gates.source_diversity` to null."
-        )
-    return (
-        f"{sources[0][0]} has {count(sources[0][1])} of {plural(findings['records'], 'record')}, {sources[-1][0]} has "
-        f"{count(sources[-1][1])}. Add records of the smaller sources, then `raymill prepare CONFIG --replace`."
-    )
-
-
-def _mend_score(findings: Findings, output: str) -> str:
-    return f"Look at the parts with the lowest value: `raymill assess {output}`."
-
-
-_MENDS: dict[str, Any] = {
-    "coverage": _mend_coverage,
-    "duplication": _mend_duplication,
-    "language_quality": _mend_language,
-    "source_diversity": _mend_sources,
-    "completeness": _mend_completeness,
-    "consistency": _mend_consistency,
-    "score": _mend_score,
-}
-
-
-def _some(some: Some) -> str:
-    return _ids(some["ids"], some["records"])
-
-
-def _ids(ids: list[str], total: int) -> str:
-    """`3 records (a, b, c)`, `20 records (a, b, c, d, e, ...)`."""
-    more = ", ..." if total > len(ids) else ""
-    return f"{plural(total, 'record')} ({', '.join(ids)}{more})"
-
-
-# --- metrics
 
 
 def _metric(name: str, value: float | None, meaning: str, seen: str) -> Metric:

@@ -1,17 +1,22 @@
 """The assessment as a section of the report, and as lines to print."""
 
+from collections.abc import Iterator
+from typing import Literal
+
 from cluster.page.formats import count, plural
-from cluster.page.markup import Column, Section, code, element, join, note, table
+from cluster.page.markup import Column, Html, Section, code, element, join, note, outside_text, table
 from pipelines.prepare.assess.score import Assessment, failed
+
+_SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
 
 
 def assessment_text(assessment: Assessment) -> str:
     """The lines that are printed: the score, the gates, and what would mend those that fail."""
-    lines = [f"score {_number(assessment['score'])} of 1, without {_unmeasured(assessment) or 'exception'}"]
+    lines = [f"score {number(assessment['score'])} of 1, without {_unmeasured(assessment) or 'exception'}"]
     width = max((len(one["name"]) for one in assessment["gates"]), default=0)
     for one in assessment["gates"]:
         lines.append(
-            f"{one['name']:<{width}}  {_number(one['value']):>6}  {_bound(one['name'], one['bound'])}  {one['state']}"
+            f"{one['name']:<{width}}  {number(one['value']):>6}  {_bound(one['name'], one['bound'])}  {one['state']}"
         )
     lines += [f"{one['name']}: {one['mend']}" for one in failed(assessment)]
     return "\n".join(lines)
@@ -21,7 +26,7 @@ def assessment_section(assessment: Assessment) -> Section:
     """Gates, score and all metrics."""
     gates = assessment["gates"]
     tiles = [
-        ("Score", _number(assessment["score"]), "of 1"),
+        ("Score", number(assessment["score"]), "of 1"),
         ("Gates passed", count(sum(one["state"] == "passed" for one in gates)), f"of {len(gates)}"),
         ("Gates failed", count(len(failed(assessment))), "with what would mend them below"),
     ]
@@ -33,30 +38,56 @@ def assessment_section(assessment: Assessment) -> Section:
     if mends := [element("li", code(one["name"]), ": ", _with_code(one["mend"])) for one in failed(assessment)]:
         parts.append(element("ul", mends))
     columns = [Column("Gate", numeric=False), Column("Value"), Column("Bound"), Column("Result", numeric=False)]
-    rows = [
-        (code(one["name"]), _number(one["value"]), _bound(one["name"], one["bound"]), one["state"]) for one in gates
-    ]
+    rows = [(code(one["name"]), number(one["value"]), _bound(one["name"], one["bound"]), one["state"]) for one in gates]
     parts.append(table("Gates", columns, rows))
     columns = [Column("Part", numeric=False), Column("Weight"), Column("Value"), Column("", numeric=False)]
-    rows = [
-        (code(one["name"]), _number(one["weight"]), _number(one["value"]), one["of"]) for one in assessment["parts"]
-    ]
+    rows = [(code(one["name"]), number(one["weight"]), number(one["value"]), one["of"]) for one in assessment["parts"]]
     parts.append(table("Parts of the score", columns, rows))
     if without := _unmeasured(assessment):
         parts.append(note(f"Not measured: {without}. The weights of the other parts are raised to sum to 1."))
     columns = [Column("Metric", numeric=False), Column("Value"), Column("Share or mean of", numeric=False)]
     columns.append(Column("Seen", numeric=False))
-    rows = [(code(one["name"]), _number(one["value"]), one["meaning"], one["seen"]) for one in assessment["metrics"]]
+    rows = [(code(one["name"]), number(one["value"]), one["meaning"], one["seen"]) for one in assessment["metrics"]]
     parts.append(table(f"Metrics of {plural(assessment['records'], 'record')}, from 0 to 1", columns, rows))
-    return Section("assessment", "Assessment", join(*parts))
+    return Section("assessment", "Assessment", join(*parts, *_suspects(assessment), *_ratios(assessment)))
+
+
+def _suspects(assessment: Assessment) -> Iterator[Html]:
+    """Tables of the values that are probably wrong."""
+    columns = [Column("Record", numeric=False), Column("Value", numeric=False), Column("Suggested", numeric=False)]
+    columns.append(Column("Probability of the value"))
+    for name, labels in (assessment["findings"]["learned"] or {"labels": {}})["labels"].items():
+        if suspects := labels["suspects"]:
+            rows = [(*(outside_text(one[key]) for key in _SUSPECT), number(one["probability"])) for one in suspects]
+            total = plural(labels["errors"] or 0, "record")
+            yield table(f"Values of {name} that are probably wrong: {len(rows)} of {total}", columns, rows)
+
+
+def _ratios(assessment: Assessment) -> Iterator[Html]:
+    """Tables of the lengths of groups."""
+    columns = [Column("Value", numeric=False), Column("Records"), Column("Ratio"), Column("Low"), Column("High")]
+    for name, lengths in assessment["findings"]["lengths"].items():
+        if lengths:
+            rows = [
+                (
+                    outside_text(one["value"]),
+                    count(one["records"]),
+                    number(one["ratio"]),
+                    number(one["low"]),
+                    number(one["high"]),
+                )
+                for one in lengths["ratios"]
+            ]
+            title = f"Mean length by {name}, of that of {lengths['against']}, with 95% confidence"
+            yield table(title, columns, rows)
 
 
 def _unmeasured(assessment: Assessment) -> str:
     return ", ".join(one["name"] for one in assessment["parts"] if one["value"] is None)
 
 
-def _number(value: float | None) -> str:
-    """Three decimals, rounded towards 0 so that a value below a bound is not shown as equal to it."""
+def number(value: float | None) -> str:
+    """A value to read: three decimals, rounded towards 0 so that a value below a bound is not shown as equal to it."""
     return "–" if value is None else f"{int(value * 1000 + 1e-9) / 1000:.3f}"
 
 

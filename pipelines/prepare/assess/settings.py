@@ -22,6 +22,19 @@ class Weights(_Settings):
     bias: float = Field(0.10, ge=0)
 
 
+class Embeddings(_Settings):
+    """How texts become vectors, and what is measured of these."""
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or URI of a sentence-transformers model; default: TF-IDF with truncated SVD of a sample",
+    )
+    dimensions: int = Field(64, ge=2, le=512, description="of the default")
+    sample: int = Field(5000, ge=100, le=50_000, description="records to which the default is fitted")
+    groups: int = Field(20, ge=2, le=1000, description="k of k-means; the groups' evenness is the semantic diversity")
+
+
 class Assess(_Settings):
     """What the assessment compares the data set with."""
 
@@ -29,18 +42,41 @@ class Assess(_Settings):
         {}, description="topic -> words or phrases that name it; a list of topics: each is its own word"
     )
     topic_records: int = Field(1, ge=1, description="records that must mention a topic")
+    examples: tuple[str, ...] = Field((), description="texts of the domain, with which answers are compared")
     languages: tuple[str, ...] = Field((), description="expected ones; default: the most frequent one")
     fields: tuple[str, ...] = Field(
         (),
         description="metadata whose balance is measured besides source, task type, and those that other settings name",
     )
+    label: str | None = Field(None, description="metadata that follows from the text; its wrong values are looked for")
+    extrinsic: str | None = Field(None, description="metadata that a model is trained to predict; default: the label")
+    annotators: tuple[str, ...] = Field(
+        (), description="metadata with the label of each annotator, whose agreement is measured"
+    )
+    groups: dict[str, dict[str, Fraction]] = Field(
+        {},
+        description="metadata -> value -> its share in the population; a list of metadata: values should have equal "
+        "shares",
+    )
+    period: str | None = Field(None, description="metadata with a date, whose months should have equally many records")
+    embeddings: Embeddings | None = Field(Embeddings(), description="null: nothing that needs vectors is measured")
     sample: int = Field(1000, ge=1, le=10_000, description="records whose words are counted for lexical diversity")
     weights: Weights = Weights()
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The fields that are predicted, the label first."""
+        return tuple(dict.fromkeys(name for name in (self.label, self.extrinsic) if name is not None))
 
     @field_validator("topics", mode="before")
     @classmethod
     def _topics_without_words(cls, topics: Any) -> Any:
         return {topic: (topic,) for topic in topics} if isinstance(topics, list | tuple) else topics
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _groups_without_shares(cls, groups: Any) -> Any:
+        return {field: {} for field in groups} if isinstance(groups, list | tuple) else groups
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -48,6 +84,16 @@ class Assess(_Settings):
             for phrase in words:
                 if not any(map(str.isalnum, phrase)):
                     raise ValueError(f"topics.{topic}: {phrase!r} has no word")
+        for field, shares in self.groups.items():
+            if shares and abs(sum(shares.values()) - 1) > 1e-6:
+                raise ValueError(f"groups.{field}: the shares sum to {sum(shares.values()):g}; wanted 1")
+        if len(self.annotators) == 1:
+            raise ValueError(f"annotators: {self.annotators[0]} alone; agreement takes two fields or more")
+        if self.embeddings is None:
+            needing = {"label": self.label, "extrinsic": self.extrinsic, "examples": self.examples}
+            for name, value in needing.items():
+                if value:
+                    raise ValueError(f"{name}: needs vectors, and `embeddings` is null; leave one of the two out")
         return self
 
 
@@ -60,4 +106,9 @@ class Gates(_Settings):
     source_diversity: Fraction | None = 0.8
     completeness: Fraction | None = None
     consistency: Fraction | None = None
+    accuracy: Fraction | None = None
+    relevance: Fraction | None = None
+    diversity: Fraction | None = None
+    bias: Fraction | None = None
+    extrinsic_f1: Fraction | None = None
     score: Fraction | None = None

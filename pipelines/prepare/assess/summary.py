@@ -1,12 +1,13 @@
 """The stage `summary`: the facts of all records put together to findings. One unit.
 
-Memory: 60 bytes a record, the distinct values of the fields that are counted, and the sample.
+Memory: 60 bytes a record, the distinct values of the fields that are counted, 32 KB for each value whose lengths are
+compared, and the sample.
 """
 
 import heapq
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -16,20 +17,24 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
-from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE
+from pipelines.prepare.assess.agreement import Agreement
+from pipelines.prepare.assess.bias import Lengths, LengthSamples, evenness_of_months, representation
+from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
+from pipelines.prepare.assess.learn import LEARNED, Learned, learned_of
 from pipelines.prepare.assess.metrics import contradictory, distinct, evenness, mtld
 from pipelines.prepare.assess.settings import Assess
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 SUMMARY = "summary"
-SUMMARY_VERSION = "1"
+SUMMARY_VERSION = "2"
 
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 60
 _IDS_SHOWN = 5
 _VALUES_SHOWN = 20
 _MTLD_TOKENS = 50_000
+_MONTH = len("2026-01")
 _SCHEMA = pa.schema([("findings", pa.string())])
 
 
@@ -67,8 +72,36 @@ class Words(TypedDict):
     mtld: float | None
 
 
+class Represented(TypedDict):
+    """Shares of a field's values. wanted: empty: equal ones. likeness: see `representation`. shown: records of the most
+    frequent values.
+    """
+
+    likeness: float | None
+    wanted: dict[str, float]
+    shown: dict[str, int]
+
+
+class Periods(TypedDict):
+    """Records of each month or year from the first to the last; of a field with dates."""
+
+    evenness: float | None
+    records: dict[str, int]
+
+
+class Agreed(TypedDict):
+    """Labels of several annotators. records: with two labels or more. differing: of these."""
+
+    records: int
+    alpha: float | None
+    differing: Some
+
+
 class Findings(TypedDict):
-    """What was counted. languages: those identified with certainty. topics: records that mention each."""
+    """What was counted. languages: those identified with certainty. topics: records that mention each. rules: records
+    that break each rule; None: the data set was made with these rules. agreement, periods, learned: None: not asked
+    for. represented, lengths: by field.
+    """
 
     records: int
     missing: dict[str, int]
@@ -87,21 +120,49 @@ class Findings(TypedDict):
     on_topic: int
     values: dict[str, Values]
     words: Words
+    rules: dict[str, int] | None
+    violating: Some
+    agreement: Agreed | None
+    represented: dict[str, Represented]
+    lengths: dict[str, Lengths | None]
+    periods: Periods | None
+    learned: Learned | None
 
 
-def summary_stage(settings: Assess, facts: dict[str, Artifact], groups: dict[str, Artifact], units: int) -> Stage:
+@dataclass(frozen=True)
+class SummarySettings:
+    """The settings on which the summary depends. shares: wanted ones of the values of fields; empty: equal ones.
+    rules: whether broken rules were looked for.
+    """
+
+    assess: Assess
+    shares: Mapping[str, Mapping[str, float]]
+    rules: bool
+
+
+def summary_stage(
+    settings: SummarySettings,
+    facts: dict[str, Artifact],
+    groups: dict[str, Artifact],
+    learned: dict[str, Artifact],
+    units: int,
+) -> Stage:
     """The stage that writes SUMMARY.
 
-    facts: the artifacts of `facts_stage`. groups: of repeated questions and answers, by QUESTIONS and ANSWERS.
+    facts: the artifacts of `facts_stage`. groups: of repeated questions and answers, by QUESTIONS and ANSWERS. learned:
+    of `learn_stage`; empty without vectors.
     """
+    asked = settings.assess
     made_from = {
         "version": SUMMARY_VERSION,
         "facts": facts[FACTS].manifest.digest,
         "groups": [one.manifest.digest for one in groups.values()],
-        "settings": [settings.topics, settings.languages, settings.sample],
+        "learned": [one.manifest.digest for one in learned.values()],
+        "settings": [asked.topics, asked.languages, asked.sample, asked.annotators, asked.period],
+        "shares": [settings.shares, settings.rules],
     }
     store, memory = facts[FACTS].store, _LIBRARIES + _OF_A_RECORD * facts[FACTS].manifest.rows
-    work = Summarise(settings, facts, groups, units)
+    work = Summarise(settings, facts, groups, learned, units)
     return Stage("summary", (Output(SUMMARY, _SCHEMA),), (None,), work, fingerprint(made_from), store, memory=memory)
 
 
@@ -114,9 +175,10 @@ def findings_of(summary: Artifact) -> Findings:
 class Summarise:
     """The work of the stage."""
 
-    settings: Assess
+    settings: SummarySettings
     facts: dict[str, Artifact]
     groups: dict[str, Artifact]
+    learned: dict[str, Artifact]
     units: int
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
@@ -128,16 +190,26 @@ class Summarise:
     def _findings(self) -> Findings:
         facts = self.facts[FACTS]
         fields = [name for name in map(_field, facts.schema.names) if name]
-        counted = Counted({name: Counter() for name in (*fields, "length", "turns")})
+        asked = self.settings.assess
+        counted = Counted(
+            {name: Counter() for name in (*fields, "length", "turns")},
+            {name: LengthSamples() for name in self.settings.shares},
+            asked.period,
+        )
         for table in facts.tables([name for name in facts.schema.names if name != "id"]):
             counted.add(table)
-        expected = self.settings.languages or tuple(name for name, _ in _ranked(counted.languages)[:1])
+        expected = asked.languages or tuple(name for name, _ in _ranked(counted.languages)[:1])
         against = contradictory(*map(np.concatenate, (counted.questions, counted.answers)))
         chosen = {
-            name: _Chosen() for name in ("incomplete", "not_allowed", "other_language", "damaged", "contradictory")
-        }
+            name: _Chosen()
+            for name in (
+                "incomplete", "not_allowed", "other_language", "damaged", "contradictory", "violating", "differing",
+            )
+        }  # fmt: skip
+        agreement = Agreement()
         inconsistent = poor = at = 0
-        for table in facts.tables(["id", "missing", "not_allowed", "language", "damaged"]):
+        labels = [f"kept/{name}" for name in asked.annotators]
+        for table in facts.tables(["id", "missing", "not_allowed", "language", "damaged", "violation", *labels]):
             conflicts = pa.array(against[at : (at := at + table.num_rows)])
             other = pc.invert(
                 pc.is_in(
@@ -150,6 +222,8 @@ class Summarise:
                 "other_language": other if expected else pa.repeat(False, table.num_rows),
                 "damaged": table["damaged"],
                 "contradictory": conflicts,
+                "violating": table["violation"].is_valid(),
+                "differing": _differing(agreement, [table[name] for name in labels], table.num_rows),
             }
             for name, mask in masks.items():
                 chosen[name].add(table["id"], mask)
@@ -170,10 +244,21 @@ class Summarise:
             other_language=chosen["other_language"].some(),
             damaged=chosen["damaged"].some(),
             poor_language=poor,
-            topics={name: int(counters.get(f"topic/{at}", 0)) for at, name in enumerate(self.settings.topics)},
+            topics={name: int(counters.get(f"topic/{at}", 0)) for at, name in enumerate(asked.topics)},
             on_topic=int(counters["on_topic"]),
             values={name: _values(found) for name, found in counted.values.items()},
             words=self._words(),
+            rules=dict(_ranked(counted.rules)) if self.settings.rules else None,
+            violating=chosen["violating"].some(),
+            agreement=Agreed(records=agreement.records, alpha=agreement.alpha, differing=chosen["differing"].some())
+            if labels
+            else None,
+            represented={
+                name: _represented(counted.values[name], wanted) for name, wanted in self.settings.shares.items()
+            },
+            lengths={name: samples.compared() for name, samples in counted.lengths.items()},
+            periods=_periods(counted.dates) if asked.period else None,
+            learned=learned_of(self.learned[LEARNED]) if self.learned else None,
         )
 
     def _repeats(self, of: str) -> Repeats:
@@ -193,11 +278,8 @@ class Summarise:
         )
 
     def _words(self) -> Words:
-        sample: list[tuple[int, str]] = []
-        for table in self.facts[SAMPLE].tables():
-            rows = zip(table["hash"].to_pylist(), table["text"].to_pylist(), strict=True)
-            sample = heapq.nsmallest(self.settings.sample, [*sample, *rows])
-        tokens, starts = split_tokens(Texts.from_strings([text for _, text in sample]))
+        sample = smallest_of_sample(self.facts[SAMPLE], self.settings.assess.sample)
+        tokens, starts = split_tokens(Texts.from_strings(sample))
         texts = np.split(tokens, starts[1:-1]) if sample else []
         return Words(
             records=len(sample),
@@ -210,13 +292,17 @@ class Summarise:
 
 @dataclass
 class Counted:
-    """What the first pass over the facts adds up."""
+    """What the first pass over the facts adds up. lengths: of fields whose values are compared. period: with dates."""
 
     values: dict[str, Counter[str]]
+    lengths: dict[str, LengthSamples]
+    period: str | None
     questions: list[np.ndarray] = field(default_factory=lambda: [np.empty(0, np.uint64)])
     answers: list[np.ndarray] = field(default_factory=lambda: [np.empty(0, np.uint64)])
     languages: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    dates: Counter[str] = field(default_factory=Counter)
 
     def add(self, table: pa.Table) -> None:
         """Add the facts of some records."""
@@ -225,6 +311,12 @@ class Counted:
         self.answers.append(table["answer"].to_numpy())
         self.languages.update(_counts(table["language"].drop_null()))
         self.missing.update(_counts(pc.list_flatten(table["missing"])))
+        self.rules.update(_counts(table["violation"].drop_null()))
+        if self.period:
+            self.dates.update(_counts(pc.utf8_slice_codeunits(table[f"kept/{self.period}"].drop_null(), 0, _MONTH)))
+        for name, samples in self.lengths.items():
+            values = pc.fill_null(table[f"value/{name}"], "").to_numpy()
+            samples.add(values, table["hash"].to_numpy(), table["characters"].to_numpy())
         lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
         columns = {name: table[column] for column in table.column_names if (name := _field(column))}
         columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}
@@ -263,6 +355,23 @@ def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
 
 def _values(counts: Counter[str]) -> Values:
     return Values(distinct=len(counts), evenness=evenness(counts.values()), shown=dict(_ranked(counts)[:_VALUES_SHOWN]))
+
+
+def _differing(agreement: Agreement, labels: list[pa.ChunkedArray], records: int) -> pa.Array:
+    """bool[N]: whether the labels of a record differ. labels: of each annotator."""
+    if not labels:
+        return pa.repeat(False, records)
+    return pa.array([agreement.add(one) for one in zip(*(column.to_pylist() for column in labels), strict=True)])
+
+
+def _represented(counts: Counter[str], wanted: Mapping[str, float]) -> Represented:
+    shown = dict(_ranked(counts)[:_VALUES_SHOWN]) | {value: counts[value] for value in wanted}
+    return Represented(likeness=representation(counts, wanted), wanted=dict(wanted), shown=shown)
+
+
+def _periods(dates: Counter[str]) -> Periods:
+    found, records = evenness_of_months(dates)
+    return Periods(evenness=found, records=records)
 
 
 def _id_at(attributes: Artifact, uris: Sequence[str], row: int) -> str:

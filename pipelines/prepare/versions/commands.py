@@ -9,9 +9,11 @@ from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.page.formats import count, plural
 from cluster.store import paths
+from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.diff import compare, diff_text
 from pipelines.prepare.versions.export import ExportFormat, export
+from pipelines.prepare.versions.metrics import metrics_text
 from pipelines.prepare.versions.registry import Registry
 
 # action -> (number of further arguments: least, most; how it is written)
@@ -64,7 +66,10 @@ def dataset(
             case "diff":
                 one, other = versions.find(name), versions.find(given[0])
                 difference = compare(one.splits(store), other.splits(store))
-                print(diff_text(f"{one.name}:{one.version}", f"{other.name}:{other.version}", difference))
+                before, after = (f"{found.name}:{found.version}" for found in (one, other))
+                print(diff_text(before, after, difference))
+                old, new = (read_assessment(store, found.output) for found in (one, other))
+                print(metrics_text(before, after, old, new))
             case "card":
                 print(card(store, versions.find(name)), end="")
             case _:

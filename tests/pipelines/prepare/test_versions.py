@@ -141,6 +141,7 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
         and diff.startswith("help:v1 -> help:v2\ntrain               16 -> 24\n")
         and "added               10" in diff
     )
+    assert "\ncompleteness" in diff and " 1.000 -> 1.000\n" in diff and "language en" in diff
     assert raymill("card", "help:v1")[1].startswith("---\npretty_name: help\n")
     assert raymill("export", "help", str(tmp_path / "out"))[1] == f"4 files written to {tmp_path / 'out'}\n"
     for words, said in (

@@ -5,12 +5,9 @@ import math
 
 import pytest
 
-from cluster import cli
 from cluster.errors import DataError
 from cluster.garbage import find_garbage
-from cluster.session import Session
 from cluster.store.store import Store
-from pipelines.prepare import job
 from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
@@ -18,7 +15,7 @@ from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
-from tests.support.inline import InlineEngine, prepare_inline
+from tests.support.inline import prepare_inline
 
 # Twenty questions of a help desk: English, all different, none near another.
 THINGS = (
@@ -138,14 +135,15 @@ def test_metrics_are_those_worked_out_by_hand(settings, monkeypatch):
 def test_the_score_leaves_out_what_is_not_measured(settings, monkeypatch):
     assessment = prepare_inline(settings, monkeypatch).assessment
     parts = {one["name"]: one for one in assessment["parts"]}
-    assert parts["accuracy"]["value"] is None and parts["bias"]["weight"] == 0
-    # Of 0.25, 0.20, 0.20, 0.15, 0.10, 0.10 without the first and the last: 0.65.
-    assert parts["completeness"]["weight"] == pytest.approx(0.20 / 0.65)
-    diversity = (metric(assessment, "lexical_diversity") + metric(assessment, "structural_diversity")) / 2
+    assert parts["accuracy"]["value"] is None and parts["accuracy"]["weight"] == 0
+    # Of 0.25, 0.20, 0.20, 0.15, 0.10, 0.10 without the first: 0.75.
+    assert parts["completeness"]["weight"] == pytest.approx(0.20 / 0.75)
+    diversity = sum(metric(assessment, f"{kind}_diversity") for kind in ("lexical", "structural", "semantic")) / 3
+    bias = 1 - (24 / 26 - 1 / 2)  # the sources have 24 and 2 records
     assert assessment["score"] == pytest.approx(
-        (0.20 * 25 / 26 + 0.20 * 24 / 26 + 0.15 * 2 / 26 + 0.10 * diversity) / 0.65
+        (0.20 * 25 / 26 + 0.20 * 24 / 26 + 0.15 * 2 / 26 + 0.10 * diversity + 0.10 * bias) / 0.75
     )
-    assert "without accuracy, bias" in assessment_text(assessment)
+    assert "without accuracy" in assessment_text(assessment)
 
 
 def test_failed_gates_name_records_and_a_command(settings, monkeypatch):
@@ -176,10 +174,46 @@ def test_the_assessment_does_not_depend_on_units(settings, monkeypatch, tmp_path
     one = prepare_inline(settings, monkeypatch).assessment
     monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
     monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
-    monkeypatch.setattr("pipelines.prepare.assess.facts._ROWS", 2)
+    monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 2)
     many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)
     assert len(units_of([many.split(name) for name in SPLITS])) > 3
     assert json.loads(json.dumps(many.assessment).replace("/many", "/out")) == one
+
+
+def test_stated_groups_periods_and_annotators_are_compared(settings, monkeypatch):
+    """Twice as many of one region and with longer texts, no record in March, three annotators of whom two agree."""
+    rows = []
+    for n in range(90):
+        region = "south" if n % 3 else "north"
+        answer = f"{reply(n % 20)} {n}" + " Then tell us how it went, so that we can help others too." * 4 * (
+            n % 3 == 0
+        )
+        day = f"2026-0{(1, 2, 4)[n % 3]}-11"
+        rows.append(row(f"g{n:02}", f"{ask(n % 20)} {n}", answer) | {"region": region, "day": day})
+        rows[-1] |= {"anna": "good", "ben": "bad" if n % 9 == 0 else "good", "carl": "" if n % 2 else "good"}
+    rows[0] |= dict.fromkeys(("anna", "ben", "carl"), "bad")
+    path = settings["inputs"][0]["path"]
+    Store().write_bytes(path, "".join(json.dumps(one) + "\n" for one in rows).encode())
+    columns = settings["inputs"][0]["columns"] | {name: name for name in ("region", "day", "anna", "ben", "carl")}
+    asked = {"groups": {"region": {"north": 0.5, "south": 0.5}}, "period": "day", "annotators": ["anna", "ben", "carl"]}
+    plain = settings | {
+        "inputs": [settings["inputs"][0] | {"columns": columns}], "dedup": None, "assess": asked,
+        "gates": {"bias": 0.95, "accuracy": 0.95},
+    }  # fmt: skip
+    assessment = prepare_inline(plain, monkeypatch).assessment
+    assert metric(assessment, "representation_region") == pytest.approx(1 - (2 / 3 - 1 / 2))
+    (ratio,) = assessment["findings"]["lengths"]["region"]["ratios"]
+    assert ratio["value"] == "north" and 1 < ratio["low"] < ratio["ratio"] < ratio["high"]
+    assert metric(assessment, "length_parity_region") == pytest.approx(1 / ratio["ratio"])
+    assert assessment["findings"]["periods"]["records"]["2026-03"] == 0
+    agreed = assessment["findings"]["agreement"]
+    assert agreed["records"] == 90 and agreed["differing"]["records"] == 9 and "g09" in agreed["differing"]["ids"]
+    assert metric(assessment, "agreement") == pytest.approx(max(0, agreed["alpha"]))
+    bias, accuracy = gate(assessment, "bias")["mend"], gate(assessment, "accuracy")["mend"]
+    assert "north has 30 of 90 records, and 50% are wanted" in bias and "Without records: 2026-03" in bias
+    assert "texts of north have" in bias and "9 records (" in accuracy
+    page = Store().read_bytes(f"{plain['output']}/report.html").decode()
+    assert "Mean length by region, of that of south" in page
 
 
 @pytest.mark.parametrize("shape", ["text", "preference"])
@@ -248,29 +282,28 @@ def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(set
     assert largest[0] == largest[1], "questions and answers are compared in any case"
 
 
+def test_a_submitted_run_has_memory_for_the_labels(settings, monkeypatch):
+    monkeypatch.setattr("pipelines.prepare.work.documents_of", lambda inputs: 1_000_000)
+    plain = {"kind": "prepare", "name": "x"} | settings
+    model = {"embeddings": {"model": "e5"}}
+    largest = [
+        work(PrepareConfig.model_validate(plain | {"assess": assess})).workers[0].largest_task
+        for assess in ({"embeddings": None}, model, model | {"label": "queue"})
+    ]
+    assert largest[0] <= largest[1] < largest[2]
+
+
 def test_the_assessment_is_no_garbage(settings, monkeypatch):
     run = prepare_inline(settings, monkeypatch)
     found = find_garbage(Store(), run.uri, 0)
     assert found.unknown == []
-    kept = {f"_work/assess/{name}" for name in ("facts", "summary", "questions/_work/groups")}
+    kept = {
+        f"_work/assess/{name}" for name in ("facts", "model", "vectors", "learned", "summary", "questions/_work/groups")
+    }
     assert not kept & {one.folder for one in [*found.old, *found.young]}
 
 
 # --- the verb
-
-
-@pytest.fixture
-def assess(monkeypatch, capsys):
-    """`raymill assess WORDS` in this process, without Ray: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(job, "Engine", InlineEngine)
-    monkeypatch.setattr(Session, "start", lambda self: None)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(("assess", *words))
-        return left.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def test_assess_with_other_settings_and_gates_as_exit_code(settings, monkeypatch, tmp_path, assess):
@@ -292,6 +325,19 @@ def test_assess_with_other_settings_and_gates_as_exit_code(settings, monkeypatch
     assert prepare_inline(settings, monkeypatch).manifest == run.manifest, "the data set is the same"
 
 
+def test_rules_of_another_config_are_counted(settings, monkeypatch, tmp_path, assess):
+    run = prepare_inline(settings, monkeypatch)
+    path = tmp_path / "p.yaml"
+    asked = settings | {"validate": {"question_chars": [65, 500]}, "gates": {"accuracy": 1}}
+    path.write_text(json.dumps({"kind": "prepare", "name": "x"} | asked))
+    code, out, _ = assess(run.uri, "--gate", "--config", str(path))
+    again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
+    short = again["findings"]["rules"]["question_too_short"]
+    assert 0 < short < 26 and metric(again, "rule_conformity") == 1 - short / 26
+    assert code == 2 and "Rules are broken (question_too_short" in out
+    assert "rule_conformity" not in {one["name"] for one in run.assessment["metrics"]}
+
+
 def test_assess_says_what_it_wants(tmp_path, assess):
     assert assess(str(tmp_path / "none"))[0] == 2
     (tmp_path / "some").mkdir()
@@ -309,6 +355,10 @@ def test_assess_says_what_it_wants(tmp_path, assess):
         ({"assess": {"topics": ["?"]}}, "has no word"),
         ({"gates": {"coverage": 1.2}}, "less than or equal to 1"),
         ({"gates": {"fun": 1}}, "fun"),
+        ({"assess": {"label": "region"}}, "assess.label: no input has a field region"),
+        ({"assess": {"groups": {"queue": {"it": 0.5, "hr": 0.4}}}}, "the shares sum to 0.9; wanted 1"),
+        ({"assess": {"annotators": ["queue"]}}, "agreement takes two fields or more"),
+        ({"assess": {"label": "queue", "embeddings": None}}, "needs vectors, and `embeddings` is null"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, change, message):

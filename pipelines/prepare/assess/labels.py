@@ -1,0 +1,111 @@
+"""The labels of a data set, predicted and judged. Only workers import this module."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.artifact import Artifact
+from cluster.stage import Scratch
+from pipelines.prepare.assess.classify import better_than_chance, label_errors, predict, scores_by_fold
+from pipelines.prepare.assess.learn import (
+    LABELLED,
+    LEAST,
+    PAIRS,
+    SUSPECTS,
+    SUSPECTS_SCHEMA,
+    Labels,
+    Suspect,
+    matrix,
+)
+
+_SUSPECTS_SHOWN = 20
+_FOLDS = 5  # where the data set has none
+
+
+def predicted_labels(vectors: Artifact, field: str, scratch: Scratch | None) -> Labels:
+    """The predictions of a field. scratch: where suspects are written; None: they are not looked for."""
+    counts = Counter[str]()
+    for table in vectors.tables([f"label/{field}"]):
+        found = pc.value_counts(table[f"label/{field}"].drop_null()).to_pylist()
+        counts.update({one["values"]: one["counts"] for one in found if one["values"].strip()})
+    names = sorted(name for name, number in counts.items() if number >= LEAST)
+    total = sum(counts[name] for name in names)
+    left_out = sum(counts.values()) - total
+    if len(names) < 2:
+        return Labels(
+            records=0, left_out=left_out, classes=len(names), most_frequent=0.0, scores={}, errors=None, suspects=[]
+        )
+    labelled = _labelled(vectors, field, names, min(1.0, LABELLED / total, PAIRS / total / len(names)))
+    predicted = predict(labelled.vectors, labelled.labels, labelled.folds, labelled.keys, len(names))
+    scores = scores_by_fold(predicted, labelled.labels)
+    most_frequent = np.bincount(labelled.labels).max() / len(labelled.labels)
+    errors = None
+    suspects: list[Suspect] = []
+    if scratch is not None and better_than_chance(predicted, labelled.labels):
+        rows = label_errors(predicted, labelled.labels)
+        errors = len(rows)
+        suggested = predicted.probabilities[rows].argmax(axis=1)
+        ids = _ids(vectors, labelled.rows[rows])
+        own = predicted.probabilities[rows, labelled.labels[rows]]
+        table = pa.table(
+            [ids, [names[at] for at in labelled.labels[rows]], [names[at] for at in suggested], own],
+            schema=SUSPECTS_SCHEMA,
+        )
+        scratch.write(SUSPECTS, table)
+        suspects = table.slice(0, _SUSPECTS_SHOWN).to_pylist()
+    return Labels(
+        records=len(labelled.labels),
+        left_out=left_out,
+        classes=len(names),
+        most_frequent=float(most_frequent),
+        scores=scores,
+        errors=errors,
+        suspects=suspects,
+    )
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Records whose label is predicted. rows: int64[N], their places among all records. vectors: float16[N, D]."""
+
+    rows: np.ndarray
+    keys: np.ndarray
+    folds: np.ndarray
+    labels: np.ndarray
+    vectors: np.ndarray
+
+
+def _labelled(vectors: Artifact, field: str, names: list[str], share: float) -> _Labelled:
+    """The records with one of the labels; of these the share with the smallest keys."""
+    last = np.uint64(int(min(share * 2.0**64, 2.0**64 - 2048)))
+    parts: list[tuple[np.ndarray, ...]] = []
+    at = 0
+    for table in vectors.tables(["key", "fold", "vector", f"label/{field}"]):
+        label = pc.index_in(table[f"label/{field}"], pa.array(names))
+        keys = table["key"].to_numpy()
+        chosen = label.is_valid().to_numpy()
+        if share < 1:
+            chosen &= keys <= last
+        folds = pc.fill_null(table["fold"], -1).to_numpy().astype(np.int64)
+        rows = np.flatnonzero(chosen)
+        parts.append((at + rows, keys[rows], folds[rows], pc.fill_null(label, 0).to_numpy()[rows], matrix(table)[rows]))
+        at += table.num_rows
+    rows, keys, folds, labels, found = (np.concatenate(one) for one in zip(*parts, strict=True))
+    number = np.uint64(folds.max() + 1 if folds.max() >= 0 else _FOLDS)
+    # Records for testing have no fold. Equal questions have equal keys, so they are in one fold.
+    folds = np.where(folds >= 0, folds, (keys % number).astype(np.int64))
+    return _Labelled(rows, keys, folds, labels, found)
+
+
+def _ids(vectors: Artifact, rows: np.ndarray) -> list[str]:
+    """The ids of records at these places, in this order."""
+    found: dict[int, str] = {}
+    order, at = np.sort(rows), 0
+    for table in vectors.tables(["id"]):
+        here = order[np.searchsorted(order, at) : np.searchsorted(order, at + table.num_rows)]
+        found |= zip(here.tolist(), table["id"].take(pa.array(here - at)).to_pylist(), strict=True)
+        at += table.num_rows
+    return [found[row] for row in rows.tolist()]

@@ -1,0 +1,140 @@
+"""Vectors of texts: TF-IDF with truncated SVD, or a model of sentence-transformers. Only workers import this module.
+
+The default is latent semantic analysis: Deerwester et al. 1990, Indexing by latent semantic analysis. It is fitted to a
+sample of the records, so it needs no download and has the words of the domain.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
+
+from cluster.artifact import Artifact, Counters, read_tables
+from cluster.entry import Entry
+from cluster.stage import Scratch
+from cluster.store.copies import local_folder
+from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
+from pipelines.prepare.assess.facts import CHARACTERS, ROWS, same, smallest_of_sample
+from pipelines.prepare.collect import hash64
+from pipelines.prepare.content import from_shape, said
+from pipelines.text.texts import Texts
+from pipelines.text.tokens import split_tokens
+
+# Loads torch, which the default does without.
+sentence_model = Entry("pipelines.prepare.assess.sentence_model:load")
+
+_WORDS = 1 << 16  # of the sample, the most frequent ones
+
+
+class Embedder(Protocol):
+    """Makes vectors of texts."""
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """float32[N, D] of length 1, so that a product is the cosine; 0 for a text without a known word."""
+        ...
+
+
+class LatentSemantics:
+    """TF-IDF of words, projected by truncated SVD.
+
+    tokens: uint64[V], ascending hashes of words. idf: float32[V]. components: float32[V, D].
+    """
+
+    def __init__(self, tokens: np.ndarray, idf: np.ndarray, components: np.ndarray) -> None:
+        self.tokens, self.components = tokens, components
+        self.weights = TfidfTransformer(sublinear_tf=True)
+        self.weights.idf_ = idf.astype(np.float64)
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """See Embedder. Speed: 20 MB/s."""
+        if not len(self.tokens):
+            return np.zeros((len(texts), 1), np.float32)
+        weighted = self.weights.transform(_counts(Texts.from_strings(texts), self.tokens))
+        return normalize(weighted.astype(np.float32) @ self.components)
+
+
+def fit(texts: list[str], dimensions: int) -> LatentSemantics:
+    """The default embedding of a sample of texts. The same texts give the same model.
+
+    Memory: 1 KB a word of the sample, at most 65,536 words.
+    """
+    columns = Texts.from_strings(texts)
+    tokens = np.unique(split_tokens(columns)[0])
+    if not len(tokens):
+        return LatentSemantics(tokens, np.empty(0, np.float32), np.empty((0, 1), np.float32))
+    counts = _counts(columns, tokens)
+    if len(tokens) > _WORDS:
+        frequent = np.sort(np.argsort(-counts.getnnz(axis=0), kind="stable")[:_WORDS])
+        tokens, counts = tokens[frequent], counts[:, frequent]
+    weights = TfidfTransformer(sublinear_tf=True)
+    weighted = weights.fit_transform(counts)
+    size = min(dimensions, *weighted.shape)
+    # A sum over other threads has other last bits. Equal texts have no variance, by which scikit-learn divides.
+    with threadpool_limits(1), np.errstate(divide="ignore", invalid="ignore"):
+        components = TruncatedSVD(size, random_state=0).fit(weighted).components_.T
+    return LatentSemantics(tokens, weights.idf_.astype(np.float32), np.ascontiguousarray(components, np.float32))
+
+
+def _counts(texts: Texts, tokens: np.ndarray) -> scipy.sparse.csr_matrix:
+    """[D, V]: how often each text has each token; others are left out. tokens: uint64[V], ascending."""
+    hashes, starts = split_tokens(texts)
+    at = np.minimum(np.searchsorted(tokens, hashes), len(tokens) - 1)
+    known = tokens[at] == hashes
+    rows = np.repeat(np.arange(len(texts)), np.diff(starts))[known]
+    shape = (len(texts), len(tokens))
+    return scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, at[known])), shape)  # adds equal places up
+
+
+# --- the work of the stages
+
+
+def fit_model(settings: EmbedSettings, sample: Artifact, _: None, scratch: Scratch) -> Counters:
+    """The work of `fit_stage`. Counters: `texts` and `words`."""
+    texts = smallest_of_sample(sample, settings.embeddings.sample)
+    model = fit(texts, settings.embeddings.dimensions)
+    columns = [model.tokens, model.weights.idf_, list(model.components)]
+    scratch.write(MODEL, pa.table(columns, schema=MODEL_SCHEMA))
+    return {"texts": len(texts), "words": len(model.tokens)}
+
+
+def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[str, ...], scratch: Scratch) -> Counters:
+    """The work of `embed_stage`. Counters: `records`."""
+    embedder = _embedder(settings, model)
+    examples = embedder.embed([text[:CHARACTERS] for text in settings.examples]) if settings.examples else None
+    schema, count = vectors_schema(settings.labels), 0
+    for table in read_tables(settings.store, uris):
+        for start in range(0, table.num_rows, ROWS):
+            records = table.slice(start, ROWS).to_pylist()
+            found = [said(from_shape(one, settings.shape)) for one in records]
+            answers = [(one.answer or one.question)[:CHARACTERS] for one in found]
+            nearest = None if examples is None else (embedder.embed(answers) @ examples.T).max(axis=1)
+            columns = {
+                "id": [one["id"] for one in records],
+                "key": [hash64(same(one.question)) for one in found],
+                "fold": [one["fold"] for one in records],
+                "similarity": pa.nulls(len(records)) if nearest is None else _rounded(nearest),
+                "vector": list(embedder.embed([one.text[:CHARACTERS] for one in found]).astype(np.float16)),
+            }
+            columns |= {f"label/{name}": [one["metadata"][name] for one in records] for name in settings.labels}
+            scratch.write(VECTORS, pa.table(columns, schema=schema))
+            count += len(records)
+    return {"records": count}
+
+
+def _rounded(cosines: np.ndarray) -> np.ndarray:
+    """Four decimals, at least 0: the last bits of a product depend on how many texts are compared at once."""
+    return np.round(np.clip(cosines, 0, 1), 4)
+
+
+def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
+    if model is None:
+        assert settings.embeddings.model
+        return sentence_model(str(local_folder(settings.store, settings.embeddings.model)))
+    table = model.table()
+    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
+    return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)

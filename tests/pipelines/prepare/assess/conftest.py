@@ -1,0 +1,22 @@
+"""The verb `raymill assess` without Ray."""
+
+import pytest
+
+from cluster import cli
+from cluster.session import Session
+from pipelines.prepare import job
+from tests.support.inline import InlineEngine
+
+
+@pytest.fixture
+def assess(monkeypatch, capsys):
+    """`raymill assess WORDS` in this process, without Ray: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(job, "Engine", InlineEngine)
+    monkeypatch.setattr(Session, "start", lambda self: None)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(("assess", *words))
+        return left.value.code or 0, *capsys.readouterr()
+
+    return call
