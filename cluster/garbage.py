@@ -55,7 +55,9 @@ _FILES_OF_RUNS = {
     "manifest.json", "report.json", "report.html", "assessment.json", "inputs.json", "inputs.parquet",
     "pack.json", "steps.jsonl", "fit.json", "evaluation.json",
 }  # fmt: skip
-_FOLDERS_OF_RUNS = {LEASES, "attempts", "broken", "checkpoints", "errors", "export", "tensorboard", "tokenizer"}
+_FOLDERS_OF_RUNS = {
+    LEASES, "attempts", "broken", "checkpoints", "errors", "export", "fetched", "tensorboard", "tokenizer",
+}  # fmt: skip
 _NAMES_SHOWN = 3
 
 

@@ -64,7 +64,8 @@ class Stage:
     fingerprint: of everything the result depends on: code version, parameters, fingerprints of what is read.
     store: what the artifacts are written to.
     describe: the files that a unit reads, in a few words, for error messages.
-    small: all units together take less time than starting Ray's workers, so the driver does them itself.
+    small: the driver does the units itself, one after the other, without Ray: all of them together take less time than
+        starting Ray's workers, or they must not run at once.
     memory: bytes that a unit takes; Ray starts no more units on a machine than fit. 0: not known.
     key: `key(unit)` names everything on which the unit's result depends. Such a result stays valid when other units
         are added or removed: its record is named by the key. None: the record is named by the unit's index, and is

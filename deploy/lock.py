@@ -27,7 +27,8 @@ def requirements() -> dict[str, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     # `cluster`: the head's dashboard, Jobs API and metrics agent. `k8s`: the nightly CronJob submits from the image.
-    base = [*project["dependencies"], *extras["cluster"], *extras["k8s"]]
+    # `sql`: databases as sources of `prepare`.
+    base = [*project["dependencies"], *extras["cluster"], *extras["k8s"], *extras["sql"]]
     return {"build": BUILD, "cpu": base, "cuda": base + extras["train"]}
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cluster.errors import DataError
+from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
 
@@ -23,15 +24,15 @@ class Span:
     end: int
 
 
-def refuse_changed(store: Store, span: Span) -> None:
-    """Compare the file with the one that the run began with.
+def refuse_changed(store: Store, span: Span) -> FileInfo:
+    """Compare the file with the one that the run began with, and return it as it is now.
 
     Raises:
         DataError: its size or version is another one.
     """
     now = store.info(span.uri)
     if now.size == span.size and span.version in ("", now.version):
-        return
+        return now
     seen = (
         f"{span.size:,} bytes then, {now.size:,} now"
         if now.size != span.size

@@ -109,6 +109,8 @@ class LocalStore:
     def info(self, key: str) -> FileInfo:
         try:
             found = os.stat(key)  # not by `Path`, which takes longer than the call
+        except NotADirectoryError:
+            raise NotFound(key) from None  # below a file there is nothing, as on object stores
         except OSError as error:
             raise _mended(key, error) from error
         if stat.S_ISDIR(found.st_mode):

@@ -6,6 +6,7 @@ report, which `problems` compares with what the run needs.
 
 import importlib.metadata
 import json
+import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +31,15 @@ _QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
 class ProbeRequest:
     """What the probe looks at.
 
-    files: (URI, storage settings without keys) of each file that must exist. needed: see `needed`.
+    files: (URI, storage settings without keys) of each file that must exist. needed: see `needed`. variables: names of
+    environment variables that the driver needs.
     """
 
     output: str
     storage: Mapping[str, Any]
     files: Sequence[tuple[str, Mapping[str, Any]]]
     needed: Mapping[str, float] = field(default_factory=dict)
+    variables: Sequence[str] = ()
 
     VARIABLE: ClassVar = "RAYMILL_PROBE"
 
@@ -44,7 +47,7 @@ class ProbeRequest:
     def of(cls, work: Work) -> Self:
         storage = work.config.get("storage") or {}
         files = tuple((uri, storage_of(work.config, uri)) for uri in work.must_exist)
-        return cls(work.output, storage, files, needed(work))
+        return cls(work.output, storage, files, needed(work), work.variables)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -173,6 +176,16 @@ def _placed(text: str, addresses: Sequence[str], machines: int) -> str:
         return text
     shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
     return f"on {len(addresses)} of {plural(machines, 'machine')} ({shown}): {text}"
+
+
+def unset(request: ProbeRequest) -> list[str]:
+    """The problems with the environment of this process, which is where the driver will run."""
+    return [
+        f"the environment has no {name}, which the config names for a secret. Set it where Ray is started on the head "
+        "(in Kubernetes by a Secret of the pods)."
+        for name in request.variables
+        if not os.environ.get(name)
+    ]
 
 
 def look(request: ProbeRequest, marker: str | None) -> list[str]:

@@ -20,7 +20,7 @@ import cluster
 from cluster.autoscaler import can_add
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, look
+from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, look, unset
 
 _MACHINES = 16  # that are checked, at most
 _MACHINE_S = 90
@@ -44,7 +44,7 @@ def main() -> None:
         now=now,
         largest_memory=largest_memory,
         can_add=_can_add(request, lacking(request.needed, now, largest_memory)),
-        problems=_problems(request, looked_at),
+        problems=_problems(request, looked_at) | {one: [ray.util.get_node_ip_address()] for one in unset(request)},
         address=ray.get_runtime_context().gcs_address,
     )
     print(report.to_line(), flush=True)

@@ -107,7 +107,8 @@ class Work:
     workers: the groups of machines that compute; head: the machine of the driver. must_exist: URIs of files that the
     workers read (the first file of each input, model, tokenizer, lists). all_at_once: the run starts only when `least`
     machines of every group are there, as a training does; else any part of them is enough. replace: the job may delete
-    results made with other settings; part of neither the run id nor the config.
+    results made with other settings; part of neither the run id nor the config. variables: names of environment
+    variables with secrets that the driver needs.
     """
 
     kind: str
@@ -122,6 +123,7 @@ class Work:
     must_exist: tuple[str, ...] = ()
     all_at_once: bool = False
     replace: bool = False
+    variables: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:

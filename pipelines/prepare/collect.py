@@ -30,11 +30,12 @@ from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.clean import Cleaner, load_terms
-from pipelines.prepare.config import PrepareConfig, Source, plain_label
+from pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source, plain_label
 from pipelines.prepare.content import (
     COLUMNS,
     FIELDS,
     Content,
+    Role,
     Shape,
     Unusable,
     content_of,
@@ -50,6 +51,7 @@ from pipelines.prepare.tables.stage import TablesFound
 from pipelines.prepare.templates import Template, title_of
 from pipelines.prepare.times import microseconds
 from pipelines.prepare.validate import Failed, Validator
+from pipelines.readers.inputs import COLLECTED_AT
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION
@@ -95,13 +97,13 @@ ATTRIBUTES_SCHEMA = pa.schema(
     ]
 )
 
+
 _LANGUAGE = LanguageId()
-_BASE_METADATA = ("source", "licence", "task_type")
 
 
 def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
-    """The columns of a record. metadata: names of the fields besides source, licence and task_type."""
-    names = (*_BASE_METADATA, *(name for name in metadata if name not in _BASE_METADATA))
+    """The columns of a record. metadata: names of the fields besides those of BASE_METADATA."""
+    names = (*BASE_METADATA, *(name for name in metadata if name not in BASE_METADATA))
     return pa.schema(
         [
             ("id", pa.string()),
@@ -185,6 +187,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "shape": settings.shape,
         "sources": [[one.source, one.licence] for one in settings.sources],
         "fields": [asdict(one) for one in settings.fields],
+        "speakers": [one.speakers for one in settings.sources],
         "templates": [one.model_dump() for one in settings.templates],
         "task_types": settings.task_types,
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
@@ -274,16 +277,21 @@ class Collect:
         values = self.settings.fields[number].of(table)
         source = self.settings.sources[number]
         base = {"source": source.source, "licence": source.licence, "task_type": self.settings.task_types[number]}
+        times = table[COLLECTED_AT].to_pylist()
         refused = []
         rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
         for at, (row, id) in enumerate(zip(rows, ids, strict=True)):
             fields = {name: column[at] for name, column in values.items()}
-            metadata = base | {name: value for name, value in fields.items() if name not in FIELDS}
+            # A column of the source goes before what holds for all of it, unless it is empty.
+            own = {name: value for name, value in fields.items() if name not in FIELDS}
+            metadata = {**own, **base, "collected_at": times[at]}
+            metadata |= {name: value for name, value in own.items() if value}
+            content = {name: value for name, value in fields.items() if name in FIELDS}
             for name, spellings in self._labels.items():
                 if (value := metadata.get(name)) is not None:
                     metadata[name] = spellings.get(plain_label(value), value)
             try:
-                yield Collected(row, id, content_of({n: v for n, v in fields.items() if n in FIELDS}), metadata)
+                yield Collected(row, id, content_of(content, _roles(source.speakers, metadata)), metadata)
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
@@ -304,6 +312,7 @@ class Collect:
         done, dropped = finished(frame, source.table, self._known[source.source])
         repeated = self.tables.repeated_rows(unit.index)
         base = {"source": source.source, "licence": source.licence, "task_type": task_type}
+        times = rows[COLLECTED_AT].to_pylist()
         records, rejected, refused = [], [], []
         plain = zip(rows["row"].to_pylist(), rows["id"].to_pylist(), wrong, dropped, done.to_dicts(), strict=True)
         for at, (row, id, *why, values) in enumerate(plain):
@@ -313,7 +322,9 @@ class Collect:
                 record = Collected(row, id or _hash(json.dumps(given, ensure_ascii=False)), "", {})
                 rejected.append((record, given, Failed(failed.reason, failed.value, failed.limit)))
                 continue
-            metadata = base | {field: values[column] for field, column in source.columns.items()}
+            metadata = (
+                base | {"collected_at": times[at]} | {field: values[column] for field, column in source.columns.items()}
+            )
             try:
                 content = _from_template(source.table.template, {**values, "source": source.source})
             except Unusable as error:
@@ -468,6 +479,13 @@ class Collect:
         scratch.write(QUARANTINE, pa.table(columns, schema=QUARANTINE_SCHEMA))
         counters["quarantined"] += len(refused)
         counters.update(f"problem/{unit.source}/{reason}" for _, reason, _ in refused)
+
+
+def _roles(speakers: Mapping[str, Role], metadata: Mapping[str, str | None]) -> dict[str, Role]:
+    """The roles of the speakers of a record: `{FIELD}` stands for the one that its metadata names."""
+    named = {metadata.get(one[1:-1]): role for one, role in speakers.items() if one.startswith("{")}
+    plain = {one: role for one, role in speakers.items() if not one.startswith("{")}
+    return plain | {one: role for one, role in named.items() if one}
 
 
 def _filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:

@@ -14,7 +14,8 @@ from cluster.store.store import Store
 from pipelines.curate.config import Execution
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.settings import Assess, Gates
-from pipelines.prepare.content import FIELDS, Shape
+from pipelines.prepare.content import FIELDS, Role, Shape
+from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from pipelines.prepare.tables.settings import Table
 from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
 from pipelines.readers.inputs import Format
@@ -22,6 +23,9 @@ from pipelines.text.personal_data import KINDS
 
 # `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
 STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
+
+# The metadata of every record.
+BASE_METADATA = ("source", "licence", "task_type", "collected_at")
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -48,9 +52,14 @@ class Source(_Settings):
     """One source of records: where its files are, and which column is which field."""
 
     source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in records and report")
-    path: paths.AbsolutePath = Field(
-        description="folder, glob, file or URI; a folder saved by `datasets`; or hf://ORG/NAME[/CONFIG]"
+    path: paths.AbsolutePath | None = Field(
+        None,
+        description="folder, glob, file or URI; a folder saved by `datasets`; hf://ORG/NAME[/CONFIG]; or the output of "
+        "`raymill curate`",
     )
+    database: Database | None = Field(None, description="a query, in place of `path`")
+    api: Api | None = Field(None, description="a paged JSON API, in place of `path`")
+    pages: Pages | None = Field(None, description="a list of web pages, in place of `path`")
     exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
     format: Format | None = Field(None, description="default: by the file's ending")
     id: str | None = Field(None, min_length=1, description="column that names a record; default: a hash of its content")
@@ -58,6 +67,12 @@ class Source(_Settings):
         {},
         description=f"field -> column. The fields {', '.join(FIELDS)} are the record's content, any other is metadata; "
         "default: recognised by the names of the columns",
+    )
+    speakers: dict[str, Role] = Field(
+        {},
+        description="speaker of a message -> its role; `{FIELD}` is the speaker that the record's metadata names, `*` "
+        "any other. Turns of one role are joined; what precedes the first question or follows the last answer is left "
+        "out",
     )
     task_type: TaskType | None = Field(None, description="default: `records.task_type`")
     licence: str | None = Field(None, description="of this source; every record has it")
@@ -71,8 +86,13 @@ class Source(_Settings):
 
     @field_validator("path")
     @classmethod
-    def _without_parent_folders(cls, path: str) -> str:
-        return path if paths.scheme(path) else os.path.normpath(path)
+    def _without_parent_folders(cls, path: str | None) -> str | None:
+        return path if path is None or paths.scheme(path) else os.path.normpath(path)
+
+    @property
+    def connection(self) -> Database | Api | Pages | None:
+        """What is fetched before the run reads it; None of files."""
+        return self.database or self.api or self.pages
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -86,6 +106,18 @@ class Source(_Settings):
                 if column not in self.table.columns:
                     there = ", ".join(self.table.columns)
                     raise ValueError(f"columns.{field}: {column} is no column of the table; there are {there}")
+        if self.speakers and "messages" not in self.columns:
+            raise ValueError("speakers: goes with `columns: {messages: COLUMN}`; name the column with the messages")
+        for one in self.speakers:
+            if one.startswith("{") and one[1:-1] not in self.columns:
+                raise ValueError(f"speakers: {one} names no field; add {one[1:-1]} to `columns`")
+        given = [name for name in ("path", "database", "api", "pages") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'no path'} given; wanted one of path, database, api and pages")
+        if self.connection and (self.format or self.exclude or self.storage):
+            raise ValueError(
+                f"format, exclude and storage are of files, and this source has {given[0]}; leave them out"
+            )
         return self
 
 
@@ -180,6 +212,10 @@ class Validate(_Settings):
     allowed: dict[str, tuple[str, ...]] = Field({}, description="metadata -> values that it may have")
     since: dict[str, date] = Field(
         {}, description="metadata -> the earliest date that it may have; records without one fail"
+    )
+    until: dict[str, date] = Field({}, description="metadata -> the last date that it may have, likewise")
+    licences: tuple[str, ...] | None = Field(
+        None, description="licences that a record may have; records without one fail; default: any, and none"
     )
     refusals: tuple[str, ...] = Field(REFUSALS, description="beginnings of sentences of answers that decline")
     copied_answer: bool = Field(True, description="remove records whose answer is the question again")
@@ -310,6 +346,12 @@ class PrepareConfig(_Settings):
         return Store(self.storage)
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the environment variables with the secrets that the driver needs."""
+        found = [name for one in self.inputs if one.connection for name in variables_of(one.connection)]
+        return tuple(dict.fromkeys([*found, *filter(None, [self.clean.pseudonym_key])]))
+
+    @property
     def metadata(self) -> tuple[str, ...]:
         """Names of the metadata that some input has."""
         names = (field for one in self.inputs for field in one.columns if field not in FIELDS)
@@ -318,7 +360,7 @@ class PrepareConfig(_Settings):
     @property
     def known(self) -> frozenset[str]:
         """Names of all metadata."""
-        return frozenset((*self.metadata, "source", "licence", "task_type"))
+        return frozenset((*self.metadata, *BASE_METADATA))
 
     @property
     def classed_by(self) -> tuple[str, ...]:
@@ -334,9 +376,13 @@ class PrepareConfig(_Settings):
         single = {"label": self.assess.label, "extrinsic": self.assess.extrinsic, "period": self.assess.period}
         asked += [(f"assess.{setting}", (name,)) for setting, name in single.items() if name is not None]
         asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
-        asked += [("validate.since", tuple(self.validation.since)), ("clean.labels", tuple(self.clean.labels))]
+        asked += [("validate.since", tuple(self.validation.since)), ("validate.until", tuple(self.validation.until))]
+        asked += [("clean.labels", tuple(self.clean.labels))]
         asked += [("split.by_time", (self.split.by_time,) if self.split.by_time else ())]
         asked += [("split.balance.by", self.split.balance.by if self.split.balance else ())]
+        connected = [one.source for one in self.inputs if one.connection]
+        if twice := sorted({name for name in connected if connected.count(name) > 1}):
+            raise ValueError(f"inputs: several are called {', '.join(twice)}; give each a `source` of its own")
         shares = [one.share for one in self.inputs if one.share is not None]
         if shares and (len(shares) < len(self.inputs) or abs(sum(shares) - 1) > 1e-9):
             raise ValueError(

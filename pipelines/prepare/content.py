@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from cluster.read.messages import BadMessage, plain_message
 
+# What a speaker is; the messages of `skip` are left out.
+Role = Literal["system", "user", "assistant", "skip"]
 Shape = Literal["text", "pairs", "instruction", "messages", "preference"]
 
 # Fields of a source's row that are the content of a record.
@@ -36,6 +38,10 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
 }
 
 ROLES = ("system", "user", "assistant")
+
+# Keys of a message in exports of chats, of which the first that it has is its speaker or its text.
+_SPEAKERS = ("speaker", "role", "from", "author", "author_id", "sender", "name", "user")
+_TEXTS = ("content", "text", "body", "plain_body", "message", "value")
 
 # Why a row is no record, or a record has no such shape.
 REASONS = {
@@ -95,14 +101,18 @@ class Preference:
 Content = str | Chat | Preference
 
 
-def content_of(row: Mapping[str, str | None]) -> Content:
-    """The content of a source's row. row: FIELDS that the source has; lists of messages as JSON text.
+def content_of(row: Mapping[str, str | None], roles: Mapping[str, Role] | None = None) -> Content:
+    """The content of a source's row.
+
+    Args:
+        row: FIELDS that the source has; lists of messages as JSON text. roles: of the speakers of messages, `*` of any
+            other; None: messages have roles.
 
     Raises:
         Unusable: the row is no record.
     """
     if "messages" in row:
-        return _chat(_messages(row["messages"]))
+        return _chat(_spoken(row["messages"], roles) if roles else _messages(row["messages"]))
     if "chosen" in row:
         prompt, chosen, rejected = (_wanted(row.get(name)) for name in ("prompt", "chosen", "rejected"))
         return Preference(_optional(row.get("system")), prompt, chosen, rejected)
@@ -267,6 +277,37 @@ def _messages(value: str | None) -> list[dict[str, Any]]:
         raise Unusable("bad_messages") from error
     except BadMessage as error:
         raise Unusable(error.reason) from error
+
+
+def _spoken(value: str | None, roles: Mapping[str, Role]) -> list[dict[str, Any]]:
+    """Messages of speakers as messages with roles, from the first question to the last answer.
+
+    Messages that are not `public` are left out: Zendesk has internal notes among a ticket's comments.
+    """
+    try:
+        messages = json.loads(value or "[]")
+    except (ValueError, RecursionError) as error:
+        raise Unusable("bad_messages") from error
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise Unusable("bad_messages")
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        speaker = next((message[key] for key in _SPEAKERS if isinstance(message.get(key), str | int)), "")
+        text = next((message[key] for key in _TEXTS if isinstance(message.get(key), str)), "").strip()
+        role = roles.get(str(speaker), roles.get("*"))
+        if role is None:
+            raise Unusable("other_roles")
+        if role == "skip" or not text or message.get("public") is False:
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n{text}"
+        else:
+            turns.append({"role": role, "content": text})
+    system = [one for one in turns if one["role"] == "system"][:1]
+    spoken = [one for one in turns if one["role"] != "system"]
+    first = next((at for at, one in enumerate(spoken) if one["role"] == "user"), len(spoken))
+    last = max((at for at, one in enumerate(spoken) if one["role"] == "assistant"), default=-1)
+    return system + (spoken[first : last + 1] or spoken)
 
 
 def _wanted(value: str | None) -> str:

@@ -1,5 +1,6 @@
 """The main job of `raymill prepare`: records of many sources to a data set for fine-tuning.
 
+    fetch    commits the rows of databases, APIs and web pages      -> fetched
     freeze   lists the input files and divides them into units      -> inputs.json, inputs.parquet
     tables   finds what depends on all rows of a table              -> _work/tables, _work/repeated
     collect  reads, cleans and validates every record               -> quarantine, _work/records and others
@@ -15,9 +16,9 @@ Every stage is skipped if its artifacts are finished, so the same command contin
 it does nothing and does not start Ray.
 """
 
+import dataclasses
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,9 @@ from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine, Patience
 from cluster.errors import ConfigError, DataError
 from cluster.lease import held
+from cluster.output_folder import refuse_impossible_output
 from cluster.progress import Progress
-from cluster.record import json_bytes
+from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.stage import Stage
@@ -52,11 +54,13 @@ from pipelines.prepare.collect import (
     collect_stage,
 )
 from pipelines.prepare.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
-from pipelines.prepare.config import STORES, PrepareConfig
+from pipelines.prepare.config import STORES, PrepareConfig, Source
 from pipelines.prepare.content import REASONS
+from pipelines.prepare.fetch.answers import secret
+from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.report import Report, gather, render
-from pipelines.prepare.sources import as_input, fields_of
+from pipelines.prepare.sources import as_input, fields_of, with_corpora
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, find_kept, split_stage
 from pipelines.prepare.tables.stage import TablesFound, tables_stage
@@ -106,8 +110,9 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
         ClusterError: machines failed. The same call continues.
     """
-    store = config.store
-    root, settings, listing = listed_inputs(config)
+    store, key = config.store, _pseudonym_key(config)
+    fetched = fetch_inputs(config, session, progress, replace=replace)
+    root, settings, listing = listed_inputs(config, key=key)
     folder, plain = RunFolder(store, root), result_settings(config, settings, listing)
 
     def find() -> dict[str, Any] | None:
@@ -127,11 +132,11 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         lease.check()
         assessment = assess(config, root, [artifacts[name] for name in SPLITS], engines(config, session, progress))
         lease.check()
-        report = gather(config, inputs, artifacts, root)
+        report = gather(config, inputs, artifacts, root, fetched)
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
         digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, QUARANTINE)}
-        about = {"shape": settings.shape, "finished": report["finished"]}
+        about = {"shape": settings.shape, "finished": report["finished"]} | ({"fetched": fetched} if fetched else {})
         manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, **about)
     return PrepareRun(store, root, manifest, report, assessment, fresh=True)
 
@@ -186,28 +191,62 @@ def engines(config: PrepareConfig, session: Session, progress: Progress) -> Call
     return lambda root: Engine(root, session, progress, patience_of(config), replace=True)
 
 
-def listed_inputs(config: PrepareConfig) -> tuple[str, CollectSettings, InputListing]:
+def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *, replace: bool) -> list[dict[str, Any]]:
+    """Fetch the sources that are not files, and return their records. Those that were fetched are left alone.
+
+    Raises:
+        OtherSettings: a finished run, or what was fetched, has other settings, and not `replace`.
+        UserError: a source cannot be fetched. What was fetched before is kept.
+    """
+    store, root = config.store, paths.absolute(config.output)
+    connected = [one for one in config.inputs if one.connection]
+    missing = [one for one in connected if not is_fetched(one, store, root)]
+    if missing:
+        names = ", ".join(one.source for one in missing)
+        if not replace and RunFolder(store, root).manifest_file.read() is not None:
+            raise OtherSettings(
+                f"{root}: holds a finished run, which has not fetched {names} with these settings. Choose another "
+                "output, or add --replace to make again what these changes affect; the rest is kept."
+            )
+        refuse_impossible_output(root)
+        fields_of(with_corpora([one for one in config.inputs if not one.connection], store), store, root)
+        store.require_conditional_writes(root)
+        with held(store, root) as lease:
+            engine = Engine(root, session, progress, patience_of(config), replace, lease.check)
+            for one in missing:
+                fetch(one, store, root, engine.run, replace)
+    found = (record_of(store, root, one.source).read() for one in connected)
+    return [record for record in found if record is not None]
+
+
+def listed_inputs(
+    config: PrepareConfig, sources: Sequence[Source] | None = None, key: bytes = b""
+) -> tuple[str, CollectSettings, InputListing]:
     """(the output, the settings of `collect`, the listing of the inputs), with the first checks of a run.
+
+    Args:
+        sources: those to list; default: all. key: of pseudonyms.
 
     Raises:
         UserError: an input is missing, its columns are not known, or the output is among the inputs.
     """
     store, root = config.store, paths.absolute(config.output)
-    fields = fields_of(config.inputs, store)
-    inputs = [as_input(source, of_source) for source, of_source in zip(config.inputs, fields, strict=True)]
-    settings, listing = collect_settings(config, fields, _pseudonym_key(config)), list_inputs(store, inputs)
-    refuse_output_among_inputs(store, inputs, root)
-    refuse_files_inside(root, listing)
+    sources = with_corpora(config.inputs if sources is None else sources, store)
+    fields = fields_of(sources, store, root)
+    inputs = [as_input(source, of_source, root) for source, of_source in zip(sources, fields, strict=True)]
+    settings = collect_settings(config.model_copy(update={"inputs": sources}), fields, key)
+    listing = list_inputs(store, inputs)
+    # The rows of fetched sources are below the output, apart from what the run writes.
+    fetched = {one.source for one in sources if one.connection}
+    refuse_output_among_inputs(store, [one for one in inputs if one.source not in fetched], root)
+    of_files = tuple(one for one in listing.sources if one.input.source not in fetched)
+    refuse_files_inside(root, dataclasses.replace(listing, sources=of_files))
     return root, settings, listing
 
 
 def _pseudonym_key(config: PrepareConfig) -> bytes:
     name = config.clean.pseudonym_key
-    if name is None:
-        return b""
-    if not (key := os.environ.get(name, "")):
-        raise ConfigError(f"clean.pseudonym_key: the environment has no {name}. Set it to a long random text.")
-    return key.encode()
+    return b"" if name is None else secret(name, "clean.pseudonym_key").encode()
 
 
 def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:

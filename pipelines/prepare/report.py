@@ -1,5 +1,6 @@
 """The report of a run: report.json, report.html and the lines that `raymill prepare` prints."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict
 
@@ -83,8 +84,14 @@ class Report(TypedDict):
     config: dict[str, Any]
 
 
-def gather(config: PrepareConfig, inputs: InputManifest, artifacts: dict[str, Artifact], root: str) -> Report:
-    """The report of finished stages."""
+def gather(
+    config: PrepareConfig,
+    inputs: InputManifest,
+    artifacts: dict[str, Artifact],
+    root: str,
+    fetched: Sequence[dict[str, Any]] = (),
+) -> Report:
+    """The report of finished stages. fetched: the records of the sources that are not files."""
     collected = artifacts[RECORDS].manifest.counters
     split = artifacts[SPLIT_FILES].manifest.counters
     written = artifacts[REMOVED].manifest.counters
@@ -125,9 +132,15 @@ def gather(config: PrepareConfig, inputs: InputManifest, artifacts: dict[str, Ar
         older=int(split["older"]) if "older" in split else None,
         stages=_starting(split, "stage/"),
         warnings=_warnings(config, totals, splits, sources, straddling) + _time_warnings(collected, split),
-        notes=list(inputs.notes),
+        notes=[*map(_fetched, fetched), *inputs.notes],
         config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
     )
+
+
+def _fetched(record: dict[str, Any]) -> str:
+    rows, answers = plural(record["rows"], "row"), plural(record["answers"], "answer")
+    failed = f", {count(record['failed'])} not readable" if record["failed"] else ""
+    return f"Source {record['source']}: {rows} in {answers} of {record['asked']}{failed}, fetched {record['ended']}."
 
 
 def _starting(counters: dict[str, float], prefix: str) -> dict[str, int]:

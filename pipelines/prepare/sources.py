@@ -1,4 +1,4 @@
-"""The inputs of a prepare config: which column of a source is which field of a record."""
+"""The inputs of a prepare config: where their files are, and which column of a source is which field of a record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,20 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError, DataError, UserError
+from cluster.run import RunFolder
+from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.curate.write_corpus import CORPUS
 from pipelines.prepare.config import Source
 from pipelines.prepare.content import FIELDS
+from pipelines.prepare.fetch.snapshot import folder_of
 from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
 from pipelines.readers.find import find
-from pipelines.readers.inputs import Input, input_stores
+from pipelines.readers.inputs import COLLECTED_AT, Input, input_stores
 from pipelines.readers.reader import as_json_text
+from pipelines.readers.recorded import INPUTS_JSON
 
 # Usual names of columns, as field -> column; then optional ones. The first entry whose columns all exist is used.
 RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
@@ -35,8 +40,9 @@ _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen",
 class RecordsInput(Input):
     """An input whose text may be a list of messages. Its metadata may have the names of columns of a corpus."""
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "text", "problem", "where"})
+    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "text", "problem", "where", COLLECTED_AT})
     nested_text: ClassVar[bool] = True
+    dated: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Fields:
         return found
 
 
+_TEXT = Fields({"text": "text"}, "text")
+
+
 def _strings(column: pa.ChunkedArray) -> list[str | None]:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -66,14 +75,37 @@ def _strings(column: pa.ChunkedArray) -> list[str | None]:
     return pc.cast(column, pa.string()).to_pylist()
 
 
-def fields_of(sources: Sequence[Source], store: Store) -> tuple[Fields, ...]:
-    """The fields of each source. Reads the beginning of one file of a source without `columns`.
+def with_corpora(sources: Sequence[Source], store: Store) -> tuple[Source, ...]:
+    """The sources, with the corpus in place of an output of `raymill curate`; its records keep their ids.
+
+    Raises:
+        DataError: the output has no corpus yet.
+    """
+    stores = input_stores(store, [as_input(one, _TEXT) for one in sources])
+    return tuple(_with_corpus(one, of_source) for one, of_source in zip(sources, stores, strict=True))
+
+
+def _with_corpus(source: Source, store: Store) -> Source:
+    if source.path is None or source.path.startswith("hf://") or not store.exists(paths.join(source.path, INPUTS_JSON)):
+        return source
+    manifest = RunFolder(store, source.path).manifest_file.read()
+    if manifest is None or manifest["kind"] != "curate":
+        seen = "an unfinished run" if manifest is None else f"a run of kind {manifest['kind']}"
+        raise DataError(
+            f"inputs ({source.source}): {source.path} holds {seen}; wanted a finished run of `raymill curate`, or a "
+            "folder of files. Finish it by running its command again, or name the folder with the files."
+        )
+    return source.model_copy(update={"path": paths.join(source.path, CORPUS), "id": source.id or "id"})
+
+
+def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Fields, ...]:
+    """The fields of each source. Reads the beginning of one file of a source without `columns`. root: the output.
 
     Raises:
         ConfigError: no column has a usual name, the columns say nothing together, or an expression of a table is wrong.
         UserError: as of `find`: a source has no file.
     """
-    stores = input_stores(store, [as_input(one, Fields({"text": "text"}, "text")) for one in sources])
+    stores = input_stores(store, [as_input(one, _TEXT) for one in sources])
     found = []
     for number, (source, of_source) in enumerate(zip(sources, stores, strict=True)):
         where = f"inputs[{number}] ({source.source})"
@@ -83,7 +115,9 @@ def fields_of(sources: Sequence[Source], store: Store) -> tuple[Fields, ...]:
             main = next(name for name, kind in types.items() if kind == "text")
             found.append(Fields({name: name for name in types}, main))
             continue
-        columns = source.columns if _says_something(source.columns) else _recognised(where, source, of_source)
+        columns = source.columns
+        if not _says_something(columns):
+            columns = {"text": "text"} | columns if source.pages else _recognised(where, source, of_source, root)
         content = {field for field in columns if field in FIELDS} - {"system", "input"}
         if content not in _FORMS:
             raise ConfigError(
@@ -94,9 +128,11 @@ def fields_of(sources: Sequence[Source], store: Store) -> tuple[Fields, ...]:
     return tuple(found)
 
 
-def as_input(source: Source, fields: Fields) -> RecordsInput:
-    """The input that readers take."""
+def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
+    """The input that readers take. root: the output, below which are the rows of a source that is fetched."""
     shared = source.model_dump(include={"source", "path", "exclude", "format", "id", "licence", "delimiter", "split"})
+    if source.connection:
+        shared |= {"path": folder_of(root, source.source), "format": "fetched"}
     columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name != fields.main))
     return RecordsInput(text=fields.main, columns=columns, storage=source.storage, **shared)
 
@@ -105,15 +141,17 @@ def _says_something(columns: Mapping[str, str]) -> bool:
     return any(field in FIELDS for field in columns)
 
 
-def _recognised(where: str, source: Source, store: Store) -> dict[str, str]:
+def _recognised(where: str, source: Source, store: Store, root: str) -> dict[str, str]:
     """The columns of a source by their usual names, with the metadata that the config names."""
     try:
-        file, format = find(store, as_input(source, Fields({"text": "text"}, "text"))).files[0]
+        file, format = find(store, as_input(source, _TEXT, root)).files[0]
     except UserError as error:
         raise type(error)(f"{where}: {error}") from error
     except IndexError:
-        raise ConfigError(f"{where}: {source.path}: its files are empty. Point it at records.") from None
-    reader, input = READERS[format], as_input(source, Fields({"text": "text"}, "text"))
+        raise ConfigError(
+            f"{where}: {source.path or 'what was fetched'}: its files are empty. Point it at records."
+        ) from None
+    reader, input = READERS[format], as_input(source, _TEXT, root)
     schema = reader.cut(store, file, input).schema if reader.columns == "typed" else None
     names = reader.columns_of(store, file, input) if schema is None else schema.names
     if reader.columns == "fixed":

@@ -16,6 +16,8 @@ REASONS = {
     "not_allowed": "a field has a value that is not in `validate.allowed`",
     "too_old": "a date before `validate.since`, or none",
     "no_time": "no date or time in ISO 8601 in the field of `split.by_time`",
+    "too_new": "a date after `validate.until`, or none",
+    "licence_not_allowed": "a licence that is not in `validate.licences`, or none",
     "text_too_short": "fewer characters than `validate.text_chars`",
     "text_too_long": "more characters than `validate.text_chars`",
     "question_too_short": "fewer characters than `validate.question_chars`",
@@ -60,6 +62,11 @@ class Validator:
             return Failed(
                 "no_time", f"{self.by_time}: {metadata.get(self.by_time) or ''}", "a date or time in ISO 8601"
             )
+        for name, latest in self.settings.until.items():
+            if not (value := metadata.get(name) or "") or not date.min < _date(value) <= latest:
+                return Failed("too_new", f"{name}: {value}", latest.isoformat())
+        if (allowed := self.settings.licences) is not None and metadata.get("licence") not in allowed:
+            return Failed("licence_not_allowed", metadata.get("licence") or "", ", ".join(allowed))
         asked = question_and_answer(content)
         if asked is None:
             assert isinstance(content, str)

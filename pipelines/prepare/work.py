@@ -1,6 +1,7 @@
 """What a prepare config asks of a cluster: the id of its run, CPU machines, and files that must exist."""
 
 import math
+from typing import Any
 
 from cluster.artifact import fingerprint
 from cluster.page.formats import plural
@@ -15,6 +16,7 @@ from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.job import assess_memory
 from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.job import listed_inputs, result_settings
 from pipelines.prepare.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
@@ -28,6 +30,9 @@ _BYTES_PER_CORE_SECOND = 2.1e6
 def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
     """The run of a config, and the machines for it. Lists the inputs; reads no records but those of the first lines.
 
+    Nothing is fetched here. The id of a run with sources that are not files follows from their settings alone, so that
+    it is the same before and after they are fetched; their size is not known before.
+
     Args:
         seconds: wanted duration; None: as many machines as the units keep busy.
         replace: the job may replace a finished run with other settings. Nothing is removed here.
@@ -37,30 +42,42 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
         ConfigError: the config holds secrets.
     """
     plain = job_config(config)
-    root, collecting, listing = listed_inputs(config)
+    store, root = config.store, paths.absolute(config.output)
+    files = [one for one in config.inputs if not one.connection]
+    fetched = all(is_fetched(one, store, root) for one in config.inputs if one.connection)
+    _, collecting, listing = listed_inputs(config, None if fetched else files)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     plain["output"] = root
     settings = result_settings(config, collecting, listing)
-    try:
-        finished = RunFolder(config.store, root).find(settings, listing.fingerprint, replace=False) is not None
-    except OtherSettings:
-        if not replace:
-            raise
-        finished = False
+    finished = fetched and _is_finished(RunFolder(store, root), settings, listing.fingerprint, replace)
+    made_from = [settings, inputs.fingerprint]
+    if len(files) < len(config.inputs):
+        made_from = [settings | {"columns": {}}, listed_inputs(config, files)[2].fingerprint]
     first = {file.source: file.uri for file in reversed(inputs.files) if file.problem is None}
     return Work(
         kind=config.kind,
         verb="prepare",
         name=config.name,
         config=plain,
-        result=fingerprint([settings, inputs.fingerprint]),
+        result=fingerprint(made_from),
         output=root,
         finished=finished,
         head=head_machine(4 * len(inputs.units)),
         workers=(machines(config, inputs, seconds),),
+        variables=config.variables,
         must_exist=(*first.values(), *(paths.join(run, RUN_MANIFEST) for run in config.split.keep)),
         replace=replace,
     )
+
+
+def _is_finished(folder: RunFolder, settings: dict[str, Any], inputs: str, replace: bool) -> bool:
+    """Whether the output has this result. With `replace`, a finished run with other settings is no error."""
+    try:
+        return folder.find(settings, inputs, replace=False) is not None
+    except OtherSettings:
+        if not replace:
+            raise
+        return False
 
 
 def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
@@ -70,14 +87,14 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     records = documents_of(inputs)
     task = collect_memory(config.limits)
     memory, largest = machine_memory(config, inputs, cpus, records)
-    unit = max(one.bytes for one in inputs.units)
+    unit = max((one.bytes for one in inputs.units), default=0)
     return Machines(
         name="cpu",
         cpus=cpus,
         memory=memory,
         disk=whole_gib(4 * cpus * unit + RAY_DISK),
         largest_task=largest,
-        most=min(MOST_MACHINES, math.ceil(cores / cpus)),
+        most=min(MOST_MACHINES, max(1, math.ceil(cores / cpus))),
         reasons={
             "cpus": f"{cpus}, at most {CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why}",
             "memory": f"{cpus} tasks of {task / GIB:.1f} GiB, the largest of about {records:,} records has "

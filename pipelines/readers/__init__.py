@@ -12,6 +12,7 @@ A new format is a subclass of `reader.Reader`, a line in `READERS` and one in `i
 from cluster.read.compression import compression_ending
 from pipelines.readers.delimited import Delimited
 from pipelines.readers.docx import Docx
+from pipelines.readers.fetched import Fetched
 from pipelines.readers.hub import Hub
 from pipelines.readers.jsonl import Jsonl
 from pipelines.readers.mail import Mail
@@ -37,6 +38,7 @@ READERS: dict[str, Reader] = {
     "warc": Warc(),
     "wet": Wet(),
     "hf": Hub(),
+    "fetched": Fetched(),
 }
 
 

@@ -56,6 +56,11 @@ def find(store: Store, input: Input) -> FoundFiles:
     if input.path.startswith("hf://"):
         return FoundFiles([(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)])
     path = input.path
+    if input.format == "fetched":
+        files = [file for file in store.list_files(path) if file.uri.endswith(".parquet")]
+        if not files:
+            raise DataError(f"{path}: nothing was fetched yet. Run `raymill prepare`, whose first step fetches.")
+        return FoundFiles([(file, "fetched") for file in files if not _is_hidden(file.uri, path)])
     if _is_glob(path):
         root = folder_of(path)
         others = [(one, kind) for one, kind in store.list_unreadable(root) if paths.matches(path, one)]

@@ -23,7 +23,7 @@ from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.divide import bytes_of_unit, make_units, pieces_of
 from pipelines.readers.find import folder_of, skipped_text
-from pipelines.readers.inputs import Input
+from pipelines.readers.inputs import COLLECTED_AT, Input
 from pipelines.readers.listing import InputListing, ListedSource, list_inputs
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
@@ -366,7 +366,7 @@ def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
             yield Span(file.uri, file.size, file.version, format, start, end), text_bytes
 
 
-def _carried(sources: Iterable[_Source]) -> pa.Schema:
+def _carried(sources: Sequence[_Source]) -> pa.Schema:
     """The carried columns of all sources, of the type that all files agree on; string if they differ."""
     types: dict[str, set[pa.DataType]] = {}
     for source in sources:
@@ -380,5 +380,7 @@ def _carried(sources: Iterable[_Source]) -> pa.Schema:
                     continue
                 elif reader.columns != "fixed" or name in reader.columns_of(source.store, file, source.input):
                     known.add(pa.string())
+    if any(source.input.dated for source in sources):
+        types[COLLECTED_AT] = {pa.string()}
     agreed = {name: known - {pa.null()} for name, known in types.items()}
     return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])

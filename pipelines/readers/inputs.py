@@ -15,6 +15,9 @@ RESERVED_COLUMNS = frozenset(
     {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}
 )
 
+# A column that tables of dated inputs have; no column of a file is read under this name.
+COLLECTED_AT = "_collected_at"
+
 Format = Literal[
     "parquet",
     "jsonl",
@@ -30,6 +33,7 @@ Format = Literal[
     "warc",
     "wet",
     "hf",
+    "fetched",
 ]
 
 
@@ -41,6 +45,8 @@ class Input(BaseModel):
     reserved: ClassVar[frozenset[str]] = RESERVED_COLUMNS
     # Whether the text may be a list or an object, as messages are; it is read as compact JSON.
     nested_text: ClassVar[bool] = False
+    # Whether tables have the column COLLECTED_AT: when a row was received, else when its file was last changed.
+    dated: ClassVar[bool] = False
 
     source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
     path: paths.AbsolutePath = Field(

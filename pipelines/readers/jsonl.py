@@ -90,6 +90,11 @@ def _add(rows: Rows, line: bytes | None, where: str, input: Input, file: FilePro
     if not isinstance(record, dict):
         rows.refuse(file.or_row_problem("not_an_object"), where)
         return
+    add_object(rows, record, where, input)
+
+
+def add_object(rows: Rows, record: dict[str, Any], where: str, input: Input) -> None:
+    """Add a JSON object as a document, or its problem. where: it stands."""
     id = record.get(input.id) if input.id is not None else None
     carried = [as_json_text(record.get(name)) for name in input.columns]
     text = record.get(input.text, _MISSING)

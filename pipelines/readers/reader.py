@@ -52,12 +52,17 @@ PROBLEMS = {
     "bad_http_response": "the recorded HTTP response is damaged, or its encoding is unknown",
     "failed_extraction": "the HTML could not be parsed",
     "empty_extraction": "no main content was found in the HTML",
-    "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`",
+    "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`, and no JSON with a list of turns",
     "bad_message": "the e-mail message cannot be parsed, or has no header",
     "no_new_text": "the messages have no text besides quotes and signatures",
     "encrypted": "the file needs a password; save it without one",
     "damaged_file": "the PDF or Word file is damaged; save it again with the program that made it",
     "old_word_file": "the file is of Word before 2007; convert it, as `soffice --convert-to docx` does",
+    "http_error": "the server answered with an error, or led to too many other addresses",
+    "unreachable": "the server did not answer, or not to the end",
+    "private_address": "an address of this machine or of a private network, which is not allowed",
+    "robots_forbid": "robots.txt of the server forbids the page, or cannot be read",
+    "not_a_page": "the answer is neither HTML nor plain text",
     "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
 
@@ -142,7 +147,7 @@ class Rows:
         unencodable: Callable[[], str] = lambda: "lone_surrogate",
     ) -> None:
         self._skipped = counts.skipped
-        self._columns = input.columns
+        self.input = input
         self.limits = limits
         self._unencodable = unencodable
         self._clear()
@@ -200,7 +205,7 @@ class Rows:
         self._texts.append(text)
         self._problems.append(problem)
         self._where.append(where)
-        self._carried.append(carried or (None,) * len(self._columns))
+        self._carried.append(carried or (None,) * len(self.input.columns))
         self._bytes += len(text or b"") + sum(len(value or "") for value in carried)
 
     def table(self) -> pa.Table:
@@ -211,7 +216,7 @@ class Rows:
             "problem": pa.array(self._problems, pa.string()),
             "where": pa.array(self._where, pa.string()),
         }
-        for position, name in enumerate(self._columns):
+        for position, name in enumerate(self.input.columns):
             columns[name] = pa.array([values[position] for values in self._carried], pa.string())
         self._clear()
         return pa.table(columns)

@@ -1,19 +1,26 @@
-"""Transcripts of calls and films, WebVTT and SubRip: a file is one document, the turn of a speaker one line.
+"""Transcripts of calls and films, WebVTT, SubRip and JSON: a file is one document, the turn of a speaker one line.
 
 Times, numbers and names of cues, notes, styles and marks are removed; so are lines that rolling captions repeat in the
 next cue. A speaker is named by `<v Name>`, or by `Name:` at the beginning of two or more lines. A line that begins with
 a dash or `>>` is another speaker's, without a name. Where nobody is named, a pause of two seconds begins a line.
 
+JSON is that of programs that recognise speech: the first list, however deep, whose objects have a text and a speaker,
+else a text alone. Keys: see _SPEAKERS and _TEXTS.
+
 Source: https://www.w3.org/TR/webvtt1/; SubRip has no specification.
 """
 
 import html
+import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Rows
 from pipelines.readers.text_files import PlainText
 
@@ -25,6 +32,10 @@ _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
 _MARK = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _NAME = re.compile(r"(\w[\w.'’()-]*(?: [\w.'’()-]+){0,3}):[ \t]+(?=\S)")
 _OTHER_SPEAKER = re.compile(r"(?:[-–—][ \t]|>>)[ \t]*")
+
+# Keys of a turn, of AWS Transcribe, AssemblyAI, Deepgram, Gladia, WhisperX, Teams and others.
+_SPEAKERS = ("speaker", "speaker_label", "speakerName", "speaker_name", "participant", "role", "channel")
+_TEXTS = ("text", "transcript", "content", "utterance", "value")
 
 _MIN_NAMED = 2
 _CONTIGUOUS_MS = 100  # between cues of rolling captions
@@ -47,15 +58,53 @@ class Cue(NamedTuple):
 
 
 class Transcript(PlainText):
-    """The turns of the speakers, one a line: `Name: what was said`."""
+    """The turns of the speakers, one a line: `Name: what was said`; as `turns`, a list of {role, content}."""
+
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """`path`, and `turns` as messages whose roles are the speakers; empty where nobody is named."""
+        return ("path", "turns")
 
     def add_text(self, rows: Rows, text: str, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the turns."""
-        cues = list(_cues(text))
-        if cues:
-            rows.add("\n".join(_turns(cues)), uri, id, carried)
-        else:
+        cues = _cues_of_json(text) if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else list(_cues(text))
+        if not cues:
             rows.refuse("no_cues", uri, id, carried)
+            return
+        turns = _turns(cues)
+        said = json.dumps([{"role": speaker, "content": what} for speaker, what in turns], ensure_ascii=False)
+        lines = "\n".join(f"{speaker}: {what}" if speaker else what for speaker, what in turns)
+        values = [said if name == "turns" else value for name, value in zip(rows.input.columns, carried, strict=True)]
+        rows.add(said if rows.input.text == "turns" else lines, uri, id, values)
+
+
+def _cues_of_json(text: str) -> list[Cue]:
+    """The turns of a JSON value, as cues without times; empty if it has none."""
+    try:
+        value = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return []
+    with_text: list[Cue] = []
+    waiting: deque[Any] = deque([value])
+    while waiting:
+        found = waiting.popleft()
+        if isinstance(found, list):
+            cues = [_cue(one) for one in found]
+            if cues and all(cue is not None for cue in cues):
+                known = [cue for cue in cues if cue is not None]
+                if any(cue.lines[0].speaker for cue in known):
+                    return known
+                with_text = with_text or known
+        waiting.extend(found.values() if isinstance(found, dict) else found if isinstance(found, list) else ())
+    return with_text
+
+
+def _cue(turn: Any) -> Cue | None:
+    if not isinstance(turn, dict):
+        return None
+    text = next((turn[key] for key in _TEXTS if isinstance(turn.get(key), str)), None)
+    speaker = next((turn[key] for key in _SPEAKERS if isinstance(turn.get(key), str | int)), None)
+    line = Line(None if speaker is None else str(speaker), (text or "").strip())
+    return None if text is None else Cue(0, _CONTIGUOUS_MS + 1, [line])
 
 
 def _cues(text: str) -> Iterator[Cue]:
@@ -105,8 +154,8 @@ def _lines(line: str, names: set[str]) -> Iterator[Line]:
         yield Line(_plain(name) or None, _plain(said))
 
 
-def _turns(cues: list[Cue]) -> list[str]:
-    """What each speaker says without interruption."""
+def _turns(cues: list[Cue]) -> list[tuple[str, str]]:
+    """(speaker, what was said without interruption), in order. speaker: empty if nobody is named."""
     turns: list[tuple[str, list[str]]] = []
     before: Cue | None = None
     for cue in cues:
@@ -126,7 +175,7 @@ def _turns(cues: list[Cue]) -> list[str]:
             pause = 0
         before = cue
     said = [(speaker, " ".join(filter(None, texts))) for speaker, texts in turns]
-    return [f"{speaker}: {text}" if speaker else text for speaker, text in said if text]
+    return [(speaker, text) for speaker, text in said if text]
 
 
 def _repeated(before: list[Line], lines: list[Line]) -> int:

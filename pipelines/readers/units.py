@@ -7,8 +7,10 @@
 A document is identified by (index of its unit, row in the unit). How the files are divided: divide.py.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Self
 
 import numpy as np
@@ -18,9 +20,10 @@ import pyarrow.compute as pc
 from cluster.errors import UserError
 from cluster.read.limits import Limits
 from cluster.read.span import Span, refuse_changed
+from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers import READERS
-from pipelines.readers.inputs import Input, input_stores
+from pipelines.readers.inputs import COLLECTED_AT, Input, input_stores
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 
 
@@ -131,10 +134,11 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
     counted = ReaderCounts() if counts is None else counts
     for span in unit.spans:
-        refuse_changed(store, span)
+        file = refuse_changed(store, span)
         try:
             for table in READERS[span.format].read(store, span, input, limits, counted):
-                yield conformed(table, reading.carried)
+                found = conformed(table, reading.carried)
+                yield _dated(found, file) if input.dated else found
         except UserError:
             raise  # its message names the file
         except Exception as error:
@@ -151,6 +155,15 @@ def conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
         else:
             columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
     return pa.table(columns, names=["id", "text", "problem", "where", *carried.names])
+
+
+def _dated(table: pa.Table, file: FileInfo) -> pa.Table:
+    """The table, with the time of the file in COLLECTED_AT where it is null."""
+    if math.isinf(file.modified):
+        return table
+    time = datetime.fromtimestamp(file.modified, UTC).isoformat(timespec="seconds")
+    at = table.schema.get_field_index(COLLECTED_AT)
+    return table.set_column(at, COLLECTED_AT, pc.fill_null(table[COLLECTED_AT], time))
 
 
 def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:

@@ -89,7 +89,9 @@ def test_locked_versions_are_those_that_ci_tests():
         } == {}
 
 
-@pytest.mark.parametrize(("lock", "extras"), [("cpu", ("cluster", "k8s")), ("cuda", ("cluster", "k8s", "train"))])
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("cpu", ("cluster", "k8s", "sql")), ("cuda", ("cluster", "k8s", "sql", "train"))]
+)
 def test_every_dependency_of_the_project_is_locked(lock, extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]

@@ -35,7 +35,9 @@ def test_the_configs_in_the_readme_load(tmp_path):
         path.write_text(whole)
         name = load(str(path)).name
         names += [name] * is_whole
-    assert names == ["peps", "web", "site", "articles", "clean", "helpdesk", "machines", "gsm8k-lora"]
+    assert names == [
+        "peps", "web", "site", "articles", "clean", "helpdesk", "machines", "support", "exports", "gsm8k-lora"
+    ]  # fmt: skip
 
 
 def test_the_rule_in_the_readme_removes_what_it_says():

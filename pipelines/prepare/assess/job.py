@@ -72,7 +72,7 @@ def assess(
     dedup = _without_scope(config.dedup or Dedup())
     facts = engine_at(folder).run(facts_stage(_settings(config, dedup, rules), splits, config.limits))
     units = len(units_of(splits))
-    inputs, groups = [as_input(one, Fields({}, "text")) for one in config.inputs], {}
+    inputs, groups = [as_input(one, Fields({}, "text"), root) for one in config.inputs], {}
     for of in (QUESTIONS, ANSWERS):
         stage = group_stage(dedup, inputs, facts[of], facts[VERDICTS], units)
         groups[of] = engine_at(paths.join(folder, of.partition("/")[0])).run(stage)[GROUPS]

@@ -56,7 +56,7 @@ def measure_rates(config: PrepareConfig, settings: CollectSettings, sample: Samp
 def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text: float) -> list[StagePlan]:
     """Every stage of a run. rows, units, text: of the input; text in bytes."""
     writes = paths.is_remote(paths.absolute(config.output))
-    reads = any(paths.is_remote(one.path) for one in config.inputs)
+    reads = any(paths.is_remote(one.path or paths.absolute(config.output)) for one in config.inputs)
     scale = rows / rates.trial.rows
     found: list[StagePlan] = []
     for name in rates.trial.units:

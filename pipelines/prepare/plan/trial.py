@@ -116,4 +116,5 @@ def _parquet(table: pa.Table, source: Source, fields: Fields) -> bytes:
 def _changes(source: Source, fields: Fields, path: str) -> dict[str, Any]:
     """The settings of a source that differ if its rows lie in such a file."""
     columns = source.columns if source.table else dict(fields.columns)
-    return {"path": path, "format": None, "exclude": (), "storage": None, "columns": columns}
+    connection = {"database": None, "api": None, "pages": None}
+    return connection | {"path": path, "format": None, "exclude": (), "storage": None, "columns": columns}

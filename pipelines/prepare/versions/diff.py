@@ -70,6 +70,9 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
     for artifact in splits.values():
         for table in artifact.tables():
             ids.append(np.array([hash64(id) for id in table["id"].to_pylist()], np.uint64))
+            table = table.set_column(
+                table.schema.get_field_index("metadata"), "metadata", _without_time(table["metadata"])
+            )
             said = table.drop_columns([name for name in _BESIDES if name in table.column_names]).to_pylist()
             texts = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in said]
             contents.append(np.array([_hash(text) for text in texts], np.uint64))
@@ -82,6 +85,13 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
         {name: values for name, values in fields.items() if len(values) <= _VALUES},
         {split: artifact.manifest.rows for split, artifact in splits.items()},
     )
+
+
+def _without_time(metadata: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Metadata without the time when a record was collected, which differs between equal records of two runs."""
+    kept = [field for field in metadata.type if field.name != "collected_at"]
+    whole = metadata.combine_chunks()
+    return pa.chunked_array([pa.StructArray.from_arrays([whole.field(one.name) for one in kept], fields=kept)])
 
 
 def _count(fields: dict[str, Counter[str]], metadata: pa.ChunkedArray) -> None:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +18,7 @@ from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
-from tests.support.inline import prepare_inline
+from tests.support.inline import curate_inline, prepare_inline
 
 QUEUES = ("login", "billing")
 WORDS = (
@@ -78,6 +80,11 @@ def settings(tmp_path) -> dict:
     }  # fmt: skip
 
 
+def changed_at(path: str) -> str:
+    """When a file was last changed, as records have it."""
+    return datetime.fromtimestamp(os.stat(path).st_mtime, UTC).isoformat(timespec="seconds")
+
+
 def records(run) -> dict[str, dict]:
     return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
 
@@ -101,7 +108,8 @@ def test_every_record_is_in_a_split_in_the_ledger_or_in_quarantine(settings, mon
         {"role": "user", "content": question(7)}, {"role": "assistant", "content": answer(7)}
     ]  # fmt: skip
     assert kept["t7"]["metadata"] == {
-        "source": "tickets", "licence": "internal", "task_type": "qa", "category": "login", "customer": "c3"
+        "source": "tickets", "licence": "internal", "task_type": "qa", "category": "login", "customer": "c3",
+        "collected_at": changed_at(settings["inputs"][0]["path"]),
     }  # fmt: skip
 
 
@@ -347,6 +355,47 @@ def test_labels_get_one_spelling_and_old_records_are_refused(tmp_path, monkeypat
     run = prepare_inline(plain, monkeypatch)
     assert Counter(row["metadata"]["queue"] for row in records(run).values()) == {"billing": 2, "login": 2}
     assert sorted(row["reason"] for row in ledger(run).values()) == ["not_allowed", "too_old"]
+
+
+def test_licences_and_times_outside_of_what_is_allowed_are_refused_and_counted(tmp_path, monkeypatch):
+    pairs(tmp_path / "a.jsonl", 8, id=lambda n: f"r{n}", terms=lambda n: ["mit", "gpl", None, ""][n % 4])
+    pairs(tmp_path / "b.jsonl", 2, first=20)
+    os.utime(tmp_path / "a.jsonl", (0, datetime(2026, 3, 1, tzinfo=UTC).timestamp()))
+    os.utime(tmp_path / "b.jsonl", (0, datetime(2026, 5, 1, tzinfo=UTC).timestamp()))
+    columns = {"prompt": "question", "completion": "answer", "licence": "terms"}
+    inputs = [
+        {"source": "a", "path": str(tmp_path / "a.jsonl"), "columns": columns, "id": "id", "licence": "cc-by-4.0"},
+        {"source": "b", "path": str(tmp_path / "b.jsonl"), "licence": "mit"},
+    ]
+    plain = {"inputs": inputs, "validate": {"licences": ["mit", "cc-by-4.0"]}, "output": str(tmp_path / "one")}
+    run = prepare_inline(plain, monkeypatch)
+    assert {id for id, row in ledger(run).items() if row["reason"] == "licence_not_allowed"} == {"r1", "r5"}
+    kept = records(run)
+    assert Counter(row["metadata"]["licence"] for row in kept.values()) == {"mit": 4, "cc-by-4.0": 4}
+    assert kept["r0"]["metadata"]["collected_at"] == "2026-03-01T00:00:00+00:00"
+    bounds = {"since": {"collected_at": "2026-02-01"}, "until": {"collected_at": "2026-04-01"}}
+    window = prepare_inline(plain | {"validate": bounds, "output": str(tmp_path / "two")}, monkeypatch)
+    assert [(one["reason"], one["records"]) for one in window.report["reasons"]] == [("too_new", 2)]
+    none = plain | {"inputs": [inputs[0] | {"licence": None}], "output": str(tmp_path / "three")}
+    reasons = Counter(row["reason"] for row in ledger(prepare_inline(none, monkeypatch)).values())
+    assert reasons == {"licence_not_allowed": 6}, "a record without a licence is not allowed either"
+
+
+def test_the_corpus_of_a_curation_is_an_input(tmp_path, monkeypatch):
+    texts = [f"{answer(n)} {question(n)} {answer(n + 1)}" for n in range(12)]
+    rows = "".join(json.dumps({"text": text, "name": f"n{number}"}) + "\n" for number, text in enumerate(texts))
+    (tmp_path / "raw.jsonl").write_text(rows + json.dumps({"text": texts[0], "name": "again"}) + "\n")
+    entry = {"source": "web", "path": str(tmp_path / "raw.jsonl"), "id": "name"}
+    settings = {"inputs": [entry], "language": None, "rules": None, "output": str(tmp_path / "curated")}
+    curated = curate_inline(settings, monkeypatch)
+    assert curated.corpus.manifest.rows == 12
+    source = {"source": "web", "path": curated.uri, "columns": {"text": "text", "from": "source"}}
+    plain = {"inputs": [source], "records": {"shape": "text"}, "output": str(tmp_path / "out")}
+    found = records(prepare_inline(plain, monkeypatch))
+    assert set(found) == {f"n{n}" for n in range(12)} and found["n3"]["metadata"]["from"] == "web"
+    (tmp_path / "curated" / "manifest.json").unlink()
+    with pytest.raises(DataError, match="holds an unfinished run; wanted a finished run of `raymill curate`"):
+        prepare_inline(plain | {"output": str(tmp_path / "other")}, monkeypatch)
 
 
 @pytest.mark.parametrize(

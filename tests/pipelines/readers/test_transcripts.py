@@ -1,5 +1,6 @@
 """Transcripts: what was said comes out as turns, once, whatever the captions look like."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,37 @@ def test_what_voices_say_is_found_whole_and_in_order(tmp_path_factory, turns):
 def test_no_text_can_stop_the_reading(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("srt") / "a.srt"
     assert isinstance(read(path, f"1\n00:00:01,000 --> 00:00:02,000\n{text}"), str)
+
+
+TURNS = [
+    {"speaker": "A", "text": "Hello there."},
+    {"speaker": "A", "text": "Yes?"},
+    {"speaker": 1, "text": "My router."},
+]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (TURNS, "A: Hello there. Yes?\n1: My router."),
+        ({"id": 7, "utterances": TURNS, "text": "Hello there. Yes? My router."}, "A: Hello there. Yes?\n1: My router."),
+        ({"segments": [{"id": 0, "text": " Hello"}, {"id": 1, "text": " there."}], "text": "All."}, "Hello there."),
+        ({"results": {"channels": [{"alternatives": [{"transcript": "All of it."}]}],
+                      "utterances": [{"speaker": 0, "transcript": "All"}, {"speaker": 1, "transcript": "of it."}]}},
+         "0: All\n1: of it."),
+        ({"results": []}, "<no_cues>"),
+        ({"words": [{"word": "a"}]}, "<no_cues>"),
+    ],
+)  # fmt: skip
+def test_json_of_speech_recognition_is_read(tmp_path, value, text):
+    assert read(tmp_path / "call.vtt", json.dumps(value)) == text
+    assert read(tmp_path / "half.vtt", json.dumps(value)[:-1]) == "<no_cues>"
+
+
+def test_turns_are_messages_with_the_speakers_as_roles(tmp_path):
+    (tmp_path / "a.vtt").write_text(VOICES)
+    manifest = freeze(Store(), [Input(path=str(tmp_path / "a.vtt"), columns=("turns",))], 1 << 20)
+    (table,) = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits())]
+    turns = json.loads(table["turns"][0].as_py())
+    assert [one["role"] for one in turns] == ["Ann Lee", "Bob", "Ann Lee"]
+    assert turns[0]["content"] == "Hello, how can I help?"

@@ -1,0 +1,44 @@
+"""What a connector yields: pages of rows, each with the position of the next page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from cluster.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Page:
+    """The rows of one answer.
+
+    asked: the request, without secrets. records: JSON objects. failed: (problem of reader.PROBLEMS, where) of what is
+    no record. next: where the connector can begin again after this page; None if it ends here, or has no positions.
+    received: UTC time in ISO 8601.
+    """
+
+    asked: str
+    records: Sequence[Mapping[str, Any]]
+    failed: Sequence[tuple[str, str]] = ()
+    next: str | None = None
+    received: str = field(default_factory=lambda: now())
+
+
+def now() -> str:
+    """The UTC time in ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def secret(name: str, setting: str) -> str:
+    """The value of an environment variable.
+
+    Raises:
+        ConfigError: it is not set, or empty.
+    """
+    if not (value := os.environ.get(name, "")):
+        raise ConfigError(
+            f"{setting}: the environment has no {name}. Set it where the run's driver is: in this shell, or for a "
+            "submitted run on the cluster's head (in Kubernetes by a Secret of the pods)."
+        )
+    return value

@@ -1,0 +1,191 @@
+"""Records of a JSON API, page by page.
+
+Objects inside a record become columns with dotted names: `{"fields": {"summary": ..}}` is the column `fields.summary`.
+Lists stay.
+"""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urljoin
+
+from cluster.errors import DataError
+from pipelines.prepare.fetch import client
+from pipelines.prepare.fetch.answers import Page, secret
+from pipelines.prepare.fetch.client import Answer, Failed, same_server, shown
+from pipelines.prepare.fetch.settings import Api, Auth, Paging
+
+_SHOWN = 120
+_MISSING = object()
+
+
+def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
+    """The pages from a position on. position: page number, offset, cursor or address; None for the first page.
+
+    Raises:
+        ConfigError: the environment lacks the secret.
+        DataError: the API cannot be reached, answers with something else than JSON, or repeats a page.
+    """
+    secrets = _secrets(settings.auth, where)
+    paging, before, between = settings.paging, b"", 1 / settings.requests_per_s
+    began = 0.0
+    with client.Client(
+        settings.allow_private,
+        settings.timeout_s,
+        settings.attempts,
+        settings.longest_wait_s,
+        settings.max_redirects,
+        int(settings.max_mib * (1 << 20)),
+    ) as connection:
+        while True:
+            client.pause(began + between - time.monotonic())
+            began = time.monotonic()
+            url, parameters = _request(settings, position, where)
+            answer, value = _answer(connection, settings, url, parameters, secrets, where)
+            found = _records(value, settings.records, answer, where)
+            digest = hashlib.blake2b(answer.body).digest()
+            if found and digest == before:
+                raise DataError(
+                    f"{where}: {shown(answer.url)} has the same content as the page before, so the pages do not go "
+                    f"on. Correct `paging` (by {paging.by})."
+                )
+            before = digest
+            following = _next(paging, position, value, found, answer)
+            if following is not None and following == position:
+                raise DataError(f"{where}: {shown(answer.url)} names itself as the next page. Correct `paging`.")
+            objects = [one for one in found if isinstance(one, Mapping)]
+            failed = [
+                ("not_an_object", f"{shown(answer.url)} record {number}")
+                for number, one in enumerate(found)
+                if not isinstance(one, Mapping)
+            ]
+            yield Page(shown(answer.url), [flat(one) for one in objects], failed, following, answer.received)
+            if following is None:
+                return
+            position = following
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the values of inner objects under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            found |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
+def at(value: Any, path: str) -> Any:
+    """The value at a dotted path; `_MISSING` if there is none. A key that has dots itself is found too."""
+    if not path:
+        return value
+    if not isinstance(value, Mapping):
+        return _MISSING
+    if path in value:
+        return value[path]
+    name, _, rest = path.partition(".")
+    return at(value[name], rest) if rest and name in value else _MISSING
+
+
+def _secrets(auth: Auth | None, where: str) -> dict[str, str]:
+    if auth is None:
+        return {}
+    value = secret(auth.variable, f"{where}.auth.variable").strip()
+    if auth.scheme == "Basic":
+        value = base64.b64encode(value.encode()).decode()
+    return {auth.header: value if auth.scheme == "none" else f"{auth.scheme} {value}"}
+
+
+def _request(settings: Api, position: str | None, where: str) -> tuple[str, dict[str, str]]:
+    """(address, parameters) of a page."""
+    paging, parameters = settings.paging, dict(settings.parameters)
+    if paging.by == "next" and position is not None:
+        if not same_server(position, settings.url):
+            raise DataError(
+                f"{where}: the next page is {shown(position)}, on another server than {settings.url}; the secret of "
+                "`auth` is sent to one server only. Give that server's address as `url`."
+            )
+        return position, {}
+    if paging.size is not None:
+        parameters[paging.size_parameter] = str(paging.size)
+    name = paging.parameter or paging.by
+    if paging.by in ("page", "offset"):
+        parameters[name] = position or str(paging.first if paging.by == "page" else 0)
+    elif paging.by == "cursor" and position is not None:
+        parameters[name] = position
+    return settings.url, parameters
+
+
+def _answer(
+    connection: client.Client,
+    settings: Api,
+    url: str,
+    parameters: Mapping[str, str],
+    secrets: Mapping[str, str],
+    where: str,
+) -> tuple[Answer, Any]:
+    """An answer and its JSON value. JSON that ends early is asked for once more."""
+    headers = {"Accept": "application/json", **settings.headers}
+    for last in (False, True):
+        try:
+            answer = connection.get(url, parameters, headers, secrets)
+        except Failed as error:
+            raise DataError(
+                f"{where}: {error}. Check the address, `auth` and the network, and run the same command again: it "
+                "continues after the last pages that were kept."
+            ) from error
+        try:
+            return answer, json.loads(answer.body)
+        except (ValueError, RecursionError) as error:
+            text = " ".join(answer.body[: 4 * _SHOWN].decode("utf-8", "replace").split())[:_SHOWN]
+            kind = answer.content_type or "no content type"
+            is_page = "html" in kind or text.startswith("<")
+            if not is_page and not last:
+                continue
+            mend = (
+                "This is a page for people, such as one to log in: check the address, and that `auth` names the right "
+                "variable"
+                if is_page
+                else "The answer is cut off or damaged: run the same command again, or ask for smaller pages"
+            )
+            raise DataError(
+                f"{where}: {shown(answer.url)} answered with {kind} that is not JSON ({len(answer.body):,} bytes, "
+                f"which begin: {text!r}). {mend}."
+            ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _records(value: Any, path: str, answer: Answer, where: str) -> Sequence[Any]:
+    found = at(value, path)
+    if isinstance(found, list):
+        return found
+    seen = "nothing" if found is _MISSING else type(found).__name__
+    keys = ", ".join(map(str, value)) if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    raise DataError(
+        f"{where}: {shown(answer.url)}: {seen} at `records: {path}`; wanted a list. The answer has: {keys[:300]}. Set "
+        "`records` to the path of the list."
+    )
+
+
+def _next(paging: Paging, position: str | None, value: Any, found: Sequence[Any], answer: Answer) -> str | None:
+    """The position of the page after this one; None if this is the last."""
+    if paging.by == "none" or (paging.more and not at(value, paging.more)):
+        return None
+    if paging.by in ("page", "offset"):
+        if not found:
+            return None
+        if paging.by == "page":
+            return str(int(position or paging.first) + 1)
+        done = int(position or 0) + len(found)
+        total = at(value, paging.total) if paging.total else _MISSING
+        return None if isinstance(total, int) and done >= total else str(done)
+    if paging.by == "next" and paging.field is None:
+        return urljoin(answer.url, answer.following) if answer.following else None
+    following = at(value, paging.field or "")
+    if following is _MISSING or following is None or following == "" or following is False:
+        return None
+    return str(following) if paging.by == "cursor" else urljoin(answer.url, str(following))

@@ -1,0 +1,144 @@
+"""The main text of web pages, one after the other, as their servers' robots.txt allows.
+
+Rules of robots.txt are read by Python's `urllib.robotparser`, which takes `*` and `$` inside of paths as they are
+written. Servers without the file allow everything; servers that fail to send it allow nothing (RFC 9309, 2.3.1).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+from urllib.robotparser import RobotFileParser
+
+from cluster.errors import ConfigError
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from pipelines.prepare.fetch import client
+from pipelines.prepare.fetch.answers import Page, now
+from pipelines.prepare.fetch.client import USER_AGENT, Answer, Failed
+from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
+from pipelines.readers.inputs import Input
+from pipelines.readers.reader import ReaderCounts, Rows
+from pipelines.readers.text_files import add_page
+
+_LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
+_INPUT = Input(path="/")
+
+
+def addresses(settings: Pages, store: Store, where: str) -> tuple[WebAddress, ...]:
+    """The pages of the settings, or of the file that they name, each once.
+
+    Raises:
+        ConfigError: a line of the file is no address of a page, or there is none.
+        StorageError: the file cannot be read.
+    """
+    if not isinstance(settings.urls, str):
+        return tuple(dict.fromkeys(settings.urls))
+    lines = store.read_bytes(settings.urls).decode("utf-8-sig", "replace").splitlines()
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+    found = [(number, line) for number, line in found if line and not line.startswith("#")]
+    for number, line in found:
+        try:
+            web_address(line)
+        except ValueError as error:
+            raise ConfigError(f"{where}.urls: {settings.urls} line {number}: {error}. Correct the file.") from error
+    if not found:
+        raise ConfigError(f"{where}.urls: {settings.urls} has no address. Write one a line.")
+    return tuple(dict.fromkeys(line for _, line in found))
+
+
+def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -> Iterator[Page]:
+    """A page of one row for each address, from a position on: the number of an address, or None for the first.
+
+    Fields of a row: `url`, where the text was found; `requested`, the address of the list; `text`. An address without a
+    text has a problem instead.
+    """
+    with client.Client(
+        settings.allow_private,
+        settings.timeout_s,
+        settings.attempts,
+        settings.longest_wait_s,
+        settings.max_redirects,
+        int(settings.max_mib * (1 << 20)),
+    ) as connection:
+        visitor = _Visitor(connection, settings.delay_s)
+        for number, url in enumerate(urls):
+            if number < int(position or 0):
+                continue
+            following = str(number + 1) if number + 1 < len(urls) else None
+            try:
+                answer = visitor.visit(url)
+                text, problem = _text(answer)
+            except Failed as error:
+                yield Page(url, (), [(error.problem, str(error))], following, now())
+                continue
+            if problem:
+                yield Page(url, (), [(problem, answer.url)], following, answer.received)
+            else:
+                yield Page(url, [{"url": answer.url, "requested": url, "text": text}], (), following, answer.received)
+
+
+@dataclass
+class _Visitor:
+    """Asks for pages with a delay between the requests to one server, and as robots.txt allows."""
+
+    connection: client.Client
+    delay_s: float
+    _rules: dict[str, RobotFileParser] = field(default_factory=dict)
+    _last: dict[str, float] = field(default_factory=dict)
+
+    def visit(self, url: str) -> Answer:
+        """The answer, after redirects, of which every address is checked.
+
+        Raises:
+            Failed: there is none, or robots.txt forbids it.
+        """
+        self._approach(url)
+        return self.connection.get(url, headers={"Accept": "text/html, text/plain;q=0.5"}, allowed=self._approach)
+
+    def _approach(self, url: str) -> None:
+        """Check robots.txt, and wait until the server may be asked again."""
+        parts = urlsplit(url)
+        server = f"{parts.scheme}://{parts.netloc}"
+        if server not in self._rules:
+            self._rules[server] = self._fetched_rules(server)
+        rules = self._rules[server]
+        if not rules.can_fetch(USER_AGENT, url):
+            raise Failed("robots_forbid", url)
+        wanted = rules.crawl_delay(USER_AGENT)
+        delay = max(self.delay_s, min(float(wanted or 0), _LONGEST_DELAY_S))
+        self._wait(server, delay)
+
+    def _wait(self, server: str, delay: float) -> None:
+        """Wait for the rest of the delay since the last request to a server."""
+        if server in self._last:
+            client.pause(self._last[server] + delay - time.monotonic())
+        self._last[server] = time.monotonic()
+
+    def _fetched_rules(self, server: str) -> RobotFileParser:
+        rules, address = RobotFileParser(), f"{server}/robots.txt"
+        self._wait(server, self.delay_s)
+        try:
+            rules.parse(self.connection.get(address).body.decode("utf-8", "replace").splitlines())
+        except Failed as error:
+            if error.problem in ("private_address", "unreachable"):
+                raise
+            if error.status is not None and 400 <= error.status < 500 and error.status != 429:
+                rules.parse([])
+            else:
+                raise Failed("robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}") from error
+        return rules
+
+
+def _text(answer: Answer) -> tuple[str, str | None]:
+    """(the main text of a page, its problem or None)."""
+    kind = answer.content_type.partition(";")[0].strip()
+    if kind not in ("", "text/html", "application/xhtml+xml", "text/plain"):
+        return "", "not_a_page"
+    rows = Rows(_INPUT, Limits(), ReaderCounts())
+    if kind == "text/plain":
+        rows.add(answer.body.decode("utf-8", "replace"), answer.url)
+    else:
+        add_page(rows, answer.body, answer.url, None, (), answer.content_type)
+    (row,) = rows.table().to_pylist()
+    return row["text"] or "", row["problem"]

@@ -1,0 +1,153 @@
+"""The settings of sources that are not files. None of them holds a password: these are in environment variables."""
+
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cluster.store import paths
+
+# The first word of a query, after comments and brackets.
+_READS = re.compile(
+    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*\(*\s*(?:select|with|values|table)\b", re.IGNORECASE | re.DOTALL
+)
+_SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def web_address(url: str) -> str:
+    """The address of a page or an API.
+
+    Raises:
+        ValueError: it is none, or holds a password.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url} is not the address of a web server; wanted http://HOST/PATH or https://HOST/PATH")
+    if parts.username or parts.password:
+        raise ValueError("the address holds a user name or password; give `auth` with an environment variable instead")
+    return url
+
+
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+WebAddress = Annotated[str, AfterValidator(web_address)]
+
+
+class _Fetched(_Settings):
+    snapshot: str = Field(
+        "", description="any name; fetched answers are kept, and another name here has them fetched again"
+    )
+
+
+class Database(_Fetched):
+    """A query of a relational database, by SQLAlchemy."""
+
+    url: str = Field(
+        min_length=1, description="of SQLAlchemy, without password: DIALECT+DRIVER://USER@HOST/NAME; sqlite:////PATH"
+    )
+    password: Variable | None = Field(None, description="environment variable with the password")
+    query: str = Field(description="one SELECT; it is run in a transaction that is rolled back")
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        if "://" not in url:
+            raise ValueError("not a URL of SQLAlchemy; wanted DIALECT+DRIVER://USER@HOST/NAME")
+        if (local := url.removeprefix("sqlite:///")) != url:
+            return f"sqlite:///{paths.absolute(local)}" if local else url
+        if ":" in urlsplit(url).netloc.rpartition("@")[0]:
+            raise ValueError("the URL holds a password; name an environment variable in `password` instead")
+        return url
+
+    @field_validator("query")
+    @classmethod
+    def _reads(cls, query: str) -> str:
+        if not _READS.match(query):
+            raise ValueError("the query begins with another word than SELECT or WITH; a source is only read")
+        return query
+
+
+class _Web(_Fetched):
+    allow_private: bool = Field(False, description="allow addresses of this machine and of private networks")
+    timeout_s: float = Field(30, gt=0, le=3600, description="a request, from beginning to end")
+    attempts: int = Field(5, ge=1, le=100, description="of a request that is refused for a while, or ends early")
+    longest_wait_s: float = Field(300, ge=0, le=86_400, description="that a server may ask for by `Retry-After`")
+    max_redirects: int = Field(5, ge=0, le=50)
+    max_mib: float = Field(20, gt=0, le=1024, description="size of an answer, decompressed")
+
+
+class Auth(_Settings):
+    """A header with a secret."""
+
+    variable: Variable = Field(description="environment variable with the secret; for Basic, USER:PASSWORD")
+    scheme: Literal["Bearer", "Basic", "none"] = Field("Bearer", description="none: the secret alone")
+    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$")
+
+
+class Paging(_Settings):
+    """How the next page is asked for."""
+
+    by: Literal["none", "page", "offset", "cursor", "next"] = Field(
+        "none",
+        description="page: a number in `parameter`, up to a page without records; offset: the number of records before "
+        "it, likewise; cursor: the value at `field` of the answer, in `parameter`; next: the address at `field` of the "
+        "answer, or in its Link header",
+    )
+    parameter: str | None = Field(None, min_length=1, description="default: the word of `by`")
+    field: str | None = Field(None, min_length=1, description="path of the cursor or of the next address in the answer")
+    more: str | None = Field(None, min_length=1, description="path of a value that is false on the last page")
+    total: str | None = Field(None, min_length=1, description="path of the number of all records")
+    first: int = Field(1, ge=0, description="number of the first page")
+    size: int | None = Field(None, ge=1, description="records of a page, sent as `size_parameter`")
+    size_parameter: str = Field("limit", min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.by == "cursor" and not self.field:
+            raise ValueError("by cursor needs `field`, the path of the next cursor in the answer")
+        if self.field and self.by not in ("cursor", "next"):
+            raise ValueError(f"field is of cursor and next, and the pages go by {self.by}")
+        return self
+
+
+class Api(_Web):
+    """A JSON API, page by page."""
+
+    url: WebAddress
+    parameters: dict[str, str] = Field({}, description="of the query string; no secrets")
+    headers: dict[str, str] = Field({}, description="of the request; no secrets")
+    auth: Auth | None = None
+    records: str = Field(
+        "", description="path of the list of records in the answer, as data.items; default: the answer"
+    )
+    paging: Paging = Paging()
+    requests_per_s: float = Field(2.0, gt=0, le=1000)
+
+    @field_validator("headers")
+    @classmethod
+    def _have_no_secret(cls, headers: dict[str, str]) -> dict[str, str]:
+        if found := [name for name in headers if name.lower() in _SECRET_HEADERS]:
+            raise ValueError(f"{found[0]} is a secret, and settings are recorded; give `auth` with a variable instead")
+        return headers
+
+
+class Pages(_Web):
+    """A list of web pages."""
+
+    urls: tuple[WebAddress, ...] | paths.AbsolutePath = Field(
+        description="a list, or a text file with an address a line (# begins a comment)"
+    )
+    delay_s: float = Field(
+        1.0, ge=0, le=3600, description="between two requests to one server; robots.txt may want more"
+    )
+
+
+def variables_of(source: Database | Api | Pages) -> tuple[str, ...]:
+    """The environment variables that fetching a source needs."""
+    if isinstance(source, Database):
+        return (source.password,) if source.password else ()
+    return (source.auth.variable,) if isinstance(source, Api) and source.auth else ()

@@ -1,0 +1,251 @@
+"""The stages that fetch a source and commit its rows, and the record that is written when there are no more."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.entry import Entry
+from cluster.errors import ConfigError
+from cluster.page.formats import plural
+from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
+from cluster.stage import Output, RunStage, Scratch, Stage
+from cluster.store import paths
+from cluster.store.store import Store
+from pipelines.prepare.config import Source
+from pipelines.prepare.fetch.answers import Page
+from pipelines.prepare.fetch.settings import Api, Database, Pages
+from pipelines.readers.fetched import FETCHED_SCHEMA
+
+FETCHED = "fetched"
+FETCH_VERSION = "1"
+_PAGES_OF_A_PART = 100
+
+# A row for each answer, in order; the last one of a part says where the next part begins.
+REQUESTS_SCHEMA = pa.schema(
+    [
+        ("asked", pa.string()),
+        ("received", pa.string()),
+        ("records", pa.int64()),
+        ("failed", pa.int64()),
+        ("next", pa.string()),
+    ]
+)
+
+# Loaded when a source needs them: they import packages that take a while, or that are optional.
+_DATABASE = Entry("pipelines.prepare.fetch.database:pages")
+_API = Entry("pipelines.prepare.fetch.api:pages")
+_PAGES = Entry("pipelines.prepare.fetch.pages:pages")
+_ADDRESSES = Entry("pipelines.prepare.fetch.pages:addresses")
+
+Connector = Callable[[str | None], Generator[Page, None, None]]
+
+
+def folder_of(root: str, source: str) -> str:
+    """The folder with the rows of a source, below a run."""
+    return paths.join(root, FETCHED, source)
+
+
+def record_of(store: Store, root: str, source: str) -> RecordFile[dict[str, Any]]:
+    """The record of a fetched source."""
+    at = paths.join(root, FETCHED, f"{source}.json")
+    return RecordFile(store, at, "the record of a fetched source", json_with("fingerprint", "rows"))
+
+
+def is_fetched(source: Source, store: Store, root: str) -> bool:
+    """Whether the source has been fetched with its settings."""
+    found = record_of(store, root, source.source).read()
+    return found is not None and found["fingerprint"] == _fingerprint(source, _urls(source, store))
+
+
+def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool) -> dict[str, Any]:
+    """Fetch a source, continuing where an earlier call stopped. Returns its record; a fetched source is left alone.
+
+    Args:
+        run: makes or finds the artifacts of a stage.
+        replace: discard what was fetched with other settings.
+
+    Raises:
+        OtherSettings: the source was fetched with other settings, and not `replace`.
+        UserError: as of the connectors. What was fetched before is kept.
+    """
+    urls = _urls(source, store)
+    made_from, record = _fingerprint(source, urls), record_of(store, root, source.source)
+    folder = folder_of(root, source.source)
+
+    def refusal(found: dict[str, Any]) -> str | None:
+        if found["fingerprint"] == made_from:
+            return None
+        return (
+            f"{folder}: the source {source.source} was fetched with other settings ({found['asked']}). Choose another "
+            "output, or add --replace to fetch it again."
+        )
+
+    if (found := record.find_or_discard(refusal, replace)) is not None:
+        return found
+    _discard_others(store, folder, made_from, replace)
+    connector = _connector(source, urls)
+    position: str | None = None
+    asked = ""
+    totals, times, number = Counter[str](), list[str](), 0
+    while True:
+        made = run(_stage(source.source, number, connector, position, made_from, store))
+        requests = made[_requests(source.source, number)].table().to_pylist()
+        totals += Counter({name: int(value) for name, value in next(iter(made.values())).manifest.counters.items()})
+        times += [requests[0]["received"], requests[-1]["received"]]
+        asked = asked or requests[0]["asked"]
+        number, position = number + 1, requests[-1]["next"]
+        if position is None:
+            break
+    return record.create(
+        json_bytes(
+            {
+                "source": source.source,
+                "fingerprint": made_from,
+                "asked": asked,
+                "began": times[0],
+                "ended": times[-1],
+                "rows": totals["records"],
+                "failed": totals["failed"],
+                "answers": totals["answers"],
+                "parts": number,
+            }
+        )
+    )
+
+
+def _stage(source: str, number: int, connector: Connector, position: str | None, made_from: str, store: Store) -> Stage:
+    rows = _rows(source, number)
+    requests = _requests(source, number)
+    return Stage(
+        f"fetch-{source}-{number:06}",
+        (Output(rows, FETCHED_SCHEMA), Output(requests, REQUESTS_SCHEMA)),
+        [position],
+        FetchPart(connector, rows, requests),
+        _part_fingerprint(made_from, number, position),
+        store,
+        describe=lambda position: f"{source} from {position or 'the beginning'}",
+        small=True,
+    )
+
+
+@dataclass(frozen=True)
+class FetchPart:
+    """The work of a unit: at most 100 pages that have a position after them, or all of those without one."""
+
+    connector: Connector
+    rows: str
+    requests: str
+
+    def __call__(self, position: str | None, scratch: Scratch) -> Counters:
+        """Counters: `records`, `failed`, `answers`."""
+        counters = Counter[str]({"records": 0, "failed": 0, "answers": 0})
+        with closing(self.connector(position)) as pages:
+            for page in pages:
+                counters.update(records=len(page.records), failed=len(page.failed), answers=1)
+                scratch.write(self.rows, _table(page))
+                counts = {"records": len(page.records), "failed": len(page.failed)}
+                request = {"asked": page.asked, "received": page.received, **counts, "next": page.next}
+                scratch.write(self.requests, pa.Table.from_pylist([request], REQUESTS_SCHEMA))
+                if page.next is not None and counters["answers"] >= _PAGES_OF_A_PART:
+                    break
+        return dict(counters)
+
+
+def _table(page: Page) -> pa.Table:
+    rows = [{"record": _json(record), "where": page.asked, "collected_at": page.received} for record in page.records]
+    rows += [{"problem": problem, "where": where, "collected_at": page.received} for problem, where in page.failed]
+    return pa.Table.from_pylist(rows, FETCHED_SCHEMA)
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    """The record as JSON that UTF-8 can hold: lone surrogates stay escapes."""
+    text = json.dumps(record, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(record, default=str)
+    return text
+
+
+def _connector(source: Source, urls: tuple[str, ...]) -> Connector:
+    """The connector of a source.
+
+    Raises:
+        ConfigError: a package that it needs is not installed.
+    """
+    where, settings = f"inputs ({source.source})", source.connection
+    argument: Any
+    try:
+        if isinstance(settings, Database):
+            load, argument = _DATABASE.load(), f"{where}.database"
+        elif isinstance(settings, Api):
+            load, argument = _API.load(), f"{where}.api"
+        else:
+            assert isinstance(settings, Pages), "a source with files is not fetched"
+            load, argument = _PAGES.load(), urls
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{where}: the package {error.name} is not installed. Run: pip install 'raymill[sql]'"
+        ) from error
+    return lambda position: load(settings, position, argument)
+
+
+def _urls(source: Source, store: Store) -> tuple[str, ...]:
+    """The addresses of a list of web pages; () of other sources."""
+    if not isinstance(source.connection, Pages):
+        return ()
+    return _ADDRESSES(source.connection, store, f"inputs ({source.source}).pages")
+
+
+def _fingerprint(source: Source, urls: tuple[str, ...]) -> str:
+    assert source.connection is not None
+    settings = source.connection.model_dump(mode="json", exclude={"urls", *_NO_EFFECT})
+    return fingerprint([FETCH_VERSION, type(source.connection).__name__, settings, urls])
+
+
+# Settings without effect on the rows.
+_NO_EFFECT = (
+    "password",
+    "auth",
+    "timeout_s",
+    "attempts",
+    "longest_wait_s",
+    "requests_per_s",
+    "delay_s",
+    "allow_private",
+)
+
+
+def _rows(source: str, number: int) -> str:
+    return f"{FETCHED}/{source}/{number:06}"
+
+
+def _requests(source: str, number: int) -> str:
+    return f"_work/requests/{source}/{number:06}"
+
+
+def _part_fingerprint(made_from: str, number: int, position: str | None) -> str:
+    return fingerprint([made_from, number, position])
+
+
+def _discard_others(store: Store, folder: str, made_from: str, replace: bool) -> None:
+    """Remove the parts of an unfinished source that were fetched with other settings.
+
+    Raises:
+        OtherSettings: there are such, and not `replace`.
+    """
+    first = Artifact.find(store, paths.join(folder, f"{0:06}"))
+    if first is None or first.manifest.fingerprint == _part_fingerprint(made_from, 0, None):
+        return
+    if not replace:
+        raise OtherSettings(
+            f"{folder}: holds {plural(first.manifest.rows, 'row')} or more that were fetched with other settings. "
+            "Choose another output, or add --replace to fetch the source again."
+        )
+    store.delete(file.uri for file in store.list_files(folder))

@@ -1,0 +1,175 @@
+"""Pages of a JSON API are asked for one after the other; an answer that is none is an error with its address."""
+
+import base64
+import json
+
+import pytest
+
+from cluster.errors import ConfigError, DataError
+from pipelines.prepare.fetch.api import at, flat, pages
+from pipelines.prepare.fetch.settings import Api
+from tests.support.web_server import Asked, Reply, as_html, as_json
+
+TICKETS = [{"id": n, "fields": {"summary": f"s{n}"}} for n in range(7)]
+
+
+def fetched(site, position=None, **settings) -> list:
+    api = Api.model_validate({"url": f"{site.url}/t", "allow_private": True, "requests_per_s": 1000} | settings)
+    return list(pages(api, position, "inputs (t).api"))
+
+
+def ids(found) -> list[int]:
+    return [record["id"] for page in found for record in page.records]
+
+
+def by_page(asked: Asked) -> Reply:
+    first = 3 * (int(asked.parameters["page"]) - 1)
+    return as_json({"data": {"items": TICKETS[first : first + 3]}})
+
+
+def by_offset(asked: Asked) -> Reply:
+    first = int(asked.parameters["offset"])
+    assert asked.parameters["limit"] == "100"
+    return as_json({"total": 7, "issues": TICKETS[first : first + 3]})  # the server gives fewer than asked for
+
+
+def by_cursor(asked: Asked) -> Reply:
+    first = int(asked.parameters.get("after", "c0")[1:])
+    meta = {"has_more": first + 3 < 7, "after": f"c{first + 3}"}
+    return as_json({"tickets": TICKETS[first : first + 3], "meta": meta})
+
+
+def by_link(asked: Asked) -> Reply:
+    first = int(asked.parameters.get("from", 0))
+    link = {"Link": f'</t?from={first + 3}>; rel="next", </t>; rel="first"'} if first + 3 < 7 else {}
+    return as_json(TICKETS[first : first + 3], headers=link)
+
+
+def by_next(asked: Asked) -> Reply:
+    first = int(asked.parameters.get("from", 0))
+    more = {"@odata.nextLink": f"/t?from={first + 3}"} if first + 3 < 7 else {}
+    return as_json({"value": TICKETS[first : first + 3]} | more)
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings", "requests"),
+    [
+        (by_page, {"records": "data.items", "paging": {"by": "page"}}, 4),
+        (by_offset, {"records": "issues", "paging": {"by": "offset", "total": "total", "size": 100}}, 3),
+        (by_offset, {"records": "issues", "paging": {"by": "offset", "size": 100}}, 4),
+        (by_cursor, {"records": "tickets", "paging": {"by": "cursor", "parameter": "after", "field": "meta.after",
+                                                      "more": "meta.has_more"}}, 3),
+        (by_link, {"paging": {"by": "next"}}, 3),
+        (by_next, {"records": "value", "paging": {"by": "next", "field": "@odata.nextLink"}}, 3),
+    ],
+)  # fmt: skip
+def test_every_record_comes_once_however_pages_go_on(site, answer, settings, requests):
+    site.answers["/t"] = answer
+    found = fetched(site, **settings)
+    assert ids(found) == list(range(7)) and len(site.asked) == requests
+    assert found[0].records[0] == {"id": 0, "fields.summary": "s0"}
+    assert ids(fetched(site, found[0].next, **settings)) == list(range(3, 7)), "begins again after any page"
+    assert found[-1].next is None
+
+
+def test_one_page_is_enough_without_paging(site):
+    site.answers["/t"] = as_json([{"id": 1}, "no object", {"id": 2}])
+    (page,) = fetched(site, parameters={"status": "closed"})
+    assert ids([page]) == [1, 2] and page.asked == f"{site.url}/t?status=closed"
+    assert page.failed == [("not_an_object", f"{site.url}/t?status=closed record 1")]
+
+
+@pytest.mark.parametrize(
+    ("auth", "header", "value"),
+    [
+        ({}, "Authorization", "Bearer me:hunter2"),
+        ({"scheme": "Basic"}, "Authorization", f"Basic {base64.b64encode(b'me:hunter2').decode()}"),
+        ({"scheme": "none", "header": "X-Api-Key"}, "X-Api-Key", "me:hunter2"),
+    ],
+)
+def test_the_secret_comes_from_the_environment(site, monkeypatch, auth, header, value):
+    site.answers["/t"] = as_json([])
+    with pytest.raises(ConfigError, match=r"auth\.variable: the environment has no DESK_TOKEN"):
+        fetched(site, auth={"variable": "DESK_TOKEN"} | auth)
+    monkeypatch.setenv("DESK_TOKEN", "me:hunter2\n")
+    fetched(site, auth={"variable": "DESK_TOKEN"} | auth)
+    assert [one.headers[header] for one in site.asked] == [value]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"headers": {"authorization": "Bearer x"}}, "authorization is a secret"),
+        ({"url": "https://me:word@host/t"}, "holds a user name or password"),
+        ({"url": "ftp://host/t"}, "is not the address of a web server"),
+        ({"paging": {"by": "cursor"}}, "by cursor needs `field`"),
+        ({"paging": {"by": "page", "field": "x"}}, "field is of cursor and next"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Api.model_validate({"url": "https://host/t"} | settings)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (as_html("Please log in"), r"/t answered with text/html that is not JSON \(.*Please log in.*to log in: check"),
+        (Reply('[{"id": 1}, {"i'), "that is not JSON .*The answer is cut off or damaged"),
+        (Reply(""), "that is not JSON"),
+        (as_json({"error": 1, "items": []}), r"nothing at `records: `?|a dict|dict at"),
+        (Reply("x", 404), "answered with status 404 .*Check the address"),
+        (Reply("x", length=50), r"no whole answer .*continues after the last pages"),
+        (Reply("[" * 5_000_000), "more than 1 MiB"),
+    ],
+    ids=["html", "cut", "empty", "no-list", "404", "mid-page", "too-large"],
+)
+def test_an_answer_that_is_no_page_is_named(site, reply, message):
+    site.answers["/t"] = reply
+    with pytest.raises(DataError, match=message) as raised:
+        fetched(site, max_mib=1)
+    assert f"{site.url}/t" in str(raised.value)
+
+
+def test_an_answer_that_is_cut_off_once_is_asked_for_again(site):
+    replies = iter([Reply('[{"id": 1}, {"i'), as_json([{"id": 1}])])
+    site.answers["/t"] = lambda asked: next(replies)
+    assert ids(fetched(site)) == [1]
+
+
+def test_pages_that_do_not_go_on_are_an_error(site):
+    site.answers["/t"] = as_json(TICKETS)
+    with pytest.raises(DataError, match="has the same content as the page before"):
+        fetched(site, paging={"by": "page"})
+    numbers = iter(range(9))
+    site.answers["/t"] = lambda asked: as_json({"next": "c1", "items": [{"id": next(numbers)}]})
+    with pytest.raises(DataError, match="names itself as the next page"):
+        fetched(site, records="items", paging={"by": "cursor", "field": "next"})
+
+
+def test_the_next_page_is_not_asked_of_another_server(site, monkeypatch):
+    monkeypatch.setenv("DESK_TOKEN", "hunter2")
+    site.answers["/t"] = as_json({"next": "http://localhost:1/t", "items": [{"id": 1}]})
+    with pytest.raises(DataError, match=r"the next page is http://localhost:1/t, on another server"):
+        fetched(site, records="items", paging={"by": "next", "field": "next"}, auth={"variable": "DESK_TOKEN"})
+
+
+def test_requests_are_not_sent_faster_than_allowed(site, no_waiting):
+    site.answers["/t"] = by_page
+    fetched(site, records="data.items", paging={"by": "page"}, requests_per_s=0.1)
+    assert len([wait for wait in no_waiting if 5 < wait <= 10]) == 3, "not before the first"
+
+
+def test_private_addresses_are_refused(site):
+    site.answers["/t"] = as_json([])
+    with pytest.raises(DataError, match="is of this machine or of a private network"):
+        fetched(site, allow_private=False)
+    assert site.asked == []
+
+
+def test_inner_objects_become_dotted_columns():
+    record = {"a": {"b": {"c": 1}, "d": [{"e": 2}]}, "f": {}, "g": None}
+    assert flat(record) == {"a.b.c": 1, "a.d": [{"e": 2}], "f": {}, "g": None}
+    value = {"a.b": {"c": 1}, "a": {"c.d": 2}}
+    assert (at(value, "a.c.d"), at(value, "a.b")) == (2, {"c": 1})
+    assert at(json.loads("[1]"), "") == [1]

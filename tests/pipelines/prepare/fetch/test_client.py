@@ -1,0 +1,151 @@
+"""Requests go to checked addresses, are bounded in size, time and redirects, and are repeated where that may help."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from pipelines.prepare.fetch import client
+from pipelines.prepare.fetch.client import Client, Failed, checked_addresses, is_public, shown
+from tests.support.web_server import Reply, as_html
+
+
+def asking(**more) -> Client:
+    limits = {"allow_private": True, "timeout_s": 10, "attempts": 3, "longest_wait_s": 60, "max_redirects": 3}
+    return Client(**limits | {"max_bytes": 1 << 20} | more)
+
+
+def got(site, path: str = "/", **more):
+    with asking(**more) as connection:
+        return connection.get(site.url + path)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+     "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::"],
+)  # fmt: skip
+def test_private_addresses_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
+def test_public_addresses_are(address):
+    assert is_public(address)
+
+
+def test_addresses_of_this_machine_are_refused_before_anything_is_sent(site):
+    site.answers["/"] = as_html("secret")
+    for url in (site.url, site.url.replace("127.0.0.1", "localhost"), site.url.replace("127.0.0.1", "2130706433")):
+        with asking(allow_private=False) as connection, pytest.raises(Failed, match="allow_private: true") as refused:
+            connection.get(url)
+        assert refused.value.problem == "private_address"
+    assert site.asked == []
+
+
+def test_a_name_that_leads_to_a_private_address_is_refused(monkeypatch):
+    found = [(2, 1, 6, "", ("93.184.216.34", 80)), (2, 1, 6, "", ("10.0.0.7", 80))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *asked, **more: found)
+    with pytest.raises(Failed, match=r"desk\.example \(10\.0\.0\.7\)"):
+        checked_addresses("desk.example", 80, allow_private=False)
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(site, monkeypatch):
+    """A name that has another address at each look-up is looked up once; its name is still in the request."""
+    site.answers["/"] = as_html("here")
+    looked_up, port = [], int(site.url.rpartition(":")[2])
+
+    def once(host, *asked, **more):
+        looked_up.append(host)
+        return [(2, 1, 6, "", ("127.0.0.1", port))] if host == "desk.example" else real(host, *asked, **more)
+
+    real = client.socket.getaddrinfo
+    monkeypatch.setattr("socket.getaddrinfo", once)
+    with asking() as connection:
+        connection.get(f"http://desk.example:{port}/")
+    assert looked_up.count("desk.example") == 1 and site.asked[0].headers["Host"] == f"desk.example:{port}"
+
+
+def test_another_address_of_a_host_is_tried_if_one_does_not_answer(site, monkeypatch):
+    site.answers["/"] = as_html("here")
+    port = int(site.url.rpartition(":")[2])
+    real = client.socket.getaddrinfo
+    both = [(2, 1, 6, "", ("127.0.0.2", port)), (2, 1, 6, "", ("127.0.0.1", port))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *asked, **more: (
+        both if host == "desk.example" else real(host, *asked, **more)
+    ))  # fmt: skip
+    with asking(attempts=1) as connection:
+        assert b"here" in connection.get(f"http://desk.example:{port}/").body
+
+
+def test_redirects_are_followed_checked_and_bounded(site, monkeypatch):
+    site.answers["/a"] = Reply(status=302, headers={"Location": "/b"})
+    site.answers["/b"] = as_html("there")
+    assert got(site, "/a").url == f"{site.url}/b"
+    site.answers["/round"] = Reply(status=301, headers={"Location": "/round"})
+    with pytest.raises(Failed, match="more than 3 redirects"):
+        got(site, "/round")
+    site.answers["/file"] = Reply(status=302, headers={"Location": "file:///etc/passwd"})
+    with pytest.raises(Failed, match="which is no page of a web server"):
+        got(site, "/file")
+    seen = iter([True, False])
+    monkeypatch.setattr(client, "is_public", lambda address: next(seen))
+    with pytest.raises(Failed, match="of a private network"):
+        got(site, "/a", allow_private=False)
+
+
+def test_secrets_stay_with_their_server(site):
+    other = site.url.replace("127.0.0.1", "localhost")
+    site.answers["/a"] = Reply(status=302, headers={"Location": f"{other}/b"})
+    site.answers["/b"] = as_html("there")
+    with asking() as connection:
+        connection.get(f"{site.url}/a", headers={"X-Team": "desk"}, secrets={"X-Key": "hunter2"})
+    assert [one.headers.get("X-Key") for one in site.asked] == ["hunter2", None]
+    assert [one.headers.get("X-Team") for one in site.asked] == ["desk", "desk"]
+
+
+def test_a_refused_request_is_repeated_after_the_time_that_the_server_wants(site, no_waiting):
+    replies = iter([Reply(status=429, headers={"Retry-After": "7"}), Reply(status=503), as_html("now")])
+    site.answers["/"] = lambda asked: next(replies)
+    assert b"now" in got(site).body
+    assert no_waiting[0] == 7 and 0.5 <= no_waiting[1] <= 2
+    site.answers["/"] = Reply(status=429, headers={"Retry-After": formatdate(time.time() + 30, usegmt=True)})
+    with pytest.raises(Failed, match=r"answered with status 429 \(3 times\)"):
+        got(site)
+    assert 20 < no_waiting[2] <= 30
+    site.answers["/"] = Reply(status=503, headers={"Retry-After": "3600"})
+    with pytest.raises(Failed, match="asks to wait for 3,600 s"):
+        got(site)
+
+
+def test_other_refusals_are_not_repeated(site):
+    site.answers["/"] = Reply("no such ticket", 403, "text/plain")
+    with pytest.raises(Failed, match=r"status 403 \(no such ticket\)") as refused:
+        got(site)
+    assert len(site.asked) == 1 and refused.value.status == 403
+
+
+def test_an_answer_that_ends_early_is_asked_for_again(site):
+    site.answers["/"] = Reply("half", length=100)
+    with pytest.raises(Failed, match=r"no whole answer .*3 times") as refused:
+        got(site)
+    assert refused.value.problem == "unreachable" and len(site.asked) == 3
+
+
+def test_a_server_that_is_not_there_is_named():
+    with asking() as connection, pytest.raises(Failed, match=r"http://127\.0\.0\.1:1/: no whole answer \(.*refused"):
+        connection.get("http://127.0.0.1:1/")
+    with asking() as connection, pytest.raises(Failed, match=r"the name no\.such\.invalid has no address"):
+        connection.get("http://no.such.invalid/")
+
+
+def test_an_answer_that_is_too_large_is_not_read_on(site):
+    site.answers["/"] = Reply("x" * 3000)
+    with pytest.raises(Failed, match=r"more than 0\.000976562 MiB") as refused:
+        got(site, max_bytes=1024)
+    assert refused.value.problem == "too_large"
+
+
+def test_secrets_in_addresses_are_not_shown():
+    assert shown("https://h/p?page=2&access_token=abc&x=1") == "https://h/p?page=2&access_token=***&x=1"
+    assert shown("https://h/p?page=2") == "https://h/p?page=2"

@@ -1,0 +1,195 @@
+"""A query of a database becomes rows; what cannot be reached, opened or asked is a clear error without the password."""
+
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cluster.errors import ConfigError, DataError
+from cluster.store.store import Store
+from pipelines.prepare.config import Source
+from pipelines.prepare.fetch.database import pages
+from pipelines.prepare.fetch.settings import Database
+from pipelines.prepare.fetch.snapshot import fetch
+from tests.support.servers import free_port
+
+
+@pytest.fixture
+def tickets(tmp_path) -> str:
+    path = tmp_path / "desk.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE tickets (id INTEGER, subject TEXT, raw BLOB, score REAL)")
+        rows = [(n, f"subject 50% :x {n}", b"bytes", n / 2) for n in range(2500)]
+        database.executemany("INSERT INTO tickets VALUES (?, ?, ?, ?)", rows)
+    database.close()
+    return str(path)
+
+
+def asked(url: str, query: str, **more) -> list:
+    return list(pages(Database(url=url, query=query, **more), None, "inputs (t).database"))
+
+
+def test_rows_come_in_pages_with_values_as_json(tickets):
+    found = asked(
+        f"sqlite:///{tickets}", "SELECT * FROM tickets WHERE subject LIKE '%50\\% :x%' ESCAPE '\\' ORDER BY id"
+    )
+    assert [len(one.records) for one in found] == [1000, 1000, 500] and {one.next for one in found} == {None}
+    assert found[1].records[1] == {"id": 1001, "subject": "subject 50% :x 1001", "raw": "bytes", "score": 500.5}
+    assert datetime.fromisoformat(found[0].received).tzinfo is not None
+
+
+def test_a_query_without_rows_is_one_page(tickets):
+    assert [one.records for one in asked(f"sqlite:///{tickets}", "SELECT id FROM tickets WHERE id < 0")] == [()]
+
+
+def test_bytes_that_are_no_text_are_named(tickets):
+    (one,) = asked(f"sqlite:///{tickets}", "SELECT id, x'ff' AS raw FROM tickets WHERE id < 2")
+    assert one.records == [] and [problem for problem, _ in one.failed] == ["bad_utf8", "bad_utf8"]
+    assert one.failed[1][1].endswith("row 1")
+
+
+def test_the_database_is_only_read(tickets):
+    with pytest.raises(DataError, match=r"the query on .* failed .*readonly"):
+        asked(f"sqlite:///{tickets}", "WITH x AS (SELECT 1 AS id) INSERT INTO tickets (id) SELECT id FROM x")
+    with pytest.raises(ValueError, match="another word than SELECT"):
+        Database(url="sqlite:///x", query="DELETE FROM tickets")
+    assert Database(url="sqlite:///x", query="-- all\n /* of them */ (SELECT 1)").query
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT missing FROM tickets", r"the query on sqlite:.*no such column: missing.*Correct `query`"),
+        ("SELECT id, id FROM tickets", "several columns id. Give each a name with AS"),
+        ("SELECT FROM", "syntax error"),
+    ],
+)
+def test_a_bad_query_is_named(tickets, query, message):
+    with pytest.raises(DataError, match=message):
+        asked(f"sqlite:///{tickets}", query)
+
+
+def test_a_database_that_is_not_there_is_named_and_not_made(tmp_path):
+    with pytest.raises(DataError, match=r"no\.db.* cannot be opened .*unable to open database file"):
+        asked(f"sqlite:///{tmp_path}/no.db", "SELECT 1")
+    assert not (tmp_path / "no.db").exists()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "half.db").write_bytes(b"SQLite format 3\0" + b"x" * 50)
+    with pytest.raises(DataError, match=r"half\.db"):
+        asked(f"sqlite:///{tmp_path}/half.db", "SELECT 1 FROM x")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nosuch://host/db", r"\.url: nosuch://host/db: .*nosuch"),
+        ("postgresql+nosuch://host/db", r"\.url: .*nosuch"),
+        (
+            "mysql+pymysql://host/db",
+            "the driver pymysql of mysql.pymysql://host/db is not installed. Install it with pip",
+        ),
+    ],
+)
+def test_a_missing_driver_is_named(url, message):
+    with pytest.raises(ConfigError, match=message):
+        asked(url, "SELECT 1")
+
+
+def test_an_unreachable_server_is_named_without_the_password(monkeypatch):
+    monkeypatch.setenv("DESK_PASSWORD", "hunter2")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"postgresql+psycopg://reader@127.0.0.1:{closed.getsockname()[1]}/desk"
+        with pytest.raises(DataError, match=r"reader@127.* cannot be opened .*Check address") as raised:
+            asked(url, "SELECT 1", password="DESK_PASSWORD")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_password_comes_from_the_environment_alone():
+    with pytest.raises(ConfigError, match=r"database\.password: the environment has no DESK_PASSWORD"):
+        asked("postgresql+psycopg://reader@host/desk", "SELECT 1", password="DESK_PASSWORD")
+    with pytest.raises(ValueError, match="the URL holds a password"):
+        Database(url="postgresql://me:word@host/db", query="SELECT 1")
+
+
+def test_a_relative_file_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Database(url="sqlite:///desk.db", query="SELECT 1").url == f"sqlite:///{tmp_path}/desk.db"
+
+
+def test_without_the_package_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    monkeypatch.delitem(sys.modules, "pipelines.prepare.fetch.database")
+    source = Source(source="t", database=Database(url="sqlite:///x", query="SELECT 1"))
+    with pytest.raises(
+        ConfigError, match=r"the package sqlalchemy is not installed. Run: pip install 'raymill\[sql\]'"
+    ):
+        fetch(source, Store(), str(tmp_path), lambda stage: {}, replace=False)
+
+
+# --- PostgreSQL, where it is installed
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """The URL of a server with a table of two rows. PostgreSQL does not run as root, nor below a folder of root."""
+    if not shutil.which("pg_ctl"):
+        pytest.skip("PostgreSQL is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="postgres", dir="/tmp")), free_port()
+    (folder / "password").write_text("hunter2")
+    owner = {"user": "nobody"} if os.getuid() == 0 else {}
+    for one in (folder, folder / "password") if owner else ():
+        shutil.chown(one, **owner)
+
+    def control(*words: str) -> None:
+        subprocess.run(["pg_ctl", "-D", f"{folder}/data", "-s", "-w", *words], check=True, **owner)
+
+    try:
+        with_password = f"-U reader -A scram-sha-256 --no-sync --pwfile {folder}/password"
+        control("initdb", "-o", with_password)
+        control("start", "-l", f"{folder}/log", "-o", f"-p {port} -h 127.0.0.1 -k {folder} -F")
+        try:
+            address = f"host=127.0.0.1 port={port} user=reader dbname=postgres password=hunter2"
+            with psycopg.connect(address, autocommit=True) as made:
+                made.execute("CREATE TABLE tickets (id int, asked timestamptz, fields jsonb, price numeric)")
+                made.execute("""INSERT INTO tickets VALUES (1, '2026-01-02 03:04+00', '{"a": [1]}', 1.50)""")
+                made.execute("CREATE SEQUENCE numbers")
+                made.execute("INSERT INTO tickets VALUES (2, null, null, null)")
+            yield f"postgresql+psycopg://reader@127.0.0.1:{port}/postgres"
+        finally:
+            control("stop", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_postgresql_is_read(postgres, monkeypatch):
+    monkeypatch.setenv("DESK_PASSWORD", "hunter2")
+    (page,) = asked(postgres, "SELECT * FROM tickets WHERE id::text LIKE '%' ORDER BY id", password="DESK_PASSWORD")
+    first, second = page.records
+    assert (
+        datetime.fromisoformat(first["asked"]).timestamp()
+        == datetime.fromisoformat("2026-01-02T03:04:00+00:00").timestamp()
+    )
+    assert (first["fields"], first["price"]) == ({"a": [1]}, "1.50")
+    assert second == {"id": 2, "asked": None, "fields": None, "price": None}
+    assert "hunter2" not in page.asked
+
+
+def test_postgresql_is_only_read(postgres, monkeypatch):
+    monkeypatch.setenv("DESK_PASSWORD", "hunter2")
+    with pytest.raises(DataError, match="read-only transaction"):
+        asked(postgres, "SELECT nextval('numbers')", password="DESK_PASSWORD")
+    monkeypatch.setenv("DESK_PASSWORD", "hunter3")
+    with pytest.raises(DataError, match=r"cannot be opened .*password authentication failed") as raised:
+        asked(postgres, "SELECT 1", password="DESK_PASSWORD")
+    assert "hunter3" not in str(raised.value)

@@ -1,0 +1,222 @@
+"""Whole runs with sources that are not files: fetched once, continued after a crash, and never with a secret on "
+"disk."""
+
+import json
+import sqlite3
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.garbage import find_garbage
+from cluster.progress import Silent
+from cluster.record import OtherSettings
+from cluster.session import Session
+from cluster.store.store import Store
+from cluster.submit.preflight import ProbeRequest, unset
+from pipelines.prepare import job
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.fetch import snapshot
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.work import work
+from tests.pipelines.prepare.test_prepare import answer, question
+from tests.support.inline import InlineEngine, prepare_inline
+from tests.support.web_server import Asked, Reply, as_html, as_json
+
+SECRET = "hunter2-of-the-desk"
+
+
+def tickets(first: int, count: int) -> list[dict]:
+    return [{"key": f"T-{n}", "fields": {"ask": question(n), "fix": answer(n), "queue": "login"}}
+            for n in range(first, first + count)]  # fmt: skip
+
+
+def by_page(asked: Asked) -> Reply:
+    assert asked.headers["Authorization"] == f"Bearer {SECRET}"
+    page = int(asked.parameters["page"])
+    return as_json({"issues": tickets(2 * page, 2) if page <= 5 else []})
+
+
+@pytest.fixture
+def settings(site, tmp_path, monkeypatch) -> dict:
+    monkeypatch.setenv("DESK_TOKEN", SECRET)
+    site.answers["/tickets"] = by_page
+    api = {"url": f"{site.url}/tickets", "records": "issues", "paging": {"by": "page"}, "allow_private": True,
+           "auth": {"variable": "DESK_TOKEN"}, "requests_per_s": 1000, "attempts": 1}  # fmt: skip
+    columns = {"prompt": "fields.ask", "completion": "fields.fix", "category": "fields.queue"}
+    source = {"source": "desk", "api": api, "id": "key", "columns": columns, "licence": "internal"}
+    return {"inputs": [source], "output": str(tmp_path / "out")}
+
+
+def records(run) -> dict[str, dict]:
+    return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
+
+
+def with_api(settings: dict, **changes) -> dict:
+    source = settings["inputs"][0]
+    return settings | {"inputs": [source | {"api": source["api"] | changes}]}
+
+
+def test_records_of_an_api_are_fetched_once(settings, site, monkeypatch):
+    run = prepare_inline(settings, monkeypatch)
+    found = records(run)
+    assert set(found) == {f"T-{n}" for n in range(2, 12)} and len(site.asked) == 6
+    one = found["T-7"]
+    assert one["messages"][0]["content"] == question(7) and one["metadata"]["category"] == "login"
+    assert datetime.fromisoformat(one["metadata"]["collected_at"]).utcoffset().total_seconds() == 0
+    (about,) = run.manifest["fetched"]
+    assert (about["rows"], about["answers"], about["failed"]) == (10, 6, 0)
+    assert about["asked"] == f"{site.url}/tickets?page=1"
+    assert run.report["notes"][0].startswith(
+        f"Source desk: 10 rows in 6 answers of {site.url}/tickets?page=1, fetched "
+    )
+    again = prepare_inline(settings, monkeypatch)
+    assert not again.fresh and len(site.asked) == 6
+    other = prepare_inline(settings | {"records": {"shape": "pairs"}}, monkeypatch, replace=True)
+    assert other.fresh and len(site.asked) == 6, "other settings of the records fetch nothing"
+
+
+def test_no_secret_is_written(settings, monkeypatch, tmp_path):
+    prepare_inline(settings, monkeypatch)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 20 and not [path for path in files if SECRET.encode() in path.read_bytes()]
+    columns = (Artifact.load(Store(), str(one.parent)).table() for one in tmp_path.rglob("_manifest.json"))
+    assert not [table for table in columns if SECRET in str(table.to_pylist())]
+
+
+def fetched(settings: dict, monkeypatch, *, replace: bool = False) -> set[str]:
+    """The keys of the tickets that the first step of a run fetches."""
+    config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
+    monkeypatch.setattr(job, "Engine", InlineEngine)
+    (record,) = job.fetch_inputs(config, Session(), Silent(), replace=replace)
+    folders = [f"{config.output}/fetched/desk/{number:06}" for number in range(record["parts"])]
+    rows = [row for one in folders for row in Artifact.load(Store(), one).table().to_pylist()]
+    assert record["rows"] == len(rows) and all(
+        record["began"] <= row["collected_at"] <= record["ended"] for row in rows
+    )
+    return {json.loads(row["record"])["key"] for row in rows}
+
+
+def test_a_run_that_was_broken_off_continues_after_the_pages_that_it_has(settings, site, monkeypatch):
+    monkeypatch.setattr(snapshot, "_PAGES_OF_A_PART", 2)
+    down = [True]
+    whole = site.answers["/tickets"]
+    site.answers["/tickets"] = lambda asked: (
+        Reply(status=500) if down[0] and asked.parameters["page"] == "4" else whole(asked)
+    )
+    with pytest.raises(DataError, match=r"status 500.*it continues after the last pages"):
+        fetched(settings, monkeypatch)
+    down[0] = False
+    assert fetched(settings, monkeypatch) == {f"T-{n}" for n in range(2, 12)}
+    assert [one.parameters["page"] for one in site.asked] == ["1", "2", "3", "4", "3", "4", "5", "6"]
+    assert find_garbage(Store(), settings["output"], float("inf")).unknown == []
+
+
+def test_what_an_unfinished_run_fetched_with_other_settings_is_not_mixed_in(settings, site, monkeypatch):
+    monkeypatch.setattr(snapshot, "_PAGES_OF_A_PART", 1)
+    whole = site.answers["/tickets"]
+    site.answers["/tickets"] = lambda asked: whole(asked) if asked.parameters["page"] < "4" else Reply(status=500)
+    with pytest.raises(DataError, match="status 500"):
+        fetched(settings, monkeypatch)
+    site.answers["/tickets"] = as_json({"issues": tickets(50, 3)})
+    other = with_api(settings, paging={"by": "none"})
+    with pytest.raises(OtherSettings, match="were fetched with other settings"):
+        fetched(other, monkeypatch)
+    assert fetched(other, monkeypatch, replace=True) == {"T-50", "T-51", "T-52"}
+    assert len(list(Path(settings["output"], "fetched", "desk").rglob("*.parquet"))) == 1
+
+
+def test_other_settings_are_refused_and_replaced_when_asked(settings, site, monkeypatch):
+    first = prepare_inline(settings, monkeypatch)
+    site.answers["/tickets"] = as_json({"issues": tickets(50, 3)})
+    other = with_api(settings, paging={"by": "none"})
+    with pytest.raises(OtherSettings, match="which has not fetched desk with these settings"):
+        prepare_inline(other, monkeypatch)
+    assert records(first) == records(prepare_inline(settings, monkeypatch))
+    run = prepare_inline(other, monkeypatch, replace=True)
+    assert set(records(run)) == {"T-50", "T-51", "T-52"}
+    site.answers["/tickets"] = as_json({"issues": tickets(60, 3)})
+    anew = prepare_inline(with_api(other, snapshot="2"), monkeypatch, replace=True)
+    assert set(records(anew)) == {"T-60", "T-61", "T-62"}
+
+
+def test_an_api_that_is_a_page_for_people_ends_the_run(settings, site, monkeypatch):
+    site.answers["/tickets"] = as_html("Log in")
+    with pytest.raises(DataError, match=r"inputs \(desk\)\.api: .*/tickets\?page=1 answered with text/html"):
+        prepare_inline(settings, monkeypatch)
+    monkeypatch.delenv("DESK_TOKEN")
+    with pytest.raises(ConfigError, match="the environment has no DESK_TOKEN"):
+        prepare_inline(settings, monkeypatch)
+
+
+def test_a_database_and_web_pages_are_sources_beside_files(site, tmp_path, monkeypatch):
+    with sqlite3.connect(tmp_path / "desk.db") as database:
+        database.execute("CREATE TABLE t (id INTEGER, question TEXT, answer TEXT, at TEXT)")
+        rows = [(n, question(n), answer(n), f"2026-01-{n + 1:02}") for n in range(20)]
+        database.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
+    database.close()
+    text = "<p>Everybody has thirty days of leave in a year, and more in some years.</p>" * 3
+    site.answers["/leave"] = as_html(f"<article><h1>Leave</h1>{text}</article>")
+    (tmp_path / "more.jsonl").write_text(json.dumps({"question": question(30), "answer": answer(30)}) + "\n")
+    database = {"url": f"sqlite:///{tmp_path}/desk.db", "query": "SELECT * FROM t WHERE id >= 0"}
+    pages = {"urls": [f"{site.url}/leave", f"{site.url}/gone"], "allow_private": True, "delay_s": 0}
+    plain = {
+        "inputs": [
+            {"source": "desk", "database": database, "id": "id", "columns": {"day": "at"}},
+            {"source": "site", "pages": pages, "task_type": "policy", "columns": {"link": "url"}},
+            {"source": "files", "path": str(tmp_path / "more.jsonl")},
+        ],
+        "validate": {"question_chars": None, "answer_chars": None},
+        "execution": {"max_bad_documents": 0.1},
+        "output": str(tmp_path / "out"),
+    }
+    run = prepare_inline(plain, monkeypatch)
+    found = records(run)
+    assert len(found) == 22 and found["3"]["metadata"]["day"] == "2026-01-04"
+    (page,) = [row for row in found.values() if row["metadata"]["source"] == "site"]
+    assert "thirty days" in page["messages"][1]["content"] and page["metadata"]["link"] == f"{site.url}/leave"
+    (bad,) = Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()
+    assert (bad["problem"], bad["source"]) == ("http_error", "site") and f"{site.url}/gone" in bad["where"]
+    (file,) = [row for row in found.values() if row["metadata"]["source"] == "files"]
+    changed = datetime.fromisoformat(file["metadata"]["collected_at"]).timestamp()
+    assert abs(changed - Path(tmp_path / "more.jsonl").stat().st_mtime) < 1
+    earlier = {"source": "desk", "path": f"{run.uri}/fetched/desk", "format": "fetched", "columns": {}, "id": "id"}
+    other = prepare_inline({"inputs": [earlier], "output": str(tmp_path / "other")}, monkeypatch)
+    assert set(records(other)) == {str(n) for n in range(20)}, "what was fetched is an input of other runs"
+
+
+def test_a_missing_file_is_named_before_anything_is_fetched(settings, site, tmp_path, monkeypatch):
+    settings["inputs"].append({"source": "files", "path": str(tmp_path / "no.jsonl")})
+    with pytest.raises(DataError, match="the file does not exist"):
+        prepare_inline(settings, monkeypatch)
+    assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "/x.csv"}, "path and api given; wanted one of"),
+        ({"api": None}, "no path given"),
+        ({"format": "csv"}, "format, exclude and storage are of files"),
+    ],
+)
+def test_a_source_is_one_thing(settings, change, message):
+    source = {**settings["inputs"][0], **change}
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | {"inputs": [source]})
+
+
+def test_a_submitted_run_has_one_id_before_and_after_it_fetched_and_names_its_variables(settings, monkeypatch):
+    config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
+    monkeypatch.delenv("DESK_TOKEN")
+    before = work(config)
+    assert (before.finished, before.variables, before.workers[0].cpus) == (False, ("DESK_TOKEN",), 2)
+    (problem,) = unset(ProbeRequest.of(before))
+    assert problem.startswith("the environment has no DESK_TOKEN, which the config names")
+    monkeypatch.setenv("DESK_TOKEN", SECRET)
+    assert unset(ProbeRequest.of(before)) == []
+    prepare_inline(settings, monkeypatch)
+    after = work(config)
+    assert after.finished and after.run_id == before.run_id and SECRET not in str(after)

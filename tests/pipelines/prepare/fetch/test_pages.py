@@ -1,0 +1,107 @@
+"""Web pages are visited as their servers allow; a page without a text has a problem, and no page is lost."""
+
+import pytest
+
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.prepare.fetch import client
+from pipelines.prepare.fetch.pages import addresses, pages
+from pipelines.prepare.fetch.settings import Pages
+from tests.support.web_server import Reply, as_html
+
+ARTICLE = "<article><h1>Leave</h1>" + "<p>Everybody has thirty days of leave in a year, and more in some years.</p>" * 5
+
+
+def visited(site, *paths: str, position=None, **settings) -> list:
+    urls = [path if "://" in path else site.url + path for path in paths]
+    found = Pages.model_validate({"urls": urls, "allow_private": True, "delay_s": 0, "attempts": 2} | settings)
+    return list(pages(found, position, found.urls))
+
+
+def problems(found) -> list:
+    return [problem for page in found for problem, _ in page.failed]
+
+
+def test_the_main_text_of_each_page_is_a_row(site):
+    site.answers["/leave"] = as_html(f"<nav>Home</nav>{ARTICLE}")
+    site.answers["/old"] = Reply(status=301, headers={"Location": "/leave"})
+    site.answers["/plain"] = Reply("Just text.", kind="text/plain; charset=utf-8")
+    found = visited(site, "/leave", "/old", "/plain")
+    rows = [record for page in found for record in page.records]
+    assert [row["url"] for row in rows] == [f"{site.url}/leave", f"{site.url}/leave", f"{site.url}/plain"]
+    assert rows[1]["requested"] == f"{site.url}/old" and rows[2]["text"] == "Just text."
+    assert "thirty days" in rows[0]["text"] and "Home" not in rows[0]["text"]
+    assert [page.next for page in found] == ["1", "2", None]
+    again = visited(site, "/leave", "/old", "/plain", position=found[1].next)
+    assert [page.records for page in again] == [found[2].records]
+
+
+def test_robots_txt_is_obeyed_and_read_once(site, no_waiting):
+    site.answers["/robots.txt"] = Reply("User-agent: *\nDisallow: /private/\nCrawl-delay: 9", kind="text/plain")
+    site.answers["/a"] = site.answers["/b"] = as_html(ARTICLE)
+    site.answers["/hop"] = Reply(status=302, headers={"Location": "/private/b"})
+    found = visited(site, "/a", "/private/b", "/hop", "/b")
+    assert problems(found) == ["robots_forbid", "robots_forbid"]
+    assert [len(page.records) for page in found] == [1, 0, 0, 1]
+    assert site.paths() == ["/robots.txt", "/a", "/hop", "/b"]
+    assert len([wait for wait in no_waiting if 8 < wait <= 9]) == 3, "the delay that robots.txt wants"
+
+
+@pytest.mark.parametrize(
+    ("reply", "allowed"),
+    [(Reply(status=404), True), (Reply(status=403), True), (Reply(status=500), False),
+     (Reply("User-agent: raymill\nDisallow: /", kind="text/plain"), False),
+     (Reply("User-agent: other\nDisallow: /", kind="text/plain"), True)],
+)  # fmt: skip
+def test_a_server_without_rules_allows_all_and_one_that_fails_allows_nothing(site, reply, allowed):
+    site.answers |= {"/robots.txt": reply, "/a": as_html(ARTICLE)}
+    assert problems(visited(site, "/a")) == ([] if allowed else ["robots_forbid"])
+
+
+def test_requests_to_one_server_have_a_delay_and_those_to_others_none(site, no_waiting):
+    site.answers |= {"/a": as_html(ARTICLE), "/b": as_html(ARTICLE)}
+    other = site.url.replace("127.0.0.1", "localhost")
+    visited(site, "/a", f"{other}/a", "/b", delay_s=5)
+    assert len([wait for wait in no_waiting if 4 < wait <= 5]) == 3, "/a and /b after robots.txt and each other"
+
+
+def test_a_page_without_a_text_has_a_problem(site, monkeypatch):
+    site.answers |= {
+        "/empty": as_html(""),
+        "/gone": Reply(status=404),
+        "/file": Reply(b"%PDF-1.7", kind="application/pdf"),
+        "/round": Reply(status=302, headers={"Location": "/round"}),
+        "/large": as_html("x" * 200_000),
+        "/cut": as_html("half", length=10_000),
+    }
+    paths = ("/empty", "/gone", "/file", "/round", "/large", "/cut", "http://127.0.0.1:1/x")
+    found = visited(site, *paths, max_mib=0.1)
+    assert problems(found) == [
+        "empty_extraction", "http_error", "not_a_page", "http_error", "too_large", "unreachable", "unreachable"
+    ]  # fmt: skip
+    for path, page in zip(paths, found, strict=True):
+        assert path.rpartition("/")[2] in page.failed[0][1]
+
+
+def test_private_addresses_are_refused_also_after_a_redirect(site, monkeypatch):
+    site.answers["/a"] = Reply(status=302, headers={"Location": "/b"})
+    site.answers["/b"] = as_html(ARTICLE)
+    assert problems(visited(site, "/a", allow_private=False)) == ["private_address"]
+    assert site.asked == []
+    looked_at = []
+    # robots.txt and /a are allowed; the address that /a leads to is not.
+    monkeypatch.setattr(client, "is_public", lambda address: looked_at.append(address) or len(looked_at) < 3)
+    assert problems(visited(site, "/a", allow_private=False)) == ["private_address"]
+    assert site.paths() == ["/robots.txt", "/a"]
+
+
+def test_the_list_may_be_a_file(tmp_path):
+    (tmp_path / "list.txt").write_text("# handbook\nhttps://h/a\n\n https://h/b \nhttps://h/a\n")
+    settings = Pages(urls=str(tmp_path / "list.txt"))
+    assert addresses(settings, Store(), "inputs (p).pages") == ("https://h/a", "https://h/b")
+    (tmp_path / "list.txt").write_text("https://h/a\nh/b\n")
+    with pytest.raises(ConfigError, match=r"list\.txt line 2: h/b is not the address"):
+        addresses(settings, Store(), "inputs (p).pages")
+    (tmp_path / "list.txt").write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="has no address"):
+        addresses(settings, Store(), "inputs (p).pages")
