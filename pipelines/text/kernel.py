@@ -20,18 +20,22 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
+from llvmlite.binding import ffi
 from numba import njit, types
-from numba.core import event, sigutils
+from numba.core import base, event, sigutils
 from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, Flags
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, _pass_registry
 from numba.core.cpu import CPUContext
+from numba.core.postproc import PostProcessor
 from numba.core.registry import CPUDispatcher
+from numba.core.transforms import canonicalize_cfg
 from numba.core.typed_passes import (
     AnnotateTypes,
     NativeLowering,
@@ -76,11 +80,19 @@ _PASSES = (
 )  # fmt: skip
 
 
+class _Passes(PassManager):
+    """Runs passes and nothing between them: no checks, no events."""
+
+    def run(self, state: Any) -> None:
+        for step, _ in self.passes:
+            _pass_registry.get(step).pass_inst.run_pass(state)
+
+
 class _Compiler(CompilerBase):
     """numba's compiler with the passes that kernels need."""
 
     def define_pipelines(self) -> list[PassManager]:
-        passes = PassManager("kernel")
+        passes = _Passes("kernel")
         for step in _PASSES:
             passes.add_pass(step, step.__name__)
         passes.finalize()
@@ -134,24 +146,35 @@ class _Unoptimised(JITCodeLibrary):
 
 @contextmanager
 def _fast_compiler() -> Iterator[None]:
-    """In here numba finds the types of an operation once for each kind of numbers and arrays, not at every use of it,
-    and the size of a type once, not for every variable. And Python collects no garbage: compiling makes many objects,
-    and a collection looks at all that the process holds.
+    """In here numba does not do again what it did before, or what kernels do not need. Their machine code is the same.
+
+    And Python collects no garbage: compiling makes many objects, and a collection looks at all that the process holds.
     """
-    functions: Any = types.Function
-    target: Any = CPUContext
-    with global_compiler_lock:
+    with global_compiler_lock, ExitStack() as replaced:
+        for owner, name, value in _SHORTCUTS:
+            replaced.enter_context(_replaced(owner, name, value))
         collects = gc.isenabled()
         gc.disable()
-        # Both in front of that of the base class.
-        functions.get_call_type = _find_once
-        target.get_abi_sizeof = _size_once
         try:
             yield
         finally:
-            del functions.get_call_type, target.get_abi_sizeof
             if collects:
                 gc.enable()
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Another value of an attribute; also of one that a base class has."""
+    missing = object()
+    before = vars(owner).get(name, missing)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 _found: dict[tuple, object] = {}
@@ -175,6 +198,25 @@ def _find_once(function: Any, context: object, args: tuple, kws: dict) -> object
     if (function, plain) not in _found:
         _found[function, plain] = find(context, plain, kws)
     return _found[function, plain]
+
+
+def _without_lives(processor: Any, emit_dels: bool = False, extend_lifetimes: bool = False) -> None:
+    """Order the blocks of a function. numba would also find where each variable is used last, to delete it there."""
+    processor.func_ir.blocks = canonicalize_cfg(processor.func_ir.blocks)
+    processor.func_ir.generator_info = None
+
+
+# (owner, attribute, what it is while kernels are compiled)
+_SHORTCUTS: list[tuple[Any, str, Any]] = [
+    # The types of an operation, once for each kind of numbers and arrays; the size of a type, once.
+    (types.Function, "get_call_type", _find_once),
+    (CPUContext, "get_abi_sizeof", _size_once),
+    (PostProcessor, "run", _without_lives),
+    # Whether a function of numba has an argument `loc`, once.
+    (base, "_has_loc", cache(base._has_loc)),
+    # No events at each call of LLVM.
+    (ffi.lib._lock, "_cblist", []),
+]
 
 
 class _CompiledOnce(FunctionCache):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba.core.errors import NumbaError
 
-from pipelines.text.kernel import inner_kernel, kernel
+from pipelines.text.kernel import _SHORTCUTS, inner_kernel, kernel
 
 
 @inner_kernel
@@ -47,3 +47,21 @@ def test_inner_kernels_are_compiled_into_kernels_and_run_as_python_by_themselves
 def test_a_kernel_that_allocates_or_returns_a_part_of_an_array_is_refused(wrong, argument):
     with pytest.raises(NumbaError):
         wrong(argument)
+
+
+def test_numba_is_as_it_was_after_a_kernel_was_compiled_or_refused():
+    before = [vars(owner).get(name) for owner, name, _ in _SHORTCUTS]
+
+    @kernel
+    def one_more(number):
+        return number + 1
+
+    @kernel
+    def new(count):
+        return np.zeros(count).sum()
+
+    assert one_more(1) == 2
+    assert [vars(owner).get(name) for owner, name, _ in _SHORTCUTS] == before
+    with pytest.raises(NumbaError):
+        new(1)
+    assert [vars(owner).get(name) for owner, name, _ in _SHORTCUTS] == before
