@@ -75,7 +75,7 @@ def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text
 
 def _units(name: str, units: int, written: float, before: Sequence[StagePlan]) -> int:
     if name.startswith("assess."):
-        if not name.endswith(".assess"):
+        if name not in ("assess.assess", "assess.embed"):
             return 1
         splits = next(stage.written for stage in before if stage.name == "write")
         return max(1, math.ceil(splits / UNIT_BYTES))

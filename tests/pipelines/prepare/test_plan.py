@@ -80,7 +80,8 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
     names = [stage["name"] for stage in few["stages"]]
     assert names == [
         "collect", "group", "words", "complexity", "split", "write",
-        "assess.assess", "assess.questions.group", "assess.answers.group", "assess.summary",
+        "assess.assess", "assess.questions.group", "assess.answers.group",
+        "assess.fit", "assess.embed", "assess.learn", "assess.summary",
     ]  # fmt: skip
     assert (few["rows"], many["rows"]) == (100_000, 10_000_000)
     assert many["units"] > few["units"] and many["core_s"] > few["core_s"]
