@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +97,12 @@ class Stage:
 
 
 RunStage = Callable[[Stage], dict[str, Artifact]]
+
+
+class RunStageIn(Protocol):
+    """Makes or finds the artifacts of a stage. folder: their place below the run's folder; empty: that folder."""
+
+    def __call__(self, stage: Stage, folder: str = "") -> dict[str, Artifact]: ...
 
 
 @dataclass(frozen=True)

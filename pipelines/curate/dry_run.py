@@ -22,7 +22,7 @@ from cluster.read.compression import compression_ending
 from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits
 from cluster.read.span import Span
-from cluster.stage import RunStage, Stage, published
+from cluster.stage import RunStageIn, Stage, published
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
@@ -100,7 +100,7 @@ class _StageToRun(Exception):
 
 
 def output_state(
-    store: Store, root: str, finished: bool, damage: str, run_stages: Callable[[RunStage], Mapping[str, Artifact]]
+    store: Store, root: str, finished: bool, damage: str, run_stages: Callable[[RunStageIn], Mapping[str, Artifact]]
 ) -> str:
     """What is at the output, and what a run does with it. Starts nothing.
 
@@ -115,8 +115,8 @@ def output_state(
         return "finished, nothing to do"
     done: list[str] = []
 
-    def find(stage: Stage) -> dict[str, Artifact]:
-        if (found := published(stage, root)) is None:
+    def find(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+        if (found := published(stage, paths.join(root, folder) if folder else root)) is None:
             raise _StageToRun
         done.append(stage.name)
         return found

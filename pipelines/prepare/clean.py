@@ -1,4 +1,4 @@
-"""Text fields put in order: normalisation, terms, personal data.
+"""Text fields put in order: HTML and e-mail, normalisation, terms, personal data.
 
 All fields of many records are cleaned together, because the kernels take columns of texts.
 """
@@ -17,9 +17,14 @@ from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, check_terms
 from pipelines.text import personal_data
+from pipelines.text.html_remnants import without_html
+from pipelines.text.mail_text import without_disclaimers, without_quotes, without_signature
 from pipelines.text.normalize import normalize
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS, Spans
 from pipelines.text.texts import Texts
+
+# Quotes first: they may have signatures of their own.
+_OF_EMAILS = {"quotes": without_quotes, "signatures": without_signature, "disclaimers": without_disclaimers}
 
 _HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
 
@@ -57,7 +62,10 @@ class Cleaner:
 
         fields: of each record its texts.
         """
-        texts = Texts.from_strings([text for of_record in fields for text in of_record])
+        strings = [text for of_record in fields for text in of_record]
+        if self.settings.html or self.settings.email:
+            strings = [self._without_markup(text) for text in strings]
+        texts = Texts.from_strings(strings)
         records = np.repeat(np.arange(len(fields)), [len(of_record) for of_record in fields])
         if self.settings.normalize:
             texts = normalize(texts)
@@ -70,6 +78,17 @@ class Cleaner:
             texts = self._without_personal_data(texts, found, records)
         plain = iter(texts.to_arrow().to_pylist())
         return [[next(plain) for _ in of_record] for of_record in fields], replaced.tolist()
+
+    def _without_markup(self, text: str) -> str:
+        """Without HTML and the parts of e-mails that the settings name."""
+        if self.settings.html:
+            text = without_html(text)
+        if self.settings.email:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        for part, without in _OF_EMAILS.items():
+            if part in self.settings.email:
+                text = without(text)
+        return text
 
     # --- terms
 

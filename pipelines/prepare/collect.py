@@ -1,7 +1,8 @@
 """The stage `collect`: reads every record, cleans it, and checks it against the rules.
 
 unit of input  ->  _work/records     the records that meet all rules, in the columns of their shape
-                   _work/attributes  of each of them what deduplication compares
+                   _work/attributes  of each of them what deduplication compares; then the same of its question and
+                                     of its answer, if `duplicates` looks for these
                    _work/keys        of each of them what splitting needs
                    _work/rejected    the others, with the rule that they do not meet
                    quarantine        rows that are no records
@@ -9,7 +10,6 @@ unit of input  ->  _work/records     the records that meet all rules, in the col
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,20 +22,20 @@ import pyarrow as pa
 from cluster.artifact import Counters, fingerprint
 from cluster.read.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
-from pipelines.curate.measure import split_problems, text_hashes
+from pipelines.curate.measure import split_problems
 from pipelines.curate.memory import task_memory
-from pipelines.dedup import signatures
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.clean import Cleaner, load_terms
-from pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source, plain_label
+from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
+from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Source, plain_label
 from pipelines.prepare.content import (
     COLUMNS,
     FIELDS,
     Content,
     Role,
+    Said,
     Shape,
     Unusable,
     content_of,
@@ -45,12 +45,13 @@ from pipelines.prepare.content import (
     to_shape,
     with_texts,
 )
+from pipelines.prepare.outliers import measure
 from pipelines.prepare.sources import Fields
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
 from pipelines.prepare.templates import Template, title_of
 from pipelines.prepare.times import microseconds
-from pipelines.prepare.validate import Failed, Validator
+from pipelines.prepare.validate import Failed, Validator, load_validator
 from pipelines.readers.inputs import COLLECTED_AT
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.text.lines import count_characters
@@ -59,6 +60,7 @@ from pipelines.text.personal_data import PERSONAL_DATA_VERSION
 from pipelines.text.texts import Texts
 
 RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
+QUESTIONS, ANSWERS = "_work/questions/attributes", "_work/answers/attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
 COLLECT_VERSION = "2"
 
@@ -86,18 +88,6 @@ REJECTED_SCHEMA = pa.schema(
     ]
 )
 
-ATTRIBUTES_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("text_hash", pa.binary(16)),
-        ("characters", pa.int64()),
-        ("signature", SKETCH_TYPE),
-    ]
-)
-
-
 _LANGUAGE = LanguageId()
 
 
@@ -115,15 +105,6 @@ def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
     )
 
 
-def keys_schema(groups: Sequence[str]) -> pa.Schema:
-    """The columns of KEYS: the source by number, the time of `split.by_time` in microseconds from 1970 (0 without it),
-    and hashes of 64 bits; 0 for a record without the group.
-    """
-    hashes = ["id", "stratum", "class", *(f"group/{name}" for name in groups)]
-    columns = [("row", pa.int64()), ("source", pa.int32()), ("time", pa.int64())]
-    return pa.schema([*columns, *((name, pa.uint64()) for name in hashes)])
-
-
 @dataclass(frozen=True)
 class CollectSettings:
     """The settings on which the records depend."""
@@ -137,6 +118,7 @@ class CollectSettings:
     cleaner: Cleaner
     validator: Validator
     dedup: Dedup | None
+    duplicates: Duplicates
     metadata: tuple[str, ...]
     stratify: tuple[str, ...]
     group: tuple[str, ...]
@@ -146,6 +128,20 @@ class CollectSettings:
     def identifies_language(self) -> bool:
         """Whether records are classed by a language that is no metadata of theirs."""
         return "language" in {*self.stratify, *self.balance} - {*self.metadata}
+
+
+def keys_schema(settings: CollectSettings) -> pa.Schema:
+    """The columns of KEYS: the source by number; the time of `split.by_time` in microseconds from 1970 (0 without it);
+    hashes of 64 bits, 0 for a record without the group or answer; and what outliers are found by, NaN for a record
+    without such a text.
+    """
+    hashes = ["id", "stratum", "class", *(f"group/{name}" for name in settings.group)]
+    hashes += ["question", "answer"] if settings.duplicates.contradictory != "ignore" else []
+    outliers = settings.validator.settings.outliers
+    hashes += ["outliers"] if outliers else []
+    measures = [f"measure/{name}" for name in outliers.measures] if outliers else []
+    columns = [(name, pa.uint64()) for name in hashes] + [(name, pa.float64()) for name in measures]
+    return pa.schema([("row", pa.int64()), ("source", pa.int32()), ("time", pa.int64()), *columns])
 
 
 def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> CollectSettings:
@@ -159,8 +155,9 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         templates=tuple(config.records.template(task_type) for task_type in task_types),
         task_types=task_types,
         cleaner=Cleaner(config.clean, key, load_terms(config.store, config.clean)),
-        validator=Validator(config.validation, config.split.by_time),
+        validator=load_validator(config.store, config.validation, config.split.by_time),
         dedup=config.dedup,
+        duplicates=config.duplicates,
         metadata=config.metadata,
         stratify=config.split.stratify,
         group=config.split.group,
@@ -173,12 +170,14 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
     outputs = (
         Output(RECORDS, records_schema(settings.shape, settings.metadata)),
         Output(ATTRIBUTES, ATTRIBUTES_SCHEMA),
-        Output(KEYS, keys_schema(settings.group)),
+        Output(KEYS, keys_schema(settings)),
+        *(Output(name, ATTRIBUTES_SCHEMA) for name in (QUESTIONS, ANSWERS)),
         Output(VERDICTS, pa.schema([("row", pa.int64())])),
         Output(REJECTED, REJECTED_SCHEMA),
         Output(QUARANTINE, QUARANTINE_SCHEMA),
     )
     clean, dedup = settings.cleaner.settings, settings.dedup
+    sides = [one != "ignore" for one in settings.duplicates.model_dump().values()]
     made_from = {
         "version": [COLLECT_VERSION, NORMALIZE_VERSION, PERSONAL_DATA_VERSION],
         "inputs": inputs.fingerprint,
@@ -192,8 +191,9 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "task_types": settings.task_types,
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
-        "validate": settings.validator.settings.model_dump(mode="json"),
+        "validate": settings.validator.fingerprint(),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
+        "sides": sides,
         "split": [settings.metadata, settings.stratify, settings.group, settings.balance, settings.validator.by_time],
     }
     if tables is not None:
@@ -370,9 +370,10 @@ class Collect:
         scratch: Scratch,
         counters: Counter[str],
     ) -> None:
-        checked = [(*one, self.settings.validator(one[0].content, one[0].metadata)) for one in records]
-        rejected = [(record, columns, failed) for record, columns, failed in checked if failed is not None]
-        passed = [(record, columns) for record, columns, failed in checked if failed is None]
+        verdicts = self.settings.validator([(one.content, one.metadata) for one, _ in records])
+        checked = list(zip(records, verdicts, strict=True))
+        rejected = [(*one, failed) for one, failed in checked if failed is not None]
+        passed = [one for one, failed in checked if failed is None]
         counters["passed"] += len(passed)
         counters[f"passed/{unit.source}"] += len(passed)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
@@ -391,10 +392,16 @@ class Collect:
             ]
             schema = records_schema(self.settings.shape, self.settings.metadata)
             scratch.write(RECORDS, pa.Table.from_pylist(rows, schema))
-            scratch.write(KEYS, self._keys(number, [record for record, _ in passed]))
-            scratch.write(ATTRIBUTES, self._attributes(unit.source, [record for record, _ in passed]))
+            stay = [record for record, _ in passed]
+            texts = ["\n".join(filter(None, texts_of(one.content))) for one in stay]
+            places, ids, sources = [one.row for one in stay], [one.id for one in stay], [unit.source] * len(stay)
+            scratch.write(ATTRIBUTES, attributes(places, ids, sources, texts, self.settings.dedup, key=str))
+            compared = self.settings.duplicates.wanted or self.settings.validator.settings.outliers
+            sides = [said(one.content) for one in stay] if compared else []
+            self._sides(scratch, unit.source, stay, sides)
+            scratch.write(KEYS, self._keys(number, stay, sides))
 
-    def _keys(self, number: int, records: list[Collected]) -> pa.Table:
+    def _keys(self, number: int, records: list[Collected], sides: list[Said]) -> pa.Table:
         found = self._found(records)
 
         def hashed(names: Sequence[str]) -> list[int]:
@@ -413,7 +420,13 @@ class Collect:
         for name in self.settings.group:
             values = (one.metadata.get(name) for one in records)
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
-        return pa.table(columns, schema=keys_schema(self.settings.group))
+        if self.settings.duplicates.contradictory != "ignore":
+            columns["question"] = [hash64(one.system, same(one.question)) if one.turns else 0 for one in sides]
+            columns["answer"] = [hash64(same(one.answer)) if one.turns else 0 for one in sides]
+        if outliers := self.settings.validator.settings.outliers:
+            columns["outliers"] = hashed(outliers.by)
+            columns |= {f"measure/{name}": measure(name, sides) for name in outliers.measures}
+        return pa.table(columns, schema=keys_schema(self.settings))
 
     def _found(self, records: list[Collected]) -> dict[str, list[str]]:
         """What records are classed by besides their metadata, by name: language and length."""
@@ -428,23 +441,18 @@ class Collect:
             found["language"] = [language if sure else "" for language, sure in certain]
         return {name: values for name, values in found.items() if name not in self.settings.metadata}
 
-    def _attributes(self, source: str, records: list[Collected]) -> pa.Table:
-        texts = Texts.from_strings(["\n".join(filter(None, texts_of(one.content))) for one in records])
-        columns: dict[str, Any] = {
-            "row": [one.row for one in records],
-            "id": [one.id for one in records],
-            "source": pa.repeat(source, len(records)),
-            "text_hash": pa.array(text_hashes(texts), pa.binary(16)),
-            "characters": count_characters(texts),
-            "signature": pa.nulls(len(records), SKETCH_TYPE),
-        }
-        if dedup := self.settings.dedup:
-            a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
-            words, starts, _ = signatures.signatures_or_sets(
-                texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short
-            )
-            columns["signature"] = Sketches(words, starts).to_column()
-        return pa.table(columns, schema=ATTRIBUTES_SCHEMA)
+    def _sides(self, scratch: Scratch, source: str, records: list[Collected], sides: list[Said]) -> None:
+        """Write what is compared of questions and of answers, of records that have them."""
+        answered = [at for at, one in enumerate(sides) if one.turns]
+        rows, ids = [records[at].row for at in answered], [records[at].id for at in answered]
+        for output, asked in (
+            (QUESTIONS, self.settings.duplicates.questions),
+            (ANSWERS, self.settings.duplicates.answers),
+        ):
+            if asked != "ignore" and answered:
+                texts = [sides[at].question if output == QUESTIONS else sides[at].answer for at in answered]
+                dedup = self.settings.dedup or Dedup()
+                scratch.write(output, attributes(rows, ids, [source] * len(rows), texts, dedup))
 
     # --- rows that are no records
 

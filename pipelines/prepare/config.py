@@ -19,6 +19,7 @@ from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from pipelines.prepare.tables.settings import Table
 from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
 from pipelines.readers.inputs import Format
+from pipelines.rules.bad_words import BadWords
 from pipelines.text.personal_data import KINDS
 
 # `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
@@ -41,6 +42,22 @@ REFUSALS = (
     "i can't assist with",
     "i cannot help with that",
     "i can't help with that",
+)
+
+# What an answer may begin its sentences with and say nothing, in lower case.
+BOILERPLATE = (
+    "hi",
+    "hello",
+    "dear",
+    *("thank you for contacting", "thank you for reaching out", "thank you for getting in touch"),
+    *("thank you for your", "thanks for contacting", "thanks for reaching out", "thanks for getting in touch"),
+    *("thanks for your", "we have received your", "we received your", "your request has been received"),
+    *("your ticket has been", "your message has been received", "a member of our team will"),
+    *("one of our agents will", "we will get back to you", "we'll get back to you", "we will respond"),
+    *("we aim to respond", "this is an automated", "this is an automatic", "please do not reply"),
+    *("i hope this helps", "hope this helps", "let me know if you", "please let us know if you"),
+    *("if you have any other questions", "if you have any further questions", "have a great day"),
+    *("kind regards", "best regards", "regards", "sincerely"),
 )
 
 
@@ -146,6 +163,12 @@ class Clean(_Settings):
     """What is changed in text fields and labels."""
 
     normalize: bool = Field(True, description="one form of Unicode, quotes, spaces and line ends")
+    html: bool = Field(
+        False, description="tags and comments of HTML are taken out, and entities become characters, but in code"
+    )
+    email: tuple[Literal["quotes", "signatures", "disclaimers"], ...] = Field(
+        (), description="parts of e-mails that are taken out; texts of format mail have no quotes and signatures"
+    )
     terminology: dict[str, str] | paths.AbsolutePath = Field(
         {},
         description="term -> the term to use instead, or a YAML file of these; whole words, in the case of the text",
@@ -202,6 +225,33 @@ def plain_label(value: str) -> str:
 Bounds = tuple[int, int]
 
 
+class InappropriateContent(_Settings):
+    """A fastText classifier of what no record may say."""
+
+    model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
+    label: str = Field(min_length=1, description="of the content to remove, with or without __label__")
+    max_score: float = Field(0.5, ge=0, le=1, description="greatest probability of the label that a record may have")
+    max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
+
+
+Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
+
+
+class Outliers(_Settings):
+    """Records that are far from the others of their group."""
+
+    measures: tuple[Measure, ...] = Field(
+        ("question_chars", "answer_chars", "text_chars"),
+        min_length=1,
+        description="lengths, which are compared by their logarithm; letters: their share of the characters",
+    )
+    by: tuple[str, ...] = Field(("source",), description="metadata whose values together are the group")
+    deviations: float = Field(
+        5.0, gt=0, description="greatest distance from the group's median, in scaled median absolute deviations"
+    )
+    found: Literal["list", "remove"] = Field("list", description="list: they stay and are listed")
+
+
 class Validate(_Settings):
     """The rules that a record must meet. Questions are what precedes the last answer."""
 
@@ -219,6 +269,51 @@ class Validate(_Settings):
     )
     refusals: tuple[str, ...] = Field(REFUSALS, description="beginnings of sentences of answers that decline")
     copied_answer: bool = Field(True, description="remove records whose answer is the question again")
+    answer_in_question: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="least share of an answer's runs of five words that its question has, from which on the question "
+        "gives the answer away; the `input` of an instruction is not part of the question here",
+    )
+    boilerplate: tuple[str, ...] = Field(
+        BOILERPLATE, description="beginnings of sentences; answers with no other sentence are removed"
+    )
+    truncated_answers: Literal["keep", "open", "sentence"] = Field(
+        "open",
+        description="open: remove answers that end in an open bracket or code fence, with a comma, dash or hyphen, or "
+        "with an English word such as `the`; sentence: also those whose last line is prose without a final mark, "
+        "although an earlier sentence has one",
+    )
+    relevance: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least share of words that question and answer have in common, of those of the shorter one",
+    )
+    same_language: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least probability of the languages of question and answer, from which on they must be the same; "
+        "0.65 is usual. By the built-in model",
+    )
+    json_schema: paths.AbsolutePath | dict[str, Any] | None = Field(
+        None, description="JSON Schema that answers must meet, which then are JSON; a schema, or a file with one"
+    )
+    bad_words: BadWords | None = Field(None, description="lists of words that no record may have")
+    inappropriate: InappropriateContent | None = Field(None, description="classifier of what no record may say")
+    outliers: Outliers | None = Field(
+        None, description="records whose lengths differ from those of all that meet the rules and are no duplicates"
+    )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Lists, models and the schema that the rules read."""
+        lists = self.bad_words.fingerprint_files() if self.bad_words else ()
+        model = [self.inappropriate.model] if self.inappropriate else []
+        schema = [self.json_schema] if isinstance(self.json_schema, str) else []
+        return (*lists, *model, *schema)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -231,6 +326,27 @@ class Validate(_Settings):
 # What a record is classed by besides its metadata: its language as identified, its length (each class up to twice as
 # long as the one before), and its stage of the curriculum. Metadata with such a name is used instead.
 FOUND = ("language", "length", "complexity")
+
+Found = Literal["ignore", "list", "remove"]
+
+
+class Duplicates(_Settings):
+    """Records that are like others in their question or answer alone, and what is done with them."""
+
+    questions: Found = Field(
+        "ignore", description="records whose question is that of another one, exactly or by `dedup.threshold`"
+    )
+    answers: Found = Field("ignore", description="the same of answers")
+    contradictory: Found = Field(
+        "list",
+        description="records that have an equal question and different answers; remove: all of them. ignore: they are "
+        "not looked for; list: they stay and are listed",
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any are looked for."""
+        return any(one != "ignore" for one in (self.questions, self.answers, self.contradictory))
 
 
 class Balance(_Settings):
@@ -332,6 +448,7 @@ class PrepareConfig(_Settings):
     clean: Clean = Clean()
     validation: Validate = Field(Validate(), alias="validate")
     dedup: Dedup | None = Dedup()
+    duplicates: Duplicates = Duplicates()
     split: Split = Split()
     curriculum: Curriculum | None = Field(None, description="`{}`: with the defaults")
     assess: Assess = Assess()
@@ -377,6 +494,8 @@ class PrepareConfig(_Settings):
         asked += [(f"assess.{setting}", (name,)) for setting, name in single.items() if name is not None]
         asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
         asked += [("validate.since", tuple(self.validation.since)), ("validate.until", tuple(self.validation.until))]
+        outliers = self.validation.outliers
+        asked += [("validate.outliers.by", outliers.by if outliers else ())]
         asked += [("clean.labels", tuple(self.clean.labels))]
         asked += [("split.by_time", (self.split.by_time,) if self.split.by_time else ())]
         asked += [("split.balance.by", self.split.balance.by if self.split.balance else ())]

@@ -4,16 +4,16 @@
     freeze   lists the input files and divides them into units      -> inputs.json, inputs.parquet
     tables   finds what depends on all rows of a table              -> _work/tables, _work/repeated
     collect  reads, cleans and validates every record               -> quarantine, _work/records and others
-    group    finds duplicates among the records that passed         -> _work/groups
+    group    finds duplicates among the records that passed         -> _work/groups, see duplicates.py
     words, complexity  find how difficult each record is            -> _work/words, _work/complexity
     split    decides which split each record goes to                -> _work/splits
-    write    writes the splits, and the ledger of removed records   -> train, validation, test, removed
+    write    writes the splits, and the ledger of removed records   -> train, validation, test, removed, listed
     assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
-`tables` runs with an input that is a table, `group` if deduplication is on, `words` and `complexity` with a curriculum.
-Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
-it does nothing and does not start Ray.
+`tables` runs with an input that is a table, `group` for what deduplication looks for, `words` and `complexity` with a
+curriculum. Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a
+finished run it does nothing and does not start Ray.
 """
 
 import dataclasses
@@ -33,21 +33,18 @@ from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
-from cluster.stage import Stage
+from cluster.stage import RunStageIn, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
-from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.prepare.assess.job import assess, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.collect import (
-    ATTRIBUTES,
     KEYS,
     QUARANTINE,
     RECORDS,
     REJECTED,
-    VERDICTS,
     CollectSettings,
     collect_memory,
     collect_settings,
@@ -56,6 +53,7 @@ from pipelines.prepare.collect import (
 from pipelines.prepare.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
 from pipelines.prepare.config import STORES, PrepareConfig, Source
 from pipelines.prepare.content import REASONS
+from pipelines.prepare.duplicates import find_repeats
 from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.finished import prepared_run
@@ -64,7 +62,7 @@ from pipelines.prepare.sources import as_input, fields_of, with_corpora
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, find_kept, split_stage
 from pipelines.prepare.tables.stage import TablesFound, tables_stage
-from pipelines.prepare.write import REMOVED, write_stage
+from pipelines.prepare.write import LISTED, REMOVED, write_stage
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.quarantine import refuse_too_many
@@ -127,15 +125,19 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
     with held(store, root) as lease:
         find()  # with `replace`, removes the manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
-        engine = Engine(root, session, progress, patience_of(config), replace, lease.check)
-        artifacts = run_stages(config, settings, inputs, kept, engine.run)
+
+        def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+            at = paths.join(root, folder) if folder else root
+            return Engine(at, session, progress, patience_of(config), replace, lease.check).run(stage)
+
+        artifacts = run_stages(config, settings, inputs, kept, run)
         lease.check()
         assessment = assess(config, root, [artifacts[name] for name in SPLITS], engines(config, session, progress))
         lease.check()
         report = gather(config, inputs, artifacts, root, fetched)
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
-        digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, QUARANTINE)}
+        digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, LISTED, QUARANTINE)}
         about = {"shape": settings.shape, "finished": report["finished"]} | ({"fetched": fetched} if fetched else {})
         manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, **about)
     return PrepareRun(store, root, manifest, report, assessment, fresh=True)
@@ -252,10 +254,11 @@ def _pseudonym_key(config: PrepareConfig) -> bytes:
 def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:
     """The settings on which the data set depends, as JSON values, with the columns that were recognised.
 
-    settings: of `collect`, whose terms are those of the file at this moment.
+    settings: of `collect`, whose terms and schema are those of the files at this moment.
     """
     plain = json.loads(config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
     plain["clean"]["terminology"] = dict(settings.cleaner.terms)
+    plain["validate"]["json_schema"] = settings.validator.schema
     return plain | {"columns": {one.source: [one.text, *one.columns] for one in listing.inputs}}
 
 
@@ -264,9 +267,12 @@ def run_stages(
     settings: CollectSettings,
     inputs: InputManifest,
     kept: dict[str, list[Artifact]],
-    run: Callable[[Stage], dict[str, Artifact]],
+    run: RunStageIn,
 ) -> dict[str, Artifact]:
-    """The artifacts of all stages, each made or found by `run`. kept: the splits of earlier runs."""
+    """The artifacts of all stages.
+
+    kept: the splits of earlier runs. run: makes or finds the artifacts of a stage.
+    """
     units = len(inputs.units)
     found, stage = None, tables_stage(config.inputs, settings.fields, inputs, config.limits)
     if stage is not None:
@@ -275,10 +281,7 @@ def run_stages(
     good = int(artifacts[RECORDS].manifest.counters["records"])
     _refuse_no_times(config, artifacts[RECORDS].manifest.counters, artifacts[REJECTED])
     refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
-    if config.dedup:
-        attributes, verdicts = artifacts[ATTRIBUTES], artifacts[VERDICTS]
-        artifacts |= run(group_stage(config.dedup, inputs.inputs, attributes, verdicts, units))
-    groups = artifacts.get(GROUPS)
+    repeats = find_repeats(config, inputs.inputs, artifacts, units, run)
     shares = tuple(one.share for one in config.inputs if one.share is not None)
     if config.curriculum:
         memory = collect_memory(config.limits)
@@ -289,11 +292,13 @@ def run_stages(
         config.split,
         config.mixture,
         shares or None,
+        config.duplicates.contradictory,
+        config.validation.outliers,
         config.curriculum.stages if config.curriculum else 0,
         *("complexity" in {*names} - {*config.metadata} for names in (config.split.stratify, balanced)),
     )
-    artifacts |= run(split_stage(split, artifacts[KEYS], groups, artifacts.get(COMPLEXITY), units, kept))
-    return artifacts | run(write_stage(artifacts, groups, artifacts[SPLIT_FILES], units))
+    artifacts |= run(split_stage(split, artifacts[KEYS], repeats, artifacts.get(COMPLEXITY), units, kept))
+    return artifacts | run(write_stage(artifacts, repeats, artifacts[SPLIT_FILES], units, config.records.shape))
 
 
 def _refuse_no_times(config: PrepareConfig, counters: Counters, rejected: Artifact) -> None:

@@ -17,7 +17,7 @@ from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES
 from pipelines.prepare.tables import frame
-from pipelines.prepare.write import REMOVED
+from pipelines.prepare.write import EXAMPLES, REMOVED
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
 
@@ -26,6 +26,12 @@ _LEFT_OUT = {
     "over_class": "more records of the class than `split.balance` allows in training",
     "exact_duplicate": "the same text as an earlier record",
     "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
+    "same_question": "the same question as another record",
+    "near_question": "a question like that of another record, by `dedup.threshold`",
+    "same_answer": "the same answer as another record",
+    "near_answer": "an answer like that of another record, by `dedup.threshold`",
+    "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
+    "contradictory": "a question to which another record has a different answer",
 }
 _MEANINGS = {**PROBLEMS, **content.REASONS, **frame.REASONS, **validate.REASONS, **_LEFT_OUT}
 # stage -> what the report calls its removed records.
@@ -34,9 +40,13 @@ _STAGES = {
     "table": "rows dropped",
     "validate": "fail a rule",
     "duplicates": "duplicates",
+    "contradictions": "contradictory",
+    "outliers": "outliers",
     "mixture": "over a share",
     "balance": "over a class",
 }
+_LEFT_OUT_STAGES = ("contradictions", "outliers", "mixture", "balance")
+_ANSWER_SHOWN = 300  # characters
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
 
@@ -61,10 +71,26 @@ class Reason(TypedDict):
     records: int
 
 
+class Answer(TypedDict):
+    """The id of a record, and the beginning of its answer."""
+
+    id: str
+    answer: str
+
+
+class Contradiction(TypedDict):
+    """A question and some of its answers."""
+
+    question: str
+    answers: list[Answer]
+
+
 class Report(TypedDict):
-    """What a run did. straddling: group -> number of values that are in more than one split. older: records for
-    validation or testing that are older than the newest training record; None without `split.by_time`. stages: of the
-    curriculum -> records.
+    """What a run did.
+
+    listed: records of the splits that were found and stay. contradictions: examples. straddling: group -> number of
+    values that are in more than one split. older: records for validation or testing that are older than the newest
+    training record; None without `split.by_time`. stages: of the curriculum -> records.
     """
 
     name: str
@@ -76,6 +102,8 @@ class Report(TypedDict):
     splits: dict[str, int]
     sources: list[SourceCounts]
     reasons: list[Reason]
+    listed: list[Reason]
+    contradictions: list[Contradiction]
     straddling: dict[str, int]
     older: NotRequired[int | None]
     stages: NotRequired[dict[str, int]]
@@ -112,7 +140,7 @@ def gather(
         "records": int(collected["records"]),
         "rejected": int(collected["records"] - collected["passed"]),
         "duplicates": sum(_starting(written, "removed/duplicates/").values()),
-        "left_out": sum(sum(_starting(written, f"removed/{stage}/").values()) for stage in ("mixture", "balance")),
+        "left_out": sum(sum(_starting(written, f"removed/{stage}/").values()) for stage in _LEFT_OUT_STAGES),
         "repeated": int(written.get("repeated", 0)),
         "written": sum(splits.values()),
         "personal_data": int(collected["replaced"]),
@@ -128,6 +156,8 @@ def gather(
         splits=splits,
         sources=sources,
         reasons=_reasons(collected, written),
+        listed=_ranked({("listed", reason): number for reason, number in _starting(written, "listed/").items()}),
+        contradictions=_contradictions(artifacts[EXAMPLES]),
         straddling=straddling,
         older=int(split["older"]) if "older" in split else None,
         stages=_starting(split, "stage/"),
@@ -155,12 +185,25 @@ def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Rea
     for key, number in _starting(written, "removed/").items():
         stage, _, reason = key.partition("/")
         counts[stage, reason] = number
-    order = tuple(_STAGES)
+    return _ranked(counts)
+
+
+def _ranked(counts: dict[tuple[str, str], int]) -> list[Reason]:
+    """By stage in order, then by number. counts: (stage, reason) -> records."""
+    order = (*_STAGES, "listed")
     ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
     return [
         Reason(stage=stage, reason=reason, meaning=_MEANINGS[reason], records=number)
         for (stage, reason), number in ranked
     ]
+
+
+def _contradictions(examples: Artifact) -> list[Contradiction]:
+    by_question: dict[int, Contradiction] = {}
+    for row in examples.table().to_pylist():
+        one = by_question.setdefault(row["contradictory"], Contradiction(question=row["question"], answers=[]))
+        one["answers"].append(Answer(id=row["id"], answer=row["answer"][:_ANSWER_SHOWN]))
+    return [by_question[number] for number in sorted(by_question)]
 
 
 def _warnings(
@@ -218,11 +261,14 @@ def report_text(report: Report) -> str:
     rows = [("records", totals["records"], "")]
     for stage, title in _STAGES.items():
         reasons = [one for one in report["reasons"] if one["stage"] == stage]
-        if not reasons and stage in ("table", "mixture", "balance"):
+        if not reasons and stage in ("table", *_LEFT_OUT_STAGES):
             continue
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
         more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
         rows.append((title, sum(one["records"] for one in reasons), why + more))
+    if listed := report["listed"]:
+        why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in listed)
+        rows.append(("listed", sum(one["records"] for one in listed), why))
     for split, number in report["splits"].items():
         again = totals["repeated"] if split == "train" else 0
         rows.append((split, number, f"{count(again)} of them repeated" if again else ""))
@@ -235,6 +281,7 @@ def render(report: Report, assessment: Assessment) -> str:
     top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
     sections = [_list("warnings", "Warnings", report["warnings"]), _result(report), _removed(report), _sources(report)]
     sections += [
+        _listed(report),
         _groups(report),
         assessment_section(assessment),
         _list("notes", "Notes", report["notes"]),
@@ -285,6 +332,22 @@ def _removed(report: Report) -> Section:
         ),
     )
     return Section("removed", "Removed records", body)
+
+
+def _listed(report: Report) -> Section | None:
+    if not report["listed"] and not report["contradictions"]:
+        return None
+    columns = [Column("Reason", numeric=False), Column("Meaning", numeric=False), Column("Records")]
+    rows = [(code(one["reason"]), one["meaning"], count(one["records"])) for one in report["listed"]]
+    parts: list[Html] = [
+        table("Records that were found and stay in the data set", columns, rows),
+        note("They are in listed/, with the records that they are like."),
+    ]
+    for one in report["contradictions"]:
+        answers = [element("li", code(answer["id"]), ": ", answer["answer"]) for answer in one["answers"]]
+        question = one["question"][:_ANSWER_SHOWN]
+        parts.append(fold(f"Different answers to: {question}", element("ul", answers), opened=False))
+    return Section("listed", "Listed records", join(*parts))
 
 
 def _sources(report: Report) -> Section:

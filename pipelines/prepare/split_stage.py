@@ -2,15 +2,15 @@
 
     one unit: keys and groups of all records  ->  _work/splits, a file for each unit of input
 
-Of records that meet all rules and are no duplicates, those over the share of their source are left out; the others are
-divided by split.py; then the training split is balanced by leaving records out and repeating others. With a curriculum,
-records that go to a split are divided into stages of equal sizes by their complexity before.
+Of records that meet all rules, duplicates, contradictory ones and outliers are left out as the config says, then those
+over the share of their source; the others are divided by split.py; then the training split is balanced by leaving
+records out and repeating others. With a curriculum, records that go to a split are divided into stages of equal sizes
+by their complexity before.
 
 Memory: 120 bytes a record.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +21,22 @@ from cluster.stage import Output, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.amounts import copies, sizes_by_share, take
+from pipelines.prepare.assess.metrics import contradictory
 from pipelines.prepare.collect import hash64, hashes_in_order
 from pipelines.prepare.complexity import stages_of
-from pipelines.prepare.config import Mixture, Split
+from pipelines.prepare.config import Found, Mixture, Outliers, Split
+from pipelines.prepare.duplicates import Repeats
+from pipelines.prepare.outliers import bounds
 from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
 SPLIT_VERSION = "3"
 
 # Records that go to no split.
-DUPLICATE, OVER_SHARE, OVER_CLASS = -1, -2, -3
+DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
+
+# Duplicates by what is alike, as of `find_repeats`.
+REPEATED = {"record": DUPLICATE, "question": SAME_QUESTION, "answer": SAME_ANSWER}
 
 SPLITS_SCHEMA = pa.schema(
     [
@@ -40,6 +46,11 @@ SPLITS_SCHEMA = pa.schema(
         ("fold", pa.int8()),  # null without `split.folds`, and for records for testing
         ("complexity", pa.float64()),  # null without `curriculum`
         ("stage", pa.int8()),  # null without `curriculum`, and for records that go to no split by DUPLICATE, OVER_SHARE
+        # Records with an equal question and different answers have one number, from 1 in order; null: no such record.
+        ("contradictory", pa.int64()),
+        ("of_contradictory", pa.int64()),  # its place among these, from 0
+        ("outlier", pa.string()),  # measure and value of an outlier; then what is none
+        ("outlier_limit", pa.string()),
     ]
 )
 
@@ -57,6 +68,8 @@ class SplitSettings:
     split: Split
     mixture: Mixture
     shares: tuple[float, ...] | None
+    contradictory: Found
+    outliers: Outliers | None
     stages: int = 0
     staged_strata: bool = False
     staged_classes: bool = False
@@ -65,25 +78,27 @@ class SplitSettings:
 def split_stage(
     settings: SplitSettings,
     keys: Artifact,
-    groups: Artifact | None,
+    repeats: dict[str, Repeats],
     complexity: Artifact | None,
     units: int,
     kept: dict[str, list[Artifact]],
 ) -> Stage:
     """The stage that writes SPLIT_FILES.
 
-    groups: None without deduplication. complexity: None without a curriculum. kept: splits of each earlier run.
+    repeats: as of `find_repeats`. complexity: None without a curriculum. kept: splits of each earlier run.
     """
     made_from = {
         "version": SPLIT_VERSION,
         "keys": keys.manifest.fingerprint,
-        "groups": groups and groups.manifest.fingerprint,
+        "repeats": {name: [one.groups.manifest.fingerprint, one.found] for name, one in repeats.items()},
+        "contradictory": settings.contradictory,
+        "outliers": settings.outliers and settings.outliers.model_dump(),
         "complexity": complexity and [complexity.manifest.fingerprint, settings.stages],
         "split": settings.split.model_dump(exclude={"keep"}),
         "mixture": [settings.mixture.model_dump(), settings.shares],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
     }
-    work = AssignSplits(settings, keys, groups, complexity, units, kept)
+    work = AssignSplits(settings, keys, repeats, complexity, units, kept)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
 
@@ -99,7 +114,7 @@ class AssignSplits:
 
     settings: SplitSettings
     keys: Artifact
-    groups: Artifact | None
+    repeats: dict[str, Repeats]
     complexity: Artifact | None
     units: int
     kept: dict[str, list[Artifact]]
@@ -112,13 +127,24 @@ class AssignSplits:
         ends = np.cumsum([table.num_rows for table in by_unit])
         table = pa.concat_tables(by_unit)
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "row"}
-        removed, together = self._duplicates(by_unit, ends)
         hashes = hashes_in_order(columns["id"], self.settings.split.seed)
         earlier = self._earlier(columns["id"])
-        splits = np.where(removed, DUPLICATE, 0).astype(np.int8)
-        self._leave_out_over_shares(splits, columns["source"], hashes, earlier)
         groups = {name: column for name, column in columns.items() if name.startswith("group/")}
-        groups["group/duplicates"] = together
+        groups["group/duplicates"] = np.zeros(table.num_rows, np.uint64)
+        splits, conflicts, members = np.zeros((3, table.num_rows), np.int64)
+        for name in REPEATED:
+            if name in self.repeats:
+                removed, together = self._repeated(self.repeats[name], by_unit, ends)
+                if self.repeats[name].removes:
+                    splits[removed & (splits == 0)] = REPEATED[name]
+                elif name != "answer":  # records with an equal answer may be in different splits
+                    groups["group/duplicates" if name == "record" else "group/questions"] = together
+            if name == "record" and "question" in columns:
+                conflicts, members = contradictions(columns["question"], columns["answer"], splits == 0)
+                if self.settings.contradictory == "remove":
+                    splits[conflicts > 0] = CONTRADICTORY
+        outliers = self._outliers(columns, splits)
+        self._leave_out_over_shares(splits, columns["source"], hashes, earlier)
         stays = np.flatnonzero(splits == 0)
         component = components(len(stays), [column[stays] for column in groups.values()])
         complexity, stage = self._stages(stays, hashes)
@@ -142,10 +168,18 @@ class AssignSplits:
             fold[stays[trained]] = folds(hashes[stays[trained]], component[trained], self.settings.split.folds)
         assigned = splits[stays]
         times = self._balance(splits, classes, hashes)
-        optional = {"fold": pa.array(fold, mask=fold < 0), "stage": pa.array(stage, mask=stage == 0)}
-        optional["complexity"] = pa.array(complexity, mask=np.isnan(complexity))
-        self._write(scratch, table, ends, split=splits, copies=times, **optional)
-        counters: Counters = {"records": float(len(stays))}
+        found = {
+            "split": pa.array(splits, pa.int8()),
+            "copies": pa.array(times, pa.int32()),
+            "fold": pa.array(fold, mask=fold < 0),
+            "stage": pa.array(stage, mask=stage == 0),
+            "complexity": pa.array(complexity, mask=np.isnan(complexity)),
+            "contradictory": pa.array(conflicts, mask=conflicts == 0),
+            "of_contradictory": pa.array(members, mask=conflicts == 0),
+            **outliers,
+        }
+        self._write(scratch, pa.table({"row": table["row"]} | found), ends)
+        counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())}
         if earlier is not None:
             counters["new"] = float((earlier[stays] < 0).sum())
         for name, column in groups.items():
@@ -163,6 +197,23 @@ class AssignSplits:
             scores = self.complexity.table()["complexity"].to_numpy()
             stage[stays] = stages_of(scores[stays], hashes[stays], self.settings.stages)
         return scores, stage
+
+    def _outliers(self, columns: dict[str, np.ndarray], splits: np.ndarray) -> dict[str, pa.Array]:
+        """The columns of outliers in SPLIT_FILES. Sets OUTLIER if they are removed."""
+        names, outliers = ("outlier", "outlier_limit"), self.settings.outliers
+        if outliers is None:
+            return dict.fromkeys(names, pa.nulls(len(splits), pa.string()))
+        values, limits = np.full((2, len(splits)), None, object)
+        stays = np.flatnonzero(splits == 0)
+        for measure in reversed(outliers.measures):  # so that the first one is the reason
+            measured = columns[f"measure/{measure}"][stays]
+            low, high = bounds(measure, measured, columns["outliers"][stays], outliers.deviations)
+            found = np.flatnonzero((measured < low) | (measured > high))
+            values[stays[found]] = [f"{measure}: {measured[at]:.4g}" for at in found]
+            limits[stays[found]] = [f"{low[at]:.3g} to {high[at]:.3g}" for at in found]
+            if outliers.found == "remove":
+                splits[stays[found]] = OUTLIER
+        return dict(zip(names, (pa.array(values, pa.string()), pa.array(limits, pa.string())), strict=True))
 
     def _leave_out_over_shares(
         self, splits: np.ndarray, source: np.ndarray, hashes: np.ndarray, earlier: np.ndarray | None
@@ -190,24 +241,20 @@ class AssignSplits:
                 splits[train[times[train] == 0]] = OVER_CLASS
         return times
 
-    def _write(self, scratch: Scratch, table: pa.Table, ends: np.ndarray, **columns: Any) -> None:
+    def _write(self, scratch: Scratch, table: pa.Table, ends: np.ndarray) -> None:
         starts = [0, *ends[:-1].tolist()]
         for unit, (start, end) in enumerate(zip(starts, ends.tolist(), strict=True)):
             if end > start:
-                rows = {"row": table["row"].slice(start, end - start)}
-                rows |= {name: values[start:end] for name, values in columns.items()}
-                scratch.write(SPLIT_FILES, pa.table(rows), unit)
+                scratch.write(SPLIT_FILES, table.slice(start, end - start), unit)
 
     def _tables(self, uris: list[str]) -> list[pa.Table]:
         return [self.keys.schema.empty_table(), *read_tables(self.keys.store, uris)]
 
-    def _duplicates(self, by_unit: list[pa.Table], ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(bool[N], whether each record is a removed duplicate; uint64[N], a number for each group, 0 for none)."""
+    def _repeated(self, repeats: Repeats, by_unit: list[pa.Table], ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(bool[N], whether each record is like an earlier one; uint64[N], a number for each group, 0 for none)."""
         count = int(ends[-1]) if len(ends) else 0
         removed, together = np.zeros(count, bool), np.zeros(count, np.uint64)
-        if self.groups is None:
-            return removed, together
-        for table in self.groups.tables(["unit", "row", "reason", "group_id"]):
+        for table in repeats.groups.tables(["unit", "row", "reason", "group_id"]):
             for unit in pc.unique(table["unit"]).to_pylist():
                 own = table.filter(pc.equal(table["unit"], unit))
                 first = int(ends[unit]) - by_unit[unit].num_rows
@@ -230,6 +277,26 @@ class AssignSplits:
                     here = ids[order[at]] == old if len(ids) else np.zeros(len(old), bool)
                     found[order[at[here]]] = number
         return found
+
+
+def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int64[N], a number from 1 for the records of each question with different answers, in order of their first
+    records, 0 for others; int64[N], the place of each record among these).
+
+    questions, answers: uint64[N], hashes; question 0: none. stays: bool[N], the records that are compared.
+    """
+    groups, members = np.zeros((2, len(questions)), np.int64)
+    compared = np.flatnonzero(stays & (questions != 0))
+    found = compared[contradictory(questions[compared], answers[compared])]
+    if len(found):
+        _, first, inverse = np.unique(questions[found], return_index=True, return_inverse=True)
+        number = np.empty(len(first), np.int64)
+        number[np.argsort(first)] = np.arange(1, len(first) + 1)
+        groups[found] = number[inverse]
+        order = np.argsort(groups[found], kind="stable")
+        starts = np.searchsorted(groups[found][order], groups[found][order])
+        members[found[order]] = np.arange(len(found)) - starts
+    return groups, members
 
 
 def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:

@@ -65,7 +65,11 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
         head=head_machine(4 * len(inputs.units)),
         workers=(machines(config, inputs, seconds),),
         variables=config.variables,
-        must_exist=(*first.values(), *(paths.join(run, RUN_MANIFEST) for run in config.split.keep)),
+        must_exist=(
+            *first.values(),
+            *config.validation.files,
+            *(paths.join(run, RUN_MANIFEST) for run in config.split.keep),
+        ),
         replace=replace,
     )
 

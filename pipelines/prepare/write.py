@@ -1,6 +1,9 @@
 """The stage `write`: the splits and the ledger as files.
 
-unit of input: its records, and where they go  ->  train, validation, test, removed
+unit of input: its records, and where they go  ->  train, validation, test
+                                                   removed   the ledger
+                                                   listed    records of the splits that a setting `list` found
+                                                   examples  of contradictory records, those that the report shows
 """
 
 import json
@@ -15,29 +18,44 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.dedup.group import files_of
 from pipelines.prepare.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.complexity import COMPLEXITY
+from pipelines.prepare.content import Shape, from_shape, said
+from pipelines.prepare.duplicates import Repeats
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import DUPLICATE, OVER_CLASS, OVER_SHARE, SPLITS_SCHEMA
+from pipelines.prepare.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OVER_SHARE, REPEATED, SPLITS_SCHEMA
 from pipelines.prepare.tables import frame
 
-REMOVED = "removed"
-WRITE_VERSION = "2"
+REMOVED, LISTED, EXAMPLES = "removed", "listed", "_work/examples"
+WRITE_VERSION = "3"
+
+EXAMPLES_SHOWN = 5  # questions with contradictory answers
+_ANSWERS_SHOWN = 3  # of each
+_TEXT_SHOWN = 2000  # characters of a question or answer in LISTED
 
 # Why records that meet all rules and are no duplicates are not in the data set, by the number in SPLIT_FILES.
 _LEFT_OUT = {
+    CONTRADICTORY: ("contradictions", "contradictory"),
+    OUTLIER: ("outliers", "outlier"),
     OVER_SHARE: ("mixture", "over_share"),
     OVER_CLASS: ("balance", "over_class"),
 }
 
 _OF_CURRICULUM = {"complexity": pa.float64(), "stage": pa.int8()}
 
+# What duplicates are called, by what is alike and by the reason that deduplication gives.
+_REASONS = {
+    "record": {"exact_duplicate": "exact_duplicate", "near_duplicate": "near_duplicate"},
+    "question": {"exact_duplicate": "same_question", "near_duplicate": "near_question"},
+    "answer": {"exact_duplicate": "same_answer", "near_duplicate": "near_answer"},
+}
+
 REMOVED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
-        ("stage", pa.string()),  # table, validate, duplicates, mixture or balance
+        # table, validate, duplicates, contradictions, outliers, mixture or balance
+        ("stage", pa.string()),
         ("reason", pa.string()),
         ("value", pa.string()),
         ("limit", pa.string()),
@@ -49,47 +67,85 @@ REMOVED_SCHEMA = pa.schema(
 )
 
 
-def write_stage(artifacts: dict[str, Artifact], groups: Artifact | None, splits: Artifact, units: int) -> Stage:
-    """The stage that writes the artifacts of SPLITS and REMOVED. artifacts: of `collect`. groups: of duplicates."""
+LISTED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("reason", pa.string()),  # as in REMOVED
+        ("value", pa.string()),
+        ("limit", pa.string()),
+        ("partner", pa.string()),  # as in REMOVED; null for contradictory records
+        ("partner_source", pa.string()),
+        ("similarity", pa.float64()),
+        ("contradictory", pa.int64()),  # equal for records with the same question
+        ("question", pa.large_string()),  # their beginnings
+        ("answer", pa.large_string()),
+    ]
+)
+
+
+def write_stage(
+    artifacts: dict[str, Artifact], repeats: dict[str, Repeats], splits: Artifact, units: int, shape: Shape
+) -> Stage:
+    """The stage that writes the artifacts named above.
+
+    artifacts: of `collect`. repeats: as of `find_repeats`. splits: SPLIT_FILES.
+    """
     records, rejected = artifacts[RECORDS], artifacts[REJECTED]
     staged = COMPLEXITY in artifacts
     added = {"split": pa.string(), "fold": pa.int8()} | (_OF_CURRICULUM if staged else {})
     schema = pa.schema([*records.schema, *added.items()])
-    outputs = (*(Output(name, schema) for name in SPLITS), Output(REMOVED, REMOVED_SCHEMA))
-    counts = np.array(records.rows_by_unit(units), np.int64)
-    spans = zip((np.cumsum(counts) - counts).tolist(), counts.tolist(), strict=True)
-    of_groups = files_of(groups, spans) if groups else ([] for _ in range(units))
-    files = (one.files_by_unit(units) for one in (records, rejected, splits))
-    parts = [UnitFiles(number, *some) for number, *some in zip(range(units), *files, of_groups, strict=True)]
+    outputs = (
+        *(Output(name, schema) for name in SPLITS),
+        Output(REMOVED, REMOVED_SCHEMA),
+        Output(LISTED, LISTED_SCHEMA),
+        Output(EXAMPLES, LISTED_SCHEMA),
+    )
+    of_repeats = {name: one.files_by_unit(units) for name, one in repeats.items()}
+    files = zip(*(one.files_by_unit(units) for one in (records, rejected, splits)), strict=True)
+    parts = [
+        UnitFiles(number, own, rejects, places, {name: uris[number] for name, uris in of_repeats.items()})
+        for number, (own, rejects, places) in enumerate(files)
+    ]
     made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in (records, rejected, splits))])
-    return Stage("write", outputs, parts, WriteSplits(records.store, staged), made_from, records.store)
+    work = WriteSplits(records.store, staged, shape, frozenset(name for name, one in repeats.items() if one.removes))
+    return Stage("write", outputs, parts, work, made_from, records.store)
 
 
 @dataclass(frozen=True)
 class UnitFiles:
-    """A unit of `write`: the number of a unit of input, and its files; those of groups have others' rows too."""
+    """A unit of `write`: the number of a unit of input, and its files; those of repeats have others' rows too."""
 
     number: int
     records: list[str]
     rejected: list[str]
     splits: list[str]
-    groups: list[str]
+    repeats: dict[str, list[str]]
+
+
+Partners = dict[str, dict[int, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class WriteSplits:
-    """The work of the stage `write`. staged: the records have stages of a curriculum."""
+    """The work of the stage `write`.
+
+    staged: the records have stages of a curriculum. removes: the repeats that are removed.
+    """
 
     store: Store
     staged: bool
+    shape: Shape
+    removes: frozenset[str]
 
     def __call__(self, unit: UnitFiles, scratch: Scratch) -> Counters:
-        """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, and removed records as
-        `removed/STAGE/REASON`.
+        """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, removed records as
+        `removed/STAGE/REASON`, and listed ones as `listed/REASON`.
         """
         counters = Counter[str]()
         splits = pa.concat_tables([SPLITS_SCHEMA.empty_table(), *read_tables(self.store, unit.splits)])
-        duplicates = self._duplicates(unit)
+        partners = self._partners(unit)
         first = 0
         for records in read_tables(self.store, unit.records):
             own = splits.slice(first, records.num_rows)
@@ -110,12 +166,12 @@ class WriteSplits:
                     for found in pc.value_counts(sources.take(at)).to_pylist():
                         counters[f"split/{name}/{found['values']}"] += found["counts"]
             gone = pc.less(own["split"], 0)
-            rows = zip(own["row"].filter(gone).to_pylist(), own["split"].filter(gone).to_pylist(), strict=True)
-            pairs = zip(records.filter(gone).to_pylist(), rows, strict=True)
-            removed = [_removed(record, why, duplicates.get(row)) for record, (row, why) in pairs]
+            pairs = zip(records.filter(gone).to_pylist(), own.filter(gone).to_pylist(), strict=True)
+            removed = [_removed(record, place, partners) for record, place in pairs]
             if removed:
                 scratch.write(REMOVED, pa.Table.from_pylist(removed, REMOVED_SCHEMA))
                 counters.update(f"removed/{row['stage']}/{row['reason']}" for row in removed)
+            self._list(scratch, records, own, partners, counters)
         for rejected in read_tables(self.store, unit.rejected):
             columns = {name: rejected[name] for name in REJECTED_SCHEMA.names if name != "row"}
             missing = {field.name: pa.nulls(rejected.num_rows, field.type) for field in REMOVED_SCHEMA}
@@ -125,12 +181,51 @@ class WriteSplits:
             counters.update(f"removed/{stage}/{reason}" for stage, reason in pairs)
         return dict(counters)
 
-    def _duplicates(self, unit: UnitFiles) -> dict[int, dict[str, Any]]:
-        """The rows of the groups with a removed record of the unit, by its row."""
-        found: dict[int, dict[str, Any]] = {}
-        for groups in read_tables(self.store, unit.groups):
-            own = groups.filter(pc.and_(pc.equal(groups["unit"], unit.number), groups["reason"].is_valid()))
-            found |= {row["row"]: row for row in own.to_pylist()}
+    def _partners(self, unit: UnitFiles) -> Partners:
+        """By what is alike and row: the rows of the groups with a record of the unit that is like an earlier one."""
+        found: Partners = {}
+        for name, uris in unit.repeats.items():
+            found[name] = {}
+            for groups in read_tables(self.store, uris):
+                own = groups.filter(pc.and_(pc.equal(groups["unit"], unit.number), groups["reason"].is_valid()))
+                found[name] |= {row["row"]: row for row in own.to_pylist()}
+        return found
+
+    def _list(
+        self, scratch: Scratch, records: pa.Table, own: pa.Table, partners: Partners, counters: Counter[str]
+    ) -> None:
+        """Write LISTED and EXAMPLES. own: where the records go."""
+        listed = {name: rows for name, rows in partners.items() if name not in self.removes}
+        alike = pa.array(sorted({row for rows in listed.values() for row in rows}), pa.int64())
+        noted = pc.or_(own["contradictory"].is_valid(), own["outlier"].is_valid())
+        wanted = pc.or_(noted, pc.is_in(own["row"], alike))
+        rows, examples = [], []
+        for record, place in zip(records.filter(wanted).to_pylist(), own.filter(wanted).to_pylist(), strict=True):
+            found = self._listed(record, place, listed)
+            if place["split"] >= 0:
+                rows += found
+            if (place["contradictory"] or EXAMPLES_SHOWN + 1) <= EXAMPLES_SHOWN:
+                examples += found[-1:] if place["of_contradictory"] < _ANSWERS_SHOWN else []
+        for output, some in ((LISTED, rows), (EXAMPLES, examples)):
+            if some:
+                scratch.write(output, pa.Table.from_pylist(some, LISTED_SCHEMA))
+        counters.update(f"listed/{row['reason']}" for row in rows)
+
+    def _listed(self, record: dict[str, Any], place: dict[str, Any], listed: Partners) -> list[dict[str, Any]]:
+        """The rows of a record, the last one for contradictory answers. place: its row of SPLIT_FILES."""
+        text = said(from_shape(record, self.shape))
+        shared = {
+            "id": record["id"],
+            "source": record["metadata"]["source"],
+            "split": SPLITS[place["split"]] if place["split"] >= 0 else None,
+            "question": text.question[:_TEXT_SHOWN],
+            "answer": text.answer[:_TEXT_SHOWN],
+        }
+        found = [shared | _partner(name, rows[place["row"]]) for name, rows in listed.items() if place["row"] in rows]
+        if place["outlier"] is not None:
+            found.append(shared | {"reason": "outlier", "value": place["outlier"], "limit": place["outlier_limit"]})
+        if place["contradictory"] is not None:
+            found.append(shared | {"reason": "contradictory", "contradictory": place["contradictory"]})
         return found
 
 
@@ -152,14 +247,20 @@ def _with_names_of_copies(records: pa.Table, times: np.ndarray) -> pa.Table:
     return pa.table({name: columns.get(name, records[name]) for name in records.column_names})
 
 
-def _removed(record: dict[str, Any], why: int, duplicate: dict[str, Any] | None) -> dict[str, Any]:
-    """The ledger's row of a record that meets all rules. duplicate: its row of a group, if it is removed for that."""
+def _removed(record: dict[str, Any], place: dict[str, Any], partners: Partners) -> dict[str, Any]:
+    """The ledger's row of a record that meets all rules. place: its row of SPLIT_FILES."""
     content = {name: value for name, value in record.items() if name not in ("id", "metadata", "provenance")}
     shared = {"id": record["id"], "source": record["metadata"]["source"]}
     shared["content"] = json.dumps(content, ensure_ascii=False)
-    if why == DUPLICATE:
-        assert duplicate is not None, "a removed duplicate has a row in its group"
-        columns = ("reason", "partner", "partner_source", "similarity")
-        return shared | {"stage": "duplicates"} | {name: duplicate[name] for name in columns}
-    stage, reason = _LEFT_OUT[why]
-    return shared | {"stage": stage, "reason": reason}
+    for name, number in REPEATED.items():
+        if place["split"] == number:
+            return shared | {"stage": "duplicates"} | _partner(name, partners[name][place["row"]])
+    stage, reason = _LEFT_OUT[place["split"]]
+    limits = {"value": place["outlier"], "limit": place["outlier_limit"]} if place["split"] == OUTLIER else {}
+    return shared | {"stage": stage, "reason": reason} | limits
+
+
+def _partner(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a record that is like another one. name: what is alike. row: of GROUPS."""
+    columns = {column: row[column] for column in ("partner", "partner_source", "similarity")}
+    return columns | {"reason": _REASONS[name][row["reason"]]}

@@ -43,6 +43,7 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Reader, ReaderCounts, Rows
+from pipelines.text.mail_text import SIGNATURE, new_text
 
 _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
@@ -50,15 +51,6 @@ _MAX_HELD_CHARACTERS = 128 << 20
 
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 _ESCAPED_FROM = re.compile(rb">+From ")
-_SIGNATURE = re.compile(r"--[ ]?")
-_WROTE = r"(?:wrote|writes|schrieb|a écrit|escribió|ha scritto|schreef)"
-_ATTRIBUTION = re.compile(rf"(?:On|Am|Le|El|Il|Op)\b.{{1,300}}\b{_WROTE}\b[^:]{{0,100}}:")
-_SHORT_ATTRIBUTION = re.compile(rf".{{0,100}}[@0-9<].{{0,100}}\b{_WROTE}:")
-_ATTRIBUTION_LINES = 3
-_ORIGINAL = re.compile(r"-{2,} ?(?:Original Message|Forwarded message|Ursprüngliche Nachricht) ?-{2,}", re.IGNORECASE)
-_FORWARDED = re.compile(r"\*?(?:From|Von|De|Da):\*? ")
-_FORWARDED_NEXT = re.compile(r"\*?(?:Sent|Date|To|Gesendet|Datum|An|Envoyé|À):\*? ")
-_BLANK_LINES = re.compile(r"\n{3,}")
 _BLOCKS = ("br", "p", "div", "tr", "li", "h1", "h2", "h3", "h4")
 
 
@@ -266,51 +258,12 @@ def _unwrapped(text: str) -> str:
     goes_on = False
     for line in text.split("\n"):
         unstuffed = line.removeprefix(" ")
-        if goes_on and not unstuffed.startswith(">") and not _SIGNATURE.fullmatch(unstuffed):
+        if goes_on and not unstuffed.startswith(">") and not SIGNATURE.fullmatch(unstuffed):
             joined[-1] += unstuffed
         else:
             joined.append(unstuffed)
         goes_on = unstuffed.endswith(" ") and not unstuffed.startswith(">") and unstuffed != "-- "
     return "\n".join(joined)
-
-
-def new_text(text: str) -> str:
-    """The text without quoted lines, what announces them, forwarded headers with what follows, and signature."""
-    kept: list[str] = []
-    found = text.split("\n")
-    at = 0
-    while at < len(found):
-        line = found[at].strip()
-        follows = found[at + 1].strip() if at + 1 < len(found) else ""
-        if _SIGNATURE.fullmatch(found[at]) or _ORIGINAL.fullmatch(line):
-            break
-        if _FORWARDED.match(line) and _FORWARDED_NEXT.match(follows):
-            break
-        if line.startswith(">"):
-            at += 1
-        elif size := _attribution(found[at : at + _ATTRIBUTION_LINES]):
-            at += size
-        else:
-            kept.append(found[at].rstrip())
-            at += 1
-    return _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip()
-
-
-def _attribution(found: list[str]) -> int:
-    """How many of the lines announce a quote, as `On Monday Ann wrote:` does; 0 if they do not."""
-    for size in range(1, len(found) + 1):
-        if not found[size - 1].strip():
-            return 0
-        if found[size - 1].strip().endswith(":"):
-            # A later line that begins like one is the beginning.
-            starts = [start for start in range(size) if _ATTRIBUTION.fullmatch(_joined(found[start:size]))]
-            is_one = starts[-1] == 0 if starts else size == 1 and _SHORT_ATTRIBUTION.fullmatch(found[0].strip())
-            return size if is_one else 0
-    return 0
-
-
-def _joined(found: list[str]) -> str:
-    return " ".join(line.strip() for line in found)
 
 
 # ---- messages to threads ----

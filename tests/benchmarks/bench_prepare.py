@@ -44,7 +44,7 @@ def run(texts: Texts) -> None:
         )
         root, settings, listing = listed_inputs(config)
         engine = TimedEngine(root, Session(), Silent())
-        artifacts = run_stages(config, settings, freeze_listing(listing), {}, engine.run)
+        artifacts = run_stages(config, settings, freeze_listing(listing), {}, lambda stage, _="": engine.run(stage))
         began = time.process_time()
         assess(config, root, [artifacts[name] for name in SPLITS], lambda at: TimedEngine(at, Session(), Silent()))
         engine.seconds["assess"] = time.process_time() - began

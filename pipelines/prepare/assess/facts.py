@@ -10,9 +10,7 @@ files of splits  ->  FACTS      of each record what `summary` counts
 Sizes: 100 to 150 bytes a record and what dedup's signatures take.
 """
 
-import hashlib
 import heapq
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,15 +24,14 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.read.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.dedup import signatures
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.sketches import Sketches
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
-from pipelines.prepare.collect import ATTRIBUTES_SCHEMA, collect_memory, hash64
+from pipelines.prepare.collect import collect_memory, hash64
+from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.config import Validate
 from pipelines.prepare.content import Content, Said, Shape, from_shape, said
-from pipelines.prepare.validate import Validator
+from pipelines.prepare.validate import load_validator
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
@@ -200,8 +197,8 @@ class MeasureRecords:
     def _violations(self, records: list[dict[str, Any]], contents: list[Content]) -> list[str | None]:
         if self.settings.rules is None:
             return [None] * len(records)
-        check = Validator(self.settings.rules)
-        found = [check(content, one["metadata"]) for one, content in zip(records, contents, strict=True)]
+        check = load_validator(self.store, self.settings.rules)
+        found = check([(content, one["metadata"]) for one, content in zip(records, contents, strict=True)])
         return [None if one is None else one.reason for one in found]
 
     def _missing(self, metadata: Mapping[str, str | None], one: Said) -> list[str]:
@@ -218,31 +215,9 @@ class MeasureRecords:
         for output, chosen in ((QUESTIONS, compared), (ANSWERS, answered)):
             if chosen:
                 texts = [found[at].question if output == QUESTIONS else found[at].answer for at in chosen]
-                rows, of = first + np.array(chosen), [records[at] for at in chosen]
-                scratch.write(output, attributes(rows, of, texts, self.settings.dedup))
-
-
-def same(text: str) -> str:
-    """The text without what does not make another question: case, white space, and marks at the end."""
-    return " ".join(text.lower().split()).rstrip(" .?!")
-
-
-def attributes(rows: np.ndarray, records: Sequence[Mapping[str, Any]], strings: list[str], dedup: Dedup) -> pa.Table:
-    """What deduplication compares of texts, one of each record. rows: int64[N]."""
-    texts = Texts.from_strings(strings)
-    a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
-    words, starts, _ = signatures.signatures_or_sets(texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short)
-    columns = {
-        "row": rows,
-        "id": [one["id"] for one in records],
-        "source": [one["metadata"]["source"] for one in records],
-        "text_hash": pa.array(
-            [hashlib.blake2b(same(one).encode(), digest_size=16).digest() for one in strings], pa.binary(16)
-        ),
-        "characters": count_characters(texts),
-        "signature": Sketches(words, starts).to_column(),
-    }
-    return pa.table(columns, schema=ATTRIBUTES_SCHEMA)
+                rows, ids = first + np.array(chosen), [records[at]["id"] for at in chosen]
+                sources = [records[at]["metadata"]["source"] for at in chosen]
+                scratch.write(output, attributes(rows, ids, sources, texts, self.settings.dedup))
 
 
 class Topics:

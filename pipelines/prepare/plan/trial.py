@@ -86,7 +86,12 @@ def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, fo
     local = config.model_copy(update=update)
     root, of_sample, listing = listed_inputs(local)
     inputs = freeze_listing(listing, 1 << 40, config.execution.max_bad_files)
-    artifacts = run_stages(local, of_sample, inputs, {}, lambda stage: trial.run(stage, root))
+
+    def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+        prefix = f"{folder.removeprefix('_work/')}." if folder else ""
+        return trial.run(stage, paths.join(root, folder) if folder else root, prefix)
+
+    artifacts = run_stages(local, of_sample, inputs, {}, run)
     splits = [artifacts[name] for name in SPLITS]
     assess(local, root, splits, lambda at: _InThisProcess(trial, at, _prefix(at, root)))
     trial.quarantined = artifacts[QUARANTINE].manifest.rows

@@ -79,3 +79,20 @@ def test_terms_come_from_a_file(tmp_path):
         path.write_text(content)
         with pytest.raises(ConfigError, match=r"clean\.terminology: .*terms\.yaml: .*Correct the file\."):
             load_terms(Store(), Clean(terminology=str(path)))
+
+
+MAIL = """<p>Yes &amp; no.</p>
+
+This message is confidential.
+
+Kind regards
+Ann
+
+bob@example.com wrote:
+> Well?""".replace("\n", "\r\n")
+
+
+def test_parts_of_mails_and_html_are_taken_out_if_asked_for():
+    assert cleaned([[MAIL]], html=True, email=("quotes", "signatures", "disclaimers")) == [["Yes & no."]]
+    assert "Yes & no." in cleaned([[MAIL]], html=True)[0][0] and "Ann" in cleaned([[MAIL]], html=True)[0][0]
+    assert "<p>" in cleaned([[MAIL]])[0][0] and "> Well?" in cleaned([[MAIL]], email=("signatures",))[0][0]

@@ -1,18 +1,28 @@
 """Every rule removes what it names, at its bound and not before."""
 
+import json
+
 import pytest
 
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.language import fasttext_model
 from pipelines.prepare.config import Validate
-from pipelines.prepare.content import pair
-from pipelines.prepare.validate import REASONS, Validator
+from pipelines.prepare.content import Preference, pair
+from pipelines.prepare.validate import REASONS, load_validator
 
 GOOD = pair("", "How do I do it?", "", "You do it by doing it well.")
 
 
 def reason(content, metadata=None, **settings) -> str | None:
-    failed = Validator(Validate(**settings))(content, metadata or {})
-    assert failed is None or failed.reason in REASONS
-    return failed and failed.reason
+    (found,) = reasons([(content, metadata or {})], **settings)
+    return found
+
+
+def reasons(records, **settings) -> list[str | None]:
+    found = load_validator(Store(), Validate(**settings))(records)
+    assert all(failed is None or failed.reason in REASONS for failed in found)
+    return [failed and failed.reason for failed in found]
 
 
 def test_a_good_record_meets_all_rules():
@@ -51,7 +61,7 @@ def test_required_and_allowed_metadata():
 def test_an_answer_that_repeats_the_question():
     again = pair("", "How do I reset my password?", "", "how do I reset my PASSWORD")
     assert reason(again) == "copied_answer"
-    assert reason(again, copied_answer=False) is None
+    assert reason(again, copied_answer=False, answer_in_question=None) is None
 
 
 @pytest.mark.parametrize(
@@ -71,3 +81,131 @@ def test_refusals_begin_a_sentence(answer, found):
 def test_bounds_that_are_no_range_are_refused():
     with pytest.raises(ValueError, match="no range"):
         Validate(question_chars=(10, 5))
+
+
+QUESTION = "Where do I change the password of my account?"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "off"),
+    [
+        ("Hello,\nthank you for contacting us. We will get back to you soon.", "boilerplate", {"boilerplate": ()}),
+        ("You change the password of my account in", None, {}),
+        ("Do I change the password of my account?", "answer_in_question", {"answer_in_question": None}),
+        ("You find it in the settings, below the", "truncated_answer", {"truncated_answers": "keep"}),
+    ],
+)
+def test_answers_that_are_none(answer, found, off):
+    record = pair("", QUESTION, "", answer)
+    assert reason(record) == found
+    assert reason(record, **off) is None
+
+
+def test_the_input_of_an_instruction_may_have_the_answer():
+    context = "The office in Bonn opens at nine and closes at five."
+    assert reason(pair("", "When does it open?", context, "opens at nine and closes at five")) is None
+    assert reason(pair("", f"When? {context}", "", "opens at nine and closes at five")) == "answer_in_question"
+
+
+def test_a_last_sentence_without_a_mark_is_allowed_unless_asked_for():
+    record = pair("", QUESTION, "", "Open the settings. There you find the field of the passw")
+    assert reason(record) is None
+    assert reason(record, truncated_answers="sentence") == "truncated_answer"
+
+
+def test_question_and_answer_have_words_in_common():
+    record = pair("", QUESTION, "", "Two rivers meet behind the old stone bridge.")
+    assert reason(record) is None
+    assert reason(record, relevance=0.1) == "not_relevant"
+    assert reason(pair("", QUESTION, "", "The password is in the settings."), relevance=0.3) is None
+
+
+SCHEMA = {"type": "object", "required": ["city"], "properties": {"city": {"$ref": "#/$defs/name"}},
+          "$defs": {"name": {"type": "string", "minLength": 2}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ('{"city": "Bonn", "more": [1]}', None),
+        ('{"city": "B"}         ', "not_in_schema"),
+        ('{"town": "Bonn"}      ', "not_in_schema"),
+        ('["city", "of", "Bonn"]', "not_in_schema"),
+        ("The city is named Bonn.", "not_json"),
+        ('{"city": "Bonn", "x": NaN}', "not_json"),
+        ("[" * 1000 + "]" * 1000, "not_json|not_in_schema"),
+    ],
+)
+def test_answers_that_are_json_of_a_schema(tmp_path, answer, found):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(SCHEMA))
+    record = pair("", QUESTION, "", answer)
+    inline, from_file = reason(record, json_schema=SCHEMA), reason(record, json_schema=str(path))
+    assert inline == from_file and (inline in found.split("|") if found else inline is None)
+
+
+def test_a_record_says_where_its_answer_differs_from_the_schema():
+    validator = load_validator(Store(), Validate(json_schema=SCHEMA))
+    (failed,) = validator([(pair("", QUESTION, "", '{"city": "B", "more": 1}'), {})])
+    assert failed == ("not_in_schema", "$.city: 'B' is too short", "minLength")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "Correct the file"), ("[]", "no JSON object"), ('{"type": 5}', r"5 is not valid .*\$\.type.* the schema")],
+)
+def test_a_schema_that_is_none(tmp_path, content, message):
+    path = tmp_path / "schema.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=rf"validate\.json_schema: .*schema\.json: .*{message}"):
+        load_validator(Store(), Validate(json_schema=str(path)))
+
+
+def test_references_of_a_schema_are_not_loaded():
+    record = pair("", QUESTION, "", '{"city": "Bonn", "n": 1}')
+    with pytest.raises(ConfigError, match=r"the reference http://localhost:9/x is not part of the schema"):
+        reason(record, json_schema={"$ref": "http://localhost:9/x"})
+
+
+GERMAN = "Das Passwort wird in den Einstellungen des Kontos unter Sicherheit ge\u00e4ndert."
+
+
+def test_question_and_answer_are_in_one_language():
+    records = [(pair("", QUESTION, "", GERMAN), {}), (pair("", QUESTION, "", f"{QUESTION} Yes."), {})]
+    assert reasons(records) == [None, "answer_in_question"]
+    assert reasons(records, same_language=0.65, answer_in_question=None) == ["other_language", None]
+    assert reasons([*records, ("a text", {})], same_language=1.0, answer_in_question=None) == [None, None, None]
+
+
+def test_words_of_a_list_in_the_language_of_the_record(tmp_path):
+    for language, word in (("en", "settings"), ("de", "Sicherheit")):
+        (tmp_path / language).write_text(word)
+    lists = {"paths": {language: str(tmp_path / language) for language in ("en", "de")}}
+    german, english = pair("", QUESTION, "", GERMAN), pair("", QUESTION, "", "It is in the settings of it.")
+    records = [(german, {"language": "en"}), (german, {"language": "de"}), (german, {}), (english, {"language": None})]
+    assert reasons(records, bad_words=lists) == [None, "bad_words", "bad_words", "bad_words"]
+    assert reasons(records, bad_words=lists | {"max_count": 1}) == [None] * 4
+    with pytest.raises(ConfigError, match="no entry"):
+        (tmp_path / "empty").write_text("# none")
+        load_validator(Store(), Validate(bad_words={"paths": {"en": str(tmp_path / "empty")}}))
+
+
+def test_a_classifier_of_what_no_record_may_say():
+    model = str(fasttext_model.local_path(Store(), None))
+    records = [(pair("", GERMAN, "", GERMAN), {}), (GOOD, {}), (Preference("", GERMAN, GERMAN, GERMAN), {})]
+    settings = {"copied_answer": False, "answer_in_question": None}
+    german = settings | {"inappropriate": {"model": model, "label": "__label__de", "max_score": 0.5}}
+    assert reasons(records, **german) == ["inappropriate", None, "inappropriate"]
+    assert reasons(records, **settings) == [None, None, None]
+    with pytest.raises(ConfigError, match=r"validate\.inappropriate\.label: 'toxic' is not a label"):
+        load_validator(Store(), Validate(inappropriate={"model": model, "label": "toxic"}))
+
+
+def test_files_of_the_rules_are_part_of_the_fingerprint(tmp_path):
+    path = tmp_path / "list"
+    path.write_text("word")
+    settings = Validate(bad_words={"paths": {"en": str(path)}})
+    before = load_validator(Store(), settings).fingerprint()
+    path.write_text("other")
+    after = load_validator(Store(), settings).fingerprint()
+    assert before != after and settings.files == (str(path),)

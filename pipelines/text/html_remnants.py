@@ -1,0 +1,77 @@
+"""HTML that is left in plain text: tags, comments and entities.
+
+Only tags of HTML and entities with a semicolon count, so `a < b`, `vector<int>` and `?a=1&copy=2` stay as they are.
+Code in backticks stays too. The time is linear in the length of the text, whatever it contains.
+"""
+
+import html
+import re
+
+_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_ENDS_LINE = "p|div|br|hr|tr|table|ul|ol|h[1-6]|blockquote|pre|section|article|header|footer"
+_INLINE = (
+    "a|abbr|b|big|body|center|code|dd|dl|dt|em|font|head|html|i|img|ins|label|li|link|meta|mark|nobr|o:p|s|small|span"
+    "|strike|strong|sub|sup|tbody|td|tfoot|th|thead|title|tt|u|wbr"
+)
+_REST = r"(?:\s(?:[^<>\"']|\"[^\"<>]*\"|'[^'<>]*')*)?/?"  # attributes
+_HIDDEN = re.compile(rf"<!--|<(script|style){_REST}>", re.IGNORECASE)
+_ENDS = {
+    "": re.compile("-->"),
+    "script": re.compile(r"</script\s*>", re.IGNORECASE),
+    "style": re.compile(r"</style\s*>", re.IGNORECASE),
+}
+_ITEM = re.compile(rf"<li{_REST}>", re.IGNORECASE)
+_CELL = re.compile(r"</t[dh]>", re.IGNORECASE)
+_LINE = re.compile(rf"</?(?:{_ENDS_LINE}){_REST}>", re.IGNORECASE)
+_TAG = re.compile(rf"</?(?:{_INLINE}){_REST}>|<!doctype[^<>]*>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+
+
+def without_html(text: str) -> str:
+    """The text without tags and comments, with the characters that entities stand for.
+
+    Paragraphs, line breaks and rows of tables end lines; items of lists become lines with a dash. Unchanged if there is
+    neither tag nor entity.
+    """
+    if "<" not in text and "&" not in text:
+        return text
+    parts = _CODE.split(text)  # every second one is code
+    found = "".join(part if number % 2 else _plain(part) for number, part in enumerate(parts))
+    return text if found == text else found.strip()
+
+
+def _plain(text: str) -> str:
+    if "<" in text:
+        shown = _without_hidden(text)
+        lines = _LINE.sub("\n", _ITEM.sub("\n- ", shown))
+        text = _TAG.sub("", _CELL.sub(" ", lines))
+        text = text if lines == shown else _in_lines(text)
+    return _ENTITY.sub(lambda entity: html.unescape(entity.group()).replace("\xa0", " "), text)
+
+
+def _without_hidden(text: str) -> str:
+    """The text without comments, scripts and styles. What has no end stays."""
+    kept, at, endless = [], 0, set[str]()
+    while (found := _HIDDEN.search(text, at)) is not None:
+        kind = (found[1] or "").lower()
+        end = None if kind in endless else _ENDS[kind].search(text, found.end())
+        if end is None:
+            endless.add(kind)
+        kept.append(text[at : found.end() if end is None else found.start()])
+        at = found.end() if end is None else end.end()
+    return "".join([*kept, text[at:]])
+
+
+def _in_lines(text: str) -> str:
+    """The text without blanks at the ends of lines, with at most one blank line in a row and none before an item."""
+    first, *rest = text.split("\n")
+    if not rest:
+        return text
+    kept = [first.rstrip()]
+    for number, line in enumerate(rest):
+        line = line.lstrip() if number == len(rest) - 1 else line.strip()  # code may follow the last one
+        if line.startswith("- ") or not line:
+            while len(kept) > 1 and not kept[-1]:
+                kept.pop()
+        kept.append(line)
+    return "\n".join(kept)

@@ -1,0 +1,140 @@
+"""Duplicates of questions and of answers, and questions with different answers: listed or removed, in any units."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.artifact import Artifact
+from cluster.store.store import Store
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.split_stage import contradictions
+from tests.support.inline import prepare_inline
+
+LONG = "The old harbour of the town was built by {} masons in the year of the great flood, stone by stone."
+QUESTION = "Who built the old harbour of the town in the year of the great flood and of what, and where is it {}?"
+
+# id -> question, answer
+ROWS = {
+    "first": (QUESTION.format("now"), LONG.format("ninety")),
+    "other": (QUESTION.format("Now"), "Nobody knows who built it, as all of the papers were lost at sea."),
+    "near": (QUESTION.format("today"), "It stands on the left bank of the river, beside the mill of the monks."),
+    "copy": (QUESTION.format("now"), LONG.format("ninety")),
+    "answer": ("How many masons worked there, and how long?", LONG.format("ninety")),
+    "alone": ("What does a ticket for the ferry cost?", "A ticket for the ferry costs four and a half euros."),
+    "again": ("What does a ticket to the island cost?", "a ticket for the ferry costs  four and a half euros"),
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    def run(name: str, rows=ROWS, **duplicates):
+        table = pa.Table.from_pylist([{"id": id, "question": q, "answer": a} for id, (q, a) in rows.items()])
+        pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
+        os.utime(tmp_path / "in.parquet", (0, 0))  # which is `collected_at`
+        source = {"path": str(tmp_path / "in.parquet"), "id": "id", "source": "s"}
+        plain = {"inputs": [source], "duplicates": duplicates, "output": str(tmp_path / name)}
+        return prepare_inline(plain, monkeypatch)
+
+    return run
+
+
+def rows(run, name: str) -> dict[str, list[tuple[str, str | None]]]:
+    found: dict[str, list] = {}
+    for row in Artifact.load(Store(), f"{run.uri}/{name}").table().to_pylist():
+        found.setdefault(row["id"], []).append((row["reason"], row["partner"]))
+    return found
+
+
+def kept(run) -> set[str]:
+    return {id for split in SPLITS for id in run.split(split).table()["id"].to_pylist()}
+
+
+def test_questions_with_different_answers_are_listed_by_default(run):
+    made = run("out")
+    assert rows(made, "removed") == {"copy": [("exact_duplicate", "first")]}
+    assert rows(made, "listed") == {"first": [("contradictory", None)], "other": [("contradictory", None)]}
+    (listed, _) = Artifact.load(Store(), f"{made.uri}/listed").table().to_pylist()
+    assert (listed["question"], listed["answer"], listed["contradictory"]) == (*ROWS["first"], 1)
+    (example,) = made.report["contradictions"]
+    assert example["question"] == ROWS["first"][0]
+    assert example["answers"] == [{"id": id, "answer": ROWS[id][1]} for id in ("first", "other")]
+    (reason,) = made.report["listed"]
+    assert (reason["reason"], reason["records"]) == ("contradictory", 2)
+    with open(f"{made.uri}/report.html") as page:
+        assert "Different answers to: Who built" in page.read()
+
+
+def test_questions_and_answers_are_removed_one_after_the_other(run):
+    made = run("out", questions="remove", answers="remove")
+    assert rows(made, "removed") == {
+        "copy": [("exact_duplicate", "first")],
+        "other": [("same_question", "first")],
+        "near": [("near_question", "first")],
+        "answer": [("same_answer", "first")],
+        "again": [("same_answer", "alone")],
+    }
+    assert kept(made) == {"first", "alone"}
+    assert made.report["totals"]["duplicates"] == 5
+
+
+def test_answers_of_records_that_are_removed_for_their_question_count_no_more(run):
+    second = {"next": ("When was the mill of the monks built?", ROWS["near"][1])}
+    made = run("out", ROWS | second, questions="remove", answers="remove")
+    assert "next" in kept(made), "its answer is that of `near`, which is removed"
+    other = run("other", ROWS | second, answers="remove")
+    assert rows(other, "removed")["next"] == [("same_answer", "near")]
+
+
+def test_listed_questions_stay_together(run):
+    made = run("out", questions="list", answers="list")
+    listed = rows(made, "listed")
+    assert listed["other"] == [("same_question", "first"), ("contradictory", None)]
+    assert listed["near"] == [("near_question", "first")] and listed["again"] == [("same_answer", "alone")]
+    assert made.report["straddling"] == {"duplicates": 0, "questions": 0}
+    split = {row["id"]: row["split"] for name in SPLITS for row in made.split(name).table().to_pylist()}
+    assert split["first"] == split["other"] == split["near"] and kept(made) == set(ROWS) - {"copy"}
+
+
+def test_contradictory_records_are_removed_all(run):
+    made = run("out", contradictory="remove")
+    assert rows(made, "removed")["first"] == rows(made, "removed")["other"] == [("contradictory", None)]
+    assert rows(made, "listed") == {} and len(made.report["contradictions"]) == 1
+    assert made.report["totals"]["left_out"] == 2
+
+
+def test_what_is_not_looked_for_is_not_there(run):
+    made = run("out", contradictory="ignore")
+    assert rows(made, "listed") == {} and not made.report["listed"] and not made.report["contradictions"]
+
+
+@pytest.mark.parametrize("found", ["list", "remove"])
+def test_the_result_does_not_depend_on_units(run, monkeypatch, found):
+    settings = {"questions": found, "answers": found, "contradictory": found}
+    one = run("one", **settings)
+    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1)
+    many = run("many", **settings)
+    files = [len(Artifact.load(Store(), f"{run.uri}/_work/records").manifest.files) for run in (one, many)]
+    assert files == [1, len(ROWS)]
+    for name in ("removed", "listed", *SPLITS):
+        made = [Artifact.load(Store(), f"{run.uri}/{name}").table().to_pylist() for run in (one, many)]
+        assert json.dumps(made[0]) == json.dumps(made[1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=12))
+def test_contradictions_are_numbered_in_order(records):
+    questions, answers = (np.array([one[at] for one in records], np.uint64) for at in (0, 1))
+    groups, members = contradictions(questions, answers, np.array([one[2] for one in records], bool))
+    number: dict[int, int] = {}
+    for at, (question, answer, stays) in enumerate(records):
+        others = [one for one in records if one[2] and one[0] == question]
+        if not (stays and question and any(one[1] != answer for one in others)):
+            assert (groups[at], members[at]) == (0, 0)
+        else:
+            assert groups[at] == number.setdefault(question, len(number) + 1)
+            assert members[at] == sum(one[2] and one[0] == question for one in records[:at])
