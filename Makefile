@@ -17,9 +17,10 @@ $(DONE): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train]'
 	touch $@
 
-demo: setup  ## curate real text found on this machine, then fine-tune a tiny model on it: LoRA, and in full
+demo: setup  ## curate real text found on this machine, fine-tune a tiny model on it: LoRA, and in full; prepare tickets
 	$(BIN)/raymill demo
 	$(BIN)/raymill tune-demo
+	$(BIN)/raymill prepare-demo
 
 test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n auto --maxprocesses 4 --dist loadfile

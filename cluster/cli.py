@@ -56,6 +56,7 @@ VERBS = {
     "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
     "warm": ("pipelines.warm:warm", "compile the kernels of curate ahead, for this machine or for an image"),
     "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),
+    "prepare-demo": ("pipelines.demo.helpdesk:prepare_demo", "prepare a data set of tickets with planted defects"),
     "tune-demo": ("training.demo:tune_demo", "fine-tune a tiny model on the demo's corpus: LoRA, then in full"),
 }
 

@@ -42,6 +42,7 @@ PATHS_ALLOWED = {
     "pipelines/curate/report/page.py": "its style sheet and script, inside the package",
     "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
     "pipelines/demo/commands.py": "data inside the package",
+    "pipelines/demo/helpdesk.py": "data inside the package",
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
     "training/bench/gpu.py": "its result: the packages that cluster.store needs may be missing",

@@ -1,1 +1,1 @@
-"""`raymill demo`: a first run on text that is installed on this machine."""
+"""`raymill demo` and `raymill prepare-demo`: first runs on text that is installed on this machine."""
