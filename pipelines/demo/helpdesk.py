@@ -1,9 +1,9 @@
 """The verb `prepare-demo`: a first run of `raymill prepare`, without a download.
 
-It writes tickets of an invented help desk, most of the later ones with one defect each (data/helpdesk), and docstrings
-of Python's standard library as questions and answers to OUTPUT-input, and a commented config to OUTPUT/prepare.yaml; then
-it prepares a data set with that config. Input and config are written once: a second call continues the run or finds it
-finished, and edits of the config remain.
+It writes two inputs to OUTPUT-input: tickets of an invented help desk, the last of which have one defect each
+(data/helpdesk), and docstrings of Python's standard library as questions and answers. It writes a commented config to
+OUTPUT/prepare.yaml and prepares a data set with it. Input and config are written once: a second call continues the run
+or finds it finished, and edits of the config remain.
 """
 
 import json
@@ -88,7 +88,8 @@ def next_steps(output: str) -> str:
         "The records of one split":
             shell_command("sample", paths.join(output, "train"), "-n", "3"),
         "A name for this version, and a card that describes it":
-            shell_command("dataset", "tag", "helpdesk", output) + "\n    " + shell_command("dataset", "card", "helpdesk"),
+            shell_command("dataset", "tag", "helpdesk", output)
+            + "\n    " + shell_command("dataset", "card", "helpdesk"),
         "The gates as an exit status, for CI":
             shell_command("assess", output, "--gate"),
     }  # fmt: skip

@@ -23,8 +23,9 @@ from pipelines.text.normalize import normalize
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS, Spans
 from pipelines.text.texts import Texts
 
-# Quotes first: they may have signatures of their own.
-_OF_EMAILS = {"quotes": without_quotes, "signatures": without_signature, "disclaimers": without_disclaimers}
+# Quotes first: they may have signatures of their own. Disclaimers next: they follow the signature, which is looked for
+# at the end.
+_OF_EMAILS = {"quotes": without_quotes, "disclaimers": without_disclaimers, "signatures": without_signature}
 
 _HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
 

@@ -1,7 +1,8 @@
 """The stages `fit` and `embed`: a vector of every record.
 
 SAMPLE           ->  MODEL     words and directions of the default embedding. One unit
-files of splits  ->  VECTORS   of each record its vector, and how near it is to an example of the domain
+files of splits  ->  VECTORS   of each record its vector, and how near it is to an example of the domain; without the
+                               copies that balancing made
 
 Sizes: 2 bytes a dimension and record (128 bytes by default) beside its id. The driver reads none of it.
 """
@@ -23,7 +24,7 @@ from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.content import Shape
 
 MODEL, VECTORS = "model", "vectors"
-EMBED_VERSION = "1"
+EMBED_VERSION = "2"
 LIBRARIES = 512 << 20  # of a worker; scikit-learn and cleanlab leave it 240 MB
 _FIT = 500 << 20  # 65,536 words of 64 dimensions in several copies, and 5,000 texts
 _LOADED = 100 << 20

@@ -210,7 +210,7 @@ class MeasureRecords:
         return any(metadata[name] is not None and metadata[name] not in values for name, values in allowed)
 
     def _attributes(self, scratch: Scratch, first: int, records: list[dict[str, Any]], found: list[Said]) -> None:
-        compared = [at for at, one in enumerate(records) if (one["provenance"] or {}).get("operation") != "repeat"]
+        compared = [at for at, one in enumerate(records) if not is_copy(one)]
         answered = [at for at in compared if found[at].turns]
         for output, chosen in ((QUESTIONS, compared), (ANSWERS, answered)):
             if chosen:
@@ -218,6 +218,11 @@ class MeasureRecords:
                 rows, ids = first + np.array(chosen), [records[at]["id"] for at in chosen]
                 sources = [records[at]["metadata"]["source"] for at in chosen]
                 scratch.write(output, attributes(rows, ids, sources, texts, self.settings.dedup))
+
+
+def is_copy(record: Mapping[str, Any]) -> bool:
+    """Whether balancing made the record of another one."""
+    return (record["provenance"] or {}).get("operation") == "repeat"
 
 
 class Topics:

@@ -12,7 +12,8 @@ _SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "sug
 
 def assessment_text(assessment: Assessment) -> str:
     """The lines that are printed: the score, the gates, and what would mend those that fail."""
-    lines = [f"score {number(assessment['score'])} of 1, without {_unmeasured(assessment) or 'exception'}"]
+    unmeasured = _unmeasured(assessment)
+    lines = [f"score {number(assessment['score'])} of 1" + (f", without {unmeasured}" if unmeasured else "")]
     width = max((len(one["name"]) for one in assessment["gates"]), default=0)
     for one in assessment["gates"]:
         lines.append(

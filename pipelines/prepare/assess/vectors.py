@@ -19,7 +19,7 @@ from cluster.entry import Entry
 from cluster.stage import Scratch
 from cluster.store.copies import local_folder
 from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
-from pipelines.prepare.assess.facts import CHARACTERS, ROWS, same, smallest_of_sample
+from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.collect import hash64
 from pipelines.prepare.content import from_shape, said
 from pipelines.text.texts import Texts
@@ -109,7 +109,9 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
     schema, count = vectors_schema(settings.labels), 0
     for table in read_tables(settings.store, uris):
         for start in range(0, table.num_rows, ROWS):
-            records = table.slice(start, ROWS).to_pylist()
+            records = [one for one in table.slice(start, ROWS).to_pylist() if not is_copy(one)]
+            if not records:
+                continue
             found = [said(from_shape(one, settings.shape)) for one in records]
             answers = [(one.answer or one.question)[:CHARACTERS] for one in found]
             nearest = None if examples is None else (embedder.embed(answers) @ examples.T).max(axis=1)
