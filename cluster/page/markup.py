@@ -130,6 +130,11 @@ def code(words: str) -> Html:
     return element("code", words)
 
 
+def with_code(words: str) -> Html:
+    """Words with what stands between backticks as code."""
+    return join(*(code(part) if at % 2 else part for at, part in enumerate(words.split("`"))))
+
+
 def outside_text(words: str) -> Html:
     """A short text from the input, such as an id, with its own writing direction; cut at 300 characters."""
     return element("bdi", words if len(words) <= _LONGEST_NAME else words[:_LONGEST_NAME] + "…")

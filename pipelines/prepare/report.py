@@ -8,7 +8,7 @@ import cluster
 from cluster.artifact import Artifact
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
-from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table
+from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table, with_code
 from pipelines.prepare import content, validate
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
@@ -296,7 +296,7 @@ def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
 
 def _result(report: Report) -> Section:
     totals, splits = report["totals"], report["splits"]
-    tiles = [("Records written", count(totals["written"]), f"of {count(totals['records'])} that were read")]
+    tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     tiles += [(one.capitalize(), count(splits[one]), share(splits[one], totals["written"])) for one in SPLITS]
     body = [
         element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
@@ -321,7 +321,8 @@ def _removed(report: Report) -> Section:
         Column("Records"),
     ]
     rows = [
-        (code(one["reason"]), _STAGES[one["stage"]], one["meaning"], count(one["records"])) for one in report["reasons"]
+        (code(one["reason"]), _STAGES[one["stage"]], with_code(one["meaning"]), count(one["records"]))
+        for one in report["reasons"]
     ]
     if not rows:
         return Section("removed", "Removed records", note("No record was removed."))
@@ -338,7 +339,7 @@ def _listed(report: Report) -> Section | None:
     if not report["listed"] and not report["contradictions"]:
         return None
     columns = [Column("Reason", numeric=False), Column("Meaning", numeric=False), Column("Records")]
-    rows = [(code(one["reason"]), one["meaning"], count(one["records"])) for one in report["listed"]]
+    rows = [(code(one["reason"]), with_code(one["meaning"]), count(one["records"])) for one in report["listed"]]
     parts: list[Html] = [
         table("Records that were found and stay in the data set", columns, rows),
         note("They are in listed/, with the records that they are like."),

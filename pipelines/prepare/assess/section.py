@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from cluster.page.formats import count, plural
-from cluster.page.markup import Column, Html, Section, code, element, join, note, outside_text, table
+from cluster.page.markup import Column, Html, Section, code, element, join, note, outside_text, table, with_code
 from pipelines.prepare.assess.score import Assessment, failed
 
 _SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
@@ -36,7 +36,7 @@ def assessment_section(assessment: Assessment) -> Section:
         for title, big, small in tiles
     ]
     parts = [element("dl", body, class_="tiles")]
-    if mends := [element("li", code(one["name"]), ": ", _with_code(one["mend"])) for one in failed(assessment)]:
+    if mends := [element("li", code(one["name"]), ": ", with_code(one["mend"])) for one in failed(assessment)]:
         parts.append(element("ul", mends))
     columns = [Column("Gate", numeric=False), Column("Value"), Column("Bound"), Column("Result", numeric=False)]
     rows = [(code(one["name"]), number(one["value"]), _bound(one["name"], one["bound"]), one["state"]) for one in gates]
@@ -94,8 +94,3 @@ def number(value: float | None) -> str:
 
 def _bound(name: str, bound: float) -> str:
     return f"{'at most' if name == 'duplication' else 'at least'} {bound:g}"
-
-
-def _with_code(words: str) -> list[str]:
-    """A sentence with commands in backticks, as markup."""
-    return [code(part) if at % 2 else part for at, part in enumerate(words.split("`"))]
