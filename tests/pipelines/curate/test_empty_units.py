@@ -93,7 +93,8 @@ def looked_at_in_every_way(run, config: dict) -> None:
 
 
 def test_every_format_is_tried():
-    assert {format for format, *_ in EMPTY.values()} == set(READERS)
+    # What connectors fetched is written by Raymill: tests/pipelines/prepare/fetch.
+    assert {format for format, *_ in EMPTY.values()} == set(READERS) - {"fetched"}
 
 
 @pytest.mark.parametrize("name", EMPTY)
