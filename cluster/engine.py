@@ -98,6 +98,7 @@ class Engine:
     check: called before each stage, those that prepare others included; it may raise an error that ends the run.
     wall_s: seconds that each stage took, by name; absent for stages that an earlier call began or finished.
     units: number of units of each stage, by name.
+    prefix: before the names of stages in progress, errors and metrics; see `stage.prefix_of`.
     """
 
     root: str
@@ -109,6 +110,7 @@ class Engine:
     wall_s: dict[str, float] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
     metrics: Metrics = NOT_EXPORTED
+    prefix: str = ""
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
         """The stage's artifacts: made now, or found finished. Damaged and missing files are made again.
@@ -140,7 +142,7 @@ class Engine:
                 return made
 
             stage = dataclasses.replace(stage, units=stage.prepare(run), prepare=None)
-        with logs.about(run=self.root.rpartition("/")[2], stage=stage.name):
+        with logs.about(run=self.root.rpartition("/")[2], stage=self._shown(stage)):
             artifacts = self._make(stage, started, seconds)
         for inner in prepared:
             remove(inner, self.root)
@@ -157,7 +159,7 @@ class Engine:
         if len(records) < len(stage.units) and not stage.small:
             self._start_ray()
         self.metrics = connect(self.root.rpartition("/")[2])
-        self.progress.start(stage.name, len(stage.units), records.values())
+        self.progress.start(self._shown(stage), len(stage.units), records.values())
         self._show_units(stage, len(records))
         failures: dict[int, Failure] = {}
         state = FAILED
@@ -168,7 +170,7 @@ class Engine:
                     break
                 if number > 1:
                     log.warning("round %d for %s", number, plural(len(missing), "unit"))
-                    self.metrics.add("raymill_units_retried", len(missing), stage=stage.name)
+                    self.metrics.add("raymill_units_retried", len(missing), stage=self._shown(stage))
                 self._round(stage, missing, records, failures)
                 if len(records) < len(stage.units):
                     records |= committed(stage, self.root)  # a worker may have died after its commit, before its answer
@@ -182,6 +184,10 @@ class Engine:
         if not before:
             self.wall_s[stage.name] = round(time.perf_counter() - started, 3)
         return artifacts
+
+    def _shown(self, stage: Stage) -> str:
+        """The stage's name, with the prefix."""
+        return f"{self.prefix}{stage.name}"
 
     def _start_ray(self) -> None:
         self.session.start()
@@ -200,7 +206,7 @@ class Engine:
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
-                        self.metrics.add("raymill_failed_attempts", 1, stage=stage.name)
+                        self.metrics.add("raymill_failed_attempts", 1, stage=self._shown(stage))
                         log.log(_level(answer), "failed with %s", answer["kind"])
                         if answer["final"]:
                             raise from_record(answer["final"])
@@ -213,7 +219,7 @@ class Engine:
                         self._show_units(stage, len(records))
         except _Stalled as stall:
             log.error("%s; restarting Ray", stall)
-            self.metrics.add("raymill_stalls", 1, stage=stage.name)
+            self.metrics.add("raymill_stalls", 1, stage=self._shown(stage))
             failures.setdefault(_NO_UNIT, Failure(str(stall)))
             self.session.stop()
 
@@ -221,20 +227,22 @@ class Engine:
         """Export how far the stage is. done: committed units, which are records of this attempt and earlier ones."""
         self.metrics.set("raymill_run_state", RUNNING)
         self.metrics.set_to_now("raymill_progress_time")
-        self.metrics.set("raymill_stage_units", len(stage.units), stage=stage.name)
-        self.metrics.set("raymill_stage_units_done", done, stage=stage.name)
+        self.metrics.set("raymill_stage_units", len(stage.units), stage=self._shown(stage))
+        self.metrics.set("raymill_stage_units_done", done, stage=self._shown(stage))
 
     def _count(self, stage: Stage, record: Record) -> None:
         """Export what a unit committed."""
         rows = sum(file.rows for files in record.files.values() for file in files)
-        self.metrics.add("raymill_units_committed", 1, stage=stage.name)
-        self.metrics.add("raymill_rows_committed", rows, stage=stage.name)
-        self.metrics.add("raymill_documents", record.counters.get("documents", 0), stage=stage.name)
-        self.metrics.add("raymill_documents_quarantined", record.counters.get("quarantined", 0), stage=stage.name)
+        self.metrics.add("raymill_units_committed", 1, stage=self._shown(stage))
+        self.metrics.add("raymill_rows_committed", rows, stage=self._shown(stage))
+        self.metrics.add("raymill_documents", record.counters.get("documents", 0), stage=self._shown(stage))
+        self.metrics.add(
+            "raymill_documents_quarantined", record.counters.get("quarantined", 0), stage=self._shown(stage)
+        )
 
     def _answers_in_process(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
         """Do the units in this process; one answer per unit."""
-        run = _RunUnit(stage, self.root)
+        run = _RunUnit(stage, self.root, self._shown(stage))
         for index in missing:
             yield run.answer(index, stage.units[index])
 
@@ -282,7 +290,7 @@ class Engine:
         try:
             # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            run = _RunUnit(dataclasses.replace(stage, units=()), self.root)
+            run = _RunUnit(dataclasses.replace(stage, units=()), self.root, self._shown(stage))
             for answer in self._map(run, rows, self._options(stage)):
                 answers.put(json.loads(answer))
             answers.put(_END)
@@ -306,9 +314,9 @@ class Engine:
             return
         largest = max(node.memory for node in nodes)
         raise ConfigError(
-            f"{stage.name}: one unit takes {memory / _GIB:.1f} GiB of memory, and the largest node of the cluster has "
-            f"{largest / _GIB:.1f} GiB for tasks. Join a larger node and run the same command again; finished stages "
-            "are kept."
+            f"{self._shown(stage)}: one unit takes {memory / _GIB:.1f} GiB of memory, and the largest node of the "
+            f"cluster has {largest / _GIB:.1f} GiB for tasks. Join a larger node and run the same command again; "
+            "finished stages are kept."
         )
 
     def _options(self, stage: Stage) -> dict[str, Any]:
@@ -352,8 +360,8 @@ class Engine:
         reads = stage.describe(stage.units[first])
         rounds = plural(self.patience.attempts, "round")
         error = StageError(
-            f"{stage.name}: no result for {len(unfinished)} of {plural(len(stage.units), 'unit')} after {rounds}. "
-            f"Unit {first}"
+            f"{self._shown(stage)}: no result for {len(unfinished)} of {plural(len(stage.units), 'unit')} after "
+            f"{rounds}. Unit {first}"
             + (f" ({reads})" if reads else "")
             + f": {_one_line(failure.cause)} Finished units ({len(records)}) are kept: "
             "mend the cause and run the same command again; --debug shows the traceback."
@@ -405,23 +413,27 @@ def _level(answer: dict[str, Any]) -> int:
 
 
 class _RunUnit:
-    """The function that workers apply to rows: run the unit; return its record or its error as JSON."""
+    """The function that workers apply to rows: run the unit; return its record or its error as JSON.
 
-    def __init__(self, stage: Stage, root: str) -> None:
+    shown: the name of the stage in the log; default: its name.
+    """
+
+    def __init__(self, stage: Stage, root: str, shown: str | None = None) -> None:
         self.stage = stage
         self.root = root
+        self.shown = shown or stage.name
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         logs.setup()
         answers = [self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
         for answer in answers:
             if "error" in answer:  # logged here too: the driver logs only the answers that it receives
-                with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=answer["unit"]):
+                with logs.about(run=self.root.rpartition("/")[2], stage=self.shown, unit=answer["unit"]):
                     log.log(_level(answer), "failed with %s", answer["kind"])
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
     def answer(self, index: int, unit: Any) -> dict[str, Any]:
-        with logs.about(run=self.root.rpartition("/")[2], stage=self.stage.name, unit=index):
+        with logs.about(run=self.root.rpartition("/")[2], stage=self.shown, unit=index):
             try:
                 return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
             except BaseException as error:

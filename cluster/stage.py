@@ -105,6 +105,12 @@ class RunStageIn(Protocol):
     def __call__(self, stage: Stage, folder: str = "") -> dict[str, Artifact]: ...
 
 
+def prefix_of(folder: str) -> str:
+    """What plans and progress put before the names of stages in a folder of the run: `a.b.` in `_work/a/b`."""
+    parts = folder.removeprefix("_work/").replace("/", ".")
+    return f"{parts}." if parts else ""
+
+
 @dataclass(frozen=True)
 class Record:
     """The commit of one unit: its files and counters. `attempt` and `seconds` are not part of the artifact's digest."""

@@ -22,7 +22,7 @@ from cluster.read.compression import compression_ending
 from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits
 from cluster.read.span import Span
-from cluster.stage import RunStageIn, Stage, published
+from cluster.stage import RunStageIn, Stage, prefix_of, published
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
@@ -118,7 +118,7 @@ def output_state(
     def find(stage: Stage, folder: str = "") -> dict[str, Artifact]:
         if (found := published(stage, paths.join(root, folder) if folder else root)) is None:
             raise _StageToRun
-        done.append(stage.name)
+        done.append(f"{prefix_of(folder)}{stage.name}")
         return found
 
     with suppress(_StageToRun):

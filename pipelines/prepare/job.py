@@ -18,7 +18,7 @@ finished run it does nothing and does not start Ray.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
-from cluster.stage import RunStageIn, Stage
+from cluster.stage import RunStageIn, Stage, prefix_of
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
@@ -126,13 +126,11 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         find()  # with `replace`, removes the manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
 
-        def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-            at = paths.join(root, folder) if folder else root
-            return Engine(at, session, progress, patience_of(config), replace, lease.check).run(stage)
-
+        run = run_at(Engine(root, session, progress, patience_of(config), replace, lease.check))
         artifacts = run_stages(config, settings, inputs, kept, run)
-        lease.check()
-        assessment = assess(config, root, [artifacts[name] for name in SPLITS], engines(config, session, progress))
+        splits = [artifacts[name] for name in SPLITS]
+        assessing = run_at(Engine(root, session, progress, patience_of(config), True, lease.check))
+        assessment = assess(config, root, splits, assessing)
         lease.check()
         report = gather(config, inputs, artifacts, root, fetched)
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
@@ -177,7 +175,8 @@ def assess_again(
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
     with held(store, root) as lease:
         splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
-        assessment = assess(config, root, splits, engines(config, session, progress), rules)
+        engine = Engine(root, session, progress, patience_of(config), True, lease.check)
+        assessment = assess(config, root, splits, run_at(engine), rules)
         lease.check()
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
     return assessment
@@ -188,9 +187,14 @@ def patience_of(config: PrepareConfig) -> Patience:
     return Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
 
 
-def engines(config: PrepareConfig, session: Session, progress: Progress) -> Callable[[str], Engine]:
-    """The engines of the assessment, which replace what was made with other settings."""
-    return lambda root: Engine(root, session, progress, patience_of(config), replace=True)
+def run_at(engine: Engine) -> RunStageIn:
+    """Runs stages in folders of the run, with engines like this one, which is of the run's folder."""
+
+    def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+        root = paths.join(engine.root, folder) if folder else engine.root
+        return dataclasses.replace(engine, root=root, prefix=prefix_of(folder)).run(stage)
+
+    return run
 
 
 def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *, replace: bool) -> list[dict[str, Any]]:

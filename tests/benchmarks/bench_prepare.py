@@ -11,8 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from cluster.artifact import Artifact
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.stage import Stage
 from pipelines.all_kernels import compile_kernels
 from pipelines.prepare.assess.job import assess
 from pipelines.prepare.config import PrepareConfig
@@ -46,7 +48,11 @@ def run(texts: Texts) -> None:
         engine = TimedEngine(root, Session(), Silent())
         artifacts = run_stages(config, settings, freeze_listing(listing), {}, lambda stage, _="": engine.run(stage))
         began = time.process_time()
-        assess(config, root, [artifacts[name] for name in SPLITS], lambda at: TimedEngine(at, Session(), Silent()))
+
+        def run_in(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+            return TimedEngine(f"{root}/{folder}", Session(), Silent()).run(stage)
+
+        assess(config, root, [artifacts[name] for name in SPLITS], run_in)
         engine.seconds["assess"] = time.process_time() - began
         kept = sum(artifacts[name].manifest.rows for name in SPLITS)
         total = sum(engine.seconds.values())

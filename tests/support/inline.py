@@ -72,9 +72,11 @@ def curate_inline(
         return job.curate(config, session or Session(), progress or Silent(), replace=replace)
 
 
-def prepare_inline(settings: dict, monkeypatch, *, replace: bool = False) -> prepare_job.PrepareRun:
+def prepare_inline(
+    settings: dict, monkeypatch, *, replace: bool = False, progress: Progress | None = None
+) -> prepare_job.PrepareRun:
     """`prepare` on a config given as plain settings."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     with monkeypatch.context() as patch:
         patch.setattr(prepare_job, "Engine", InlineEngine)
-        return prepare_job.prepare(config, Session(), Silent(), replace=replace)
+        return prepare_job.prepare(config, Session(), progress or Silent(), replace=replace)

@@ -29,9 +29,8 @@ from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.collect import collect_memory, hash64
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
-from pipelines.prepare.config import Validate
 from pipelines.prepare.content import Content, Said, Shape, from_shape, said
-from pipelines.prepare.validate import load_validator
+from pipelines.prepare.validate import Validator
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
@@ -93,7 +92,7 @@ class FactsSettings:
     allowed: Mapping[str, tuple[str, ...]]
     fields: tuple[str, ...]
     kept: tuple[str, ...]
-    rules: Validate | None
+    rules: Validator | None
 
 
 def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Limits) -> Stage:
@@ -114,7 +113,7 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "signatures": [settings.dedup.ngram_words, *settings.dedup.banding, settings.dedup.seed],
         "exact_short": settings.dedup.exact_short,
         "fields": [settings.complete, settings.allowed, settings.fields, settings.kept],
-        "rules": settings.rules and settings.rules.model_dump(mode="json"),
+        "rules": settings.rules and settings.rules.fingerprint(),
         "language": fasttext_model.fingerprint(store, None),
     }
     work, memory = MeasureRecords(store, settings), collect_memory(limits)
@@ -197,8 +196,9 @@ class MeasureRecords:
     def _violations(self, records: list[dict[str, Any]], contents: list[Content]) -> list[str | None]:
         if self.settings.rules is None:
             return [None] * len(records)
-        check = load_validator(self.store, self.settings.rules)
-        found = check([(content, one["metadata"]) for one, content in zip(records, contents, strict=True)])
+        found = self.settings.rules(
+            [(content, one["metadata"]) for one, content in zip(records, contents, strict=True)]
+        )
         return [None if one is None else one.reason for one in found]
 
     def _missing(self, metadata: Mapping[str, str | None], one: Said) -> list[str]:

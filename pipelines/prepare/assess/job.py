@@ -11,12 +11,12 @@ Stages of other settings or splits are made again: nothing else reads them.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from functools import partial
 
 from cluster.artifact import Artifact
 from cluster.record import json_bytes
-from cluster.stage import Stage
+from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, group_stage
@@ -45,41 +45,36 @@ from pipelines.prepare.assess.score import Assessment, assessment_of
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
 from pipelines.prepare.config import PrepareConfig, Validate
 from pipelines.prepare.sources import Fields, as_input
+from pipelines.prepare.validate import Validator, load_validator
 
 ASSESSMENT = "assessment.json"
-
-
-class RunsStages(Protocol):
-    """What `assess` runs its stages with: an Engine."""
-
-    def run(self, stage: Stage) -> dict[str, Artifact]:
-        """The artifacts of a stage."""
 
 
 def assess(
     config: PrepareConfig,
     root: str,
     splits: Sequence[Artifact],
-    engine_at: Callable[[str], RunsStages],
+    run_in: RunStageIn,
     rules: Validate | None = None,
 ) -> Assessment:
     """The assessment of a run's splits, which is also written to ASSESSMENT.
 
-    engine_at: the engine of a folder. It replaces what was made with other settings. rules: that records are checked
-    against, if they are not those with which the data set was made.
+    run_in: makes or finds the artifacts of a stage, and replaces what was made with other settings. rules: that records
+    are checked against, if they are not those with which the data set was made.
     """
-    folder = paths.join(root, FOLDER)
+    run = partial(run_in, folder=FOLDER)
     dedup = _without_scope(config.dedup or Dedup())
-    facts = engine_at(folder).run(facts_stage(_settings(config, dedup, rules), splits, config.limits))
+    validator = None if rules is None else load_validator(splits[0].store, rules)
+    facts = run(facts_stage(_settings(config, dedup, validator), splits, config.limits))
     units = len(units_of(splits))
     inputs, groups = [as_input(one, Fields({}, "text"), root) for one in config.inputs], {}
     for of in (QUESTIONS, ANSWERS):
         stage = group_stage(dedup, inputs, facts[of], facts[VERDICTS], units)
-        groups[of] = engine_at(paths.join(folder, of.partition("/")[0])).run(stage)[GROUPS]
-    learned = _learn(config, splits, facts[SAMPLE], engine_at(folder)) if config.assess.embeddings else {}
+        groups[of] = run_in(stage, paths.join(FOLDER, of.partition("/")[0]))[GROUPS]
+    learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None)
-    summary = engine_at(folder).run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
+    summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
     found = assessment_of(findings_of(summary), config.assess, config.gates, root)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
@@ -105,19 +100,17 @@ def _without_scope(dedup: Dedup) -> Dedup:
     return dedup.model_copy(update={"scope": "all", "keeper": "position", "sources": ()})
 
 
-def _learn(
-    config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, engine: RunsStages
-) -> dict[str, Artifact]:
+def _learn(config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, run: RunStage) -> dict[str, Artifact]:
     """The artifacts of `learn`."""
     assert config.assess.embeddings is not None
     embeddings, labels = config.assess.embeddings, config.assess.predicted
     settings = EmbedSettings(splits[0].store, config.records.shape, embeddings, config.assess.examples, labels)
-    model = None if embeddings.model else engine.run(fit_stage(settings, sample))[MODEL]
-    vectors = engine.run(embed_stage(settings, splits, model, config.limits))[VECTORS]
-    return engine.run(learn_stage(vectors, embeddings, labels, config.assess.label))
+    model = None if embeddings.model else run(fit_stage(settings, sample))[MODEL]
+    vectors = run(embed_stage(settings, splits, model, config.limits))[VECTORS]
+    return run(learn_stage(vectors, embeddings, labels, config.assess.label))
 
 
-def _settings(config: PrepareConfig, dedup: Dedup, rules: Validate | None) -> FactsSettings:
+def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None) -> FactsSettings:
     asked, allowed, split = config.assess, config.validation.allowed, config.split
     balanced = split.balance.by if split.balance else ()
     balance = (*split.stratify, *balanced, *allowed, *asked.fields)

@@ -22,7 +22,7 @@ from pipelines.prepare.plan.trial import Trial, try_out
 _TIMES = 3
 _PART = 8  # the smaller trials have every eighth row
 
-# Stages of one unit, or of one for each table, whatever the input.
+# Stages of one unit, or of one for each table, whatever the input, also in a folder of the run: `questions.group`.
 _OF_ONE_UNIT = ("tables", "group", "complexity", "split")
 
 
@@ -79,4 +79,4 @@ def _units(name: str, units: int, written: float, before: Sequence[StagePlan]) -
             return 1
         splits = next(stage.written for stage in before if stage.name == "write")
         return max(1, math.ceil(splits / UNIT_BYTES))
-    return 1 if name in _OF_ONE_UNIT else units
+    return 1 if name.rpartition(".")[2] in _OF_ONE_UNIT else units

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
-from cluster.stage import Stage, publish, run_unit
+from cluster.stage import Stage, prefix_of, publish, run_unit
 from cluster.store import paths
 from pipelines.curate.plan.sample import Sample
 from pipelines.prepare.assess.job import assess
@@ -27,7 +27,7 @@ class Trial:
     """A preparation of a sample.
 
     rows: of the sample. seconds: processor seconds of each stage. units: its units. written: bytes of its outputs.
-    memory: bytes that it states to Ray. The stages of the assessment have `assess.` before their names.
+    memory: bytes that it states to Ray. Stages in a folder of the run have its name before theirs, as in the progress.
     """
 
     rows: int
@@ -39,10 +39,11 @@ class Trial:
     quarantined: int = 0
     kept: int = 0
 
-    def run(self, stage: Stage, root: str, prefix: str = "") -> dict[str, Artifact]:
-        """Do a stage, and count what it takes."""
+    def run(self, stage: Stage, root: str, folder: str) -> dict[str, Artifact]:
+        """Do a stage in a folder of the run, and count what it takes."""
         assert stage.prepare is None, "a sample is grouped in one range"
-        name, began = f"{prefix}{stage.name}", time.process_time()
+        root = paths.join(root, folder) if folder else root
+        name, began = f"{prefix_of(folder)}{stage.name}", time.process_time()
         records = {index: run_unit(stage, root, index, unit) for index, unit in enumerate(stage.units)}
         self.seconds[name] += time.process_time() - began
         self.units[name] = len(stage.units)
@@ -50,18 +51,6 @@ class Trial:
         made = publish(stage, root, records)
         self.written[name] = sum(artifact.manifest.bytes for artifact in made.values())
         return made
-
-
-@dataclass(frozen=True)
-class _InThisProcess:
-    """What the assessment runs its stages with, in place of an Engine."""
-
-    trial: Trial
-    root: str
-    prefix: str
-
-    def run(self, stage: Stage) -> dict[str, Artifact]:
-        return self.trial.run(stage, self.root, self.prefix)
 
 
 def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, folder: str, every: int = 1) -> Trial:
@@ -88,24 +77,17 @@ def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, fo
     inputs = freeze_listing(listing, 1 << 40, config.execution.max_bad_files)
 
     def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-        prefix = f"{folder.removeprefix('_work/')}." if folder else ""
-        return trial.run(stage, paths.join(root, folder) if folder else root, prefix)
+        return trial.run(stage, root, folder)
 
     artifacts = run_stages(local, of_sample, inputs, {}, run)
     splits = [artifacts[name] for name in SPLITS]
-    assess(local, root, splits, lambda at: _InThisProcess(trial, at, _prefix(at, root)))
+    assess(local, root, splits, run)
     trial.quarantined = artifacts[QUARANTINE].manifest.rows
     trial.kept = sum(split.manifest.rows for split in splits)
     for key, count in artifacts[REMOVED].manifest.counters.items():
         if key.startswith("removed/"):
             trial.reasons[key.rpartition("/")[2]] = int(count)
     return trial
-
-
-def _prefix(at: str, root: str) -> str:
-    """`assess.`, and the part of the assessment whose folder this is."""
-    part = at.removeprefix(paths.join(root, "_work/assess")).strip("/")
-    return f"assess.{part}." if part else "assess."
 
 
 def _parquet(table: pa.Table, source: Source, fields: Fields) -> bytes:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
+from cluster.progress import Silent
 from cluster.store.store import Store
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import contradictions
@@ -53,6 +54,30 @@ def rows(run, name: str) -> dict[str, list[tuple[str, str | None]]]:
 
 def kept(run) -> set[str]:
     return {id for split in SPLITS for id in run.split(split).table()["id"].to_pylist()}
+
+
+class Started(Silent):
+    """The names of the stages that were shown."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def start(self, stage, units, done) -> None:
+        self.names.append(stage)
+
+
+def test_the_progress_names_of_what_duplicates_are_looked_for(tmp_path, monkeypatch):
+    table = pa.Table.from_pylist([{"id": id, "question": q, "answer": a} for id, (q, a) in ROWS.items()])
+    pq.write_table(table, tmp_path / "in.parquet")
+    asked = {"inputs": [{"path": str(tmp_path / "in.parquet"), "id": "id"}], "output": str(tmp_path / "out")}
+    asked |= {"duplicates": {"questions": "remove", "answers": "list"}, "assess": {"embeddings": None}}
+    progress = Started()
+    made = prepare_inline(asked, monkeypatch, progress=progress)
+    assert progress.names == [
+        "collect", "group", "questions.verdicts", "questions.group", "answers.verdicts", "answers.group",
+        "split", "write", "assess.assess", "assess.questions.group", "assess.answers.group", "assess.summary",
+    ]  # fmt: skip
+    assert Artifact.find(Store(), f"{made.uri}/_work/questions/_work/groups") is not None
 
 
 def test_questions_with_different_answers_are_listed_by_default(run):

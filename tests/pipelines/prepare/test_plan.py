@@ -74,18 +74,22 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
     monkeypatch.setattr("pipelines.prepare.plan.estimate._TIMES", 1)
     found = []
     for documents in (1e5, 1e7):
-        print_plan(config(settings | {"dedup": {}}), documents=documents, cores=(2,), as_json=True)
+        asked = {"dedup": {}, "duplicates": {"questions": "remove", "answers": "list"}}
+        print_plan(config(settings | asked), documents=documents, cores=(2,), as_json=True)
         found.append(json.loads(capsys.readouterr().out))
     few, many = found
     names = [stage["name"] for stage in few["stages"]]
     assert names == [
-        "collect", "group", "words", "complexity", "split", "write",
+        "collect", "group", "questions.verdicts", "questions.group", "answers.verdicts", "answers.group",
+        "words", "complexity", "split", "write",
         "assess.assess", "assess.questions.group", "assess.answers.group",
         "assess.fit", "assess.embed", "assess.learn", "assess.summary",
     ]  # fmt: skip
     assert (few["rows"], many["rows"]) == (100_000, 10_000_000)
     assert many["units"] > few["units"] and many["core_s"] > few["core_s"]
-    assert all(stage["units"] == 1 for stage in many["stages"] if stage["name"] in ("group", "complexity", "split"))
+    units = {stage["name"]: stage["units"] for stage in many["stages"]}
+    of_one = ("group", "questions.group", "answers.group", "complexity", "split")
+    assert {units[name] for name in of_one} == {1} and units["answers.verdicts"] == many["units"]
     (few_cores,), (many_cores,) = few["on_cores"], many["on_cores"]
     assert many_cores["seconds"] > few_cores["seconds"] > 0 and many_cores["money"] > few_cores["money"] > 0
     assert not Store().holds_files(settings["output"])

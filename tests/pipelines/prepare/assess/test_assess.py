@@ -14,6 +14,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
+from pipelines.rules import bad_words
 from pipelines.text.texts import Texts
 from tests.support.inline import prepare_inline
 
@@ -336,6 +337,26 @@ def test_rules_of_another_config_are_counted(settings, monkeypatch, tmp_path, as
     assert 0 < short < 26 and metric(again, "rule_conformity") == 1 - short / 26
     assert code == 2 and "Rules are broken (question_too_short" in out
     assert "rule_conformity" not in {one["name"] for one in run.assessment["metrics"]}
+
+
+def test_records_are_checked_again_when_a_list_of_the_rules_changed(settings, monkeypatch, tmp_path, assess):
+    run = prepare_inline(settings, monkeypatch)
+    monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 7)
+    path, words = tmp_path / "p.yaml", tmp_path / "words"
+    asked = settings | {"validate": {"bad_words": {"paths": {"en": str(words)}}}, "assess": {"embeddings": None}}
+    path.write_text(json.dumps({"kind": "prepare", "name": "x"} | asked))
+    found = []
+    for word in ("printer\n", "advice\n"):
+        words.write_text(word)
+        bad_words._trie.cache_clear()  # as in a new process
+        assess(run.uri, "--config", str(path))
+        again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
+        found.append(again["findings"]["rules"]["bad_words"])
+    assert found[0] < found[1] == 21, found
+    words.unlink()
+    bad_words._trie.cache_clear()
+    code, _, error = assess(run.uri, "--config", str(path))
+    assert code == 2 and str(words) in error
 
 
 def test_assess_says_what_it_wants(tmp_path, assess):
