@@ -164,15 +164,15 @@ def planted(records: Sequence[Pair], chosen: random.Random) -> list[tuple[str, s
         if number % 10:
             continue
         words = question.split()
-        other = records[(number + 5) % len(records)][1]
+        other, third = (records[(number + offset) % len(records)][1] for offset in (5, 7))
         at = chosen.randrange(len(words))
         near = " ".join([*words[:at], "certainly", *words[at + 1 :]])
         made.append((f"contradictory{number}", "contradictory", (question.upper(), other)))
         made.append((f"question{number}", "same_question", (f"  {question} ", f"{answer}\nThat is all.")))
-        made.append((f"near{number}", "near_question", (near, f"{other}\nThat is all there is.")))
+        made.append((f"near{number}", "near_question", (near, f"{third}\nThat is all there is.")))
         mixed = chosen.sample(words, len(words))
         made.append((f"answer{number}", "same_answer", (" ".join(mixed), answer.replace(" ", "  "))))
-        lines = [one for at in range(12) for one in records[(number + 11 * at) % len(records)][1].split("\n")]
+        lines = [one for at in range(30) for one in records[(number + 11 * at) % len(records)][1].split("\n")]
         chosen.shuffle(lines)
         made.append((f"long{number}", "outlier", (f"{' '.join(reversed(words))} Why?", "\n".join(lines))))
     return made
@@ -212,7 +212,7 @@ def _whole_set(records: Sequence[Pair]) -> None:
         "contradictory": ("contradictory", "same_question"),  # a repeated question with another answer is both
         "same_question": ("contradictory", "same_question"),
         "near_question": ("near_question",),
-        "same_answer": ("same_answer",),
+        "same_answer": ("same_answer", "contradictory"),  # the other answer is that of another question
         "outlier": ("outlier",),
     }.items():
         ids = {id for id, name in wanted.items() if name in names and id not in gone}
