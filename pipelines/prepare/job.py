@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine, Patience
@@ -117,8 +118,14 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         return folder.find(plain, listing.fingerprint, replace, lambda: changes_since(listing, store, root))
 
     if (manifest := find()) is not None:
-        report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
-        return PrepareRun(store, root, manifest, report, read_assessment(store, root), fresh=False)
+        try:
+            report = read_report(store, root)
+        except DataError:
+            if not replace:
+                raise
+            folder.manifest_file.discard()
+        else:
+            return PrepareRun(store, root, manifest, report, read_assessment(store, root), fresh=False)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     kept = find_kept(store, config.split.keep)
     store.require_conditional_writes(root)
@@ -155,11 +162,11 @@ def assess_again(
     are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`.
 
     Raises:
-        DataError: there is no finished run.
+        DataError: there is no finished run, or an earlier version wrote its report.
         ConfigError: no input has the field `extrinsic`.
     """
     prepared_run(store, root)
-    report: Report = json.loads(store.read_bytes(paths.join(root, REPORT_JSON)))
+    report = read_report(store, root)
     config = PrepareConfig.model_validate(report["config"])
     rules = None
     if settings is not None:
@@ -180,6 +187,28 @@ def assess_again(
         lease.check()
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
     return assessment
+
+
+def read_report(store: Store, root: str) -> Report:
+    """The report of a finished run.
+
+    Raises:
+        DataError: an earlier version wrote it, without some of its parts or with other settings.
+    """
+    uri = paths.join(root, REPORT_JSON)
+    report: Report = json.loads(store.read_bytes(uri))
+    lacks = ", ".join(sorted(Report.__required_keys__ - report.keys()))
+    try:
+        PrepareConfig.model_validate(report.get("config", {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        lacks = lacks or f"valid settings ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+    if lacks:
+        raise DataError(
+            f"{uri}: written by Raymill {report.get('version', '')} without {lacks}, which this version reads. Run "
+            "`raymill prepare CONFIG --replace`, which makes it again and keeps what did not change."
+        )
+    return report
 
 
 def patience_of(config: PrepareConfig) -> Patience:
@@ -223,6 +252,23 @@ def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *,
                 fetch(one, store, root, engine.run, replace)
     found = (record_of(store, root, one.source).read() for one in connected)
     return [record for record in found if record is not None]
+
+
+def refuse_unfetched(config: PrepareConfig) -> None:
+    """Check that every source is there to be read, as a sample of it is.
+
+    Raises:
+        DataError: a database, an API or web pages were not fetched with these settings.
+    """
+    store, root = config.store, paths.absolute(config.output)
+    for source in config.inputs:
+        if source.connection and not is_fetched(source, store, root):
+            kind, found = type(source.connection).__name__.lower(), record_of(store, root, source.source).read()
+            how = "yet" if found is None else f"with these settings, but with others ({found['asked']})"
+            raise DataError(
+                f"inputs ({source.source}): the {kind} has not been fetched {how}, and a sample of its rows is wanted. "
+                f"Run `raymill prepare CONFIG{' --replace' if found else ''}`, whose first step fetches it."
+            )
 
 
 def listed_inputs(

@@ -129,7 +129,7 @@ def _stage(source: str, number: int, connector: Connector, position: str | None,
         FetchPart(connector, rows, requests),
         _part_fingerprint(made_from, number, position),
         store,
-        describe=lambda position: f"{source} from {position or 'the beginning'}",
+        describe=lambda _: f"{source}, part {number}",  # a position may be an address with a token
         small=True,
     )
 

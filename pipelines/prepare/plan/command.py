@@ -15,7 +15,7 @@ from pipelines.curate.plan.sample import draw
 from pipelines.curate.work import CORES_OF_A_MACHINE, documents_of
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs
+from pipelines.prepare.job import listed_inputs, refuse_unfetched
 from pipelines.prepare.plan.estimate import measure_rates, plan_stages
 from pipelines.prepare.plan.trial import Trial
 from pipelines.prepare.work import machine_memory
@@ -50,6 +50,7 @@ def print_plan(
         UserError: as the first checks of a run; or no row of the sample can be read.
     """
     priced = load_prices(prices)
+    refuse_unfetched(config)
     _, settings, listing = listed_inputs(config)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     if not kernels_are_compiled():

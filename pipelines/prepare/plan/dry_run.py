@@ -14,7 +14,7 @@ from pipelines.curate.plan.sample import draw
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, result_settings, run_stages
+from pipelines.prepare.job import listed_inputs, refuse_unfetched, result_settings, run_stages
 from pipelines.prepare.plan.command import trial_text
 from pipelines.prepare.plan.trial import try_out
 from pipelines.prepare.split import SPLITS
@@ -33,6 +33,7 @@ def print_dry_run(config: PrepareConfig) -> None:
     Raises:
         UserError: as `job.prepare` does.
     """
+    refuse_unfetched(config)
     store = config.store
     root, settings, listing = listed_inputs(config)
     plain = result_settings(config, settings, listing)

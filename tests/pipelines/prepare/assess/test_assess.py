@@ -359,6 +359,22 @@ def test_records_are_checked_again_when_a_list_of_the_rules_changed(settings, mo
     assert code == 2 and str(words) in error
 
 
+def test_a_report_of_an_earlier_version_is_refused_and_made_again(settings, monkeypatch, assess):
+    asked = settings | {"assess": {"embeddings": None}}
+    run = prepare_inline(asked, monkeypatch)
+    plain = {name: value for name, value in run.report.items() if name != "listed"}
+    for old in (plain, run.report | {"config": run.report["config"] | {"gone": 1}}):
+        Store().write_bytes(f"{run.uri}/report.json", json.dumps(old).encode())
+        code, _, error = assess(run.uri)
+        assert code == 2 and ("without listed" if old is plain else "valid settings (gone: ") in error, error
+        assert "raymill prepare CONFIG --replace" in error
+    with pytest.raises(DataError, match="valid settings"):
+        prepare_inline(asked, monkeypatch)
+    again = prepare_inline(asked, monkeypatch, replace=True)
+    assert again.fresh and again.manifest["digest"] == run.manifest["digest"]
+    assert assess(run.uri)[0] == 0
+
+
 def test_assess_says_what_it_wants(tmp_path, assess):
     assert assess(str(tmp_path / "none"))[0] == 2
     (tmp_path / "some").mkdir()

@@ -19,6 +19,9 @@ from cluster.submit.preflight import ProbeRequest, unset
 from pipelines.prepare import job
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.fetch import snapshot
+from pipelines.prepare.job import refuse_unfetched
+from pipelines.prepare.plan.command import print_plan
+from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
 from tests.pipelines.prepare.test_prepare import answer, question
@@ -140,6 +143,51 @@ def test_other_settings_are_refused_and_replaced_when_asked(settings, site, monk
     site.answers["/tickets"] = as_json({"issues": tickets(60, 3)})
     anew = prepare_inline(with_api(other, snapshot="2"), monkeypatch, replace=True)
     assert set(records(anew)) == {"T-60", "T-61", "T-62"}
+
+
+def test_the_address_of_a_next_page_is_kept_for_continuing_alone(settings, site, monkeypatch):
+    pages = {"2": {"issues": tickets(4, 2)}, "": {"issues": tickets(2, 2), "next": f"{site.url}/tickets?token=c0ffee"}}
+    site.answers["/tickets"] = lambda asked: as_json(pages["2" if "token" in asked.parameters else ""])
+    assert len(fetched(with_api(settings, paging={"by": "next", "field": "next"}), monkeypatch)) == 4
+    tables = {one: Artifact.load(Store(), str(one.parent)).table() for one in Path(settings["output"]).rglob("*.json")
+              if one.name == "_manifest.json"}  # fmt: skip
+    holding = {str(one.parent) for one, table in tables.items() if "c0ffee" in str(table.to_pylist())}
+    assert holding == {f"{settings['output']}/_work/requests/desk/000000"}
+    texts = [one for one in Path(settings["output"]).rglob("*.json") if "c0ffee" in one.read_text()]
+    assert not texts
+
+
+def test_a_sample_of_what_was_not_fetched_is_refused_with_the_command(settings, monkeypatch):
+    def config(of: dict) -> PrepareConfig:
+        return PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | of)
+
+    for show in (print_dry_run, print_plan):
+        with pytest.raises(
+            DataError, match=r"inputs \(desk\): the api has not been fetched yet.*`raymill prepare CONFIG`"
+        ):
+            show(config(settings))
+    assert not Path(settings["output"]).exists()
+    fetched(settings, monkeypatch)
+    refuse_unfetched(config(settings))
+    with pytest.raises(DataError, match=r"page=1\), and .*CONFIG --replace`"):
+        print_dry_run(config(with_api(settings, snapshot="2")))
+
+
+def test_rows_of_an_api_become_records_by_the_template_of_a_table(settings, site, monkeypatch):
+    template = {
+        "prompt": "How many pieces of the part {key} are in the store?",
+        "completion": "There are {count} of {key} left.",
+    }
+    table = {"types": {"key": "text", "count": "integer", "kind": "text"}, "template": template,
+             "missing": {"count": "median"}, "unique": ["key"]}  # fmt: skip
+    rows = [{"key": f"P-{n}", "count": n if n else None, "kind": "screw"} for n in (0, 1, 2, 3, 2)]
+    site.answers["/tickets"] = as_json({"issues": rows})
+    source = with_api(settings, paging={"by": "none"})["inputs"][0] | {"columns": {"category": "kind"}, "table": table}
+    run = prepare_inline(settings | {"inputs": [source], "dedup": None}, monkeypatch)
+    found = records(run)
+    assert set(found) == {"P-0", "P-1", "P-2", "P-3"}, "P-2 comes twice"
+    assert found["P-0"]["messages"][1]["content"] == "There are 2 of P-0 left.", "the median"
+    assert found["P-1"]["metadata"]["category"] == "screw" and found["P-1"]["metadata"]["collected_at"]
 
 
 def test_an_api_that_is_a_page_for_people_ends_the_run(settings, site, monkeypatch):
