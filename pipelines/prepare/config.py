@@ -3,7 +3,7 @@
 import os
 import re
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -355,7 +355,7 @@ class Balance(_Settings):
     by: tuple[str, ...] = Field(
         min_length=1, description=f"metadata whose values together are the class; also {', '.join(FOUND)}"
     )
-    to: Literal["smallest", "largest"] | int = Field(
+    to: Literal["smallest", "largest"] | Annotated[int, Field(ge=1)] = Field(
         "largest", description="records of each class: those of the smallest or largest class, or a number"
     )
     most_copies: int = Field(5, ge=1, le=1000, description="how often a record is written at most")
