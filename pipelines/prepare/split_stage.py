@@ -30,7 +30,7 @@ from pipelines.prepare.outliers import bounds
 from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "3"
+SPLIT_VERSION = "4"
 
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
@@ -143,6 +143,8 @@ class AssignSplits:
                 conflicts, members = contradictions(columns["question"], columns["answer"], splits == 0)
                 if self.settings.contradictory == "remove":
                     splits[conflicts > 0] = CONTRADICTORY
+                else:  # or a question of training has another answer in a test
+                    groups["group/contradictory"] = conflicts.astype(np.uint64)
         outliers = self._outliers(columns, splits)
         self._leave_out_over_shares(splits, columns["source"], hashes, earlier)
         stays = np.flatnonzero(splits == 0)

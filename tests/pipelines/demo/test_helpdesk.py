@@ -62,6 +62,8 @@ def test_contradictions_are_listed_and_texts_are_cleaned(run):
     listed = {one["id"] for one in rows(run, "listed") if one["reason"] == "contradictory"}
     assert listed == {"T-1016", "T-1046"}
     splits = [one for name in ("train", "validation", "test") for one in rows(run, name)]
+    of_both = {one["split"] for one in splits if one["id"] in listed}
+    assert len(of_both) == 1
     said = {one["id"]: [turn["content"] for turn in one["messages"]] for one in splits}
     assert "<EMAIL_1> or call <PHONE_1>" in said["T-1044"][0] and "<EMAIL_1> can change them" in said["T-1044"][1]
     assert said["T-1048"][0] == "How do I export to Markdown ?"

@@ -121,9 +121,23 @@ def test_listed_questions_stay_together(run):
     listed = rows(made, "listed")
     assert listed["other"] == [("same_question", "first"), ("contradictory", None)]
     assert listed["near"] == [("near_question", "first")] and listed["again"] == [("same_answer", "alone")]
-    assert made.report["straddling"] == {"duplicates": 0, "questions": 0}
+    assert made.report["straddling"] == {"contradictory": 0, "duplicates": 0, "questions": 0}
     split = {row["id"]: row["split"] for name in SPLITS for row in made.split(name).table().to_pylist()}
     assert split["first"] == split["other"] == split["near"] and kept(made) == set(ROWS) - {"copy"}
+
+
+def test_records_with_different_answers_to_one_question_are_in_one_split(run):
+    questions = {number: f"How many mills did the monks of house {number} build?" for number in range(30)}
+    more = {
+        f"{side}{number}": (question, f"{question} The chronicle of {side} counts {number} of them.")
+        for number, question in questions.items()
+        for side in ("north", "south")
+    }
+    made = run("out", more)
+    split = {row["id"]: row["split"] for name in SPLITS for row in made.split(name).table().to_pylist()}
+    assert len(set(split.values())) == 3
+    both = [(split[f"north{number}"], split[f"south{number}"]) for number in questions if f"north{number}" in split]
+    assert len(both) > 10 and all(north == south for north, south in both)
 
 
 def test_contradictory_records_are_removed_all(run):

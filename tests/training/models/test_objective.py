@@ -32,7 +32,7 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def assert_equal_gradients(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
     assert left.keys() == right.keys()
     for name in left:
-        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=5e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize(("model", "attention"), CASES)
@@ -55,6 +55,8 @@ def test_loss_and_gradients_are_those_of_transformers_on_unpacked_data(model: st
 @pytest.mark.parametrize(("model", "attention"), CASES)
 def test_a_packed_row_has_the_losses_of_its_documents_alone(model: str, attention: str) -> None:
     objective = build_objective(tiny_config(model, attention=attention))
+    if model != "qwen3_moe":  # whose grouped matrix products know no float64
+        objective.model.double()  # sums of float32 differ by more than the bound on some processors
     # The first row is padded, and the second document of the second row is one token.
     documents = random_documents([[5, 3, 6], [9, 1, 6]])
     packed, _ = loss_of(objective, batch_of(documents))
