@@ -186,7 +186,7 @@ def test_a_group_goes_by_its_newest_record_and_the_report_counts_the_older_ones(
     run = prepare_inline(settings | {"inputs": [source], "split": split, "curriculum": None}, monkeypatch)
     test = sorted(day_of(row) for row in run.split("test").table().to_pylist())
     assert test == ["2026-02-01T10:00:00Z", "2026-02-20T10:00:00Z"]
-    assert run.report["older"] == 1 and run.report["straddling"] == {"customer": 0, "duplicates": 0}
+    assert run.report["older"] == 1 and run.report["straddling"] == {"contradictory": 0, "customer": 0, "duplicates": 0}
     (warning,) = run.report["warnings"]
     assert warning.startswith("1 record for validation or testing")
 

@@ -120,7 +120,7 @@ def test_groups_stay_together_and_strata_have_the_same_shares(settings, monkeypa
         of_customer[row["metadata"]["customer"]].add(row["split"])
         counts[row["split"], row["metadata"]["category"]] += 1
     assert all(len(splits) == 1 for splits in of_customer.values())
-    assert run.report["straddling"] == {"customer": 0, "duplicates": 0}
+    assert run.report["straddling"] == {"contradictory": 0, "customer": 0, "duplicates": 0}
     assert [run.report["splits"][split] for split in SPLITS] == [48, 6, 6]
     assert abs(counts["train", "login"] - 32) <= 2
 
