@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.errors import ConfigError
 from cluster.store import paths
+from cluster.store.glob_pattern import matches
 from cluster.store.store import Store
 
 
@@ -49,7 +50,7 @@ def refuse_output_among_inputs(
     if same := _same_folder(output, folder):
         raise ConfigError(f"{setting}: {output} {same} {named}, so the run would write among its files. {choose}")
     below = path_below(output, folder)
-    if below is not None and (pattern is None or any(paths.matches(pattern, f"{below}/{name}") for name in written)):
+    if below is not None and (pattern is None or any(matches(pattern, f"{below}/{name}") for name in written)):
         raise ConfigError(
             f"{setting}: {output} lies inside {named}, so the next run would read this run's own files. {choose}"
         )

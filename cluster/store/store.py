@@ -24,6 +24,7 @@ import pyarrow as pa
 from cluster.errors import StorageError
 from cluster.failpoints import failpoint
 from cluster.store import paths
+from cluster.store.glob_pattern import glob_regex
 from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions, Upload
 from cluster.store.local import LOCAL, own_folder
 
@@ -141,13 +142,13 @@ class Store:
         return [] if paths.is_remote(folder) else sorted(LOCAL.unreadable(paths.absolute(folder)))
 
     def glob(self, pattern: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
-        """Files whose URI matches a pattern, see `paths.glob_regex`."""
+        """Files whose URI matches a pattern, see `glob_regex`."""
         pattern = paths.absolute(pattern)
         wild = re.search(r"[*?\[]", pattern)
         if wild is None:
             return [self.info(pattern)]
         fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
-        regex = paths.glob_regex(pattern)
+        regex = glob_regex(pattern)
         return [file for file in self.list_files(fixed, skip_bad_names=skip_bad_names) if regex.fullmatch(file.uri)]
 
     def delete(self, uris: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cluster.errors import DataError
 from cluster.store import paths
+from cluster.store.glob_pattern import glob_regex, matches
 from cluster.store.interface import FileInfo, NotFound
 from cluster.store.local import CIRCULAR, DANGLING, NOT_UTF8
 from cluster.store.store import Store
@@ -63,7 +64,7 @@ def find(store: Store, input: Input) -> FoundFiles:
         return FoundFiles([(file, "fetched") for file in files if not _is_hidden(file.uri, path)])
     if _is_glob(path):
         root = folder_of(path)
-        others = [(one, kind) for one, kind in store.list_unreadable(root) if paths.matches(path, one)]
+        others = [(one, kind) for one, kind in store.list_unreadable(root) if matches(path, one)]
         return _select(input, path, root, store.glob(path, skip_bad_names=True), others)
     file = _file(store, path)
     if file is not None:
@@ -149,7 +150,7 @@ def _select(
 
 def _excluded(globs: Iterable[str]) -> Callable[[str], bool]:
     """Whether a path below the input's folder matches one of the globs; one without a slash matches the name alone."""
-    regexes = [paths.glob_regex(glob if "/" in glob else f"**/{glob}") for glob in globs]
+    regexes = [glob_regex(glob if "/" in glob else f"**/{glob}") for glob in globs]
     return lambda path: any(regex.fullmatch(path) for regex in regexes)
 
 

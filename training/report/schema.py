@@ -129,7 +129,7 @@ class Corpus(TypedDict):
 
 
 class Folder(TypedDict):
-    """An exported folder. kind: see export/job.py. code: Python that loads it, to be run in the folder."""
+    """An exported folder. kind: see export/folders.py. code: Python that loads it, to be run in the folder."""
 
     kind: str
     uri: str
